@@ -1,0 +1,345 @@
+//! One participant's share of a transaction, and how far it has come.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Decision, FinishOperation, Heuristic, Operation};
+use crate::definition::BranchSpec;
+use crate::ids::BranchNumber;
+use crate::time::Timestamp;
+
+/// Most bytes of an error, a refusal's message or a note that are kept. Enough for a sentence and a
+/// cause; a participant that answers with a page of stack trace must not fill the store.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// Who sends a branch's Prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enlistment {
+    /// The coordinator: Submit and Execute.
+    Coordinator,
+    /// The initiator, which tells the vote in Commit: Enlist.
+    Initiator,
+}
+
+/// A participant's answer to Prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vote {
+    /// Yes.
+    Prepared,
+    /// Yes, and no phase two is owed.
+    ReadOnly,
+    /// No.
+    Refused,
+}
+
+impl Vote {
+    /// Whether COMMIT may follow from it.
+    #[must_use]
+    pub fn is_yes(self) -> bool {
+        self != Self::Refused
+    }
+}
+
+/// A business no, in a participant's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Stable code for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// How a branch ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeuristicKind {
+    /// Committed.
+    Commit,
+    /// Rolled back.
+    Rollback,
+    /// Nobody can tell.
+    Hazard,
+}
+
+/// How far phase two of a branch has come. Which operation it is follows from the decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// Nothing is decided.
+    #[default]
+    Open,
+    /// The decision asks nothing of it.
+    NotOwed,
+    /// It was told, or is to be told, and has not answered.
+    Owed,
+    /// It did as it was told.
+    Done,
+    /// It ended otherwise.
+    Heuristic {
+        /// How.
+        kind: HeuristicKind,
+        /// Why, in its or the operator's words.
+        note: String,
+        /// The operator who said so; `None` if the participant did.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        operator: Option<String>,
+    },
+}
+
+/// The attempts of one call, folded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempts {
+    /// How many were sent.
+    pub count: u32,
+    /// When the first was.
+    pub first_at: Timestamp,
+    /// When the last was.
+    pub last_at: Timestamp,
+    /// What the first that failed died of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<String>,
+    /// What the last that failed died of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl Attempts {
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn sent(&mut self, now: Timestamp) -> u32 {
+        if self.count == 0 {
+            self.first_at = now;
+        }
+        self.last_at = now;
+        self.count = self.count.saturating_add(1);
+        self.count
+    }
+
+    pub(crate) fn failed(&mut self, error: String) {
+        let error = clip(error);
+        self.first_error.get_or_insert_with(|| error.clone());
+        self.last_error = Some(error);
+    }
+}
+
+/// What is stored of a branch besides its specification and output. All of it is rewritten with
+/// each transition of its transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// The vote, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vote: Option<Vote>,
+    /// When it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voted_at: Option<Timestamp>,
+    /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unanswered: bool,
+    /// Why it refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// Its output was over a limit.
+    #[serde(skip_serializing_if = "is_false")]
+    pub output_dropped: bool,
+    /// Phase two.
+    #[serde(skip_serializing_if = "is_open")]
+    pub finish: Finish,
+    /// When nothing more was owed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// Attempts of Prepare.
+    #[serde(skip_serializing_if = "Attempts::is_empty")]
+    pub prepare_attempts: Attempts,
+    /// Attempts of Commit or Cancel.
+    #[serde(skip_serializing_if = "Attempts::is_empty")]
+    pub finish_attempts: Attempts,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_open(finish: &Finish) -> bool {
+    *finish == Finish::Open
+}
+
+/// Where a branch stands, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchState {
+    /// Durable; its initiator calls it.
+    Enlisted,
+    /// Prepare was sent, no vote is known.
+    Preparing,
+    /// Voted yes.
+    Prepared,
+    /// Voted yes, and is through.
+    ReadOnly,
+    /// Voted no.
+    Refused,
+    /// Commit is owed.
+    Committing,
+    /// Committed.
+    Committed,
+    /// Cancel is owed.
+    Cancelling,
+    /// Cancelled.
+    Cancelled,
+    /// Ended by itself.
+    Heuristic(HeuristicKind),
+}
+
+/// A call that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    pub(crate) operation: Operation,
+    pub(crate) attempt: u32,
+}
+
+/// A branch of a live transaction.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Its place in the order of enlisting.
+    pub number: BranchNumber,
+    /// What was asked for.
+    pub spec: Arc<BranchSpec>,
+    /// Who sends its Prepare.
+    pub enlistment: Enlistment,
+    /// How far it has come.
+    pub progress: Progress,
+    /// What its Prepare answered.
+    pub output: Option<Bytes>,
+    /// The call under way. Not stored: after a crash nothing is.
+    pub(crate) in_flight: Option<InFlight>,
+    /// When the next attempt is due. Not stored.
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+impl Branch {
+    pub(crate) fn new(
+        number: BranchNumber,
+        spec: Arc<BranchSpec>,
+        enlistment: Enlistment,
+        progress: Progress,
+    ) -> Self {
+        Self {
+            number,
+            spec,
+            enlistment,
+            progress,
+            output: None,
+            in_flight: None,
+            retry_at: None,
+        }
+    }
+
+    /// Where it stands under `decision`.
+    #[must_use]
+    pub fn state(&self, decision: Option<Decision>) -> BranchState {
+        let operation = decision.map(Decision::operation);
+        match (&self.progress.finish, operation) {
+            (Finish::Heuristic { kind, .. }, _) => BranchState::Heuristic(*kind),
+            (Finish::Done, Some(FinishOperation::Commit)) => BranchState::Committed,
+            (Finish::Done, _) => BranchState::Cancelled,
+            (Finish::Owed, Some(FinishOperation::Commit)) => BranchState::Committing,
+            (Finish::Owed, _) => BranchState::Cancelling,
+            (Finish::Open | Finish::NotOwed, _) => match (self.progress.vote, self.enlistment) {
+                (Some(Vote::Prepared), _) => BranchState::Prepared,
+                (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
+                (Some(Vote::Refused), _) => BranchState::Refused,
+                (None, Enlistment::Coordinator) => BranchState::Preparing,
+                (None, Enlistment::Initiator) => BranchState::Enlisted,
+            },
+        }
+    }
+
+    /// Whether this very call is still wanted. A call that waited for its transition to become
+    /// durable, or for a slot, may have been overtaken by a decision.
+    #[must_use]
+    pub fn awaits(&self, operation: Operation, attempt: u32) -> bool {
+        self.in_flight == Some(InFlight { operation, attempt })
+    }
+
+    /// Whether phase two still owes it, or it owes phase two, an answer.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        self.progress.finish == Finish::Owed
+    }
+
+    /// The last error of its calls, of phase two before phase one.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        let Progress {
+            finish_attempts,
+            prepare_attempts,
+            ..
+        } = &self.progress;
+        finish_attempts
+            .last_error
+            .as_deref()
+            .or(prepare_attempts.last_error.as_deref())
+    }
+
+    /// What the branch adds to its transaction's heuristic outcome.
+    #[must_use]
+    pub fn heuristic(&self, decision: Option<Decision>) -> Heuristic {
+        let Finish::Heuristic { kind, .. } = &self.progress.finish else {
+            return Heuristic::None;
+        };
+        match (kind, decision) {
+            (HeuristicKind::Commit, Some(Decision::Abort(_)))
+            | (HeuristicKind::Rollback, Some(Decision::Commit)) => Heuristic::Mixed,
+            // An operator's word that a branch followed the decision is no proof of it.
+            _ => Heuristic::Hazard,
+        }
+    }
+}
+
+/// Cuts a text at [`TEXT_BYTES_MAX`] on a character's boundary, and takes out NUL, which
+/// PostgreSQL refuses in a text.
+#[must_use]
+pub fn clip(text: String) -> String {
+    let mut text = if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    };
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clipped_text_stays_within_its_bound_and_holds_no_nul() {
+        for text in [
+            "",
+            "short",
+            "a\0b",
+            &"ä".repeat(600),
+            &"\0".repeat(1024),
+            &"x".repeat(5000),
+        ] {
+            let clipped = clip(text.to_owned());
+            assert!(clipped.len() <= TEXT_BYTES_MAX, "{} bytes", clipped.len());
+            assert!(!clipped.contains('\0'));
+            assert!(
+                text.len() > TEXT_BYTES_MAX
+                    || clipped == text.replace('\0', "\u{fffd}")
+                    || clipped.ends_with('…')
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What is decided of a transaction, and what may be said of it.
+
+use crate::ids::BranchNumber;
+use crate::time::Timestamp;
+
+/// Why ABORT was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCause {
+    /// This branch voted REFUSED.
+    Refused(BranchNumber),
+    /// The deadline passed.
+    Deadline,
+    /// The initiator asked for it.
+    Rollback,
+    /// Commit did not list this branch.
+    Unlisted(BranchNumber),
+    /// Commit listed this branch, which its initiator had called itself, without a vote.
+    NoVote(BranchNumber),
+}
+
+impl AbortCause {
+    /// The branch that it speaks of.
+    #[must_use]
+    pub fn branch(self) -> Option<BranchNumber> {
+        match self {
+            Self::Refused(branch) | Self::Unlisted(branch) | Self::NoVote(branch) => Some(branch),
+            Self::Deadline | Self::Rollback => None,
+        }
+    }
+}
+
+/// COMMIT or ABORT. Made once, never changed (promise S4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Every branch is to be committed.
+    Commit,
+    /// Every branch is to be undone.
+    Abort(AbortCause),
+}
+
+impl Decision {
+    /// What the decision asks of each branch. One decision, one operation: this is promise S1.
+    #[must_use]
+    pub fn operation(self) -> FinishOperation {
+        match self {
+            Self::Commit => FinishOperation::Commit,
+            Self::Abort(_) => FinishOperation::Cancel,
+        }
+    }
+}
+
+/// What a participant is told in phase two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FinishOperation {
+    /// After COMMIT.
+    Commit,
+    /// After ABORT.
+    Cancel,
+}
+
+/// What a participant is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Phase one.
+    Prepare,
+    /// Phase two.
+    Finish(FinishOperation),
+}
+
+impl Operation {
+    /// The operation's name, for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Finish(FinishOperation::Commit) => "commit",
+            Self::Finish(FinishOperation::Cancel) => "cancel",
+        }
+    }
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Phase one: nothing decided.
+    Active,
+    /// Phase two: some branch still owes its answer.
+    Decided {
+        /// The decision.
+        decision: Decision,
+        /// When it was made.
+        at: Timestamp,
+    },
+    /// Nothing more is owed.
+    Ended {
+        /// The decision.
+        decision: Decision,
+        /// When it was made.
+        decided_at: Timestamp,
+        /// When the last branch ended.
+        at: Timestamp,
+    },
+}
+
+impl Phase {
+    /// The decision, once there is one.
+    #[must_use]
+    pub fn decision(self) -> Option<Decision> {
+        match self {
+            Self::Active => None,
+            Self::Decided { decision, .. } | Self::Ended { decision, .. } => Some(decision),
+        }
+    }
+
+    /// When it was decided.
+    #[must_use]
+    pub fn decided_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Active => None,
+            Self::Decided { at, .. } => Some(at),
+            Self::Ended { decided_at, .. } => Some(decided_at),
+        }
+    }
+
+    /// When it ended.
+    #[must_use]
+    pub fn ended_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Ended { at, .. } => Some(at),
+            Self::Active | Self::Decided { .. } => None,
+        }
+    }
+}
+
+/// What a client may conclude.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing yet.
+    NotDecided,
+    /// COMMIT.
+    Committed,
+    /// ABORT.
+    Aborted,
+}
+
+impl From<Phase> for Outcome {
+    fn from(phase: Phase) -> Self {
+        match phase.decision() {
+            None => Self::NotDecided,
+            Some(Decision::Commit) => Self::Committed,
+            Some(Decision::Abort(_)) => Self::Aborted,
+        }
+    }
+}
+
+/// Whether the branches can be trusted to have followed the decision (X/Open).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heuristic {
+    /// They did, as far as is known.
+    None,
+    /// One cannot tell, or only an operator's word tells how it ended.
+    Hazard,
+    /// One ended against the decision.
+    Mixed,
+}

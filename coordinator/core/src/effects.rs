@@ -1,0 +1,180 @@
+//! What is to be done: data that the engine obeys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::branch::{Enlistment, Progress};
+use crate::decision::{Heuristic, Operation, Phase};
+use crate::definition::BranchSpec;
+use crate::ids::{BranchNumber, TxId, Version};
+use crate::time::Timestamp;
+use crate::transaction::Identity;
+
+/// What an input led to.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// To be written, if anything changed that must survive.
+    pub transition: Option<Transition>,
+    /// To be done, in this order, as soon as every awaited transition of the transaction up to and
+    /// including this one is durable; not before (promises S3 and S6).
+    pub actions: Vec<Action>,
+}
+
+/// Something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call a participant, unless [`crate::Branch::awaits`] says that it is no longer wanted. Its
+    /// end comes back as an input, whatever it is: a call whose end is never reported is never
+    /// sent again.
+    Call {
+        /// Which branch.
+        branch: BranchNumber,
+        /// What to tell it.
+        operation: Operation,
+        /// How often this was sent, this one included.
+        attempt: u32,
+    },
+    /// Whoever waits for the vote of this branch can be answered.
+    Voted(BranchNumber),
+    /// Whoever waits for the decision can be answered.
+    Decided,
+    /// Whoever waits for the end can be answered, and the transaction may leave memory.
+    Ended,
+}
+
+/// The part of a transaction that changes, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whether branches ended against the decision.
+    pub heuristic: Heuristic,
+    /// Phase two takes too long.
+    pub stalled: bool,
+    /// An operator has settled its heuristic outcome.
+    pub forgotten: bool,
+    /// Each branch, by number.
+    pub branches: Vec<Progress>,
+}
+
+impl State {
+    /// Somebody has to look at it.
+    #[must_use]
+    pub fn attention(&self) -> bool {
+        let ended = matches!(self.phase, Phase::Ended { .. });
+        (self.stalled && !ended) || (self.heuristic != Heuristic::None && !self.forgotten)
+    }
+}
+
+/// A durable step of one transaction. Several that follow one another can be folded into one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Of which transaction.
+    pub tx_id: TxId,
+    /// The version that it makes.
+    pub version: Version,
+    /// Present in a transaction's first one: it is to be created, and only if its gid is new.
+    pub begins: Option<Arc<Identity>>,
+    /// The transaction's state after it.
+    pub state: State,
+    /// Branches that are new with it.
+    pub enlisted: Vec<(BranchNumber, Enlistment, Arc<BranchSpec>)>,
+    /// Outputs that are new with it.
+    pub outputs: Vec<(BranchNumber, Bytes)>,
+    /// Lines for the history.
+    pub events: Vec<Event>,
+    /// Something waits until it is durable. If not, it may be written whenever it suits.
+    pub awaited: bool,
+}
+
+impl Transition {
+    /// Makes one of two that follow one another.
+    pub fn fold(&mut self, later: Self) {
+        debug_assert_eq!(self.tx_id, later.tx_id);
+        debug_assert!(self.version < later.version && later.begins.is_none());
+        self.version = later.version;
+        self.state = later.state;
+        self.enlisted.extend(later.enlisted);
+        self.outputs.extend(later.outputs);
+        self.events.extend(later.events);
+        self.awaited |= later.awaited;
+    }
+
+    /// About how many bytes it takes to write.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // What a row costs besides its payload: identifiers, state as JSON, headers.
+        const ROW: usize = 256;
+        let branches: usize = self
+            .enlisted
+            .iter()
+            .map(|(_, _, s)| ROW + s.payload.len())
+            .sum();
+        let outputs: usize = self
+            .outputs
+            .iter()
+            .map(|(_, output)| ROW + output.len())
+            .sum();
+        ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len())
+    }
+}
+
+/// A line of a transaction's history that its state alone would not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: EventKind,
+    /// To which branch.
+    pub branch: Option<BranchNumber>,
+    /// More about it.
+    pub detail: String,
+}
+
+macro_rules! event_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum EventKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl EventKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The stable name, as stored and shown.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// Another incarnation took the transaction over.
+    Adopted = "adopted",
+    /// Phase two takes too long.
+    Stalled = "stalled",
+    /// A branch ended by itself.
+    Heuristic = "heuristic",
+    /// An output was over a limit.
+    OutputDropped = "output_dropped",
+    /// An operator had what was owed sent at once.
+    Retried = "retried",
+    /// An operator ended a branch.
+    Resolved = "resolved",
+    /// An operator settled the transaction.
+    Forgotten = "forgotten",
+}
+
+impl EventKind {
+    /// It is an operator's act, and outlives the transaction.
+    #[must_use]
+    pub fn is_audit(self) -> bool {
+        matches!(self, Self::Retried | Self::Resolved | Self::Forgotten)
+    }
+}

@@ -1,0 +1,226 @@
+//! Names and numbers, each a type of its own, so that none can stand in for another.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Most bytes of a `gid` or a `branch_id`. Fixed: it is part of the wire contract, and names of
+/// prepared transactions at participants are built from identifiers of known length.
+pub const ID_BYTES_MAX: usize = 128;
+/// Most bytes of the name of a participant or an action. Fixed, as [`ID_BYTES_MAX`] is: with it the
+/// name of a prepared transaction stays below PostgreSQL's 200 bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A text that is not an identifier, and the rule that it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing was given.
+    #[error("must not be empty")]
+    Empty,
+    /// Too long.
+    #[error("must be at most {max} bytes, has {found}")]
+    TooLong {
+        /// The bound, in bytes.
+        max: usize,
+        /// The text's length, in bytes.
+        found: usize,
+    },
+    /// A byte outside the alphabet.
+    #[error("must consist of A-Z a-z 0-9 _ . : - only, has {found:?} at byte {at}")]
+    Alphabet {
+        /// The character.
+        found: char,
+        /// Where it begins, from 0.
+        at: usize,
+    },
+    /// Not a UUID in its canonical form.
+    #[error("must be a UUID as the coordinator gave it (36 characters, lower case, hyphens)")]
+    NotAUuid,
+}
+
+fn check(text: &str, max: usize) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    if text.len() > max {
+        return Err(Error::TooLong {
+            max,
+            found: text.len(),
+        });
+    }
+    let outside = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-'));
+    match text.char_indices().find(|(_, c)| outside(c)) {
+        Some((at, found)) => Err(Error::Alphabet { found, at }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks length and alphabet.
+            ///
+            /// # Errors
+            /// The rule that the text breaks.
+            pub fn new(text: &str) -> Result<Self, Error> {
+                check(text, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// The client's own name for a transaction: its idempotency key.
+    Gid,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// The initiator's name for a branch, unique within its transaction.
+    BranchId,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// A participant's name. Never an address.
+    ParticipantName,
+    NAME_BYTES_MAX
+);
+text_id!(
+    /// What a participant can be asked to do.
+    ActionName,
+    NAME_BYTES_MAX
+);
+
+/// The coordinator's name for a transaction; keys everything at participants. A UUID of version 7:
+/// it carries the time at which it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TxId(pub Uuid);
+
+impl TxId {
+    /// Reads the canonical form.
+    ///
+    /// # Errors
+    /// [`Error::NotAUuid`] for anything else, other spellings of a UUID included.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let uuid = Uuid::try_parse(text).map_err(|_| Error::NotAUuid)?;
+        let mut canonical = Uuid::encode_buffer();
+        if uuid.hyphenated().encode_lower(&mut canonical) == text {
+            Ok(Self(uuid))
+        } else {
+            Err(Error::NotAUuid)
+        }
+    }
+
+    /// The time that the identifier carries, in milliseconds since 1970; zero if it carries none.
+    #[must_use]
+    pub fn created_ms(self) -> u64 {
+        match self.0.get_version_num() {
+            // RFC 9562: the first 48 bits.
+            7 => u64::try_from(self.0.as_u128() >> 80).unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A branch's place in the order of enlisting, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BranchNumber(u16);
+
+impl BranchNumber {
+    /// The number of the branch at `index`, counted from 0.
+    #[must_use]
+    pub fn from_index(index: usize) -> Self {
+        Self(u16::try_from(index + 1).expect("branches are limited far below u16::MAX"))
+    }
+
+    /// The number as stored; `None` for 0, which no branch has.
+    #[must_use]
+    pub fn new(number: u16) -> Option<Self> {
+        (number > 0).then_some(Self(number))
+    }
+
+    /// The branch's place, counted from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0) - 1
+    }
+
+    /// The number, from 1.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// One life of a coordinator process: the unit of ownership. Later lives have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Incarnation(pub i64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How often a transaction's durable form has changed. Every transition has the next one; a write
+/// that folds several has the last one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(pub i64);
+
+impl Version {
+    /// The version after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}

@@ -1,0 +1,153 @@
+//! What can happen to a transaction, and why it may be turned down.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::branch::{Enlistment, HeuristicKind, Refusal, Vote};
+use crate::decision::FinishOperation;
+use crate::definition::{BranchSpec, Violation};
+use crate::ids::{BranchId, BranchNumber, Incarnation};
+
+/// Something that happened. The caller adds when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The initiator adds a branch: Execute, or Enlist.
+    Enlist {
+        /// The branch.
+        spec: BranchSpec,
+        /// Who sends its Prepare.
+        enlistment: Enlistment,
+    },
+    /// The initiator asks for COMMIT.
+    CommitAsked {
+        /// Every branch that it knows, with the votes of those that it called itself.
+        listed: Vec<(BranchId, Option<Vote>)>,
+    },
+    /// The initiator asks for ABORT.
+    RollbackAsked,
+    /// A Prepare came to an end, with a vote or without.
+    PrepareAnswered {
+        /// Of which branch.
+        branch: BranchNumber,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        answer: PrepareAnswer,
+    },
+    /// A Commit or Cancel came to an end.
+    FinishAnswered {
+        /// Of which branch.
+        branch: BranchNumber,
+        /// Which of the two.
+        operation: FinishOperation,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        answer: FinishAnswer,
+    },
+    /// Time has passed: whatever is due by now happens.
+    Tick,
+    /// This incarnation took the transaction over, durably. The first input after a restore.
+    Recovered {
+        /// Who took over.
+        by: Incarnation,
+    },
+    /// What waits for its next attempt is to go out now: the participant came back, or somebody in
+    /// doubt asked, or an operator did.
+    Retry {
+        /// Which branch; `None` for all.
+        branch: Option<BranchNumber>,
+        /// The operator, if it was one.
+        operator: Option<String>,
+    },
+    /// An operator ends a branch by word.
+    Resolve {
+        /// Which branch.
+        branch: BranchNumber,
+        /// How it is said to have ended.
+        kind: HeuristicKind,
+        /// Who says so.
+        operator: String,
+        /// Why.
+        note: String,
+    },
+    /// An operator settles a heuristic transaction.
+    Forget {
+        /// Who says so.
+        operator: String,
+        /// Why.
+        note: String,
+    },
+}
+
+/// How an attempt of Prepare ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareAnswer {
+    /// Voted PREPARED, with an output.
+    Prepared(Bytes),
+    /// Voted READ_ONLY.
+    ReadOnly,
+    /// Voted REFUSED.
+    Refused(Refusal),
+    /// No vote yet.
+    Working {
+        /// After how long to ask again, in the participant's opinion.
+        retry_after: Duration,
+    },
+    /// No vote: the call failed, and may have taken effect.
+    Failed(String),
+}
+
+/// How an attempt of Commit or Cancel ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishAnswer {
+    /// Done as told.
+    Done,
+    /// Ended otherwise.
+    Heuristic {
+        /// How.
+        kind: HeuristicKind,
+        /// The participant's words.
+        note: String,
+    },
+    /// Not done yet.
+    Working {
+        /// After how long to ask again, in the participant's opinion.
+        retry_after: Duration,
+    },
+    /// No answer: the call failed, and may have taken effect.
+    Failed(String),
+}
+
+/// An input that does not fit. The transaction is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// A rule about the request itself is broken.
+    #[error(transparent)]
+    Invalid(#[from] Violation),
+    /// The branch id is in use for other content.
+    #[error("branch {0} is enlisted with other content")]
+    BranchReused(BranchId),
+    /// No branch may be added any more.
+    #[error("the transaction is decided, or asked to commit: it takes no more branches")]
+    Closed,
+    /// Submit named all branches; it takes no others, and no Commit.
+    #[error("the transaction was submitted with all its branches: it commits by itself")]
+    NotInteractive,
+    /// Only a branch that phase two is owed to can be resolved.
+    #[error("branch {0} is not owed a commit or cancel: there is nothing to resolve")]
+    NothingToResolve(BranchNumber),
+    /// Only a transaction that has ended, is heuristic and was not forgotten can be.
+    #[error("the transaction is not an ended heuristic one that waits to be forgotten")]
+    NothingToForget,
+    /// No such branch.
+    #[error("the transaction has no branch {0}")]
+    UnknownBranch(BranchNumber),
+}
+
+impl std::fmt::Display for BranchNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}

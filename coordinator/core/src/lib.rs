@@ -1,0 +1,77 @@
+//! The Unanimo coordinator's state machine: two-phase commit and TCC as pure data.
+//!
+//! [`Transaction::begin`] makes a transaction, [`Transaction::apply`] feeds it what happens, and both
+//! answer with [`Effects`]: a [`Transition`] to be written, and [`Action`]s that wait until it is
+//! durable. [`Transaction::restore`] brings a stored one back, and the same table goes on from there.
+//! Nothing here knows a runtime, a transport, a database, a clock or randomness, so the same code
+//! runs live, in recovery, in replay and in simulation.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use unanimo_core::{
+//!     Action, ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Input, Mode, Outcome,
+//!     ParticipantName, Policy, PrepareAnswer, Timestamp, Transaction, TxId,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::default();
+//! let definition = Definition {
+//!     gid: Gid::new("order-4711")?,
+//!     mode: Mode::Tcc,
+//!     drive: Drive::Declarative,
+//!     branches: vec![BranchSpec {
+//!         branch_id: BranchId::new("pay")?,
+//!         participant: ParticipantName::new("bank")?,
+//!         action: ActionName::new("debit")?,
+//!         payload: Bytes::from_static(b"10 EUR"),
+//!     }],
+//!     timeout: None,
+//!     metadata: Default::default(),
+//!     trace: Default::default(),
+//!     initiator: String::new(),
+//! };
+//! let (mut tx, effects) =
+//!     Transaction::begin(TxId(uuid::Uuid::nil()), definition, Timestamp(1_000), &policy);
+//!
+//! // First persist, then act: the call waits for the transition.
+//! assert!(effects.transition.is_some_and(|transition| transition.awaited));
+//! let [Action::Call { branch, attempt, .. }] = effects.actions[..] else { panic!() };
+//!
+//! // The participant's yes decides COMMIT, which must be durable before anybody hears of it.
+//! let answer = PrepareAnswer::Prepared(Bytes::new());
+//! let yes = Input::PrepareAnswered { branch, attempt, answer };
+//! let effects = tx.apply(yes, Timestamp(1_010), &policy)?;
+//! assert!(effects.actions.contains(&Action::Decided));
+//! assert_eq!(tx.outcome(), Outcome::Committed);
+//! # Ok(())
+//! # }
+//! ```
+
+mod branch;
+mod decision;
+mod definition;
+mod digest;
+mod effects;
+pub mod ids;
+mod input;
+mod policy;
+mod step;
+mod time;
+pub mod timeline;
+mod transaction;
+
+pub use branch::{
+    Attempts, Branch, BranchState, Enlistment, Finish, HeuristicKind, Progress, Refusal,
+    TEXT_BYTES_MAX, Vote, clip,
+};
+pub use decision::{AbortCause, Decision, FinishOperation, Heuristic, Operation, Outcome, Phase};
+pub use definition::{BranchSpec, Definition, Drive, Mode, TraceContext, Violation, too_large};
+pub use digest::{DIGEST_VERSION, Digest};
+pub use effects::{Action, Effects, Event, EventKind, State, Transition};
+pub use ids::{
+    ActionName, BranchId, BranchNumber, Gid, Incarnation, ParticipantName, TxId, Version,
+};
+pub use input::{FinishAnswer, Input, PrepareAnswer, Rejection};
+pub use policy::{Backoff, Limits, Policy};
+pub use time::Timestamp;
+pub use transaction::{Identity, Record, Transaction};

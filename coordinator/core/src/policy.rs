@@ -1,0 +1,150 @@
+//! What an operator may set: limits, and how patiently calls are repeated.
+
+use std::time::Duration;
+
+use crate::ids::{BranchNumber, TxId};
+use crate::time::millis;
+
+/// Bounds on what one transaction may hold. Past one of them: a clear error, and nothing lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Branches of a transaction. A larger fan-out would hold too many participants' locks at once.
+    pub branches_max: usize,
+    /// Bytes of one branch's payload. Larger values belong into a store, with their key here.
+    pub payload_bytes_max: usize,
+    /// Bytes of all payloads of a transaction.
+    pub payloads_bytes_max: usize,
+    /// Bytes of the output of one branch's Prepare; a larger one is dropped and the vote stands.
+    pub output_bytes_max: usize,
+    /// Bytes of all outputs of a transaction; what goes beyond is dropped.
+    pub outputs_bytes_max: usize,
+    /// Bytes of the keys and values of a transaction's metadata. It travels in every call.
+    pub metadata_bytes_max: usize,
+    /// Longest timeout that a client may ask for.
+    pub timeout_max: Duration,
+    /// Timeout of a transaction whose client asked for none.
+    pub timeout_default: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            branches_max: 64,
+            payload_bytes_max: 1 << 20,
+            payloads_bytes_max: 4 << 20,
+            output_bytes_max: 1 << 20,
+            outputs_bytes_max: 4 << 20,
+            metadata_bytes_max: 16 << 10,
+            timeout_max: Duration::from_secs(24 * 60 * 60),
+            timeout_default: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Pauses between the attempts of one call: doubling from `base` up to `cap`, each cut by up to
+/// half, so that calls that failed together do not come back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Pause after the first failure.
+    pub base: Duration,
+    /// Longest pause.
+    pub cap: Duration,
+}
+
+impl Backoff {
+    /// The pause after the `attempt`-th failure, from 1. The same arguments give the same pause:
+    /// the spread comes from the transaction's own identifier.
+    #[must_use]
+    pub fn pause(&self, tx_id: TxId, branch: BranchNumber, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(32);
+        let full = millis(self.base)
+            .saturating_mul(1 << doublings)
+            .min(millis(self.cap))
+            .max(1);
+        let half = full / 2;
+        Duration::from_millis(full - half + spread(tx_id, branch, attempt) % (half + 1))
+    }
+}
+
+/// A number that differs between calls and attempts as if it were random (the finalizer of
+/// SplitMix64, Steele et al. 2014).
+fn spread(tx_id: TxId, branch: BranchNumber, attempt: u32) -> u64 {
+    let (high, low) = tx_id.0.as_u64_pair();
+    let mut z = high ^ low.rotate_left(32) ^ (u64::from(branch.get()) << 40) ^ u64::from(attempt);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Everything that steers a transaction from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Bounds on what one transaction may hold.
+    pub limits: Limits,
+    /// Between attempts of Prepare.
+    pub prepare_backoff: Backoff,
+    /// Between attempts of Commit and Cancel, which go on for ever.
+    pub finish_backoff: Backoff,
+    /// Longest pause that a participant's WORKING may ask for.
+    pub retry_after_max: Duration,
+    /// Phase two that lasts longer than this is stalled: somebody has to look.
+    pub stalled_after: Duration,
+    /// Allowance for a participant's clock that runs behind: a Prepare may start this much after
+    /// the deadline.
+    pub clock_skew: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            prepare_backoff: Backoff {
+                base: Duration::from_millis(50),
+                cap: Duration::from_secs(2),
+            },
+            finish_backoff: Backoff {
+                base: Duration::from_millis(100),
+                cap: Duration::from_secs(30),
+            },
+            retry_after_max: Duration::from_secs(60),
+            stalled_after: Duration::from_secs(60),
+            clock_skew: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_are_capped_and_spread() {
+        let backoff = Backoff {
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(30),
+        };
+        let tx = |n: u128| TxId(uuid::Uuid::from_u128(n));
+        let branch = BranchNumber::from_index(0);
+        for (attempt, full) in [
+            (1, 100),
+            (2, 200),
+            (9, 25_600),
+            (10, 30_000),
+            (u32::MAX, 30_000),
+        ] {
+            let pauses: Vec<u64> = (0..100)
+                .map(|n| millis(backoff.pause(tx(n), branch, attempt)))
+                .collect();
+            assert!(
+                pauses.iter().all(|&p| p >= full / 2 && p <= full),
+                "{attempt}: {pauses:?}"
+            );
+            let low = pauses.iter().min().expect("100 of them");
+            let high = pauses.iter().max().expect("100 of them");
+            assert!(
+                high - low > full / 4,
+                "attempt {attempt} is hardly spread: {low} to {high}"
+            );
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The transition table: what each input does to a transaction, in each phase.
+//!
+//! | input            | active                              | decided                  | ended   |
+//! |------------------|-------------------------------------|--------------------------|---------|
+//! | Enlist, new      | durable, then Prepare               | rejected                 | rejected|
+//! | Enlist, known    | nothing more                        | nothing more             | same    |
+//! | CommitAsked      | COMMIT, ABORT, or wait for votes    | nothing: it is decided   | same    |
+//! | RollbackAsked    | ABORT                               | nothing: it is decided   | same    |
+//! | PrepareAnswered  | vote, or try again                  | nothing: too late        | same    |
+//! | FinishAnswered   | nothing: none was sent              | end, or try again        | nothing |
+//! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
+//! | Recovered        | Prepare again what has no vote      | what is owed, again      | nothing |
+//! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
+//! | Resolve          | rejected                            | the branch ends          | rejected|
+//! | Forget           | rejected                            | rejected                 | settled |
+//!
+//! The first input that decides wins; whoever comes later hears what won (promise S4). One table
+//! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
+//! transaction.
+
+mod operator;
+mod phase_one;
+mod phase_two;
+
+use std::sync::Arc;
+
+use crate::branch::{Branch, InFlight};
+use crate::decision::{Operation, Phase};
+use crate::definition::Definition;
+use crate::effects::{Action, Effects, Event, EventKind, Transition};
+use crate::ids::{BranchNumber, TxId, Version};
+use crate::input::{Input, Rejection};
+use crate::policy::Policy;
+use crate::time::Timestamp;
+use crate::transaction::{Identity, Transaction};
+
+impl Transaction {
+    /// A new transaction, and its first effects. The definition must have no
+    /// [violations](Definition::violations).
+    #[must_use]
+    pub fn begin(
+        tx_id: TxId,
+        definition: Definition,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> (Self, Effects) {
+        let timeout = definition.timeout.unwrap_or(policy.limits.timeout_default);
+        let digest = definition.digest();
+        let identity = Identity {
+            tx_id,
+            gid: definition.gid,
+            mode: definition.mode,
+            drive: definition.drive,
+            digest,
+            created_at: now,
+            deadline: now.after(timeout),
+            metadata: definition.metadata,
+            trace: definition.trace,
+            initiator: definition.initiator,
+        };
+        let mut transaction = Self {
+            identity: Arc::new(identity),
+            version: Version::default(),
+            phase: Phase::Active,
+            branches: Vec::with_capacity(definition.branches.len()),
+            stalled: false,
+            forgotten: false,
+            commit_asked: false,
+            unwritten_branches: 0,
+            unwritten_outputs: Vec::new(),
+        };
+        let mut step = Step::new(&mut transaction, now, policy);
+        step.begun(definition.branches);
+        let effects = step.finish();
+        (transaction, effects)
+    }
+
+    /// Takes an input. Total: an input that does not fit is a [`Rejection`], and changes nothing.
+    ///
+    /// # Errors
+    /// The input does not fit.
+    pub fn apply(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Result<Effects, Rejection> {
+        let mut step = Step::new(self, now, policy);
+        match input {
+            Input::Enlist { spec, enlistment } => step.enlist(spec, enlistment)?,
+            Input::CommitAsked { listed } => step.commit_asked(&listed)?,
+            Input::RollbackAsked => step.rollback_asked(),
+            Input::PrepareAnswered {
+                branch,
+                attempt,
+                answer,
+            } => {
+                step.prepare_answered(step.known(branch)?, attempt, answer);
+            }
+            Input::FinishAnswered {
+                branch,
+                operation,
+                attempt,
+                answer,
+            } => {
+                step.finish_answered(step.known(branch)?, operation, attempt, answer);
+            }
+            Input::Tick => step.tick(),
+            Input::Recovered { by } => step.recovered(by),
+            Input::Retry { branch, operator } => {
+                let branch = branch.map(|number| step.known(number)).transpose()?;
+                step.retry(branch, operator);
+            }
+            Input::Resolve {
+                branch,
+                kind,
+                operator,
+                note,
+            } => {
+                step.resolve(step.known(branch)?, kind, operator, note)?;
+            }
+            Input::Forget { operator, note } => step.forget(&operator, &note)?,
+        }
+        Ok(step.finish())
+    }
+}
+
+/// Whether something waits for what changed to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    /// Good to have after a crash; nothing waits for it.
+    Noted,
+    /// Actions wait for it.
+    Awaited,
+}
+
+/// One input at work on one transaction.
+struct Step<'a> {
+    tx: &'a mut Transaction,
+    now: Timestamp,
+    policy: &'a Policy,
+    change: Option<Change>,
+    actions: Vec<Action>,
+    events: Vec<Event>,
+}
+
+impl<'a> Step<'a> {
+    fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
+        Self {
+            tx,
+            now,
+            policy,
+            change: None,
+            actions: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Turns what changed into a transition.
+    fn finish(self) -> Effects {
+        let Self {
+            tx,
+            change,
+            actions,
+            events,
+            ..
+        } = self;
+        let Some(change) = change else {
+            debug_assert!(events.is_empty(), "an event without a change would be lost");
+            return Effects {
+                transition: None,
+                actions,
+            };
+        };
+        let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
+        tx.version = tx.version.next();
+        let enlisted = tx.branches[tx.unwritten_branches..]
+            .iter()
+            .map(|branch| (branch.number, branch.enlistment, Arc::clone(&branch.spec)))
+            .collect();
+        tx.unwritten_branches = tx.branches.len();
+        let outputs = std::mem::take(&mut tx.unwritten_outputs)
+            .into_iter()
+            .filter_map(|number| Some((number, tx.branches[number.index()].output.clone()?)))
+            .collect();
+        let transition = Transition {
+            tx_id: tx.identity.tx_id,
+            version: tx.version,
+            begins,
+            state: tx.state(),
+            enlisted,
+            outputs,
+            events,
+            awaited: change == Change::Awaited,
+        };
+        Effects {
+            transition: Some(transition),
+            actions,
+        }
+    }
+
+    fn changed(&mut self, change: Change) {
+        self.change = self.change.max(Some(change));
+    }
+
+    fn event(&mut self, kind: EventKind, branch: Option<BranchNumber>, detail: String) {
+        self.events.push(Event {
+            at: self.now,
+            kind,
+            branch,
+            detail,
+        });
+        self.changed(Change::Noted);
+    }
+
+    /// The index of a branch that exists.
+    fn known(&self, number: BranchNumber) -> Result<usize, Rejection> {
+        let index = number.index();
+        if index < self.tx.branches.len() {
+            Ok(index)
+        } else {
+            Err(Rejection::UnknownBranch(number))
+        }
+    }
+
+    fn branch(&mut self, index: usize) -> &mut Branch {
+        &mut self.tx.branches[index]
+    }
+
+    /// Sends the branch what it is owed in this phase.
+    fn call(&mut self, index: usize) {
+        let operation = match self.tx.phase.decision() {
+            None => Operation::Prepare,
+            Some(decision) => Operation::Finish(decision.operation()),
+        };
+        let now = self.now;
+        let branch = self.branch(index);
+        let attempts = match operation {
+            Operation::Prepare => &mut branch.progress.prepare_attempts,
+            Operation::Finish(_) => &mut branch.progress.finish_attempts,
+        };
+        let attempt = attempts.sent(now);
+        branch.in_flight = Some(InFlight { operation, attempt });
+        branch.retry_at = None;
+        let branch = branch.number;
+        self.actions.push(Action::Call {
+            branch,
+            operation,
+            attempt,
+        });
+    }
+
+    /// Time has passed.
+    fn tick(&mut self) {
+        match self.tx.phase {
+            Phase::Active if self.now >= self.tx.identity.deadline => self.deadline_passed(),
+            Phase::Decided { at, .. } if self.now >= at.after(self.policy.stalled_after) => {
+                self.stalled();
+            }
+            Phase::Active | Phase::Decided { .. } | Phase::Ended { .. } => {}
+        }
+        for index in 0..self.tx.branches.len() {
+            if self.tx.branches[index]
+                .retry_at
+                .is_some_and(|due| due <= self.now)
+            {
+                self.call(index);
+            }
+        }
+    }
+
+    /// What waits goes out now.
+    fn retry(&mut self, only: Option<usize>, operator: Option<String>) {
+        if let Some(operator) = operator {
+            let number = only.map(BranchNumber::from_index);
+            self.event(EventKind::Retried, number, format!("by {operator}"));
+            self.changed(Change::Awaited);
+        }
+        for index in 0..self.tx.branches.len() {
+            let wanted = only.is_none_or(|only| only == index);
+            if wanted && self.tx.branches[index].retry_at.is_some() {
+                self.call(index);
+            }
+        }
+    }
+
+    /// The attempt is over and told nothing: when to send the next one.
+    fn failed(&mut self, index: usize, error: String, pause: Option<std::time::Duration>) {
+        let (tx_id, now, policy) = (self.tx.identity.tx_id, self.now, self.policy);
+        let phase_one = self.tx.phase == Phase::Active;
+        let branch = self.branch(index);
+        let (attempts, backoff) = if phase_one {
+            branch.progress.unanswered = true;
+            (
+                &mut branch.progress.prepare_attempts,
+                policy.prepare_backoff,
+            )
+        } else {
+            (&mut branch.progress.finish_attempts, policy.finish_backoff)
+        };
+        attempts.failed(error);
+        let count = attempts.count;
+        let pause = match pause {
+            Some(asked) => asked.min(policy.retry_after_max),
+            None => backoff.pause(tx_id, branch.number, count),
+        };
+        branch.retry_at = Some(now.after(pause.max(backoff.base)));
+        branch.in_flight = None;
+        // Each failure is worth a note, and a participant that is down for a day is not worth a
+        // write for each: the count is noted whenever it has doubled.
+        if count.is_power_of_two() {
+            self.changed(Change::Noted);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a person may do. The decision is beyond anybody's reach.
+
+use super::{Change, Step};
+use crate::branch::{Finish, HeuristicKind, clip};
+use crate::decision::{Heuristic, Phase};
+use crate::effects::EventKind;
+use crate::ids::BranchNumber;
+use crate::input::Rejection;
+
+impl Step<'_> {
+    pub(super) fn resolve(
+        &mut self,
+        index: usize,
+        kind: HeuristicKind,
+        operator: String,
+        note: String,
+    ) -> Result<(), Rejection> {
+        let number = BranchNumber::from_index(index);
+        if !self.tx.branches[index].is_owed() {
+            return Err(Rejection::NothingToResolve(number));
+        }
+        let note = clip(note);
+        let detail = format!("as {kind:?} by {operator}: {note}");
+        self.event(EventKind::Resolved, Some(number), clip(detail));
+        self.changed(Change::Awaited);
+        self.end_branch(
+            index,
+            Finish::Heuristic {
+                kind,
+                note,
+                operator: Some(operator),
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, operator: &str, note: &str) -> Result<(), Rejection> {
+        let ended = matches!(self.tx.phase, Phase::Ended { .. });
+        if !ended || self.tx.heuristic() == Heuristic::None || self.tx.forgotten {
+            return Err(Rejection::NothingToForget);
+        }
+        self.tx.forgotten = true;
+        self.event(
+            EventKind::Forgotten,
+            None,
+            clip(format!("by {operator}: {note}")),
+        );
+        self.changed(Change::Awaited);
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! A transaction's history, told from its state and the few events that the state cannot tell.
+
+use crate::branch::{Attempts, Finish, Vote};
+use crate::decision::{AbortCause, Decision};
+use crate::effects::Event;
+use crate::ids::BranchId;
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+/// A line of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// What: a stable name.
+    pub event: &'static str,
+    /// To which branch.
+    pub branch: Option<BranchId>,
+    /// More about it.
+    pub detail: String,
+}
+
+/// The lines, oldest first. Attempts of one call are one line.
+#[must_use]
+pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
+    let mut lines = Vec::new();
+    let mut line = |at, event, branch: Option<&BranchId>, detail| {
+        lines.push(Entry {
+            at,
+            event,
+            branch: branch.cloned(),
+            detail,
+        });
+    };
+    let id_of = |number| tx.branch(number).map(|branch| &branch.spec.branch_id);
+
+    line(tx.identity.created_at, "begun", None, String::new());
+    for branch in &tx.branches {
+        let id = Some(&branch.spec.branch_id);
+        let progress = &branch.progress;
+        attempts(&progress.prepare_attempts).for_each(|(at, text)| line(at, "prepare", id, text));
+        attempts(&progress.finish_attempts).for_each(|(at, text)| {
+            line(at, if tx.commits() { "commit" } else { "cancel" }, id, text);
+        });
+        if let (Some(vote), Some(at)) = (progress.vote, progress.voted_at) {
+            let (event, detail) = match (vote, &progress.refusal) {
+                (Vote::Prepared, _) => ("prepared", String::new()),
+                (Vote::ReadOnly, _) => ("read_only", String::new()),
+                (Vote::Refused, None) => ("refused", String::new()),
+                (Vote::Refused, Some(no)) => ("refused", format!("{}: {}", no.reason, no.message)),
+            };
+            line(at, event, id, detail);
+        }
+        if let (Finish::Done, Some(at)) = (&progress.finish, progress.ended_at) {
+            line(
+                at,
+                if tx.commits() {
+                    "committed"
+                } else {
+                    "cancelled"
+                },
+                id,
+                String::new(),
+            );
+        }
+    }
+    if let (Some(decision), Some(at)) = (tx.phase.decision(), tx.phase.decided_at()) {
+        let detail = match decision {
+            Decision::Commit => "COMMIT".to_owned(),
+            Decision::Abort(cause) => {
+                let branch = cause.branch().and_then(id_of).map_or("", BranchId::as_str);
+                format!("ABORT: {}", cause_in_words(cause, branch))
+            }
+        };
+        line(at, "decided", None, detail);
+    }
+    if let Some(at) = tx.phase.ended_at() {
+        line(at, "ended", None, String::new());
+    }
+    for Event {
+        at,
+        kind,
+        branch,
+        detail,
+    } in events
+    {
+        line(*at, kind.as_str(), branch.and_then(id_of), detail.clone());
+    }
+    lines.sort_by_key(|entry| entry.at);
+    lines
+}
+
+/// The attempts of a call in one line; none if the first one succeeded, whose answer tells it all.
+fn attempts(attempts: &Attempts) -> impl Iterator<Item = (Timestamp, String)> {
+    let Attempts {
+        count,
+        first_at,
+        last_at,
+        first_error,
+        last_error,
+    } = attempts;
+    let text = match (first_error, last_error) {
+        (Some(first), Some(last)) if first == last => format!("{count} attempts: {first}"),
+        (Some(first), Some(last)) => format!("{count} attempts, first: {first}; last: {last}"),
+        _ => String::new(),
+    };
+    let over = first_at.until(*last_at);
+    let text = if over.is_zero() {
+        text
+    } else {
+        format!("{text} (over {over:?})")
+    };
+    (first_error.is_some())
+        .then_some((*first_at, text))
+        .into_iter()
+}
+
+/// Why ABORT was decided, for people.
+#[must_use]
+pub fn cause_in_words(cause: AbortCause, branch: &str) -> String {
+    match cause {
+        AbortCause::Refused(_) => format!("branch {branch} refused"),
+        AbortCause::Deadline => "the deadline passed".to_owned(),
+        AbortCause::Rollback => "the initiator asked for it".to_owned(),
+        AbortCause::Unlisted(_) => format!("Commit did not list branch {branch}"),
+        AbortCause::NoVote(_) => format!("Commit listed branch {branch} without its vote"),
+    }
+}
+
+impl Transaction {
+    fn commits(&self) -> bool {
+        self.phase.decision() == Some(Decision::Commit)
+    }
+}

@@ -1,0 +1,239 @@
+//! A transaction in memory, and its stored form.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::branch::{Branch, Enlistment, Progress};
+use crate::decision::{Heuristic, Outcome, Phase};
+use crate::definition::{BranchSpec, Drive, Mode, TraceContext};
+use crate::digest::Digest;
+use crate::effects::State;
+use crate::ids::{BranchId, BranchNumber, Gid, TxId, Version};
+use crate::policy::Policy;
+use crate::time::Timestamp;
+
+/// What never changes of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The coordinator's name for it.
+    pub tx_id: TxId,
+    /// The client's name for it.
+    pub gid: Gid,
+    /// Its mode.
+    pub mode: Mode,
+    /// Who says when to commit.
+    pub drive: Drive,
+    /// What makes another request under the same gid the same request.
+    pub digest: Digest,
+    /// When it was begun.
+    pub created_at: Timestamp,
+    /// When ABORT is decided if nothing else was.
+    pub deadline: Timestamp,
+    /// Carried along for participants.
+    pub metadata: BTreeMap<String, String>,
+    /// Carried along for participants.
+    pub trace: TraceContext,
+    /// Who began it.
+    pub initiator: String,
+}
+
+/// A transaction as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What never changes.
+    pub identity: Arc<Identity>,
+    /// The version of `state`.
+    pub version: Version,
+    /// What changes.
+    pub state: State,
+    /// Its branches, by number.
+    pub branches: Vec<(Enlistment, Arc<BranchSpec>)>,
+    /// What their Prepares answered, where that was kept.
+    pub outputs: Vec<(BranchNumber, Bytes)>,
+}
+
+/// A live transaction: the state machine's state.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) version: Version,
+    pub(crate) phase: Phase,
+    pub(crate) branches: Vec<Branch>,
+    pub(crate) stalled: bool,
+    pub(crate) forgotten: bool,
+    /// The initiator has asked for COMMIT, and some vote is still out. Not stored: an initiator
+    /// that was not told the outcome asks again.
+    pub(crate) commit_asked: bool,
+    /// Branches from this index on, and no others, are not in any transition yet.
+    pub(crate) unwritten_branches: usize,
+    /// Outputs that are in no transition yet.
+    pub(crate) unwritten_outputs: Vec<BranchNumber>,
+}
+
+impl Transaction {
+    /// Brings a stored transaction back to memory. Nothing of it may be acted upon before its
+    /// adopter has durably written that it owns it; then [`crate::Input::Recovered`] sets it going.
+    #[must_use]
+    pub fn restore(record: Record) -> Self {
+        let Record {
+            identity,
+            version,
+            state,
+            branches,
+            outputs,
+        } = record;
+        let mut progress = state.branches.into_iter();
+        let mut branches: Vec<Branch> = branches
+            .into_iter()
+            .enumerate()
+            .map(|(index, (enlistment, spec))| {
+                let progress = progress.next().unwrap_or_default();
+                Branch::new(BranchNumber::from_index(index), spec, enlistment, progress)
+            })
+            .collect();
+        for (number, output) in outputs {
+            if let Some(branch) = branches.get_mut(number.index()) {
+                branch.output = Some(output);
+            }
+        }
+        Self {
+            identity,
+            version,
+            phase: state.phase,
+            unwritten_branches: branches.len(),
+            branches,
+            stalled: state.stalled,
+            forgotten: state.forgotten,
+            commit_asked: false,
+            unwritten_outputs: Vec::new(),
+        }
+    }
+
+    /// The stored form of the transaction as it is now.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record {
+            identity: Arc::clone(&self.identity),
+            version: self.version,
+            state: self.state(),
+            branches: self
+                .branches
+                .iter()
+                .map(|b| (b.enlistment, Arc::clone(&b.spec)))
+                .collect(),
+            outputs: self
+                .branches
+                .iter()
+                .filter_map(|b| Some((b.number, b.output.clone()?)))
+                .collect(),
+        }
+    }
+
+    /// What changes of it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let progress: Vec<Progress> = self.branches.iter().map(|b| b.progress.clone()).collect();
+        State {
+            phase: self.phase,
+            heuristic: self.heuristic(),
+            stalled: self.stalled,
+            forgotten: self.forgotten,
+            branches: progress,
+        }
+    }
+
+    /// What never changes of it.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The coordinator's name for it.
+    #[must_use]
+    pub fn tx_id(&self) -> TxId {
+        self.identity.tx_id
+    }
+
+    /// The version of the last transition.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What a client may conclude, once the last transition is durable.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.phase.into()
+    }
+
+    /// Its branches, by number.
+    #[must_use]
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// The branch of this number.
+    #[must_use]
+    pub fn branch(&self, number: BranchNumber) -> Option<&Branch> {
+        self.branches.get(number.index())
+    }
+
+    /// The branch of this name.
+    #[must_use]
+    pub fn branch_by_id(&self, id: &BranchId) -> Option<&Branch> {
+        self.branches
+            .iter()
+            .find(|branch| branch.spec.branch_id == *id)
+    }
+
+    /// Whether branches ended against the decision: the worst of any.
+    #[must_use]
+    pub fn heuristic(&self) -> Heuristic {
+        let decision = self.phase.decision();
+        self.branches
+            .iter()
+            .map(|b| b.heuristic(decision))
+            .max()
+            .unwrap_or(Heuristic::None)
+    }
+
+    /// A Prepare that starts later than this must be refused by its participant.
+    #[must_use]
+    pub fn prepare_until(&self, policy: &Policy) -> Timestamp {
+        self.identity.deadline.after(policy.clock_skew)
+    }
+
+    /// When [`crate::Input::Tick`] is due next; `None` if nothing waits for time.
+    #[must_use]
+    pub fn wake_at(&self, policy: &Policy) -> Option<Timestamp> {
+        let own = match self.phase {
+            Phase::Active => Some(self.identity.deadline),
+            Phase::Decided { at, .. } if !self.stalled => Some(at.after(policy.stalled_after)),
+            Phase::Decided { .. } => None,
+            Phase::Ended { .. } => return None,
+        };
+        self.branches
+            .iter()
+            .filter_map(|branch| branch.retry_at)
+            .chain(own)
+            .min()
+    }
+
+    /// Bytes of payloads and outputs that it holds in memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let output = |b: &Branch| b.output.as_ref().map_or(0, Bytes::len);
+        self.branches
+            .iter()
+            .map(|b| b.spec.payload.len() + output(b))
+            .sum()
+    }
+}

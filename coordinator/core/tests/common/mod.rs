@@ -1,0 +1,85 @@
+//! A store of one transaction, and definitions to begin with.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use unanimo_core::{
+    ActionName, BranchId, BranchSpec, Definition, Drive, Effects, Gid, Mode, ParticipantName,
+    Record, Transaction,
+};
+
+/// A branch of this name.
+pub(crate) fn spec(id: &str) -> BranchSpec {
+    BranchSpec {
+        branch_id: BranchId::new(id).unwrap(),
+        participant: ParticipantName::new("bank").unwrap(),
+        action: ActionName::new("debit").unwrap(),
+        payload: Bytes::from_static(b"10"),
+    }
+}
+
+/// A transaction with these branches and a minute of time.
+pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definition {
+    Definition {
+        gid: Gid::new("g").unwrap(),
+        mode,
+        drive,
+        branches: branches.iter().map(|id| spec(id)).collect(),
+        timeout: Some(Duration::from_secs(60)),
+        metadata: Default::default(),
+        trace: Default::default(),
+        initiator: String::new(),
+    }
+}
+
+/// What a store would hold: made of transitions alone, and so all that a crash leaves.
+#[derive(Clone)]
+pub(crate) struct Durable(pub(crate) Record);
+
+impl Durable {
+    /// The store after a transaction's first transition.
+    pub(crate) fn begun(effects: &Effects) -> Self {
+        let first = effects.transition.as_ref().expect("a begin is written");
+        let record = Record {
+            identity: first.begins.clone().expect("the first transition begins"),
+            version: Default::default(),
+            state: first.state.clone(),
+            branches: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let mut durable = Self(record);
+        durable.write(effects);
+        durable
+    }
+
+    /// Writes what the effects ask for.
+    pub(crate) fn write(&mut self, effects: &Effects) {
+        let Some(transition) = effects.transition.clone() else {
+            return;
+        };
+        assert_eq!(
+            transition.version,
+            self.0.version.next(),
+            "a version was skipped"
+        );
+        self.0.version = transition.version;
+        self.0.state = transition.state;
+        for (number, enlistment, spec) in transition.enlisted {
+            assert_eq!(
+                number.index(),
+                self.0.branches.len(),
+                "a branch was skipped"
+            );
+            self.0.branches.push((enlistment, spec));
+        }
+        self.0.outputs.extend(transition.outputs);
+        self.0.outputs.sort_by_key(|(number, _)| *number);
+    }
+
+    /// What a new incarnation finds, once it has made the row its own.
+    pub(crate) fn recover(&mut self) -> Transaction {
+        self.0.version = self.0.version.next();
+        Transaction::restore(self.0.clone())
+    }
+}

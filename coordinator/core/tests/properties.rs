@@ -1,0 +1,428 @@
+//! Promises S1, S2 and S4 under arbitrary orders and duplicates of inputs, crashes included, and
+//! that every transaction can still end.
+//!
+//! The checker ([`Witness`]) looks from outside: it knows which answers were given and which calls
+//! were asked for, and shares no code with the state machine.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Durable, definition, spec};
+use proptest::prelude::*;
+use unanimo_core::{
+    Action, BranchId, BranchNumber, Decision, Drive, Effects, Enlistment, Finish, FinishAnswer,
+    FinishOperation, HeuristicKind, Incarnation, Input, Mode, Operation, Outcome, Phase, Policy,
+    PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
+};
+
+const BRANCHES: [&str; 3] = ["a", "b", "c"];
+
+/// What the generator may do; numbers are taken modulo what exists.
+#[derive(Clone, Debug)]
+enum Move {
+    Input(Input),
+    /// Answer a call that was really sent, of any attempt, perhaps again.
+    Prepare(usize, PrepareAnswer),
+    Finish(usize, FinishAnswer),
+    Pass(u64),
+    /// Lose everything after the last `usize` transitions that nobody awaits, and recover.
+    Crash,
+}
+
+fn branch_number() -> impl Strategy<Value = BranchNumber> {
+    (0..4_usize).prop_map(BranchNumber::from_index)
+}
+
+fn prepare_answer() -> impl Strategy<Value = PrepareAnswer> {
+    prop_oneof![
+        6 => (0..3_usize).prop_map(|n| PrepareAnswer::Prepared(Bytes::from(vec![1; n]))),
+        1 => Just(PrepareAnswer::ReadOnly),
+        1 => Just(PrepareAnswer::Refused(Refusal::default())),
+        1 => Just(PrepareAnswer::Working { retry_after: Duration::from_millis(20) }),
+        2 => Just(PrepareAnswer::Failed("down".into())),
+    ]
+}
+
+fn heuristic_kind() -> impl Strategy<Value = HeuristicKind> {
+    prop_oneof![
+        Just(HeuristicKind::Commit),
+        Just(HeuristicKind::Rollback),
+        Just(HeuristicKind::Hazard)
+    ]
+}
+
+fn finish_answer() -> impl Strategy<Value = FinishAnswer> {
+    prop_oneof![
+        5 => Just(FinishAnswer::Done),
+        1 => heuristic_kind().prop_map(|kind| FinishAnswer::Heuristic { kind, note: "n".into() }),
+        1 => Just(FinishAnswer::Working { retry_after: Duration::ZERO }),
+        2 => Just(FinishAnswer::Failed("down".into())),
+    ]
+}
+
+fn branch_id() -> impl Strategy<Value = BranchId> {
+    (0..BRANCHES.len()).prop_map(|n| BranchId::new(BRANCHES[n]).unwrap())
+}
+
+fn vote() -> impl Strategy<Value = Option<Vote>> {
+    prop_oneof![
+        4 => Just(Some(Vote::Prepared)),
+        1 => Just(Some(Vote::ReadOnly)),
+        1 => Just(Some(Vote::Refused)),
+        1 => Just(None),
+    ]
+}
+
+/// Inputs of every kind, most of them of no sense.
+fn input() -> impl Strategy<Value = Input> {
+    let operation = prop_oneof![Just(FinishOperation::Commit), Just(FinishOperation::Cancel)];
+    let enlistment = prop_oneof![Just(Enlistment::Coordinator), Just(Enlistment::Initiator)];
+    prop_oneof![
+        3 => (0..BRANCHES.len(), enlistment)
+            .prop_map(|(n, enlistment)| Input::Enlist { spec: spec(BRANCHES[n]), enlistment }),
+        2 => proptest::collection::vec((branch_id(), vote()), 0..4)
+            .prop_map(|listed| Input::CommitAsked { listed }),
+        1 => Just(Input::RollbackAsked),
+        2 => (branch_number(), 0..4_u32, prepare_answer())
+            .prop_map(|(branch, attempt, answer)| Input::PrepareAnswered { branch, attempt, answer }),
+        2 => (branch_number(), operation, 0..4_u32, finish_answer())
+            .prop_map(|(branch, operation, attempt, answer)| {
+                Input::FinishAnswered { branch, operation, attempt, answer }
+            }),
+        1 => Just(Input::Tick),
+        1 => proptest::option::of(branch_number())
+            .prop_map(|branch| Input::Retry { branch, operator: None }),
+        1 => (branch_number(), heuristic_kind()).prop_map(|(branch, kind)| Input::Resolve {
+            branch, kind, operator: "op".into(), note: "n".into(),
+        }),
+        1 => Just(Input::Forget { operator: "op".into(), note: "n".into() }),
+    ]
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    proptest::collection::vec(
+        prop_oneof![
+            3 => input().prop_map(Move::Input),
+            5 => (0..64_usize, prepare_answer()).prop_map(|(n, a)| Move::Prepare(n, a)),
+            4 => (0..64_usize, finish_answer()).prop_map(|(n, a)| Move::Finish(n, a)),
+            2 => (1..40_000_u64).prop_map(Move::Pass),
+            1 => Just(Move::Crash),
+        ],
+        0..40,
+    )
+}
+
+/// What an observer outside has seen.
+#[derive(Default)]
+struct Witness {
+    sent: Vec<(BranchNumber, Operation, u32)>,
+    finishes: BTreeSet<&'static str>,
+    yes: BTreeMap<BranchNumber, BTreeSet<&'static str>>,
+    outcome: Option<Outcome>,
+    ended: bool,
+}
+
+impl Witness {
+    /// S1: one transaction, one kind of phase two.
+    fn saw_actions(&mut self, effects: &Effects) {
+        for action in &effects.actions {
+            let Action::Call {
+                branch,
+                operation,
+                attempt,
+            } = *action
+            else {
+                continue;
+            };
+            self.sent.push((branch, operation, attempt));
+            if operation != Operation::Prepare {
+                self.finishes.insert(operation.as_str());
+            }
+            assert!(
+                self.finishes.len() <= 1,
+                "S1: both commit and cancel were sent"
+            );
+        }
+    }
+
+    /// S2: no COMMIT without a yes of each branch; S4: what is final stays.
+    fn saw_state(&mut self, tx: &Transaction) {
+        let outcome = tx.outcome();
+        if outcome == Outcome::Committed {
+            for branch in tx.branches() {
+                assert!(
+                    self.yes.contains_key(&branch.number),
+                    "S2: {} never said yes",
+                    branch.number
+                );
+            }
+        }
+        if let Some(earlier) = self.outcome {
+            assert_eq!(earlier, outcome, "S4: the decision changed");
+        }
+        if outcome != Outcome::NotDecided {
+            self.outcome = Some(outcome);
+        }
+        let ended = tx.phase().ended_at().is_some();
+        assert!(ended || !self.ended, "S4: an ended transaction came back");
+        self.ended |= ended;
+    }
+
+    fn heard_vote(&mut self, tx: &Transaction, branch: BranchNumber, answer: &PrepareAnswer) {
+        let read_only = tx.identity().mode == Mode::TwoPhaseCommit;
+        match answer {
+            PrepareAnswer::Prepared(_) => self.yes.entry(branch).or_default().insert("prepared"),
+            PrepareAnswer::ReadOnly if read_only => {
+                self.yes.entry(branch).or_default().insert("read_only")
+            }
+            _ => return,
+        };
+    }
+}
+
+/// A transaction, its store and its witness.
+struct World {
+    tx: Transaction,
+    durable: Durable,
+    witness: Witness,
+    now: Timestamp,
+    policy: Policy,
+    lives: i64,
+}
+
+impl World {
+    fn begin(mode: Mode, drive: Drive) -> Self {
+        let policy = Policy::default();
+        let now = Timestamp(5_000);
+        let branches = if drive == Drive::Declarative {
+            &BRANCHES[..]
+        } else {
+            &[]
+        };
+        let id = TxId(uuid::Uuid::from_u128(99));
+        let (tx, effects) = Transaction::begin(id, definition(mode, drive, branches), now, &policy);
+        let mut witness = Witness::default();
+        witness.saw_actions(&effects);
+        Self {
+            tx,
+            durable: Durable::begun(&effects),
+            witness,
+            now,
+            policy,
+            lives: 1,
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let before = self.tx.record();
+        let listed = match &input {
+            Input::PrepareAnswered { branch, answer, .. } => {
+                self.witness.heard_vote(&self.tx, *branch, answer);
+                Vec::new()
+            }
+            Input::CommitAsked { listed } => listed.clone(),
+            _ => Vec::new(),
+        };
+        match self.tx.apply(input, self.now, &self.policy) {
+            Ok(effects) => {
+                for (id, vote) in listed {
+                    let branch = self.tx.branch_by_id(&id).expect("accepted ids are known");
+                    if vote.is_some_and(Vote::is_yes) && branch.enlistment == Enlistment::Initiator
+                    {
+                        self.witness
+                            .yes
+                            .entry(branch.number)
+                            .or_default()
+                            .insert("listed");
+                    }
+                }
+                self.durable.write(&effects);
+                let unwritten = effects.transition.is_none();
+                self.check_durable(unwritten);
+                self.witness.saw_actions(&effects);
+            }
+            Err(_) => assert_eq!(
+                before,
+                self.tx.record(),
+                "a rejected input changed something"
+            ),
+        }
+        self.witness.saw_state(&self.tx);
+        self.check_alive();
+    }
+
+    /// S2, S3: the phase in memory and the votes that it rests on are in the store.
+    fn check_durable(&self, unwritten: bool) {
+        assert_eq!(
+            self.durable.0.state.phase,
+            self.tx.phase(),
+            "a phase that is not written"
+        );
+        if !unwritten {
+            assert_eq!(
+                self.durable.0,
+                self.tx.record(),
+                "a transition that lacks something"
+            );
+        }
+        if self.tx.outcome() == Outcome::Committed {
+            let votes = self
+                .durable
+                .0
+                .state
+                .branches
+                .iter()
+                .map(|progress| progress.vote);
+            assert!(
+                votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)),
+                "S2: lost votes"
+            );
+        }
+    }
+
+    /// Whatever is owed is under way or has a time at which it will be.
+    fn check_alive(&self) {
+        let wake = self.tx.wake_at(&self.policy);
+        let phase = self.tx.phase();
+        assert_eq!(
+            phase == Phase::Active,
+            wake.is_some() && phase.decision().is_none()
+        );
+        for branch in self.tx.branches() {
+            let operation = match phase.decision() {
+                None if branch.enlistment == Enlistment::Initiator => continue,
+                None if branch.progress.vote.is_some() => continue,
+                None => Operation::Prepare,
+                Some(decision) if branch.is_owed() => Operation::Finish(decision.operation()),
+                Some(_) => continue,
+            };
+            let sent = self.witness.sent.iter().rev();
+            let under_way = sent
+                .filter(|(number, op, _)| *number == branch.number && *op == operation)
+                .any(|(_, _, attempt)| branch.awaits(operation, *attempt));
+            assert!(
+                under_way || wake.is_some(),
+                "branch {} is owed and forgotten",
+                branch.number
+            );
+        }
+    }
+
+    fn play(&mut self, a_move: Move) {
+        match a_move {
+            Move::Input(input) => self.apply(input),
+            Move::Prepare(n, answer) => {
+                let sent: Vec<_> = self.sent(|operation| operation == Operation::Prepare);
+                if let Some((branch, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
+                    self.apply(Input::PrepareAnswered {
+                        branch,
+                        attempt,
+                        answer,
+                    });
+                }
+            }
+            Move::Finish(n, answer) => {
+                let sent: Vec<_> = self.sent(|operation| operation != Operation::Prepare);
+                if let Some(&(branch, Operation::Finish(operation), attempt)) =
+                    sent.get(n % sent.len().max(1))
+                {
+                    self.apply(Input::FinishAnswered {
+                        branch,
+                        operation,
+                        attempt,
+                        answer,
+                    });
+                }
+            }
+            Move::Pass(ms) => {
+                self.now = self.now.after(Duration::from_millis(ms));
+                self.apply(Input::Tick);
+            }
+            Move::Crash => {
+                self.tx = self.durable.recover();
+                self.lives += 1;
+                self.apply(Input::Recovered {
+                    by: Incarnation(self.lives),
+                });
+            }
+        }
+    }
+
+    fn sent(&self, wanted: impl Fn(Operation) -> bool) -> Vec<(BranchNumber, Operation, u32)> {
+        self.witness
+            .sent
+            .iter()
+            .copied()
+            .filter(|(_, operation, _)| wanted(*operation))
+            .collect()
+    }
+
+    /// Faults are healed: every call under way is answered, and time passes.
+    fn heal(&mut self) {
+        for _ in 0..50 {
+            for (branch, operation, attempt) in self.sent(|_| true) {
+                let awaited = self
+                    .tx
+                    .branch(branch)
+                    .is_some_and(|b| b.awaits(operation, attempt));
+                if !awaited {
+                    continue;
+                }
+                self.apply(match operation {
+                    Operation::Prepare => Input::PrepareAnswered {
+                        branch,
+                        attempt,
+                        answer: PrepareAnswer::Prepared(Bytes::new()),
+                    },
+                    Operation::Finish(operation) => Input::FinishAnswered {
+                        branch,
+                        operation,
+                        attempt,
+                        answer: FinishAnswer::Done,
+                    },
+                });
+            }
+            let Some(wake) = self.tx.wake_at(&self.policy) else {
+                break;
+            };
+            self.now = self.now.max(wake);
+            self.apply(Input::Tick);
+        }
+        assert!(
+            self.tx.phase().ended_at().is_some(),
+            "never ended: {:?}",
+            self.tx
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+
+    #[test]
+    fn s1_s2_s4_hold_and_every_transaction_can_end(
+        two_phase in any::<bool>(),
+        interactive in any::<bool>(),
+        moves in moves(),
+    ) {
+        let mode = if two_phase { Mode::TwoPhaseCommit } else { Mode::Tcc };
+        let drive = if interactive { Drive::Interactive } else { Drive::Declarative };
+        let mut world = World::begin(mode, drive);
+        for a_move in moves {
+            world.play(a_move);
+        }
+        world.heal();
+        // S7, the coordinator's half: who voted PREPARED has heard of the decision.
+        for branch in world.tx.branches() {
+            let finish = &branch.progress.finish;
+            let told = matches!(finish, Finish::Done | Finish::Heuristic { .. });
+            prop_assert!(told || branch.progress.vote != Some(Vote::Prepared));
+            let aborted = matches!(world.tx.phase().decision(), Some(Decision::Abort(_)));
+            prop_assert!(told || !aborted || branch.progress.vote.is_some());
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! A transaction driven by a script: one line an input, and what it must lead to.
+//!
+//! `a prepared => COMMIT; decided; commit a` reads: when branch `a` votes PREPARED, a transition with
+//! the decision COMMIT is awaited, waiters hear of it, and Commit is sent to `a`. Words of the right
+//! side: a transition as `write`, `COMMIT`, `ABORT cause`, `END` or `note` (not awaited), joined by
+//! `+`; then the actions in order. `!` and a text is a rejection.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Durable, definition, spec};
+use unanimo_core::{
+    Action, BranchId, BranchNumber, Decision, Drive, Effects, Enlistment, FinishAnswer,
+    FinishOperation, HeuristicKind, Incarnation, Input, Mode, Phase, Policy, PrepareAnswer,
+    Refusal, Timestamp, Transaction, TxId, Vote,
+};
+
+struct Script {
+    tx: Transaction,
+    durable: Durable,
+    before: Phase,
+    now: Timestamp,
+    policy: Policy,
+}
+
+/// Runs a script against a new transaction: `tcc a b`, `2pc a b`, `interactive tcc`.
+#[track_caller]
+fn check(setup: &str, script: &str) {
+    let (drive, rest) = match setup.strip_prefix("interactive ") {
+        Some(rest) => (Drive::Interactive, rest),
+        None => (Drive::Declarative, setup),
+    };
+    let mut words = rest.split_whitespace();
+    let mode = if words.next() == Some("2pc") {
+        Mode::TwoPhaseCommit
+    } else {
+        Mode::Tcc
+    };
+    let branches: Vec<&str> = words.collect();
+    let policy = Policy::default();
+    let now = Timestamp(1_000_000);
+    let definition = definition(mode, drive, &branches);
+    let (tx, begun) = Transaction::begin(TxId(uuid::Uuid::from_u128(7)), definition, now, &policy);
+    let durable = Durable::begun(&begun);
+    let mut script_run = Script {
+        durable,
+        tx,
+        before: Phase::Active,
+        now,
+        policy,
+    };
+    let first = script_run.render(&begun);
+    let calls: Vec<String> = branches.iter().map(|id| format!("prepare {id}")).collect();
+    assert_eq!(first, [vec!["write".to_owned()], calls].concat().join("; "));
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let (input, expected) = line.split_once("=>").expect("a line has =>");
+        assert_eq!(
+            script_run.play(input.trim()),
+            expected.trim(),
+            "at `{line}`"
+        );
+    }
+}
+
+impl Script {
+    fn play(&mut self, line: &str) -> String {
+        let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
+        self.before = self.tx.phase();
+        let input = match head {
+            "tick" => {
+                let ms: u64 = rest.trim_start_matches('+').parse().unwrap();
+                self.now = self.now.after(Duration::from_millis(ms));
+                Input::Tick
+            }
+            "rollback" => Input::RollbackAsked,
+            "commit" => Input::CommitAsked {
+                listed: rest.split_whitespace().map(listed).collect(),
+            },
+            "execute" => Input::Enlist {
+                spec: spec(rest),
+                enlistment: Enlistment::Coordinator,
+            },
+            "enlist" => Input::Enlist {
+                spec: spec(rest),
+                enlistment: Enlistment::Initiator,
+            },
+            "forget" => Input::Forget {
+                operator: "op".into(),
+                note: "seen".into(),
+            },
+            "retry" => Input::Retry {
+                branch: None,
+                operator: None,
+            },
+            "crash" => {
+                self.tx = self.durable.recover();
+                Input::Recovered { by: Incarnation(2) }
+            }
+            id => self.answer(id, rest),
+        };
+        match self.tx.apply(input, self.now, &self.policy) {
+            Ok(effects) => {
+                self.durable.write(&effects);
+                self.render(&effects)
+            }
+            Err(rejection) => format!("! {rejection}"),
+        }
+    }
+
+    /// An answer of the attempt under way, or of an earlier one: `a#1 prepared`.
+    fn answer(&self, id: &str, answer: &str) -> Input {
+        let (id, attempt) = match id.split_once('#') {
+            Some((id, attempt)) => (id, Some(attempt.parse().unwrap())),
+            None => (id, None),
+        };
+        let branch = self
+            .tx
+            .branch_by_id(&BranchId::new(id).unwrap())
+            .expect("a known branch");
+        let (answer, argument) = answer.split_once(' ').unwrap_or((answer, ""));
+        let retry_after = Duration::from_millis(argument.parse().unwrap_or(0));
+        let heuristic = |kind| FinishAnswer::Heuristic {
+            kind,
+            note: "own will".into(),
+        };
+        let number = branch.number;
+        let prepare = |answer| Input::PrepareAnswered {
+            branch: number,
+            attempt: attempt.unwrap_or(branch.progress.prepare_attempts.count),
+            answer,
+        };
+        let operation = match self.tx.phase().decision() {
+            Some(Decision::Commit) => FinishOperation::Commit,
+            _ => FinishOperation::Cancel,
+        };
+        let finish = |answer| Input::FinishAnswered {
+            branch: number,
+            operation,
+            attempt: attempt.unwrap_or(branch.progress.finish_attempts.count),
+            answer,
+        };
+        let active = self.tx.phase() == Phase::Active;
+        match answer {
+            "prepared" => prepare(PrepareAnswer::Prepared(Bytes::from(vec![
+                b'o';
+                argument
+                    .parse()
+                    .unwrap_or(0)
+            ]))),
+            "read_only" => prepare(PrepareAnswer::ReadOnly),
+            "refused" => prepare(PrepareAnswer::Refused(Refusal {
+                reason: "NO".into(),
+                message: "no".into(),
+            })),
+            "working" if active => prepare(PrepareAnswer::Working { retry_after }),
+            "working" => finish(FinishAnswer::Working { retry_after }),
+            "failed" if active => prepare(PrepareAnswer::Failed("down".into())),
+            "failed" => finish(FinishAnswer::Failed("down".into())),
+            "done" => finish(FinishAnswer::Done),
+            "heuristic_commit" => finish(heuristic(HeuristicKind::Commit)),
+            "heuristic_rollback" => finish(heuristic(HeuristicKind::Rollback)),
+            "hazard" => finish(heuristic(HeuristicKind::Hazard)),
+            "resolve" => Input::Resolve {
+                branch: number,
+                kind: if argument == "committed" {
+                    HeuristicKind::Commit
+                } else {
+                    HeuristicKind::Rollback
+                },
+                operator: "op".into(),
+                note: "by hand".into(),
+            },
+            other => panic!("unknown answer {other}"),
+        }
+    }
+
+    fn render(&self, effects: &Effects) -> String {
+        let mut words = Vec::new();
+        if let Some(transition) = &effects.transition {
+            let mut marks = Vec::new();
+            let was_decided = self.before.decision().is_some();
+            match transition.state.phase.decision() {
+                Some(Decision::Commit) if !was_decided => marks.push("COMMIT".to_owned()),
+                Some(Decision::Abort(cause)) if !was_decided => {
+                    marks.push(format!("ABORT {cause:?}"))
+                }
+                _ => {}
+            }
+            if transition.state.phase.ended_at().is_some() && self.before.ended_at().is_none() {
+                marks.push("END".to_owned());
+            }
+            if marks.is_empty() {
+                marks.push(if transition.awaited { "write" } else { "note" }.to_owned());
+            } else {
+                assert!(
+                    transition.awaited,
+                    "a decision or an end that nobody awaits"
+                );
+            }
+            marks.extend(
+                transition
+                    .events
+                    .iter()
+                    .map(|event| event.kind.as_str().to_owned()),
+            );
+            words.push(marks.join("+"));
+        }
+        for action in &effects.actions {
+            words.push(match *action {
+                Action::Call {
+                    branch,
+                    operation,
+                    attempt,
+                } => {
+                    let again = if attempt > 1 {
+                        format!("#{attempt}")
+                    } else {
+                        String::new()
+                    };
+                    format!("{} {}{again}", operation.as_str(), self.id(branch))
+                }
+                Action::Voted(branch) => format!("voted {}", self.id(branch)),
+                Action::Decided => "decided".to_owned(),
+                Action::Ended => "ended".to_owned(),
+            });
+        }
+        words.join("; ")
+    }
+
+    fn id(&self, number: BranchNumber) -> String {
+        self.tx.branch(number).unwrap().spec.branch_id.to_string()
+    }
+}
+
+fn listed(word: &str) -> (BranchId, Option<Vote>) {
+    let (id, vote) = word.split_once('=').unwrap_or((word, ""));
+    let vote = match vote {
+        "prepared" => Some(Vote::Prepared),
+        "refused" => Some(Vote::Refused),
+        "read_only" => Some(Vote::ReadOnly),
+        _ => None,
+    };
+    (BranchId::new(id).unwrap(), vote)
+}
+
+#[test]
+fn tcc_commits_when_every_vote_is_yes() {
+    check(
+        "tcc a b",
+        "a prepared => voted a
+         b prepared => COMMIT; voted b; decided; commit a; commit b
+         a done =>
+         b done => END; ended
+         b done =>",
+    );
+}
+
+#[test]
+fn a_refusal_aborts_and_only_the_others_are_cancelled() {
+    check(
+        "tcc a b c",
+        "a prepared => voted a
+         b refused => ABORT Refused(BranchNumber(2)); voted b; decided; cancel a; voted c; cancel c
+         c prepared =>
+         a done =>
+         c done => END; ended",
+    );
+}
+
+#[test]
+fn a_lone_refusal_ends_at_once() {
+    check(
+        "tcc a",
+        "a refused => ABORT Refused(BranchNumber(1))+END; voted a; decided; ended",
+    );
+}
+
+#[test]
+fn a_refusal_after_an_unanswered_attempt_is_owed_a_cancel() {
+    check(
+        "tcc a",
+        "a failed => note
+         tick +100 => prepare a#2
+         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a
+         a done => END; ended",
+    );
+    check(
+        "tcc a",
+        "a working 10 => note
+         tick +100 => prepare a#2
+         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a",
+    );
+    check(
+        "tcc a",
+        "crash => note+adopted; prepare a#2
+         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a",
+    );
+}
+
+#[test]
+fn the_vote_of_an_attempt_that_was_given_up_counts() {
+    check(
+        "tcc a",
+        "a failed => note
+         tick +100 => prepare a#2
+         a#1 prepared => COMMIT; voted a; decided; commit a
+         a#2 failed =>",
+    );
+}
+
+#[test]
+fn the_failure_of_an_attempt_that_was_given_up_changes_nothing() {
+    check(
+        "tcc a",
+        "a failed => note
+         tick +100 => prepare a#2
+         a#1 failed =>
+         a#2 prepared => COMMIT; voted a; decided; commit a",
+    );
+}
+
+#[test]
+fn read_only_is_through_after_phase_one_and_no_vote_in_tcc() {
+    check(
+        "2pc a b",
+        "a read_only => voted a
+         b prepared => COMMIT; voted b; decided; commit b
+         b done => END; ended",
+    );
+    check(
+        "2pc a",
+        "a read_only => COMMIT+END; voted a; decided; ended",
+    );
+    check(
+        "tcc a",
+        "a read_only => note
+         tick +60000 => ABORT Deadline; decided; voted a; cancel a",
+    );
+}
+
+#[test]
+fn the_deadline_aborts_and_whatever_may_have_run_is_cancelled() {
+    check(
+        "tcc a b",
+        "a prepared => voted a
+         tick +59999 =>
+         tick +1 => ABORT Deadline; decided; cancel a; voted b; cancel b
+         b prepared =>
+         rollback =>
+         a done =>
+         b done => END; ended",
+    );
+}
+
+#[test]
+fn phase_two_goes_on_for_ever_and_is_stalled_after_a_while() {
+    check(
+        "tcc a",
+        "a prepared => COMMIT; voted a; decided; commit a
+         a failed => note
+         tick +100 => commit a#2
+         a working 20000 => note
+         tick +19999 =>
+         tick +1 => commit a#3
+         a failed =>
+         tick +39900 => note+stalled; commit a#4
+         tick +600000 =>
+         a done => END; ended",
+    );
+}
+
+#[test]
+fn a_crash_sends_again_what_has_no_answer() {
+    check(
+        "tcc a b",
+        "a prepared => voted a
+         crash => note+adopted; prepare a#2; prepare b#2
+         b prepared => voted b
+         a prepared => COMMIT; voted a; decided; commit a; commit b",
+    );
+}
+
+#[test]
+fn a_crash_after_the_decision_goes_on_with_it() {
+    check(
+        "tcc a b",
+        "a prepared => voted a
+         b prepared => COMMIT; voted b; decided; commit a; commit b
+         a done =>
+         crash => note+adopted; commit a#2; commit b#2
+         rollback =>
+         a done =>
+         b done => END; ended
+         crash =>",
+    );
+    check(
+        "tcc a",
+        "tick +59000 =>
+        rollback => ABORT Rollback; decided; voted a; cancel a
+        crash => note+adopted; cancel a#2",
+    );
+}
+
+#[test]
+fn a_crash_past_the_deadline_aborts() {
+    check(
+        "interactive tcc",
+        "tick +1 =>
+        execute a => write; prepare a
+        crash => note+adopted; prepare a#2
+        tick +59999 => ABORT Deadline; decided; voted a; cancel a",
+    );
+}
+
+#[test]
+fn interactive_commit_waits_for_votes_that_are_out() {
+    check(
+        "interactive 2pc",
+        "execute a => write; prepare a
+         execute a =>
+         execute b => write; prepare b
+         a prepared => voted a
+         commit a b =>
+         commit a b =>
+         execute c => ! the transaction is decided, or asked to commit: it takes no more branches
+         b prepared => COMMIT; voted b; decided; commit a; commit b",
+    );
+}
+
+#[test]
+fn interactive_commit_counts_the_initiators_word_for_what_it_called() {
+    check(
+        "interactive tcc",
+        "enlist a => write
+         enlist b => write
+         commit a=prepared b=prepared => COMMIT; decided; commit a; commit b",
+    );
+    check(
+        "interactive tcc",
+        "enlist a => write
+         enlist b => write
+         commit a=prepared b=refused => ABORT Refused(BranchNumber(2)); decided; cancel a; cancel b",
+    );
+    check(
+        "interactive tcc",
+        "enlist a => write
+         execute b => write; prepare b
+         commit a b => ABORT NoVote(BranchNumber(1)); decided; voted a; cancel a; voted b; cancel b",
+    );
+    check(
+        "interactive tcc",
+        "enlist a => write
+         execute b => write; prepare b
+         commit b => ABORT Unlisted(BranchNumber(1)); decided; voted a; cancel a; voted b; cancel b",
+    );
+    check(
+        "interactive 2pc",
+        "enlist a => write
+         enlist b => write
+         commit a=read_only b=prepared => COMMIT; decided; commit b",
+    );
+}
+
+#[test]
+fn a_commit_that_makes_no_sense_is_rejected_and_changes_nothing() {
+    check(
+        "interactive tcc",
+        "enlist a => write
+         commit a=prepared x => ! branches[1].branch_id must name a branch of the transaction, x is none
+         commit a=prepared a => ! branches[1].branch_id must be unique, a came before
+         commit a=read_only => ! branches[0].vote must not be READ_ONLY: TCC has no such vote
+         commit a=prepared => COMMIT; decided; commit a",
+    );
+    check(
+        "tcc a",
+        "commit a => ! the transaction was submitted with all its branches: it commits by itself
+         execute b => ! the transaction was submitted with all its branches: it commits by itself",
+    );
+}
+
+#[test]
+fn an_empty_interactive_transaction_commits() {
+    check("interactive tcc", "commit => COMMIT+END; decided; ended");
+}
+
+#[test]
+fn a_branch_id_names_one_content() {
+    check(
+        "interactive tcc",
+        "execute a => write; prepare a
+         enlist a => ! branch a is enlisted with other content
+         rollback => ABORT Rollback; decided; voted a; cancel a
+         execute a =>
+         execute b => ! the transaction is decided, or asked to commit: it takes no more branches",
+    );
+}
+
+#[test]
+fn a_heuristic_end_waits_to_be_forgotten() {
+    check(
+        "tcc a b",
+        "a prepared => voted a
+         b prepared => COMMIT; voted b; decided; commit a; commit b
+         a heuristic_commit =>
+         forget => ! the transaction is not an ended heuristic one that waits to be forgotten
+         b heuristic_rollback => END+heuristic; ended
+         crash =>
+         forget => write+forgotten
+         forget => ! the transaction is not an ended heuristic one that waits to be forgotten",
+    );
+}
+
+#[test]
+fn an_operator_ends_a_branch_never_the_decision() {
+    check(
+        "tcc a b",
+        "a resolve committed => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
+         rollback => ABORT Rollback; decided; voted a; cancel a; voted b; cancel b
+         a resolve committed => write+resolved
+         a done =>
+         a resolve rolled_back => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
+         b done => END; ended
+         forget => write+forgotten",
+    );
+}
+
+#[test]
+fn retry_sends_what_waits_at_once() {
+    check(
+        "tcc a b",
+        "a failed => note
+         retry => prepare a#2
+         retry =>
+         b prepared => voted b
+         a prepared => COMMIT; voted a; decided; commit a; commit b
+         a failed => note
+         retry => commit a#2",
+    );
+}
+
+#[test]
+fn an_output_over_a_limit_is_dropped_and_the_vote_stands() {
+    check(
+        "tcc a",
+        "a prepared 1048577 => COMMIT+output_dropped; voted a; decided; commit a",
+    );
+    check(
+        "tcc a b c d e",
+        "a prepared 1048576 => voted a
+         b prepared 1048576 => voted b
+         c prepared 1048576 => voted c
+         d prepared 1048576 => voted d
+         e prepared 1 => COMMIT+output_dropped; voted e; decided; commit a; commit b; commit c; commit d; commit e",
+    );
+    check(
+        "2pc a",
+        "a prepared 1 => COMMIT+output_dropped; voted a; decided; commit a",
+    );
+}

@@ -1,0 +1,25 @@
+//! The wire contract of the Unanimo coordinator: `unanimo/v1/*.proto` and the types generated from it.
+//!
+//! The `.proto` files beside this crate are the contract, and the only thing that a participant in
+//! another language needs. The generated code is checked in, so that nobody needs `protoc`;
+//! `cargo xtask codegen` makes it anew.
+//!
+//! The four services: [`v1::coordinator_service_client`] for initiators,
+//! [`v1::participant_service_server`] for participants,
+//! [`v1::participant_directory_service_client`] to register, and
+//! [`v1::operator_service_client`] for operators.
+
+/// Package `unanimo.v1`.
+pub mod v1 {
+    #![expect(
+        missing_docs,
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::match_same_arms,
+        reason = "generated code"
+    )]
+    include!("gen/unanimo.v1.rs");
+}
+
+/// The encoded `FileDescriptorSet` of every file of the contract, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/unanimo.v1.bin");
