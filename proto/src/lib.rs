@@ -11,13 +11,7 @@
 
 /// Package `unanimo.v1`.
 pub mod v1 {
-    #![expect(
-        missing_docs,
-        unreachable_pub,
-        clippy::allow_attributes,
-        clippy::match_same_arms,
-        reason = "generated code"
-    )]
+    #![expect(clippy::allow_attributes, clippy::match_same_arms, reason = "generated code")]
     include!("gen/unanimo.v1.rs");
 }
 

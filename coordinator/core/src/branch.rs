@@ -229,15 +229,7 @@ impl Branch {
         enlistment: Enlistment,
         progress: Progress,
     ) -> Self {
-        Self {
-            number,
-            spec,
-            enlistment,
-            progress,
-            output: None,
-            in_flight: None,
-            retry_at: None,
-        }
+        Self { number, spec, enlistment, progress, output: None, in_flight: None, retry_at: None }
     }
 
     /// Where it stands under `decision`.
@@ -276,15 +268,8 @@ impl Branch {
     /// The last error of its calls, of phase two before phase one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        let Progress {
-            finish_attempts,
-            prepare_attempts,
-            ..
-        } = &self.progress;
-        finish_attempts
-            .last_error
-            .as_deref()
-            .or(prepare_attempts.last_error.as_deref())
+        let Progress { finish_attempts, prepare_attempts, .. } = &self.progress;
+        finish_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
     }
 
     /// What the branch adds to its transaction's heuristic outcome.
@@ -306,11 +291,7 @@ impl Branch {
 /// PostgreSQL refuses in a text.
 #[must_use]
 pub fn clip(text: String) -> String {
-    let mut text = if text.contains('\0') {
-        text.replace('\0', "\u{fffd}")
-    } else {
-        text
-    };
+    let mut text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX - '…'.len_utf8()));
         text.push('…');
@@ -324,14 +305,8 @@ mod tests {
 
     #[test]
     fn clipped_text_stays_within_its_bound_and_holds_no_nul() {
-        for text in [
-            "",
-            "short",
-            "a\0b",
-            &"ä".repeat(600),
-            &"\0".repeat(1024),
-            &"x".repeat(5000),
-        ] {
+        for text in ["", "short", "a\0b", &"ä".repeat(600), &"\0".repeat(1024), &"x".repeat(5000)]
+        {
             let clipped = clip(text.to_owned());
             assert!(clipped.len() <= TEXT_BYTES_MAX, "{} bytes", clipped.len());
             assert!(!clipped.contains('\0'));

@@ -87,10 +87,7 @@ pub struct Violation {
 impl Violation {
     /// A violation of `rule` by `field`.
     pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            rule: rule.into(),
-        }
+        Self { field: field.into(), rule: rule.into() }
     }
 }
 
@@ -101,16 +98,10 @@ impl Definition {
         let mut found = Vec::new();
         let count = self.branches.len();
         if self.drive == Drive::Declarative && count == 0 {
-            found.push(Violation::new(
-                "branches",
-                "must have at least 1 branch, has none",
-            ));
+            found.push(Violation::new("branches", "must have at least 1 branch, has none"));
         }
         if count > limits.branches_max {
-            let rule = format!(
-                "must have at most {} branches, has {count}",
-                limits.branches_max
-            );
+            let rule = format!("must have at most {} branches, has {count}", limits.branches_max);
             found.push(Violation::new("branches", rule));
         }
         let mut seen = BTreeSet::new();
@@ -120,48 +111,30 @@ impl Definition {
                 found.push(Violation::new(format!("branches[{index}].branch_id"), rule));
             }
             let field = format!("branches[{index}].payload");
-            found.extend(too_large(
-                field,
-                branch.payload.len(),
-                limits.payload_bytes_max,
-            ));
+            found.extend(too_large(field, branch.payload.len(), limits.payload_bytes_max));
         }
         let total = self.branches.iter().map(|b| b.payload.len()).sum();
-        found.extend(
-            too_large("branches.payload", total, limits.payloads_bytes_max).map(|mut v| {
+        found.extend(too_large("branches.payload", total, limits.payloads_bytes_max).map(
+            |mut v| {
                 v.rule.push_str(" over all branches");
                 v
-            }),
-        );
-        found.extend(
-            self.timeout
-                .and_then(|timeout| bad_timeout(timeout, limits.timeout_max)),
-        );
+            },
+        ));
+        found.extend(self.timeout.and_then(|timeout| bad_timeout(timeout, limits.timeout_max)));
         found.extend(self.bad_metadata(limits));
         found
     }
 
     fn bad_metadata(&self, limits: &Limits) -> Vec<Violation> {
-        let size = self
-            .metadata
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
-        let mut found: Vec<_> = too_large("metadata", size, limits.metadata_bytes_max)
-            .into_iter()
-            .collect();
+        let size = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let mut found: Vec<_> =
+            too_large("metadata", size, limits.metadata_bytes_max).into_iter().collect();
         for (key, value) in &self.metadata {
             if let Err(rule) = ParticipantName::new(key) {
-                found.push(Violation::new(
-                    format!("metadata key {key:?}"),
-                    rule.to_string(),
-                ));
+                found.push(Violation::new(format!("metadata key {key:?}"), rule.to_string()));
             }
             if value.contains('\0') {
-                found.push(Violation::new(
-                    format!("metadata[{key:?}]"),
-                    "must hold no NUL byte",
-                ));
+                found.push(Violation::new(format!("metadata[{key:?}]"), "must hold no NUL byte"));
             }
         }
         found
@@ -176,10 +149,7 @@ impl Definition {
     /// Bytes that the transaction will hold in memory for its branches.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.branches
-            .iter()
-            .map(|branch| branch.payload.len())
-            .sum()
+        self.branches.iter().map(|branch| branch.payload.len()).sum()
     }
 }
 
@@ -195,11 +165,7 @@ fn bad_timeout(timeout: Duration, max: Duration) -> Option<Violation> {
         return Some(Violation::new("timeout", "must be at least 1 ms"));
     }
     (timeout > max).then(|| {
-        let rule = format!(
-            "must be at most {} s, is {} s",
-            max.as_secs(),
-            timeout.as_secs()
-        );
+        let rule = format!("must be at most {} s, is {} s", max.as_secs(), timeout.as_secs());
         Violation::new("timeout", rule)
     })
 }

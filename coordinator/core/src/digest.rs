@@ -37,13 +37,7 @@ impl Digest {
             Mode::Tcc => 2,
         }]);
         hash.update((definition.branches.len() as u64).to_be_bytes());
-        for BranchSpec {
-            branch_id,
-            participant,
-            action,
-            payload,
-        } in &definition.branches
-        {
+        for BranchSpec { branch_id, participant, action, payload } in &definition.branches {
             for part in [
                 branch_id.as_str().as_bytes(),
                 participant.as_str().as_bytes(),
@@ -54,18 +48,13 @@ impl Digest {
                 hash.update(part);
             }
         }
-        Self {
-            version: DIGEST_VERSION,
-            hash: hash.finalize().into(),
-        }
+        Self { version: DIGEST_VERSION, hash: hash.finalize().into() }
     }
 }
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "v{}:", self.version)?;
-        self.hash[..4]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.hash[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

@@ -106,16 +106,8 @@ impl Transition {
     pub fn size(&self) -> usize {
         // What a row costs besides its payload: identifiers, state as JSON, headers.
         const ROW: usize = 256;
-        let branches: usize = self
-            .enlisted
-            .iter()
-            .map(|(_, _, s)| ROW + s.payload.len())
-            .sum();
-        let outputs: usize = self
-            .outputs
-            .iter()
-            .map(|(_, output)| ROW + output.len())
-            .sum();
+        let branches: usize = self.enlisted.iter().map(|(_, _, s)| ROW + s.payload.len()).sum();
+        let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.len()).sum();
         ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len())
     }
 }

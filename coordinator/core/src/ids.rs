@@ -45,10 +45,7 @@ fn check(text: &str, max: usize) -> Result<(), Error> {
         return Err(Error::Empty);
     }
     if text.len() > max {
-        return Err(Error::TooLong {
-            max,
-            found: text.len(),
-        });
+        return Err(Error::TooLong { max, found: text.len() });
     }
     let outside = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-'));
     match text.char_indices().find(|(_, c)| outside(c)) {

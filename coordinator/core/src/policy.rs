@@ -57,10 +57,7 @@ impl Backoff {
     #[must_use]
     pub fn pause(&self, tx_id: TxId, branch: BranchNumber, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(32);
-        let full = millis(self.base)
-            .saturating_mul(1 << doublings)
-            .min(millis(self.cap))
-            .max(1);
+        let full = millis(self.base).saturating_mul(1 << doublings).min(millis(self.cap)).max(1);
         let half = full / 2;
         Duration::from_millis(full - half + spread(tx_id, branch, attempt) % (half + 1))
     }
@@ -119,32 +116,16 @@ mod tests {
 
     #[test]
     fn pauses_double_are_capped_and_spread() {
-        let backoff = Backoff {
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(30),
-        };
+        let backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(30) };
         let tx = |n: u128| TxId(uuid::Uuid::from_u128(n));
         let branch = BranchNumber::from_index(0);
-        for (attempt, full) in [
-            (1, 100),
-            (2, 200),
-            (9, 25_600),
-            (10, 30_000),
-            (u32::MAX, 30_000),
-        ] {
-            let pauses: Vec<u64> = (0..100)
-                .map(|n| millis(backoff.pause(tx(n), branch, attempt)))
-                .collect();
-            assert!(
-                pauses.iter().all(|&p| p >= full / 2 && p <= full),
-                "{attempt}: {pauses:?}"
-            );
+        for (attempt, full) in [(1, 100), (2, 200), (9, 25_600), (10, 30_000), (u32::MAX, 30_000)] {
+            let pauses: Vec<u64> =
+                (0..100).map(|n| millis(backoff.pause(tx(n), branch, attempt))).collect();
+            assert!(pauses.iter().all(|&p| p >= full / 2 && p <= full), "{attempt}: {pauses:?}");
             let low = pauses.iter().min().expect("100 of them");
             let high = pauses.iter().max().expect("100 of them");
-            assert!(
-                high - low > full / 4,
-                "attempt {attempt} is hardly spread: {low} to {high}"
-            );
+            assert!(high - low > full / 4, "attempt {attempt} is hardly spread: {low} to {high}");
         }
     }
 }

@@ -90,19 +90,10 @@ impl Transaction {
             Input::Enlist { spec, enlistment } => step.enlist(spec, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
             Input::RollbackAsked => step.rollback_asked(),
-            Input::PrepareAnswered {
-                branch,
-                attempt,
-                answer,
-            } => {
+            Input::PrepareAnswered { branch, attempt, answer } => {
                 step.prepare_answered(step.known(branch)?, attempt, answer);
             }
-            Input::FinishAnswered {
-                branch,
-                operation,
-                attempt,
-                answer,
-            } => {
+            Input::FinishAnswered { branch, operation, attempt, answer } => {
                 step.finish_answered(step.known(branch)?, operation, attempt, answer);
             }
             Input::Tick => step.tick(),
@@ -111,12 +102,7 @@ impl Transaction {
                 let branch = branch.map(|number| step.known(number)).transpose()?;
                 step.retry(branch, operator);
             }
-            Input::Resolve {
-                branch,
-                kind,
-                operator,
-                note,
-            } => {
+            Input::Resolve { branch, kind, operator, note } => {
                 step.resolve(step.known(branch)?, kind, operator, note)?;
             }
             Input::Forget { operator, note } => step.forget(&operator, &note)?,
@@ -146,31 +132,15 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
-        Self {
-            tx,
-            now,
-            policy,
-            change: None,
-            actions: Vec::new(),
-            events: Vec::new(),
-        }
+        Self { tx, now, policy, change: None, actions: Vec::new(), events: Vec::new() }
     }
 
     /// Turns what changed into a transition.
     fn finish(self) -> Effects {
-        let Self {
-            tx,
-            change,
-            actions,
-            events,
-            ..
-        } = self;
+        let Self { tx, change, actions, events, .. } = self;
         let Some(change) = change else {
             debug_assert!(events.is_empty(), "an event without a change would be lost");
-            return Effects {
-                transition: None,
-                actions,
-            };
+            return Effects { transition: None, actions };
         };
         let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
         tx.version = tx.version.next();
@@ -193,10 +163,7 @@ impl<'a> Step<'a> {
             events,
             awaited: change == Change::Awaited,
         };
-        Effects {
-            transition: Some(transition),
-            actions,
-        }
+        Effects { transition: Some(transition), actions }
     }
 
     fn changed(&mut self, change: Change) {
@@ -204,12 +171,7 @@ impl<'a> Step<'a> {
     }
 
     fn event(&mut self, kind: EventKind, branch: Option<BranchNumber>, detail: String) {
-        self.events.push(Event {
-            at: self.now,
-            kind,
-            branch,
-            detail,
-        });
+        self.events.push(Event { at: self.now, kind, branch, detail });
         self.changed(Change::Noted);
     }
 
@@ -243,11 +205,7 @@ impl<'a> Step<'a> {
         branch.in_flight = Some(InFlight { operation, attempt });
         branch.retry_at = None;
         let branch = branch.number;
-        self.actions.push(Action::Call {
-            branch,
-            operation,
-            attempt,
-        });
+        self.actions.push(Action::Call { branch, operation, attempt });
     }
 
     /// Time has passed.
@@ -260,10 +218,7 @@ impl<'a> Step<'a> {
             Phase::Active | Phase::Decided { .. } | Phase::Ended { .. } => {}
         }
         for index in 0..self.tx.branches.len() {
-            if self.tx.branches[index]
-                .retry_at
-                .is_some_and(|due| due <= self.now)
-            {
+            if self.tx.branches[index].retry_at.is_some_and(|due| due <= self.now) {
                 self.call(index);
             }
         }
@@ -291,10 +246,7 @@ impl<'a> Step<'a> {
         let branch = self.branch(index);
         let (attempts, backoff) = if phase_one {
             branch.progress.unanswered = true;
-            (
-                &mut branch.progress.prepare_attempts,
-                policy.prepare_backoff,
-            )
+            (&mut branch.progress.prepare_attempts, policy.prepare_backoff)
         } else {
             (&mut branch.progress.finish_attempts, policy.finish_backoff)
         };

@@ -25,12 +25,7 @@ pub struct Entry {
 pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     let mut lines = Vec::new();
     let mut line = |at, event, branch: Option<&BranchId>, detail| {
-        lines.push(Entry {
-            at,
-            event,
-            branch: branch.cloned(),
-            detail,
-        });
+        lines.push(Entry { at, event, branch: branch.cloned(), detail });
     };
     let id_of = |number| tx.branch(number).map(|branch| &branch.spec.branch_id);
 
@@ -52,16 +47,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
             line(at, event, id, detail);
         }
         if let (Finish::Done, Some(at)) = (&progress.finish, progress.ended_at) {
-            line(
-                at,
-                if tx.commits() {
-                    "committed"
-                } else {
-                    "cancelled"
-                },
-                id,
-                String::new(),
-            );
+            line(at, if tx.commits() { "committed" } else { "cancelled" }, id, String::new());
         }
     }
     if let (Some(decision), Some(at)) = (tx.phase.decision(), tx.phase.decided_at()) {
@@ -77,13 +63,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     if let Some(at) = tx.phase.ended_at() {
         line(at, "ended", None, String::new());
     }
-    for Event {
-        at,
-        kind,
-        branch,
-        detail,
-    } in events
-    {
+    for Event { at, kind, branch, detail } in events {
         line(*at, kind.as_str(), branch.and_then(id_of), detail.clone());
     }
     lines.sort_by_key(|entry| entry.at);
@@ -92,27 +72,15 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
 
 /// The attempts of a call in one line; none if the first one succeeded, whose answer tells it all.
 fn attempts(attempts: &Attempts) -> impl Iterator<Item = (Timestamp, String)> {
-    let Attempts {
-        count,
-        first_at,
-        last_at,
-        first_error,
-        last_error,
-    } = attempts;
+    let Attempts { count, first_at, last_at, first_error, last_error } = attempts;
     let text = match (first_error, last_error) {
         (Some(first), Some(last)) if first == last => format!("{count} attempts: {first}"),
         (Some(first), Some(last)) => format!("{count} attempts, first: {first}; last: {last}"),
         _ => String::new(),
     };
     let over = first_at.until(*last_at);
-    let text = if over.is_zero() {
-        text
-    } else {
-        format!("{text} (over {over:?})")
-    };
-    (first_error.is_some())
-        .then_some((*first_at, text))
-        .into_iter()
+    let text = if over.is_zero() { text } else { format!("{text} (over {over:?})") };
+    (first_error.is_some()).then_some((*first_at, text)).into_iter()
 }
 
 /// Why ABORT was decided, for people.

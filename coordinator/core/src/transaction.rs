@@ -77,13 +77,7 @@ impl Transaction {
     /// adopter has durably written that it owns it; then [`crate::Input::Recovered`] sets it going.
     #[must_use]
     pub fn restore(record: Record) -> Self {
-        let Record {
-            identity,
-            version,
-            state,
-            branches,
-            outputs,
-        } = record;
+        let Record { identity, version, state, branches, outputs } = record;
         let mut progress = state.branches.into_iter();
         let mut branches: Vec<Branch> = branches
             .into_iter()
@@ -118,11 +112,7 @@ impl Transaction {
             identity: Arc::clone(&self.identity),
             version: self.version,
             state: self.state(),
-            branches: self
-                .branches
-                .iter()
-                .map(|b| (b.enlistment, Arc::clone(&b.spec)))
-                .collect(),
+            branches: self.branches.iter().map(|b| (b.enlistment, Arc::clone(&b.spec))).collect(),
             outputs: self
                 .branches
                 .iter()
@@ -189,20 +179,14 @@ impl Transaction {
     /// The branch of this name.
     #[must_use]
     pub fn branch_by_id(&self, id: &BranchId) -> Option<&Branch> {
-        self.branches
-            .iter()
-            .find(|branch| branch.spec.branch_id == *id)
+        self.branches.iter().find(|branch| branch.spec.branch_id == *id)
     }
 
     /// Whether branches ended against the decision: the worst of any.
     #[must_use]
     pub fn heuristic(&self) -> Heuristic {
         let decision = self.phase.decision();
-        self.branches
-            .iter()
-            .map(|b| b.heuristic(decision))
-            .max()
-            .unwrap_or(Heuristic::None)
+        self.branches.iter().map(|b| b.heuristic(decision)).max().unwrap_or(Heuristic::None)
     }
 
     /// A Prepare that starts later than this must be refused by its participant.
@@ -220,20 +204,13 @@ impl Transaction {
             Phase::Decided { .. } => None,
             Phase::Ended { .. } => return None,
         };
-        self.branches
-            .iter()
-            .filter_map(|branch| branch.retry_at)
-            .chain(own)
-            .min()
+        self.branches.iter().filter_map(|branch| branch.retry_at).chain(own).min()
     }
 
     /// Bytes of payloads and outputs that it holds in memory.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let output = |b: &Branch| b.output.as_ref().map_or(0, Bytes::len);
-        self.branches
-            .iter()
-            .map(|b| b.spec.payload.len() + output(b))
-            .sum()
+        self.branches.iter().map(|b| b.spec.payload.len() + output(b)).sum()
     }
 }

@@ -130,22 +130,14 @@ impl Witness {
     /// S1: one transaction, one kind of phase two.
     fn saw_actions(&mut self, effects: &Effects) {
         for action in &effects.actions {
-            let Action::Call {
-                branch,
-                operation,
-                attempt,
-            } = *action
-            else {
+            let Action::Call { branch, operation, attempt } = *action else {
                 continue;
             };
             self.sent.push((branch, operation, attempt));
             if operation != Operation::Prepare {
                 self.finishes.insert(operation.as_str());
             }
-            assert!(
-                self.finishes.len() <= 1,
-                "S1: both commit and cancel were sent"
-            );
+            assert!(self.finishes.len() <= 1, "S1: both commit and cancel were sent");
         }
     }
 
@@ -198,23 +190,12 @@ impl World {
     fn begin(mode: Mode, drive: Drive) -> Self {
         let policy = Policy::default();
         let now = Timestamp(5_000);
-        let branches = if drive == Drive::Declarative {
-            &BRANCHES[..]
-        } else {
-            &[]
-        };
+        let branches = if drive == Drive::Declarative { &BRANCHES[..] } else { &[] };
         let id = TxId(uuid::Uuid::from_u128(99));
         let (tx, effects) = Transaction::begin(id, definition(mode, drive, branches), now, &policy);
         let mut witness = Witness::default();
         witness.saw_actions(&effects);
-        Self {
-            tx,
-            durable: Durable::begun(&effects),
-            witness,
-            now,
-            policy,
-            lives: 1,
-        }
+        Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
     }
 
     fn apply(&mut self, input: Input) {
@@ -233,11 +214,7 @@ impl World {
                     let branch = self.tx.branch_by_id(&id).expect("accepted ids are known");
                     if vote.is_some_and(Vote::is_yes) && branch.enlistment == Enlistment::Initiator
                     {
-                        self.witness
-                            .yes
-                            .entry(branch.number)
-                            .or_default()
-                            .insert("listed");
+                        self.witness.yes.entry(branch.number).or_default().insert("listed");
                     }
                 }
                 self.durable.write(&effects);
@@ -245,11 +222,7 @@ impl World {
                 self.check_durable(unwritten);
                 self.witness.saw_actions(&effects);
             }
-            Err(_) => assert_eq!(
-                before,
-                self.tx.record(),
-                "a rejected input changed something"
-            ),
+            Err(_) => assert_eq!(before, self.tx.record(), "a rejected input changed something"),
         }
         self.witness.saw_state(&self.tx);
         self.check_alive();
@@ -257,30 +230,13 @@ impl World {
 
     /// S2, S3: the phase in memory and the votes that it rests on are in the store.
     fn check_durable(&self, unwritten: bool) {
-        assert_eq!(
-            self.durable.0.state.phase,
-            self.tx.phase(),
-            "a phase that is not written"
-        );
+        assert_eq!(self.durable.0.state.phase, self.tx.phase(), "a phase that is not written");
         if !unwritten {
-            assert_eq!(
-                self.durable.0,
-                self.tx.record(),
-                "a transition that lacks something"
-            );
+            assert_eq!(self.durable.0, self.tx.record(), "a transition that lacks something");
         }
         if self.tx.outcome() == Outcome::Committed {
-            let votes = self
-                .durable
-                .0
-                .state
-                .branches
-                .iter()
-                .map(|progress| progress.vote);
-            assert!(
-                votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)),
-                "S2: lost votes"
-            );
+            let votes = self.durable.0.state.branches.iter().map(|progress| progress.vote);
+            assert!(votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)), "S2: lost votes");
         }
     }
 
@@ -288,10 +244,7 @@ impl World {
     fn check_alive(&self) {
         let wake = self.tx.wake_at(&self.policy);
         let phase = self.tx.phase();
-        assert_eq!(
-            phase == Phase::Active,
-            wake.is_some() && phase.decision().is_none()
-        );
+        assert_eq!(phase == Phase::Active, wake.is_some() && phase.decision().is_none());
         for branch in self.tx.branches() {
             let operation = match phase.decision() {
                 None if branch.enlistment == Enlistment::Initiator => continue,
@@ -304,11 +257,7 @@ impl World {
             let under_way = sent
                 .filter(|(number, op, _)| *number == branch.number && *op == operation)
                 .any(|(_, _, attempt)| branch.awaits(operation, *attempt));
-            assert!(
-                under_way || wake.is_some(),
-                "branch {} is owed and forgotten",
-                branch.number
-            );
+            assert!(under_way || wake.is_some(), "branch {} is owed and forgotten", branch.number);
         }
     }
 
@@ -318,11 +267,7 @@ impl World {
             Move::Prepare(n, answer) => {
                 let sent: Vec<_> = self.sent(|operation| operation == Operation::Prepare);
                 if let Some((branch, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
-                    self.apply(Input::PrepareAnswered {
-                        branch,
-                        attempt,
-                        answer,
-                    });
+                    self.apply(Input::PrepareAnswered { branch, attempt, answer });
                 }
             }
             Move::Finish(n, answer) => {
@@ -330,12 +275,7 @@ impl World {
                 if let Some(&(branch, Operation::Finish(operation), attempt)) =
                     sent.get(n % sent.len().max(1))
                 {
-                    self.apply(Input::FinishAnswered {
-                        branch,
-                        operation,
-                        attempt,
-                        answer,
-                    });
+                    self.apply(Input::FinishAnswered { branch, operation, attempt, answer });
                 }
             }
             Move::Pass(ms) => {
@@ -345,30 +285,20 @@ impl World {
             Move::Crash => {
                 self.tx = self.durable.recover();
                 self.lives += 1;
-                self.apply(Input::Recovered {
-                    by: Incarnation(self.lives),
-                });
+                self.apply(Input::Recovered { by: Incarnation(self.lives) });
             }
         }
     }
 
     fn sent(&self, wanted: impl Fn(Operation) -> bool) -> Vec<(BranchNumber, Operation, u32)> {
-        self.witness
-            .sent
-            .iter()
-            .copied()
-            .filter(|(_, operation, _)| wanted(*operation))
-            .collect()
+        self.witness.sent.iter().copied().filter(|(_, operation, _)| wanted(*operation)).collect()
     }
 
     /// Faults are healed: every call under way is answered, and time passes.
     fn heal(&mut self) {
         for _ in 0..50 {
             for (branch, operation, attempt) in self.sent(|_| true) {
-                let awaited = self
-                    .tx
-                    .branch(branch)
-                    .is_some_and(|b| b.awaits(operation, attempt));
+                let awaited = self.tx.branch(branch).is_some_and(|b| b.awaits(operation, attempt));
                 if !awaited {
                     continue;
                 }
@@ -392,11 +322,7 @@ impl World {
             self.now = self.now.max(wake);
             self.apply(Input::Tick);
         }
-        assert!(
-            self.tx.phase().ended_at().is_some(),
-            "never ended: {:?}",
-            self.tx
-        );
+        assert!(self.tx.phase().ended_at().is_some(), "never ended: {:?}", self.tx);
     }
 }
 

@@ -34,38 +34,20 @@ fn check(setup: &str, script: &str) {
         None => (Drive::Declarative, setup),
     };
     let mut words = rest.split_whitespace();
-    let mode = if words.next() == Some("2pc") {
-        Mode::TwoPhaseCommit
-    } else {
-        Mode::Tcc
-    };
+    let mode = if words.next() == Some("2pc") { Mode::TwoPhaseCommit } else { Mode::Tcc };
     let branches: Vec<&str> = words.collect();
     let policy = Policy::default();
     let now = Timestamp(1_000_000);
     let definition = definition(mode, drive, &branches);
     let (tx, begun) = Transaction::begin(TxId(uuid::Uuid::from_u128(7)), definition, now, &policy);
     let durable = Durable::begun(&begun);
-    let mut script_run = Script {
-        durable,
-        tx,
-        before: Phase::Active,
-        now,
-        policy,
-    };
+    let mut script_run = Script { durable, tx, before: Phase::Active, now, policy };
     let first = script_run.render(&begun);
     let calls: Vec<String> = branches.iter().map(|id| format!("prepare {id}")).collect();
     assert_eq!(first, [vec!["write".to_owned()], calls].concat().join("; "));
-    for line in script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = line.split_once("=>").expect("a line has =>");
-        assert_eq!(
-            script_run.play(input.trim()),
-            expected.trim(),
-            "at `{line}`"
-        );
+        assert_eq!(script_run.play(input.trim()), expected.trim(), "at `{line}`");
     }
 }
 
@@ -80,25 +62,13 @@ impl Script {
                 Input::Tick
             }
             "rollback" => Input::RollbackAsked,
-            "commit" => Input::CommitAsked {
-                listed: rest.split_whitespace().map(listed).collect(),
-            },
-            "execute" => Input::Enlist {
-                spec: spec(rest),
-                enlistment: Enlistment::Coordinator,
-            },
-            "enlist" => Input::Enlist {
-                spec: spec(rest),
-                enlistment: Enlistment::Initiator,
-            },
-            "forget" => Input::Forget {
-                operator: "op".into(),
-                note: "seen".into(),
-            },
-            "retry" => Input::Retry {
-                branch: None,
-                operator: None,
-            },
+            "commit" => {
+                Input::CommitAsked { listed: rest.split_whitespace().map(listed).collect() }
+            }
+            "execute" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Coordinator },
+            "enlist" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Initiator },
+            "forget" => Input::Forget { operator: "op".into(), note: "seen".into() },
+            "retry" => Input::Retry { branch: None, operator: None },
             "crash" => {
                 self.tx = self.durable.recover();
                 Input::Recovered { by: Incarnation(2) }
@@ -120,16 +90,10 @@ impl Script {
             Some((id, attempt)) => (id, Some(attempt.parse().unwrap())),
             None => (id, None),
         };
-        let branch = self
-            .tx
-            .branch_by_id(&BranchId::new(id).unwrap())
-            .expect("a known branch");
+        let branch = self.tx.branch_by_id(&BranchId::new(id).unwrap()).expect("a known branch");
         let (answer, argument) = answer.split_once(' ').unwrap_or((answer, ""));
         let retry_after = Duration::from_millis(argument.parse().unwrap_or(0));
-        let heuristic = |kind| FinishAnswer::Heuristic {
-            kind,
-            note: "own will".into(),
-        };
+        let heuristic = |kind| FinishAnswer::Heuristic { kind, note: "own will".into() };
         let number = branch.number;
         let prepare = |answer| Input::PrepareAnswered {
             branch: number,
@@ -148,12 +112,12 @@ impl Script {
         };
         let active = self.tx.phase() == Phase::Active;
         match answer {
-            "prepared" => prepare(PrepareAnswer::Prepared(Bytes::from(vec![
-                b'o';
-                argument
-                    .parse()
-                    .unwrap_or(0)
-            ]))),
+            "prepared" => {
+                prepare(PrepareAnswer::Prepared(Bytes::from(vec![
+                    b'o';
+                    argument.parse().unwrap_or(0)
+                ])))
+            }
             "read_only" => prepare(PrepareAnswer::ReadOnly),
             "refused" => prepare(PrepareAnswer::Refused(Refusal {
                 reason: "NO".into(),
@@ -199,31 +163,15 @@ impl Script {
             if marks.is_empty() {
                 marks.push(if transition.awaited { "write" } else { "note" }.to_owned());
             } else {
-                assert!(
-                    transition.awaited,
-                    "a decision or an end that nobody awaits"
-                );
+                assert!(transition.awaited, "a decision or an end that nobody awaits");
             }
-            marks.extend(
-                transition
-                    .events
-                    .iter()
-                    .map(|event| event.kind.as_str().to_owned()),
-            );
+            marks.extend(transition.events.iter().map(|event| event.kind.as_str().to_owned()));
             words.push(marks.join("+"));
         }
         for action in &effects.actions {
             words.push(match *action {
-                Action::Call {
-                    branch,
-                    operation,
-                    attempt,
-                } => {
-                    let again = if attempt > 1 {
-                        format!("#{attempt}")
-                    } else {
-                        String::new()
-                    };
+                Action::Call { branch, operation, attempt } => {
+                    let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
                     format!("{} {}{again}", operation.as_str(), self.id(branch))
                 }
                 Action::Voted(branch) => format!("voted {}", self.id(branch)),
@@ -276,10 +224,7 @@ fn a_refusal_aborts_and_only_the_others_are_cancelled() {
 
 #[test]
 fn a_lone_refusal_ends_at_once() {
-    check(
-        "tcc a",
-        "a refused => ABORT Refused(BranchNumber(1))+END; voted a; decided; ended",
-    );
+    check("tcc a", "a refused => ABORT Refused(BranchNumber(1))+END; voted a; decided; ended");
 }
 
 #[test]
@@ -334,10 +279,7 @@ fn read_only_is_through_after_phase_one_and_no_vote_in_tcc() {
          b prepared => COMMIT; voted b; decided; commit b
          b done => END; ended",
     );
-    check(
-        "2pc a",
-        "a read_only => COMMIT+END; voted a; decided; ended",
-    );
+    check("2pc a", "a read_only => COMMIT+END; voted a; decided; ended");
     check(
         "tcc a",
         "a read_only => note
@@ -547,10 +489,7 @@ fn retry_sends_what_waits_at_once() {
 
 #[test]
 fn an_output_over_a_limit_is_dropped_and_the_vote_stands() {
-    check(
-        "tcc a",
-        "a prepared 1048577 => COMMIT+output_dropped; voted a; decided; commit a",
-    );
+    check("tcc a", "a prepared 1048577 => COMMIT+output_dropped; voted a; decided; commit a");
     check(
         "tcc a b c d e",
         "a prepared 1048576 => voted a
@@ -559,8 +498,5 @@ fn an_output_over_a_limit_is_dropped_and_the_vote_stands() {
          d prepared 1048576 => voted d
          e prepared 1 => COMMIT+output_dropped; voted e; decided; commit a; commit b; commit c; commit d; commit e",
     );
-    check(
-        "2pc a",
-        "a prepared 1 => COMMIT+output_dropped; voted a; decided; commit a",
-    );
+    check("2pc a", "a prepared 1 => COMMIT+output_dropped; voted a; decided; commit a");
 }

@@ -23,14 +23,7 @@ impl Step<'_> {
         let detail = format!("as {kind:?} by {operator}: {note}");
         self.event(EventKind::Resolved, Some(number), clip(detail));
         self.changed(Change::Awaited);
-        self.end_branch(
-            index,
-            Finish::Heuristic {
-                kind,
-                note,
-                operator: Some(operator),
-            },
-        );
+        self.end_branch(index, Finish::Heuristic { kind, note, operator: Some(operator) });
         Ok(())
     }
 
@@ -40,11 +33,7 @@ impl Step<'_> {
             return Err(Rejection::NothingToForget);
         }
         self.tx.forgotten = true;
-        self.event(
-            EventKind::Forgotten,
-            None,
-            clip(format!("by {operator}: {note}")),
-        );
+        self.event(EventKind::Forgotten, None, clip(format!("by {operator}: {note}")));
         self.changed(Change::Awaited);
         Ok(())
     }

@@ -40,20 +40,11 @@ impl Step<'_> {
         }
         let limits = &self.policy.limits;
         if self.tx.branches.len() >= limits.branches_max {
-            let rule = format!(
-                "would be one more than {} of a transaction",
-                limits.branches_max
-            );
+            let rule = format!("would be one more than {} of a transaction", limits.branches_max);
             return Err(Violation::new("branch", rule).into());
         }
         let payload = spec.payload.len();
-        let total = payload
-            + self
-                .tx
-                .branches
-                .iter()
-                .map(|b| b.spec.payload.len())
-                .sum::<usize>();
+        let total = payload + self.tx.branches.iter().map(|b| b.spec.payload.len()).sum::<usize>();
         let over = too_large("branch.payload", payload, limits.payload_bytes_max)
             .or_else(|| too_large("payloads of all branches", total, limits.payloads_bytes_max));
         if let Some(violation) = over {
@@ -167,10 +158,7 @@ impl Step<'_> {
             }
             PrepareAnswer::Refused(refusal) => {
                 let Refusal { reason, message } = refusal;
-                let refusal = Refusal {
-                    reason: clip(reason),
-                    message: clip(message),
-                };
+                let refusal = Refusal { reason: clip(reason), message: clip(message) };
                 self.branch(index).progress.refusal = Some(refusal);
                 self.voted(index, Vote::Refused, current);
             }
@@ -207,12 +195,8 @@ impl Step<'_> {
             return;
         }
         let limits = &self.policy.limits;
-        let held: usize = self
-            .tx
-            .branches
-            .iter()
-            .map(|b| b.output.as_ref().map_or(0, Bytes::len))
-            .sum();
+        let held: usize =
+            self.tx.branches.iter().map(|b| b.output.as_ref().map_or(0, Bytes::len)).sum();
         let over = output.len() > limits.output_bytes_max
             || held + output.len() > limits.outputs_bytes_max;
         // A prepared transaction's output could not be told again after a crash.
@@ -240,13 +224,7 @@ impl Step<'_> {
             return self.decide(Decision::Abort(AbortCause::Refused(number)));
         }
         let wanted = self.tx.identity.drive == Drive::Declarative || self.tx.commit_asked;
-        if wanted
-            && self
-                .tx
-                .branches
-                .iter()
-                .all(|b| b.progress.vote.is_some_and(Vote::is_yes))
-        {
+        if wanted && self.tx.branches.iter().all(|b| b.progress.vote.is_some_and(Vote::is_yes)) {
             self.decide(Decision::Commit);
         }
     }
@@ -264,8 +242,7 @@ impl Step<'_> {
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
             if branch.progress.vote.is_none() {
-                self.actions
-                    .push(Action::Voted(BranchNumber::from_index(index)));
+                self.actions.push(Action::Voted(BranchNumber::from_index(index)));
             }
             let branch = self.branch(index);
             if is_owed(branch, decision) {
@@ -318,9 +295,7 @@ impl Step<'_> {
 /// some other attempt of its Prepare may still take effect; one that its initiator called may have
 /// been called more often than its vote tells.
 fn is_owed(branch: &Branch, decision: Decision) -> bool {
-    let Progress {
-        vote, unanswered, ..
-    } = branch.progress;
+    let Progress { vote, unanswered, .. } = branch.progress;
     match (vote, decision) {
         (Some(Vote::Prepared), _) | (None, Decision::Abort(_)) => true,
         (Some(Vote::ReadOnly | Vote::Refused), Decision::Commit) => false,

@@ -35,16 +35,8 @@ impl Step<'_> {
                 } else {
                     let number = branch.number;
                     let note = clip(note);
-                    self.event(
-                        EventKind::Heuristic,
-                        Some(number),
-                        format!("{kind:?}: {note}"),
-                    );
-                    let finish = Finish::Heuristic {
-                        kind,
-                        note,
-                        operator: None,
-                    };
+                    self.event(EventKind::Heuristic, Some(number), format!("{kind:?}: {note}"));
+                    let finish = Finish::Heuristic { kind, note, operator: None };
                     self.end_branch(index, finish);
                 }
             }
@@ -82,11 +74,7 @@ impl Step<'_> {
         if self.tx.branches.iter().any(crate::Branch::is_owed) {
             return;
         }
-        self.tx.phase = Phase::Ended {
-            decision,
-            decided_at: at,
-            at: self.now,
-        };
+        self.tx.phase = Phase::Ended { decision, decided_at: at, at: self.now };
         self.changed(Change::Awaited);
         self.actions.push(Action::Ended);
     }

@@ -58,19 +58,11 @@ impl Durable {
         let Some(transition) = effects.transition.clone() else {
             return;
         };
-        assert_eq!(
-            transition.version,
-            self.0.version.next(),
-            "a version was skipped"
-        );
+        assert_eq!(transition.version, self.0.version.next(), "a version was skipped");
         self.0.version = transition.version;
         self.0.state = transition.state;
         for (number, enlistment, spec) in transition.enlisted {
-            assert_eq!(
-                number.index(),
-                self.0.branches.len(),
-                "a branch was skipped"
-            );
+            assert_eq!(number.index(), self.0.branches.len(), "a branch was skipped");
             self.0.branches.push((enlistment, spec));
         }
         self.0.outputs.extend(transition.outputs);

@@ -1,0 +1,17 @@
+//! Points at which a test can kill the process as if by `kill -9`.
+//!
+//! They stand between any two durable steps, ours and a participant's, so that a test can loop over
+//! [`POINTS`] and see what a crash at each leaves. Only with the feature `failpoints`; without it
+//! [`crash_point!`] is nothing.
+
+/// Marks a point.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        ::fail::fail_point!($name);
+    };
+}
+
+/// Every point.
+#[cfg(feature = "failpoints")]
+pub const POINTS: &[&str] = &["journal-before-write", "journal-after-write"];

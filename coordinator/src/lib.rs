@@ -1,0 +1,5 @@
+//! The Unanimo coordinator.
+
+#[macro_use]
+pub mod crash;
+pub mod store;

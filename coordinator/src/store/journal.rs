@@ -1,0 +1,123 @@
+//! The group-committing journal: transitions of many transactions in one database commit.
+//!
+//! Whoever has a transition hands it over with [`Handle::submit`] and goes on; the next batch gathers
+//! while the last one is being flushed. What became of it is told through [`Settled`], in order for
+//! each transaction. No caller holds a database future, so none can cancel one.
+//!
+//! Two lanes, each with a connection of its own, share one [`queue`]. The fast lane writes large
+//! batches. What it meets locked, it leaves to the slow lane, which writes one row at a time: one
+//! locked row delays only itself.
+
+mod lane;
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use unanimo_core::{Incarnation, Transition, TxId, Version};
+use uuid::Uuid;
+
+use self::lane::Lane;
+use self::queue::Queue;
+use super::{Store, Taken};
+
+/// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
+/// only make the next batch wait.
+pub const BATCH_ROWS_MAX: usize = 1024;
+
+/// Bytes in one batch: payloads dominate, and a server takes messages of up to 1 GB.
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// What became of a transition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Durable up to and including this version.
+    Durable(TxId, Version),
+    /// The transaction was not begun: its gid belongs to another one. Nothing of it is stored.
+    Taken(TxId, Taken),
+    /// The row is not as it was left. Nothing that was handed over for it since is stored.
+    Lost(TxId),
+    /// The database refuses the row. Nothing that was handed over for it since is stored.
+    Refused(TxId, String),
+}
+
+/// Why the journal ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The incarnation may not write any more.
+    #[error("incarnation {0} is fenced")]
+    Fenced(Incarnation),
+    /// Whether the last batch is written is not known, and only a restart can tell.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// What the journal tells about itself.
+pub trait Observer: Send + Sync + std::fmt::Debug {
+    /// A batch is durable.
+    fn flushed(&self, rows: usize, took: Duration);
+    /// The database is answering, or is not.
+    fn connected(&self, connected: bool);
+}
+
+/// Where transitions are handed over. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    queue: Arc<Queue>,
+}
+
+impl Handle {
+    /// Takes a transition. It is folded into what waits for the same transaction. The queue holds
+    /// at most one waiting write a live transaction, and those are counted at admission.
+    pub fn submit(&self, transition: Transition, write_id: Uuid) {
+        self.queue.submit(transition, write_id);
+    }
+
+    /// How many transactions have something to be written.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.queue.backlog()
+    }
+
+    /// Ends the journal once everything that was handed over is settled.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+}
+
+/// The journal itself: to be run.
+#[derive(Debug)]
+pub struct Service {
+    fast: Lane,
+    slow: Lane,
+}
+
+/// A journal of this incarnation, and the stream of what becomes of its transitions.
+#[must_use]
+pub fn journal(
+    store: Arc<dyn Store>,
+    me: Incarnation,
+    observer: Arc<dyn Observer>,
+) -> (Handle, Service, mpsc::UnboundedReceiver<Vec<Settled>>) {
+    let queue = Arc::new(Queue::default());
+    // Bounded by the queue: a transaction has one result for each write.
+    let (settled, results) = mpsc::unbounded_channel();
+    let lane = |slow| {
+        let (store, queue) = (Arc::clone(&store), Arc::clone(&queue));
+        Lane::new(store, queue, me, slow, settled.clone(), Arc::clone(&observer))
+    };
+    let service = Service { fast: lane(false), slow: lane(true) };
+    (Handle { queue }, service, results)
+}
+
+impl Service {
+    /// Runs until the journal is closed and drained, or must end.
+    ///
+    /// # Errors
+    /// The incarnation is fenced, or the process must restart.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { fast, slow } = self;
+        tokio::try_join!(fast.run(), slow.run()).map(|((), ())| ())
+    }
+}

@@ -1,0 +1,214 @@
+//! A connection that writes batches, and what it does when that does not go well.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use unanimo_core::Incarnation;
+
+use super::super::{BatchError, BatchWriter, Store, Write, Written};
+use super::queue::Queue;
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Error, Observer, Settled};
+
+/// Between attempts to connect, and to write after a failure that no row is to blame for.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Before the slow lane tries a locked row again.
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+
+/// One of the journal's two.
+#[derive(Debug)]
+pub(super) struct Lane {
+    store: Arc<dyn Store>,
+    queue: Arc<Queue>,
+    me: Incarnation,
+    slow: bool,
+    settled: mpsc::UnboundedSender<Vec<Settled>>,
+    observer: Arc<dyn Observer>,
+    /// None before the first batch, and after a connection was given up.
+    writer: Option<Box<dyn BatchWriter>>,
+    pause: Duration,
+}
+
+/// A batch on its way. One that may have been written before is resent exactly as it was.
+struct Chunk {
+    writes: Vec<Write>,
+    maybe_written: bool,
+}
+
+impl Lane {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        queue: Arc<Queue>,
+        me: Incarnation,
+        slow: bool,
+        settled: mpsc::UnboundedSender<Vec<Settled>>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self { store, queue, me, slow, settled, observer, writer: None, pause: PAUSE_MIN }
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let rows = if self.slow { 1 } else { BATCH_ROWS_MAX };
+        while let Some(writes) = self.queue.next(self.slow, rows, BATCH_BYTES_MAX).await {
+            self.write_all(Chunk { writes, maybe_written: false }).await?;
+            if !self.slow {
+                // Whoever was told of the last batch has its next transition ready by then: one
+                // larger batch instead of two.
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, in parts where some row is refused, until each of its writes is settled.
+    async fn write_all(&mut self, chunk: Chunk) -> Result<(), Error> {
+        let mut work = vec![chunk];
+        while let Some(mut chunk) = work.pop() {
+            crash_point!("journal-before-write");
+            let started = Instant::now();
+            match self.write(&chunk.writes).await {
+                Ok(written) => {
+                    crash_point!("journal-after-write");
+                    self.pause = PAUSE_MIN;
+                    self.observer.flushed(chunk.writes.len(), started.elapsed());
+                    work.extend(self.settle(chunk, written).await);
+                }
+                Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
+                Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
+                Err(BatchError::Refused(error)) => match chunk.writes.len() {
+                    0 | 1 => self.refuse(chunk, error.as_ref()),
+                    rows => {
+                        let second = chunk.writes.split_off(rows / 2);
+                        let maybe_written = chunk.maybe_written;
+                        work.push(Chunk { writes: second, maybe_written });
+                        work.push(chunk);
+                    }
+                },
+                Err(BatchError::LockTimeout(error)) => {
+                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch met a lock");
+                    work.extend(self.part_at_lock(chunk).await);
+                }
+                Err(error @ BatchError::Failed(_)) => {
+                    tracing::warn!(error = in_full(&error), "the database refused a batch; again");
+                    self.rest().await;
+                    work.push(chunk);
+                }
+                Err(error @ BatchError::Indeterminate(_)) => {
+                    tracing::warn!(
+                        error = in_full(&error),
+                        rows = chunk.writes.len(),
+                        "whether a batch was written is not known; it is sent again"
+                    );
+                    self.writer = None;
+                    self.observer.connected(false);
+                    chunk.maybe_written = true;
+                    work.push(chunk);
+                    self.rest().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what became of each write, and answers with those that may have been written and are
+    /// to be sent once more as they were.
+    async fn settle(&mut self, chunk: Chunk, written: Vec<Written>) -> Option<Chunk> {
+        let mut results = Vec::with_capacity(chunk.writes.len());
+        let mut frozen = Vec::new();
+        let mut busy = false;
+        for (write, became) in chunk.writes.into_iter().zip(written) {
+            let tx_id = write.transition.tx_id;
+            match became {
+                Written::Applied => {
+                    self.queue.done(tx_id);
+                    results.push(Settled::Durable(tx_id, write.transition.version));
+                }
+                Written::Busy if chunk.maybe_written => frozen.push(write),
+                Written::Busy => {
+                    busy = true;
+                    self.queue.put_back(write);
+                }
+                Written::Taken(taken) => {
+                    self.queue.drop_all(tx_id);
+                    results.push(Settled::Taken(tx_id, taken));
+                }
+                Written::Lost => {
+                    self.queue.drop_all(tx_id);
+                    results.push(Settled::Lost(tx_id));
+                }
+            }
+        }
+        self.tell(results);
+        if (busy && self.slow) || !frozen.is_empty() {
+            tokio::time::sleep(LOCKED_PAUSE).await;
+        }
+        (!frozen.is_empty()).then_some(Chunk { writes: frozen, maybe_written: true })
+    }
+
+    /// A lock was not had in time. Only new gids wait for a row, and everything waits for the fence:
+    /// so new gids go to the slow lane, and the rest is tried again. What may have been written
+    /// stays here, as it was.
+    async fn part_at_lock(&mut self, chunk: Chunk) -> Option<Chunk> {
+        if chunk.maybe_written {
+            self.rest().await;
+            return Some(chunk);
+        }
+        let (begins, moves): (Vec<_>, Vec<_>) =
+            chunk.writes.into_iter().partition(|write| write.transition.begins.is_some());
+        let only_moves = begins.is_empty();
+        for write in begins {
+            self.queue.put_back(write);
+        }
+        if self.slow || only_moves {
+            tokio::time::sleep(LOCKED_PAUSE).await;
+        }
+        (!moves.is_empty()).then_some(Chunk { writes: moves, maybe_written: false })
+    }
+
+    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + Send + Sync)) {
+        for write in chunk.writes {
+            let tx_id = write.transition.tx_id;
+            tracing::error!(%tx_id, %error, alarm = "write_refused", "the database refuses a row");
+            self.queue.drop_all(tx_id);
+            self.tell(vec![Settled::Refused(tx_id, error.to_string())]);
+        }
+    }
+
+    fn tell(&self, results: Vec<Settled>) {
+        if !results.is_empty() {
+            // Nobody listens any more: the process is ending.
+            let _ = self.settled.send(results);
+        }
+    }
+
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => match self.store.batch_writer(self.me).await {
+                Ok(writer) => {
+                    self.observer.connected(true);
+                    self.writer.insert(writer)
+                }
+                Err(super::super::Error::Fenced(me)) => return Err(BatchError::Fenced(me)),
+                Err(error) => {
+                    self.observer.connected(false);
+                    return Err(BatchError::Failed(error.into()));
+                }
+            },
+        };
+        writer.write(batch).await
+    }
+
+    async fn rest(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// An error and its causes, in one line.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,256 @@
+//! The store on PostgreSQL.
+//!
+//! Every statement is a transaction of its own: nothing here says BEGIN, so nothing can leave a
+//! connection inside a transaction. Reads and rare writes use a pool, each in a task that nobody
+//! cancels; journals have connections of their own ([`batch`]). A statement that outlives its time
+//! closes its connection: the server may have vanished without a word.
+
+mod batch;
+mod cluster;
+mod participants;
+mod purge;
+mod read;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+
+use super::{
+    AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
+    Retention, Store, Stored,
+};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coordinator/postgres");
+
+/// How long a statement may wait for a lock. Short: a journal behind a lock holds up everybody, and
+/// whatever waited is tried again.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What may be set of the way to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresOptions {
+    /// Connections for reads and rare writes. The journal's come on top.
+    pub pool_connections: u32,
+    /// How long a statement may take on the server.
+    pub statement_timeout: Duration,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { pool_connections: 8, statement_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl PostgresOptions {
+    /// How long to wait for an answer. Longer than the server takes to give up, so that a slow
+    /// statement is known to have failed, and only a silent server leaves us not knowing.
+    fn answer_timeout(&self) -> Duration {
+        self.statement_timeout + Duration::from_secs(5)
+    }
+}
+
+/// The store on PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pool: PgPool,
+    /// One connection, for renewals alone: they never queue behind a slow read.
+    heartbeat: PgPool,
+    connect: PgConnectOptions,
+    answer_timeout: Duration,
+    cluster_id: String,
+}
+
+impl Postgres {
+    /// Connects and migrates.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or its schema is of a later version.
+    pub async fn open(url: &str, options: &PostgresOptions) -> Result<Self, Error> {
+        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
+        let given = given.application_name("unanimo").disable_statement_logging();
+        migrate(&given).await?;
+
+        let connect = given.options(session_settings(options));
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(options.answer_timeout())
+                .connect_lazy_with(connect.clone())
+        };
+        let mut store = Self {
+            pool: pool(options.pool_connections),
+            heartbeat: pool(1),
+            connect: connect.clone(),
+            answer_timeout: options.answer_timeout(),
+            cluster_id: String::new(),
+        };
+        store.cluster_id = store.read_cluster_id().await?;
+        Ok(store)
+    }
+
+    /// Runs one or more statements on a pooled connection, in a task of their own: a caller that
+    /// goes away cancels nothing.
+    async fn run<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, T> + Send + 'static,
+    {
+        self.run_on(&self.pool, doing, work).await
+    }
+
+    async fn run_on<T, F>(&self, pool: &PgPool, doing: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, T> + Send + 'static,
+    {
+        let (pool, answer_timeout) = (pool.clone(), self.answer_timeout);
+        let task = tokio::spawn(async move {
+            let mut connection = pool.acquire().await?;
+            match tokio::time::timeout(answer_timeout, work(&mut connection)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    drop(connection.detach());
+                    Err(no_answer())
+                }
+            }
+        });
+        task.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(Error::database(doing))
+    }
+}
+
+type BoxFuture<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        "the database did not answer in time",
+    ))
+}
+
+/// What every session of ours must have, whatever the server's or the role's defaults are.
+fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
+    let ms = |duration: Duration| duration.as_millis().to_string();
+    vec![
+        ("statement_timeout", ms(options.statement_timeout)),
+        ("lock_timeout", ms(LOCK_TIMEOUT)),
+        // No statement of ours leaves a transaction open; should one ever, it must not hold locks.
+        ("idle_in_transaction_session_timeout", ms(options.statement_timeout)),
+        ("synchronous_commit", "on".to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
+        ("default_transaction_read_only", "off".to_owned()),
+        // A coordinator that vanished must not leave its locks behind for hours.
+        ("tcp_keepalives_idle", "10".to_owned()),
+        ("tcp_keepalives_interval", "5".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+        // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
+        // does not know that and must not scan a table while its statistics are young.
+        ("enable_seqscan", "off".to_owned()),
+    ]
+}
+
+async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+    let mut connection = PgConnection::connect_with(options)
+        .await
+        .map_err(Error::database("connect to the database"))?;
+    let migrated = MIGRATIONS.run(&mut connection).await;
+    super::migrated(&MIGRATIONS, migrated)?;
+    // Nothing depends on how the connection ends.
+    let _ = connection.close().await;
+    Ok(())
+}
+
+#[async_trait]
+impl Store for Postgres {
+    fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        let connecting = batch::Writer::connect(self.connect.clone(), me, self.answer_timeout);
+        Ok(Box::new(connecting.await?))
+    }
+
+    async fn census(&self) -> Result<Census, Error> {
+        self.read_census().await
+    }
+
+    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
+        self.write_fence(incarnation, by.to_owned()).await
+    }
+
+    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
+        self.write_birth(node.to_owned(), born).await
+    }
+
+    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
+        self.write_heartbeat(me).await
+    }
+
+    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
+        self.read_fenced_by(incarnation).await
+    }
+
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
+        self.write_claim(me, claim).await
+    }
+
+    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
+        self.read_open_of(owner).await
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.read_transaction(key.clone()).await
+    }
+
+    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
+        self.read_events(tx_id).await
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+        self.read_page(filter.clone()).await
+    }
+
+    async fn attention(&self) -> Result<AttentionCount, Error> {
+        self.read_attention().await
+    }
+
+    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
+        self.read_watermark().await
+    }
+
+    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
+        self.write_purge(me, retention).await
+    }
+
+    async fn register(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write_registration(me, name.clone(), endpoint.to_owned(), now).await
+    }
+
+    async fn deregister(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+    ) -> Result<(), Error> {
+        self.delete_registration(me, name.clone(), endpoint.to_owned()).await
+    }
+
+    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
+        self.read_registrations().await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+        self.heartbeat.close().await;
+    }
+}

@@ -1,0 +1,100 @@
+//! What has ended long ago goes: first its details, later its gid.
+
+use std::time::Duration;
+
+use unanimo_core::Incarnation;
+use uuid::Uuid;
+
+use super::super::{Error, Purged, Retention};
+use super::Postgres;
+
+/// Transactions that one statement takes. Small: its locks and its log must not hold up the journal.
+const PURGE_ROWS_MAX: i64 = 500;
+
+/// Details of transactions that ended before the cutoff, are not heuristic or were forgotten. An
+/// operator's acts stay.
+const STRIP: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), old AS MATERIALIZED (
+    SELECT tx_id FROM transactions
+    WHERE ended_ms < (extract(epoch FROM clock_timestamp()) * 1000)::int8 - $2
+        AND NOT stripped AND (heuristic = 'none' OR forgotten)
+        AND EXISTS (SELECT 1 FROM fence)
+    ORDER BY ended_ms LIMIT $3
+    FOR NO KEY UPDATE SKIP LOCKED
+), no_branches AS (
+    DELETE FROM branches WHERE tx_id IN (SELECT tx_id FROM old)
+), no_outputs AS (
+    DELETE FROM outputs WHERE tx_id IN (SELECT tx_id FROM old)
+), no_events AS (
+    DELETE FROM events WHERE tx_id IN (SELECT tx_id FROM old) AND NOT audit
+)
+UPDATE transactions
+SET stripped = true, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+    version = version + 1, write_id = gen_random_uuid()
+WHERE tx_id IN (SELECT tx_id FROM old)
+RETURNING tx_id";
+
+/// Durable before anything is deleted: whoever misses a transaction finds out why.
+const RAISE_WATERMARK: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+)
+UPDATE cluster
+SET purge_watermark_ms = greatest(purge_watermark_ms,
+    (extract(epoch FROM clock_timestamp()) * 1000)::int8 - $2)
+WHERE EXISTS (SELECT 1 FROM fence)
+RETURNING purge_watermark_ms";
+
+/// Only what both began and ended before the watermark: a transaction whose id was made by a clock
+/// ahead of the database's would otherwise be taken for one that was never seen.
+const DELETE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), old AS MATERIALIZED (
+    SELECT tx_id FROM transactions
+    WHERE ended_ms < $2 AND created_ms < $2 AND stripped AND EXISTS (SELECT 1 FROM fence)
+    ORDER BY ended_ms LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM transactions WHERE tx_id IN (SELECT tx_id FROM old)
+RETURNING tx_id";
+
+impl Postgres {
+    pub(super) async fn write_purge(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+    ) -> Result<Purged, Error> {
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let (details_ms, gids_ms) = (ms(retention.details), ms(retention.gids));
+        self.run("purge transactions", move |connection| {
+            Box::pin(async move {
+                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
+                    .bind(me.0)
+                    .bind(details_ms)
+                    .bind(PURGE_ROWS_MAX)
+                    .fetch_all(&mut *connection)
+                    .await?;
+                let watermark: Option<i64> = sqlx::query_scalar(RAISE_WATERMARK)
+                    .bind(me.0)
+                    .bind(gids_ms)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                let Some(watermark) = watermark else {
+                    return Ok(None);
+                };
+                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
+                    .bind(me.0)
+                    .bind(watermark)
+                    .bind(PURGE_ROWS_MAX)
+                    .fetch_all(connection)
+                    .await?;
+                Ok(Some(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 }))
+            })
+        })
+        .await?
+        .ok_or(Error::Fenced(me))
+    }
+}

@@ -1,0 +1,239 @@
+//! The journal's connection: a batch of transitions in one transaction, which is one sync.
+
+use async_trait::async_trait;
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use unanimo_core::{Incarnation, Transition, TxId};
+use uuid::Uuid;
+
+use super::super::rows::{
+    IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
+    number_to_column,
+};
+use super::super::{BatchError, BatchWriter, Error, Taken, Write, Written};
+use super::is_unfenced;
+
+const BEGIN_TRANSACTION: &str = "
+INSERT INTO transactions (
+    owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
+    metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms, ended_ms,
+    heuristic, stalled, forgotten, attention, progress)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21, $22, $23, $24)
+ON CONFLICT DO NOTHING";
+
+const MOVE_TRANSACTION: &str = "
+UPDATE transactions
+SET version = $4, write_id = $5, phase = $6, abort_cause = $7, abort_branch = $8, decided_ms = $9,
+    ended_ms = $10, heuristic = $11, stalled = $12, forgotten = $13, attention = $14, progress = $15
+WHERE tx_id = $1 AND owner = $2 AND version = $3";
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: SqliteConnection,
+    me: Incarnation,
+}
+
+impl Writer {
+    pub(super) async fn connect(
+        options: &SqliteConnectOptions,
+        me: Incarnation,
+    ) -> Result<Self, Error> {
+        const DOING: &str = "open the journal's connection";
+        let mut connection =
+            SqliteConnection::connect_with(options).await.map_err(Error::database(DOING))?;
+        let opened = sqlx::query(
+            "INSERT INTO journals (incarnation)
+             SELECT $1 WHERE EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
+             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
+        )
+        .bind(me.0)
+        .execute(&mut connection)
+        .await
+        .map_err(Error::database(DOING))?;
+        if opened.rows_affected() == 1 {
+            Ok(Self { connection, me })
+        } else {
+            Err(Error::Fenced(me))
+        }
+    }
+
+    async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        if !is_unfenced(&mut self.connection, self.me).await.map_err(classify)? {
+            return Err(BatchError::Fenced(self.me));
+        }
+        let mut written = Vec::with_capacity(batch.len());
+        for write in batch {
+            written.push(self.write_one(write).await?);
+        }
+        Ok(written)
+    }
+
+    async fn commit(&mut self) -> Result<(), BatchError> {
+        match sqlx::query("COMMIT").execute(&mut self.connection).await {
+            Ok(_) => Ok(()),
+            // BUSY: nothing was written, and the transaction can be rolled back.
+            Err(error) if code(&error) == Some(5) => Err(BatchError::Failed(error.into())),
+            Err(error) => Err(BatchError::Fatal(error.into())),
+        }
+    }
+
+    async fn write_one(&mut self, write: &Write) -> Result<Written, BatchError> {
+        let Write { write_id, base, transition } = write;
+        let tx_id = transition.tx_id.0;
+        let state = StateColumns::of(&transition.state);
+        let query = match &transition.begins {
+            Some(identity) => {
+                let identity = IdentityColumns::of(identity);
+                sqlx::query(BEGIN_TRANSACTION)
+                    .bind(self.me.0)
+                    .bind(tx_id)
+                    .bind(identity.gid)
+                    .bind(identity.mode)
+                    .bind(identity.drive)
+                    .bind(identity.digest)
+                    .bind(identity.digest_version)
+                    .bind(identity.created_ms)
+                    .bind(identity.deadline_ms)
+                    .bind(identity.initiator)
+                    .bind(identity.metadata)
+                    .bind(identity.trace)
+            }
+            None => sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(self.me.0).bind(base.0),
+        };
+        let done = query
+            .bind(transition.version.0)
+            .bind(*write_id)
+            .bind(state.phase)
+            .bind(state.abort_cause)
+            .bind(state.abort_branch)
+            .bind(state.decided_ms)
+            .bind(state.ended_ms)
+            .bind(state.heuristic)
+            .bind(state.stalled)
+            .bind(state.forgotten)
+            .bind(state.attention)
+            .bind(state.progress)
+            .execute(&mut self.connection)
+            .await
+            .map_err(classify)?;
+        if done.rows_affected() == 0 {
+            return self.explain(write).await;
+        }
+        self.write_details(transition).await.map_err(classify)?;
+        Ok(Written::Applied)
+    }
+
+    async fn write_details(&mut self, transition: &Transition) -> Result<(), sqlx::Error> {
+        let tx_id = transition.tx_id.0;
+        for (number, enlistment, spec) in &transition.enlisted {
+            sqlx::query(
+                "INSERT INTO branches
+                     (tx_id, number, branch_id, participant, action, enlisted_by, payload)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(tx_id)
+            .bind(number_to_column(*number))
+            .bind(spec.branch_id.as_str())
+            .bind(spec.participant.as_str())
+            .bind(spec.action.as_str())
+            .bind(enlistment_name(*enlistment))
+            .bind(spec.payload.as_ref())
+            .execute(&mut self.connection)
+            .await?;
+        }
+        for (number, output) in &transition.outputs {
+            sqlx::query("INSERT INTO outputs (tx_id, number, output) VALUES ($1, $2, $3)")
+                .bind(tx_id)
+                .bind(number_to_column(*number))
+                .bind(output.as_ref())
+                .execute(&mut self.connection)
+                .await?;
+        }
+        for (ordinal, event) in (0_i16..).zip(&transition.events) {
+            sqlx::query(
+                "INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(tx_id)
+            .bind(transition.version.0)
+            .bind(ordinal)
+            .bind(ms_to_column(event.at))
+            .bind(event.kind.as_str())
+            .bind(event.branch.map(number_to_column))
+            .bind(event.detail.as_str())
+            .bind(event.kind.is_audit())
+            .execute(&mut self.connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// What stands in the way of a write that touched no row.
+    async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
+        let tx_id = write.transition.tx_id.0;
+        let written: Option<Uuid> =
+            sqlx::query_scalar("SELECT write_id FROM transactions WHERE tx_id = $1")
+                .bind(tx_id)
+                .fetch_optional(&mut self.connection)
+                .await
+                .map_err(classify)?;
+        if written == Some(write.write_id) {
+            return Ok(Written::Applied);
+        }
+        let Some(identity) = &write.transition.begins else {
+            return Ok(Written::Lost);
+        };
+        let taken: Option<(Uuid, Vec<u8>, i16)> =
+            sqlx::query_as("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
+                .bind(identity.gid.as_str())
+                .fetch_optional(&mut self.connection)
+                .await
+                .map_err(classify)?;
+        // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
+        let Some((tx_id, hash, version)) = taken else {
+            return Ok(Written::Lost);
+        };
+        let digest = digest_from_columns(version, &hash)
+            .map_err(|error| BatchError::Failed(error.into()))?;
+        Ok(Written::Taken(Taken { tx_id: TxId(tx_id), digest }))
+    }
+}
+
+#[async_trait]
+impl BatchWriter for Writer {
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.map_err(classify)?;
+        let result = match self.write_batch(batch).await {
+            Ok(written) => self.commit().await.map(|()| written),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            // If even this fails the next BEGIN does, too.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        }
+        result
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(error) = error else {
+        return None;
+    };
+    // The extended code; its low byte is the primary one.
+    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
+/// <https://www.sqlite.org/rescode.html>. Before COMMIT nothing is written, whatever fails.
+fn classify(error: sqlx::Error) -> BatchError {
+    match code(&error) {
+        // BUSY, LOCKED
+        Some(5 | 6) => BatchError::LockTimeout(error.into()),
+        // TOOBIG, CONSTRAINT, MISMATCH, RANGE
+        Some(18 | 19 | 20 | 25) => BatchError::Refused(error.into()),
+        // IOERR, CORRUPT, NOTADB: the file cannot be trusted any more.
+        Some(10 | 11 | 26) => BatchError::Fatal(error.into()),
+        _ => BatchError::Failed(error.into()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Registered participants.
+
+use unanimo_core::{Incarnation, ParticipantName, Timestamp};
+
+use super::super::{Error, Registration, rows};
+use super::Sqlite;
+
+impl Sqlite {
+    pub(super) async fn write_registration(
+        &self,
+        me: Incarnation,
+        name: ParticipantName,
+        endpoint: String,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write("register a participant", Some(me), move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO participants (name) VALUES ($1) ON CONFLICT DO NOTHING")
+                    .bind(name.as_str())
+                    .execute(&mut *connection)
+                    .await?;
+                sqlx::query(
+                    "INSERT INTO endpoints (name, endpoint, last_seen_ms) VALUES ($1, $2, $3)
+                     ON CONFLICT (name, endpoint)
+                     DO UPDATE SET last_seen_ms = excluded.last_seen_ms",
+                )
+                .bind(name.as_str())
+                .bind(endpoint)
+                .bind(rows::ms_to_column(now))
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn delete_registration(
+        &self,
+        me: Incarnation,
+        name: ParticipantName,
+        endpoint: String,
+    ) -> Result<(), Error> {
+        self.write("deregister a participant", Some(me), move |connection| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM endpoints WHERE name = $1 AND endpoint = $2")
+                    .bind(name.as_str())
+                    .bind(endpoint)
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn read_registrations(&self) -> Result<Vec<Registration>, Error> {
+        let rows: Vec<rows::RegistrationRow> = self
+            .read("read the participants", |connection| {
+                Box::pin(sqlx::query_as(rows::SELECT_REGISTRATIONS).fetch_all(connection))
+            })
+            .await?;
+        rows.into_iter().map(rows::RegistrationRow::into_registration).collect()
+    }
+}

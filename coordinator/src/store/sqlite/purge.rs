@@ -1,0 +1,78 @@
+//! What has ended long ago goes: first its details, later its gid. The rules are explained beside
+//! the same statements for PostgreSQL.
+
+use std::time::Duration;
+
+use unanimo_core::Incarnation;
+use uuid::Uuid;
+
+use super::super::{Error, Purged, Retention};
+use super::Sqlite;
+
+/// Transactions that one write takes. Small: the journal waits for it.
+const PURGE_ROWS_MAX: i64 = 500;
+
+const STRIP: &str = "
+UPDATE transactions
+SET stripped = 1, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+    version = version + 1, write_id = randomblob(16)
+WHERE tx_id IN (
+    SELECT tx_id FROM transactions
+    WHERE ended_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $1
+        AND NOT stripped AND (heuristic = 'none' OR forgotten)
+    ORDER BY ended_ms LIMIT $2)
+RETURNING tx_id";
+
+const RAISE_WATERMARK: &str = "
+UPDATE cluster
+SET purge_watermark_ms =
+    max(purge_watermark_ms, CAST(unixepoch('subsec') * 1000 AS integer) - $1)
+RETURNING purge_watermark_ms";
+
+const DELETE: &str = "
+DELETE FROM transactions
+WHERE tx_id IN (
+    SELECT tx_id FROM transactions
+    WHERE ended_ms < $1 AND created_ms < $1 AND stripped
+    ORDER BY ended_ms LIMIT $2)
+RETURNING tx_id";
+
+impl Sqlite {
+    pub(super) async fn write_purge(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+    ) -> Result<Purged, Error> {
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let (details_ms, gids_ms) = (ms(retention.details), ms(retention.gids));
+        self.write("purge transactions", Some(me), move |connection| {
+            Box::pin(async move {
+                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
+                    .bind(details_ms)
+                    .bind(PURGE_ROWS_MAX)
+                    .fetch_all(&mut *connection)
+                    .await?;
+                for statement in [
+                    "DELETE FROM branches WHERE tx_id = $1",
+                    "DELETE FROM outputs WHERE tx_id = $1",
+                    "DELETE FROM events WHERE tx_id = $1 AND NOT audit",
+                ] {
+                    for tx_id in &stripped {
+                        sqlx::query(statement).bind(*tx_id).execute(&mut *connection).await?;
+                    }
+                }
+                let watermark: i64 = sqlx::query_scalar(RAISE_WATERMARK)
+                    .bind(gids_ms)
+                    .fetch_one(&mut *connection)
+                    .await?;
+                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
+                    .bind(watermark)
+                    .bind(PURGE_ROWS_MAX)
+                    .fetch_all(connection)
+                    .await?;
+                Ok(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 })
+            })
+        })
+        .await
+    }
+}

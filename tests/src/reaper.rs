@@ -1,0 +1,121 @@
+//! Leaves nothing behind: a shell that outlives the test process by a moment.
+//!
+//! It waits for the end of its standard input, which the test process holds open and never writes
+//! to. However that process ends, by `kill -9` too, the shell then kills what is listed in the run's
+//! folder and removes the folder.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The user that servers run as when the tests run as root: PostgreSQL refuses to be root.
+pub const NOBODY: u32 = 65_534;
+
+/// A server of PostgreSQL is asked to stop at once before it is killed: its children end with it.
+const SCRIPT: &str = r#"
+cat >/dev/null
+for file in "$0"/*/data/postmaster.pid; do
+    [ -f "$file" ] && kill -QUIT "$(head -n 1 "$file")" 2>/dev/null
+done
+for file in "$0"/pids/*; do
+    [ -e "$file" ] && kill -KILL "${file##*/}" 2>/dev/null
+done
+sleep 0.3
+for file in "$0"/*/data/postmaster.pid; do
+    [ -f "$file" ] && kill -KILL "$(head -n 1 "$file")" 2>/dev/null
+done
+rm -rf "$0"
+"#;
+
+struct Run {
+    folder: PathBuf,
+    _reaper: Child,
+    /// Its end is what the reaper waits for.
+    _life: ChildStdin,
+}
+
+/// The folder of this run. It is removed when the process has ended.
+pub fn run_folder() -> &'static Path {
+    static RUN: OnceLock<Run> = OnceLock::new();
+    &RUN.get_or_init(start).folder
+}
+
+fn start() -> Run {
+    // Short: a socket's path has at most 107 bytes.
+    let folder = TempDir::with_prefix("unanimo-").expect("a temporary folder").keep();
+    fs::create_dir(folder.join("pids")).expect("a folder in it");
+    if is_root() {
+        let all = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(&folder, all).expect("a folder that others may pass through");
+    }
+    let mut reaper = Command::new("sh")
+        .args(["-c", SCRIPT])
+        .arg(&folder)
+        .stdin(Stdio::piped())
+        // Of its own group: the Ctrl-C that ends the tests must not end it.
+        .process_group(0)
+        .spawn()
+        .expect("a shell");
+    let life = reaper.stdin.take().expect("it is piped");
+    Run { folder, _reaper: reaper, _life: life }
+}
+
+use std::os::unix::fs::PermissionsExt;
+
+/// Whether the tests run as root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A process that is killed when it is dropped, and when the test process ends.
+#[derive(Debug)]
+pub struct Owned {
+    child: Child,
+    listed: PathBuf,
+}
+
+impl Owned {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let listed = run_folder().join("pids").join(child.id().to_string());
+        fs::write(&listed, "").expect("list a process");
+        Self { child, listed }
+    }
+
+    /// The process.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Sends a signal, if the process is still there.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(id).expect("a process id");
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
+    /// Kills it with -9, and waits for its end.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.kill();
+        // The folder may be gone.
+        let _ = fs::remove_file(&self.listed);
+    }
+}

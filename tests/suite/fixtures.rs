@@ -1,0 +1,125 @@
+//! Transactions to store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use unanimo_core::{
+    ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Effects, FinishAnswer,
+    FinishOperation, Gid, Input, Mode, ParticipantName, Policy, PrepareAnswer, Timestamp,
+    TraceContext, Transaction, Transition, TxId,
+};
+use uuid::Uuid;
+
+/// A time that is well past every retention.
+pub(crate) const LONG_AGO: Timestamp = Timestamp(1_000_000_000_000);
+
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    Timestamp(u64::try_from(since.as_millis()).unwrap())
+}
+
+/// A `tx_id` of that time.
+pub(crate) fn tx_id(at: Timestamp) -> TxId {
+    let timestamp =
+        uuid::Timestamp::from_unix_time(at.0 / 1000, (at.0 % 1000) as u32 * 1_000_000, 0, 0);
+    TxId(Uuid::new_v7(timestamp))
+}
+
+/// A gid that no other test uses.
+pub(crate) fn new_gid() -> Gid {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    Gid::new(&format!("gid-{}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
+}
+
+pub(crate) fn spec(id: &str) -> BranchSpec {
+    BranchSpec {
+        branch_id: BranchId::new(id).unwrap(),
+        participant: ParticipantName::new("bank").unwrap(),
+        action: ActionName::new("debit").unwrap(),
+        payload: Bytes::from_static(b"10 EUR \0\xff"),
+    }
+}
+
+pub(crate) fn definition(gid: &Gid) -> Definition {
+    Definition {
+        gid: gid.clone(),
+        mode: Mode::Tcc,
+        drive: Drive::Declarative,
+        branches: vec![spec("a"), spec("b")],
+        timeout: Some(Duration::from_secs(60)),
+        metadata: [("tenant".to_owned(), "blue ☂".to_owned())].into(),
+        trace: TraceContext {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            tracestate: None,
+        },
+        initiator: String::new(),
+    }
+}
+
+/// A live transaction and the transitions that it has not handed over.
+pub(crate) struct Live {
+    pub(crate) tx: Transaction,
+    pub(crate) now: Timestamp,
+    policy: Policy,
+}
+
+impl Live {
+    /// Two branches, begun now.
+    pub(crate) fn begin(gid: &Gid) -> (Self, Transition) {
+        Self::begin_with(definition(gid), now())
+    }
+
+    pub(crate) fn begin_with(definition: Definition, now: Timestamp) -> (Self, Transition) {
+        let policy = Policy::default();
+        let (tx, effects) = Transaction::begin(tx_id(now), definition, now, &policy);
+        (Self { tx, now, policy }, effects.transition.unwrap())
+    }
+
+    pub(crate) fn resume(tx: Transaction) -> Self {
+        Self { tx, now: now(), policy: Policy::default() }
+    }
+
+    pub(crate) fn apply(&mut self, input: Input) -> Effects {
+        self.tx.apply(input, self.now, &self.policy).unwrap()
+    }
+
+    pub(crate) fn id(&self) -> TxId {
+        self.tx.tx_id()
+    }
+
+    /// Every branch votes yes, with its name as output.
+    pub(crate) fn commit(&mut self) -> Transition {
+        let mut last = None;
+        for branch in self.numbers() {
+            let output = self.tx.branch(branch).unwrap().spec.branch_id.to_string();
+            let answer = PrepareAnswer::Prepared(Bytes::from(output));
+            let effects = self.apply(Input::PrepareAnswered { branch, attempt: 1, answer });
+            last = effects.transition.or(last);
+        }
+        last.unwrap()
+    }
+
+    pub(crate) fn rollback(&mut self) -> Transition {
+        self.apply(Input::RollbackAsked).transition.unwrap()
+    }
+
+    /// Every branch ends so.
+    pub(crate) fn finish(
+        &mut self,
+        operation: FinishOperation,
+        answer: &FinishAnswer,
+    ) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        for branch in self.numbers() {
+            let answer = answer.clone();
+            let input = Input::FinishAnswered { branch, operation, attempt: 1, answer };
+            transitions.extend(self.apply(input).transition);
+        }
+        transitions
+    }
+
+    fn numbers(&self) -> Vec<BranchNumber> {
+        self.tx.branches().iter().map(|branch| branch.number).collect()
+    }
+}

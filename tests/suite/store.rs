@@ -1,0 +1,83 @@
+//! The same suite over every store.
+
+use std::sync::Arc;
+
+use unanimo_coordinator::store::{self, BatchWriter, PostgresOptions, Store, Write, Written};
+use unanimo_core::{Incarnation, Transition, Version};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::reaper::run_folder;
+use uuid::Uuid;
+
+mod cluster;
+mod faults;
+mod journal;
+mod locks;
+mod purge;
+mod reads;
+mod writes;
+
+/// A store of the test's own, and a first incarnation in it.
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) url: String,
+    pub(crate) me: Incarnation,
+}
+
+impl Fixture {
+    pub(crate) async fn postgres() -> Self {
+        Self::open(Server::shared().database().await).await
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let file = run_folder().join(format!("{}.db", Uuid::new_v4()));
+        Self::open(format!("sqlite:{}", file.display())).await
+    }
+
+    pub(crate) async fn open(url: String) -> Self {
+        let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+        let me = bear(&store, "one").await;
+        Self { store, url, me }
+    }
+
+    pub(crate) async fn writer(&self) -> Box<dyn BatchWriter> {
+        self.store.batch_writer(self.me).await.unwrap()
+    }
+
+    /// Writes transitions, which must be applied.
+    pub(crate) async fn write(&self, transitions: impl IntoIterator<Item = Transition>) {
+        for transition in transitions {
+            let written = self.writer().await.write(&[a_write(transition)]).await.unwrap();
+            assert_eq!(written, [Written::Applied]);
+        }
+    }
+}
+
+pub(crate) async fn bear(store: &Arc<dyn Store>, node: &str) -> Incarnation {
+    let born = store.census().await.unwrap().born;
+    store.bear(node, born).await.unwrap().expect("nobody else is born at the same time")
+}
+
+pub(crate) fn a_write(transition: Transition) -> Write {
+    let base = Version(transition.version.0 - 1);
+    Write { write_id: Uuid::new_v4(), base, transition }
+}
+
+/// Runs each test on PostgreSQL and on SQLite.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::store::Fixture::postgres().await).await;
+            })*
+        }
+
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::store::Fixture::sqlite().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_stores;

@@ -1,0 +1,188 @@
+//! Incarnations, their fence, and adoption.
+
+use sqlx::Connection;
+use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
+use unanimo_core::{FinishAnswer, FinishOperation, ParticipantName, Transaction, Version};
+
+use super::{Fixture, a_write, bear, on_both_stores};
+use crate::fixtures::{Live, new_gid, now};
+
+on_both_stores!(
+    of_two_births_one_wins,
+    a_heartbeat_moves_until_the_fence,
+    a_claim_takes_what_a_fenced_incarnation_left_open,
+    a_claim_of_one_needs_its_row_as_it_was_seen,
+    s5_a_fenced_incarnation_claims_purges_and_registers_nothing,
+    registrations_are_kept,
+    a_newer_schema_is_refused,
+    a_database_keeps_its_name,
+);
+
+async fn of_two_births_one_wins(fixture: Fixture) {
+    let born = fixture.store.census().await.unwrap().born;
+    let (one, two) =
+        tokio::join!(fixture.store.bear("node", born), fixture.store.bear("other", born));
+    let winners: Vec<_> = [one.unwrap(), two.unwrap()].into_iter().flatten().collect();
+    let [winner] = winners[..] else { panic!("one of two: {winners:?}") };
+    let census = fixture.store.census().await.unwrap();
+    assert_eq!(census.born, born + 1);
+    assert!(census.living.iter().any(|living| living.incarnation == winner));
+    assert!(winner > fixture.me);
+}
+
+async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
+    let counter = async || fixture.store.census().await.unwrap().living[0].counter;
+    let before = counter().await;
+    fixture.store.renew(fixture.me).await.unwrap();
+    assert_eq!(counter().await, before + 1);
+    assert_eq!(fixture.store.fenced_by(fixture.me).await.unwrap(), None);
+
+    fixture.store.fence(fixture.me, "first").await.unwrap();
+    fixture.store.fence(fixture.me, "second").await.unwrap();
+    assert_eq!(fixture.store.fenced_by(fixture.me).await.unwrap().as_deref(), Some("first"));
+    assert!(matches!(fixture.store.renew(fixture.me).await, Err(Error::Fenced(_))));
+    assert_eq!(fixture.store.census().await.unwrap().living, []);
+}
+
+async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
+    let (mut open, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    fixture.write([open.commit()]).await;
+    let (mut ended, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    fixture.write([ended.commit()]).await;
+    fixture.write(ended.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
+
+    let heir = bear(&fixture.store, "heir").await;
+    let claim = Claim::OfFenced(10);
+    assert_eq!(fixture.store.claim(heir, claim).await.unwrap(), [], "the owner lives");
+    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    let claimed = fixture.store.claim(heir, claim).await.unwrap();
+    let mut expected = open.tx.record();
+    expected.version = expected.version.next();
+    assert_eq!(claimed, [expected]);
+    assert_eq!(fixture.store.claim(heir, claim).await.unwrap(), [], "nothing is left");
+    assert_eq!(fixture.store.open_of(heir).await.unwrap(), [(open.id(), claimed[0].version)]);
+    assert_eq!(fixture.store.find(&Key::Tx(ended.id())).await.unwrap().unwrap().owner, fixture.me);
+
+    // The heir goes on from there.
+    let mut live = Live::resume(Transaction::restore(claimed[0].clone()));
+    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let mut writer = fixture.store.batch_writer(heir).await.unwrap();
+    assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Applied]);
+}
+
+async fn a_claim_of_one_needs_its_row_as_it_was_seen(fixture: Fixture) {
+    let (live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    let claim = |owner, version| Claim::One(live.id(), owner, Version(version));
+    let heir = bear(&fixture.store, "heir").await;
+    let living = fixture.store.claim(heir, claim(fixture.me, 1)).await.unwrap();
+    assert_eq!(living, [], "the owner lives");
+    let other = fixture.store.claim(fixture.me, claim(fixture.me, 2)).await.unwrap();
+    assert_eq!(other, [], "another version");
+    let own = fixture.store.claim(fixture.me, claim(fixture.me, 1)).await.unwrap();
+    assert_eq!(own[0].version, Version(2));
+    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    let taken = fixture.store.claim(heir, claim(fixture.me, 2)).await.unwrap();
+    assert_eq!(taken[0].version, Version(3));
+}
+
+async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fixture) {
+    let (live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    let name = ParticipantName::new("bank").unwrap();
+    fixture.store.register(fixture.me, &name, "http://a", now()).await.unwrap();
+    fixture.store.fence(fixture.me, "a test").await.unwrap();
+
+    let one = Claim::One(live.id(), fixture.me, Version(1));
+    for claim in [Claim::OfFenced(10), one] {
+        match fixture.store.claim(fixture.me, claim).await {
+            Ok(claimed) => assert_eq!(claimed, []),
+            Err(error) => assert!(matches!(error, Error::Fenced(_)), "{error:?}"),
+        }
+    }
+    let retention = store::Retention { details: Default::default(), gids: Default::default() };
+    let purged = fixture.store.purge(fixture.me, retention).await;
+    assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
+    assert_eq!(fixture.store.purge_watermark().await.unwrap().0, 0);
+    let registered = fixture.store.register(fixture.me, &name, "http://b", now()).await;
+    assert!(matches!(registered, Err(Error::Fenced(_))), "{registered:?}");
+    let deregistered = fixture.store.deregister(fixture.me, &name, "http://a").await;
+    assert!(matches!(deregistered, Err(Error::Fenced(_))), "{deregistered:?}");
+    let registrations = fixture.store.registrations().await.unwrap();
+    assert_eq!(registrations.len(), 1);
+    assert_eq!(registrations[0].endpoint.as_deref(), Some("http://a"));
+    assert_eq!(fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap().record.version.0, 1);
+}
+
+async fn registrations_are_kept(fixture: Fixture) {
+    let (bank, shop) =
+        (ParticipantName::new("bank").unwrap(), ParticipantName::new("shop").unwrap());
+    let at = now();
+    let me = fixture.me;
+    fixture.store.register(me, &shop, "http://s", at).await.unwrap();
+    fixture.store.register(me, &bank, "http://b2", at).await.unwrap();
+    fixture.store.register(me, &bank, "http://b1", at).await.unwrap();
+    let later = at.after(std::time::Duration::from_secs(9));
+    fixture.store.register(me, &bank, "http://b1", later).await.unwrap();
+    fixture.store.deregister(me, &shop, "http://s").await.unwrap();
+    let found = fixture.store.registrations().await.unwrap();
+    let found: Vec<_> =
+        found.iter().map(|r| (r.name.as_str(), r.endpoint.as_deref(), r.last_seen)).collect();
+    assert_eq!(
+        found,
+        [
+            ("bank", Some("http://b1"), later),
+            ("bank", Some("http://b2"), at),
+            ("shop", None, unanimo_core::Timestamp(0)),
+        ]
+    );
+}
+
+async fn a_newer_schema_is_refused(fixture: Fixture) {
+    fixture.store.close().await;
+    let insert =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9001, 'of a later version', true, 'x', 0)";
+    if fixture.url.starts_with("sqlite") {
+        let path = fixture.url.strip_prefix("sqlite:").unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(insert).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    } else {
+        let mut raw = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+        sqlx::query(insert).execute(&mut raw).await.unwrap();
+    }
+    drop(fixture.store);
+    let error = store::open(&fixture.url, &PostgresOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::NewerSchema { found: 9001, known: 1 }), "{error:?}");
+    assert!(error.to_string().contains("start the version of unanimo that wrote it"), "{error}");
+}
+
+async fn a_database_keeps_its_name(fixture: Fixture) {
+    let name = fixture.store.cluster_id().to_owned();
+    assert!((4..=32).contains(&name.len()) && ParticipantName::new(&name).is_ok(), "{name}");
+    fixture.store.close().await;
+    drop(fixture.store);
+    let again = store::open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    assert_eq!(again.cluster_id(), name);
+}
+
+/// One process a file, and a message that says so.
+#[tokio::test]
+async fn a_second_opening_of_one_sqlite_file_is_refused() {
+    let fixture = Fixture::sqlite().await;
+    let error = store::open(&fixture.url, &PostgresOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains("another process serves this database file"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_of_no_database_is_refused() {
+    for url in ["", "mysql://x", "/some/path", "postgres//x"] {
+        let error = store::open(url, &PostgresOptions::default()).await.unwrap_err();
+        assert!(matches!(error, Error::Url(_)), "{url}: {error:?}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Lost acknowledgements: a write that was not confirmed is neither lost nor made twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use unanimo_coordinator::store::journal::Settled;
+use unanimo_coordinator::store::{
+    self, AttentionCount, BatchError, BatchWriter, Census, Claim, Error, Filter, Key,
+    PostgresOptions, Purged, Registration, Retention, Store, Stored, Write, Written,
+};
+use unanimo_core::{
+    Event, FinishAnswer, FinishOperation, Incarnation, ParticipantName, Record, Timestamp, TxId,
+    Version,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+
+use super::journal::Journal;
+use super::{Fixture, bear, on_both_stores};
+use crate::fixtures::{Live, new_gid};
+
+on_both_stores!(a_lost_acknowledgement_is_found_out, an_indeterminate_write_is_never_replaced,);
+
+/// Every third batch ends without an answer: before it was written, or after.
+#[derive(Debug)]
+struct Forgetful {
+    store: Arc<dyn Store>,
+    count: Arc<AtomicU32>,
+}
+
+#[derive(Debug)]
+struct ForgetfulWriter {
+    writer: Box<dyn BatchWriter>,
+    count: Arc<AtomicU32>,
+}
+
+fn lost() -> BatchError {
+    BatchError::Indeterminate("the answer was lost".into())
+}
+
+#[async_trait]
+impl BatchWriter for ForgetfulWriter {
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        match self.count.fetch_add(1, Ordering::Relaxed) % 6 {
+            2 => Err(lost()),
+            5 => {
+                self.writer.write(batch).await?;
+                Err(lost())
+            }
+            _ => self.writer.write(batch).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Forgetful {
+    fn cluster_id(&self) -> &str {
+        self.store.cluster_id()
+    }
+    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        let writer = self.store.batch_writer(me).await?;
+        Ok(Box::new(ForgetfulWriter { writer, count: Arc::clone(&self.count) }))
+    }
+    async fn census(&self) -> Result<Census, Error> {
+        self.store.census().await
+    }
+    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
+        self.store.fence(incarnation, by).await
+    }
+    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
+        self.store.bear(node, born).await
+    }
+    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
+        self.store.renew(me).await
+    }
+    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
+        self.store.fenced_by(incarnation).await
+    }
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
+        self.store.claim(me, claim).await
+    }
+    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
+        self.store.open_of(owner).await
+    }
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.store.find(key).await
+    }
+    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
+        self.store.events(tx_id).await
+    }
+    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+        self.store.list(filter).await
+    }
+    async fn attention(&self) -> Result<AttentionCount, Error> {
+        self.store.attention().await
+    }
+    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
+        self.store.purge_watermark().await
+    }
+    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
+        self.store.purge(me, retention).await
+    }
+    async fn register(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.store.register(me, name, endpoint, now).await
+    }
+    async fn deregister(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+    ) -> Result<(), Error> {
+        self.store.deregister(me, name, endpoint).await
+    }
+    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
+        self.store.registrations().await
+    }
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+/// Drives transactions through a journal that keeps losing its way, and compares the end.
+async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u32)) -> Vec<Live> {
+    let mut journal = Journal::start(store, me);
+    let mut lives = Vec::new();
+    for round in 0..40 {
+        disturb(round);
+        for _ in 0..5 {
+            let (live, begin) = Live::begin(&new_gid());
+            journal.submit(begin);
+            lives.push(live);
+        }
+        let young = lives.len() - 5;
+        let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(1))).collect();
+        assert_eq!(journal.settle(&wanted).await, []);
+        for live in &mut lives[young..] {
+            journal.submit(live.commit());
+        }
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        for live in &mut lives[young..] {
+            journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+        }
+        let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(3))).collect();
+        assert_eq!(journal.settle(&wanted).await, []);
+    }
+    disturb(u32::MAX);
+    journal.end().await.unwrap();
+    lives
+}
+
+async fn compare(store: &Arc<dyn Store>, lives: &[Live]) {
+    for live in lives {
+        let stored = store.find(&Key::Tx(live.id())).await.unwrap().expect("it is there");
+        assert_eq!(stored.record, live.tx.record());
+    }
+}
+
+async fn a_lost_acknowledgement_is_found_out(fixture: Fixture) {
+    let count = Arc::new(AtomicU32::new(0));
+    let forgetful = Forgetful { store: Arc::clone(&fixture.store), count: Arc::clone(&count) };
+    let lives = drive(Arc::new(forgetful), fixture.me, |_| {}).await;
+    assert!(count.load(Ordering::Relaxed) > 60, "it was disturbed often");
+    compare(&fixture.store, &lives).await;
+}
+
+/// A begin whose acknowledgement is lost, with a decision behind it: the decision must not take the
+/// begin's place.
+async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
+    let count = Arc::new(AtomicU32::new(2));
+    let forgetful = Forgetful { store: Arc::clone(&fixture.store), count };
+    let mut journal = Journal::start(Arc::new(forgetful), fixture.me);
+    let (mut live, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    journal.submit(live.rollback());
+    let mut versions = Vec::new();
+    while versions.last() != Some(&Version(2)) {
+        for settled in journal.results.recv().await.unwrap() {
+            let Settled::Durable(_, version) = settled else { panic!("{settled:?}") };
+            versions.push(version);
+        }
+    }
+    assert_eq!(versions, [Version(1), Version(2)], "one after the other, each as it was");
+    compare(&fixture.store, &[live]).await;
+    journal.end().await.unwrap();
+}
+
+/// The same on real connections that are cut when the server answers.
+#[tokio::test]
+async fn a_connection_cut_at_the_answer_loses_and_doubles_nothing() {
+    let direct = Server::shared().database().await;
+    let proxy = Proxy::start(Server::shared().socket()).await;
+    let store = store::open(&proxy.url(&direct), &PostgresOptions::default()).await.unwrap();
+    let me = bear(&store, "one").await;
+    let lives = drive(Arc::clone(&store), me, |round| {
+        let proxy = proxy.clone();
+        proxy.lose_answers(round % 3 == 1 && round != u32::MAX);
+        if round % 3 == 1 {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(u64::from(round) * 3)).await;
+                proxy.lose_answers(false);
+            });
+        }
+    })
+    .await;
+    assert!(proxy.lost() >= 13, "{} answers were lost", proxy.lost());
+    let direct = store::open(&direct, &PostgresOptions::default()).await.unwrap();
+    compare(&direct, &lives).await;
+}
+
+/// The server dies under load and comes back.
+#[tokio::test]
+async fn a_killed_server_loses_and_doubles_nothing() {
+    let server = Arc::new(Server::start());
+    let url = server.database().await;
+    let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = bear(&store, "one").await;
+    let mut kills = tokio::task::JoinSet::new();
+    let lives = drive(Arc::clone(&store), me, |round| {
+        if round % 10 == 5 && round != u32::MAX {
+            let server = Arc::clone(&server);
+            kills.spawn_blocking(move || {
+                std::thread::sleep(Duration::from_millis(u64::from(round) / 4));
+                if round % 20 == 5 {
+                    server.kill()
+                } else {
+                    server.stop_immediately()
+                }
+                server.launch();
+            });
+        }
+    })
+    .await;
+    kills.join_all().await;
+    compare(&store, &lives).await;
+}

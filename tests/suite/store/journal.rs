@@ -1,0 +1,200 @@
+//! The group-committing journal.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use unanimo_coordinator::store::journal::{self, Handle, Observer, Settled};
+use unanimo_coordinator::store::{Key, Store};
+use unanimo_core::{FinishAnswer, FinishOperation, Incarnation, Transition, TxId, Version};
+use uuid::Uuid;
+
+use super::{Fixture, on_both_stores};
+use crate::fixtures::{Live, new_gid};
+
+on_both_stores!(
+    many_transactions_share_a_commit,
+    transitions_of_one_transaction_are_folded,
+    a_refused_row_fails_alone,
+    a_taken_gid_is_told_and_the_rest_goes_on,
+    a_row_that_somebody_changed_is_lost,
+    the_journal_ends_when_it_is_fenced,
+);
+
+/// Counts flushes.
+#[derive(Debug, Default)]
+pub(crate) struct Flushes(std::sync::Mutex<Vec<usize>>);
+
+impl Observer for Flushes {
+    fn flushed(&self, rows: usize, _took: Duration) {
+        self.0.lock().unwrap().push(rows);
+    }
+    fn connected(&self, _connected: bool) {}
+}
+
+/// A running journal.
+pub(crate) struct Journal {
+    pub(crate) handle: Handle,
+    pub(crate) results: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(crate) task: JoinHandle<Result<(), journal::Error>>,
+    flushes: Arc<Flushes>,
+}
+
+impl Journal {
+    pub(crate) fn start(store: Arc<dyn Store>, me: Incarnation) -> Self {
+        let flushes = Arc::new(Flushes::default());
+        let (handle, service, results) = journal::journal(store, me, Arc::clone(&flushes) as _);
+        Self { handle, results, task: tokio::spawn(service.run()), flushes }
+    }
+
+    pub(crate) fn submit(&self, transition: Transition) {
+        self.handle.submit(transition, Uuid::new_v4());
+    }
+
+    pub(crate) fn submit_all(&self, transitions: Vec<Transition>) {
+        transitions.into_iter().for_each(|transition| self.submit(transition));
+    }
+
+    /// Results until these transactions have reached these versions, or something else happened.
+    pub(crate) async fn settle(&mut self, wanted: &[(TxId, Version)]) -> Vec<Settled> {
+        let mut open: HashMap<TxId, Version> = wanted.iter().copied().collect();
+        let mut others = Vec::new();
+        while !open.is_empty() {
+            for settled in self.results.recv().await.expect("the journal runs") {
+                match settled {
+                    Settled::Durable(id, version) => {
+                        if open.get(&id).is_some_and(|wanted| *wanted <= version) {
+                            open.remove(&id);
+                        }
+                    }
+                    Settled::Taken(id, _) | Settled::Lost(id) | Settled::Refused(id, _) => {
+                        open.remove(&id);
+                        others.push(settled);
+                    }
+                }
+            }
+        }
+        others
+    }
+
+    pub(crate) async fn end(self) -> Result<(), journal::Error> {
+        self.handle.close();
+        self.task.await.unwrap()
+    }
+}
+
+async fn many_transactions_share_a_commit(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let mut lives = Vec::new();
+    for _ in 0..2_000 {
+        let (live, begin) = Live::begin(&new_gid());
+        journal.submit(begin);
+        lives.push(live);
+    }
+    let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(1))).collect();
+    assert_eq!(journal.settle(&wanted).await, []);
+    for live in &mut lives {
+        journal.submit(live.commit());
+        journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+    }
+    let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(3))).collect();
+    assert_eq!(journal.settle(&wanted).await, []);
+    let flushes = journal.flushes.0.lock().unwrap().len();
+    assert!(flushes < 100, "{flushes} commits for 6,000 transitions");
+    journal.end().await.unwrap();
+    for live in lives.iter().step_by(97) {
+        let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+        assert_eq!(stored.record, live.tx.record());
+    }
+}
+
+async fn transitions_of_one_transaction_are_folded(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut live, begin) = Live::begin(&new_gid());
+    // Handed over without a chance for the journal to run in between.
+    journal.submit(begin);
+    journal.submit(live.commit());
+    journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+    assert_eq!(journal.settle(&[(live.id(), Version(3))]).await, []);
+    assert_eq!(*journal.flushes.0.lock().unwrap(), [1]);
+    journal.end().await.unwrap();
+    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    assert_eq!(stored.record, live.tx.record());
+}
+
+async fn a_refused_row_fails_alone(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let mut wanted = Vec::new();
+    let mut bad = HashSet::new();
+    for index in 0..300 {
+        let (live, mut begin) = Live::begin(&new_gid());
+        if index % 100 == 7 {
+            begin.enlisted.push(begin.enlisted[0].clone());
+            bad.insert(live.id());
+        }
+        journal.submit(begin);
+        wanted.push((live.id(), Version(1)));
+    }
+    let refused = journal.settle(&wanted).await;
+    let refused: HashSet<TxId> = refused
+        .into_iter()
+        .map(|settled| match settled {
+            Settled::Refused(id, _) => id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(refused, bad);
+    journal.end().await.unwrap();
+    for (id, _) in wanted {
+        let found = fixture.store.find(&Key::Tx(id)).await.unwrap().is_some();
+        assert_eq!(found, !bad.contains(&id));
+    }
+}
+
+async fn a_taken_gid_is_told_and_the_rest_goes_on(fixture: Fixture) {
+    let gid = new_gid();
+    let (first, begin) = Live::begin(&gid);
+    fixture.write([begin]).await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut second, begin) = Live::begin(&gid);
+    journal.submit(begin);
+    journal.submit(second.rollback());
+    let (third, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    let wanted = [(second.id(), Version(2)), (third.id(), Version(1))];
+    let others = journal.settle(&wanted).await;
+    assert!(
+        matches!(&others[..], [Settled::Taken(id, taken)]
+            if *id == second.id() && taken.tx_id == first.id()),
+        "{others:?}"
+    );
+    journal.end().await.unwrap();
+}
+
+async fn a_row_that_somebody_changed_is_lost(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut live, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    journal.settle(&[(live.id(), Version(1))]).await;
+    // Somebody else writes the row: here, this owner by another way.
+    let claim = unanimo_coordinator::store::Claim::One(live.id(), fixture.me, Version(1));
+    assert_eq!(fixture.store.claim(fixture.me, claim).await.unwrap().len(), 1);
+    journal.submit(live.commit());
+    assert_eq!(journal.settle(&[(live.id(), Version(2))]).await, [Settled::Lost(live.id())]);
+    journal.end().await.unwrap();
+}
+
+async fn the_journal_ends_when_it_is_fenced(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut live, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    journal.settle(&[(live.id(), Version(1))]).await;
+    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    journal.submit(live.commit());
+    let end = journal.task.await.unwrap();
+    assert!(matches!(end, Err(journal::Error::Fenced(me)) if me == fixture.me), "{end:?}");
+    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    assert_eq!(stored.record.version, Version(1));
+}

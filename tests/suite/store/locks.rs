@@ -1,0 +1,139 @@
+//! Locks that somebody else holds, on PostgreSQL.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use unanimo_coordinator::store::Key;
+use unanimo_coordinator::store::journal::Settled;
+use unanimo_core::Version;
+
+use super::Fixture;
+use super::journal::Journal;
+use crate::fixtures::{Live, new_gid};
+
+async fn raw(fixture: &Fixture) -> PgConnection {
+    PgConnection::connect(&fixture.url).await.unwrap()
+}
+
+/// L3: whoever locks one row, the others go on as if nothing were.
+#[tokio::test]
+async fn l3_a_locked_row_delays_only_itself() {
+    let fixture = Fixture::postgres().await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let mut lives = Vec::new();
+    for _ in 0..200 {
+        let (live, begin) = Live::begin(&new_gid());
+        journal.submit(begin);
+        lives.push(live);
+    }
+    let all: Vec<_> = lives.iter().map(|live| (live.id(), Version(1))).collect();
+    journal.settle(&all).await;
+
+    let mut locker = raw(&fixture).await;
+    let locked = lives[17].id();
+    let lock = format!("BEGIN; SELECT 1 FROM transactions WHERE tx_id = '{locked}' FOR UPDATE");
+    locker.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await.unwrap();
+
+    let started = Instant::now();
+    for live in &mut lives {
+        journal.submit(live.commit());
+    }
+    let others: Vec<_> = lives
+        .iter()
+        .filter(|live| live.id() != locked)
+        .map(|live| (live.id(), Version(2)))
+        .collect();
+    assert_eq!(journal.settle(&others).await, []);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    let waiting = fixture.store.find(&Key::Tx(locked)).await.unwrap().unwrap();
+    assert_eq!(waiting.record.version, Version(1), "it is locked");
+
+    // What comes meanwhile is folded into what waits, and all of it goes through in the end.
+    locker.execute("ROLLBACK").await.unwrap();
+    assert_eq!(journal.settle(&[(locked, Version(2))]).await, []);
+    journal.end().await.unwrap();
+}
+
+/// A rival's uncommitted gid: its own transaction waits, the others do not.
+#[tokio::test]
+async fn l3_an_uncommitted_gid_delays_only_itself() {
+    for rival_commits in [false, true] {
+        let fixture = Fixture::postgres().await;
+        let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+        let gid = new_gid();
+        let mut rival = raw(&fixture).await;
+        let insert = format!(
+            "BEGIN; INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive,
+                 digest, digest_version, created_ms, deadline_ms, phase)
+             VALUES (gen_random_uuid(), '{gid}', 99, 1, gen_random_uuid(), 'tcc', 'declarative',
+                 decode(repeat('00', 32), 'hex'), 1, 0, 0, 'active')"
+        );
+        rival.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
+
+        let (waits, begin) = Live::begin(&gid);
+        journal.submit(begin);
+        let mut others = Vec::new();
+        for _ in 0..100 {
+            let (live, begin) = Live::begin(&new_gid());
+            journal.submit(begin);
+            others.push(live);
+        }
+        let wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(1))).collect();
+        assert_eq!(journal.settle(&wanted).await, []);
+        // Whoever comes now does not even meet it.
+        let started = Instant::now();
+        for live in &mut others {
+            journal.submit(live.commit());
+        }
+        let (late, begin) = Live::begin(&new_gid());
+        journal.submit(begin);
+        let mut wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(2))).collect();
+        wanted.push((late.id(), Version(1)));
+        assert_eq!(journal.settle(&wanted).await, []);
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+
+        let end = if rival_commits { "COMMIT" } else { "ROLLBACK" };
+        rival.execute(end).await.unwrap();
+        let settled = journal.settle(&[(waits.id(), Version(1))]).await;
+        match (rival_commits, &settled[..]) {
+            (true, [Settled::Taken(id, _)]) => assert_eq!(*id, waits.id()),
+            (false, []) => {}
+            other => panic!("{other:?}"),
+        }
+        journal.end().await.unwrap();
+    }
+}
+
+/// S5: a rival that fences holds the fence's row for a moment. Nothing fails for that; once it has
+/// committed, nothing is written any more.
+#[tokio::test]
+async fn s5_a_batch_waits_for_a_rival_that_fences() {
+    let fixture = Fixture::postgres().await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut live, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    journal.settle(&[(live.id(), Version(1))]).await;
+
+    let fence =
+        format!("BEGIN; UPDATE fences SET fenced = true WHERE incarnation = {}", fixture.me);
+    let mut rival = raw(&fixture).await;
+    rival.execute(sqlx::raw_sql(AssertSqlSafe(fence.clone()))).await.unwrap();
+    journal.submit(live.commit());
+    let (other, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    // Longer than the lock timeout: nothing may fail for it.
+    let nothing = tokio::time::timeout(Duration::from_millis(700), journal.results.recv()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    rival.execute("ROLLBACK").await.unwrap();
+    let wanted = [(live.id(), Version(2)), (other.id(), Version(1))];
+    assert_eq!(journal.settle(&wanted).await, []);
+
+    rival.execute(sqlx::raw_sql(AssertSqlSafe(fence))).await.unwrap();
+    let (never, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    rival.execute("COMMIT").await.unwrap();
+    assert!(journal.task.await.unwrap().is_err());
+    assert_eq!(fixture.store.find(&Key::Tx(never.id())).await.unwrap(), None);
+}

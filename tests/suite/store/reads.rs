@@ -1,0 +1,96 @@
+//! Lists, counts, and readers that go away.
+
+use std::time::Duration;
+
+use unanimo_coordinator::store::{Filter, Key, PhaseName};
+use unanimo_core::{Input, ParticipantName, TxId};
+
+use super::{Fixture, on_both_stores};
+use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
+
+on_both_stores!(
+    a_list_is_filtered_and_paged,
+    stalled_transactions_are_counted_and_listed,
+    s3_a_caller_that_goes_away_loses_no_acknowledged_write,
+);
+
+async fn a_list_is_filtered_and_paged(fixture: Fixture) {
+    let mut ids = Vec::new();
+    for index in 0..5_u64 {
+        let at = LONG_AGO.after(Duration::from_secs(index));
+        let gid = unanimo_core::Gid::new(&format!("order-{index}%_")).unwrap_err();
+        assert!(gid.to_string().contains("A-Z"), "wildcards are in no gid: {gid}");
+        let mut definition =
+            definition(&unanimo_core::Gid::new(&format!("order-{index}")).unwrap());
+        if index == 4 {
+            definition.branches[1].participant = ParticipantName::new("shop").unwrap();
+        }
+        let (mut live, begin) = Live::begin_with(definition, at);
+        fixture.write([begin]).await;
+        if index % 2 == 0 {
+            fixture.write([live.rollback()]).await;
+        }
+        ids.push(live.id());
+    }
+    let list = async |filter: Filter| -> Vec<TxId> {
+        let found = fixture.store.list(&Filter { limit: 10, ..filter }).await.unwrap();
+        found.into_iter().map(|stored| stored.record.identity.tx_id).collect()
+    };
+    let [first, second, third, fourth, fifth] = ids[..] else { panic!() };
+    assert_eq!(list(Filter::default()).await, [fifth, fourth, third, second, first]);
+    let aborting = vec![PhaseName::Aborting, PhaseName::Committed];
+    assert_eq!(list(Filter { phases: aborting, ..Filter::default() }).await, [fifth, third, first]);
+    let active = vec![PhaseName::Active];
+    assert_eq!(list(Filter { phases: active, ..Filter::default() }).await, [fourth, second]);
+    let prefix = |text: &str| Filter { gid_prefix: text.into(), ..Filter::default() };
+    assert_eq!(list(prefix("order-3")).await, [fourth]);
+    assert_eq!(list(prefix("rder")).await, []);
+    assert_eq!(list(prefix("%")).await, []);
+    let shop = Some(ParticipantName::new("shop").unwrap());
+    assert_eq!(list(Filter { participant: shop, ..Filter::default() }).await, [fifth]);
+    let from = Some(LONG_AGO.after(Duration::from_secs(1)));
+    let until = Some(LONG_AGO.after(Duration::from_secs(3)));
+    let between = Filter { created_from: from, created_until: until, ..Filter::default() };
+    assert_eq!(list(between).await, [third, second]);
+    let page = Filter { before: Some(fourth), limit: 2, ..Filter::default() };
+    let page = fixture.store.list(&page).await.unwrap();
+    let page: Vec<_> = page.into_iter().map(|stored| stored.record.identity.tx_id).collect();
+    assert_eq!(page, [third, second]);
+}
+
+async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
+    let (mut live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    fixture.write([live.commit()]).await;
+    assert_eq!(fixture.store.attention().await.unwrap().stalled, 0);
+    live.now = live.now.after(Duration::from_secs(3600));
+    let stalled = live.apply(Input::Tick).transition.unwrap();
+    fixture.write([stalled]).await;
+    assert_eq!(fixture.store.attention().await.unwrap().stalled, 1);
+    let filter = Filter { attention: true, limit: 10, ..Filter::default() };
+    let listed = fixture.store.list(&filter).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(listed[0].record.state.attention());
+}
+
+/// Reads and rare writes are dropped at every moment of their lives; whatever is acknowledged
+/// afterwards, on the same connections, is there.
+async fn s3_a_caller_that_goes_away_loses_no_acknowledged_write(fixture: Fixture) {
+    let (live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    let name = ParticipantName::new("bank").unwrap();
+    for round in 0..200_u32 {
+        let patience = Duration::from_micros(u64::from(round % 50) * 20);
+        let key = Key::Tx(live.id());
+        let _ = tokio::time::timeout(patience, fixture.store.find(&key)).await;
+        let endpoint = format!("http://dropped-{round}");
+        let register = fixture.store.register(fixture.me, &name, &endpoint, now());
+        let _ = tokio::time::timeout(patience, register).await;
+
+        let endpoint = format!("http://kept-{round}");
+        fixture.store.register(fixture.me, &name, &endpoint, now()).await.unwrap();
+        let seen = fixture.store.registrations().await.unwrap();
+        let seen = seen.iter().any(|r| r.endpoint.as_deref() == Some(&endpoint));
+        assert!(seen, "round {round}: an acknowledged write is missing");
+    }
+}
