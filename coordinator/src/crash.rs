@@ -14,4 +14,10 @@ macro_rules! crash_point {
 
 /// Every point.
 #[cfg(feature = "failpoints")]
-pub const POINTS: &[&str] = &["journal-before-write", "journal-after-write"];
+pub const POINTS: &[&str] = &[
+    "journal-before-write",
+    "journal-after-write",
+    "engine-before-release",
+    "call-before-send",
+    "call-after-answer",
+];

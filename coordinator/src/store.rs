@@ -403,3 +403,9 @@ fn migrated(
         other => Error::Migrate(other),
     })
 }
+
+/// An error and its causes, in one line.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -16,31 +16,23 @@ use crate::transaction::Identity;
 pub struct Effects {
     /// To be written, if anything changed that must survive.
     pub transition: Option<Transition>,
-    /// To be done, in this order, as soon as every awaited transition of the transaction up to and
-    /// including this one is durable; not before (promises S3 and S6).
-    pub actions: Vec<Action>,
+    /// To be sent as soon as every awaited transition of the transaction, up to and including this
+    /// one, is durable; not before (promises S3 and S6). The same holds for whatever is told of the
+    /// transaction to anybody.
+    pub calls: Vec<Call>,
 }
 
-/// Something to do.
+/// A call to a participant, unless [`crate::Branch::awaits`] says by then that it is no longer
+/// wanted. Its end comes back as an input, whatever it is: a call whose end is never reported is
+/// never sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Call a participant, unless [`crate::Branch::awaits`] says that it is no longer wanted. Its
-    /// end comes back as an input, whatever it is: a call whose end is never reported is never
-    /// sent again.
-    Call {
-        /// Which branch.
-        branch: BranchNumber,
-        /// What to tell it.
-        operation: Operation,
-        /// How often this was sent, this one included.
-        attempt: u32,
-    },
-    /// Whoever waits for the vote of this branch can be answered.
-    Voted(BranchNumber),
-    /// Whoever waits for the decision can be answered.
-    Decided,
-    /// Whoever waits for the end can be answered, and the transaction may leave memory.
-    Ended,
+pub struct Call {
+    /// Which branch.
+    pub branch: BranchNumber,
+    /// What to tell it.
+    pub operation: Operation,
+    /// How often this was sent, this one included.
+    pub attempt: u32,
 }
 
 /// The part of a transaction that changes, as it is stored.

@@ -1,7 +1,7 @@
 //! The Unanimo coordinator's state machine: two-phase commit and TCC as pure data.
 //!
 //! [`Transaction::begin`] makes a transaction, [`Transaction::apply`] feeds it what happens, and both
-//! answer with [`Effects`]: a [`Transition`] to be written, and [`Action`]s that wait until it is
+//! answer with [`Effects`]: a [`Transition`] to be written, and [`Call`]s that wait until it is
 //! durable. [`Transaction::restore`] brings a stored one back, and the same table goes on from there.
 //! Nothing here knows a runtime, a transport, a database, a clock or randomness, so the same code
 //! runs live, in recovery, in replay and in simulation.
@@ -9,7 +9,7 @@
 //! ```
 //! use bytes::Bytes;
 //! use unanimo_core::{
-//!     Action, ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Input, Mode, Outcome,
+//!     ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Input, Mode, Outcome,
 //!     ParticipantName, Policy, PrepareAnswer, Timestamp, Transaction, TxId,
 //! };
 //!
@@ -35,13 +35,13 @@
 //!
 //! // First persist, then act: the call waits for the transition.
 //! assert!(effects.transition.is_some_and(|transition| transition.awaited));
-//! let [Action::Call { branch, attempt, .. }] = effects.actions[..] else { panic!() };
+//! let [call] = effects.calls[..] else { panic!("one branch, one call") };
 //!
 //! // The participant's yes decides COMMIT, which must be durable before anybody hears of it.
 //! let answer = PrepareAnswer::Prepared(Bytes::new());
-//! let yes = Input::PrepareAnswered { branch, attempt, answer };
+//! let yes = Input::PrepareAnswered { branch: call.branch, attempt: call.attempt, answer };
 //! let effects = tx.apply(yes, Timestamp(1_010), &policy)?;
-//! assert!(effects.actions.contains(&Action::Decided));
+//! assert!(effects.transition.is_some_and(|transition| transition.awaited));
 //! assert_eq!(tx.outcome(), Outcome::Committed);
 //! # Ok(())
 //! # }
@@ -67,7 +67,7 @@ pub use branch::{
 pub use decision::{AbortCause, Decision, FinishOperation, Heuristic, Operation, Outcome, Phase};
 pub use definition::{BranchSpec, Definition, Drive, Mode, TraceContext, Violation, too_large};
 pub use digest::{DIGEST_VERSION, Digest};
-pub use effects::{Action, Effects, Event, EventKind, State, Transition};
+pub use effects::{Call, Effects, Event, EventKind, State, Transition};
 pub use ids::{
     ActionName, BranchId, BranchNumber, Gid, Incarnation, ParticipantName, TxId, Version,
 };

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::branch::{Branch, InFlight};
 use crate::decision::{Operation, Phase};
 use crate::definition::Definition;
-use crate::effects::{Action, Effects, Event, EventKind, Transition};
+use crate::effects::{Call, Effects, Event, EventKind, Transition};
 use crate::ids::{BranchNumber, TxId, Version};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
@@ -116,7 +116,7 @@ impl Transaction {
 enum Change {
     /// Good to have after a crash; nothing waits for it.
     Noted,
-    /// Actions wait for it.
+    /// Calls and answers wait for it.
     Awaited,
 }
 
@@ -126,21 +126,21 @@ struct Step<'a> {
     now: Timestamp,
     policy: &'a Policy,
     change: Option<Change>,
-    actions: Vec<Action>,
+    calls: Vec<Call>,
     events: Vec<Event>,
 }
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
-        Self { tx, now, policy, change: None, actions: Vec::new(), events: Vec::new() }
+        Self { tx, now, policy, change: None, calls: Vec::new(), events: Vec::new() }
     }
 
     /// Turns what changed into a transition.
     fn finish(self) -> Effects {
-        let Self { tx, change, actions, events, .. } = self;
+        let Self { tx, change, calls, events, .. } = self;
         let Some(change) = change else {
             debug_assert!(events.is_empty(), "an event without a change would be lost");
-            return Effects { transition: None, actions };
+            return Effects { transition: None, calls };
         };
         let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
         tx.version = tx.version.next();
@@ -163,7 +163,7 @@ impl<'a> Step<'a> {
             events,
             awaited: change == Change::Awaited,
         };
-        Effects { transition: Some(transition), actions }
+        Effects { transition: Some(transition), calls }
     }
 
     fn changed(&mut self, change: Change) {
@@ -205,7 +205,7 @@ impl<'a> Step<'a> {
         branch.in_flight = Some(InFlight { operation, attempt });
         branch.retry_at = None;
         let branch = branch.number;
-        self.actions.push(Action::Call { branch, operation, attempt });
+        self.calls.push(Call { branch, operation, attempt });
     }
 
     /// Time has passed.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::{Durable, definition, spec};
 use proptest::prelude::*;
 use unanimo_core::{
-    Action, BranchId, BranchNumber, Decision, Drive, Effects, Enlistment, Finish, FinishAnswer,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Finish, FinishAnswer,
     FinishOperation, HeuristicKind, Incarnation, Input, Mode, Operation, Outcome, Phase, Policy,
     PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
 };
@@ -128,11 +128,8 @@ struct Witness {
 
 impl Witness {
     /// S1: one transaction, one kind of phase two.
-    fn saw_actions(&mut self, effects: &Effects) {
-        for action in &effects.actions {
-            let Action::Call { branch, operation, attempt } = *action else {
-                continue;
-            };
+    fn saw_calls(&mut self, effects: &Effects) {
+        for Call { branch, operation, attempt } in effects.calls.iter().copied() {
             self.sent.push((branch, operation, attempt));
             if operation != Operation::Prepare {
                 self.finishes.insert(operation.as_str());
@@ -194,7 +191,7 @@ impl World {
         let id = TxId(uuid::Uuid::from_u128(99));
         let (tx, effects) = Transaction::begin(id, definition(mode, drive, branches), now, &policy);
         let mut witness = Witness::default();
-        witness.saw_actions(&effects);
+        witness.saw_calls(&effects);
         Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
     }
 
@@ -220,7 +217,7 @@ impl World {
                 self.durable.write(&effects);
                 let unwritten = effects.transition.is_none();
                 self.check_durable(unwritten);
-                self.witness.saw_actions(&effects);
+                self.witness.saw_calls(&effects);
             }
             Err(_) => assert_eq!(before, self.tx.record(), "a rejected input changed something"),
         }

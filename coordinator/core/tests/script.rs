@@ -1,9 +1,9 @@
 //! A transaction driven by a script: one line an input, and what it must lead to.
 //!
-//! `a prepared => COMMIT; decided; commit a` reads: when branch `a` votes PREPARED, a transition with
-//! the decision COMMIT is awaited, waiters hear of it, and Commit is sent to `a`. Words of the right
-//! side: a transition as `write`, `COMMIT`, `ABORT cause`, `END` or `note` (not awaited), joined by
-//! `+`; then the actions in order. `!` and a text is a rejection.
+//! `a prepared => COMMIT; commit a` reads: when branch `a` votes PREPARED, a transition with the
+//! decision COMMIT is awaited, and Commit is sent to `a`. Words of the right side: a transition as
+//! `write`, `COMMIT`, `ABORT cause`, `END` or `note` (not awaited), joined by `+`; then the calls in
+//! order. `!` and a text is a rejection.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Durable, definition, spec};
 use unanimo_core::{
-    Action, BranchId, BranchNumber, Decision, Drive, Effects, Enlistment, FinishAnswer,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, FinishAnswer,
     FinishOperation, HeuristicKind, Incarnation, Input, Mode, Phase, Policy, PrepareAnswer,
     Refusal, Timestamp, Transaction, TxId, Vote,
 };
@@ -168,16 +168,9 @@ impl Script {
             marks.extend(transition.events.iter().map(|event| event.kind.as_str().to_owned()));
             words.push(marks.join("+"));
         }
-        for action in &effects.actions {
-            words.push(match *action {
-                Action::Call { branch, operation, attempt } => {
-                    let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
-                    format!("{} {}{again}", operation.as_str(), self.id(branch))
-                }
-                Action::Voted(branch) => format!("voted {}", self.id(branch)),
-                Action::Decided => "decided".to_owned(),
-                Action::Ended => "ended".to_owned(),
-            });
+        for Call { branch, operation, attempt } in effects.calls.iter().copied() {
+            let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
+            words.push(format!("{} {}{again}", operation.as_str(), self.id(branch)));
         }
         words.join("; ")
     }
@@ -202,10 +195,10 @@ fn listed(word: &str) -> (BranchId, Option<Vote>) {
 fn tcc_commits_when_every_vote_is_yes() {
     check(
         "tcc a b",
-        "a prepared => voted a
-         b prepared => COMMIT; voted b; decided; commit a; commit b
+        "a prepared =>
+         b prepared => COMMIT; commit a; commit b
          a done =>
-         b done => END; ended
+         b done => END
          b done =>",
     );
 }
@@ -214,17 +207,17 @@ fn tcc_commits_when_every_vote_is_yes() {
 fn a_refusal_aborts_and_only_the_others_are_cancelled() {
     check(
         "tcc a b c",
-        "a prepared => voted a
-         b refused => ABORT Refused(BranchNumber(2)); voted b; decided; cancel a; voted c; cancel c
+        "a prepared =>
+         b refused => ABORT Refused(BranchNumber(2)); cancel a; cancel c
          c prepared =>
          a done =>
-         c done => END; ended",
+         c done => END",
     );
 }
 
 #[test]
 fn a_lone_refusal_ends_at_once() {
-    check("tcc a", "a refused => ABORT Refused(BranchNumber(1))+END; voted a; decided; ended");
+    check("tcc a", "a refused => ABORT Refused(BranchNumber(1))+END");
 }
 
 #[test]
@@ -233,19 +226,19 @@ fn a_refusal_after_an_unanswered_attempt_is_owed_a_cancel() {
         "tcc a",
         "a failed => note
          tick +100 => prepare a#2
-         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a
-         a done => END; ended",
+         a refused => ABORT Refused(BranchNumber(1)); cancel a
+         a done => END",
     );
     check(
         "tcc a",
         "a working 10 => note
          tick +100 => prepare a#2
-         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a",
+         a refused => ABORT Refused(BranchNumber(1)); cancel a",
     );
     check(
         "tcc a",
         "crash => note+adopted; prepare a#2
-         a refused => ABORT Refused(BranchNumber(1)); voted a; decided; cancel a",
+         a refused => ABORT Refused(BranchNumber(1)); cancel a",
     );
 }
 
@@ -255,7 +248,7 @@ fn the_vote_of_an_attempt_that_was_given_up_counts() {
         "tcc a",
         "a failed => note
          tick +100 => prepare a#2
-         a#1 prepared => COMMIT; voted a; decided; commit a
+         a#1 prepared => COMMIT; commit a
          a#2 failed =>",
     );
 }
@@ -267,7 +260,7 @@ fn the_failure_of_an_attempt_that_was_given_up_changes_nothing() {
         "a failed => note
          tick +100 => prepare a#2
          a#1 failed =>
-         a#2 prepared => COMMIT; voted a; decided; commit a",
+         a#2 prepared => COMMIT; commit a",
     );
 }
 
@@ -275,15 +268,15 @@ fn the_failure_of_an_attempt_that_was_given_up_changes_nothing() {
 fn read_only_is_through_after_phase_one_and_no_vote_in_tcc() {
     check(
         "2pc a b",
-        "a read_only => voted a
-         b prepared => COMMIT; voted b; decided; commit b
-         b done => END; ended",
+        "a read_only =>
+         b prepared => COMMIT; commit b
+         b done => END",
     );
-    check("2pc a", "a read_only => COMMIT+END; voted a; decided; ended");
+    check("2pc a", "a read_only => COMMIT+END");
     check(
         "tcc a",
         "a read_only => note
-         tick +60000 => ABORT Deadline; decided; voted a; cancel a",
+         tick +60000 => ABORT Deadline; cancel a",
     );
 }
 
@@ -291,13 +284,13 @@ fn read_only_is_through_after_phase_one_and_no_vote_in_tcc() {
 fn the_deadline_aborts_and_whatever_may_have_run_is_cancelled() {
     check(
         "tcc a b",
-        "a prepared => voted a
+        "a prepared =>
          tick +59999 =>
-         tick +1 => ABORT Deadline; decided; cancel a; voted b; cancel b
+         tick +1 => ABORT Deadline; cancel a; cancel b
          b prepared =>
          rollback =>
          a done =>
-         b done => END; ended",
+         b done => END",
     );
 }
 
@@ -305,7 +298,7 @@ fn the_deadline_aborts_and_whatever_may_have_run_is_cancelled() {
 fn phase_two_goes_on_for_ever_and_is_stalled_after_a_while() {
     check(
         "tcc a",
-        "a prepared => COMMIT; voted a; decided; commit a
+        "a prepared => COMMIT; commit a
          a failed => note
          tick +100 => commit a#2
          a working 20000 => note
@@ -314,7 +307,7 @@ fn phase_two_goes_on_for_ever_and_is_stalled_after_a_while() {
          a failed =>
          tick +39900 => note+stalled; commit a#4
          tick +600000 =>
-         a done => END; ended",
+         a done => END",
     );
 }
 
@@ -322,10 +315,10 @@ fn phase_two_goes_on_for_ever_and_is_stalled_after_a_while() {
 fn a_crash_sends_again_what_has_no_answer() {
     check(
         "tcc a b",
-        "a prepared => voted a
+        "a prepared =>
          crash => note+adopted; prepare a#2; prepare b#2
-         b prepared => voted b
-         a prepared => COMMIT; voted a; decided; commit a; commit b",
+         b prepared =>
+         a prepared => COMMIT; commit a; commit b",
     );
 }
 
@@ -333,19 +326,19 @@ fn a_crash_sends_again_what_has_no_answer() {
 fn a_crash_after_the_decision_goes_on_with_it() {
     check(
         "tcc a b",
-        "a prepared => voted a
-         b prepared => COMMIT; voted b; decided; commit a; commit b
+        "a prepared =>
+         b prepared => COMMIT; commit a; commit b
          a done =>
          crash => note+adopted; commit a#2; commit b#2
          rollback =>
          a done =>
-         b done => END; ended
+         b done => END
          crash =>",
     );
     check(
         "tcc a",
         "tick +59000 =>
-        rollback => ABORT Rollback; decided; voted a; cancel a
+        rollback => ABORT Rollback; cancel a
         crash => note+adopted; cancel a#2",
     );
 }
@@ -357,7 +350,7 @@ fn a_crash_past_the_deadline_aborts() {
         "tick +1 =>
         execute a => write; prepare a
         crash => note+adopted; prepare a#2
-        tick +59999 => ABORT Deadline; decided; voted a; cancel a",
+        tick +59999 => ABORT Deadline; cancel a",
     );
 }
 
@@ -368,11 +361,11 @@ fn interactive_commit_waits_for_votes_that_are_out() {
         "execute a => write; prepare a
          execute a =>
          execute b => write; prepare b
-         a prepared => voted a
+         a prepared =>
          commit a b =>
          commit a b =>
          execute c => ! the transaction is decided, or asked to commit: it takes no more branches
-         b prepared => COMMIT; voted b; decided; commit a; commit b",
+         b prepared => COMMIT; commit a; commit b",
     );
 }
 
@@ -382,31 +375,31 @@ fn interactive_commit_counts_the_initiators_word_for_what_it_called() {
         "interactive tcc",
         "enlist a => write
          enlist b => write
-         commit a=prepared b=prepared => COMMIT; decided; commit a; commit b",
+         commit a=prepared b=prepared => COMMIT; commit a; commit b",
     );
     check(
         "interactive tcc",
         "enlist a => write
          enlist b => write
-         commit a=prepared b=refused => ABORT Refused(BranchNumber(2)); decided; cancel a; cancel b",
+         commit a=prepared b=refused => ABORT Refused(BranchNumber(2)); cancel a; cancel b",
     );
     check(
         "interactive tcc",
         "enlist a => write
          execute b => write; prepare b
-         commit a b => ABORT NoVote(BranchNumber(1)); decided; voted a; cancel a; voted b; cancel b",
+         commit a b => ABORT NoVote(BranchNumber(1)); cancel a; cancel b",
     );
     check(
         "interactive tcc",
         "enlist a => write
          execute b => write; prepare b
-         commit b => ABORT Unlisted(BranchNumber(1)); decided; voted a; cancel a; voted b; cancel b",
+         commit b => ABORT Unlisted(BranchNumber(1)); cancel a; cancel b",
     );
     check(
         "interactive 2pc",
         "enlist a => write
          enlist b => write
-         commit a=read_only b=prepared => COMMIT; decided; commit b",
+         commit a=read_only b=prepared => COMMIT; commit b",
     );
 }
 
@@ -418,7 +411,7 @@ fn a_commit_that_makes_no_sense_is_rejected_and_changes_nothing() {
          commit a=prepared x => ! branches[1].branch_id must name a branch of the transaction, x is none
          commit a=prepared a => ! branches[1].branch_id must be unique, a came before
          commit a=read_only => ! branches[0].vote must not be READ_ONLY: TCC has no such vote
-         commit a=prepared => COMMIT; decided; commit a",
+         commit a=prepared => COMMIT; commit a",
     );
     check(
         "tcc a",
@@ -429,7 +422,7 @@ fn a_commit_that_makes_no_sense_is_rejected_and_changes_nothing() {
 
 #[test]
 fn an_empty_interactive_transaction_commits() {
-    check("interactive tcc", "commit => COMMIT+END; decided; ended");
+    check("interactive tcc", "commit => COMMIT+END");
 }
 
 #[test]
@@ -438,7 +431,7 @@ fn a_branch_id_names_one_content() {
         "interactive tcc",
         "execute a => write; prepare a
          enlist a => ! branch a is enlisted with other content
-         rollback => ABORT Rollback; decided; voted a; cancel a
+         rollback => ABORT Rollback; cancel a
          execute a =>
          execute b => ! the transaction is decided, or asked to commit: it takes no more branches",
     );
@@ -448,11 +441,11 @@ fn a_branch_id_names_one_content() {
 fn a_heuristic_end_waits_to_be_forgotten() {
     check(
         "tcc a b",
-        "a prepared => voted a
-         b prepared => COMMIT; voted b; decided; commit a; commit b
+        "a prepared =>
+         b prepared => COMMIT; commit a; commit b
          a heuristic_commit =>
          forget => ! the transaction is not an ended heuristic one that waits to be forgotten
-         b heuristic_rollback => END+heuristic; ended
+         b heuristic_rollback => END+heuristic
          crash =>
          forget => write+forgotten
          forget => ! the transaction is not an ended heuristic one that waits to be forgotten",
@@ -464,11 +457,11 @@ fn an_operator_ends_a_branch_never_the_decision() {
     check(
         "tcc a b",
         "a resolve committed => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
-         rollback => ABORT Rollback; decided; voted a; cancel a; voted b; cancel b
+         rollback => ABORT Rollback; cancel a; cancel b
          a resolve committed => write+resolved
          a done =>
          a resolve rolled_back => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
-         b done => END; ended
+         b done => END
          forget => write+forgotten",
     );
 }
@@ -480,8 +473,8 @@ fn retry_sends_what_waits_at_once() {
         "a failed => note
          retry => prepare a#2
          retry =>
-         b prepared => voted b
-         a prepared => COMMIT; voted a; decided; commit a; commit b
+         b prepared =>
+         a prepared => COMMIT; commit a; commit b
          a failed => note
          retry => commit a#2",
     );
@@ -489,14 +482,14 @@ fn retry_sends_what_waits_at_once() {
 
 #[test]
 fn an_output_over_a_limit_is_dropped_and_the_vote_stands() {
-    check("tcc a", "a prepared 1048577 => COMMIT+output_dropped; voted a; decided; commit a");
+    check("tcc a", "a prepared 1048577 => COMMIT+output_dropped; commit a");
     check(
         "tcc a b c d e",
-        "a prepared 1048576 => voted a
-         b prepared 1048576 => voted b
-         c prepared 1048576 => voted c
-         d prepared 1048576 => voted d
-         e prepared 1 => COMMIT+output_dropped; voted e; decided; commit a; commit b; commit c; commit d; commit e",
+        "a prepared 1048576 =>
+         b prepared 1048576 =>
+         c prepared 1048576 =>
+         d prepared 1048576 =>
+         e prepared 1 => COMMIT+output_dropped; commit a; commit b; commit c; commit d; commit e",
     );
-    check("2pc a", "a prepared 1 => COMMIT+output_dropped; voted a; decided; commit a");
+    check("2pc a", "a prepared 1 => COMMIT+output_dropped; commit a");
 }

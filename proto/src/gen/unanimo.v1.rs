@@ -2673,6 +2673,10 @@ pub struct RegisterRequest {
     /// coordinator's `endpoint-allow` list. At most 256 bytes.
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
+    /// Names this life of the participant's process; at most 64 bytes, chosen at random at its start. A
+    /// new one tells that it was started again: calls that wait for it go out at once.
+    #[prost(string, tag = "3")]
+    pub instance_id: ::prost::alloc::string::String,
 }
 /// The registration is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -8,7 +8,7 @@ use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, Finish, Progress, Refusal, Vote, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::{BranchSpec, Drive, Mode, Violation, too_large};
-use crate::effects::{Action, EventKind};
+use crate::effects::EventKind;
 use crate::ids::{BranchId, BranchNumber, Incarnation};
 use crate::input::{PrepareAnswer, Rejection};
 
@@ -185,8 +185,6 @@ impl Step<'_> {
         branch.progress.voted_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
-        let number = branch.number;
-        self.actions.push(Action::Voted(number));
         self.evaluate();
     }
 
@@ -235,16 +233,11 @@ impl Step<'_> {
         let now = self.now;
         self.tx.phase = Phase::Decided { decision, at: now };
         self.changed(Change::Awaited);
-        self.actions.push(Action::Decided);
         for index in 0..self.tx.branches.len() {
             let branch = self.branch(index);
             let cut_off = branch.in_flight.take().is_some();
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
-            if branch.progress.vote.is_none() {
-                self.actions.push(Action::Voted(BranchNumber::from_index(index)));
-            }
-            let branch = self.branch(index);
             if is_owed(branch, decision) {
                 branch.progress.finish = Finish::Owed;
                 self.call(index);

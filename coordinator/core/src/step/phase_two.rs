@@ -3,7 +3,7 @@
 use super::{Change, Step};
 use crate::branch::{Finish, HeuristicKind, clip};
 use crate::decision::{FinishOperation, Operation, Phase};
-use crate::effects::{Action, EventKind};
+use crate::effects::EventKind;
 use crate::input::FinishAnswer;
 
 impl Step<'_> {
@@ -76,7 +76,6 @@ impl Step<'_> {
         }
         self.tx.phase = Phase::Ended { decision, decided_at: at, at: self.now };
         self.changed(Change::Awaited);
-        self.actions.push(Action::Ended);
     }
 
     pub(super) fn stalled(&mut self) {

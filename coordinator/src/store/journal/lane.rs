@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
-use super::super::{BatchError, BatchWriter, Store, Write, Written};
+use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::Queue;
 use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Error, Observer, Settled};
 
@@ -205,10 +205,4 @@ impl Lane {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
-}
-
-/// An error and its causes, in one line.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

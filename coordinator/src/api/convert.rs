@@ -1,0 +1,225 @@
+//! The core's types as answers.
+
+use unanimo_core::{
+    AbortCause, Attempts, Branch, BranchState, Decision, Event, Finish, Heuristic, HeuristicKind,
+    Outcome, Phase, Refusal, Transaction, Vote, timeline,
+};
+use unanimo_proto::v1;
+
+use crate::engine::{Answer, View};
+use crate::wire::{mode_to_wire, time_to_wire};
+
+pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
+    match outcome {
+        Outcome::NotDecided => v1::Outcome::NotDecided,
+        Outcome::Committed => v1::Outcome::Committed,
+        Outcome::Aborted => v1::Outcome::Aborted,
+    }
+}
+
+fn state(phase: Phase) -> v1::TransactionState {
+    use v1::TransactionState as State;
+    match phase {
+        Phase::Active => State::Active,
+        Phase::Decided { decision: Decision::Commit, .. } => State::Committing,
+        Phase::Decided { decision: Decision::Abort(_), .. } => State::Aborting,
+        Phase::Ended { decision: Decision::Commit, .. } => State::Committed,
+        Phase::Ended { decision: Decision::Abort(_), .. } => State::Aborted,
+    }
+}
+
+fn heuristic(heuristic: Heuristic) -> v1::Heuristic {
+    match heuristic {
+        Heuristic::None => v1::Heuristic::None,
+        Heuristic::Mixed => v1::Heuristic::Mixed,
+        Heuristic::Hazard => v1::Heuristic::Hazard,
+    }
+}
+
+/// The cause, and the branch that it speaks of, where its name is still known.
+fn abort(tx: &Transaction) -> (v1::AbortCause, String) {
+    let Some(Decision::Abort(cause)) = tx.phase().decision() else {
+        return (v1::AbortCause::Unspecified, String::new());
+    };
+    let wire = match cause {
+        AbortCause::Refused(_) => v1::AbortCause::Refused,
+        AbortCause::Deadline => v1::AbortCause::Deadline,
+        AbortCause::Rollback => v1::AbortCause::Rollback,
+        AbortCause::Unlisted(_) => v1::AbortCause::Unlisted,
+        AbortCause::NoVote(_) => v1::AbortCause::NoVote,
+    };
+    let branch = cause.branch().and_then(|number| tx.branch(number));
+    (wire, branch.map_or_else(String::new, |branch| branch.spec.branch_id.to_string()))
+}
+
+fn vote(vote: Option<Vote>) -> v1::Vote {
+    match vote {
+        None => v1::Vote::Unspecified,
+        Some(Vote::Prepared) => v1::Vote::Prepared,
+        Some(Vote::ReadOnly) => v1::Vote::ReadOnly,
+        Some(Vote::Refused) => v1::Vote::Refused,
+    }
+}
+
+fn refusal(refusal: Option<&Refusal>) -> Option<v1::Refusal> {
+    refusal.map(|Refusal { reason, message }| v1::Refusal {
+        reason: reason.clone(),
+        message: message.clone(),
+    })
+}
+
+/// What an initiator needs to know.
+pub(super) fn result(answer: Answer) -> v1::TransactionResult {
+    let view = match answer {
+        Answer::View(view) => view,
+        Answer::NotYet(tx_id) => {
+            return v1::TransactionResult {
+                tx_id: tx_id.map(|tx_id| tx_id.to_string()).unwrap_or_default(),
+                outcome: v1::Outcome::NotDecided.into(),
+                heuristic: v1::Heuristic::None.into(),
+                ..Default::default()
+            };
+        }
+    };
+    let View { tx, .. } = &*view;
+    let (abort_cause, abort_branch_id) = abort(tx);
+    v1::TransactionResult {
+        tx_id: tx.tx_id().to_string(),
+        outcome: outcome(tx.outcome()).into(),
+        finished: tx.phase().ended_at().is_some(),
+        heuristic: heuristic(tx.heuristic()).into(),
+        abort_cause: abort_cause.into(),
+        abort_branch_id,
+        branches: tx.branches().iter().map(branch_result).collect(),
+    }
+}
+
+fn branch_result(branch: &Branch) -> v1::BranchResult {
+    let progress = &branch.progress;
+    v1::BranchResult {
+        branch_id: branch.spec.branch_id.to_string(),
+        vote: vote(progress.vote).into(),
+        refusal: refusal(progress.refusal.as_ref()),
+        output: branch.output.clone().unwrap_or_default(),
+        output_dropped: progress.output_dropped,
+        last_error: branch.last_error().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A branch's vote, for Execute.
+pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse {
+    let progress = &branch.progress;
+    v1::ExecuteResponse {
+        branch_number: branch.number.get().into(),
+        vote: vote(progress.vote).into(),
+        refusal: refusal(progress.refusal.as_ref()),
+        output: branch.output.clone().unwrap_or_default(),
+        output_dropped: progress.output_dropped,
+        outcome: outcome(tx.outcome()).into(),
+        last_error: branch.last_error().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A transaction with its branches, and with payloads and history if they are given.
+pub(super) fn transaction(view: &View, full: Option<&[Event]>) -> v1::Transaction {
+    let View { tx, stripped } = view;
+    let mut shown = summary(view);
+    if !stripped {
+        shown.branches = tx.branches().iter().map(|b| branch(tx, b, full.is_some())).collect();
+        let entries = full.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
+        shown.timeline = entries.into_iter().map(timeline_entry).collect();
+    }
+    shown
+}
+
+/// A transaction without its branches.
+pub(super) fn summary(view: &View) -> v1::Transaction {
+    let View { tx, stripped } = view;
+    let identity = tx.identity();
+    let (abort_cause, abort_branch_id) = abort(tx);
+    let current = tx.state();
+    v1::Transaction {
+        tx_id: identity.tx_id.to_string(),
+        gid: identity.gid.to_string(),
+        mode: mode_to_wire(identity.mode).into(),
+        state: state(tx.phase()).into(),
+        outcome: outcome(tx.outcome()).into(),
+        abort_cause: abort_cause.into(),
+        abort_branch_id,
+        heuristic: heuristic(current.heuristic).into(),
+        stalled: current.stalled && tx.phase().ended_at().is_none(),
+        attention: current.attention(),
+        branches: Vec::new(),
+        created_at: Some(time_to_wire(identity.created_at)),
+        deadline: Some(time_to_wire(identity.deadline)),
+        decided_at: tx.phase().decided_at().map(time_to_wire),
+        ended_at: tx.phase().ended_at().map(time_to_wire),
+        stripped: *stripped,
+        metadata: identity.metadata.clone().into_iter().collect(),
+        timeline: Vec::new(),
+        branch_count: u32::try_from(current.branches.len()).unwrap_or(u32::MAX),
+    }
+}
+
+fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
+    let progress = &branch.progress;
+    let note = match &progress.finish {
+        Finish::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
+        Finish::Heuristic { note, operator: None, .. } => note.clone(),
+        _ => String::new(),
+    };
+    v1::Branch {
+        branch_id: branch.spec.branch_id.to_string(),
+        branch_number: branch.number.get().into(),
+        participant: branch.spec.participant.to_string(),
+        action: branch.spec.action.to_string(),
+        state: branch_state(branch.state(tx.phase().decision())).into(),
+        vote: vote(progress.vote).into(),
+        refusal: refusal(progress.refusal.as_ref()),
+        output: branch.output.clone().unwrap_or_default(),
+        output_dropped: progress.output_dropped,
+        prepare: attempts(&progress.prepare_attempts),
+        finish: attempts(&progress.finish_attempts),
+        voted_at: progress.voted_at.map(time_to_wire),
+        ended_at: progress.ended_at.map(time_to_wire),
+        heuristic_note: note,
+        payload: if full { branch.spec.payload.clone() } else { bytes::Bytes::new() },
+    }
+}
+
+fn branch_state(state: BranchState) -> v1::BranchState {
+    match state {
+        BranchState::Enlisted => v1::BranchState::Enlisted,
+        BranchState::Preparing => v1::BranchState::Preparing,
+        BranchState::Prepared => v1::BranchState::Prepared,
+        BranchState::ReadOnly => v1::BranchState::ReadOnly,
+        BranchState::Refused => v1::BranchState::Refused,
+        BranchState::Committing => v1::BranchState::Committing,
+        BranchState::Committed => v1::BranchState::Committed,
+        BranchState::Cancelling => v1::BranchState::Cancelling,
+        BranchState::Cancelled => v1::BranchState::Cancelled,
+        BranchState::Heuristic(HeuristicKind::Commit) => v1::BranchState::HeuristicCommit,
+        BranchState::Heuristic(HeuristicKind::Rollback) => v1::BranchState::HeuristicRollback,
+        BranchState::Heuristic(HeuristicKind::Hazard) => v1::BranchState::HeuristicHazard,
+    }
+}
+
+fn attempts(attempts: &Attempts) -> Option<v1::Attempts> {
+    let Attempts { count, first_at, last_at, first_error, last_error } = attempts;
+    (*count > 0).then(|| v1::Attempts {
+        count: *count,
+        first_at: Some(time_to_wire(*first_at)),
+        last_at: Some(time_to_wire(*last_at)),
+        first_error: first_error.clone().unwrap_or_default(),
+        last_error: last_error.clone().unwrap_or_default(),
+    })
+}
+
+fn timeline_entry(entry: timeline::Entry) -> v1::TimelineEntry {
+    v1::TimelineEntry {
+        at: Some(time_to_wire(entry.at)),
+        event: entry.event.to_owned(),
+        branch_id: entry.branch.map(String::from).unwrap_or_default(),
+        detail: entry.detail,
+    }
+}

@@ -1,0 +1,368 @@
+//! What initiators call.
+
+use std::pin::Pin;
+
+use tokio::time::Instant;
+use tokio_stream::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use unanimo_core::{Drive, Enlistment, TxId, Violation};
+use unanimo_proto::v1::coordinator_service_server::CoordinatorService;
+use unanimo_proto::v1::{self, get_request, watch_request};
+
+use super::error::{from_engine, invalid};
+use super::parse::{self, Definable};
+use super::{Api, convert, deadline};
+use crate::engine::{Answer, Until, Verdict, View};
+use crate::store::{Filter, Key, PhaseName};
+use crate::wire;
+
+/// Transactions of a page that asks for none.
+const PAGE_DEFAULT: u32 = 50;
+
+/// Most transactions of a page.
+const PAGE_MAX: u32 = 500;
+
+/// Most branches of an inquiry.
+const INQUIRE_MAX: usize = 256;
+
+impl Api {
+    fn answer_by(&self, headers: &MetadataMap) -> Instant {
+        deadline::answer_by(headers, self.options.wait_max)
+    }
+
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<v1::SubmitResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let (headers, _, request) = request.into_parts();
+        let until = parse::wait_for(request.wait_for)?;
+        let v1::SubmitRequest { gid, mode, branches, timeout, metadata, .. } = request;
+        let drive = Drive::Declarative;
+        let definable = Definable { gid, mode, drive, branches, timeout, metadata };
+        let definition = parse::definition(definable, &headers)?;
+        let answer = self.engine.begin(definition, until, by).await.map_err(from_engine)?;
+        Ok(v1::SubmitResponse { result: Some(convert::result(answer)) })
+    }
+
+    async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<v1::BeginResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let (headers, _, request) = request.into_parts();
+        let v1::BeginRequest { gid, mode, timeout, metadata } = request;
+        let drive = Drive::Interactive;
+        let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
+        let definition = parse::definition(definable, &headers)?;
+        let answer = self.engine.begin(definition, Until::Durable, by).await;
+        let View { tx, .. } = *settled(answer.map_err(from_engine)?)?;
+        Ok(v1::BeginResponse {
+            tx_id: tx.tx_id().to_string(),
+            deadline: Some(wire::time_to_wire(tx.identity().deadline)),
+            outcome: convert::outcome(tx.outcome()).into(),
+        })
+    }
+
+    async fn enlist_branch(
+        &self,
+        tx_id: TxId,
+        spec: unanimo_core::BranchSpec,
+        enlistment: Enlistment,
+        by: Instant,
+    ) -> Result<Answer, Status> {
+        self.engine.enlist(tx_id, spec, enlistment, by).await.map_err(from_engine)
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<v1::ExecuteResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::ExecuteRequest { tx_id, branch } = request.into_inner();
+        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
+        let id = spec.branch_id.clone();
+        match self.enlist_branch(tx_id, spec, Enlistment::Coordinator, by).await? {
+            Answer::View(view) => match view.tx.branch_by_id(&id) {
+                Some(branch) => Ok(convert::executed(&view.tx, branch)),
+                None => Err(from_engine(crate::engine::Error::Moving)),
+            },
+            Answer::NotYet(_) => Ok(v1::ExecuteResponse {
+                outcome: v1::Outcome::NotDecided.into(),
+                ..Default::default()
+            }),
+        }
+    }
+
+    async fn enlist(
+        &self,
+        request: Request<v1::EnlistRequest>,
+    ) -> Result<v1::EnlistResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::EnlistRequest { tx_id, branch } = request.into_inner();
+        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
+        let id = spec.branch_id.clone();
+        let answer = self.enlist_branch(tx_id, spec, Enlistment::Initiator, by).await?;
+        let View { tx, .. } = *settled(answer)?;
+        // A branch that is known may be called only while nothing is decided.
+        if tx.phase().decision().is_some() {
+            return Err(from_engine(unanimo_core::Rejection::Closed.into()));
+        }
+        let Some(branch) = tx.branch_by_id(&id) else {
+            return Err(from_engine(crate::engine::Error::Moving));
+        };
+        let cluster_id = self.engine.cluster_id();
+        let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
+        Ok(v1::EnlistResponse {
+            context: Some(context),
+            prepare_until: Some(wire::time_to_wire(tx.prepare_until(self.engine.policy()))),
+        })
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<v1::CommitResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::CommitRequest { tx_id, branches, wait_for } = request.into_inner();
+        let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
+        let listed = branches
+            .iter()
+            .enumerate()
+            .map(|(index, branch)| {
+                let field = |name: &str| format!("branches[{index}].{name}");
+                let id = parse::branch_id(&field("branch_id"), &branch.branch_id)?;
+                Ok((id, parse::vote(&field("vote"), branch.vote)?))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        let answer = self.engine.commit(tx_id, listed, until, by).await.map_err(from_engine)?;
+        Ok(v1::CommitResponse { result: Some(convert::result(answer)) })
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<v1::RollbackResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::RollbackRequest { tx_id, wait_for } = request.into_inner();
+        let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
+        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
+        Ok(v1::RollbackResponse { result: Some(convert::result(answer)) })
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<v1::GetResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
+        let full = request.view() == v1::TransactionView::Full;
+        let key = match request.key {
+            Some(get_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(get_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            None => return Err(no_key()),
+        };
+        let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
+        let view = settled(answer)?;
+        let events = match full {
+            true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
+            false => None,
+        };
+        let transaction = convert::transaction(&view, events.as_deref());
+        Ok(v1::GetResponse { transaction: Some(transaction) })
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<v1::ListResponse, Status> {
+        let filter = filter(request.get_ref())?;
+        let views = self.engine.list(&filter).await.map_err(from_engine)?;
+        let full = views.len() == filter.limit as usize;
+        let last = views.last().filter(|_| full).map(|view| view.tx.tx_id().to_string());
+        Ok(v1::ListResponse {
+            transactions: views.iter().map(convert::summary).collect(),
+            next_page_token: last.unwrap_or_default(),
+        })
+    }
+
+    async fn inquire(
+        &self,
+        request: Request<v1::InquireRequest>,
+    ) -> Result<v1::InquireResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::InquireRequest { participant, branches } = request.into_inner();
+        let participant = parse::participant("participant", &participant)?;
+        let found = branches.len();
+        if found == 0 || found > INQUIRE_MAX {
+            let rule = format!("must have 1 to {INQUIRE_MAX} branches, has {found}");
+            return Err(invalid(Violation::new("branches", rule)));
+        }
+        let branches = branches
+            .iter()
+            .enumerate()
+            .map(|(index, branch)| {
+                let field = format!("branches[{index}].branch_id");
+                Ok((parse::tx_id(&branch.tx_id)?, parse::branch_id(&field, &branch.branch_id)?))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        let known = self.engine.inquire(&participant, &branches, by).await.map_err(from_engine)?;
+        let results = known.into_iter().map(|known| {
+            let verdict = match known.verdict {
+                Verdict::Running => v1::Verdict::Running,
+                Verdict::Commit => v1::Verdict::Commit,
+                Verdict::Cancel => v1::Verdict::Cancel,
+                Verdict::NeverSeen => v1::Verdict::NeverSeen,
+                Verdict::Purged => v1::Verdict::Purged,
+            };
+            v1::InquireResult { verdict: verdict.into(), ended: known.ended }
+        });
+        Ok(v1::InquireResponse { results: results.collect() })
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<WatchStream, Status> {
+        let by = self.answer_by(request.metadata());
+        let key = match request.into_inner().key {
+            Some(watch_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(watch_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            None => return Err(no_key()),
+        };
+        let (view, receiver) = self.engine.watch(key.clone(), by).await.map_err(from_engine)?;
+        let shown = |view: &View| {
+            Ok(v1::WatchResponse { transaction: Some(convert::transaction(view, None)) })
+        };
+        let first = tokio_stream::once(shown(&view));
+        let Some(receiver) = receiver else { return Ok(Box::pin(first)) };
+        // The last state is shown even if the transaction left memory before it was looked at.
+        let rest = tokio_stream::wrappers::WatchStream::from_changes(receiver)
+            .map(move |view| shown(&view));
+        Ok(Box::pin(first.chain(rest)))
+    }
+}
+
+fn no_key() -> Status {
+    invalid(Violation::new("key", "must be tx_id or gid"))
+}
+
+/// The view, or that nothing can be said yet.
+fn settled(answer: Answer) -> Result<Box<View>, Status> {
+    match answer {
+        Answer::View(view) => Ok(view),
+        Answer::NotYet(_) => Err(from_engine(crate::engine::Error::Moving)),
+    }
+}
+
+fn filter(request: &v1::ListRequest) -> Result<Filter, Status> {
+    let phases = request.states().map(|state| match state {
+        v1::TransactionState::Active => Ok(PhaseName::Active),
+        v1::TransactionState::Committing => Ok(PhaseName::Committing),
+        v1::TransactionState::Aborting => Ok(PhaseName::Aborting),
+        v1::TransactionState::Committed => Ok(PhaseName::Committed),
+        v1::TransactionState::Aborted => Ok(PhaseName::Aborted),
+        v1::TransactionState::Unspecified => {
+            Err(invalid(Violation::new("states", "must be states of this version")))
+        }
+    });
+    let participant = match request.participant.as_str() {
+        "" => None,
+        name => Some(parse::participant("participant", name)?),
+    };
+    if !request.gid_prefix.is_empty() {
+        unanimo_core::Gid::new(&request.gid_prefix)
+            .map_err(|rule| invalid(Violation::new("gid_prefix", rule.to_string())))?;
+    }
+    let limit = match request.page_size {
+        0 => PAGE_DEFAULT,
+        size if size <= PAGE_MAX => size,
+        size => {
+            let rule = format!("must be at most {PAGE_MAX}, is {size}");
+            return Err(invalid(Violation::new("page_size", rule)));
+        }
+    };
+    let before = match request.page_token.as_str() {
+        "" => None,
+        token => Some(TxId::parse(token).map_err(|_| {
+            let rule = "must be the next_page_token of an earlier page";
+            invalid(Violation::new("page_token", rule))
+        })?),
+    };
+    Ok(Filter {
+        phases: phases.collect::<Result<_, _>>()?,
+        attention: request.attention,
+        gid_prefix: request.gid_prefix.clone(),
+        participant,
+        created_from: parse::time("created_from", request.created_from)?,
+        created_until: parse::time("created_until", request.created_until)?,
+        before,
+        limit,
+    })
+}
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl CoordinatorService for Api {
+    type WatchStream = WatchStream;
+
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        self.served("Submit", Self::submit(self, request)).await.map(Response::new)
+    }
+
+    async fn begin(
+        &self,
+        request: Request<v1::BeginRequest>,
+    ) -> Result<Response<v1::BeginResponse>, Status> {
+        self.served("Begin", Self::begin(self, request)).await.map(Response::new)
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<v1::ExecuteResponse>, Status> {
+        self.served("Execute", Self::execute(self, request)).await.map(Response::new)
+    }
+
+    async fn enlist(
+        &self,
+        request: Request<v1::EnlistRequest>,
+    ) -> Result<Response<v1::EnlistResponse>, Status> {
+        self.served("Enlist", Self::enlist(self, request)).await.map(Response::new)
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::CommitResponse>, Status> {
+        self.served("Commit", Self::commit(self, request)).await.map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        self.served("Rollback", Self::rollback(self, request)).await.map(Response::new)
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        self.served("Get", Self::get(self, request)).await.map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        self.served("List", Self::list(self, request)).await.map(Response::new)
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        self.served("Watch", Self::watch(self, request)).await.map(Response::new)
+    }
+
+    async fn inquire(
+        &self,
+        request: Request<v1::InquireRequest>,
+    ) -> Result<Response<v1::InquireResponse>, Status> {
+        self.served("Inquire", Self::inquire(self, request)).await.map(Response::new)
+    }
+}

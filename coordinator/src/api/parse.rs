@@ -1,0 +1,165 @@
+//! Requests as the core's types. What breaks a rule is an error that names the field.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use unanimo_core::{
+    ActionName, BranchId, BranchSpec, Definition, Drive, Gid, ParticipantName, Timestamp,
+    TraceContext, TxId, Violation, Vote, ids,
+};
+use unanimo_proto::v1;
+
+use super::error::{invalid, unimplemented_mode};
+use crate::engine::Until;
+
+/// Most bytes of an operator's name.
+pub(super) const OPERATOR_BYTES_MAX: usize = 128;
+
+/// Most bytes of a note.
+pub(super) const NOTE_BYTES_MAX: usize = 1024;
+
+/// Most bytes of a trace header that is carried along; W3C asks for at least 512.
+const TRACE_BYTES_MAX: usize = 1024;
+
+fn named<T>(field: &str, parsed: Result<T, ids::Error>) -> Result<T, Violation> {
+    parsed.map_err(|rule| Violation::new(field, rule.to_string()))
+}
+
+pub(super) fn tx_id(text: &str) -> Result<TxId, Status> {
+    named("tx_id", TxId::parse(text)).map_err(invalid)
+}
+
+pub(super) fn gid(text: &str) -> Result<Gid, Status> {
+    named("gid", Gid::new(text)).map_err(invalid)
+}
+
+pub(super) fn branch_id(field: &str, text: &str) -> Result<BranchId, Status> {
+    named(field, BranchId::new(text)).map_err(invalid)
+}
+
+pub(super) fn participant(field: &str, text: &str) -> Result<ParticipantName, Status> {
+    named(field, ParticipantName::new(text)).map_err(invalid)
+}
+
+fn mode(mode: i32) -> Result<unanimo_core::Mode, Status> {
+    match v1::Mode::try_from(mode) {
+        Ok(v1::Mode::TwoPhaseCommit) => Ok(unanimo_core::Mode::TwoPhaseCommit),
+        Ok(v1::Mode::Tcc) => Ok(unanimo_core::Mode::Tcc),
+        Ok(v1::Mode::Saga) => Err(unimplemented_mode()),
+        Ok(v1::Mode::Unspecified) | Err(_) => {
+            let rule = "must be MODE_TWO_PHASE_COMMIT or MODE_TCC";
+            Err(invalid(Violation::new("mode", rule)))
+        }
+    }
+}
+
+pub(super) fn spec(field: &str, spec: v1::BranchSpec) -> Result<BranchSpec, Status> {
+    let v1::BranchSpec { branch_id, participant, action, payload } = spec;
+    let at = |name: &str| format!("{field}.{name}");
+    let checked = || {
+        Ok(BranchSpec {
+            branch_id: named(&at("branch_id"), BranchId::new(&branch_id))?,
+            participant: named(&at("participant"), ParticipantName::new(&participant))?,
+            action: named(&at("action"), ActionName::new(&action))?,
+            payload,
+        })
+    };
+    checked().map_err(invalid)
+}
+
+pub(super) fn one_spec(spec: Option<v1::BranchSpec>) -> Result<BranchSpec, Status> {
+    let given = spec.ok_or_else(|| invalid(Violation::new("branch", "must be given")))?;
+    self::spec("branch", given)
+}
+
+/// What Submit and Begin have in common.
+pub(super) struct Definable {
+    pub(super) gid: String,
+    pub(super) mode: i32,
+    pub(super) drive: Drive,
+    pub(super) branches: Vec<v1::BranchSpec>,
+    pub(super) timeout: Option<prost_types::Duration>,
+    pub(super) metadata: HashMap<String, String>,
+}
+
+/// A definition; its own rules are checked by the engine, after it has looked whether it knows the
+/// gid.
+pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<Definition, Status> {
+    let Definable { gid, mode, drive, branches, timeout, metadata } = request;
+    let branches = branches.into_iter().enumerate();
+    Ok(Definition {
+        gid: self::gid(&gid)?,
+        mode: self::mode(mode)?,
+        drive,
+        branches: branches
+            .map(|(index, branch)| spec(&format!("branches[{index}]"), branch))
+            .collect::<Result<_, _>>()?,
+        timeout: timeout.map(duration).transpose()?,
+        metadata: metadata.into_iter().collect(),
+        trace: trace(headers),
+        // Nobody is authenticated yet.
+        initiator: String::new(),
+    })
+}
+
+fn duration(timeout: prost_types::Duration) -> Result<Duration, Status> {
+    let rule = "must be a positive duration";
+    Duration::try_from(timeout).map_err(|_| invalid(Violation::new("timeout", rule)))
+}
+
+/// W3C asks to ignore a trace context that is malformed, not to fail for it.
+fn trace(headers: &MetadataMap) -> TraceContext {
+    let header = |name| {
+        let value = headers.get(name)?.to_str().ok()?;
+        (value.len() <= TRACE_BYTES_MAX).then(|| value.to_owned())
+    };
+    TraceContext { traceparent: header("traceparent"), tracestate: header("tracestate") }
+}
+
+pub(super) fn wait_for(wait_for: i32) -> Result<Until, Status> {
+    match v1::WaitFor::try_from(wait_for) {
+        Ok(v1::WaitFor::Unspecified | v1::WaitFor::Decided) => Ok(Until::Decided),
+        Ok(v1::WaitFor::Finished) => Ok(Until::Finished),
+        Err(_) => {
+            let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_FINISHED";
+            Err(invalid(Violation::new("wait_for", rule)))
+        }
+    }
+}
+
+pub(super) fn vote(field: &str, vote: i32) -> Result<Option<Vote>, Status> {
+    match v1::Vote::try_from(vote) {
+        Ok(v1::Vote::Unspecified) => Ok(None),
+        Ok(v1::Vote::Prepared) => Ok(Some(Vote::Prepared)),
+        Ok(v1::Vote::ReadOnly) => Ok(Some(Vote::ReadOnly)),
+        Ok(v1::Vote::Refused) => Ok(Some(Vote::Refused)),
+        Err(_) => Err(invalid(Violation::new(field, "must be a Vote of this version"))),
+    }
+}
+
+pub(super) fn time(
+    field: &str,
+    at: Option<prost_types::Timestamp>,
+) -> Result<Option<Timestamp>, Status> {
+    let Some(at) = at else { return Ok(None) };
+    let ms = i128::from(at.seconds) * 1000 + i128::from(at.nanos) / 1_000_000;
+    let in_range = u64::try_from(ms).ok().filter(|ms| *ms <= i64::MAX as u64);
+    match in_range {
+        Some(ms) => Ok(Some(Timestamp(ms))),
+        None => Err(invalid(Violation::new(field, "must not be before 1970"))),
+    }
+}
+
+/// A text of at most so many bytes without NUL; empty only if that is allowed.
+pub(super) fn text(field: &str, text: &str, max: usize, empty: bool) -> Result<(), Status> {
+    let found = text.len();
+    let rule = match found {
+        0 if !empty => "must not be empty".to_owned(),
+        _ if found > max => format!("must be at most {max} bytes, has {found}"),
+        _ if text.contains('\0') => "must hold no NUL byte".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(invalid(Violation::new(field, rule)))
+}

@@ -1,0 +1,97 @@
+//! How an incarnation comes into the world.
+//!
+//! Who is alive is read first. A predecessor of the same node name is fenced at once: whoever starts
+//! a node a second time means it. A node of another name is watched for one lease: while its
+//! heartbeat moves the birth is refused, since nodes cannot share a database yet; once it has stood
+//! still, it is fenced. Then the birth itself compares the number of births with the one read at
+//! first, so of two at once one wins, and the loser has fenced nobody but the dead.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimo_core::Incarnation;
+
+use crate::store::{self, Living, Store};
+
+/// Why there is no new incarnation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another node serves this database.
+    #[error(
+        "node {other} serves this database and is alive; nodes cannot share a database yet: stop \
+         it, or wait one lease after it has died"
+    )]
+    OtherNode {
+        /// Its name.
+        other: String,
+    },
+    /// Another process was born at the same moment.
+    #[error("another process started on this database at the same moment, and was faster")]
+    Raced,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// A new incarnation, and the time just before its birth was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Born {
+    /// Which.
+    pub incarnation: Incarnation,
+    /// From when on its lease is counted.
+    pub at: Instant,
+}
+
+/// Gives birth to an incarnation of `node`.
+///
+/// # Errors
+/// Another node is alive, another birth was faster, or the store failed.
+pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born, Error> {
+    let census = store.census().await?;
+    let (own, others): (Vec<&Living>, Vec<&Living>) =
+        census.living.iter().partition(|living| living.node == node);
+    await_silence(store, &others, lease).await?;
+    for predecessor in own.into_iter().chain(others) {
+        let by = if predecessor.node == node {
+            format!("by its successor: node {node} was started again")
+        } else {
+            format!("by node {node}, which found it silent for {lease:?}")
+        };
+        tracing::info!(
+            incarnation = %predecessor.incarnation,
+            node = predecessor.node,
+            "fencing an earlier incarnation"
+        );
+        store.fence(predecessor.incarnation, &by).await?;
+    }
+    let at = Instant::now();
+    let incarnation = store.bear(node, census.born).await?.ok_or(Error::Raced)?;
+    Ok(Born { incarnation, at })
+}
+
+/// Watches heartbeats for one lease by this process's own clock.
+async fn await_silence(
+    store: &dyn Store,
+    others: &[&Living],
+    lease: Duration,
+) -> Result<(), Error> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = others.iter().map(|living| living.node.as_str()).collect();
+    tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
+    let until = Instant::now() + lease;
+    loop {
+        tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
+        let living = store.census().await?.living;
+        for other in others {
+            let now = living.iter().find(|living| living.incarnation == other.incarnation);
+            if now.is_some_and(|now| now.counter != other.counter) {
+                return Err(Error::OtherNode { other: other.node.clone() });
+            }
+        }
+        if Instant::now() >= until {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What settings must be, alone and together.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use unanimo_core::Violation;
+
+use super::{Config, Period};
+use crate::participants::allow;
+
+/// A setting longer than this is a slip, and would overflow some sum.
+const PERIOD_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Branch numbers are stored in two bytes, and a transaction's state is one row.
+const BRANCHES_MAX: usize = 1024;
+
+#[derive(Default)]
+struct Rules(Vec<Violation>);
+
+impl Rules {
+    fn check(&mut self, holds: bool, key: &str, rule: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(Violation::new(key, rule()));
+        }
+    }
+
+    fn at_most<T: PartialOrd + Display>(&mut self, low: (&str, T), high: (&str, T)) {
+        let ((key, low), (high_key, high)) = (low, high);
+        self.check(low <= high, key, || format!("must be at most {high_key}, {high}; is {low}"));
+    }
+}
+
+impl Config {
+    /// Every rule that the settings break.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut rules = Rules::default();
+        self.check_addresses(&mut rules);
+        self.check_periods(&mut rules);
+        self.check_sizes(&mut rules);
+        rules.0
+    }
+
+    fn check_addresses(&self, rules: &mut Rules) {
+        for (key, address) in [("listen", self.listen), ("admin-listen", self.admin_listen)] {
+            rules.check(address.ip().is_loopback() || self.insecure, key, || {
+                format!(
+                    "must be a loopback address, is {address}: there is no authentication yet, \
+                     and whoever reaches the port can do anything; set insecure to allow it"
+                )
+            });
+        }
+        for (name, urls) in &self.participants {
+            for violation in urls.iter().filter_map(|url| allow::parse_endpoint(url).err()) {
+                rules.check(false, &format!("participants.{name}"), || violation.rule);
+            }
+        }
+        let url = self.database_url.expose();
+        let known = ["postgres://", "postgresql://", "sqlite:"];
+        rules.check(known.iter().any(|scheme| url.starts_with(scheme)), "database-url", || {
+            "must begin with postgres:// or sqlite:".to_owned()
+        });
+    }
+
+    fn check_periods(&self, rules: &mut Rules) {
+        let periods: [(&str, Period); 18] = [
+            ("lease", self.lease),
+            ("wait-max", self.wait_max),
+            ("drain-timeout", self.drain_timeout),
+            ("call-timeout", self.call_timeout),
+            ("keep-alive-interval", self.keep_alive_interval),
+            ("prepare-backoff", self.prepare_backoff),
+            ("prepare-backoff-max", self.prepare_backoff_max),
+            ("finish-backoff", self.finish_backoff),
+            ("finish-backoff-max", self.finish_backoff_max),
+            ("retry-after-max", self.retry_after_max),
+            ("stalled-after", self.stalled_after),
+            ("timeout-default", self.timeout_default),
+            ("timeout-max", self.timeout_max),
+            ("retention", self.retention),
+            ("gid-retention", self.gid_retention),
+            ("purge-interval", self.purge_interval),
+            ("statement-timeout", self.statement_timeout),
+            ("clock-skew", self.clock_skew),
+        ];
+        for (key, Period(period)) in periods {
+            let at_least = match key {
+                "lease" => Duration::from_secs(1),
+                "clock-skew" | "drain-timeout" => Duration::ZERO,
+                _ => Duration::from_millis(1),
+            };
+            rules.check(period >= at_least, key, || format!("must be at least {at_least:?}"));
+            rules.check(period <= PERIOD_MAX, key, || "must be at most 100 years".to_owned());
+        }
+        rules.at_most(
+            ("prepare-backoff", self.prepare_backoff),
+            ("prepare-backoff-max", self.prepare_backoff_max),
+        );
+        rules.at_most(
+            ("finish-backoff", self.finish_backoff),
+            ("finish-backoff-max", self.finish_backoff_max),
+        );
+        rules.at_most(("timeout-default", self.timeout_default), ("timeout-max", self.timeout_max));
+        rules.at_most(("retention", self.retention), ("gid-retention", self.gid_retention));
+    }
+
+    fn check_sizes(&self, rules: &mut Rules) {
+        let counts: [(&str, usize); 7] = [
+            ("transactions-max", self.transactions_max),
+            ("live-bytes-max", self.live_bytes_max),
+            ("participant-slots", self.participant_slots),
+            ("branches-max", self.branches_max),
+            ("postgres-connections", self.postgres_connections as usize),
+            ("message-bytes-max", self.message_bytes_max),
+            ("metadata-bytes-max", self.metadata_bytes_max),
+        ];
+        for (key, count) in counts {
+            rules.check(count >= 1, key, || "must be at least 1".to_owned());
+        }
+        rules.at_most(("branches-max", self.branches_max), ("the most that is", BRANCHES_MAX));
+        rules.at_most(
+            ("payload-bytes-max", self.payload_bytes_max),
+            ("payloads-bytes-max", self.payloads_bytes_max),
+        );
+        rules.at_most(
+            ("output-bytes-max", self.output_bytes_max),
+            ("outputs-bytes-max", self.outputs_bytes_max),
+        );
+        // A message holds names and lengths besides.
+        let content = self.payloads_bytes_max.saturating_add(self.metadata_bytes_max);
+        let room = self.message_bytes_max / 4 * 3;
+        rules.at_most(
+            ("payloads-bytes-max + metadata-bytes-max", content),
+            ("three quarters of message-bytes-max", room),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Config), expected: &str) {
+        let mut config = Config::default();
+        change(&mut config);
+        let found: Vec<String> = config.violations().iter().map(Violation::to_string).collect();
+        assert_eq!(found.join("; "), expected);
+    }
+
+    #[test]
+    fn each_rule_names_its_key() {
+        check(|_| {}, "");
+        check(
+            |c| c.listen = ([0, 0, 0, 0], 7610).into(),
+            "listen must be a loopback address, is 0.0.0.0:7610: there is no authentication yet, \
+             and whoever reaches the port can do anything; set insecure to allow it",
+        );
+        check(
+            |c| {
+                c.listen = ([0, 0, 0, 0], 7610).into();
+                c.insecure = true;
+            },
+            "",
+        );
+        check(|c| c.lease = Period::millis(999), "lease must be at least 1s");
+        check(|c| c.call_timeout = Period::millis(0), "call-timeout must be at least 1ms");
+        check(|c| c.clock_skew = Period::millis(0), "");
+        check(
+            |c| c.gid_retention = Period::secs(60),
+            "retention must be at most gid-retention, 1m; is 24h",
+        );
+        check(
+            |c| c.finish_backoff = Period::secs(31),
+            "finish-backoff must be at most finish-backoff-max, 30s; is 31s",
+        );
+        check(
+            |c| c.timeout_default = Period::secs(100_000),
+            "timeout-default must be at most timeout-max, 24h; is 27h 46m 40s",
+        );
+        check(|c| c.participant_slots = 0, "participant-slots must be at least 1");
+        check(
+            |c| c.branches_max = 2000,
+            "branches-max must be at most the most that is, 1024; is 2000",
+        );
+        check(
+            |c| c.message_bytes_max = 4 << 20,
+            "payloads-bytes-max + metadata-bytes-max must be at most three quarters of \
+             message-bytes-max, 3145728; is 4210688",
+        );
+        check(
+            |c| c.database_url = "mysql://x".parse().expect("any text"),
+            "database-url must begin with postgres:// or sqlite:",
+        );
+        check(
+            |c| {
+                let name = unanimo_core::ParticipantName::new("bank").expect("a name");
+                c.participants.insert(name, vec!["bank:7000".to_owned()]);
+            },
+            "participants.bank must be http://HOST:PORT, is \"bank:7000\"",
+        );
+    }
+}

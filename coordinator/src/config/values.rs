@@ -1,0 +1,237 @@
+//! Types of settings, as they are written.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use unanimo_core::ParticipantName;
+
+use crate::participants::allow::Pattern;
+
+/// A length of time, written as `250ms`, `15s` or `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Period(pub Duration);
+
+impl Period {
+    /// So many seconds.
+    #[must_use]
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+
+    /// So many milliseconds.
+    #[must_use]
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = || format!("{text:?} is no length of time: write 250ms, 15s or 1h 30m");
+        let parsed: jiff::SignedDuration = text.parse().map_err(|_| rule())?;
+        Ok(Self(Duration::try_from(parsed).map_err(|_| rule())?))
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Period> for String {
+    fn from(period: Period) -> Self {
+        period.to_string()
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::SignedDuration::try_from(self.0) {
+            Ok(duration) => write!(f, "{duration:#}"),
+            Err(_) => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+/// The address of a database. It may hold a password, which is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The address.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The address with its password.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Infallible> {
+        Ok(Self::new(url))
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The last @ before the path ends user and password, which may hold anything.
+        let (scheme, rest) = match self.0.split_once("://") {
+            Some((scheme, rest)) => (scheme, rest),
+            None => return f.write_str(&self.0),
+        };
+        let host_end = rest.rfind('@').map_or(0, |at| at + 1);
+        let (login, host) = rest.split_at(host_end);
+        write!(f, "{scheme}://")?;
+        match login.split_once(':') {
+            Some((user, _)) => write!(f, "{user}:***@")?,
+            None => f.write_str(login)?,
+        }
+        match host.split_once("password=") {
+            Some((before, after)) => {
+                let rest = after.find('&').map_or("", |end| &after[end..]);
+                write!(f, "{before}password=***{rest}")
+            }
+            None => f.write_str(host),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For eyes.
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+/// A node's name, of the same alphabet as all names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeName(ParticipantName);
+
+impl NodeName {
+    /// The host's name, with what is outside the alphabet left out.
+    #[must_use]
+    pub fn of_host() -> Self {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let good = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let name: String = host.chars().filter(good).take(64).collect();
+        name.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = unanimo_core::ids::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        ParticipantName::new(text).map(Self)
+    }
+}
+
+/// A list of endpoint patterns: in the file a list, elsewhere separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Patterns(pub Vec<Pattern>);
+
+impl FromStr for Patterns {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TryFrom<Vec<String>> for Patterns {
+    type Error = String;
+
+    fn try_from(texts: Vec<String>) -> Result<Self, String> {
+        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Serialize for Patterns {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_read_as_they_are_written() {
+        for text in ["250ms", "15s", "1h 30m", "24h", "1s 500ms"] {
+            let period: Period = text.parse().expect(text);
+            assert_eq!(period.to_string().parse(), Ok(period), "{text}");
+        }
+        assert_eq!("1h 30m".parse(), Ok(Period::secs(5400)));
+        for text in ["", "15", "-1s", "fast"] {
+            let error = text.parse::<Period>().expect_err(text);
+            assert!(error.contains("write 250ms, 15s or 1h 30m"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_url_hides_its_password() {
+        for (url, shown) in [
+            ("sqlite:data/x.db", "sqlite:data/x.db"),
+            ("postgres://host/db", "postgres://host/db"),
+            ("postgres://ann@host/db", "postgres://ann@host/db"),
+            (
+                "postgres://ann:s3:cr@t@host:5432/db?sslmode=require",
+                "postgres://ann:***@host:5432/db?sslmode=require",
+            ),
+            (
+                "postgres://host/db?user=ann&password=secret&sslmode=require",
+                "postgres://host/db?user=ann&password=***&sslmode=require",
+            ),
+        ] {
+            let url = DatabaseUrl::new(url);
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_name() {
+        assert!(!NodeName::of_host().as_str().is_empty());
+    }
+}

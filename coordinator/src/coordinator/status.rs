@@ -1,0 +1,82 @@
+//! How a coordinator is, for probes and scrapes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cluster::lease::Lease;
+use crate::engine::Handle;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::journal;
+
+/// How long a probe waits for the engine or the store.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a coordinator is.
+#[derive(Debug)]
+pub struct Status {
+    store: Arc<dyn Store>,
+    engine: Handle,
+    lease: Lease,
+    journal: journal::Handle,
+    metrics: Arc<Metrics>,
+    adopted: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Status {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        engine: Handle,
+        lease: Lease,
+        journal: journal::Handle,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (adopted, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { store, engine, lease, journal, metrics, adopted, draining }
+    }
+
+    pub(crate) fn adopted(&self) {
+        self.adopted.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the engine answers. If it does not for long, only a restart helps.
+    pub async fn is_alive(&self) -> bool {
+        // Without its lease the engine rests, and is no less alive for it.
+        let answering = self.engine.not_live(Vec::new());
+        !self.lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
+    }
+
+    /// What stands in the way of new work; nothing if it is ready.
+    pub async fn obstacles(&self) -> Vec<&'static str> {
+        let mut obstacles = Vec::new();
+        let mut note = |obstacle: bool, what| {
+            if obstacle {
+                obstacles.push(what);
+            }
+        };
+        note(self.draining.load(Ordering::Relaxed), "it is stopping");
+        note(!self.lease.is_held(), "its lease has run out");
+        note(
+            !self.adopted.load(Ordering::Relaxed),
+            "it is taking over what an earlier incarnation left",
+        );
+        // The store's own task goes on when the probe gives up.
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.census()).await;
+        note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
+        obstacles
+    }
+
+    /// All metrics, as of now.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let (live, bytes) = self.engine.in_flight();
+        self.metrics.gauges(live, bytes, self.journal.backlog(), self.lease.is_held());
+        self.metrics.encode()
+    }
+}

@@ -1,0 +1,135 @@
+//! The engine: owns live transactions, and turns the core's effects into writes, calls and timers.
+//!
+//! One loop ([`service`]) owns all of them and takes one message at a time; nothing in it waits for a
+//! database or a participant. Each message becomes an input of the core; what the core answers goes
+//! to the journal, and what must wait until that is durable is [held](live). [`Handle`] is the
+//! engine's face: it checks, admits, and finds transactions that are not in memory.
+
+mod admission;
+mod handle;
+mod live;
+mod message;
+mod service;
+mod timers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimo_core::{BranchNumber, Rejection, Transaction, TxId, Violation};
+
+pub use self::admission::{Bounds, Overloaded};
+pub use self::handle::{Handle, Inquired, Verdict};
+pub(crate) use self::handle::{Parts, engine};
+pub use self::service::Service;
+use crate::participants::directory;
+use crate::store;
+
+/// What may be set of the engine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Limits and pauses, as the core takes them.
+    pub policy: unanimo_core::Policy,
+    /// How much may be in flight.
+    pub bounds: Bounds,
+    /// How long to wait for a participant's answer before the call is sent again.
+    pub call_timeout: Duration,
+}
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Everything that is known so far is durable.
+    Durable,
+    /// The branch has voted, or the transaction is decided.
+    Voted(BranchNumber),
+    /// The decision is durable.
+    Decided,
+    /// Every branch has ended.
+    Finished,
+}
+
+impl Until {
+    fn is_reached(self, tx: &Transaction) -> bool {
+        let decided = tx.phase().decision().is_some();
+        match self {
+            Self::Durable => true,
+            Self::Voted(number) => {
+                decided || tx.branch(number).is_none_or(|branch| branch.progress.vote.is_some())
+            }
+            Self::Decided => decided,
+            Self::Finished => tx.phase().ended_at().is_some(),
+        }
+    }
+}
+
+/// A transaction at a moment at which everything about it is durable.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The transaction.
+    pub tx: Transaction,
+    /// Its details are purged.
+    pub stripped: bool,
+}
+
+/// What a caller is told.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The transaction, whether or not what was waited for has come.
+    View(Box<View>),
+    /// Nothing can be said yet: ask again.
+    NotYet(Option<TxId>),
+}
+
+/// Why a request is not served.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request break rules.
+    #[error("the request breaks {} rule(s): {}", .0.len(), join(.0))]
+    Invalid(Vec<Violation>),
+    /// The core turned it down.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The gid belongs to another request.
+    #[error("the gid is in use for another request: transaction {0}")]
+    GidReused(TxId),
+    /// A branch names a participant that takes no new work.
+    #[error(transparent)]
+    Participant(#[from] directory::Error),
+    /// Too much is in flight.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// The coordinator is about to stop.
+    #[error("the coordinator is stopping: send it again, to where it is up by then")]
+    Draining,
+    /// Nobody ever saw this transaction.
+    #[error("the transaction was never seen")]
+    NeverSeen,
+    /// It ended so long ago that it was deleted.
+    #[error("the transaction has ended, and was purged after the retention")]
+    Purged,
+    /// Its details were deleted.
+    #[error("the transaction has ended, and its details were purged")]
+    Stripped,
+    /// The store did not answer.
+    #[error("the coordinator's database does not answer")]
+    Store(#[source] Arc<store::Error>),
+    /// The database refuses what was to be written.
+    #[error("the coordinator's database refuses to store the transaction: {0}")]
+    Refused(String),
+    /// The transaction moved while it was looked for.
+    #[error("the transaction is on its way between owners: ask again")]
+    Moving,
+    /// The engine has ended.
+    #[error("the coordinator has stopped")]
+    Stopped,
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+fn join(violations: &[Violation]) -> String {
+    violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ")
+}

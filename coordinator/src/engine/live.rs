@@ -1,0 +1,149 @@
+//! A transaction in memory, and what waits for it.
+
+use std::collections::VecDeque;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use unanimo_core::{Call, Phase, Timestamp, Transaction, Version};
+
+use super::admission::Permit;
+use super::message::{Failure, Reply};
+use super::{Until, View};
+
+/// A live transaction.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) tx: Transaction,
+    /// Its places in the admission count.
+    pub(super) permits: Vec<Permit>,
+    /// The last version that is durable.
+    durable: Version,
+    /// The last version that something waits for.
+    awaited: Version,
+    /// Calls that wait until a version is durable.
+    held: VecDeque<(Version, Call)>,
+    waiters: Vec<(Until, Reply)>,
+    watchers: Option<watch::Sender<Box<View>>>,
+    /// Prepares under way. A decision makes them pointless.
+    prepares: Vec<AbortHandle>,
+    /// When it is to be looked at, as the timers have it.
+    pub(super) wake_at: Option<Timestamp>,
+}
+
+impl Live {
+    /// A transaction of which everything up to `durable` is stored.
+    pub(super) fn new(tx: Transaction, permit: Permit, durable: Version) -> Self {
+        Self {
+            tx,
+            permits: vec![permit],
+            durable,
+            awaited: durable,
+            held: VecDeque::new(),
+            waiters: Vec::new(),
+            watchers: None,
+            prepares: Vec::new(),
+            wake_at: None,
+        }
+    }
+
+    /// A transition was handed to the journal.
+    pub(super) fn handed_over(&mut self, version: Version, awaited: bool) {
+        if awaited {
+            self.awaited = version;
+        }
+    }
+
+    /// Keeps calls until everything that was awaited so far is durable (promises S3, S6).
+    pub(super) fn hold(&mut self, calls: Vec<Call>) {
+        self.held.extend(calls.into_iter().map(|call| (self.awaited, call)));
+    }
+
+    /// The journal has made a version durable.
+    pub(super) fn became_durable(&mut self, version: Version) {
+        self.durable = self.durable.max(version);
+    }
+
+    /// Calls that may go out now, and are still wanted.
+    pub(super) fn released(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while let Some((version, call)) = self.held.front().copied()
+            && version <= self.durable
+        {
+            self.held.pop_front();
+            let branch = self.tx.branch(call.branch);
+            if branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt)) {
+                calls.push(call);
+            }
+        }
+        calls
+    }
+
+    /// Everything that anybody may hear of is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.awaited <= self.durable
+    }
+
+    /// It has ended, all of that is durable, and nobody waits.
+    pub(super) fn may_leave(&self) -> bool {
+        let ended = matches!(self.tx.phase(), Phase::Ended { .. });
+        ended && self.durable == self.tx.version() && self.waiters.is_empty()
+    }
+
+    pub(super) fn view(&self) -> Box<View> {
+        Box::new(View { tx: self.tx.clone(), stripped: false })
+    }
+
+    pub(super) fn wait(&mut self, until: Until, reply: Reply) {
+        self.waiters.push((until, reply));
+    }
+
+    pub(super) fn watch(&mut self) -> watch::Receiver<Box<View>> {
+        let view = self.view();
+        match &self.watchers {
+            Some(watchers) => watchers.subscribe(),
+            None => self.watchers.insert(watch::channel(view).0).subscribe(),
+        }
+    }
+
+    /// Answers everybody whose wait is over. Nobody is told of anything that is not durable.
+    pub(super) fn answer(&mut self) {
+        if !self.is_settled() {
+            return;
+        }
+        let tx = &self.tx;
+        let over = |(until, reply): &mut (Until, Reply)| until.is_reached(tx) || reply.is_closed();
+        let answered: Vec<_> = self.waiters.extract_if(.., over).collect();
+        for (_, reply) in answered {
+            // Whoever went away needs no answer.
+            let _ = reply.send(Ok(self.view()));
+        }
+        if let Some(watchers) = &self.watchers {
+            watchers.send_replace(self.view());
+        }
+    }
+
+    /// Tells everybody that there is nothing to wait for here.
+    pub(super) fn dismiss(&mut self, failure: impl Fn() -> Failure) {
+        for (_, reply) in self.waiters.drain(..) {
+            let _ = reply.send(Err(failure()));
+        }
+    }
+
+    /// Everybody who waits, to wait elsewhere.
+    pub(super) fn take_waiters(&mut self) -> Vec<(Until, Reply)> {
+        std::mem::take(&mut self.waiters)
+    }
+
+    pub(super) fn started_prepare(&mut self, task: AbortHandle) {
+        self.prepares.retain(|task| !task.is_finished());
+        self.prepares.push(task);
+    }
+
+    /// Ends Prepares that a decision has overtaken, sent or waiting for a slot: their slots are
+    /// wanted by others.
+    pub(super) fn stop_prepares(&mut self) {
+        for task in self.prepares.drain(..) {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the engine's loop is told.
+
+use tokio::sync::{oneshot, watch};
+use unanimo_core::{
+    BranchNumber, BranchSpec, Definition, Digest, Enlistment, FinishAnswer, FinishOperation, Gid,
+    Input, ParticipantName, PrepareAnswer, Record, TxId, Version,
+};
+
+use super::admission::Permit;
+use super::{Error, Until, View};
+use crate::store::Key;
+
+/// Where an answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Box<View>, Failure>>;
+
+/// Why the loop cannot answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It says so itself.
+    Error(Error),
+    /// The transaction is not in memory (any more): it has to be looked for.
+    NotLive,
+    /// The gid belongs to this transaction, which is not in memory.
+    Elsewhere(TxId),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// How a call to a participant ended.
+#[derive(Debug)]
+pub(super) enum CallEnd {
+    Prepare(PrepareAnswer),
+    Finish(FinishOperation, FinishAnswer),
+}
+
+/// A message. At most one for each request and each call under way, and both of those are bounded.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A new transaction, unless its gid is live already.
+    Begin { definition: Box<Definition>, permit: Permit, until: Until, reply: Reply },
+    /// Whoever repeats a request under a gid that is live waits with the others.
+    Attach { gid: Gid, digest: Digest, until: Until, reply: Reply },
+    /// Waits for a live transaction.
+    Observe { key: Key, until: Until, reply: Reply },
+    /// What can be said of a live transaction at once: nothing while something of it is not durable.
+    Peek { key: Key, reply: oneshot::Sender<Option<(TxId, Option<Box<View>>)>> },
+    /// A branch of an interactive transaction. Waits for its vote if the coordinator asks for it.
+    Enlist { tx_id: TxId, spec: BranchSpec, enlistment: Enlistment, permit: Permit, reply: Reply },
+    /// Any other input from outside. With a record, the transaction is first brought to memory.
+    Input { tx_id: TxId, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
+    /// A call has ended.
+    CallEnded { tx_id: TxId, branch: BranchNumber, attempt: u32, end: CallEnd },
+    /// Transactions that this incarnation has durably made its own.
+    Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
+    /// Which of these are not in memory.
+    NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
+    /// Follows a live transaction.
+    Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Box<View>>>> },
+    /// Participants came back: what waits for them goes out.
+    Returned(Vec<ParticipantName>),
+}

@@ -1,0 +1,507 @@
+//! The loop that owns all live transactions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use unanimo_core::{
+    Call, Definition, Effects, Event, EventKind, FinishAnswer, Gid, Incarnation, Input, Operation,
+    PrepareAnswer, Record, Timestamp, Transaction, Transition, TxId, Version,
+};
+use uuid::Uuid;
+
+use super::admission::{Admission, Permit};
+use super::live::Live;
+use super::message::{CallEnd, Failure, Message, Reply};
+use super::timers::Timers;
+use super::{Error, Options, Until};
+use crate::cluster::lease::Lease;
+use crate::env::Env;
+use crate::metrics::{Metrics, mode_name};
+use crate::participants::caller::{self, Caller};
+use crate::store::Key;
+use crate::store::journal::{self, Settled};
+
+/// Longest sleep of the loop: the time of day may be set while it sleeps.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Messages taken before the journal's results are looked at again.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// The loop.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) me: Incarnation,
+    pub(super) cluster_id: Arc<str>,
+    pub(super) options: Arc<Options>,
+    pub(super) env: Arc<dyn Env>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) lease: Lease,
+    pub(super) journal: journal::Handle,
+    pub(super) caller: Caller,
+    pub(super) admission: Arc<Admission>,
+    /// Asks for a scan of what this incarnation owns and does not know.
+    pub(super) adoption_wanted: Arc<Notify>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    /// For calls to report their end to. Weak: the loop ends when every handle is gone.
+    pub(super) own: mpsc::WeakUnboundedSender<Message>,
+    pub(super) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(super) live: HashMap<TxId, Live>,
+    pub(super) by_gid: HashMap<Gid, TxId>,
+    pub(super) timers: Timers,
+    pub(super) writes: u64,
+}
+
+impl Service {
+    /// Runs until the journal ends, or every handle is gone.
+    pub async fn run(mut self) {
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        loop {
+            let sleep = self.until_next_timer();
+            tokio::select! {
+                results = self.settled.recv() => match results {
+                    Some(results) => {
+                        self.lease.held().await;
+                        results.into_iter().for_each(|result| self.settle(result));
+                    }
+                    None => return,
+                },
+                taken = self.inbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    self.lease.held().await;
+                    messages.drain(..).for_each(|message| self.take(message));
+                }
+                () = tokio::time::sleep(sleep) => {}
+            }
+            // Without its lease an incarnation decides nothing, and sends nothing.
+            self.lease.held().await;
+            self.tick();
+        }
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        match self.timers.next() {
+            Some(at) => self.env.now().until(at).min(SLEEP_MAX),
+            None => SLEEP_MAX,
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.env.now();
+        while let Some(tx_id) = self.timers.due(now) {
+            if let Err(error) = self.apply(tx_id, Input::Tick, now) {
+                // A tick is never rejected; were it, the timer must not come back for ever.
+                tracing::error!(%tx_id, ?error, "a timer's input was rejected");
+                if let Some(live) = self.live.get_mut(&tx_id) {
+                    self.timers.set(tx_id, &mut live.wake_at, None);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Begin { definition, permit, until, reply } => {
+                self.begin(*definition, permit, until, reply);
+            }
+            Message::Attach { gid, digest, until, reply } => match self.by_gid.get(&gid) {
+                Some(&tx_id) => self.attach(tx_id, digest, until, reply),
+                None => fail(reply, Failure::NotLive),
+            },
+            Message::Observe { key, until, reply } => match self.find(&key) {
+                Some(tx_id) => self.wait(tx_id, until, reply),
+                None => fail(reply, Failure::NotLive),
+            },
+            Message::Peek { key, reply } => {
+                let live = self.find(&key).and_then(|tx_id| Some((tx_id, self.live.get(&tx_id)?)));
+                let seen =
+                    live.map(|(tx_id, live)| (tx_id, live.is_settled().then(|| live.view())));
+                let _ = reply.send(seen);
+            }
+            Message::Enlist { tx_id, spec, enlistment, permit, reply } => {
+                self.enlist(tx_id, Input::Enlist { spec, enlistment }, permit, reply);
+            }
+            Message::Input { tx_id, input, adopt, until, reply } => {
+                if let Some(record) = adopt {
+                    self.insert(*record);
+                }
+                match self.apply(tx_id, input, self.env.now()) {
+                    Ok(()) => self.wait(tx_id, until, reply),
+                    Err(failure) => {
+                        fail(reply, failure);
+                        self.leave_if_done(tx_id);
+                    }
+                }
+            }
+            Message::CallEnded { tx_id, branch, attempt, end } => {
+                let input = match end {
+                    CallEnd::Prepare(answer) => Input::PrepareAnswered { branch, attempt, answer },
+                    CallEnd::Finish(operation, answer) => {
+                        Input::FinishAnswered { branch, operation, attempt, answer }
+                    }
+                };
+                // It may have left memory: ended by an operator, or lost.
+                let _ = self.apply(tx_id, input, self.env.now());
+            }
+            Message::Adopt { records, done } => {
+                self.metrics.adopted(records.len());
+                records.into_iter().for_each(|record| self.adopt(record));
+                let _ = done.send(());
+            }
+            Message::NotLive { mut transactions, reply } => {
+                transactions.retain(|(tx_id, _)| !self.live.contains_key(tx_id));
+                let _ = reply.send(transactions);
+            }
+            Message::Watch { key, reply } => {
+                let live = self.find(&key).and_then(|tx_id| self.live.get_mut(&tx_id));
+                // What is not durable is not shown: a watcher begins at the next moment that is.
+                let receiver = live.filter(|live| live.is_settled()).map(Live::watch);
+                let _ = reply.send(receiver);
+            }
+            Message::Returned(names) => self.returned(&names),
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<TxId> {
+        match key {
+            Key::Tx(tx_id) => self.live.contains_key(tx_id).then_some(*tx_id),
+            Key::Gid(gid) => self.by_gid.get(gid).copied(),
+        }
+    }
+
+    fn begin(&mut self, definition: Definition, permit: Permit, until: Until, reply: Reply) {
+        if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
+            return self.attach(tx_id, definition.digest(), until, reply);
+        }
+        let (mode, gid) = (definition.mode, definition.gid.clone());
+        let now = self.env.now();
+        let tx_id = self.env.tx_id(now);
+        let (tx, effects) = Transaction::begin(tx_id, definition, now, &self.options.policy);
+        tracing::debug!(%tx_id, %gid, mode = mode_name(mode), "begun");
+        self.metrics.begun(mode);
+        self.by_gid.insert(gid, tx_id);
+        let mut live = Live::new(tx, permit, Version::default());
+        live.wait(until, reply);
+        self.live.insert(tx_id, live);
+        self.carry_out(tx_id, effects);
+    }
+
+    /// The gid is live: the same request waits with the others, another one is told.
+    fn attach(&mut self, tx_id: TxId, digest: unanimo_core::Digest, until: Until, reply: Reply) {
+        let known = self.live.get(&tx_id).map(|live| live.tx.identity().digest);
+        if known == Some(digest) {
+            self.wait(tx_id, until, reply);
+        } else {
+            fail(reply, Error::GidReused(tx_id).into());
+        }
+    }
+
+    fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
+        let Input::Enlist { spec, enlistment } = &input else { return };
+        let (id, enlistment) = (spec.branch_id.clone(), *enlistment);
+        if let Err(failure) = self.apply(tx_id, input, self.env.now()) {
+            return fail(reply, failure);
+        }
+        let Some(live) = self.live.get_mut(&tx_id) else {
+            return fail(reply, Failure::NotLive);
+        };
+        live.permits.push(permit);
+        let number = live.tx.branch_by_id(&id).map(|branch| branch.number);
+        let until = match (enlistment, number) {
+            (unanimo_core::Enlistment::Coordinator, Some(number)) => Until::Voted(number),
+            _ => Until::Durable,
+        };
+        self.wait(tx_id, until, reply);
+    }
+
+    fn wait(&mut self, tx_id: TxId, until: Until, reply: Reply) {
+        let Some(live) = self.live.get_mut(&tx_id) else {
+            return fail(reply, Failure::NotLive);
+        };
+        live.wait(until, reply);
+        live.answer();
+        self.leave_if_done(tx_id);
+    }
+
+    /// Feeds the core, and does what it says.
+    fn apply(&mut self, tx_id: TxId, input: Input, now: Timestamp) -> Result<(), Failure> {
+        let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
+        let was_decided = live.tx.phase().decision().is_some();
+        let effects = live
+            .tx
+            .apply(input, now, &self.options.policy)
+            .map_err(|rejection| Failure::Error(rejection.into()))?;
+        if !was_decided && live.tx.phase().decision().is_some() {
+            live.stop_prepares();
+            let identity = live.tx.identity();
+            let took = identity.created_at.until(now);
+            self.metrics.decided(identity.mode, live.tx.outcome(), took);
+            tracing::debug!(
+                %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "decided"
+            );
+        }
+        self.carry_out(tx_id, effects);
+        Ok(())
+    }
+
+    /// First persist, then act.
+    fn carry_out(&mut self, tx_id: TxId, effects: Effects) {
+        let Effects { transition, calls } = effects;
+        if let Some(transition) = transition {
+            self.tell(&transition);
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                live.handed_over(transition.version, transition.awaited);
+            }
+            self.writes += 1;
+            // Unlike any other write's: incarnations are never born twice.
+            let write_id = Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes);
+            self.journal.submit(transition, write_id);
+        }
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            live.hold(calls);
+        }
+        self.release(tx_id);
+    }
+
+    /// Does what nothing stands in the way of any more.
+    fn release(&mut self, tx_id: TxId) {
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        let calls = live.released();
+        live.answer();
+        let wake_at = live.tx.wake_at(&self.options.policy);
+        self.timers.set(tx_id, &mut live.wake_at, wake_at);
+        for call in calls {
+            self.call(tx_id, call);
+        }
+        self.leave_if_done(tx_id);
+    }
+
+    fn leave_if_done(&mut self, tx_id: TxId) {
+        if self.live.get(&tx_id).is_some_and(Live::may_leave) {
+            tracing::debug!(%tx_id, "ended");
+            self.remove(tx_id);
+        }
+    }
+
+    fn remove(&mut self, tx_id: TxId) -> Option<Live> {
+        let mut live = self.live.remove(&tx_id)?;
+        self.timers.set(tx_id, &mut live.wake_at, None);
+        live.stop_prepares();
+        let gid = &live.tx.identity().gid;
+        if self.by_gid.get(gid) == Some(&tx_id) {
+            self.by_gid.remove(gid);
+        }
+        Some(live)
+    }
+
+    fn settle(&mut self, result: Settled) {
+        match result {
+            Settled::Durable(tx_id, version) => {
+                crash_point!("engine-before-release");
+                if let Some(live) = self.live.get_mut(&tx_id) {
+                    live.became_durable(version);
+                    self.release(tx_id);
+                }
+            }
+            Settled::Taken(tx_id, taken) => {
+                let Some(mut live) = self.remove(tx_id) else { return };
+                if live.tx.identity().digest != taken.digest {
+                    return live.dismiss(|| Error::GidReused(taken.tx_id).into());
+                }
+                if !self.live.contains_key(&taken.tx_id) {
+                    return live.dismiss(|| Failure::Elsewhere(taken.tx_id));
+                }
+                for (until, reply) in live.take_waiters() {
+                    self.wait(taken.tx_id, until, reply);
+                }
+            }
+            Settled::Lost(tx_id) => {
+                let Some(mut live) = self.remove(tx_id) else { return };
+                tracing::warn!(
+                    %tx_id,
+                    gid = %live.tx.identity().gid,
+                    "the stored transaction is not as it was left; it is read again"
+                );
+                live.dismiss(|| Failure::NotLive);
+                self.adoption_wanted.notify_one();
+            }
+            Settled::Refused(tx_id, error) => {
+                self.metrics.write_refused();
+                if let Some(mut live) = self.remove(tx_id) {
+                    live.dismiss(|| Error::Refused(error.clone()).into());
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, record: Record) {
+        let tx_id = record.identity.tx_id;
+        if self.live.contains_key(&tx_id) {
+            return;
+        }
+        let version = record.version;
+        let tx = Transaction::restore(record);
+        let permit = self.admission.admit_always(1, tx.held_bytes());
+        self.by_gid.insert(tx.identity().gid.clone(), tx_id);
+        self.live.insert(tx_id, Live::new(tx, permit, version));
+    }
+
+    fn adopt(&mut self, record: Record) {
+        let tx_id = record.identity.tx_id;
+        if self.live.contains_key(&tx_id) {
+            return;
+        }
+        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopted");
+        self.insert(record);
+        // Never rejected: it is the first input after a restore.
+        let _ = self.apply(tx_id, Input::Recovered { by: self.me }, self.env.now());
+    }
+
+    fn returned(&mut self, names: &[unanimo_core::ParticipantName]) {
+        let waiting: Vec<_> = self
+            .live
+            .iter()
+            .flat_map(|(tx_id, live)| {
+                let there = live.tx.branches().iter();
+                there
+                    .filter(|branch| names.contains(&branch.spec.participant))
+                    .map(|branch| (*tx_id, branch.number))
+            })
+            .collect();
+        let now = self.env.now();
+        for (tx_id, branch) in waiting {
+            // Whatever is not waiting stays as it is.
+            let input = Input::Retry { branch: Some(branch), operator: None };
+            let _ = self.apply(tx_id, input, now);
+        }
+    }
+
+    /// Sends a call from a task of its own, which reports its end whatever happens.
+    fn call(&mut self, tx_id: TxId, call: Call) {
+        let (Some(live), Some(inbox)) = (self.live.get_mut(&tx_id), self.own.upgrade()) else {
+            return;
+        };
+        let Some(branch) = live.tx.branch(call.branch) else { return };
+        let policy = &self.options.policy;
+        let call_timeout = self.options.call_timeout;
+        let timeout = match call.operation {
+            // Nobody waits for a vote past the deadline.
+            Operation::Prepare => {
+                let left = self.env.now().until(live.tx.identity().deadline);
+                call_timeout.min(left.max(Duration::from_millis(1)))
+            }
+            Operation::Finish(_) => call_timeout,
+        };
+        let about = caller::Branch {
+            identity: Arc::clone(live.tx.identity()),
+            spec: Arc::clone(&branch.spec),
+            number: branch.number,
+            output: branch.output.clone(),
+            attempt: call.attempt,
+            prepare_until: live.tx.prepare_until(policy),
+            cluster_id: Arc::clone(&self.cluster_id),
+            timeout,
+        };
+        let report = Report { inbox, tx_id, call, end: None };
+        let task = tokio::spawn(make_call(self.caller.clone(), about, report));
+        if call.operation == Operation::Prepare {
+            live.started_prepare(task.abort_handle());
+        }
+    }
+
+    /// Logs what a person should know.
+    fn tell(&self, transition: &Transition) {
+        let Some(live) = self.live.get(&transition.tx_id) else { return };
+        let identity = live.tx.identity();
+        for Event { kind, branch, detail, .. } in &transition.events {
+            let branch = branch.and_then(|number| live.tx.branch(number));
+            let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
+            let (tx_id, gid) = (transition.tx_id, &identity.gid);
+            match kind {
+                EventKind::Stalled => tracing::error!(
+                    alarm = "transaction_stalled", %tx_id, %gid, branch_id, detail,
+                    "phase two takes too long"
+                ),
+                EventKind::Heuristic => tracing::error!(
+                    alarm = "heuristic_outcome", %tx_id, %gid, branch_id, detail,
+                    "a branch ended by itself"
+                ),
+                EventKind::OutputDropped => {
+                    tracing::warn!(%tx_id, %gid, branch_id, detail, "an output was dropped");
+                }
+                EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
+                    tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "operator");
+                }
+                EventKind::Adopted => tracing::debug!(%tx_id, %gid, detail, "adopted"),
+            }
+        }
+    }
+}
+
+fn fail(reply: Reply, failure: Failure) {
+    // Whoever went away needs no answer.
+    let _ = reply.send(Err(failure));
+}
+
+/// Reports the end of a call: its answer, or if its task dies that there is none.
+struct Report {
+    inbox: mpsc::UnboundedSender<Message>,
+    tx_id: TxId,
+    call: Call,
+    end: Option<CallEnd>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let Call { branch, operation, attempt } = self.call;
+        let lost = || "the call was given up".to_owned();
+        let end = self.end.take().unwrap_or_else(|| match operation {
+            Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
+            Operation::Finish(operation) => {
+                CallEnd::Finish(operation, FinishAnswer::Failed(lost()))
+            }
+        });
+        // The engine may have ended.
+        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, branch, attempt, end });
+    }
+}
+
+async fn make_call(caller: Caller, about: caller::Branch, mut report: Report) {
+    let (tx_id, gid, branch_id) =
+        (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
+    let operation = report.call.operation;
+    crash_point!("call-before-send");
+    let (end, failure) = match operation {
+        Operation::Prepare => {
+            let answer = caller.prepare(about).await;
+            let failure = match &answer {
+                PrepareAnswer::Failed(error) => Some(error.clone()),
+                _ => None,
+            };
+            (CallEnd::Prepare(answer), failure)
+        }
+        Operation::Finish(operation) => {
+            let answer = caller.finish(operation, about).await;
+            let failure = match &answer {
+                FinishAnswer::Failed(error) => Some(error.clone()),
+                _ => None,
+            };
+            (CallEnd::Finish(operation, answer), failure)
+        }
+    };
+    crash_point!("call-after-answer");
+    let (operation, attempt) = (operation.as_str(), report.call.attempt);
+    match failure {
+        Some(error) if attempt.is_power_of_two() => {
+            tracing::warn!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+        }
+        Some(error) => {
+            tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+        }
+        None => tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, ?end, "answered"),
+    }
+    report.end = Some(end);
+}

@@ -1,0 +1,37 @@
+//! When each transaction is to be looked at next.
+
+use std::collections::BTreeSet;
+
+use unanimo_core::{Timestamp, TxId};
+
+/// One time a transaction; taken out exactly, so that nothing stale piles up.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    due: BTreeSet<(Timestamp, TxId)>,
+}
+
+impl Timers {
+    /// Moves a transaction's time.
+    pub(super) fn set(&mut self, tx_id: TxId, from: &mut Option<Timestamp>, to: Option<Timestamp>) {
+        if *from == to {
+            return;
+        }
+        if let Some(from) = from.take() {
+            self.due.remove(&(from, tx_id));
+        }
+        if let Some(to) = to {
+            self.due.insert((to, tx_id));
+        }
+        *from = to;
+    }
+
+    /// The earliest time of all.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A transaction whose time has come. Its time stays set until it is moved.
+    pub(super) fn due(&self, now: Timestamp) -> Option<TxId> {
+        self.due.first().filter(|(at, _)| *at <= now).map(|(_, tx_id)| *tx_id)
+    }
+}

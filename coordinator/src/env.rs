@@ -1,0 +1,47 @@
+//! Time and identifiers, as arguments: nothing below asks the system for either.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use unanimo_core::{Timestamp, TxId};
+use uuid::Uuid;
+
+/// Where the engine's time and names come from.
+pub trait Env: Send + Sync + fmt::Debug {
+    /// The time of day.
+    fn now(&self) -> Timestamp;
+
+    /// A new name for a transaction that begins now. It carries that time.
+    fn tx_id(&self, now: Timestamp) -> TxId;
+}
+
+/// The system's clock and random numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEnv;
+
+impl Env for SystemEnv {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn tx_id(&self, now: Timestamp) -> TxId {
+        let nanos = u32::try_from(now.0 % 1000).unwrap_or(0) * 1_000_000;
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, now.0 / 1000, nanos);
+        TxId(Uuid::new_v7(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_carries_its_time_and_is_new() {
+        let now = SystemEnv.now();
+        let (one, two) = (SystemEnv.tx_id(now), SystemEnv.tx_id(now));
+        assert_eq!(one.created_ms(), now.0);
+        assert_ne!(one, two);
+        assert_eq!(TxId::parse(&one.to_string()), Ok(one));
+    }
+}

@@ -1,0 +1,392 @@
+//! Everything that the coordinator measures. One table names it all: the registry, the text at
+//! `/metrics` and docs/reference/metrics.md are made from [`TABLE`].
+//!
+//! Instances are per coordinator, not per process: several can live in one process.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+use unanimo_core::{Mode, Outcome};
+
+use crate::store::AttentionCount;
+use crate::store::journal::Observer;
+
+/// What a metric is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// Its name, as scraped.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: &'static str,
+    /// What it counts, and in which unit.
+    pub help: &'static str,
+    /// When to wake somebody; empty if it is for looking only.
+    pub alert: &'static str,
+}
+
+macro_rules! table {
+    ($($name:ident: $kind:literal [$labels:literal] $help:literal, alert $alert:literal;)*) => {
+        /// Every metric.
+        pub const TABLE: &[Described] = &[$(Described {
+            name: stringify!($name),
+            kind: $kind,
+            labels: $labels,
+            help: $help,
+            alert: $alert,
+        },)*];
+    };
+}
+
+table! {
+    unanimo_transactions_begun_total: "counter" ["mode"]
+        "Transactions begun",
+        alert "";
+    unanimo_transactions_decided_total: "counter" ["mode, outcome"]
+        "Transactions decided",
+        alert "the share of `aborted` is far above its usual level";
+    unanimo_decision_seconds: "histogram" [""]
+        "Time from begin to decision, in seconds",
+        alert "p99 is far above its usual level";
+    unanimo_transactions_live: "gauge" [""]
+        "Transactions in memory: begun or adopted, and not ended",
+        alert "above 80 % of `transactions-max`";
+    unanimo_live_bytes: "gauge" [""]
+        "Bytes of payloads that live transactions hold",
+        alert "above 80 % of `live-bytes-max`";
+    unanimo_alarms: "gauge" ["alarm"]
+        "Transactions that a person has to look at, by reason: `transaction_stalled`, `heuristic_outcome`",
+        alert "above 0: `unanimo tx list --attention` shows which";
+    unanimo_admission_refused_total: "counter" ["reason"]
+        "New work refused, by reason",
+        alert "`overloaded` grows for a minute";
+    unanimo_participant_calls_total: "counter" ["participant, operation, result"]
+        "Calls to participants that came to an end; `failed` ones are sent again",
+        alert "the share of `failed` of one participant is above 10 % for five minutes";
+    unanimo_participant_call_seconds: "histogram" ["operation"]
+        "Time of calls to participants, in seconds",
+        alert "";
+    unanimo_requests_total: "counter" ["method, code"]
+        "gRPC requests served, by method and status code",
+        alert "the share of INTERNAL or UNAVAILABLE is above 1 % for five minutes";
+    unanimo_journal_flush_seconds: "histogram" [""]
+        "Time to make a batch durable, in seconds",
+        alert "p99 above 1 s: the database is slow";
+    unanimo_journal_batch_rows: "histogram" [""]
+        "Transactions in a batch",
+        alert "";
+    unanimo_journal_backlog: "gauge" [""]
+        "Transactions that have something to be written",
+        alert "grows for a minute";
+    unanimo_journal_connected: "gauge" [""]
+        "1 while the journal's connection to the database is believed to work",
+        alert "0 for a minute";
+    unanimo_lease_held: "gauge" [""]
+        "1 while this incarnation may decide and send",
+        alert "0 for a minute";
+    unanimo_adopted_total: "counter" [""]
+        "Transactions taken over from earlier incarnations",
+        alert "";
+    unanimo_purged_total: "counter" ["what"]
+        "Transactions purged: their `details`, and later their `gids`",
+        alert "";
+    unanimo_write_refused_total: "counter" [""]
+        "Transactions whose row the database refused; each also logs the alarm `write_refused`",
+        alert "above 0";
+}
+
+/// A label of one value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabel {
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecidedLabels {
+    mode: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    participant: String,
+    operation: &'static str,
+    result: CallResult,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "as it is shown")]
+enum CallResult {
+    answered,
+    failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlarmLabel {
+    alarm: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhatLabel {
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    code: String,
+}
+
+type Gauge01 = Gauge<i64, std::sync::atomic::AtomicI64>;
+
+/// The metrics of one coordinator.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    begun: Family<ModeLabel, Counter>,
+    decided: Family<DecidedLabels, Counter>,
+    decision_seconds: Histogram,
+    live: Gauge01,
+    live_bytes: Gauge01,
+    alarms: Family<AlarmLabel, Gauge01>,
+    admission_refused: Family<ReasonLabel, Counter>,
+    calls: Family<CallLabels, Counter>,
+    call_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    flush_seconds: Histogram,
+    batch_rows: Histogram,
+    backlog: Gauge01,
+    connected: Gauge01,
+    lease_held: Gauge01,
+    adopted: Counter<u64, AtomicU64>,
+    purged: Family<WhatLabel, Counter>,
+    write_refused: Counter,
+}
+
+/// From a tenth of a millisecond to a minute and a half.
+fn seconds() -> Histogram {
+    Histogram::new((0..20).map(|power| 0.000_1 * f64::from(1_u32 << power)))
+}
+
+fn rows() -> Histogram {
+    Histogram::new((0..11).map(|power| f64::from(1_u32 << power)))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            begun: Family::default(),
+            decided: Family::default(),
+            decision_seconds: seconds(),
+            live: Gauge::default(),
+            live_bytes: Gauge::default(),
+            alarms: Family::default(),
+            admission_refused: Family::default(),
+            calls: Family::default(),
+            call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            requests: Family::default(),
+            flush_seconds: seconds(),
+            batch_rows: rows(),
+            backlog: Gauge::default(),
+            connected: Gauge::default(),
+            lease_held: Gauge::default(),
+            adopted: Counter::default(),
+            purged: Family::default(),
+            write_refused: Counter::default(),
+        };
+        metrics.register_all();
+        metrics.attention(AttentionCount::default());
+        metrics
+    }
+}
+
+/// Registers metrics in the table's order: one that is in the code and not in the table, or the
+/// other way round, does not start.
+struct Registrar<'a> {
+    registry: &'a mut Registry,
+    table: std::slice::Iter<'static, Described>,
+}
+
+impl Registrar<'_> {
+    fn add(&mut self, name: &str, metric: impl Metric) {
+        let described = self.table.next().expect("every metric is in the table");
+        assert_eq!(described.name, name, "the table has another order");
+        // The encoder adds the suffix of counters itself.
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.registry.register(name, described.help, metric);
+    }
+}
+
+impl Metrics {
+    fn register_all(&mut self) {
+        let mut all = Registrar { registry: &mut self.registry, table: TABLE.iter() };
+        all.add("unanimo_transactions_begun_total", self.begun.clone());
+        all.add("unanimo_transactions_decided_total", self.decided.clone());
+        all.add("unanimo_decision_seconds", self.decision_seconds.clone());
+        all.add("unanimo_transactions_live", self.live.clone());
+        all.add("unanimo_live_bytes", self.live_bytes.clone());
+        all.add("unanimo_alarms", self.alarms.clone());
+        all.add("unanimo_admission_refused_total", self.admission_refused.clone());
+        all.add("unanimo_participant_calls_total", self.calls.clone());
+        all.add("unanimo_participant_call_seconds", self.call_seconds.clone());
+        all.add("unanimo_requests_total", self.requests.clone());
+        all.add("unanimo_journal_flush_seconds", self.flush_seconds.clone());
+        all.add("unanimo_journal_batch_rows", self.batch_rows.clone());
+        all.add("unanimo_journal_backlog", self.backlog.clone());
+        all.add("unanimo_journal_connected", self.connected.clone());
+        all.add("unanimo_lease_held", self.lease_held.clone());
+        all.add("unanimo_adopted_total", self.adopted.clone());
+        all.add("unanimo_purged_total", self.purged.clone());
+        all.add("unanimo_write_refused_total", self.write_refused.clone());
+        assert!(all.table.next().is_none(), "every line of the table is a metric");
+    }
+
+    /// Everything, in the OpenMetrics text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// A transaction began.
+    pub fn begun(&self, mode: Mode) {
+        self.begun.get_or_create(&ModeLabel { mode: mode_name(mode) }).inc();
+    }
+
+    /// A transaction was decided, so long after it began.
+    pub fn decided(&self, mode: Mode, outcome: Outcome, took: Duration) {
+        let outcome = match outcome {
+            Outcome::Committed => "committed",
+            Outcome::Aborted | Outcome::NotDecided => "aborted",
+        };
+        self.decided.get_or_create(&DecidedLabels { mode: mode_name(mode), outcome }).inc();
+        self.decision_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A call to a participant ended, with an answer or without.
+    pub fn called(
+        &self,
+        participant: &str,
+        operation: &'static str,
+        answered: bool,
+        took: Duration,
+    ) {
+        let result = if answered { CallResult::answered } else { CallResult::failed };
+        let participant = participant.to_owned();
+        self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
+        self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
+    }
+
+    /// New work was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.admission_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A request was answered.
+    pub fn served(&self, method: &str, code: tonic::Code) {
+        let labels = RequestLabels { method: method.to_owned(), code: format!("{code:?}") };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Transactions were taken over.
+    pub fn adopted(&self, count: usize) {
+        self.adopted.inc_by(count as u64);
+    }
+
+    /// Transactions were purged.
+    pub fn purged(&self, purged: crate::store::Purged) {
+        for (what, count) in [("details", purged.stripped), ("gids", purged.deleted)] {
+            self.purged.get_or_create(&WhatLabel { what }).inc_by(count);
+        }
+    }
+
+    /// The database refused a row.
+    pub fn write_refused(&self) {
+        self.write_refused.inc();
+    }
+
+    /// So many transactions need a person.
+    pub fn attention(&self, count: AttentionCount) {
+        for (alarm, value) in
+            [("transaction_stalled", count.stalled), ("heuristic_outcome", count.heuristic)]
+        {
+            self.alarms.get_or_create(&AlarmLabel { alarm }).set(value);
+        }
+    }
+
+    /// What is so at this moment; asked for at each scrape.
+    pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.live.set(count(live));
+        self.live_bytes.set(count(live_bytes));
+        self.backlog.set(count(backlog));
+        self.lease_held.set(i64::from(lease_held));
+    }
+}
+
+impl Observer for Metrics {
+    fn flushed(&self, rows: usize, took: Duration) {
+        #[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
+        self.batch_rows.observe(rows as f64);
+        self.flush_seconds.observe(took.as_secs_f64());
+    }
+
+    fn connected(&self, connected: bool) {
+        self.connected.set(i64::from(connected));
+    }
+}
+
+/// A mode, as labels and logs name it.
+#[must_use]
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::TwoPhaseCommit => "2pc",
+        Mode::Tcc => "tcc",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_scraped_under_its_name() {
+        let metrics = Metrics::default();
+        metrics.begun(Mode::Tcc);
+        metrics.decided(Mode::Tcc, Outcome::Committed, Duration::from_millis(3));
+        metrics.called("bank", "prepare", true, Duration::from_millis(3));
+        metrics.refused("overloaded");
+        metrics.served("Submit", tonic::Code::Ok);
+        metrics.purged(crate::store::Purged { stripped: 1, deleted: 2 });
+        metrics.flushed(3, Duration::from_millis(1));
+        let text = metrics.encode();
+        for Described { name, kind, help, .. } in TABLE {
+            let bare = name.strip_suffix("_total").unwrap_or(name);
+            assert!(text.contains(&format!("# TYPE {bare} {kind}\n")), "{name}: {text}");
+            assert!(text.contains(&format!("# HELP {bare} {help}")), "{name}: {text}");
+            let series =
+                if *kind == "histogram" { format!("{name}_count") } else { (*name).into() };
+            assert!(text.contains(&format!("\n{series}")), "{series}: {text}");
+        }
+    }
+}

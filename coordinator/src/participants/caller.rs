@@ -1,0 +1,132 @@
+//! One call to a participant: its slot, its transport, its deadline, and how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tonic::Status;
+use unanimo_core::{
+    BranchNumber, BranchSpec, FinishAnswer, FinishOperation, Identity, PrepareAnswer, Timestamp,
+};
+
+use super::directory::{Directory, Entry, Route};
+use super::wire;
+use crate::cluster::lease::Lease;
+use crate::metrics::Metrics;
+
+/// What a call is about.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// The transaction.
+    pub identity: Arc<Identity>,
+    /// The branch.
+    pub spec: Arc<BranchSpec>,
+    /// Its number.
+    pub number: BranchNumber,
+    /// What its Prepare answered.
+    pub output: Option<Bytes>,
+    /// How often this was sent, this one included.
+    pub attempt: u32,
+    /// When a Prepare may start at the latest.
+    pub prepare_until: Timestamp,
+    /// The database's name.
+    pub cluster_id: Arc<str>,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+}
+
+/// Calls participants.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    directory: Arc<Directory>,
+    lease: Lease,
+    metrics: Arc<Metrics>,
+}
+
+impl Caller {
+    /// A caller that sends only while the lease holds.
+    #[must_use]
+    pub fn new(directory: Arc<Directory>, lease: Lease, metrics: Arc<Metrics>) -> Self {
+        Self { directory, lease, metrics }
+    }
+
+    /// Sends Prepare and waits for its end.
+    pub async fn prepare(&self, branch: Branch) -> PrepareAnswer {
+        let sending = async |route: Route| {
+            let request =
+                wire::request(wire::prepare(&branch), &branch.identity.trace, branch.timeout);
+            let response = match route {
+                Route::Remote(mut client) => client.prepare(request).await,
+                Route::Local(service) => service.prepare(request).await,
+            };
+            response.map(|response| wire::prepare_answer(response.into_inner().answer))
+        };
+        self.send("prepare", &branch, |entry| &entry.prepare_slots, sending)
+            .await
+            .unwrap_or_else(PrepareAnswer::Failed)
+    }
+
+    /// Sends Commit or Cancel and waits for its end.
+    pub async fn finish(&self, operation: FinishOperation, branch: Branch) -> FinishAnswer {
+        let commit = async |route: Route| {
+            let request =
+                wire::request(wire::commit(&branch), &branch.identity.trace, branch.timeout);
+            let response = match route {
+                Route::Remote(mut client) => client.commit(request).await,
+                Route::Local(service) => service.commit(request).await,
+            };
+            response.map(|response| wire::commit_answer(response.into_inner().answer))
+        };
+        let cancel = async |route: Route| {
+            let request =
+                wire::request(wire::cancel(&branch), &branch.identity.trace, branch.timeout);
+            let response = match route {
+                Route::Remote(mut client) => client.cancel(request).await,
+                Route::Local(service) => service.cancel(request).await,
+            };
+            response.map(|response| wire::cancel_answer(response.into_inner().answer))
+        };
+        let sent = match operation {
+            FinishOperation::Commit => {
+                self.send("commit", &branch, |entry| &entry.finish_slots, commit).await
+            }
+            FinishOperation::Cancel => {
+                self.send("cancel", &branch, |entry| &entry.finish_slots, cancel).await
+            }
+        };
+        sent.unwrap_or_else(FinishAnswer::Failed)
+    }
+
+    async fn send<T>(
+        &self,
+        operation: &'static str,
+        branch: &Branch,
+        slots: impl Fn(&Entry) -> &Semaphore,
+        sending: impl AsyncFnOnce(Route) -> Result<T, Status>,
+    ) -> Result<T, String> {
+        let name = &branch.spec.participant;
+        let Some(entry) = self.directory.find(name) else {
+            return Err(format!("participant {name} is not known here"));
+        };
+        let Ok(_slot) = slots(&entry).acquire().await else {
+            return Err("the coordinator is stopping".to_owned());
+        };
+        let prepare = operation == "prepare";
+        let Some(route) = self.directory.route(&entry, prepare, branch.attempt) else {
+            return Err(format!("participant {name} has no endpoint"));
+        };
+        if !self.lease.is_held() {
+            return Err("the coordinator's lease has run out".to_owned());
+        }
+        let started = tokio::time::Instant::now();
+        let result = tokio::time::timeout(branch.timeout, sending(route)).await;
+        let result = match result {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(status)) => Err(wire::failure(&status)),
+            Err(_) => Err(format!("no answer within {:?}", branch.timeout)),
+        };
+        self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
+        result
+    }
+}

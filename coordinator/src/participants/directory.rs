@@ -1,0 +1,325 @@
+//! Names of participants, and where they answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint as Dial};
+use unanimo_core::ParticipantName;
+use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
+
+use super::ParticipantService;
+
+/// What is not heard of for so many keep-alive intervals is gone.
+const INTERVALS_UNTIL_GONE: u32 = 3;
+
+/// Longest time to wait for a participant's connection. It is on a near network.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection on which nothing is answered for so long is closed, and its calls have failed. The
+/// ping is what finds out that a host has vanished without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Flow-control windows. Wide: small messages of many calls share a connection, and none should
+/// wait for another's.
+const WINDOW_BYTES: u32 = 16 << 20;
+
+/// What may be set of the calls to participants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Calls under way at one participant: Prepares, and apart from them Commits and Cancels.
+    pub slots: usize,
+    /// How often participants are to register again.
+    pub keep_alive_interval: Duration,
+    /// Largest message that is accepted from a participant.
+    pub message_bytes_max: usize,
+}
+
+/// Why a participant cannot be given new work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody ever registered or configured this name.
+    #[error("participant {0} is not known: it never registered, and is not configured")]
+    Unknown(ParticipantName),
+    /// It was registered, and is not alive.
+    #[error("participant {0} is gone: none of its endpoints has registered lately")]
+    Gone(ParticipantName),
+}
+
+/// All participants. Cheap to share; looked up on every call, changed rarely.
+#[derive(Debug)]
+pub struct Directory {
+    options: Options,
+    entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
+    /// Participants that came back, for whoever sends what waits for them.
+    returned: RwLock<Vec<ParticipantName>>,
+    returning: Notify,
+}
+
+/// A participant.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    endpoints: RwLock<Vec<Endpoint>>,
+    local: Option<Local>,
+    /// Phase two has slots of its own: Prepares that wait for locks of branches in doubt must not
+    /// starve the Commits that free them.
+    pub(crate) prepare_slots: Semaphore,
+    pub(crate) finish_slots: Semaphore,
+}
+
+/// A participant inside this process.
+#[derive(Clone)]
+struct Local(Arc<dyn ParticipantService>);
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("in-process")
+    }
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    url: String,
+    configured: bool,
+    instance: String,
+    last_seen: Instant,
+    /// One connection for Prepares and one for the rest: HTTP/2 bounds the calls on a connection.
+    prepare: ParticipantServiceClient<Channel>,
+    finish: ParticipantServiceClient<Channel>,
+}
+
+/// A way to call a participant.
+#[derive(Clone)]
+pub(crate) enum Route {
+    /// Over gRPC.
+    Remote(ParticipantServiceClient<Channel>),
+    /// In this process.
+    Local(Arc<dyn ParticipantService>),
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Remote(_) => "remote",
+            Self::Local(_) => "local",
+        })
+    }
+}
+
+/// An endpoint as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its address.
+    pub url: String,
+    /// Named in the configuration.
+    pub configured: bool,
+    /// How long ago it registered; zero for a configured one.
+    pub silent_for: Duration,
+    /// It is called for new work.
+    pub alive: bool,
+}
+
+impl Directory {
+    /// A directory with nobody in it.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            entries: RwLock::default(),
+            returned: RwLock::default(),
+            returning: Notify::new(),
+        }
+    }
+
+    /// How often participants are to register again.
+    #[must_use]
+    pub fn keep_alive_interval(&self) -> Duration {
+        self.options.keep_alive_interval
+    }
+
+    fn gone_after(&self) -> Duration {
+        self.options.keep_alive_interval * INTERVALS_UNTIL_GONE
+    }
+
+    fn entry(&self, name: &ParticipantName) -> Option<Arc<Entry>> {
+        read(&self.entries).get(name).map(Arc::clone)
+    }
+
+    fn entry_or_new(&self, name: &ParticipantName) -> Arc<Entry> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.entry(name.clone()).or_insert_with(|| Arc::new(self.new_entry(None)));
+        Arc::clone(entry)
+    }
+
+    fn new_entry(&self, local: Option<Local>) -> Entry {
+        Entry {
+            endpoints: RwLock::default(),
+            local,
+            prepare_slots: Semaphore::new(self.options.slots),
+            finish_slots: Semaphore::new(self.options.slots),
+        }
+    }
+
+    /// Adds a participant that lives in this process.
+    pub fn add_local(&self, name: ParticipantName, service: Arc<dyn ParticipantService>) {
+        let entry = Arc::new(self.new_entry(Some(Local(service))));
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name, entry);
+    }
+
+    /// Adds a name without an endpoint: it is known, and gone.
+    pub fn add_name(&self, name: &ParticipantName) {
+        self.entry_or_new(name);
+    }
+
+    /// Adds an endpoint of the configuration; it is never gone.
+    pub fn add_configured(&self, name: &ParticipantName, url: &str) {
+        self.keep(name, url, "", true);
+    }
+
+    /// Notes that an endpoint is alive. If it was not there, or was gone, or is another process
+    /// than before, whatever waits for the participant goes out at once.
+    pub fn seen(&self, name: &ParticipantName, url: &str, instance: &str) {
+        if self.keep(name, url, instance, false) {
+            self.returned.write().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+            self.returning.notify_one();
+        }
+    }
+
+    /// Whether it was not there, gone, or another process.
+    fn keep(&self, name: &ParticipantName, url: &str, instance: &str, configured: bool) -> bool {
+        let entry = self.entry_or_new(name);
+        let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(known) = endpoints.iter_mut().find(|endpoint| endpoint.url == url) {
+            let gone = now - known.last_seen > self.gone_after();
+            let other = known.instance != instance;
+            known.last_seen = now;
+            instance.clone_into(&mut known.instance);
+            known.configured |= configured;
+            return gone || other;
+        }
+        endpoints.push(Endpoint {
+            url: url.to_owned(),
+            configured,
+            instance: instance.to_owned(),
+            last_seen: now,
+            prepare: self.dial(url),
+            finish: self.dial(url),
+        });
+        true
+    }
+
+    /// Takes an endpoint away.
+    pub fn remove(&self, name: &ParticipantName, url: &str) {
+        if let Some(entry) = self.entry(name) {
+            let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+            endpoints.retain(|endpoint| endpoint.configured || endpoint.url != url);
+        }
+    }
+
+    fn dial(&self, url: &str) -> ParticipantServiceClient<Channel> {
+        let dial = Dial::from_shared(url.to_owned())
+            .expect("endpoints are checked before they are stored")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES);
+        ParticipantServiceClient::new(dial.connect_lazy())
+            .max_decoding_message_size(self.options.message_bytes_max)
+            .max_encoding_message_size(self.options.message_bytes_max)
+    }
+
+    /// Whether new work may name this participant.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check(&self, name: &ParticipantName) -> Result<(), Error> {
+        let entry = self.entry(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        if entry.local.is_some() {
+            return Ok(());
+        }
+        let endpoints = read(&entry.endpoints);
+        if endpoints.iter().any(|endpoint| endpoint.is_alive(self.gone_after())) {
+            Ok(())
+        } else {
+            Err(Error::Gone(name.clone()))
+        }
+    }
+
+    /// The participant, if its name is known.
+    pub(crate) fn find(&self, name: &ParticipantName) -> Option<Arc<Entry>> {
+        self.entry(name)
+    }
+
+    /// A way to call it. Attempts take turns among living endpoints; what is owed is also sent to
+    /// endpoints that were not heard of lately, if there are no others.
+    pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
+        if let Some(Local(service)) = &entry.local {
+            return Some(Route::Local(Arc::clone(service)));
+        }
+        let endpoints = read(&entry.endpoints);
+        let alive: Vec<&Endpoint> =
+            endpoints.iter().filter(|endpoint| endpoint.is_alive(self.gone_after())).collect();
+        let candidates = if alive.is_empty() { endpoints.iter().collect() } else { alive };
+        let index = (attempt.max(1) as usize - 1).checked_rem(candidates.len())?;
+        let endpoint = candidates[index];
+        let client = if prepare { &endpoint.prepare } else { &endpoint.finish };
+        Some(Route::Remote(client.clone()))
+    }
+
+    /// Everybody, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<(ParticipantName, Vec<Shown>)> {
+        let entries = read(&self.entries);
+        let show = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
+            let local = entry.local.as_ref().map(|_| Shown {
+                url: "in-process".to_owned(),
+                configured: true,
+                silent_for: Duration::ZERO,
+                alive: true,
+            });
+            let endpoints = read(&entry.endpoints);
+            let remote = endpoints.iter().map(|endpoint| Shown {
+                url: endpoint.url.clone(),
+                configured: endpoint.configured,
+                silent_for: endpoint.silent_for(),
+                alive: endpoint.is_alive(self.gone_after()),
+            });
+            (name.clone(), local.into_iter().chain(remote).collect())
+        };
+        entries.iter().map(show).collect()
+    }
+
+    /// Waits until participants have come back, and says which.
+    pub async fn returned(&self) -> Vec<ParticipantName> {
+        loop {
+            let names =
+                std::mem::take(&mut *self.returned.write().unwrap_or_else(PoisonError::into_inner));
+            if !names.is_empty() {
+                return names;
+            }
+            self.returning.notified().await;
+        }
+    }
+}
+
+impl Endpoint {
+    fn silent_for(&self) -> Duration {
+        if self.configured { Duration::ZERO } else { self.last_seen.elapsed() }
+    }
+
+    fn is_alive(&self, gone_after: Duration) -> bool {
+        self.silent_for() <= gone_after
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    // Nothing panics half way through a change.
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}

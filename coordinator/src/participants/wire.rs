@@ -1,0 +1,138 @@
+//! The core's types as messages to participants, and their answers as the core's types.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+use unanimo_core::{FinishAnswer, HeuristicKind, PrepareAnswer, Refusal, TraceContext};
+use unanimo_proto::v1::{
+    BranchContext, CancelRequest, HeuristicOutcome, ParticipantServiceCommitRequest,
+    PrepareRequest, cancel_response, participant_service_commit_response, prepare_response,
+};
+
+use super::caller::Branch;
+use crate::wire::{self, time_to_wire};
+
+fn context(branch: &Branch) -> BranchContext {
+    wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
+}
+
+pub(super) fn prepare(branch: &Branch) -> PrepareRequest {
+    PrepareRequest {
+        context: Some(context(branch)),
+        action: branch.spec.action.to_string(),
+        payload: branch.spec.payload.clone(),
+        prepare_until: Some(time_to_wire(branch.prepare_until)),
+        metadata: metadata(branch),
+        attempt: branch.attempt,
+    }
+}
+
+pub(super) fn commit(branch: &Branch) -> ParticipantServiceCommitRequest {
+    ParticipantServiceCommitRequest {
+        context: Some(context(branch)),
+        action: branch.spec.action.to_string(),
+        payload: branch.spec.payload.clone(),
+        output: branch.output.clone().unwrap_or_default(),
+        metadata: metadata(branch),
+        attempt: branch.attempt,
+    }
+}
+
+pub(super) fn cancel(branch: &Branch) -> CancelRequest {
+    CancelRequest {
+        context: Some(context(branch)),
+        action: branch.spec.action.to_string(),
+        payload: branch.spec.payload.clone(),
+        output: branch.output.clone().unwrap_or_default(),
+        metadata: metadata(branch),
+        attempt: branch.attempt,
+    }
+}
+
+fn metadata(branch: &Branch) -> HashMap<String, String> {
+    branch.identity.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The message with the call's deadline and the transaction's trace.
+pub(super) fn request<T>(message: T, trace: &TraceContext, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    let headers: &mut MetadataMap = request.metadata_mut();
+    let TraceContext { traceparent, tracestate } = trace;
+    for (name, value) in [("traceparent", traceparent), ("tracestate", tracestate)] {
+        // Checked when the transaction began; what is no header value is not sent.
+        if let Some(value) = value.as_ref().and_then(|value| value.parse().ok()) {
+            headers.insert(name, value);
+        }
+    }
+    request
+}
+
+/// A vote travels only in an OK reply; an answer that is none of ours counts as no answer.
+pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> PrepareAnswer {
+    use prepare_response::Answer;
+    match answer {
+        Some(Answer::Prepared(prepared)) => PrepareAnswer::Prepared(prepared.output),
+        Some(Answer::Refused(refusal)) => {
+            PrepareAnswer::Refused(Refusal { reason: refusal.reason, message: refusal.message })
+        }
+        Some(Answer::ReadOnly(_)) => PrepareAnswer::ReadOnly,
+        Some(Answer::Working(working)) => {
+            PrepareAnswer::Working { retry_after: pause(working.retry_after) }
+        }
+        None => PrepareAnswer::Failed(NO_ANSWER.to_owned()),
+    }
+}
+
+pub(super) fn commit_answer(
+    answer: Option<participant_service_commit_response::Answer>,
+) -> FinishAnswer {
+    use participant_service_commit_response::Answer;
+    match answer {
+        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Working(working)) => {
+            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+        }
+        Some(Answer::Heuristic(outcome)) => heuristic(outcome),
+        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+    }
+}
+
+pub(super) fn cancel_answer(answer: Option<cancel_response::Answer>) -> FinishAnswer {
+    use cancel_response::Answer;
+    match answer {
+        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Working(working)) => {
+            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+        }
+        Some(Answer::Heuristic(outcome)) => heuristic(outcome),
+        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+    }
+}
+
+const NO_ANSWER: &str = "the participant's reply holds no answer that this version knows";
+
+fn heuristic(outcome: HeuristicOutcome) -> FinishAnswer {
+    use unanimo_proto::v1::HeuristicKind as Wire;
+    let kind = match outcome.kind() {
+        Wire::Commit => HeuristicKind::Commit,
+        Wire::Rollback => HeuristicKind::Rollback,
+        Wire::Hazard | Wire::Unspecified => HeuristicKind::Hazard,
+    };
+    FinishAnswer::Heuristic { kind, note: outcome.note }
+}
+
+/// A pause that is no duration is left to the coordinator.
+fn pause(retry_after: Option<prost_types::Duration>) -> Duration {
+    retry_after.and_then(|pause| Duration::try_from(pause).ok()).unwrap_or_default()
+}
+
+/// A status as the error of an attempt.
+pub(super) fn failure(status: &Status) -> String {
+    match status.message() {
+        "" => format!("{:?}", status.code()),
+        message => format!("{:?}: {message}", status.code()),
+    }
+}

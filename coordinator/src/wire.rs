@@ -1,0 +1,36 @@
+//! What the rooms that speak protobuf share: the services in `api` and the calls in `participants`.
+
+use unanimo_core::{BranchNumber, BranchSpec, Identity, Mode, Timestamp};
+use unanimo_proto::v1;
+
+pub(crate) fn mode_to_wire(mode: Mode) -> v1::Mode {
+    match mode {
+        Mode::TwoPhaseCommit => v1::Mode::TwoPhaseCommit,
+        Mode::Tcc => v1::Mode::Tcc,
+    }
+}
+
+pub(crate) fn time_to_wire(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(at.0 / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,
+    }
+}
+
+/// What names a branch to its participant.
+pub(crate) fn context(
+    identity: &Identity,
+    spec: &BranchSpec,
+    number: BranchNumber,
+    cluster_id: &str,
+) -> v1::BranchContext {
+    v1::BranchContext {
+        tx_id: identity.tx_id.to_string(),
+        gid: identity.gid.to_string(),
+        branch_id: spec.branch_id.to_string(),
+        branch_number: number.get().into(),
+        cluster_id: cluster_id.to_owned(),
+        participant: spec.participant.to_string(),
+        mode: mode_to_wire(identity.mode).into(),
+    }
+}

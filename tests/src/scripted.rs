@@ -1,0 +1,240 @@
+//! A participant that does as the action's name says, and remembers what it was told.
+//!
+//! Actions, with a number where `N` stands: `ok`, `refuse`, `read-only`, `hang`, `fail-N` (that many
+//! Prepares fail first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer),
+//! `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead), `cancel-hazard`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
+use unanimo_proto::v1::{
+    BranchContext, CancelRequest, CancelResponse, Done, HeuristicKind, HeuristicOutcome,
+    ParticipantServiceCommitRequest, ParticipantServiceCommitResponse, PrepareRequest,
+    PrepareResponse, Prepared, ReadOnly, Refusal, Working, cancel_response,
+    participant_service_commit_response as commit_response, prepare_response,
+};
+
+/// A call that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// `prepare`, `commit` or `cancel`.
+    pub operation: &'static str,
+    /// The transaction.
+    pub tx_id: String,
+    /// The branch.
+    pub branch_id: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// The output that came with it.
+    pub output: Bytes,
+    /// The trace that came with it.
+    pub traceparent: String,
+    /// The metadata that came with it.
+    pub metadata: HashMap<String, String>,
+}
+
+/// The participant. Cheap to clone.
+#[derive(Clone)]
+pub struct Scripted {
+    state: Arc<State>,
+}
+
+struct State {
+    seen: Mutex<Vec<Seen>>,
+    /// While it is held, Commits and Cancels wait.
+    gate: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        let state = State { seen: Mutex::default(), gate: watch::Sender::new(false) };
+        Self { state: Arc::new(state) }
+    }
+}
+
+impl Scripted {
+    /// Every call so far.
+    ///
+    /// # Panics
+    /// An earlier call panicked.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().expect("no call panics").clone()
+    }
+
+    /// Calls so far for one branch of one transaction, in order.
+    #[must_use]
+    pub fn calls(&self, tx_id: &str, branch_id: &str) -> Vec<&'static str> {
+        let seen = self.seen().into_iter();
+        seen.filter(|seen| seen.tx_id == tx_id && seen.branch_id == branch_id)
+            .map(|seen| seen.operation)
+            .collect()
+    }
+
+    /// Holds up Commits and Cancels, or lets them go.
+    pub fn hold(&self, hold: bool) {
+        self.state.gate.send_replace(hold);
+    }
+
+    /// Serves it on a port of its own, and says where.
+    ///
+    /// # Panics
+    /// No port can be had.
+    pub async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let service =
+            ParticipantServiceServer::new(self.clone()).max_encoding_message_size(usize::MAX);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        format!("http://{address}")
+    }
+
+    /// Notes a call; answers how often this one came, this time included.
+    fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: Parts<'_>) -> usize {
+        let Parts { context, payload, output, metadata } = parts;
+        let context = context.expect("every call names its branch");
+        let header = request.metadata().get("traceparent");
+        let seen = Seen {
+            operation,
+            tx_id: context.tx_id.clone(),
+            branch_id: context.branch_id.clone(),
+            payload: payload.clone(),
+            output: output.clone(),
+            traceparent: header.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
+            metadata: metadata.clone(),
+        };
+        let mut all = self.state.seen.lock().expect("no call panics");
+        all.push(seen);
+        let same = |seen: &&Seen| {
+            seen.operation == operation
+                && seen.tx_id == context.tx_id
+                && seen.branch_id == context.branch_id
+        };
+        all.iter().filter(same).count()
+    }
+
+    async fn pass_gate(&self) {
+        let mut gate = self.state.gate.subscribe();
+        // The sender lives as long as we do.
+        let _ = gate.wait_for(|held| !held).await;
+    }
+}
+
+struct Parts<'a> {
+    context: Option<&'a BranchContext>,
+    payload: &'a Bytes,
+    output: &'a Bytes,
+    metadata: &'a HashMap<String, String>,
+}
+
+fn number(action: &str, prefix: &str) -> Option<usize> {
+    action.strip_prefix(prefix)?.parse().ok()
+}
+
+#[tonic::async_trait]
+impl ParticipantService for Scripted {
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        use prepare_response::Answer;
+        let message = request.get_ref();
+        let parts = Parts {
+            context: message.context.as_ref(),
+            payload: &message.payload,
+            output: &Bytes::new(),
+            metadata: &message.metadata,
+        };
+        let count = self.note("prepare", &request, parts);
+        let action = message.action.as_str();
+        let yes = |output| Answer::Prepared(Prepared { output });
+        let answer = match action {
+            "refuse" => Some(Answer::Refused(Refusal {
+                reason: "NO_MONEY".into(),
+                message: "the account is empty".into(),
+            })),
+            "read-only" => Some(Answer::ReadOnly(ReadOnly {})),
+            "empty" => None,
+            "hang" => std::future::pending().await,
+            _ if number(action, "fail-").is_some_and(|times| count <= times) => {
+                return Err(Status::unavailable("not now"));
+            }
+            _ if number(action, "working-").is_some_and(|times| count <= times) => {
+                let retry_after = prost_types::Duration { seconds: 0, nanos: 1_000_000 };
+                Some(Answer::Working(Working { retry_after: Some(retry_after) }))
+            }
+            _ => {
+                let size = number(action, "output-").unwrap_or(0);
+                Some(yes(Bytes::from(vec![b'o'; size])))
+            }
+        };
+        Ok(Response::new(PrepareResponse { answer }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<ParticipantServiceCommitRequest>,
+    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        use commit_response::Answer;
+        let message = request.get_ref();
+        let parts = Parts {
+            context: message.context.as_ref(),
+            payload: &message.payload,
+            output: &message.output,
+            metadata: &message.metadata,
+        };
+        let count = self.note("commit", &request, parts);
+        self.pass_gate().await;
+        let answer = match message.action.as_str() {
+            "commit-hang" => std::future::pending().await,
+            "commit-heuristic" => Answer::Heuristic(HeuristicOutcome {
+                kind: HeuristicKind::Rollback.into(),
+                note: "an administrator rolled it back".into(),
+            }),
+            action if number(action, "commit-fail-").is_some_and(|times| count <= times) => {
+                return Err(Status::unavailable("not now"));
+            }
+            _ => Answer::Done(Done {}),
+        };
+        Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(answer) }))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        use cancel_response::Answer;
+        let message = request.get_ref();
+        let parts = Parts {
+            context: message.context.as_ref(),
+            payload: &message.payload,
+            output: &message.output,
+            metadata: &message.metadata,
+        };
+        self.note("cancel", &request, parts);
+        self.pass_gate().await;
+        let answer = match message.action.as_str() {
+            "cancel-hazard" => Answer::Heuristic(HeuristicOutcome {
+                kind: HeuristicKind::Hazard.into(),
+                note: "the disk is gone".into(),
+            }),
+            _ => Answer::Done(Done {}),
+        };
+        Ok(Response::new(CancelResponse { answer: Some(answer) }))
+    }
+}

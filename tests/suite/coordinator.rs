@@ -1,0 +1,180 @@
+//! A whole coordinator, through its gRPC services.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use unanimo_coordinator::config::{DatabaseUrl, Period};
+use unanimo_coordinator::{Builder, Config, Running};
+use unanimo_core::ParticipantName;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
+use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
+use unanimo_proto::v1::{
+    BranchSpec, GetRequest, Mode, SubmitRequest, Transaction, TransactionResult, TransactionView,
+    get_request,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::reaper::run_folder;
+use unanimo_tests::scripted::Scripted;
+use unanimo_tests::wait::until;
+
+mod admission;
+mod bad_input;
+mod declarative;
+mod http;
+mod interactive;
+mod lives;
+mod operators;
+mod participants;
+mod queries;
+
+/// Quick pauses and free ports.
+pub(crate) fn config(database_url: &str) -> Config {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    Config {
+        node: "one".parse().unwrap(),
+        database_url: DatabaseUrl::new(database_url),
+        listen: any,
+        admin_listen: any,
+        prepare_backoff: Period::millis(5),
+        finish_backoff: Period::millis(5),
+        finish_backoff_max: Period::millis(200),
+        lease: Period::secs(2),
+        ..Config::default()
+    }
+}
+
+pub(crate) fn sqlite_url() -> String {
+    format!("sqlite:{}/{}.db", run_folder().display(), uuid::Uuid::new_v4())
+}
+
+/// A coordinator with one participant, `p`, in its process.
+pub(crate) struct World {
+    pub(crate) running: Running,
+    pub(crate) p: Scripted,
+    pub(crate) channel: Channel,
+    pub(crate) config: Config,
+}
+
+impl World {
+    pub(crate) async fn postgres() -> Self {
+        Self::start(config(&Server::shared().database().await)).await
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        Self::start(config(&sqlite_url())).await
+    }
+
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::start_with(config, Scripted::default()).await
+    }
+
+    pub(crate) async fn start_with(config: Config, p: Scripted) -> Self {
+        assert_eq!(config.violations(), []);
+        let name = ParticipantName::new("p").unwrap();
+        let builder = Builder::new(config.clone()).participant(name, Arc::new(p.clone()));
+        let running = builder.start().await.unwrap();
+        let channel = channel(&running);
+        Self { running, p, channel, config }
+    }
+
+    /// The process dies, and another one starts on the same database.
+    pub(crate) async fn crash_and_restart(self) -> Self {
+        let Self { running, p, config, .. } = self;
+        drop(running);
+        if config.database_url.expose().starts_with("sqlite") {
+            // The dead tasks let go of the file's lock a moment later.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Self::start_with(config, p).await
+    }
+
+    pub(crate) fn client(&self) -> CoordinatorServiceClient<Channel> {
+        CoordinatorServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    pub(crate) fn operator(&self) -> OperatorServiceClient<Channel> {
+        OperatorServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn directory(&self) -> ParticipantDirectoryServiceClient<Channel> {
+        ParticipantDirectoryServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn submit(&self, request: SubmitRequest) -> Result<TransactionResult, Status> {
+        let response = self.client().submit(request).await?;
+        Ok(response.into_inner().result.expect("an OK reply has a result"))
+    }
+
+    pub(crate) async fn get(&self, gid: &str) -> Transaction {
+        let request = GetRequest {
+            key: Some(get_request::Key::Gid(gid.to_owned())),
+            view: TransactionView::Full.into(),
+        };
+        self.client().get(request).await.unwrap().into_inner().transaction.unwrap()
+    }
+
+    /// Waits until the transaction is as it should be.
+    pub(crate) async fn get_until(
+        &self,
+        gid: &str,
+        what: &str,
+        done: impl Fn(&Transaction) -> bool,
+    ) -> Transaction {
+        until(what, async || Some(self.get(gid).await).filter(&done)).await
+    }
+}
+
+pub(crate) fn channel(running: &Running) -> Channel {
+    let address = running.grpc_address().unwrap();
+    tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .tcp_nodelay(true)
+        .connect_lazy()
+}
+
+/// A branch at `p`.
+pub(crate) fn branch(id: &str, action: &str) -> BranchSpec {
+    BranchSpec {
+        branch_id: id.into(),
+        participant: "p".into(),
+        action: action.into(),
+        payload: format!("payload of {id}").into_bytes().into(),
+    }
+}
+
+/// A TCC of branches named `a`, `b`, … with these actions.
+pub(crate) fn tcc(gid: &str, actions: &[&str]) -> SubmitRequest {
+    let ids = "abcdefghijklmnopqrstuvwxyz".chars().map(String::from);
+    SubmitRequest {
+        gid: gid.into(),
+        mode: Mode::Tcc.into(),
+        branches: ids.zip(actions).map(|(id, action)| branch(&id, action)).collect(),
+        timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn millis(millis: i64) -> Option<prost_types::Duration> {
+    let nanos = i32::try_from(millis % 1000 * 1_000_000).unwrap();
+    Some(prost_types::Duration { seconds: millis / 1000, nanos })
+}
+
+/// Code, reason and bad fields of an error.
+#[track_caller]
+pub(crate) fn describe(status: &Status) -> (Code, String, Vec<String>) {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no reason in {status:?}"));
+    assert_eq!(info.domain, "unanimo");
+    let retryable = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    assert_eq!(info.metadata["retryable"], retryable.to_string());
+    assert_eq!(details.retry_info().is_some(), retryable);
+    let fields = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    (status.code(), info.reason.clone(), fields.into_iter().map(|field| field.field).collect())
+}
