@@ -64,6 +64,7 @@ impl Transaction {
             phase: Phase::Active,
             branches: Vec::with_capacity(definition.branches.len()),
             stalled: false,
+            known_heuristic: crate::Heuristic::None,
             forgotten: false,
             commit_asked: false,
             unwritten_branches: 0,

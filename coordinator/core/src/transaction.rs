@@ -62,6 +62,8 @@ pub struct Transaction {
     pub(crate) phase: Phase,
     pub(crate) branches: Vec<Branch>,
     pub(crate) stalled: bool,
+    /// What the stored state said: a record that was stripped of its branches says it alone.
+    pub(crate) known_heuristic: Heuristic,
     pub(crate) forgotten: bool,
     /// The initiator has asked for COMMIT, and some vote is still out. Not stored: an initiator
     /// that was not told the outcome asks again.
@@ -99,6 +101,7 @@ impl Transaction {
             unwritten_branches: branches.len(),
             branches,
             stalled: state.stalled,
+            known_heuristic: state.heuristic,
             forgotten: state.forgotten,
             commit_asked: false,
             unwritten_outputs: Vec::new(),
@@ -186,7 +189,8 @@ impl Transaction {
     #[must_use]
     pub fn heuristic(&self) -> Heuristic {
         let decision = self.phase.decision();
-        self.branches.iter().map(|b| b.heuristic(decision)).max().unwrap_or(Heuristic::None)
+        let of_branches = self.branches.iter().map(|branch| branch.heuristic(decision)).max();
+        of_branches.map_or(self.known_heuristic, |worst| worst.max(self.known_heuristic))
     }
 
     /// A Prepare that starts later than this must be refused by its participant.

@@ -2,7 +2,7 @@
 
 use unanimo_core::{
     AbortCause, Attempts, Branch, BranchState, Decision, Event, Finish, Heuristic, HeuristicKind,
-    Outcome, Phase, Refusal, Transaction, Vote, timeline,
+    Identity, Outcome, Phase, Refusal, State, Transaction, Vote, timeline,
 };
 use unanimo_proto::v1;
 
@@ -36,20 +36,24 @@ fn heuristic(heuristic: Heuristic) -> v1::Heuristic {
     }
 }
 
-/// The cause, and the branch that it speaks of, where its name is still known.
-fn abort(tx: &Transaction) -> (v1::AbortCause, String) {
-    let Some(Decision::Abort(cause)) = tx.phase().decision() else {
-        return (v1::AbortCause::Unspecified, String::new());
+fn abort_cause(phase: Phase) -> v1::AbortCause {
+    let Some(Decision::Abort(cause)) = phase.decision() else {
+        return v1::AbortCause::Unspecified;
     };
-    let wire = match cause {
+    match cause {
         AbortCause::Refused(_) => v1::AbortCause::Refused,
         AbortCause::Deadline => v1::AbortCause::Deadline,
         AbortCause::Rollback => v1::AbortCause::Rollback,
         AbortCause::Unlisted(_) => v1::AbortCause::Unlisted,
         AbortCause::NoVote(_) => v1::AbortCause::NoVote,
-    };
+    }
+}
+
+/// The branch that the cause of an abort speaks of, where its name is still known.
+fn abort_branch(tx: &Transaction) -> String {
+    let Some(Decision::Abort(cause)) = tx.phase().decision() else { return String::new() };
     let branch = cause.branch().and_then(|number| tx.branch(number));
-    (wire, branch.map_or_else(String::new, |branch| branch.spec.branch_id.to_string()))
+    branch.map_or_else(String::new, |branch| branch.spec.branch_id.to_string())
 }
 
 fn vote(vote: Option<Vote>) -> v1::Vote {
@@ -82,14 +86,13 @@ pub(super) fn result(answer: Answer) -> v1::TransactionResult {
         }
     };
     let View { tx, .. } = &*view;
-    let (abort_cause, abort_branch_id) = abort(tx);
     v1::TransactionResult {
         tx_id: tx.tx_id().to_string(),
         outcome: outcome(tx.outcome()).into(),
         finished: tx.phase().ended_at().is_some(),
         heuristic: heuristic(tx.heuristic()).into(),
-        abort_cause: abort_cause.into(),
-        abort_branch_id,
+        abort_cause: abort_cause(tx.phase()).into(),
+        abort_branch_id: abort_branch(tx),
         branches: tx.branches().iter().map(branch_result).collect(),
     }
 }
@@ -123,7 +126,8 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse
 /// A transaction with its branches, and with payloads and history if they are given.
 pub(super) fn transaction(view: &View, full: Option<&[Event]>) -> v1::Transaction {
     let View { tx, stripped } = view;
-    let mut shown = summary(view);
+    let mut shown = summary(tx.identity(), &tx.state(), *stripped);
+    shown.abort_branch_id = abort_branch(tx);
     if !stripped {
         shown.branches = tx.branches().iter().map(|b| branch(tx, b, full.is_some())).collect();
         let entries = full.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
@@ -133,28 +137,25 @@ pub(super) fn transaction(view: &View, full: Option<&[Event]>) -> v1::Transactio
 }
 
 /// A transaction without its branches.
-pub(super) fn summary(view: &View) -> v1::Transaction {
-    let View { tx, stripped } = view;
-    let identity = tx.identity();
-    let (abort_cause, abort_branch_id) = abort(tx);
-    let current = tx.state();
+pub(super) fn summary(identity: &Identity, current: &State, stripped: bool) -> v1::Transaction {
+    let phase = current.phase;
     v1::Transaction {
         tx_id: identity.tx_id.to_string(),
         gid: identity.gid.to_string(),
         mode: mode_to_wire(identity.mode).into(),
-        state: state(tx.phase()).into(),
-        outcome: outcome(tx.outcome()).into(),
-        abort_cause: abort_cause.into(),
-        abort_branch_id,
+        state: state(phase).into(),
+        outcome: outcome(phase.into()).into(),
+        abort_cause: abort_cause(phase).into(),
+        abort_branch_id: String::new(),
         heuristic: heuristic(current.heuristic).into(),
-        stalled: current.stalled && tx.phase().ended_at().is_none(),
+        stalled: current.stalled && phase.ended_at().is_none(),
         attention: current.attention(),
         branches: Vec::new(),
         created_at: Some(time_to_wire(identity.created_at)),
         deadline: Some(time_to_wire(identity.deadline)),
-        decided_at: tx.phase().decided_at().map(time_to_wire),
-        ended_at: tx.phase().ended_at().map(time_to_wire),
-        stripped: *stripped,
+        decided_at: phase.decided_at().map(time_to_wire),
+        ended_at: phase.ended_at().map(time_to_wire),
+        stripped,
         metadata: identity.metadata.clone().into_iter().collect(),
         timeline: Vec::new(),
         branch_count: u32::try_from(current.branches.len()).unwrap_or(u32::MAX),

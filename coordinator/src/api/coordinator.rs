@@ -14,7 +14,7 @@ use super::error::{from_engine, invalid};
 use super::parse::{self, Definable};
 use super::{Api, convert, deadline};
 use crate::engine::{Answer, Until, Verdict, View};
-use crate::store::{Filter, Key, PhaseName};
+use crate::store::{Filter, Key, PhaseName, Stored};
 use crate::wire;
 
 /// Transactions of a page that asks for none.
@@ -169,11 +169,15 @@ impl Api {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<v1::ListResponse, Status> {
         let filter = filter(request.get_ref())?;
-        let views = self.engine.list(&filter).await.map_err(from_engine)?;
-        let full = views.len() == filter.limit as usize;
-        let last = views.last().filter(|_| full).map(|view| view.tx.tx_id().to_string());
+        let listed = self.engine.list(&filter).await.map_err(from_engine)?;
+        let full = listed.len() == filter.limit as usize;
+        let last = listed.last().filter(|_| full);
+        let last = last.map(|stored| stored.record.identity.tx_id.to_string());
+        let summary = |stored: &Stored| {
+            convert::summary(&stored.record.identity, &stored.record.state, stored.stripped)
+        };
         Ok(v1::ListResponse {
-            transactions: views.iter().map(convert::summary).collect(),
+            transactions: listed.iter().map(summary).collect(),
             next_page_token: last.unwrap_or_default(),
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -27,6 +28,10 @@ use crate::store::{Claim, Filter, Key, Store, Stored};
 /// How often a transaction that moves between memory and store is looked for before the caller is
 /// told to ask again.
 const SEARCHES_MAX: usize = 5;
+
+/// How long a call whose time is up waits for what can be said at once: less than the time that is
+/// kept back for the answer to travel.
+const PEEK_MAX: Duration = Duration::from_millis(50);
 
 /// Where requests are handed over. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -575,9 +580,8 @@ impl Handle {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn list(&self, filter: &Filter) -> Result<Vec<View>, Error> {
-        let stored = self.shared.store.list(filter).await?;
-        Ok(stored.into_iter().map(Stored::into_view).collect())
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+        Ok(self.shared.store.list(filter).await?)
     }
 
     /// A transaction's events.
@@ -661,7 +665,11 @@ impl Handle {
     async fn not_yet(&self, key: Key) -> Result<Answer, Error> {
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Peek { key, reply })?;
-        Ok(match receiver.await.map_err(|_| Error::Stopped)? {
+        // An engine that has lost touch with its database looks at no message until it is back.
+        let Ok(known) = tokio::time::timeout(PEEK_MAX, receiver).await else {
+            return Ok(Answer::NotYet(None));
+        };
+        Ok(match known.map_err(|_| Error::Stopped)? {
             Some((_, Some(view))) => Answer::View(view),
             Some((tx_id, None)) => Answer::NotYet(Some(tx_id)),
             None => Answer::NotYet(None),

@@ -162,7 +162,7 @@ pub struct Transaction {
     /// Why it was aborted.
     #[prost(enumeration = "AbortCause", tag = "6")]
     pub abort_cause: i32,
-    /// The branch that `abort_cause` speaks of, if any.
+    /// The branch that `abort_cause` speaks of, if any; empty in lists and once `stripped`.
     #[prost(string, tag = "7")]
     pub abort_branch_id: ::prost::alloc::string::String,
     /// Whether branches ended against the decision.

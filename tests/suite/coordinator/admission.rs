@@ -1,1 +1,68 @@
-//! TBD
+//! Overload is refused, and what is begun goes on (promise L5).
+
+use tonic::Code;
+use unanimo_proto::v1::{BeginRequest, ExecuteRequest, Mode, Outcome};
+
+use super::{World, branch, config, describe, sqlite_url, tcc};
+
+#[tokio::test]
+async fn l5_new_work_is_refused_and_phase_two_goes_on() {
+    let mut config = config(&sqlite_url());
+    config.transactions_max = 3;
+    let world = World::start(config).await;
+    world.p.hold(true);
+    for n in 0..3 {
+        let result = world.submit(tcc(&format!("g{n}"), &["ok"])).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+    }
+    let status = world.submit(tcc("more", &["ok"])).await.unwrap_err();
+    assert_eq!(describe(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
+    let request = BeginRequest { gid: "more".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let status = world.client().begin(request).await.unwrap_err();
+    assert_eq!(describe(&status).1, "OVERLOADED");
+    // A gid that is known is answered before any check of load, live or ended.
+    let known = world.submit(tcc("g1", &["ok"])).await.unwrap();
+    assert_eq!(known.outcome(), Outcome::Committed);
+    world.p.hold(false);
+    for n in 0..3 {
+        world.get_until(&format!("g{n}"), "its end", |t| t.ended_at.is_some()).await;
+    }
+    let result = world.submit(tcc("more", &["ok"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Committed, "there is room again");
+}
+
+#[tokio::test]
+async fn l5_bytes_are_counted_too() {
+    let mut config = config(&sqlite_url());
+    config.live_bytes_max = 3_000_000;
+    let world = World::start(config).await;
+    world.p.hold(true);
+    let large = |gid: &str| {
+        let mut request = tcc(gid, &["ok"]);
+        request.branches[0].payload = vec![7; 1 << 20].into();
+        request
+    };
+    world.submit(large("a")).await.unwrap();
+    world.submit(large("b")).await.unwrap();
+    let status = world.submit(large("c")).await.unwrap_err();
+    assert_eq!(describe(&status).1, "OVERLOADED");
+    assert!(status.message().contains("bytes of payloads"), "{}", status.message());
+
+    // Execute is new work, too; its repetition is not.
+    let begin = BeginRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let execute = |id: &str, size: usize| {
+        let mut spec = branch(id, "ok");
+        spec.payload = vec![7; size].into();
+        ExecuteRequest { tx_id: tx_id.clone(), branch: Some(spec) }
+    };
+    world.client().execute(execute("small", 700_000)).await.unwrap();
+    let status = world.client().execute(execute("large", 700_000)).await.unwrap_err();
+    assert_eq!(describe(&status).1, "OVERLOADED");
+    world.client().execute(execute("small", 700_000)).await.unwrap();
+
+    world.p.hold(false);
+    world.get_until("a", "its end", |t| t.ended_at.is_some()).await;
+    world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
+    world.submit(large("c")).await.unwrap();
+}

@@ -1,1 +1,182 @@
-//! TBD
+//! Nonsense gets an error that names the field and the rule, and loses nothing.
+
+use tonic::Code;
+use unanimo_proto::v1::{
+    BeginRequest, BranchSpec, CommitRequest, ExecuteRequest, GetRequest, InquireBranch,
+    InquireRequest, ListRequest, Mode, Outcome, RollbackRequest, SubmitRequest, get_request,
+};
+
+use super::{World, branch, describe, millis, tcc};
+
+async fn check(world: &World, request: SubmitRequest, field: &str, rule: &str) {
+    let status = world.submit(request).await.unwrap_err();
+    let (code, reason, fields) = describe(&status);
+    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"), "{status:?}");
+    assert_eq!(fields, [field], "{status:?}");
+    assert!(status.message().contains(rule), "{}", status.message());
+}
+
+fn with(change: impl FnOnce(&mut SubmitRequest)) -> SubmitRequest {
+    let mut request = tcc("g", &["ok", "ok"]);
+    change(&mut request);
+    request
+}
+
+fn with_branch(change: impl FnOnce(&mut BranchSpec)) -> SubmitRequest {
+    with(|request| change(&mut request.branches[1]))
+}
+
+#[tokio::test]
+async fn each_bad_field_is_named_with_its_rule() {
+    let world = World::sqlite().await;
+    let alphabet = "must consist of A-Z a-z 0-9 _ . : - only";
+    check(&world, with(|r| r.gid = String::new()), "gid", "must not be empty").await;
+    let long = "g".repeat(129);
+    check(&world, with(|r| r.gid = long), "gid", "must be at most 128 bytes, has 129").await;
+    check(&world, with(|r| r.gid = "a/b".into()), "gid", alphabet).await;
+    check(&world, with(|r| r.gid = "a\0b".into()), "gid", alphabet).await;
+    check(&world, with(|r| r.gid = "ä".into()), "gid", alphabet).await;
+    check(&world, with(|r| r.mode = 0), "mode", "must be MODE_TWO_PHASE_COMMIT or MODE_TCC").await;
+    check(&world, with(|r| r.mode = 99), "mode", "must be MODE_TWO_PHASE_COMMIT").await;
+    check(&world, with(|r| r.wait_for = 9), "wait_for", "must be WAIT_FOR_DECIDED or").await;
+    check(&world, with(|r| r.branches.clear()), "branches", "must have at least 1").await;
+    let many = with(|r| r.branches = (0..65).map(|n| branch(&format!("b{n}"), "ok")).collect());
+    check(&world, many, "branches", "must have at most 64 branches, has 65").await;
+    let twice = with_branch(|b| b.branch_id = "a".into());
+    check(&world, twice, "branches[1].branch_id", "must be unique, a came before").await;
+    let slash = with_branch(|b| b.branch_id = "x/y".into());
+    check(&world, slash, "branches[1].branch_id", alphabet).await;
+    let nobody = with_branch(|b| b.participant = String::new());
+    check(&world, nobody, "branches[1].participant", "must not be empty").await;
+    let unknown = with_branch(|b| b.participant = "stranger".into());
+    let rule = "participant stranger is not known: it never registered";
+    check(&world, unknown, "branches[1].participant", rule).await;
+    let long = with_branch(|b| b.action = "a".repeat(65));
+    check(&world, long, "branches[1].action", "must be at most 64 bytes, has 65").await;
+    let large = with_branch(|b| b.payload = vec![0; (1 << 20) + 1].into());
+    let rule = "must be at most 1048576 bytes, has 1048577";
+    check(&world, large, "branches[1].payload", rule).await;
+    let sum = with(|r| {
+        r.branches = (0..5).map(|n| branch(&format!("b{n}"), "ok")).collect();
+        r.branches.iter_mut().for_each(|b| b.payload = vec![0; 1 << 20].into());
+    });
+    check(&world, sum, "branches.payload", "over all branches").await;
+    for timeout in [millis(0), Some(prost_types::Duration { seconds: 0, nanos: 1 })] {
+        check(&world, with(|r| r.timeout = timeout), "timeout", "must be at least 1 ms").await;
+    }
+    let rule = "must be a positive duration";
+    check(&world, with(|r| r.timeout = millis(-1000)), "timeout", rule).await;
+    let rule = "must be at most 86400 s, is 86401 s";
+    check(&world, with(|r| r.timeout = millis(86_401_000)), "timeout", rule).await;
+    let large = with(|r| drop(r.metadata.insert("k".into(), "v".repeat(16 << 10))));
+    check(&world, large, "metadata", "must be at most 16384 bytes, has 16385").await;
+    let nul = with(|r| drop(r.metadata.insert("k".into(), "a\0b".into())));
+    check(&world, nul, "metadata[\"k\"]", "must hold no NUL byte").await;
+    let odd = with(|r| drop(r.metadata.insert("k/k".into(), "v".into())));
+    check(&world, odd, "metadata key \"k/k\"", alphabet).await;
+
+    let status = world.submit(with(|r| r.mode = Mode::Saga.into())).await.unwrap_err();
+    assert_eq!(describe(&status), (Code::Unimplemented, "MODE_UNIMPLEMENTED".into(), vec![]));
+
+    // Several at once are all named.
+    let status = world
+        .submit(with(|r| {
+            r.timeout = millis(0);
+            r.branches[1].payload = vec![0; (1 << 20) + 1].into();
+        }))
+        .await
+        .unwrap_err();
+    assert_eq!(describe(&status).2, ["branches[1].payload", "timeout"]);
+
+    assert!(world.p.seen().is_empty(), "nobody was called for any of it");
+    let result = world.submit(tcc("g", &["ok", "ok"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Committed, "and the gid is still free");
+}
+
+/// A gid that is known is answered before any check of time or participants.
+#[tokio::test]
+async fn a_known_gid_is_answered_before_other_checks() {
+    let world = World::sqlite().await;
+    let first = world.submit(tcc("g", &["ok"])).await.unwrap();
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let mut again = tcc("g", &["ok"]);
+    again.timeout = millis(0);
+    assert_eq!(world.submit(again).await.unwrap().tx_id, first.tx_id);
+    let other = world.submit(tcc("g", &["ok", "ok"])).await.unwrap_err();
+    assert_eq!(describe(&other), (Code::AlreadyExists, "GID_REUSED".into(), vec![]));
+    let mut other = tcc("g", &["ok"]);
+    other.branches[0].participant = "stranger".into();
+    let error = world.submit(other).await.unwrap_err();
+    assert_eq!(describe(&error).1, "GID_REUSED", "known, and another request");
+}
+
+#[tokio::test]
+async fn requests_about_no_transaction_are_told_so() {
+    let world = World::sqlite().await;
+    let mut client = world.client();
+    for bad in ["", "x", "0189F7E2-0000-7000-8000-000000000000", "{}"] {
+        let request = RollbackRequest { tx_id: bad.into(), wait_for: 0 };
+        let status = client.rollback(request).await.unwrap_err();
+        let expected = (Code::InvalidArgument, "FIELD_INVALID".into(), vec!["tx_id".into()]);
+        assert_eq!(describe(&status), expected, "{bad}");
+    }
+    let never = &uuid::Uuid::now_v7().to_string();
+    let expected = (Code::NotFound, "TRANSACTION_NEVER_SEEN".to_owned(), vec![]);
+    let request = RollbackRequest { tx_id: never.clone(), wait_for: 0 };
+    assert_eq!(describe(&client.rollback(request).await.unwrap_err()), expected);
+    let request = CommitRequest { tx_id: never.clone(), branches: vec![], wait_for: 0 };
+    assert_eq!(describe(&client.commit(request).await.unwrap_err()), expected);
+    let request = ExecuteRequest { tx_id: never.clone(), branch: Some(branch("a", "ok")) };
+    assert_eq!(describe(&client.execute(request).await.unwrap_err()), expected);
+    for key in [get_request::Key::TxId(never.clone()), get_request::Key::Gid("never".into())] {
+        let request = GetRequest { key: Some(key), view: 0 };
+        assert_eq!(describe(&client.get(request).await.unwrap_err()), expected);
+    }
+    let status = client.get(GetRequest::default()).await.unwrap_err();
+    assert_eq!(describe(&status).2, ["key"]);
+    let request = ExecuteRequest { tx_id: never.clone(), branch: None };
+    assert_eq!(describe(&client.execute(request).await.unwrap_err()).2, ["branch"]);
+    let status = client.list(ListRequest { page_size: 501, ..Default::default() }).await;
+    assert_eq!(describe(&status.unwrap_err()).2, ["page_size"]);
+    let status = client.list(ListRequest { page_token: "x".into(), ..Default::default() }).await;
+    assert_eq!(describe(&status.unwrap_err()).2, ["page_token"]);
+    let status = client.list(ListRequest { gid_prefix: "a b".into(), ..Default::default() }).await;
+    assert_eq!(describe(&status.unwrap_err()).2, ["gid_prefix"]);
+    let many = InquireBranch { tx_id: never.clone(), branch_id: "a".into() };
+    let request = InquireRequest { participant: "p".into(), branches: vec![many; 257] };
+    assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
+    let request = InquireRequest { participant: "p".into(), branches: vec![] };
+    assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
+    let request = BeginRequest { gid: "a/b".into(), mode: 2, ..Default::default() };
+    assert_eq!(describe(&client.begin(request).await.unwrap_err()).2, ["gid"]);
+}
+
+/// A message over the limit is refused as a whole.
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused() {
+    let world = World::sqlite().await;
+    let mut request = tcc("g", &["ok"]);
+    request.branches[0].payload = vec![0; 9 << 20].into();
+    let status = world.submit(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("8388608"), "{}", status.message());
+    assert_eq!(world.submit(tcc("g", &["ok"])).await.unwrap().outcome(), Outcome::Committed);
+}
+
+/// A participant whose reply is over the limit has not voted.
+#[tokio::test]
+async fn a_reply_of_ten_mebibytes_is_no_vote() {
+    let world = World::sqlite().await;
+    let remote = unanimo_tests::scripted::Scripted::default();
+    let endpoint = remote.serve().await;
+    super::participants::register(&world, "remote", &endpoint).await;
+    let mut request = tcc("g", &["ok", "output-10485760"]);
+    request.branches[1].participant = "remote".into();
+    request.timeout = millis(400);
+    request.wait_for = unanimo_proto::v1::WaitFor::Finished.into();
+    let result = world.submit(request).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Aborted);
+    let error = &result.branches[1].last_error;
+    assert!(error.contains("message length too large"), "{error}");
+    assert_eq!(remote.calls(&result.tx_id, "b").last(), Some(&"cancel"));
+}

@@ -1,1 +1,73 @@
-//! TBD
+//! Health, metrics and reflection.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use unanimo_tests::wait::until;
+
+use super::{World, tcc};
+
+async fn http_get(world: &World, path: &str) -> (u16, String) {
+    let address = world.running.admin_address().unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics_are_served() {
+    let world = World::postgres().await;
+    assert_eq!(http_get(&world, "/healthz").await, (200, "ok\n".into()));
+    until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(())).await;
+    assert_eq!(http_get(&world, "/nothing").await.0, 404);
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let (code, text) = http_get(&world, "/metrics").await;
+    assert_eq!(code, 200);
+    for line in [
+        "unanimo_transactions_begun_total{mode=\"tcc\"} 1",
+        "unanimo_transactions_decided_total{mode=\"tcc\",outcome=\"committed\"} 1",
+        "unanimo_participant_calls_total{participant=\"p\",operation=\"commit\",result=\"answered\"} 1",
+        "unanimo_requests_total{method=\"Submit\",code=\"Ok\"} 1",
+        "unanimo_alarms{alarm=\"transaction_stalled\"} 0",
+        "unanimo_transactions_live 0",
+        "unanimo_lease_held 1",
+        "unanimo_journal_connected 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn grpc_health_and_reflection_are_served() {
+    let world = World::sqlite().await;
+    let mut health = HealthClient::new(world.channel.clone());
+    for service in ["", "unanimo.v1.CoordinatorService"] {
+        let request = HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service}");
+    }
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(world.channel.clone());
+    let requests = tokio_stream::once(request);
+    let mut responses = client.server_reflection_info(requests).await.unwrap().into_inner();
+    let response = responses.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = response else { panic!("{response:?}") };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for service in ["CoordinatorService", "OperatorService", "ParticipantDirectoryService"] {
+        assert!(names.contains(&format!("unanimo.v1.{service}").as_str()), "{names:?}");
+    }
+}

@@ -1,1 +1,253 @@
-//! TBD
+//! Several lives of one coordinator, and two at once.
+
+use std::time::Duration;
+
+use tonic::Code;
+use unanimo_coordinator::config::Period;
+use unanimo_coordinator::coordinator::{Ended, StartError};
+use unanimo_coordinator::{Builder, cluster};
+use unanimo_proto::v1::{BeginRequest, Mode, Outcome};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::scripted::Scripted;
+
+use super::{World, config, describe, sqlite_url, tcc};
+
+/// What was decided goes on after a crash; what was not is asked for again.
+#[tokio::test]
+async fn a_restart_takes_over_what_was_in_flight() {
+    for url in [sqlite_url(), Server::shared().database().await] {
+        let world = World::start(config(&url)).await;
+        world.p.hold(true);
+        let decided = world.submit(tcc("decided", &["ok", "ok"])).await.unwrap();
+        assert_eq!(decided.outcome(), Outcome::Committed);
+        let begin =
+            BeginRequest { gid: "open".into(), mode: Mode::Tcc.into(), ..Default::default() };
+        let open = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+        let execute = unanimo_proto::v1::ExecuteRequest {
+            tx_id: open.clone(),
+            branch: Some(super::branch("a", "ok")),
+        };
+        world.client().execute(execute.clone()).await.unwrap();
+        let mut client = world.client();
+        let voting = tokio::spawn(async move { client.submit(tcc("voting", &["hang"])).await });
+        super::until("its prepare", async || (world.p.seen().len() >= 6).then_some(())).await;
+        voting.abort();
+
+        let world = world.crash_and_restart().await;
+        world.p.hold(false);
+        let shown = world.get_until("decided", "its end", |t| t.ended_at.is_some()).await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        assert!(shown.timeline.iter().any(|entry| entry.event == "adopted"));
+        // The interactive one goes on where it was.
+        let executed = world.client().execute(execute).await.unwrap().into_inner();
+        assert_eq!(executed.branch_number, 1);
+        let commit = unanimo_proto::v1::CommitRequest {
+            tx_id: open,
+            branches: vec![unanimo_proto::v1::CommitBranch { branch_id: "a".into(), vote: 0 }],
+            wait_for: 0,
+        };
+        let result = world.client().commit(commit).await.unwrap().into_inner().result.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        // The one whose vote was out is asked again.
+        let tx_id = world.get("voting").await.tx_id;
+        super::until("it to be asked again", async || {
+            (world.p.calls(&tx_id, "a").len() >= 2).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A request for a transaction that is not adopted yet adopts it on the spot.
+#[tokio::test]
+async fn a_graceful_stop_hands_over() {
+    let url = Server::shared().database().await;
+    let world = World::start(config(&url)).await;
+    let (p, config) = (world.p.clone(), world.config.clone());
+    p.hold(true);
+    let mut quick = config.clone();
+    quick.drain_timeout = Period::millis(100);
+    let begin = BeginRequest { gid: "open".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    world.client().begin(begin).await.unwrap();
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    p.hold(false);
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let stopping = tokio::spawn(world.running.stop());
+    super::until("new work to be refused", async || {
+        let mut client =
+            unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(
+                world.channel.clone(),
+            );
+        match client.submit(tcc("late", &["ok"])).await {
+            Err(status) if status.code() == Code::Unavailable => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+    // It waits for what is in flight until its patience is over.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!stopping.is_finished());
+    stopping.abort();
+    let _ = stopping.await;
+    let world = World::start_with(quick, p).await;
+    world.get("open").await;
+    world.running.stop().await.unwrap();
+}
+
+/// While it drains, what is known is answered and phase two goes on.
+#[tokio::test]
+async fn a_draining_coordinator_finishes_what_it_has() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    let (channel, p) = (world.channel.clone(), world.p.clone());
+    let mut client =
+        unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(channel);
+    let stopping = tokio::spawn(world.running.stop());
+    super::until("new work to be refused", async || {
+        let status = client.clone().submit(tcc("late", &["ok"])).await.err()?;
+        (describe(&status) == (Code::Unavailable, "DRAINING".into(), vec![])).then_some(())
+    })
+    .await;
+    let known = client.submit(tcc("g", &["ok"])).await.unwrap().into_inner().result.unwrap();
+    assert_eq!(known.outcome(), Outcome::Committed);
+    p.hold(false);
+    stopping.await.unwrap().unwrap();
+    assert_eq!(p.calls(&known.tx_id, "a"), ["prepare", "commit"]);
+}
+
+/// Two of the same name: the older one is fenced, stops by itself with a clear message, and nothing
+/// that it had in flight is lost.
+#[tokio::test]
+async fn a_second_start_of_a_node_ends_the_first() {
+    let url = Server::shared().database().await;
+    let mut first = World::start(config(&url)).await;
+    first.p.hold(true);
+    first.submit(tcc("g", &["ok"])).await.unwrap();
+    let p = first.p.clone();
+    let second = World::start_with(config(&url), p.clone()).await;
+    assert!(second.running.incarnation() > first.running.incarnation());
+    let ended = tokio::time::timeout(Duration::from_secs(10), first.running.ended()).await.unwrap();
+    let Ended::Fenced(fenced) = &ended else { panic!("{ended:?}") };
+    assert_eq!(fenced.incarnation, first.running.incarnation());
+    assert_eq!(
+        ended.to_string(),
+        format!(
+            "incarnation {} was fenced by its successor: node one was started again: it stops, \
+             and what it had in flight is taken over",
+            fenced.incarnation
+        )
+    );
+    p.hold(false);
+    let shown = second.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    assert_eq!(shown.outcome(), Outcome::Committed);
+}
+
+/// Another node name is refused while the first one's heartbeat moves, and takes over after that.
+#[tokio::test]
+async fn another_node_waits_for_silence() {
+    let url = Server::shared().database().await;
+    let first = World::start(config(&url)).await;
+    first.p.hold(true);
+    first.submit(tcc("g", &["ok"])).await.unwrap();
+    let mut other = config(&url);
+    other.node = "two".parse().unwrap();
+    let refused = Builder::new(other.clone()).start().await.unwrap_err();
+    let StartError::Birth(cluster::birth::Error::OtherNode { other: name }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(name, "one");
+    assert!(refused.to_string().contains("node one serves this database and is alive"));
+    // It is still there, and works.
+    first.get("g").await;
+
+    let p = first.p.clone();
+    drop(first);
+    let started = std::time::Instant::now();
+    let second = World::start_with(other, p.clone()).await;
+    assert!(started.elapsed() >= Duration::from_secs(2), "it watched for one lease");
+    p.hold(false);
+    second.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+}
+
+/// A graceful stop gives the right to write up: the next node need not wait.
+#[tokio::test]
+async fn another_node_need_not_wait_for_one_that_left() {
+    let url = Server::shared().database().await;
+    World::start(config(&url)).await.running.stop().await.unwrap();
+    let mut other = config(&url);
+    other.node = "two".parse().unwrap();
+    other.lease = Period::secs(60);
+    let started = std::time::Instant::now();
+    World::start(other).await.running.stop().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+/// Two births at once: one wins, the other says so.
+#[tokio::test]
+async fn of_two_starts_at_once_one_wins() {
+    let url = Server::shared().database().await;
+    World::start(config(&url)).await.running.stop().await.unwrap();
+    let mut raced = 0;
+    for round in 0..20 {
+        let named = |name: &str| {
+            let mut config = config(&url);
+            config.node = name.parse().unwrap();
+            Builder::new(config).without_network()
+        };
+        let (one, two) = if round % 2 == 0 { ("one", "one") } else { ("one", "two") };
+        let (first, second) = tokio::join!(named(one).start(), named(two).start());
+        let alive: Vec<_> = [first, second]
+            .into_iter()
+            .filter_map(|started| match started {
+                Ok(running) => Some(running),
+                Err(StartError::Birth(cluster::birth::Error::Raced)) => {
+                    raced += 1;
+                    None
+                }
+                Err(StartError::Birth(cluster::birth::Error::OtherNode { .. })) => None,
+                Err(error) => panic!("{error}"),
+            })
+            .collect();
+        // Of the same name the later one may also have ended the earlier one's right.
+        let mut living = 0;
+        for mut running in alive {
+            let ended = tokio::time::timeout(Duration::from_millis(1_000), running.ended()).await;
+            match ended {
+                Ok(Ended::Fenced(_)) => {}
+                Ok(other) => panic!("{other}"),
+                Err(_) => {
+                    living += 1;
+                    running.stop().await.unwrap();
+                }
+            }
+        }
+        assert_eq!(living, 1, "round {round}");
+    }
+    assert!(raced > 0, "they never met");
+}
+
+/// Without news from the database nothing is decided and nothing sent; with news it goes on.
+#[tokio::test]
+async fn a_coordinator_without_its_database_rests_and_goes_on() {
+    let server = Server::start();
+    let url = server.database().await;
+    let world = World::start_with(config(&url), Scripted::default()).await;
+    world.submit(tcc("before", &["ok"])).await.unwrap();
+    server.kill();
+    let mut request = tonic::Request::new(tcc("during", &["ok"]));
+    request.set_timeout(Duration::from_secs(4));
+    let result = world.client().submit(request).await.unwrap().into_inner().result.unwrap();
+    assert_eq!(result.outcome(), Outcome::NotDecided);
+    assert_eq!(world.p.calls(&result.tx_id, "a").len(), 0, "S6: not durable, not sent");
+    server.launch();
+    let shown = super::until("it to go on", async || {
+        let request = unanimo_proto::v1::GetRequest {
+            key: Some(unanimo_proto::v1::get_request::Key::Gid("during".into())),
+            view: 0,
+        };
+        let found = world.client().get(request).await.ok()?.into_inner().transaction?;
+        found.ended_at.is_some().then_some(found)
+    })
+    .await;
+    assert_eq!(shown.outcome(), Outcome::Committed);
+}

@@ -1,1 +1,133 @@
-//! TBD
+//! Stuck and heuristic transactions, and what operators do to them.
+
+use tonic::Code;
+use unanimo_coordinator::config::Period;
+use unanimo_proto::v1::{
+    BranchState, ForgetRequest, Heuristic, ListRequest, Outcome, Resolution, ResolveRequest,
+    RetryRequest, TransactionState,
+};
+
+use super::{World, config, describe, sqlite_url, tcc};
+
+fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveRequest {
+    ResolveRequest {
+        tx_id: tx_id.into(),
+        branch_id: branch.into(),
+        resolution: resolution.into(),
+        operator: "ann".into(),
+        note: "the bank is closed".into(),
+    }
+}
+
+fn forget(tx_id: &str) -> ForgetRequest {
+    ForgetRequest { tx_id: tx_id.into(), operator: "ann".into(), note: "paid by hand".into() }
+}
+
+async fn attention(world: &World) -> Vec<String> {
+    let request = ListRequest { attention: true, ..Default::default() };
+    let listed = world.client().list(request).await.unwrap().into_inner().transactions;
+    assert!(listed.iter().all(|listed| {
+        listed.attention && (listed.stalled || listed.heuristic() != Heuristic::None)
+    }));
+    listed.into_iter().map(|transaction| transaction.gid).collect()
+}
+
+/// S11: heuristic outcomes stay until they are forgotten, through crashes too.
+#[tokio::test]
+async fn s11_a_heuristic_outcome_is_shown_until_it_is_forgotten() {
+    let world = World::sqlite().await;
+    let result = world.submit(tcc("g", &["commit-heuristic", "ok"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Committed);
+    let shown = world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    assert_eq!(shown.heuristic(), Heuristic::Mixed);
+    assert!(shown.attention);
+    assert_eq!(shown.branches[0].state(), BranchState::HeuristicRollback);
+    assert_eq!(shown.branches[0].heuristic_note, "an administrator rolled it back");
+    assert_eq!(shown.branches[1].state(), BranchState::Committed);
+    assert_eq!(attention(&world).await, ["g"]);
+
+    let world = world.crash_and_restart().await;
+    assert_eq!(attention(&world).await, ["g"]);
+    let without_note = ForgetRequest { note: String::new(), ..forget(&shown.tx_id) };
+    let status = world.operator().forget(without_note).await.unwrap_err();
+    assert_eq!(describe(&status).2, ["note"]);
+    let forgotten = world.operator().forget(forget(&shown.tx_id)).await.unwrap().into_inner();
+    assert!(!forgotten.transaction.unwrap().attention);
+    assert!(attention(&world).await.is_empty());
+    let status = world.operator().forget(forget(&shown.tx_id)).await.unwrap_err();
+    assert_eq!(describe(&status), (Code::FailedPrecondition, "NOTHING_TO_FORGET".into(), vec![]));
+    let shown = world.get("g").await;
+    assert_eq!(shown.heuristic(), Heuristic::Mixed, "what happened is not forgotten");
+    let last = shown.timeline.last().unwrap();
+    assert_eq!((&*last.event, &*last.detail), ("forgotten", "by ann: paid by hand"));
+    let result = world.submit(tcc("g", &["commit-heuristic", "ok"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Committed);
+}
+
+#[tokio::test]
+async fn a_hazard_after_a_cancel_is_told() {
+    let world = World::sqlite().await;
+    let result = world.submit(tcc("g", &["cancel-hazard", "refuse"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Aborted);
+    let shown = world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    assert_eq!(shown.heuristic(), Heuristic::Hazard);
+    assert_eq!(shown.branches[0].state(), BranchState::HeuristicHazard);
+    assert_eq!(attention(&world).await, ["g"]);
+}
+
+#[tokio::test]
+async fn a_stalled_transaction_is_shown_retried_and_resolved() {
+    let mut config = config(&sqlite_url());
+    config.stalled_after = Period::millis(100);
+    config.call_timeout = Period::millis(50);
+    config.finish_backoff = Period::secs(1000);
+    config.finish_backoff_max = Period::secs(1000);
+    let world = World::start(config).await;
+    let result = world.submit(tcc("g", &["commit-hang", "ok"])).await.unwrap();
+    let tx_id = result.tx_id.as_str();
+    let shown = world.get_until("g", "its alarm", |t| t.stalled).await;
+    assert_eq!(shown.state(), TransactionState::Committing);
+    assert!(shown.attention);
+    let event = shown.timeline.iter().find(|entry| entry.event == "stalled").unwrap();
+    assert_eq!(event.detail, "waiting for a");
+    super::until("the list", async || (attention(&world).await == ["g"]).then_some(())).await;
+
+    let before = world.p.calls(tx_id, "a").len();
+    let retry = |branch: &str| RetryRequest {
+        tx_id: tx_id.into(),
+        branch_id: branch.into(),
+        operator: "ann".into(),
+    };
+    world.operator().retry(retry("")).await.unwrap();
+    super::until("the retry", async || (world.p.calls(tx_id, "a").len() > before).then_some(()))
+        .await;
+    let status = world.operator().retry(retry("x")).await.unwrap_err();
+    assert_eq!(describe(&status).2, ["branch_id"]);
+
+    let status = world.operator().forget(forget(tx_id)).await.unwrap_err();
+    assert_eq!(describe(&status).1, "NOTHING_TO_FORGET", "it has not ended");
+    let status = world.operator().resolve(resolve(tx_id, "b", Resolution::Committed)).await;
+    assert_eq!(
+        describe(&status.unwrap_err()),
+        (Code::FailedPrecondition, "NOTHING_TO_RESOLVE".into(), vec![])
+    );
+    let status = world.operator().resolve(resolve(tx_id, "a", Resolution::Unspecified)).await;
+    assert_eq!(describe(&status.unwrap_err()).2, ["resolution"]);
+    let resolved = world
+        .operator()
+        .resolve(resolve(tx_id, "a", Resolution::RolledBack))
+        .await
+        .unwrap()
+        .into_inner()
+        .transaction
+        .unwrap();
+    assert_eq!(resolved.state(), TransactionState::Committed, "never the decision");
+    assert_eq!(resolved.heuristic(), Heuristic::Mixed);
+    assert_eq!(resolved.branches[0].heuristic_note, "ann: the bank is closed");
+    world.operator().forget(forget(tx_id)).await.unwrap();
+    let timeline = world.get("g").await.timeline;
+    let acts: Vec<&str> = timeline.iter().map(|entry| entry.event.as_str()).collect();
+    for act in ["stalled", "retried", "resolved", "forgotten"] {
+        assert!(acts.contains(&act), "{act} in {acts:?}");
+    }
+}

@@ -1,1 +1,180 @@
-//! TBD
+//! Get, List, Watch and Inquire.
+
+use std::time::Duration;
+
+use tokio_stream::StreamExt;
+use unanimo_coordinator::config::Period;
+use unanimo_proto::v1::{
+    BeginRequest, GetRequest, InquireBranch, InquireRequest, ListRequest, Mode, Outcome,
+    TransactionState, Verdict, WatchRequest, get_request, watch_request,
+};
+use unanimo_tests::wait::until;
+
+use super::{World, config, describe, sqlite_url, tcc};
+
+#[tokio::test]
+async fn a_watch_shows_each_step_until_the_end() {
+    let world = World::sqlite().await;
+    let request = BeginRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin(request).await.unwrap().into_inner().tx_id;
+    let key = Some(watch_request::Key::Gid("g".into()));
+    let mut stream =
+        world.client().watch(WatchRequest { key: key.clone() }).await.unwrap().into_inner();
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap();
+        next.map(|response| response.unwrap().transaction.unwrap())
+    };
+    assert_eq!(next().await.unwrap().state(), TransactionState::Active);
+    world.p.hold(true);
+    let branch = Some(super::branch("a", "ok"));
+    let request = unanimo_proto::v1::ExecuteRequest { tx_id: tx_id.clone(), branch };
+    world.client().execute(request).await.unwrap();
+    let request = unanimo_proto::v1::RollbackRequest { tx_id, wait_for: 1 };
+    world.client().rollback(request).await.unwrap();
+    let mut states = Vec::new();
+    while states.last() != Some(&TransactionState::Aborting) {
+        states.push(next().await.unwrap().state());
+    }
+    world.p.hold(false);
+    let mut last = None;
+    while let Some(transaction) = next().await {
+        last = Some(transaction);
+    }
+    assert_eq!(last.unwrap().state(), TransactionState::Aborted, "never missed");
+
+    // One that has ended is shown once.
+    let stream = world.client().watch(WatchRequest { key }).await.unwrap().into_inner();
+    let all: Vec<_> = stream.collect().await;
+    assert_eq!(all.len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_paged() {
+    let world = World::sqlite().await;
+    for n in 0..5 {
+        world.submit(tcc(&format!("order-{n}"), &["ok", "ok"])).await.unwrap();
+        world.get_until(&format!("order-{n}"), "its end", |t| t.ended_at.is_some()).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    world.submit(tcc("other", &["refuse"])).await.unwrap();
+    let list =
+        async |request: ListRequest| world.client().list(request).await.unwrap().into_inner();
+    let page = list(ListRequest { page_size: 4, ..Default::default() }).await;
+    let gids: Vec<&str> = page.transactions.iter().map(|t| t.gid.as_str()).collect();
+    assert_eq!(gids, ["other", "order-4", "order-3", "order-2"]);
+    assert_eq!(page.transactions[1].branch_count, 2);
+    let token = page.next_page_token;
+    let page = list(ListRequest { page_size: 4, page_token: token, ..Default::default() }).await;
+    let gids: Vec<&str> = page.transactions.iter().map(|t| t.gid.as_str()).collect();
+    assert_eq!(gids, ["order-1", "order-0"]);
+    assert_eq!(page.next_page_token, "");
+    let states = vec![TransactionState::Aborted.into()];
+    let page = list(ListRequest { states, ..Default::default() }).await;
+    assert_eq!(page.transactions.len(), 1);
+    let page = list(ListRequest { gid_prefix: "order-".into(), ..Default::default() }).await;
+    assert_eq!(page.transactions.len(), 5);
+    let page = list(ListRequest { participant: "nobody".into(), ..Default::default() }).await;
+    assert!(page.transactions.is_empty());
+}
+
+/// S12: what a participant in doubt is told.
+#[tokio::test]
+async fn s12_an_inquiry_is_answered_for_each_branch() {
+    let mut config = config(&sqlite_url());
+    config.finish_backoff = Period::secs(1000);
+    config.finish_backoff_max = Period::secs(1000);
+    let world = World::start(config).await;
+    world.p.hold(true);
+    let committed = world.submit(tcc("c", &["commit-fail-1", "ok"])).await.unwrap().tx_id;
+    let aborted = world.submit(tcc("a", &["ok", "refuse"])).await.unwrap().tx_id;
+    let begin = BeginRequest { gid: "r".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let running = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let execute = unanimo_proto::v1::ExecuteRequest {
+        tx_id: running.clone(),
+        branch: Some(super::branch("a", "ok")),
+    };
+    world.client().execute(execute).await.unwrap();
+    world.p.hold(false);
+    let failing = |t: &unanimo_proto::v1::Transaction| {
+        t.branches[0].finish.as_ref().is_some_and(|f| !f.last_error.is_empty())
+    };
+    world.get_until("c", "the failed commit", failing).await;
+    world.get_until("a", "its end", |t| t.ended_at.is_some()).await;
+
+    let never = uuid::Uuid::now_v7().to_string();
+    let asked = [
+        (&committed, "a"),
+        (&committed, "b"),
+        (&committed, "x"),
+        (&aborted, "a"),
+        (&running, "a"),
+        (&never, "a"),
+    ];
+    let inquire = async |participant: &str| {
+        let branches = asked
+            .iter()
+            .map(|(tx_id, id)| InquireBranch { tx_id: (*tx_id).clone(), branch_id: (*id).into() });
+        let request =
+            InquireRequest { participant: participant.into(), branches: branches.collect() };
+        let results = world.client().inquire(request).await.unwrap().into_inner().results;
+        results.iter().map(|result| (result.verdict(), result.ended)).collect::<Vec<_>>()
+    };
+    let told = inquire("p").await;
+    assert_eq!(
+        told,
+        [
+            (Verdict::Commit, false),
+            (Verdict::Commit, true),
+            (Verdict::NeverSeen, false),
+            (Verdict::Cancel, true),
+            (Verdict::Running, false),
+            (Verdict::NeverSeen, false),
+        ]
+    );
+    // The question made the coordinator send again what it owed.
+    world.get_until("c", "its end", |t| t.ended_at.is_some()).await;
+    assert_eq!(world.p.calls(&committed, "a"), ["prepare", "commit", "commit"]);
+    // Another participant's branches are none of the asker's.
+    assert!(
+        inquire("other")
+            .await
+            .iter()
+            .all(|(v, _)| matches!(v, Verdict::NeverSeen | Verdict::Running))
+    );
+}
+
+/// S10: what is purged is told from what was never seen.
+#[tokio::test]
+async fn s10_a_purged_transaction_is_told_from_one_never_seen() {
+    let mut config = config(&sqlite_url());
+    config.retention = Period::millis(1);
+    config.gid_retention = Period::millis(600);
+    config.purge_interval = Period::millis(20);
+    let world = World::start(config).await;
+    let result = world.submit(tcc("g", &["ok"])).await.unwrap();
+    let shown = world.get_until("g", "its details to go", |t| t.stripped).await;
+    assert_eq!((shown.outcome(), shown.branches.len()), (Outcome::Committed, 0));
+    // The gid still names it: the same request has the same outcome, another one is refused.
+    let again = world.submit(tcc("g", &["ok"])).await.unwrap();
+    assert_eq!((&again.tx_id, again.outcome()), (&result.tx_id, Outcome::Committed));
+    let other = world.submit(tcc("g", &["ok", "ok"])).await.unwrap_err();
+    assert_eq!(describe(&other).1, "GID_REUSED");
+
+    let get = async |key| {
+        let request = GetRequest { key: Some(key), view: 0 };
+        world.client().get(request).await.map_err(|status| describe(&status).1)
+    };
+    until("it to be purged", async || {
+        get(get_request::Key::TxId(result.tx_id.clone())).await.err().map(|reason| {
+            assert_eq!(reason, "TRANSACTION_PURGED");
+        })
+    })
+    .await;
+    let by_gid = get(get_request::Key::Gid("g".into())).await.unwrap_err();
+    assert_eq!(by_gid, "TRANSACTION_NEVER_SEEN", "a gid is new after its retention");
+    let now = crate::fixtures::tx_id(crate::fixtures::now());
+    let never = get(get_request::Key::TxId(now.to_string())).await.unwrap_err();
+    assert_eq!(never, "TRANSACTION_NEVER_SEEN");
+    let new = world.submit(tcc("g", &["ok", "ok"])).await.unwrap();
+    assert_ne!(new.tx_id, result.tx_id);
+}

@@ -15,27 +15,28 @@ impl Postgres {
     }
 
     pub(super) async fn read_census(&self) -> Result<Census, Error> {
-        let (born, living) = self
+        // One statement and so one snapshot: with two, a birth between them would show an old
+        // number of births beside the newborn, and whoever read it would fence the newborn and
+        // then lose its own birth.
+        type Row = (i64, Option<i64>, Option<String>, Option<i64>);
+        let rows: Vec<Row> = self
             .run("read who is alive", |connection| {
-                Box::pin(async move {
-                    let born = sqlx::query_scalar("SELECT incarnations FROM cluster")
-                        .fetch_one(&mut *connection)
-                        .await?;
-                    let living: Vec<(i64, String, i64)> = sqlx::query_as(
-                        "SELECT incarnation, node, counter
-                         FROM fences JOIN heartbeats USING (incarnation)
-                         WHERE NOT fenced ORDER BY incarnation",
+                Box::pin(
+                    sqlx::query_as(
+                        "SELECT incarnations, living.incarnation, node, counter
+                         FROM cluster LEFT JOIN (
+                             SELECT incarnation, node, counter
+                             FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fenced
+                         ) AS living ON true
+                         ORDER BY living.incarnation",
                     )
-                    .fetch_all(connection)
-                    .await?;
-                    Ok((born, living))
-                })
+                    .fetch_all(connection),
+                )
             })
             .await?;
-        let living = living.into_iter().map(|(incarnation, node, counter)| Living {
-            incarnation: Incarnation(incarnation),
-            node,
-            counter,
+        let born = rows.first().map_or(0, |row| row.0);
+        let living = rows.into_iter().filter_map(|(_, incarnation, node, counter)| {
+            Some(Living { incarnation: Incarnation(incarnation?), node: node?, counter: counter? })
         });
         Ok(Census { born, living: living.collect() })
     }
