@@ -1,0 +1,30 @@
+-- What makes a participant's operations idempotent and ordered: a row for each branch, in the same
+-- local transaction as the branch's effects. It belongs in the participant's own database.
+--
+-- state:
+--   running    inserted, and no vote yet. Seen by nobody but its own transaction, unless a handler
+--              ended that transaction by itself.
+--   prepared   reserved; it can be confirmed and cancelled.
+--   read_only  nothing was written, no phase two is owed.
+--   refused    voted no; nothing of it was kept.
+--   committed  confirmed.
+--   cancelled  undone; or a tombstone: Cancel came before Prepare, which now has no effect.
+--   lost       Commit found nothing to commit.
+CREATE TABLE unanimo_barrier (
+    tx_id       text    NOT NULL,
+    branch_id   text    NOT NULL,
+    -- For people, and for asking the coordinator about branches in doubt.
+    participant text    NOT NULL,
+    gid         text    NOT NULL,
+    action      text    NOT NULL,
+    mode        text    NOT NULL CHECK (mode IN ('tcc', '2pc')),
+    state       text    NOT NULL CHECK (state IN (
+        'running', 'prepared', 'read_only', 'refused', 'committed', 'cancelled', 'lost')),
+    -- What Prepare answered, so that a duplicate gets the same.
+    output      blob    NOT NULL DEFAULT x'',
+    reason      text    NOT NULL DEFAULT '',
+    message     text    NOT NULL DEFAULT '',
+    created_ms  integer NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS integer)),
+    changed_ms  integer NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS integer)),
+    PRIMARY KEY (tx_id, branch_id)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,162 @@
+//! Handlers of any type, behind one face.
+
+use std::fmt;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use unanimo_proto::v1::Mode;
+
+#[cfg(feature = "postgres")]
+use crate::handler::TwoPhase;
+use crate::handler::{Call, FinishError, Isolation, PrepareError, Tcc};
+use crate::payload::{Decode, Encode};
+use crate::refusal::Refusal;
+use crate::resource::{Finish, Resource};
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A handler whose payloads are bytes.
+pub(crate) trait Action<C>: Send + Sync {
+    /// Phase one; answers with the output.
+    fn prepare<'a>(
+        &'a self,
+        db: &'a mut C,
+        call: &'a Call<Bytes>,
+    ) -> BoxFuture<'a, Result<Bytes, PrepareError>>;
+
+    /// Phase two of what was prepared.
+    fn finish<'a>(
+        &'a self,
+        operation: Finish,
+        db: &'a mut C,
+        call: &'a Call<Bytes>,
+        output: Bytes,
+    ) -> BoxFuture<'a, Result<(), FinishError>>;
+}
+
+/// A handler, and how it is to be run.
+#[doc(hidden)]
+pub struct Registered<C> {
+    pub(crate) mode: Mode,
+    #[cfg(feature = "postgres")]
+    pub(crate) read_only: bool,
+    pub(crate) isolation: Isolation,
+    pub(crate) action: Box<dyn Action<C>>,
+}
+
+impl<C> fmt::Debug for Registered<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registered").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl<C: Send> Registered<C> {
+    pub(crate) fn tcc<R: Resource<Connection = C>, H: Tcc<R>>(handler: H) -> Self {
+        Self {
+            mode: Mode::Tcc,
+            #[cfg(feature = "postgres")]
+            read_only: false,
+            isolation: handler.isolation(),
+            action: Box::new(TccAction { handler, _resource: std::marker::PhantomData::<fn(R)> }),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Registered<sqlx::PgConnection> {
+    pub(crate) fn two_phase<H: TwoPhase>(handler: H) -> Self {
+        Self {
+            mode: Mode::TwoPhaseCommit,
+            read_only: handler.read_only(),
+            isolation: handler.isolation(),
+            action: Box::new(TwoPhaseAction(handler)),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+struct TwoPhaseAction<H>(H);
+
+#[cfg(feature = "postgres")]
+impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
+    fn prepare<'a>(
+        &'a self,
+        db: &'a mut sqlx::PgConnection,
+        call: &'a Call<Bytes>,
+    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        Box::pin(async move {
+            let call = typed(call)?;
+            self.0.prepare(db, &call).await?;
+            Ok(Bytes::new())
+        })
+    }
+
+    /// The database does it: there is no handler of phase two.
+    fn finish<'a>(
+        &'a self,
+        _: Finish,
+        _: &'a mut sqlx::PgConnection,
+        _: &'a Call<Bytes>,
+        _: Bytes,
+    ) -> BoxFuture<'a, Result<(), FinishError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+struct TccAction<R, H> {
+    handler: H,
+    _resource: std::marker::PhantomData<fn(R)>,
+}
+
+impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
+    fn prepare<'a>(
+        &'a self,
+        db: &'a mut R::Connection,
+        call: &'a Call<Bytes>,
+    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        Box::pin(async move {
+            let call = typed(call)?;
+            let output = self.handler.try_(db, &call).await?;
+            Ok(output.encode()?)
+        })
+    }
+
+    fn finish<'a>(
+        &'a self,
+        operation: Finish,
+        db: &'a mut R::Connection,
+        call: &'a Call<Bytes>,
+        output: Bytes,
+    ) -> BoxFuture<'a, Result<(), FinishError>> {
+        Box::pin(async move {
+            let output = H::Output::decode(&output)?;
+            let payload = H::Payload::decode(&call.payload)?;
+            let call = with_payload(call, payload);
+            match operation {
+                Finish::Commit => self.handler.confirm(db, &call, output).await,
+                Finish::Cancel => self.handler.cancel(db, &call, output).await,
+            }
+        })
+    }
+}
+
+/// The call with its payload read; one that cannot be read is refused.
+pub(crate) fn typed<P: Decode>(call: &Call<Bytes>) -> Result<Call<P>, PrepareError> {
+    match P::decode(&call.payload) {
+        Ok(payload) => Ok(with_payload(call, payload)),
+        Err(error) => Err(PrepareError::Refused(Refusal::new(
+            "PAYLOAD_UNREADABLE",
+            format!("payload of action {} must be readable: {error}", call.action),
+        ))),
+    }
+}
+
+fn with_payload<P>(call: &Call<Bytes>, payload: P) -> Call<P> {
+    Call {
+        branch: call.branch.clone(),
+        action: call.action.clone(),
+        payload,
+        metadata: call.metadata.clone(),
+        attempt: call.attempt,
+    }
+}

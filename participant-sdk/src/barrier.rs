@@ -1,0 +1,404 @@
+//! What makes operations idempotent and ordered: a row for each branch in the participant's own
+//! database, written in the handler's local transaction.
+//!
+//! The rules, whatever the database:
+//! - The row is inserted before the handler runs. Of two of one branch the second waits for the
+//!   first, and then finds its row: the stored answer is the answer.
+//! - A vote no is undone to a savepoint behind the row, and committed with it: there is no gap for a
+//!   duplicate.
+//! - Cancel inserts the row too, if there is none: the late Prepare then finds it, and is refused.
+//! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
+//! - Whoever waits too long answers "working", never no.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use unanimo_proto::v1::HeuristicKind;
+
+use crate::action::Registered;
+use crate::handler::{FinishError, Isolation, PrepareError};
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
+use crate::wire::presentable;
+
+/// Where a branch stands, by its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Prepared,
+    ReadOnly,
+    Refused,
+    Committed,
+    Cancelled,
+    Lost,
+}
+
+impl State {
+    const NAMES: [(Self, &str); 7] = [
+        (Self::Running, "running"),
+        (Self::Prepared, "prepared"),
+        (Self::ReadOnly, "read_only"),
+        (Self::Refused, "refused"),
+        (Self::Committed, "committed"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Lost, "lost"),
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|known| known.1 == name).map(|known| known.0)
+    }
+}
+
+/// A branch's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) state: State,
+    pub(crate) output: Bytes,
+    pub(crate) refusal: Refusal,
+}
+
+/// A row's columns: state, output, reason, message.
+pub(crate) type Columns = (String, Vec<u8>, String, String);
+
+impl Row {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state, output: Bytes::new(), refusal: Refusal::new("", "") }
+    }
+
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self { refusal, ..Self::new(State::Refused) }
+    }
+
+    pub(crate) fn from_columns(columns: Columns) -> Result<Self, Fault> {
+        let (state, output, reason, message) = columns;
+        let state = State::parse(&state).ok_or_else(|| {
+            Fault::SetUp(format!("unanimo_barrier has the unknown state {state}"))
+        })?;
+        Ok(Self { state, output: output.into(), refusal: Refusal { reason, message } })
+    }
+
+    /// What Prepare answers when it finds this row.
+    pub(crate) fn vote(self) -> Result<Voted, Fault> {
+        Ok(match self.state {
+            State::Running => return Err(ended_by_handler()),
+            State::Prepared | State::Committed => Voted::Prepared(self.output),
+            State::ReadOnly => Voted::ReadOnly,
+            State::Refused => Voted::Refused(self.refusal),
+            State::Cancelled | State::Lost => {
+                let message = "phase two of this branch came before its Prepare, or is over";
+                Voted::Refused(Refusal::new("ALREADY_ENDED", message))
+            }
+        })
+    }
+
+    /// What Commit or Cancel answers when it finds this row, if the handler need not run.
+    pub(crate) fn end(&self, operation: Finish) -> Option<Finished> {
+        let heuristic = |kind, note: &str| Some(Finished::Heuristic(kind, note.to_owned()));
+        match (self.state, operation) {
+            (State::Prepared, _) => None,
+            (State::ReadOnly, _)
+            | (State::Committed, Finish::Commit)
+            | (State::Cancelled | State::Refused, Finish::Cancel) => Some(Finished::Done),
+            (State::Committed, Finish::Cancel) => {
+                heuristic(HeuristicKind::Commit, "Cancel found the branch committed")
+            }
+            (State::Cancelled | State::Refused, Finish::Commit) => {
+                heuristic(HeuristicKind::Rollback, "Commit found the branch undone")
+            }
+            (State::Lost, _) => heuristic(HeuristicKind::Hazard, NOTHING_TO_COMMIT),
+            (State::Running, _) => heuristic(
+                HeuristicKind::Hazard,
+                "the branch's handler ended its local transaction by itself",
+            ),
+        }
+    }
+}
+
+/// Why a Commit that found no trace of its branch cannot tell how it ended.
+const NOTHING_TO_COMMIT: &str =
+    "Commit found no trace of a branch that voted yes; was the participant's database restored?";
+
+fn ended_by_handler() -> Fault {
+    Fault::Wrong("it committed or rolled back the local transaction that it was given")
+}
+
+/// The vote no of a Prepare that came after the deadline.
+fn too_late() -> Refusal {
+    Refusal::new("TOO_LATE", "Prepare came after the transaction's deadline")
+}
+
+/// What an attempt to insert a row met.
+#[derive(Debug)]
+pub(crate) enum Inserted {
+    /// Nothing: the row is inserted. `late` tells that the time is past `prepare_until`.
+    New { late: bool },
+    /// A row.
+    Found(Row),
+}
+
+/// A local transaction. One that is dropped is rolled back.
+pub(crate) trait Block: Send + Sized {
+    type Connection: Send;
+
+    /// Inserts the branch's row, or finds it. [`Fault::Busy`] tells that another transaction held
+    /// it for longer than one waits.
+    fn insert(
+        &mut self,
+        call: &RawCall,
+        row: &Row,
+        until: Option<SystemTime>,
+    ) -> impl Future<Output = Result<Inserted, Fault>> + Send;
+
+    /// Locks the branch's row, if there is one.
+    fn lock(&mut self, call: &RawCall) -> impl Future<Output = Result<Option<Row>, Fault>> + Send;
+
+    /// Sets the point that [`Self::undo`] goes back to.
+    fn savepoint(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Undoes everything since the savepoint.
+    fn undo(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// What the handler works with.
+    fn connection(&mut self) -> &mut Self::Connection;
+
+    /// Makes the checks that would otherwise wait for the commit. `Some` says what they found.
+    fn check(&mut self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
+
+    /// Changes the row, which this very transaction inserted or locked.
+    fn mark(&mut self, call: &RawCall, row: &Row)
+    -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Commits. `Some` says that this failed for good, and why.
+    fn commit(self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
+}
+
+/// Begins local transactions.
+pub(crate) trait Blocks: Sync {
+    type Block: Block;
+
+    /// For phase one.
+    fn begin(
+        &self,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Self::Block, Fault>> + Send;
+}
+
+/// What came of a handler's phase one.
+pub(crate) enum Worked<B> {
+    /// The answer is there already.
+    Answered(Voted),
+    /// The work is done, in this transaction; the row still says that it is running.
+    Done(B, Bytes),
+}
+
+/// Runs a handler's phase one behind the branch's row.
+pub(crate) async fn work<B: Block>(
+    mut block: B,
+    call: &RawCall,
+    until: Option<SystemTime>,
+    action: &Registered<B::Connection>,
+) -> Result<Worked<B>, Fault> {
+    let no = match block.insert(call, &Row::new(State::Running), until).await? {
+        Inserted::Found(row) => return row.vote().map(Worked::Answered),
+        Inserted::New { late: true } => return settle(block, call, too_late()).await,
+        Inserted::New { late: false } => {
+            block.savepoint().await?;
+            match action.action.prepare(block.connection(), &call.call).await {
+                Ok(output) => match block.check().await? {
+                    None => return Ok(Worked::Done(block, output)),
+                    Some(refusal) => refusal,
+                },
+                Err(PrepareError::Refused(refusal)) => refusal,
+                Err(PrepareError::Working(pause)) => {
+                    return Ok(Worked::Answered(Voted::Working(pause)));
+                }
+                Err(PrepareError::Failed(error)) => return Err(Fault::Handler(error)),
+            }
+        }
+    };
+    block.undo().await?;
+    settle(block, call, no).await
+}
+
+/// Turns the row that this transaction inserted into a vote no.
+async fn settle<B: Block>(mut block: B, call: &RawCall, no: Refusal) -> Result<Worked<B>, Fault> {
+    let no = presentable(no);
+    block.mark(call, &Row::refused(no.clone())).await?;
+    kept(block).await?;
+    Ok(Worked::Answered(Voted::Refused(no)))
+}
+
+/// Commits what no handler has touched: no rule of the service can stand in its way.
+async fn kept(block: impl Block) -> Result<(), Fault> {
+    match block.commit().await? {
+        None => Ok(()),
+        Some(refusal) => {
+            Err(Fault::SetUp(format!("the barrier's row cannot be kept: {}", refusal.message)))
+        }
+    }
+}
+
+/// Phase one of TCC.
+pub(crate) async fn try_<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+    until: Option<SystemTime>,
+    action: &Registered<<B::Block as Block>::Connection>,
+) -> Result<Voted, Fault> {
+    let block = blocks.begin(action.isolation).await?;
+    let (mut block, output) = match work(block, call, until, action).await? {
+        Worked::Answered(voted) => return Ok(voted),
+        Worked::Done(block, output) => (block, output),
+    };
+    block.mark(call, &Row { output: output.clone(), ..Row::new(State::Prepared) }).await?;
+    match block.commit().await? {
+        None => Ok(Voted::Prepared(output)),
+        // Transaction and row are gone: the no needs a row of its own.
+        Some(refusal) => refuse(blocks, call, refusal).await,
+    }
+}
+
+/// Votes no, unless there is a row by now: then that is the answer.
+pub(crate) async fn refuse<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+    refusal: Refusal,
+) -> Result<Voted, Fault> {
+    let row = Row::refused(presentable(refusal));
+    leave(blocks, call, &row, None).await?.unwrap_or(row).vote()
+}
+
+/// Leaves a row where there is none, in a transaction of its own. `Some` is another row that is
+/// there now: one that was found, or the no of a Prepare that is too late.
+pub(crate) async fn leave<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+    row: &Row,
+    until: Option<SystemTime>,
+) -> Result<Option<Row>, Fault> {
+    let mut block = blocks.begin(Isolation::ReadCommitted).await?;
+    match block.insert(call, row, until).await? {
+        Inserted::Found(row) => Ok(Some(row)),
+        Inserted::New { late: true } => {
+            let row = Row::refused(too_late());
+            block.mark(call, &row).await?;
+            kept(block).await.map(|()| Some(row))
+        }
+        Inserted::New { late: false } => kept(block).await.map(|()| None),
+    }
+}
+
+/// Phase two of TCC.
+pub(crate) async fn finish<B: Blocks>(
+    blocks: &B,
+    operation: Finish,
+    call: &RawCall,
+    action: Option<&Registered<<B::Block as Block>::Connection>>,
+) -> Result<Finished, Fault> {
+    let isolation = action.map(|action| action.isolation).unwrap_or_default();
+    let mut block = blocks.begin(isolation).await?;
+    let Some(row) = block.lock(call).await? else {
+        drop(block);
+        return match operation {
+            Finish::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),
+            Finish::Commit => nothing_to_commit(blocks, call).await,
+        };
+    };
+    if let Some(finished) = row.end(operation) {
+        return Ok(finished);
+    }
+    let Some(action) = action else { return Err(Fault::NotOffered(call.call.action.clone())) };
+    let output = row.output.clone();
+    match action.action.finish(operation, block.connection(), &call.call, output).await {
+        Ok(()) => {}
+        Err(FinishError::Working(pause)) => return Ok(Finished::Working(pause)),
+        Err(FinishError::Failed(error)) => return Err(Fault::Handler(error)),
+    }
+    let state = match operation {
+        Finish::Commit => State::Committed,
+        Finish::Cancel => State::Cancelled,
+    };
+    block.mark(call, &Row { state, ..row }).await?;
+    match block.commit().await? {
+        None => Ok(Finished::Done),
+        Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
+    }
+}
+
+/// Makes sure that a Prepare that is still to come has no effect. `None` if one has come meanwhile,
+/// and can be cancelled.
+pub(crate) async fn leave_tombstone<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+) -> Result<Option<Finished>, Fault> {
+    match leave(blocks, call, &Row::new(State::Cancelled), None).await? {
+        None => Ok(Some(Finished::Done)),
+        Some(row) => Ok(row.end(Finish::Cancel)),
+    }
+}
+
+/// Commit found no trace of its branch. That gets a row, so that a late Prepare finds it.
+pub(crate) async fn nothing_to_commit<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+) -> Result<Finished, Fault> {
+    match leave(blocks, call, &Row::new(State::Lost), None).await? {
+        None => {
+            let note = NOTHING_TO_COMMIT.to_owned();
+            Ok(Finished::Heuristic(HeuristicKind::Hazard, note))
+        }
+        Some(_) => Err(Fault::Busy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duplicate_gets_the_stored_answer_and_a_late_prepare_never_a_yes() {
+        let vote = |state| Row::new(state).vote();
+        assert_eq!(vote(State::Prepared).expect("a vote"), Voted::Prepared(Bytes::new()));
+        assert_eq!(vote(State::ReadOnly).expect("a vote"), Voted::ReadOnly);
+        for state in [State::Refused, State::Cancelled, State::Lost] {
+            assert!(matches!(vote(state), Ok(Voted::Refused(_))), "S8: {state:?}");
+        }
+        assert!(matches!(vote(State::Running), Err(Fault::Wrong(_))));
+    }
+
+    #[test]
+    fn phase_two_is_done_only_where_it_agrees() {
+        use HeuristicKind::{Commit, Hazard, Rollback};
+        for (state, commit, cancel) in [
+            (State::ReadOnly, None, None),
+            (State::Committed, None, Some(Commit)),
+            (State::Cancelled, Some(Rollback), None),
+            (State::Refused, Some(Rollback), None),
+            (State::Lost, Some(Hazard), Some(Hazard)),
+            (State::Running, Some(Hazard), Some(Hazard)),
+        ] {
+            let row = Row::new(state);
+            for (operation, expected) in [(Finish::Commit, commit), (Finish::Cancel, cancel)] {
+                let kind = match row.end(operation).expect("an end") {
+                    Finished::Heuristic(kind, _) => Some(kind),
+                    Finished::Done => None,
+                    Finished::Working(_) => panic!("{state:?}"),
+                };
+                assert_eq!(kind, expected, "S11: {state:?} {operation:?}");
+            }
+        }
+        assert_eq!(Row::new(State::Prepared).end(Finish::Commit), None);
+    }
+
+    #[test]
+    fn states_have_their_names() {
+        for (state, name) in State::NAMES {
+            assert_eq!(state.as_str(), name);
+            assert_eq!(State::parse(name), Some(state));
+        }
+    }
+}

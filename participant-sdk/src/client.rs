@@ -1,0 +1,106 @@
+//! Starting transactions, and learning what became of them.
+
+mod calls;
+mod draft;
+mod error;
+mod interactive;
+mod outcome;
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+pub use unanimo_proto::v1::{AbortCause, Heuristic};
+use unanimo_proto::v1::{GetRequest, GetResponse, Mode, get_request};
+
+pub use self::draft::Draft;
+pub use self::error::{BadField, Error};
+pub use self::interactive::{Executed, Transaction};
+pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome, Output};
+
+/// Bytes of a gRPC message: the coordinator's default.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Many unread small messages must not end a connection.
+const WINDOW_BYTES: u32 = 64 << 20;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a silent connection is tried, and how long its answer may take: so long it takes to
+/// notice that the other end has vanished.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a call waits if nothing else is said.
+const WAIT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// A coordinator's client. Cheap to clone.
+///
+/// Calls whose answer is lost are sent again until [`Self::wait_at_most`] is over: every call is
+/// idempotent, by the transaction's gid and the branch's id.
+#[derive(Clone, Debug)]
+pub struct Client {
+    service: CoordinatorServiceClient<Channel>,
+    wait_max: Duration,
+}
+
+impl Client {
+    /// A client of the coordinator at `http://HOST:PORT`. It connects when it is first used.
+    ///
+    /// # Errors
+    /// The endpoint is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(endpoint: impl Into<String>) -> Result<Self, Error> {
+        let endpoint = endpoint.into();
+        let channel = Endpoint::from_shared(endpoint.clone())
+            .map_err(|source| Error::Endpoint { endpoint, source })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .connect_lazy();
+        let service = CoordinatorServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { service, wait_max: WAIT_DEFAULT })
+    }
+
+    /// How long a call waits for its answer, with all its repetitions. Default 60 s. It has nothing
+    /// to do with the transaction's own [timeout](Draft::timeout): a call that ends, ends no
+    /// transaction.
+    #[must_use]
+    pub fn wait_at_most(mut self, wait: Duration) -> Self {
+        self.wait_max = wait;
+        self
+    }
+
+    /// Prepares a TCC transaction under the name `gid`: 1 to 128 bytes of `[A-Za-z0-9_.:-]`, chosen
+    /// by the initiator. The same gid is the same transaction, however often it is asked for.
+    pub fn tcc(&self, gid: impl Into<String>) -> Draft {
+        Draft::new(self.clone(), gid.into(), Mode::Tcc)
+    }
+
+    /// Prepares a two-phase commit under the name `gid`, as [`Self::tcc`] does.
+    pub fn two_phase(&self, gid: impl Into<String>) -> Draft {
+        Draft::new(self.clone(), gid.into(), Mode::TwoPhaseCommit)
+    }
+
+    /// What became of the transaction that was started under this name. Does not wait for a
+    /// decision.
+    ///
+    /// # Errors
+    /// There is none (reason `TRANSACTION_NEVER_SEEN`), or the coordinator was not reached.
+    pub async fn find(&self, gid: impl Into<String>) -> Result<Outcome, Error> {
+        let request =
+            GetRequest { key: Some(get_request::Key::Gid(gid.into())), ..Default::default() };
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.get(request).await
+        };
+        let response: GetResponse = self.call(request, call).await?;
+        Ok(Outcome::of_transaction(response.transaction.unwrap_or_default()))
+    }
+}

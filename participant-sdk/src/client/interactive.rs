@@ -1,0 +1,144 @@
+//! A transaction that its initiator drives step by step.
+
+use std::time::SystemTime;
+
+use tonic::transport::Channel;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::{
+    self, BranchSpec, CommitBranch, CommitRequest, CommitResponse, ExecuteRequest, ExecuteResponse,
+    RollbackRequest, RollbackResponse, Vote, WaitFor,
+};
+
+use super::draft::{spec, unwritable};
+use super::{Client, Error, Outcome, Output};
+use crate::payload::Encode;
+use crate::refusal::Refusal;
+
+/// A transaction that has begun.
+///
+/// Dropping it ends nothing: without a word the coordinator aborts it at its deadline. An initiator
+/// that was started again [begins](super::Draft::begin) it again by its gid, and executes its
+/// branches again, which answers with what is known.
+#[derive(Debug)]
+pub struct Transaction {
+    client: Client,
+    tx_id: String,
+    wait_for: WaitFor,
+    deadline: Option<SystemTime>,
+    branches: Vec<CommitBranch>,
+}
+
+/// What became of a branch's phase one.
+#[derive(Debug)]
+#[must_use = "a branch that refused has aborted the transaction"]
+pub enum Executed {
+    /// It voted yes.
+    Prepared(Output),
+    /// It voted yes, and has written nothing.
+    ReadOnly,
+    /// It voted no: the transaction is aborted.
+    Refused(Refusal),
+    /// It has no vote yet, and the time to wait is over: call again with the same branch, or go on;
+    /// [`Transaction::commit`] waits for it.
+    NotVoted {
+        /// What its calls died of last.
+        last_error: String,
+    },
+    /// The transaction was aborted before it voted.
+    Aborted,
+}
+
+impl Transaction {
+    pub(super) fn new(
+        client: Client,
+        tx_id: String,
+        wait_for: WaitFor,
+        deadline: Option<SystemTime>,
+    ) -> Self {
+        Self { client, tx_id, wait_for, deadline, branches: Vec::new() }
+    }
+
+    /// The coordinator's name for it.
+    #[must_use]
+    pub fn tx_id(&self) -> &str {
+        &self.tx_id
+    }
+
+    /// When it is aborted if it is not decided by then, by the coordinator's clock.
+    #[must_use]
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.deadline
+    }
+
+    /// Adds a branch and waits for its vote. The same `branch_id` with the same content is the same
+    /// branch. The parameters are those of [`Draft::branch`](super::Draft::branch).
+    ///
+    /// # Errors
+    /// The coordinator does not take it, or gives no answer: then it may be called again. Until it
+    /// was answered the transaction cannot commit without the branch, unless nothing of it reached
+    /// the coordinator.
+    #[expect(clippy::needless_pass_by_value, reason = "a payload is made where it is given")]
+    pub async fn execute(
+        &mut self,
+        branch_id: impl Into<String>,
+        participant: impl Into<String>,
+        action: impl Into<String>,
+        payload: impl Encode,
+    ) -> Result<Executed, Error> {
+        let spec = spec(branch_id.into(), participant.into(), action.into(), payload.encode());
+        self.run(spec.map_err(unwritable)?).await
+    }
+
+    pub(super) async fn run(&mut self, branch: BranchSpec) -> Result<Executed, Error> {
+        let branch_id = branch.branch_id.clone();
+        let request = ExecuteRequest { tx_id: self.tx_id.clone(), branch: Some(branch) };
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.execute(request).await
+        };
+        let response: ExecuteResponse = self.client.call(request, call).await?;
+        if !self.branches.iter().any(|known| known.branch_id == branch_id) {
+            // The coordinator knows the vote itself.
+            self.branches.push(CommitBranch { branch_id, vote: Vote::Unspecified.into() });
+        }
+        let (vote, outcome) = (response.vote(), response.outcome());
+        let ExecuteResponse { refusal, output, output_dropped, last_error, .. } = response;
+        Ok(match (vote, outcome) {
+            (Vote::Prepared, _) => Executed::Prepared(Output::new(output, output_dropped)),
+            (Vote::ReadOnly, _) => Executed::ReadOnly,
+            (Vote::Refused, _) => Executed::Refused(refusal.map(Refusal::from).unwrap_or_default()),
+            (Vote::Unspecified, v1::Outcome::Aborted) => Executed::Aborted,
+            (Vote::Unspecified, _) => Executed::NotVoted { last_error },
+        })
+    }
+
+    /// Asks for COMMIT of every branch that was executed here.
+    ///
+    /// # Errors
+    /// The coordinator does not know the transaction or one of its branches. That no answer came is
+    /// no error, but [`Outcome::NotDecided`]: call again.
+    pub async fn commit(&self) -> Result<Outcome, Error> {
+        let request = CommitRequest {
+            tx_id: self.tx_id.clone(),
+            branches: self.branches.clone(),
+            wait_for: self.wait_for.into(),
+        };
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.commit(request).await
+        };
+        let answer = self.client.call(request, call).await;
+        Outcome::of_answer(answer.map(|CommitResponse { result }| result), Some(&self.tx_id))
+    }
+
+    /// Asks for ABORT. If COMMIT was decided before, the answer says so.
+    ///
+    /// # Errors
+    /// As of [`Self::commit`].
+    pub async fn rollback(&self) -> Result<Outcome, Error> {
+        let request = RollbackRequest { tx_id: self.tx_id.clone(), wait_for: self.wait_for.into() };
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.rollback(request).await
+        };
+        let answer = self.client.call(request, call).await;
+        Outcome::of_answer(answer.map(|RollbackResponse { result }| result), Some(&self.tx_id))
+    }
+}

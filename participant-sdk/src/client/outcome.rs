@@ -1,0 +1,241 @@
+//! What became of a transaction.
+
+use std::fmt;
+
+use bytes::Bytes;
+use unanimo_proto::v1;
+use unanimo_proto::v1::{AbortCause, Heuristic};
+
+use super::error::Error;
+use crate::payload::{self, Decode};
+use crate::refusal::Refusal;
+
+/// What an initiator may conclude. Only the first two are final.
+#[derive(Debug)]
+#[must_use = "a transaction that is not decided may still commit"]
+pub enum Outcome {
+    /// Decided, durably: every branch is, or will be, committed.
+    Committed(Committed),
+    /// Decided, durably: every branch is, or will be, undone.
+    Aborted(Aborted),
+    /// Neither is known. It goes on by its own rules: ask again with the same call, or with
+    /// [`Client::find`](super::Client::find); never conclude that it failed.
+    NotDecided(NotDecided),
+}
+
+/// A transaction that is committed.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The coordinator's name for it.
+    pub tx_id: String,
+    /// Every branch has ended.
+    pub finished: bool,
+    /// Whether branches ended against the decision.
+    pub heuristic: Heuristic,
+    /// What is known of its branches, in the order of enlisting.
+    pub branches: Vec<BranchOutcome>,
+}
+
+/// A transaction that is aborted.
+#[derive(Clone, Debug)]
+pub struct Aborted {
+    /// The coordinator's name for it.
+    pub tx_id: String,
+    /// Why.
+    pub cause: AbortCause,
+    /// The branch that the cause speaks of, if any.
+    pub branch_id: Option<String>,
+    /// Why that branch voted no, if it did.
+    pub refusal: Option<Refusal>,
+    /// Every branch has ended.
+    pub finished: bool,
+    /// Whether branches ended against the decision.
+    pub heuristic: Heuristic,
+    /// What is known of its branches, in the order of enlisting.
+    pub branches: Vec<BranchOutcome>,
+}
+
+/// A transaction of which no decision is known.
+#[derive(Debug)]
+pub struct NotDecided {
+    /// The coordinator's name for it, if it was learned.
+    pub tx_id: Option<String>,
+    /// Why there is no answer, if the coordinator gave none.
+    pub error: Option<Error>,
+}
+
+/// What is known of a branch.
+#[derive(Clone, Debug)]
+pub struct BranchOutcome {
+    /// Which.
+    pub branch_id: String,
+    /// Why it voted no, if it did.
+    pub refusal: Option<Refusal>,
+    /// What its handler found out.
+    pub output: Output,
+    /// What its calls died of last; on abort this tells why a branch did not vote.
+    pub last_error: String,
+}
+
+/// What a handler found out in phase one.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    bytes: Bytes,
+    dropped: bool,
+}
+
+impl Output {
+    pub(super) fn new(bytes: Bytes, dropped: bool) -> Self {
+        Self { bytes, dropped }
+    }
+
+    /// The value, read as [`Json`](crate::Json), [`Prost`](crate::Prost) or
+    /// [`Bytes`](bytes::Bytes).
+    ///
+    /// # Errors
+    /// It is of another format.
+    pub fn read<T: Decode>(&self) -> Result<T, payload::Error> {
+        T::decode(&self.bytes)
+    }
+
+    /// It was over a limit and is lost; the vote stands.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.dropped
+    }
+}
+
+impl Outcome {
+    /// Whether it is committed.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        matches!(self, Self::Committed(_))
+    }
+
+    /// Whether it is aborted. Not the opposite of [`Self::is_committed`].
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        matches!(self, Self::Aborted(_))
+    }
+
+    /// What an answer, or the lack of one, says.
+    pub(super) fn of_answer(
+        answer: Result<Option<v1::TransactionResult>, Error>,
+        tx_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        let not_decided =
+            |tx_id: Option<String>, error| Self::NotDecided(NotDecided { tx_id, error });
+        match answer {
+            Ok(Some(result)) => Ok(Self::of_result(result)),
+            Ok(None) => Err(Error::Answer("it holds no result")),
+            Err(error @ Error::Unavailable { .. }) => {
+                Ok(not_decided(tx_id.map(str::to_owned), Some(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of_result(result: v1::TransactionResult) -> Self {
+        let (outcome, cause, heuristic) =
+            (result.outcome(), result.abort_cause(), result.heuristic());
+        let v1::TransactionResult { tx_id, finished, abort_branch_id, branches, .. } = result;
+        let branches: Vec<_> = branches.into_iter().map(BranchOutcome::of).collect();
+        match outcome {
+            v1::Outcome::Committed => {
+                Self::Committed(Committed { tx_id, finished, heuristic, branches })
+            }
+            v1::Outcome::Aborted => {
+                let branch_id = Some(abort_branch_id).filter(|id| !id.is_empty());
+                let of = |id: &String| branches.iter().find(|branch| branch.branch_id == *id);
+                let refusal = branch_id.as_ref().and_then(of).and_then(|b| b.refusal.clone());
+                Self::Aborted(Aborted {
+                    tx_id,
+                    cause,
+                    branch_id,
+                    refusal,
+                    finished,
+                    heuristic,
+                    branches,
+                })
+            }
+            v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
+                let tx_id = Some(tx_id).filter(|id| !id.is_empty());
+                Self::NotDecided(NotDecided { tx_id, error: None })
+            }
+        }
+    }
+
+    pub(super) fn of_transaction(transaction: v1::Transaction) -> Self {
+        let finished = transaction.ended_at.is_some();
+        let branches = transaction.branches.into_iter().map(|branch| v1::BranchResult {
+            vote: branch.vote,
+            last_error: last_error(&branch),
+            branch_id: branch.branch_id,
+            refusal: branch.refusal,
+            output: branch.output,
+            output_dropped: branch.output_dropped,
+        });
+        Self::of_result(v1::TransactionResult {
+            tx_id: transaction.tx_id,
+            outcome: transaction.outcome,
+            finished,
+            heuristic: transaction.heuristic,
+            abort_cause: transaction.abort_cause,
+            abort_branch_id: transaction.abort_branch_id,
+            branches: branches.collect(),
+        })
+    }
+}
+
+fn last_error(branch: &v1::Branch) -> String {
+    let attempts = [&branch.finish, &branch.prepare];
+    let errors = attempts.into_iter().flatten().map(|attempts| &attempts.last_error);
+    errors.into_iter().find(|error| !error.is_empty()).cloned().unwrap_or_default()
+}
+
+impl BranchOutcome {
+    fn of(result: v1::BranchResult) -> Self {
+        Self {
+            branch_id: result.branch_id,
+            refusal: result.refusal.map(Refusal::from),
+            output: Output::new(result.output, result.output_dropped),
+            last_error: result.last_error,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed(_) => f.write_str("committed"),
+            Self::Aborted(aborted) => write!(f, "{aborted}"),
+            Self::NotDecided(NotDecided { error: Some(error), .. }) => {
+                write!(f, "not decided: {error}")
+            }
+            Self::NotDecided(_) => f.write_str("not decided yet"),
+        }
+    }
+}
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let branch = self.branch_id.as_deref().unwrap_or("a branch");
+        match (self.cause, &self.refusal) {
+            (_, Some(refusal)) => {
+                write!(f, "aborted: {branch} refused: {} ({})", refusal.message, refusal.reason)
+            }
+            (AbortCause::Deadline, _) => {
+                f.write_str("aborted: not every vote was there before the deadline")?;
+                let silent = self.branches.iter().find(|branch| !branch.last_error.is_empty());
+                match silent {
+                    Some(branch) => write!(f, " ({}: {})", branch.branch_id, branch.last_error),
+                    None => Ok(()),
+                }
+            }
+            (AbortCause::Rollback, _) => f.write_str("aborted: its initiator rolled it back"),
+            (AbortCause::Unlisted, _) => write!(f, "aborted: {branch} was not listed"),
+            (AbortCause::NoVote, _) => write!(f, "aborted: {branch} was listed without a vote"),
+            _ => f.write_str("aborted"),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a participant writes: its handlers, and how they answer.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::payload::{Decode, Encode};
+use crate::refusal::Refusal;
+use crate::resource::Resource;
+
+/// A branch of a transaction: what a handler works for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The transaction. With `branch_id` the idempotency key for effects outside the database.
+    pub tx_id: Uuid,
+    /// The initiator's name for the transaction.
+    pub gid: String,
+    /// The branch.
+    pub branch_id: String,
+    /// The branch's number within the transaction, from 1.
+    pub number: u32,
+    /// The coordinator's database.
+    pub cluster_id: String,
+    /// This participant, as the coordinator names it.
+    pub participant: String,
+}
+
+/// A call of a handler.
+#[derive(Clone, Debug)]
+pub struct Call<P> {
+    /// Whose it is.
+    pub branch: Branch,
+    /// What it is to do.
+    pub action: String,
+    /// The action's argument.
+    pub payload: P,
+    /// What the initiator gave the transaction to carry along.
+    pub metadata: HashMap<String, String>,
+    /// How often the coordinator has sent it, as far as it remembers; from 1.
+    pub attempt: u32,
+}
+
+/// An action of a TCC transaction: try, confirm, cancel.
+///
+/// Each method runs in a local transaction of the participant's database, which the SDK begins,
+/// guards against duplicates and wrong orders, and commits: use `db` for everything, and neither
+/// commit nor roll back. A handler need not check whether it ran before, or whether its `cancel`
+/// came first.
+pub trait Tcc<R: Resource>: Send + Sync + 'static {
+    /// The action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
+    /// [`Bytes`](bytes::Bytes) or `()`. One that cannot be read is refused before the handler.
+    type Payload: Decode + Send + Sync + 'static;
+    /// What `try_` found out: kept with the branch, sent to the initiator, and given to `confirm`
+    /// and `cancel`. At most 1 MiB.
+    type Output: Encode + Decode + Send + Sync + 'static;
+
+    /// Reserves: does the work so that it can be confirmed and can be cancelled, whatever happens.
+    ///
+    /// # Errors
+    /// [`PrepareError::Refused`] is the vote no: what was written is undone. Any other error is no
+    /// vote: what was written is undone, and the call comes again until the transaction's deadline.
+    fn try_(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
+
+    /// Makes the reservation final. Runs only after `try_`, and has its effect once.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn confirm(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Self::Output,
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+
+    /// Takes the reservation back. Runs only after `try_`, and has its effect once.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn cancel(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Self::Output,
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+
+    /// In which isolation its transactions run.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+}
+
+/// An action of a two-phase commit: ordinary work in a local transaction, which the database
+/// prepares, and commits or rolls back by the coordinator's word.
+#[cfg(feature = "postgres")]
+pub trait TwoPhase: Send + Sync + 'static {
+    /// The action's argument, as in [`Tcc`].
+    type Payload: Decode + Send + Sync + 'static;
+
+    /// Does the work. Rows that it changes stay locked until the transaction has ended.
+    ///
+    /// # Errors
+    /// As of [`Tcc::try_`].
+    fn prepare(
+        &self,
+        db: &mut sqlx::PgConnection,
+        call: &Call<Self::Payload>,
+    ) -> impl Future<Output = Result<(), PrepareError>> + Send;
+
+    /// Whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
+    /// two is owed to it.
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    /// In which isolation its transactions run.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+}
+
+/// Isolation of a handler's local transaction. SQLite's are always serializable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// READ COMMITTED.
+    #[default]
+    ReadCommitted,
+    /// REPEATABLE READ. A serialization failure is no vote: the call comes again.
+    RepeatableRead,
+}
+
+/// Votes no: `return refuse("INSUFFICIENT_FUNDS", "…")`.
+///
+/// # Errors
+/// Always.
+pub fn refuse<T>(reason: impl Into<String>, message: impl Into<String>) -> Result<T, PrepareError> {
+    Err(PrepareError::Refused(Refusal::new(reason, message)))
+}
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why phase one of a branch has no yes. Every error becomes [`PrepareError::Failed`] by `?`.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// The vote no.
+    Refused(Refusal),
+    /// No vote yet: to be called again after this time.
+    Working(Duration),
+    /// No vote: something went wrong, and it is to be called again.
+    Failed(BoxError),
+}
+
+/// Why phase two of a branch is not done. Every error becomes [`FinishError::Failed`] by `?`.
+#[derive(Debug)]
+pub enum FinishError {
+    /// To be called again after this time.
+    Working(Duration),
+    /// Something went wrong: to be called again.
+    Failed(BoxError),
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for PrepareError {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for FinishError {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.branch_id, self.tx_id)
+    }
+}

@@ -1,0 +1,367 @@
+//! A participant: its actions, and the service that the coordinator calls.
+
+mod registration;
+mod serve;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Request, Response, Status};
+use unanimo_proto::v1::participant_service_server::ParticipantService;
+use unanimo_proto::v1::{
+    CancelRequest, CancelResponse, Mode, ParticipantServiceCommitRequest,
+    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+};
+
+pub use self::serve::{Serve, Serving};
+use crate::action::Registered;
+use crate::handler::{Call, Tcc};
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
+use crate::wire::{self, NAME_BYTES_MAX, Parts};
+
+/// How long a call waits for a slot before it is answered with "working".
+const SLOT_WAIT: Duration = Duration::from_secs(2);
+
+/// After which a call that found no slot is to be sent again.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
+/// After which an operation that met a lock is to be sent again.
+const LOCKED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a participant cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name breaks the rule.
+    #[error("{what} {name:?} must be 1 to 64 bytes of [A-Za-z0-9_.:-]")]
+    Name {
+        /// What it names.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// An action is there twice.
+    #[error("action {0} must be given once")]
+    Twice(String),
+    /// The database cannot prepare transactions.
+    #[error(
+        "two-phase commit needs prepared transactions, which this server does not allow: set \
+         max_prepared_transactions of PostgreSQL to at least the number of branches that may be in \
+         doubt at once, and restart it"
+    )]
+    CannotPrepare,
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody can call the address that is listened on.
+    #[error("{0} is no address to call: say how others reach this participant with `advertise`")]
+    Advertise(std::net::SocketAddr),
+    /// The coordinator's address is none.
+    #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
+    Coordinator {
+        /// What was given.
+        endpoint: String,
+        /// What is wrong with it.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// A participant in the making: a name, the database that holds its data, and its actions.
+#[derive(Debug)]
+pub struct Participant<R: Resource> {
+    name: String,
+    resource: R,
+    actions: HashMap<String, Registered<R::Connection>>,
+    error: Option<Error>,
+}
+
+impl<R: Resource> Participant<R> {
+    /// A participant of this name. All processes that serve one name share one database.
+    pub fn new(name: impl Into<String>, resource: R) -> Self {
+        let mut made = Self { name: name.into(), resource, actions: HashMap::new(), error: None };
+        made.check("participant", &made.name.clone());
+        made
+    }
+
+    /// Offers a TCC action.
+    #[must_use]
+    pub fn tcc(self, action: impl Into<String>, handler: impl Tcc<R>) -> Self {
+        self.with(action.into(), Registered::tcc(handler))
+    }
+
+    fn with(mut self, action: String, registered: Registered<R::Connection>) -> Self {
+        self.check("action", &action);
+        match self.actions.entry(action) {
+            Entry::Vacant(entry) => {
+                entry.insert(registered);
+            }
+            Entry::Occupied(entry) => {
+                self.error.get_or_insert(Error::Twice(entry.key().clone()));
+            }
+        }
+        self
+    }
+
+    fn check(&mut self, what: &'static str, name: &str) {
+        if !wire::is_name(name, NAME_BYTES_MAX) {
+            self.error.get_or_insert(Error::Name { what, name: name.to_owned() });
+        }
+    }
+
+    /// The service, to add to a gRPC server of one's own or to a coordinator in the same process.
+    /// Otherwise see [`Self::serve`].
+    ///
+    /// # Errors
+    /// A name breaks the rules, or the database cannot do what an action needs.
+    pub fn service(self) -> Result<Service<R>, Error> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let slots = self.resource.slots();
+        Ok(Service {
+            inner: Arc::new(Inner {
+                name: self.name,
+                resource: self.resource,
+                actions: self.actions,
+            }),
+            prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
+            finish_slots: Arc::new(Semaphore::new(slots.finish)),
+            slots: (slots.prepare, slots.finish),
+        })
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Participant<crate::Postgres> {
+    /// Offers an action of two-phase commit.
+    #[must_use]
+    pub fn two_phase(mut self, action: impl Into<String>, handler: impl crate::TwoPhase) -> Self {
+        if !self.resource.can_prepare() && !handler.read_only() {
+            self.error.get_or_insert(Error::CannotPrepare);
+        }
+        self.with(action.into(), Registered::two_phase(handler))
+    }
+}
+
+/// What the coordinator calls. Cheap to clone.
+pub struct Service<R: Resource> {
+    inner: Arc<Inner<R>>,
+    prepare_slots: Arc<Semaphore>,
+    finish_slots: Arc<Semaphore>,
+    slots: (usize, usize),
+}
+
+#[derive(Debug)]
+struct Inner<R: Resource> {
+    name: String,
+    resource: R,
+    actions: HashMap<String, Registered<R::Connection>>,
+}
+
+impl<R: Resource> Clone for Service<R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            prepare_slots: Arc::clone(&self.prepare_slots),
+            finish_slots: Arc::clone(&self.finish_slots),
+            slots: self.slots,
+        }
+    }
+}
+
+impl<R: Resource> fmt::Debug for Service<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("participant", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+impl<R: Resource> Service<R> {
+    /// Its participant's name.
+    #[must_use]
+    pub fn participant(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Waits until nothing is at work, and keeps it so.
+    async fn drain(&self) {
+        for (slots, count) in
+            [(&self.prepare_slots, self.slots.0), (&self.finish_slots, self.slots.1)]
+        {
+            let all = u32::try_from(count).unwrap_or(u32::MAX);
+            if let Ok(permits) = slots.acquire_many(all).await {
+                permits.forget();
+            }
+        }
+    }
+
+    fn call(&self, parts: Parts) -> Result<RawCall, Status> {
+        let call = wire::call(parts)?;
+        let name = &self.inner.name;
+        if call.branch().participant != *name {
+            let asked = &call.branch().participant;
+            let text = format!("this is participant {name}, and not {asked}");
+            return Err(Status::failed_precondition(text));
+        }
+        Ok(call)
+    }
+
+    async fn finish(&self, operation: Finish, parts: Parts) -> Result<Finished, Status> {
+        let call = self.call(parts)?;
+        let Some(slot) = slot(&self.finish_slots).await else {
+            return Ok(Finished::Working(BUSY_PAUSE));
+        };
+        let inner = Arc::clone(&self.inner);
+        let name = match operation {
+            Finish::Commit => "commit",
+            Finish::Cancel => "cancel",
+        };
+        let of = call.call.clone();
+        let work = async move {
+            let action = inner.actions.get(&call.call.action);
+            let action = action.filter(|action| action.mode == call.mode);
+            inner.resource.finish(operation, &call, action).await
+        };
+        let finished = in_own_task(name, of, slot, work).await?;
+        Ok(finished.unwrap_or(Finished::Working(LOCKED_PAUSE)))
+    }
+}
+
+#[tonic::async_trait]
+impl<R: Resource> ParticipantService for Service<R> {
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        let PrepareRequest { context, action, payload, prepare_until, metadata, attempt } =
+            request.into_inner();
+        let call = self.call(Parts { context, action, payload, metadata, attempt })?;
+        let until = wire::until(prepare_until);
+        let Some(slot) = slot(&self.prepare_slots).await else {
+            return Ok(Response::new(wire::voted(Voted::Working(BUSY_PAUSE))));
+        };
+        let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
+        let work = async move { inner.prepare(&call, until).await };
+        let voted = in_own_task("prepare", of, slot, work).await?;
+        Ok(Response::new(wire::voted(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<ParticipantServiceCommitRequest>,
+    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        let ParticipantServiceCommitRequest { context, action, payload, metadata, attempt, .. } =
+            request.into_inner();
+        let parts = Parts { context, action, payload, metadata, attempt };
+        let finished = self.finish(Finish::Commit, parts).await?;
+        Ok(Response::new(wire::committed(finished)))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        let CancelRequest { context, action, payload, metadata, attempt, .. } =
+            request.into_inner();
+        let parts = Parts { context, action, payload, metadata, attempt };
+        let finished = self.finish(Finish::Cancel, parts).await?;
+        Ok(Response::new(wire::cancelled(finished)))
+    }
+}
+
+impl<R: Resource> Inner<R> {
+    async fn prepare(
+        &self,
+        call: &RawCall,
+        until: Option<std::time::SystemTime>,
+    ) -> Result<Voted, Fault> {
+        let action = &call.call.action;
+        let refusal = match self.actions.get(action) {
+            Some(registered) if registered.mode == call.mode => {
+                return self.resource.prepare(call, until, registered).await;
+            }
+            Some(registered) => {
+                let (offered, asked) = (mode(registered.mode), mode(call.mode));
+                Refusal::new(
+                    "MODE_NOT_OFFERED",
+                    format!("{} does {action} in {offered} only, not in {asked}", self.name),
+                )
+            }
+            None => Refusal::new(
+                "ACTION_NOT_OFFERED",
+                format!("{} has no action {action}; it has {}", self.name, self.offered()),
+            ),
+        };
+        self.resource.refuse(call, refusal).await
+    }
+
+    fn offered(&self) -> String {
+        let mut names: Vec<&str> = self.actions.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::TwoPhaseCommit => "two-phase commit",
+        _ => "TCC",
+    }
+}
+
+async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let slot = tokio::time::timeout(SLOT_WAIT, Arc::clone(slots).acquire_owned()).await;
+    slot.ok()?.ok()
+}
+
+/// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
+/// no database work half way. `None` tells that another operation is in its way.
+async fn in_own_task<T: Send + 'static>(
+    operation: &'static str,
+    call: Call<Bytes>,
+    slot: OwnedSemaphorePermit,
+    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Result<Option<T>, Status> {
+    let task = tokio::spawn(async move {
+        let _slot = slot;
+        let result = work.await;
+        if let Err(fault) = &result
+            && !matches!(fault, Fault::Busy)
+        {
+            let Call { branch, action, attempt, .. } = &call;
+            tracing::warn!(
+                tx_id = %branch.tx_id,
+                gid = branch.gid,
+                branch_id = branch.branch_id,
+                action,
+                attempt,
+                operation,
+                error = %fault,
+                "no answer; the coordinator will ask again"
+            );
+        }
+        result
+    });
+    match task.await {
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Err(Fault::Busy)) => Ok(None),
+        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Unknown { .. }))) => {
+            Err(Status::unavailable(fault.to_string()))
+        }
+        Ok(Err(fault @ Fault::Handler(_))) => Err(Status::unknown(fault.to_string())),
+        Ok(Err(fault)) => Err(Status::internal(fault.to_string())),
+        Err(_) => Err(Status::internal(format!("the handler of {operation} panicked"))),
+    }
+}

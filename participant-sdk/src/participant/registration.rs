@@ -1,0 +1,100 @@
+//! Telling a coordinator where the participant is, again and again.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
+use unanimo_proto::v1::{DeregisterRequest, RegisterRequest, RegisterResponse};
+use uuid::Uuid;
+
+use super::Error;
+
+/// Until the coordinator has said how often it wants to hear.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// After a registration that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a registration may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Registration {
+    client: ParticipantDirectoryServiceClient<Channel>,
+    coordinator: String,
+    request: RegisterRequest,
+    registered: watch::Sender<bool>,
+}
+
+impl Registration {
+    pub(super) fn new(coordinator: &str, participant: &str, endpoint: &str) -> Result<Self, Error> {
+        let channel = Endpoint::from_shared(coordinator.to_owned())
+            .map_err(|source| Error::Coordinator { endpoint: coordinator.to_owned(), source })?;
+        let channel = channel.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
+        let request = RegisterRequest {
+            participant: participant.to_owned(),
+            endpoint: endpoint.to_owned(),
+            instance_id: Uuid::now_v7().to_string(),
+        };
+        Ok(Self {
+            client: ParticipantDirectoryServiceClient::new(channel),
+            coordinator: coordinator.to_owned(),
+            request,
+            registered: watch::Sender::new(false),
+        })
+    }
+
+    pub(super) fn registered(&self) -> watch::Receiver<bool> {
+        self.registered.subscribe()
+    }
+
+    /// Registers until it is stopped, and then deregisters.
+    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let pause = self.register().await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.wait_for(|stop| *stop) => break,
+            }
+        }
+        let RegisterRequest { participant, endpoint, .. } = self.request;
+        if let Err(status) =
+            self.client.deregister(DeregisterRequest { participant, endpoint }).await
+        {
+            let coordinator = self.coordinator;
+            tracing::warn!(coordinator, error = status.message(), "not deregistered");
+        }
+    }
+
+    /// Once; says when to do it again.
+    async fn register(&mut self) -> Duration {
+        let (coordinator, endpoint) = (&self.coordinator, &self.request.endpoint);
+        match self.client.register(self.request.clone()).await {
+            Ok(response) => {
+                let RegisterResponse { keep_alive_interval, .. } = response.into_inner();
+                if !self.registered.send_replace(true) {
+                    let participant = &self.request.participant;
+                    tracing::info!(coordinator, participant, endpoint, "registered");
+                }
+                keep_alive_interval
+                    .and_then(|interval| Duration::try_from(interval).ok())
+                    .filter(|interval| !interval.is_zero())
+                    .unwrap_or(INTERVAL_DEFAULT)
+            }
+            Err(status)
+                if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) =>
+            {
+                let error = status.message();
+                tracing::error!(coordinator, endpoint, error, "the registration is refused");
+                INTERVAL_DEFAULT
+            }
+            Err(status) => {
+                let error = status.message();
+                tracing::warn!(coordinator, endpoint, error, "not registered yet");
+                RETRY_PAUSE
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Participants whose data is in PostgreSQL, 13 or later.
+
+mod block;
+mod error;
+mod two_phase;
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use unanimo_proto::v1::Mode;
+
+use self::block::PgBlocks;
+use crate::action::Registered;
+use crate::barrier;
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
+use crate::schema::{self, Error};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/postgres");
+
+/// How a participant connects to its database.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    prepare_connections: u32,
+    finish_connections: u32,
+    lock_timeout: Duration,
+    statement_timeout: Duration,
+    idle_timeout: Duration,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            prepare_connections: 16,
+            finish_connections: 16,
+            lock_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl PostgresOptions {
+    /// Connections for phase one, and so Prepares at once. Default 16.
+    #[must_use]
+    pub fn prepare_connections(mut self, connections: u32) -> Self {
+        self.prepare_connections = connections.max(1);
+        self
+    }
+
+    /// Connections for phase two, and so Commits and Cancels at once. Never used for phase one,
+    /// which may wait for locks that only phase two frees. Default 16.
+    #[must_use]
+    pub fn finish_connections(mut self, connections: u32) -> Self {
+        self.finish_connections = connections.max(1);
+        self
+    }
+
+    /// How long a statement may wait for a lock (`lock_timeout`). An operation that meets another one
+    /// of its branch for longer answers that it is still working. Default 2 s.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How long a statement of a handler may take (`statement_timeout`). Default 30 s.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// How long a handler may do something else than the database's work before its local
+    /// transaction is ended (`idle_in_transaction_session_timeout`). Default 60 s.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Connects, and creates or upgrades the table `unanimo_barrier` in the first schema of the
+    /// connection's `search_path`.
+    ///
+    /// # Errors
+    /// The database cannot be reached, the table cannot be made, or it is of a later version.
+    pub async fn connect(self, url: &str) -> Result<Postgres, Error> {
+        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
+        let given = given.application_name("unanimo-participant").disable_statement_logging();
+        let mut connection = PgConnection::connect_with(&given).await.map_err(Error::Connect)?;
+        schema::migrate(&MIGRATIONS, &mut connection).await?;
+        let prepared_max: String = sqlx::query_scalar("SHOW max_prepared_transactions")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::Connect)?;
+        // Nothing depends on how the connection ends.
+        let _ = connection.close().await;
+
+        let connect = given.options(self.session_settings());
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                // What a handler has set must not meet the next one.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        Ok(sqlx::raw_sql("RESET ALL").execute(connection).await.is_ok())
+                    })
+                })
+                .connect_lazy_with(connect.clone())
+        };
+        Ok(Postgres {
+            prepare: pool(self.prepare_connections),
+            finish: pool(self.finish_connections),
+            slots: Slots {
+                prepare: self.prepare_connections as usize,
+                finish: self.finish_connections as usize,
+            },
+            can_prepare: prepared_max != "0",
+        })
+    }
+
+    fn session_settings(&self) -> [(&'static str, String); 9] {
+        let ms = |duration: Duration| duration.as_millis().to_string();
+        [
+            ("lock_timeout", ms(self.lock_timeout)),
+            ("statement_timeout", ms(self.statement_timeout)),
+            ("idle_in_transaction_session_timeout", ms(self.idle_timeout)),
+            ("synchronous_commit", "on".to_owned()),
+            ("default_transaction_isolation", "read committed".to_owned()),
+            ("default_transaction_read_only", "off".to_owned()),
+            // A participant that vanished must not leave its locks behind for hours.
+            ("tcp_keepalives_idle", "10".to_owned()),
+            ("tcp_keepalives_interval", "5".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+        ]
+    }
+}
+
+/// How long an operation waits for a connection: it has a slot, so only for a database that is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A participant's PostgreSQL database, with its barrier.
+///
+/// It has connections of its own, apart from the service's: handlers run on them.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    prepare: PgPool,
+    finish: PgPool,
+    slots: Slots,
+    can_prepare: bool,
+}
+
+impl Postgres {
+    /// Connects with [default options](PostgresOptions).
+    ///
+    /// # Errors
+    /// As of [`PostgresOptions::connect`].
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        PostgresOptions::default().connect(url).await
+    }
+
+    /// Whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
+    #[must_use]
+    pub fn can_prepare(&self) -> bool {
+        self.can_prepare
+    }
+
+    fn for_prepare(&self) -> PgBlocks<'_> {
+        PgBlocks { pool: &self.prepare }
+    }
+
+    fn for_finish(&self) -> PgBlocks<'_> {
+        PgBlocks { pool: &self.finish }
+    }
+}
+
+impl sealed::Sealed for Postgres {}
+
+impl Resource for Postgres {
+    type Connection = PgConnection;
+
+    fn slots(&self) -> Slots {
+        self.slots
+    }
+
+    async fn prepare(
+        &self,
+        call: &RawCall,
+        until: Option<SystemTime>,
+        action: &Registered<PgConnection>,
+    ) -> Result<Voted, Fault> {
+        match action.mode {
+            Mode::TwoPhaseCommit if action.read_only => self.read(call, until, action).await,
+            Mode::TwoPhaseCommit => self.prepare_transaction(call, until, action).await,
+            _ => barrier::try_(&self.for_prepare(), call, until, action).await,
+        }
+    }
+
+    async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {
+        barrier::refuse(&self.for_prepare(), call, refusal).await
+    }
+
+    async fn finish(
+        &self,
+        operation: Finish,
+        call: &RawCall,
+        action: Option<&Registered<PgConnection>>,
+    ) -> Result<Finished, Fault> {
+        match (call.mode, operation) {
+            (Mode::TwoPhaseCommit, Finish::Commit) => self.commit_prepared(call).await,
+            (Mode::TwoPhaseCommit, Finish::Cancel) => self.rollback_prepared(call).await,
+            _ => barrier::finish(&self.for_finish(), operation, call, action).await,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Two-phase commit on `PREPARE TRANSACTION`.
+//!
+//! The branch's barrier row is inside the prepared transaction. It says `committed`, and nobody sees
+//! it before that is so: it is the proof where COMMIT PREPARED finds nothing to commit. While the
+//! transaction is prepared its row locks out every duplicate, and the tombstone of a Cancel.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::Postgres;
+use super::block::PgBlock;
+use super::error::{
+    self, LOCK_TIMEOUT, NOT_IN_STATE, NOT_SUPPORTED, OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
+};
+use crate::action::Registered;
+use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
+use crate::handler::{Isolation, PrepareError};
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
+use crate::wire::presentable;
+
+/// How often Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
+/// under way can get in between once.
+const TURNS_MAX: usize = 4;
+
+/// Name of a branch's prepared transaction: under 200 bytes, of an alphabet that needs no quoting.
+/// The identifiers were checked when the call came in.
+fn name(call: &RawCall) -> String {
+    let branch = call.branch();
+    let (cluster, participant) = (&branch.cluster_id, &branch.participant);
+    format!("u/{cluster}/{participant}/{}/{}", branch.tx_id, branch.number)
+}
+
+impl Postgres {
+    /// Phase one: works, and prepares the transaction.
+    pub(super) async fn prepare_transaction(
+        &self,
+        call: &RawCall,
+        until: Option<SystemTime>,
+        action: &Registered<PgConnection>,
+    ) -> Result<Voted, Fault> {
+        if self.is_prepared(call).await? {
+            return Ok(Voted::Prepared(Bytes::new()));
+        }
+        let blocks = self.for_prepare();
+        let block = blocks.begin(action.isolation).await?;
+        let mut block = match barrier::work(block, call, until, action).await {
+            Ok(Worked::Answered(voted)) => return Ok(voted),
+            Ok(Worked::Done(block, _)) => block,
+            // By a twin at work, or by one that has prepared meanwhile.
+            Err(Fault::Busy) if self.is_prepared(call).await? => {
+                return Ok(Voted::Prepared(Bytes::new()));
+            }
+            Err(fault) => return Err(fault),
+        };
+        // The last statement before PREPARE, which answers success in a block that has failed.
+        block.mark(call, &Row::new(State::Committed)).await?;
+        match prepare(block, call).await? {
+            None => Ok(Voted::Prepared(Bytes::new())),
+            // Transaction and row are gone: the no needs a row of its own.
+            Some(refusal) => barrier::refuse(&blocks, call, refusal).await,
+        }
+    }
+
+    /// Phase one of an action that only reads.
+    pub(super) async fn read(
+        &self,
+        call: &RawCall,
+        until: Option<SystemTime>,
+        action: &Registered<PgConnection>,
+    ) -> Result<Voted, Fault> {
+        if let Some(row) = self.find(&self.prepare, call).await? {
+            return row.vote();
+        }
+        let statement = match action.isolation {
+            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
+            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        let begun = self.prepare.begin_with(statement).await;
+        let mut transaction = begun.map_err(fault("begin a transaction"))?;
+        let row = match action.action.prepare(&mut transaction, &call.call).await {
+            Ok(_) => Row::new(State::ReadOnly),
+            Err(PrepareError::Refused(refusal)) => Row::refused(presentable(refusal)),
+            Err(PrepareError::Working(pause)) => return Ok(Voted::Working(pause)),
+            Err(PrepareError::Failed(error)) => return Err(Fault::Handler(error)),
+        };
+        // A block that has failed would go unnoticed by ROLLBACK.
+        transaction.commit().await.map_err(fault("end a transaction that read"))?;
+        let found = barrier::leave(&self.for_prepare(), call, &row, until).await?;
+        found.unwrap_or(row).vote()
+    }
+
+    /// Phase two after COMMIT.
+    pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
+        let statement = format!("COMMIT PREPARED '{}'", name(call));
+        match self.end_prepared("commit the prepared transaction", statement).await? {
+            End::Done => Ok(Finished::Done),
+            End::Busy => Err(Fault::Busy),
+            // Committed before, or lost: the row tells.
+            End::Missing => match self.find(&self.finish, call).await? {
+                Some(row) => Ok(row.end(Finish::Commit).unwrap_or(Finished::Done)),
+                None => barrier::nothing_to_commit(&self.for_finish(), call).await,
+            },
+        }
+    }
+
+    /// Phase two after ABORT: nothing is prepared, and nothing ever will be.
+    pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
+        for _ in 0..TURNS_MAX {
+            let statement = format!("ROLLBACK PREPARED '{}'", name(call));
+            match self.end_prepared("roll the prepared transaction back", statement).await? {
+                End::Done | End::Missing => {}
+                End::Busy => return Err(Fault::Busy),
+            }
+            // By a Prepare at work, or one that has prepared meanwhile: from the beginning.
+            match barrier::leave_tombstone(&self.for_finish(), call).await {
+                Err(Fault::Busy) | Ok(None) => {}
+                Ok(Some(finished)) => return Ok(finished),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::Busy)
+    }
+
+    async fn is_prepared(&self, call: &RawCall) -> Result<bool, Fault> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
+                            WHERE gid = $1 AND database = current_database())",
+        )
+        .bind(name(call))
+        .fetch_one(&self.prepare)
+        .await
+        .map_err(fault("look for the prepared transaction"))
+    }
+
+    async fn find(&self, pool: &sqlx::PgPool, call: &RawCall) -> Result<Option<Row>, Fault> {
+        let found: Option<Columns> = sqlx::query_as(
+            "SELECT state, output, reason, message FROM unanimo_barrier
+             WHERE tx_id = $1 AND branch_id = $2",
+        )
+        .bind(call.branch().tx_id)
+        .bind(&call.branch().branch_id)
+        .fetch_optional(pool)
+        .await
+        .map_err(fault("read the branch's barrier row"))?;
+        found.map(Row::from_columns).transpose()
+    }
+
+    async fn end_prepared(&self, doing: &'static str, statement: String) -> Result<End, Fault> {
+        // The name is of an alphabet that needs no quoting.
+        let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.finish).await;
+        match done {
+            Ok(_) => Ok(End::Done),
+            Err(error) => match error::code(&error) {
+                Some(UNDEFINED_OBJECT) => Ok(End::Missing),
+                Some(NOT_IN_STATE | LOCK_TIMEOUT) => Ok(End::Busy),
+                _ => Err(fault(doing)(error)),
+            },
+        }
+    }
+}
+
+/// How an attempt to end a prepared transaction ended.
+enum End {
+    Done,
+    Missing,
+    Busy,
+}
+
+/// Prepares the block's transaction. `Some` says that this failed for good, and why.
+async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
+    let mut transaction = block.into_inner();
+    let statement = format!("PREPARE TRANSACTION '{}'", name(call));
+    match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await {
+        Ok(_) => {}
+        Err(error) => {
+            return match error::violation(&error).or_else(|| impossible(&error)) {
+                Some(refusal) => Ok(Some(refusal)),
+                None => Err(fault("prepare the transaction")(error)),
+            };
+        }
+    }
+    // sqlx does not know that its transaction is no longer open on this connection. It is given one
+    // to roll back, behind the caller's back: nothing depends on how that ends.
+    tokio::spawn(async move {
+        if sqlx::raw_sql("BEGIN").execute(&mut *transaction).await.is_ok() {
+            let _ = transaction.rollback().await;
+        }
+    });
+    Ok(None)
+}
+
+/// What would fail again is the vote no.
+fn impossible(error: &sqlx::Error) -> Option<Refusal> {
+    let reason = match error::code(error)? {
+        OUT_OF_MEMORY => "PREPARED_TRANSACTIONS_FULL",
+        NOT_IN_STATE => "PREPARED_TRANSACTIONS_DISABLED",
+        NOT_SUPPORTED => "CANNOT_BE_PREPARED",
+        _ => return None,
+    };
+    let hint = match reason {
+        "CANNOT_BE_PREPARED" => "",
+        _ => "; max_prepared_transactions of PostgreSQL limits them, and is 0 by default",
+    };
+    Some(Refusal::new(reason, format!("{error}{hint}")))
+}

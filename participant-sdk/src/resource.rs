@@ -1,0 +1,130 @@
+//! What holds a participant's data and its barrier.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use unanimo_proto::v1;
+
+use crate::action::Registered;
+use crate::handler::{BoxError, Branch, Call};
+use crate::refusal::Refusal;
+
+/// A database that a participant keeps its data in: [`Postgres`](crate::Postgres) or
+/// [`Sqlite`](crate::Sqlite).
+pub trait Resource: sealed::Sealed + Send + Sync + 'static {
+    /// What handlers work with: a connection inside the branch's local transaction.
+    type Connection: Send;
+
+    /// How many Prepares, and how many Commits and Cancels, it does at once.
+    #[doc(hidden)]
+    fn slots(&self) -> Slots;
+
+    /// Phase one.
+    #[doc(hidden)]
+    fn prepare(
+        &self,
+        call: &RawCall,
+        prepare_until: Option<SystemTime>,
+        action: &Registered<Self::Connection>,
+    ) -> impl Future<Output = Result<Voted, Fault>> + Send;
+
+    /// Votes no without asking a handler; unless there is a vote already.
+    #[doc(hidden)]
+    fn refuse(
+        &self,
+        call: &RawCall,
+        refusal: Refusal,
+    ) -> impl Future<Output = Result<Voted, Fault>> + Send;
+
+    /// Phase two.
+    #[doc(hidden)]
+    fn finish(
+        &self,
+        operation: Finish,
+        call: &RawCall,
+        action: Option<&Registered<Self::Connection>>,
+    ) -> impl Future<Output = Result<Finished, Fault>> + Send;
+}
+
+pub(crate) mod sealed {
+    /// Only the databases of this crate.
+    pub trait Sealed {}
+}
+
+/// A call with its payload as it came, and the mode of its transaction.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct RawCall {
+    pub call: Call<Bytes>,
+    pub mode: v1::Mode,
+}
+
+impl RawCall {
+    pub(crate) fn branch(&self) -> &Branch {
+        &self.call.branch
+    }
+}
+
+/// Operations at once. Phase two has its own: Prepares that wait for locks of branches in doubt
+/// must not keep out the Commits that free them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    pub prepare: usize,
+    pub finish: usize,
+}
+
+/// Which end.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    Commit,
+    Cancel,
+}
+
+/// A vote that is durable, or that there is none yet.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Voted {
+    Prepared(Bytes),
+    ReadOnly,
+    Refused(Refusal),
+    Working(Duration),
+}
+
+/// An end that is durable, or that there is none yet.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    Done,
+    Working(Duration),
+    Heuristic(v1::HeuristicKind, String),
+}
+
+/// Why there is no answer: nothing is known of what was asked, and it is to be asked again.
+#[doc(hidden)]
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Another operation of the branch, or of the database, is at work.
+    #[error("another operation is at work")]
+    Busy,
+    /// The handler's own error.
+    #[error("the handler failed: {0}")]
+    Handler(BoxError),
+    /// The handler broke the rules of a handler.
+    #[error("the handler is wrong: {0}")]
+    Wrong(&'static str),
+    /// The action is not offered (any more), and its handler is needed.
+    #[error("action {0} is not offered here, and its branch is prepared")]
+    NotOffered(String),
+    /// Something in the participant's set-up is wrong.
+    #[error("{0}")]
+    SetUp(String),
+    /// The database answered a statement with this error.
+    #[error("the database refused to {doing}: {text}")]
+    Definite { doing: &'static str, code: String, text: String },
+    /// Whether the statement took effect is not known.
+    #[error("the database did not answer when asked to {doing}: {text}")]
+    Unknown { doing: &'static str, text: String },
+}

@@ -1,0 +1,160 @@
+//! Messages of the participant service as calls, and answers as messages.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tonic::Status;
+use unanimo_proto::v1::{self, Mode};
+use uuid::Uuid;
+
+use crate::handler::{Branch, Call};
+use crate::refusal::Refusal;
+use crate::resource::{Finished, RawCall, Voted};
+
+/// Bytes of a gid and of a branch id.
+const ID_BYTES_MAX: usize = 128;
+
+/// Bytes of names of participants and actions.
+pub(crate) const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of a cluster's id.
+const CLUSTER_BYTES_MAX: usize = 32;
+
+/// Bytes of a refusal's message.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+pub(crate) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::TwoPhaseCommit => "2pc",
+        _ => "tcc",
+    }
+}
+
+/// Whether a text is 1 to `bytes_max` bytes of the alphabet of names.
+pub(crate) fn is_name(text: &str, bytes_max: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    (1..=bytes_max).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// What the three messages have in common.
+pub(crate) struct Parts {
+    pub(crate) context: Option<v1::BranchContext>,
+    pub(crate) action: String,
+    pub(crate) payload: Bytes,
+    pub(crate) metadata: std::collections::HashMap<String, String>,
+    pub(crate) attempt: u32,
+}
+
+pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
+    let Parts { context, action, payload, metadata, attempt } = parts;
+    let context = context.ok_or_else(|| invalid("context", "must be there"))?;
+    let mode = context.mode();
+    if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit) {
+        return Err(Status::unimplemented("context.mode must be TCC or two-phase commit"));
+    }
+    let tx_id = Uuid::parse_str(&context.tx_id).map_err(|_| invalid("tx_id", "must be a UUID"))?;
+    for (field, text, bytes_max) in [
+        ("context.gid", &context.gid, ID_BYTES_MAX),
+        ("context.branch_id", &context.branch_id, ID_BYTES_MAX),
+        ("context.cluster_id", &context.cluster_id, CLUSTER_BYTES_MAX),
+        ("context.participant", &context.participant, NAME_BYTES_MAX),
+        ("action", &action, NAME_BYTES_MAX),
+    ] {
+        if !is_name(text, bytes_max) {
+            let rule = format!("must be 1 to {bytes_max} bytes of [A-Za-z0-9_.:-]");
+            return Err(invalid(field, &rule));
+        }
+    }
+    if context.branch_number == 0 {
+        return Err(invalid("context.branch_number", "must be at least 1"));
+    }
+    let branch = Branch {
+        tx_id,
+        gid: context.gid,
+        branch_id: context.branch_id,
+        number: context.branch_number,
+        cluster_id: context.cluster_id,
+        participant: context.participant,
+    };
+    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode })
+}
+
+fn invalid(field: &str, rule: &str) -> Status {
+    Status::invalid_argument(format!("{field} {rule}"))
+}
+
+/// A bound that is no time is none.
+pub(crate) fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+    at.and_then(|at| SystemTime::try_from(at).ok())
+}
+
+pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
+    use v1::prepare_response::Answer;
+    let answer = match voted {
+        Voted::Prepared(output) => Answer::Prepared(v1::Prepared { output }),
+        Voted::ReadOnly => Answer::ReadOnly(v1::ReadOnly {}),
+        Voted::Refused(Refusal { reason, message }) => {
+            Answer::Refused(v1::Refusal { reason, message })
+        }
+        Voted::Working(pause) => Answer::Working(working(pause)),
+    };
+    v1::PrepareResponse { answer: Some(answer) }
+}
+
+pub(crate) fn committed(finished: Finished) -> v1::ParticipantServiceCommitResponse {
+    use v1::participant_service_commit_response::Answer;
+    let answer = match finished {
+        Finished::Done => Answer::Done(v1::Done {}),
+        Finished::Working(pause) => Answer::Working(working(pause)),
+        Finished::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
+    };
+    v1::ParticipantServiceCommitResponse { answer: Some(answer) }
+}
+
+pub(crate) fn cancelled(finished: Finished) -> v1::CancelResponse {
+    use v1::cancel_response::Answer;
+    let answer = match finished {
+        Finished::Done => Answer::Done(v1::Done {}),
+        Finished::Working(pause) => Answer::Working(working(pause)),
+        Finished::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
+    };
+    v1::CancelResponse { answer: Some(answer) }
+}
+
+fn working(pause: Duration) -> v1::Working {
+    v1::Working { retry_after: prost_types::Duration::try_from(pause).ok() }
+}
+
+fn heuristic(kind: v1::HeuristicKind, note: String) -> v1::HeuristicOutcome {
+    v1::HeuristicOutcome { kind: kind.into(), note }
+}
+
+/// A refusal as it may be stored and sent: what breaks the rules is replaced or cut off, so that
+/// the no is heard.
+pub(crate) fn presentable(refusal: Refusal) -> Refusal {
+    let Refusal { reason, message } = refusal;
+    let reason = if is_name(&reason, NAME_BYTES_MAX) { reason } else { "REFUSED".to_owned() };
+    let mut message = message.replace('\0', "\u{fffd}");
+    let end = (0..=MESSAGE_BYTES_MAX.min(message.len()))
+        .rev()
+        .find(|&end| message.is_char_boundary(end))
+        .unwrap_or(0);
+    message.truncate(end);
+    Refusal { reason, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_made_presentable() {
+        let long = "é".repeat(1024);
+        let refusal = presentable(Refusal::new("no funds", format!("a\0{long}")));
+        assert_eq!(refusal.reason, "REFUSED");
+        assert!(refusal.message.starts_with("a\u{fffd}é"));
+        assert!(refusal.message.len() <= MESSAGE_BYTES_MAX);
+        let same = Refusal::new("NO_FUNDS", "not enough");
+        assert_eq!(presentable(same.clone()), same);
+    }
+}
