@@ -1,5 +1,142 @@
-//! SDK
-#![allow(missing_docs)]
+//! Take part in, and start, all-or-nothing transactions across services that each own their data.
+//!
+//! A *participant* registers handlers for its actions with a coordinator. An *initiator* asks the
+//! coordinator for a transaction of such actions: it commits only if every participant votes yes.
+//! Whatever dies at whatever moment, each branch that voted yes is committed once or cancelled once.
+//!
+//! # A participant and an initiator
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")] mod example {
+//! use serde::{Deserialize, Serialize};
+//! use sqlx::SqliteConnection;
+//! use unanimo_sdk::{
+//!     Call, Client, FinishError, Json, Participant, PrepareError, Serve, Sqlite, Tcc, refuse,
+//! };
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Order {
+//!     item: String,
+//!     pieces: i64,
+//! }
+//!
+//! struct Reserve;
+//!
+//! impl Tcc<Sqlite> for Reserve {
+//!     type Payload = Json<Order>;
+//!     type Output = ();
+//!
+//!     async fn try_(
+//!         &self,
+//!         db: &mut SqliteConnection,
+//!         order: &Call<Json<Order>>,
+//!     ) -> Result<(), PrepareError> {
+//!         let taken = sqlx::query(
+//!             "UPDATE stock SET free = free - $2, reserved = reserved + $2
+//!              WHERE item = $1 AND free >= $2",
+//!         );
+//!         let taken = taken.bind(&order.payload.item).bind(order.payload.pieces);
+//!         match taken.execute(db).await?.rows_affected() {
+//!             0 => refuse("SOLD_OUT", format!("too few {} left", order.payload.item)),
+//!             _ => Ok(()),
+//!         }
+//!     }
+//!
+//!     async fn confirm(
+//!         &self,
+//!         db: &mut SqliteConnection,
+//!         order: &Call<Json<Order>>,
+//!         (): (),
+//!     ) -> Result<(), FinishError> {
+//!         let sold = sqlx::query("UPDATE stock SET reserved = reserved - $2 WHERE item = $1");
+//!         sold.bind(&order.payload.item).bind(order.payload.pieces).execute(db).await?;
+//!         Ok(())
+//!     }
+//!
+//!     async fn cancel(
+//!         &self,
+//!         db: &mut SqliteConnection,
+//!         order: &Call<Json<Order>>,
+//!         (): (),
+//!     ) -> Result<(), FinishError> {
+//!         let back = sqlx::query(
+//!             "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1",
+//!         );
+//!         back.bind(&order.payload.item).bind(order.payload.pieces).execute(db).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # pub async fn run(coordinator: &str, file: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! # let setup = sqlx::SqlitePool::connect(&format!("sqlite:{file}?mode=rwc")).await?;
+//! # sqlx::raw_sql("CREATE TABLE stock (item text PRIMARY KEY, free integer, reserved integer);
+//! #                INSERT INTO stock VALUES ('lamp', 5, 0)").execute(&setup).await?;
+//! // The participant: its name, its data, its actions, and where it listens.
+//! let mut shop = Participant::new("shop", Sqlite::open(file).await?)
+//!     .tcc("reserve", Reserve)
+//!     .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
+//!     .await?;
+//! shop.registered().await;
+//!
+//! // The initiator: a transaction under a name of its own, here with one branch.
+//! let lamps = Json(Order { item: "lamp".into(), pieces: 2 });
+//! let outcome = Client::new(coordinator)?
+//!     .tcc("order-4711")
+//!     .branch("stock", "shop", "reserve", lamps)
+//!     .submit()
+//!     .await?;
+//! assert!(outcome.is_committed());
+//! # shop.stop().await;
+//! # Ok(())
+//! # }
+//! # }
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     let folder = tempfile::tempdir()?;
+//! #     let config = unanimo_coordinator::Config {
+//! #         database_url: unanimo_coordinator::config::DatabaseUrl::new(
+//! #             format!("sqlite:{}", folder.path().join("coordinator.db").display())),
+//! #         listen: ([127, 0, 0, 1], 0).into(),
+//! #         admin_listen: ([127, 0, 0, 1], 0).into(),
+//! #         drain_timeout: unanimo_coordinator::config::Period::millis(100),
+//! #         ..Default::default()
+//! #     };
+//! #     let running = unanimo_coordinator::Builder::new(config).start().await?;
+//! #     let address = running.grpc_address().expect("it serves gRPC");
+//! #     let file = folder.path().join("shop.db");
+//! #     example::run(&format!("http://{address}"), &file.display().to_string()).await?;
+//! #     running.stop().await?;
+//! #     Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! The local transaction that a handler works in also holds the *barrier*: a row for the branch in
+//! the table `unanimo_barrier` of the participant's own database. By it a call that comes twice has
+//! its effect once and gets the same answer, a Cancel that overtakes its Prepare wins, and a vote is
+//! durable before it is told. A handler does its own work and nothing of that.
+//!
+//! # Which mode
+//!
+//! - **TCC** ([`Tcc`], [`Client::tcc`]): `try_` reserves in a local transaction that is committed at
+//!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` settle it.
+//! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
+//!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
+//!
+//! # Which answer
+//!
+//! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
+//! last is no failure: the transaction goes on, and the same call, sent again, tells more.
+//!
+//! # Features
+//!
+//! - `postgres` (default): participants on PostgreSQL 13 or later.
+//! - `sqlite`: participants on an SQLite file.
+//!
+//! Without either, the crate is the client alone.
+
 pub mod client;
 mod payload;
 mod refusal;

@@ -195,7 +195,7 @@ impl<R: Resource> Service<R> {
         &self.inner.name
     }
 
-    /// Waits until nothing is at work, and keeps it so.
+    /// Waits until nothing is at work. Nothing is begun any more.
     async fn drain(&self) {
         for (slots, count) in
             [(&self.prepare_slots, self.slots.0), (&self.finish_slots, self.slots.1)]

@@ -82,30 +82,28 @@ impl<R: Resource> Participant<R> {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let mut until = stopped.clone();
-        let server = tokio::spawn(
-            Server::builder()
-                .initial_connection_window_size(WINDOW_BYTES)
-                .initial_stream_window_size(WINDOW_BYTES)
-                .add_service(served)
-                .serve_with_incoming_shutdown(incoming, async move {
-                    // An error says that the other end is gone: that is a stop, too.
-                    let _ = until.wait_for(|stop| *stop).await;
-                }),
-        );
+        let serving = Server::builder()
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .add_service(served)
+            .serve_with_incoming_shutdown(incoming, async move {
+                // An error says that the other end is gone: that is a stop, too.
+                let _ = until.wait_for(|stop| *stop).await;
+            });
+        let server = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the participant is served no longer");
+            }
+            // Calls whose callers went away are still at work.
+            service.drain().await;
+        });
         let registered = registrations.iter().map(Registration::registered).collect();
         let registering = registrations
             .into_iter()
             .map(|registration| tokio::spawn(registration.run(stopped.clone())))
             .collect();
         tracing::info!(%address, endpoint, "participant is served");
-        let drained = tokio::spawn({
-            let mut until = stopped;
-            async move {
-                let _ = until.wait_for(|stop| *stop).await;
-                service.drain().await;
-            }
-        });
-        Ok(Serving { address, endpoint, stop, server, drained, registering, registered })
+        Ok(Serving { address, endpoint, stop, server, registering, registered })
     }
 }
 
@@ -115,8 +113,7 @@ pub struct Serving {
     address: SocketAddr,
     endpoint: String,
     stop: watch::Sender<bool>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
-    drained: JoinHandle<()>,
+    server: JoinHandle<()>,
     registering: Vec<JoinHandle<()>>,
     registered: Vec<watch::Receiver<bool>>,
 }
@@ -150,7 +147,6 @@ impl Serving {
             for registering in &mut self.registering {
                 let _ = registering.await;
             }
-            let _ = (&mut self.drained).await;
             let _ = (&mut self.server).await;
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, ends).await.is_err() {
@@ -182,7 +178,6 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.server.abort();
-        self.drained.abort();
         self.registering.iter().for_each(JoinHandle::abort);
     }
 }
