@@ -77,7 +77,6 @@ impl Transaction {
     /// The coordinator does not take it, or gives no answer: then it may be called again. Until it
     /// was answered the transaction cannot commit without the branch, unless nothing of it reached
     /// the coordinator.
-    #[expect(clippy::needless_pass_by_value, reason = "a payload is made where it is given")]
     pub async fn execute(
         &mut self,
         branch_id: impl Into<String>,

@@ -1,0 +1,68 @@
+//! Moves money from an account of one bank to an account of another, or not at all.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use unanimo_examples::Posting;
+use unanimo_sdk::client::Draft;
+use unanimo_sdk::{Client, Json, Outcome};
+
+/// Moves money between two banks. Ends with 0 if that is done, with 4 if nothing has moved, and with
+/// 5 if neither is known yet: run it again with the same name.
+#[derive(Debug, Parser)]
+struct Transfer {
+    /// The transfer's own name: the same name is the same transfer, however often it is started.
+    #[arg(long)]
+    gid: String,
+    /// From which account: BANK/ACCOUNT.
+    #[arg(long, value_parser = account)]
+    from: (String, String),
+    /// To which account: BANK/ACCOUNT.
+    #[arg(long, value_parser = account)]
+    to: (String, String),
+    /// How much.
+    #[arg(long)]
+    cents: i64,
+    /// What the banks speak: tcc-bank, or two-phase-bank.
+    #[arg(long, default_value = "tcc")]
+    mode: Mode,
+    /// The coordinator.
+    #[arg(long, env = "UNANIMO_ENDPOINT", default_value = "http://127.0.0.1:7610")]
+    coordinator: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Tcc,
+    TwoPhase,
+}
+
+fn account(text: &str) -> Result<(String, String), String> {
+    let (bank, account) = text.split_once('/').ok_or("must be BANK/ACCOUNT")?;
+    Ok((bank.to_owned(), account.to_owned()))
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let Transfer { gid, from, to, cents, mode, coordinator } = Transfer::parse();
+    let client = Client::new(coordinator)?;
+    let draft: Draft = match mode {
+        Mode::Tcc => client.tcc(gid),
+        Mode::TwoPhase => client.two_phase(gid),
+    };
+    let posting = |account: String| Json(Posting { account, cents });
+    let outcome = draft
+        .branch("debit", from.0, "debit", posting(from.1))
+        .branch("credit", to.0, "credit", posting(to.1))
+        .submit()
+        .await?;
+    #[expect(clippy::print_stdout, reason = "this is what it is asked for")]
+    {
+        println!("{outcome}");
+    }
+    Ok(match outcome {
+        Outcome::Committed(_) => ExitCode::SUCCESS,
+        Outcome::Aborted(_) => ExitCode::from(4),
+        Outcome::NotDecided(_) => ExitCode::from(5),
+    })
+}

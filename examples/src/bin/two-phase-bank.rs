@@ -1,0 +1,10 @@
+//! A bank that takes part in two-phase commits.
+
+use clap::Parser;
+use unanimo_examples::serving::Bank;
+use unanimo_examples::two_phase;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    Bank::parse().run(two_phase::bank).await
+}

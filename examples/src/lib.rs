@@ -1,0 +1,11 @@
+//! Two banks, each with a database of its own, and money that moves between them.
+//!
+//! [`tcc`] and [`two_phase`] hold the same bank in either mode; the binaries `tcc-bank` and
+//! `two-phase-bank` serve them, and `transfer` starts a transaction over two of them.
+
+pub mod accounts;
+pub mod serving;
+pub mod tcc;
+pub mod two_phase;
+
+pub use accounts::Posting;

@@ -1,0 +1,63 @@
+//! What both banks' processes have in common.
+
+use anyhow::Context;
+use clap::Parser;
+use sqlx::PgPool;
+use unanimo_sdk::{Participant, Postgres, Serve};
+
+use crate::accounts;
+
+/// A bank with a PostgreSQL database of its own.
+#[derive(Debug, Parser)]
+pub struct Bank {
+    /// Name of the participant.
+    #[arg(long, default_value = "bank-a")]
+    name: String,
+    /// The bank's own database: postgres://USER:PASSWORD@HOST/DATABASE.
+    #[arg(long, env = "DATABASE_URL")]
+    database_url: String,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+    /// How the coordinator reaches this process, if not at the address that it listens on:
+    /// http://HOST:PORT.
+    #[arg(long)]
+    advertise: Option<String>,
+    /// The coordinator.
+    #[arg(long, env = "UNANIMO_ENDPOINT", default_value = "http://127.0.0.1:7610")]
+    coordinator: String,
+    /// An account to open, and the cents on it; may be given several times.
+    #[arg(long = "account", value_name = "ID=CENTS", value_parser = account)]
+    accounts: Vec<(String, i64)>,
+}
+
+fn account(text: &str) -> Result<(String, i64), String> {
+    let (id, cents) = text.split_once('=').ok_or("must be ID=CENTS")?;
+    let cents = cents.parse().map_err(|error| format!("CENTS must be a whole number: {error}"))?;
+    Ok((id.to_owned(), cents))
+}
+
+impl Bank {
+    /// Opens the accounts and serves the bank until the process is told to end.
+    ///
+    /// # Errors
+    /// The database cannot be used, or the address is taken.
+    pub async fn run(
+        self,
+        bank: impl FnOnce(&str, Postgres) -> Participant<Postgres>,
+    ) -> anyhow::Result<()> {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        let pool = PgPool::connect(&self.database_url).await.context("connect to the database")?;
+        accounts::create(&pool, &self.accounts).await.context("open the accounts")?;
+        pool.close().await;
+
+        let database = Postgres::connect(&self.database_url).await?;
+        let mut serve = Serve::on(self.listen).register_with(self.coordinator);
+        if let Some(endpoint) = self.advertise {
+            serve = serve.advertise(endpoint);
+        }
+        let serving = bank(&self.name, database).serve(serve).await?;
+        serving.until_stopped().await?;
+        Ok(())
+    }
+}

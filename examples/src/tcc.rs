@@ -1,0 +1,98 @@
+//! A bank by try, confirm, cancel: a debit holds the money first, a credit announces it.
+
+use sqlx::postgres::PgConnection;
+use unanimo_sdk::{
+    Call, FinishError, Json, Participant, Postgres, PrepareError, Refusal, Tcc, refuse,
+};
+
+use crate::accounts::{self, Posting};
+
+/// The bank's actions: `debit` and `credit`.
+#[must_use]
+pub fn bank(name: &str, database: Postgres) -> Participant<Postgres> {
+    Participant::new(name, database).tcc("debit", Debit).tcc("credit", Credit)
+}
+
+/// Takes money from an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Debit;
+
+/// Gives money to an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Credit;
+
+impl Tcc<Postgres> for Debit {
+    type Payload = Json<Posting>;
+    type Output = ();
+
+    async fn try_(&self, db: &mut PgConnection, call: &Posted) -> Result<(), PrepareError> {
+        call.payload.check()?;
+        let hold = "UPDATE account SET cents = cents - $2, held = held + $2
+                    WHERE id = $1 AND cents >= $2";
+        match post(db, hold, call).await? {
+            1 => Ok(()),
+            _ if accounts::exists(db, &call.payload.account).await? => {
+                refuse("INSUFFICIENT_FUNDS", format!("{} has too little", call.payload.account))
+            }
+            _ => Err(no_account(call)),
+        }
+    }
+
+    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+        post(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await?;
+        Ok(())
+    }
+
+    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+        let release = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";
+        post(db, release, call).await?;
+        Ok(())
+    }
+}
+
+impl Tcc<Postgres> for Credit {
+    type Payload = Json<Posting>;
+    type Output = ();
+
+    async fn try_(&self, db: &mut PgConnection, call: &Posted) -> Result<(), PrepareError> {
+        call.payload.check()?;
+        let announce = "UPDATE account SET incoming = incoming + $2 WHERE id = $1";
+        match post(db, announce, call).await? {
+            1 => Ok(()),
+            _ => Err(no_account(call)),
+        }
+    }
+
+    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+        let arrive = "UPDATE account SET cents = cents + $2, incoming = incoming - $2
+                      WHERE id = $1";
+        post(db, arrive, call).await?;
+        Ok(())
+    }
+
+    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+        post(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1", call).await?;
+        Ok(())
+    }
+}
+
+type Posted = Call<Json<Posting>>;
+
+type Finished = Result<(), FinishError>;
+
+/// How many accounts the statement changed.
+pub(crate) async fn post(
+    db: &mut PgConnection,
+    statement: &'static str,
+    call: &Call<Json<Posting>>,
+) -> sqlx::Result<u64> {
+    let Posting { account, cents } = &*call.payload;
+    let done = sqlx::query(statement).bind(account).bind(cents).execute(db).await?;
+    Ok(done.rows_affected())
+}
+
+/// The vote no of a posting to nowhere.
+pub(crate) fn no_account(call: &Call<Json<Posting>>) -> PrepareError {
+    let message = format!("there is no account {}", call.payload.account);
+    PrepareError::Refused(Refusal::new("NO_SUCH_ACCOUNT", message))
+}
