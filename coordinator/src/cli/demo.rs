@@ -1,0 +1,69 @@
+//! `unanimo demo`: the main job in a few seconds, with what goes wrong in it.
+
+mod bank;
+mod banks;
+mod child;
+mod faults;
+mod tour;
+
+use std::process::ExitCode;
+
+use tokio::runtime::Runtime;
+
+use super::error::Error;
+
+/// Watch transfers between two banks survive what goes wrong
+///
+/// Starts a coordinator in a process of its own and two small banks, each with a database of its
+/// own, and moves money between them: a transfer that commits, one that is refused, one whose
+/// participant falls silent, and one whose coordinator is killed with -9 between its decision and
+/// the delivery. Takes a few seconds, and leaves nothing behind.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Use two-phase commit on this PostgreSQL server instead of TCC on SQLite files. Creates three
+    /// databases there, and drops them at the end; needs `max_prepared_transactions` above 0.
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
+}
+
+/// Why the tour ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("start the coordinator: {0}")]
+    Child(#[source] std::io::Error),
+    #[error("start the coordinator: it ended at once{0}")]
+    ChildEnded(String),
+    #[error("make a folder for the databases: {0}")]
+    Folder(#[source] std::io::Error),
+    #[error("use a bank's database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("{0}")]
+    Database(#[from] unanimo_sdk::DatabaseError),
+    #[error("{0}")]
+    Participant(#[from] unanimo_sdk::participant::Error),
+    #[error("ask the coordinator: {0}")]
+    Client(#[from] unanimo_sdk::client::Error),
+    #[error("serve a bank: {0}")]
+    Serve(#[source] std::io::Error),
+    #[error("see what was promised: {0}")]
+    Surprise(String),
+    #[error("{0}")]
+    Output(Box<Error>),
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
+    let runtime =
+        Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            toured = tour::run(args.postgres.as_deref()) => toured,
+            _ = tokio::signal::ctrl_c() => Err(Failure::Surprise("it was interrupted".to_owned())),
+        }
+    });
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Failure::Output(error)) => Err(*error),
+        Err(failure) => Err(Error::Demo(failure)),
+    }
+}

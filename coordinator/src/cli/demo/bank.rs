@@ -1,0 +1,86 @@
+//! What a bank does: an ordinary participant. On SQLite by try, confirm, cancel; on PostgreSQL by
+//! two-phase commit.
+
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, SqliteConnection};
+use unanimo_sdk::{
+    Call, FinishError, Json, Participant, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, refuse,
+};
+
+/// An account's change, in cents: negative takes, positive gives.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Posting {
+    pub(super) account: String,
+    pub(super) cents: i64,
+}
+
+pub(super) fn on_sqlite(name: &str, database: Sqlite) -> Participant<Sqlite> {
+    Participant::new(name, database).tcc("post", Post)
+}
+
+pub(super) fn on_postgres(name: &str, database: Postgres) -> Participant<Postgres> {
+    Participant::new(name, database).two_phase("post", Post)
+}
+
+struct Post;
+
+type Posted = Call<Json<Posting>>;
+
+/// What is taken leaves `cents` at once and is `held`; what is given comes with the confirmation.
+impl Tcc<Sqlite> for Post {
+    type Payload = Json<Posting>;
+    type Output = ();
+
+    async fn try_(&self, db: &mut SqliteConnection, call: &Posted) -> Result<(), PrepareError> {
+        let hold = "UPDATE account SET cents = cents + min($2, 0), held = held + $2
+                    WHERE id = $1 AND cents + $2 >= 0";
+        match post(db, hold, call).await? {
+            0 => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", call.payload.account)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn confirm(
+        &self,
+        db: &mut SqliteConnection,
+        call: &Posted,
+        (): (),
+    ) -> Result<(), FinishError> {
+        let settle = "UPDATE account SET cents = cents + max($2, 0), held = held - $2
+                      WHERE id = $1";
+        post(db, settle, call).await?;
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        db: &mut SqliteConnection,
+        call: &Posted,
+        (): (),
+    ) -> Result<(), FinishError> {
+        let release = "UPDATE account SET cents = cents - min($2, 0), held = held - $2
+                       WHERE id = $1";
+        post(db, release, call).await?;
+        Ok(())
+    }
+}
+
+async fn post(db: &mut SqliteConnection, sql: &'static str, call: &Posted) -> sqlx::Result<u64> {
+    let Posting { account, cents } = &*call.payload;
+    Ok(sqlx::query(sql).bind(account).bind(cents).execute(db).await?.rows_affected())
+}
+
+/// Plain work: PostgreSQL keeps the transaction prepared, and nobody sees it before it is committed.
+impl TwoPhase for Post {
+    type Payload = Json<Posting>;
+
+    async fn prepare(&self, db: &mut PgConnection, call: &Posted) -> Result<(), PrepareError> {
+        let Posting { account, cents } = &*call.payload;
+        let change = "UPDATE account SET cents = cents + $2 WHERE id = $1 AND cents + $2 >= 0";
+        let changed = sqlx::query(change).bind(account).bind(cents).execute(db).await?;
+        match changed.rows_affected() {
+            0 => refuse("INSUFFICIENT_FUNDS", format!("{account} has too little")),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the tutorial shows is what compiles here.
+
+use std::path::Path;
+
+#[test]
+fn the_tutorial_shows_the_programs_that_are_here() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+    let tutorial = read("../docs/first-participant.md");
+    for program in ["src/bin/shop.rs", "src/bin/order.rs"] {
+        let block = format!("```rust\n{}```", read(program));
+        assert!(tutorial.contains(&block), "docs/first-participant.md differs from {program}");
+    }
+}

@@ -1,0 +1,150 @@
+//! Two banks with databases in servers of their own, a coordinator in a process of its own, and
+//! whatever dies at the worst moment. Afterwards every transfer has ended, everybody was told the
+//! truth, and the money adds up.
+
+mod bank;
+mod crashes;
+mod databases;
+mod process;
+mod transfers;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use unanimo_sdk::{Client, Outcome};
+use unanimo_tests::recorder::Told;
+
+use self::bank::Bank;
+use self::process::Coordinator;
+use self::transfers::{Transfer, opposite};
+
+/// In which mode the banks take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Tcc,
+    TwoPhase,
+}
+
+/// What a test plays with.
+pub(crate) struct World {
+    pub(crate) mode: Mode,
+    pub(crate) banks: [Bank; 2],
+    pub(crate) coordinator: Coordinator,
+    pub(crate) client: Client,
+    /// Every transfer that was asked for.
+    done: Vec<Transfer>,
+}
+
+impl World {
+    pub(crate) async fn start(mode: Mode, coordinator_database: &str) -> Self {
+        let banks = [Bank::open("bank-a", mode).await, Bank::open("bank-b", mode).await];
+        let coordinator = Coordinator::start(coordinator_database, &banks).await;
+        let client = Client::new(coordinator.url()).unwrap().wait_at_most(Duration::from_secs(60));
+        Self { mode, banks, coordinator, client, done: Vec::new() }
+    }
+
+    /// Runs transfers, all at once, while something happens.
+    pub(crate) async fn run_while(
+        &mut self,
+        transfers: Vec<Transfer>,
+        happening: impl AsyncFnOnce(&Self),
+    ) {
+        let running: Vec<_> = transfers
+            .iter()
+            .map(|transfer| {
+                let (transfer, client, mode) = (transfer.clone(), self.client.clone(), self.mode);
+                tokio::spawn(async move { transfer.run(&client, mode).await })
+            })
+            .collect();
+        happening(self).await;
+        for (transfer, running) in transfers.into_iter().zip(running) {
+            let heard = running.await.unwrap();
+            self.done.push(Transfer { heard, ..transfer });
+        }
+    }
+
+    /// Everything that must be true once all faults are healed.
+    pub(crate) async fn check(&self) {
+        let mut outcomes = BTreeMap::new();
+        for transfer in &self.done {
+            let outcome = self.ended(&transfer.gid).await;
+            for heard in &transfer.heard {
+                assert!(!opposite(heard, &outcome), "S10: {} heard {heard}", transfer.gid);
+            }
+            if transfer.cents > bank::RICH {
+                assert!(outcome.is_aborted(), "S2: {}", transfer.gid);
+            }
+            outcomes.insert(transfer.gid.clone(), outcome);
+        }
+        self.check_money(&outcomes).await;
+        self.check_branches(&outcomes).await;
+        // Asked for once more, after the end: the same answer, and nothing moves.
+        for transfer in self.done.iter().filter(|transfer| !transfer.interactive) {
+            let again = transfer.submit(&self.client, self.mode).await.unwrap();
+            assert!(!opposite(&again, &outcomes[&transfer.gid]), "S9: {}", transfer.gid);
+        }
+        self.check_money(&outcomes).await;
+    }
+
+    /// Waits for a transaction's end.
+    async fn ended(&self, gid: &str) -> Outcome {
+        unanimo_tests::wait::until("a transfer to end", async || {
+            match self.client.find(gid).await {
+                Ok(Outcome::Committed(committed)) if committed.finished => {
+                    assert_eq!(committed.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
+                    Some(Outcome::Committed(committed))
+                }
+                Ok(Outcome::Aborted(aborted)) if aborted.finished => {
+                    assert_eq!(aborted.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
+                    Some(Outcome::Aborted(aborted))
+                }
+                Ok(_) => None,
+                Err(error) => panic!("{gid}: {error}"),
+            }
+        })
+        .await
+    }
+
+    async fn check_money(&self, outcomes: &BTreeMap<String, Outcome>) {
+        for bank in &self.banks {
+            let committed = self.done.iter().filter(|t| outcomes[&t.gid].is_committed());
+            let moved: i64 = committed.map(|transfer| transfer.gain_of(&bank.name)).sum();
+            let (cents, held, incoming) = bank.total().await;
+            assert_eq!(cents, bank::CAPITAL + moved, "S7: {} has the right money", bank.name);
+            assert_eq!((held, incoming), (0, 0), "S7: nothing is left half done");
+            assert_eq!(bank.in_doubt().await, 0, "nothing is left prepared");
+        }
+    }
+
+    /// What each branch was told, and how it ended, fits the one decision.
+    async fn check_branches(&self, outcomes: &BTreeMap<String, Outcome>) {
+        for bank in &self.banks {
+            let rows = bank.barrier().await;
+            let told = bank.recorder.told();
+            for (gid, outcome) in outcomes {
+                let (tx_id, committed) = match outcome {
+                    Outcome::Committed(committed) => (&committed.tx_id, true),
+                    Outcome::Aborted(aborted) => (&aborted.tx_id, false),
+                    Outcome::NotDecided(_) => panic!("{gid} has ended"),
+                };
+                for ((_, branch), told) in told.iter().filter(|((of, _), _)| of == tx_id) {
+                    let Told { prepared, commits, cancels } = *told;
+                    assert!(commits == 0 || cancels == 0, "S1: {gid} {branch}: {told:?}");
+                    assert!(commits == 0 || committed, "S3: {gid} {branch}: {told:?}");
+                    assert!(cancels == 0 || !committed, "S3: {gid} {branch}: {told:?}");
+                    let owed = prepared == 0 || commits + cancels > 0;
+                    assert!(owed, "S7: {gid} {branch}: {told:?}");
+                }
+                for (branch, state) in rows.iter().filter(|row| row.0 == *gid).map(|r| (&r.1, &r.2))
+                {
+                    let fits = match state.as_str() {
+                        "committed" => committed,
+                        "cancelled" | "refused" => !committed,
+                        _ => false,
+                    };
+                    assert!(fits, "S7: {gid} {branch} is {state}, and it is {outcome}");
+                }
+            }
+        }
+    }
+}

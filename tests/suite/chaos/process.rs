@@ -1,0 +1,132 @@
+//! The coordinator's process, which is started again whenever it has ended.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use unanimo_tests::reaper::{Owned, run_folder};
+use unanimo_tests::relay::Relay;
+
+use super::bank::Bank;
+
+pub(crate) struct Coordinator {
+    relay: Relay,
+    arguments: Vec<String>,
+    process: Arc<Mutex<Option<Owned>>>,
+    /// How often it was started.
+    starts: Arc<AtomicU32>,
+    keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Coordinator {
+    pub(crate) async fn start(database: &str, banks: &[Bank]) -> Self {
+        let mut arguments = Vec::new();
+        for (flag, value) in [
+            ("--database-url", database),
+            ("--node", "one"),
+            ("--listen", "127.0.0.1:0"),
+            ("--admin-listen", "127.0.0.1:0"),
+            ("--lease", "2s"),
+            ("--call-timeout", "3s"),
+            ("--prepare-backoff", "5ms"),
+            ("--prepare-backoff-max", "200ms"),
+            ("--finish-backoff", "5ms"),
+            ("--finish-backoff-max", "200ms"),
+            ("--timeout-default", "20s"),
+        ] {
+            arguments.extend([flag.to_owned(), value.to_owned()]);
+        }
+        for bank in banks {
+            arguments.extend([
+                "--participant".to_owned(),
+                format!("{}={}", bank.name, bank.endpoint),
+            ]);
+        }
+        let coordinator = Self {
+            relay: Relay::start().await,
+            arguments,
+            process: Arc::default(),
+            starts: Arc::default(),
+            keeper: Mutex::default(),
+        };
+        coordinator.keep_alive(None);
+        coordinator
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.relay.url()
+    }
+
+    pub(crate) fn starts(&self) -> u32 {
+        self.starts.load(Ordering::SeqCst)
+    }
+
+    /// Kills it, and has it started again.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = &mut *self.process.lock().unwrap() {
+            process.kill();
+        }
+    }
+
+    /// Starts it anew, to kill itself when it comes to the point for the nth time.
+    pub(crate) fn crash_at(&self, point: &str, nth: u32) {
+        if let Some(keeper) = self.keeper.lock().unwrap().take() {
+            keeper.abort();
+        }
+        self.kill();
+        self.keep_alive(Some(format!("{point}:{nth}")));
+    }
+
+    fn keep_alive(&self, crash: Option<String>) {
+        let (relay, arguments) = (self.relay.clone(), self.arguments.clone());
+        let (process, starts) = (Arc::clone(&self.process), Arc::clone(&self.starts));
+        let keeper = tokio::spawn(async move {
+            let mut crash = crash;
+            loop {
+                relay.point_to(None);
+                let mut command = Command::new(env!("CARGO_BIN_EXE_unanimo-under-test"));
+                command.arg("serve").args(&arguments);
+                if let Some(crash) = crash.take() {
+                    command.env("UNANIMO_CRASH_AT", crash);
+                }
+                let (owned, address) = spawn(command).await;
+                *process.lock().unwrap() = Some(owned);
+                starts.fetch_add(1, Ordering::SeqCst);
+                relay.point_to(address);
+                unanimo_tests::wait::for_ever_until(async || {
+                    let mut process = process.lock().unwrap();
+                    let child = process.as_mut().map(Owned::child);
+                    child.is_none_or(|child| child.try_wait().unwrap().is_some()).then_some(())
+                })
+                .await;
+            }
+        });
+        *self.keeper.lock().unwrap() = Some(keeper);
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().unwrap().take() {
+            keeper.abort();
+        }
+        self.kill();
+    }
+}
+
+/// Starts it, and waits until it says where it serves; `None` if it ends before that.
+async fn spawn(mut command: Command) -> (Owned, Option<SocketAddr>) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let log = std::fs::File::create(run_folder().join(format!("serve{number}.log"))).unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    let mut owned = Owned::spawn(&mut command);
+    let stdout = owned.child().stdout.take().unwrap();
+    let address = tokio::task::spawn_blocking(move || {
+        let line = BufReader::new(stdout).lines().next()?.ok()?;
+        line.strip_prefix("grpc http://")?.parse().ok()
+    });
+    (owned, address.await.unwrap())
+}
