@@ -1,0 +1,103 @@
+//! What an operator may do.
+
+use tokio::time::Instant;
+use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
+
+use super::super::message::{Failure, Message};
+use super::super::{Answer, Error, Until};
+use super::{Found, Handle, SEARCHES_MAX};
+use crate::store::Key;
+
+impl Handle {
+    /// Sends what is owed at once.
+    ///
+    /// # Errors
+    /// There is no such transaction or branch.
+    pub async fn retry(
+        &self,
+        tx_id: TxId,
+        branch: Option<&BranchId>,
+        operator: String,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let branch = match branch {
+            Some(id) => Some(self.number_of(tx_id, id, deadline).await?),
+            None => None,
+        };
+        let input = Input::Retry { branch, operator: Some(operator) };
+        self.input(tx_id, input, Until::Durable, deadline).await
+    }
+
+    /// Ends a branch by an operator's word.
+    ///
+    /// # Errors
+    /// There is no such branch, or nothing is owed to it.
+    pub async fn resolve(
+        &self,
+        tx_id: TxId,
+        branch: &BranchId,
+        kind: HeuristicKind,
+        operator: String,
+        note: String,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let branch = self.number_of(tx_id, branch, deadline).await?;
+        let input = Input::Resolve { branch, kind, operator, note };
+        self.input(tx_id, input, Until::Durable, deadline).await
+    }
+
+    async fn number_of(
+        &self,
+        tx_id: TxId,
+        id: &BranchId,
+        deadline: Instant,
+    ) -> Result<unanimo_core::BranchNumber, Error> {
+        let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
+            Answer::View(view) if view.stripped => return Err(Error::Stripped),
+            Answer::View(view) => view,
+            Answer::NotYet(_) => return Err(Error::Moving),
+        };
+        view.tx.branch_by_id(id).map(|branch| branch.number).ok_or_else(|| {
+            let rule = format!("must name a branch of the transaction, {id} is none");
+            Error::Invalid(vec![Violation::new("branch_id", rule)])
+        })
+    }
+
+    /// Settles a heuristic transaction that has ended.
+    ///
+    /// # Errors
+    /// It has not ended, is not heuristic, or was forgotten before.
+    pub async fn forget(
+        &self,
+        tx_id: TxId,
+        operator: String,
+        note: String,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        for _ in 0..SEARCHES_MAX {
+            let adopt = match self.locate(&Key::Tx(tx_id)).await? {
+                Found::Live => None,
+                Found::Stored(stored) if stored.stripped => {
+                    return Err(Rejection::NothingToForget.into());
+                }
+                Found::Stored(stored) => {
+                    let (owner, version) = (stored.owner, stored.record.version);
+                    let record = self.claim(tx_id, owner, version).await?;
+                    // Somebody was faster: look again.
+                    let Some(record) = record else { continue };
+                    Some(Box::new(record))
+                }
+            };
+            let input = Input::Forget { operator: operator.clone(), note: note.clone() };
+            let until = Until::Durable;
+            let message = |reply| Message::Input { tx_id, input, adopt, until, reply };
+            match self.ask(deadline, message).await {
+                Ok(Some(view)) => return Ok(Answer::View(view)),
+                Ok(None) => return Ok(Answer::NotYet(Some(tx_id))),
+                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
+            }
+        }
+        Err(Error::Moving)
+    }
+}
