@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
+use self::values::Named;
 pub use self::values::{DatabaseUrl, LogFormat, NodeName, Period};
 use crate::participants::allow::{self, Pattern};
 use crate::participants::directory;
@@ -32,7 +33,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a configuration.
-    #[error("understand the configuration file {path}: {source}")]
+    #[error("understand the configuration file {path}")]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -62,7 +63,10 @@ pub struct Described {
 }
 
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr, $env:literal;)*) => {
+    ($(
+        $(#[doc = $doc:literal])+ $(#[flag($($flag:tt)+)])?
+        $name:ident: $kind:ty = $default:expr, $env:literal;
+    )*) => {
         /// Everything that can be set.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(rename_all = "kebab-case")]
@@ -83,7 +87,13 @@ macro_rules! settings {
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Layer {
             $($(#[doc = $doc])+
-            #[arg(long, env = $env, hide_env_values = true)]
+            #[arg(
+                long,
+                env = $env,
+                hide_env_values = true,
+                value_name = <$kind as Named>::NAME,
+                $($($flag)+)?
+            )]
             $name: Option<$kind>,)*
             /// Endpoint of a participant that does not register: NAME=http://HOST:PORT. May be
             /// given several times; in the file, a table [participants] of lists.
@@ -115,7 +125,7 @@ macro_rules! settings {
                     $(Described {
                         key: stringify!($name).replace('_', "-"),
                         env: $env,
-                        default: to_toml(&defaults.$name),
+                        default: documented(stringify!($name), &defaults.$name),
                         help: concat!($($doc, "\n"),+).trim().replace("\n ", "\n"),
                     },)*
                     Described {
@@ -134,7 +144,6 @@ macro_rules! settings {
 
 settings! {
     /// Name of this node. Starting a node again ends the right of its earlier process to write.
-    /// Default: the host's name.
     node: NodeName = NodeName::of_host(), "UNANIMO_NODE";
     /// Where the state is kept: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for one
     /// process and its file. Connect to PostgreSQL directly or through a session pool; pooling by
@@ -147,6 +156,7 @@ settings! {
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
     /// Allow addresses that other machines can reach. There is no authentication yet: whoever
     /// reaches the port can start, commit and roll back transactions.
+    #[flag(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure: bool = false, "UNANIMO_INSECURE";
     /// Endpoints that participants may register: `loopback`, `*`, a host, `*.domain`, or an address
     /// with a prefix length; each but the first two with an optional `:port`. Separated by commas.
@@ -272,6 +282,14 @@ fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
     let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
     allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
     Ok((name, url.to_owned()))
+}
+
+/// A default, as documented: the same on every machine.
+fn documented(name: &str, default: &impl Serialize) -> String {
+    match name {
+        "node" => "the host's name".to_owned(),
+        _ => to_toml(default),
+    }
 }
 
 /// A value as it would stand in the file.

@@ -213,6 +213,13 @@ impl Builder {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "other machines can reach this address, and there is no authentication: whoever does \
+             can start, commit and roll back transactions"
+        );
+    }
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
 

@@ -3,7 +3,9 @@
 #[macro_use]
 pub mod crash;
 mod admin;
+pub mod alarm;
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;

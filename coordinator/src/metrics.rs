@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
+use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -75,7 +76,7 @@ table! {
         alert "";
     unanimo_requests_total: "counter" ["method, code"]
         "gRPC requests served, by method and status code",
-        alert "the share of INTERNAL or UNAVAILABLE is above 1 % for five minutes";
+        alert "the share of `Internal` or `Unavailable` is above 1 % for five minutes";
     unanimo_journal_flush_seconds: "histogram" [""]
         "Time to make a batch durable, in seconds",
         alert "p99 above 1 s: the database is slow";
@@ -328,7 +329,7 @@ impl Metrics {
     /// So many transactions need a person.
     pub fn attention(&self, count: AttentionCount) {
         for (alarm, value) in
-            [("transaction_stalled", count.stalled), ("heuristic_outcome", count.heuristic)]
+            [(TRANSACTION_STALLED, count.stalled), (HEURISTIC_OUTCOME, count.heuristic)]
         {
             self.alarms.get_or_create(&AlarmLabel { alarm }).set(value);
         }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use tracing_subscriber::EnvFilter;
 use unanimo_core::Violation;
 
 use super::{Config, Period};
@@ -54,6 +55,10 @@ impl Config {
             for violation in urls.iter().filter_map(|url| allow::parse_endpoint(url).err()) {
                 rules.check(false, &format!("participants.{name}"), || violation.rule);
             }
+        }
+        if let Err(error) = EnvFilter::builder().parse(&self.log) {
+            let rule = format!("must be a level or target=level, separated by commas: {error}");
+            rules.check(false, "log", || rule);
         }
         let url = self.database_url.expose();
         let known = ["postgres://", "postgresql://", "sqlite:"];
@@ -187,6 +192,10 @@ mod tests {
             |c| c.message_bytes_max = 4 << 20,
             "payloads-bytes-max + metadata-bytes-max must be at most three quarters of \
              message-bytes-max, 3145728; is 4210688",
+        );
+        check(
+            |c| c.log = "loud=noise".to_owned(),
+            "log must be a level or target=level, separated by commas: invalid filter directive",
         );
         check(
             |c| c.database_url = "mysql://x".parse().expect("any text"),

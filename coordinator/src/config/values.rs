@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,6 +10,32 @@ use serde::{Deserialize, Serialize};
 use unanimo_core::ParticipantName;
 
 use crate::participants::allow::Pattern;
+
+/// What help texts call a value of this type.
+pub(super) trait Named {
+    const NAME: &'static str;
+}
+
+macro_rules! named {
+    ($($kind:ty = $name:literal;)*) => {
+        $(impl Named for $kind {
+            const NAME: &'static str = $name;
+        })*
+    };
+}
+
+named! {
+    NodeName = "NAME";
+    DatabaseUrl = "URL";
+    SocketAddr = "IP:PORT";
+    bool = "BOOL";
+    Patterns = "PATTERNS";
+    LogFormat = "FORMAT";
+    String = "FILTER";
+    Period = "DURATION";
+    usize = "NUMBER";
+    u32 = "NUMBER";
+}
 
 /// A length of time, written as `250ms`, `15s` or `1h 30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use super::live::Live;
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
 use super::{Error, Options, Until};
+use crate::alarm;
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::{Metrics, mode_name};
@@ -422,11 +423,11 @@ impl Service {
             let (tx_id, gid) = (transition.tx_id, &identity.gid);
             match kind {
                 EventKind::Stalled => tracing::error!(
-                    alarm = "transaction_stalled", %tx_id, %gid, branch_id, detail,
+                    alarm = alarm::TRANSACTION_STALLED, %tx_id, %gid, branch_id, detail,
                     "phase two takes too long"
                 ),
                 EventKind::Heuristic => tracing::error!(
-                    alarm = "heuristic_outcome", %tx_id, %gid, branch_id, detail,
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
                     "a branch ended by itself"
                 ),
                 EventKind::OutputDropped => {

@@ -9,6 +9,7 @@ use unanimo_core::Incarnation;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::Queue;
 use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Error, Observer, Settled};
+use crate::alarm::WRITE_REFUSED;
 
 /// Between attempts to connect, and to write after a failure that no row is to blame for.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -170,7 +171,7 @@ impl Lane {
     fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + Send + Sync)) {
         for write in chunk.writes {
             let tx_id = write.transition.tx_id;
-            tracing::error!(%tx_id, %error, alarm = "write_refused", "the database refuses a row");
+            tracing::error!(%tx_id, %error, alarm = WRITE_REFUSED, "the database refuses a row");
             self.queue.drop_all(tx_id);
             self.tell(vec![Settled::Refused(tx_id, error.to_string())]);
         }

@@ -1,0 +1,41 @@
+//! `unanimo config`: what `serve` would run with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::error::Error;
+use super::output;
+use crate::config::{Layer, Loaded};
+
+/// Print the configuration that `serve` would use, and where each setting is from
+///
+/// Prints TOML that --config reads again. Each setting that is not at its default says which source
+/// set it. Passwords are hidden. Settings that break rules are reported as `serve` would report
+/// them, and the exit code is 2.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+/// Where settings are from: defaults < file < environment < flags.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
+    /// Configuration file, in TOML: keys are the flags below without their dashes in front.
+    /// Environment variables win over it, and flags over them.
+    #[arg(long, env = "UNANIMO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Settings")]
+    layer: Layer,
+}
+
+impl Settings {
+    pub(super) fn load(self) -> Result<Loaded, Error> {
+        Ok(Loaded::load(self.config.as_deref(), self.layer)?)
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
+    output::print(&args.settings.load()?.to_toml())?;
+    Ok(ExitCode::SUCCESS)
+}
