@@ -3,6 +3,7 @@
 //! A command is a variant of [`Command`] and a module with its `Args` and `run`.
 
 mod config;
+mod demo;
 mod error;
 mod logging;
 mod output;
@@ -39,6 +40,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Demo(demo::Args),
     #[command(hide = true)]
     Reference(reference::Args),
 }
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -4,5 +4,7 @@
 pub mod postgres;
 pub mod proxy;
 pub mod reaper;
+pub mod recorder;
+pub mod relay;
 pub mod scripted;
 pub mod wait;

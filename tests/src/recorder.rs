@@ -8,9 +8,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use unanimo_proto::v1::participant_service_server::{
-    ParticipantService, ParticipantServiceServer,
-};
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::prepare_response::Answer;
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CancelResponse, ParticipantServiceCommitRequest,

@@ -51,7 +51,7 @@ pub(super) enum Failure {
     Output(Box<Error>),
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
+pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
     let result = runtime.block_on(async {

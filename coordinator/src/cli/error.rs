@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::output::{BAD, HINT};
-use super::tx;
+use super::{demo, tx};
 use crate::coordinator::{Ended, StartError};
 use crate::store::in_full;
 use crate::{config, coordinator};
@@ -30,6 +30,9 @@ pub(super) enum Error {
     /// The coordinator could not be asked, or refused.
     #[error("{0}")]
     Client(tx::client::Error),
+    /// The demo did not show what it was to show.
+    #[error("failed to {0}")]
+    Demo(demo::Failure),
     /// Whoever read the output has gone, as `head` does.
     #[error("the reader of the output has gone")]
     ReaderGone,
@@ -46,9 +49,11 @@ impl Error {
             Self::Config(_) | Self::Definition(_) => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
             Self::Logged(error) => error.exit_code(),
-            Self::System { .. } | Self::Start(_) | Self::Ended(_) | Self::Client(_) => {
-                ExitCode::FAILURE
-            }
+            Self::System { .. }
+            | Self::Start(_)
+            | Self::Ended(_)
+            | Self::Client(_)
+            | Self::Demo(_) => ExitCode::FAILURE,
         }
     }
 

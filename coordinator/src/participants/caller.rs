@@ -123,8 +123,9 @@ impl Caller {
         let result = tokio::time::timeout(branch.timeout, sending(route)).await;
         let result = match result {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) => Err(wire::failure(&status)),
-            Err(_) => Err(format!("no answer within {:?}", branch.timeout)),
+            Ok(Err(status)) if started.elapsed() < branch.timeout => Err(wire::failure(&status)),
+            // By our own clock, or by the transport's, which may be faster by a moment.
+            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", branch.timeout)),
         };
         self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
         result

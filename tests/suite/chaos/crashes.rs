@@ -17,9 +17,10 @@ async fn dies_at_every_point(mode: Mode) {
             let starts = world.coordinator.starts();
             world
                 .run_while(some(&format!("{point}-{nth}"), 10), async |world| {
-                    unanimo_tests::wait::until(&format!("{point} for the time {nth}"), async || {
-                        (world.coordinator.starts() >= starts + 2).then_some(())
-                    })
+                    unanimo_tests::wait::until(
+                        &format!("{point} for the time {nth}"),
+                        async || (world.coordinator.starts() >= starts + 2).then_some(()),
+                    )
                     .await;
                 })
                 .await;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::relay::Relay;
@@ -39,10 +40,8 @@ impl Coordinator {
             arguments.extend([flag.to_owned(), value.to_owned()]);
         }
         for bank in banks {
-            arguments.extend([
-                "--participant".to_owned(),
-                format!("{}={}", bank.name, bank.endpoint),
-            ]);
+            arguments
+                .extend(["--participant".to_owned(), format!("{}={}", bank.name, bank.endpoint)]);
         }
         let coordinator = Self {
             relay: Relay::start().await,
@@ -95,12 +94,9 @@ impl Coordinator {
                 *process.lock().unwrap() = Some(owned);
                 starts.fetch_add(1, Ordering::SeqCst);
                 relay.point_to(address);
-                unanimo_tests::wait::for_ever_until(async || {
-                    let mut process = process.lock().unwrap();
-                    let child = process.as_mut().map(Owned::child);
-                    child.is_none_or(|child| child.try_wait().unwrap().is_some()).then_some(())
-                })
-                .await;
+                while is_alive(&process) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         });
         *self.keeper.lock().unwrap() = Some(keeper);
@@ -114,6 +110,12 @@ impl Drop for Coordinator {
         }
         self.kill();
     }
+}
+
+fn is_alive(process: &Mutex<Option<Owned>>) -> bool {
+    let mut process = process.lock().unwrap();
+    let child = process.as_mut().map(Owned::child);
+    child.is_some_and(|child| child.try_wait().unwrap().is_none())
 }
 
 /// Starts it, and waits until it says where it serves; `None` if it ends before that.

@@ -19,7 +19,10 @@ pub(super) struct Coordinator {
 const SHORT: [&str; 4] = ["--finish-backoff-max", "100ms", "--call-timeout", "500ms"];
 
 impl Coordinator {
-    pub(super) async fn start(database_url: &str, participants: &[String]) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        database_url: &str,
+        participants: &[String],
+    ) -> Result<Self, Failure> {
         let mut arguments: Vec<String> =
             ["serve", "--admin-listen", "127.0.0.1:0", "--node", "demo", "--database-url"]
                 .map(str::to_owned)

@@ -5,9 +5,7 @@ use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use unanimo_proto::v1::participant_service_server::{
-    ParticipantService, ParticipantServiceServer,
-};
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
     CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
     ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,

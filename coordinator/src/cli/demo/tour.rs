@@ -100,7 +100,9 @@ impl Tour {
         heading("2. 500.00 from alice to bob")?;
         let outcome = self.transfer("demo-2", 50_000).submit().await?;
         expect(outcome.is_aborted(), &outcome)?;
-        say(&format!("   {BAD}{outcome}{BAD:#}\n   One no is enough: bob's bank gives up its part.\n"))?;
+        say(&format!(
+            "   {BAD}{outcome}{BAD:#}\n   One no is enough: bob's bank gives up its part.\n"
+        ))?;
         self.settled([7_500, 7_500]).await
     }
 
@@ -132,7 +134,9 @@ impl Tour {
         self.balances().await?;
         let killed = self.coordinator.pid();
         self.coordinator.kill().await?;
-        say(&format!("   {BAD}kill -9 {killed}{BAD:#}: 15.00 are on their way, and nobody alive knows.\n"))?;
+        say(&format!(
+            "   {BAD}kill -9 {killed}{BAD:#}: 15.00 are on their way, and nobody alive knows.\n"
+        ))?;
         self.coordinator.start_again().await?;
         let started = Instant::now();
         holds.send_replace(false);
@@ -147,7 +151,9 @@ impl Tour {
         ))?;
         let again = self.transfer("demo-4", 1_500).submit().await?;
         expect(again.is_committed(), &again)?;
-        say("   The initiator asks once more, to be sure: the same answer, and no more money moves.\n")?;
+        say(
+            "   The initiator asks once more, to be sure: the same answer, and no more money moves.\n",
+        )?;
         self.settled([6_000, 9_000]).await
     }
 
@@ -193,9 +199,12 @@ impl Tour {
         };
         let [a, b] = &self.banks;
         let posting = |bank: &Bank, cents| Json(Posting { account: bank.owner.to_owned(), cents });
-        draft
-            .branch("debit", a.name, "post", posting(a, -cents))
-            .branch("credit", b.name, "post", posting(b, cents))
+        draft.branch("debit", a.name, "post", posting(a, -cents)).branch(
+            "credit",
+            b.name,
+            "post",
+            posting(b, cents),
+        )
     }
 
     async fn settled(&self, expected: [i64; 2]) -> Result<(), Failure> {
