@@ -9,7 +9,11 @@ use unanimo_tests::recorder::Recorder;
 use super::Mode;
 
 /// What each bank's accounts hold at first.
-pub(crate) const CAPITAL: i64 = 2 * RICH;
+pub(crate) const CAPITAL: i64 = ACCOUNTS as i64 * RICH;
+
+/// Accounts of each bank. Enough for transfers in both directions to meet now and then, and not to
+/// wait for each other all the time: in two-phase commit only a deadline ends such a deadlock.
+pub(crate) const ACCOUNTS: usize = 24;
 
 /// What each account holds at first. Nobody can spend more.
 pub(crate) const RICH: i64 = 1_000_000;
@@ -27,7 +31,7 @@ impl Bank {
         let server = Server::start();
         let url = server.database().await;
         let pool = PgPool::connect(&url).await.unwrap();
-        let opened = ["x", "y"].map(|account| (account.to_owned(), RICH));
+        let opened: Vec<_> = (0..ACCOUNTS).map(|number| (format!("a{number}"), RICH)).collect();
         accounts::create(&pool, &opened).await.unwrap();
         pool.close().await;
         let database = Postgres::connect(&url).await.unwrap();

@@ -16,8 +16,8 @@ pub(crate) struct Coordinator {
     relay: Relay,
     arguments: Vec<String>,
     process: Arc<Mutex<Option<Owned>>>,
-    /// How often it was started.
-    starts: Arc<AtomicU32>,
+    /// How often it has ended by itself since it was last made to.
+    crashes: Arc<AtomicU32>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -35,7 +35,7 @@ impl Coordinator {
             ("--prepare-backoff-max", "200ms"),
             ("--finish-backoff", "5ms"),
             ("--finish-backoff-max", "200ms"),
-            ("--timeout-default", "20s"),
+            ("--timeout-default", "4s"),
         ] {
             arguments.extend([flag.to_owned(), value.to_owned()]);
         }
@@ -47,7 +47,7 @@ impl Coordinator {
             relay: Relay::start().await,
             arguments,
             process: Arc::default(),
-            starts: Arc::default(),
+            crashes: Arc::default(),
             keeper: Mutex::default(),
         };
         coordinator.keep_alive(None);
@@ -58,8 +58,9 @@ impl Coordinator {
         self.relay.url()
     }
 
-    pub(crate) fn starts(&self) -> u32 {
-        self.starts.load(Ordering::SeqCst)
+    /// Whether it has come to the point at which it kills itself.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.crashes.load(Ordering::SeqCst) > 0
     }
 
     /// Kills it, and has it started again.
@@ -75,12 +76,13 @@ impl Coordinator {
             keeper.abort();
         }
         self.kill();
+        self.crashes.store(0, Ordering::SeqCst);
         self.keep_alive(Some(format!("{point}:{nth}")));
     }
 
     fn keep_alive(&self, crash: Option<String>) {
         let (relay, arguments) = (self.relay.clone(), self.arguments.clone());
-        let (process, starts) = (Arc::clone(&self.process), Arc::clone(&self.starts));
+        let (process, crashes) = (Arc::clone(&self.process), Arc::clone(&self.crashes));
         let keeper = tokio::spawn(async move {
             let mut crash = crash;
             loop {
@@ -92,11 +94,11 @@ impl Coordinator {
                 }
                 let (owned, address) = spawn(command).await;
                 *process.lock().unwrap() = Some(owned);
-                starts.fetch_add(1, Ordering::SeqCst);
                 relay.point_to(address);
                 while is_alive(&process) {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
+                crashes.fetch_add(1, Ordering::SeqCst);
             }
         });
         *self.keeper.lock().unwrap() = Some(keeper);

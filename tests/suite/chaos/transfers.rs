@@ -5,14 +5,14 @@ use unanimo_sdk::client::{Draft, Error};
 use unanimo_sdk::{Client, Json, Outcome};
 
 use super::Mode;
-use super::bank::RICH;
+use super::bank::{ACCOUNTS, RICH};
 
 /// Money from one bank to the other.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) gid: String,
     pub(crate) from: usize,
-    pub(crate) account: &'static str,
+    pub(crate) account: usize,
     pub(crate) cents: i64,
     pub(crate) interactive: bool,
     /// What its initiators were told.
@@ -27,12 +27,12 @@ impl Clone for Transfer {
 
 const BANKS: [&str; 2] = ["bank-a", "bank-b"];
 
-/// Some of every kind: both directions, two accounts, one that cannot be paid, one step by step.
+/// Some of every kind: both directions, many accounts, one that cannot be paid, one step by step.
 pub(crate) fn some(round: &str, count: usize) -> Vec<Transfer> {
     let one = |index: usize| Transfer {
         gid: format!("{round}-{index}"),
         from: index % 2,
-        account: if index % 3 == 0 { "x" } else { "y" },
+        account: (index / 2) % ACCOUNTS,
         cents: if index % 5 == 4 { 2 * RICH } else { 1 + index as i64 },
         interactive: index % 4 == 3,
         heard: Vec::new(),
@@ -54,7 +54,7 @@ impl Transfer {
     }
 
     fn posting(&self) -> Json<Posting> {
-        Json(Posting { account: self.account.to_owned(), cents: self.cents })
+        Json(Posting { account: format!("a{}", self.account), cents: self.cents })
     }
 
     /// Asks for it: twice at once, or step by step.
