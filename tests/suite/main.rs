@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::allow_attributes, missing_docs, reason = "a test's name tells")]
 
+mod cli;
 mod coordinator;
 mod fixtures;
 mod store;
