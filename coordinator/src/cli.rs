@@ -83,7 +83,8 @@ fn show_defaults(command: clap::Command) -> clap::Command {
     let settings = Config::described().into_iter().filter(|setting| !setting.env.is_empty());
     settings.fold(command, |command, setting| {
         let help = setting.help.replace('\n', " ");
-        let default = setting.default.trim_matches('"').to_owned();
+        // In the file a list or a text, here as it would stand behind the flag.
+        let default = setting.default.replace(['"', '[', ']'], "");
         command.mut_arg(setting.key.replace('-', "_"), |arg| {
             arg.help(format!("{help} [default: {default}]"))
         })

@@ -11,7 +11,7 @@
 
 /// Package `unanimo.v1`.
 pub mod v1 {
-    #![expect(clippy::allow_attributes, clippy::match_same_arms, reason = "generated code")]
+    #![expect(clippy::allow_attributes, reason = "generated code")]
     include!("gen/unanimo.v1.rs");
 }
 

@@ -105,8 +105,8 @@ impl Scripted {
     }
 
     /// Notes a call; answers how often this one came, this time included.
-    fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: Parts<'_>) -> usize {
-        let Parts { context, payload, output, metadata } = parts;
+    fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
+        let Parts { context, payload, output, metadata } = *parts;
         let context = context.expect("every call names its branch");
         let header = request.metadata().get("traceparent");
         let seen = Seen {
@@ -160,7 +160,7 @@ impl ParticipantService for Scripted {
             output: &Bytes::new(),
             metadata: &message.metadata,
         };
-        let count = self.note("prepare", &request, parts);
+        let count = self.note("prepare", &request, &parts);
         let action = message.action.as_str();
         let yes = |output| Answer::Prepared(Prepared { output });
         let answer = match action {
@@ -198,7 +198,7 @@ impl ParticipantService for Scripted {
             output: &message.output,
             metadata: &message.metadata,
         };
-        let count = self.note("commit", &request, parts);
+        let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
         let answer = match message.action.as_str() {
             "commit-hang" => std::future::pending().await,
@@ -226,7 +226,7 @@ impl ParticipantService for Scripted {
             output: &message.output,
             metadata: &message.metadata,
         };
-        self.note("cancel", &request, parts);
+        self.note("cancel", &request, &parts);
         self.pass_gate().await;
         let answer = match message.action.as_str() {
             "cancel-hazard" => Answer::Heuristic(HeuristicOutcome {

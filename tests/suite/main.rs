@@ -4,6 +4,7 @@
 #![allow(clippy::allow_attributes, missing_docs, reason = "a test's name tells")]
 
 mod chaos;
+mod cli;
 mod coordinator;
 mod fixtures;
 mod store;

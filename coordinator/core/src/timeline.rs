@@ -66,8 +66,21 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     for Event { at, kind, branch, detail } in events {
         line(*at, kind.as_str(), branch.and_then(id_of), detail.clone());
     }
-    lines.sort_by_key(|entry| entry.at);
+    lines.sort_by_key(|entry| (entry.at, place(entry.event)));
     lines
+}
+
+/// What happened in the same millisecond stands in the order in which it must have happened.
+fn place(event: &str) -> u8 {
+    match event {
+        "begun" => 0,
+        "prepare" => 1,
+        "prepared" | "read_only" | "refused" => 2,
+        "decided" => 3,
+        "ended" => 5,
+        "forgotten" => 6,
+        _ => 4,
+    }
 }
 
 /// The attempts of a call in one line; none if the first one succeeded, whose answer tells it all.

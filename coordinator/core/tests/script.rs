@@ -153,7 +153,7 @@ impl Script {
             match transition.state.phase.decision() {
                 Some(Decision::Commit) if !was_decided => marks.push("COMMIT".to_owned()),
                 Some(Decision::Abort(cause)) if !was_decided => {
-                    marks.push(format!("ABORT {cause:?}"))
+                    marks.push(format!("ABORT {cause:?}"));
                 }
                 _ => {}
             }

@@ -149,6 +149,7 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 }
 
 /// One field breaks one rule.
+#[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
 pub(super) fn invalid(violation: Violation) -> Status {
     Reason::FieldInvalid.status_with(&violation, std::slice::from_ref(&violation), &[])
 }

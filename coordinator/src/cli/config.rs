@@ -13,6 +13,8 @@ use crate::config::{Layer, Loaded};
 /// set it. Passwords are hidden. Settings that break rules are reported as `serve` would report
 /// them, and the exit code is 2.
 #[derive(Debug, clap::Args)]
+// Of a flag that a script has and its caller gives again, the last one counts.
+#[command(args_override_self = true)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) settings: Settings,

@@ -27,6 +27,8 @@ use crate::coordinator::{Builder, Running};
 /// configuration, 3 fenced: another process has taken over, and this one must not be started again
 /// beside it.
 #[derive(Debug, clap::Args)]
+// Of a flag that a script has and its caller gives again, the last one counts.
+#[command(args_override_self = true)]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,

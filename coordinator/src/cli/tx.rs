@@ -16,6 +16,9 @@ use std::process::ExitCode;
 use super::error::Error;
 use crate::config::Period;
 
+/// Above the options that every command has.
+const COMMON: &str = "Options of every command";
+
 /// The JSON that `--json` prints.
 const JSON_HELP: &str = "\
 JSON (--json):
@@ -52,6 +55,7 @@ struct Server {
     #[arg(
         long,
         global = true,
+        help_heading = COMMON,
         env = "UNANIMO_ENDPOINT",
         default_value = "http://127.0.0.1:7610",
         value_name = "URL",
@@ -60,10 +64,10 @@ struct Server {
     endpoint: String,
     /// How long to wait for the coordinator's answer [default: 90s for `submit`, none for `watch`,
     /// otherwise 10s]
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
     timeout: Option<Period>,
     /// Print JSON for programs; `unanimo tx --help` describes it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
 }
 

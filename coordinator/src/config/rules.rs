@@ -195,7 +195,9 @@ mod tests {
         );
         check(
             |c| c.log = "loud=noise".to_owned(),
-            "log must be a level or target=level, separated by commas: invalid filter directive",
+            "log must be a level or target=level, separated by commas: error parsing level filter: \
+             expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a \
+             number 0-5",
         );
         check(
             |c| c.database_url = "mysql://x".parse().expect("any text"),

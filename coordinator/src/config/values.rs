@@ -118,9 +118,8 @@ impl FromStr for DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The last @ before the path ends user and password, which may hold anything.
-        let (scheme, rest) = match self.0.split_once("://") {
-            Some((scheme, rest)) => (scheme, rest),
-            None => return f.write_str(&self.0),
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return f.write_str(&self.0);
         };
         let host_end = rest.rfind('@').map_or(0, |at| at + 1);
         let (login, host) = rest.split_at(host_end);

@@ -95,6 +95,7 @@ pub struct Service {
 
 /// A journal of this incarnation, and the stream of what becomes of its transitions.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the journal keeps them")]
 pub fn journal(
     store: Arc<dyn Store>,
     me: Incarnation,

@@ -232,9 +232,9 @@ async fn a_killed_server_loses_and_doubles_nothing() {
             kills.spawn_blocking(move || {
                 std::thread::sleep(Duration::from_millis(u64::from(round) / 4));
                 if round % 20 == 5 {
-                    server.kill()
+                    server.kill();
                 } else {
-                    server.stop_immediately()
+                    server.stop_immediately();
                 }
                 server.launch();
             });

@@ -10,13 +10,14 @@ pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    let line = |cells: [String; N]| format!("| {} |\n", cells.map(escape).join(" | "));
+    let line =
+        |cells: [String; N]| format!("| {} |\n", cells.map(|cell| escape(&cell)).join(" | "));
     let mut text = line(header.map(String::from)) + &line([(); N].map(|()| "---".to_owned()));
     text.extend(rows.into_iter().map(line));
     text
 }
 
 /// A bar would end the cell, within code as well.
-fn escape(cell: String) -> String {
+fn escape(cell: &str) -> String {
     cell.replace('|', "\\|")
 }

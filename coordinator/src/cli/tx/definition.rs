@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -19,11 +19,11 @@ use crate::config::Period;
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Error {
     /// It cannot be read.
-    #[error("read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("read {name}: {source}")]
+    Read { name: String, source: std::io::Error },
     /// It breaks the schema.
-    #[error("understand {path}: {}{why}", at(.field))]
-    Field { path: PathBuf, field: String, why: String },
+    #[error("understand {name}: {}{why}", at(.field))]
+    Field { name: String, field: String, why: String },
 }
 
 /// `.` is how the top is called.
@@ -63,14 +63,16 @@ struct Branch {
 
 /// Reads a file, or standard input where it is `-`.
 pub(super) fn read(path: &Path) -> Result<v1::SubmitRequest, Error> {
-    let text = if path == Path::new("-") {
+    let (name, text) = if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
+        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
     } else {
-        std::fs::read_to_string(path)
+        (path.display().to_string(), std::fs::read_to_string(path))
     };
-    let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|(field, why)| Error::Field { path: path.to_owned(), field, why })
+    match text {
+        Ok(text) => parse(&text).map_err(|(field, why)| Error::Field { name, field, why }),
+        Err(source) => Err(Error::Read { name, source }),
+    }
 }
 
 /// A request, or a field and what is wrong with it.

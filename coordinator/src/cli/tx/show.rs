@@ -100,6 +100,11 @@ fn state(tx: &v1::Transaction) -> String {
 }
 
 fn branches(tx: &v1::Transaction) -> String {
+    let finishes = match tx.outcome() {
+        v1::Outcome::Committed => "COMMITS",
+        v1::Outcome::Aborted => "CANCELS",
+        v1::Outcome::NotDecided | v1::Outcome::Unspecified => "COMMITS/CANCELS",
+    };
     let header = [
         "#",
         "BRANCH",
@@ -107,16 +112,19 @@ fn branches(tx: &v1::Transaction) -> String {
         "ACTION",
         "STATE",
         "VOTE",
-        "ATTEMPTS",
+        "PREPARES",
+        finishes,
         "PAYLOAD",
         "OUTPUT",
-        "WHY",
+        "LAST ERROR",
     ];
     table(header, tx.branches.iter().map(row))
 }
 
-fn row(branch: &v1::Branch) -> [String; 10] {
-    let count = |attempts: &Option<v1::Attempts>| attempts.as_ref().map_or(0, |a| a.count);
+fn row(branch: &v1::Branch) -> [String; 11] {
+    let sent = |attempts: &Option<v1::Attempts>| {
+        attempts.as_ref().map(|attempts| attempts.count.to_string()).unwrap_or_default()
+    };
     [
         branch.branch_number.to_string(),
         branch.branch_id.clone(),
@@ -124,15 +132,16 @@ fn row(branch: &v1::Branch) -> [String; 10] {
         branch.action.clone(),
         words::branch_state(branch.state()),
         words::vote(branch.vote()).unwrap_or_default(),
-        format!("{}+{}", count(&branch.prepare), count(&branch.finish)),
+        sent(&branch.prepare),
+        sent(&branch.finish),
         words::size(&branch.payload, false),
         words::size(&branch.output, branch.output_dropped),
-        why(branch),
+        last_error(branch),
     ]
 }
 
-/// What explains a branch's state best.
-fn why(branch: &v1::Branch) -> String {
+/// What explains a branch's state, or what its calls met with on the way.
+fn last_error(branch: &v1::Branch) -> String {
     if !branch.heuristic_note.is_empty() {
         return branch.heuristic_note.clone();
     }

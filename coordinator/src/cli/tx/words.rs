@@ -83,7 +83,7 @@ pub(super) fn size(bytes: &[u8], dropped: bool) -> String {
     match bytes.len() {
         _ if dropped => "dropped".to_owned(),
         0 => String::new(),
-        count => format!("{count} B"),
+        count => format!("{count}B"),
     }
 }
 

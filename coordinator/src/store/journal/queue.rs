@@ -54,9 +54,9 @@ impl Inner {
             (false, Some(_)) => &mut self.begins,
         };
         if again {
-            line.push_front(tx_id)
+            line.push_front(tx_id);
         } else {
-            line.push_back(tx_id)
+            line.push_back(tx_id);
         }
         slow
     }

@@ -1,0 +1,48 @@
+//! What a person does to a transaction that does not end by itself.
+
+use super::Served;
+
+#[tokio::test]
+async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
+    let served = Served::start(&[
+        "--stalled-after=50ms",
+        "--call-timeout=50ms",
+        "--finish-backoff=1h",
+        "--finish-backoff-max=1h",
+    ])
+    .await;
+    let submitted = served.submit("g", &["commit-hang", "ok"], &["--json"]).await;
+    let tx_id = submitted.check(0).json()["tx_id"].as_str().unwrap().to_owned();
+    served.show_until("g", "its alarm", |shown| shown["stalled"] == true).await;
+    let ran = served.tx(&["show", "g"]).await;
+    ran.check(0).says(&["state      committing: decided, and not", "attention  stalled\n"]);
+    served.tx(&["list", "--attention"]).await.check(0).says(&["stalled\n"]);
+
+    let before = served.p.calls(&tx_id, "a").len();
+    served.tx(&["retry", "g", "--branch", "a", "--operator", "ann"]).await.check(0);
+    super::until("the retry", async || (served.p.calls(&tx_id, "a").len() > before).then_some(()))
+        .await;
+    let ran = served.tx(&["retry", &tx_id, "--branch", "x"]).await;
+    ran.check(1).complains(&["branch_id: must name"]);
+
+    let resolve = ["resolve", "g", "--branch", "a", "--as", "rolled-back", "--note", "the bank"];
+    served.tx(&resolve).await.check(2).complains(&["--operator <NAME>"]);
+    let forget = ["forget", "g", "--operator", "ann", "--note", "paid by hand", "--json"];
+    let ran = served.tx(&forget).await;
+    ran.check(1).complains(&["reason: NOTHING_TO_FORGET (FAILED_PRECONDITION)"]);
+    // The operator is whoever is logged in.
+    let mut command = served.tx_command(&resolve);
+    command.env("USER", "bob");
+    let ran = super::Program::start(command).end().await;
+    ran.check(0).says(&["state      committed\nheuristic  mixed\nattention  heuristic mixed\n"]);
+    let shown = served.tx(&["show", "g", "--json"]).await.json();
+    assert_eq!(shown["branches"][0]["heuristic_note"], "bob: the bank");
+    assert_eq!(shown["branches"][0]["state"], "heuristic_rollback");
+
+    let forgotten = served.tx(&forget).await.check(0).json();
+    assert_eq!(forgotten["attention"], false);
+    assert_eq!(forgotten["heuristic"], "mixed");
+    let ran = served.tx(&["show", "g"]).await;
+    ran.check(0).says(&["retried", "by ann: paid by hand"]);
+    served.stop().await.check(0);
+}

@@ -1,0 +1,116 @@
+//! Submitting from a file.
+
+use std::fs::File;
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use super::{Program, Served, file, run, tcc};
+
+#[tokio::test]
+async fn an_outcome_is_printed_and_is_the_exit_code() {
+    let served = Served::start(&[]).await;
+    let ran = served.submit("good", &["ok", "output-5"], &["--wait", "finished"]).await;
+    ran.check(0).says(&["committed\ngid    good\ntx_id  0", "BRANCH  VOTE      OUTPUT  WHY\n"]);
+    ran.says(&["a       prepared  -       -\n", "b       prepared  5B      -\n"]);
+    assert_eq!(ran.err, "");
+    let ran = served.submit("bad", &["ok", "refuse"], &[]).await;
+    ran.check(4).says(&["aborted: branch b refused\n", "NO_MONEY: the account"]);
+    let ran = served.submit("slow", &["hang"], &["--timeout", "300ms"]).await;
+    ran.check(5).says(&["not decided yet\ngid    slow\n", "`unanimo tx watch slow` follows it"]);
+    let payload = &served.p.seen()[0].payload;
+    assert!(payload.ends_with(br#","big":12345678901234567890123}"#), "{payload:?}");
+
+    let ran = served.submit("good", &["ok", "output-5"], &["--json"]).await;
+    let mut again = ran.check(0).json();
+    assert!(again["tx_id"].take().is_string());
+    let branch = |id: &str| {
+        json!({"branch_id": id, "vote": "prepared", "refusal": null, "last_error": null,
+               "output_dropped": false})
+    };
+    let mut second = branch("b");
+    second["output_base64"] = "b29vb28=".into();
+    assert_eq!(
+        again,
+        json!({"tx_id": null, "gid": "good", "outcome": "committed", "finished": true,
+               "heuristic": "none", "abort_cause": null, "abort_branch_id": null,
+               "branches": [branch("a"), second]})
+    );
+    let aborted = served.submit("bad", &["ok", "refuse"], &["--json"]).await;
+    let aborted = aborted.check(4).json();
+    assert_eq!(aborted["abort_cause"], "refused");
+    assert_eq!(aborted["abort_branch_id"], "b");
+    assert_eq!(aborted["branches"][1]["refusal"]["reason"], "NO_MONEY");
+    let ran = served.submit("slow", &["hang"], &["--json", "--timeout=300ms"]).await;
+    assert_eq!(ran.check(5).json()["outcome"], "not_decided");
+}
+
+#[tokio::test]
+async fn it_is_read_from_standard_input_and_an_unread_answer_changes_nothing() {
+    let served = Served::start(&[]).await;
+    let path = file(&tcc("g", &["refuse"]));
+    let mut command = served.tx_command(&["submit", "-"]);
+    command.stdin(File::open(&path).unwrap());
+    Program::start(command).end().await.check(4).says(&["aborted"]);
+
+    let mut program = Program::start_unread(served.tx_command(&["submit", &path]));
+    program.end().await.check(4);
+    let mut program = Program::start_unread(served.tx_command(&["list"]));
+    let ran = program.end().await;
+    ran.check(0);
+    assert_eq!(ran.err, "");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
+    for (content, complaint) in [
+        ("{", "EOF while parsing"),
+        (r#"{"mode": "tcc", "branches": []}"#, "missing field `gid`"),
+        (r#"{"gid": "g", "mode": "saga"}"#, "mode: unknown variant `saga`"),
+        (r#"{"gid": "g", "mode": "tcc", "brunches": []}"#, "brunches: unknown field"),
+        (r#"{"gid": "g", "mode": "tcc", "timeout": 5}"#, "timeout: invalid type"),
+        (r#"{"gid": "g", "mode": "tcc", "branches": [{"branch_id": "ä"}]}"#, "[0].branch_id: must"),
+    ] {
+        // No coordinator is needed to tell.
+        let path = file(content);
+        let ran = run(&["tx", "submit", &path]).await;
+        ran.check(2).complains(&[&format!("error: failed to understand {path}: "), complaint]);
+    }
+    run(&["tx", "submit", "nowhere.json"])
+        .await
+        .check(2)
+        .complains(&["read nowhere.json: No such"]);
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_reason_and_fields() {
+    let served = Served::start(&[]).await;
+    let path = file(&tcc("g", &["ok"]).replace("\"p\"", "\"nobody\""));
+    let ran = served.tx(&["submit", &path]).await;
+    ran.check(1).complains(&[
+        "error: branches[0].participant must be known: participant nobody is not known",
+        "\n  reason: FIELD_INVALID (INVALID_ARGUMENT)\n",
+        "\n  branches[0].participant: must be known",
+    ]);
+    served.submit("g", &["ok"], &[]).await.check(0);
+    let ran = served.submit("g", &["refuse"], &[]).await;
+    ran.check(1).complains(&["reason: GID_REUSED (ALREADY_EXISTS)\n  tx_id: 0"]);
+    served.stop().await.check(0);
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let ran = run(&["tx", "list", "--endpoint", &endpoint]).await;
+    ran.check(1).complains(&[
+        &format!("error: failed to reach a coordinator at {endpoint}: Connection refused"),
+        "hint: is `unanimo serve` running there? --endpoint URL or UNANIMO_ENDPOINT",
+    ]);
+    for (bad, complaint) in
+        [("127.0.0.1:7610", "must be http://"), ("https://h:1", "must be http:")]
+    {
+        run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);
+    }
+}
