@@ -11,8 +11,8 @@ use super::Mode;
 /// What each bank's accounts hold at first.
 pub(crate) const CAPITAL: i64 = ACCOUNTS as i64 * RICH;
 
-/// Accounts of each bank. Enough for transfers in both directions to meet now and then, and not to
-/// wait for each other all the time: in two-phase commit only a deadline ends such a deadlock.
+/// Accounts of each bank. Enough for transfers in opposite directions to meet now and then, and not
+/// all the time: in two-phase commit only a deadline ends such a deadlock.
 pub(crate) const ACCOUNTS: usize = 24;
 
 /// What each account holds at first. Nobody can spend more.
