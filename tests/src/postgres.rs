@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
+use crate::installed;
 use crate::reaper::{NOBODY, is_root, run_folder};
 use crate::wait::block_until;
 
@@ -89,7 +90,7 @@ impl Server {
     fn try_launch(&self) -> Result<Child, ()> {
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
         // Not ours to wait for: a kill ends it, and the reaper at last.
-        let mut child = as_server_user(&program("postgres"))
+        let mut child = as_server_user(program("postgres"))
             .arg("-D")
             .arg(self.data())
             .stdin(Stdio::null())
@@ -181,7 +182,7 @@ fn template() -> &'static Path {
         let folder = run_folder().join("template");
         make_folder(&folder);
         let data = folder.join("base");
-        let output = as_server_user(&program("initdb"))
+        let output = as_server_user(program("initdb"))
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--no-locale", "-U", USER, "-D"])
             .arg(&data)
             .output()
@@ -198,7 +199,7 @@ fn make_folder(folder: &Path) {
     }
 }
 
-fn as_server_user(program: &str) -> Command {
+fn as_server_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/").env("LC_ALL", "C");
     if is_root() {
@@ -207,16 +208,9 @@ fn as_server_user(program: &str) -> Command {
     command
 }
 
-/// The newest version's program: distributions keep it off the path.
-fn program(name: &str) -> String {
-    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut versions: Vec<(u32, PathBuf)> = installed
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .filter(|(_, path)| path.join("bin").join(name).exists())
-        .collect();
-    versions.sort();
-    match versions.pop() {
-        Some((_, path)) => path.join("bin").join(name).display().to_string(),
-        None => name.to_owned(),
-    }
+/// A program of the server's.
+fn program(name: &str) -> PathBuf {
+    let found = installed::program(name);
+    found
+        .unwrap_or_else(|| panic!("PostgreSQL's {name} is not installed: cargo xtask test does it"))
 }

@@ -1,1 +1,68 @@
-fn main() {}
+//! Every chore of this repository: `cargo xtask help`.
+
+#[path = "../../tests/src/installed.rs"]
+#[expect(unreachable_pub, reason = "the tests' harness has the same file as a public module")]
+mod installed;
+
+mod ci;
+mod docs;
+mod links;
+mod postgres;
+mod step;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use self::step::cargo;
+
+const HELP: &str = "\
+cargo xtask CHORE
+
+  test [ARGS…]   run every test; installs PostgreSQL if it is not there; ARGS go to `cargo test`
+  ci             what must pass before a change is taken: formatting, clippy, generated files, tests,
+                 documentation, links
+  codegen        make the gRPC code anew from proto/unanimo
+  docs           make docs/reference anew from the code
+  bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
+                 --check to fail where the journal does not do its work
+  hygiene        cargo-deny and cargo-machete, where they are installed
+  help           this text
+";
+
+fn main() -> ExitCode {
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    std::env::set_current_dir(root()).context("enter the repository")?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["test", rest @ ..] => ci::test(rest),
+        ["ci"] => ci::ci(),
+        ["codegen"] => docs::codegen(),
+        ["docs"] => docs::reference(),
+        ["bench", rest @ ..] => {
+            postgres::ensure()?;
+            let bench = ["run", "--release", "--quiet", "-p", "unanimo-bench", "--"];
+            cargo(bench.iter().chain(rest))
+        }
+        ["hygiene"] => ci::hygiene(),
+        [] | ["help" | "--help" | "-h"] => {
+            eprint!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("there is no chore `{}`\n\n{HELP}", arguments.join(" ")),
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

@@ -1,0 +1,183 @@
+//! A coordinator, and participants that say yes at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server as GrpcServer};
+use tonic::{Request, Response, Status, async_trait};
+use unanimo_coordinator::config::DatabaseUrl;
+use unanimo_coordinator::engine::{Answer, Until};
+use unanimo_coordinator::{Builder, Config, Running};
+use unanimo_core::{
+    ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
+    TraceContext,
+};
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
+use unanimo_proto::v1::{self, SubmitRequest};
+use unanimo_tests::postgres::Server;
+
+use crate::load::{self, Measured};
+
+const BRANCHES: [&str; 2] = ["a", "b"];
+
+/// How long a transaction may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+struct Willing;
+
+#[async_trait]
+impl ParticipantService for Willing {
+    async fn prepare(
+        &self,
+        _: Request<v1::PrepareRequest>,
+    ) -> Result<Response<v1::PrepareResponse>, Status> {
+        let answer = v1::prepare_response::Answer::Prepared(v1::Prepared::default());
+        Ok(Response::new(v1::PrepareResponse { answer: Some(answer) }))
+    }
+
+    async fn commit(
+        &self,
+        _: Request<v1::ParticipantServiceCommitRequest>,
+    ) -> Result<Response<v1::ParticipantServiceCommitResponse>, Status> {
+        let answer = v1::participant_service_commit_response::Answer::Done(v1::Done {});
+        Ok(Response::new(v1::ParticipantServiceCommitResponse { answer: Some(answer) }))
+    }
+
+    async fn cancel(
+        &self,
+        _: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CancelResponse>, Status> {
+        let answer = v1::cancel_response::Answer::Done(v1::Done {});
+        Ok(Response::new(v1::CancelResponse { answer: Some(answer) }))
+    }
+}
+
+pub(crate) struct World {
+    running: Running,
+    gids: Arc<AtomicU64>,
+}
+
+impl World {
+    /// With participants over the network.
+    pub(crate) async fn over_grpc(server: &Server) -> Result<Self> {
+        let mut config = config(server).await;
+        for name in BRANCHES {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let endpoint = format!("http://{}", listener.local_addr()?);
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let service = ParticipantServiceServer::new(Willing);
+            tokio::spawn(GrpcServer::builder().add_service(service).serve_with_incoming(incoming));
+            config.participants.insert(ParticipantName::new(name)?, vec![endpoint]);
+        }
+        let running = Builder::new(config).start().await?;
+        Ok(Self { running, gids: Arc::default() })
+    }
+
+    /// With participants in the coordinator's own process.
+    pub(crate) async fn embedded(server: &Server) -> Result<Self> {
+        let mut builder = Builder::new(config(server).await).without_network();
+        for name in BRANCHES {
+            builder = builder.participant(ParticipantName::new(name)?, Arc::new(Willing));
+        }
+        Ok(Self { running: builder.start().await?, gids: Arc::default() })
+    }
+
+    /// Transactions that are submitted by gRPC, on one connection.
+    pub(crate) async fn submit(&self, in_flight: usize, time: Duration) -> Result<Measured> {
+        let address = self.running.grpc_address().context("it serves gRPC")?;
+        let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        let client = CoordinatorServiceClient::new(channel.connect().await?);
+        let worker = || {
+            let (client, gids) = (client.clone(), Arc::clone(&self.gids));
+            move || {
+                let (mut client, gid) = (client.clone(), next(&gids));
+                async move {
+                    let branches = BRANCHES.map(|name| v1::BranchSpec {
+                        branch_id: name.to_owned(),
+                        participant: name.to_owned(),
+                        action: "try".to_owned(),
+                        payload: Bytes::from_static(b"ten euros"),
+                    });
+                    let request = SubmitRequest {
+                        gid,
+                        mode: v1::Mode::Tcc.into(),
+                        branches: branches.into(),
+                        ..Default::default()
+                    };
+                    let result = client.submit(request).await?.into_inner().result;
+                    let outcome = result.context("a result")?.outcome();
+                    ensure!(outcome == v1::Outcome::Committed, "{outcome:?}");
+                    Ok(())
+                }
+            }
+        };
+        load::run((0..in_flight).map(|_| worker()), time).await
+    }
+
+    /// Transactions that are begun through the library.
+    pub(crate) async fn begin(&self, in_flight: usize, time: Duration) -> Result<Measured> {
+        let worker = || {
+            let (engine, gids) = (self.running.engine().clone(), Arc::clone(&self.gids));
+            move || {
+                let (engine, gid) = (engine.clone(), next(&gids));
+                async move {
+                    let definition = definition(&gid)?;
+                    let deadline = Instant::now() + PATIENCE;
+                    let answer = engine.begin(definition, Until::Decided, deadline).await?;
+                    let Answer::View(view) = answer else { anyhow::bail!("not decided") };
+                    ensure!(view.tx.outcome() == Outcome::Committed, "{:?}", view.tx.outcome());
+                    Ok(())
+                }
+            }
+        };
+        load::run((0..in_flight).map(|_| worker()), time).await
+    }
+
+    pub(crate) async fn stop(self) {
+        // What is measured is measured: how it ends does not matter.
+        let _ = self.running.stop().await;
+    }
+}
+
+fn next(gids: &AtomicU64) -> String {
+    format!("bench-{}", gids.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn config(server: &Server) -> Config {
+    let any = ([127, 0, 0, 1], 0).into();
+    Config {
+        database_url: DatabaseUrl::new(server.database().await),
+        listen: any,
+        admin_listen: any,
+        ..Config::default()
+    }
+}
+
+fn definition(gid: &str) -> Result<Definition> {
+    let branch = |name: &str| {
+        Ok(BranchSpec {
+            branch_id: BranchId::new(name)?,
+            participant: ParticipantName::new(name)?,
+            action: ActionName::new("try")?,
+            payload: Bytes::from_static(b"ten euros"),
+        })
+    };
+    Ok(Definition {
+        gid: Gid::new(gid)?,
+        mode: Mode::Tcc,
+        drive: Drive::Declarative,
+        branches: BRANCHES.into_iter().map(branch).collect::<Result<_>>()?,
+        timeout: None,
+        metadata: Default::default(),
+        trace: TraceContext::default(),
+        initiator: String::new(),
+    })
+}

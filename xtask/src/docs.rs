@@ -1,0 +1,51 @@
+//! Files that are made from others.
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::step::cargo;
+
+const GENERATED: &str = "proto/src/gen";
+
+/// Makes the gRPC code anew.
+pub(crate) fn codegen() -> Result<()> {
+    generate(Path::new(GENERATED))
+}
+
+fn generate(folder: &Path) -> Result<()> {
+    let folder = folder.to_str().context("a folder whose name is text")?;
+    cargo(["run", "--quiet", "-p", "unanimo-codegen", "--", folder])
+}
+
+/// Whether the gRPC code is what its sources say.
+pub(crate) fn check_codegen() -> Result<()> {
+    let made = env::current_dir()?.join("target/generated");
+    fs::create_dir_all(&made)?;
+    generate(&made)?;
+    for entry in fs::read_dir(GENERATED)? {
+        let file = entry?.path();
+        let name = file.file_name().context("a file")?;
+        if fs::read(&file)? != fs::read(made.join(name))? {
+            bail!("{} is not what proto/ says: run `cargo xtask codegen`", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the reference pages anew.
+pub(crate) fn reference() -> Result<()> {
+    fs::create_dir_all("docs/reference")?;
+    for page in ["config", "metrics", "errors", "limits"] {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["run", "--quiet", "-p", "unanimo-coordinator", "--", "reference", page]);
+        let output = command.stderr(std::process::Stdio::inherit()).output()?;
+        if !output.status.success() {
+            bail!("{command:?}: {}", output.status);
+        }
+        fs::write(format!("docs/reference/{page}.md"), output.stdout)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Programs that are run, and steps that are timed.
+
+use std::ffi::OsStr;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// Runs cargo.
+pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<()> {
+    run(Command::new(env!("CARGO")).args(arguments))
+}
+
+/// Runs a program; one that fails is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Whether a program is there.
+pub(crate) fn has(program: &str) -> bool {
+    let quiet = std::process::Stdio::null;
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(quiet()).stderr(quiet()).status().is_ok()
+}
+
+/// Does one thing after the other, and tells how long each took.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<(&'static str, u64)>,
+}
+
+impl Steps {
+    pub(crate) fn step(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        eprintln!("==> {name}");
+        let started = Instant::now();
+        work().with_context(|| format!("{name} failed"))?;
+        self.done.push((name, started.elapsed().as_secs()));
+        Ok(())
+    }
+
+    pub(crate) fn summary(&self) {
+        eprintln!("==> all is well");
+        for (name, secs) in &self.done {
+            eprintln!("{secs:>5} s  {name}");
+        }
+    }
+}
