@@ -1,6 +1,6 @@
 //! The command line: what the binary `unanimo` does with its arguments.
 //!
-//! A command is a variant of [`Command`] and a module with its `Args` and `run`.
+//! A command is a variant of `Command` and a module with its `Args` and `run`.
 
 mod config;
 mod demo;

@@ -1,6 +1,6 @@
 //! What an operator can set: defaults < file < environment < flags, checked before anything binds.
 //!
-//! One table ([`settings!`]) makes the flags, the environment's variables, the file's keys, the
+//! One table (`settings!`) makes the flags, the environment's variables, the file's keys, the
 //! printed configuration and docs/reference/config.md.
 
 mod rules;

@@ -2,7 +2,7 @@
 //!
 //! They stand between any two durable steps, ours and a participant's, so that a test can loop over
 //! [`POINTS`] and see what a crash at each leaves. Only with the feature `failpoints`; without it
-//! [`crash_point!`] is nothing.
+//! `crash_point!` is nothing.
 
 /// Marks a point.
 macro_rules! crash_point {

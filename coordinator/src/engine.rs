@@ -1,8 +1,8 @@
 //! The engine: owns live transactions, and turns the core's effects into writes, calls and timers.
 //!
-//! One loop ([`service`]) owns all of them and takes one message at a time; nothing in it waits for a
+//! One loop (`service`) owns all of them and takes one message at a time; nothing in it waits for a
 //! database or a participant. Each message becomes an input of the core; what the core answers goes
-//! to the journal, and what must wait until that is durable is [held](live). [`Handle`] is the
+//! to the journal, and what must wait until that is durable is held (`live`). [`Handle`] is the
 //! engine's face: it checks, admits, and finds transactions that are not in memory.
 
 mod admission;

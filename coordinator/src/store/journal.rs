@@ -4,7 +4,7 @@
 //! while the last one is being flushed. What became of it is told through [`Settled`], in order for
 //! each transaction. No caller holds a database future, so none can cancel one.
 //!
-//! Two lanes, each with a connection of its own, share one [`queue`]. The fast lane writes large
+//! Two lanes, each with a connection of its own, share one queue. The fast lane writes large
 //! batches. What it meets locked, it leaves to the slow lane, which writes one row at a time: one
 //! locked row delays only itself.
 
