@@ -1,7 +1,7 @@
 //! Points at which a test can kill the process as if by `kill -9`.
 //!
 //! They stand between any two durable steps, ours and a participant's, so that a test can loop over
-//! [`POINTS`] and see what a crash at each leaves. Only with the feature `failpoints`; without it
+//! [`POINTS`] and [`TAKEOVER_POINTS`], and see what a crash at each leaves. Only with the feature `failpoints`; without it
 //! `crash_point!` is nothing.
 
 /// Marks a point.
@@ -12,7 +12,7 @@ macro_rules! crash_point {
     };
 }
 
-/// Every point.
+/// Every point on a transaction's way.
 #[cfg(feature = "failpoints")]
 pub const POINTS: &[&str] = &[
     "journal-before-write",
@@ -21,3 +21,9 @@ pub const POINTS: &[&str] = &[
     "call-before-send",
     "call-after-answer",
 ];
+
+/// Every point on the way from an earlier incarnation to the next one. Each is come to once in a
+/// life.
+#[cfg(feature = "failpoints")]
+pub const TAKEOVER_POINTS: &[&str] =
+    &["birth-after-fence", "birth-after-birth", "adoption-after-claim"];

@@ -25,6 +25,7 @@ use unanimo_tests::wait::until;
 mod admission;
 mod bad_input;
 mod declarative;
+mod durability;
 mod http;
 mod interactive;
 mod lives;

@@ -46,6 +46,7 @@ impl Service {
             if records.is_empty() {
                 break;
             }
+            crash_point!("adoption-after-claim");
             adopted += records.len();
             self.engine.adopt(records).await;
         }

@@ -63,9 +63,11 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
             "fencing an earlier incarnation"
         );
         store.fence(predecessor.incarnation, &by).await?;
+        crash_point!("birth-after-fence");
     }
     let at = Instant::now();
     let incarnation = store.bear(node, census.born).await?.ok_or(Error::Raced)?;
+    crash_point!("birth-after-birth");
     Ok(Born { incarnation, at })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::crash::POINTS;
+use unanimo_coordinator::crash::{POINTS, TAKEOVER_POINTS};
 use unanimo_tests::postgres::Server;
 
 use super::transfers::some;
@@ -38,6 +38,31 @@ async fn s1_to_s10_tcc_survives_a_crash_at_every_point() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_to_s10_two_phase_commit_survives_a_crash_at_every_point() {
     dies_at_every_point(Mode::TwoPhase).await;
+}
+
+/// It is killed in the middle of its work, and its successor at each point of taking over: the third
+/// one takes over from both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s1_to_s10_a_takeover_survives_a_crash_at_every_point() {
+    let mut world = World::start(Mode::Tcc, &Server::shared().database().await).await;
+    for point in TAKEOVER_POINTS {
+        let mut crashed = false;
+        // Whether anything is left to adopt depends on the moment of the kill.
+        for wave in 0..20 {
+            world
+                .run_while(some(&format!("{point}-{wave}"), 30), async |world| {
+                    tokio::time::sleep(Duration::from_millis(40)).await;
+                    world.coordinator.crash_at(point, 1);
+                })
+                .await;
+            crashed = world.coordinator.has_crashed();
+            if crashed {
+                break;
+            }
+        }
+        assert!(crashed, "{point} was never come to");
+    }
+    world.check().await;
 }
 
 /// At moments that nobody chose, again and again, under load.

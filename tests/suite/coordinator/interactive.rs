@@ -12,24 +12,32 @@ use unanimo_proto::v1::{
 use super::{World, branch, describe, millis};
 
 impl World {
-    async fn begin(&self, gid: &str, mode: Mode) -> Result<BeginResponse, Status> {
+    pub(super) async fn begin(&self, gid: &str, mode: Mode) -> Result<BeginResponse, Status> {
         let timeout = millis(20_000);
         let request =
             BeginRequest { gid: gid.into(), mode: mode.into(), timeout, ..Default::default() };
         Ok(self.client().begin(request).await?.into_inner())
     }
 
-    async fn execute(&self, tx_id: &str, branch: BranchSpec) -> Result<ExecuteResponse, Status> {
+    pub(super) async fn execute(
+        &self,
+        tx_id: &str,
+        branch: BranchSpec,
+    ) -> Result<ExecuteResponse, Status> {
         let request = ExecuteRequest { tx_id: tx_id.into(), branch: Some(branch) };
         Ok(self.client().execute(request).await?.into_inner())
     }
 
-    async fn enlist(&self, tx_id: &str, branch: BranchSpec) -> Result<EnlistResponse, Status> {
+    pub(super) async fn enlist(
+        &self,
+        tx_id: &str,
+        branch: BranchSpec,
+    ) -> Result<EnlistResponse, Status> {
         let request = EnlistRequest { tx_id: tx_id.into(), branch: Some(branch) };
         Ok(self.client().enlist(request).await?.into_inner())
     }
 
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         tx_id: &str,
         branches: &[(&str, Vote)],
@@ -45,7 +53,7 @@ impl World {
         Ok(self.client().commit(request).await?.into_inner().result.unwrap())
     }
 
-    async fn rollback(&self, tx_id: &str) -> Result<TransactionResult, Status> {
+    pub(super) async fn rollback(&self, tx_id: &str) -> Result<TransactionResult, Status> {
         let request = RollbackRequest { tx_id: tx_id.into(), wait_for: WaitFor::Finished.into() };
         Ok(self.client().rollback(request).await?.into_inner().result.unwrap())
     }
@@ -211,7 +219,7 @@ async fn what_does_not_fit_is_told_and_changes_nothing() {
 /// S1, S4: of Commit and Rollback at once one wins, and both are told which.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_commit_and_rollback_at_once_have_one_outcome() {
-    const PAIRS: usize = 1_500;
+    const PAIRS: usize = 2_000;
     let world = std::sync::Arc::new(World::postgres().await);
     let mut tasks = tokio::task::JoinSet::new();
     for pair in 0..PAIRS {
