@@ -1,0 +1,4 @@
+//! Participants by themselves: their service is called as a coordinator would call it, and as one
+//! never would.
+
+mod model;

@@ -1,0 +1,122 @@
+//! Thousands of random orders of prepare, commit, cancel, duplicates, lost answers and dying
+//! connections, on every database, against a model.
+//!
+//! A [schedule](schedule) is a few groups of calls for one branch; those of a group are at work at
+//! once. The [model](rules) knows what each call may do to a branch and shares no code with the
+//! barrier. After each group there must be an order of its calls in which everybody's answer is
+//! right; at the end the [database](lab) must hold what one of the states that are left says.
+//!
+//! A failure tells its seed: `UNANIMO_SEED=… cargo xtask test model` plays that schedule alone.
+
+mod lab;
+mod rules;
+mod schedule;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use unanimo_proto::v1::participant_service_server::ParticipantService;
+
+use self::lab::Lab;
+use self::rules::{Heard, State, explain};
+use self::schedule::{Call, Schedule};
+
+/// Schedules on each database.
+const SCHEDULES: u64 = 2_000;
+
+/// Schedules under way at once: they have nothing to do with one another.
+const AT_ONCE: u64 = 8;
+
+async fn agrees_with_the_model(lab: Lab) {
+    let lab = Arc::new(lab);
+    let seeds = match std::env::var("UNANIMO_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().expect("UNANIMO_SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..SCHEDULES,
+    };
+    let mut lanes = tokio::task::JoinSet::new();
+    for lane in 0..AT_ONCE {
+        let (lab, seeds) = (Arc::clone(&lab), seeds.clone());
+        lanes.spawn(async move {
+            for seed in seeds.filter(|seed| seed % AT_ONCE == lane) {
+                play(&lab, seed).await;
+            }
+        });
+    }
+    while let Some(lane) = lanes.join_next().await {
+        if let Err(failed) = lane {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }
+    lab.check_nothing_is_left().await;
+}
+
+async fn play(lab: &Arc<Lab>, seed: u64) {
+    let schedule = Schedule::new(seed, lab.mode());
+    let mut states = BTreeSet::from([State::None]);
+    let mut story = Vec::new();
+    for group in &schedule.groups {
+        let heard = at_once(lab, &schedule, group).await;
+        let calls: Vec<_> = group.iter().copied().zip(heard).collect();
+        story.push(format!("{calls:?}"));
+        states = explain(&states, &calls, lab.mode());
+        assert!(
+            !states.is_empty(),
+            "S7, S8: no order of these answers is right on {}; UNANIMO_SEED={seed}\n  {}",
+            lab.name(),
+            story.join("\n  ")
+        );
+    }
+    // Somebody gets it to an end, as a coordinator would: again until it is answered.
+    let last = Call::plain(schedule.last);
+    loop {
+        let heard = lab.call(&schedule, last).await;
+        states = explain(&states, &[(last, heard)], lab.mode());
+        story.push(format!("{last:?}: {heard:?}"));
+        assert!(!states.is_empty(), "UNANIMO_SEED={seed}\n  {}", story.join("\n  "));
+        if heard != Heard::Nothing {
+            break;
+        }
+    }
+    let found = lab.effects(&schedule).await;
+    let expected: BTreeSet<_> = states.iter().map(|state| state.effects(lab.mode())).collect();
+    assert!(
+        expected.contains(&found),
+        "S7: {} holds the effects {found:?}, expected {expected:?}; UNANIMO_SEED={seed}\n  {}",
+        lab.name(),
+        story.join("\n  ")
+    );
+}
+
+async fn at_once(lab: &Arc<Lab>, schedule: &Schedule, group: &[Call]) -> Vec<Heard> {
+    let mut calls = Vec::new();
+    for &call in group {
+        let (lab, schedule) = (Arc::clone(lab), schedule.clone());
+        calls.push(tokio::spawn(async move { lab.call(&schedule, call).await }));
+    }
+    let mut heard = Vec::new();
+    for call in calls {
+        heard.push(call.await.unwrap());
+    }
+    heard
+}
+
+/// A participant's service of any kind.
+type Participant = Box<dyn ParticipantService>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_tcc_on_postgres_agrees_with_the_model() {
+    agrees_with_the_model(Lab::tcc_on_postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_two_phase_commit_on_postgres_agrees_with_the_model() {
+    agrees_with_the_model(Lab::two_phase_on_postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_tcc_on_sqlite_agrees_with_the_model() {
+    agrees_with_the_model(Lab::tcc_on_sqlite().await).await;
+}
