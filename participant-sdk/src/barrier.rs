@@ -235,7 +235,10 @@ async fn settle<B: Block>(mut block: B, call: &RawCall, no: Refusal) -> Result<W
 /// Commits what no handler has touched: no rule of the service can stand in its way.
 async fn kept(block: impl Block) -> Result<(), Fault> {
     match block.commit().await? {
-        None => Ok(()),
+        None => {
+            crash_point!("participant-after-row-is-left");
+            Ok(())
+        }
         Some(refusal) => {
             Err(Fault::SetUp(format!("the barrier's row cannot be kept: {}", refusal.message)))
         }
@@ -255,8 +258,12 @@ pub(crate) async fn try_<B: Blocks>(
         Worked::Done(block, output) => (block, output),
     };
     block.mark(call, &Row { output: output.clone(), ..Row::new(State::Prepared) }).await?;
+    crash_point!("participant-before-vote-is-durable");
     match block.commit().await? {
-        None => Ok(Voted::Prepared(output)),
+        None => {
+            crash_point!("participant-after-vote-is-durable");
+            Ok(Voted::Prepared(output))
+        }
         // Transaction and row are gone: the no needs a row of its own.
         Some(refusal) => refuse(blocks, call, refusal).await,
     }
@@ -323,8 +330,12 @@ pub(crate) async fn finish<B: Blocks>(
         Finish::Cancel => State::Cancelled,
     };
     block.mark(call, &Row { state, ..row }).await?;
+    crash_point!("participant-before-end-is-durable");
     match block.commit().await? {
-        None => Ok(Finished::Done),
+        None => {
+            crash_point!("participant-after-end-is-durable");
+            Ok(Finished::Done)
+        }
         Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
     }
 }

@@ -137,6 +137,11 @@
 //!
 //! Without either, the crate is the client alone.
 
+#[macro_use]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(hidden)]
+pub mod crash;
+
 pub mod client;
 mod payload;
 mod refusal;

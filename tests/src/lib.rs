@@ -1,6 +1,9 @@
 //! What the tests start and break: PostgreSQL servers, connections that lose acknowledgements, and
 //! processes. Everything is the test process's own and goes with it, however it ends.
 
+#[cfg(feature = "failpoints")]
+pub mod crash;
+pub mod forward;
 pub mod installed;
 pub mod postgres;
 pub mod proxy;

@@ -87,6 +87,18 @@ impl Server {
         std::thread::spawn(move || child.wait());
     }
 
+    /// Starts the server again if it has died; says whether it had.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn launch_if_dead(&self) -> bool {
+        let alive = self.pid().is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+        if !alive {
+            self.launch();
+        }
+        !alive
+    }
+
     fn try_launch(&self) -> Result<Child, ()> {
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
         // Not ours to wait for: a kill ends it, and the reaper at last.
@@ -130,7 +142,9 @@ impl Server {
         });
     }
 
-    fn pid(&self) -> Option<Pid> {
+    /// Its main process. Whoever kills it has killed the server: its sessions see that and end.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
         let state = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
         Pid::from_raw(state.lines().next()?.trim().parse().ok()?)
     }

@@ -5,6 +5,7 @@
 mod bank;
 mod crashes;
 mod databases;
+mod participants;
 mod process;
 mod transfers;
 
@@ -15,7 +16,7 @@ use unanimo_sdk::{Client, Outcome};
 use unanimo_tests::recorder::Told;
 
 use self::bank::Bank;
-use self::process::Coordinator;
+use self::process::Process;
 use self::transfers::{Transfer, opposite};
 
 /// In which mode the banks take part.
@@ -29,7 +30,7 @@ pub(crate) enum Mode {
 pub(crate) struct World {
     pub(crate) mode: Mode,
     pub(crate) banks: [Bank; 2],
-    pub(crate) coordinator: Coordinator,
+    pub(crate) coordinator: Process,
     pub(crate) client: Client,
     /// Every transfer that was asked for.
     done: Vec<Transfer>,
@@ -38,7 +39,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(mode: Mode, coordinator_database: &str) -> Self {
         let banks = [Bank::open("bank-a", mode).await, Bank::open("bank-b", mode).await];
-        let coordinator = Coordinator::start(coordinator_database, &banks).await;
+        let coordinator = process::coordinator(coordinator_database, &banks).await;
         let client = Client::new(coordinator.url()).unwrap().wait_at_most(Duration::from_secs(60));
         Self { mode, banks, coordinator, client, done: Vec::new() }
     }
@@ -112,7 +113,7 @@ impl World {
             let (cents, held, incoming) = bank.total().await;
             assert_eq!(cents, bank::CAPITAL + moved, "S7: {} has the right money", bank.name);
             assert_eq!((held, incoming), (0, 0), "S7: nothing is left half done");
-            assert_eq!(bank.in_doubt().await, 0, "nothing is left prepared");
+            assert_eq!(bank.in_doubt().await, Vec::<String>::new(), "nothing is left prepared");
         }
     }
 

@@ -57,8 +57,12 @@ impl Postgres {
         };
         // The last statement before PREPARE, which answers success in a block that has failed.
         block.mark(call, &Row::new(State::Committed)).await?;
+        crash_point!("participant-before-prepare-transaction");
         match prepare(block, call).await? {
-            None => Ok(Voted::Prepared(Bytes::new())),
+            None => {
+                crash_point!("participant-after-prepare-transaction");
+                Ok(Voted::Prepared(Bytes::new()))
+            }
             // Transaction and row are gone: the no needs a row of its own.
             Some(refusal) => barrier::refuse(&blocks, call, refusal).await,
         }
@@ -149,10 +153,14 @@ impl Postgres {
     }
 
     async fn end_prepared(&self, doing: &'static str, statement: String) -> Result<End, Fault> {
+        crash_point!("participant-before-end-prepared");
         // The name is of an alphabet that needs no quoting.
         let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.finish).await;
         match done {
-            Ok(_) => Ok(End::Done),
+            Ok(_) => {
+                crash_point!("participant-after-end-prepared");
+                Ok(End::Done)
+            }
             Err(error) => match error::code(&error) {
                 Some(UNDEFINED_OBJECT) => Ok(End::Missing),
                 Some(NOT_IN_STATE | LOCK_TIMEOUT) => Ok(End::Busy),

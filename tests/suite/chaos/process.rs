@@ -1,4 +1,4 @@
-//! The coordinator's process, which is started again whenever it has ended.
+//! A process that is started again whenever it has ended, behind an address that stays.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::relay::Relay;
 
 use super::bank::Bank;
 
-pub(crate) struct Coordinator {
+pub(crate) struct Process {
     relay: Relay,
+    program: &'static str,
     arguments: Vec<String>,
     process: Arc<Mutex<Option<Owned>>>,
     /// How often it has ended by itself since it was last made to.
@@ -21,37 +23,43 @@ pub(crate) struct Coordinator {
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
-impl Coordinator {
-    pub(crate) async fn start(database: &str, banks: &[Bank]) -> Self {
-        let mut arguments = Vec::new();
-        for (flag, value) in [
-            ("--database-url", database),
-            ("--node", "one"),
-            ("--listen", "127.0.0.1:0"),
-            ("--admin-listen", "127.0.0.1:0"),
-            ("--lease", "2s"),
-            ("--call-timeout", "3s"),
-            ("--prepare-backoff", "5ms"),
-            ("--prepare-backoff-max", "200ms"),
-            ("--finish-backoff", "5ms"),
-            ("--finish-backoff-max", "200ms"),
-            ("--timeout-default", "4s"),
-        ] {
-            arguments.extend([flag.to_owned(), value.to_owned()]);
-        }
-        for bank in banks {
-            arguments
-                .extend(["--participant".to_owned(), format!("{}={}", bank.name, bank.endpoint)]);
-        }
-        let coordinator = Self {
+/// A coordinator of these banks.
+pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
+    let mut arguments = vec!["serve".to_owned()];
+    for (flag, value) in [
+        ("--database-url", database),
+        ("--node", "one"),
+        ("--listen", "127.0.0.1:0"),
+        ("--admin-listen", "127.0.0.1:0"),
+        ("--lease", "2s"),
+        ("--call-timeout", "3s"),
+        ("--prepare-backoff", "5ms"),
+        ("--prepare-backoff-max", "200ms"),
+        ("--finish-backoff", "5ms"),
+        ("--finish-backoff-max", "200ms"),
+        ("--timeout-default", "4s"),
+    ] {
+        arguments.extend([flag.to_owned(), value.to_owned()]);
+    }
+    for bank in banks {
+        arguments.extend(["--participant".to_owned(), format!("{}={}", bank.name, bank.endpoint)]);
+    }
+    Process::start(env!("CARGO_BIN_EXE_unanimo-under-test"), arguments).await
+}
+
+impl Process {
+    /// Starts a program that says where it serves, and starts it again whenever it ends.
+    pub(crate) async fn start(program: &'static str, arguments: Vec<String>) -> Self {
+        let process = Self {
             relay: Relay::start().await,
+            program,
             arguments,
             process: Arc::default(),
             crashes: Arc::default(),
             keeper: Mutex::default(),
         };
-        coordinator.keep_alive(None);
-        coordinator
+        process.keep_alive(None);
+        process
     }
 
     pub(crate) fn url(&self) -> String {
@@ -72,25 +80,35 @@ impl Coordinator {
 
     /// Starts it anew, to kill itself when it comes to the point for the nth time.
     pub(crate) fn crash_at(&self, point: &str, nth: u32) {
+        self.start_armed(format!("{point}:{nth}"));
+    }
+
+    /// Starts it anew, to kill that process when it comes to the point for the nth time.
+    pub(crate) fn kill_at(&self, point: &str, nth: u32, victim: Pid) {
+        self.start_armed(format!("{point}:{nth}:{}", victim.as_raw_nonzero()));
+    }
+
+    fn start_armed(&self, crash: String) {
         if let Some(keeper) = self.keeper.lock().unwrap().take() {
             keeper.abort();
         }
         self.kill();
         self.crashes.store(0, Ordering::SeqCst);
-        self.keep_alive(Some(format!("{point}:{nth}")));
+        self.keep_alive(Some(crash));
     }
 
     fn keep_alive(&self, crash: Option<String>) {
-        let (relay, arguments) = (self.relay.clone(), self.arguments.clone());
+        let (relay, program) = (self.relay.clone(), self.program);
+        let arguments = self.arguments.clone();
         let (process, crashes) = (Arc::clone(&self.process), Arc::clone(&self.crashes));
         let keeper = tokio::spawn(async move {
             let mut crash = crash;
             loop {
                 relay.point_to(None);
-                let mut command = Command::new(env!("CARGO_BIN_EXE_unanimo-under-test"));
-                command.arg("serve").args(&arguments);
+                let mut command = Command::new(program);
+                command.args(&arguments);
                 if let Some(crash) = crash.take() {
-                    command.env("UNANIMO_CRASH_AT", crash);
+                    command.env(unanimo_tests::crash::VARIABLE, crash);
                 }
                 let (owned, address) = spawn(command).await;
                 *process.lock().unwrap() = Some(owned);
@@ -105,7 +123,7 @@ impl Coordinator {
     }
 }
 
-impl Drop for Coordinator {
+impl Drop for Process {
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.lock().unwrap().take() {
             keeper.abort();

@@ -1,0 +1,51 @@
+//! A participant's service that is somewhere else.
+
+use async_trait::async_trait;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
+use unanimo_proto::v1::participant_service_server::ParticipantService;
+use unanimo_proto::v1::{
+    CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
+    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+};
+
+/// Passes every call on over gRPC.
+#[derive(Clone, Debug)]
+pub struct Forward(ParticipantServiceClient<Channel>);
+
+impl Forward {
+    /// To this endpoint. It connects when it is first used.
+    ///
+    /// # Panics
+    /// It is none.
+    #[must_use]
+    pub fn to(endpoint: String) -> Self {
+        let endpoint = Endpoint::from_shared(endpoint).expect("an endpoint").tcp_nodelay(true);
+        Self(ParticipantServiceClient::new(endpoint.connect_lazy()))
+    }
+}
+
+#[async_trait]
+impl ParticipantService for Forward {
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        self.0.clone().prepare(request).await
+    }
+
+    async fn commit(
+        &self,
+        request: Request<ParticipantServiceCommitRequest>,
+    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        self.0.clone().commit(request).await
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        self.0.clone().cancel(request).await
+    }
+}

@@ -1,0 +1,95 @@
+//! Participants die around each of their durable steps, and so do their databases under them, while
+//! the coordinator dies whenever it likes.
+
+use std::time::Duration;
+
+use unanimo_sdk::crash::{TCC_POINTS, TWO_PHASE_POINTS};
+use unanimo_tests::postgres::Server;
+
+use super::transfers::some;
+use super::{Mode, World};
+
+/// At which visit of a point something dies.
+const VISITS: [u32; 2] = [1, 4];
+
+fn points(mode: Mode) -> &'static [&'static str] {
+    match mode {
+        Mode::Tcc => TCC_POINTS,
+        Mode::TwoPhase => TWO_PHASE_POINTS,
+    }
+}
+
+/// How often in a round the coordinator is killed, too.
+async fn kill_coordinator(world: &World) {
+    for pause_ms in [30, 70] {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        world.coordinator.kill();
+    }
+}
+
+/// A bank kills itself at each point, again and again.
+async fn banks_die_at_every_point(mode: Mode) {
+    let mut world = World::start(mode, &Server::shared().database().await).await;
+    for (round, point) in points(mode).iter().enumerate() {
+        for nth in VISITS {
+            let bank = round % 2;
+            world.banks[bank].process.crash_at(point, nth);
+            for wave in 0.. {
+                let transfers = some(&format!("{point}-{nth}-{wave}"), 10);
+                world.run_while(transfers, kill_coordinator).await;
+                if world.banks[bank].process.has_crashed() {
+                    break;
+                }
+                assert!(wave < 20, "{point} was not visited {nth} times");
+            }
+        }
+    }
+    world.check().await;
+}
+
+/// A bank's database is killed between a step and the answer to it.
+async fn databases_die_at_every_point(mode: Mode) {
+    let mut world = World::start(mode, &Server::shared().database().await).await;
+    for (round, point) in points(mode).iter().enumerate() {
+        let bank = round % 2;
+        let victim = world.banks[bank].server.pid().unwrap();
+        world.banks[bank].process.kill_at(point, 2, victim);
+        for wave in 0.. {
+            let transfers = some(&format!("{point}-{wave}"), 10);
+            world
+                .run_while(transfers, async |world| {
+                    kill_coordinator(world).await;
+                    let server = &world.banks[bank].server;
+                    tokio::task::block_in_place(|| server.launch_if_dead());
+                })
+                .await;
+            let server = &world.banks[bank].server;
+            let died = tokio::task::block_in_place(|| server.launch_if_dead());
+            if died || server.pid() != Some(victim) {
+                break;
+            }
+            assert!(wave < 20, "{point} was not visited");
+        }
+    }
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(Mode::Tcc).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(Mode::TwoPhase).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(Mode::Tcc).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(Mode::TwoPhase).await;
+}
