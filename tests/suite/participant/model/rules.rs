@@ -37,13 +37,12 @@ impl State {
     /// What the database holds in this state.
     pub(super) fn effects(self, mode: Mode) -> Effects {
         let [prepared, committed, cancelled] = match (self, mode) {
-            (Self::None | Self::Refused | Self::Tombstone | Self::Lost, _) => [0, 0, 0],
-            (Self::Prepared, Mode::Tcc) => [1, 0, 0],
+            // What is prepared is seen once it is committed, and never if it is not.
+            (Self::None | Self::Refused | Self::Tombstone | Self::Lost, _)
+            | (Self::Prepared | Self::Undone, Mode::TwoPhase) => [0, 0, 0],
+            (Self::Prepared, Mode::Tcc) | (Self::Committed, Mode::TwoPhase) => [1, 0, 0],
             (Self::Committed, Mode::Tcc) => [1, 1, 0],
             (Self::Undone, Mode::Tcc) => [1, 0, 1],
-            // What is prepared is seen once it is committed, and never if it is not.
-            (Self::Committed, Mode::TwoPhase) => [1, 0, 0],
-            (Self::Prepared | Self::Undone, Mode::TwoPhase) => [0, 0, 0],
         };
         Effects { prepared, committed, cancelled }
     }
