@@ -2,3 +2,4 @@
 //! never would.
 
 mod model;
+mod slots;
