@@ -138,7 +138,9 @@
 //! Without either, the crate is the client alone.
 
 pub mod client;
+mod names;
 mod payload;
+pub mod propagation;
 mod refusal;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

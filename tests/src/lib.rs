@@ -2,6 +2,7 @@
 //! processes. Everything is the test process's own and goes with it, however it ends.
 
 pub mod installed;
+pub mod joining;
 pub mod postgres;
 pub mod proxy;
 pub mod reaper;

@@ -1,0 +1,3 @@
+//! What holds on the participants' side of the wire.
+
+mod propagation;
