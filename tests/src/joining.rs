@@ -95,11 +95,9 @@ impl<R: Resource> Bank<R> {
         let address = listener.local_addr().expect("its address");
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let other = other.to_owned();
-        let front = Front { teller: self.teller.clone(), other, http: client(ClientLayer::new()) };
-        let server = Server::builder().layer(ServerLayer::new());
-        tokio::spawn(
-            server.clone().add_service(HealthServer::new(front)).serve_with_incoming(incoming),
-        );
+        let front = Front { teller: self.teller.clone(), other, http: client(&ClientLayer::new()) };
+        let mut server = Server::builder().layer(ServerLayer::new());
+        tokio::spawn(server.add_service(HealthServer::new(front)).serve_with_incoming(incoming));
         format!("http://{address}")
     }
 }
@@ -165,7 +163,7 @@ async fn end(then: &str) {
         "lost" => std::panic::resume_unwind(Box::new(())),
         "hang" => {
             say("joined");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {}
     }
@@ -225,7 +223,7 @@ pub type HttpClient = ClientService<legacy::Client<HttpConnector, Full<Bytes>>>;
 
 /// A client of HTTP that wears this layer.
 #[must_use]
-pub fn client(layer: ClientLayer) -> HttpClient {
+pub fn client(layer: &ClientLayer) -> HttpClient {
     layer.layer(legacy::Client::builder(TokioExecutor::new()).build_http())
 }
 

@@ -110,7 +110,6 @@ impl<R: Resource> Joiner<R> {
     ///
     /// # Errors
     /// As of [`Self::join`]; other content under the same id is rejected.
-    #[expect(clippy::needless_pass_by_value, reason = "a payload is made where it is given")]
     pub async fn join_as(
         &self,
         branch_id: impl Into<String>,

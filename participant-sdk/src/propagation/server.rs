@@ -177,3 +177,110 @@ impl<B: Body<Data = Bytes>> Body for Answer<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use unanimo_proto::v1::{Mode, Vote};
+
+    use super::*;
+
+    const TX: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    /// A handler that joins with a branch `own` where there is a transaction, and says whether there
+    /// was one both when it was called and when it ran.
+    #[derive(Clone)]
+    struct Handler;
+
+    impl Service<Request<()>> for Handler {
+        type Response = Response<String>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            let called = Propagation::current().is_some();
+            Box::pin(async move {
+                let current = Propagation::current();
+                let told = request.extensions().get::<Propagation>().is_some();
+                assert!(current.is_some() == called && told == called);
+                if let Some(propagation) = current {
+                    propagation.voted("own", Vote::Prepared);
+                }
+                let mut response = Response::new(called.to_string());
+                // As if it passed on the reply of another service.
+                let below = HeaderValue::from_static("below=none");
+                response.headers_mut().insert("unanimo-branches", below);
+                Ok(response)
+            })
+        }
+    }
+
+    fn serve(request: Request<()>) -> Response<Answer<String>> {
+        let served = pin!(ServerLayer::new().layer(Handler).call(request));
+        match served.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => response,
+            Poll::Pending => panic!("the handler waits for nothing"),
+        }
+    }
+
+    fn propagation() -> Propagation {
+        let context = context::Context::new(TX, "g", Mode::Tcc, "c").expect("a context");
+        Propagation::new(context, Trace::default())
+    }
+
+    fn text(response: Response<Answer<String>>) -> String {
+        match response.into_body() {
+            Answer::Handler { body } => body,
+            Answer::Text { text } => {
+                String::from_utf8(text.unwrap_or_default().to_vec()).expect("text")
+            }
+        }
+    }
+
+    #[test]
+    fn a_handler_finds_its_requests_transaction_and_its_branches_are_told() {
+        let mut request = Request::new(());
+        propagation().inject(request.headers_mut());
+        let response = serve(request);
+        assert_eq!(response.headers()["unanimo-tx-id"], TX);
+        let lines: Vec<_> = response.headers().get_all("unanimo-branches").iter().collect();
+        assert_eq!(lines, ["below=none", "own=prepared"]);
+        assert_eq!(text(response), "true");
+        assert!(Propagation::current().is_none(), "it is the handler's alone");
+    }
+
+    /// Whoever calls a server in its own process gives nothing along but the request.
+    #[test]
+    fn a_request_without_a_context_is_outside_its_callers_transaction_too() {
+        let around = Ambient { trace: Trace::default(), propagation: Some(propagation()) };
+        let response = around.enter(|| serve(Request::new(())));
+        assert!(!response.headers().contains_key("unanimo-tx-id"));
+        assert_eq!(text(response), "false");
+    }
+
+    #[test]
+    fn a_malformed_context_is_answered_in_the_callers_protocol() {
+        let mut request = Request::new(());
+        request.headers_mut().insert("unanimo-mode", HeaderValue::from_static("tcc"));
+        let mut grpc = request.clone();
+        let response = serve(request);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        let said = text(response);
+        assert!(said.starts_with("header unanimo-tx-id must be there once"), "{said}");
+
+        let content = HeaderValue::from_static("application/grpc");
+        grpc.headers_mut().insert("content-type", content);
+        let response = serve(grpc);
+        assert_eq!(response.status(), StatusCode::OK);
+        let status = tonic::Status::from_header_map(response.headers()).expect("a status");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().starts_with("header unanimo-tx-id"), "{status}");
+    }
+}

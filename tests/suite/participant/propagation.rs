@@ -3,6 +3,7 @@
 
 mod calls;
 mod contexts;
+mod handlers;
 mod kills;
 mod random;
 
@@ -128,7 +129,7 @@ impl World {
         let a = Till::open("a", mode, &banks, &relay.url()).await;
         let b = Till::open("b", mode, &banks, &relay.url()).await;
         let front = a.bank.front(&b.bank.http).await;
-        let client = Client::new(format!("http://{address}")).unwrap();
+        let client = Client::new(relay.url()).unwrap();
         Self { coordinator, relay, a, b, front, client, mode }
     }
 
@@ -166,7 +167,7 @@ impl World {
         order: &str,
         key: Option<&str>,
     ) -> Result<(StatusCode, String), BoxError> {
-        let client = joining::client(tx.propagation().layer());
+        let client = joining::client(&tx.propagation().layer());
         joining::send(&client, &format!("{}/{order}", self.b.bank.http), key).await
     }
 

@@ -58,8 +58,9 @@ pub enum JoinError {
 impl From<JoinError> for Status {
     fn from(error: JoinError) -> Self {
         let code = match &error {
-            JoinError::NoTransaction | JoinError::OtherCluster { .. } => Code::FailedPrecondition,
-            JoinError::Enlist {
+            JoinError::NoTransaction
+            | JoinError::OtherCluster { .. }
+            | JoinError::Enlist {
                 source: client::Error::Rejected { retryable: false, .. }, ..
             } => Code::FailedPrecondition,
             JoinError::Stopped | JoinError::Enlist { .. } => Code::Unavailable,

@@ -138,7 +138,7 @@ async fn s2_a_lost_reply_aborts_and_cancels_what_was_prepared() {
 async fn a_call_that_reached_nobody_may_be_sent_elsewhere() {
     let world = World::start(Mode::Tcc).await;
     let tx = world.begin().await;
-    let client = unanimo_tests::joining::client(tx.propagation().layer());
+    let client = unanimo_tests::joining::client(&tx.propagation().layer());
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
@@ -222,6 +222,29 @@ async fn s6_nothing_is_done_while_the_coordinator_is_away() {
         world.order(&tx, "debit/x/100/ok credit/y/100/ok").await.unwrap();
         assert!(world.ended(&tx).await.is_committed());
         assert_eq!(world.b.settled().await, [RICH, RICH + 100, RICH]);
+    }
+}
+
+/// What has joined is durable, and the rest joins the coordinator's next life.
+#[tokio::test]
+async fn s6_a_coordinator_that_crashes_between_two_calls_forgets_no_branch() {
+    for (mode, is_listed) in [(Mode::Tcc, true), (Mode::TwoPhase, true), (Mode::TwoPhase, false)] {
+        let mut world = World::start(mode).await;
+        let tx = world.begin().await;
+        if is_listed {
+            world.order(&tx, "debit/x/100/ok").await.unwrap();
+        } else {
+            world.order(&tx, "debit/x/100/lost").await.unwrap_err();
+        }
+        world.relay.point_to(None);
+        world.coordinator = world.coordinator.crash_and_restart().await;
+        world.relay.point_to(world.coordinator.running.grpc_address());
+        let (status, text) = world.order_at_b(&tx, "credit/y/100/ok", None).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert_eq!(world.ended(&tx).await.is_committed(), is_listed);
+        let moved = if is_listed { 100 } else { 0 };
+        assert_eq!(world.a.settled().await, [RICH - moved, RICH, RICH]);
+        assert_eq!(world.b.settled().await, [RICH, RICH + moved, RICH]);
     }
 }
 

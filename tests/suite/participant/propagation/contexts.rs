@@ -23,7 +23,7 @@ impl World {
             request = request.header(name, value);
         }
         let request = request.body(Full::default()).unwrap();
-        let response = joining::client(ClientLayer::new()).oneshot(request).await.unwrap();
+        let response = joining::client(&ClientLayer::new()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())

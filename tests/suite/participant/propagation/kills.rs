@@ -75,7 +75,7 @@ impl Scene {
 
     /// Sends an order, and kills the bank when it has said `word`.
     async fn order_and_kill(&mut self, tx: &Transaction, order: &str, word: &str) {
-        let client = joining::client(tx.propagation().layer());
+        let client = joining::client(&tx.propagation().layer());
         let url = format!("{}/{order}", self.bank.http);
         let sending = tokio::spawn(async move { joining::send(&client, &url, None).await });
         assert_eq!(self.bank.says().await, word);
@@ -141,7 +141,7 @@ async fn s7_a_bank_killed_between_its_vote_and_its_reply_undoes_what_it_prepared
 async fn s7_a_bank_killed_after_its_reply_commits_what_it_prepared() {
     let mut scene = Scene::start().await;
     let tx = scene.begin("killed-replied").await;
-    let client = joining::client(tx.propagation().layer());
+    let client = joining::client(&tx.propagation().layer());
     let url = format!("{}/hold/x/100/ok", scene.bank.http);
     let (status, _) = joining::send(&client, &url, None).await.unwrap();
     assert_eq!(status, http::StatusCode::OK);
