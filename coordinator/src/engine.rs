@@ -15,7 +15,7 @@ mod timers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_core::{BranchNumber, Rejection, Transaction, TxId, Violation};
+use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{Handle, Inquired, Verdict};
@@ -49,6 +49,15 @@ pub enum Until {
 }
 
 impl Until {
+    /// What whoever enlists a branch waits for. No vote of a branch that its initiator calls ever
+    /// comes here.
+    fn of_enlisting(enlistment: Enlistment, branch: BranchNumber) -> Self {
+        match enlistment {
+            Enlistment::Coordinator => Self::Voted(branch),
+            Enlistment::Initiator => Self::Durable,
+        }
+    }
+
     fn is_reached(self, tx: &Transaction) -> bool {
         let decided = tx.phase().decision().is_some();
         match self {

@@ -78,6 +78,11 @@ impl Client {
         self
     }
 
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn wait_max(&self) -> Duration {
+        self.wait_max
+    }
+
     /// Prepares a TCC transaction under the name `gid`: 1 to 128 bytes of `[A-Za-z0-9_.:-]`, chosen
     /// by the initiator. The same gid is the same transaction, however often it is asked for.
     pub fn tcc(&self, gid: impl Into<String>) -> Draft {

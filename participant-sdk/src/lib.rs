@@ -125,6 +125,11 @@
 //! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
 //!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
 //!
+//! # Calls of one's own
+//!
+//! An initiator may also call services by itself, over gRPC or HTTP, and they call others: see
+//! [`propagation`] for the two layers that carry the transaction along, and the votes back.
+//!
 //! # Which answer
 //!
 //! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
@@ -143,7 +148,9 @@
 pub mod crash;
 
 pub mod client;
+mod names;
 mod payload;
+pub mod propagation;
 mod refusal;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,9 +21,10 @@ use unanimo_proto::v1::{
 pub use self::serve::{Serve, Serving};
 use crate::action::Registered;
 use crate::handler::{Call, Tcc};
+use crate::names::{self, NAME_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
-use crate::wire::{self, NAME_BYTES_MAX, Parts};
+use crate::wire::{self, Parts};
 
 /// How long a call waits for a slot before it is answered with "working".
 const SLOT_WAIT: Duration = Duration::from_secs(2);
@@ -116,7 +117,7 @@ impl<R: Resource> Participant<R> {
     }
 
     fn check(&mut self, what: &'static str, name: &str) {
-        if !wire::is_name(name, NAME_BYTES_MAX) {
+        if !names::is_name(name, NAME_BYTES_MAX) {
             self.error.get_or_insert(Error::Name { what, name: name.to_owned() });
         }
     }
@@ -204,7 +205,13 @@ impl<R: Resource> Service<R> {
             if let Ok(permits) = slots.acquire_many(all).await {
                 permits.forget();
             }
+            slots.close();
         }
+    }
+
+    /// Nothing is begun any more, and never will be.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.prepare_slots.is_closed()
     }
 
     fn call(&self, parts: Parts) -> Result<RawCall, Status> {
@@ -216,6 +223,21 @@ impl<R: Resource> Service<R> {
             return Err(Status::failed_precondition(text));
         }
         Ok(call)
+    }
+
+    /// Phase one of a branch that is durable at the coordinator.
+    pub(crate) async fn vote(
+        &self,
+        call: RawCall,
+        until: Option<SystemTime>,
+    ) -> Result<Voted, Status> {
+        let Some(slot) = slot(&self.prepare_slots).await else {
+            return Ok(Voted::Working(BUSY_PAUSE));
+        };
+        let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
+        let work = async move { inner.prepare(&call, until).await };
+        let voted = in_own_task("prepare", of, slot, work).await?;
+        Ok(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))
     }
 
     async fn finish(&self, operation: Finish, parts: Parts) -> Result<Finished, Status> {
@@ -248,14 +270,8 @@ impl<R: Resource> ParticipantService for Service<R> {
         let PrepareRequest { context, action, payload, prepare_until, metadata, attempt } =
             request.into_inner();
         let call = self.call(Parts { context, action, payload, metadata, attempt })?;
-        let until = wire::until(prepare_until);
-        let Some(slot) = slot(&self.prepare_slots).await else {
-            return Ok(Response::new(wire::voted(Voted::Working(BUSY_PAUSE))));
-        };
-        let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
-        let work = async move { inner.prepare(&call, until).await };
-        let voted = in_own_task("prepare", of, slot, work).await?;
-        Ok(Response::new(wire::voted(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))))
+        let voted = self.vote(call, wire::until(prepare_until)).await?;
+        Ok(Response::new(wire::voted(voted)))
     }
 
     async fn commit(
@@ -282,11 +298,7 @@ impl<R: Resource> ParticipantService for Service<R> {
 }
 
 impl<R: Resource> Inner<R> {
-    async fn prepare(
-        &self,
-        call: &RawCall,
-        until: Option<std::time::SystemTime>,
-    ) -> Result<Voted, Fault> {
+    async fn prepare(&self, call: &RawCall, until: Option<SystemTime>) -> Result<Voted, Fault> {
         let action = &call.call.action;
         let refusal = match self.actions.get(action) {
             Some(registered) if registered.mode == call.mode => {
@@ -349,7 +361,7 @@ async fn in_own_task<T: Send + 'static>(
                 attempt,
                 operation,
                 error = %fault,
-                "no answer; the coordinator will ask again"
+                "no answer; it will be asked again"
             );
         }
         result

@@ -8,17 +8,9 @@ use unanimo_proto::v1::{self, Mode};
 use uuid::Uuid;
 
 use crate::handler::{Branch, Call};
+use crate::names::{CLUSTER_BYTES_MAX, ID_BYTES_MAX, NAME_BYTES_MAX, is_name};
 use crate::refusal::Refusal;
 use crate::resource::{Finished, RawCall, Voted};
-
-/// Bytes of a gid and of a branch id.
-const ID_BYTES_MAX: usize = 128;
-
-/// Bytes of names of participants and actions.
-pub(crate) const NAME_BYTES_MAX: usize = 64;
-
-/// Bytes of a cluster's id.
-const CLUSTER_BYTES_MAX: usize = 32;
 
 /// Bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -28,12 +20,6 @@ pub(crate) fn mode_name(mode: Mode) -> &'static str {
         Mode::TwoPhaseCommit => "2pc",
         _ => "tcc",
     }
-}
-
-/// Whether a text is 1 to `bytes_max` bytes of the alphabet of names.
-pub(crate) fn is_name(text: &str, bytes_max: usize) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
-    (1..=bytes_max).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// What the three messages have in common.

@@ -5,6 +5,7 @@
 pub mod crash;
 pub mod forward;
 pub mod installed;
+pub mod joining;
 pub mod postgres;
 pub mod proxy;
 pub mod reaper;

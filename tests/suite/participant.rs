@@ -1,5 +1,6 @@
-//! Participants by themselves: their service is called as a coordinator would call it, and as one
-//! never would.
+//! What holds on the participants' side of the wire: their service is called as a coordinator would
+//! call it, and as one never would.
 
 mod model;
+mod propagation;
 mod slots;

@@ -59,6 +59,7 @@ impl Api {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.identity().deadline)),
             outcome: convert::outcome(tx.outcome()).into(),
+            cluster_id: self.engine.cluster_id().to_owned(),
         })
     }
 
@@ -114,6 +115,7 @@ impl Api {
         Ok(v1::EnlistResponse {
             context: Some(context),
             prepare_until: Some(wire::time_to_wire(tx.prepare_until(self.engine.policy()))),
+            metadata: tx.identity().metadata.clone().into_iter().collect(),
         })
     }
 

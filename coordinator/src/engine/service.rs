@@ -203,18 +203,20 @@ impl Service {
     fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
         let Input::Enlist { spec, enlistment } = &input else { return };
         let (id, enlistment) = (spec.branch_id.clone(), *enlistment);
+        let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
+        let is_new = self.live.get(&tx_id).and_then(known).is_none();
         if let Err(failure) = self.apply(tx_id, input, self.env.now()) {
             return fail(reply, failure);
         }
         let Some(live) = self.live.get_mut(&tx_id) else {
             return fail(reply, Failure::NotLive);
         };
-        live.permits.push(permit);
-        let number = live.tx.branch_by_id(&id).map(|branch| branch.number);
-        let until = match (enlistment, number) {
-            (unanimo_core::Enlistment::Coordinator, Some(number)) => Until::Voted(number),
-            _ => Until::Durable,
-        };
+        // A repetition holds nothing more.
+        if is_new {
+            live.permits.push(permit);
+        }
+        let enlisting = |number| Until::of_enlisting(enlistment, number);
+        let until = known(live).map_or(Until::Durable, enlisting);
         self.wait(tx_id, until, reply);
     }
 

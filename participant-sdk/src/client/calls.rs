@@ -9,6 +9,7 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 
 use super::Client;
 use super::error::{Error, Failure};
+use crate::propagation::Trace;
 
 /// Pause after the first attempt that failed; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -19,7 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 impl Client {
     /// Sends a call until it is answered, or the time is up. An answer that says "not now" after an
     /// attempt whose effect is not known does not make it known.
-    pub(super) async fn call<Req, Res, F>(
+    pub(crate) async fn call<Req, Res, F>(
         &self,
         request: Req,
         call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
@@ -29,6 +30,7 @@ impl Client {
         F: Future<Output = Result<Response<Res>, Status>>,
     {
         let started = Instant::now();
+        let trace = Trace::ambient();
         let deadline = started + self.wait_max;
         let mut pause = PAUSE;
         let mut unknown = None;
@@ -36,6 +38,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut attempt = Request::new(request.clone());
             attempt.set_timeout(left);
+            trace.add_to(attempt.metadata_mut().as_mut());
             let status = match call(self.service.clone(), attempt).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,

@@ -12,6 +12,7 @@ use unanimo_proto::v1::{
 
 use super::{Client, Error, Outcome, Transaction};
 use crate::payload::{self, Encode};
+use crate::propagation::Context;
 
 /// A transaction that is about to be started: [submitted](Self::submit) as a whole, or
 /// [begun](Self::begin) and driven step by step.
@@ -107,7 +108,7 @@ impl Draft {
     /// The coordinator does not take it, or gives no answer: then it may be called again.
     pub async fn begin(self) -> Result<Transaction, Error> {
         let request = BeginRequest {
-            gid: self.gid,
+            gid: self.gid.clone(),
             mode: self.mode.into(),
             timeout: self.timeout.map(timeout_to_wire),
             metadata: self.metadata,
@@ -115,9 +116,11 @@ impl Draft {
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.begin(request).await
         };
-        let BeginResponse { tx_id, deadline, .. } = self.client.call(request, call).await?;
-        let deadline = deadline.and_then(|at| std::time::SystemTime::try_from(at).ok());
-        let mut transaction = Transaction::new(self.client, tx_id, self.wait_for, deadline);
+        let begun: BeginResponse = self.client.call(request, call).await?;
+        let context = Context::new(&begun.tx_id, self.gid, self.mode, begun.cluster_id)
+            .map_err(|_| Error::Answer("it names no transaction of a cluster"))?;
+        let deadline = begun.deadline.and_then(|at| std::time::SystemTime::try_from(at).ok());
+        let mut transaction = Transaction::new(self.client, context, self.wait_for, deadline);
         for branch in self.branches {
             let _executed = transaction.run(branch.map_err(unwritable)?).await?;
         }

@@ -12,6 +12,7 @@ use unanimo_proto::v1::{
 use super::draft::{spec, unwritable};
 use super::{Client, Error, Outcome, Output};
 use crate::payload::Encode;
+use crate::propagation::{Context, Propagation, Trace};
 use crate::refusal::Refusal;
 
 /// A transaction that has begun.
@@ -25,7 +26,10 @@ pub struct Transaction {
     tx_id: String,
     wait_for: WaitFor,
     deadline: Option<SystemTime>,
+    /// Those that were executed.
     branches: Vec<CommitBranch>,
+    /// Collects those that joined on calls of the initiator's own.
+    propagation: Propagation,
 }
 
 /// What became of a branch's phase one.
@@ -51,11 +55,13 @@ pub enum Executed {
 impl Transaction {
     pub(super) fn new(
         client: Client,
-        tx_id: String,
+        context: Context,
         wait_for: WaitFor,
         deadline: Option<SystemTime>,
     ) -> Self {
-        Self { client, tx_id, wait_for, deadline, branches: Vec::new() }
+        let tx_id = context.tx_id().to_string();
+        let propagation = Propagation::new(context, Trace::ambient());
+        Self { client, tx_id, wait_for, deadline, branches: Vec::new(), propagation }
     }
 
     /// The coordinator's name for it.
@@ -68,6 +74,20 @@ impl Transaction {
     #[must_use]
     pub fn deadline(&self) -> Option<SystemTime> {
         self.deadline
+    }
+
+    /// Carries the transaction to services that the initiator calls itself, and collects the branches
+    /// with which they join it. [`Self::commit`] lists those, too. See
+    /// [`propagation`](crate::propagation).
+    #[must_use]
+    pub fn propagation(&self) -> Propagation {
+        self.propagation.clone()
+    }
+
+    /// Does some work of which every call of a client with a
+    /// [`ClientLayer`](crate::propagation::ClientLayer) belongs to this transaction.
+    pub async fn scope<F: Future>(&self, work: F) -> F::Output {
+        self.propagation.scope(work).await
     }
 
     /// Adds a branch and waits for its vote. The same `branch_id` with the same content is the same
@@ -110,17 +130,20 @@ impl Transaction {
         })
     }
 
-    /// Asks for COMMIT of every branch that was executed here.
+    /// Asks for COMMIT of every branch that was executed here, or [joined](Self::propagation). A
+    /// branch that joined and is not known here, because the reply was lost, or has no vote, means
+    /// ABORT.
     ///
     /// # Errors
     /// The coordinator does not know the transaction or one of its branches. That no answer came is
     /// no error, but [`Outcome::NotDecided`]: call again.
     pub async fn commit(&self) -> Result<Outcome, Error> {
-        let request = CommitRequest {
-            tx_id: self.tx_id.clone(),
-            branches: self.branches.clone(),
-            wait_for: self.wait_for.into(),
-        };
+        let mut branches = self.branches.clone();
+        let executed = |id: &str| self.branches.iter().any(|known| known.branch_id == id);
+        let joined = self.propagation.listed().into_iter();
+        branches.extend(joined.filter(|joined| !executed(&joined.branch_id)));
+        let request =
+            CommitRequest { tx_id: self.tx_id.clone(), branches, wait_for: self.wait_for.into() };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.commit(request).await
         };

@@ -85,7 +85,7 @@ pub struct Output {
 }
 
 impl Output {
-    pub(super) fn new(bytes: Bytes, dropped: bool) -> Self {
+    pub(crate) fn new(bytes: Bytes, dropped: bool) -> Self {
         Self { bytes, dropped }
     }
 

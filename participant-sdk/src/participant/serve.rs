@@ -11,7 +11,7 @@ use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 
 use super::registration::Registration;
-use super::{Error, Participant};
+use super::{Error, Participant, Service};
 use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
@@ -60,7 +60,18 @@ impl<R: Resource> Participant<R> {
     /// # Errors
     /// The address cannot be used, or the participant [cannot be](Self::service).
     pub async fn serve(self, serve: Serve) -> Result<Serving, Error> {
-        let service = self.service()?;
+        self.service()?.serve(serve).await
+    }
+}
+
+impl<R: Resource> Service<R> {
+    /// Serves it, as [`Participant::serve`] does, where the service is needed besides: to
+    /// [join](Self::joiner) transactions. After [`Serving::stop`] it begins nothing any more.
+    ///
+    /// # Errors
+    /// The address cannot be used.
+    pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
+        let service = self.clone();
         let Serve { listen, advertise, coordinators } = serve;
         let failed = |source| Error::Listen { address: listen.clone(), source };
         let listener = TcpListener::bind(&listen).await.map_err(failed)?;

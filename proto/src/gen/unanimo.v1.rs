@@ -703,6 +703,9 @@ pub struct BeginResponse {
     /// What was decided already, where the gid was known.
     #[prost(enumeration = "Outcome", tag = "3")]
     pub outcome: i32,
+    /// The coordinator's database: part of the context that the initiator's own calls carry.
+    #[prost(string, tag = "4")]
+    pub cluster_id: ::prost::alloc::string::String,
 }
 /// A branch whose Prepare the coordinator is to send.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -751,7 +754,7 @@ pub struct EnlistRequest {
     pub branch: ::core::option::Option<BranchSpec>,
 }
 /// The branch is durable: its participant may now be called.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EnlistResponse {
     /// What to hand to the participant.
     #[prost(message, optional, tag = "1")]
@@ -759,6 +762,12 @@ pub struct EnlistResponse {
     /// A Prepare that starts later than this is refused by the participant.
     #[prost(message, optional, tag = "2")]
     pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// What the initiator gave the transaction to carry along.
+    #[prost(map = "string, string", tag = "3")]
+    pub metadata: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Asks for COMMIT.
 #[derive(Clone, PartialEq, ::prost::Message)]

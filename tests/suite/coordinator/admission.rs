@@ -1,7 +1,9 @@
 //! Overload is refused, and what is begun goes on (promise L5).
 
-use tonic::Code;
-use unanimo_proto::v1::{BeginRequest, ExecuteRequest, Mode, Outcome};
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request};
+use unanimo_proto::v1::{BeginRequest, EnlistRequest, ExecuteRequest, Mode, Outcome};
 
 use super::{World, branch, config, describe, sqlite_url, tcc};
 
@@ -65,4 +67,34 @@ async fn l5_bytes_are_counted_too() {
     world.get_until("a", "its end", |t| t.ended_at.is_some()).await;
     world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
     world.submit(large("c")).await.unwrap();
+}
+
+/// Whoever repeats Enlist, because the answer was lost, gets it at once: no vote of such a branch is
+/// ever awaited here, and a repetition holds nothing more.
+#[tokio::test]
+async fn l5_a_repeated_enlist_is_answered_at_once_and_counted_once() {
+    let mut config = config(&sqlite_url());
+    config.live_bytes_max = 1_500_000;
+    let world = World::start(config).await;
+    let begin = BeginRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let enlist = |id: &str, size: usize| {
+        let mut spec = branch(id, "ok");
+        spec.payload = vec![7; size].into();
+        let mut request = Request::new(EnlistRequest { tx_id: tx_id.clone(), branch: Some(spec) });
+        request.set_timeout(Duration::from_secs(30));
+        request
+    };
+    let first = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+    for _ in 0..4 {
+        let again = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+        assert_eq!(again, first);
+    }
+    world.client().enlist(enlist("b", 900_000)).await.unwrap();
+    let status = world.client().enlist(enlist("c", 400_000)).await.unwrap_err();
+    assert_eq!(describe(&status).1, "OVERLOADED");
+    let started = Instant::now();
+    let again = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+    assert_eq!(again, first);
+    assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());
 }

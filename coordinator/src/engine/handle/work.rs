@@ -193,7 +193,7 @@ impl Handle {
             not_yet @ Answer::NotYet(_) => return Ok(Some(not_yet)),
         };
         let Some(branch) = view.tx.branch_by_id(&spec.branch_id) else { return Ok(None) };
-        let until = Until::Voted(branch.number);
+        let until = Until::of_enlisting(branch.enlistment, branch.number);
         self.input(tx_id, input, until, deadline).await.map(Some)
     }
 }

@@ -1,0 +1,74 @@
+//! Why a participant did not join, or has no vote.
+
+use tonic::{Code, Status};
+
+use crate::client;
+use crate::payload;
+
+/// Why there is no vote.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The request came without a transaction, or not through the server layer.
+    #[error(
+        "this work is part of no transaction: the request has no unanimo-tx-id header, the server \
+         has no ServerLayer, or the work was moved to a task of its own"
+    )]
+    NoTransaction,
+    /// The payload cannot be written.
+    #[error("payload: {0}")]
+    Payload(#[from] payload::Error),
+    /// The participant is stopping.
+    #[error("the participant is stopped")]
+    Stopped,
+    /// The coordinator has not acknowledged the branch, so nothing was done.
+    #[error("branch {branch_id} is not enlisted")]
+    Enlist {
+        /// The branch that would have been.
+        branch_id: String,
+        /// The coordinator's no, or that it gave no answer.
+        #[source]
+        source: client::Error,
+    },
+    /// The transaction belongs to another coordinator's database than this participant's.
+    #[error("the transaction is of cluster {asked}, and this participant's coordinator of {own}")]
+    OtherCluster {
+        /// The cluster that the context names.
+        asked: String,
+        /// The cluster of this participant's coordinator.
+        own: String,
+    },
+    /// The coordinator's answer is for something else than what was asked.
+    #[error("the coordinator's answer does not fit: {text}")]
+    Answer {
+        /// What is wrong with it.
+        text: String,
+    },
+    /// The branch is enlisted, and has no vote: the transaction will abort.
+    #[error("branch {branch_id} has no vote: {last}")]
+    NoVote {
+        /// The branch.
+        branch_id: String,
+        /// What its last attempt died of.
+        last: String,
+    },
+}
+
+/// For services that answer in gRPC.
+impl From<JoinError> for Status {
+    fn from(error: JoinError) -> Self {
+        let code = match &error {
+            JoinError::NoTransaction
+            | JoinError::OtherCluster { .. }
+            | JoinError::Enlist {
+                source: client::Error::Rejected { retryable: false, .. }, ..
+            } => Code::FailedPrecondition,
+            JoinError::Stopped | JoinError::Enlist { .. } => Code::Unavailable,
+            JoinError::Payload(_) | JoinError::Answer { .. } => Code::Internal,
+            JoinError::NoVote { .. } => Code::Aborted,
+        };
+        let source = std::error::Error::source(&error);
+        let text = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        Self::new(code, text)
+    }
+}

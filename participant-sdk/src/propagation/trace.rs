@@ -1,0 +1,83 @@
+//! W3C Trace Context, which travels beside the transaction's.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Bytes of a header that is carried along; W3C asks for at least 512 of `tracestate`.
+const TRACE_BYTES_MAX: usize = 1024;
+
+/// Trace headers of the request that is being served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trace {
+    parent: Option<HeaderValue>,
+    state: Option<HeaderValue>,
+}
+
+impl Trace {
+    /// What is malformed is left out: W3C asks not to fail for it.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        let Some(parent) = joined(headers, &TRACEPARENT) else { return Self::default() };
+        Self { parent: Some(parent), state: joined(headers, &TRACESTATE) }
+    }
+
+    /// Puts them on a call, unless its caller's own tracing has.
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
+        let Some(parent) = &self.parent else { return };
+        if headers.contains_key(TRACEPARENT) || headers.contains_key(TRACESTATE) {
+            return;
+        }
+        headers.insert(TRACEPARENT, parent.clone());
+        if let Some(state) = &self.state {
+            headers.insert(TRACESTATE, state.clone());
+        }
+    }
+}
+
+/// The header's value, of several lines the list of them all.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let value = HeaderValue::from_bytes(&values.join(&b","[..])).ok()?;
+    (1..=TRACE_BYTES_MAX).contains(&value.len()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, text) in lines {
+            headers.append(*name, HeaderValue::from_static(text));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_trace_is_carried_along_and_never_in_place_of_the_callers_own() {
+        let came =
+            headers(&[("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "b=2")]);
+        let trace = Trace::from_headers(&came);
+        let mut sent = HeaderMap::new();
+        trace.add_to(&mut sent);
+        assert_eq!(sent, headers(&[("traceparent", PARENT), ("tracestate", "a=1,b=2")]));
+        let own = headers(&[("traceparent", "00-own")]);
+        let mut sent = own.clone();
+        trace.add_to(&mut sent);
+        assert_eq!(sent, own);
+    }
+
+    #[test]
+    fn a_state_without_a_parent_and_what_is_too_long_are_left_out() {
+        let mut long = headers(&[("traceparent", PARENT)]);
+        long.insert("tracestate", HeaderValue::from_str(&"x".repeat(1025)).expect("a value"));
+        let mut sent = HeaderMap::new();
+        Trace::from_headers(&long).add_to(&mut sent);
+        assert_eq!(sent, headers(&[("traceparent", PARENT)]));
+        assert_eq!(Trace::from_headers(&headers(&[("tracestate", "a=1")])), Trace::default());
+    }
+}
