@@ -153,10 +153,10 @@ mod action;
 mod barrier;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod handler;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub mod participant;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub mod participant;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]

@@ -2,16 +2,18 @@
 
 mod block;
 mod error;
+mod statements;
 
-use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sqlx::migrate::MigrateError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::block::MySqlBlocks;
+use self::statements::Statements;
 use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
@@ -101,10 +103,20 @@ impl MySqlOptions {
         // Nothing depends on how the connection ends.
         let _ = connection.close().await;
 
+        let statements = Statements::new(&database, &self);
         let pool = |connections| {
+            let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&statements.session));
             MySqlPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
+                .after_connect(move |connection, _| {
+                    Box::pin(set_up(Arc::clone(&for_new), connection))
+                })
+                // What a handler has set or left open must not meet the next one.
+                .after_release(move |connection, _| {
+                    let session = Arc::clone(&for_used);
+                    Box::pin(async move { Ok(set_up(session, connection).await.is_ok()) })
+                })
                 .connect_lazy_with(given.clone())
         };
         Ok(MySql {
@@ -114,56 +126,26 @@ impl MySqlOptions {
                 prepare: self.prepare_connections as usize,
                 finish: self.finish_connections as usize,
             },
-            session: self.session(&database),
+            statements: Arc::new(statements),
         })
     }
+}
 
-    /// What makes a pooled connection fit for a local transaction, whatever the handler before has
-    /// done to it: nothing of that one's is left open, to be committed by the next BEGIN, and its
-    /// database and settings are ours again.
-    ///
-    /// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows
-    /// the error and goes on would otherwise commit statement by statement. The two servers name
-    /// some limits differently, in comments that only one of them reads.
-    fn session(&self, database: &str) -> String {
-        let lock_secs = whole_secs(self.lock_timeout);
-        let idle_secs = whole_secs(self.idle_timeout);
-        let statement_ms = self.statement_timeout.as_millis().clamp(1, u128::from(u32::MAX));
-        let statement_secs = statement_ms as f64 / 1000.0;
-        let mut session = format!("ROLLBACK; USE `{}`; ", database.replace('`', "``"));
-        // Writing to a String cannot fail.
-        let _ = write!(
-            session,
-            "SET autocommit = 0, time_zone = '+00:00', \
-             sql_mode = CONCAT(@@GLOBAL.sql_mode, \
-                 ',STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION'), \
-             foreign_key_checks = 1, unique_checks = 1, \
-             innodb_lock_wait_timeout = {lock_secs}, lock_wait_timeout = {lock_secs} \
-             /*M! , max_statement_time = {statement_secs}, \
-                 idle_transaction_timeout = {idle_secs} */ \
-             /*!80000 , max_execution_time = {statement_ms}, wait_timeout = {idle_secs} */; "
-        );
-        session
-    }
+async fn set_up(session: Arc<str>, connection: &mut MySqlConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
 }
 
 /// How long an operation waits for a connection: it has a slot, so only for a database that is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The server takes no fractions and at most a year, and 0 means at once or never.
-fn whole_secs(timeout: Duration) -> u128 {
-    timeout.as_millis().div_ceil(1000).clamp(1, 31_536_000)
-}
-
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
 /// wait that the migrations' own lock asks for, and goes on without it.
 async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
-    let turn: Option<i64> =
-        sqlx::query_scalar("SELECT GET_LOCK('unanimo_barrier_migrations', ?)")
-            .bind(MIGRATION_TURN_SECS)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(Error::Connect)?;
+    let turn: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK('unanimo_barrier_migrations', ?)")
+        .bind(MIGRATION_TURN_SECS)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(Error::Connect)?;
     if turn != Some(1) {
         let text = "another process has been at it for too long";
         return Err(Error::Migrate(MigrateError::Source(text.into())));
@@ -188,8 +170,7 @@ pub struct MySql {
     prepare: MySqlPool,
     finish: MySqlPool,
     slots: Slots,
-    /// See [`MySqlOptions::session`].
-    session: String,
+    statements: Arc<Statements>,
 }
 
 impl MySql {
@@ -202,11 +183,11 @@ impl MySql {
     }
 
     fn for_prepare(&self) -> MySqlBlocks<'_> {
-        MySqlBlocks { pool: &self.prepare, session: &self.session }
+        MySqlBlocks { pool: &self.prepare, statements: &self.statements }
     }
 
     fn for_finish(&self) -> MySqlBlocks<'_> {
-        MySqlBlocks { pool: &self.finish, session: &self.session }
+        MySqlBlocks { pool: &self.finish, statements: &self.statements }
     }
 }
 

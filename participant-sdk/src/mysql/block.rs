@@ -1,38 +1,18 @@
 //! A local transaction with the branch's row in it.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool, Transaction};
 use uuid::Uuid;
 
 use super::error::{self, DUPLICATE, fault};
+use super::statements::Statements;
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, RawCall};
 use crate::wire::mode_name;
-
-/// A plain insert: of `ON DUPLICATE KEY UPDATE` one cannot tell whether it inserted.
-const INSERT: &str = "
-INSERT INTO unanimo_barrier
-    (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
-     created_at, changed_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, SYSDATE(6), SYSDATE(6))";
-
-/// A locking read: a snapshot would hide the row that the insert met. It shares the lock that the
-/// failed insert left behind. `FOR UPDATE` would have two of these wait for each other.
-const FIND: &str = "
-SELECT state, output, reason, message FROM unanimo_barrier
-WHERE tx_id = ? AND branch_id = ? LOCK IN SHARE MODE";
-
-const LOCK: &str = "
-SELECT state, output, reason, message FROM unanimo_barrier
-WHERE tx_id = ? AND branch_id = ? FOR UPDATE";
-
-const MARK: &str = "
-UPDATE unanimo_barrier
-SET state = ?, output = ?, reason = ?, message = ?, changed_at = SYSDATE(6)
-WHERE tx_id = ? AND branch_id = ?";
 
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
@@ -42,13 +22,13 @@ const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MySqlBlocks<'r> {
     pub(super) pool: &'r MySqlPool,
-    /// Makes a connection fit for a transaction.
-    pub(super) session: &'r str,
+    pub(super) statements: &'r Arc<Statements>,
 }
 
 #[derive(Debug)]
 pub(super) struct MySqlBlock {
     transaction: Transaction<'static, Db>,
+    statements: Arc<Statements>,
     /// A savepoint set at the transaction's beginning, under a name that nobody else knows. It is
     /// there as long as the transaction is: COMMIT, ROLLBACK, what commits implicitly, and a deadlock
     /// all remove it. No column can prove that: a row that was committed still has its marker, and
@@ -61,19 +41,18 @@ impl Blocks for MySqlBlocks<'_> {
 
     /// One round trip: the server goes through the statements until one fails.
     async fn begin(&self, isolation: Isolation) -> Result<MySqlBlock, Fault> {
+        // Of this transaction only.
         let level = match isolation {
             Isolation::ReadCommitted => "READ COMMITTED",
             Isolation::RepeatableRead => "REPEATABLE READ",
         };
         let proof = format!("unanimo_{}", Uuid::now_v7().simple());
         let statements = format!(
-            "{}SET SESSION TRANSACTION ISOLATION LEVEL {level}, READ WRITE; \
-             START TRANSACTION; SAVEPOINT {proof}",
-            self.session
+            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION; SAVEPOINT {proof}"
         );
         let begun = self.pool.begin_with(AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(MySqlBlock { transaction, proof })
+        Ok(MySqlBlock { transaction, statements: Arc::clone(self.statements), proof })
     }
 }
 
@@ -87,7 +66,7 @@ impl Block for MySqlBlock {
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
         let branch = call.branch();
-        let inserted = sqlx::query(INSERT)
+        let inserted = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)))
             .bind(branch.tx_id.to_string())
             .bind(&branch.branch_id)
             .bind(&branch.cluster_id)
@@ -105,14 +84,14 @@ impl Block for MySqlBlock {
             Err(error) if error::number(&error) == Some(DUPLICATE) => {}
             Err(error) => return Err(fault("insert the branch's barrier row")(error)),
         }
-        match self.read(FIND, call).await? {
+        match self.read(Arc::clone(&self.statements.find), call).await? {
             Some(row) => Ok(Inserted::Found(row)),
             None => Err(Fault::Busy),
         }
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
-        self.read(LOCK, call).await
+        self.read(Arc::clone(&self.statements.lock), call).await
     }
 
     async fn savepoint(&mut self) -> Result<(), Fault> {
@@ -140,7 +119,7 @@ impl Block for MySqlBlock {
             Err(Fault::Definite { .. }) => return Err(ended()),
             Err(fault) => return Err(fault),
         }
-        let done = sqlx::query(MARK)
+        let done = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)))
             .bind(row.state.as_str())
             .bind(row.output.as_ref())
             .bind(&row.refusal.reason)
@@ -168,8 +147,8 @@ impl Block for MySqlBlock {
 }
 
 impl MySqlBlock {
-    async fn read(&mut self, statement: &'static str, call: &RawCall) -> Result<Option<Row>, Fault> {
-        let found: Option<Columns> = sqlx::query_as(statement)
+    async fn read(&mut self, statement: Arc<str>, call: &RawCall) -> Result<Option<Row>, Fault> {
+        let found: Option<Columns> = sqlx::query_as(AssertSqlSafe(statement))
             .bind(call.branch().tx_id.to_string())
             .bind(&call.branch().branch_id)
             .fetch_optional(&mut *self.transaction)

@@ -196,14 +196,11 @@ async fn s7_commit_races_cancel<D: Database>(world: World<D>) {
         let (commit, cancel) = if round % 2 == 0 {
             tokio::join!(world.committed(&branch), world.cancelled(&branch))
         } else {
-            let (cancel, commit) =
-                tokio::join!(world.cancelled(&branch), world.committed(&branch));
+            let (cancel, commit) = tokio::join!(world.cancelled(&branch), world.committed(&branch));
             (commit, cancel)
         };
-        let effects = (
-            world.effects(&branch, "confirm").await,
-            world.effects(&branch, "cancel").await,
-        );
+        let effects =
+            (world.effects(&branch, "confirm").await, world.effects(&branch, "cancel").await);
         match effects {
             (1, 0) => {
                 assert_eq!(commit, End::Done);
@@ -443,7 +440,11 @@ async fn s7_phase_two_waits_for_prepare<D: Database>(world: World<D>) {
         let end = {
             let (world, branch) = (world.clone(), branch.clone());
             tokio::spawn(async move {
-                if commits { world.committed(&branch).await } else { world.cancelled(&branch).await }
+                if commits {
+                    world.committed(&branch).await
+                } else {
+                    world.cancelled(&branch).await
+                }
             })
         };
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -87,7 +87,9 @@ impl Handler {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
         self.act::<D>(db, call, "try", &call.payload.prepare).await?;
         match call.payload.prepare {
-            Deed::Refuse | Deed::RunWaitAndRefuse(..) => refuse("NO", format!("said the handler at run {run}")),
+            Deed::Refuse | Deed::RunWaitAndRefuse(..) => {
+                refuse("NO", format!("said the handler at run {run}"))
+            }
             Deed::Fail | Deed::WaitAndFail => Err(PrepareError::Failed("it failed".into())),
             _ => Ok(Json(run)),
         }

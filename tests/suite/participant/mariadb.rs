@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sqlx::{Acquire, Connection, Executor, MySqlConnection, MySqlPool};
+use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use unanimo_proto::v1::HeuristicKind;
 use unanimo_sdk::{Isolation, MySql, MySqlOptions};
 use unanimo_tests::mariadb::Server;
@@ -34,39 +34,27 @@ async fn pair(world: &World<MySql>) {
     world.pool.execute("INSERT INTO pair SELECT seq, 0 FROM seq_1_to_64").await.unwrap();
 }
 
+/// What a handler has seen.
+async fn seen(world: &World<MySql>) -> String {
+    sqlx::query_scalar("SELECT branch_id FROM effect WHERE what = 'session'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap()
+}
+
 const TAKE_ONE: &str = "UPDATE pair SET n = n + 1 WHERE id = 1";
 const TAKE_TWO: &str = "UPDATE pair SET n = n + 1 WHERE id = 2";
 const TAKE_MANY: &str = "UPDATE pair SET n = n + 1 WHERE id > 1";
 
-/// Has a handler that holds row 1 wait for row 2, so that it is the victim of a deadlock.
+/// Has a handler that holds row 1 come for row 2 while somebody else, who holds much more, comes for
+/// row 1: a deadlock, whose victim is the handler.
 async fn deadlock(world: &World<MySql>) {
     world.gate.waiting().await;
-    let mut outside = world.pool.acquire().await.unwrap();
-    let id: u64 = sqlx::query_scalar("SELECT connection_id()").fetch_one(&mut *outside).await.unwrap();
-    let (many, taken) = tokio::sync::oneshot::channel();
-    let rival = tokio::spawn(async move {
-        let mut transaction = outside.begin().await.unwrap();
-        transaction.execute(TAKE_MANY).await.unwrap();
-        many.send(()).unwrap();
-        // Waits for the handler, and then gets what that one had.
-        transaction.execute(TAKE_ONE).await.unwrap();
-        transaction.commit().await.unwrap();
-    });
-    taken.await.unwrap();
-    unanimo_tests::wait::until("the rival to wait for the handler", async || {
-        let waits: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM information_schema.innodb_trx
-             WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = ?",
-        )
-        .bind(id)
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-        (waits == 1).then_some(())
-    })
-    .await;
+    let mut rival = world.pool.begin().await.unwrap();
+    rival.execute(TAKE_MANY).await.unwrap();
     world.gate.open();
-    rival.await.unwrap();
+    rival.execute(TAKE_ONE).await.unwrap();
+    rival.commit().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,7 +172,11 @@ async fn l3_branches_do_not_wait_for_each_other() {
             }
             assert!(world.prepare(branch).await.is_prepared());
             assert!(world.prepare(branch).await.is_prepared());
-            let end = if number % 2 == 0 { world.commit(branch) .await} else { world.cancel(branch).await };
+            let end = if number % 2 == 0 {
+                world.commit(branch).await
+            } else {
+                world.cancel(branch).await
+            };
             assert_eq!(end, End::Done);
         }
         world.gate.open();
@@ -201,10 +193,11 @@ async fn s7_what_a_handler_sets_ends_with_it() {
             innodb_lock_wait_timeout = 100, foreign_key_checks = 0, max_statement_time = 0.001";
     let branch = prepare(Deed::ThenRun(settings.to_owned()));
     assert!(world.prepare(&branch).await.is_prepared());
-    // Into another database, where there is no barrier.
+    // Into another database, where there is no barrier: the rest is in ours all the same.
     let elsewhere = prepare(Deed::ThenRun("USE mysql".to_owned()));
-    assert_eq!(world.prepare(&elsewhere).await, Vote::Unanswered);
-    assert_eq!(world.state(&elsewhere).await, None);
+    assert!(world.prepare(&elsewhere).await.is_prepared());
+    assert_eq!(world.state(&elsewhere).await.as_deref(), Some("prepared"));
+    assert_eq!(world.cancel(&elsewhere).await, End::Done);
 
     let until = SystemTime::now() - Duration::from_millis(1);
     let late = Branch { until: Some(until), ..Branch::tcc(&WORK) };
@@ -218,23 +211,30 @@ async fn s7_what_a_handler_sets_ends_with_it() {
             @@time_zone, @@foreign_key_checks, @@autocommit, @@max_statement_time,
             @@sql_mode LIKE '%STRICT_ALL_TABLES%'), 'session'";
     assert!(world.prepare(&prepare(Deed::Run(look.to_owned()))).await.is_prepared());
-    let seen: String = sqlx::query_scalar("SELECT branch_id FROM effect WHERE what = 'session'")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(seen, "READ-COMMITTED 0 1 +00:00 1 0 30.000000 1");
+    assert_eq!(seen(&world).await, "READ-COMMITTED OFF 1 +00:00 ON OFF 30.000000 1");
 }
 
+/// A handler reads twice, and somebody else writes in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s7_repeatable_read_is_what_it_says() {
-    let world = World::<MySql>::open(Isolation::RepeatableRead).await;
-    let look = "INSERT INTO effect SELECT '', @@tx_isolation, 'session'";
-    assert!(world.prepare(&prepare(Deed::Run(look.to_owned()))).await.is_prepared());
-    let seen: String = sqlx::query_scalar("SELECT branch_id FROM effect WHERE what = 'session'")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(seen, "REPEATABLE-READ");
+async fn s7_isolation_is_what_the_handler_asks_for() {
+    for (isolation, expected) in
+        [(Isolation::ReadCommitted, "64 65"), (Isolation::RepeatableRead, "64 64")]
+    {
+        let world = World::<MySql>::open(isolation).await;
+        pair(&world).await;
+        let first = "SELECT count(*) INTO @before FROM pair";
+        let second = "SELECT count(*) INTO @after FROM pair;
+            INSERT INTO effect VALUES ('', CONCAT(@before, ' ', @after), 'session')";
+        let branch = prepare(Deed::RunAndWait(first.to_owned(), second.to_owned()));
+        let write = async {
+            world.gate.waiting().await;
+            world.pool.execute("INSERT INTO pair VALUES (65, 0)").await.unwrap();
+            world.gate.open();
+        };
+        let (vote, ()) = tokio::join!(world.prepare(&branch), write);
+        assert!(vote.is_prepared());
+        assert_eq!(seen(&world).await, expected);
+    }
 }
 
 /// The server ends the connection while the handler is at work.
@@ -244,10 +244,7 @@ async fn s7_a_connection_that_is_lost_leaves_nothing() {
     let id = "INSERT INTO effect SELECT '', connection_id(), 'session'; COMMIT";
     // By a handler that breaks the rules, which connection handlers run on.
     assert_eq!(world.prepare(&prepare(Deed::Run(id.to_owned()))).await, Vote::Unanswered);
-    let id: String = sqlx::query_scalar("SELECT branch_id FROM effect WHERE what = 'session'")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
+    let id = seen(&world).await;
     let branch = prepare(Deed::Wait);
     let kill = async {
         world.gate.waiting().await;
