@@ -90,6 +90,49 @@ async fn s7_a_handler_that_goes_on_after_a_deadlock_never_gets_a_vote() {
     }
 }
 
+/// The two that waited for the first share the lock of its row, and then each wants it alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_a_deadlock_of_prepares_is_no_vote() {
+    // Of its own, so that its count of deadlocks is this test's.
+    let server = Server::start();
+    let url = server.database().await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    let resource = MySql::connect(&url).await.unwrap();
+    let world = World::with(resource, pool, Isolation::ReadCommitted).await;
+    for _ in 0..5 {
+        let failing = prepare(Deed::WaitAndFail);
+        let branch = Branch { payload: Branch::tcc(&WORK).payload, ..failing.clone() };
+        let first = {
+            let world = world.clone();
+            tokio::spawn(async move { world.prepare(&failing).await })
+        };
+        world.gate.waiting().await;
+        let others = [0, 1].map(|_| {
+            let (world, branch) = (world.clone(), branch.clone());
+            tokio::spawn(async move { world.prepare(&branch).await })
+        });
+        unanimo_tests::wait::until("both to wait", async || {
+            let waiting = "SELECT count(*) FROM information_schema.processlist
+                           WHERE command = 'Execute' AND info LIKE '%INSERT INTO%unanimo_barrier%'";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&world.pool).await.unwrap();
+            (waiting == 2).then_some(())
+        })
+        .await;
+        world.gate.open();
+        assert_eq!(first.await.unwrap(), Vote::Unanswered);
+        for other in others {
+            let vote = other.await.unwrap();
+            assert!(vote.is_prepared() || vote == Vote::Working, "S7: never a no: {vote:?}");
+        }
+        assert!(world.vote(&branch).await.is_prepared());
+        assert_eq!(world.effects(&branch, "try").await, 1, "S7");
+    }
+    let count = "SELECT CAST(variable_value AS signed) FROM information_schema.global_status
+                 WHERE variable_name = 'INNODB_DEADLOCKS'";
+    let deadlocks: i64 = sqlx::query_scalar(count).fetch_one(&world.pool).await.unwrap();
+    assert!(deadlocks > 0, "the case is what it says");
+}
+
 /// With this setting a lock timeout ends the whole transaction, as a deadlock does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_a_lock_timeout_that_ends_the_transaction_ends_the_vote() {
