@@ -113,7 +113,7 @@ async fn s7_a_deadlock_of_prepares_is_no_vote() {
         });
         unanimo_tests::wait::until("both to wait", async || {
             let waiting = "SELECT count(*) FROM information_schema.processlist
-                           WHERE command = 'Execute' AND info LIKE '%INSERT INTO%unanimo_barrier%'";
+                           WHERE id <> connection_id() AND info LIKE '%INSERT INTO%unanimo_barrier%'";
             let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&world.pool).await.unwrap();
             (waiting == 2).then_some(())
         })
