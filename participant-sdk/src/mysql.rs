@@ -13,6 +13,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOpti
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::block::MySqlBlocks;
+use self::error::NO_SUCH_TABLE;
 use self::statements::Statements;
 use crate::action::Registered;
 use crate::barrier;
@@ -100,10 +101,13 @@ impl MySqlOptions {
         };
         let mut connection = MySqlConnection::connect_with(&given).await.map_err(Error::Connect)?;
         migrate(&mut connection).await?;
+        let statements = Statements::new(&database, &self);
+        // What the server does not allow is found out now, and not by the first transaction.
+        let allowed = set_up(Arc::clone(&statements.session), &mut connection).await;
+        allowed.map_err(Error::Connect)?;
         // Nothing depends on how the connection ends.
         let _ = connection.close().await;
 
-        let statements = Statements::new(&database, &self);
         let pool = |connections| {
             let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&statements.session));
             MySqlPoolOptions::new()
@@ -141,14 +145,21 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
 /// wait that the migrations' own lock asks for, and goes on without it.
 async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
-    let turn: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK('unanimo_barrier_migrations', ?)")
-        .bind(MIGRATION_TURN_SECS)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(Error::Connect)?;
+    let turn = sqlx::query_scalar("SELECT GET_LOCK('unanimo_barrier_migrations', ?)");
+    let turn: Option<i64> =
+        turn.bind(MIGRATION_TURN_SECS).fetch_one(&mut *connection).await.map_err(Error::Connect)?;
     if turn != Some(1) {
         let text = "another process has been at it for too long";
         return Err(Error::Migrate(MigrateError::Source(text.into())));
+    }
+    // DDL cannot be undone. A migration that a crash has interrupted is run again: they are written
+    // for that.
+    let unfinished = "DELETE FROM unanimo_barrier_migrations WHERE success = false";
+    match sqlx::query(unfinished).execute(&mut *connection).await {
+        Err(error) if error::number(&error) != Some(NO_SUCH_TABLE) => {
+            return Err(Error::Migrate(error.into()));
+        }
+        _ => {}
     }
     // The lock ends with the connection.
     schema::migrate(&MIGRATIONS, connection).await

@@ -14,7 +14,10 @@
 --
 -- Identifiers are ASCII and compared byte by byte: the server's usual collations would take a branch
 -- `A` for a branch `a`. tx_id is text so that people and every client can read it. Times are UTC.
-CREATE TABLE unanimo_barrier (
+--
+-- DDL is not undone by a rollback here: after an interruption all of this is run again, so it must do
+-- no harm to what is there already.
+CREATE TABLE IF NOT EXISTS unanimo_barrier (
     tx_id       char(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     branch_id   varchar(128)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     -- For people, and for asking the coordinator about branches in doubt.

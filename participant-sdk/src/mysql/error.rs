@@ -7,6 +7,9 @@ use crate::resource::Fault;
 /// `ER_DUP_ENTRY`: there is such a row.
 pub(super) const DUPLICATE: u16 = 1062;
 
+/// `ER_NO_SUCH_TABLE`.
+pub(super) const NO_SUCH_TABLE: u16 = 1146;
+
 /// Somebody else holds a lock, or was given preference. The transaction is rolled back, by the
 /// server or by us, and asked for again.
 const BUSY: [u16; 5] = [

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use unanimo_proto::v1::HeuristicKind;
-use unanimo_sdk::{Isolation, MySql, MySqlOptions};
+use unanimo_sdk::{DatabaseError, Isolation, MySql, MySqlOptions};
 use unanimo_tests::mariadb::Server;
 
 use super::calls::{Branch, End, Vote, World};
@@ -345,6 +345,35 @@ async fn many_processes_may_start_at_once() {
         .await
         .unwrap();
     assert_eq!(rows, 1);
+}
+
+/// The file alone makes the table, a migration that a crash interrupted is run again, and neither
+/// costs what is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_may_be_there_already() {
+    let url = Server::shared().database().await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    let file = include_str!("../../../migrations/participant/mysql/0001_barrier.sql");
+    sqlx::raw_sql(file).execute(&pool).await.unwrap();
+    let resource = MySql::connect(&url).await.unwrap();
+    let world = World::with(resource, pool.clone(), Isolation::ReadCommitted).await;
+    let branch = Branch::tcc(&WORK);
+    assert!(world.prepare(&branch).await.is_prepared());
+
+    let interrupted = "UPDATE unanimo_barrier_migrations SET success = false";
+    pool.execute(interrupted).await.unwrap();
+    MySql::connect(&url).await.unwrap();
+    let done: bool = sqlx::query_scalar("SELECT success FROM unanimo_barrier_migrations")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(done);
+    assert_eq!(world.commit(&branch).await, End::Done);
+
+    let later = "UPDATE unanimo_barrier_migrations SET version = 99";
+    pool.execute(later).await.unwrap();
+    let newer = MySql::connect(&url).await;
+    assert!(matches!(newer, Err(DatabaseError::Newer { found: 99, .. })), "{newer:?}");
 }
 
 /// A commit of a branch whose database was restored from before its vote.
