@@ -74,7 +74,6 @@ impl Branch {
             cluster_id: "cluster".to_owned(),
             participant: "bank".to_owned(),
             mode: self.mode.into(),
-            ..BranchContext::default()
         })
     }
 }
