@@ -8,7 +8,7 @@ use unanimo_proto::v1::Mode;
 
 #[cfg(feature = "postgres")]
 use crate::handler::TwoPhase;
-use crate::handler::{Call, FinishError, Isolation, PrepareError, Tcc};
+use crate::handler::{Call, FinishError, Isolation, PrepareError, Saga, Tcc};
 use crate::payload::{Decode, Encode};
 use crate::refusal::Refusal;
 use crate::resource::{Finish, Resource};
@@ -59,6 +59,52 @@ impl<C: Send> Registered<C> {
             isolation: handler.isolation(),
             action: Box::new(TccAction { handler, _resource: std::marker::PhantomData::<fn(R)> }),
         }
+    }
+
+    pub(crate) fn saga<R: Resource<Connection = C>, H: Saga<R>>(handler: H) -> Self {
+        let step = SagaStep { handler, _resource: std::marker::PhantomData::<fn(R)> };
+        Self { mode: Mode::Saga, ..Self::tcc::<R, _>(step) }
+    }
+}
+
+/// A saga's step is a TCC action that has nothing left to confirm.
+struct SagaStep<R, H> {
+    handler: H,
+    _resource: std::marker::PhantomData<fn(R)>,
+}
+
+impl<R: Resource, H: Saga<R>> Tcc<R> for SagaStep<R, H> {
+    type Payload = H::Payload;
+    type Output = H::Output;
+
+    async fn try_(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<H::Payload>,
+    ) -> Result<H::Output, PrepareError> {
+        self.handler.run(db, call).await
+    }
+
+    async fn confirm(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<H::Payload>,
+        _: H::Output,
+    ) -> Result<(), FinishError> {
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<H::Payload>,
+        output: H::Output,
+    ) -> Result<(), FinishError> {
+        self.handler.compensate(db, call, output).await
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.handler.isolation()
     }
 }
 

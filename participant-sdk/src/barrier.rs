@@ -245,7 +245,7 @@ async fn kept(block: impl Block) -> Result<(), Fault> {
     }
 }
 
-/// Phase one of TCC.
+/// Phase one of TCC, and of a saga's step.
 pub(crate) async fn try_<B: Blocks>(
     blocks: &B,
     call: &RawCall,
@@ -299,7 +299,7 @@ pub(crate) async fn leave<B: Blocks>(
     }
 }
 
-/// Phase two of TCC.
+/// Phase two of TCC, and of a saga's step.
 pub(crate) async fn finish<B: Blocks>(
     blocks: &B,
     operation: Finish,

@@ -78,7 +78,7 @@ impl Client {
         self
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(crate) fn wait_max(&self) -> Duration {
         self.wait_max
     }

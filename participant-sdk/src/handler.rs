@@ -95,6 +95,44 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
     }
 }
 
+/// A step of a saga: an action that is done for good, and another one that makes up for it.
+///
+/// Both run in local transactions as the methods of [`Tcc`] do, with the same guards: a handler need
+/// not check whether it ran before, or whether it is compensated before it ran.
+pub trait Saga<R: Resource>: Send + Sync + 'static {
+    /// The action's argument, as in [`Tcc`].
+    type Payload: Decode + Send + Sync + 'static;
+    /// What `run` found out: kept with the branch, sent to the initiator, and given to `compensate`.
+    /// At most 1 MiB.
+    type Output: Encode + Decode + Send + Sync + 'static;
+
+    /// Does the work. It is committed at once, and everybody sees it.
+    ///
+    /// # Errors
+    /// As of [`Tcc::try_`].
+    fn run(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
+
+    /// Makes up for the work of `run`. Runs only after it, and has its effect once.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn compensate(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Self::Output,
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+
+    /// In which isolation its transactions run.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+}
+
 /// An action of a two-phase commit: ordinary work in a local transaction, which the database
 /// prepares, and commits or rolls back by the coordinator's word.
 #[cfg(feature = "postgres")]

@@ -124,6 +124,9 @@
 //!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` settle it.
 //! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
 //!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
+//! - **Saga** ([`Saga`]): `run` does its work for good, in a local transaction of its own, and
+//!   `compensate` makes up for it where the transaction is given up. Participants are ready for it;
+//!   the coordinator does not start sagas yet.
 //!
 //! # Calls of one's own
 //!
@@ -138,12 +141,15 @@
 //! # Features
 //!
 //! - `postgres` (default): participants on PostgreSQL 13 or later.
+//! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. It is written for
+//!   MySQL 8.0.16 or later as well, and untested there until it is run. MySQL's passwords need TLS or
+//!   a socket: RSA is left out.
 //! - `sqlite`: participants on an SQLite file.
 //!
-//! Without either, the crate is the client alone.
+//! Without any of them, the crate is the client alone.
 
 #[macro_use]
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub mod crash;
 
@@ -153,39 +159,45 @@ mod payload;
 pub mod propagation;
 mod refusal;
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod action;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod barrier;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod handler;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod participant;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod resource;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod wire;
 
 pub use client::{Client, Outcome};
 #[cfg(feature = "postgres")]
 pub use handler::TwoPhase;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use handler::{BoxError, Branch, Call, FinishError, Isolation, PrepareError, Tcc, refuse};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub use handler::{
+    BoxError, Branch, Call, FinishError, Isolation, PrepareError, Saga, Tcc, refuse,
+};
+#[cfg(feature = "mysql")]
+pub use mysql::{MySql, MySqlOptions};
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use participant::{Participant, Serve, Service, Serving};
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
 pub use refusal::Refusal;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use resource::Resource;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use schema::Error as DatabaseError;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;

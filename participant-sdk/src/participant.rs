@@ -20,7 +20,7 @@ use unanimo_proto::v1::{
 
 pub use self::serve::{Serve, Serving};
 use crate::action::Registered;
-use crate::handler::{Call, Tcc};
+use crate::handler::{Call, Saga, Tcc};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
@@ -101,6 +101,12 @@ impl<R: Resource> Participant<R> {
     #[must_use]
     pub fn tcc(self, action: impl Into<String>, handler: impl Tcc<R>) -> Self {
         self.with(action.into(), Registered::tcc(handler))
+    }
+
+    /// Offers an action as a step of sagas.
+    #[must_use]
+    pub fn saga(self, action: impl Into<String>, handler: impl Saga<R>) -> Self {
+        self.with(action.into(), Registered::saga(handler))
     }
 
     fn with(mut self, action: String, registered: Registered<R::Connection>) -> Self {
@@ -329,6 +335,7 @@ impl<R: Resource> Inner<R> {
 fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::TwoPhaseCommit => "two-phase commit",
+        Mode::Saga => "saga",
         _ => "TCC",
     }
 }

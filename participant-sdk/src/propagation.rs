@@ -132,7 +132,7 @@
 mod branches;
 mod client;
 mod context;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod join;
 mod reply;
 mod scope;
@@ -142,7 +142,7 @@ mod trace;
 pub use self::branches::{BRANCHES, CallEnd};
 pub use self::client::{ClientFuture, ClientLayer, ClientService};
 pub use self::context::{CLUSTER_ID, Context, GID, MODE, Malformed, TX_ID};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use self::join::{JoinError, Joined, Joiner};
 pub use self::reply::Reply;
 pub use self::scope::Propagation;

@@ -10,8 +10,8 @@ use crate::action::Registered;
 use crate::handler::{BoxError, Branch, Call};
 use crate::refusal::Refusal;
 
-/// A database that a participant keeps its data in: [`Postgres`](crate::Postgres) or
-/// [`Sqlite`](crate::Sqlite).
+/// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
+/// the crate's feature of that name.
 pub trait Resource: sealed::Sealed + Send + Sync + 'static {
     /// What handlers work with: a connection inside the branch's local transaction.
     type Connection: Send;

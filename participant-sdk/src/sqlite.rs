@@ -54,8 +54,19 @@ impl Sqlite {
             SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
         schema::migrate(&MIGRATIONS, &mut connection).await?;
         connection.close().await.map_err(Error::Connect)?;
-        let pool =
-            || SqlitePoolOptions::new().max_connections(SLOTS).connect_lazy_with(connect.clone());
+        let pool = || {
+            SqlitePoolOptions::new()
+                .max_connections(SLOTS)
+                // A handler that ended its transaction by itself leaves sqlx believing in it, and no
+                // other one could begin here.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        connection.ping().await?;
+                        Ok(!connection.is_in_transaction())
+                    })
+                })
+                .connect_lazy_with(connect.clone())
+        };
         Ok(Self { prepare: pool(), finish: pool() })
     }
 }

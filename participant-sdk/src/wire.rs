@@ -18,6 +18,7 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 pub(crate) fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::TwoPhaseCommit => "2pc",
+        Mode::Saga => "saga",
         _ => "tcc",
     }
 }
@@ -35,8 +36,8 @@ pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
     let Parts { context, action, payload, metadata, attempt } = parts;
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     let mode = context.mode();
-    if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit) {
-        return Err(Status::unimplemented("context.mode must be TCC or two-phase commit"));
+    if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit | Mode::Saga) {
+        return Err(Status::unimplemented("context.mode must be TCC, two-phase commit or saga"));
     }
     let tx_id = Uuid::parse_str(&context.tx_id).map_err(|_| invalid("tx_id", "must be a UUID"))?;
     for (field, text, bytes_max) in [

@@ -1,15 +1,24 @@
-//! Where PostgreSQL's programs are: distributions keep them off the path. Also part of `xtask`, which
-//! installs what is not there.
+//! Where the programs of database servers are: distributions keep them off the path. Also part of
+//! `xtask`, which installs what is not there.
 
 use std::path::{Path, PathBuf};
 
-/// Folders with a version each, and what follows the version.
+/// Folders with a version of PostgreSQL each, and what follows the version.
 const FOLDERS: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", "bin"),
     ("/usr/local/pgsql", "bin"),
     ("/usr", "bin"),
     ("/opt/homebrew/opt", "bin"),
     ("/usr/local/opt", "bin"),
+];
+
+/// Folders that may be off the path.
+const OFF_THE_PATH: [&str; 5] = [
+    "/usr/sbin",
+    "/usr/libexec",
+    "/usr/local/sbin",
+    "/opt/homebrew/opt/mariadb/bin",
+    "/usr/local/opt/mariadb/bin",
 ];
 
 /// The newest version's program, if there is one.
@@ -41,6 +50,9 @@ fn version(folder: &Path) -> Option<u32> {
 }
 
 fn on_the_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(OFF_THE_PATH.map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }

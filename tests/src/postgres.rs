@@ -4,19 +4,16 @@
 //! each in a database of its own; a test that kills its server starts another one.
 
 use std::fs;
-use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
-use crate::installed;
-use crate::reaper::{NOBODY, is_root, run_folder};
+use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
 use crate::wait::block_until;
 
 const USER: &str = "unanimo";
@@ -58,17 +55,8 @@ impl Server {
     }
 
     fn start_with(settings: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = run_folder().join(format!("pg{number}"));
-        make_folder(&folder);
-        let copied = as_server_user("cp")
-            .arg("-a")
-            .arg(template())
-            .arg(folder.join("data"))
-            .status()
-            .expect("cp");
-        assert!(copied.success(), "copy the template");
+        let folder = new_folder("pg");
+        copy(template(), &folder.join("data"));
         let all = format!("{SETTINGS}{settings}unix_socket_directories = '{}'\n", folder.display());
         fs::write(folder.join("data/postgresql.auto.conf"), all).expect("write the settings");
         let server = Self { folder };
@@ -87,16 +75,15 @@ impl Server {
         std::thread::spawn(move || child.wait());
     }
 
-    /// Starts the server again if it has died; says whether it had.
+    /// Starts the server again if it has died.
     ///
     /// # Panics
     /// It does not come up.
-    pub fn launch_if_dead(&self) -> bool {
+    pub fn launch_if_dead(&self) {
         let alive = self.pid().is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
         if !alive {
             self.launch();
         }
-        !alive
     }
 
     fn try_launch(&self) -> Result<Child, ()> {
@@ -171,8 +158,7 @@ impl Server {
     /// # Panics
     /// The server does not answer.
     pub async fn database(&self) -> String {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = new_database();
         let mut admin =
             PgConnection::connect(&self.url("postgres")).await.expect("connect to the server");
         let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
@@ -189,42 +175,13 @@ impl Drop for Server {
     }
 }
 
-/// A data folder to copy: initialising one takes seconds, copying it a tenth.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let folder = run_folder().join("template");
-        make_folder(&folder);
-        let data = folder.join("base");
-        let output = as_server_user(program("initdb"))
+        let data = new_folder("pg-template").join("base");
+        run(as_server_user(program("initdb"))
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--no-locale", "-U", USER, "-D"])
-            .arg(&data)
-            .output()
-            .expect("initdb");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+            .arg(&data));
         data
     })
-}
-
-fn make_folder(folder: &Path) {
-    fs::create_dir(folder).expect("a folder");
-    if is_root() {
-        chown(folder, Some(NOBODY), Some(NOBODY)).expect("give a folder away");
-    }
-}
-
-fn as_server_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir("/").env("LC_ALL", "C");
-    if is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    command
-}
-
-/// A program of the server's.
-fn program(name: &str) -> PathBuf {
-    let found = installed::program(name);
-    found
-        .unwrap_or_else(|| panic!("PostgreSQL's {name} is not installed: cargo xtask test does it"))
 }

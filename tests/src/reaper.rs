@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The user that servers run as when the tests run as root: PostgreSQL refuses to be root.
+/// The user that servers run as when the tests run as root: they refuse to be root.
 pub const NOBODY: u32 = 65_534;
 
 /// A server of PostgreSQL is asked to stop at once before it is killed: its children end with it.

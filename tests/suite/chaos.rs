@@ -39,6 +39,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(mode: Mode, coordinator_database: &str) -> Self {
         let banks = [Bank::open("bank-a", mode).await, Bank::open("bank-b", mode).await];
+        Self::with(mode, banks, coordinator_database).await
+    }
+
+    pub(crate) async fn with(mode: Mode, banks: [Bank; 2], coordinator_database: &str) -> Self {
         let coordinator = process::coordinator(coordinator_database, &banks).await;
         let client = Client::new(coordinator.url()).unwrap().wait_at_most(Duration::from_secs(60));
         Self { mode, banks, coordinator, client, done: Vec::new() }

@@ -1,6 +1,11 @@
 //! What holds on the participants' side of the wire: their service is called as a coordinator would
 //! call it, and as one never would.
 
+mod barrier;
+mod calls;
+mod databases;
+mod handler;
+mod mariadb;
 mod model;
 mod propagation;
 mod slots;

@@ -5,11 +5,11 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, postgres};
+use crate::{databases, docs, links};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
-    postgres::ensure()?;
+    databases::ensure(&[databases::POSTGRES, databases::MARIADB])?;
     cargo(["test", "--workspace"].iter().chain(arguments))
 }
 

@@ -4,10 +4,10 @@
 -- state:
 --   running    inserted, and no vote yet. Seen by nobody but its own transaction, unless a handler
 --              ended that transaction by itself.
---   prepared   TCC: reserved; it can be confirmed and cancelled.
+--   prepared   TCC: reserved; it can be confirmed and cancelled. Saga: done; it can be compensated.
 --   read_only  nothing was written, no phase two is owed.
 --   refused    voted no; nothing of it was kept.
---   committed  TCC: confirmed. Two-phase commit: the row is inside the prepared transaction, so that
+--   committed  TCC, saga: confirmed. Two-phase commit: the row is inside the prepared transaction, so that
 --              whoever sees it knows that it was committed.
 --   cancelled  undone; or a tombstone: Cancel came before Prepare, which now has no effect.
 --   lost       Commit found nothing to commit.
@@ -18,7 +18,7 @@ CREATE TABLE unanimo_barrier (
     participant text        NOT NULL,
     gid         text        NOT NULL,
     action      text        NOT NULL,
-    mode        text        NOT NULL CHECK (mode IN ('tcc', '2pc')),
+    mode        text        NOT NULL CHECK (mode IN ('tcc', '2pc', 'saga')),
     state       text        NOT NULL CHECK (state IN (
         'running', 'prepared', 'read_only', 'refused', 'committed', 'cancelled', 'lost')),
     -- What Prepare answered, so that a duplicate gets the same.

@@ -4,7 +4,7 @@
 -- state:
 --   running    inserted, and no vote yet. Seen by nobody but its own transaction, unless a handler
 --              ended that transaction by itself.
---   prepared   reserved; it can be confirmed and cancelled.
+--   prepared   reserved, or a saga's step that is done; it can be confirmed and cancelled.
 --   read_only  nothing was written, no phase two is owed.
 --   refused    voted no; nothing of it was kept.
 --   committed  confirmed.
@@ -17,7 +17,7 @@ CREATE TABLE unanimo_barrier (
     participant text    NOT NULL,
     gid         text    NOT NULL,
     action      text    NOT NULL,
-    mode        text    NOT NULL CHECK (mode IN ('tcc', '2pc')),
+    mode        text    NOT NULL CHECK (mode IN ('tcc', '2pc', 'saga')),
     state       text    NOT NULL CHECK (state IN (
         'running', 'prepared', 'read_only', 'refused', 'committed', 'cancelled', 'lost')),
     -- What Prepare answered, so that a duplicate gets the same.

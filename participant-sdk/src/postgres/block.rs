@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{PgConnection, PgPool, Postgres as Db, Transaction};
 
-use super::error::{self, LOCK_TIMEOUT, fault};
+use super::error::{self, fault};
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -98,9 +98,7 @@ impl Block for PgBlock {
                 return Ok(Inserted::New { late });
             }
             Ok(None) => {}
-            Err(error) if error::code(&error) == Some(LOCK_TIMEOUT) => {
-                return Err(Fault::Busy);
-            }
+            Err(error) if error::is_busy(&error) => return Err(Fault::Busy),
             Err(error) => return Err(fault("insert the branch's barrier row")(error)),
         }
         // A statement of its own: the insert's snapshot may be older than the row that it met.
@@ -129,7 +127,7 @@ impl Block for PgBlock {
                 Row::from_columns((state, output, reason, message)).map(Some)
             }
             Ok(None) => Ok(None),
-            Err(error) if error::code(&error) == Some(LOCK_TIMEOUT) => Err(Fault::Busy),
+            Err(error) if error::is_busy(&error) => Err(Fault::Busy),
             Err(error) => Err(fault("lock the branch's barrier row")(error)),
         }
     }

@@ -7,6 +7,8 @@ use crate::resource::Fault;
 
 /// `lock_not_available`.
 pub(super) const LOCK_TIMEOUT: &str = "55P03";
+/// `serialization_failure` and `deadlock_detected`: others were given preference.
+const OVERTAKEN: [&str; 2] = ["40001", "40P01"];
 /// `undefined_object`: no such prepared transaction.
 pub(super) const UNDEFINED_OBJECT: &str = "42704";
 /// `object_not_in_prerequisite_state`: prepared transactions are disabled, or this one is busy.
@@ -37,6 +39,11 @@ fn definite(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 /// The code of an error that the server answered with.
 pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
     definite(error).map(PgDatabaseError::code)
+}
+
+/// Whether another transaction was in the way: to be run again.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
 }
 
 /// A broken integrity constraint (class 23) is the vote no: it would be broken again.

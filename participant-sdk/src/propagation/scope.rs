@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::header::HeaderMap;
 use tokio::task::futures::TaskLocalFuture;
 use unanimo_proto::v1::CommitBranch;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use unanimo_proto::v1::Vote;
 
 use super::branches::{self, BRANCHES, Branches, CallEnd};
@@ -141,12 +141,12 @@ impl Propagation {
         }
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(super) fn enlisted(&self, branch_id: &str) {
         self.branches().enlisted(branch_id);
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(super) fn voted(&self, branch_id: &str, vote: Vote) {
         self.branches().voted(branch_id, vote);
     }

@@ -1,20 +1,24 @@
-//! A bank of the examples as a process of its own: `MODE NAME DATABASE_URL`. It kills itself, or its
+//! A bank as a process of its own: `MODE NAME DATABASE_URL`. It kills itself, or its
 //! database, at a point that the environment names.
 
 use unanimo_examples::{tcc, two_phase};
-use unanimo_sdk::{Postgres, Serve};
+use unanimo_sdk::{MySql, Postgres, Serve};
+use unanimo_tests::bank_on_mariadb;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     unanimo_tests::crash::arm();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, name, url] = arguments.as_slice() else { return Err("MODE NAME URL".into()) };
-    let database = Postgres::connect(url).await?;
-    let bank = match mode.as_str() {
-        "two-phase" => two_phase::bank(name, database),
-        _ => tcc::bank(name, database),
+    let serve = Serve::on("127.0.0.1:0");
+    let serving = match mode.as_str() {
+        "tcc" => tcc::bank(name, Postgres::connect(url).await?).serve(serve).await?,
+        "two-phase" => two_phase::bank(name, Postgres::connect(url).await?).serve(serve).await?,
+        "tcc-on-mariadb" => {
+            bank_on_mariadb::bank(name, MySql::connect(url).await?).serve(serve).await?
+        }
+        other => return Err(format!("there is no mode {other}").into()),
     };
-    let serving = bank.serve(Serve::on("127.0.0.1:0")).await?;
     announce(serving.address());
     serving.until_stopped().await?;
     Ok(())

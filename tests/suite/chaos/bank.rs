@@ -1,10 +1,11 @@
-//! A bank of the examples: a process of its own, with a database server of its own.
+//! A bank: a process of its own, with a database server of its own.
 
-use sqlx::PgPool;
+use rustix::process::Pid;
+use sqlx::{MySqlPool, PgPool};
 use unanimo_examples::accounts;
 use unanimo_tests::forward::Forward;
-use unanimo_tests::postgres::Server;
 use unanimo_tests::recorder::Recorder;
+use unanimo_tests::{bank_on_mariadb, mariadb, postgres};
 
 use super::Mode;
 use super::process::Process;
@@ -25,6 +26,52 @@ const OTHERS: &str = "some other program's";
 const OTHERS_WORK: &str =
     "BEGIN; CREATE TABLE others (); PREPARE TRANSACTION 'some other program''s'";
 
+/// A bank's database server.
+pub(crate) enum Server {
+    Postgres(postgres::Server),
+    MariaDb(mariadb::Server),
+}
+
+impl Server {
+    pub(crate) fn kill(&self) {
+        match self {
+            Self::Postgres(server) => server.kill(),
+            Self::MariaDb(server) => server.kill(),
+        }
+    }
+
+    /// As hard as the database can be stopped without a kill.
+    pub(crate) fn stop_immediately(&self) {
+        match self {
+            Self::Postgres(server) => server.stop_immediately(),
+            Self::MariaDb(server) => server.kill(),
+        }
+    }
+
+    pub(crate) fn launch(&self) {
+        match self {
+            Self::Postgres(server) => server.launch(),
+            Self::MariaDb(server) => server.launch(),
+        }
+    }
+
+    /// Starts it again if it has died.
+    pub(crate) fn launch_if_dead(&self) {
+        match self {
+            Self::Postgres(server) => server.launch_if_dead(),
+            Self::MariaDb(server) => server.launch_if_dead(),
+        }
+    }
+
+    /// Its main process.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        match self {
+            Self::Postgres(server) => server.pid(),
+            Self::MariaDb(server) => server.pid(),
+        }
+    }
+}
+
 pub(crate) struct Bank {
     pub(crate) name: String,
     pub(crate) process: Process,
@@ -36,52 +83,90 @@ pub(crate) struct Bank {
 
 impl Bank {
     pub(crate) async fn open(name: &str, mode: Mode) -> Self {
-        let server = Server::start();
+        let server = postgres::Server::start();
         let url = server.database().await;
         let pool = PgPool::connect(&url).await.unwrap();
-        let opened: Vec<_> = (0..ACCOUNTS).map(|number| (format!("a{number}"), RICH)).collect();
-        accounts::create(&pool, &opened).await.unwrap();
+        accounts::create(&pool, &opened()).await.unwrap();
         sqlx::raw_sql(OTHERS_WORK).execute(&pool).await.unwrap();
         pool.close().await;
         let mode = match mode {
             Mode::Tcc => "tcc",
             Mode::TwoPhase => "two-phase",
         };
-        let arguments = [mode, name, &url].map(str::to_owned).to_vec();
+        Self::serve(mode, name, Server::Postgres(server), url).await
+    }
+
+    /// One of TCC on MariaDB.
+    pub(crate) async fn open_on_mariadb(name: &str) -> Self {
+        let server = mariadb::Server::start();
+        let url = server.database().await;
+        let pool = MySqlPool::connect(&url).await.unwrap();
+        bank_on_mariadb::create(&pool, &opened()).await.unwrap();
+        pool.close().await;
+        Self::serve("tcc-on-mariadb", name, Server::MariaDb(server), url).await
+    }
+
+    async fn serve(kind: &str, name: &str, server: Server, url: String) -> Self {
+        let arguments = [kind, name, &url].map(str::to_owned).to_vec();
         let process = Process::start(env!("CARGO_BIN_EXE_bank-under-test"), arguments).await;
         let recorder = Recorder::new(Forward::to(process.url()));
         let endpoint = recorder.serve().await;
         Self { name: name.to_owned(), process, recorder, endpoint, server, url }
     }
 
-    async fn connect(&self) -> PgPool {
+    async fn postgres(&self) -> PgPool {
         PgPool::connect(&self.url).await.unwrap()
+    }
+
+    async fn mariadb(&self) -> MySqlPool {
+        MySqlPool::connect(&self.url).await.unwrap()
     }
 
     /// Money that is there, that is held, and that is coming in.
     pub(crate) async fn total(&self) -> (i64, i64, i64) {
-        let all = accounts::balances(&self.connect().await).await.unwrap();
-        all.iter().fold((0, 0, 0), |sum, (_, cents, held, incoming)| {
+        let all = match self.server {
+            Server::Postgres(_) => accounts::balances(&self.postgres().await).await,
+            Server::MariaDb(_) => bank_on_mariadb::balances(&self.mariadb().await).await,
+        };
+        all.unwrap().iter().fold((0, 0, 0), |sum, (_, cents, held, incoming)| {
             (sum.0 + cents, sum.1 + held, sum.2 + incoming)
         })
     }
 
     /// Names of what is left prepared, but for what others prepared.
     pub(crate) async fn in_doubt(&self) -> Vec<String> {
-        let all: Vec<String> = sqlx::query_scalar("SELECT gid FROM pg_prepared_xacts")
-            .fetch_all(&self.connect().await)
-            .await
-            .unwrap();
-        let (others, ours): (Vec<_>, Vec<_>) = all.into_iter().partition(|gid| gid == OTHERS);
-        assert_eq!(others, [OTHERS], "S12: what others prepared is untouched");
-        ours
+        match self.server {
+            Server::Postgres(_) => {
+                let all: Vec<String> = sqlx::query_scalar("SELECT gid FROM pg_prepared_xacts")
+                    .fetch_all(&self.postgres().await)
+                    .await
+                    .unwrap();
+                let (others, ours): (Vec<_>, Vec<_>) =
+                    all.into_iter().partition(|gid| gid == OTHERS);
+                assert_eq!(others, [OTHERS], "S12: what others prepared is untouched");
+                ours
+            }
+            Server::MariaDb(_) => {
+                sqlx::query_scalar("SELECT gid FROM unanimo_barrier WHERE state = 'prepared'")
+                    .fetch_all(&self.mariadb().await)
+                    .await
+                    .unwrap()
+            }
+        }
     }
 
     /// The barrier's rows: gid, branch, state.
     pub(crate) async fn barrier(&self) -> Vec<(String, String, String)> {
-        sqlx::query_as("SELECT gid, branch_id, state FROM unanimo_barrier")
-            .fetch_all(&self.connect().await)
-            .await
-            .unwrap()
+        let rows = "SELECT gid, branch_id, state FROM unanimo_barrier";
+        let found = match self.server {
+            Server::Postgres(_) => sqlx::query_as(rows).fetch_all(&self.postgres().await).await,
+            Server::MariaDb(_) => sqlx::query_as(rows).fetch_all(&self.mariadb().await).await,
+        };
+        found.unwrap()
     }
+}
+
+/// The accounts at first.
+fn opened() -> Vec<(String, i64)> {
+    (0..ACCOUNTS).map(|number| (format!("a{number}"), RICH)).collect()
 }

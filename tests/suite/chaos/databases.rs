@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use unanimo_tests::postgres::Server;
 
+use super::bank::{self, Bank};
 use super::transfers::some;
 use super::{Mode, World};
 
 /// How a server ends.
-type End = fn(&Server);
+const ENDS: [fn(&Server); 2] = [Server::kill, Server::stop_immediately];
 
-const ENDS: [End; 2] = [Server::kill, Server::stop_immediately];
+/// The same of a bank's.
+const BANK_ENDS: [fn(&bank::Server); 2] = [bank::Server::kill, bank::Server::stop_immediately];
 
 /// Long enough for some transfers to be in the middle of something, and too short for all of them.
 const UNDER_WAY: Duration = Duration::from_millis(60);
 
-async fn ends_and_comes_back(server: &Server, end: End) {
+async fn ends_and_comes_back<S>(server: &S, end: fn(&S), launch: fn(&S)) {
     tokio::time::sleep(UNDER_WAY).await;
     tokio::task::block_in_place(|| {
         end(server);
-        server.launch();
+        launch(server);
     });
 }
 
@@ -30,7 +32,7 @@ async fn loses_its_own_database(mode: Mode) {
         let end = ENDS[round % 2];
         world
             .run_while(some(&format!("down-{round}"), 40), async |_| {
-                ends_and_comes_back(&server, end).await;
+                ends_and_comes_back(&server, end, Server::launch).await;
             })
             .await;
     }
@@ -47,12 +49,12 @@ async fn s1_to_s10_two_phase_commit_survives_the_end_of_the_coordinators_databas
     loses_its_own_database(Mode::TwoPhase).await;
 }
 
-async fn a_bank_loses_its_database(mode: Mode) {
-    let mut world = World::start(mode, &Server::shared().database().await).await;
+async fn a_bank_loses_its_database(mut world: World) {
     for round in 0..4 {
         world
             .run_while(some(&format!("bank-{round}"), 40), async |world| {
-                ends_and_comes_back(&world.banks[round % 2].server, ENDS[round / 2]).await;
+                let (server, end) = (&world.banks[round % 2].server, BANK_ENDS[round / 2]);
+                ends_and_comes_back(server, end, bank::Server::launch).await;
             })
             .await;
     }
@@ -61,10 +63,19 @@ async fn a_bank_loses_its_database(mode: Mode) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_survives_the_end_of_a_participants_database() {
-    a_bank_loses_its_database(Mode::Tcc).await;
+    let coordinator = Server::shared().database().await;
+    a_bank_loses_its_database(World::start(Mode::Tcc, &coordinator).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_two_phase_commit_survives_the_end_of_a_participants_database() {
-    a_bank_loses_its_database(Mode::TwoPhase).await;
+    let coordinator = Server::shared().database().await;
+    a_bank_loses_its_database(World::start(Mode::TwoPhase, &coordinator).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_survives_the_end_of_a_participants_mariadb() {
+    let banks = [Bank::open_on_mariadb("bank-a").await, Bank::open_on_mariadb("bank-b").await];
+    let coordinator = Server::shared().database().await;
+    a_bank_loses_its_database(World::with(Mode::Tcc, banks, &coordinator).await).await;
 }

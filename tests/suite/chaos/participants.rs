@@ -6,6 +6,7 @@ use std::time::Duration;
 use unanimo_sdk::crash::{TCC_POINTS, TWO_PHASE_POINTS};
 use unanimo_tests::postgres::Server;
 
+use super::bank::Bank;
 use super::transfers::some;
 use super::{Mode, World};
 
@@ -27,10 +28,18 @@ async fn kill_coordinator(world: &World) {
     }
 }
 
+async fn on_postgres(mode: Mode) -> World {
+    World::start(mode, &Server::shared().database().await).await
+}
+
+async fn on_mariadb() -> World {
+    let banks = [Bank::open_on_mariadb("bank-a").await, Bank::open_on_mariadb("bank-b").await];
+    World::with(Mode::Tcc, banks, &Server::shared().database().await).await
+}
+
 /// A bank kills itself at each point, again and again.
-async fn banks_die_at_every_point(mode: Mode) {
-    let mut world = World::start(mode, &Server::shared().database().await).await;
-    for (round, point) in points(mode).iter().enumerate() {
+async fn banks_die_at_every_point(mut world: World) {
+    for (round, point) in points(world.mode).iter().enumerate() {
         for nth in VISITS {
             let bank = round % 2;
             world.banks[bank].process.crash_at(point, nth);
@@ -48,9 +57,8 @@ async fn banks_die_at_every_point(mode: Mode) {
 }
 
 /// A bank's database is killed between a step and the answer to it.
-async fn databases_die_at_every_point(mode: Mode) {
-    let mut world = World::start(mode, &Server::shared().database().await).await;
-    for (round, point) in points(mode).iter().enumerate() {
+async fn databases_die_at_every_point(mut world: World) {
+    for (round, point) in points(world.mode).iter().enumerate() {
         let bank = round % 2;
         let victim = world.banks[bank].server.pid().unwrap();
         world.banks[bank].process.kill_at(point, 2, victim);
@@ -64,8 +72,8 @@ async fn databases_die_at_every_point(mode: Mode) {
                 })
                 .await;
             let server = &world.banks[bank].server;
-            let died = tokio::task::block_in_place(|| server.launch_if_dead());
-            if died || server.pid() != Some(victim) {
+            tokio::task::block_in_place(|| server.launch_if_dead());
+            if server.pid() != Some(victim) {
                 break;
             }
             assert!(wave < 20, "{point} was not visited");
@@ -76,20 +84,30 @@ async fn databases_die_at_every_point(mode: Mode) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_survives_a_participant_that_dies_at_every_point() {
-    banks_die_at_every_point(Mode::Tcc).await;
+    banks_die_at_every_point(on_postgres(Mode::Tcc).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_two_phase_commit_survives_a_participant_that_dies_at_every_point() {
-    banks_die_at_every_point(Mode::TwoPhase).await;
+    banks_die_at_every_point(on_postgres(Mode::TwoPhase).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_survives_a_database_that_dies_at_every_point() {
-    databases_die_at_every_point(Mode::Tcc).await;
+    databases_die_at_every_point(on_postgres(Mode::Tcc).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_two_phase_commit_survives_a_database_that_dies_at_every_point() {
-    databases_die_at_every_point(Mode::TwoPhase).await;
+    databases_die_at_every_point(on_postgres(Mode::TwoPhase).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_on_mariadb_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(on_mariadb().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_on_mariadb_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(on_mariadb().await).await;
 }

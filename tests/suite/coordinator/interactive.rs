@@ -148,7 +148,7 @@ async fn commit_waits_for_votes_until_the_deadline() {
         let request = BeginRequest {
             gid: gid.into(),
             mode: Mode::Tcc.into(),
-            timeout: millis(900),
+            timeout: millis(2_500),
             ..Default::default()
         };
         let tx = world.client().begin(request).await.unwrap().into_inner();

@@ -120,3 +120,8 @@ async fn s7_s8_two_phase_commit_on_postgres_agrees_with_the_model() {
 async fn s7_s8_tcc_on_sqlite_agrees_with_the_model() {
     agrees_with_the_model(Lab::tcc_on_sqlite().await).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_tcc_on_mariadb_agrees_with_the_model() {
+    agrees_with_the_model(Lab::tcc_on_mariadb().await).await;
+}

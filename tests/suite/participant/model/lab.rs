@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, SqliteConnection, SqlitePool};
+use sqlx::{MySqlConnection, MySqlPool, PgConnection, PgPool, SqliteConnection, SqlitePool};
 use tonic::Request;
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, HeuristicKind, Mode as WireMode, ParticipantServiceCommitRequest,
@@ -10,9 +10,10 @@ use unanimo_proto::v1::{
     prepare_response,
 };
 use unanimo_sdk::{
-    FinishError, Isolation, Participant as Making, PostgresOptions, PrepareError, Sqlite, Tcc,
-    TwoPhase, refuse,
+    FinishError, Isolation, MySqlOptions, Participant as Making, PostgresOptions, PrepareError,
+    Sqlite, Tcc, TwoPhase, refuse,
 };
+use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 
@@ -24,6 +25,9 @@ const TABLE: &str = "CREATE TABLE effect (tx_id varchar(36), what varchar(10))";
 
 /// Short: calls that wait for one another are part of many schedules.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The same where it is counted in whole seconds.
+const MARIADB_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -40,6 +44,7 @@ pub(super) struct Effects {
 }
 
 enum Pool {
+    MariaDb(MySqlPool),
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
@@ -68,6 +73,19 @@ impl Lab {
             .two_phase("act-rr", Handler(Isolation::RepeatableRead));
         let participant = Box::new(making.service().unwrap());
         Self { name: "PostgreSQL", mode: Mode::TwoPhase, participant, pool: Pool::Postgres(pool) }
+    }
+
+    pub(super) async fn tcc_on_mariadb() -> Self {
+        let url = mariadb::Server::shared().database().await;
+        let pool = MySqlPool::connect(&url).await.unwrap();
+        sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
+        let database = MySqlOptions::default().lock_timeout(MARIADB_LOCK_TIMEOUT);
+        let database = database.connect(&url).await.unwrap();
+        let making = Making::new("p", database)
+            .tcc("act", Handler(Isolation::ReadCommitted))
+            .tcc("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        Self { name: "MariaDB", mode: Mode::Tcc, participant, pool: Pool::MariaDb(pool) }
     }
 
     pub(super) async fn tcc_on_sqlite() -> Self {
@@ -178,8 +196,12 @@ impl Lab {
 
     pub(super) async fn effects(&self, schedule: &Schedule) -> Effects {
         const COUNT: &str = "SELECT what FROM effect WHERE tx_id = $1";
+        const COUNT_MARIADB: &str = "SELECT what FROM effect WHERE tx_id = ?";
         let tx_id = schedule.tx_id.to_string();
         let effects: Vec<String> = match &self.pool {
+            Pool::MariaDb(pool) => {
+                sqlx::query_scalar(COUNT_MARIADB).bind(tx_id).fetch_all(pool).await
+            }
             Pool::Postgres(pool) => sqlx::query_scalar(COUNT).bind(tx_id).fetch_all(pool).await,
             Pool::Sqlite(pool) => sqlx::query_scalar(COUNT).bind(tx_id).fetch_all(pool).await,
         }
@@ -208,6 +230,7 @@ impl Lab {
                 assert_eq!(prepared, 0, "nothing is left prepared");
                 sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap()
             }
+            Pool::MariaDb(pool) => sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap(),
             Pool::Sqlite(pool) => sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap(),
         };
         assert_eq!(left, 0, "every branch has ended");
@@ -265,6 +288,17 @@ impl Work for PgConnection {
 
     async fn die(&mut self) -> sqlx::Result<()> {
         sqlx::query("SELECT pg_terminate_backend(pg_backend_pid())").execute(self).await.map(drop)
+    }
+}
+
+impl Work for MySqlConnection {
+    async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
+        let note = sqlx::query("INSERT INTO effect (tx_id, what) VALUES (?, ?)");
+        note.bind(call.branch.tx_id.to_string()).bind(what).execute(self).await.map(drop)
+    }
+
+    async fn die(&mut self) -> sqlx::Result<()> {
+        sqlx::query("KILL CONNECTION_ID()").execute(self).await.map(drop)
     }
 }
 
@@ -339,6 +373,7 @@ macro_rules! tcc_handler {
 }
 
 tcc_handler!(unanimo_sdk::Postgres, PgConnection);
+tcc_handler!(unanimo_sdk::MySql, MySqlConnection);
 tcc_handler!(Sqlite, SqliteConnection);
 
 impl TwoPhase for Handler {

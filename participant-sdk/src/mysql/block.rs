@@ -1,0 +1,183 @@
+//! A local transaction with the branch's row in it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool, Transaction};
+use uuid::Uuid;
+
+use super::error::{self, DUPLICATE, fault};
+use super::statements::Statements;
+use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
+use crate::handler::Isolation;
+use crate::refusal::Refusal;
+use crate::resource::{Fault, RawCall};
+use crate::wire::mode_name;
+
+/// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
+/// is the clock's even if a handler has set the session's `timestamp`.
+const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) > ?";
+
+/// Begins local transactions on a pool's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MySqlBlocks<'r> {
+    pub(super) pool: &'r MySqlPool,
+    pub(super) statements: &'r Arc<Statements>,
+}
+
+#[derive(Debug)]
+pub(super) struct MySqlBlock {
+    transaction: Transaction<'static, Db>,
+    statements: Arc<Statements>,
+    /// A savepoint set at the transaction's beginning, under a name that nobody else knows. It is
+    /// there as long as the transaction is: COMMIT, ROLLBACK, what commits implicitly, and a deadlock
+    /// all remove it. No column can prove that: a row that was committed still has its marker, and
+    /// one that was only locked looks the same after a rollback.
+    proof: String,
+}
+
+impl Blocks for MySqlBlocks<'_> {
+    type Block = MySqlBlock;
+
+    /// One round trip: the server goes through the statements until one fails.
+    async fn begin(&self, isolation: Isolation) -> Result<MySqlBlock, Fault> {
+        // Of this transaction only.
+        let level = match isolation {
+            Isolation::ReadCommitted => "READ COMMITTED",
+            Isolation::RepeatableRead => "REPEATABLE READ",
+        };
+        let proof = format!("unanimo_{}", Uuid::now_v7().simple());
+        let statements = format!(
+            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION; SAVEPOINT {proof}"
+        );
+        let begun = self.pool.begin_with(AssertSqlSafe(statements)).await;
+        let transaction = begun.map_err(fault("begin a transaction"))?;
+        Ok(MySqlBlock { transaction, statements: Arc::clone(self.statements), proof })
+    }
+}
+
+impl Block for MySqlBlock {
+    type Connection = MySqlConnection;
+
+    async fn insert(
+        &mut self,
+        call: &RawCall,
+        row: &Row,
+        until: Option<SystemTime>,
+    ) -> Result<Inserted, Fault> {
+        let branch = call.branch();
+        let inserted = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)))
+            .bind(branch.tx_id.to_string())
+            .bind(&branch.branch_id)
+            .bind(&branch.cluster_id)
+            .bind(&branch.participant)
+            .bind(&branch.gid)
+            .bind(&call.call.action)
+            .bind(mode_name(call.mode))
+            .bind(row.state.as_str())
+            .bind(&row.refusal.reason)
+            .bind(&row.refusal.message)
+            .execute(&mut *self.transaction)
+            .await;
+        match inserted {
+            Ok(_) => return self.is_late(until).await.map(|late| Inserted::New { late }),
+            Err(error) if error::number(&error) == Some(DUPLICATE) => {}
+            Err(error) => return Err(fault("insert the branch's barrier row")(error)),
+        }
+        match self.read(Arc::clone(&self.statements.find), call).await? {
+            Some(row) => Ok(Inserted::Found(row)),
+            None => Err(Fault::Busy),
+        }
+    }
+
+    async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
+        self.read(Arc::clone(&self.statements.lock), call).await
+    }
+
+    async fn savepoint(&mut self) -> Result<(), Fault> {
+        self.run("set a savepoint", "SAVEPOINT unanimo".to_owned()).await
+    }
+
+    /// Fails if the transaction is gone: nothing is left to go back to, and there is no vote.
+    async fn undo(&mut self) -> Result<(), Fault> {
+        self.run("go back to the savepoint", "ROLLBACK TO SAVEPOINT unanimo".to_owned()).await
+    }
+
+    fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.transaction
+    }
+
+    /// InnoDB defers no checks.
+    async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
+        Ok(None)
+    }
+
+    async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
+        let proven = format!("RELEASE SAVEPOINT {}", self.proof);
+        match self.run("find the savepoint of the transaction", proven).await {
+            Ok(()) => {}
+            Err(Fault::Definite { .. }) => return Err(ended()),
+            Err(fault) => return Err(fault),
+        }
+        let done = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)))
+            .bind(row.state.as_str())
+            .bind(row.output.as_ref())
+            .bind(&row.refusal.reason)
+            .bind(&row.refusal.message)
+            .bind(call.branch().tx_id.to_string())
+            .bind(&call.branch().branch_id)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(fault("update the branch's barrier row"))?;
+        // Rows that were found, changed or not: sqlx asks the server for these.
+        match done.rows_affected() {
+            1 => Ok(()),
+            _ => Err(ended()),
+        }
+    }
+
+    /// Nothing is checked that late, so no error means for good that it failed.
+    async fn commit(self) -> Result<Option<Refusal>, Fault> {
+        let doing = "commit the local transaction";
+        match self.transaction.commit().await {
+            Ok(()) => Ok(None),
+            Err(error) => Err(Fault::Unknown { doing, text: error.to_string() }),
+        }
+    }
+}
+
+impl MySqlBlock {
+    async fn read(&mut self, statement: Arc<str>, call: &RawCall) -> Result<Option<Row>, Fault> {
+        let found: Option<Columns> = sqlx::query_as(AssertSqlSafe(statement))
+            .bind(call.branch().tx_id.to_string())
+            .bind(&call.branch().branch_id)
+            .fetch_optional(&mut *self.transaction)
+            .await
+            .map_err(fault("lock the branch's barrier row"))?;
+        found.map(Row::from_columns).transpose()
+    }
+
+    async fn is_late(&mut self, until: Option<SystemTime>) -> Result<bool, Fault> {
+        let Some(until) = until else { return Ok(false) };
+        let late: i64 = sqlx::query_scalar(IS_LATE)
+            .bind(unix_us(until))
+            .fetch_one(&mut *self.transaction)
+            .await
+            .map_err(fault("read the clock"))?;
+        Ok(late != 0)
+    }
+
+    async fn run(&mut self, doing: &'static str, statement: String) -> Result<(), Fault> {
+        let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *self.transaction).await;
+        done.map(drop).map_err(fault(doing))
+    }
+}
+
+fn ended() -> Fault {
+    Fault::Wrong("it ended the local transaction that it was given, or went on after a deadlock")
+}
+
+fn unix_us(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

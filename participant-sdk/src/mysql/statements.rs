@@ -1,0 +1,107 @@
+//! What is said to the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::MySqlOptions;
+
+/// A plain insert: of `ON DUPLICATE KEY UPDATE` one cannot tell whether it inserted.
+const INSERT: &str = "
+INSERT INTO {table}
+    (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
+     created_at, changed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, SYSDATE(6), SYSDATE(6))";
+
+/// A locking read: a snapshot would hide the row that the insert met. It shares the lock that the
+/// failed insert left behind. `FOR UPDATE` would have two of these wait for each other.
+const FIND: &str = "
+SELECT state, output, reason, message FROM {table}
+WHERE tx_id = ? AND branch_id = ? LOCK IN SHARE MODE";
+
+const LOCK: &str = "
+SELECT state, output, reason, message FROM {table}
+WHERE tx_id = ? AND branch_id = ? FOR UPDATE";
+
+const MARK: &str = "
+UPDATE {table}
+SET state = ?, output = ?, reason = ?, message = ?, changed_at = SYSDATE(6)
+WHERE tx_id = ? AND branch_id = ?";
+
+/// Makes a pooled connection fit for a local transaction, whatever the handler before has done to
+/// it: nothing of that one's is left open or locked, and database and settings are ours again.
+///
+/// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows the
+/// error and goes on would otherwise commit statement by statement. The two servers name some limits
+/// differently, in comments that only one of them reads.
+const SESSION: &str = "
+ROLLBACK;
+UNLOCK TABLES;
+USE {database};
+SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+SET autocommit = 0, time_zone = '+00:00', foreign_key_checks = 1, unique_checks = 1,
+    sql_mode = CONCAT(@@GLOBAL.sql_mode,
+        ',STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION'),
+    innodb_lock_wait_timeout = {lock_secs}, lock_wait_timeout = {lock_secs}
+    /*M! , max_statement_time = {statement_secs}, idle_transaction_timeout = {idle_secs} */
+    /*!80000 , max_execution_time = {statement_ms}, wait_timeout = {idle_secs} */";
+
+/// The statements for one database. They name it, because a handler may have turned to another one,
+/// and what is prepared then stays with that for as long as the connection lives.
+#[derive(Clone, Debug)]
+pub(super) struct Statements {
+    pub(super) session: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) find: Arc<str>,
+    pub(super) lock: Arc<str>,
+    pub(super) mark: Arc<str>,
+}
+
+impl Statements {
+    pub(super) fn new(database: &str, options: &MySqlOptions) -> Self {
+        let database = format!("`{}`", database.replace('`', "``"));
+        let table = format!("{database}.unanimo_barrier");
+        let of_table = |statement: &str| statement.replace("{table}", &table).into();
+        let statement_ms = options.statement_timeout.as_millis().clamp(1, u128::from(u32::MAX));
+        let statement_secs = format!("{}.{:03}", statement_ms / 1000, statement_ms % 1000);
+        let session = SESSION
+            .replace("{database}", &database)
+            .replace("{lock_secs}", &whole_secs(options.lock_timeout))
+            .replace("{idle_secs}", &whole_secs(options.idle_timeout))
+            .replace("{statement_secs}", &statement_secs)
+            .replace("{statement_ms}", &statement_ms.to_string());
+        Self {
+            session: session.into(),
+            insert: of_table(INSERT),
+            find: of_table(FIND),
+            lock: of_table(LOCK),
+            mark: of_table(MARK),
+        }
+    }
+}
+
+/// The server takes no fractions and at most a year, and 0 means at once or never.
+fn whole_secs(timeout: Duration) -> String {
+    timeout.as_millis().div_ceil(1000).clamp(1, 31_536_000).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_rounded_up_and_bounded() {
+        let options = MySqlOptions::default()
+            .lock_timeout(Duration::from_millis(1))
+            .statement_timeout(Duration::from_millis(1500))
+            .idle_timeout(Duration::MAX);
+        let session = Statements::new("it`s", &options).session;
+        for part in [
+            "USE `it``s`;",
+            "innodb_lock_wait_timeout = 1, lock_wait_timeout = 1\n",
+            "max_statement_time = 1.500, idle_transaction_timeout = 31536000 */",
+            "max_execution_time = 1500, wait_timeout = 31536000 */",
+        ] {
+            assert!(session.contains(part), "{part}: {session}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What servers of the tests' own have in common, whatever their database.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::installed;
+use crate::reaper::{NOBODY, is_root, run_folder};
+
+/// A new folder in the run's, for the user that servers run as.
+pub(crate) fn new_folder(kind: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = run_folder().join(format!("{kind}{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&folder).expect("a folder");
+    if is_root() {
+        chown(&folder, Some(NOBODY), Some(NOBODY)).expect("give a folder away");
+    }
+    folder
+}
+
+/// A name that no other database of this process has.
+pub(crate) fn new_database() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Copies a data folder: making one takes seconds, copying it a tenth.
+pub(crate) fn copy(template: &Path, to: &Path) {
+    run(as_server_user("cp").arg("-a").arg(template).arg(to));
+}
+
+/// Runs a command that must go well.
+pub(crate) fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// A command of the user that servers run as.
+pub(crate) fn as_server_user(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C");
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+/// A server's program.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let found = installed::program(name);
+    found.unwrap_or_else(|| panic!("{name} is not installed: cargo xtask test does it"))
+}

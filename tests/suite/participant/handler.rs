@@ -1,0 +1,200 @@
+//! A handler that does what the call says, well or badly, and leaves a row for each effect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use unanimo_sdk::{Call, FinishError, Isolation, Json, PrepareError, Saga, Tcc, refuse};
+
+use super::databases::Database;
+
+/// What a call is to do in each operation, beside its effect.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) prepare: Deed,
+    pub(crate) finish: Deed,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum Deed {
+    /// Has its effect.
+    #[default]
+    Work,
+    /// Has its effect, and then votes no.
+    Refuse,
+    /// Has its effect, and then fails.
+    Fail,
+    /// Runs this, errors swallowed, and then has its effect.
+    Run(String),
+    /// Has its effect, and then runs this, errors swallowed.
+    ThenRun(String),
+    /// Runs the first, waits at the gate, runs the second, errors swallowed, and then has its effect.
+    RunAndWait(String, String),
+    /// The same, and then votes no.
+    RunWaitAndRefuse(String, String),
+    /// Has its effect, and waits at the gate.
+    Wait,
+    /// The same, and then fails.
+    WaitAndFail,
+}
+
+/// Where handlers wait.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    waiting: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    async fn wait(&self) {
+        self.waiting.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+
+    /// Waits until a handler waits.
+    pub(crate) async fn waiting(&self) {
+        self.waiting.acquire().await.unwrap().forget();
+    }
+
+    /// Lets one go on.
+    pub(crate) fn open(&self) {
+        self.open.add_permits(1);
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Handler {
+    pub(crate) isolation: Isolation,
+    pub(crate) gate: Arc<Gate>,
+    /// How often phase one was run.
+    pub(crate) runs: Arc<AtomicU64>,
+}
+
+impl Handler {
+    pub(crate) fn new(isolation: Isolation) -> Self {
+        let closed = || Semaphore::new(0);
+        let gate = Arc::new(Gate { waiting: closed(), open: closed() });
+        Self { isolation, gate, runs: Arc::default() }
+    }
+
+    /// The output is another one at each run: a duplicate that ran again would be told apart.
+    async fn phase_one<D: Database>(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+    ) -> Result<Json<u64>, PrepareError> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst);
+        self.act::<D>(db, call, "try", &call.payload.prepare).await?;
+        match call.payload.prepare {
+            Deed::Refuse | Deed::RunWaitAndRefuse(..) => {
+                refuse("NO", format!("said the handler at run {run}"))
+            }
+            Deed::Fail | Deed::WaitAndFail => Err(PrepareError::Failed("it failed".into())),
+            _ => Ok(Json(run)),
+        }
+    }
+
+    async fn phase_two<D: Database>(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+        what: &str,
+    ) -> Result<(), FinishError> {
+        self.act::<D>(db, call, what, &call.payload.finish).await?;
+        match call.payload.finish {
+            Deed::Fail | Deed::WaitAndFail => Err(FinishError::Failed("it failed".into())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn act<D: Database>(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+        what: &str,
+        deed: &Deed,
+    ) -> sqlx::Result<()> {
+        match deed {
+            // Handlers may swallow what they like.
+            Deed::Run(sql) => drop(D::run(db, sql.clone()).await),
+            Deed::RunAndWait(first, second) | Deed::RunWaitAndRefuse(first, second) => {
+                D::run(db, first.clone()).await?;
+                self.gate.wait().await;
+                let _ = D::run(db, second.clone()).await;
+            }
+            _ => {}
+        }
+        let branch = &call.branch;
+        let (tx_id, branch_id) = (branch.tx_id, &branch.branch_id);
+        let effect = format!("INSERT INTO effect VALUES ('{tx_id}', '{branch_id}', '{what}')");
+        D::run(db, effect).await?;
+        match deed {
+            Deed::ThenRun(sql) => drop(D::run(db, sql.clone()).await),
+            Deed::Wait | Deed::WaitAndFail => self.gate.wait().await,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<D: Database> Tcc<D> for Handler {
+    type Payload = Json<Job>;
+    type Output = Json<u64>;
+
+    async fn try_(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+    ) -> Result<Json<u64>, PrepareError> {
+        self.phase_one::<D>(db, call).await
+    }
+
+    async fn confirm(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+        _: Json<u64>,
+    ) -> Result<(), FinishError> {
+        self.phase_two::<D>(db, call, "confirm").await
+    }
+
+    async fn cancel(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+        _: Json<u64>,
+    ) -> Result<(), FinishError> {
+        self.phase_two::<D>(db, call, "cancel").await
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+}
+
+impl<D: Database> Saga<D> for Handler {
+    type Payload = Json<Job>;
+    type Output = Json<u64>;
+
+    async fn run(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+    ) -> Result<Json<u64>, PrepareError> {
+        self.phase_one::<D>(db, call).await
+    }
+
+    async fn compensate(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+        _: Json<u64>,
+    ) -> Result<(), FinishError> {
+        self.phase_two::<D>(db, call, "compensate").await
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+}
