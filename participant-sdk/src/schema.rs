@@ -32,16 +32,16 @@ pub enum Error {
     },
 }
 
-pub(crate) async fn migrate<C>(migrator: &Migrator, connection: &mut C) -> Result<(), Error>
-where
-    C: Migrate,
-    for<'c> &'c mut C: sqlx::Acquire<'c>,
-    for<'c> <<&'c mut C as sqlx::Acquire<'c>>::Connection as std::ops::Deref>::Target: Migrate,
-{
+pub(crate) async fn migrate<C: Migrate>(
+    migrator: &Migrator,
+    connection: &mut C,
+) -> Result<(), Error> {
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.dangerous_set_table_name(HISTORY);
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
-    migrator.run(connection).await.map_err(|error| match error {
+    // Not `run`: its bounds keep the compiler from seeing that the future may move between threads,
+    // and whoever opens a database in a task of its own would not get that compiled.
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => Error::Newer { found, known },
         other => Error::Migrate(other),
     })
