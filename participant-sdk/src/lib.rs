@@ -160,6 +160,9 @@ mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod wire;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(hidden)]
+pub use action::Interrupt;
 pub use client::{Client, Outcome};
 #[cfg(feature = "postgres")]
 pub use handler::TwoPhase;

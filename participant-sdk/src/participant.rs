@@ -19,7 +19,7 @@ use unanimo_proto::v1::{
 };
 
 pub use self::serve::{Serve, Serving};
-use crate::action::Registered;
+use crate::action::{Interrupt, Registered};
 use crate::handler::{Call, Tcc};
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
@@ -100,6 +100,19 @@ impl<R: Resource> Participant<R> {
     #[must_use]
     pub fn tcc(self, action: impl Into<String>, handler: impl Tcc<R>) -> Self {
         self.with(action.into(), Registered::tcc(handler))
+    }
+
+    /// Lets a test come between a handler's success and the commit of its work. Of the crate
+    /// `unanimo-testing`; not for programs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn interrupted(mut self, interrupt: &Interrupt) -> Self {
+        let actions = self.actions.into_iter();
+        let wrap = |registered: Registered<R::Connection>| {
+            registered.interrupted(Interrupt::clone(interrupt))
+        };
+        self.actions = actions.map(|(name, registered)| (name, wrap(registered))).collect();
+        self
     }
 
     fn with(mut self, action: String, registered: Registered<R::Connection>) -> Self {

@@ -9,3 +9,4 @@ mod conformance;
 mod coordinator;
 mod fixtures;
 mod store;
+mod testing;
