@@ -8,5 +8,6 @@ mod cli;
 mod conformance;
 mod coordinator;
 mod fixtures;
+mod python;
 mod store;
 mod testing;

@@ -5,11 +5,12 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, postgres};
+use crate::{docs, links, postgres, python};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     postgres::ensure()?;
+    python::ensure()?;
     cargo(["test", "--workspace"].iter().chain(arguments))
 }
 

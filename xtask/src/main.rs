@@ -8,6 +8,7 @@ mod ci;
 mod docs;
 mod links;
 mod postgres;
+mod python;
 mod step;
 
 use std::path::Path;
@@ -20,7 +21,8 @@ use self::step::cargo;
 const HELP: &str = "\
 cargo xtask CHORE
 
-  test [ARGS…]   run every test; installs PostgreSQL if it is not there; ARGS go to `cargo test`
+  test [ARGS…]   run every test; installs PostgreSQL and Python's packages if they are not there; ARGS
+                 go to `cargo test`
   ci             what must pass before a change is taken: formatting, clippy, generated files, tests,
                  documentation, links
   codegen        make the gRPC code anew from proto/unanimo

@@ -8,10 +8,10 @@ use crate::installed;
 use crate::step::{has, run};
 
 /// A package manager, and what it is told.
-struct Manager {
-    program: &'static str,
-    update: &'static [&'static str],
-    install: &'static [&'static str],
+pub(crate) struct Manager {
+    pub(crate) program: &'static str,
+    pub(crate) update: &'static [&'static str],
+    pub(crate) install: &'static [&'static str],
 }
 
 const MANAGERS: [Manager; 6] = [
@@ -63,7 +63,7 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn privileged(prefix: &[&str], program: &str, arguments: &[&str]) -> Result<()> {
+pub(crate) fn privileged(prefix: &[&str], program: &str, arguments: &[&str]) -> Result<()> {
     // `env` stands in front: sudo passes no variables on.
     let words = [prefix, &["env", "DEBIAN_FRONTEND=noninteractive", program], arguments].concat();
     run(Command::new(words[0]).args(&words[1..]))
@@ -74,7 +74,7 @@ fn is_installed() -> bool {
 }
 
 /// What makes the manager work: nothing, or `sudo` if it does not ask. `None` if it may not.
-fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
+pub(crate) fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
     let quiet = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         output.ok().filter(|output| output.status.success())
