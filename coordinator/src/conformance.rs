@@ -105,15 +105,20 @@ pub struct Report {
     pub committed: u32,
     /// Branches that may be prepared still, because the participant did not say that they ended.
     pub left_behind: Vec<String>,
+    /// It was stopped before its end.
+    pub interrupted: bool,
 }
 
 impl Report {
-    /// Whether nothing failed, nothing was left behind, and the action accepted the payload, so that
-    /// what needs a yes was checked too.
+    /// Whether nothing failed, nothing was left behind, and everything was checked that the action's
+    /// mode allows: it was not stopped, and the action accepted the payload.
     #[must_use]
     pub fn passed(&self) -> bool {
         let failed = |checked: &Checked| matches!(checked.verdict, Verdict::Failed(_));
-        !self.checked.iter().any(failed) && self.refused.is_none() && self.left_behind.is_empty()
+        !self.checked.iter().any(failed)
+            && self.refused.is_none()
+            && self.left_behind.is_empty()
+            && !self.interrupted
     }
 
     /// How many passed, failed and were skipped.
@@ -136,7 +141,7 @@ impl fmt::Display for Checked {
             Verdict::Passed => write!(f, "passed   {guarantee}"),
             Verdict::Skipped(reason) => write!(f, "skipped  {guarantee}: {reason}"),
             Verdict::Failed(seen) => {
-                write!(f, "FAILED   {guarantee}: {seen}\n")?;
+                writeln!(f, "FAILED   {guarantee}: {seen}")?;
                 write!(f, "         must hold: {text}\n         because: {why}")
             }
         }
@@ -167,7 +172,8 @@ pub struct Unusable {
     pub why: String,
 }
 
-/// Drives a participant through every guarantee. `progress` is told each result as it comes.
+/// Drives a participant through every guarantee. `progress` is told each result as it comes. When
+/// `stop` ends, what is prepared is cancelled, and what is left is not checked any more.
 ///
 /// # Errors
 /// The participant gives no vote at all, not even no.
@@ -175,33 +181,52 @@ pub async fn run(
     target: Arc<dyn Target>,
     options: Options,
     mut progress: impl FnMut(&Checked),
+    stop: impl Future<Output = ()>,
 ) -> Result<Report, Unusable> {
     let session = Session::new(target, options.clone());
-    let refused = session.first_vote().await.map_err(|why| Unusable {
-        participant: options.participant.clone(),
-        action: options.action.clone(),
-        why,
-    })?;
+    let refused = session.first_vote().await;
+    // In two-phase commit what is prepared holds locks that the next one may need.
     session.clean_up().await;
+    let Options { participant, action, .. } = options;
+    let refused = match refused {
+        Ok(refused) => refused,
+        Err(why) => return Err(Unusable { participant, action, why }),
+    };
+    let mut stop = std::pin::pin!(stop);
+    let mut interrupted = false;
     let mut checked = Vec::with_capacity(GUARANTEES.len());
     for guarantee in &GUARANTEES {
-        let result = (guarantee.check)(session.clone()).await;
-        // In two-phase commit what is prepared holds locks that the next one may need.
+        let result = if interrupted {
+            Err(Stop::Skipped("it was interrupted".to_owned()))
+        } else {
+            tokio::select! {
+                result = (guarantee.check)(session.clone()) => result,
+                () = &mut stop => {
+                    interrupted = true;
+                    Err(Stop::Skipped("it was interrupted".to_owned()))
+                }
+            }
+        };
         session.clean_up().await;
-        let one = Checked {
-            guarantee: guarantee.name,
-            text: guarantee.text,
-            why: guarantee.why,
+        let one = guarantee.checked(result);
+        progress(&one);
+        checked.push(one);
+    }
+    let (committed, left_behind) = session.traces();
+    Ok(Report { participant, action, checked, refused, committed, left_behind, interrupted })
+}
+
+impl Guarantee {
+    fn checked(&self, result: Result<(), Stop>) -> Checked {
+        Checked {
+            guarantee: self.name,
+            text: self.text,
+            why: self.why,
             verdict: match result {
                 Ok(()) => Verdict::Passed,
                 Err(Stop::Failed(seen)) => Verdict::Failed(seen),
                 Err(Stop::Skipped(reason)) => Verdict::Skipped(reason),
             },
-        };
-        progress(&one);
-        checked.push(one);
+        }
     }
-    let (committed, left_behind) = session.traces();
-    let Options { participant, action, .. } = options;
-    Ok(Report { participant, action, checked, refused, committed, left_behind })
 }

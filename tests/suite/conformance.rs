@@ -1,10 +1,12 @@
 //! The conformance kit: what keeps every guarantee passes, and each fault is found where it is.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_coordinator::conformance::{self, GUARANTEES, Options, Report, Verdict};
+use unanimo_proto::v1::Mode;
 use unanimo_tests::faulty::{ACTION, Fault, Faulty, NAME};
 
 fn options() -> Options {
@@ -131,7 +133,11 @@ async fn each_fault_is_found_where_it_is_and_nowhere_else() {
     for fault in Fault::ALL {
         runs.spawn(async move {
             let target = Faulty::new(fault);
-            (fault, conformance::run(Arc::new(target.clone()), options(), |_| {}).await, target)
+            (
+                fault,
+                conformance::run(Arc::new(target.clone()), options(), |_| {}, pending()).await,
+                target,
+            )
         });
     }
     let mut wrong = String::new();
@@ -171,7 +177,7 @@ async fn each_fault_is_found_where_it_is_and_nowhere_else() {
 async fn an_action_that_refuses_the_payload_does_not_pass() {
     let options = Options { payload: Bytes::from_static(b"no"), ..options() };
     let target = Arc::new(Faulty::new(Fault::None));
-    let report = conformance::run(target, options, |_| {}).await.unwrap();
+    let report = conformance::run(target, options, |_| {}, pending()).await.unwrap();
     assert_eq!(failed(&report), [], "{report}");
     assert!(!report.passed(), "{report}");
     assert_eq!(report.refused.as_deref(), Some("REFUSED (NO: no)"));
@@ -183,6 +189,32 @@ async fn an_action_that_refuses_the_payload_does_not_pass() {
     let why = "the action answers this payload REFUSED (NO: no)";
     assert!(skipped.contains(&("commit-twice", why)), "{report}");
     assert_eq!(report.committed, 0);
+}
+
+/// A saga's steps are never committed, and all else holds of them, too.
+#[tokio::test]
+async fn a_step_of_a_saga_is_not_sent_commit() {
+    let options = Options { mode: Mode::Saga, ..options() };
+    let target = Faulty::new(Fault::None);
+    let report = conformance::run(Arc::new(target.clone()), options, |_| {}, pending()).await;
+    let report = report.unwrap();
+    assert!(report.passed(), "{report}");
+    assert_eq!((report.committed, target.counts()), (0, (0, 0)));
+    assert_eq!(report.counts().2, 8, "{report}");
+}
+
+/// Whoever stops it must not leave rows locked.
+#[tokio::test]
+async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
+    for after_ms in [1, 20, 60] {
+        let target = Faulty::new(Fault::None);
+        let stop = tokio::time::sleep(Duration::from_millis(after_ms));
+        let report = conformance::run(Arc::new(target.clone()), options(), |_| {}, stop).await;
+        let report = report.unwrap();
+        assert!(report.interrupted && !report.passed(), "{report}");
+        assert!(report.to_string().contains("commit-races-cancel: it was interrupted"), "{report}");
+        assert_eq!(target.counts().0, 0, "{report}");
+    }
 }
 
 /// A name is in scripts, and in the guide.

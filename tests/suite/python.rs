@@ -1,6 +1,7 @@
 //! The example in Python, as a process of its own beside a real coordinator.
 
 use std::fs::{self, File};
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -225,7 +226,7 @@ async fn a_shop_in_python_keeps_every_guarantee() {
         ..Options::new("py-shop", "reserve")
     };
     let remote = Remote::connect(&world.python.endpoint().await).await.unwrap();
-    let report = conformance::run(Arc::new(remote), options, |_| {}).await.unwrap();
+    let report = conformance::run(Arc::new(remote), options, |_| {}, pending()).await.unwrap();
     assert!(report.passed(), "{report}");
     assert_eq!(report.counts().2, 0, "nothing is skipped: {report}");
     let committed = i64::from(report.committed);

@@ -106,13 +106,13 @@ impl<S: Subject> World<S> {
     /// Commits a branch that voted yes.
     pub(crate) async fn commit(&self, branch: &Branch) -> Result<(), Stop> {
         let end = self.session.commit(branch).await;
-        done("Commit", end.map_err(|stop| named(self.methods.commit, stop))?)
+        done("Commit", &end.map_err(|stop| named(self.methods.commit, stop))?)
     }
 
     /// Cancels a branch.
     pub(crate) async fn cancel(&self, branch: &Branch) -> Result<(), Stop> {
         let end = self.session.cancel(branch).await;
-        done("Cancel", end.map_err(|stop| named(self.methods.cancel, stop))?)
+        done("Cancel", &end.map_err(|stop| named(self.methods.cancel, stop))?)
     }
 
     /// Whether the data is as it should be; if not, what `words` say, and both.
@@ -138,7 +138,7 @@ fn unmade(what: &str, error: &unanimo_sdk::BoxError) -> Stop {
     Stop::Failed(format!("{what} cannot be had: {error}"))
 }
 
-fn done(what: &str, end: End) -> Result<(), Stop> {
+fn done(what: &str, end: &End) -> Result<(), Stop> {
     match end {
         End::Done => Ok(()),
         End::Heuristic(_) => Err(Stop::Failed(format!("{what} was answered {end}"))),

@@ -1,5 +1,6 @@
 //! What is tested, with what, and in which order.
 
+use std::future::pending;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,7 @@ impl<S: Subject> Harness<S> {
 
     /// The action's argument: one that it accepts.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn payload(mut self, payload: impl Encode) -> Self {
         match payload.encode() {
             Ok(bytes) => self.options.payload = bytes,
@@ -54,6 +56,7 @@ impl<S: Subject> Harness<S> {
 
     /// An argument that the action refuses, so that refusals are tested too.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn refused_payload(mut self, payload: impl Encode) -> Self {
         match payload.encode() {
             Ok(bytes) => self.options.refused_payload = Some(bytes),
@@ -118,7 +121,7 @@ impl<S: Subject> Harness<S> {
 /// The answers, by the list that holds for participants in any language.
 async fn protocol<S: Subject>(bench: &Bench<S>, options: Options) -> Option<conformance::Report> {
     let world = bench.world().await.ok()?;
-    conformance::run(world.target(), options, |_| {}).await.ok()
+    conformance::run(world.target(), options, |_| {}, pending()).await.ok()
 }
 
 fn checked(described: &checks::Described, result: Result<(), Stop>) -> Checked {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, SqliteConnection};
 use unanimo_coordinator::conformance::GUARANTEES;
@@ -12,8 +13,9 @@ use unanimo_sdk::{
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
 
-use super::{Ran, file, new_path, run};
+use super::{Program, Ran, command, file, new_path, run};
 
 async fn check(endpoint: &str, participant: &str, action: &str, more: &[&str]) -> Ran {
     let mut args = vec!["participant", "check", "--endpoint", endpoint];
@@ -180,6 +182,24 @@ async fn a_broken_participant_is_told_what_it_breaks() {
     assert_eq!(failed[0]["name"], "commit-unknown");
     let seen = failed[0]["seen"].as_str().unwrap();
     assert!(seen.contains("was answered done, expected HEURISTIC_HAZARD"), "{seen}");
+}
+
+/// Rows of a participant must not stay locked because somebody lost patience.
+#[tokio::test]
+async fn ctrl_c_cancels_what_is_prepared() {
+    let target = Faulty::new(Fault::None);
+    let endpoint = target.serve().await;
+    let args = ["participant", "check", "--participant", "faulty", "--action", "work"];
+    let mut command = command(&args);
+    command.args(["--endpoint", &endpoint]);
+    let mut program = Program::start(command);
+    let prepared = async || (target.counts().0 > 0).then_some(());
+    until("a branch to be prepared", prepared).await;
+    program.process.signal(Signal::INT);
+    let ran = program.end().await;
+    ran.check(1).complains(&["stopping: what is prepared is cancelled first"]);
+    ran.says(&["commit-races-cancel", "skipped  it was interrupted"]);
+    assert_eq!(target.counts().0, 0, "{}", ran.out);
 }
 
 #[tokio::test]

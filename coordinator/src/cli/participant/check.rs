@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::signal::unix::{SignalKind, signal};
 use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
 
@@ -25,12 +26,12 @@ It does real work. Each guarantee makes transactions of its own, with ids that n
 prepares the action with the payload many times, and cancels it again. Some guarantees are about
 Commit: what they commit stays committed. Use a test account, or a test installation.
 
-No coordinator is needed, and none must know of it: a participant that looks for branches in doubt
-finds none, because their cluster id is no coordinator's.
+No coordinator is needed, and none knows of it: nobody else ends what it prepares. So stop it with
+Ctrl-C if you must, which cancels what is prepared, and not with -9.
 
 JSON (--json): an object with participant, action, mode, passed (the exit code is 0), guarantees,
   refused (the vote no that met the payload, or null), committed (how many branches were, and stay,
-  committed) and left_behind (a list of branches that may be prepared still). A guarantee is an object
+  committed), left_behind (a list of branches that may be prepared still) and interrupted. A guarantee is an object
   with name, result (passed, failed, skipped), seen (what was seen, or why it was skipped; null if it
   passed), text (what must hold) and why.
 
@@ -155,8 +156,15 @@ pub(in crate::cli) async fn run(args: Args) -> Result<ExitCode, CliError> {
             output::note(&format!("{BAD}failed:{BAD:#} {}", checked.guarantee));
         }
     };
-    let report =
-        conformance::run(Arc::new(remote), options, progress).await.map_err(Error::Unusable)?;
+    // From here on Ctrl-C leaves nothing prepared.
+    let mut interrupted = signal(SignalKind::interrupt())
+        .map_err(|source| CliError::System { doing: "listen to signals", source })?;
+    let stop = async {
+        interrupted.recv().await;
+        output::note("stopping: what is prepared is cancelled first");
+    };
+    let report = conformance::run(Arc::new(remote), options, progress, stop);
+    let report = report.await.map_err(Error::Unusable)?;
     if as_json {
         output::print_json(&Json::new(&report, mode))?;
     } else {
@@ -244,6 +252,7 @@ struct Json<'r> {
     refused: Option<&'r str>,
     committed: u32,
     left_behind: &'r [String],
+    interrupted: bool,
 }
 
 #[derive(Serialize)]
@@ -271,6 +280,7 @@ impl<'r> Json<'r> {
             refused: report.refused.as_deref(),
             committed: report.committed,
             left_behind: &report.left_behind,
+            interrupted: report.interrupted,
         }
     }
 }
