@@ -1,6 +1,7 @@
 //! `unanimo participant check` against participants of the SDK, and against broken ones.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -8,8 +9,8 @@ use sqlx::{PgPool, SqliteConnection};
 use unanimo_coordinator::conformance::GUARANTEES;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
-    Call, FinishError, Json, Participant, Postgres, PrepareError, Serve, Serving, Sqlite, Tcc,
-    refuse,
+    Call, FinishError, Json, Participant, Postgres, PostgresOptions, PrepareError, Serve, Serving,
+    Sqlite, Tcc, refuse,
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
@@ -32,7 +33,9 @@ async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Se
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     accounts::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
-    let database = Postgres::connect(&url).await.unwrap();
+    // Duplicates that meet wait for each other's locks, and here not for long.
+    let options = PostgresOptions::default().lock_timeout(Duration::from_millis(200));
+    let database = options.connect(&url).await.unwrap();
     let serving = make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap();
     (serving, pool)
 }

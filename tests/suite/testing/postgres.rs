@@ -54,7 +54,7 @@ impl<const FAULT: u8> Subject for Shop<FAULT> {
         let options = PostgresOptions::default()
             .prepare_connections(CONNECTIONS)
             .finish_connections(CONNECTIONS)
-            .lock_timeout(std::time::Duration::from_millis(500));
+            .lock_timeout(std::time::Duration::from_millis(200));
         let database = options.connect(&self.url).await?;
         let pool = PgPool::connect_lazy(&self.url)?;
         Ok(Participant::new("shop", database)
