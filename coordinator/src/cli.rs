@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod logging;
 mod output;
+mod participant;
 mod reference;
 mod serve;
 mod tx;
@@ -21,7 +22,8 @@ use crate::config::Config;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; of `tx submit`: committed
-  1  failed: it did not start, ended on an error, or was refused by the coordinator
+  1  failed: it did not start, ended on an error, or was refused by the coordinator; of
+     `participant check`: a guarantee is broken, or could not be checked
   2  bad usage: an argument, the configuration or a transaction's file is wrong; nothing was done
   3  of `serve`: fenced, another process has taken over
   4  of `tx submit`: aborted
@@ -40,6 +42,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Participant(participant::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Reference(reference::Args),
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),
     };

@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod conformance;
 pub mod coordinator;
 pub mod engine;
 pub mod env;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use unanimo_proto::v1::Mode;
@@ -34,6 +35,11 @@ pub(crate) trait Action<C>: Send + Sync {
     ) -> BoxFuture<'a, Result<(), FinishError>>;
 }
 
+/// Told which operation's handler has succeeded, with which output; says whether its work is to be
+/// rolled back, as if the process had died before the commit.
+#[doc(hidden)]
+pub type Interrupt = Arc<dyn Fn(&'static str, &Bytes) -> bool + Send + Sync>;
+
 /// A handler, and how it is to be run.
 #[doc(hidden)]
 pub struct Registered<C> {
@@ -47,6 +53,13 @@ pub struct Registered<C> {
 impl<C> fmt::Debug for Registered<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registered").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl<C: Send + 'static> Registered<C> {
+    /// The same, interrupted where it is said so.
+    pub(crate) fn interrupted(self, interrupt: Interrupt) -> Self {
+        Self { action: Box::new(Interrupted { action: self.action, interrupt }), ..self }
     }
 }
 
@@ -181,6 +194,50 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
             match operation {
                 Finish::Commit => self.handler.confirm(db, &call, output).await,
                 Finish::Cancel => self.handler.cancel(db, &call, output).await,
+            }
+        })
+    }
+}
+
+/// A handler between whose success and commit a test can come.
+struct Interrupted<C> {
+    action: Box<dyn Action<C>>,
+    interrupt: Interrupt,
+}
+
+const INTERRUPTED: &str = "interrupted by a test";
+
+impl<C: Send> Action<C> for Interrupted<C> {
+    fn prepare<'a>(
+        &'a self,
+        db: &'a mut C,
+        call: &'a Call<Bytes>,
+    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        Box::pin(async move {
+            let output = self.action.prepare(db, call).await?;
+            match (self.interrupt)("prepare", &output) {
+                true => Err(PrepareError::Failed(INTERRUPTED.into())),
+                false => Ok(output),
+            }
+        })
+    }
+
+    fn finish<'a>(
+        &'a self,
+        operation: Finish,
+        db: &'a mut C,
+        call: &'a Call<Bytes>,
+        output: Bytes,
+    ) -> BoxFuture<'a, Result<(), FinishError>> {
+        Box::pin(async move {
+            self.action.finish(operation, db, call, output).await?;
+            let name = match operation {
+                Finish::Commit => "commit",
+                Finish::Cancel => "cancel",
+            };
+            match (self.interrupt)(name, &Bytes::new()) {
+                true => Err(FinishError::Failed(INTERRUPTED.into())),
+                false => Ok(()),
             }
         })
     }

@@ -180,6 +180,9 @@ mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod wire;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(hidden)]
+pub use action::Interrupt;
 pub use client::{Client, Outcome};
 #[cfg(feature = "postgres")]
 pub use handler::TwoPhase;

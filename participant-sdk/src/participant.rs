@@ -19,7 +19,7 @@ use unanimo_proto::v1::{
 };
 
 pub use self::serve::{Serve, Serving};
-use crate::action::Registered;
+use crate::action::{Interrupt, Registered};
 use crate::handler::{Call, Saga, Tcc};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::refusal::Refusal;
@@ -107,6 +107,19 @@ impl<R: Resource> Participant<R> {
     #[must_use]
     pub fn saga(self, action: impl Into<String>, handler: impl Saga<R>) -> Self {
         self.with(action.into(), Registered::saga(handler))
+    }
+
+    /// Lets a test come between a handler's success and the commit of its work. Of the crate
+    /// `unanimo-testing`; not for programs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn interrupted(mut self, interrupt: &Interrupt) -> Self {
+        let actions = self.actions.into_iter();
+        let wrap = |registered: Registered<R::Connection>| {
+            registered.interrupted(Interrupt::clone(interrupt))
+        };
+        self.actions = actions.map(|(name, registered)| (name, wrap(registered))).collect();
+        self
     }
 
     fn with(mut self, action: String, registered: Registered<R::Connection>) -> Self {

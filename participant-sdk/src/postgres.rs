@@ -216,3 +216,14 @@ impl Resource for Postgres {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_may_move_between_threads() {
+        fn is_send(_: impl Send) {}
+        is_send(Postgres::connect("never"));
+    }
+}

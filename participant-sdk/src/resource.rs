@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 /// the crate's feature of that name.
 pub trait Resource: sealed::Sealed + Send + Sync + 'static {
     /// What handlers work with: a connection inside the branch's local transaction.
-    type Connection: Send;
+    type Connection: Send + 'static;
 
     /// How many Prepares, and how many Commits and Cancels, it does at once.
     #[doc(hidden)]

@@ -39,7 +39,8 @@ pub(crate) async fn migrate<C: Migrate>(
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.dangerous_set_table_name(HISTORY);
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
-    // Not `run`: with it no service could connect in a task that it spawns.
+    // Not `run`: its bounds keep the compiler from seeing that the future may move between threads,
+    // and whoever opens a database in a task of its own would not get that compiled.
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => Error::Newer { found, known },
         other => Error::Migrate(other),

@@ -102,3 +102,14 @@ impl Resource for Sqlite {
         barrier::finish(&SqliteBlocks { pool: &self.finish }, operation, call, action).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_may_move_between_threads() {
+        fn is_send(_: impl Send) {}
+        is_send(Sqlite::open("never"));
+    }
+}

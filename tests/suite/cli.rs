@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 mod lives;
 mod operators;
+mod participant;
 mod reference;
 mod settings;
 mod submit;

@@ -5,7 +5,10 @@
 
 mod chaos;
 mod cli;
+mod conformance;
 mod coordinator;
 mod fixtures;
 mod participant;
+mod python;
 mod store;
+mod testing;

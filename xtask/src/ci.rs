@@ -5,11 +5,12 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{databases, docs, links};
+use crate::{docs, links, packages, python};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
-    databases::ensure(&[databases::POSTGRES, databases::MARIADB])?;
+    packages::ensure(&[packages::POSTGRES, packages::MARIADB, packages::PYTHON])?;
+    python::ensure()?;
     cargo(["test", "--workspace"].iter().chain(arguments))
 }
 

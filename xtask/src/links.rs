@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 /// Folders without pages of ours.
-const OTHERS: [&str; 3] = ["target", ".git", "unanimo-data"];
+const OTHERS: [&str; 4] = ["target", ".git", ".venv", "unanimo-data"];
 
 /// Checks every relative link of every page.
 pub(crate) fn check() -> Result<()> {

@@ -5,9 +5,10 @@
 mod installed;
 
 mod ci;
-mod databases;
 mod docs;
 mod links;
+mod packages;
+mod python;
 mod step;
 
 use std::path::Path;
@@ -20,8 +21,8 @@ use self::step::cargo;
 const HELP: &str = "\
 cargo xtask CHORE
 
-  test [ARGS…]   run every test; installs PostgreSQL and MariaDB if they are not there; ARGS go to
-                 `cargo test`
+  test [ARGS…]   run every test; installs PostgreSQL, MariaDB and Python if they are not there; ARGS
+                 go to `cargo test`
   ci             what must pass before a change is taken: formatting, clippy, generated files, tests,
                  documentation, links
   codegen        make the gRPC code anew from proto/unanimo
@@ -51,7 +52,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["codegen"] => docs::codegen(),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
-            databases::ensure(&[databases::POSTGRES])?;
+            packages::ensure(&[packages::POSTGRES])?;
             let bench = ["run", "--release", "--quiet", "-p", "unanimo-bench", "--"];
             cargo(bench.iter().chain(rest))
         }

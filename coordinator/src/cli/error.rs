@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::output::{BAD, HINT};
-use super::{demo, tx};
+use super::{demo, participant, tx};
 use crate::coordinator::{Ended, StartError};
 use crate::store::in_full;
 use crate::{config, coordinator};
@@ -30,6 +30,9 @@ pub(super) enum Error {
     /// The coordinator could not be asked, or refused.
     #[error("{0}")]
     Client(tx::client::Error),
+    /// A participant could not be checked.
+    #[error("failed to {0}")]
+    Check(participant::check::Error),
     /// The demo did not show what it was to show.
     #[error("failed to {0}")]
     Demo(demo::Failure),
@@ -47,12 +50,14 @@ impl Error {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
             Self::Config(_) | Self::Definition(_) => ExitCode::from(2),
+            Self::Check(error) if error.is_usage() => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
             Self::Logged(error) => error.exit_code(),
             Self::System { .. }
             | Self::Start(_)
             | Self::Ended(_)
             | Self::Client(_)
+            | Self::Check(_)
             | Self::Demo(_) => ExitCode::FAILURE,
         }
     }
@@ -62,6 +67,7 @@ impl Error {
         let hint = match self {
             Self::ReaderGone | Self::Logged(_) => return,
             Self::Client(error) => error.hint(),
+            Self::Check(error) => error.hint(),
             _ => None,
         };
         let mut stderr = anstream::stderr().lock();
@@ -89,4 +95,16 @@ impl From<tx::definition::Error> for Error {
     fn from(error: tx::definition::Error) -> Self {
         Self::Definition(error)
     }
+}
+
+impl From<participant::check::Error> for Error {
+    fn from(error: participant::check::Error) -> Self {
+        Self::Check(error)
+    }
+}
+
+/// What an error of the transport comes down to: the ones above only say that there was one.
+pub(super) fn last_cause(error: &tonic::transport::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -13,6 +13,8 @@ mod words;
 
 use std::process::ExitCode;
 
+pub(super) use self::json::compact;
+pub(super) use self::words::mode;
 use super::error::Error;
 use crate::config::Period;
 
@@ -82,7 +84,7 @@ enum Command {
     Forget(operate::ForgetArgs),
 }
 
-fn endpoint(text: &str) -> Result<String, String> {
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
     // `http://HOST:PORT/` is how some write it.
     let text = text.strip_suffix('/').unwrap_or(text);
     let parsed = crate::participants::allow::parse_endpoint(text);

@@ -11,6 +11,7 @@ use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 
 use super::Server;
 use crate::api::error::code_name;
+use crate::cli::error::last_cause;
 use crate::cli::output::clean;
 use crate::store::in_full;
 
@@ -139,11 +140,9 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(server: &Server) -> Result<Self, Error> {
-        let unreachable = |error: tonic::transport::Error| {
-            // The last cause says it: the ones before only say that there was one.
-            let causes = std::iter::successors(std::error::Error::source(&error), |e| e.source());
-            let why = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
-            Error::Unreachable { endpoint: server.endpoint.clone(), why }
+        let unreachable = |error: tonic::transport::Error| Error::Unreachable {
+            endpoint: server.endpoint.clone(),
+            why: last_cause(&error),
         };
         let endpoint = Endpoint::from_shared(server.endpoint.clone()).map_err(unreachable)?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);

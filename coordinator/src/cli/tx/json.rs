@@ -261,7 +261,7 @@ fn content(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
 }
 
 /// Valid JSON without the space between its tokens.
-pub(super) fn compact(json: &str) -> String {
+pub(in crate::cli) fn compact(json: &str) -> String {
     let (mut in_text, mut escaped) = (false, false);
     let keep = |c: &char| {
         let is_space = !in_text && c.is_ascii_whitespace();

@@ -9,7 +9,7 @@ fn word(name: &str, prefix: &str) -> Option<String> {
     (bare != "unspecified").then_some(bare)
 }
 
-pub(super) fn mode(mode: v1::Mode) -> &'static str {
+pub(in crate::cli) fn mode(mode: v1::Mode) -> &'static str {
     match mode {
         v1::Mode::TwoPhaseCommit => "2pc",
         v1::Mode::Tcc => "tcc",

@@ -1,4 +1,5 @@
-//! PostgreSQL and MariaDB for the tests: they start their own servers, and need the programs only.
+//! What the tests need of the system: PostgreSQL and MariaDB, of which they start servers of their own
+//! and need the programs only, and Python.
 
 use std::process::Command;
 
@@ -7,19 +8,19 @@ use anyhow::{Result, bail};
 use crate::installed;
 use crate::step::{has, run};
 
-/// A database, and what makes its programs be there.
-pub(crate) struct Database {
+/// Something that is needed, and what makes it be there.
+pub(crate) struct Need {
     name: &'static str,
-    programs: &'static [&'static str],
+    is_there: fn() -> bool,
     /// Its packages, in the order of [`MANAGERS`].
     packages: [&'static [&'static str]; MANAGERS.len()],
     /// What is to be done first where `apt-get` installs it.
     before_apt: Option<&'static str>,
 }
 
-pub(crate) const POSTGRES: Database = Database {
+pub(crate) const POSTGRES: Need = Need {
     name: "PostgreSQL 13 or later",
-    programs: &["initdb", "postgres"],
+    is_there: || are_there(&["initdb", "postgres"]),
     packages: [
         &["postgresql"],
         &["postgresql-server"],
@@ -35,9 +36,9 @@ pub(crate) const POSTGRES: Database = Database {
     ),
 };
 
-pub(crate) const MARIADB: Database = Database {
+pub(crate) const MARIADB: Need = Need {
     name: "MariaDB 10.6 or later",
-    programs: &["mariadb-install-db", "my_print_defaults", "mariadbd"],
+    is_there: || are_there(&["mariadb-install-db", "my_print_defaults", "mariadbd"]),
     // Debian's `mariadb-server` starts a server, and has it started at every boot. The `-core`
     // packages hold the programs and no service. The other managers start none by themselves.
     packages: [
@@ -47,6 +48,24 @@ pub(crate) const MARIADB: Database = Database {
         &["mariadb"],
         &["mariadb"],
         &["mariadb"],
+    ],
+    before_apt: None,
+};
+
+pub(crate) const PYTHON: Need = Need {
+    name: "Python 3.10 or later with venv and sqlite3",
+    is_there: || {
+        // Debian keeps `ensurepip` apart.
+        let probe = "import sys, venv, ensurepip, sqlite3; sys.exit(sys.version_info < (3, 10))";
+        output_of("python3", &["-c", probe]).is_some()
+    },
+    packages: [
+        &["python3", "python3-venv"],
+        &["python3"],
+        &["python3"],
+        &["python"],
+        &["python3"],
+        &["python3"],
     ],
     before_apt: None,
 };
@@ -71,25 +90,25 @@ const MANAGERS: [Manager; 6] = [
     Manager { program: "brew", update: &[], install: &["install"] },
 ];
 
-/// Installs those that are not there.
-pub(crate) fn ensure(databases: &[Database]) -> Result<()> {
-    let missing: Vec<_> = databases.iter().filter(|database| !is_installed(database)).collect();
+/// Installs what is not there.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let names = missing.iter().map(|database| database.name).collect::<Vec<_>>().join(" and ");
+    let names = missing.iter().map(|need| need.name).collect::<Vec<_>>().join(" and ");
     let Some(number) = MANAGERS.iter().position(|manager| has(manager.program)) else {
-        bail!("the tests need database servers' programs: install {names}");
+        bail!("the tests need {names}: install it");
     };
     let manager = &MANAGERS[number];
-    let packages: Vec<_> = missing.iter().flat_map(|database| database.packages[number]).collect();
+    let packages: Vec<_> = missing.iter().flat_map(|need| need.packages[number]).collect();
     let install = manager.install.iter().chain(packages).copied().collect::<Vec<_>>();
     let line = format!("{} {}", manager.program, install.join(" "));
     let Some(prefix) = privilege(manager) else {
-        bail!("the tests need the programs of {names}; run as root: {line}");
+        bail!("the tests need {names}; run as root: {line}");
     };
     eprintln!("==> installing {names}: {line}");
-    for before in missing.iter().filter_map(|database| database.before_apt) {
+    for before in missing.iter().filter_map(|need| need.before_apt) {
         if manager.program == "apt-get" {
             privileged(prefix, "sh", &["-c", before])?;
         }
@@ -99,8 +118,8 @@ pub(crate) fn ensure(databases: &[Database]) -> Result<()> {
             privileged(prefix, manager.program, arguments)?;
         }
     }
-    if let Some(database) = missing.iter().find(|database| !is_installed(database)) {
-        bail!("{line} went well, and yet there are no programs {}", database.programs.join(", "));
+    if let Some(need) = missing.iter().find(|need| !(need.is_there)()) {
+        bail!("{line} went well, and yet there is no {}", need.name);
     }
     Ok(())
 }
@@ -111,19 +130,22 @@ fn privileged(prefix: &[&str], program: &str, arguments: &[&str]) -> Result<()> 
     run(Command::new(words[0]).args(&words[1..]))
 }
 
-fn is_installed(database: &Database) -> bool {
-    database.programs.iter().all(|name| installed::program(name).is_some())
+/// Whether a database's programs are there, on the path or off it.
+fn are_there(programs: &[&str]) -> bool {
+    programs.iter().all(|name| installed::program(name).is_some())
 }
 
 /// What makes the manager work: nothing, or `sudo` if it does not ask. `None` if it may not.
 fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
-    let quiet = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output();
-        output.ok().filter(|output| output.status.success())
-    };
-    let is_root = quiet("id", &["-u"]).is_some_and(|output| output.stdout.trim_ascii() == b"0");
+    let is_root = output_of("id", &["-u"]).is_some_and(|said| said.trim_ascii() == b"0");
     if is_root || manager.program == "brew" {
         return Some(&[]);
     }
-    quiet("sudo", &["-n", "true"]).map(|_| ["sudo", "-n"].as_slice())
+    output_of("sudo", &["-n", "true"]).map(|_| ["sudo", "-n"].as_slice())
+}
+
+/// What a program says, if it goes well.
+fn output_of(program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    output.status.success().then_some(output.stdout)
 }

@@ -1,0 +1,175 @@
+//! The guarantees, as a list. docs/participant-guide.md explains them to whoever writes a
+//! participant.
+
+mod ends;
+mod manners;
+mod races;
+mod tombstones;
+mod votes;
+
+use std::fmt;
+use std::pin::Pin;
+
+use super::answer::{End, Vote};
+use super::session::{Session, Stop};
+
+/// A check that runs.
+type Checking = Pin<Box<dyn Future<Output = Result<(), Stop>> + Send>>;
+
+/// What a participant must hold to, and how that is checked.
+#[derive(Clone, Copy)]
+pub struct Guarantee {
+    /// Stable, for programs: `duplicate-prepare`.
+    pub name: &'static str,
+    /// What holds.
+    pub text: &'static str,
+    /// What goes wrong where it does not hold.
+    pub why: &'static str,
+    /// Checks it, with branches of its own.
+    pub check: fn(Session) -> Checking,
+}
+
+impl fmt::Debug for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarantee").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+macro_rules! guarantees {
+    ($($name:literal, $check:path, $text:literal, $why:literal;)*) => {
+        /// Every guarantee, in the order in which they are checked.
+        pub const GUARANTEES: [Guarantee; [$($name),*].len()] = [$(Guarantee {
+            name: $name,
+            text: $text,
+            why: $why,
+            check: |session| Box::pin($check(session)),
+        }),*];
+    };
+}
+
+guarantees! {
+    "duplicate-prepare", votes::duplicate,
+        "The same Prepare, sent again, has no further effect and gets the same vote and output.",
+        "S7: an answer that is lost on its way makes the coordinator send the call again.";
+    "concurrent-prepare", votes::concurrent,
+        "Of the same Prepare, sent eight times at once, all get the same vote and output; WORKING \
+         is allowed until there is a vote.",
+        "S7: a call whose answer takes too long is sent again while the first one is at work.";
+    "late-duplicate", votes::late_duplicate,
+        "A Prepare past its prepare_until, of a branch that has voted yes, gets that yes.",
+        "the bound is for branches without a trace; a vote that was given stands until phase two.";
+    "prepare-too-late", votes::too_late,
+        "A Prepare past its prepare_until, of a branch without a trace, is REFUSED, and stays so.",
+        "the transaction has been aborted, and its tombstone may have been purged: nobody would \
+         ever cancel what this Prepare did.";
+    "unknown-action", votes::unknown_action,
+        "An action that is not offered is REFUSED in an OK reply, and the refusal is stored.",
+        "an error status is no vote: the coordinator would ask until the deadline.";
+    "stored-refusal", votes::stored_refusal,
+        "A REFUSED Prepare gets the same refusal when it is sent again; its Cancel is done.",
+        "a vote that changes its mind could be a no that the initiator saw and a yes that commits.";
+    "commit-after-refusal", votes::commit_after_refusal,
+        "Commit of a branch that was REFUSED is heuristic, never done.",
+        "S11: there is nothing that could be committed, and done would say that there was.";
+    "cancel-before-prepare", tombstones::cancel_first,
+        "Cancel of a branch that was never prepared is done, and done again.",
+        "S8: a Prepare may be lost or late, and its Cancel comes all the same.";
+    "concurrent-cancel-before-prepare", tombstones::cancel_first_at_once,
+        "Of the same Cancel of a branch that was never prepared, sent eight times at once, all are \
+         done.",
+        "S8: two tombstones for one branch must neither deadlock nor be an error.";
+    "late-prepare", tombstones::late_prepare,
+        "A Prepare that comes after its Cancel is REFUSED, however often it comes, alone or eight \
+         at once.",
+        "S8: nobody would ever cancel what it did, and a yes could be committed.";
+    "prepare-races-cancel", races::prepare_and_cancel,
+        "Where Prepare and Cancel of a branch come at once, Cancel is done and no Prepare that \
+         comes afterwards is answered PREPARED.",
+        "S8: whichever comes first, the branch ends without an effect.";
+    "abandoned-prepare", races::abandoned,
+        "A Prepare whose caller goes away at any moment can be sent again, and can be cancelled.",
+        "S7: a call that is broken off half way may have taken effect or not; both must end well.";
+    "cancel-twice", ends::cancel_twice,
+        "Cancel of a prepared branch is done, with and without the output, and done again.",
+        "S7: an answer that is lost on its way makes the coordinator send the call again.";
+    "concurrent-cancel", ends::cancel_at_once,
+        "Of the same Cancel of a prepared branch, sent eight times at once, all are done.",
+        "S7: a call whose answer takes too long is sent again while the first one is at work.";
+    "prepare-after-cancel", ends::prepare_after_cancel,
+        "A duplicate of a Prepare that voted yes is never answered PREPARED once the branch is \
+         cancelled.",
+        "S8: the network may hold a call back for as long as it likes.";
+    "commit-after-cancel", ends::commit_after_cancel,
+        "Commit of a cancelled branch is HEURISTIC_ROLLBACK or HEURISTIC_HAZARD, never done.",
+        "S11: done would report a commit that never happened.";
+    "commit-unknown", ends::commit_unknown,
+        "Commit of a branch without a trace is HEURISTIC_HAZARD, never done, and its late Prepare \
+         is never answered PREPARED.",
+        "S11: a branch that voted yes and is gone was lost, by a restored backup say; somebody has \
+         to look at it.";
+    "independent-branches", votes::independent,
+        "Two branches of one transaction with the same action are two: what happens to one leaves \
+         the other as it is.",
+        "a transaction may debit the same account twice.";
+    "wrong-participant", manners::wrong_participant,
+        "A branch of another participant's name is answered with an error status, not with a vote.",
+        "an address that was given to another participant would vote for work that is not its own.";
+    "malformed-context", manners::malformed,
+        "A Prepare without a context, or with one that breaks the rules, is answered with an error \
+         status, not with a vote.",
+        "a vote for a branch that cannot be named could never be found again.";
+    "limits", manners::limits,
+        "Outputs have at most 1 MiB, and none in two-phase commit; a refusal's reason is 1 to 64 \
+         bytes of A-Z a-z 0-9 _ . : -, its message has at most 1,024.",
+        "what is over a limit is dropped or cut off on its way.";
+    "commit-twice", ends::commit_twice,
+        "Commit of a prepared branch is done, with and without the output, and done again.",
+        "S7: an answer that is lost on its way makes the coordinator send the call again.";
+    "concurrent-commit", ends::commit_at_once,
+        "Of the same Commit, sent eight times at once, all are done.",
+        "S7: a call whose answer takes too long is sent again while the first one is at work.";
+    "prepare-after-commit", ends::prepare_after_commit,
+        "A duplicate of a Prepare that comes after Commit gets the yes and output of before, and \
+         Commit is done again.",
+        "S7: the network may hold a call back for as long as it likes; it must not work again.";
+    "cancel-after-commit", ends::cancel_after_commit,
+        "Cancel of a committed branch is HEURISTIC_COMMIT, and leaves it committed.",
+        "S11: it cannot be undone, and done would say that it was.";
+    "commit-races-cancel", races::commit_and_cancel,
+        "Where Commit and Cancel of a prepared branch come at once, at most one of them is done.",
+        "S7: a coordinator never sends both; a participant that did both would hide that one did.";
+}
+
+/// A vote that must not be yes.
+fn expect_no_yes(vote: &Vote, when: &str) -> Result<(), Stop> {
+    match vote {
+        Vote::Prepared(_) => Err(Stop::Failed(format!("{when} was answered {vote}"))),
+        Vote::Refused(_) | Vote::ReadOnly => Ok(()),
+    }
+}
+
+/// A vote that must be no.
+fn expect_refused(vote: &Vote, when: &str) -> Result<(), Stop> {
+    match vote {
+        Vote::Refused(_) => Ok(()),
+        Vote::Prepared(_) | Vote::ReadOnly => {
+            Err(Stop::Failed(format!("{when} was answered {vote}, expected REFUSED")))
+        }
+    }
+}
+
+/// A vote that must be the one of before.
+fn expect_same(first: &Vote, again: &Vote, when: &str) -> Result<(), Stop> {
+    if first == again {
+        return Ok(());
+    }
+    Err(Stop::Failed(format!("{when} was answered {again}; the first time it was {first}")))
+}
+
+/// An end that must be as it was told.
+fn expect_done(end: &End, when: &str) -> Result<(), Stop> {
+    match end {
+        End::Done => Ok(()),
+        End::Heuristic(_) => Err(Stop::Failed(format!("{when} was answered {end}, expected done"))),
+    }
+}

@@ -1,0 +1,204 @@
+"""What makes operations idempotent and ordered: a row for each branch, in the participant's own
+database and in the same local transaction as its work.
+
+Nothing here knows what the participant does: `work(db, request)` is its business. The same rules in
+words: docs/participant-guide.md.
+"""
+
+import contextlib
+import sqlite3
+import time
+from dataclasses import dataclass
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS barrier (
+    tx_id      text NOT NULL,
+    branch_id  text NOT NULL,
+    -- running (seen by its own transaction only), prepared, refused, committed, cancelled, lost
+    state      text NOT NULL,
+    output     blob NOT NULL DEFAULT x'',  -- what Prepare answered
+    reason     text NOT NULL DEFAULT '',   -- of a refusal
+    message    text NOT NULL DEFAULT '',
+    -- When a Prepare without a trace is refused by its bound anyway, in seconds since 1970.
+    until      real NOT NULL DEFAULT 0,
+    changed_at real NOT NULL,
+    PRIMARY KEY (tx_id, branch_id)
+) WITHOUT ROWID;
+"""
+
+# How long a call waits for another one's local transaction before it answers "working".
+LOCK_TIMEOUT_S = 2.0
+
+# How long rows are kept past the time at which they could still matter.
+KEPT_S = 24 * 3600
+
+
+class Busy(Exception):
+    """Another local transaction is in the way: send the call again."""
+
+
+class Refused(Exception):
+    """The vote no. Raised by `work`, whose effects are then undone."""
+
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+@dataclass
+class Row:
+    state: str
+    output: bytes
+    reason: str
+    message: str
+
+
+class Barrier:
+    def __init__(self, path):
+        self.path = path
+        with contextlib.closing(self._connect()) as db:
+            # What was answered must survive the machine, not only the process: hence FULL.
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(SCHEMA)
+
+    def _connect(self):
+        # No transactions by themselves: they are begun and ended below, and nowhere else.
+        db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    @contextlib.contextmanager
+    def transaction(self):
+        """A local transaction: committed at the end, or rolled back as a whole."""
+        with contextlib.closing(self._connect()) as db:
+            try:
+                # Takes the write lock at once. Of two calls for one branch the second waits here; in
+                # a database with row locks it would wait for the first one's row, below.
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    raise Busy() from error
+                raise
+            # Closing the connection without COMMIT rolls back.
+            yield db
+            db.execute("COMMIT")
+
+    def prepare(self, context, until, work):
+        """Votes: `("prepared", Row)` or `("refused", Row)`."""
+        with self.transaction() as db:
+            # The row first, then the work.
+            if not self._insert(db, context, "running", until):
+                row = self._find(db, context)
+                if row.state in ("prepared", "committed"):
+                    return "prepared", row
+                if row.state == "refused":
+                    return "refused", row
+                # Cancel came first (or Commit did, and found nothing): never yes.
+                return "refused", Row("refused", b"", "ALREADY_ENDED", "phase two came first")
+            db.execute("SAVEPOINT work")
+            try:
+                # After the wait for the lock, not before it. (In a database server: its clock.)
+                if until is not None and time.time() > until:
+                    raise Refused("TOO_LATE", "Prepare came after the transaction's deadline")
+                row = Row("prepared", work(db), "", "")
+            except Refused as no:
+                # Undoes the work and keeps the row: there is no gap for a duplicate.
+                db.execute("ROLLBACK TO work")
+                row = Row("refused", b"", no.reason, no.message)
+            self._mark(db, context, row)
+        # Only now, after COMMIT, may it be answered.
+        return row.state, row
+
+    def commit(self, context, work):
+        """Ends: `("done", "")`, or a heuristic outcome and why."""
+        with self.transaction() as db:
+            if self._insert(db, context, "lost", None):
+                return "hazard", "Commit found no trace of a branch that voted yes"
+            row = self._find(db, context)
+            if row.state == "prepared":
+                work(db, row.output)
+                self._mark(db, context, Row("committed", row.output, "", ""))
+                return "done", ""
+            if row.state == "committed":
+                return "done", ""
+            if row.state == "lost":
+                return "hazard", "Commit found no trace of a branch that voted yes"
+            return "rollback", f"Commit found the branch {row.state}"
+
+    def cancel(self, context, work):
+        """Ends: `("done", "")`, or a heuristic outcome and why."""
+        with self.transaction() as db:
+            # The tombstone of a Cancel that comes first: the late Prepare will find it.
+            if self._insert(db, context, "cancelled", None):
+                return "done", ""
+            row = self._find(db, context)
+            if row.state == "prepared":
+                work(db, row.output)
+                self._mark(db, context, Row("cancelled", b"", "", ""))
+                return "done", ""
+            if row.state in ("cancelled", "refused"):
+                return "done", ""
+            if row.state == "committed":
+                return "commit", "Cancel found the branch committed"
+            return "hazard", "an earlier Commit found no trace of the branch"
+
+    def purge(self):
+        """Removes rows that no call can need any more. Not those that are prepared: somebody is still
+        owed their Commit or Cancel. Not those that are committed: whether the coordinator has heard
+        of it, only it can tell (`Inquire`)."""
+        # A tombstone does not know its Prepare's bound, which is at most a day (the longest timeout
+        # that a coordinator allows by default) after it.
+        old = time.time() - 2 * KEPT_S
+        with self.transaction() as db:
+            db.execute(
+                "DELETE FROM barrier WHERE state IN ('refused', 'cancelled') "
+                "AND until < ? AND changed_at < ?",
+                (old, old),
+            )
+
+    def ended_long_ago(self, limit):
+        """Committed branches that may be purged if the coordinator knows that they ended."""
+        with self.transaction() as db:
+            return db.execute(
+                "SELECT tx_id, branch_id FROM barrier "
+                "WHERE state = 'committed' AND changed_at < ? LIMIT ?",
+                (time.time() - KEPT_S, limit),
+            ).fetchall()
+
+    def forget(self, keys):
+        with self.transaction() as db:
+            db.executemany("DELETE FROM barrier WHERE tx_id = ? AND branch_id = ?", keys)
+
+    @staticmethod
+    def _insert(db, context, state, until):
+        inserted = db.execute(
+            "INSERT INTO barrier (tx_id, branch_id, state, until, changed_at) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (context.tx_id, context.branch_id, state, until or 0, time.time()),
+        )
+        return inserted.rowcount == 1
+
+    @staticmethod
+    def _find(db, context):
+        found = db.execute(
+            "SELECT state, output, reason, message FROM barrier "
+            "WHERE tx_id = ? AND branch_id = ?",
+            (context.tx_id, context.branch_id),
+        )
+        return Row(*found.fetchone())
+
+    @staticmethod
+    def _mark(db, context, row):
+        db.execute(
+            "UPDATE barrier SET state = ?, output = ?, reason = ?, message = ?, changed_at = ? "
+            "WHERE tx_id = ? AND branch_id = ?",
+            (
+                row.state,
+                row.output,
+                row.reason,
+                row.message,
+                time.time(),
+                context.tx_id,
+                context.branch_id,
+            ),
+        )

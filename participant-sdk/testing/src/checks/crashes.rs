@@ -1,0 +1,128 @@
+//! The process dies in the middle of a call.
+
+use std::time::{Duration, Instant};
+
+use unanimo_coordinator::conformance::{Branch, End, Session, Stop};
+
+use super::Once;
+use crate::bench::{Bench, World, named};
+use crate::subject::Subject;
+
+/// At how many moments of a call it crashes: from its beginning to after its answer, which then is
+/// lost.
+const MOMENTS: u32 = 6;
+
+/// The moments are spread over so many times what a call took.
+const BEYOND: f64 = 1.3;
+
+/// Which call is crashed in.
+#[derive(Clone, Copy)]
+enum Call {
+    Prepare,
+    Commit,
+    Cancel,
+}
+
+impl Call {
+    async fn send(self, session: &Session, branch: &Branch) -> Result<Option<End>, Stop> {
+        match self {
+            Self::Prepare => session.prepare(branch).await.map(|_| None),
+            Self::Commit => session.commit(branch).await.map(Some),
+            Self::Cancel => session.cancel(branch).await.map(Some),
+        }
+    }
+}
+
+/// How long the call takes when nothing is in its way.
+async fn duration<S: Subject>(bench: &Bench<S>, call: Call) -> Result<Duration, Stop> {
+    let world = bench.world().await?;
+    let branch = ready(&world, call).await?;
+    let started = Instant::now();
+    call.send(&world.session, &branch).await?;
+    Ok(started.elapsed())
+}
+
+async fn ready<S: Subject>(world: &World<S>, call: Call) -> Result<Branch, Stop> {
+    match call {
+        Call::Prepare => Ok(world.session.branch()),
+        Call::Commit | Call::Cancel => world.prepared().await,
+    }
+}
+
+/// Crashes at one moment of the call, which is asked again until it is answered.
+async fn crash_in<S: Subject>(
+    world: &World<S>,
+    method: &str,
+    call: Call,
+    after: Duration,
+) -> Result<Branch, Stop> {
+    let branch = ready(world, call).await?;
+    let (session, sent) = (world.session.clone(), branch.clone());
+    let calling = tokio::spawn(async move { call.send(&session, &sent).await });
+    tokio::time::sleep(after).await;
+    world.crash().await?;
+    let answered = calling.await.map_err(|error| Stop::Failed(error.to_string()))?;
+    answered.map_err(|stop| named(method, stop))?;
+    // The answer may have come before the crash, and be lost: then the new process is asked.
+    match call.send(&world.session, &branch).await.map_err(|stop| named(method, stop))? {
+        None | Some(End::Done) => Ok(branch),
+        Some(end) => {
+            let text = format!("after a crash {after:?} into it, the same call was answered {end}");
+            Err(Stop::Failed(text))
+        }
+    }
+}
+
+fn moments(duration: Duration) -> impl Iterator<Item = Duration> {
+    (0..MOMENTS)
+        .map(move |moment| duration.mul_f64(BEYOND * f64::from(moment) / f64::from(MOMENTS - 1)))
+}
+
+pub(super) async fn prepare<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    let method = bench.methods.prepare;
+    for after in moments(duration(bench, Call::Prepare).await?) {
+        for commits in [true, false] {
+            let world = bench.world().await?;
+            let branch = crash_in(&world, method, Call::Prepare, after).await?;
+            if commits {
+                world.commit(&branch).await?;
+                let words = format!(
+                    "after a crash {after:?} into {method}, Prepare again and Commit, the effect is \
+                     not that of one:"
+                );
+                world.compare(("once", &once.after), "with the crash", words).await?;
+            } else {
+                world.cancel(&branch).await?;
+                let words = format!(
+                    "after a crash {after:?} into {method}, Prepare again and Cancel, something is \
+                     left:"
+                );
+                world.compare(("before", &once.before), "after", words).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn commit<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    let method = bench.methods.commit;
+    for after in moments(duration(bench, Call::Commit).await?) {
+        let world = bench.world().await?;
+        crash_in(&world, method, Call::Commit, after).await?;
+        let words =
+            format!("after a crash {after:?} into {method}, the effect is not that of one:");
+        world.compare(("once", &once.after), "with the crash", words).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn cancel<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    let method = bench.methods.cancel;
+    for after in moments(duration(bench, Call::Cancel).await?) {
+        let world = bench.world().await?;
+        crash_in(&world, method, Call::Cancel, after).await?;
+        let words = format!("after a crash {after:?} into {method}, something is left:");
+        world.compare(("before", &once.before), "after", words).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! What is tested, with what, and in which order.
+
+use std::future::pending;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimo_coordinator::conformance::{self, Checked, Options, Stop, Verdict};
+use unanimo_proto::v1::Mode;
+use unanimo_sdk::{Encode, PayloadError};
+
+use crate::bench::{Bench, Methods, World};
+use crate::checks;
+use crate::report::Report;
+use crate::subject::Subject;
+
+/// Tests one action's handlers. See the [crate's page](crate).
+#[derive(Debug)]
+pub struct Harness<S> {
+    options: Options,
+    methods: Methods,
+    effect: Option<String>,
+    error: Option<PayloadError>,
+    _subject: PhantomData<fn() -> S>,
+}
+
+/// How long an operation is asked again before it counts as not answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl<S: Subject> Harness<S> {
+    /// Tests an action of TCC: `try_`, `confirm` and `cancel`.
+    pub fn tcc(action: impl Into<String>) -> Self {
+        Self::new(action.into(), Mode::Tcc, Methods::TCC)
+    }
+
+    /// Tests an action of two-phase commit: `prepare`.
+    pub fn two_phase(action: impl Into<String>) -> Self {
+        Self::new(action.into(), Mode::TwoPhaseCommit, Methods::TWO_PHASE)
+    }
+
+    fn new(action: String, mode: Mode, methods: Methods) -> Self {
+        let options = Options { mode, patience: PATIENCE, ..Options::new("", action) };
+        Self { options, methods, effect: None, error: None, _subject: PhantomData }
+    }
+
+    /// The action's argument: one that it accepts.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
+    pub fn payload(mut self, payload: impl Encode) -> Self {
+        match payload.encode() {
+            Ok(bytes) => self.options.payload = bytes,
+            Err(error) => self.error = Some(error),
+        }
+        self
+    }
+
+    /// An argument that the action refuses, so that refusals are tested too.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
+    pub fn refused_payload(mut self, payload: impl Encode) -> Self {
+        match payload.encode() {
+            Ok(bytes) => self.options.refused_payload = Some(bytes),
+            Err(error) => self.error = Some(error),
+        }
+        self
+    }
+
+    /// What [`Subject::observe`] shows after one committed transaction on fresh data. Without it a
+    /// commit that does something else than it should is not found, as long as it does it always.
+    #[must_use]
+    pub fn effect(mut self, observed: impl Into<String>) -> Self {
+        self.effect = Some(observed.into());
+        self
+    }
+
+    /// How long an operation is asked again before it counts as not answered. Default 10 s.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.options.patience = patience;
+        self
+    }
+
+    /// Runs everything.
+    ///
+    /// # Panics
+    /// A payload cannot be encoded, or the first subject cannot be made: then there is nothing to
+    /// test.
+    pub async fn run(self) -> Report {
+        let Self { mut options, methods, effect, error, .. } = self;
+        assert!(error.is_none(), "the payload cannot be encoded: {error:?}");
+        let first = World::<S>::begin(&options, methods).await;
+        let first = first.unwrap_or_else(|stop| panic!("there is nothing to test: {stop:?}"));
+        options.participant = first.participant();
+        drop(first);
+        let action = options.action.clone();
+        let bench = Bench::<S>::new(options.clone(), methods, effect);
+
+        let once = checks::once(&bench).await;
+        let accepted = !matches!(once, Err(Stop::Failed(_)));
+        let mut handler =
+            vec![checked(&checks::ONCE, once.as_ref().map(drop).map_err(Stop::clone))];
+        match once {
+            Ok(once) => {
+                for check in checks::all::<S>() {
+                    let result = (check.run)(Arc::clone(&bench), Arc::clone(&once)).await;
+                    handler.push(checked(&check.described, result));
+                }
+            }
+            Err(_) => {
+                for check in checks::all::<S>() {
+                    let why = "the handlers do not get through one transaction";
+                    handler.push(checked(&check.described, Err(Stop::Skipped(why.to_owned()))));
+                }
+            }
+        }
+        let protocol = if accepted { protocol(&bench, options).await } else { None };
+        Report { action, handler, protocol, notes: bench.notes() }
+    }
+}
+
+/// The answers, by the list that holds for participants in any language.
+async fn protocol<S: Subject>(bench: &Bench<S>, options: Options) -> Option<conformance::Report> {
+    let world = bench.world().await.ok()?;
+    conformance::run(world.target(), options, |_| {}, pending()).await.ok()
+}
+
+fn checked(described: &checks::Described, result: Result<(), Stop>) -> Checked {
+    Checked {
+        guarantee: described.name,
+        text: described.text,
+        why: described.why,
+        verdict: match result {
+            Ok(()) => Verdict::Passed,
+            Err(Stop::Failed(seen)) => Verdict::Failed(seen),
+            Err(Stop::Skipped(why)) => Verdict::Skipped(why),
+        },
+    }
+}

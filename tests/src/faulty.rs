@@ -1,0 +1,333 @@
+//! A participant without the SDK, whose barrier is in memory: correct, or with one fault.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
+use unanimo_proto::v1::{
+    BranchContext, CancelRequest, CancelResponse, Done, HeuristicKind, HeuristicOutcome, Mode,
+    ParticipantServiceCommitRequest, ParticipantServiceCommitResponse, PrepareRequest,
+    PrepareResponse, Prepared, ReadOnly, Refusal, Working, cancel_response,
+    participant_service_commit_response as commit_response, prepare_response,
+};
+use uuid::Uuid;
+
+/// Its name.
+pub const NAME: &str = "faulty";
+
+/// Its action. A payload of `no` is refused.
+pub const ACTION: &str = "work";
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Cancel of a branch without a trace leaves no tombstone.
+    NoTombstone,
+    /// Cancel of a branch without a trace is an error.
+    CancelNeedsPrepare,
+    /// Cancel of a branch without a trace is WORKING, for ever.
+    CancelWaitsForPrepare,
+    /// Commit of a branch without a trace is done.
+    CommitsAnything,
+    /// Each Prepare makes its output anew.
+    OutputsDiffer,
+    /// A refusal is not stored.
+    ForgetsRefusals,
+    /// The barrier's key is the transaction's alone.
+    OneBranchATransaction,
+    /// `prepare_until` is not looked at.
+    IgnoresBound,
+    /// An action that is not offered is an error.
+    UnknownActionIsAnError,
+    /// Cancel of what is committed is done.
+    CancelsCommitted,
+    /// Commit of what is cancelled is done.
+    CommitsCancelled,
+    /// What has ended leaves no row.
+    ForgetsEnds,
+    /// Prepare looks for a row, works, and then writes its own over whatever is there.
+    LooksThenWrites,
+    /// It does not look at the name that a branch is for.
+    AnswersToAnyName,
+    /// It takes whatever context comes.
+    TakesAnyContext,
+    /// The reasons of its refusals are sentences.
+    WordyReasons,
+    /// It votes READ_ONLY in TCC.
+    ReadOnlyInTcc,
+    /// Its replies to Prepare have no answer in them.
+    Mute,
+}
+
+impl Fault {
+    /// Every fault, and none.
+    pub const ALL: [Self; 19] = [
+        Self::None,
+        Self::NoTombstone,
+        Self::CancelNeedsPrepare,
+        Self::CancelWaitsForPrepare,
+        Self::CommitsAnything,
+        Self::OutputsDiffer,
+        Self::ForgetsRefusals,
+        Self::OneBranchATransaction,
+        Self::IgnoresBound,
+        Self::UnknownActionIsAnError,
+        Self::CancelsCommitted,
+        Self::CommitsCancelled,
+        Self::ForgetsEnds,
+        Self::LooksThenWrites,
+        Self::AnswersToAnyName,
+        Self::TakesAnyContext,
+        Self::WordyReasons,
+        Self::ReadOnlyInTcc,
+        Self::Mute,
+    ];
+}
+
+/// How long Prepare works.
+const WORK: Duration = Duration::from_millis(3);
+
+#[derive(Clone, Debug)]
+enum State {
+    Prepared(Bytes),
+    Refused(Refusal),
+    Committed(Bytes),
+    Cancelled,
+    Lost,
+}
+
+/// The participant. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Faulty {
+    fault: Fault,
+    rows: Arc<Mutex<HashMap<(String, String), State>>>,
+}
+
+impl Faulty {
+    /// One with this fault.
+    #[must_use]
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, rows: Arc::default() }
+    }
+
+    /// Serves it on a port of its own, and says where.
+    ///
+    /// # Panics
+    /// No port can be had.
+    pub async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = ParticipantServiceServer::new(self.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        format!("http://{address}")
+    }
+
+    /// How many branches are prepared, and how many committed.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let rows = self.rows();
+        let count = |is: fn(&State) -> bool| rows.values().filter(|state| is(state)).count();
+        (
+            count(|state| matches!(state, State::Prepared(_))),
+            count(|state| matches!(state, State::Committed(_))),
+        )
+    }
+
+    fn rows(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), State>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key(&self, context: Option<BranchContext>) -> Result<(String, String), Status> {
+        let context = context.unwrap_or_default();
+        let named = |text: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+            !text.is_empty() && text.bytes().all(allowed)
+        };
+        let good = Uuid::parse_str(&context.tx_id).is_ok()
+            && named(&context.branch_id)
+            && context.branch_number > 0
+            && context.mode() != Mode::Unspecified;
+        if !good && self.fault != Fault::TakesAnyContext {
+            return Err(Status::invalid_argument("context breaks the rules"));
+        }
+        let mine = context.participant == NAME || self.fault == Fault::TakesAnyContext && !good;
+        if !mine && self.fault != Fault::AnswersToAnyName {
+            return Err(Status::failed_precondition(format!("this is participant {NAME}")));
+        }
+        let branch = match self.fault {
+            Fault::OneBranchATransaction => String::new(),
+            _ => context.branch_id,
+        };
+        Ok((context.tx_id, branch))
+    }
+
+    /// The vote of a branch that has a row.
+    fn vote(&self, state: &State) -> prepare_response::Answer {
+        use prepare_response::Answer;
+        match state {
+            State::Prepared(output) | State::Committed(output) => {
+                let output = match self.fault {
+                    Fault::OutputsDiffer => new_output(),
+                    _ => output.clone(),
+                };
+                Answer::Prepared(Prepared { output })
+            }
+            State::Refused(refusal) => Answer::Refused(refusal.clone()),
+            State::Cancelled | State::Lost => {
+                Answer::Refused(Refusal { reason: "ENDED".into(), message: "it has ended".into() })
+            }
+        }
+    }
+
+    /// What a first Prepare comes to.
+    fn work(&self, request: &PrepareRequest) -> Result<State, Status> {
+        let refused = |reason: &str| {
+            let reason = match self.fault {
+                Fault::WordyReasons => format!("refused, because {reason}!"),
+                _ => reason.to_owned(),
+            };
+            State::Refused(Refusal { reason, message: "no".to_owned() })
+        };
+        let until = request.prepare_until.and_then(|until| SystemTime::try_from(until).ok());
+        if until.is_some_and(|until| until < SystemTime::now()) && self.fault != Fault::IgnoresBound
+        {
+            return Ok(refused("LATE"));
+        }
+        if request.action != ACTION {
+            return match self.fault {
+                Fault::UnknownActionIsAnError => Err(Status::not_found("no such action")),
+                _ => Ok(refused("NO_SUCH_ACTION")),
+            };
+        }
+        Ok(match &request.payload[..] {
+            b"no" => refused("NO"),
+            _ => State::Prepared(new_output()),
+        })
+    }
+}
+
+fn new_output() -> Bytes {
+    Uuid::new_v4().to_string().into()
+}
+
+fn heuristic(kind: HeuristicKind) -> HeuristicOutcome {
+    HeuristicOutcome { kind: kind.into(), note: "as its row says".to_owned() }
+}
+
+#[tonic::async_trait]
+impl ParticipantService for Faulty {
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let key = self.key(request.context.clone())?;
+        let answered = |answer| Ok(Response::new(PrepareResponse { answer: Some(answer) }));
+        match self.fault {
+            Fault::Mute => return Ok(Response::new(PrepareResponse { answer: None })),
+            Fault::ReadOnlyInTcc => {
+                return answered(prepare_response::Answer::ReadOnly(ReadOnly {}));
+            }
+            Fault::LooksThenWrites => {
+                if let Some(state) = self.rows().get(&key) {
+                    return answered(self.vote(state));
+                }
+                let state = self.work(&request)?;
+                tokio::time::sleep(WORK).await;
+                let answer = self.vote(&state);
+                self.rows().insert(key, state);
+                return answered(answer);
+            }
+            _ => {}
+        }
+        tokio::time::sleep(WORK).await;
+        let mut rows = self.rows();
+        if let Some(state) = rows.get(&key) {
+            return answered(self.vote(state));
+        }
+        let state = self.work(&request)?;
+        let answer = self.vote(&state);
+        if self.fault != Fault::ForgetsRefusals || !matches!(state, State::Refused(_)) {
+            rows.insert(key, state);
+        }
+        answered(answer)
+    }
+
+    async fn commit(
+        &self,
+        request: Request<ParticipantServiceCommitRequest>,
+    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        use commit_response::Answer;
+        let key = self.key(request.into_inner().context)?;
+        let mut rows = self.rows();
+        let (answer, state) = match rows.get(&key).cloned() {
+            Some(State::Prepared(output) | State::Committed(output)) => {
+                (Answer::Done(Done {}), State::Committed(output))
+            }
+            Some(state @ State::Cancelled) if self.fault == Fault::CommitsCancelled => {
+                (Answer::Done(Done {}), state)
+            }
+            Some(state @ (State::Cancelled | State::Refused(_))) => {
+                (Answer::Heuristic(heuristic(HeuristicKind::Rollback)), state)
+            }
+            None if self.fault == Fault::CommitsAnything => {
+                return Ok(Response::new(ParticipantServiceCommitResponse {
+                    answer: Some(Answer::Done(Done {})),
+                }));
+            }
+            Some(State::Lost) | None => {
+                (Answer::Heuristic(heuristic(HeuristicKind::Hazard)), State::Lost)
+            }
+        };
+        rows.insert(key.clone(), state);
+        if self.fault == Fault::ForgetsEnds {
+            rows.remove(&key);
+        }
+        Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(answer) }))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        use cancel_response::Answer;
+        let key = self.key(request.into_inner().context)?;
+        let mut rows = self.rows();
+        let found = rows.get(&key).cloned();
+        let answered = |answer| Ok(Response::new(CancelResponse { answer: Some(answer) }));
+        let (answer, state) = match (found, self.fault) {
+            (None, Fault::CancelNeedsPrepare) => return Err(Status::not_found("no such branch")),
+            (None, Fault::CancelWaitsForPrepare) => {
+                return answered(Answer::Working(Working { retry_after: None }));
+            }
+            (None, Fault::NoTombstone) => return answered(Answer::Done(Done {})),
+            (Some(state @ State::Committed(_)), Fault::CancelsCommitted) => {
+                (Answer::Done(Done {}), state)
+            }
+            (Some(state @ State::Committed(_)), _) => {
+                (Answer::Heuristic(heuristic(HeuristicKind::Commit)), state)
+            }
+            (Some(State::Lost), _) => {
+                (Answer::Heuristic(heuristic(HeuristicKind::Hazard)), State::Lost)
+            }
+            (Some(State::Refused(refusal)), _) => (Answer::Done(Done {}), State::Refused(refusal)),
+            (Some(State::Prepared(_) | State::Cancelled) | None, _) => {
+                (Answer::Done(Done {}), State::Cancelled)
+            }
+        };
+        rows.insert(key.clone(), state);
+        if self.fault == Fault::ForgetsEnds {
+            rows.remove(&key);
+        }
+        answered(answer)
+    }
+}

@@ -1,0 +1,237 @@
+//! `unanimo participant check` against participants of the SDK, and against broken ones.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgPool, SqliteConnection};
+use unanimo_coordinator::conformance::GUARANTEES;
+use unanimo_examples::{accounts, tcc, two_phase};
+use unanimo_sdk::{
+    Call, FinishError, Json, Participant, Postgres, PostgresOptions, PrepareError, Serve, Serving,
+    Sqlite, Tcc, refuse,
+};
+use unanimo_tests::faulty::{Fault, Faulty};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
+
+use super::{Program, Ran, command, file, new_path, run};
+
+async fn check(endpoint: &str, participant: &str, action: &str, more: &[&str]) -> Ran {
+    let mut args = vec!["participant", "check", "--endpoint", endpoint];
+    args.extend(["--participant", participant, "--action", action]);
+    args.extend(more);
+    run(&args).await
+}
+
+const POSTING: &str = r#"{"account": "alice", "cents": 5}"#;
+const TOO_MUCH: &str = r#"{"account": "alice", "cents": 5000}"#;
+
+/// A bank on PostgreSQL, and its accounts.
+async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Serving, PgPool) {
+    let url = Server::shared().database().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    accounts::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
+    // Duplicates that meet wait for each other's locks, and here not for long.
+    let options = PostgresOptions::default().lock_timeout(Duration::from_millis(200));
+    let database = options.connect(&url).await.unwrap();
+    let serving = make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap();
+    (serving, pool)
+}
+
+/// It passes, and nothing but what it committed is left.
+async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
+    let more = ["--payload", POSTING, "--refused-payload", TOO_MUCH, "--mode", mode, "--json"];
+    let ran = check(serving.endpoint(), "bank", "debit", &more).await;
+    let report = ran.check(0).json();
+    ran.complains(&["warning: this does real work at http://127.0.0.1:", "what it commits stays"]);
+    assert_eq!(report["passed"], true);
+    let guarantees = report["guarantees"].as_array().unwrap();
+    assert_eq!(guarantees.len(), GUARANTEES.len());
+    for guarantee in guarantees {
+        assert_eq!(guarantee["result"], "passed", "{guarantee}");
+    }
+    let committed = report["committed"].as_i64().unwrap();
+    assert!(committed >= 5, "{report}");
+    let (_, cents, held, incoming) = accounts::balances(pool).await.unwrap().remove(0);
+    assert_eq!((cents, held, incoming), (1000 - 5 * committed, 0, 0), "S7");
+    let prepared: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert_eq!(prepared, 0);
+}
+
+#[tokio::test]
+async fn a_tcc_participant_on_postgres_passes() {
+    let (serving, pool) = bank(tcc::bank).await;
+    passes(&serving, &pool, "tcc").await;
+}
+
+#[tokio::test]
+async fn a_two_phase_participant_on_postgres_passes() {
+    let (serving, pool) = bank(two_phase::bank).await;
+    passes(&serving, &pool, "two-phase").await;
+    // A mode that is not offered is refused, and so nothing that needs a yes is checked.
+    let more = ["--payload", POSTING, "--mode", "tcc"];
+    let ran = check(serving.endpoint(), "bank", "debit", &more).await;
+    ran.check(1).says(&[
+        "not enough was checked: debit answers this payload REFUSED (MODE_NOT_OFFERED: bank does \
+         debit in two-phase commit only",
+        "hint: --payload JSON or --payload-file FILE gives one that it accepts",
+        "nothing was committed, everything prepared was cancelled",
+    ]);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pieces {
+    pieces: i64,
+}
+
+struct Reserve;
+
+impl Reserve {
+    async fn run(
+        db: &mut SqliteConnection,
+        statement: &'static str,
+        pieces: i64,
+    ) -> sqlx::Result<u64> {
+        Ok(sqlx::query(statement).bind(pieces).execute(db).await?.rows_affected())
+    }
+}
+
+impl Tcc<Sqlite> for Reserve {
+    type Payload = Json<Pieces>;
+    type Output = Json<i64>;
+
+    async fn try_(
+        &self,
+        db: &mut SqliteConnection,
+        call: &Call<Json<Pieces>>,
+    ) -> Result<Json<i64>, PrepareError> {
+        let pieces = call.payload.pieces;
+        let take = "UPDATE stock SET free = free - $1, held = held + $1 WHERE free >= $1";
+        match Self::run(db, take, pieces).await? {
+            0 => refuse("SOLD_OUT", "too few left"),
+            _ => Ok(Json(pieces)),
+        }
+    }
+
+    async fn confirm(
+        &self,
+        db: &mut SqliteConnection,
+        _: &Call<Json<Pieces>>,
+        output: Json<i64>,
+    ) -> Result<(), FinishError> {
+        Self::run(db, "UPDATE stock SET held = held - $1", output.0).await?;
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        db: &mut SqliteConnection,
+        _: &Call<Json<Pieces>>,
+        output: Json<i64>,
+    ) -> Result<(), FinishError> {
+        Self::run(db, "UPDATE stock SET held = held - $1, free = free + $1", output.0).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_tcc_participant_on_sqlite_passes() {
+    let path = new_path(".db");
+    let shop = Sqlite::open(&path).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&super::sqlite(&path)).await.unwrap();
+    let stock = "CREATE TABLE stock (free integer, held integer); INSERT INTO stock VALUES (99, 0)";
+    sqlx::raw_sql(stock).execute(&pool).await.unwrap();
+    let shop = Participant::new("shop", shop).tcc("reserve", Reserve);
+    let serving = shop.serve(Serve::on("127.0.0.1:0")).await.unwrap();
+    let payload = file(r#"{"pieces":2}"#);
+    let more = ["--payload-file", payload.as_str(), "--refused-payload", r#"{"pieces":100}"#];
+    let ran = check(serving.endpoint(), "shop", "reserve", &more).await;
+    let count = GUARANTEES.len();
+    let line = format!("\n{count} passed, 0 failed, 0 skipped\n");
+    ran.check(0).says(&["GUARANTEE ", "\nlate-prepare ", " passed  -\n", &line]);
+    ran.says(&["branches were committed and stay so, all others were cancelled\n"]);
+    let (free, held): (i64, i64) =
+        sqlx::query_as("SELECT free, held FROM stock").fetch_one(&pool).await.unwrap();
+    let committed = ran.out.lines().find_map(|line| line.split_once(" branches were committed"));
+    let committed: i64 = committed.unwrap().0.parse().unwrap();
+    assert_eq!((free, held), (99 - 2 * committed, 0), "S7");
+}
+
+#[tokio::test]
+async fn a_broken_participant_is_told_what_it_breaks() {
+    let endpoint = Faulty::new(Fault::NoTombstone).serve().await;
+    let more = ["--payload", "1", "--timeout", "2s"];
+    let ran = check(&endpoint, "faulty", "work", &more).await;
+    ran.check(1).complains(&["failed: late-prepare\n"]).says(&[
+        "late-prepare                      failed  a Prepare that came after its Cancel was answered \
+         PREPARED with output",
+        "\nlate-prepare\n  must hold  A Prepare that comes after its Cancel is REFUSED",
+        "\n  because    S8: nobody would ever cancel what it did",
+        " passed, 3 failed, 0 skipped\n",
+    ]);
+    let endpoint = Faulty::new(Fault::CommitsAnything).serve().await;
+    let ran = check(&endpoint, "faulty", "work", &["--json"]).await;
+    let report = ran.check(1).json();
+    let guarantees = report["guarantees"].as_array().unwrap();
+    let failed: Vec<_> = guarantees.iter().filter(|one| one["result"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{report}");
+    assert_eq!(failed[0]["name"], "commit-unknown");
+    let seen = failed[0]["seen"].as_str().unwrap();
+    assert!(seen.contains("was answered done, expected HEURISTIC_HAZARD"), "{seen}");
+}
+
+/// Rows of a participant must not stay locked because somebody lost patience.
+#[tokio::test]
+async fn ctrl_c_cancels_what_is_prepared() {
+    let target = Faulty::new(Fault::None);
+    let endpoint = target.serve().await;
+    let args = ["participant", "check", "--participant", "faulty", "--action", "work"];
+    let mut command = command(&args);
+    command.args(["--endpoint", &endpoint]);
+    let mut program = Program::start(command);
+    let prepared = async || (target.counts().0 > 0).then_some(());
+    until("a branch to be prepared", prepared).await;
+    program.process.signal(Signal::INT);
+    let ran = program.end().await;
+    ran.check(1).complains(&["stopping: what is prepared is cancelled first"]);
+    ran.says(&["commit-races-cancel", "skipped  it was interrupted"]);
+    assert_eq!(target.counts().0, 0, "{}", ran.out);
+}
+
+#[tokio::test]
+async fn what_cannot_be_checked_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    check(&nobody, "p", "a", &[]).await.check(1).complains(&[
+        &format!("error: failed to reach a participant at {nobody}: Connection refused"),
+        "hint: --endpoint is the participant's address",
+    ]);
+    let endpoint = Faulty::new(Fault::None).serve().await;
+    let ran = check(&endpoint, "other", "work", &["--timeout", "100ms"]).await;
+    ran.check(1).complains(&[
+        "error: failed to prepare a first branch of action work at participant other: Prepare was \
+         not answered within 100ms, asked again and again; the last reply was FAILED_PRECONDITION: \
+         this is participant faulty",
+        "hint: are --participant, --mode and --cluster-id what it expects?",
+    ]);
+    for (bad, complaint) in [
+        (["--payload", "{"], "EOF while parsing"),
+        (["--payload-file", "/nowhere"], "failed to read the payload from /nowhere: No such file"),
+        (["--mode", "xa"], "[possible values: tcc, two-phase, saga]"),
+        (["--cluster-id", "a/b"], "must consist of"),
+        (["--timeout", "soon"], "write 250ms"),
+    ] {
+        let ran = check(&endpoint, "faulty", "work", &bad).await;
+        ran.check(2).complains(&[complaint]);
+    }
+    let ran = check("127.0.0.1:7610", "faulty", "work", &[]).await;
+    ran.check(2).complains(&["must be http://"]);
+}

@@ -1,0 +1,232 @@
+//! The conformance kit: what keeps every guarantee passes, and each fault is found where it is.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use unanimo_coordinator::conformance::{self, GUARANTEES, Options, Report, Verdict};
+use unanimo_proto::v1::Mode;
+use unanimo_tests::faulty::{ACTION, Fault, Faulty, NAME};
+
+fn options() -> Options {
+    Options {
+        payload: Bytes::from_static(b"yes"),
+        refused_payload: Some(Bytes::from_static(b"no")),
+        // Enough for what is in memory; what never answers is not waited for any longer.
+        patience: Duration::from_secs(1),
+        ..Options::new(NAME, ACTION)
+    }
+}
+
+/// What failed, and with which words.
+fn failed(report: &Report) -> Vec<(&'static str, &str)> {
+    let failed = report.checked.iter().filter_map(|checked| match &checked.verdict {
+        Verdict::Failed(seen) => Some((checked.guarantee, seen.as_str())),
+        Verdict::Passed | Verdict::Skipped(_) => None,
+    });
+    failed.collect()
+}
+
+/// Which guarantees a fault breaks, and words that tell it from others.
+fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
+    match fault {
+        Fault::None | Fault::Mute => (&[], ""),
+        Fault::NoTombstone => (
+            &["late-prepare", "prepare-races-cancel", "abandoned-prepare"],
+            "a Prepare that came after its Cancel was answered PREPARED with output",
+        ),
+        Fault::CancelNeedsPrepare => (
+            &[
+                "cancel-before-prepare",
+                "concurrent-cancel-before-prepare",
+                "late-prepare",
+                "abandoned-prepare",
+            ],
+            "Cancel was not answered within 1s, asked again and again; the last reply was \
+             NOT_FOUND: no such branch",
+        ),
+        Fault::CancelWaitsForPrepare => (
+            &[
+                "cancel-before-prepare",
+                "concurrent-cancel-before-prepare",
+                "late-prepare",
+                "abandoned-prepare",
+            ],
+            "the last reply was WORKING",
+        ),
+        Fault::CommitsAnything => (
+            &["commit-unknown"],
+            "Commit of a branch that was never prepared was answered done, expected \
+             HEURISTIC_HAZARD",
+        ),
+        Fault::OutputsDiffer => (
+            &[
+                "duplicate-prepare",
+                "concurrent-prepare",
+                "late-duplicate",
+                "abandoned-prepare",
+                "independent-branches",
+                "prepare-after-commit",
+            ],
+            "the same Prepare, sent a second time, was answered PREPARED with output",
+        ),
+        Fault::ForgetsRefusals => (
+            &["prepare-too-late"],
+            "a Prepare that was too late, sent again without a bound, was answered PREPARED",
+        ),
+        Fault::OneBranchATransaction => {
+            (&["independent-branches"], "after the first was cancelled, was answered REFUSED")
+        }
+        Fault::IgnoresBound => (
+            &["prepare-too-late"],
+            "a first Prepare, an hour past its prepare_until, was answered PREPARED",
+        ),
+        Fault::UnknownActionIsAnError => {
+            (&["unknown-action"], "the last reply was NOT_FOUND: no such action")
+        }
+        Fault::CancelsCommitted => (
+            &["cancel-after-commit", "commit-races-cancel"],
+            "Cancel of a committed branch was answered done, expected HEURISTIC_COMMIT",
+        ),
+        Fault::CommitsCancelled => (
+            &["commit-after-cancel", "commit-races-cancel"],
+            "Commit of a cancelled branch was answered done, expected HEURISTIC_ROLLBACK",
+        ),
+        Fault::ForgetsEnds => (
+            &[
+                "late-prepare",
+                "prepare-races-cancel",
+                "abandoned-prepare",
+                "prepare-after-cancel",
+                "commit-unknown",
+                "commit-twice",
+                "concurrent-commit",
+                "prepare-after-commit",
+                "cancel-after-commit",
+                "commit-races-cancel",
+            ],
+            "Commit of a committed branch was answered HEURISTIC_HAZARD",
+        ),
+        Fault::LooksThenWrites => (
+            &["concurrent-prepare", "prepare-races-cancel"],
+            "a Prepare, sent again after it had met its Cancel, was answered PREPARED",
+        ),
+        Fault::AnswersToAnyName => (
+            &["wrong-participant"],
+            "Prepare under another participant's name was answered PREPARED",
+        ),
+        Fault::TakesAnyContext => {
+            (&["malformed-context"], "Prepare with no context was answered PREPARED")
+        }
+        Fault::WordyReasons => {
+            (&["limits"], "Prepare was refused with reason \"refused, because NO_SUCH_ACTION!\"")
+        }
+        // It does nothing else but vote READ_ONLY: what needs a yes has none.
+        Fault::ReadOnlyInTcc => (&[], "which is a vote of two-phase commit only"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_is_found_where_it_is_and_nowhere_else() {
+    let mut runs = tokio::task::JoinSet::new();
+    for fault in Fault::ALL {
+        runs.spawn(async move {
+            let target = Faulty::new(fault);
+            (
+                fault,
+                conformance::run(Arc::new(target.clone()), options(), |_| {}, pending()).await,
+                target,
+            )
+        });
+    }
+    let mut wrong = String::new();
+    while let Some(run) = runs.join_next().await {
+        let (fault, report, target) = run.unwrap();
+        let (names, words) = expected(fault);
+        let report = match report {
+            Ok(report) => report,
+            Err(unusable) => {
+                assert!(
+                    matches!(fault, Fault::Mute | Fault::ReadOnlyInTcc),
+                    "{fault:?}: {unusable}"
+                );
+                assert!(unusable.to_string().contains(words), "{unusable}");
+                continue;
+            }
+        };
+        let failed = failed(&report);
+        let found: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+        let told = names.is_empty() || failed.iter().any(|(_, seen)| seen.contains(words));
+        if found != names || !told {
+            wrong += &format!("{fault:?}: not {names:?} with {words:?}:\n{report}\n");
+        }
+        assert_eq!(report.passed(), fault == Fault::None, "{fault:?}:\n{report}");
+        if fault == Fault::None {
+            let (passed, ..) = report.counts();
+            assert_eq!(passed, GUARANTEES.len(), "{report}");
+            let (prepared, committed) = target.counts();
+            assert_eq!((prepared, committed), (0, report.committed as usize), "what is left");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// A check that checked next to nothing is no pass.
+#[tokio::test]
+async fn an_action_that_refuses_the_payload_does_not_pass() {
+    let options = Options { payload: Bytes::from_static(b"no"), ..options() };
+    let target = Arc::new(Faulty::new(Fault::None));
+    let report = conformance::run(target, options, |_| {}, pending()).await.unwrap();
+    assert_eq!(failed(&report), [], "{report}");
+    assert!(!report.passed(), "{report}");
+    assert_eq!(report.refused.as_deref(), Some("REFUSED (NO: no)"));
+    let skipped = report.checked.iter().filter_map(|checked| match &checked.verdict {
+        Verdict::Skipped(why) => Some((checked.guarantee, why.as_str())),
+        Verdict::Passed | Verdict::Failed(_) => None,
+    });
+    let skipped: Vec<_> = skipped.collect();
+    let why = "the action answers this payload REFUSED (NO: no)";
+    assert!(skipped.contains(&("commit-twice", why)), "{report}");
+    assert_eq!(report.committed, 0);
+}
+
+/// A saga's steps are never committed, and all else holds of them, too.
+#[tokio::test]
+async fn a_step_of_a_saga_is_not_sent_commit() {
+    let options = Options { mode: Mode::Saga, ..options() };
+    let target = Faulty::new(Fault::None);
+    let report = conformance::run(Arc::new(target.clone()), options, |_| {}, pending()).await;
+    let report = report.unwrap();
+    assert!(report.passed(), "{report}");
+    assert_eq!((report.committed, target.counts()), (0, (0, 0)));
+    assert_eq!(report.counts().2, 8, "{report}");
+}
+
+/// Whoever stops it must not leave rows locked.
+#[tokio::test]
+async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
+    for after_ms in [1, 20, 60] {
+        let target = Faulty::new(Fault::None);
+        let stop = tokio::time::sleep(Duration::from_millis(after_ms));
+        let report = conformance::run(Arc::new(target.clone()), options(), |_| {}, stop).await;
+        let report = report.unwrap();
+        assert!(report.interrupted && !report.passed(), "{report}");
+        assert!(report.to_string().contains("commit-races-cancel: it was interrupted"), "{report}");
+        assert_eq!(target.counts().0, 0, "{report}");
+    }
+}
+
+/// A name is in scripts, and in the guide.
+#[test]
+fn guarantees_have_names_of_their_own_that_the_guide_explains() {
+    let mut names: Vec<_> = GUARANTEES.iter().map(|guarantee| guarantee.name).collect();
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(guide.join("../docs/participant-guide.md")).unwrap();
+    for name in &names {
+        assert!(guide.contains(&format!("`{name}`")), "docs/participant-guide.md: {name}");
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), GUARANTEES.len());
+}

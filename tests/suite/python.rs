@@ -1,0 +1,268 @@
+//! The example in Python, as a process of its own beside a real coordinator.
+
+use std::fs::{self, File};
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::process::Signal;
+use sqlx::{Connection, SqliteConnection};
+use unanimo_coordinator::conformance::{self, Options, Remote};
+use unanimo_sdk::{Client, Json, Outcome, Serve, Serving};
+use unanimo_testing::{Coordinator, Subject};
+use unanimo_tests::reaper::{Owned, run_folder};
+use unanimo_tests::wait::{PATIENCE, until};
+use uuid::Uuid;
+
+use crate::testing::sqlite::{self, Shop};
+
+/// Pieces that both shops begin with.
+const STOCK: i64 = 100;
+
+/// Between questions of a client that was not answered.
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn python() -> Command {
+    let program = root().join("target/python/venv/bin/python");
+    let program = fs::exists(&program).unwrap().then_some(program);
+    let program = program.expect("target/python/venv is not there: cargo xtask test makes it");
+    let mut command = Command::new(program);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
+    command
+}
+
+/// What protoc makes of the contract, as the example's README says.
+fn stubs() -> &'static Path {
+    static STUBS: OnceLock<PathBuf> = OnceLock::new();
+    STUBS.get_or_init(|| {
+        let folder = run_folder().join("stubs");
+        fs::create_dir(&folder).unwrap();
+        let proto = root().join("proto");
+        let files = fs::read_dir(proto.join("unanimo/v1")).unwrap();
+        let out = folder.display();
+        let made = python()
+            .args(["-m", "grpc_tools.protoc", "-I"])
+            .arg(&proto)
+            .args([format!("--python_out={out}"), format!("--grpc_python_out={out}")])
+            .args(files.map(|file| file.unwrap().path()))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder
+    })
+}
+
+/// The shop in Python, and its file.
+struct PyShop {
+    folder: PathBuf,
+    process: Owned,
+    lives: u32,
+}
+
+impl PyShop {
+    fn start(coordinator: &str) -> Self {
+        let folder = run_folder().join(Uuid::new_v4().to_string());
+        fs::create_dir(&folder).unwrap();
+        let process = Self::spawn(&folder, 0, coordinator);
+        Self { folder, process, lives: 0 }
+    }
+
+    fn spawn(folder: &Path, life: u32, coordinator: &str) -> Owned {
+        let stock = format!("lamp={STOCK}");
+        let mut command = python();
+        command
+            .arg(root().join("examples/python-participant/shop.py"))
+            .args(["--coordinator", coordinator, "--item", &stock, "--database"])
+            .arg(folder.join("shop.db"))
+            .env("PYTHONPATH", stubs())
+            .stdout(File::create(folder.join(format!("{life}.out"))).unwrap())
+            .stderr(File::create(folder.join(format!("{life}.err"))).unwrap());
+        Owned::spawn(&mut command)
+    }
+
+    /// `kill -9`, and the next life.
+    fn kill(&mut self, coordinator: &str) {
+        self.process.kill();
+        self.lives += 1;
+        self.process = Self::spawn(&self.folder, self.lives, coordinator);
+    }
+
+    fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.folder.join(name)).unwrap();
+        (0..=self.lives).map(|life| read(format!("{life}.err"))).collect()
+    }
+
+    /// Where it answers, once it does.
+    async fn endpoint(&self) -> String {
+        until("the shop to say where it answers", async || {
+            let out = self.folder.join(format!("{}.out", self.lives));
+            let line = fs::read_to_string(out).unwrap();
+            Some(line.strip_suffix('\n')?.rsplit_once(' ')?.1.to_owned())
+        })
+        .await
+    }
+
+    /// Pieces that are free, and that are reserved.
+    async fn stock(&self) -> (i64, i64) {
+        let file = format!("sqlite:{}", self.folder.join("shop.db").display());
+        let mut database = SqliteConnection::connect(&file).await.unwrap();
+        let stock = sqlx::query_as("SELECT free, reserved FROM stock WHERE item = 'lamp'");
+        stock.fetch_one(&mut database).await.unwrap()
+    }
+}
+
+type RustShop = Shop<{ sqlite::GOOD }>;
+
+/// A coordinator, the shop in Python, and one of the SDK.
+struct World {
+    coordinator: Coordinator,
+    python: PyShop,
+    rust: RustShop,
+    serving: Serving,
+}
+
+impl World {
+    async fn start() -> Self {
+        let coordinator = Coordinator::start().await.unwrap();
+        let python = PyShop::start(&coordinator.endpoint());
+        let rust = RustShop::fresh().await.unwrap();
+        let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint());
+        let mut serving = rust.participant().await.unwrap().serve(serve).await.unwrap();
+        serving.registered().await;
+        let world = Self { coordinator, python, rust, serving };
+        // It is known once a transaction with it is not refused at the door.
+        until("the shop in Python to be registered", async || {
+            let gid = format!("probe-{}", Uuid::new_v4());
+            submit(&world.client(), &gid, 1000, 1).await.map(drop)
+        })
+        .await;
+        world
+    }
+
+    fn client(&self) -> Client {
+        self.coordinator.client().unwrap()
+    }
+
+    /// What both shops have must become what these transactions left.
+    async fn until_stock(&self, free: i64) {
+        let rust = format!("free {free}, reserved 0");
+        let what = format!("both shops to have {free}; the one in Python:\n{}", self.python.log());
+        until(&what, async || {
+            let both = (self.python.stock().await, self.rust.observe().await.unwrap());
+            (both == ((free, 0), rust.clone())).then_some(())
+        })
+        .await;
+    }
+
+    async fn stop(mut self) {
+        self.python.process.signal(Signal::TERM);
+        let ended = async || self.python.process.child().try_wait().unwrap();
+        let status = until("the shop in Python to end", ended).await;
+        assert!(status.success(), "{}", self.python.log());
+        self.serving.stop().await;
+        self.coordinator.stop().await.unwrap();
+    }
+}
+
+/// A transaction over both shops; nothing if there is no answer.
+async fn submit(client: &Client, gid: &str, python: i64, rust: i64) -> Option<Outcome> {
+    let lamps = serde_json::json!({"item": "lamp", "pieces": python});
+    let draft = client.tcc(gid).timeout(Duration::from_secs(20));
+    let draft = draft.branch("python", "py-shop", "reserve", Json(lamps));
+    let pieces = serde_json::json!({"pieces": rust});
+    draft.branch("rust", "shop", "reserve", Json(pieces)).submit().await.ok()
+}
+
+/// Asks until there is an outcome, under the same name.
+async fn is_committed(client: &Client, gid: &str, rust: i64) -> bool {
+    let started = Instant::now();
+    loop {
+        match submit(client, gid, 1, rust).await {
+            Some(Outcome::Committed(_)) => return true,
+            Some(Outcome::Aborted(_)) => return false,
+            // Not decided, or nobody there.
+            Some(Outcome::NotDecided(_)) | None => tokio::time::sleep(PAUSE).await,
+        }
+        assert!(started.elapsed() < PATIENCE, "{gid} has no outcome");
+    }
+}
+
+#[tokio::test]
+async fn a_shop_in_python_commits_aborts_and_refuses() {
+    let world = World::start().await;
+    let client = world.client();
+    let outcome = submit(&client, "both", 3, 3).await.unwrap();
+    let Outcome::Committed(committed) = outcome else { panic!("{outcome:?}") };
+    let output: Json<serde_json::Value> = committed.branches[0].output.read().unwrap();
+    assert_eq!(output.0, serde_json::json!({"reserved": 3}));
+    world.until_stock(STOCK - 3).await;
+
+    for (gid, python, rust, words) in [
+        ("no-python", STOCK, 1, "fewer than 100 pieces of lamp are left"),
+        ("no-rust", 1, STOCK, "too few left"),
+    ] {
+        let outcome = submit(&client, gid, python, rust).await.unwrap();
+        assert!(outcome.is_aborted(), "{outcome:?}");
+        assert!(format!("{outcome:?}").contains(words), "{outcome:?}");
+    }
+    world.until_stock(STOCK - 3).await;
+    assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_shop_in_python_keeps_every_guarantee() {
+    let world = World::start().await;
+    let options = Options {
+        payload: Bytes::from_static(br#"{"item": "lamp", "pieces": 2}"#),
+        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
+        ..Options::new("py-shop", "reserve")
+    };
+    let remote = Remote::connect(&world.python.endpoint().await).await.unwrap();
+    let report = conformance::run(Arc::new(remote), options, |_| {}, pending()).await.unwrap();
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.counts().2, 0, "nothing is skipped: {report}");
+    let committed = i64::from(report.committed);
+    assert_eq!(world.python.stock().await, (STOCK - 2 * committed, 0), "{report}");
+    assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
+    world.stop().await;
+}
+
+/// S7: transactions go on while the shop, and at last the coordinator too, are killed at any moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_shop_in_python_is_killed_in_the_middle() {
+    const WAVES: u64 = 4;
+    const AT_ONCE: u64 = 6;
+    let mut world = World::start().await;
+    let mut committed = 0;
+    for wave in 0..WAVES {
+        let transactions: Vec<_> = (0..AT_ONCE)
+            .map(|number| {
+                let (client, gid) = (world.client(), format!("wave-{wave}-{number}"));
+                // Every third one is refused by the other shop, when Python may have said yes.
+                let rust = if number % 3 == 2 { 2 * STOCK } else { 1 };
+                tokio::spawn(async move { is_committed(&client, &gid, rust).await })
+            })
+            .collect();
+        // Earlier and later in the work: its branches write their file one after the other.
+        tokio::time::sleep(Duration::from_millis(8 + 17 * wave)).await;
+        let endpoint = world.coordinator.endpoint();
+        world.python.kill(&endpoint);
+        if wave % 2 == 1 {
+            world.coordinator.crash().await.unwrap();
+        }
+        for transaction in transactions {
+            committed += i64::from(transaction.await.unwrap());
+        }
+    }
+    world.until_stock(STOCK - committed).await;
+    assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
+    world.stop().await;
+}

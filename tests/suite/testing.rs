@@ -1,0 +1,97 @@
+//! `unanimo-testing`: handlers that are right pass, and each fault of a handler is named.
+
+mod postgres;
+pub(crate) mod sqlite;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use unanimo_sdk::{Json, Participant, Serve, Sqlite};
+use unanimo_testing::{Coordinator, Harness, Report, Subject};
+
+/// The argument of every action here.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    pieces: i64,
+}
+
+const STOCK: i64 = 100;
+
+fn order(pieces: i64) -> Json<Order> {
+    Json(Order { pieces })
+}
+
+async fn run<S: Subject>(harness: Harness<S>) -> Report {
+    let harness = harness.payload(order(2)).refused_payload(order(STOCK + 1));
+    harness.effect("free 98, reserved 0").run().await
+}
+
+/// The same where something never answers: enough for a lock to be waited for, and not for long.
+async fn run_broken<S: Subject>(harness: Harness<S>) -> Report {
+    run(harness.patience(Duration::from_secs(3))).await
+}
+
+/// The names are the ones that fail, and the first one's words tell why.
+#[track_caller]
+fn check(report: &Report, names: &[&str], words: &str) {
+    let failed = report.failed();
+    let found: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+    assert_eq!(found, names, "{report}");
+    assert!(failed[0].1.contains(words), "no {words:?} in {report}");
+    assert!(!report.passed());
+}
+
+/// A coordinator for the tests of others: whole transactions, and a crash in the middle.
+#[tokio::test]
+async fn a_coordinator_in_the_process_survives_its_crash() {
+    let mut coordinator = Coordinator::start().await.unwrap();
+    let shop = sqlite::Shop::<{ sqlite::GOOD }>::fresh().await.unwrap();
+    let mut serving = shop
+        .participant()
+        .await
+        .unwrap()
+        .serve(Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()))
+        .await
+        .unwrap();
+    serving.registered().await;
+    let submit = async |coordinator: &Coordinator, gid: &str| {
+        let client = coordinator.client().unwrap();
+        client.tcc(gid).branch("b", "shop", "reserve", order(2)).submit().await.unwrap()
+    };
+    assert!(submit(&coordinator, "one").await.is_committed());
+    let endpoint = coordinator.endpoint();
+    coordinator.crash().await.unwrap();
+    assert_eq!(coordinator.endpoint(), endpoint);
+    assert!(submit(&coordinator, "one").await.is_committed(), "S9");
+    assert!(submit(&coordinator, "two").await.is_committed());
+    unanimo_tests::wait::until("both to be confirmed", async || {
+        (shop.observe().await.unwrap() == "free 96, reserved 0").then_some(())
+    })
+    .await;
+    serving.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
+/// Whatever else a subject is, nothing is compared that it does not show.
+struct Blind(sqlite::Shop<{ sqlite::CANCEL_FORGETS }>);
+
+impl Subject for Blind {
+    type Resource = Sqlite;
+
+    async fn fresh() -> Result<Self, unanimo_sdk::BoxError> {
+        Ok(Self(sqlite::Shop::fresh().await?))
+    }
+
+    async fn participant(&self) -> Result<Participant<Sqlite>, unanimo_sdk::BoxError> {
+        self.0.participant().await
+    }
+}
+
+#[tokio::test]
+async fn without_an_observation_only_answers_are_checked() {
+    let report = Harness::<Blind>::tcc("reserve").payload(order(2)).run().await;
+    report.assert_passed();
+    assert!(report.to_string().contains("visible-effect: `observe` shows nothing"), "{report}");
+    let report = Harness::<Blind>::tcc("reserve").payload(order(STOCK + 1)).run().await;
+    assert!(!report.passed(), "it refuses: {report}");
+}

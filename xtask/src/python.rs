@@ -1,0 +1,43 @@
+//! Python for the example participant: an environment under `target/` with the packages that it
+//! names, made once.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::step::run;
+
+const REQUIREMENTS: &str = "examples/python-participant/requirements.txt";
+
+/// Where tests/suite/python.rs looks for it.
+const ENVIRONMENT: &str = "target/python/venv";
+
+/// Holds the requirements that the environment was made with.
+const STAMP: &str = "target/python/venv/installed.txt";
+
+/// Makes the environment if it is not there, or is another one.
+pub(crate) fn ensure() -> Result<()> {
+    let wanted = fs::read_to_string(REQUIREMENTS)?;
+    let python = format!("{ENVIRONMENT}/bin/python");
+    // An environment whose Python was removed since is none.
+    let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_tools"]));
+    if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {
+        return Ok(());
+    }
+    eprintln!("==> making {ENVIRONMENT} with the packages of {REQUIREMENTS}");
+    if Path::new(ENVIRONMENT).exists() {
+        fs::remove_dir_all(ENVIRONMENT)?;
+    }
+    run(Command::new("python3").args(["-m", "venv", ENVIRONMENT]))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+    run(Command::new(&python).args(install).arg(REQUIREMENTS))
+        .context("install grpcio from the Python Package Index")?;
+    fs::write(STAMP, wanted)?;
+    Ok(())
+}
+
+fn is_quiet(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
