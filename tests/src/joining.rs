@@ -5,7 +5,9 @@
 //! `ok`, `error` (answers that it failed), `lost` (the connection ends without an answer), `half` (a
 //! reply that breaks off in its body), `hang` (says `joined` on standard output, and nothing more).
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -18,6 +20,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
+use tokio_stream::Stream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
@@ -146,13 +149,31 @@ async fn take<R: Resource>(
     }
     match then.as_str() {
         "error" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        "half" => {
-            let frames = [Ok("do"), Err(std::io::Error::other("the rest is lost"))];
-            axum::body::Body::from_stream(tokio_stream::iter(frames)).into_response()
-        }
+        "half" => axum::body::Body::from_stream(Half::default()).into_response(),
         then => {
             end(then).await;
             "done".into_response()
+        }
+    }
+}
+
+/// A body that breaks off after its first part was sent.
+#[derive(Default)]
+struct Half(u8);
+
+impl Stream for Half {
+    type Item = std::io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0 += 1;
+        match self.0 {
+            1 => Poll::Ready(Some(Ok("do"))),
+            // What is there is sent while one waits for more.
+            2 => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some(Err(std::io::Error::other("the rest is lost")))),
         }
     }
 }

@@ -79,6 +79,9 @@ impl Transaction {
     /// Carries the transaction to services that the initiator calls itself, and collects the branches
     /// with which they join it. [`Self::commit`] lists those, too. See
     /// [`propagation`](crate::propagation).
+    ///
+    /// They are collected in memory. An initiator that was started again knows of none, and its commit
+    /// aborts, unless its calls come again under names of their own, and so tell the same branches.
     #[must_use]
     pub fn propagation(&self) -> Propagation {
         self.propagation.clone()
