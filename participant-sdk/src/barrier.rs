@@ -48,6 +48,11 @@ impl State {
         Self::NAMES[self as usize].1
     }
 
+    /// Whether it is an answer to Prepare.
+    fn is_vote(self) -> bool {
+        matches!(self, Self::Prepared | Self::ReadOnly | Self::Refused)
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|known| known.1 == name).map(|known| known.0)
     }
@@ -144,7 +149,7 @@ pub(crate) enum Inserted {
 pub(crate) trait Block: Send + Sized {
     type Connection: Send;
 
-    /// Inserts the branch's row, or finds it. [`Fault::Busy`] tells that another transaction held
+    /// Inserts the branch's row with its `prepare_until`, or finds it. [`Fault::Busy`] tells that another transaction held
     /// it for longer than one waits.
     fn insert(
         &mut self,
@@ -269,7 +274,7 @@ pub(crate) async fn refuse<B: Blocks>(
     refusal: Refusal,
 ) -> Result<Voted, Fault> {
     let row = Row::refused(presentable(refusal));
-    leave(blocks, call, &row, None).await?.unwrap_or(row).vote()
+    leave(blocks, call, &row, call.until).await?.unwrap_or(row).vote()
 }
 
 /// Leaves a row where there is none, in a transaction of its own. `Some` is another row that is
@@ -283,12 +288,12 @@ pub(crate) async fn leave<B: Blocks>(
     let mut block = blocks.begin(Isolation::ReadCommitted).await?;
     match block.insert(call, row, until).await? {
         Inserted::Found(row) => Ok(Some(row)),
-        Inserted::New { late: true } => {
+        Inserted::New { late: true } if row.state.is_vote() => {
             let row = Row::refused(too_late());
             block.mark(call, &row).await?;
             kept(block).await.map(|()| Some(row))
         }
-        Inserted::New { late: false } => kept(block).await.map(|()| None),
+        Inserted::New { .. } => kept(block).await.map(|()| None),
     }
 }
 
@@ -335,7 +340,7 @@ pub(crate) async fn leave_tombstone<B: Blocks>(
     blocks: &B,
     call: &RawCall,
 ) -> Result<Option<Finished>, Fault> {
-    match leave(blocks, call, &Row::new(State::Cancelled), None).await? {
+    match leave(blocks, call, &Row::new(State::Cancelled), call.until).await? {
         None => Ok(Some(Finished::Done)),
         Some(row) => Ok(row.end(Finish::Cancel)),
     }

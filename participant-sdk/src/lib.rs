@@ -146,6 +146,8 @@ mod action;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod barrier;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod doubt;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod handler;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod participant;
@@ -166,7 +168,7 @@ pub use handler::TwoPhase;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use handler::{BoxError, Branch, Call, FinishError, Isolation, PrepareError, Tcc, refuse};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use participant::{Participant, Serve, Service, Serving};
+pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};

@@ -2,6 +2,8 @@
 
 mod block;
 mod error;
+mod name;
+mod sweep;
 mod two_phase;
 
 use std::str::FromStr;

@@ -18,7 +18,7 @@ const ID_BYTES_MAX: usize = 128;
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of a cluster's id.
-const CLUSTER_BYTES_MAX: usize = 32;
+pub(crate) const CLUSTER_BYTES_MAX: usize = 32;
 
 /// Bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -43,10 +43,11 @@ pub(crate) struct Parts {
     pub(crate) payload: Bytes,
     pub(crate) metadata: std::collections::HashMap<String, String>,
     pub(crate) attempt: u32,
+    pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
 
 pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
-    let Parts { context, action, payload, metadata, attempt } = parts;
+    let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     let mode = context.mode();
     if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit) {
@@ -76,7 +77,8 @@ pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
         cluster_id: context.cluster_id,
         participant: context.participant,
     };
-    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode })
+    let until = until(prepare_until);
+    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode, until })
 }
 
 fn invalid(field: &str, rule: &str) -> Status {
@@ -84,7 +86,7 @@ fn invalid(field: &str, rule: &str) -> Status {
 }
 
 /// A bound that is no time is none.
-pub(crate) fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     at.and_then(|at| SystemTime::try_from(at).ok())
 }
 

@@ -15,11 +15,11 @@ use crate::wire::mode_name;
 /// insert waits for a twin; `now()` would stand still from BEGIN.
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
-    (tx_id, branch_id, participant, gid, action, mode, state, reason, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    (tx_id, branch_id, participant, gid, action, mode, state, reason, message, cluster_id,
+     prepare_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::float8 / 1000))
 ON CONFLICT (tx_id, branch_id) DO NOTHING
-RETURNING pg_current_xact_id()::text,
-    coalesce(clock_timestamp() > to_timestamp($10::float8 / 1000), false)";
+RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
 
 const FIND: &str = "
 SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
@@ -89,6 +89,7 @@ impl Block for PgBlock {
             .bind(row.state.as_str())
             .bind(&row.refusal.reason)
             .bind(&row.refusal.message)
+            .bind(&branch.cluster_id)
             .bind(until.map(unix_ms))
             .fetch_optional(&mut *self.transaction)
             .await;

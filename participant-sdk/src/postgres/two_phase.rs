@@ -14,6 +14,7 @@ use super::block::PgBlock;
 use super::error::{
     self, LOCK_TIMEOUT, NOT_IN_STATE, NOT_SUPPORTED, OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
 };
+use super::name::name;
 use crate::action::Registered;
 use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
@@ -24,14 +25,6 @@ use crate::wire::presentable;
 /// How often Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
 /// under way can get in between once.
 const TURNS_MAX: usize = 4;
-
-/// Name of a branch's prepared transaction: under 200 bytes, of an alphabet that needs no quoting.
-/// The identifiers were checked when the call came in.
-fn name(call: &RawCall) -> String {
-    let branch = call.branch();
-    let (cluster, participant) = (&branch.cluster_id, &branch.participant);
-    format!("u/{cluster}/{participant}/{}/{}", branch.tx_id, branch.number)
-}
 
 impl Postgres {
     /// Phase one: works, and prepares the transaction.
@@ -94,7 +87,7 @@ impl Postgres {
 
     /// Phase two after COMMIT.
     pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
-        let statement = format!("COMMIT PREPARED '{}'", name(call));
+        let statement = format!("COMMIT PREPARED '{}'", name(call.branch()));
         match self.end_prepared("commit the prepared transaction", statement).await? {
             End::Done => Ok(Finished::Done),
             End::Busy => Err(Fault::Busy),
@@ -109,7 +102,7 @@ impl Postgres {
     /// Phase two after ABORT: nothing is prepared, and nothing ever will be.
     pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
         for _ in 0..TURNS_MAX {
-            let statement = format!("ROLLBACK PREPARED '{}'", name(call));
+            let statement = format!("ROLLBACK PREPARED '{}'", name(call.branch()));
             match self.end_prepared("roll the prepared transaction back", statement).await? {
                 End::Done | End::Missing => {}
                 End::Busy => return Err(Fault::Busy),
@@ -129,7 +122,7 @@ impl Postgres {
             "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
                             WHERE gid = $1 AND database = current_database())",
         )
-        .bind(name(call))
+        .bind(name(call.branch()))
         .fetch_one(&self.prepare)
         .await
         .map_err(fault("look for the prepared transaction"))
@@ -172,7 +165,7 @@ enum End {
 /// Prepares the block's transaction. `Some` says that this failed for good, and why.
 async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
     let mut transaction = block.into_inner();
-    let statement = format!("PREPARE TRANSACTION '{}'", name(call));
+    let statement = format!("PREPARE TRANSACTION '{}'", name(call.branch()));
     match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await {
         Ok(_) => {}
         Err(error) => {

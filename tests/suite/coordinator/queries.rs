@@ -88,7 +88,7 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
     config.finish_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     world.p.hold(true);
-    let committed = world.submit(tcc("c", &["commit-fail-1", "ok"])).await.unwrap().tx_id;
+    let committed = world.submit(tcc("c", &["commit-fail-2", "ok"])).await.unwrap().tx_id;
     let aborted = world.submit(tcc("a", &["ok", "refuse"])).await.unwrap().tx_id;
     let begin = BeginRequest { gid: "r".into(), mode: Mode::Tcc.into(), ..Default::default() };
     let running = world.client().begin(begin).await.unwrap().into_inner().tx_id;
@@ -140,10 +140,19 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
             (Verdict::NeverSeen, false),
         ]
     );
-    // The question made the coordinator send again what it owed.
-    world.get_until("c", "its end", |t| t.ended_at.is_some()).await;
-    assert_eq!(world.p.calls(&committed, "a"), ["prepare", "commit", "commit"]);
-    assert_eq!(inquire("p").await[0], (Verdict::Commit, true));
+    // Each question makes the coordinator send again what it owes.
+    until("the second commit to fail", async || {
+        let shown = world.get("c").await;
+        let attempts = shown.branches[0].finish.clone().unwrap();
+        let commits = world.p.calls(&committed, "a").len() - 1;
+        (commits == 2 && attempts.count == 2).then_some(())
+    })
+    .await;
+    until("the third commit", async || {
+        (inquire("p").await[0] == (Verdict::Commit, true)).then_some(())
+    })
+    .await;
+    assert_eq!(world.p.calls(&committed, "a"), ["prepare", "commit", "commit", "commit"]);
     // Another participant's branches are none of the asker's.
     assert!(
         inquire("other")
