@@ -170,7 +170,8 @@ pub(crate) trait Block: Send + Sized {
     /// What the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;
 
-    /// Makes the checks that would otherwise wait for the commit. `Some` says what they found.
+    /// Takes the block back from the handler: makes the checks that would otherwise wait for the
+    /// commit, and undoes what it set that would stand in the way. `Some` says what they found.
     fn check(&mut self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
     /// Changes the row, which this very transaction inserted or locked.
@@ -322,6 +323,9 @@ pub(crate) async fn finish<B: Blocks>(
         Ok(()) => {}
         Err(FinishError::Working(pause)) => return Ok(Finished::Working(pause)),
         Err(FinishError::Failed(error)) => return Err(Fault::Handler(error)),
+    }
+    if let Some(Refusal { message, .. }) = block.check().await? {
+        return Err(Fault::Handler(message.into()));
     }
     let state = match operation {
         Finish::Commit => State::Committed,

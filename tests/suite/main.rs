@@ -7,4 +7,5 @@ mod chaos;
 mod cli;
 mod coordinator;
 mod fixtures;
+mod participant;
 mod store;

@@ -87,7 +87,7 @@ pub struct InDoubt {
     pub oldest: Duration,
     /// Branches that only a person can end: each has raised an alarm.
     pub alarmed: u64,
-    /// Sweeps so far.
+    /// Sweeps so far. Before the first one nothing is known, and all else is zero.
     pub sweeps: u64,
 }
 
