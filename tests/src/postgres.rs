@@ -57,7 +57,12 @@ impl Server {
         Self::start_with("fsync = on\n")
     }
 
-    fn start_with(settings: &str) -> Self {
+    /// A server with settings of its own, each a line of `postgresql.conf`.
+    ///
+    /// # Panics
+    /// It does not come up.
+    #[must_use]
+    pub fn start_with(settings: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = run_folder().join(format!("pg{number}"));

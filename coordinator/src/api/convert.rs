@@ -124,7 +124,7 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse
 }
 
 /// What a participant is told of a branch that it holds in doubt.
-pub(super) fn inquired(known: Inquired, policy: &Policy, cluster_id: &str) -> v1::InquireResult {
+pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v1::InquireResult {
     let verdict = match known.verdict {
         Verdict::Running => v1::Verdict::Running,
         Verdict::Commit => v1::Verdict::Commit,

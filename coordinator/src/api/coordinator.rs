@@ -204,8 +204,7 @@ impl Api {
             .map(|(index, branch)| parse::inquired(&format!("branches[{index}]"), branch))
             .collect::<Result<_, Status>>()?;
         let known = self.engine.inquire(&participant, &branches, by).await.map_err(from_engine)?;
-        let results =
-            known.into_iter().map(|known| convert::inquired(known, self.engine.policy(), own));
+        let results = known.iter().map(|known| convert::inquired(known, self.engine.policy(), own));
         Ok(v1::InquireResponse { results: results.collect() })
     }
 

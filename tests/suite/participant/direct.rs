@@ -14,6 +14,7 @@ use unanimo_proto::v1::{
 pub(crate) struct Branch {
     pub(crate) context: BranchContext,
     pub(crate) action: String,
+    pub(crate) payload: bytes::Bytes,
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
 
@@ -31,7 +32,8 @@ pub(crate) fn branch(mode: Mode, action: &str) -> Branch {
         mode: mode.into(),
     };
     let soon = SystemTime::now() + Duration::from_secs(60);
-    Branch { context, action: action.into(), prepare_until: Some(soon.into()) }
+    let (action, payload) = (action.into(), bytes::Bytes::new());
+    Branch { context, action, payload, prepare_until: Some(soon.into()) }
 }
 
 impl Branch {
@@ -52,6 +54,7 @@ impl Branch {
         let request = PrepareRequest {
             context: Some(self.context.clone()),
             action: self.action.clone(),
+            payload: self.payload.clone(),
             prepare_until: self.prepare_until,
             attempt: 1,
             ..Default::default()
@@ -67,6 +70,7 @@ impl Branch {
         let request = ParticipantServiceCommitRequest {
             context: Some(self.context.clone()),
             action: self.action.clone(),
+            payload: self.payload.clone(),
             attempt: 1,
             ..Default::default()
         };

@@ -390,7 +390,7 @@ async fn l4_what_the_coordinator_never_saw_raises_an_alarm_and_is_not_touched() 
     let sweeper = service.sweep([world.url()], eager()).unwrap();
     assert_eq!(alarmed(&sweeper, 2).await.count, 2);
     two_sweeps(&sweeper).await;
-    assert_eq!(prepared(&pool).await, [name.clone()]);
+    assert_eq!(prepared(&pool).await, std::slice::from_ref(&name));
     assert_eq!(states(&pool, &tx_id.to_string()).await, pairs(&[("a", "prepared")]));
     // A person ends them: the alarms are settled.
     let roll_back = format!("ROLLBACK PREPARED '{name}'");

@@ -164,15 +164,13 @@ impl<R: Resource> Pass<R> {
             Ok(Finished::Done) => {
                 tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
             }
-            // Another session is at it.
-            Ok(Finished::Working(_)) => {}
+            // Another session is at it, or the task has told why: the next sweep tries again.
+            Ok(Finished::Working(_)) | Err(_) => {}
             Ok(Finished::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,
                 "a branch in doubt has ended otherwise"
             ),
-            // The task has told why.
-            Err(_) => {}
         }
     }
 
