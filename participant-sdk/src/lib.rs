@@ -130,6 +130,13 @@
 //! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
 //! last is no failure: the transaction goes on, and the same call, sent again, tells more.
 //!
+//! # In doubt
+//!
+//! A participant that was cut off from its coordinator, or whose database failed over, may hold a
+//! branch that nobody will end any more. A sweeper finds it, asks, and ends it as it was decided;
+//! what only a person can end raises an alarm. See [`participant`] for both, and for how long barrier
+//! rows are kept.
+//!
 //! # Features
 //!
 //! - `postgres` (default): participants on PostgreSQL 13 or later.

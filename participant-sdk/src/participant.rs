@@ -25,6 +25,7 @@
 //! | --- | --- | --- |
 //! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup | end it as the other branches of its transaction ended |
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
+//! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before tells why | mend that, such as a role that may not |
 //! | `in_doubt_other_cluster` | none of the coordinators has its transaction's database | register with the right one too, or end it by hand |
 //!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the

@@ -21,6 +21,12 @@ use crate::resource::Resource;
 /// interval if that is shorter.
 const MORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Shortest interval: each sweep asks the database a few questions.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Longest retention, and for ever in effect: a database can still subtract it from its time.
+const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How a participant looks after what it holds in doubt, and how long it remembers what is over.
 #[derive(Clone, Debug)]
 pub struct Sweep {
@@ -44,10 +50,10 @@ impl Default for Sweep {
 }
 
 impl Sweep {
-    /// Pause between two sweeps. Default 30 s.
+    /// Pause between two sweeps, at least 10 ms. Default 30 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval = interval.max(INTERVAL_MIN);
         self
     }
 
@@ -55,7 +61,7 @@ impl Sweep {
     /// 60 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = grace.min(RETENTION_MAX);
         self
     }
 
@@ -65,7 +71,7 @@ impl Sweep {
     /// that may be restored.
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
-        self.retention = Some(retention);
+        self.retention = Some(retention.min(RETENTION_MAX));
         self
     }
 

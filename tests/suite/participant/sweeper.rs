@@ -457,6 +457,27 @@ async fn l4_what_has_ended_otherwise_at_the_coordinator_raises_an_alarm() {
 }
 
 #[tokio::test]
+async fn l4_what_the_database_does_not_end_raises_an_alarm() {
+    let (pool, url, service) = bank().await;
+    let world = World::start(service.clone(), Ears::Deaf).await;
+    world.submit(two_phase("g", &["write"]), Outcome::Committed).await;
+    let role = format!("role_{}", uuid::Uuid::new_v4().simple());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+         GRANT CREATE ON SCHEMA public TO {role}"
+    );
+    pool.execute(AssertSqlSafe(grants)).await.unwrap();
+    let (_, place) = url.split_once('@').unwrap();
+    let other = participant(&format!("postgres://{role}@{place}")).await.service().unwrap();
+    let sweeper = other.sweep([world.url()], eager()).unwrap();
+    assert_eq!(alarmed(&sweeper, 1).await.count, 1);
+    assert_eq!(prepared(&pool).await.len(), 1);
+    let _able = service.sweep([world.url()], eager()).unwrap();
+    assert_eq!(alarmed(&sweeper, 0).await.count, 0);
+    assert!(prepared(&pool).await.is_empty());
+}
+
+#[tokio::test]
 async fn s12_nobody_elses_prepared_transactions_are_touched() {
     let (pool, url, service) = bank().await;
     let world = World::start(service.clone(), Ears::Deaf).await;

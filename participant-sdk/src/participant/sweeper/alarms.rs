@@ -32,6 +32,8 @@ pub(super) enum Why {
     Ended,
     /// No coordinator that is asked is of its cluster.
     OtherCluster,
+    /// The database does not let it be ended as it was decided.
+    Refused,
 }
 
 impl Why {
@@ -57,6 +59,11 @@ impl Why {
                 "in_doubt_ended",
                 "a branch is in doubt, and the coordinator was told that it had ended: it was \
                  resolved by an operator, or this database was restored",
+            ),
+            Self::Refused => (
+                "in_doubt_refused",
+                "a branch is in doubt, and the database does not end it as it was decided; the \
+                 warning before this line tells why",
             ),
             Self::OtherCluster => (
                 "in_doubt_other_cluster",

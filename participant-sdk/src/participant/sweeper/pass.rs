@@ -147,31 +147,33 @@ impl<R: Resource> Pass<R> {
         match doubt.branch {
             BranchName::Number(_) => match named(doubt, result) {
                 Some(call) => self.end(operation, call).await,
-                None => return Some(Why::NeverSeen),
+                None => Some(Why::NeverSeen),
             },
             // The question has made the coordinator send what it owes; only that has the payload.
-            BranchName::Id(_) => return result.ended.then_some(Why::Ended),
+            BranchName::Id(_) => result.ended.then_some(Why::Ended),
         }
-        None
     }
 
     /// Ends a prepared transaction in the way of the operation that never came.
-    async fn end(&self, operation: Finish, call: RawCall) {
+    async fn end(&self, operation: Finish, call: RawCall) -> Option<Why> {
         let branch = call.branch().clone();
         let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
-        let Some(slot) = slot(&self.service.finish_slots).await else { return };
+        let slot = slot(&self.service.finish_slots).await?;
         match self.service.finish_call(slot, operation, call).await {
             Ok(Finished::Done) => {
                 tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
             }
-            // Another session is at it, or the task has told why: the next sweep tries again.
-            Ok(Finished::Working(_)) | Err(_) => {}
+            // Another session is at it.
+            Ok(Finished::Working(_)) => {}
+            // The task has told why. The next sweep tries again.
+            Err(_) => return Some(Why::Refused),
             Ok(Finished::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,
                 "a branch in doubt has ended otherwise"
             ),
         }
+        None
     }
 
     /// What is left in doubt.
