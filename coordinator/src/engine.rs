@@ -18,7 +18,7 @@ use std::time::Duration;
 use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
-pub use self::handle::{Handle, Inquired, Verdict};
+pub use self::handle::{BranchKey, Handle, Inquired, Verdict};
 pub(crate) use self::handle::{Parts, engine};
 pub use self::service::Service;
 use crate::participants::directory;

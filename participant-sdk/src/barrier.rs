@@ -48,6 +48,11 @@ impl State {
         Self::NAMES[self as usize].1
     }
 
+    /// Whether it is an answer to Prepare.
+    fn is_vote(self) -> bool {
+        matches!(self, Self::Prepared | Self::ReadOnly | Self::Refused)
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|known| known.1 == name).map(|known| known.0)
     }
@@ -144,7 +149,7 @@ pub(crate) enum Inserted {
 pub(crate) trait Block: Send + Sized {
     type Connection: Send;
 
-    /// Inserts the branch's row, or finds it. [`Fault::Busy`] tells that another transaction held
+    /// Inserts the branch's row with its `prepare_until`, or finds it. [`Fault::Busy`] tells that another transaction held
     /// it for longer than one waits.
     fn insert(
         &mut self,
@@ -165,7 +170,8 @@ pub(crate) trait Block: Send + Sized {
     /// What the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;
 
-    /// Makes the checks that would otherwise wait for the commit. `Some` says what they found.
+    /// Takes the block back from the handler: makes the checks that would otherwise wait for the
+    /// commit, and undoes what it set that would stand in the way. `Some` says what they found.
     fn check(&mut self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
     /// Changes the row, which this very transaction inserted or locked.
@@ -276,7 +282,7 @@ pub(crate) async fn refuse<B: Blocks>(
     refusal: Refusal,
 ) -> Result<Voted, Fault> {
     let row = Row::refused(presentable(refusal));
-    leave(blocks, call, &row, None).await?.unwrap_or(row).vote()
+    leave(blocks, call, &row, call.until).await?.unwrap_or(row).vote()
 }
 
 /// Leaves a row where there is none, in a transaction of its own. `Some` is another row that is
@@ -290,12 +296,12 @@ pub(crate) async fn leave<B: Blocks>(
     let mut block = blocks.begin(Isolation::ReadCommitted).await?;
     match block.insert(call, row, until).await? {
         Inserted::Found(row) => Ok(Some(row)),
-        Inserted::New { late: true } => {
+        Inserted::New { late: true } if row.state.is_vote() => {
             let row = Row::refused(too_late());
             block.mark(call, &row).await?;
             kept(block).await.map(|()| Some(row))
         }
-        Inserted::New { late: false } => kept(block).await.map(|()| None),
+        Inserted::New { .. } => kept(block).await.map(|()| None),
     }
 }
 
@@ -325,6 +331,9 @@ pub(crate) async fn finish<B: Blocks>(
         Err(FinishError::Working(pause)) => return Ok(Finished::Working(pause)),
         Err(FinishError::Failed(error)) => return Err(Fault::Handler(error)),
     }
+    if let Some(Refusal { message, .. }) = block.check().await? {
+        return Err(Fault::Handler(message.into()));
+    }
     let state = match operation {
         Finish::Commit => State::Committed,
         Finish::Cancel => State::Cancelled,
@@ -346,7 +355,7 @@ pub(crate) async fn leave_tombstone<B: Blocks>(
     blocks: &B,
     call: &RawCall,
 ) -> Result<Option<Finished>, Fault> {
-    match leave(blocks, call, &Row::new(State::Cancelled), None).await? {
+    match leave(blocks, call, &Row::new(State::Cancelled), call.until).await? {
         None => Ok(Some(Finished::Done)),
         Some(row) => Ok(row.end(Finish::Cancel)),
     }

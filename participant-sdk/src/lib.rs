@@ -138,6 +138,13 @@
 //! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
 //! last is no failure: the transaction goes on, and the same call, sent again, tells more.
 //!
+//! # In doubt
+//!
+//! A participant that was cut off from its coordinator, or whose database failed over, may hold a
+//! branch that nobody will end any more. A sweeper finds it, asks, and ends it as it was decided;
+//! what only a person can end raises an alarm. See [`participant`] for both, and for how long barrier
+//! rows are kept.
+//!
 //! # Features
 //!
 //! - `postgres` (default): participants on PostgreSQL 13 or later.
@@ -163,6 +170,8 @@ mod refusal;
 mod action;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod barrier;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod doubt;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod handler;
 #[cfg(feature = "mysql")]
@@ -193,7 +202,7 @@ pub use handler::{
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub use participant::{Participant, Serve, Service, Serving};
+pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};

@@ -3,6 +3,7 @@
 mod block;
 mod error;
 mod statements;
+mod sweep;
 
 use std::str::FromStr;
 use std::sync::Arc;

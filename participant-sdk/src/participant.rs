@@ -1,13 +1,67 @@
 //! A participant: its actions, and the service that the coordinator calls.
+//!
+//! # In doubt
+//!
+//! A branch that voted yes is *in doubt* until its participant hears the decision. Normally the
+//! coordinator tells it within milliseconds, and repeats that until it is answered. What it cannot
+//! tell any more, after a failover of a database, a restore, or an operator's word, the *sweeper*
+//! finds. [`Participant::serve`] starts one for the coordinators of [`Serve::register_with`];
+//! [`Service::sweep`] does it for a service in a server of one's own. At each [interval](Sweep) it
+//!
+//! 1. lists what this participant has prepared for longer than a grace: prepared transactions of
+//!    PostgreSQL named `u/<cluster>/<participant>/<tx_id>/<branch number>`, and rows of
+//!    `unanimo_barrier` in state `prepared`. Whatever belongs to another participant, or was not
+//!    named by this crate, is not looked at.
+//! 2. asks the coordinators about them (`Inquire`), each about its own cluster's branches only.
+//! 3. acts on a decision, COMMIT or ABORT, and on nothing else: a prepared transaction is ended as by
+//!    the coordinator's own call; for a row the question makes the coordinator send its Commit or
+//!    Cancel again, which carries the payload that the handler needs. A transaction that is running
+//!    is left alone.
+//!
+//! What only a person can end is touched by nobody. It raises an alarm: a log line of level ERROR
+//! with a field `alarm`, once two sweeps in a row have found it, and again every hour:
+//!
+//! | `alarm` | the branch is in doubt, and | what to do |
+//! | --- | --- | --- |
+//! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup | end it as the other branches of its transaction ended |
+//! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
+//! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before tells why | mend that, such as a role that may not |
+//! | `in_doubt_other_cluster` | none of the coordinators has its transaction's database | register with the right one too, or end it by hand |
+//!
+//! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
+//! handler would have done and setting its state in the same local transaction.
+//!
+//! [`Serving::in_doubt`] tells how many are in doubt, how old the oldest is, and how many have
+//! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a
+//! line of level WARN, `branches are in doubt`, with `in_doubt`, `oldest_s` and `alarmed`.
+//!
+//! # Retention
+//!
+//! Barrier rows are what makes a late or repeated message harmless, so they outlive every message.
+//! The sweeper purges them in bounded batches, by the database's own clock:
+//!
+//! - rows in state `refused`, `read_only` and `cancelled` (tombstones, too) once their
+//!   `prepare_until`, the transaction's deadline and an allowance for clocks, is [some
+//!   time](Sweep::retention) ago. A Prepare that comes still later is refused because it is late; a
+//!   Cancel that comes again is done; a Commit never comes to such a branch.
+//! - rows in state `committed` when besides that the coordinator says that the transaction has ended,
+//!   durably, or that it has purged it. It then never sends Commit again, not after a crash either,
+//!   so that no Commit can miss the row and be taken for a loss.
+//! - rows in state `prepared`, `lost` and `running`, and rows without `prepare_until`: never.
+//!
+//! [`Sweep::keep_rows`] switches that off. A coordinator's database that is restored from a backup
+//! older than the retention may send a Commit whose row is gone: that is answered as a heuristic
+//! hazard.
 
 mod registration;
 mod serve;
+mod sweeper;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +73,7 @@ use unanimo_proto::v1::{
 };
 
 pub use self::serve::{Serve, Serving};
+pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
 use crate::handler::{Call, Saga, Tcc};
 use crate::names::{self, NAME_BYTES_MAX};
@@ -245,16 +300,12 @@ impl<R: Resource> Service<R> {
     }
 
     /// Phase one of a branch that is durable at the coordinator.
-    pub(crate) async fn vote(
-        &self,
-        call: RawCall,
-        until: Option<SystemTime>,
-    ) -> Result<Voted, Status> {
+    pub(crate) async fn vote(&self, call: RawCall) -> Result<Voted, Status> {
         let Some(slot) = slot(&self.prepare_slots).await else {
             return Ok(Voted::Working(BUSY_PAUSE));
         };
         let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
-        let work = async move { inner.prepare(&call, until).await };
+        let work = async move { inner.prepare(&call).await };
         let voted = in_own_task("prepare", of, slot, work).await?;
         Ok(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))
     }
@@ -264,6 +315,15 @@ impl<R: Resource> Service<R> {
         let Some(slot) = slot(&self.finish_slots).await else {
             return Ok(Finished::Working(BUSY_PAUSE));
         };
+        self.finish_call(slot, operation, call).await
+    }
+
+    async fn finish_call(
+        &self,
+        slot: OwnedSemaphorePermit,
+        operation: Finish,
+        call: RawCall,
+    ) -> Result<Finished, Status> {
         let inner = Arc::clone(&self.inner);
         let name = match operation {
             Finish::Commit => "commit",
@@ -288,8 +348,8 @@ impl<R: Resource> ParticipantService for Service<R> {
     ) -> Result<Response<PrepareResponse>, Status> {
         let PrepareRequest { context, action, payload, prepare_until, metadata, attempt } =
             request.into_inner();
-        let call = self.call(Parts { context, action, payload, metadata, attempt })?;
-        let voted = self.vote(call, wire::until(prepare_until)).await?;
+        let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
+        let voted = self.vote(self.call(parts)?).await?;
         Ok(Response::new(wire::voted(voted)))
     }
 
@@ -299,7 +359,8 @@ impl<R: Resource> ParticipantService for Service<R> {
     ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
         let ParticipantServiceCommitRequest { context, action, payload, metadata, attempt, .. } =
             request.into_inner();
-        let parts = Parts { context, action, payload, metadata, attempt };
+        // Nothing comes of a Prepare after a Commit.
+        let parts = Parts { context, action, payload, metadata, attempt, prepare_until: None };
         let finished = self.finish(Finish::Commit, parts).await?;
         Ok(Response::new(wire::committed(finished)))
     }
@@ -308,20 +369,20 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
-        let CancelRequest { context, action, payload, metadata, attempt, .. } =
+        let CancelRequest { context, action, payload, metadata, attempt, prepare_until, .. } =
             request.into_inner();
-        let parts = Parts { context, action, payload, metadata, attempt };
+        let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
         let finished = self.finish(Finish::Cancel, parts).await?;
         Ok(Response::new(wire::cancelled(finished)))
     }
 }
 
 impl<R: Resource> Inner<R> {
-    async fn prepare(&self, call: &RawCall, until: Option<SystemTime>) -> Result<Voted, Fault> {
+    async fn prepare(&self, call: &RawCall) -> Result<Voted, Fault> {
         let action = &call.call.action;
         let refusal = match self.actions.get(action) {
             Some(registered) if registered.mode == call.mode => {
-                return self.resource.prepare(call, until, registered).await;
+                return self.resource.prepare(call, call.until, registered).await;
             }
             Some(registered) => {
                 let (offered, asked) = (mode(registered.mode), mode(call.mode));

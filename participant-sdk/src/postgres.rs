@@ -2,6 +2,8 @@
 
 mod block;
 mod error;
+mod name;
+mod sweep;
 mod two_phase;
 
 use std::str::FromStr;
@@ -104,11 +106,7 @@ impl PostgresOptions {
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 // What a handler has set must not meet the next one.
-                .after_release(|connection, _| {
-                    Box::pin(async move {
-                        Ok(sqlx::raw_sql("RESET ALL").execute(connection).await.is_ok())
-                    })
-                })
+                .after_release(|connection, _| Box::pin(async move { Ok(clean(connection).await) }))
                 .connect_lazy_with(connect.clone())
         };
         Ok(Postgres {
@@ -137,6 +135,16 @@ impl PostgresOptions {
             ("tcp_keepalives_count", "3".to_owned()),
         ]
     }
+}
+
+/// What `DISCARD ALL` does, but for the prepared statements and plans, which sqlx keeps.
+const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
+                     UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// Makes a connection as it was; answers whether it may be used again.
+async fn clean(connection: &mut PgConnection) -> bool {
+    // A handler may have left a transaction open inside its own: sqlx then ended that one only.
+    !connection.is_in_transaction() && sqlx::raw_sql(CLEAN).execute(connection).await.is_ok()
 }
 
 /// How long an operation waits for a connection: it has a slot, so only for a database that is away.
@@ -169,11 +177,11 @@ impl Postgres {
     }
 
     fn for_prepare(&self) -> PgBlocks<'_> {
-        PgBlocks { pool: &self.prepare }
+        PgBlocks { pool: &self.prepare, with_savepoint: false }
     }
 
     fn for_finish(&self) -> PgBlocks<'_> {
-        PgBlocks { pool: &self.finish }
+        PgBlocks { pool: &self.finish, with_savepoint: true }
     }
 }
 

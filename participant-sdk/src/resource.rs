@@ -7,12 +7,13 @@ use bytes::Bytes;
 use unanimo_proto::v1;
 
 use crate::action::Registered;
+use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
 use crate::refusal::Refusal;
 
 /// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
 /// the crate's feature of that name.
-pub trait Resource: sealed::Sealed + Send + Sync + 'static {
+pub trait Resource: Sweepable {
     /// What handlers work with: a connection inside the branch's local transaction.
     type Connection: Send + 'static;
 
@@ -58,6 +59,8 @@ pub(crate) mod sealed {
 pub struct RawCall {
     pub call: Call<Bytes>,
     pub mode: v1::Mode,
+    /// Until then a Prepare of this branch may come. It is stored with the branch's row.
+    pub until: Option<SystemTime>,
 }
 
 impl RawCall {

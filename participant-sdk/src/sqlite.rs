@@ -1,6 +1,7 @@
 //! Participants whose data is in an SQLite file of one process.
 
 mod block;
+mod sweep;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

@@ -30,10 +30,11 @@ pub(crate) struct Parts {
     pub(crate) payload: Bytes,
     pub(crate) metadata: std::collections::HashMap<String, String>,
     pub(crate) attempt: u32,
+    pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
 
 pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
-    let Parts { context, action, payload, metadata, attempt } = parts;
+    let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     let mode = context.mode();
     if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit | Mode::Saga) {
@@ -63,7 +64,8 @@ pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
         cluster_id: context.cluster_id,
         participant: context.participant,
     };
-    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode })
+    let until = until(prepare_until);
+    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode, until })
 }
 
 fn invalid(field: &str, rule: &str) -> Status {
@@ -71,7 +73,7 @@ fn invalid(field: &str, rule: &str) -> Status {
 }
 
 /// A bound that is no time is none.
-pub(crate) fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     at.and_then(|at| SystemTime::try_from(at).ok())
 }
 

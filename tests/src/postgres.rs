@@ -54,7 +54,12 @@ impl Server {
         Self::start_with("fsync = on\n")
     }
 
-    fn start_with(settings: &str) -> Self {
+    /// A server with settings of its own, each a line of `postgresql.conf`.
+    ///
+    /// # Panics
+    /// It does not come up.
+    #[must_use]
+    pub fn start_with(settings: &str) -> Self {
         let folder = new_folder("pg");
         copy(template(), &folder.join("data"));
         let all = format!("{SETTINGS}{settings}unix_socket_directories = '{}'\n", folder.display());

@@ -1,8 +1,8 @@
 //! A way to a server that loses acknowledgements.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
@@ -18,6 +18,8 @@ pub struct Proxy {
 struct State {
     /// Bytes that go to the server pass, answers do not: after the next one the connection is cut.
     lose_answers: AtomicBool,
+    /// The same from the next statement on that holds this.
+    lose_answer_to: Mutex<Option<String>>,
     lost: AtomicU64,
 }
 
@@ -55,6 +57,12 @@ impl Proxy {
         self.state.lose_answers.store(lose, Ordering::SeqCst);
     }
 
+    /// The next statement that holds this text arrives, and its answer is lost; only that one.
+    pub fn lose_answer_to(&self, text: &str) {
+        let mut wanted = self.state.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
+        *wanted = Some(text.to_owned());
+    }
+
     /// How many answers were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -62,18 +70,42 @@ impl Proxy {
     }
 }
 
+impl State {
+    /// Whether this is the statement whose answer is to be lost.
+    fn takes(&self, request: &[u8]) -> bool {
+        let mut wanted = self.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = wanted.as_ref().is_some_and(|text| {
+            request.windows(text.len()).any(|window| window == text.as_bytes())
+        });
+        if found {
+            *wanted = None;
+        }
+        found
+    }
+}
+
 async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
+    let cut = Arc::new(AtomicBool::new(false));
+    let (shared, cutting) = (Arc::clone(&state), Arc::clone(&cut));
     let requests = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            if shared.takes(&buffer[..read]) {
+                cutting.store(true, Ordering::SeqCst);
+            }
+            if to_server.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
+        }
     });
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read) = from_server.read(&mut buffer).await {
         if read == 0 {
             break;
         }
-        if state.lose_answers.load(Ordering::SeqCst) {
+        if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {
             state.lost.fetch_add(1, Ordering::SeqCst);
             break;
         }

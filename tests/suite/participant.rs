@@ -4,8 +4,13 @@
 mod barrier;
 mod calls;
 mod databases;
+mod deaf;
+mod direct;
 mod handler;
 mod mariadb;
 mod model;
 mod propagation;
+mod retention;
 mod slots;
+mod sweeper;
+mod two_phase;

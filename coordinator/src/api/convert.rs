@@ -2,12 +2,12 @@
 
 use unanimo_core::{
     AbortCause, Attempts, Branch, BranchState, Decision, Event, Finish, Heuristic, HeuristicKind,
-    Identity, Outcome, Phase, Refusal, State, Transaction, Vote, timeline,
+    Identity, Outcome, Phase, Policy, Refusal, State, Transaction, Vote, timeline,
 };
 use unanimo_proto::v1;
 
-use crate::engine::{Answer, View};
-use crate::wire::{mode_to_wire, time_to_wire};
+use crate::engine::{Answer, Inquired, Verdict, View};
+use crate::wire::{self, mode_to_wire, time_to_wire};
 
 pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
     match outcome {
@@ -120,6 +120,28 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse
         output_dropped: progress.output_dropped,
         outcome: outcome(tx.outcome()).into(),
         last_error: branch.last_error().unwrap_or_default().to_owned(),
+    }
+}
+
+/// What a participant is told of a branch that it holds in doubt.
+pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v1::InquireResult {
+    let verdict = match known.verdict {
+        Verdict::Running => v1::Verdict::Running,
+        Verdict::Commit => v1::Verdict::Commit,
+        Verdict::Cancel => v1::Verdict::Cancel,
+        Verdict::NeverSeen => v1::Verdict::NeverSeen,
+        Verdict::Purged => v1::Verdict::Purged,
+        Verdict::Heuristic => v1::Verdict::Heuristic,
+    };
+    let of = known.of.as_ref().and_then(|(tx, number)| Some((tx, tx.branch(*number)?)));
+    v1::InquireResult {
+        verdict: verdict.into(),
+        ended: known.ended,
+        context: of.map(|(tx, branch)| {
+            wire::context(tx.identity(), &branch.spec, branch.number, cluster_id)
+        }),
+        action: of.map(|(_, branch)| branch.spec.action.to_string()).unwrap_or_default(),
+        prepare_until: of.map(|(tx, _)| time_to_wire(tx.prepare_until(policy))),
     }
 }
 

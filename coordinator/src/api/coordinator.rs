@@ -10,10 +10,10 @@ use unanimo_core::{Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::coordinator_service_server::CoordinatorService;
 use unanimo_proto::v1::{self, get_request, watch_request};
 
-use super::error::{from_engine, invalid};
+use super::error::{from_engine, invalid, other_cluster};
 use super::parse::{self, Definable};
 use super::{Api, convert, deadline};
-use crate::engine::{Answer, Until, Verdict, View};
+use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key, PhaseName, Stored};
 use crate::wire;
 
@@ -189,32 +189,24 @@ impl Api {
         request: Request<v1::InquireRequest>,
     ) -> Result<v1::InquireResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::InquireRequest { participant, branches } = request.into_inner();
+        let v1::InquireRequest { participant, branches, cluster_id } = request.into_inner();
         let participant = parse::participant("participant", &participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {
             let rule = format!("must have 1 to {INQUIRE_MAX} branches, has {found}");
             return Err(invalid(Violation::new("branches", rule)));
         }
-        let branches = branches
+        let own = self.engine.cluster_id();
+        if !cluster_id.is_empty() && cluster_id != own {
+            return Err(other_cluster(&cluster_id, own));
+        }
+        let branches: Vec<_> = branches
             .iter()
             .enumerate()
-            .map(|(index, branch)| {
-                let field = format!("branches[{index}].branch_id");
-                Ok((parse::tx_id(&branch.tx_id)?, parse::branch_id(&field, &branch.branch_id)?))
-            })
-            .collect::<Result<Vec<_>, Status>>()?;
+            .map(|(index, branch)| parse::inquired(&format!("branches[{index}]"), branch))
+            .collect::<Result<_, Status>>()?;
         let known = self.engine.inquire(&participant, &branches, by).await.map_err(from_engine)?;
-        let results = known.into_iter().map(|known| {
-            let verdict = match known.verdict {
-                Verdict::Running => v1::Verdict::Running,
-                Verdict::Commit => v1::Verdict::Commit,
-                Verdict::Cancel => v1::Verdict::Cancel,
-                Verdict::NeverSeen => v1::Verdict::NeverSeen,
-                Verdict::Purged => v1::Verdict::Purged,
-            };
-            v1::InquireResult { verdict: verdict.into(), ended: known.ended }
-        });
+        let results = known.iter().map(|known| convert::inquired(known, self.engine.policy(), own));
         Ok(v1::InquireResponse { results: results.collect() })
     }
 

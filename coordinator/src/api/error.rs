@@ -80,6 +80,8 @@ reasons! {
         "No transaction of this name ever reached this database.";
     Purged = "TRANSACTION_PURGED", NotFound, final,
         "The transaction ended so long ago that its outcome was deleted.";
+    OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final,
+        "The branches that an Inquire asks for belong to another coordinator's database; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final,
         "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
     ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry,
@@ -157,6 +159,12 @@ pub(super) fn invalid(violation: Violation) -> Status {
 /// The mode is reserved.
 pub(super) fn unimplemented_mode() -> Status {
     Reason::ModeUnimplemented.status("mode MODE_SAGA is not served by this version")
+}
+
+/// A coordinator knows nothing of another one's branches.
+pub(super) fn other_cluster(asked: &str, own: &str) -> Status {
+    let message = format!("this coordinator's database is {own}, the branches belong to {asked}");
+    Reason::OtherCluster.status_with(message, &[], &[("cluster_id", own.to_owned())])
 }
 
 /// The engine's errors. Everything that is `UNAVAILABLE` or `RESOURCE_EXHAUSTED` may be sent again

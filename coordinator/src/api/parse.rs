@@ -6,13 +6,13 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use unanimo_core::{
-    ActionName, BranchId, BranchSpec, Definition, Drive, Gid, ParticipantName, Timestamp,
-    TraceContext, TxId, Violation, Vote, ids,
+    ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Gid, ParticipantName,
+    Timestamp, TraceContext, TxId, Violation, Vote, ids,
 };
 use unanimo_proto::v1;
 
 use super::error::{invalid, unimplemented_mode};
-use crate::engine::Until;
+use crate::engine::{BranchKey, Until};
 
 /// Most bytes of an operator's name.
 pub(crate) const OPERATOR_BYTES_MAX: usize = 128;
@@ -37,6 +37,23 @@ pub(super) fn gid(text: &str) -> Result<Gid, Status> {
 
 pub(super) fn branch_id(field: &str, text: &str) -> Result<BranchId, Status> {
     named(field, BranchId::new(text)).map_err(invalid)
+}
+
+/// A branch that is asked for, by its id or, without one, by its number.
+pub(super) fn inquired(
+    field: &str,
+    branch: &v1::InquireBranch,
+) -> Result<(TxId, BranchKey), Status> {
+    let v1::InquireBranch { tx_id, branch_id, branch_number } = branch;
+    let at = |name: &str| format!("{field}.{name}");
+    let tx_id = named(&at("tx_id"), TxId::parse(tx_id)).map_err(invalid)?;
+    if !branch_id.is_empty() || *branch_number == 0 {
+        return Ok((tx_id, BranchKey::Id(self::branch_id(&at("branch_id"), branch_id)?)));
+    }
+    let number = u16::try_from(*branch_number).ok().and_then(BranchNumber::new);
+    let rule = format!("must be at most {}, is {branch_number}", u16::MAX);
+    let number = number.ok_or_else(|| invalid(Violation::new(at("branch_number"), rule)))?;
+    Ok((tx_id, BranchKey::Number(number)))
 }
 
 pub(super) fn participant(field: &str, text: &str) -> Result<ParticipantName, Status> {

@@ -435,5 +435,6 @@ fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
         output: branch.output.clone(),
         metadata: HashMap::new(),
         attempt,
+        prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
     }
 }

@@ -15,7 +15,7 @@ use unanimo_core::{
     BranchId, Incarnation, Input, ParticipantName, Phase, Record, Transaction, TxId, Version, Vote,
 };
 
-pub use self::query::{Inquired, Verdict};
+pub use self::query::{BranchKey, Inquired, Verdict};
 use super::admission::Admission;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;

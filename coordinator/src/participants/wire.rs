@@ -48,6 +48,7 @@ pub(super) fn cancel(branch: &Branch) -> CancelRequest {
         output: branch.output.clone().unwrap_or_default(),
         metadata: metadata(branch),
         attempt: branch.attempt,
+        prepare_until: Some(time_to_wire(branch.prepare_until)),
     }
 }
 

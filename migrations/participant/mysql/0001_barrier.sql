@@ -20,9 +20,11 @@
 CREATE TABLE IF NOT EXISTS unanimo_barrier (
     tx_id       char(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     branch_id   varchar(128)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    -- For people, and for asking the coordinator about branches in doubt.
+    -- Whose branch it is: the coordinator's database, and this participant's name. Only that
+    -- coordinator is asked about it, and only that participant asks.
     cluster_id  varchar(32)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     participant varchar(64)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    -- For people.
     gid         varchar(128)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     action      varchar(64)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     mode        varchar(8)    CHARACTER SET ascii COLLATE ascii_bin NOT NULL
@@ -33,9 +35,13 @@ CREATE TABLE IF NOT EXISTS unanimo_barrier (
     output      mediumblob    NOT NULL,
     reason      varchar(64)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     message     varchar(1024) CHARACTER SET utf8mb4 NOT NULL,
+    -- After it a Prepare that finds no row is refused: from then on rows may be purged. Milliseconds
+    -- since 1970. NULL: never.
+    prepare_until_ms bigint,
     created_at  datetime(6)   NOT NULL,
     changed_at  datetime(6)   NOT NULL,
     PRIMARY KEY (tx_id, branch_id),
-    -- For whoever looks for branches in doubt, and for what may be purged.
-    KEY unanimo_barrier_state (state, changed_at)
+    -- What the sweeper looks for, and what the purge does.
+    KEY unanimo_barrier_in_doubt (state, participant, tx_id, branch_id),
+    KEY unanimo_barrier_purge (prepare_until_ms, tx_id, branch_id)
 ) ENGINE = InnoDB;

@@ -14,8 +14,11 @@
 CREATE TABLE unanimo_barrier (
     tx_id       uuid        NOT NULL,
     branch_id   text        NOT NULL COLLATE "C",
-    -- For people, and for asking the coordinator about branches in doubt.
-    participant text        NOT NULL,
+    -- Whose branch it is: the coordinator's database, and this participant's name. Only that
+    -- coordinator is asked about it, and only that participant asks.
+    cluster_id  text        NOT NULL COLLATE "C",
+    participant text        NOT NULL COLLATE "C",
+    -- For people.
     gid         text        NOT NULL,
     action      text        NOT NULL,
     mode        text        NOT NULL CHECK (mode IN ('tcc', '2pc', 'saga')),
@@ -25,7 +28,17 @@ CREATE TABLE unanimo_barrier (
     output      bytea       NOT NULL DEFAULT '',
     reason      text        NOT NULL DEFAULT '',
     message     text        NOT NULL DEFAULT '',
+    -- After it a Prepare that finds no row is refused: from then on rows may be purged. NULL: never.
+    prepare_until timestamptz,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tx_id, branch_id)
 ) WITH (fillfactor = 70);
+
+-- What the sweeper looks for: few rows, however large the table is.
+CREATE INDEX unanimo_barrier_in_doubt ON unanimo_barrier (participant, tx_id, branch_id)
+    INCLUDE (changed_at) WHERE state = 'prepared';
+
+-- What the purge looks for. Rows in other states are never purged.
+CREATE INDEX unanimo_barrier_purge ON unanimo_barrier (prepare_until, tx_id, branch_id)
+    WHERE state IN ('read_only', 'refused', 'committed', 'cancelled');

@@ -13,8 +13,11 @@
 CREATE TABLE unanimo_barrier (
     tx_id       text    NOT NULL,
     branch_id   text    NOT NULL,
-    -- For people, and for asking the coordinator about branches in doubt.
+    -- Whose branch it is: the coordinator's database, and this participant's name. Only that
+    -- coordinator is asked about it, and only that participant asks.
+    cluster_id  text    NOT NULL,
     participant text    NOT NULL,
+    -- For people.
     gid         text    NOT NULL,
     action      text    NOT NULL,
     mode        text    NOT NULL CHECK (mode IN ('tcc', '2pc', 'saga')),
@@ -24,7 +27,17 @@ CREATE TABLE unanimo_barrier (
     output      blob    NOT NULL DEFAULT x'',
     reason      text    NOT NULL DEFAULT '',
     message     text    NOT NULL DEFAULT '',
+    -- After it a Prepare that finds no row is refused: from then on rows may be purged. NULL: never.
+    prepare_until_ms integer,
     created_ms  integer NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS integer)),
     changed_ms  integer NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS integer)),
     PRIMARY KEY (tx_id, branch_id)
 ) STRICT, WITHOUT ROWID;
+
+-- What the sweeper looks for: few rows, however large the table is.
+CREATE INDEX unanimo_barrier_in_doubt ON unanimo_barrier (participant, tx_id, branch_id)
+    WHERE state = 'prepared';
+
+-- What the purge looks for.
+CREATE INDEX unanimo_barrier_purge ON unanimo_barrier (prepare_until_ms, tx_id, branch_id)
+    WHERE prepare_until_ms IS NOT NULL;

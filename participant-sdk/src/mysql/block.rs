@@ -16,7 +16,7 @@ use crate::wire::mode_name;
 
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
-const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) > ?";
+const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000 > ?";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,7 @@ impl Block for MySqlBlock {
             .bind(row.state.as_str())
             .bind(&row.refusal.reason)
             .bind(&row.refusal.message)
+            .bind(until.map(unix_ms))
             .execute(&mut *self.transaction)
             .await;
         match inserted {
@@ -160,7 +161,7 @@ impl MySqlBlock {
     async fn is_late(&mut self, until: Option<SystemTime>) -> Result<bool, Fault> {
         let Some(until) = until else { return Ok(false) };
         let late: i64 = sqlx::query_scalar(IS_LATE)
-            .bind(unix_us(until))
+            .bind(unix_ms(until))
             .fetch_one(&mut *self.transaction)
             .await
             .map_err(fault("read the clock"))?;
@@ -177,7 +178,7 @@ fn ended() -> Fault {
     Fault::Wrong("it ended the local transaction that it was given, or went on after a deadlock")
 }
 
-fn unix_us(at: SystemTime) -> i64 {
+fn unix_ms(at: SystemTime) -> i64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

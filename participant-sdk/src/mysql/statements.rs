@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::MySqlOptions;
+use super::{MySqlOptions, sweep};
 
 /// A plain insert: of `ON DUPLICATE KEY UPDATE` one cannot tell whether it inserted.
 const INSERT: &str = "
 INSERT INTO {table}
     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
-     created_at, changed_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, SYSDATE(6), SYSDATE(6))";
+     prepare_until_ms, created_at, changed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, SYSDATE(6), SYSDATE(6))";
 
 /// A locking read: a snapshot would hide the row that the insert met. It shares the lock that the
 /// failed insert left behind. `FOR UPDATE` would have two of these wait for each other.
@@ -54,6 +54,7 @@ pub(super) struct Statements {
     pub(super) find: Arc<str>,
     pub(super) lock: Arc<str>,
     pub(super) mark: Arc<str>,
+    pub(super) sweep: sweep::Statements,
 }
 
 impl Statements {
@@ -75,6 +76,7 @@ impl Statements {
             find: of_table(FIND),
             lock: of_table(LOCK),
             mark: of_table(MARK),
+            sweep: sweep::Statements::new(&table),
         }
     }
 }

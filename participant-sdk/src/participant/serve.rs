@@ -11,7 +11,7 @@ use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 
 use super::registration::Registration;
-use super::{Error, Participant, Service};
+use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper};
 use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
@@ -29,12 +29,18 @@ pub struct Serve {
     listen: String,
     advertise: Option<String>,
     coordinators: Vec<String>,
+    sweep: Option<Sweep>,
 }
 
 impl Serve {
     /// Listens on `HOST:PORT`; port 0 takes a free one.
     pub fn on(listen: impl Into<String>) -> Self {
-        Self { listen: listen.into(), advertise: None, coordinators: Vec::new() }
+        Self {
+            listen: listen.into(),
+            advertise: None,
+            coordinators: Vec::new(),
+            sweep: Some(Sweep::default()),
+        }
     }
 
     /// Registers with the coordinator at this `http://HOST:PORT`, and stays registered.
@@ -49,6 +55,21 @@ impl Serve {
     #[must_use]
     pub fn advertise(mut self, endpoint: impl Into<String>) -> Self {
         self.advertise = Some(endpoint.into());
+        self
+    }
+
+    /// How it looks after branches [in doubt](super#in-doubt), asking the coordinators that it
+    /// registers with. Without it: as by [`Sweep::default`].
+    #[must_use]
+    pub fn sweep(mut self, sweep: Sweep) -> Self {
+        self.sweep = Some(sweep);
+        self
+    }
+
+    /// Leaves that to another process of this participant.
+    #[must_use]
+    pub fn without_sweep(mut self) -> Self {
+        self.sweep = None;
         self
     }
 }
@@ -72,7 +93,7 @@ impl<R: Resource> Service<R> {
     /// The address cannot be used.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
         let service = self.clone();
-        let Serve { listen, advertise, coordinators } = serve;
+        let Serve { listen, advertise, coordinators, sweep } = serve;
         let failed = |source| Error::Listen { address: listen.clone(), source };
         let listener = TcpListener::bind(&listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -85,6 +106,10 @@ impl<R: Resource> Service<R> {
             .iter()
             .map(|coordinator| Registration::new(coordinator, service.participant(), &endpoint))
             .collect::<Result<Vec<_>, _>>()?;
+        let sweeper = match sweep {
+            Some(sweep) if !coordinators.is_empty() => Some(service.sweep(coordinators, sweep)?),
+            _ => None,
+        };
 
         let (stop, stopped) = watch::channel(false);
         // Without it every small message waits for an acknowledgement of the one before.
@@ -114,7 +139,7 @@ impl<R: Resource> Service<R> {
             .map(|registration| tokio::spawn(registration.run(stopped.clone())))
             .collect();
         tracing::info!(%address, endpoint, "participant is served");
-        Ok(Serving { address, endpoint, stop, server, registering, registered })
+        Ok(Serving { address, endpoint, sweeper, stop, server, registering, registered })
     }
 }
 
@@ -123,6 +148,8 @@ impl<R: Resource> Service<R> {
 pub struct Serving {
     address: SocketAddr,
     endpoint: String,
+    /// Ends first: it needs the slots that the server waits for when it stops.
+    sweeper: Option<Sweeper>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     registering: Vec<JoinHandle<()>>,
@@ -142,6 +169,18 @@ impl Serving {
         &self.endpoint
     }
 
+    /// What the sweeper left [in doubt](super#in-doubt); `None` if there is none.
+    #[must_use]
+    pub fn in_doubt(&self) -> Option<InDoubt> {
+        self.sweeper.as_ref().map(Sweeper::in_doubt)
+    }
+
+    /// The same, to be followed: it changes with each sweep.
+    #[must_use]
+    pub fn watch_in_doubt(&self) -> Option<watch::Receiver<InDoubt>> {
+        self.sweeper.as_ref().map(Sweeper::watch)
+    }
+
     /// Waits until every coordinator has the registration.
     pub async fn registered(&mut self) {
         for registered in &mut self.registered {
@@ -154,7 +193,11 @@ impl Serving {
     /// leave open is finished by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        let sweeper = self.sweeper.take();
         let ends = async {
+            if let Some(sweeper) = sweeper {
+                sweeper.stop().await;
+            }
             for registering in &mut self.registering {
                 let _ = registering.await;
             }

@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::{PgConnection, PgPool, Postgres as Db, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres as Db, Transaction};
 
-use super::error::{self, fault};
+use super::error::{self, NO_SUCH_STATEMENT, fault};
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -15,11 +15,11 @@ use crate::wire::mode_name;
 /// insert waits for a twin; `now()` would stand still from BEGIN.
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
-    (tx_id, branch_id, participant, gid, action, mode, state, reason, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    (tx_id, branch_id, participant, gid, action, mode, state, reason, message, cluster_id,
+     prepare_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::float8 / 1000))
 ON CONFLICT (tx_id, branch_id) DO NOTHING
-RETURNING pg_current_xact_id()::text,
-    coalesce(clock_timestamp() > to_timestamp($10::float8 / 1000), false)";
+RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
 
 const FIND: &str = "
 SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
@@ -35,10 +35,21 @@ UPDATE unanimo_barrier
 SET state = $3, output = $4, reason = $5, message = $6, changed_at = clock_timestamp()
 WHERE tx_id = $1 AND branch_id = $2 AND pg_current_xact_id()::text = $7";
 
+/// The handler's settings must not be those of the row's update and of the commit: they could make it
+/// asynchronous, look for the row elsewhere, or leave a prepared transaction that another role owns.
+/// RESET undoes what was set for the transaction, too, and is itself undone with it.
+///
+/// The savepoint's end proves that the block is still the one that the handler was given, and it takes
+/// with it what the handler may have left open inside.
+const TAKE_BACK: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
+                         RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
+
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PgBlocks<'p> {
     pub(super) pool: &'p PgPool,
+    /// They begin with the savepoint that phase one sets behind the row.
+    pub(super) with_savepoint: bool,
 }
 
 #[derive(Debug)]
@@ -52,9 +63,17 @@ impl Blocks for PgBlocks<'_> {
     type Block = PgBlock;
 
     async fn begin(&self, isolation: Isolation) -> Result<PgBlock, Fault> {
-        let statement = match isolation {
-            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
+        let statement = match (isolation, self.with_savepoint) {
+            (Isolation::ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            (Isolation::ReadCommitted, true) => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SAVEPOINT unanimo_barrier"
+            }
+            (Isolation::RepeatableRead, false) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
+            }
+            (Isolation::RepeatableRead, true) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; SAVEPOINT unanimo_barrier"
+            }
         };
         let begun = self.pool.begin_with(statement).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
@@ -89,6 +108,7 @@ impl Block for PgBlock {
             .bind(row.state.as_str())
             .bind(&row.refusal.reason)
             .bind(&row.refusal.message)
+            .bind(&branch.cluster_id)
             .bind(until.map(unix_ms))
             .fetch_optional(&mut *self.transaction)
             .await;
@@ -98,8 +118,7 @@ impl Block for PgBlock {
                 return Ok(Inserted::New { late });
             }
             Ok(None) => {}
-            Err(error) if error::is_busy(&error) => return Err(Fault::Busy),
-            Err(error) => return Err(fault("insert the branch's barrier row")(error)),
+            Err(error) => return Err(self.failed("insert the branch's barrier row", error).await),
         }
         // A statement of its own: the insert's snapshot may be older than the row that it met.
         let found: Option<Columns> = sqlx::query_as(FIND)
@@ -110,6 +129,7 @@ impl Block for PgBlock {
             .map_err(fault("read the branch's barrier row"))?;
         match found {
             Some(columns) => Ok(Inserted::Found(Row::from_columns(columns)?)),
+            // It was rolled back or purged in between.
             None => Err(Fault::Busy),
         }
     }
@@ -127,17 +147,16 @@ impl Block for PgBlock {
                 Row::from_columns((state, output, reason, message)).map(Some)
             }
             Ok(None) => Ok(None),
-            Err(error) if error::is_busy(&error) => Err(Fault::Busy),
-            Err(error) => Err(fault("lock the branch's barrier row")(error)),
+            Err(error) => Err(self.failed("lock the branch's barrier row", error).await),
         }
     }
 
     async fn savepoint(&mut self) -> Result<(), Fault> {
-        self.run("set a savepoint", "SAVEPOINT unanimo").await
+        self.run("set a savepoint", "SAVEPOINT unanimo_barrier").await
     }
 
     async fn undo(&mut self) -> Result<(), Fault> {
-        self.run("go back to the savepoint", "ROLLBACK TO SAVEPOINT unanimo").await
+        self.run("go back to the savepoint", "ROLLBACK TO SAVEPOINT unanimo_barrier").await
     }
 
     fn connection(&mut self) -> &mut PgConnection {
@@ -145,12 +164,11 @@ impl Block for PgBlock {
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        let checked = sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE");
-        match checked.execute(&mut *self.transaction).await {
+        match sqlx::raw_sql(TAKE_BACK).execute(&mut *self.transaction).await {
             Ok(_) => Ok(None),
             Err(error) => match error::violation(&error) {
                 Some(refusal) => Ok(Some(refusal)),
-                None => Err(fault("check deferred constraints")(error)),
+                None => Err(error::not_taken_back(error)),
             },
         }
     }
@@ -165,8 +183,11 @@ impl Block for PgBlock {
             .bind(&row.refusal.message)
             .bind(&self.xid)
             .execute(&mut *self.transaction)
-            .await
-            .map_err(fault("update the branch's barrier row"))?;
+            .await;
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => return Err(self.failed("update the branch's barrier row", error).await),
+        };
         match done.rows_affected() {
             1 => Ok(()),
             _ => Err(Fault::Wrong("it ended the local transaction that it was given")),
@@ -188,6 +209,18 @@ impl PgBlock {
     async fn run(&mut self, doing: &'static str, statement: &'static str) -> Result<(), Fault> {
         let done = sqlx::raw_sql(statement).execute(&mut *self.transaction).await;
         done.map(drop).map_err(fault(doing))
+    }
+
+    async fn failed(&mut self, doing: &'static str, error: sqlx::Error) -> Fault {
+        if error::is_busy(&error) {
+            return Fault::Busy;
+        }
+        // A handler has deallocated them, and sqlx believes that they are there.
+        if error::code(&error) == Some(NO_SUCH_STATEMENT) {
+            // If this fails, so will the connection's return to its pool.
+            let _ = self.transaction.clear_cached_statements().await;
+        }
+        fault(doing)(error)
     }
 }
 

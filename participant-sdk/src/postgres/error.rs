@@ -9,6 +9,20 @@ use crate::resource::Fault;
 pub(super) const LOCK_TIMEOUT: &str = "55P03";
 /// `serialization_failure` and `deadlock_detected`: others were given preference.
 const OVERTAKEN: [&str; 2] = ["40001", "40P01"];
+/// `in_failed_sql_transaction`.
+const IN_FAILED_BLOCK: &str = "25P02";
+/// `no_active_sql_transaction`.
+const NO_BLOCK: &str = "25P01";
+/// `invalid_savepoint_specification`: no such savepoint.
+const NO_SAVEPOINT: &str = "3B001";
+/// `invalid_sql_statement_name`: no such prepared statement.
+pub(super) const NO_SUCH_STATEMENT: &str = "26000";
+/// `read_only_sql_transaction`.
+const READ_ONLY: &str = "25006";
+/// `duplicate_object`: a prepared transaction of this name.
+pub(super) const DUPLICATE_OBJECT: &str = "42710";
+/// `insufficient_privilege`.
+pub(super) const NOT_PERMITTED: &str = "42501";
 /// `undefined_object`: no such prepared transaction.
 pub(super) const UNDEFINED_OBJECT: &str = "42704";
 /// `object_not_in_prerequisite_state`: prepared transactions are disabled, or this one is busy.
@@ -54,4 +68,35 @@ pub(super) fn violation(error: &sqlx::Error) -> Option<Refusal> {
         .code()
         .starts_with("23")
         .then(|| Refusal::new("CONSTRAINT_VIOLATED", format!("{}{detail}", answer.message())))
+}
+
+/// What the failure to end the savepoint that a handler was given tells of the handler.
+pub(super) fn not_taken_back(error: sqlx::Error) -> Fault {
+    match code(&error) {
+        Some(IN_FAILED_BLOCK) => {
+            Fault::Wrong("it went on after an error of the database, which has undone its work")
+        }
+        Some(NO_BLOCK | NO_SAVEPOINT) => {
+            Fault::Wrong("it ended the local transaction that it was given")
+        }
+        _ => fault("take the local transaction back from the handler")(error),
+    }
+}
+
+/// Whether the server's function of this name raised the error. Its messages are translated.
+pub(super) fn raised_by(error: &sqlx::Error, routine: &str) -> bool {
+    definite(error).and_then(PgDatabaseError::routine) == Some(routine)
+}
+
+/// A handler that is declared read-only and wrote would do it again.
+pub(super) fn wrote(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let answer = causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(error) => definite(error),
+        None => cause.downcast_ref::<PgDatabaseError>(),
+    })?;
+    (answer.code() == READ_ONLY).then(|| {
+        let message = format!("the action is declared read-only: {}", answer.message());
+        Refusal::new("READ_ONLY_VIOLATED", message)
+    })
 }

@@ -12,8 +12,10 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::Postgres;
 use super::block::PgBlock;
 use super::error::{
-    self, LOCK_TIMEOUT, NOT_IN_STATE, NOT_SUPPORTED, OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
+    self, DUPLICATE_OBJECT, LOCK_TIMEOUT, NOT_IN_STATE, NOT_PERMITTED, NOT_SUPPORTED,
+    OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
 };
+use super::name::name;
 use crate::action::Registered;
 use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
@@ -24,14 +26,6 @@ use crate::wire::presentable;
 /// How often Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
 /// under way can get in between once.
 const TURNS_MAX: usize = 4;
-
-/// Name of a branch's prepared transaction: under 200 bytes, of an alphabet that needs no quoting.
-/// The identifiers were checked when the call came in.
-fn name(call: &RawCall) -> String {
-    let branch = call.branch();
-    let (cluster, participant) = (&branch.cluster_id, &branch.participant);
-    format!("u/{cluster}/{participant}/{}/{}", branch.tx_id, branch.number)
-}
 
 impl Postgres {
     /// Phase one: works, and prepares the transaction.
@@ -78,27 +72,38 @@ impl Postgres {
         if let Some(row) = self.find(&self.prepare, call).await? {
             return row.vote();
         }
+        // Inside a savepoint nothing makes a read-only transaction another one.
         let statement = match action.isolation {
-            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Isolation::ReadCommitted => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SAVEPOINT unanimo_barrier"
+            }
+            Isolation::RepeatableRead => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT unanimo_barrier"
+            }
         };
         let begun = self.prepare.begin_with(statement).await;
         let mut transaction = begun.map_err(fault("begin a transaction"))?;
         let row = match action.action.prepare(&mut transaction, &call.call).await {
-            Ok(_) => Row::new(State::ReadOnly),
+            Ok(_) => {
+                still_reading(&mut transaction).await?;
+                Row::new(State::ReadOnly)
+            }
             Err(PrepareError::Refused(refusal)) => Row::refused(presentable(refusal)),
             Err(PrepareError::Working(pause)) => return Ok(Voted::Working(pause)),
-            Err(PrepareError::Failed(error)) => return Err(Fault::Handler(error)),
+            Err(PrepareError::Failed(error)) => match error::wrote(error.as_ref()) {
+                Some(refusal) => Row::refused(presentable(refusal)),
+                None => return Err(Fault::Handler(error)),
+            },
         };
-        // A block that has failed would go unnoticed by ROLLBACK.
-        transaction.commit().await.map_err(fault("end a transaction that read"))?;
+        // There is nothing to lose: it only read.
+        transaction.rollback().await.map_err(fault("end a transaction that read"))?;
         let found = barrier::leave(&self.for_prepare(), call, &row, until).await?;
         found.unwrap_or(row).vote()
     }
 
     /// Phase two after COMMIT.
     pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
-        let statement = format!("COMMIT PREPARED '{}'", name(call));
+        let statement = format!("COMMIT PREPARED '{}'", name(call.branch()));
         match self.end_prepared("commit the prepared transaction", statement).await? {
             End::Done => Ok(Finished::Done),
             End::Busy => Err(Fault::Busy),
@@ -113,7 +118,7 @@ impl Postgres {
     /// Phase two after ABORT: nothing is prepared, and nothing ever will be.
     pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
         for _ in 0..TURNS_MAX {
-            let statement = format!("ROLLBACK PREPARED '{}'", name(call));
+            let statement = format!("ROLLBACK PREPARED '{}'", name(call.branch()));
             match self.end_prepared("roll the prepared transaction back", statement).await? {
                 End::Done | End::Missing => {}
                 End::Busy => return Err(Fault::Busy),
@@ -128,15 +133,22 @@ impl Postgres {
         Err(Fault::Busy)
     }
 
+    /// Whether the branch's transaction is prepared, durably.
     async fn is_prepared(&self, call: &RawCall) -> Result<bool, Fault> {
-        sqlx::query_scalar(
+        const DOING: &str = "look for the prepared transaction";
+        let found = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
                             WHERE gid = $1 AND database = current_database())",
-        )
-        .bind(name(call))
-        .fetch_one(&self.prepare)
-        .await
-        .map_err(fault("look for the prepared transaction"))
+        );
+        let found = found.bind(name(call.branch())).fetch_one(&self.prepare).await;
+        let found: bool = found.map_err(fault(DOING))?;
+        if found {
+            // It is shown before it has reached a synchronous standby. What is committed behind it
+            // waits for that.
+            let write = "SELECT pg_logical_emit_message(true, 'unanimo', '')::text";
+            sqlx::raw_sql(write).execute(&self.prepare).await.map_err(fault(DOING))?;
+        }
+        Ok(found)
     }
 
     async fn find(&self, pool: &sqlx::PgPool, call: &RawCall) -> Result<Option<Row>, Fault> {
@@ -164,6 +176,16 @@ impl Postgres {
             Err(error) => match error::code(&error) {
                 Some(UNDEFINED_OBJECT) => Ok(End::Missing),
                 Some(NOT_IN_STATE | LOCK_TIMEOUT) => Ok(End::Busy),
+                Some(NOT_PERMITTED) => Err(set_up(
+                    doing,
+                    &error,
+                    "only the role that prepared it, or a superuser, can",
+                )),
+                Some(NOT_SUPPORTED) => Err(set_up(
+                    doing,
+                    &error,
+                    "all processes of a participant must use one database",
+                )),
                 _ => Err(fault(doing)(error)),
             },
         }
@@ -180,30 +202,41 @@ enum End {
 /// Prepares the block's transaction. `Some` says that this failed for good, and why.
 async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
     let mut transaction = block.into_inner();
-    let statement = format!("PREPARE TRANSACTION '{}'", name(call));
-    match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await {
-        Ok(_) => {}
-        Err(error) => {
-            return match error::violation(&error).or_else(|| impossible(&error)) {
-                Some(refusal) => Ok(Some(refusal)),
-                None => Err(fault("prepare the transaction")(error)),
-            };
-        }
+    // sqlx does not know that PREPARE ends the transaction: it is given another one to roll back.
+    let statement = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
+    let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await
+    else {
+        return Ok(None);
+    };
+    match error::violation(&error).or_else(|| impossible(&error)) {
+        Some(refusal) => Ok(Some(refusal)),
+        // Not by a twin, which holds the row: and so it may well have voted yes.
+        None if error::code(&error) == Some(DUPLICATE_OBJECT) => Err(set_up(
+            "prepare the transaction",
+            &error,
+            "it is prepared in another database of the server, and all processes of a participant \
+             must use one",
+        )),
+        None => Err(fault("prepare the transaction")(error)),
     }
-    // sqlx does not know that its transaction is no longer open on this connection. It is given one
-    // to roll back, behind the caller's back: nothing depends on how that ends.
-    tokio::spawn(async move {
-        if sqlx::raw_sql("BEGIN").execute(&mut *transaction).await.is_ok() {
-            let _ = transaction.rollback().await;
-        }
-    });
-    Ok(None)
+}
+
+/// Fails if the handler's read-only transaction is not what it was: it has failed, or the handler has
+/// ended it.
+async fn still_reading(connection: &mut PgConnection) -> Result<(), Fault> {
+    let released = sqlx::raw_sql("RELEASE SAVEPOINT unanimo_barrier").execute(connection).await;
+    released.map(drop).map_err(error::not_taken_back)
+}
+
+/// A refusal of the database that lasts until somebody mends the set-up.
+fn set_up(doing: &str, error: &sqlx::Error, hint: &str) -> Fault {
+    Fault::SetUp(format!("the database refused to {doing}: {error}; {hint}"))
 }
 
 /// What would fail again is the vote no.
 fn impossible(error: &sqlx::Error) -> Option<Refusal> {
     let reason = match error::code(error)? {
-        OUT_OF_MEMORY => "PREPARED_TRANSACTIONS_FULL",
+        OUT_OF_MEMORY if error::raised_by(error, "MarkAsPreparing") => "PREPARED_TRANSACTIONS_FULL",
         NOT_IN_STATE => "PREPARED_TRANSACTIONS_DISABLED",
         NOT_SUPPORTED => "CANNOT_BE_PREPARED",
         _ => return None,

@@ -125,8 +125,8 @@ impl<R: Resource> Joiner<R> {
             action,
             payload: payload.encode()?,
         };
-        let (call, until) = self.enlist(&propagation, spec).await?;
-        let (vote, joined) = self.prepare(call, until, give_up).await?;
+        let call = self.enlist(&propagation, spec).await?;
+        let (vote, joined) = self.prepare(call, give_up).await?;
         propagation.voted(&branch_id, vote);
         Ok(joined)
     }
@@ -137,7 +137,7 @@ impl<R: Resource> Joiner<R> {
         &self,
         propagation: &Propagation,
         spec: BranchSpec,
-    ) -> Result<(RawCall, Option<SystemTime>), JoinError> {
+    ) -> Result<RawCall, JoinError> {
         if self.service.is_stopped() {
             return Err(JoinError::Stopped);
         }
@@ -150,7 +150,7 @@ impl<R: Resource> Joiner<R> {
         let enlisted = self.coordinator.call(request, call).await;
         let EnlistResponse { context, prepare_until, metadata } = enlisted
             .map_err(|source| JoinError::Enlist { branch_id: branch_id.clone(), source })?;
-        let parts = Parts { context, action, payload, metadata, attempt: 1 };
+        let parts = Parts { context, action, payload, metadata, attempt: 1, prepare_until };
         let call = wire::call(parts)
             .map_err(|status| JoinError::Answer { text: status.message().to_owned() })?;
         let branch = call.branch();
@@ -169,19 +169,18 @@ impl<R: Resource> Joiner<R> {
             return Err(JoinError::Answer { text: format!("it names {branch}") });
         }
         propagation.enlisted(&branch_id);
-        Ok((call, wire::until(prepare_until)))
+        Ok(call)
     }
 
     /// Runs phase one until there is a vote, or no time left.
     async fn prepare(
         &self,
         mut call: RawCall,
-        until: Option<SystemTime>,
         give_up: Instant,
     ) -> Result<(Vote, Joined), JoinError> {
         let mut pause = PAUSE;
         loop {
-            let (wait, last) = match self.service.vote(call.clone(), until).await {
+            let (wait, last) = match self.service.vote(call.clone()).await {
                 Ok(Voted::Prepared(output)) => {
                     return Ok((Vote::Prepared, Joined::Prepared(Output::new(output, false))));
                 }
@@ -197,7 +196,7 @@ impl<R: Resource> Joiner<R> {
                     (if again { pause } else { Duration::MAX }, status.message().to_owned())
                 }
             };
-            let late = until.is_some_and(|until| {
+            let late = call.until.is_some_and(|until| {
                 let left = until.duration_since(SystemTime::now()).unwrap_or_default();
                 wait >= left
             });

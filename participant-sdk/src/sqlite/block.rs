@@ -12,10 +12,11 @@ use crate::wire::mode_name;
 
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
-    (tx_id, branch_id, participant, gid, action, mode, state, reason, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    (tx_id, branch_id, participant, gid, action, mode, state, reason, message, cluster_id,
+     prepare_until_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (tx_id, branch_id) DO NOTHING
-RETURNING coalesce(CAST(unixepoch('subsec') * 1000 AS integer) > $10, 0)";
+RETURNING coalesce(CAST(unixepoch('subsec') * 1000 AS integer) > prepare_until_ms, 0)";
 
 const FIND: &str = "
 SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
@@ -70,6 +71,7 @@ impl Block for SqliteBlock {
             .bind(row.state.as_str())
             .bind(&row.refusal.reason)
             .bind(&row.refusal.message)
+            .bind(&branch.cluster_id)
             .bind(until.map(unix_ms))
             .fetch_optional(&mut *self.transaction)
             .await
@@ -150,7 +152,7 @@ impl SqliteBlock {
 }
 
 /// An error of SQLite as a fault. Whether an I/O error came before or after the effect is not known.
-fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
+pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     move |error| match error.as_database_error() {
         Some(answer) if primary_code(answer) == Some(BUSY) => Fault::Busy,
         Some(answer) if primary_code(answer) != Some(IO_ERROR) => Fault::Definite {

@@ -924,6 +924,11 @@ pub struct InquireRequest {
     /// 1 to 256 branches.
     #[prost(message, repeated, tag = "2")]
     pub branches: ::prost::alloc::vec::Vec<InquireBranch>,
+    /// The coordinator's database that they belong to, as BranchContext told it. A coordinator of
+    /// another one answers FAILED_PRECONDITION with reason OTHER_CLUSTER and its own `cluster_id` in the
+    /// metadata, instead of "never seen". Empty: not checked.
+    #[prost(string, tag = "3")]
+    pub cluster_id: ::prost::alloc::string::String,
 }
 /// A branch in doubt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -934,6 +939,10 @@ pub struct InquireBranch {
     /// The branch.
     #[prost(string, tag = "2")]
     pub branch_id: ::prost::alloc::string::String,
+    /// The branch by its number, where `branch_id` is empty: the name of a prepared transaction holds
+    /// no more than that.
+    #[prost(uint32, tag = "3")]
+    pub branch_number: u32,
 }
 /// Answers in the order of the question.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -943,14 +952,24 @@ pub struct InquireResponse {
     pub results: ::prost::alloc::vec::Vec<InquireResult>,
 }
 /// What is known of a branch.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InquireResult {
     /// What to do with it.
     #[prost(enumeration = "Verdict", tag = "1")]
     pub verdict: i32,
-    /// The coordinator has the participant's answer for it: the branch has ended.
+    /// Its transaction has ended, durably: the coordinator will never send Commit or Cancel to this
+    /// branch again, and what the participant remembers of it may go.
     #[prost(bool, tag = "2")]
     pub ended: bool,
+    /// The branch in full, if its transaction is known.
+    #[prost(message, optional, tag = "3")]
+    pub context: ::core::option::Option<BranchContext>,
+    /// What it did in phase one, if its transaction is known.
+    #[prost(string, tag = "4")]
+    pub action: ::prost::alloc::string::String,
+    /// As in PrepareRequest, if its transaction is known.
+    #[prost(message, optional, tag = "5")]
+    pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// How much of a transaction is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1002,6 +1021,9 @@ pub enum Verdict {
     /// The transaction ended so long ago that its branches are forgotten: touch nothing, raise an
     /// alarm if the branch is still in doubt.
     Purged = 5,
+    /// The branch is known to have ended against the decision, by an operator's word or its own: touch
+    /// nothing, raise an alarm if it is still in doubt.
+    Heuristic = 6,
 }
 impl Verdict {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1016,6 +1038,7 @@ impl Verdict {
             Self::Cancel => "VERDICT_CANCEL",
             Self::NeverSeen => "VERDICT_NEVER_SEEN",
             Self::Purged => "VERDICT_PURGED",
+            Self::Heuristic => "VERDICT_HEURISTIC",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1027,6 +1050,7 @@ impl Verdict {
             "VERDICT_CANCEL" => Some(Self::Cancel),
             "VERDICT_NEVER_SEEN" => Some(Self::NeverSeen),
             "VERDICT_PURGED" => Some(Self::Purged),
+            "VERDICT_HEURISTIC" => Some(Self::Heuristic),
             _ => None,
         }
     }
@@ -2146,6 +2170,10 @@ pub struct CancelRequest {
     /// How often this call was sent, this one included; from 1.
     #[prost(uint32, tag = "6")]
     pub attempt: u32,
+    /// As in PrepareRequest: until then a Prepare of this branch may still come, and must find that it
+    /// was cancelled.
+    #[prost(message, optional, tag = "7")]
+    pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// The branch's end, or a word that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -142,10 +142,12 @@ async fn requests_about_no_transaction_are_told_so() {
     assert_eq!(describe(&status.unwrap_err()).2, ["page_token"]);
     let status = client.list(ListRequest { gid_prefix: "a b".into(), ..Default::default() }).await;
     assert_eq!(describe(&status.unwrap_err()).2, ["gid_prefix"]);
-    let many = InquireBranch { tx_id: never.clone(), branch_id: "a".into() };
-    let request = InquireRequest { participant: "p".into(), branches: vec![many; 257] };
+    let many = InquireBranch { tx_id: never.clone(), branch_id: "a".into(), branch_number: 0 };
+    let inquire =
+        |branches| InquireRequest { participant: "p".into(), branches, cluster_id: String::new() };
+    let request = inquire(vec![many; 257]);
     assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
-    let request = InquireRequest { participant: "p".into(), branches: vec![] };
+    let request = inquire(vec![]);
     assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
     let request = BeginRequest { gid: "a/b".into(), mode: 2, ..Default::default() };
     assert_eq!(describe(&client.begin(request).await.unwrap_err()).2, ["gid"]);

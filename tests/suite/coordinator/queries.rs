@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic_types::StatusExt;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
     BeginRequest, GetRequest, InquireBranch, InquireRequest, ListRequest, Mode, Outcome,
-    TransactionState, Verdict, WatchRequest, get_request, watch_request,
+    Resolution, ResolveRequest, TransactionState, Verdict, WatchRequest, get_request,
+    watch_request,
 };
 use unanimo_tests::wait::until;
 
@@ -85,7 +88,7 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
     config.finish_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     world.p.hold(true);
-    let committed = world.submit(tcc("c", &["commit-fail-1", "ok"])).await.unwrap().tx_id;
+    let committed = world.submit(tcc("c", &["commit-fail-2", "ok"])).await.unwrap().tx_id;
     let aborted = world.submit(tcc("a", &["ok", "refuse"])).await.unwrap().tx_id;
     let begin = BeginRequest { gid: "r".into(), mode: Mode::Tcc.into(), ..Default::default() };
     let running = world.client().begin(begin).await.unwrap().into_inner().tx_id;
@@ -111,11 +114,16 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
         (&never, "a"),
     ];
     let inquire = async |participant: &str| {
-        let branches = asked
-            .iter()
-            .map(|(tx_id, id)| InquireBranch { tx_id: (*tx_id).clone(), branch_id: (*id).into() });
-        let request =
-            InquireRequest { participant: participant.into(), branches: branches.collect() };
+        let branches = asked.iter().map(|(tx_id, id)| InquireBranch {
+            tx_id: (*tx_id).clone(),
+            branch_id: (*id).into(),
+            branch_number: 0,
+        });
+        let request = InquireRequest {
+            participant: participant.into(),
+            branches: branches.collect(),
+            cluster_id: String::new(),
+        };
         let results = world.client().inquire(request).await.unwrap().into_inner().results;
         results.iter().map(|result| (result.verdict(), result.ended)).collect::<Vec<_>>()
     };
@@ -124,16 +132,27 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
         told,
         [
             (Verdict::Commit, false),
-            (Verdict::Commit, true),
+            // It has answered, but the transaction has not ended: a crash may forget the answer.
+            (Verdict::Commit, false),
             (Verdict::NeverSeen, false),
             (Verdict::Cancel, true),
             (Verdict::Running, false),
             (Verdict::NeverSeen, false),
         ]
     );
-    // The question made the coordinator send again what it owed.
-    world.get_until("c", "its end", |t| t.ended_at.is_some()).await;
-    assert_eq!(world.p.calls(&committed, "a"), ["prepare", "commit", "commit"]);
+    // Each question makes the coordinator send again what it owes.
+    until("the second commit to fail", async || {
+        let shown = world.get("c").await;
+        let attempts = shown.branches[0].finish.clone().unwrap();
+        let commits = world.p.calls(&committed, "a").len() - 1;
+        (commits == 2 && attempts.count == 2).then_some(())
+    })
+    .await;
+    until("the third commit", async || {
+        (inquire("p").await[0] == (Verdict::Commit, true)).then_some(())
+    })
+    .await;
+    assert_eq!(world.p.calls(&committed, "a"), ["prepare", "commit", "commit", "commit"]);
     // Another participant's branches are none of the asker's.
     assert!(
         inquire("other")
@@ -141,6 +160,80 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
             .iter()
             .all(|(v, _)| matches!(v, Verdict::NeverSeen | Verdict::Running))
     );
+}
+
+/// S12: a prepared transaction's name holds a branch's number, and not its id.
+#[tokio::test]
+async fn s12_a_branch_may_be_asked_for_by_its_number() {
+    let world = World::sqlite().await;
+    let tx_id = world.submit(tcc("g", &["ok", "ok"])).await.unwrap().tx_id;
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let inquire = async |numbers: &[u32], cluster_id: &str| {
+        let branches = numbers.iter().map(|number| InquireBranch {
+            tx_id: tx_id.clone(),
+            branch_id: String::new(),
+            branch_number: *number,
+        });
+        let request = InquireRequest {
+            participant: "p".into(),
+            branches: branches.collect(),
+            cluster_id: cluster_id.into(),
+        };
+        world.client().inquire(request).await.map(|response| response.into_inner().results)
+    };
+    let told = inquire(&[2, 3], "").await.unwrap();
+    let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
+    assert_eq!(verdicts, [(Verdict::Commit, true), (Verdict::NeverSeen, false)]);
+    let context = told[0].context.clone().unwrap();
+    assert_eq!((&*context.branch_id, context.branch_number), ("b", 2));
+    assert_eq!((&*context.tx_id, &*context.gid, &*told[0].action), (&*tx_id, "g", "ok"));
+    assert!(told[0].prepare_until.is_some());
+    assert_eq!(told[1].context, None);
+
+    assert_eq!(inquire(&[2], &context.cluster_id).await.unwrap()[0], told[0]);
+    let other = inquire(&[2], "another").await.unwrap_err();
+    assert_eq!(describe(&other), (Code::FailedPrecondition, "OTHER_CLUSTER".into(), vec![]));
+    let info = other.get_error_details().error_info().unwrap().clone();
+    assert_eq!(info.metadata["cluster_id"], context.cluster_id);
+
+    let bad = inquire(&[1, 0], "").await.unwrap_err();
+    assert_eq!(describe(&bad).2, ["branches[1].branch_id"]);
+    let bad = inquire(&[1, 70_000], "").await.unwrap_err();
+    assert_eq!(describe(&bad).2, ["branches[1].branch_number"]);
+}
+
+/// S12: nobody commits by itself what a person has said to be rolled back.
+#[tokio::test]
+async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
+    let mut config = config(&sqlite_url());
+    config.call_timeout = Period::millis(50);
+    config.finish_backoff = Period::secs(1000);
+    config.finish_backoff_max = Period::secs(1000);
+    let world = World::start(config).await;
+    let tx_id = world.submit(tcc("g", &["commit-hang", "commit-hang"])).await.unwrap().tx_id;
+    for (branch, resolution) in [("a", Resolution::Committed), ("b", Resolution::RolledBack)] {
+        let request = ResolveRequest {
+            tx_id: tx_id.clone(),
+            branch_id: branch.into(),
+            resolution: resolution.into(),
+            operator: "ann".into(),
+            note: "by hand".into(),
+        };
+        world.operator().resolve(request).await.unwrap();
+    }
+    let branches = ["a", "b"].map(|id| InquireBranch {
+        tx_id: tx_id.clone(),
+        branch_id: id.into(),
+        branch_number: 0,
+    });
+    let request = InquireRequest {
+        participant: "p".into(),
+        branches: branches.into(),
+        cluster_id: String::new(),
+    };
+    let told = world.client().inquire(request).await.unwrap().into_inner().results;
+    let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
+    assert_eq!(verdicts, [(Verdict::Commit, true), (Verdict::Heuristic, true)]);
 }
 
 /// S10: what is purged is told from what was never seen.

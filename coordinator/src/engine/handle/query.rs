@@ -2,7 +2,10 @@
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use unanimo_core::{BranchId, Decision, Input, ParticipantName, TxId};
+use unanimo_core::{
+    Branch, BranchId, BranchNumber, BranchState, Decision, HeuristicKind, Input, ParticipantName,
+    Transaction, TxId,
+};
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
@@ -22,15 +25,28 @@ pub enum Verdict {
     NeverSeen,
     /// Touch nothing: what was known of it is deleted.
     Purged,
+    /// Touch nothing: it is known to have ended against the decision.
+    Heuristic,
+}
+
+/// A branch, by either of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BranchKey {
+    /// The initiator's.
+    Id(BranchId),
+    /// Its place in the transaction.
+    Number(BranchNumber),
 }
 
 /// What is known of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Inquired {
     /// What to do.
     pub verdict: Verdict,
-    /// Its participant has answered phase two.
+    /// Its transaction has ended, durably: nothing is sent to it any more, not after a crash either.
     pub ended: bool,
+    /// The branch and its transaction, if they are known.
+    pub of: Option<(Box<Transaction>, BranchNumber)>,
 }
 
 impl Handle {
@@ -68,12 +84,12 @@ impl Handle {
     pub async fn inquire(
         &self,
         participant: &ParticipantName,
-        branches: &[(TxId, BranchId)],
+        branches: &[(TxId, BranchKey)],
         deadline: Instant,
     ) -> Result<Vec<Inquired>, Error> {
         let mut results = Vec::with_capacity(branches.len());
-        for (tx_id, branch_id) in branches {
-            results.push(self.inquire_one(participant, *tx_id, branch_id, deadline).await?);
+        for (tx_id, key) in branches {
+            results.push(self.inquire_one(participant, *tx_id, key, deadline).await?);
         }
         Ok(results)
     }
@@ -82,34 +98,37 @@ impl Handle {
         &self,
         participant: &ParticipantName,
         tx_id: TxId,
-        branch_id: &BranchId,
+        key: &BranchKey,
         deadline: Instant,
     ) -> Result<Inquired, Error> {
-        let known = |verdict, ended| Ok(Inquired { verdict, ended });
+        let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
         let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await {
             Ok(Answer::View(view)) => view,
-            Ok(Answer::NotYet(_)) => return known(Verdict::Running, false),
-            Err(Error::NeverSeen) => return known(Verdict::NeverSeen, false),
-            Err(Error::Purged) => return known(Verdict::Purged, true),
+            Ok(Answer::NotYet(_)) => return unknown(Verdict::Running, false),
+            Err(Error::NeverSeen) => return unknown(Verdict::NeverSeen, false),
+            Err(Error::Purged) => return unknown(Verdict::Purged, true),
             Err(error) => return Err(error),
         };
         if view.stripped {
-            return known(Verdict::Purged, true);
+            return unknown(Verdict::Purged, true);
         }
-        let branch = view.tx.branch_by_id(branch_id);
+        let tx = view.tx;
+        let branch = match key {
+            BranchKey::Id(id) => tx.branch_by_id(id),
+            BranchKey::Number(number) => tx.branch(*number),
+        };
         let Some(branch) = branch.filter(|branch| branch.spec.participant == *participant) else {
-            return known(Verdict::NeverSeen, false);
+            return unknown(Verdict::NeverSeen, false);
         };
-        let verdict = match view.tx.phase().decision() {
-            None => return known(Verdict::Running, false),
-            Some(Decision::Commit) => Verdict::Commit,
-            Some(Decision::Abort(_)) => Verdict::Cancel,
-        };
+        let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
-            let input = Input::Retry { branch: Some(branch.number), operator: None };
+            let input = Input::Retry { branch: Some(number), operator: None };
             self.input(tx_id, input, Until::Durable, deadline).await?;
         }
-        known(verdict, !branch.is_owed())
+        // Of the answers to phase two only the last one of a transaction is waited for: before that,
+        // a crash may forget this branch's, and it would be told again.
+        let ended = tx.phase().ended_at().is_some();
+        Ok(Inquired { verdict, ended, of: Some((Box::new(tx), number)) })
     }
 
     /// A page of transactions, as they are stored.
@@ -126,5 +145,17 @@ impl Handle {
     /// The store does not answer.
     pub async fn events(&self, tx_id: TxId) -> Result<Vec<unanimo_core::Event>, Error> {
         Ok(self.shared.store.events(tx_id).await?)
+    }
+}
+
+fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
+    match (branch.state(decision), decision) {
+        (_, None) => Verdict::Running,
+        (BranchState::Heuristic(HeuristicKind::Rollback), Some(Decision::Commit))
+        | (BranchState::Heuristic(HeuristicKind::Commit), Some(Decision::Abort(_))) => {
+            Verdict::Heuristic
+        }
+        (_, Some(Decision::Commit)) => Verdict::Commit,
+        (_, Some(Decision::Abort(_))) => Verdict::Cancel,
     }
 }

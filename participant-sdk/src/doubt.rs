@@ -1,0 +1,107 @@
+//! What a participant's database tells of branches in doubt, and of rows that may be forgotten.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::resource::{Fault, sealed};
+
+/// A branch that is prepared here, and whose decision is not known here.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// The coordinator's database that it belongs to.
+    pub cluster_id: String,
+    pub tx_id: Uuid,
+    pub branch: BranchName,
+    /// Since it was prepared, by the database's clock.
+    pub age: Duration,
+}
+
+/// All that is known of a branch's name.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BranchName {
+    /// Of a prepared transaction, in whose name it is: the branch's row is not visible yet.
+    Number(u16),
+    /// Of a row.
+    Id(String),
+}
+
+/// Key of a branch's row.
+pub(crate) type RowKey = (Uuid, String);
+
+/// A row that says that its branch is committed.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub cluster_id: String,
+    pub key: RowKey,
+    /// As the database orders them, whatever its unit.
+    pub prepare_until: i64,
+}
+
+/// How many, and the age of the oldest.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub count: u64,
+    pub oldest: Duration,
+}
+
+/// What the sweeper asks of a participant's database. All times are by the database's own clock, and
+/// nothing but rows and prepared transactions of the participant that is named is looked at.
+#[doc(hidden)]
+pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
+    /// Every prepared transaction, oldest first: the server limits how many there can be. A database
+    /// that prepares none has none.
+    fn prepared_transactions(
+        &self,
+        participant: &str,
+    ) -> impl Future<Output = Result<Vec<Doubt>, Fault>> + Send {
+        let _ = participant;
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// How many rows are in state `prepared`.
+    fn count_prepared(
+        &self,
+        participant: &str,
+    ) -> impl Future<Output = Result<Count, Fault>> + Send;
+
+    /// At most `limit` rows in state `prepared` for longer than `grace`, ordered by key, after that
+    /// key.
+    fn prepared_rows(
+        &self,
+        participant: &str,
+        grace: Duration,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Doubt>, Fault>> + Send;
+
+    /// Deletes at most `limit` rows whose branch left nothing behind (states `read_only`, `refused`
+    /// and `cancelled`) and whose `prepare_until` was `retention` ago; tells how many.
+    fn purge_undone(
+        &self,
+        participant: &str,
+        retention: Duration,
+        limit: usize,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// At most `limit` rows in state `committed` whose `prepare_until` was `retention` ago, ordered
+    /// by `prepare_until` and key, after that one.
+    fn committed_rows(
+        &self,
+        participant: &str,
+        retention: Duration,
+        after: Option<&Committed>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Committed>, Fault>> + Send;
+
+    /// Deletes these rows in state `committed`; tells how many.
+    fn purge_committed(
+        &self,
+        participant: &str,
+        keys: &[RowKey],
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+}

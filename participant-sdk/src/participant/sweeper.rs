@@ -1,0 +1,187 @@
+//! Branches that a participant holds in doubt are found, asked about and ended, and rows that
+//! nobody can need any more are purged.
+
+mod alarms;
+mod inquiry;
+mod pass;
+mod retention;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::alarms::Alarms;
+use self::inquiry::Inquirer;
+use self::pass::Pass;
+use super::{Error, Service};
+use crate::resource::Resource;
+
+/// A sweep that left something to do is followed by the next one after this pause, or after the
+/// interval if that is shorter.
+const MORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Shortest interval: each sweep asks the database a few questions.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Longest retention, and for ever in effect: a database can still subtract it from its time.
+const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// How a participant looks after what it holds in doubt, and how long it remembers what is over.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    interval: Duration,
+    grace: Duration,
+    retention: Option<Duration>,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            // Far more often than anybody waits for a lock, and next to no work where nothing is in
+            // doubt.
+            interval: Duration::from_secs(30),
+            // Phase two of a healthy transaction takes milliseconds.
+            grace: Duration::from_secs(60),
+            // Longer than any message is under way, and than a night's restore takes.
+            retention: Some(Duration::from_secs(24 * 60 * 60)),
+        }
+    }
+}
+
+impl Sweep {
+    /// Pause between two sweeps, at least 10 ms. Default 30 s.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval.max(INTERVAL_MIN);
+        self
+    }
+
+    /// How long a branch is prepared, by its database's clock, before it is asked about. Default
+    /// 60 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace.min(RETENTION_MAX);
+        self
+    }
+
+    /// How long after a branch's `prepare_until` (its transaction's deadline and an allowance for
+    /// clocks), by its database's clock, its row is kept at least. Default 24 h. It must be longer
+    /// than any message can be under way, and than the age of a backup of the coordinator's database
+    /// that may be restored.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention.min(RETENTION_MAX));
+        self
+    }
+
+    /// Never purges a row.
+    #[must_use]
+    pub fn keep_rows(mut self) -> Self {
+        self.retention = None;
+        self
+    }
+}
+
+/// What a participant holds in doubt, as the last sweep left it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InDoubt {
+    /// Branches that are prepared, the youngest included.
+    pub count: u64,
+    /// Age of the oldest of them, by the database's clock; zero if there is none.
+    pub oldest: Duration,
+    /// Branches that only a person can end: each has raised an alarm.
+    pub alarmed: u64,
+    /// Sweeps so far. Before the first one nothing is known, and all else is zero.
+    pub sweeps: u64,
+}
+
+/// The sweeper of a participant: see [in doubt](super#in-doubt). Dropping it ends it.
+#[derive(Debug)]
+pub struct Sweeper {
+    stop: watch::Sender<bool>,
+    in_doubt: watch::Receiver<InDoubt>,
+    task: JoinHandle<()>,
+}
+
+impl Sweeper {
+    /// What the last sweep left in doubt.
+    #[must_use]
+    pub fn in_doubt(&self) -> InDoubt {
+        *self.in_doubt.borrow()
+    }
+
+    /// The same, to be followed: it changes with each sweep.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<InDoubt> {
+        self.in_doubt.clone()
+    }
+
+    /// Ends it after the step that it is at.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        // It may have ended by a panic.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl<R: Resource> Service<R> {
+    /// Starts the sweeper of a participant that is served by a server of its own.
+    /// [`Participant::serve`](super::Participant::serve) starts one by itself.
+    ///
+    /// `coordinators` are `http://HOST:PORT`. They may be several nodes of one, and several ones:
+    /// each is asked about its own branches only.
+    ///
+    /// # Errors
+    /// An address is none.
+    pub fn sweep(
+        &self,
+        coordinators: impl IntoIterator<Item = impl Into<String>>,
+        sweep: Sweep,
+    ) -> Result<Sweeper, Error> {
+        let coordinators = coordinators.into_iter().map(Into::into).collect();
+        let inquirer = Inquirer::new(coordinators, self.participant())?;
+        let (stop, stopped) = watch::channel(false);
+        let (tell, in_doubt) = watch::channel(InDoubt::default());
+        let (service, interval) = (self.clone(), sweep.interval);
+        let pass = Pass { service, inquirer, sweep, stopped: stopped.clone(), after: None };
+        let task = tokio::spawn(run(pass, interval, stopped, tell));
+        Ok(Sweeper { stop, in_doubt, task })
+    }
+}
+
+async fn run<R: Resource>(
+    mut pass: Pass<R>,
+    interval: Duration,
+    mut stopped: watch::Receiver<bool>,
+    tell: watch::Sender<InDoubt>,
+) {
+    let mut alarms = Alarms::default();
+    let mut sweeps = 0;
+    loop {
+        // In a task of its own: whoever ends this one cuts off no database work.
+        let once = tokio::spawn(async move {
+            let swept = pass.run(&mut alarms).await;
+            (pass, alarms, swept)
+        });
+        let Ok((back, book, swept)) = once.await else { return };
+        (pass, alarms) = (back, book);
+        sweeps += 1;
+        tell.send_modify(|known| {
+            *known = InDoubt { sweeps, ..swept.in_doubt.unwrap_or(*known) };
+        });
+        let pause = if swept.more { MORE_PAUSE.min(interval) } else { interval };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // An error says that the handle is gone.
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}

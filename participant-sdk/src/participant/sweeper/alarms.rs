@@ -1,0 +1,204 @@
+//! What only a person can end: told once, and again from time to time while it lasts.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::doubt::{BranchName, Doubt};
+
+/// How soon the same branch raises its alarm again.
+const REPEAT: Duration = Duration::from_secs(60 * 60);
+
+/// Branches that are remembered, and so told one by one. Beyond, what is wrong is wrong with all of
+/// them.
+const REMEMBERED_MAX: usize = 1000;
+
+/// Sweeps in a row that must find the same before it is an alarm: between the look at the database
+/// and the coordinator's answer a branch may have ended.
+const SIGHTS: u32 = 2;
+
+/// Why nothing may be done with a branch in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The coordinator never saw it.
+    NeverSeen,
+    /// The coordinator has forgotten it.
+    Purged,
+    /// It has ended against the decision, as far as the coordinator knows.
+    Heuristic,
+    /// It has ended, as far as the coordinator knows, who will therefore send nothing.
+    Ended,
+    /// No coordinator that is asked is of its cluster.
+    OtherCluster,
+    /// The database does not let it be ended as it was decided.
+    Refused,
+}
+
+impl Why {
+    /// Stable name of the alarm, and what it says.
+    fn alarm(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NeverSeen => (
+                "in_doubt_unknown",
+                "a branch is in doubt, and the coordinator has never seen it: was the coordinator's \
+                 database restored?",
+            ),
+            Self::Purged => (
+                "in_doubt_unknown",
+                "a branch is in doubt, and the coordinator has purged its transaction: was this \
+                 database restored?",
+            ),
+            Self::Heuristic => (
+                "in_doubt_ended",
+                "a branch is in doubt, and the coordinator was told that it ended against the \
+                 decision",
+            ),
+            Self::Ended => (
+                "in_doubt_ended",
+                "a branch is in doubt, and the coordinator was told that it had ended: it was \
+                 resolved by an operator, or this database was restored",
+            ),
+            Self::Refused => (
+                "in_doubt_refused",
+                "a branch is in doubt, and the database does not end it as it was decided; the \
+                 warning before this line tells why",
+            ),
+            Self::OtherCluster => (
+                "in_doubt_other_cluster",
+                "a branch is in doubt, and none of this participant's coordinators has its \
+                 transaction's database",
+            ),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Seen {
+    why: Why,
+    sights: u32,
+    told_at: Option<Instant>,
+}
+
+/// Who was told of what.
+#[derive(Debug, Default)]
+pub(super) struct Alarms {
+    seen: HashMap<(Uuid, BranchName), Seen>,
+    /// Of this sweep, beyond those that are remembered.
+    more: u64,
+}
+
+impl Alarms {
+    /// The branch cannot be ended.
+    pub(super) fn raise(&mut self, participant: &str, doubt: &Doubt, why: Why, now: Instant) {
+        let key = (doubt.tx_id, doubt.branch.clone());
+        if self.seen.len() >= REMEMBERED_MAX && !self.seen.contains_key(&key) {
+            self.more += 1;
+            return;
+        }
+        let seen = self.seen.entry(key).or_insert(Seen { why, sights: 0, told_at: None });
+        if seen.why != why {
+            *seen = Seen { why, sights: 0, told_at: None };
+        }
+        seen.sights = seen.sights.saturating_add(1);
+        let due = seen.told_at.is_none_or(|told_at| now.duration_since(told_at) >= REPEAT);
+        if seen.sights >= SIGHTS && due {
+            seen.told_at = Some(now);
+            tell(participant, doubt, why);
+        }
+    }
+
+    /// The coordinator knows the branch, and what to do with it.
+    pub(super) fn settle(&mut self, doubt: &Doubt) {
+        self.seen.remove(&(doubt.tx_id, doubt.branch.clone()));
+    }
+
+    /// Forgets what is in doubt no longer; answers with how many have raised their alarm.
+    pub(super) fn end_sweep(&mut self, listed: Option<&HashSet<(Uuid, BranchName)>>) -> u64 {
+        if let Some(listed) = listed {
+            self.seen.retain(|key, _| listed.contains(key));
+        }
+        let more = std::mem::take(&mut self.more);
+        if more > 0 {
+            tracing::error!(
+                alarm = "in_doubt_unknown",
+                more,
+                "branches beyond those that were told one by one are in doubt and cannot be ended"
+            );
+        }
+        let told = self.seen.values().filter(|seen| seen.told_at.is_some()).count();
+        more + u64::try_from(told).unwrap_or(u64::MAX)
+    }
+}
+
+fn tell(participant: &str, doubt: &Doubt, why: Why) {
+    let Doubt { cluster_id, tx_id, branch, age } = doubt;
+    let (alarm, message) = why.alarm();
+    let (branch_id, branch_number) = match branch {
+        BranchName::Id(id) => (id.as_str(), 0),
+        BranchName::Number(number) => ("", *number),
+    };
+    tracing::error!(
+        alarm,
+        participant,
+        cluster_id,
+        %tx_id,
+        branch_id,
+        branch_number,
+        age_s = age.as_secs(),
+        "{message}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubt(number: u16) -> Doubt {
+        Doubt {
+            cluster_id: "c".into(),
+            tx_id: Uuid::nil(),
+            branch: BranchName::Number(number),
+            age: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn l4_an_alarm_needs_two_sights_and_comes_again_at_a_bounded_rate() {
+        let mut alarms = Alarms::default();
+        let start = Instant::now();
+        let listed = HashSet::from([(Uuid::nil(), BranchName::Number(1))]);
+        let mut sweep = |after: Duration| {
+            alarms.raise("p", &doubt(1), Why::NeverSeen, start + after);
+            let alarmed = alarms.end_sweep(Some(&listed));
+            let told_at = alarms.seen.values().next().and_then(|seen| seen.told_at);
+            (alarmed, told_at.map(|at| at.duration_since(start)))
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(sweep(Duration::ZERO), (0, None));
+        assert_eq!(sweep(second), (1, Some(second)));
+        assert_eq!(sweep(second * 2), (1, Some(second)));
+        assert_eq!(sweep(REPEAT), (1, Some(second)));
+        assert_eq!(sweep(REPEAT + second), (1, Some(REPEAT + second)));
+        // A sweep that could not list them all forgets none.
+        assert_eq!(alarms.end_sweep(None), 1);
+        assert_eq!(alarms.end_sweep(Some(&HashSet::new())), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut alarms = Alarms::default();
+        let beyond = 7;
+        for _ in 0..SIGHTS {
+            for number in 0..REMEMBERED_MAX + beyond {
+                let number = u16::try_from(number).expect("a number");
+                alarms.raise("p", &doubt(number), Why::Purged, Instant::now());
+            }
+            assert_eq!(alarms.seen.len(), REMEMBERED_MAX);
+            assert_eq!(alarms.more, beyond as u64);
+            alarms.more = 0;
+        }
+        assert_eq!(alarms.end_sweep(None), REMEMBERED_MAX as u64);
+    }
+}

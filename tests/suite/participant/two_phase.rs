@@ -1,0 +1,275 @@
+//! Two-phase commit on PostgreSQL, where handlers, servers and connections misbehave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+use unanimo_proto::v1::{
+    HeuristicKind, Mode, cancel_response, participant_service_commit_response as commit_response,
+    prepare_response,
+};
+use unanimo_sdk::{
+    Call, FinishError, Isolation, Participant, Postgres, PostgresOptions, PrepareError, Service,
+    Tcc, TwoPhase, refuse,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::direct::{Branch, branch, refused};
+
+mod at_work;
+mod doubt;
+mod handlers;
+mod limits;
+mod lost;
+mod reading;
+
+/// Runs its payload as SQL, and then does what is special about it.
+#[derive(Clone)]
+enum Sql {
+    /// Passes errors on.
+    Plain,
+    /// Takes errors for success.
+    Swallow,
+    /// Votes no at the end.
+    Refuse,
+    /// Works in a transaction inside its own, and then commits, drops or forgets that.
+    Nested(Then),
+    /// Only reads, by its own word; it may swallow errors.
+    Read { swallow: bool },
+    /// Votes no, and tells the settings that it finds.
+    Settings,
+    /// Waits until it may go on.
+    Gate(Arc<Semaphore>),
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    Commit,
+    Drop,
+    Forget,
+}
+
+impl Sql {
+    async fn run(&self, db: &mut PgConnection, sql: &[u8]) -> Result<(), PrepareError> {
+        let sql = AssertSqlSafe(String::from_utf8(sql.to_vec()).unwrap());
+        match self {
+            Self::Plain | Self::Read { swallow: false } => {
+                db.execute(sql).await?;
+            }
+            Self::Swallow | Self::Read { swallow: true } => drop(db.execute(sql).await),
+            Self::Refuse => {
+                db.execute(sql).await?;
+                return refuse("NO", "as it was told");
+            }
+            Self::Nested(then) => {
+                let mut nested = db.begin().await?;
+                nested.execute(sql).await?;
+                match then {
+                    Then::Commit => nested.commit().await?,
+                    Then::Drop => drop(nested),
+                    Then::Forget => std::mem::forget(nested),
+                }
+            }
+            Self::Settings => {
+                let settings: String = sqlx::query_scalar(SETTINGS).fetch_one(db).await?;
+                return refuse("SETTINGS", settings);
+            }
+            Self::Gate(gate) => {
+                db.execute(sql).await?;
+                gate.acquire().await?.forget();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that a handler could have left behind on its connection.
+const SETTINGS: &str = "
+    SELECT concat_ws(' ', current_user = session_user, current_setting('lock_timeout'),
+        current_setting('statement_timeout'), current_setting('synchronous_commit'),
+        current_setting('search_path'), current_setting('default_transaction_isolation'),
+        (SELECT count(*) FROM pg_class WHERE relpersistence = 't'),
+        (SELECT count(*) FROM pg_listening_channels()),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+        (SELECT count(*) FROM pg_cursors WHERE is_holdable))";
+
+const CLEAN: &str = r#"t 1s 7s on "$user", public read committed 0 0 0 0"#;
+
+impl TwoPhase for Sql {
+    type Payload = Bytes;
+
+    async fn prepare(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+        self.run(db, &call.payload).await
+    }
+
+    fn read_only(&self) -> bool {
+        matches!(self, Self::Read { .. })
+    }
+
+    fn isolation(&self) -> Isolation {
+        match self {
+            Self::Nested(_) => Isolation::RepeatableRead,
+            _ => Isolation::ReadCommitted,
+        }
+    }
+}
+
+/// The same as TCC: confirm and cancel run the payload, too.
+struct TccSql(Sql);
+
+impl Tcc<Postgres> for TccSql {
+    type Payload = Bytes;
+    type Output = ();
+
+    async fn try_(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+        self.0.run(db, &call.payload).await
+    }
+
+    async fn confirm(
+        &self,
+        db: &mut PgConnection,
+        call: &Call<Bytes>,
+        (): (),
+    ) -> Result<(), FinishError> {
+        self.0.run(db, &call.payload).await.map_err(|_| FinishError::Failed("it failed".into()))
+    }
+
+    async fn cancel(
+        &self,
+        _: &mut PgConnection,
+        _: &Call<Bytes>,
+        (): (),
+    ) -> Result<(), FinishError> {
+        Ok(())
+    }
+}
+
+/// A database of participant `p`.
+struct Bank {
+    pool: PgPool,
+    url: String,
+    service: Service<Postgres>,
+    gate: Arc<Semaphore>,
+}
+
+impl Bank {
+    async fn open() -> Self {
+        Self::on(Server::shared()).await
+    }
+
+    async fn on(server: &Server) -> Self {
+        let url = server.database().await;
+        Self::at(url.clone(), &url).await
+    }
+
+    /// With one connection for each phase, so that whoever comes next meets what was left behind.
+    async fn at(url: String, by: &str) -> Self {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let tables = "CREATE TABLE IF NOT EXISTS effect (n integer);
+                      CREATE TABLE IF NOT EXISTS parent (n integer PRIMARY KEY);
+                      CREATE TABLE IF NOT EXISTS child (
+                          n integer REFERENCES parent DEFERRABLE INITIALLY DEFERRED)";
+        pool.execute(tables).await.unwrap();
+        let gate = Arc::new(Semaphore::new(0));
+        let options = PostgresOptions::default()
+            .prepare_connections(1)
+            .finish_connections(1)
+            .lock_timeout(Duration::from_secs(1))
+            .statement_timeout(Duration::from_secs(7));
+        let service = serve(options.connect(by).await.unwrap(), &gate);
+        Self { pool, url, service, gate }
+    }
+
+    /// Another process of the same participant.
+    async fn twin(&self) -> Service<Postgres> {
+        serve(Postgres::connect(&self.url).await.unwrap(), &self.gate)
+    }
+
+    async fn prepare(&self, branch: &Branch) -> Result<prepare_response::Answer, Status> {
+        branch.prepare(&self.service).await
+    }
+
+    #[track_caller]
+    fn yes(answer: Result<prepare_response::Answer, Status>) {
+        let answer = answer.unwrap();
+        assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
+    }
+
+    async fn commit(&self, branch: &Branch) {
+        let answer = branch.commit(&self.service).await.unwrap();
+        assert!(matches!(answer, commit_response::Answer::Done(_)), "{answer:?}");
+    }
+
+    async fn cancel(&self, branch: &Branch) {
+        let answer = branch.cancel(&self.service).await.unwrap();
+        assert!(matches!(answer, cancel_response::Answer::Done(_)), "{answer:?}");
+    }
+
+    async fn effects(&self) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM effect").fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn prepared(&self) -> Vec<String> {
+        let list = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+        sqlx::query_scalar(list).fetch_all(&self.pool).await.unwrap()
+    }
+
+    /// State of the branch's row, if there is one.
+    async fn state(&self, branch: &Branch) -> Option<String> {
+        sqlx::query_scalar("SELECT state FROM unanimo_barrier WHERE tx_id = $1")
+            .bind(branch.tx_id())
+            .fetch_optional(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// A connection is as it was, and goes on working.
+    async fn is_clean(&self) {
+        let answer = self.prepare(&sql("settings", "")).await.unwrap();
+        match answer {
+            prepare_response::Answer::Refused(refusal) => assert_eq!(refusal.message, CLEAN),
+            other => panic!("{other:?}"),
+        }
+        let next = sql("plain", INSERT);
+        Self::yes(self.prepare(&next).await);
+        self.cancel(&next).await;
+    }
+}
+
+fn serve(postgres: Postgres, gate: &Arc<Semaphore>) -> Service<Postgres> {
+    let participant = Participant::new("p", postgres)
+        .two_phase("plain", Sql::Plain)
+        .two_phase("swallow", Sql::Swallow)
+        .two_phase("refuse", Sql::Refuse)
+        .two_phase("nested-commit", Sql::Nested(Then::Commit))
+        .two_phase("nested-drop", Sql::Nested(Then::Drop))
+        .two_phase("nested-forget", Sql::Nested(Then::Forget))
+        .two_phase("read", Sql::Read { swallow: false })
+        .two_phase("read-swallow", Sql::Read { swallow: true })
+        .two_phase("settings", Sql::Settings)
+        .two_phase("gate", Sql::Gate(Arc::clone(gate)))
+        .tcc("tcc", TccSql(Sql::Plain))
+        .tcc("tcc-forget", TccSql(Sql::Nested(Then::Forget)));
+    participant.service().unwrap()
+}
+
+const INSERT: &str = "INSERT INTO effect VALUES (1)";
+
+/// A branch of an action that runs this.
+fn sql(action: &str, sql: &str) -> Branch {
+    let mode = if action.starts_with("tcc") { Mode::Tcc } else { Mode::TwoPhaseCommit };
+    Branch { payload: Bytes::copy_from_slice(sql.as_bytes()), ..branch(mode, action) }
+}
+
+#[track_caller]
+fn heuristic(answer: commit_response::Answer) -> HeuristicKind {
+    match answer {
+        commit_response::Answer::Heuristic(outcome) => outcome.kind(),
+        other => panic!("{other:?}"),
+    }
+}

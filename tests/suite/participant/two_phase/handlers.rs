@@ -1,0 +1,174 @@
+//! Handlers that break the rules of a handler: none gets a yes that does not hold.
+
+use super::*;
+
+#[tokio::test]
+async fn s2_a_handler_that_goes_on_after_an_error_gets_no_yes() {
+    let bank = Bank::open().await;
+    let branch = sql("swallow", "INSERT INTO effect VALUES (1); INSERT INTO nowhere VALUES (1)");
+    let status = bank.prepare(&branch).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("went on after an error"), "{}", status.message());
+    assert!(bank.prepared().await.is_empty());
+    assert_eq!((bank.effects().await, bank.state(&branch).await), (0, None));
+    bank.is_clean().await;
+    bank.cancel(&branch).await;
+}
+
+#[tokio::test]
+async fn s2_a_handler_that_ends_its_transaction_gets_no_yes() {
+    let bank = Bank::open().await;
+    for (ends, left) in [
+        ("COMMIT", true),
+        ("COMMIT; BEGIN", true),
+        ("COMMIT; BEGIN; SAVEPOINT mine; INSERT INTO effect VALUES (2)", true),
+        ("ROLLBACK", false),
+        ("ROLLBACK; BEGIN; INSERT INTO effect VALUES (2)", false),
+        ("ROLLBACK; INSERT INTO effect VALUES (2)", false),
+        ("RELEASE SAVEPOINT unanimo_barrier", false),
+    ] {
+        let branch = sql("plain", &format!("{INSERT}; {ends}"));
+        let status = bank.prepare(&branch).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{ends}");
+        assert!(status.message().contains("it ended the local transaction"), "{ends}: {status:?}");
+        assert!(bank.prepared().await.is_empty(), "{ends}");
+        // S11: what it committed by itself cannot be undone, and that is told.
+        let answer = branch.cancel(&bank.service).await.unwrap();
+        let told = matches!(answer, cancel_response::Answer::Heuristic(_));
+        assert_eq!(told, left, "{ends}: {answer:?}");
+    }
+    bank.is_clean().await;
+}
+
+#[tokio::test]
+async fn s2_a_handler_that_prepares_its_transaction_gets_no_yes() {
+    let bank = Bank::open().await;
+    let branch = sql("plain", &format!("{INSERT}; PREPARE TRANSACTION 'mine'"));
+    let status = bank.prepare(&branch).await.unwrap_err();
+    assert!(status.message().contains("it ended the local transaction"), "{status:?}");
+    assert_eq!(bank.prepared().await, ["mine"]);
+    // It holds the branch's row: the Cancel waits, and is never taken for done.
+    let answer = branch.cancel(&bank.service).await.unwrap();
+    assert!(matches!(answer, cancel_response::Answer::Working(_)), "{answer:?}");
+    assert_eq!(bank.prepared().await, ["mine"], "S12: it is somebody else's");
+    bank.pool.execute("ROLLBACK PREPARED 'mine'").await.unwrap();
+    bank.cancel(&branch).await;
+}
+
+#[tokio::test]
+async fn s2_transactions_inside_a_handlers_own_are_part_of_it() {
+    let bank = Bank::open().await;
+    for (action, effects) in [("nested-commit", 1), ("nested-drop", 0), ("nested-forget", 1)] {
+        let branch = sql(action, INSERT);
+        Bank::yes(bank.prepare(&branch).await);
+        bank.commit(&branch).await;
+        assert_eq!(bank.effects().await, effects, "{action}");
+        bank.pool.execute("DELETE FROM effect").await.unwrap();
+        bank.is_clean().await;
+    }
+}
+
+/// sqlx takes a COMMIT for a RELEASE where it believes that another transaction is open inside.
+#[tokio::test]
+async fn s2_a_handler_of_tcc_that_forgets_a_transaction_gets_no_yes() {
+    let bank = Bank::open().await;
+    let branch = sql("tcc-forget", INSERT);
+    bank.prepare(&branch).await.unwrap_err();
+    assert_eq!((bank.effects().await, bank.state(&branch).await), (0, None));
+    bank.is_clean().await;
+}
+
+#[tokio::test]
+async fn s7_a_confirm_that_goes_on_after_an_error_is_not_done() {
+    let bank = Bank::open().await;
+    let branch = sql("tcc", INSERT);
+    Bank::yes(bank.prepare(&branch).await);
+    for bad in ["COMMIT", "ROLLBACK; BEGIN", "INSERT INTO nowhere VALUES (1)"] {
+        let bad = Branch { payload: bad.into(), ..branch.clone() };
+        bad.commit(&bank.service).await.unwrap_err();
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("prepared"));
+    }
+    bank.commit(&branch).await;
+    assert_eq!((bank.effects().await, bank.state(&branch).await), (2, Some("committed".into())));
+}
+
+#[tokio::test]
+async fn s8_a_no_undoes_everything_whatever_savepoints_the_handler_set() {
+    let bank = Bank::open().await;
+    for savepoint in ["SAVEPOINT unanimo", "SAVEPOINT mine", "SELECT 1"] {
+        let branch = sql("refuse", &format!("{INSERT}; {savepoint}; {INSERT}"));
+        assert_eq!(refused(bank.prepare(&branch).await.unwrap()), "NO");
+        assert_eq!(refused(bank.prepare(&branch).await.unwrap()), "NO", "stored");
+        assert_eq!(bank.effects().await, 0, "{savepoint}");
+    }
+    bank.is_clean().await;
+}
+
+/// What a handler sets ends with it, and neither loses its row nor makes its vote forgettable.
+#[tokio::test]
+async fn s7_a_handlers_settings_are_its_own() {
+    let bank = Bank::open().await;
+    let role = format!("role_{}", uuid::Uuid::new_v4().simple());
+    let roles =
+        format!("CREATE ROLE {role}; GRANT INSERT ON effect TO {role}; CREATE SCHEMA other");
+    bank.pool.execute(AssertSqlSafe(roles)).await.unwrap();
+    for set in [
+        "SET lock_timeout = 0; SET statement_timeout = 0".to_owned(),
+        "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 1".to_owned(),
+        "SET synchronous_commit = off".to_owned(),
+        "SET LOCAL synchronous_commit = off".to_owned(),
+        format!("SET ROLE {role}"),
+        format!("SET LOCAL ROLE {role}"),
+        format!("SET SESSION AUTHORIZATION {role}"),
+        "SET search_path = other".to_owned(),
+        "SET LOCAL search_path = other".to_owned(),
+        "SET default_transaction_isolation = serializable".to_owned(),
+        "SELECT pg_advisory_lock(1)".to_owned(),
+        "DEALLOCATE ALL".to_owned(),
+    ] {
+        for action in ["plain", "tcc"] {
+            let branch = sql(action, &format!("{INSERT}; {set}"));
+            let mut answer = bank.prepare(&branch).await;
+            if answer.is_err() && set == "DEALLOCATE ALL" {
+                answer = bank.prepare(&Branch { payload: INSERT.into(), ..branch.clone() }).await;
+            }
+            Bank::yes(answer);
+            bank.is_clean().await;
+            if action == "plain" {
+                let owner: String =
+                    sqlx::query_scalar("SELECT owner FROM pg_prepared_xacts WHERE gid = $1")
+                        .bind(branch.name())
+                        .fetch_one(&bank.pool)
+                        .await
+                        .unwrap();
+                assert_eq!(owner, "unanimo", "{set}: whoever prepares can commit");
+            }
+            bank.commit(&Branch { payload: INSERT.into(), ..branch.clone() }).await;
+        }
+    }
+    assert_eq!(bank.effects().await, 3 * 12);
+    bank.pool
+        .execute(AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}")))
+        .await
+        .unwrap();
+}
+
+/// The settings that the commit of a row is made with are ours.
+#[tokio::test]
+async fn s7_a_vote_is_committed_synchronously() {
+    let bank = Bank::open().await;
+    let trap = "CREATE TABLE mode (setting text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO public.mode VALUES (current_setting('synchronous_commit')); RETURN NULL;
+        END $$;
+        CREATE TRIGGER note AFTER UPDATE ON unanimo_barrier FOR EACH ROW EXECUTE FUNCTION note()";
+    bank.pool.execute(trap).await.unwrap();
+    for action in ["plain", "tcc"] {
+        let branch = sql(action, "SET LOCAL synchronous_commit = off");
+        Bank::yes(bank.prepare(&branch).await);
+        bank.commit(&branch).await;
+    }
+    let modes: Vec<String> =
+        sqlx::query_scalar("SELECT setting FROM mode").fetch_all(&bank.pool).await.unwrap();
+    assert_eq!(modes, ["on", "on", "on"]);
+}
