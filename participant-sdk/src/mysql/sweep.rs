@@ -39,7 +39,7 @@ WHERE state = 'committed' AND participant = ? AND prepare_until_ms < {now} - ?
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 
 const PURGE_COMMITTED: &str = "
-DELETE FROM {table} WHERE state = 'committed' AND (tx_id, branch_id) IN (";
+DELETE FROM {table} WHERE state = 'committed' AND (tx_id, branch_id) IN ";
 
 /// The statements for one database: as those of local transactions they name it.
 #[derive(Clone, Debug)]
@@ -157,10 +157,11 @@ impl Sweepable for MySql {
             return Ok(0);
         }
         let mut delete = QueryBuilder::<Db>::new(&*self.statements.sweep.purge_committed);
-        delete.push_values(keys, |mut row, (tx_id, branch_id)| {
+        // Not `push_values`: what it makes is no list to either server.
+        delete.push_tuples(keys, |mut row, (tx_id, branch_id)| {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);
         });
-        delete.push(") AND participant = ").push_bind(participant);
+        delete.push(" AND participant = ").push_bind(participant);
         let mut purging = self.reading().await?;
         let purged = delete.build().persistent(false).execute(&mut *purging).await;
         let purged = purged.map_err(fault("purge barrier rows"))?;

@@ -156,7 +156,7 @@ async fn commit_waits_for_votes_until_the_deadline() {
         let branch = Some(branch("a", action));
         let request = ExecuteRequest { tx_id: tx.tx_id.clone(), branch };
         let mut request = tonic::Request::new(request);
-        request.set_timeout(Duration::from_millis(30));
+        request.set_timeout(Duration::from_millis(100));
         let executed = world.client().execute(request).await.unwrap().into_inner();
         assert_eq!((executed.vote(), executed.outcome()), (NONE, Outcome::NotDecided));
         let result = world.commit(&tx.tx_id, &[("a", NONE)]).await.unwrap();

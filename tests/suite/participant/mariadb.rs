@@ -312,7 +312,7 @@ async fn s7_the_row_tells_whose_it_is() {
     let row: Row = sqlx::query_as(
         "SELECT tx_id, cluster_id, participant, gid, action, mode, output,
              CAST(abs(TIMESTAMPDIFF(SECOND, changed_at, UTC_TIMESTAMP())) AS signed)
-         FROM unanimo_barrier FORCE INDEX (unanimo_barrier_state)
+         FROM unanimo_barrier FORCE INDEX (unanimo_barrier_in_doubt)
          WHERE state = 'prepared' AND changed_at > '2020-01-01'",
     )
     .fetch_one(&world.pool)

@@ -14,9 +14,10 @@ use unanimo_proto::v1::{
     RetryRequest, RollbackRequest, SubmitRequest, Transaction, get_request,
 };
 use unanimo_sdk::{
-    Call, FinishError, InDoubt, Participant, Postgres, PrepareError, Serve, Service, Sqlite, Sweep,
-    Sweeper, Tcc, TwoPhase, refuse,
+    Call, FinishError, InDoubt, MySql, Participant, Postgres, PrepareError, Resource, Serve,
+    Service, Sqlite, Sweep, Sweeper, Tcc, TwoPhase, refuse,
 };
+use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::relay::Relay;
 use unanimo_tests::wait::until;
@@ -94,6 +95,7 @@ macro_rules! reserve_on {
     };
 }
 
+reserve_on!(MySql, sqlx::MySqlConnection);
 reserve_on!(Postgres, PgConnection);
 reserve_on!(Sqlite, sqlx::SqliteConnection);
 
@@ -535,12 +537,8 @@ async fn s12_a_row_in_doubt_gets_its_commit_from_the_coordinator() {
     assert_eq!(states(&pool, &tx_id).await, pairs(&[("a", "committed"), ("b", "committed")]));
 }
 
-#[tokio::test]
-async fn s12_a_row_of_sqlite_in_doubt_gets_its_cancel_from_the_coordinator() {
-    let file = sqlite_url();
-    let path = file.strip_prefix("sqlite:").unwrap();
-    let participant = Participant::new("p", Sqlite::open(path).await.unwrap()).tcc("ok", Reserve);
-    let service = participant.service().unwrap();
+/// Cancel is owed to a row, and does not come: the coordinator sends it when it is asked.
+async fn a_row_gets_its_cancel<R: Resource>(service: Service<R>, state: impl AsyncFn() -> String) {
     let world = World::start(service.clone(), Ears::Deaf).await;
     let begin = BeginRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
     let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
@@ -553,10 +551,32 @@ async fn s12_a_row_of_sqlite_in_doubt_gets_its_cancel_from_the_coordinator() {
     assert_eq!((told.count, told.alarmed), (1, 0));
     world.p.set(Ears::Open);
     nothing_in_doubt(&sweeper).await;
-    let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
-    let state: String =
-        sqlx::query_scalar("SELECT state FROM unanimo_barrier").fetch_one(&pool).await.unwrap();
-    assert_eq!(state, "cancelled");
+    assert_eq!(state().await, "cancelled");
+}
+
+const STATE: &str = "SELECT state FROM unanimo_barrier";
+
+#[tokio::test]
+async fn s12_a_row_of_sqlite_in_doubt_gets_its_cancel_from_the_coordinator() {
+    let file = sqlite_url();
+    let path = file.strip_prefix("sqlite:").unwrap();
+    let participant = Participant::new("p", Sqlite::open(path).await.unwrap()).tcc("ok", Reserve);
+    a_row_gets_its_cancel(participant.service().unwrap(), async || {
+        let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
+        sqlx::query_scalar(STATE).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn s12_a_row_of_mariadb_in_doubt_gets_its_cancel_from_the_coordinator() {
+    let url = mariadb::Server::shared().database().await;
+    let participant = Participant::new("p", MySql::connect(&url).await.unwrap()).tcc("ok", Reserve);
+    a_row_gets_its_cancel(participant.service().unwrap(), async || {
+        let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+        sqlx::query_scalar(STATE).fetch_one(&pool).await.unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]
