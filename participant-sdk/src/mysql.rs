@@ -101,7 +101,10 @@ impl MySqlOptions {
             return Err(Error::Url("it must name a database".to_owned()));
         };
         let mut connection = MySqlConnection::connect_with(&given).await.map_err(Error::Connect)?;
-        migrate(&mut connection).await?;
+        let found = schema::find!(connection, "prepare_until_ms");
+        if schema::is_to_be_made(&MIGRATIONS, found)? {
+            migrate(&mut connection).await?;
+        }
         let statements = Statements::new(&database, &self);
         // What the server does not allow is found out now, and not by the first transaction.
         let allowed = set_up(Arc::clone(&statements.session), &mut connection).await;

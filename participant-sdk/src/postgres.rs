@@ -92,7 +92,10 @@ impl PostgresOptions {
         let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
         let given = given.application_name("unanimo-participant").disable_statement_logging();
         let mut connection = PgConnection::connect_with(&given).await.map_err(Error::Connect)?;
-        schema::migrate(&MIGRATIONS, &mut connection).await?;
+        let found = schema::find!(connection, "prepare_until");
+        if schema::is_to_be_made(&MIGRATIONS, found)? {
+            schema::migrate(&MIGRATIONS, &mut connection).await?;
+        }
         let prepared_max: String = sqlx::query_scalar("SHOW max_prepared_transactions")
             .fetch_one(&mut connection)
             .await

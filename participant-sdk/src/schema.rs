@@ -1,5 +1,8 @@
 //! The barrier's table: made and upgraded by migrations with a history table of their own, so that
 //! they never meet the migrations of the service that they are part of.
+//!
+//! A table that is there already, from an earlier start or from the plain files, is used as it is: the
+//! service's own role need not be allowed to make tables.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 
@@ -30,6 +33,62 @@ pub enum Error {
         /// The latest that is known here.
         known: i64,
     },
+    /// The table was made by hand, and is not the one that this version needs.
+    #[error(
+        "use the table unanimo_barrier, which was made by hand: it has not the columns of version \
+         {known}; apply the files under migrations/participant that it lacks"
+    )]
+    ByHand {
+        /// The version that is needed.
+        known: i64,
+    },
+}
+
+/// What is there before anything is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// The table.
+    pub(crate) table: bool,
+    /// The table with every column of this version.
+    pub(crate) columns: bool,
+    /// The last migration that ran; the outer `None` if nothing remembers any.
+    pub(crate) version: Option<Option<i64>>,
+}
+
+/// Looks for what is there. A macro, because each database has its own types.
+macro_rules! find {
+    ($connection:expr, $prepare_until:literal) => {{
+        let columns = concat!(
+            "SELECT tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, \
+             reason, message, ",
+            $prepare_until,
+            " FROM unanimo_barrier WHERE 1 = 0"
+        );
+        let columns = sqlx::raw_sql(columns).execute(&mut $connection).await.is_ok();
+        let table = sqlx::raw_sql("SELECT 1 FROM unanimo_barrier WHERE 1 = 0");
+        let table = table.execute(&mut $connection).await.is_ok();
+        let version = "SELECT max(version) FROM unanimo_barrier_migrations WHERE success";
+        let version: Result<Option<i64>, sqlx::Error> =
+            sqlx::query_scalar(version).fetch_one(&mut $connection).await;
+        $crate::schema::Found { table, columns, version: version.ok() }
+    }};
+}
+pub(crate) use find;
+
+/// Whether something is to be made.
+///
+/// # Errors
+/// What is there cannot be used, and no migration would make it right.
+pub(crate) fn is_to_be_made(migrator: &Migrator, found: Found) -> Result<bool, Error> {
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match found.version {
+        Some(Some(version)) if version > known => Err(Error::Newer { found: version, known }),
+        Some(Some(version)) => Ok(version < known || !found.columns),
+        Some(None) => Ok(true),
+        None if found.columns => Ok(false),
+        None if found.table => Err(Error::ByHand { known }),
+        None => Ok(true),
+    }
 }
 
 pub(crate) async fn migrate<C: Migrate>(
@@ -45,4 +104,23 @@ pub(crate) async fn migrate<C: Migrate>(
         MigrateError::VersionMissing(found) if found > known => Error::Newer { found, known },
         other => Error::Migrate(other),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_used_and_what_is_not_is_made() {
+        let migrator = sqlx::migrate!("../migrations/participant/postgres");
+        let to_be_made =
+            |table, columns, version| is_to_be_made(&migrator, Found { table, columns, version });
+        assert!(to_be_made(false, false, None).expect("nothing is there"));
+        assert!(!to_be_made(true, true, None).expect("made by hand"));
+        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 1 })));
+        assert!(!to_be_made(true, true, Some(Some(1))).expect("made before"));
+        assert!(to_be_made(false, false, Some(None)).expect("interrupted"));
+        let newer = to_be_made(true, true, Some(Some(2)));
+        assert!(matches!(newer, Err(Error::Newer { found: 2, known: 1 })));
+    }
 }

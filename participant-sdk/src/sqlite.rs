@@ -53,7 +53,10 @@ impl Sqlite {
             .disable_statement_logging();
         let mut connection =
             SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
-        schema::migrate(&MIGRATIONS, &mut connection).await?;
+        let found = schema::find!(connection, "prepare_until_ms");
+        if schema::is_to_be_made(&MIGRATIONS, found)? {
+            schema::migrate(&MIGRATIONS, &mut connection).await?;
+        }
         connection.close().await.map_err(Error::Connect)?;
         let pool = || {
             SqlitePoolOptions::new()

@@ -7,6 +7,7 @@ mod databases;
 mod deaf;
 mod direct;
 mod handler;
+mod installed;
 mod mariadb;
 mod model;
 mod propagation;
