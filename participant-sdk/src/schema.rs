@@ -84,10 +84,9 @@ pub(crate) fn is_to_be_made(migrator: &Migrator, found: Found) -> Result<bool, E
     match found.version {
         Some(Some(version)) if version > known => Err(Error::Newer { found: version, known }),
         Some(Some(version)) => Ok(version < known || !found.columns),
-        Some(None) => Ok(true),
         None if found.columns => Ok(false),
         None if found.table => Err(Error::ByHand { known }),
-        None => Ok(true),
+        Some(None) | None => Ok(true),
     }
 }
 

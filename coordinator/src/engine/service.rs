@@ -1,13 +1,15 @@
 //! The loop that owns all live transactions.
 
+mod calls;
+mod tell;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use unanimo_core::{
-    Call, Definition, Effects, Event, EventKind, FinishAnswer, Gid, Incarnation, Input, Operation,
-    PrepareAnswer, Record, Timestamp, Transaction, Transition, TxId, Version,
+    Definition, Effects, Gid, Incarnation, Input, Record, Timestamp, Transaction, TxId, Version,
 };
 use uuid::Uuid;
 
@@ -16,11 +18,10 @@ use super::live::Live;
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
 use super::{Error, Options, Until};
-use crate::alarm;
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::{Metrics, mode_name};
-use crate::participants::caller::{self, Caller};
+use crate::participants::caller::Caller;
 use crate::store::Key;
 use crate::store::journal::{self, Settled};
 
@@ -381,130 +382,9 @@ impl Service {
             let _ = self.apply(tx_id, input, now);
         }
     }
-
-    /// Sends a call from a task of its own, which reports its end whatever happens.
-    fn call(&mut self, tx_id: TxId, call: Call) {
-        let (Some(live), Some(inbox)) = (self.live.get_mut(&tx_id), self.own.upgrade()) else {
-            return;
-        };
-        let Some(branch) = live.tx.branch(call.branch) else { return };
-        let policy = &self.options.policy;
-        let call_timeout = self.options.call_timeout;
-        let timeout = match call.operation {
-            // Nobody waits for a vote past the deadline.
-            Operation::Prepare => {
-                let left = self.env.now().until(live.tx.identity().deadline);
-                call_timeout.min(left.max(Duration::from_millis(1)))
-            }
-            Operation::Finish(_) => call_timeout,
-        };
-        let about = caller::Branch {
-            identity: Arc::clone(live.tx.identity()),
-            spec: Arc::clone(&branch.spec),
-            number: branch.number,
-            output: branch.output.clone(),
-            attempt: call.attempt,
-            prepare_until: live.tx.prepare_until(policy),
-            cluster_id: Arc::clone(&self.cluster_id),
-            timeout,
-        };
-        let report = Report { inbox, tx_id, call, end: None };
-        let task = tokio::spawn(make_call(self.caller.clone(), about, report));
-        if call.operation == Operation::Prepare {
-            live.started_prepare(task.abort_handle());
-        }
-    }
-
-    /// Logs what a person should know.
-    fn tell(&self, transition: &Transition) {
-        let Some(live) = self.live.get(&transition.tx_id) else { return };
-        let identity = live.tx.identity();
-        for Event { kind, branch, detail, .. } in &transition.events {
-            let branch = branch.and_then(|number| live.tx.branch(number));
-            let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
-            let (tx_id, gid) = (transition.tx_id, &identity.gid);
-            match kind {
-                EventKind::Stalled => tracing::error!(
-                    alarm = alarm::TRANSACTION_STALLED, %tx_id, %gid, branch_id, detail,
-                    "phase two takes too long"
-                ),
-                EventKind::Heuristic => tracing::error!(
-                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
-                    "a branch ended by itself"
-                ),
-                EventKind::OutputDropped => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, "an output was dropped");
-                }
-                EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "operator");
-                }
-                EventKind::Adopted => tracing::debug!(%tx_id, %gid, detail, "adopted"),
-            }
-        }
-    }
 }
 
 fn fail(reply: Reply, failure: Failure) {
     // Whoever went away needs no answer.
     let _ = reply.send(Err(failure));
-}
-
-/// Reports the end of a call: its answer, or if its task dies that there is none.
-struct Report {
-    inbox: mpsc::UnboundedSender<Message>,
-    tx_id: TxId,
-    call: Call,
-    end: Option<CallEnd>,
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        let Call { branch, operation, attempt } = self.call;
-        let lost = || "the call was given up".to_owned();
-        let end = self.end.take().unwrap_or_else(|| match operation {
-            Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
-            Operation::Finish(operation) => {
-                CallEnd::Finish(operation, FinishAnswer::Failed(lost()))
-            }
-        });
-        // The engine may have ended.
-        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, branch, attempt, end });
-    }
-}
-
-async fn make_call(caller: Caller, about: caller::Branch, mut report: Report) {
-    let (tx_id, gid, branch_id) =
-        (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
-    let operation = report.call.operation;
-    crash_point!("call-before-send");
-    let (end, failure) = match operation {
-        Operation::Prepare => {
-            let answer = caller.prepare(about).await;
-            let failure = match &answer {
-                PrepareAnswer::Failed(error) => Some(error.clone()),
-                _ => None,
-            };
-            (CallEnd::Prepare(answer), failure)
-        }
-        Operation::Finish(operation) => {
-            let answer = caller.finish(operation, about).await;
-            let failure = match &answer {
-                FinishAnswer::Failed(error) => Some(error.clone()),
-                _ => None,
-            };
-            (CallEnd::Finish(operation, answer), failure)
-        }
-    };
-    crash_point!("call-after-answer");
-    let (operation, attempt) = (operation.as_str(), report.call.attempt);
-    match failure {
-        Some(error) if attempt.is_power_of_two() => {
-            tracing::warn!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
-        }
-        Some(error) => {
-            tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
-        }
-        None => tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, ?end, "answered"),
-    }
-    report.end = Some(end);
 }

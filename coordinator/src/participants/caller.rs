@@ -37,6 +37,9 @@ pub struct Branch {
 }
 
 /// Calls participants.
+///
+/// What a call over the network needs is boxed: every call's task would be as large, and be moved
+/// about as a whole, also where the participant is in this process.
 #[derive(Clone, Debug)]
 pub struct Caller {
     directory: Arc<Directory>,
@@ -57,7 +60,7 @@ impl Caller {
             let request =
                 wire::request(wire::prepare(&branch), &branch.identity.trace, branch.timeout);
             let response = match route {
-                Route::Remote(mut client) => client.prepare(request).await,
+                Route::Remote(mut client) => Box::pin(client.prepare(request)).await,
                 Route::Local(service) => service.prepare(request).await,
             };
             response.map(|response| wire::prepare_answer(response.into_inner().answer))
@@ -73,7 +76,7 @@ impl Caller {
             let request =
                 wire::request(wire::commit(&branch), &branch.identity.trace, branch.timeout);
             let response = match route {
-                Route::Remote(mut client) => client.commit(request).await,
+                Route::Remote(mut client) => Box::pin(client.commit(request)).await,
                 Route::Local(service) => service.commit(request).await,
             };
             response.map(|response| wire::commit_answer(response.into_inner().answer))
@@ -82,7 +85,7 @@ impl Caller {
             let request =
                 wire::request(wire::cancel(&branch), &branch.identity.trace, branch.timeout);
             let response = match route {
-                Route::Remote(mut client) => client.cancel(request).await,
+                Route::Remote(mut client) => Box::pin(client.cancel(request)).await,
                 Route::Local(service) => service.cancel(request).await,
             };
             response.map(|response| wire::cancel_answer(response.into_inner().answer))

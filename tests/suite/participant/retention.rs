@@ -200,7 +200,9 @@ async fn s8_messages_that_come_after_the_purge_of_sqlite_have_no_effect() {
     let path = file.strip_prefix("sqlite:").unwrap();
     let participant = Participant::new("p", Sqlite::open(path).await.unwrap()).tcc("ok", Reserve);
     let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
-    let execute = async |statement| drop(pool.execute(statement).await.unwrap());
+    let execute = async |statement| {
+        pool.execute(statement).await.unwrap();
+    };
     let rows = async || {
         let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&pool).await.unwrap();
         usize::try_from(count).unwrap()
@@ -213,7 +215,9 @@ async fn s8_messages_that_come_after_the_purge_of_mariadb_have_no_effect() {
     let url = mariadb::Server::shared().database().await;
     let participant = Participant::new("p", MySql::connect(&url).await.unwrap()).tcc("ok", Reserve);
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
-    let execute = async |statement| drop(pool.execute(statement).await.unwrap());
+    let execute = async |statement| {
+        pool.execute(statement).await.unwrap();
+    };
     let rows = async || {
         let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&pool).await.unwrap();
         usize::try_from(count).unwrap()

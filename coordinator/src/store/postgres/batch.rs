@@ -18,7 +18,8 @@ use super::no_answer;
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
 /// Rows are driven by what was really inserted or updated. Rows that somebody else has locked are
-/// left out instead of waited for. The last SELECT answers with the applied ones, and a row of NULL
+/// left out instead of waited for; those that are locked are where they were found, and need not be
+/// looked up again. The last SELECT answers with the applied ones, and a row of NULL
 /// if the fence was there.
 const BATCH: &str = "
 WITH fence AS MATERIALIZED (
@@ -29,8 +30,8 @@ WITH fence AS MATERIALIZED (
         metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms, ended_ms,
         heuristic, stalled, forgotten, attention, progress)
     SELECT $1, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata::jsonb, trace::jsonb, version, write_id, phase, abort_cause, abort_branch,
-        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress::jsonb
+        metadata, trace, version, write_id, phase, abort_cause, abort_branch,
+        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress
     FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::int2[],
         $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::int8[], $14::uuid[],
         $15::text[], $16::text[], $17::int2[], $18::int8[], $19::int8[], $20::text[], $21::bool[],
@@ -42,7 +43,7 @@ WITH fence AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING tx_id
 ), held AS MATERIALIZED (
-    SELECT new.*
+    SELECT old.ctid AS place, new.*
     FROM UNNEST($25::uuid[], $26::int8[], $27::int8[], $28::uuid[], $29::text[], $30::text[],
         $31::int2[], $32::int8[], $33::int8[], $34::text[], $35::bool[], $36::bool[], $37::bool[],
         $38::text[])
@@ -57,9 +58,9 @@ WITH fence AS MATERIALIZED (
         abort_cause = new.abort_cause, abort_branch = new.abort_branch,
         decided_ms = new.decided_ms, ended_ms = new.ended_ms, heuristic = new.heuristic,
         stalled = new.stalled, forgotten = new.forgotten, attention = new.attention,
-        progress = new.progress::jsonb
+        progress = new.progress
     FROM held AS new
-    WHERE old.tx_id = new.tx_id
+    WHERE old.ctid = new.place
     RETURNING old.tx_id
 ), applied AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved

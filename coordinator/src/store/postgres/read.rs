@@ -13,8 +13,8 @@ macro_rules! select_transactions {
         concat!(
             "SELECT tx_id, gid, owner, version, mode, drive, digest, digest_version, created_ms, \
              deadline_ms, phase, abort_cause, abort_branch, decided_ms, ended_ms, heuristic, \
-             stalled, forgotten, stripped, initiator, metadata::text AS metadata, \
-             trace::text AS trace, progress::text AS progress FROM transactions AS t ",
+             stalled, forgotten, stripped, initiator, metadata, trace, progress \
+             FROM transactions AS t ",
             $rest
         )
     };

@@ -1,0 +1,106 @@
+//! Calls to participants, each in a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use unanimo_core::{Call, FinishAnswer, Operation, PrepareAnswer, TxId};
+
+use super::super::message::{CallEnd, Message};
+use super::Service;
+use crate::participants::caller::{self, Caller};
+
+impl Service {
+    /// Sends a call from a task of its own, which reports its end whatever happens.
+    pub(super) fn call(&mut self, tx_id: TxId, call: Call) {
+        let (Some(live), Some(inbox)) = (self.live.get_mut(&tx_id), self.own.upgrade()) else {
+            return;
+        };
+        let Some(branch) = live.tx.branch(call.branch) else { return };
+        let policy = &self.options.policy;
+        let call_timeout = self.options.call_timeout;
+        let timeout = match call.operation {
+            // Nobody waits for a vote past the deadline.
+            Operation::Prepare => {
+                let left = self.env.now().until(live.tx.identity().deadline);
+                call_timeout.min(left.max(Duration::from_millis(1)))
+            }
+            Operation::Finish(_) => call_timeout,
+        };
+        let about = caller::Branch {
+            identity: Arc::clone(live.tx.identity()),
+            spec: Arc::clone(&branch.spec),
+            number: branch.number,
+            output: branch.output.clone(),
+            attempt: call.attempt,
+            prepare_until: live.tx.prepare_until(policy),
+            cluster_id: Arc::clone(&self.cluster_id),
+            timeout,
+        };
+        let report = Report { inbox, tx_id, call, end: None };
+        let task = tokio::spawn(make_call(self.caller.clone(), about, report));
+        if call.operation == Operation::Prepare {
+            live.started_prepare(task.abort_handle());
+        }
+    }
+}
+
+/// Reports the end of a call: its answer, or if its task dies that there is none.
+struct Report {
+    inbox: mpsc::UnboundedSender<Message>,
+    tx_id: TxId,
+    call: Call,
+    end: Option<CallEnd>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let Call { branch, operation, attempt } = self.call;
+        let lost = || "the call was given up".to_owned();
+        let end = self.end.take().unwrap_or_else(|| match operation {
+            Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
+            Operation::Finish(operation) => {
+                CallEnd::Finish(operation, FinishAnswer::Failed(lost()))
+            }
+        });
+        // The engine may have ended.
+        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, branch, attempt, end });
+    }
+}
+
+async fn make_call(caller: Caller, about: caller::Branch, mut report: Report) {
+    let (tx_id, gid, branch_id) =
+        (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
+    let operation = report.call.operation;
+    crash_point!("call-before-send");
+    let (end, failure) = match operation {
+        Operation::Prepare => {
+            let answer = caller.prepare(about).await;
+            let failure = match &answer {
+                PrepareAnswer::Failed(error) => Some(error.clone()),
+                _ => None,
+            };
+            (CallEnd::Prepare(answer), failure)
+        }
+        Operation::Finish(operation) => {
+            let answer = caller.finish(operation, about).await;
+            let failure = match &answer {
+                FinishAnswer::Failed(error) => Some(error.clone()),
+                _ => None,
+            };
+            (CallEnd::Finish(operation, answer), failure)
+        }
+    };
+    crash_point!("call-after-answer");
+    let (operation, attempt) = (operation.as_str(), report.call.attempt);
+    match failure {
+        Some(error) if attempt.is_power_of_two() => {
+            tracing::warn!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+        }
+        Some(error) => {
+            tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+        }
+        None => tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, ?end, "answered"),
+    }
+    report.end = Some(end);
+}
