@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use unanimo_proto::v1::{InquireResult, Mode, Verdict};
 use uuid::Uuid;
 
-use super::super::{Service, slot};
+use super::super::service::{Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{Asked, BATCH, Inquirer};
 use super::{InDoubt, Sweep};
