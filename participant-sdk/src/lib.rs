@@ -128,6 +128,96 @@
 //!   `compensate` makes up for it where the transaction is given up. Participants are ready for it;
 //!   the coordinator does not start sagas yet.
 //!
+//! # Two-phase commit
+//!
+//! One function, and nothing to undo: PostgreSQL does that. `max_prepared_transactions` must be set,
+//! and is looked at when the participant is made.
+//!
+//! ```
+//! # #[cfg(feature = "postgres")] mod example {
+//! use serde::Deserialize;
+//! use sqlx::PgConnection;
+//! use unanimo_sdk::{
+//!     Call, Json, Participant, Postgres, PrepareError, Serve, Serving, TwoPhase, refuse,
+//! };
+//!
+//! #[derive(Deserialize)]
+//! struct Posting {
+//!     account: String,
+//!     cents: i64,
+//! }
+//!
+//! struct Debit;
+//!
+//! impl TwoPhase for Debit {
+//!     type Payload = Json<Posting>;
+//!
+//!     async fn prepare(
+//!         &self,
+//!         db: &mut PgConnection,
+//!         call: &Call<Json<Posting>>,
+//!     ) -> Result<(), PrepareError> {
+//!         let Posting { account, cents } = &*call.payload;
+//!         let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+//!         match sqlx::query(take).bind(account).bind(cents).execute(db).await?.rows_affected() {
+//!             0 => refuse("INSUFFICIENT_FUNDS", format!("{account} has too little")),
+//!             _ => Ok(()),
+//!         }
+//!     }
+//! }
+//!
+//! async fn serve(database: &str, coordinator: &str) -> Result<Serving, Box<dyn std::error::Error>> {
+//!     let bank = Participant::new("bank", Postgres::connect(database).await?)
+//!         .two_phase("debit", Debit)
+//!         .serve(Serve::on("127.0.0.1:7701").register_with(coordinator))
+//!         .await?;
+//!     Ok(bank)
+//! }
+//! # }
+//! ```
+//!
+//! # A plain action, and what makes up for it
+//!
+//! Ordinary work that is committed at once, as a saga has it.
+//!
+//! ```
+//! # #[cfg(feature = "postgres")] mod example {
+//! use sqlx::PgConnection;
+//! use unanimo_sdk::{Call, FinishError, Json, PrepareError, Saga, Postgres};
+//!
+//! struct Book;
+//!
+//! impl Saga<Postgres> for Book {
+//!     /// The seat.
+//!     type Payload = Json<String>;
+//!     /// The booking's number: kept with the branch, and given to `compensate`.
+//!     type Output = Json<i64>;
+//!
+//!     async fn run(
+//!         &self,
+//!         db: &mut PgConnection,
+//!         call: &Call<Json<String>>,
+//!     ) -> Result<Json<i64>, PrepareError> {
+//!         let book = sqlx::query_scalar("INSERT INTO booking (seat) VALUES ($1) RETURNING id");
+//!         Ok(Json(book.bind(&*call.payload).fetch_one(db).await?))
+//!     }
+//!
+//!     async fn compensate(
+//!         &self,
+//!         db: &mut PgConnection,
+//!         _: &Call<Json<String>>,
+//!         Json(booking): Json<i64>,
+//!     ) -> Result<(), FinishError> {
+//!         sqlx::query("DELETE FROM booking WHERE id = $1").bind(booking).execute(db).await?;
+//!         Ok(())
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! A mail or a payment cannot be rolled back with a row. Give the remote side an idempotency key made of
+//! [`Branch::tx_id`] and [`Branch::branch_id`], so that it does its part once however often it is asked.
+//!
 //! # Calls of one's own
 //!
 //! An initiator may also call services by itself, over gRPC or HTTP, and they call others: see
