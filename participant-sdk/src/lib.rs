@@ -279,7 +279,7 @@ mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod wire;
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub use action::Interrupt;
 pub use client::{Client, Outcome};

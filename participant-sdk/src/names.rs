@@ -4,7 +4,7 @@
 pub(crate) const ID_BYTES_MAX: usize = 128;
 
 /// Bytes of names of participants and actions.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of a cluster's id.

@@ -21,6 +21,7 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("clippy", || {
         cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
     })?;
+    steps.step("the SDK with each feature alone", sdk_features)?;
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
@@ -32,6 +33,15 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("links", links::check)?;
     steps.step("hygiene", hygiene)?;
     steps.summary();
+    Ok(())
+}
+
+/// A user takes one database, or none: what the workspace builds has all of them.
+fn sdk_features() -> Result<()> {
+    for features in ["", "mysql", "postgres", "sqlite"] {
+        let sdk = ["clippy", "-p", "unanimo-sdk", "--quiet", "--no-default-features", "--features"];
+        cargo(sdk.iter().chain(&[features, "--", "-D", "warnings"]))?;
+    }
     Ok(())
 }
 

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
-use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey, Sweepable};
+use crate::doubt::{Committed, Count, Doubt, RowKey, Sweepable, columns};
 use crate::resource::Fault;
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
@@ -76,7 +75,7 @@ impl Sweepable for MySql {
                 .fetch_one(&mut *reading)
                 .await
                 .map_err(fault("count the rows that are prepared"))?;
-        Ok(Count { count: count.unsigned_abs(), oldest: millis(oldest_ms) })
+        Ok(columns::count(count, oldest_ms))
     }
 
     async fn prepared_rows(
@@ -88,23 +87,18 @@ impl Sweepable for MySql {
     ) -> Result<Vec<Doubt>, Fault> {
         let mut reading = self.reading().await?;
         let after_tx = after.map(|key| key.0.to_string());
-        let rows: Vec<(String, String, String, i64)> =
+        let rows: Vec<columns::Row> =
             sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.rows)))
                 .bind(participant)
-                .bind(as_millis(grace))
+                .bind(columns::millis(grace))
                 .bind(after_tx.clone())
                 .bind(after_tx)
                 .bind(after.map(|key| key.1.as_str()))
-                .bind(as_limit(limit))
+                .bind(columns::limit(limit))
                 .fetch_all(&mut *reading)
                 .await
                 .map_err(fault("list the rows that are prepared"))?;
-        let doubt = |(cluster_id, tx_id, branch_id, age_ms): (String, String, String, i64)| {
-            let tx_id = read_tx_id(&tx_id)?;
-            let (branch, age) = (BranchName::Id(branch_id), millis(age_ms));
-            Ok(Doubt { cluster_id, tx_id, branch, age })
-        };
-        rows.into_iter().map(doubt).collect()
+        rows.into_iter().map(columns::doubt).collect()
     }
 
     async fn purge_undone(
@@ -116,8 +110,8 @@ impl Sweepable for MySql {
         let mut purging = self.reading().await?;
         let purged = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.sweep.purge_undone)))
             .bind(participant)
-            .bind(as_millis(retention))
-            .bind(as_limit(limit))
+            .bind(columns::millis(retention))
+            .bind(columns::limit(limit))
             .execute(&mut *purging)
             .await
             .map_err(fault("purge barrier rows"))?;
@@ -133,23 +127,19 @@ impl Sweepable for MySql {
         limit: usize,
     ) -> Result<Vec<Committed>, Fault> {
         let mut reading = self.reading().await?;
-        let rows: Vec<(String, String, String, i64)> =
+        let rows: Vec<columns::Row> =
             sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.committed)))
                 .bind(participant)
-                .bind(as_millis(retention))
+                .bind(columns::millis(retention))
                 .bind(after.map(|row| row.prepare_until))
                 .bind(after.map(|row| row.prepare_until))
                 .bind(after.map(|row| row.key.0.to_string()))
                 .bind(after.map(|row| row.key.1.as_str()))
-                .bind(as_limit(limit))
+                .bind(columns::limit(limit))
                 .fetch_all(&mut *reading)
                 .await
                 .map_err(fault("list the rows that are committed"))?;
-        let committed = |(cluster_id, tx_id, branch_id, until): (String, String, String, i64)| {
-            let key = (read_tx_id(&tx_id)?, branch_id);
-            Ok(Committed { cluster_id, key, prepare_until: until })
-        };
-        rows.into_iter().map(committed).collect()
+        rows.into_iter().map(columns::committed).collect()
     }
 
     async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
@@ -175,23 +165,4 @@ impl MySql {
     async fn reading(&self) -> Result<sqlx::Transaction<'static, Db>, Fault> {
         self.finish.begin().await.map_err(fault("begin a transaction"))
     }
-}
-
-fn read_tx_id(text: &str) -> Result<Uuid, Fault> {
-    let tx_id = Uuid::try_parse(text);
-    tx_id.map_err(|_| Fault::SetUp(format!("unanimo_barrier has the unreadable tx_id {text}")))
-}
-
-fn millis(ms: i64) -> Duration {
-    // A clock that was set back makes nothing older than it is.
-    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-}
-
-fn as_millis(duration: Duration) -> i64 {
-    // Far below what would overflow once it is taken off a time.
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 2)
-}
-
-fn as_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use sqlx::{QueryBuilder, Sqlite as Db};
-use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
-use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey, Sweepable};
+use crate::doubt::{Committed, Count, Doubt, RowKey, Sweepable, columns};
 use crate::resource::Fault;
 
 const COUNT: &str = "
@@ -46,7 +45,7 @@ impl Sweepable for Sqlite {
             .fetch_one(&self.finish)
             .await
             .map_err(fault("count the rows that are prepared"))?;
-        Ok(Count { count: count.unsigned_abs(), oldest: millis(oldest_ms) })
+        Ok(columns::count(count, oldest_ms))
     }
 
     async fn prepared_rows(
@@ -56,21 +55,16 @@ impl Sweepable for Sqlite {
         after: Option<&RowKey>,
         limit: usize,
     ) -> Result<Vec<Doubt>, Fault> {
-        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(ROWS)
+        let rows: Vec<columns::Row> = sqlx::query_as(ROWS)
             .bind(participant)
-            .bind(as_millis(grace))
+            .bind(columns::millis(grace))
             .bind(after.map(|key| key.0.to_string()))
             .bind(after.map(|key| key.1.as_str()))
-            .bind(as_limit(limit))
+            .bind(columns::limit(limit))
             .fetch_all(&self.finish)
             .await
             .map_err(fault("list the rows that are prepared"))?;
-        let doubt = |(cluster_id, tx_id, branch_id, age_ms): (String, String, String, i64)| {
-            let tx_id = read_tx_id(&tx_id)?;
-            let (branch, age) = (BranchName::Id(branch_id), millis(age_ms));
-            Ok(Doubt { cluster_id, tx_id, branch, age })
-        };
-        rows.into_iter().map(doubt).collect()
+        rows.into_iter().map(columns::doubt).collect()
     }
 
     async fn purge_undone(
@@ -81,8 +75,8 @@ impl Sweepable for Sqlite {
     ) -> Result<u64, Fault> {
         let purged = sqlx::query(PURGE_UNDONE)
             .bind(participant)
-            .bind(as_millis(retention))
-            .bind(as_limit(limit))
+            .bind(columns::millis(retention))
+            .bind(columns::limit(limit))
             .execute(&self.finish)
             .await
             .map_err(fault("purge barrier rows"))?;
@@ -96,21 +90,17 @@ impl Sweepable for Sqlite {
         after: Option<&Committed>,
         limit: usize,
     ) -> Result<Vec<Committed>, Fault> {
-        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(COMMITTED)
+        let rows: Vec<columns::Row> = sqlx::query_as(COMMITTED)
             .bind(participant)
-            .bind(as_millis(retention))
+            .bind(columns::millis(retention))
             .bind(after.map(|row| row.prepare_until))
             .bind(after.map(|row| row.key.0.to_string()))
             .bind(after.map(|row| row.key.1.as_str()))
-            .bind(as_limit(limit))
+            .bind(columns::limit(limit))
             .fetch_all(&self.finish)
             .await
             .map_err(fault("list the rows that are committed"))?;
-        let committed = |(cluster_id, tx_id, branch_id, until): (String, String, String, i64)| {
-            let key = (read_tx_id(&tx_id)?, branch_id);
-            Ok(Committed { cluster_id, key, prepare_until: until })
-        };
-        rows.into_iter().map(committed).collect()
+        rows.into_iter().map(columns::committed).collect()
     }
 
     async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
@@ -125,22 +115,4 @@ impl Sweepable for Sqlite {
         let purged = delete.build().persistent(false).execute(&self.finish).await;
         Ok(purged.map_err(fault("purge barrier rows"))?.rows_affected())
     }
-}
-
-fn read_tx_id(text: &str) -> Result<Uuid, Fault> {
-    let tx_id = Uuid::try_parse(text);
-    tx_id.map_err(|_| Fault::SetUp(format!("unanimo_barrier has the unreadable tx_id {text}")))
-}
-
-fn millis(ms: i64) -> Duration {
-    // A clock that was set back makes nothing older than it is.
-    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-}
-
-fn as_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn as_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
