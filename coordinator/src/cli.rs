@@ -23,8 +23,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; of `tx submit`: committed
   1  failed: it did not start, ended on an error, or was refused by the coordinator; of
-     `participant check`: a guarantee is broken, or could not be checked
-  2  bad usage: an argument, the configuration or a transaction's file is wrong; nothing was done
+     `participant check`: a guarantee is broken, or none could be checked
+  2  bad usage: an argument, the configuration or the form of a transaction's file is wrong; nothing
+     was sent
   3  of `serve`: fenced, another process has taken over
   4  of `tx submit`: aborted
   5  of `tx submit`: not decided yet";

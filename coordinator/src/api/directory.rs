@@ -39,6 +39,7 @@ impl Api {
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
         self.store.deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
         self.directory.remove(&name, &endpoint);
+        tracing::info!(participant = %name, endpoint, "a participant has left");
         Ok(v1::DeregisterResponse {})
     }
 

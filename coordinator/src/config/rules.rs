@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use unanimo_core::Violation;
 
 use super::{Config, Period};
@@ -59,6 +60,16 @@ impl Config {
         if let Err(error) = EnvFilter::builder().parse(&self.log) {
             let rule = format!("must be a level or target=level, separated by commas: {error}");
             rules.check(false, "log", || rule);
+        }
+        // A word alone would be taken for a target, and nothing else would be logged.
+        let alone = self.log.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
+        for word in alone.filter(|word| word.parse::<LevelFilter>().is_err()) {
+            rules.check(false, "log", || {
+                format!(
+                    "must be a level (off, error, warn, info, debug, trace) or target=level, \
+                     separated by commas: {word:?} is neither"
+                )
+            });
         }
         let url = self.database_url.expose();
         let known = ["postgres://", "postgresql://", "sqlite:"];

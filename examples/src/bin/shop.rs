@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     let pool = SqlitePool::connect("sqlite:shop.db?mode=rwc").await?;
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS stock (item text PRIMARY KEY, free integer, reserved integer);
-         INSERT INTO stock VALUES ('lamp', 5, 0), ('table', 1, 0) ON CONFLICT DO NOTHING",
+         INSERT INTO stock VALUES ('lamp', 100, 0), ('table', 5, 0) ON CONFLICT DO NOTHING",
     )
     .execute(&pool)
     .await?;

@@ -92,7 +92,11 @@ impl Registration {
             }
             Err(status) => {
                 let error = status.message();
-                tracing::warn!(coordinator, endpoint, error, "not registered yet");
+                if self.registered.send_replace(false) {
+                    tracing::warn!(coordinator, endpoint, error, "the registration is lost");
+                } else {
+                    tracing::warn!(coordinator, endpoint, error, "not registered yet");
+                }
                 RETRY_PAUSE
             }
         }

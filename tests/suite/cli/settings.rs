@@ -9,6 +9,7 @@ async fn a_bad_setting_is_named_and_nothing_starts() {
         (vec!["config", "--retention", "1000h"], "retention must be at most gid-retention"),
         (vec!["serve", "--lease", "fast"], "invalid value 'fast' for '--lease <DURATION>'"),
         (vec!["serve", "--log", "loud=noise"], "log must be a level or target=level"),
+        (vec!["serve", "--log", "loud"], "\"loud\" is neither"),
         (vec!["serve", "--leese", "1s"], "unexpected argument '--leese'"),
         (vec!["serve", "--participant", "p=7000"], "must be http://HOST:PORT"),
         (vec!["serve", "--config", "nowhere.toml"], "read the configuration file nowhere.toml: No"),

@@ -173,8 +173,11 @@ impl Tour {
     async fn look(&self) -> Result<(), Failure> {
         self.command(&["tx", "list"]).await?;
         self.command(&["tx", "show", "demo-4"]).await?;
+        say("\nAlice's bank was told to commit twice: its first answer was not on disk when the \
+             coordinator died. Its barrier gave the same answer again, and no money moved.\n")?;
         say(&format!(
-            "\nNext: {HINT}unanimo serve{HINT:#} starts a coordinator of your own; \
+            "\nAll of this is gone now. Next: {HINT}unanimo serve{HINT:#} (or {HINT}cargo run -- \
+             serve{HINT:#}) starts a coordinator of your own; \
              docs/first-participant.md makes your service part of its transactions.\n"
         ))
     }

@@ -31,12 +31,13 @@ Ctrl-C if you must, which cancels what is prepared, and not with -9.
 
 JSON (--json): an object with participant, action, mode, passed (the exit code is 0), guarantees,
   refused (the vote no that met the payload, or null), committed (how many branches were, and stay,
-  committed), left_behind (a list of branches that may be prepared still) and interrupted. A guarantee is an object
-  with name, result (passed, failed, skipped), seen (what was seen, or why it was skipped; null if it
-  passed), text (what must hold) and why.
+  committed), left_behind (a list of branches that may be prepared still) and interrupted. A
+  guarantee is an object with name, result (passed, failed, skipped), seen (what was seen, or why
+  it was skipped; null if it passed), text (what must hold) and why.
 
-Exit codes: 0 every guarantee holds that could be checked; 1 one is broken, the action refuses the
-  payload, or nobody answers; 2 an argument is wrong, and nothing was sent.";
+Exit codes: 0 no guarantee is broken, and what had to be skipped is named; 1 one is broken, the
+  action refuses the payload from the beginning, or nobody answers; 2 an argument is wrong, and
+  nothing was sent.";
 
 /// Drive a running participant through the list of guarantees, and tell which it keeps
 ///

@@ -82,7 +82,7 @@ fn hint(status: &Status) -> Option<String> {
     if details.error_info().is_some_and(retryable) {
         let delay = details.retry_info().and_then(|info| info.retry_delay);
         let when = delay.map_or_else(String::new, |delay| format!(" in {delay:?}"));
-        return Some(format!("try again{when}: the same command does nothing twice"));
+        return Some(format!("try again{when}: the same command takes effect only once"));
     }
     match status.code() {
         _ if has_reason(&details) => None,
