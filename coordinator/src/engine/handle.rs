@@ -53,6 +53,10 @@ struct Shared {
     options: Arc<Options>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
+    /// Held from the look whether a transaction is in memory until it has been brought there. Two
+    /// claims of one at once would both be of this incarnation: the first one's life would go on with
+    /// a version that the second has taken.
+    taking_over: tokio::sync::Mutex<()>,
 }
 
 /// What the engine is made of.
@@ -104,6 +108,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         options,
         metrics,
         draining: AtomicBool::new(false),
+        taking_over: tokio::sync::Mutex::new(()),
     };
     (Handle { shared: Arc::new(shared) }, service)
 }
@@ -210,6 +215,11 @@ impl Handle {
         }
     }
 
+    /// Takes the turn to take over: one claim at a time, until what it brought is in memory.
+    pub(crate) async fn taking_over(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.taking_over.lock().await
+    }
+
     /// Which of these are not in memory.
     pub(crate) async fn not_live(
         &self,
@@ -263,11 +273,7 @@ impl Handle {
     ) -> Result<Option<Box<View>>, Failure> {
         let (reply, receiver) = oneshot::channel();
         self.send(message(reply))?;
-        match tokio::time::timeout_at(deadline, receiver).await {
-            Ok(Ok(answer)) => answer.map(Some),
-            Ok(Err(_)) => Err(Error::Stopped.into()),
-            Err(_) => Ok(None),
-        }
+        answered(receiver, deadline).await
     }
 
     /// The wait ran out: what can be said at once.
@@ -297,6 +303,7 @@ impl Handle {
         let (this, tx_id, version) = (self.clone(), record.identity.tx_id, record.version);
         // In a task of its own: what is claimed must reach the engine, whoever goes away.
         let bringing = tokio::spawn(async move {
+            let _turn = this.taking_over().await;
             if let Some(record) = this.claim(tx_id, owner, version).await? {
                 this.adopt(vec![record]).await;
             }
@@ -313,7 +320,8 @@ impl Handle {
         Err(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
     }
 
-    /// Makes a transaction this incarnation's own, if it is not in memory here after all.
+    /// Makes a transaction this incarnation's own, if it is not in memory here after all. For whoever
+    /// has the turn to [take over](Self::taking_over).
     async fn claim(
         &self,
         tx_id: TxId,
@@ -332,5 +340,17 @@ impl Handle {
 impl Stored {
     fn into_view(self) -> View {
         View { tx: Transaction::restore(self.record), stripped: self.stripped }
+    }
+}
+
+/// Waits for the loop's answer until the time is up: then `None`.
+async fn answered(
+    receiver: oneshot::Receiver<Result<Box<View>, Failure>>,
+    deadline: Instant,
+) -> Result<Option<Box<View>>, Failure> {
+    match tokio::time::timeout_at(deadline, receiver).await {
+        Ok(Ok(answer)) => answer.map(Some),
+        Ok(Err(_)) => Err(Error::Stopped.into()),
+        Err(_) => Ok(None),
     }
 }

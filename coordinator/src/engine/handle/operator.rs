@@ -1,11 +1,12 @@
 //! What an operator may do.
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
 
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until};
-use super::{Found, Handle, SEARCHES_MAX};
+use super::{Found, Handle, SEARCHES_MAX, answered};
 use crate::store::Key;
 
 impl Handle {
@@ -75,23 +76,27 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         for _ in 0..SEARCHES_MAX {
-            let adopt = match self.locate(&Key::Tx(tx_id)).await? {
-                Found::Live => None,
+            let (turn, adopt) = match self.locate(&Key::Tx(tx_id)).await? {
+                Found::Live => (None, None),
                 Found::Stored(stored) if stored.stripped => {
                     return Err(Rejection::NothingToForget.into());
                 }
                 Found::Stored(stored) => {
                     let (owner, version) = (stored.owner, stored.record.version);
+                    let turn = self.taking_over().await;
                     let record = self.claim(tx_id, owner, version).await?;
                     // Somebody was faster: look again.
                     let Some(record) = record else { continue };
-                    Some(Box::new(record))
+                    (Some(turn), Some(Box::new(record)))
                 }
             };
             let input = Input::Forget { operator: operator.clone(), note: note.clone() };
             let until = Until::Durable;
-            let message = |reply| Message::Input { tx_id, input, adopt, until, reply };
-            match self.ask(deadline, message).await {
+            let (reply, receiver) = oneshot::channel();
+            self.send(Message::Input { tx_id, input, adopt, until, reply })?;
+            // Whoever looks next is answered behind this message.
+            drop(turn);
+            match answered(receiver, deadline).await {
                 Ok(Some(view)) => return Ok(Answer::View(view)),
                 Ok(None) => return Ok(Answer::NotYet(Some(tx_id))),
                 Err(Failure::Error(error)) => return Err(error),

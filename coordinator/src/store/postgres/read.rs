@@ -20,6 +20,9 @@ macro_rules! select_transactions {
     };
 }
 
+/// How often a transaction is read that seems to be torn. The purge takes each once.
+const READS_MAX: usize = 10;
+
 /// Transactions, and the branches and outputs of all of them.
 pub(super) type Rows = (Vec<TransactionRow>, Vec<BranchRow>, Vec<OutputRow>);
 
@@ -65,12 +68,14 @@ pub(super) fn assemble((transactions, branches, outputs): Rows) -> Result<Vec<St
 impl Postgres {
     pub(super) async fn read_transaction(&self, key: Key) -> Result<Option<Stored>, Error> {
         // Its three tables are read one after the other, and the purge may come in between.
-        loop {
+        for _ in 0..READS_MAX {
             let found = self.read_transaction_once(key.clone()).await?;
             if !found.as_ref().is_some_and(Stored::is_torn) {
                 return Ok(found);
             }
         }
+        let value = format!("{key:?}");
+        Err(Error::Corrupt { what: "branches of a transaction, which are not all there", value })
     }
 
     async fn read_transaction_once(&self, key: Key) -> Result<Option<Stored>, Error> {
