@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 use unanimo_proto::v1::{
-    CancelResponse, Done, HeuristicKind, HeuristicOutcome, ParticipantServiceCommitResponse,
-    PrepareResponse, Refusal, Working, cancel_response,
-    participant_service_commit_response as commit_response, prepare_response,
+    CancelResponse, CommitResponse, Done, HeuristicKind, HeuristicOutcome, PrepareResponse,
+    Refusal, Working, cancel_response, commit_response, prepare_response,
 };
 
 use crate::api::error::code_name;
@@ -69,7 +68,9 @@ impl End {
 pub(super) fn vote(response: PrepareResponse) -> Reply<Vote> {
     use prepare_response::Answer;
     match response.answer {
-        Some(Answer::Prepared(prepared)) => Reply::Answer(Vote::Prepared(prepared.output)),
+        Some(Answer::Prepared(prepared)) => {
+            Reply::Answer(Vote::Prepared(prepared.output.unwrap_or_default().data))
+        }
         Some(Answer::Refused(refusal)) => Reply::Answer(Vote::Refused(refusal)),
         Some(Answer::ReadOnly(_)) => Reply::Answer(Vote::ReadOnly),
         Some(Answer::Working(working)) => Reply::Working(pause(working)),
@@ -77,7 +78,7 @@ pub(super) fn vote(response: PrepareResponse) -> Reply<Vote> {
     }
 }
 
-pub(super) fn committed(response: ParticipantServiceCommitResponse) -> Reply<End> {
+pub(super) fn committed(response: CommitResponse) -> Reply<End> {
     use commit_response::Answer;
     match response.answer {
         Some(Answer::Done(Done {})) => Reply::Answer(End::Done),

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, HeuristicKind, Mode, ParticipantServiceCommitRequest,
-    PrepareRequest,
+    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, Payload, PrepareRequest,
 };
 use uuid::Uuid;
 
@@ -409,19 +408,25 @@ fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         context: Some(branch.context.clone())
             .filter(|context| *context != BranchContext::default()),
         action: branch.action.clone(),
-        payload: branch.payload.clone(),
+        payload: payload(&branch.payload),
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         metadata: HashMap::new(),
         attempt,
+        requires: Vec::new(),
+        must_succeed: false,
     }
 }
 
-fn commit(branch: &Branch, attempt: u32) -> ParticipantServiceCommitRequest {
-    ParticipantServiceCommitRequest {
+fn payload(data: &Bytes) -> Option<Payload> {
+    (!data.is_empty()).then(|| Payload { data: data.clone(), media_type: String::new() })
+}
+
+fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
+    CommitRequest {
         context: Some(branch.context.clone()),
         action: branch.action.clone(),
-        payload: branch.payload.clone(),
-        output: branch.output.clone(),
+        payload: payload(&branch.payload),
+        output: payload(&branch.output),
         metadata: HashMap::new(),
         attempt,
     }
@@ -431,8 +436,8 @@ fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
     CancelRequest {
         context: Some(branch.context.clone()),
         action: branch.action.clone(),
-        payload: branch.payload.clone(),
-        output: branch.output.clone(),
+        payload: payload(&branch.payload),
+        output: payload(&branch.output),
         metadata: HashMap::new(),
         attempt,
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),

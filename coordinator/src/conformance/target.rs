@@ -8,8 +8,7 @@ use tonic::{Request, Status};
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
 /// How long a connection may take to come about.
@@ -22,10 +21,7 @@ pub trait Target: Send + Sync + 'static {
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<PrepareResponse, Status>;
 
     /// Phase two after COMMIT.
-    async fn commit(
-        &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<ParticipantServiceCommitResponse, Status>;
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<CommitResponse, Status>;
 
     /// Phase two after ABORT.
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<CancelResponse, Status>;
@@ -38,10 +34,7 @@ impl<S: ParticipantService> Target for S {
         Ok(ParticipantService::prepare(self, request).await?.into_inner())
     }
 
-    async fn commit(
-        &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<ParticipantServiceCommitResponse, Status> {
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<CommitResponse, Status> {
         Ok(ParticipantService::commit(self, request).await?.into_inner())
     }
 
@@ -77,10 +70,7 @@ impl Target for Remote {
         Ok(self.client.clone().prepare(request).await?.into_inner())
     }
 
-    async fn commit(
-        &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<ParticipantServiceCommitResponse, Status> {
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<CommitResponse, Status> {
         Ok(self.client.clone().commit(request).await?.into_inner())
     }
 

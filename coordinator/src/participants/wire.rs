@@ -7,8 +7,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use unanimo_core::{FinishAnswer, HeuristicKind, PrepareAnswer, Refusal, TraceContext};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, HeuristicOutcome, ParticipantServiceCommitRequest,
-    PrepareRequest, cancel_response, participant_service_commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, Payload, PrepareRequest,
+    cancel_response, commit_response, prepare_response,
 };
 
 use super::caller::Branch;
@@ -22,19 +22,25 @@ pub(super) fn prepare(branch: &Branch) -> PrepareRequest {
     PrepareRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
+        payload: payload(branch.spec.payload.clone()),
         prepare_until: Some(time_to_wire(branch.prepare_until)),
         metadata: metadata(branch),
         attempt: branch.attempt,
+        requires: Vec::new(),
+        must_succeed: false,
     }
 }
 
-pub(super) fn commit(branch: &Branch) -> ParticipantServiceCommitRequest {
-    ParticipantServiceCommitRequest {
+fn payload(data: bytes::Bytes) -> Option<Payload> {
+    (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
+}
+
+pub(super) fn commit(branch: &Branch) -> CommitRequest {
+    CommitRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
-        output: branch.output.clone().unwrap_or_default(),
+        payload: payload(branch.spec.payload.clone()),
+        output: branch.output.clone().and_then(payload),
         metadata: metadata(branch),
         attempt: branch.attempt,
     }
@@ -44,8 +50,8 @@ pub(super) fn cancel(branch: &Branch) -> CancelRequest {
     CancelRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
-        output: branch.output.clone().unwrap_or_default(),
+        payload: payload(branch.spec.payload.clone()),
+        output: branch.output.clone().and_then(payload),
         metadata: metadata(branch),
         attempt: branch.attempt,
         prepare_until: Some(time_to_wire(branch.prepare_until)),
@@ -75,7 +81,9 @@ pub(super) fn request<T>(message: T, trace: &TraceContext, timeout: Duration) ->
 pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> PrepareAnswer {
     use prepare_response::Answer;
     match answer {
-        Some(Answer::Prepared(prepared)) => PrepareAnswer::Prepared(prepared.output),
+        Some(Answer::Prepared(prepared)) => {
+            PrepareAnswer::Prepared(prepared.output.unwrap_or_default().data)
+        }
         Some(Answer::Refused(refusal)) => {
             PrepareAnswer::Refused(Refusal { reason: refusal.reason, message: refusal.message })
         }
@@ -87,10 +95,8 @@ pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> Prepar
     }
 }
 
-pub(super) fn commit_answer(
-    answer: Option<participant_service_commit_response::Answer>,
-) -> FinishAnswer {
-    use participant_service_commit_response::Answer;
+pub(super) fn commit_answer(answer: Option<commit_response::Answer>) -> FinishAnswer {
+    use commit_response::Answer;
     match answer {
         Some(Answer::Done(_)) => FinishAnswer::Done,
         Some(Answer::Working(working)) => {

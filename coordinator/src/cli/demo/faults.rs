@@ -7,8 +7,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
 /// A participant's network, which may be bad.
@@ -60,8 +59,8 @@ impl<S: ParticipantService + Clone> ParticipantService for Network<S> {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         // The sender is ours: it is always there.
         let mut holds = self.faults.holds_commits.subscribe();
         let _ = holds.wait_for(|holds| !holds).await;

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use unanimo_core::{ActionName, BranchId, Gid, ParticipantName};
@@ -62,7 +61,7 @@ struct Branch {
 }
 
 /// Reads a file, or standard input where it is `-`.
-pub(super) fn read(path: &Path) -> Result<v1::SubmitRequest, Error> {
+pub(super) fn read(path: &Path) -> Result<v1::SubmitTransactionRequest, Error> {
     let (name, text) = if path == Path::new("-") {
         let mut text = String::new();
         ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
@@ -76,7 +75,7 @@ pub(super) fn read(path: &Path) -> Result<v1::SubmitRequest, Error> {
 }
 
 /// A request, or a field and what is wrong with it.
-fn parse(text: &str) -> Result<v1::SubmitRequest, (String, String)> {
+fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
     let mut json = serde_json::Deserializer::from_str(text);
     let definition: Definition = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| (error.path().to_string(), error.inner().to_string()))?;
@@ -86,7 +85,7 @@ fn parse(text: &str) -> Result<v1::SubmitRequest, (String, String)> {
         let wire = prost_types::Duration::try_from(timeout.0);
         wire.map_err(|_| ("timeout".to_owned(), "is too long".to_owned()))
     });
-    Ok(v1::SubmitRequest {
+    Ok(v1::SubmitTransactionRequest {
         gid: definition.gid.into(),
         mode: match definition.mode {
             Mode::TwoPhaseCommit => v1::Mode::TwoPhaseCommit.into(),
@@ -98,6 +97,8 @@ fn parse(text: &str) -> Result<v1::SubmitRequest, (String, String)> {
         timeout: timeout.transpose()?,
         wait_for: v1::WaitFor::Unspecified.into(),
         metadata: definition.metadata,
+        requires: Vec::new(),
+        include_outputs: true,
     })
 }
 
@@ -105,12 +106,17 @@ impl Branch {
     fn to_wire(&self, index: usize) -> Result<v1::BranchSpec, (String, String)> {
         let field = |name: &str| format!("branches[{index}]{name}");
         let payload = match (&self.payload, &self.payload_base64) {
-            (None, None) => Bytes::new(),
-            (Some(json), None) => compact(json.get()).into(),
-            (None, Some(text)) => BASE64_STANDARD
-                .decode(text)
-                .map_err(|error| (field(".payload_base64"), error.to_string()))?
-                .into(),
+            (None, None) => None,
+            (Some(json), None) => Some(v1::Payload {
+                data: compact(json.get()).into(),
+                media_type: "application/json".to_owned(),
+            }),
+            (None, Some(text)) => {
+                let decoded = BASE64_STANDARD.decode(text);
+                let data =
+                    decoded.map_err(|error| (field(".payload_base64"), error.to_string()))?.into();
+                Some(v1::Payload { data, media_type: String::new() })
+            }
             (Some(_), Some(_)) => {
                 return Err((field(""), "has both payload and payload_base64".to_owned()));
             }
@@ -120,6 +126,7 @@ impl Branch {
             participant: self.participant.to_string(),
             action: self.action.to_string(),
             payload,
+            mode: v1::Mode::Unspecified.into(),
         })
     }
 }
@@ -137,7 +144,11 @@ mod tests {
             {"branch_id": "c", "participant": "p", "action": "x"}]}"#;
         let request = parse(text).expect("a transaction");
         assert_eq!(request.timeout.expect("it").seconds, 90);
-        let payloads: Vec<&[u8]> = request.branches.iter().map(|b| &*b.payload).collect();
+        let payloads: Vec<&[u8]> = request
+            .branches
+            .iter()
+            .map(|b| b.payload.as_ref().map_or(&[][..], |payload| &payload.data))
+            .collect();
         let json: &[u8] = br#"{"z":1.50,"a":[123456789012345678901234567890,"b  \" c"]}"#;
         assert_eq!(payloads, [json, &[0xff, 0], b""]);
     }

@@ -91,7 +91,7 @@ pub(super) struct Submitted {
     tx_id: Option<String>,
     gid: String,
     outcome: String,
-    finished: bool,
+    ended: bool,
     heuristic: String,
     abort_cause: Option<String>,
     abort_branch_id: Option<String>,
@@ -159,8 +159,8 @@ impl Transaction {
 
 impl From<v1::Branch> for Branch {
     fn from(branch: v1::Branch) -> Self {
-        let (payload, payload_base64) = content(&branch.payload);
-        let (output, output_base64) = content(&branch.output);
+        let (payload, payload_base64) = content(branch.payload.as_ref());
+        let (output, output_base64) = content(branch.output.as_ref());
         Self {
             state: words::branch_state(branch.state()),
             vote: words::vote(branch.vote()),
@@ -169,8 +169,8 @@ impl From<v1::Branch> for Branch {
             participant: branch.participant,
             action: branch.action,
             refusal: branch.refusal.map(Refusal::from),
-            prepare: branch.prepare.map(Attempts::from),
-            finish: branch.finish.map(Attempts::from),
+            prepare: branch.prepare_attempts.map(Attempts::from),
+            finish: branch.phase_two_attempts.map(Attempts::from),
             voted_at: branch.voted_at.map(words::time),
             ended_at: branch.ended_at.map(words::time),
             heuristic_note: some(branch.heuristic_note),
@@ -192,7 +192,7 @@ impl Submitted {
             // Nothing of it may be known yet.
             tx_id: some(result.tx_id),
             gid,
-            finished: result.finished,
+            ended: result.ended,
             abort_branch_id: some(result.abort_branch_id),
             branches: result.branches.into_iter().map(SubmittedBranch::from).collect(),
         }
@@ -201,7 +201,7 @@ impl Submitted {
 
 impl From<v1::BranchResult> for SubmittedBranch {
     fn from(branch: v1::BranchResult) -> Self {
-        let (output, output_base64) = content(&branch.output);
+        let (output, output_base64) = content(branch.output.as_ref());
         Self {
             vote: words::vote(branch.vote()),
             branch_id: branch.branch_id,
@@ -235,7 +235,7 @@ impl From<v1::Attempts> for Attempts {
 impl From<v1::TimelineEntry> for TimelineEntry {
     fn from(entry: v1::TimelineEntry) -> Self {
         Self {
-            at: entry.at.map(words::time),
+            at: entry.occurred_at.map(words::time),
             event: entry.event,
             branch_id: some(entry.branch_id),
             detail: some(entry.detail),
@@ -248,7 +248,8 @@ fn some(text: String) -> Option<String> {
 }
 
 /// Bytes as the JSON that they are, or else as base64.
-fn content(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
+fn content(payload: Option<&v1::Payload>) -> (Option<Box<RawValue>>, Option<String>) {
+    let bytes = payload.map_or(&[][..], |payload| &payload.data);
     if bytes.is_empty() {
         return (None, None);
     }
@@ -290,7 +291,10 @@ mod tests {
             (b"plain", None, Some("cGxhaW4=")),
             (b"\"\xff\"", None, Some("Iv8i")),
         ] {
-            let (found, encoded) = content(bytes);
+            let (found, encoded) = content(Some(&v1::Payload {
+                data: bytes.to_vec().into(),
+                media_type: String::new(),
+            }));
             assert_eq!(found.as_deref().map(RawValue::get), json);
             assert_eq!(encoded.as_deref(), base64);
         }

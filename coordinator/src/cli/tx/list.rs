@@ -102,7 +102,7 @@ impl When {
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut request = v1::ListRequest {
+    let mut request = v1::ListTransactionsRequest {
         states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
         attention: args.attention,
         gid_prefix: args.gid_prefix,
@@ -111,6 +111,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         created_until: args.until.map(When::to_wire),
         page_size: 0,
         page_token: args.page_token,
+        include_metadata: true,
     };
     let mut client = Client::connect(server).await?;
     let mut found: Vec<v1::Transaction> = Vec::new();
@@ -118,7 +119,12 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
         request.page_size = left.min(PAGE_MAX);
         let asked = client.request(request.clone());
-        let page = client.coordinator.list(asked).await.map_err(client::Error::from)?.into_inner();
+        let page = client
+            .coordinator
+            .list_transactions(asked)
+            .await
+            .map_err(client::Error::from)?
+            .into_inner();
         found.extend(page.transactions);
         request.page_token = page.next_page_token;
         if request.page_token.is_empty() || found.len() >= limit {

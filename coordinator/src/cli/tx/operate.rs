@@ -76,15 +76,16 @@ enum Resolution {
     /// Its work is undone
     RolledBack,
     /// Nobody can tell
-    Unknown,
+    Hazard,
 }
 
 pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
     let tx_id = args.target.tx_id(&mut client).await?;
     let RetryArgs { branch, operator, .. } = args;
-    let request = client.request(v1::RetryRequest { tx_id, branch_id: branch, operator });
-    let answer = client.operator.retry(request).await.map_err(client::Error::from)?;
+    let request =
+        client.request(v1::RetryTransactionRequest { tx_id, branch_id: branch, operator });
+    let answer = client.operator.retry_transaction(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
 }
 
@@ -94,17 +95,17 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
     let resolution = match args.how {
         Resolution::Committed => v1::Resolution::Committed,
         Resolution::RolledBack => v1::Resolution::RolledBack,
-        Resolution::Unknown => v1::Resolution::Unknown,
+        Resolution::Hazard => v1::Resolution::Hazard,
     };
     let Act { operator, note } = args.act;
-    let request = client.request(v1::ResolveRequest {
+    let request = client.request(v1::ResolveBranchRequest {
         tx_id,
         branch_id: args.branch,
         resolution: resolution.into(),
         operator,
         note,
     });
-    let answer = client.operator.resolve(request).await.map_err(client::Error::from)?;
+    let answer = client.operator.resolve_branch(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
 }
 
@@ -112,8 +113,8 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
     let mut client = Client::connect(server).await?;
     let tx_id = args.target.tx_id(&mut client).await?;
     let Act { operator, note } = args.act;
-    let request = client.request(v1::ForgetRequest { tx_id, operator, note });
-    let answer = client.operator.forget(request).await.map_err(client::Error::from)?;
+    let request = client.request(v1::ForgetTransactionRequest { tx_id, operator, note });
+    let answer = client.operator.forget_transaction(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
 }
 

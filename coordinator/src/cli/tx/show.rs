@@ -22,7 +22,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
-    let tx = args.target.get(&mut client, v1::TransactionView::Full).await?;
+    let tx = args.target.get(&mut client, json::View::Full).await?;
     if server.json {
         output::print_json(&json::Transaction::new(tx, json::View::Full))?;
     } else {
@@ -43,7 +43,7 @@ fn in_full(tx: &v1::Transaction) -> String {
     if !tx.timeline.is_empty() {
         let header = ["AT", "EVENT", "BRANCH", "DETAIL"];
         let lines = tx.timeline.iter().map(|entry| {
-            let at = entry.at.map(words::time).unwrap_or_default();
+            let at = entry.occurred_at.map(words::time).unwrap_or_default();
             [at, entry.event.clone(), entry.branch_id.clone(), entry.detail.clone()]
         });
         text += &format!("\n{HEADING}History{HEADING:#}\n{}", table(header, lines));
@@ -132,10 +132,10 @@ fn row(branch: &v1::Branch) -> [String; 11] {
         branch.action.clone(),
         words::branch_state(branch.state()),
         words::vote(branch.vote()).unwrap_or_default(),
-        sent(&branch.prepare),
-        sent(&branch.finish),
-        words::size(&branch.payload, false),
-        words::size(&branch.output, branch.output_dropped),
+        sent(&branch.prepare_attempts),
+        sent(&branch.phase_two_attempts),
+        words::size(branch.payload.as_ref(), false),
+        words::size(branch.output.as_ref(), branch.output_dropped),
         last_error(branch),
     ]
 }
@@ -149,7 +149,7 @@ fn last_error(branch: &v1::Branch) -> String {
         return format!("{}: {}", refusal.reason, refusal.message);
     }
     // The later phase's error is the later one.
-    let attempts = [&branch.finish, &branch.prepare].into_iter().flatten();
+    let attempts = [&branch.phase_two_attempts, &branch.prepare_attempts].into_iter().flatten();
     let mut errors = attempts.map(|attempts| &attempts.last_error);
     errors.find(|error| !error.is_empty()).cloned().unwrap_or_default()
 }

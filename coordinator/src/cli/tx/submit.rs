@@ -44,7 +44,7 @@ Example:
     ]
   }
 
-JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), finished,
+JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), ended,
   heuristic, abort_cause, abort_branch_id, and branches: a list of objects with branch_id, vote,
   refusal {reason, message}, last_error, output_dropped, output or output_base64. The values are
   those of `unanimo tx --help`.
@@ -76,11 +76,12 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let gid = request.gid.clone();
     request.wait_for = match args.wait {
         Wait::Decided => v1::WaitFor::Decided.into(),
-        Wait::Finished => v1::WaitFor::Finished.into(),
+        Wait::Finished => v1::WaitFor::Ended.into(),
     };
     let mut client = Client::connect(server).await?;
     let timeout = server.timeout.unwrap_or(TIMEOUT).0;
-    let submitted = client.coordinator.submit(Client::request_within(request, timeout)).await;
+    let submitted =
+        client.coordinator.submit_transaction(Client::request_within(request, timeout)).await;
     let result = submitted.map_err(client::Error::from)?.into_inner().result;
     let result = result.ok_or(client::Error::Nonsense("no result came"))?;
     let outcome = result.outcome();
@@ -137,6 +138,6 @@ fn row(branch: &v1::BranchResult) -> [String; 4] {
         Some(refusal) => format!("{}: {}", refusal.reason, refusal.message),
         None => branch.last_error.clone(),
     };
-    let size = words::size(&branch.output, branch.output_dropped);
+    let size = words::size(branch.output.as_ref(), branch.output_dropped);
     [branch.branch_id.clone(), words::vote(branch.vote()).unwrap_or_default(), size, why]
 }

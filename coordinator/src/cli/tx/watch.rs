@@ -29,11 +29,12 @@ pub(super) struct Args {
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
     let key = Some(args.target.watch_key(&mut client).await?);
+    let watch = v1::WatchTransactionRequest { key, include_outputs: true, ..Default::default() };
     let request = match server.timeout {
-        Some(timeout) => Client::request_within(v1::WatchRequest { key }, timeout.0),
-        None => Request::new(v1::WatchRequest { key }),
+        Some(timeout) => Client::request_within(watch, timeout.0),
+        None => Request::new(watch),
     };
-    let watched = client.coordinator.watch(request).await;
+    let watched = client.coordinator.watch_transaction(request).await;
     let mut changes = watched.map_err(client::Error::from)?.into_inner();
     let mut known = HashMap::new();
     let mut ended = false;

@@ -79,8 +79,8 @@ pub(super) fn between(
 }
 
 /// How large a payload or output is; empty if there is none.
-pub(super) fn size(bytes: &[u8], dropped: bool) -> String {
-    match bytes.len() {
+pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
+    match payload.map_or(0, |payload| payload.data.len()) {
         _ if dropped => "dropped".to_owned(),
         0 => String::new(),
         count => format!("{count}B"),

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use unanimo_proto::v1::{InquireResult, Mode, Verdict};
+use unanimo_proto::v1::{BranchVerdict, Mode, Verdict};
 use uuid::Uuid;
 
 use super::super::service::{Service, slot};
@@ -134,7 +133,7 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Does with a branch as the coordinator says. `Some` says why nothing can be done, ever.
-    async fn act(&self, doubt: &Doubt, result: InquireResult) -> Option<Why> {
+    async fn act(&self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
         let operation = match result.verdict() {
             Verdict::Commit => Finish::Commit,
             Verdict::Cancel => Finish::Cancel,
@@ -197,11 +196,11 @@ impl<R: Resource> Pass<R> {
 }
 
 /// The prepared transaction's branch in full; `None` if the coordinator speaks of another one.
-fn named(doubt: &Doubt, result: InquireResult) -> Option<RawCall> {
+fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
     let parts = Parts {
         context: result.context,
         action: result.action,
-        payload: Bytes::new(),
+        payload: None,
         metadata: std::collections::HashMap::new(),
         attempt: 1,
         prepare_until: result.prepare_until,
