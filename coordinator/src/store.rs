@@ -405,7 +405,8 @@ fn migrated(
 }
 
 /// An error and its causes, in one line.
-pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -11,7 +11,7 @@ use crate::participants::allow;
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a participant's process.
-pub(crate) const INSTANCE_BYTES_MAX: usize = 64;
+pub const INSTANCE_BYTES_MAX: usize = 64;
 
 impl Api {
     async fn register_endpoint(
