@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use sqlx::migrate::MigrateError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use unanimo_migrations::participant::MYSQL as MIGRATIONS;
 
 use self::block::MySqlBlocks;
 use self::error::NO_SUCH_TABLE;
@@ -21,8 +22,6 @@ use crate::barrier;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
 use crate::schema::{self, Error};
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/mysql");
 
 /// How a participant connects to its database.
 #[derive(Clone, Debug)]

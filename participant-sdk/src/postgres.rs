@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection};
+use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
 use self::block::PgBlocks;
@@ -19,8 +20,6 @@ use crate::barrier;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
 use crate::schema::{self, Error};
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/postgres");
 
 /// How a participant connects to its database.
 #[derive(Clone, Debug)]

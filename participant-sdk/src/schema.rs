@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn what_is_there_is_used_and_what_is_not_is_made() {
-        let migrator = sqlx::migrate!("../migrations/participant/postgres");
+        let migrator = &unanimo_migrations::participant::POSTGRES;
         let to_be_made =
-            |table, columns, version| is_to_be_made(&migrator, Found { table, columns, version });
+            |table, columns, version| is_to_be_made(migrator, Found { table, columns, version });
         assert!(to_be_made(false, false, None).expect("nothing is there"));
         assert!(!to_be_made(true, true, None).expect("made by hand"));
         assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 1 })));

@@ -18,13 +18,12 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use super::{
     AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
     Retention, Store, Stored,
 };
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coordinator/postgres");
 
 /// How long a statement may wait for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.

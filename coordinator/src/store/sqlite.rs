@@ -23,13 +23,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
 use super::{
     AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
     Retention, Store, Stored,
 };
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coordinator/sqlite");
 
 /// How long a writer waits for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
