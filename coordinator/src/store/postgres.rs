@@ -6,10 +6,10 @@
 //! closes its connection: the server may have vanished without a word.
 
 mod batch;
-mod cluster;
-mod participants;
+mod endpoints;
+mod incarnations;
 mod purge;
-mod read;
+mod transactions;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,13 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
-use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
-use super::{
-    AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
-    Retention, Store, Stored,
-};
+use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
 
 /// How long a statement may wait for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
@@ -89,6 +86,13 @@ impl Postgres {
         };
         store.cluster_id = store.read_cluster_id().await?;
         Ok(store)
+    }
+
+    async fn read_cluster_id(&self) -> Result<String, Error> {
+        self.run("read the cluster's id", |connection| {
+            Box::pin(sqlx::query_scalar("SELECT cluster_id FROM cluster").fetch_one(connection))
+        })
+        .await
     }
 
     /// Runs one or more statements on a pooled connection, in a task of their own: a caller that
@@ -171,84 +175,25 @@ impl Store for Postgres {
         &self.cluster_id
     }
 
+    fn incarnations(&self) -> &dyn Incarnations {
+        self
+    }
+
+    fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn endpoints(&self) -> &dyn Endpoints {
+        self
+    }
+
+    fn purge(&self) -> &dyn Purge {
+        self
+    }
+
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
         let connecting = batch::Writer::connect(self.connect.clone(), me, self.answer_timeout);
         Ok(Box::new(connecting.await?))
-    }
-
-    async fn census(&self) -> Result<Census, Error> {
-        self.read_census().await
-    }
-
-    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        self.write_fence(incarnation, by.to_owned()).await
-    }
-
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.write_birth(node.to_owned(), born).await
-    }
-
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        self.write_heartbeat(me).await
-    }
-
-    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        self.read_fenced_by(incarnation).await
-    }
-
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
-        self.write_claim(me, claim).await
-    }
-
-    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        self.read_open_of(owner).await
-    }
-
-    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        self.read_transaction(key.clone()).await
-    }
-
-    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        self.read_events(tx_id).await
-    }
-
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        self.read_page(filter.clone()).await
-    }
-
-    async fn attention(&self) -> Result<AttentionCount, Error> {
-        self.read_attention().await
-    }
-
-    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
-        self.read_watermark().await
-    }
-
-    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        self.write_purge(me, retention).await
-    }
-
-    async fn register(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.write_registration(me, name.clone(), endpoint.to_owned(), now).await
-    }
-
-    async fn deregister(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-    ) -> Result<(), Error> {
-        self.delete_registration(me, name.clone(), endpoint.to_owned()).await
-    }
-
-    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
-        self.read_registrations().await
     }
 
     async fn close(&self) {

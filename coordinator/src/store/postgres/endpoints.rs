@@ -1,18 +1,21 @@
-//! Registered participants.
+//! Participants' endpoints on PostgreSQL.
 
+use async_trait::async_trait;
 use unanimo_core::{Incarnation, ParticipantName, Timestamp};
 
-use super::super::{Error, Registration, rows};
+use super::super::{Endpoints, Error, Registration, rows};
 use super::Postgres;
 
-impl Postgres {
-    pub(super) async fn write_registration(
+#[async_trait]
+impl Endpoints for Postgres {
+    async fn register(
         &self,
         me: Incarnation,
-        name: ParticipantName,
-        endpoint: String,
+        name: &ParticipantName,
+        endpoint: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let (name, endpoint) = (name.clone(), endpoint.to_owned());
         let alive: bool = self
             .run("register a participant", move |connection| {
                 Box::pin(
@@ -41,12 +44,13 @@ impl Postgres {
         if alive { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
-    pub(super) async fn delete_registration(
+    async fn deregister(
         &self,
         me: Incarnation,
-        name: ParticipantName,
-        endpoint: String,
+        name: &ParticipantName,
+        endpoint: &str,
     ) -> Result<(), Error> {
+        let (name, endpoint) = (name.clone(), endpoint.to_owned());
         let alive: bool = self
             .run("deregister a participant", move |connection| {
                 Box::pin(
@@ -69,7 +73,7 @@ impl Postgres {
         if alive { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
-    pub(super) async fn read_registrations(&self) -> Result<Vec<Registration>, Error> {
+    async fn list(&self) -> Result<Vec<Registration>, Error> {
         let rows: Vec<rows::RegistrationRow> = self
             .run("read the participants", |connection| {
                 Box::pin(sqlx::query_as(rows::SELECT_REGISTRATIONS).fetch_all(connection))
