@@ -1,4 +1,4 @@
-//! What makes operations idempotent and ordered: a row for each branch in the participant's own
+//! The barrier makes operations idempotent and ordered: it is a row for each branch in the participant's own
 //! database, written in the handler's local transaction.
 //!
 //! The rules, whatever the database:
@@ -136,12 +136,12 @@ fn too_late() -> Refusal {
     Refusal::new("TOO_LATE", "Prepare came after the transaction's deadline")
 }
 
-/// What an attempt to insert a row met.
+/// Result of an attempt to insert a row.
 #[derive(Debug)]
 pub(crate) enum Inserted {
-    /// Nothing: the row is inserted. `late` tells that the time is past `prepare_until`.
+    /// The row is inserted. `late` tells that the time is past `prepare_until`.
     New { late: bool },
-    /// A row.
+    /// There is this row already.
     Found(Row),
 }
 
@@ -167,10 +167,10 @@ pub(crate) trait Block: Send + Sized {
     /// Undoes everything since the savepoint.
     fn undo(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// What the handler works with.
+    /// The connection that the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;
 
-    /// Takes the block back from the handler: makes the checks that would otherwise wait for the
+    /// Ends the handler's part: makes the checks that would otherwise wait for the
     /// commit, and undoes what it set that would stand in the way. `Some` says what they found.
     fn check(&mut self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
@@ -186,14 +186,14 @@ pub(crate) trait Block: Send + Sized {
 pub(crate) trait Blocks: Sync {
     type Block: Block;
 
-    /// For phase one.
+    /// Begins one.
     fn begin(
         &self,
         isolation: Isolation,
     ) -> impl Future<Output = Result<Self::Block, Fault>> + Send;
 }
 
-/// What came of a handler's phase one.
+/// Result of a handler's phase one.
 pub(crate) enum Worked<B> {
     /// The answer is there already.
     Answered(Voted),
@@ -210,7 +210,7 @@ pub(crate) async fn work<B: Block>(
 ) -> Result<Worked<B>, Fault> {
     let no = match block.insert(call, &Row::new(State::Running), until).await? {
         Inserted::Found(row) => return row.vote().map(Worked::Answered),
-        Inserted::New { late: true } => return settle(block, call, too_late()).await,
+        Inserted::New { late: true } => return refuse_here(block, call, too_late()).await,
         Inserted::New { late: false } => {
             block.savepoint().await?;
             match action.action.prepare(block.connection(), &call.call).await {
@@ -227,11 +227,15 @@ pub(crate) async fn work<B: Block>(
         }
     };
     block.undo().await?;
-    settle(block, call, no).await
+    refuse_here(block, call, no).await
 }
 
 /// Turns the row that this transaction inserted into a vote no.
-async fn settle<B: Block>(mut block: B, call: &RawCall, no: Refusal) -> Result<Worked<B>, Fault> {
+async fn refuse_here<B: Block>(
+    mut block: B,
+    call: &RawCall,
+    no: Refusal,
+) -> Result<Worked<B>, Fault> {
     let no = presentable(no);
     block.mark(call, &Row::refused(no.clone())).await?;
     kept(block).await?;

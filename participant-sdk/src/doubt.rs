@@ -1,4 +1,4 @@
-//! What a participant's database tells of branches in doubt, and of rows that may be forgotten.
+//! Questions to a participant's database about branches in doubt, and about rows that may be deleted.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub struct Committed {
     pub prepare_until: i64,
 }
 
-/// How many, and the age of the oldest.
+/// A number, and the age of the oldest.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -49,7 +49,7 @@ pub struct Count {
     pub oldest: Duration,
 }
 
-/// What the sweeper asks of a participant's database. All times are by the database's own clock, and
+/// Questions of the sweeper to a participant's database. All times are by the database's own clock, and
 /// nothing but rows and prepared transactions of the participant that is named is looked at.
 #[doc(hidden)]
 pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
@@ -63,7 +63,7 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// How many rows are in state `prepared`.
+    /// Counts the rows in state `prepared`.
     fn count_prepared(
         &self,
         participant: &str,

@@ -152,7 +152,7 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
     let turn: Option<i64> =
         turn.bind(MIGRATION_TURN_SECS).fetch_one(&mut *connection).await.map_err(Error::Connect)?;
     if turn != Some(1) {
-        let text = "another process has been at it for too long";
+        let text = "another process has been migrating the table for too long";
         return Err(Error::Migrate(MigrateError::Source(text.into())));
     }
     // DDL cannot be undone. A migration that a crash has interrupted is run again: they are written
@@ -168,7 +168,7 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
     schema::migrate(&MIGRATIONS, connection).await
 }
 
-/// How long to wait for another process that makes the table, which takes far less than a second.
+/// Longest wait for another process that makes the table, which takes far less than a second.
 const MIGRATION_TURN_SECS: i64 = 60;
 
 /// A participant's MariaDB or MySQL database, with its barrier.

@@ -139,7 +139,7 @@ impl PostgresOptions {
     }
 }
 
-/// What `DISCARD ALL` does, but for the prepared statements and plans, which sqlx keeps.
+/// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as sqlx does.
 const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
                      UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
@@ -172,7 +172,7 @@ impl Postgres {
         PostgresOptions::default().connect(url).await
     }
 
-    /// Whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
+    /// Tells whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
     #[must_use]
     pub fn can_prepare(&self) -> bool {
         self.can_prepare

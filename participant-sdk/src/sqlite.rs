@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
 use crate::schema::{self, Error};
 
-/// How long an operation waits for another one's local transaction: there is one at a time.
+/// Longest wait of an operation for another one's local transaction: there is one at a time.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Operations that may wait for their turn, of each phase.

@@ -1,7 +1,7 @@
 //! The group-committing journal: transitions of many transactions in one database commit.
 //!
 //! Whoever has a transition hands it over with [`Handle::submit`] and goes on; the next batch gathers
-//! while the last one is being flushed. What became of it is told through [`Completion`], in order for
+//! while the last one is being flushed. Its result is a [`Completion`], in order for
 //! each transaction. No caller holds a database future, so none can cancel one.
 //!
 //! Two lanes, each with a connection of its own, share one queue. The fast lane writes large
@@ -29,7 +29,7 @@ pub const BATCH_ROWS_MAX: usize = 1024;
 /// Bytes in one batch: payloads dominate, and a server takes messages of up to 1 GB.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
 
-/// What became of a transition.
+/// Result of a transition that was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// Durable up to and including this version.
@@ -42,18 +42,18 @@ pub enum Completion {
     Refused(TxId, String),
 }
 
-/// Why the journal ended.
+/// Cause of the journal's end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The incarnation may not write any more.
     #[error("incarnation {0} is fenced")]
     Fenced(Incarnation),
-    /// Whether the last batch is written is not known, and only a restart can tell.
+    /// The last batch is indeterminate, and only a restart can tell.
     #[error("{0}")]
     Fatal(String),
 }
 
-/// What the journal tells about itself.
+/// Observer of the journal's work.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     /// A batch is durable.
     fn flushed(&self, rows: usize, took: Duration);
@@ -61,7 +61,7 @@ pub trait Observer: Send + Sync + std::fmt::Debug {
     fn connected(&self, connected: bool);
 }
 
-/// Where transitions are handed over. Cheap to clone.
+/// Handle to hand transitions over. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     queue: Arc<Queue>,
@@ -74,13 +74,13 @@ impl Handle {
         self.queue.submit(transition, write_id);
     }
 
-    /// How many transactions have something to be written.
+    /// Counts the transactions that have something to be written.
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.queue.backlog()
     }
 
-    /// Ends the journal once everything that was handed over is settled.
+    /// Ends the journal once everything that was handed over is completed.
     pub fn close(&self) {
         self.queue.close();
     }
@@ -93,7 +93,7 @@ pub struct Service {
     slow: Lane,
 }
 
-/// A journal of this incarnation, and the stream of what becomes of its transitions.
+/// Makes a journal of this incarnation, and the stream of its transitions' results.
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "the journal keeps them")]
 pub fn journal(

@@ -22,16 +22,16 @@ use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
 
-/// How long a statement may wait for a lock. Short: a journal behind a lock holds up everybody, and
+/// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What may be set of the way to the server.
+/// Options of the connections to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresOptions {
     /// Connections for reads and rare writes. The journal's come on top.
     pub pool_connections: u32,
-    /// How long a statement may take on the server.
+    /// Longest time of a statement on the server.
     pub statement_timeout: Duration,
 }
 
@@ -42,8 +42,8 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// How long to wait for an answer. Longer than the server takes to give up, so that a slow
-    /// statement is known to have failed, and only a silent server leaves us not knowing.
+    /// Longest wait for an answer. Longer than the server takes to give up, so that a slow
+    /// statement is known to have failed, and only a silent server makes one indeterminate.
     fn answer_timeout(&self) -> Duration {
         self.statement_timeout + Duration::from_secs(5)
     }
@@ -134,7 +134,7 @@ fn no_answer() -> sqlx::Error {
     ))
 }
 
-/// What every session of ours must have, whatever the server's or the role's defaults are.
+/// Settings of every session, whatever the server's or the role's defaults are.
 fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
     let ms = |duration: Duration| duration.as_millis().to_string();
     vec![
@@ -152,8 +152,8 @@ fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
         // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
         // does not know that and must not scan a table while its statistics are young.
         ("enable_seqscan", "off".to_owned()),
-        // With that, a plan that cannot do without a scan looks dear enough to be compiled, each time
-        // anew: milliseconds for a statement of a fraction of one.
+        // With that, a plan that cannot do without a scan has a cost above the limit for compiling, and
+        // is compiled each time: milliseconds for a statement of a fraction of one.
         ("jit", "off".to_owned()),
     ]
 }

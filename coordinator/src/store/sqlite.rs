@@ -27,7 +27,7 @@ use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
 use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
 
-/// How long a writer waits for another one of this process. A batch takes milliseconds.
+/// Longest wait of a writer for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections for reads: they run beside the writer (WAL).

@@ -142,7 +142,7 @@ impl Block for MySqlBlock {
         let doing = "commit the local transaction";
         match self.transaction.commit().await {
             Ok(()) => Ok(None),
-            Err(error) => Err(Fault::Unknown { doing, text: error.to_string() }),
+            Err(error) => Err(Fault::Indeterminate { doing, text: error.to_string() }),
         }
     }
 }

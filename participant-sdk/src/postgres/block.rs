@@ -41,7 +41,7 @@ WHERE tx_id = $1 AND branch_id = $2 AND pg_current_xact_id()::text = $7";
 ///
 /// The savepoint's end proves that the block is still the one that the handler was given, and it takes
 /// with it what the handler may have left open inside.
-const TAKE_BACK: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
+const END_HANDLER: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
                          RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
 
 /// Begins local transactions on a pool's connections.
@@ -164,11 +164,11 @@ impl Block for PgBlock {
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        match sqlx::raw_sql(TAKE_BACK).execute(&mut *self.transaction).await {
+        match sqlx::raw_sql(END_HANDLER).execute(&mut *self.transaction).await {
             Ok(_) => Ok(None),
             Err(error) => match error::violation(&error) {
                 Some(refusal) => Ok(Some(refusal)),
-                None => Err(error::not_taken_back(error)),
+                None => Err(error::not_released(error)),
             },
         }
     }

@@ -151,7 +151,7 @@ impl SqliteBlock {
     }
 }
 
-/// An error of SQLite as a fault. Whether an I/O error came before or after the effect is not known.
+/// An error of SQLite as a fault. After an I/O error the statement is indeterminate.
 pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     move |error| match error.as_database_error() {
         Some(answer) if primary_code(answer) == Some(BUSY) => Fault::Busy,
@@ -160,7 +160,7 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
             code: answer.code().unwrap_or_default().into_owned(),
             text: answer.message().to_owned(),
         },
-        _ => Fault::Unknown { doing, text: error.to_string() },
+        _ => Fault::Indeterminate { doing, text: error.to_string() },
     }
 }
 

@@ -61,5 +61,5 @@ async fn a_table_that_lacks_something_is_told() {
     owner.execute("CREATE TABLE unanimo_barrier (tx_id uuid)").await.unwrap();
     let error = Postgres::connect(&url).await.unwrap_err();
     assert!(matches!(error, DatabaseError::ByHand { known: 1 }), "{error:?}");
-    assert!(error.to_string().contains("has not the columns of version 1"), "{error}");
+    assert!(error.to_string().contains("lacks columns of version 1"), "{error}");
 }

@@ -63,7 +63,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes a batch, in parts where some row is refused, until each of its writes is settled.
+    /// Writes a batch, in parts where some row is refused, until each of its writes is completed.
     async fn write_all(&mut self, chunk: Chunk) -> Result<(), Error> {
         let mut work = vec![chunk];
         while let Some(mut chunk) = work.pop() {
@@ -88,11 +88,14 @@ impl Lane {
                     }
                 },
                 Err(BatchError::LockTimeout(error)) => {
-                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch met a lock");
+                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch had to wait for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
                 Err(error @ BatchError::Failed(_)) => {
-                    tracing::warn!(error = in_full(&error), "the database refused a batch; again");
+                    tracing::warn!(
+                        error = in_full(&error),
+                        "failed to write a batch, and nothing of it is written; it is tried again"
+                    );
                     self.rest().await;
                     work.push(chunk);
                 }
@@ -100,7 +103,7 @@ impl Lane {
                     tracing::warn!(
                         error = in_full(&error),
                         rows = chunk.writes.len(),
-                        "whether a batch was written is not known; it is sent again"
+                        "the acknowledgement of a batch was lost; it is sent again"
                     );
                     self.writer = None;
                     self.observer.connected(false);
@@ -113,7 +116,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Tells what became of each write, and answers with those that may have been written and are
+    /// Completes each write, and answers with those that may have been written and are
     /// to be sent once more as they were.
     async fn complete(&mut self, chunk: Chunk, written: Vec<Written>) -> Option<Chunk> {
         let mut results = Vec::with_capacity(chunk.writes.len());

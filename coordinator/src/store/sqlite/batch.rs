@@ -170,7 +170,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What stands in the way of a write that touched no row.
+    /// Finds what stands in the way of a write that touched no row.
     async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
         let tx_id = write.transition.tx_id.0;
         let written: Option<Uuid> =
