@@ -15,8 +15,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{ConnectOptions, Connection, FromRow};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
@@ -84,15 +85,33 @@ impl Postgres {
             answer_timeout: options.answer_timeout(),
             cluster_id: String::new(),
         };
-        store.cluster_id = store.read_cluster_id().await?;
+        let read = sqlx::query_as("SELECT cluster_id FROM cluster");
+        (store.cluster_id,) = store.row("read the cluster's id", read).await?;
         Ok(store)
     }
 
-    async fn read_cluster_id(&self) -> Result<String, Error> {
-        self.run("read the cluster's id", |connection| {
-            Box::pin(sqlx::query_scalar("SELECT cluster_id FROM cluster").fetch_one(connection))
-        })
-        .await
+    /// Runs one statement, and returns its rows.
+    async fn rows<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Postgres, T, PgArguments>,
+    ) -> Result<Vec<T>, Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        self.run(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
+    /// Runs one statement, and returns its only row.
+    async fn row<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Postgres, T, PgArguments>,
+    ) -> Result<T, Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
     /// Runs one or more statements on a pooled connection, in a task of their own: a caller that

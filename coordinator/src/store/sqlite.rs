@@ -17,11 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::query::QueryAs;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, FromRow};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
@@ -82,6 +83,30 @@ impl Sqlite {
             cluster_id,
             _lock: Arc::new(lock),
         })
+    }
+
+    /// Runs one statement, and returns its rows.
+    async fn rows<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Sqlite, T, SqliteArguments>,
+    ) -> Result<Vec<T>, Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.read(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
+    /// Runs one statement, and returns its only row.
+    async fn row<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Sqlite, T, SqliteArguments>,
+    ) -> Result<T, Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.read(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
     /// Reads, in a task of its own: a caller that goes away cancels nothing.

@@ -6,35 +6,39 @@ use unanimo_core::Incarnation;
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Postgres;
 
+/// One statement and so one snapshot. With two, a birth between them would show the number from
+/// before it beside the new incarnation: whoever read that would fence the new one and then fail to
+/// create its own.
+const LIST: &str = "
+SELECT incarnations, live.incarnation, node, counter
+FROM cluster LEFT JOIN (
+    SELECT incarnation, node, counter
+    FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fenced
+) AS live ON true
+ORDER BY live.incarnation";
+
+const CREATE: &str = "
+WITH birth AS (
+    UPDATE cluster SET incarnations = incarnations + 1
+    WHERE incarnations = $1 RETURNING incarnations AS incarnation
+), fence AS (
+    INSERT INTO fences (incarnation, node)
+    SELECT incarnation, $2 FROM birth
+), heartbeat AS (
+    INSERT INTO heartbeats (incarnation) SELECT incarnation FROM birth
+)
+SELECT incarnation FROM birth";
+
 #[async_trait]
 impl Incarnations for Postgres {
     async fn list(&self) -> Result<IncarnationList, Error> {
-        // One statement and so one snapshot. With two, a birth between them would show the number
-        // from before it beside the new incarnation: whoever read that would fence the new one and
-        // then fail to create its own.
         type Row = (i64, Option<i64>, Option<String>, Option<i64>);
-        let rows: Vec<Row> = self
-            .run("list the incarnations", |connection| {
-                Box::pin(
-                    sqlx::query_as(
-                        "SELECT incarnations, live.incarnation, node, counter
-                         FROM cluster LEFT JOIN (
-                             SELECT incarnation, node, counter
-                             FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fenced
-                         ) AS live ON true
-                         ORDER BY live.incarnation",
-                    )
-                    .fetch_all(connection),
-                )
-            })
-            .await?;
+        let query = sqlx::query_as(LIST);
+        let rows: Vec<Row> = self.rows("list the incarnations", query).await?;
         let created = rows.first().map_or(0, |row| row.0);
         let live = rows.into_iter().filter_map(|(_, incarnation, node, counter)| {
-            Some(LiveIncarnation {
-                incarnation: Incarnation(incarnation?),
-                node: node?,
-                counter: counter?,
-            })
+            let incarnation = Incarnation(incarnation?);
+            Some(LiveIncarnation { incarnation, node: node?, counter: counter? })
         });
         Ok(IncarnationList { created, live: live.collect() })
     }
@@ -58,29 +62,9 @@ impl Incarnations for Postgres {
     }
 
     async fn create(&self, node: &str, created: i64) -> Result<Option<Incarnation>, Error> {
-        let node = node.to_owned();
-        let incarnation: Option<i64> = self
-            .run("create an incarnation", move |connection| {
-                Box::pin(
-                    sqlx::query_scalar(
-                        "WITH birth AS (
-                             UPDATE cluster SET incarnations = incarnations + 1
-                             WHERE incarnations = $1 RETURNING incarnations AS incarnation
-                         ), fence AS (
-                             INSERT INTO fences (incarnation, node)
-                             SELECT incarnation, $2 FROM birth
-                         ), heartbeat AS (
-                             INSERT INTO heartbeats (incarnation) SELECT incarnation FROM birth
-                         )
-                         SELECT incarnation FROM birth",
-                    )
-                    .bind(created)
-                    .bind(node)
-                    .fetch_optional(connection),
-                )
-            })
-            .await?;
-        Ok(incarnation.map(Incarnation))
+        let query = sqlx::query_as(CREATE).bind(created).bind(node.to_owned());
+        let new: Vec<(i64,)> = self.rows("create an incarnation", query).await?;
+        Ok(new.into_iter().next().map(|(incarnation,)| Incarnation(incarnation)))
     }
 
     async fn renew(&self, me: Incarnation) -> Result<(), Error> {
@@ -103,19 +87,11 @@ impl Incarnations for Postgres {
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        let by: Option<String> = self
-            .run("read who fenced an incarnation", move |connection| {
-                Box::pin(async move {
-                    let by: Option<Option<String>> = sqlx::query_scalar(
-                        "SELECT fenced_by FROM fences WHERE incarnation = $1 AND fenced",
-                    )
-                    .bind(incarnation.0)
-                    .fetch_optional(connection)
-                    .await?;
-                    Ok(by.map(Option::unwrap_or_default))
-                })
-            })
-            .await?;
-        Ok(by)
+        let query = sqlx::query_as(
+            "SELECT coalesce(fenced_by, '') FROM fences WHERE incarnation = $1 AND fenced",
+        )
+        .bind(incarnation.0);
+        let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
+        Ok(by.into_iter().next().map(|(by,)| by))
     }
 }

@@ -61,14 +61,8 @@ RETURNING tx_id";
 #[async_trait]
 impl Purge for Postgres {
     async fn watermark(&self) -> Result<Timestamp, Error> {
-        let ms: i64 = self
-            .run("read the purge watermark", |connection| {
-                Box::pin(
-                    sqlx::query_scalar("SELECT purge_watermark_ms FROM cluster")
-                        .fetch_one(connection),
-                )
-            })
-            .await?;
+        let query = sqlx::query_as("SELECT purge_watermark_ms FROM cluster");
+        let (ms,) = self.row("read the purge watermark", query).await?;
         Ok(rows::ms_from_column(ms))
     }
 

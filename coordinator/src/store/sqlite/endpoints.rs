@@ -59,11 +59,8 @@ impl Endpoints for Sqlite {
     }
 
     async fn list(&self) -> Result<Vec<Registration>, Error> {
-        let rows: Vec<rows::RegistrationRow> = self
-            .read("read the participants", |connection| {
-                Box::pin(sqlx::query_as(rows::SELECT_REGISTRATIONS).fetch_all(connection))
-            })
-            .await?;
+        let query = sqlx::query_as(rows::SELECT_REGISTRATIONS);
+        let rows: Vec<rows::RegistrationRow> = self.rows("read the participants", query).await?;
         rows.into_iter().map(rows::RegistrationRow::into_registration).collect()
     }
 }

@@ -97,17 +97,11 @@ impl Incarnations for Sqlite {
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        let by: Option<Option<String>> = self
-            .read("read who fenced an incarnation", move |connection| {
-                Box::pin(
-                    sqlx::query_scalar(
-                        "SELECT fenced_by FROM fences WHERE incarnation = $1 AND fenced",
-                    )
-                    .bind(incarnation.0)
-                    .fetch_optional(connection),
-                )
-            })
-            .await?;
-        Ok(by.map(Option::unwrap_or_default))
+        let query = sqlx::query_as(
+            "SELECT coalesce(fenced_by, '') FROM fences WHERE incarnation = $1 AND fenced",
+        )
+        .bind(incarnation.0);
+        let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
+        Ok(by.into_iter().next().map(|(by,)| by))
     }
 }

@@ -28,6 +28,19 @@ WHERE tx_id = $2 AND owner = $3 AND version = $4
     AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
 RETURNING tx_id";
 
+const SELECT_PAGE: &str = select_transactions!(
+    "WHERE (json_array_length($1) = 0
+        OR phase IN (SELECT value FROM json_each($1)))
+   AND (NOT $2 OR attention)
+   AND substr(gid, 1, length($3)) = $3
+   AND ($4 IS NULL OR EXISTS (SELECT 1 FROM branches AS b
+        WHERE b.tx_id = t.tx_id AND b.participant = $4))
+   AND ($5 IS NULL OR created_ms >= $5)
+   AND ($6 IS NULL OR created_ms < $6)
+   AND ($7 IS NULL OR tx_id < $7)
+ ORDER BY tx_id DESC LIMIT $8"
+);
+
 #[async_trait]
 impl Transactions for Sqlite {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
@@ -61,11 +74,8 @@ impl Transactions for Sqlite {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        let rows: Vec<(Uuid, i64)> = self
-            .read("list open transactions", move |connection| {
-                Box::pin(sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(connection))
-            })
-            .await?;
+        let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
+        let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
         Ok(rows.into_iter().map(|(tx_id, version)| (TxId(tx_id), Version(version))).collect())
     }
 
@@ -92,55 +102,30 @@ impl Transactions for Sqlite {
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        let rows: Vec<EventRow> = self
-            .read("read a transaction's events", move |connection| {
-                Box::pin(sqlx::query_as(SELECT_EVENTS).bind(tx_id.0).fetch_all(connection))
-            })
-            .await?;
+        let query = sqlx::query_as(SELECT_EVENTS).bind(tx_id.0);
+        let rows: Vec<EventRow> = self.rows("read a transaction's events", query).await?;
         rows.into_iter().map(EventRow::into_event).collect()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        let filter = filter.clone();
         let phases: Vec<&str> = filter.phases.iter().copied().map(PhaseName::as_str).collect();
         let phases = serde_json::to_string(&phases).expect("a list of words");
-        let rows: Vec<TransactionRow> = self
-            .read("list transactions", move |connection| {
-                Box::pin(async move {
-                    sqlx::query_as(select_transactions!(
-                        "WHERE (json_array_length($1) = 0
-                                OR phase IN (SELECT value FROM json_each($1)))
-                           AND (NOT $2 OR attention)
-                           AND substr(gid, 1, length($3)) = $3
-                           AND ($4 IS NULL OR EXISTS (SELECT 1 FROM branches AS b
-                                WHERE b.tx_id = t.tx_id AND b.participant = $4))
-                           AND ($5 IS NULL OR created_ms >= $5)
-                           AND ($6 IS NULL OR created_ms < $6)
-                           AND ($7 IS NULL OR tx_id < $7)
-                         ORDER BY tx_id DESC LIMIT $8"
-                    ))
-                    .bind(phases)
-                    .bind(filter.attention)
-                    .bind(&filter.gid_prefix)
-                    .bind(filter.participant.as_ref().map(|name| name.as_str()))
-                    .bind(filter.created_from.map(ms_to_column))
-                    .bind(filter.created_until.map(ms_to_column))
-                    .bind(filter.before.map(|tx_id| tx_id.0))
-                    .bind(i64::from(filter.limit))
-                    .fetch_all(connection)
-                    .await
-                })
-            })
-            .await?;
+        let query = sqlx::query_as(SELECT_PAGE)
+            .bind(phases)
+            .bind(filter.attention)
+            .bind(filter.gid_prefix.clone())
+            .bind(filter.participant.clone().map(String::from))
+            .bind(filter.created_from.map(ms_to_column))
+            .bind(filter.created_until.map(ms_to_column))
+            .bind(filter.before.map(|tx_id| tx_id.0))
+            .bind(i64::from(filter.limit));
+        let rows: Vec<TransactionRow> = self.rows("list transactions", query).await?;
         rows.into_iter().map(|row| row.into_stored(Vec::new(), Vec::new())).collect()
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
-        let (stalled, heuristic) = self
-            .read("count transactions that need a person", |connection| {
-                Box::pin(sqlx::query_as(COUNT_ATTENTION).fetch_one(connection))
-            })
-            .await?;
+        let query = sqlx::query_as(COUNT_ATTENTION);
+        let (stalled, heuristic) = self.row("count transactions that need a person", query).await?;
         Ok(AttentionCount { stalled, heuristic })
     }
 }
