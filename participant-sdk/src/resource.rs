@@ -1,11 +1,16 @@
 //! The database of a participant's data and barrier.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod options;
+
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use unanimo_proto::v1;
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
 use crate::action::Registered;
 use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
