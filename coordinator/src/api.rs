@@ -83,7 +83,7 @@ impl Api {
         endpoint: &str,
         instance: &str,
     ) -> Result<(), crate::store::Error> {
-        self.store.register(self.me, name, endpoint, self.env.now()).await?;
+        self.store.endpoints().register(self.me, name, endpoint, self.env.now()).await?;
         self.directory.seen(name, endpoint, instance);
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Api {
         let v1::DeregisterRequest { participant, endpoint } = request;
         let name = parse::participant("participant", &participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
-        self.store.deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
+        self.store.endpoints().deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
         self.directory.remove(&name, &endpoint);
         tracing::info!(participant = %name, endpoint, "a participant has left");
         Ok(v1::DeregisterResponse {})

@@ -1,18 +1,21 @@
-//! Registered participants.
+//! Participants' endpoints on SQLite.
 
+use async_trait::async_trait;
 use unanimo_core::{Incarnation, ParticipantName, Timestamp};
 
-use super::super::{Error, Registration, rows};
+use super::super::{Endpoints, Error, Registration, rows};
 use super::Sqlite;
 
-impl Sqlite {
-    pub(super) async fn write_registration(
+#[async_trait]
+impl Endpoints for Sqlite {
+    async fn register(
         &self,
         me: Incarnation,
-        name: ParticipantName,
-        endpoint: String,
+        name: &ParticipantName,
+        endpoint: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let (name, endpoint) = (name.clone(), endpoint.to_owned());
         self.write("register a participant", Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO participants (name) VALUES ($1) ON CONFLICT DO NOTHING")
@@ -35,12 +38,13 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn delete_registration(
+    async fn deregister(
         &self,
         me: Incarnation,
-        name: ParticipantName,
-        endpoint: String,
+        name: &ParticipantName,
+        endpoint: &str,
     ) -> Result<(), Error> {
+        let (name, endpoint) = (name.clone(), endpoint.to_owned());
         self.write("deregister a participant", Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query("DELETE FROM endpoints WHERE name = $1 AND endpoint = $2")
@@ -54,12 +58,9 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn read_registrations(&self) -> Result<Vec<Registration>, Error> {
-        let rows: Vec<rows::RegistrationRow> = self
-            .read("read the participants", |connection| {
-                Box::pin(sqlx::query_as(rows::SELECT_REGISTRATIONS).fetch_all(connection))
-            })
-            .await?;
+    async fn list(&self) -> Result<Vec<Registration>, Error> {
+        let query = sqlx::query_as(rows::SELECT_REGISTRATIONS);
+        let rows: Vec<rows::RegistrationRow> = self.rows("read the participants", query).await?;
         rows.into_iter().map(rows::RegistrationRow::into_registration).collect()
     }
 }
