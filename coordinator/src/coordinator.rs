@@ -136,7 +136,7 @@ impl Builder {
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        fill(&directory, &config, locals, store.registrations().await?);
+        fill(&directory, &config, locals, store.endpoints().list().await?);
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, settled) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
@@ -377,7 +377,8 @@ impl Body {
             tracing::warn!("the database did not take the last writes: they are made again later");
         }
         drop(vital);
-        if let Err(error) = store.fence(me, "by itself: it left in good order").await {
+        if let Err(error) = store.incarnations().fence(me, "by itself: it left in good order").await
+        {
             tracing::warn!(%error, "the right to write was not given up");
         }
         store.close().await;

@@ -20,13 +20,13 @@ use crate::store::{Filter, Key, PhaseName, Stored};
 use crate::wire;
 
 /// Transactions of a page that asks for none.
-pub(crate) const PAGE_DEFAULT: u32 = 50;
+pub const PAGE_DEFAULT: u32 = 50;
 
 /// Most transactions of a page.
-pub(crate) const PAGE_MAX: u32 = 500;
+pub const PAGE_MAX: u32 = 500;
 
 /// Most branches of an inquiry.
-pub(crate) const INQUIRE_MAX: usize = 256;
+pub const INQUIRE_MAX: usize = 256;
 
 impl Api {
     fn answer_by(&self, headers: &MetadataMap) -> Instant {

@@ -11,7 +11,7 @@ use crate::participants::allow;
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a participant's process.
-pub(crate) const INSTANCE_BYTES_MAX: usize = 64;
+pub const INSTANCE_BYTES_MAX: usize = 64;
 
 impl Api {
     async fn keep_endpoint(
@@ -37,7 +37,7 @@ impl Api {
         let v1::DeregisterEndpointRequest { participant, endpoint, .. } = request;
         let name = parse::participant("participant", &participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
-        self.store.deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
+        self.store.endpoints().deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
         self.directory.remove(&name, &endpoint);
         tracing::info!(participant = %name, endpoint, "a participant has left");
         Ok(v1::DeregisterEndpointResponse {})

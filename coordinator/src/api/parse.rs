@@ -15,13 +15,13 @@ use super::error::{invalid, unimplemented_mode};
 use crate::engine::{BranchKey, Until};
 
 /// Most bytes of an operator's name.
-pub(crate) const OPERATOR_BYTES_MAX: usize = 128;
+pub const OPERATOR_BYTES_MAX: usize = 128;
 
 /// Most bytes of a note.
-pub(crate) const NOTE_BYTES_MAX: usize = 1024;
+pub const NOTE_BYTES_MAX: usize = 1024;
 
 /// Most bytes of a trace header that is carried along; W3C asks for at least 512.
-pub(crate) const TRACE_BYTES_MAX: usize = 1024;
+pub const TRACE_BYTES_MAX: usize = 1024;
 
 fn named<T>(field: &str, parsed: Result<T, ids::Error>) -> Result<T, Violation> {
     parsed.map_err(|rule| Violation::new(field, rule.to_string()))

@@ -43,7 +43,7 @@ impl Service {
         let mut adopted = 0;
         loop {
             let _turn = self.engine.taking_over().await;
-            let records = self.store.claim(self.me, Claim::OfFenced(CHUNK)).await?;
+            let records = self.store.transactions().claim(self.me, Claim::OfFenced(CHUNK)).await?;
             if records.is_empty() {
                 break;
             }
@@ -53,14 +53,18 @@ impl Service {
         }
         // Claims whose answer was lost, and rows that somebody else had changed: this incarnation
         // owns them and does not know it.
-        let owned = self.store.open_of(self.me).await?;
+        let owned = self.store.transactions().open_of(self.me).await?;
         for (tx_id, version) in self.engine.not_live(owned).await {
             let _turn = self.engine.taking_over().await;
             // Somebody may have brought it meanwhile.
             if self.engine.not_live(vec![(tx_id, version)]).await.is_empty() {
                 continue;
             }
-            let records = self.store.claim(self.me, Claim::One(tx_id, self.me, version)).await?;
+            let records = self
+                .store
+                .transactions()
+                .claim(self.me, Claim::One(tx_id, self.me, version))
+                .await?;
             adopted += records.len();
             self.engine.adopt(records).await;
         }

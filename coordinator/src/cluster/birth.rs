@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::Incarnation;
 
-use crate::store::{self, Living, Store};
+use crate::store::{self, LiveIncarnation, Store};
 
 /// Why there is no new incarnation.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +47,9 @@ pub struct Born {
 /// # Errors
 /// Another node is alive, another birth was faster, or the store failed.
 pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born, Error> {
-    let census = store.census().await?;
-    let (own, others): (Vec<&Living>, Vec<&Living>) =
-        census.living.iter().partition(|living| living.node == node);
+    let list = store.incarnations().list().await?;
+    let (own, others): (Vec<&LiveIncarnation>, Vec<&LiveIncarnation>) =
+        list.live.iter().partition(|living| living.node == node);
     await_silence(store, &others, lease).await?;
     for predecessor in own.into_iter().chain(others) {
         let by = if predecessor.node == node {
@@ -62,11 +62,11 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
             node = predecessor.node,
             "fencing an earlier incarnation"
         );
-        store.fence(predecessor.incarnation, &by).await?;
+        store.incarnations().fence(predecessor.incarnation, &by).await?;
         crash_point!("birth-after-fence");
     }
     let at = Instant::now();
-    let incarnation = store.bear(node, census.born).await?.ok_or(Error::Raced)?;
+    let incarnation = store.incarnations().create(node, list.created).await?.ok_or(Error::Raced)?;
     crash_point!("birth-after-birth");
     Ok(Born { incarnation, at })
 }
@@ -74,7 +74,7 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
 /// Watches heartbeats for one lease by this process's own clock.
 async fn await_silence(
     store: &dyn Store,
-    others: &[&Living],
+    others: &[&LiveIncarnation],
     lease: Duration,
 ) -> Result<(), Error> {
     if others.is_empty() {
@@ -85,7 +85,7 @@ async fn await_silence(
     let until = Instant::now() + lease;
     loop {
         tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
-        let living = store.census().await?.living;
+        let living = store.incarnations().list().await?.live;
         for other in others {
             let now = living.iter().find(|living| living.incarnation == other.incarnation);
             if now.is_some_and(|now| now.counter != other.counter) {

@@ -116,7 +116,7 @@ impl Service {
         loop {
             ticks.tick().await;
             let sent = Instant::now();
-            match self.store.renew(self.me).await {
+            match self.store.incarnations().renew(self.me).await {
                 Ok(()) => self.acknowledged(sent),
                 Err(store::Error::Fenced(_)) => return fenced(&*self.store, self.me).await,
                 Err(error) => {
@@ -130,7 +130,7 @@ impl Service {
 
 /// Who fenced an incarnation that is known to be fenced.
 pub async fn fenced(store: &dyn Store, incarnation: Incarnation) -> Fenced {
-    let by = match store.fenced_by(incarnation).await {
+    let by = match store.incarnations().fenced_by(incarnation).await {
         Ok(Some(by)) if !by.is_empty() => by,
         _ => "by an unknown rival".to_owned(),
     };

@@ -29,7 +29,7 @@ pub(super) struct Purge {
 impl Purge {
     pub(super) async fn run(self) {
         loop {
-            let more = match self.store.purge(self.me, self.retention).await {
+            let more = match self.store.purge().run(self.me, self.retention).await {
                 Ok(purged) => {
                     self.metrics.purged(purged);
                     purged != Purged::default()
@@ -47,7 +47,7 @@ impl Purge {
 /// Keeps the alarms' gauges true.
 pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     loop {
-        match store.attention().await {
+        match store.transactions().attention().await {
             Ok(count) => metrics.attention(count),
             Err(error) => tracing::debug!(%error, "transactions that need a person: not counted"),
         }

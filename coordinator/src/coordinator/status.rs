@@ -67,7 +67,7 @@ impl Status {
             "it is taking over what an earlier incarnation left",
         );
         // The store's own task goes on when the probe gives up.
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.census()).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations().list()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
         obstacles
     }

@@ -26,7 +26,7 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
-use crate::store::journal::{self, Settled};
+use crate::store::journal::{self, Completion};
 use crate::store::{Claim, Key, Store, Stored};
 
 /// How often a transaction that moves between memory and store is looked for before the caller is
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lease: Lease,
     pub(crate) journal: journal::Handle,
-    pub(crate) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(crate) settled: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) adoption_wanted: Arc<Notify>,
 }
 
@@ -293,7 +293,7 @@ impl Handle {
 
     /// Finds a transaction that is not in memory, and brings it there if it has not ended.
     async fn locate(&self, key: &Key) -> Result<Found, Error> {
-        let Some(stored) = self.shared.store.find(key).await? else {
+        let Some(stored) = self.shared.store.transactions().find(key).await? else {
             return self.missing(key).await;
         };
         if matches!(stored.record.state.phase, Phase::Ended { .. }) {
@@ -316,7 +316,7 @@ impl Handle {
     /// Never seen, or purged: told by the time that the identifier carries.
     async fn missing(&self, key: &Key) -> Result<Found, Error> {
         let Key::Tx(tx_id) = key else { return Err(Error::NeverSeen) };
-        let watermark = self.shared.store.purge_watermark().await?;
+        let watermark = self.shared.store.purge().watermark().await?;
         Err(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
     }
 
@@ -332,7 +332,7 @@ impl Handle {
             return Ok(None);
         }
         let Shared { store, me, .. } = &*self.shared;
-        let claimed = store.claim(*me, Claim::One(tx_id, owner, version)).await?;
+        let claimed = store.transactions().claim(*me, Claim::One(tx_id, owner, version)).await?;
         Ok(claimed.into_iter().next())
     }
 }

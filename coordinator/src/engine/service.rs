@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::metrics::{Metrics, mode_name};
 use crate::participants::caller::Caller;
 use crate::store::Key;
-use crate::store::journal::{self, Settled};
+use crate::store::journal::{self, Completion};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub struct Service {
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     /// For calls to report their end to. Weak: the loop ends when every handle is gone.
     pub(super) own: mpsc::WeakUnboundedSender<Message>,
-    pub(super) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(super) settled: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers,
@@ -301,16 +301,16 @@ impl Service {
         Some(live)
     }
 
-    fn settle(&mut self, result: Settled) {
+    fn settle(&mut self, result: Completion) {
         match result {
-            Settled::Durable(tx_id, version) => {
+            Completion::Durable(tx_id, version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     live.became_durable(version);
                     self.release(tx_id);
                 }
             }
-            Settled::Taken(tx_id, taken) => {
+            Completion::GidHeld(tx_id, taken) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 if live.tx.identity().digest != taken.digest {
                     return live.dismiss(|| Error::GidReused(taken.tx_id).into());
@@ -322,7 +322,7 @@ impl Service {
                     self.wait(taken.tx_id, until, reply);
                 }
             }
-            Settled::Lost(tx_id) => {
+            Completion::Lost(tx_id) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 tracing::warn!(
                     %tx_id,
@@ -332,7 +332,7 @@ impl Service {
                 live.dismiss(|| Failure::NotLive);
                 self.adoption_wanted.notify_one();
             }
-            Settled::Refused(tx_id, error) => {
+            Completion::Refused(tx_id, error) => {
                 self.metrics.write_refused();
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());

@@ -262,7 +262,7 @@ async fn in_own_task<T: Send + 'static>(
     match task.await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(Fault::Busy)) => Ok(None),
-        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Unknown { .. }))) => {
+        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Indeterminate { .. }))) => {
             Err(Status::unavailable(fault.to_string()))
         }
         Ok(Err(fault @ Fault::Handler(_))) => Err(Status::unknown(fault.to_string())),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
-use unanimo_coordinator::conformance::Target;
+use unanimo_conformance::Target;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,

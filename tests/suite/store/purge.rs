@@ -39,33 +39,33 @@ async fn s4_s11_only_ended_transactions_that_need_nobody_are_purged(fixture: Fix
     let ended = transaction(&fixture, LONG_AGO, Some(&FinishAnswer::Done)).await;
 
     // The first round takes the details, and what has none left is taken by the same one.
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
-    assert_eq!(fixture.store.find(&Key::Tx(ended.id())).await.unwrap(), None);
+    assert_eq!(fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap(), None);
     for kept in [running, heuristic] {
-        let stored = fixture.store.find(&Key::Tx(kept.id())).await.unwrap().unwrap();
+        let stored = fixture.store.transactions().find(&Key::Tx(kept.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, kept.tx.record());
     }
 }
 
 async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {
     let ended = transaction(&fixture, LONG_AGO, Some(&FinishAnswer::Done)).await;
-    assert_eq!(fixture.store.purge_watermark().await.unwrap(), Timestamp(0));
+    assert_eq!(fixture.store.purge().watermark().await.unwrap(), Timestamp(0));
     let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
-    let purged = fixture.store.purge(fixture.me, keep_gids).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
-    let stored = fixture.store.find(&Key::Tx(ended.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap().unwrap();
     assert!(stored.stripped);
     assert_eq!(stored.record.identity.gid, ended.tx.identity().gid);
     assert_eq!(stored.record.identity.digest, ended.tx.identity().digest);
     assert_eq!(stored.record.state.phase, ended.tx.phase());
     assert_eq!(stored.record.branches, []);
     assert_eq!(stored.record.outputs, []);
-    assert!(fixture.store.events(ended.id()).await.unwrap().is_empty());
+    assert!(fixture.store.transactions().events(ended.id()).await.unwrap().is_empty());
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
-    let watermark = fixture.store.purge_watermark().await.unwrap();
+    let watermark = fixture.store.purge().watermark().await.unwrap();
     assert!(ended.id().created_ms() < watermark.0, "it is told from one that was never seen");
     assert!(watermark < now());
 }
@@ -81,23 +81,23 @@ async fn what_is_young_stays(fixture: Fixture) {
     fixture.write([odd.commit()]).await;
     fixture.write(odd.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 }, "the odd one's details");
-    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
-    assert!(fixture.store.find(&Key::Tx(odd.id())).await.unwrap().is_some());
+    assert!(fixture.store.transactions().find(&Key::Tx(odd.id())).await.unwrap().is_some());
 }
 
 async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
     let mixed = FinishAnswer::Heuristic { kind: HeuristicKind::Rollback, note: "no".into() };
     let mut live = transaction(&fixture, LONG_AGO, Some(&mixed)).await;
-    assert_eq!(fixture.store.attention().await.unwrap().heuristic, 1);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().heuristic, 1);
     let forget = Input::Forget { operator: "ann".into(), note: "paid by hand".into() };
     let forgotten = live.apply(forget).transition.unwrap();
     fixture.write([forgotten]).await;
-    assert_eq!(fixture.store.attention().await.unwrap().heuristic, 0);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().heuristic, 0);
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
     let audit = Event {
         at: LONG_AGO,
@@ -105,5 +105,5 @@ async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
         branch: None,
         detail: "by ann: paid by hand".into(),
     };
-    assert_eq!(fixture.store.events(live.id()).await.unwrap(), [audit]);
+    assert_eq!(fixture.store.transactions().events(live.id()).await.unwrap(), [audit]);
 }

@@ -136,7 +136,7 @@ impl Handle {
     /// # Errors
     /// The store does not answer.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        Ok(self.shared.store.list(filter).await?)
+        Ok(self.shared.store.transactions().list(filter).await?)
     }
 
     /// A transaction's events.
@@ -144,7 +144,7 @@ impl Handle {
     /// # Errors
     /// The store does not answer.
     pub async fn events(&self, tx_id: TxId) -> Result<Vec<unanimo_core::Event>, Error> {
-        Ok(self.shared.store.events(tx_id).await?)
+        Ok(self.shared.store.transactions().events(tx_id).await?)
     }
 }
 

@@ -111,7 +111,7 @@ impl Handle {
             Err(Failure::NotLive) => {}
             other => return other,
         }
-        let stored = self.shared.store.find(gid).await.map_err(Error::from)?;
+        let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
         let Some(stored) = stored else { return Err(Error::NeverSeen.into()) };
         let identity = &stored.record.identity;
         if identity.digest == digest {

@@ -10,7 +10,7 @@ use super::super::rows::{
     IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
     number_to_column,
 };
-use super::super::{BatchError, BatchWriter, Error, Taken, Write, Written};
+use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::is_unfenced;
 
 const BEGIN_TRANSACTION: &str = "
@@ -170,7 +170,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What stands in the way of a write that touched no row.
+    /// Finds what stands in the way of a write that touched no row.
     async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
         let tx_id = write.transition.tx_id.0;
         let written: Option<Uuid> =
@@ -197,7 +197,7 @@ impl Writer {
         };
         let digest = digest_from_columns(version, &hash)
             .map_err(|error| BatchError::Failed(error.into()))?;
-        Ok(Written::Taken(Taken { tx_id: TxId(tx_id), digest }))
+        Ok(Written::GidHeld(GidHolder { tx_id: TxId(tx_id), digest }))
     }
 }
 

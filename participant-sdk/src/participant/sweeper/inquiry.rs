@@ -17,16 +17,16 @@ use crate::doubt::BranchName;
 /// [`CALL_TIMEOUT`] from a database that is slow, too.
 pub(super) const BATCH: usize = 128;
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may take.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reason of a coordinator that knows nothing of the branches' cluster.
 const OTHER_CLUSTER: &str = "OTHER_CLUSTER";
 
-/// What came of a question.
+/// Result of a question.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// A result for each branch.

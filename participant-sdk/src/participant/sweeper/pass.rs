@@ -18,7 +18,7 @@ use crate::wire::{self, Parts};
 /// Rows of a sweep. The next one goes on behind them.
 const ROWS_MAX: usize = 10_000;
 
-/// What every sweep needs.
+/// A sweep, and what it keeps for the next one.
 pub(super) struct Pass<R: Resource> {
     pub(super) service: Service<R>,
     pub(super) inquirer: Inquirer,
@@ -28,7 +28,7 @@ pub(super) struct Pass<R: Resource> {
     pub(super) after: Option<RowKey>,
 }
 
-/// What a sweep found out.
+/// Result of a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     /// `None` if the database did not tell.
@@ -63,7 +63,7 @@ impl<R: Resource> Pass<R> {
 
     fn failed(&self, fault: &Fault) {
         let participant = self.service.participant();
-        tracing::warn!(participant, error = %fault, "the sweep is cut short; the next one goes on");
+        tracing::warn!(participant, error = %fault, "failed to finish the sweep; the next one goes on");
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -77,14 +77,14 @@ impl<R: Resource> Pass<R> {
         let mut prepared = service.queried(resource.prepared_transactions(name)).await?;
         prepared.retain(|doubt| doubt.age >= grace);
         for batch in prepared.chunks(BATCH) {
-            self.settle(batch, alarms, listed).await;
+            self.ask_about(batch, alarms, listed).await;
         }
         let mut seen = 0;
         while !self.is_stopped() && seen < ROWS_MAX {
             let after = self.after.take();
             let rows = resource.prepared_rows(name, grace, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
-            self.settle(&rows, alarms, listed).await;
+            self.ask_about(&rows, alarms, listed).await;
             if rows.len() < BATCH {
                 return Ok(());
             }
@@ -97,8 +97,8 @@ impl<R: Resource> Pass<R> {
         Ok(())
     }
 
-    /// A batch, each cluster's branches by themselves.
-    async fn settle(&mut self, batch: &[Doubt], alarms: &mut Alarms, listed: &mut Listed) {
+    /// Asks about a batch, each cluster's branches by themselves, and does as it is told.
+    async fn ask_about(&mut self, batch: &[Doubt], alarms: &mut Alarms, listed: &mut Listed) {
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
             listed.insert((doubt.tx_id, doubt.branch.clone()));
@@ -120,7 +120,7 @@ impl<R: Resource> Pass<R> {
                     for (doubt, result) in doubts.into_iter().zip(results) {
                         match self.act(doubt, result).await {
                             Some(why) => self.alarm(alarms, doubt, why),
-                            None => alarms.settle(doubt),
+                            None => alarms.clear(doubt),
                         }
                     }
                 }
@@ -169,13 +169,13 @@ impl<R: Resource> Pass<R> {
             Ok(Finished::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,
-                "a branch in doubt has ended otherwise"
+                "a branch in doubt had ended against the decision"
             ),
         }
         None
     }
 
-    /// What is left in doubt.
+    /// Counts what is left in doubt.
     async fn count(&self, alarmed: u64) -> Result<InDoubt, Fault> {
         let (name, resource) = (self.service.participant(), &self.service.inner.resource);
         let prepared = self.service.queried(resource.prepared_transactions(name)).await?;
