@@ -15,9 +15,9 @@ use unanimo_core::{Incarnation, ParticipantName};
 
 pub use self::status::Status;
 use crate::api::{self, Api};
-use crate::cluster::{adoption, birth, lease};
+use crate::cluster::{birth, lease};
 use crate::config::Config;
-use crate::engine::{self, Handle};
+use crate::engine::{self, Handle, adoption};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -162,8 +162,7 @@ impl Builder {
 
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
-        let adopter = adoption::Service::new(Arc::clone(&store), me, engine.clone());
-        helpers.spawn(adopter.run(adoption_wanted, Arc::clone(&status)));
+        helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(chores::wake_returned(Arc::clone(&directory), engine.clone()));
         let purging = chores::Purge {
             store: Arc::clone(&store),

@@ -6,6 +6,7 @@
 //! engine's face: it checks, admits, and finds transactions that are not in memory.
 
 mod admission;
+pub(crate) mod adoption;
 mod handle;
 mod live;
 mod message;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
-pub use self::handle::{BranchKey, Handle, Inquired, Verdict};
+pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
 pub(crate) use self::handle::{Parts, engine};
 pub use self::service::Service;
 use crate::participants::directory;

@@ -21,7 +21,6 @@ pub struct Status {
     lease: Lease,
     journal: journal::Handle,
     metrics: Arc<Metrics>,
-    adopted: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -33,12 +32,7 @@ impl Status {
         journal: journal::Handle,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (adopted, draining) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { store, engine, lease, journal, metrics, adopted, draining }
-    }
-
-    pub(crate) fn adopted(&self) {
-        self.adopted.store(true, Ordering::Relaxed);
+        Self { store, engine, lease, journal, metrics, draining: AtomicBool::new(false) }
     }
 
     pub(super) fn drain(&self) {
@@ -62,10 +56,7 @@ impl Status {
         };
         note(self.draining.load(Ordering::Relaxed), "it is stopping");
         note(!self.lease.is_held(), "its lease has run out");
-        note(
-            !self.adopted.load(Ordering::Relaxed),
-            "it is taking over what an earlier incarnation left",
-        );
+        note(!self.engine.has_adopted(), "it is adopting what an earlier incarnation left");
         // The store's own task goes on when the probe gives up.
         let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations().list()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");

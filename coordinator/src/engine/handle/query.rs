@@ -9,7 +9,7 @@ use unanimo_core::{
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
-use super::{Handle, SEARCHES_MAX};
+use super::Handle;
 use crate::store::{Filter, Key, Stored};
 
 /// What a participant may do with a branch that it holds in doubt (promise S12).
@@ -49,32 +49,34 @@ pub struct Inquired {
     pub of: Option<(Box<Transaction>, BranchNumber)>,
 }
 
+/// A transaction as it is now and, if it is live, as it becomes.
+pub type Watched = (Box<View>, Option<watch::Receiver<Box<View>>>);
+
 impl Handle {
     /// Follows a transaction: what it is now and, if it is live, what it becomes.
     ///
     /// # Errors
     /// There is none, or the store does not answer.
-    pub async fn watch(
-        &self,
-        key: Key,
-        deadline: Instant,
-    ) -> Result<(Box<View>, Option<watch::Receiver<Box<View>>>), Error> {
-        for _ in 0..SEARCHES_MAX {
-            let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
-                Answer::View(view) => view,
-                Answer::NotYet(_) => return Err(Error::Moving),
-            };
-            if view.tx.phase().ended_at().is_some() {
-                return Ok((view, None));
-            }
-            let (reply, receiver) = oneshot::channel();
-            self.send(Message::Watch { key: key.clone(), reply })?;
-            if let Some(mut receiver) = receiver.await.map_err(|_| Error::Stopped)? {
-                let view = receiver.borrow_and_update().clone();
-                return Ok((view, Some(receiver)));
-            }
+    pub async fn watch(&self, key: Key, deadline: Instant) -> Result<Watched, Error> {
+        self.search(|| self.try_watch(&key, deadline)).await
+    }
+
+    /// Makes one attempt; `None` if the transaction moved meanwhile.
+    async fn try_watch(&self, key: &Key, deadline: Instant) -> Result<Option<Watched>, Error> {
+        let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
+            Answer::View(view) => view,
+            Answer::NotYet(_) => return Err(Error::Moving),
+        };
+        if view.tx.phase().ended_at().is_some() {
+            return Ok(Some((view, None)));
         }
-        Err(Error::Moving)
+        let (reply, receiver) = oneshot::channel();
+        self.send(Message::Watch { key: key.clone(), reply })?;
+        let watching = receiver.await.map_err(|_| Error::Stopped)?;
+        Ok(watching.map(|mut receiver| {
+            let view = receiver.borrow_and_update().clone();
+            (view, Some(receiver))
+        }))
     }
 
     /// What a participant may do with branches in doubt. What is owed to them is sent at once.

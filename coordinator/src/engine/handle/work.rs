@@ -8,7 +8,7 @@ use unanimo_core::{BranchSpec, Definition, Digest, Enlistment, Input, TxId, Viol
 use super::super::admission::Permit;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until, View};
-use super::{Found, Handle, SEARCHES_MAX};
+use super::{Handle, Reached};
 use crate::store::Key;
 
 impl Handle {
@@ -162,22 +162,16 @@ impl Handle {
             checked => checked?,
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
-        for _ in 0..SEARCHES_MAX {
+        let message = |reply| {
             let permit = self.place(0, spec.payload.len())?;
-            let spec = spec.clone();
-            let message =
-                |reply| Message::Enlist { tx_id, spec: spec.clone(), enlistment, permit, reply };
-            match self.ask(deadline, message).await {
-                Ok(Some(view)) => return Ok(Answer::View(view)),
-                Ok(None) => return self.not_yet(Key::Tx(tx_id)).await,
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
-            }
-            if let Found::Stored(stored) = self.locate(&Key::Tx(tx_id)).await? {
-                return self.on_ended(*stored, Input::Enlist { spec, enlistment });
+            Ok(Message::Enlist { tx_id, spec: spec.clone(), enlistment, permit, reply })
+        };
+        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+            Reached::Live(answer) => Ok(answer),
+            Reached::Ended(stored) => {
+                self.on_ended(*stored, Input::Enlist { spec: spec.clone(), enlistment })
             }
         }
-        Err(Error::Moving)
     }
 
     /// The branch as it stands, if the transaction has it already.
