@@ -1,6 +1,6 @@
 //! A coordinator, put together: what runs, in which order it starts, and in which it stops.
 
-mod chores;
+mod maintenance;
 mod status;
 
 use std::fmt;
@@ -42,7 +42,7 @@ pub enum StartError {
     /// There is no incarnation to be had.
     #[error(transparent)]
     Birth(#[from] birth::Error),
-    /// An address is taken.
+    /// An address is in use.
     #[error("listen on {address}")]
     Listen {
         /// The address.
@@ -57,7 +57,7 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// It may not write any more.
-    #[error("{0}: it stops, and what it had in flight is taken over")]
+    #[error("{0}: it stops, and another incarnation adopts what it had in flight")]
     Fenced(lease::Fenced),
     /// The store is in a state that only a restart can clear.
     #[error("{0}")]
@@ -118,7 +118,7 @@ impl Builder {
         self
     }
 
-    /// Starts it: opens and migrates the store, gives birth to an incarnation, and serves. What
+    /// Starts it: opens and migrates the store, creates an incarnation, and serves. What
     /// earlier incarnations left is adopted while it serves.
     ///
     /// # Errors
@@ -130,15 +130,15 @@ impl Builder {
             true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),
             false => None,
         };
-        let born = birth::bear(&*store, config.node.as_str(), config.lease.0).await?;
-        let me = born.incarnation;
-        let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, born.at);
+        let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
+        let me = created.incarnation;
+        let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
         fill(&directory, &config, locals, store.registrations().await?);
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let (journal, journaling, settled) = journal::journal(Arc::clone(&store), me, observer);
+        let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
         let (engine, driving) = engine::engine(engine::Parts {
             me,
@@ -149,7 +149,7 @@ impl Builder {
             metrics: Arc::clone(&metrics),
             lease: lease.clone(),
             journal: journal.clone(),
-            settled,
+            completions,
             adoption_wanted: Arc::clone(&adoption_wanted),
         });
         let status = Arc::new(Status::new(
@@ -163,8 +163,8 @@ impl Builder {
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
-        helpers.spawn(chores::wake_returned(Arc::clone(&directory), engine.clone()));
-        let purging = chores::Purge {
+        helpers.spawn(maintenance::wake_returned(Arc::clone(&directory), engine.clone()));
+        let purging = maintenance::Purge {
             store: Arc::clone(&store),
             me,
             retention: config.retention(),
@@ -172,7 +172,7 @@ impl Builder {
             metrics: Arc::clone(&metrics),
         };
         helpers.spawn(purging.run());
-        helpers.spawn(chores::count_attention(Arc::clone(&store), Arc::clone(&metrics)));
+        helpers.spawn(maintenance::count_attention(Arc::clone(&store), Arc::clone(&metrics)));
 
         let mut vital = JoinSet::new();
         vital.spawn(async move { Some(Ended::Fenced(renewing.run().await)) });

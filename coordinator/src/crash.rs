@@ -1,7 +1,7 @@
 //! Points at which a test can kill the process as if by `kill -9`.
 //!
 //! They stand between any two durable steps, ours and a participant's, so that a test can loop over
-//! [`POINTS`] and [`TAKEOVER_POINTS`], and see what a crash at each leaves. Only with the feature `failpoints`; without it
+//! [`POINTS`] and [`ADOPTION_POINTS`], and see what a crash at each leaves. Only with the feature `failpoints`; without it
 //! `crash_point!` is nothing.
 
 /// Marks a point.
@@ -25,5 +25,5 @@ pub const POINTS: &[&str] = &[
 /// Every point on the way from an earlier incarnation to the next one. Each is come to once in a
 /// life.
 #[cfg(feature = "failpoints")]
-pub const TAKEOVER_POINTS: &[&str] =
+pub const ADOPTION_POINTS: &[&str] =
     &["birth-after-fence", "birth-after-birth", "adoption-after-claim"];

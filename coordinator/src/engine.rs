@@ -46,7 +46,7 @@ pub enum Until {
     /// The decision is durable.
     Decided,
     /// Every branch has ended.
-    Finished,
+    Ended,
 }
 
 impl Until {
@@ -67,7 +67,7 @@ impl Until {
                 decided || tx.branch(number).is_none_or(|branch| branch.progress.vote.is_some())
             }
             Self::Decided => decided,
-            Self::Finished => tx.phase().ended_at().is_some(),
+            Self::Ended => tx.phase().ended_at().is_some(),
         }
     }
 }

@@ -93,7 +93,7 @@ table! {
         "1 while this incarnation may decide and send",
         alert "0 for a minute";
     unanimo_adopted_total: "counter" [""]
-        "Transactions taken over from earlier incarnations",
+        "Transactions adopted from earlier incarnations",
         alert "";
     unanimo_purged_total: "counter" ["what"]
         "Transactions purged: their `details`, and later their `gids`",
@@ -309,7 +309,7 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// Transactions were taken over.
+    /// Transactions were adopted.
     pub fn adopted(&self, count: usize) {
         self.adopted.inc_by(count as u64);
     }

@@ -110,14 +110,14 @@ pub enum Written {
     /// Somebody else holds the row: it was not touched, try again.
     Busy,
     /// Its gid belongs to another transaction.
-    Taken(Taken),
+    GidHeld(GidHolder),
     /// The row is not as this writer left it: somebody else owns it, or wrote it.
     Lost,
 }
 
 /// The transaction that holds a gid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct GidHolder {
     /// Its name.
     pub tx_id: TxId,
     /// What was asked for under the gid.
@@ -166,7 +166,7 @@ pub trait BatchWriter: Send + fmt::Debug {
 
 /// An incarnation that may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Living {
+pub struct LiveIncarnation {
     /// Which.
     pub incarnation: Incarnation,
     /// Its node's name.
@@ -177,11 +177,11 @@ pub struct Living {
 
 /// All incarnations that may write, and how many were ever born.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Census {
+pub struct Incarnations {
     /// How many were ever born: what a birth compares.
-    pub born: i64,
+    pub created: i64,
     /// Those that are not fenced.
-    pub living: Vec<Living>,
+    pub live: Vec<LiveIncarnation>,
 }
 
 /// Which transactions to take over.
@@ -309,13 +309,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error>;
 
     /// Who may write.
-    async fn census(&self) -> Result<Census, Error>;
+    async fn incarnations(&self) -> Result<Incarnations, Error>;
 
     /// Ends the right of an incarnation to write, for ever. Commits alone.
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error>;
 
     /// A new incarnation, if exactly `born` were born before; `None` if somebody else was faster.
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error>;
+    async fn create_incarnation(
+        &self,
+        node: &str,
+        created: i64,
+    ) -> Result<Option<Incarnation>, Error>;
 
     /// Moves the heartbeat.
     ///

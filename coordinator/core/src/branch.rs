@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Decision, FinishOperation, Heuristic, Operation};
+use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
 use crate::definition::BranchSpec;
 use crate::ids::BranchNumber;
 use crate::time::Timestamp;
@@ -67,7 +67,7 @@ pub enum HeuristicKind {
 /// How far phase two of a branch has come. Which operation it is follows from the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Finish {
+pub enum PhaseTwo {
     /// Nothing is decided.
     #[default]
     Open,
@@ -149,8 +149,8 @@ pub struct Progress {
     #[serde(skip_serializing_if = "is_false")]
     pub output_dropped: bool,
     /// Phase two.
-    #[serde(skip_serializing_if = "is_open")]
-    pub finish: Finish,
+    #[serde(rename = "finish", skip_serializing_if = "is_open")]
+    pub phase_two: PhaseTwo,
     /// When nothing more was owed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
@@ -158,8 +158,8 @@ pub struct Progress {
     #[serde(skip_serializing_if = "Attempts::is_empty")]
     pub prepare_attempts: Attempts,
     /// Attempts of Commit or Cancel.
-    #[serde(skip_serializing_if = "Attempts::is_empty")]
-    pub finish_attempts: Attempts,
+    #[serde(rename = "finish_attempts", skip_serializing_if = "Attempts::is_empty")]
+    pub phase_two_attempts: Attempts,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -167,8 +167,8 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-fn is_open(finish: &Finish) -> bool {
-    *finish == Finish::Open
+fn is_open(phase_two: &PhaseTwo) -> bool {
+    *phase_two == PhaseTwo::Open
 }
 
 /// Where a branch stands, in one word.
@@ -236,19 +236,21 @@ impl Branch {
     #[must_use]
     pub fn state(&self, decision: Option<Decision>) -> BranchState {
         let operation = decision.map(Decision::operation);
-        match (&self.progress.finish, operation) {
-            (Finish::Heuristic { kind, .. }, _) => BranchState::Heuristic(*kind),
-            (Finish::Done, Some(FinishOperation::Commit)) => BranchState::Committed,
-            (Finish::Done, _) => BranchState::Cancelled,
-            (Finish::Owed, Some(FinishOperation::Commit)) => BranchState::Committing,
-            (Finish::Owed, _) => BranchState::Cancelling,
-            (Finish::Open | Finish::NotOwed, _) => match (self.progress.vote, self.enlistment) {
-                (Some(Vote::Prepared), _) => BranchState::Prepared,
-                (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
-                (Some(Vote::Refused), _) => BranchState::Refused,
-                (None, Enlistment::Coordinator) => BranchState::Preparing,
-                (None, Enlistment::Initiator) => BranchState::Enlisted,
-            },
+        match (&self.progress.phase_two, operation) {
+            (PhaseTwo::Heuristic { kind, .. }, _) => BranchState::Heuristic(*kind),
+            (PhaseTwo::Done, Some(PhaseTwoOperation::Commit)) => BranchState::Committed,
+            (PhaseTwo::Done, _) => BranchState::Cancelled,
+            (PhaseTwo::Owed, Some(PhaseTwoOperation::Commit)) => BranchState::Committing,
+            (PhaseTwo::Owed, _) => BranchState::Cancelling,
+            (PhaseTwo::Open | PhaseTwo::NotOwed, _) => {
+                match (self.progress.vote, self.enlistment) {
+                    (Some(Vote::Prepared), _) => BranchState::Prepared,
+                    (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
+                    (Some(Vote::Refused), _) => BranchState::Refused,
+                    (None, Enlistment::Coordinator) => BranchState::Preparing,
+                    (None, Enlistment::Initiator) => BranchState::Enlisted,
+                }
+            }
         }
     }
 
@@ -262,20 +264,20 @@ impl Branch {
     /// Whether phase two still owes it, or it owes phase two, an answer.
     #[must_use]
     pub fn is_owed(&self) -> bool {
-        self.progress.finish == Finish::Owed
+        self.progress.phase_two == PhaseTwo::Owed
     }
 
     /// The last error of its calls, of phase two before phase one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        let Progress { finish_attempts, prepare_attempts, .. } = &self.progress;
-        finish_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
+        let Progress { phase_two_attempts, prepare_attempts, .. } = &self.progress;
+        phase_two_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
     }
 
     /// What the branch adds to its transaction's heuristic outcome.
     #[must_use]
     pub fn heuristic(&self, decision: Option<Decision>) -> Heuristic {
-        let Finish::Heuristic { kind, .. } = &self.progress.finish else {
+        let PhaseTwo::Heuristic { kind, .. } = &self.progress.phase_two else {
             return Heuristic::None;
         };
         match (kind, decision) {
@@ -302,6 +304,17 @@ pub fn clip(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows keep the field names under which earlier versions wrote them.
+    #[test]
+    fn stored_progress_keeps_its_names() {
+        let mut progress = Progress { phase_two: PhaseTwo::Owed, ..Progress::default() };
+        progress.phase_two_attempts.sent(Timestamp(7));
+        let stored = serde_json::to_value(&progress).expect("JSON");
+        assert_eq!(stored["finish"], "owed");
+        assert_eq!(stored["finish_attempts"]["count"], 1);
+        assert_eq!(serde_json::from_value::<Progress>(stored).expect("progress"), progress);
+    }
 
     #[test]
     fn clipped_text_stays_within_its_bound_and_holds_no_nul() {

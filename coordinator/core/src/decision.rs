@@ -19,11 +19,11 @@ pub enum AbortCause {
 }
 
 impl AbortCause {
-    /// The branch that it speaks of.
+    /// The number of the branch that is to blame, if one is.
     #[must_use]
-    pub fn branch(self) -> Option<BranchNumber> {
+    pub fn number(self) -> Option<BranchNumber> {
         match self {
-            Self::Refused(branch) | Self::Unlisted(branch) | Self::NoVote(branch) => Some(branch),
+            Self::Refused(number) | Self::Unlisted(number) | Self::NoVote(number) => Some(number),
             Self::Deadline | Self::Rollback => None,
         }
     }
@@ -41,17 +41,17 @@ pub enum Decision {
 impl Decision {
     /// What the decision asks of each branch. One decision, one operation: this is promise S1.
     #[must_use]
-    pub fn operation(self) -> FinishOperation {
+    pub fn operation(self) -> PhaseTwoOperation {
         match self {
-            Self::Commit => FinishOperation::Commit,
-            Self::Abort(_) => FinishOperation::Cancel,
+            Self::Commit => PhaseTwoOperation::Commit,
+            Self::Abort(_) => PhaseTwoOperation::Cancel,
         }
     }
 }
 
 /// What a participant is told in phase two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FinishOperation {
+pub enum PhaseTwoOperation {
     /// After COMMIT.
     Commit,
     /// After ABORT.
@@ -64,7 +64,7 @@ pub enum Operation {
     /// Phase one.
     Prepare,
     /// Phase two.
-    Finish(FinishOperation),
+    PhaseTwo(PhaseTwoOperation),
 }
 
 impl Operation {
@@ -73,8 +73,8 @@ impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
-            Self::Finish(FinishOperation::Commit) => "commit",
-            Self::Finish(FinishOperation::Cancel) => "cancel",
+            Self::PhaseTwo(PhaseTwoOperation::Commit) => "commit",
+            Self::PhaseTwo(PhaseTwoOperation::Cancel) => "cancel",
         }
     }
 }

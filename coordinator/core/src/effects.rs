@@ -28,7 +28,7 @@ pub struct Effects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Which branch.
-    pub branch: BranchNumber,
+    pub number: BranchNumber,
     /// What to tell it.
     pub operation: Operation,
     /// How often this was sent, this one included.
@@ -44,7 +44,7 @@ pub struct State {
     pub heuristic: Heuristic,
     /// Phase two takes too long.
     pub stalled: bool,
-    /// An operator has settled its heuristic outcome.
+    /// An operator has cleared the alarm of its heuristic outcome.
     pub forgotten: bool,
     /// Each branch, by number.
     pub branches: Vec<Progress>,
@@ -112,7 +112,7 @@ pub struct Event {
     /// What.
     pub kind: EventKind,
     /// To which branch.
-    pub branch: Option<BranchNumber>,
+    pub number: Option<BranchNumber>,
     /// More about it.
     pub detail: String,
 }
@@ -139,7 +139,7 @@ macro_rules! event_kinds {
 }
 
 event_kinds! {
-    /// Another incarnation took the transaction over.
+    /// Another incarnation adopted the transaction.
     Adopted = "adopted",
     /// Phase two takes too long.
     Stalled = "stalled",
@@ -151,7 +151,7 @@ event_kinds! {
     Retried = "retried",
     /// An operator ended a branch.
     Resolved = "resolved",
-    /// An operator settled the transaction.
+    /// An operator cleared the alarm.
     Forgotten = "forgotten",
 }
 

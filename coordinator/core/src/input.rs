@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::branch::{Enlistment, HeuristicKind, Refusal, Vote};
-use crate::decision::FinishOperation;
+use crate::decision::PhaseTwoOperation;
 use crate::definition::{BranchSpec, Violation};
 use crate::ids::{BranchId, BranchNumber, Incarnation};
 
@@ -29,42 +29,42 @@ pub enum Input {
     /// A Prepare came to an end, with a vote or without.
     PrepareAnswered {
         /// Of which branch.
-        branch: BranchNumber,
+        number: BranchNumber,
         /// Which attempt.
         attempt: u32,
         /// How it ended.
         answer: PrepareAnswer,
     },
     /// A Commit or Cancel came to an end.
-    FinishAnswered {
+    PhaseTwoAnswered {
         /// Of which branch.
-        branch: BranchNumber,
+        number: BranchNumber,
         /// Which of the two.
-        operation: FinishOperation,
+        operation: PhaseTwoOperation,
         /// Which attempt.
         attempt: u32,
         /// How it ended.
-        answer: FinishAnswer,
+        answer: PhaseTwoAnswer,
     },
     /// Time has passed: whatever is due by now happens.
     Tick,
-    /// This incarnation took the transaction over, durably. The first input after a restore.
+    /// This incarnation adopted the transaction, durably. The first input after a restore.
     Recovered {
-        /// Who took over.
+        /// The adopter.
         by: Incarnation,
     },
     /// What waits for its next attempt is to go out now: the participant came back, or somebody in
     /// doubt asked, or an operator did.
     Retry {
         /// Which branch; `None` for all.
-        branch: Option<BranchNumber>,
+        number: Option<BranchNumber>,
         /// The operator, if it was one.
         operator: Option<String>,
     },
     /// An operator ends a branch by word.
     Resolve {
         /// Which branch.
-        branch: BranchNumber,
+        number: BranchNumber,
         /// How it is said to have ended.
         kind: HeuristicKind,
         /// Who says so.
@@ -72,7 +72,7 @@ pub enum Input {
         /// Why.
         note: String,
     },
-    /// An operator settles a heuristic transaction.
+    /// An operator clears the alarm of a heuristic transaction.
     Forget {
         /// Who says so.
         operator: String,
@@ -101,7 +101,7 @@ pub enum PrepareAnswer {
 
 /// How an attempt of Commit or Cancel ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FinishAnswer {
+pub enum PhaseTwoAnswer {
     /// Done as told.
     Done,
     /// Ended otherwise.

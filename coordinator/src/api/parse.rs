@@ -138,7 +138,7 @@ fn trace(headers: &MetadataMap) -> TraceContext {
 pub(super) fn wait_for(wait_for: i32) -> Result<Until, Status> {
     match v1::WaitFor::try_from(wait_for) {
         Ok(v1::WaitFor::Unspecified | v1::WaitFor::Decided) => Ok(Until::Decided),
-        Ok(v1::WaitFor::Finished) => Ok(Until::Finished),
+        Ok(v1::WaitFor::Finished) => Ok(Until::Ended),
         Err(_) => {
             let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_FINISHED";
             Err(invalid(Violation::new("wait_for", rule)))

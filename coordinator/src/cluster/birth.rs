@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::Incarnation;
 
-use crate::store::{self, Living, Store};
+use crate::store::{self, LiveIncarnation, Store};
 
 /// Why there is no new incarnation.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum Error {
         /// Its name.
         other: String,
     },
-    /// Another process was born at the same moment.
+    /// Another process created an incarnation at the same moment.
     #[error("another process started on this database at the same moment, and was faster")]
     Raced,
     /// The store failed.
@@ -35,21 +35,21 @@ pub enum Error {
 
 /// A new incarnation, and the time just before its birth was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Born {
+pub struct Created {
     /// Which.
     pub incarnation: Incarnation,
     /// From when on its lease is counted.
     pub at: Instant,
 }
 
-/// Gives birth to an incarnation of `node`.
+/// Creates an incarnation of `node`.
 ///
 /// # Errors
 /// Another node is alive, another birth was faster, or the store failed.
-pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born, Error> {
-    let census = store.census().await?;
-    let (own, others): (Vec<&Living>, Vec<&Living>) =
-        census.living.iter().partition(|living| living.node == node);
+pub async fn create(store: &dyn Store, node: &str, lease: Duration) -> Result<Created, Error> {
+    let incarnations = store.incarnations().await?;
+    let (own, others): (Vec<&LiveIncarnation>, Vec<&LiveIncarnation>) =
+        incarnations.live.iter().partition(|live| live.node == node);
     await_silence(store, &others, lease).await?;
     for predecessor in own.into_iter().chain(others) {
         let by = if predecessor.node == node {
@@ -66,28 +66,29 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
         crash_point!("birth-after-fence");
     }
     let at = Instant::now();
-    let incarnation = store.bear(node, census.born).await?.ok_or(Error::Raced)?;
+    let incarnation =
+        store.create_incarnation(node, incarnations.created).await?.ok_or(Error::Raced)?;
     crash_point!("birth-after-birth");
-    Ok(Born { incarnation, at })
+    Ok(Created { incarnation, at })
 }
 
 /// Watches heartbeats for one lease by this process's own clock.
 async fn await_silence(
     store: &dyn Store,
-    others: &[&Living],
+    others: &[&LiveIncarnation],
     lease: Duration,
 ) -> Result<(), Error> {
     if others.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = others.iter().map(|living| living.node.as_str()).collect();
+    let names: Vec<&str> = others.iter().map(|live| live.node.as_str()).collect();
     tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
     let until = Instant::now() + lease;
     loop {
         tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
-        let living = store.census().await?.living;
+        let live = store.incarnations().await?.live;
         for other in others {
-            let now = living.iter().find(|living| living.incarnation == other.incarnation);
+            let now = live.iter().find(|live| live.incarnation == other.incarnation);
             if now.is_some_and(|now| now.counter != other.counter) {
                 return Err(Error::OtherNode { other: other.node.clone() });
             }

@@ -91,16 +91,16 @@ pub struct Fenced {
     pub by: String,
 }
 
-/// A lease that holds from `born` on, the time just before the birth was sent.
+/// A lease that holds from `created_at` on, the time just before the birth was sent.
 #[must_use]
 pub fn lease(
     store: Arc<dyn Store>,
     me: Incarnation,
     length: Duration,
-    born: Instant,
+    created_at: Instant,
 ) -> (Lease, Service) {
     let service = Service { store, me, length, lease: Lease::new() };
-    service.acknowledged(born);
+    service.acknowledged(created_at);
     (service.lease.clone(), service)
 }
 

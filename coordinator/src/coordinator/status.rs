@@ -58,7 +58,7 @@ impl Status {
         note(!self.lease.is_held(), "its lease has run out");
         note(!self.engine.has_adopted(), "it is adopting what an earlier incarnation left");
         // The store's own task goes on when the probe gives up.
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.census()).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
         obstacles
     }

@@ -24,7 +24,7 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
-use crate::store::journal::{self, Settled};
+use crate::store::journal::{self, Completion};
 use crate::store::{Key, Store, Stored};
 
 /// How often a transaction that moves between memory and store is looked for before the caller is
@@ -68,13 +68,14 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lease: Lease,
     pub(crate) journal: journal::Handle,
-    pub(crate) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(crate) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) adoption_wanted: Arc<Notify>,
 }
 
 /// An engine and its face.
 pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
-    let Parts { me, options, env, store, directory, metrics, lease, journal, settled, .. } = parts;
+    let Parts { me, options, env, store, directory, metrics, lease, journal, completions, .. } =
+        parts;
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
     let options = Arc::new(options);
@@ -91,7 +92,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         adoption_wanted: parts.adoption_wanted,
         inbox,
         own: sender.downgrade(),
-        settled,
+        completions,
         live: HashMap::new(),
         by_gid: HashMap::new(),
         timers: Timers::default(),

@@ -70,7 +70,7 @@ impl Live {
             && version <= self.durable
         {
             self.held.pop_front();
-            let branch = self.tx.branch(call.branch);
+            let branch = self.tx.branch(call.number);
             if branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt)) {
                 calls.push(call);
             }
@@ -79,7 +79,7 @@ impl Live {
     }
 
     /// Everything that anybody may hear of is durable.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_durable(&self) -> bool {
         self.awaited <= self.durable
     }
 
@@ -107,7 +107,7 @@ impl Live {
 
     /// Answers everybody whose wait is over. Nobody is told of anything that is not durable.
     pub(super) fn answer(&mut self) {
-        if !self.is_settled() {
+        if !self.is_durable() {
             return;
         }
         let tx = &self.tx;

@@ -2,8 +2,8 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchNumber, BranchSpec, Definition, Digest, Enlistment, FinishAnswer, FinishOperation, Gid,
-    Input, ParticipantName, PrepareAnswer, Record, TxId, Version,
+    BranchNumber, BranchSpec, Definition, Digest, Enlistment, Gid, Input, ParticipantName,
+    PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
 };
 
 use super::admission::Permit;
@@ -34,7 +34,7 @@ impl From<Error> for Failure {
 #[derive(Debug)]
 pub(super) enum CallEnd {
     Prepare(PrepareAnswer),
-    Finish(FinishOperation, FinishAnswer),
+    PhaseTwo(PhaseTwoOperation, PhaseTwoAnswer),
 }
 
 /// A message. At most one for each request and each call under way, and both of those are bounded.
@@ -53,7 +53,7 @@ pub(super) enum Message {
     /// Any other input from outside. With a record, the transaction is first brought to memory.
     Input { tx_id: TxId, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
     /// A call has ended.
-    CallEnded { tx_id: TxId, branch: BranchNumber, attempt: u32, end: CallEnd },
+    CallEnded { tx_id: TxId, number: BranchNumber, attempt: u32, end: CallEnd },
     /// Transactions that this incarnation has durably made its own.
     Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
     /// Which of these are not in memory.

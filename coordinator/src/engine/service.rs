@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::metrics::{Metrics, mode_name};
 use crate::participants::caller::Caller;
 use crate::store::Key;
-use crate::store::journal::{self, Settled};
+use crate::store::journal::{self, Completion};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub struct Service {
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     /// For calls to report their end to. Weak: the loop ends when every handle is gone.
     pub(super) own: mpsc::WeakUnboundedSender<Message>,
-    pub(super) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(super) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers,
@@ -62,15 +62,15 @@ impl Service {
         loop {
             let sleep = self.until_next_timer();
             tokio::select! {
-                results = self.settled.recv() => match results {
-                    Some(results) => {
+                completions = self.completions.recv() => match completions {
+                    Some(completions) => {
                         self.lease.held().await;
-                        results.into_iter().for_each(|result| self.settle(result));
+                        completions.into_iter().for_each(|completion| self.completed(completion));
                     }
                     None => return,
                 },
-                taken = self.inbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
-                    if taken == 0 {
+                received = self.inbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
+                    if received == 0 {
                         return;
                     }
                     self.lease.held().await;
@@ -120,7 +120,7 @@ impl Service {
             Message::Peek { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| Some((tx_id, self.live.get(&tx_id)?)));
                 let seen =
-                    live.map(|(tx_id, live)| (tx_id, live.is_settled().then(|| live.view())));
+                    live.map(|(tx_id, live)| (tx_id, live.is_durable().then(|| live.view())));
                 let _ = reply.send(seen);
             }
             Message::Enlist { tx_id, spec, enlistment, permit, reply } => {
@@ -138,11 +138,11 @@ impl Service {
                     }
                 }
             }
-            Message::CallEnded { tx_id, branch, attempt, end } => {
+            Message::CallEnded { tx_id, number, attempt, end } => {
                 let input = match end {
-                    CallEnd::Prepare(answer) => Input::PrepareAnswered { branch, attempt, answer },
-                    CallEnd::Finish(operation, answer) => {
-                        Input::FinishAnswered { branch, operation, attempt, answer }
+                    CallEnd::Prepare(answer) => Input::PrepareAnswered { number, attempt, answer },
+                    CallEnd::PhaseTwo(operation, answer) => {
+                        Input::PhaseTwoAnswered { number, operation, attempt, answer }
                     }
                 };
                 // It may have left memory: ended by an operator, or lost.
@@ -160,7 +160,7 @@ impl Service {
             Message::Watch { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| self.live.get_mut(&tx_id));
                 // What is not durable is not shown: a watcher begins at the next moment that is.
-                let receiver = live.filter(|live| live.is_settled()).map(Live::watch);
+                let receiver = live.filter(|live| live.is_durable()).map(Live::watch);
                 let _ = reply.send(receiver);
             }
             Message::Returned(names) => self.returned(&names),
@@ -260,7 +260,7 @@ impl Service {
                 live.handed_over(transition.version, transition.awaited);
             }
             self.writes += 1;
-            // Unlike any other write's: incarnations are never born twice.
+            // Unlike any other write's: no two incarnations have one number.
             let write_id = Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes);
             self.journal.submit(transition, write_id);
         }
@@ -301,28 +301,28 @@ impl Service {
         Some(live)
     }
 
-    fn settle(&mut self, result: Settled) {
-        match result {
-            Settled::Durable(tx_id, version) => {
+    fn completed(&mut self, completion: Completion) {
+        match completion {
+            Completion::Durable(tx_id, version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     live.became_durable(version);
                     self.release(tx_id);
                 }
             }
-            Settled::Taken(tx_id, taken) => {
+            Completion::GidHeld(tx_id, holder) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
-                if live.tx.identity().digest != taken.digest {
-                    return live.dismiss(|| Error::GidReused(taken.tx_id).into());
+                if live.tx.identity().digest != holder.digest {
+                    return live.dismiss(|| Error::GidReused(holder.tx_id).into());
                 }
-                if !self.live.contains_key(&taken.tx_id) {
-                    return live.dismiss(|| Failure::Elsewhere(taken.tx_id));
+                if !self.live.contains_key(&holder.tx_id) {
+                    return live.dismiss(|| Failure::Elsewhere(holder.tx_id));
                 }
                 for (until, reply) in live.take_waiters() {
-                    self.wait(taken.tx_id, until, reply);
+                    self.wait(holder.tx_id, until, reply);
                 }
             }
-            Settled::Lost(tx_id) => {
+            Completion::Lost(tx_id) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 tracing::warn!(
                     %tx_id,
@@ -332,7 +332,7 @@ impl Service {
                 live.dismiss(|| Failure::NotLive);
                 self.adoption_wanted.notify_one();
             }
-            Settled::Refused(tx_id, error) => {
+            Completion::Refused(tx_id, error) => {
                 self.metrics.write_refused();
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());
@@ -378,7 +378,7 @@ impl Service {
         let now = self.env.now();
         for (tx_id, branch) in waiting {
             // Whatever is not waiting stays as it is.
-            let input = Input::Retry { branch: Some(branch), operator: None };
+            let input = Input::Retry { number: Some(branch), operator: None };
             let _ = self.apply(tx_id, input, now);
         }
     }

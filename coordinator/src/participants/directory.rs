@@ -68,7 +68,7 @@ pub(crate) struct Entry {
     /// Phase two has slots of its own: Prepares that wait for locks of branches in doubt must not
     /// starve the Commits that free them.
     pub(crate) prepare_slots: Semaphore,
-    pub(crate) finish_slots: Semaphore,
+    pub(crate) phase_two_slots: Semaphore,
 }
 
 /// A participant inside this process.
@@ -89,7 +89,7 @@ struct Endpoint {
     last_seen: Instant,
     /// One connection for Prepares and one for the rest: HTTP/2 bounds the calls on a connection.
     prepare: ParticipantServiceClient<Channel>,
-    finish: ParticipantServiceClient<Channel>,
+    phase_two: ParticipantServiceClient<Channel>,
 }
 
 /// A way to call a participant.
@@ -160,7 +160,7 @@ impl Directory {
             endpoints: RwLock::default(),
             local,
             prepare_slots: Semaphore::new(self.options.slots),
-            finish_slots: Semaphore::new(self.options.slots),
+            phase_two_slots: Semaphore::new(self.options.slots),
         }
     }
 
@@ -208,7 +208,7 @@ impl Directory {
             instance: instance.to_owned(),
             last_seen: now,
             prepare: self.dial(url),
-            finish: self.dial(url),
+            phase_two: self.dial(url),
         });
         true
     }
@@ -257,7 +257,7 @@ impl Directory {
         self.entry(name)
     }
 
-    /// A way to call it. Attempts take turns among living endpoints; what is owed is also sent to
+    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is also sent to
     /// endpoints that were not heard of lately, if there are no others.
     pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
         if let Some(Local(service)) = &entry.local {
@@ -269,7 +269,7 @@ impl Directory {
         let candidates = if alive.is_empty() { endpoints.iter().collect() } else { alive };
         let index = (attempt.max(1) as usize - 1).checked_rem(candidates.len())?;
         let endpoint = candidates[index];
-        let client = if prepare { &endpoint.prepare } else { &endpoint.finish };
+        let client = if prepare { &endpoint.prepare } else { &endpoint.phase_two };
         Some(Route::Remote(client.clone()))
     }
 

@@ -1,7 +1,7 @@
 //! The group-committing journal: transitions of many transactions in one database commit.
 //!
 //! Whoever has a transition hands it over with [`Handle::submit`] and goes on; the next batch gathers
-//! while the last one is being flushed. What became of it is told through [`Settled`], in order for
+//! while the last one is being flushed. What became of it is told through [`Completion`], in order for
 //! each transaction. No caller holds a database future, so none can cancel one.
 //!
 //! Two lanes, each with a connection of its own, share one queue. The fast lane writes large
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 use self::queue::Queue;
-use super::{Store, Taken};
+use super::{GidHolder, Store};
 
 /// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
 /// only make the next batch wait.
@@ -31,11 +31,11 @@ pub const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// What became of a transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Completion {
     /// Durable up to and including this version.
     Durable(TxId, Version),
     /// The transaction was not begun: its gid belongs to another one. Nothing of it is stored.
-    Taken(TxId, Taken),
+    GidHeld(TxId, GidHolder),
     /// The row is not as it was left. Nothing that was handed over for it since is stored.
     Lost(TxId),
     /// The database refuses the row. Nothing that was handed over for it since is stored.
@@ -80,7 +80,7 @@ impl Handle {
         self.queue.backlog()
     }
 
-    /// Ends the journal once everything that was handed over is settled.
+    /// Ends the journal once everything that was handed over is complete.
     pub fn close(&self) {
         self.queue.close();
     }
@@ -100,13 +100,13 @@ pub fn journal(
     store: Arc<dyn Store>,
     me: Incarnation,
     observer: Arc<dyn Observer>,
-) -> (Handle, Service, mpsc::UnboundedReceiver<Vec<Settled>>) {
+) -> (Handle, Service, mpsc::UnboundedReceiver<Vec<Completion>>) {
     let queue = Arc::new(Queue::default());
     // Bounded by the queue: a transaction has one result for each write.
-    let (settled, results) = mpsc::unbounded_channel();
+    let (completions, results) = mpsc::unbounded_channel();
     let lane = |slow| {
         let (store, queue) = (Arc::clone(&store), Arc::clone(&queue));
-        Lane::new(store, queue, me, slow, settled.clone(), Arc::clone(&observer))
+        Lane::new(store, queue, me, slow, completions.clone(), Arc::clone(&observer))
     };
     let service = Service { fast: lane(false), slow: lane(true) };
     (Handle { queue }, service, results)

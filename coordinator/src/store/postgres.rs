@@ -20,7 +20,7 @@ use sqlx::{ConnectOptions, Connection};
 use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
 
 use super::{
-    AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
+    AttentionCount, BatchWriter, Claim, Error, Filter, Incarnations, Key, Purged, Registration,
     Retention, Store, Stored,
 };
 
@@ -177,16 +177,20 @@ impl Store for Postgres {
         Ok(Box::new(connecting.await?))
     }
 
-    async fn census(&self) -> Result<Census, Error> {
-        self.read_census().await
+    async fn incarnations(&self) -> Result<Incarnations, Error> {
+        self.read_incarnations().await
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
         self.write_fence(incarnation, by.to_owned()).await
     }
 
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.write_birth(node.to_owned(), born).await
+    async fn create_incarnation(
+        &self,
+        node: &str,
+        created: i64,
+    ) -> Result<Option<Incarnation>, Error> {
+        self.insert_incarnation(node.to_owned(), created).await
     }
 
     async fn renew(&self, me: Incarnation) -> Result<(), Error> {

@@ -89,7 +89,7 @@ impl StateColumns {
     pub(super) fn of(state: &State) -> Self {
         let (abort_cause, abort_branch) = match state.phase.decision() {
             Some(Decision::Abort(cause)) => {
-                (Some(cause_name(cause)), cause.branch().map(number_to_column))
+                (Some(cause_name(cause)), cause.number().map(number_to_column))
             }
             Some(Decision::Commit) | None => (None, None),
         };
@@ -386,7 +386,7 @@ impl EventRow {
         Ok(Event {
             at: ms_from_column(self.at_ms),
             kind: kind.ok_or_else(|| corrupt("events.kind", &self.kind))?,
-            branch: self
+            number: self
                 .branch
                 .map(|number| number_from_column(number, "events.branch"))
                 .transpose()?,

@@ -2,9 +2,9 @@
 
 use sqlx::Connection;
 use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, ParticipantName, Transaction, Version};
+use unanimo_core::{ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Transaction, Version};
 
-use super::{Fixture, a_write, bear, on_both_stores};
+use super::{Fixture, a_write, create_incarnation, on_both_stores};
 use crate::fixtures::{Live, new_gid, now};
 
 on_both_stores!(
@@ -19,19 +19,21 @@ on_both_stores!(
 );
 
 async fn of_two_births_one_wins(fixture: Fixture) {
-    let born = fixture.store.census().await.unwrap().born;
-    let (one, two) =
-        tokio::join!(fixture.store.bear("node", born), fixture.store.bear("other", born));
+    let created = fixture.store.incarnations().await.unwrap().created;
+    let (one, two) = tokio::join!(
+        fixture.store.create_incarnation("node", created),
+        fixture.store.create_incarnation("other", created)
+    );
     let winners: Vec<_> = [one.unwrap(), two.unwrap()].into_iter().flatten().collect();
     let [winner] = winners[..] else { panic!("one of two: {winners:?}") };
-    let census = fixture.store.census().await.unwrap();
-    assert_eq!(census.born, born + 1);
-    assert!(census.living.iter().any(|living| living.incarnation == winner));
+    let incarnations = fixture.store.incarnations().await.unwrap();
+    assert_eq!(incarnations.created, created + 1);
+    assert!(incarnations.live.iter().any(|living| living.incarnation == winner));
     assert!(winner > fixture.me);
 }
 
 async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
-    let counter = async || fixture.store.census().await.unwrap().living[0].counter;
+    let counter = async || fixture.store.incarnations().await.unwrap().live[0].counter;
     let before = counter().await;
     fixture.store.renew(fixture.me).await.unwrap();
     assert_eq!(counter().await, before + 1);
@@ -41,7 +43,7 @@ async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
     fixture.store.fence(fixture.me, "second").await.unwrap();
     assert_eq!(fixture.store.fenced_by(fixture.me).await.unwrap().as_deref(), Some("first"));
     assert!(matches!(fixture.store.renew(fixture.me).await, Err(Error::Fenced(_))));
-    assert_eq!(fixture.store.census().await.unwrap().living, []);
+    assert_eq!(fixture.store.incarnations().await.unwrap().live, []);
 }
 
 async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
@@ -51,9 +53,9 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
     let (mut ended, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     fixture.write([ended.commit()]).await;
-    fixture.write(ended.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
+    fixture.write(ended.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done)).await;
 
-    let heir = bear(&fixture.store, "heir").await;
+    let heir = create_incarnation(&fixture.store, "heir").await;
     let claim = Claim::OfFenced(10);
     assert_eq!(fixture.store.claim(heir, claim).await.unwrap(), [], "the owner lives");
     fixture.store.fence(fixture.me, "a test").await.unwrap();
@@ -67,7 +69,7 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
 
     // The heir goes on from there.
     let mut live = Live::resume(Transaction::restore(claimed[0].clone()));
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     let mut writer = fixture.store.batch_writer(heir).await.unwrap();
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Applied]);
 }
@@ -76,7 +78,7 @@ async fn a_claim_of_one_needs_its_row_as_it_was_seen(fixture: Fixture) {
     let (live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     let claim = |owner, version| Claim::One(live.id(), owner, Version(version));
-    let heir = bear(&fixture.store, "heir").await;
+    let heir = create_incarnation(&fixture.store, "heir").await;
     let living = fixture.store.claim(heir, claim(fixture.me, 1)).await.unwrap();
     assert_eq!(living, [], "the owner lives");
     let other = fixture.store.claim(fixture.me, claim(fixture.me, 2)).await.unwrap();
@@ -84,8 +86,8 @@ async fn a_claim_of_one_needs_its_row_as_it_was_seen(fixture: Fixture) {
     let own = fixture.store.claim(fixture.me, claim(fixture.me, 1)).await.unwrap();
     assert_eq!(own[0].version, Version(2));
     fixture.store.fence(fixture.me, "a test").await.unwrap();
-    let taken = fixture.store.claim(heir, claim(fixture.me, 2)).await.unwrap();
-    assert_eq!(taken[0].version, Version(3));
+    let adopted = fixture.store.claim(heir, claim(fixture.me, 2)).await.unwrap();
+    assert_eq!(adopted[0].version, Version(3));
 }
 
 async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fixture) {

@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use unanimo_coordinator::store::journal::Settled;
+use unanimo_coordinator::store::journal::Completion;
 use unanimo_coordinator::store::{
-    self, AttentionCount, BatchError, BatchWriter, Census, Claim, Error, Filter, Key,
+    self, AttentionCount, BatchError, BatchWriter, Claim, Error, Filter, Incarnations, Key,
     PostgresOptions, Purged, Registration, Retention, Store, Stored, Write, Written,
 };
 use unanimo_core::{
-    Event, FinishAnswer, FinishOperation, Incarnation, ParticipantName, Record, Timestamp, TxId,
-    Version,
+    Event, Incarnation, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Record, Timestamp,
+    TxId, Version,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 
 use super::journal::Journal;
-use super::{Fixture, bear, on_both_stores};
+use super::{Fixture, create_incarnation, on_both_stores};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(a_lost_acknowledgement_is_found_out, an_indeterminate_write_is_never_replaced,);
@@ -63,14 +63,18 @@ impl Store for Forgetful {
         let writer = self.store.batch_writer(me).await?;
         Ok(Box::new(ForgetfulWriter { writer, count: Arc::clone(&self.count) }))
     }
-    async fn census(&self) -> Result<Census, Error> {
-        self.store.census().await
+    async fn incarnations(&self) -> Result<Incarnations, Error> {
+        self.store.incarnations().await
     }
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
         self.store.fence(incarnation, by).await
     }
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.store.bear(node, born).await
+    async fn create_incarnation(
+        &self,
+        node: &str,
+        created: i64,
+    ) -> Result<Option<Incarnation>, Error> {
+        self.store.create_incarnation(node, created).await
     }
     async fn renew(&self, me: Incarnation) -> Result<(), Error> {
         self.store.renew(me).await
@@ -140,7 +144,7 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
         }
         let young = lives.len() - 5;
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(1))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.complete(&wanted).await, []);
         for live in &mut lives[young..] {
             journal.submit(live.commit());
         }
@@ -148,10 +152,10 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
             tokio::task::yield_now().await;
         }
         for live in &mut lives[young..] {
-            journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+            journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
         }
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(3))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.complete(&wanted).await, []);
     }
     disturb(u32::MAX);
     journal.end().await.unwrap();
@@ -185,8 +189,8 @@ async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     journal.submit(live.rollback());
     let mut versions = Vec::new();
     while versions.last() != Some(&Version(2)) {
-        for settled in journal.results.recv().await.unwrap() {
-            let Settled::Durable(_, version) = settled else { panic!("{settled:?}") };
+        for completion in journal.results.recv().await.unwrap() {
+            let Completion::Durable(_, version) = completion else { panic!("{completion:?}") };
             versions.push(version);
         }
     }
@@ -201,7 +205,7 @@ async fn a_connection_cut_at_the_answer_loses_and_doubles_nothing() {
     let direct = Server::shared().database().await;
     let proxy = Proxy::start(Server::shared().socket()).await;
     let store = store::open(&proxy.url(&direct), &PostgresOptions::default()).await.unwrap();
-    let me = bear(&store, "one").await;
+    let me = create_incarnation(&store, "one").await;
     let lives = drive(Arc::clone(&store), me, |round| {
         let proxy = proxy.clone();
         proxy.lose_answers(round % 3 == 1 && round != u32::MAX);
@@ -224,7 +228,7 @@ async fn a_killed_server_loses_and_doubles_nothing() {
     let server = Arc::new(Server::start());
     let url = server.database().await;
     let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
-    let me = bear(&store, "one").await;
+    let me = create_incarnation(&store, "one").await;
     let mut kills = tokio::task::JoinSet::new();
     let lives = drive(Arc::clone(&store), me, |round| {
         if round % 10 == 5 && round != u32::MAX {

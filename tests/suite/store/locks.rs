@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use unanimo_coordinator::store::Key;
-use unanimo_coordinator::store::journal::Settled;
+use unanimo_coordinator::store::journal::Completion;
 use unanimo_core::Version;
 
 use super::Fixture;
@@ -29,7 +29,7 @@ async fn l3_a_locked_row_delays_only_itself() {
         lives.push(live);
     }
     let all: Vec<_> = lives.iter().map(|live| (live.id(), Version(1))).collect();
-    journal.settle(&all).await;
+    journal.complete(&all).await;
 
     let mut locker = raw(&fixture).await;
     let locked = lives[17].id();
@@ -45,14 +45,14 @@ async fn l3_a_locked_row_delays_only_itself() {
         .filter(|live| live.id() != locked)
         .map(|live| (live.id(), Version(2)))
         .collect();
-    assert_eq!(journal.settle(&others).await, []);
+    assert_eq!(journal.complete(&others).await, []);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let waiting = fixture.store.find(&Key::Tx(locked)).await.unwrap().unwrap();
     assert_eq!(waiting.record.version, Version(1), "it is locked");
 
     // What comes meanwhile is folded into what waits, and all of it goes through in the end.
     locker.execute("ROLLBACK").await.unwrap();
-    assert_eq!(journal.settle(&[(locked, Version(2))]).await, []);
+    assert_eq!(journal.complete(&[(locked, Version(2))]).await, []);
     journal.end().await.unwrap();
 }
 
@@ -81,7 +81,7 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
             others.push(live);
         }
         let wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(1))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.complete(&wanted).await, []);
         // Whoever comes now does not even meet it.
         let started = Instant::now();
         for live in &mut others {
@@ -91,14 +91,14 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
         journal.submit(begin);
         let mut wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(2))).collect();
         wanted.push((late.id(), Version(1)));
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.complete(&wanted).await, []);
         assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
 
         let end = if rival_commits { "COMMIT" } else { "ROLLBACK" };
         rival.execute(end).await.unwrap();
-        let settled = journal.settle(&[(waits.id(), Version(1))]).await;
-        match (rival_commits, &settled[..]) {
-            (true, [Settled::Taken(id, _)]) => assert_eq!(*id, waits.id()),
+        let completions = journal.complete(&[(waits.id(), Version(1))]).await;
+        match (rival_commits, &completions[..]) {
+            (true, [Completion::GidHeld(id, _)]) => assert_eq!(*id, waits.id()),
             (false, []) => {}
             other => panic!("{other:?}"),
         }
@@ -114,7 +114,7 @@ async fn s5_a_batch_waits_for_a_rival_that_fences() {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let (mut live, begin) = Live::begin(&new_gid());
     journal.submit(begin);
-    journal.settle(&[(live.id(), Version(1))]).await;
+    journal.complete(&[(live.id(), Version(1))]).await;
 
     let fence =
         format!("BEGIN; UPDATE fences SET fenced = true WHERE incarnation = {}", fixture.me);
@@ -128,7 +128,7 @@ async fn s5_a_batch_waits_for_a_rival_that_fences() {
     assert!(nothing.is_err(), "{nothing:?}");
     rival.execute("ROLLBACK").await.unwrap();
     let wanted = [(live.id(), Version(2)), (other.id(), Version(1))];
-    assert_eq!(journal.settle(&wanted).await, []);
+    assert_eq!(journal.complete(&wanted).await, []);
 
     rival.execute(sqlx::raw_sql(AssertSqlSafe(fence))).await.unwrap();
     let (never, begin) = Live::begin(&new_gid());

@@ -1,9 +1,9 @@
 //! Single batches: what is written, and what is not.
 
-use unanimo_coordinator::store::{BatchError, Key, Taken, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, HeuristicKind, Input};
+use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
+use unanimo_core::{HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
-use super::{Fixture, a_write, bear, on_both_stores};
+use super::{Fixture, a_write, create_incarnation, on_both_stores};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(
@@ -21,8 +21,9 @@ async fn what_is_written_is_read_back(fixture: Fixture) {
     fixture.write([begin]).await;
     let commit = live.commit();
     fixture.write([commit]).await;
-    let hazard = FinishAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
-    let end = live.finish(FinishOperation::Commit, &hazard);
+    let hazard =
+        PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
+    let end = live.phase_two(PhaseTwoOperation::Commit, &hazard);
     fixture.write(end.clone()).await;
 
     let gid = live.tx.identity().gid.clone();
@@ -50,8 +51,8 @@ async fn a_gid_is_taken_once(fixture: Fixture) {
     fixture.write([begin]).await;
     let (_, again) = Live::begin(&gid);
     let written = fixture.writer().await.write(&[a_write(again)]).await.unwrap();
-    let taken = Taken { tx_id: first.id(), digest: first.tx.identity().digest };
-    assert_eq!(written, [Written::Taken(taken)]);
+    let holder = GidHolder { tx_id: first.id(), digest: first.tx.identity().digest };
+    assert_eq!(written, [Written::GidHeld(holder)]);
 }
 
 async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
@@ -65,9 +66,9 @@ async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
     let again = writer.write(&[a_write(commit)]).await.unwrap();
     assert_eq!(again, [Written::Lost], "same version, another write");
 
-    let stranger = bear(&fixture.store, "two").await;
+    let stranger = create_incarnation(&fixture.store, "two").await;
     let mut writer = fixture.store.batch_writer(stranger).await.unwrap();
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Lost], "another's row");
 }
 
@@ -121,7 +122,7 @@ async fn a_refused_row_leaves_nothing_of_the_batch(fixture: Fixture) {
 }
 
 async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
-    let rival = bear(&fixture.store, "two").await;
+    let rival = create_incarnation(&fixture.store, "two").await;
     let mut mine = fixture.writer().await;
     let mut its = fixture.store.batch_writer(rival).await.unwrap();
     for round in 0..50 {
@@ -132,8 +133,8 @@ async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
         let (first, second) = tokio::join!(mine.write(&batches.0), its.write(&batches.1));
         let (first, second) = (first.unwrap().remove(0), second.unwrap().remove(0));
         let winner = match (&first, &second) {
-            (Written::Applied, Written::Taken(taken)) if taken.tx_id == one.id() => one,
-            (Written::Taken(taken), Written::Applied) if taken.tx_id == two.id() => two,
+            (Written::Applied, Written::GidHeld(holder)) if holder.tx_id == one.id() => one,
+            (Written::GidHeld(holder), Written::Applied) if holder.tx_id == two.id() => two,
             other => panic!("round {round}: {other:?}"),
         };
         let mut stored = fixture.store.find(&Key::Gid(gid)).await.unwrap().unwrap();

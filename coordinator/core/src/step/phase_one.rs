@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Change, Step};
-use crate::branch::{Branch, Enlistment, Finish, Progress, Refusal, Vote, clip};
+use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::{BranchSpec, Drive, Mode, Violation, too_large};
 use crate::effects::EventKind;
@@ -239,10 +239,10 @@ impl Step<'_> {
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
             if is_owed(branch, decision) {
-                branch.progress.finish = Finish::Owed;
+                branch.progress.phase_two = PhaseTwo::Owed;
                 self.call(index);
             } else {
-                branch.progress.finish = Finish::NotOwed;
+                branch.progress.phase_two = PhaseTwo::NotOwed;
                 branch.progress.ended_at = Some(now);
             }
         }

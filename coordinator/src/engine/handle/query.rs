@@ -124,7 +124,7 @@ impl Handle {
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
-            let input = Input::Retry { branch: Some(number), operator: None };
+            let input = Input::Retry { number: Some(number), operator: None };
             self.input(tx_id, input, Until::Durable, deadline).await?;
         }
         // Of the answers to phase two only the last one of a transaction is waited for: before that,

@@ -10,8 +10,8 @@ impl Service {
     pub(super) fn tell(&self, transition: &Transition) {
         let Some(live) = self.live.get(&transition.tx_id) else { return };
         let identity = live.tx.identity();
-        for Event { kind, branch, detail, .. } in &transition.events {
-            let branch = branch.and_then(|number| live.tx.branch(number));
+        for Event { kind, number, detail, .. } in &transition.events {
+            let branch = number.and_then(|number| live.tx.branch(number));
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
             let (tx_id, gid) = (transition.tx_id, &identity.gid);
             match kind {

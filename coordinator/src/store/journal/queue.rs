@@ -14,7 +14,7 @@ use super::super::Write;
 struct Slot {
     /// Not under way: more can be folded into it.
     waiting: Option<Write>,
-    /// Some lane is writing an earlier one. It is settled before the next is taken.
+    /// Some lane is writing an earlier one. It is complete before the next one is written.
     under_way: bool,
     /// Its row was found locked: the slow lane has it.
     slow: bool,

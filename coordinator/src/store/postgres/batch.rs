@@ -13,7 +13,7 @@ use super::super::rows::{
     IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
     number_to_column,
 };
-use super::super::{BatchError, BatchWriter, Error, Taken, Write, Written};
+use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::no_answer;
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
@@ -187,7 +187,7 @@ impl Writer {
             Some(row) => {
                 let digest = digest_from_columns(row.digest_version, &row.digest)
                     .map_err(|error| BatchError::Failed(error.into()))?;
-                Ok(Written::Taken(Taken { tx_id: TxId(row.tx_id), digest }))
+                Ok(Written::GidHeld(GidHolder { tx_id: TxId(row.tx_id), digest }))
             }
             // Whoever was in the way has rolled back.
             None => Ok(Written::Busy),
@@ -310,7 +310,7 @@ impl<'a> Columns<'a> {
             .bind(column(events, |row| row.2))
             .bind(column(events, |row| ms_to_column(row.3.at)))
             .bind(column(events, |row| row.3.kind.as_str()))
-            .bind(column(events, |row| row.3.branch.map(number_to_column)))
+            .bind(column(events, |row| row.3.number.map(number_to_column)))
             .bind(column(events, |row| row.3.detail.as_str()))
             .bind(column(events, |row| row.3.kind.is_audit()))
     }

@@ -1,9 +1,9 @@
-//! Incarnations: their birth, heartbeat and fence, and the takeover of what they leave.
+//! Incarnations: their birth, heartbeat and fence, and the adoption of what they leave.
 
 use unanimo_core::{Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
-use super::super::{Census, Claim, Error, Living};
+use super::super::{Claim, Error, Incarnations, LiveIncarnation};
 use super::{Postgres, read};
 
 impl Postgres {
@@ -14,7 +14,7 @@ impl Postgres {
         .await
     }
 
-    pub(super) async fn read_census(&self) -> Result<Census, Error> {
+    pub(super) async fn read_incarnations(&self) -> Result<Incarnations, Error> {
         // One statement and so one snapshot: with two, a birth between them would show an old
         // number of births beside the newborn, and whoever read it would fence the newborn and
         // then lose its own birth.
@@ -34,11 +34,15 @@ impl Postgres {
                 )
             })
             .await?;
-        let born = rows.first().map_or(0, |row| row.0);
-        let living = rows.into_iter().filter_map(|(_, incarnation, node, counter)| {
-            Some(Living { incarnation: Incarnation(incarnation?), node: node?, counter: counter? })
+        let created = rows.first().map_or(0, |row| row.0);
+        let live = rows.into_iter().filter_map(|(_, incarnation, node, counter)| {
+            Some(LiveIncarnation {
+                incarnation: Incarnation(incarnation?),
+                node: node?,
+                counter: counter?,
+            })
         });
-        Ok(Census { born, living: living.collect() })
+        Ok(Incarnations { created, live: live.collect() })
     }
 
     pub(super) async fn write_fence(&self, of: Incarnation, by: String) -> Result<(), Error> {
@@ -58,13 +62,13 @@ impl Postgres {
         .await
     }
 
-    pub(super) async fn write_birth(
+    pub(super) async fn insert_incarnation(
         &self,
         node: String,
-        born: i64,
+        created: i64,
     ) -> Result<Option<Incarnation>, Error> {
         let incarnation: Option<i64> = self
-            .run("give birth to an incarnation", move |connection| {
+            .run("create an incarnation", move |connection| {
                 Box::pin(
                     sqlx::query_scalar(
                         "WITH birth AS (
@@ -78,7 +82,7 @@ impl Postgres {
                          )
                          SELECT incarnation FROM birth",
                     )
-                    .bind(born)
+                    .bind(created)
                     .bind(node)
                     .fetch_optional(connection),
                 )

@@ -1,36 +1,36 @@
-//! Incarnations: their birth, heartbeat and fence, and the takeover of what they leave.
+//! Incarnations: their birth, heartbeat and fence, and the adoption of what they leave.
 
 use unanimo_core::{Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
-use super::super::{Census, Claim, Error, Living, rows};
+use super::super::{Claim, Error, Incarnations, LiveIncarnation, rows};
 use super::{Sqlite, read};
 
 impl Sqlite {
-    pub(super) async fn read_census(&self) -> Result<Census, Error> {
-        let (born, living) = self
+    pub(super) async fn read_incarnations(&self) -> Result<Incarnations, Error> {
+        let (created, live) = self
             .read("read who is alive", |connection| {
                 Box::pin(async move {
-                    let born = sqlx::query_scalar("SELECT incarnations FROM cluster")
+                    let created = sqlx::query_scalar("SELECT incarnations FROM cluster")
                         .fetch_one(&mut *connection)
                         .await?;
-                    let living: Vec<(i64, String, i64)> = sqlx::query_as(
+                    let live: Vec<(i64, String, i64)> = sqlx::query_as(
                         "SELECT incarnation, node, counter
                          FROM fences JOIN heartbeats USING (incarnation)
                          WHERE NOT fenced ORDER BY incarnation",
                     )
                     .fetch_all(connection)
                     .await?;
-                    Ok((born, living))
+                    Ok((created, live))
                 })
             })
             .await?;
-        let living = living.into_iter().map(|(incarnation, node, counter)| Living {
+        let live = live.into_iter().map(|(incarnation, node, counter)| LiveIncarnation {
             incarnation: Incarnation(incarnation),
             node,
             counter,
         });
-        Ok(Census { born, living: living.collect() })
+        Ok(Incarnations { created, live: live.collect() })
     }
 
     pub(super) async fn write_fence(&self, of: Incarnation, by: String) -> Result<(), Error> {
@@ -50,19 +50,19 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn write_birth(
+    pub(super) async fn insert_incarnation(
         &self,
         node: String,
-        born: i64,
+        created: i64,
     ) -> Result<Option<Incarnation>, Error> {
         let incarnation: Option<i64> = self
-            .write("give birth to an incarnation", None, move |connection| {
+            .write("create an incarnation", None, move |connection| {
                 Box::pin(async move {
                     let incarnation: Option<i64> = sqlx::query_scalar(
                         "UPDATE cluster SET incarnations = incarnations + 1
                          WHERE incarnations = $1 RETURNING incarnations",
                     )
-                    .bind(born)
+                    .bind(created)
                     .fetch_optional(&mut *connection)
                     .await?;
                     let Some(incarnation) = incarnation else {
