@@ -1,6 +1,7 @@
 //! What an initiator asks for: a transaction and its branches, checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,33 @@ pub enum Mode {
     TwoPhaseCommit,
     /// Try, confirm, cancel: work is reserved in a visible local transaction.
     Tcc,
+}
+
+/// Name of a mode that this version does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 2pc or tcc, is {0:?}")]
+pub struct UnknownMode(String);
+
+impl Mode {
+    /// The stable name, as stored, logged and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TwoPhaseCommit => "2pc",
+            Self::Tcc => "tcc",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMode> {
+        [Self::TwoPhaseCommit, Self::Tcc]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+            .ok_or_else(|| UnknownMode(name.to_owned()))
+    }
 }
 
 /// Who says which branches there are, and when to commit.

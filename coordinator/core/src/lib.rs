@@ -65,7 +65,9 @@ pub use branch::{
     TEXT_BYTES_MAX, Vote, clip,
 };
 pub use decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase, PhaseTwoOperation};
-pub use definition::{BranchSpec, Definition, Drive, Mode, TraceContext, Violation, too_large};
+pub use definition::{
+    BranchSpec, Definition, Drive, Mode, TraceContext, UnknownMode, Violation, too_large,
+};
 pub use digest::{DIGEST_VERSION, Digest};
 pub use effects::{Call, Effects, Event, EventKind, State, Transition};
 pub use ids::{

@@ -34,7 +34,7 @@ fn check(setup: &str, script: &str) {
         None => (Drive::Declarative, setup),
     };
     let mut words = rest.split_whitespace();
-    let mode = if words.next() == Some("2pc") { Mode::TwoPhaseCommit } else { Mode::Tcc };
+    let mode = words.next().and_then(|word| word.parse().ok()).unwrap_or(Mode::Tcc);
     let branches: Vec<&str> = words.collect();
     let policy = Policy::default();
     let now = Timestamp(1_000_000);

@@ -20,7 +20,7 @@ use super::timers::Timers;
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
-use crate::metrics::{Metrics, mode_name};
+use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::store::Key;
 use crate::store::journal::{self, Completion};
@@ -182,7 +182,7 @@ impl Service {
         let now = self.env.now();
         let tx_id = self.env.tx_id(now);
         let (tx, effects) = Transaction::begin(tx_id, definition, now, &self.options.policy);
-        tracing::debug!(%tx_id, %gid, mode = mode_name(mode), "begun");
+        tracing::debug!(%tx_id, %gid, mode = mode.name(), "begun");
         self.metrics.begun(mode);
         self.by_gid.insert(gid, tx_id);
         let mut live = Live::new(tx, permit, Version::default());

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use sqlx::FromRow;
 use unanimo_core::{
     AbortCause, ActionName, BranchId, BranchNumber, BranchSpec, Decision, Digest, Drive,
-    Enlistment, Event, EventKind, Gid, Heuristic, Identity, Incarnation, Mode, ParticipantName,
-    Phase, Progress, Record, State, Timestamp, TxId, Version,
+    Enlistment, Event, EventKind, Gid, Heuristic, Identity, Incarnation, ParticipantName, Phase,
+    Progress, Record, State, Timestamp, TxId, Version,
 };
 use uuid::Uuid;
 
@@ -131,10 +131,7 @@ impl<'a> IdentityColumns<'a> {
     pub(super) fn of(identity: &'a Identity) -> Self {
         Self {
             gid: identity.gid.as_str(),
-            mode: match identity.mode {
-                Mode::TwoPhaseCommit => "2pc",
-                Mode::Tcc => "tcc",
-            },
+            mode: identity.mode.name(),
             drive: match identity.drive {
                 Drive::Declarative => "declarative",
                 Drive::Interactive => "interactive",
@@ -270,11 +267,7 @@ impl TransactionRow {
         Ok(Identity {
             tx_id: TxId(self.tx_id),
             gid: Gid::new(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
-            mode: match self.mode.as_str() {
-                "2pc" => Mode::TwoPhaseCommit,
-                "tcc" => Mode::Tcc,
-                other => return Err(corrupt("transactions.mode", other)),
-            },
+            mode: self.mode.parse().map_err(|_| corrupt("transactions.mode", &self.mode))?,
             drive: match self.drive.as_str() {
                 "declarative" => Drive::Declarative,
                 "interactive" => Drive::Interactive,
