@@ -26,20 +26,20 @@ use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
 use crate::{admin, store::Registration};
 
-/// How long requests that are under way may take to end once nothing is in flight any more. Streams
+/// Time that requests under way may take to end once nothing is in flight any more. Streams
 /// that watch would never end.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long the journal may take to write what is left at the end.
+/// Time that the journal may take to write what is left at the end.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Why a coordinator did not start.
+/// Failure to start a coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// There is no incarnation to be had.
+    /// No incarnation could be created.
     #[error(transparent)]
     Birth(#[from] birth::Error),
     /// An address is in use.
@@ -47,16 +47,16 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Why a coordinator ended by itself.
+/// Reason for which a coordinator ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// It may not write any more.
+    /// It was fenced.
     #[error("{0}: it stops, and another incarnation adopts what it had in flight")]
     Fenced(lease::Fenced),
     /// The store is in a state that only a restart can clear.
@@ -65,9 +65,9 @@ pub enum Ended {
     /// A server failed.
     #[error("serve {what}: {why}")]
     Server {
-        /// Which.
+        /// The server.
         what: &'static str,
-        /// Why.
+        /// Its error.
         why: String,
     },
 }
@@ -267,7 +267,7 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-/// What runs. Dropping it aborts every task.
+/// Running parts of a coordinator. Dropping them aborts every task.
 #[derive(Debug)]
 struct Body {
     store: Arc<dyn Store>,
@@ -330,7 +330,7 @@ impl Running {
             ended = self.body.next_end() => return Err(ended),
             () = tokio::time::sleep(self.drain_timeout) => {
                 let (left, _) = self.engine.in_flight();
-                tracing::info!(left, "the drain timeout is over: what is left is adopted later");
+                tracing::info!(left, "the drain timeout is over; a later incarnation adopts the transactions that are left");
             }
             () = drained => {}
         }
@@ -355,7 +355,7 @@ impl Body {
         }
     }
 
-    /// First nobody is served, then nothing is decided, then nothing is written; then the right to
+    /// Stops serving, then deciding, then writing; then gives up the right to
     /// write is given up, so that a successor need not wait for a lease.
     async fn leave(self) -> Result<(), Ended> {
         let Self { store, me, journal, helpers, mut vital, stop_serving, .. } = self;
@@ -373,11 +373,13 @@ impl Body {
             }
         };
         if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
-            tracing::warn!("the database did not take the last writes: they are made again later");
+            tracing::warn!(
+                "the journal did not write everything before the stop; the calls are repeated after the next start"
+            );
         }
         drop(vital);
-        if let Err(error) = store.fence(me, "by itself: it left in good order").await {
-            tracing::warn!(%error, "the right to write was not given up");
+        if let Err(error) = store.fence(me, "by itself: it stopped in good order").await {
+            tracing::warn!(%error, "failed to give up the right to write; a successor has to wait for the lease");
         }
         store.close().await;
         Ok(())

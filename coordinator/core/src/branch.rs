@@ -36,7 +36,7 @@ pub enum Vote {
 }
 
 impl Vote {
-    /// Whether COMMIT may follow from it.
+    /// Tells whether COMMIT may follow from it.
     #[must_use]
     pub fn is_yes(self) -> bool {
         self != Self::Refused
@@ -52,7 +52,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// How a branch ended by itself.
+/// Heuristic end of a branch (X/Open).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeuristicKind {
@@ -64,7 +64,7 @@ pub enum HeuristicKind {
     Hazard,
 }
 
-/// How far phase two of a branch has come. Which operation it is follows from the decision.
+/// Progress of phase two of a branch. The operation follows from the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseTwo {
@@ -79,9 +79,9 @@ pub enum PhaseTwo {
     Done,
     /// It ended otherwise.
     Heuristic {
-        /// How.
+        /// Its end.
         kind: HeuristicKind,
-        /// Why, in its or the operator's words.
+        /// The reason, in the words of the participant or the operator.
         note: String,
         /// The operator who said so; `None` if the participant did.
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -93,16 +93,16 @@ pub enum PhaseTwo {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Attempts {
-    /// How many were sent.
+    /// Number of attempts that were sent.
     pub count: u32,
     /// When the first was.
     pub first_at: Timestamp,
     /// When the last was.
     pub last_at: Timestamp,
-    /// What the first that failed died of.
+    /// Error of the first attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
-    /// What the last that failed died of.
+    /// Error of the last attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -128,8 +128,8 @@ impl Attempts {
     }
 }
 
-/// What is stored of a branch besides its specification and output. All of it is rewritten with
-/// each transition of its transaction.
+/// Progress of a branch: all that is stored of it besides its specification and output. It is
+/// rewritten with each transition of its transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
@@ -142,7 +142,7 @@ pub struct Progress {
     /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
     #[serde(skip_serializing_if = "is_false")]
     pub unanswered: bool,
-    /// Why it refused.
+    /// The refusal's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
     /// Its output was over a limit.
@@ -208,13 +208,13 @@ pub(crate) struct InFlight {
 pub struct Branch {
     /// Its place in the order of enlisting.
     pub number: BranchNumber,
-    /// What was asked for.
+    /// The branch as its initiator stated it.
     pub spec: Arc<BranchSpec>,
     /// Who sends its Prepare.
     pub enlistment: Enlistment,
-    /// How far it has come.
+    /// Its progress.
     pub progress: Progress,
-    /// What its Prepare answered.
+    /// Output of its Prepare.
     pub output: Option<Bytes>,
     /// The call under way. Not stored: after a crash nothing is.
     pub(crate) in_flight: Option<InFlight>,
@@ -254,14 +254,14 @@ impl Branch {
         }
     }
 
-    /// Whether this very call is still wanted. A call that waited for its transition to become
-    /// durable, or for a slot, may have been overtaken by a decision.
+    /// Tells whether this very call is still wanted. A call that waited for its transition to
+    /// become durable, or for a slot, may have been overtaken by a decision.
     #[must_use]
     pub fn awaits(&self, operation: Operation, attempt: u32) -> bool {
         self.in_flight == Some(InFlight { operation, attempt })
     }
 
-    /// Whether phase two still owes it, or it owes phase two, an answer.
+    /// Tells whether Commit or Cancel is owed to it and not answered.
     #[must_use]
     pub fn is_owed(&self) -> bool {
         self.progress.phase_two == PhaseTwo::Owed
@@ -274,7 +274,7 @@ impl Branch {
         phase_two_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
     }
 
-    /// What the branch adds to its transaction's heuristic outcome.
+    /// Returns the branch's share of its transaction's heuristic outcome.
     #[must_use]
     pub fn heuristic(&self, decision: Option<Decision>) -> Heuristic {
         let PhaseTwo::Heuristic { kind, .. } = &self.progress.phase_two else {

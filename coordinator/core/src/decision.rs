@@ -1,9 +1,9 @@
-//! What is decided of a transaction, and what may be said of it.
+//! Decision on a transaction, its phases, and the outcome that clients are told.
 
 use crate::ids::BranchNumber;
 use crate::time::Timestamp;
 
-/// Why ABORT was decided.
+/// Cause of an ABORT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbortCause {
     /// This branch voted REFUSED.
@@ -39,7 +39,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// What the decision asks of each branch. One decision, one operation: this is promise S1.
+    /// Returns the operation that is owed to each branch. One decision, one operation: promise S1.
     #[must_use]
     pub fn operation(self) -> PhaseTwoOperation {
         match self {
@@ -49,7 +49,7 @@ impl Decision {
     }
 }
 
-/// What a participant is told in phase two.
+/// Operation of phase two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PhaseTwoOperation {
     /// After COMMIT.
@@ -58,7 +58,7 @@ pub enum PhaseTwoOperation {
     Cancel,
 }
 
-/// What a participant is told.
+/// Operation that a participant is called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Phase one.
@@ -132,7 +132,7 @@ impl Phase {
     }
 }
 
-/// What a client may conclude.
+/// Outcome that a client may conclude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing yet.
@@ -153,7 +153,7 @@ impl From<Phase> for Outcome {
     }
 }
 
-/// Whether the branches can be trusted to have followed the decision (X/Open).
+/// Confidence that the branches followed the decision (X/Open heuristics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heuristic {
     /// They did, as far as is known.

@@ -1,4 +1,4 @@
-//! What an initiator asks for: a transaction and its branches, checked.
+//! Definition of a transaction and its branches, as its initiator states it, and the rules for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::ids::{ActionName, BranchId, Gid, ParticipantName};
 use crate::policy::Limits;
 
-/// How the branches of a transaction are brought to one outcome.
+/// Protocol that brings the branches of a transaction to one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// X/Open XA: work is held prepared, invisible to others.
@@ -63,7 +63,7 @@ pub struct BranchSpec {
     pub branch_id: BranchId,
     /// Who holds it.
     pub participant: ParticipantName,
-    /// What is to be done.
+    /// The action to be done.
     pub action: ActionName,
     /// The action's argument, opaque.
     pub payload: Bytes,
@@ -168,7 +168,8 @@ impl Definition {
         found
     }
 
-    /// What makes two requests the same: everything but timeouts, metadata, trace and caller.
+    /// Returns the digest, which two equal requests share: it covers everything but timeouts,
+    /// metadata, trace and caller.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(self)

@@ -1,4 +1,4 @@
-//! What can happen to a transaction, and why it may be turned down.
+//! Inputs of a transaction, and the reasons to reject one.
 
 use std::time::Duration;
 
@@ -30,20 +30,20 @@ pub enum Input {
     PrepareAnswered {
         /// Of which branch.
         number: BranchNumber,
-        /// Which attempt.
+        /// Number of the attempt.
         attempt: u32,
-        /// How it ended.
+        /// Its result.
         answer: PrepareAnswer,
     },
     /// A Commit or Cancel came to an end.
     PhaseTwoAnswered {
         /// Of which branch.
         number: BranchNumber,
-        /// Which of the two.
+        /// Commit or Cancel.
         operation: PhaseTwoOperation,
-        /// Which attempt.
+        /// Number of the attempt.
         attempt: u32,
-        /// How it ended.
+        /// Its result.
         answer: PhaseTwoAnswer,
     },
     /// Time has passed: whatever is due by now happens.
@@ -53,35 +53,35 @@ pub enum Input {
         /// The adopter.
         by: Incarnation,
     },
-    /// What waits for its next attempt is to go out now: the participant came back, or somebody in
+    /// Calls that wait for their next attempt go out now: the participant came back, or somebody in
     /// doubt asked, or an operator did.
     Retry {
-        /// Which branch; `None` for all.
+        /// Number of the branch; `None` for all.
         number: Option<BranchNumber>,
         /// The operator, if it was one.
         operator: Option<String>,
     },
     /// An operator ends a branch by word.
     Resolve {
-        /// Which branch.
+        /// Number of the branch.
         number: BranchNumber,
-        /// How it is said to have ended.
+        /// Its end, as the operator states it.
         kind: HeuristicKind,
         /// Who says so.
         operator: String,
-        /// Why.
+        /// The operator's reason.
         note: String,
     },
     /// An operator clears the alarm of a heuristic transaction.
     Forget {
         /// Who says so.
         operator: String,
-        /// Why.
+        /// The operator's reason.
         note: String,
     },
 }
 
-/// How an attempt of Prepare ended.
+/// Result of one attempt of Prepare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareAnswer {
     /// Voted PREPARED, with an output.
@@ -99,14 +99,14 @@ pub enum PrepareAnswer {
     Failed(String),
 }
 
-/// How an attempt of Commit or Cancel ended.
+/// Result of one attempt of Commit or Cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PhaseTwoAnswer {
     /// Done as told.
     Done,
     /// Ended otherwise.
     Heuristic {
-        /// How.
+        /// Its end.
         kind: HeuristicKind,
         /// The participant's words.
         note: String,

@@ -1,4 +1,4 @@
-//! What an operator may set: limits, and how patiently calls are repeated.
+//! Policy that an operator sets: limits on transactions, and the pauses between attempts.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Everything that steers a transaction from outside.
+/// Settings that the state machine follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Bounds on what one transaction may hold.
@@ -84,7 +84,7 @@ pub struct Policy {
     pub phase_two_backoff: Backoff,
     /// Longest pause that a participant's WORKING may ask for.
     pub retry_after_max: Duration,
-    /// Phase two that lasts longer than this is stalled: somebody has to look.
+    /// Phase two that lasts longer than this is stalled, and raises an alarm.
     pub stalled_after: Duration,
     /// Allowance for a participant's clock that runs behind: a Prepare may start this much after
     /// the deadline.

@@ -7,7 +7,7 @@
 //! | CommitAsked      | COMMIT, ABORT, or wait for votes    | nothing: it is decided   | same    |
 //! | RollbackAsked    | ABORT                               | nothing: it is decided   | same    |
 //! | PrepareAnswered  | vote, or try again                  | nothing: too late        | same    |
-//! | PhaseTwoAnswered   | nothing: none was sent              | end, or try again        | nothing |
+//! | PhaseTwoAnswered | nothing: none was sent              | end, or try again        | nothing |
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
 //! | Recovered        | Prepare again what has no vote      | what is owed, again      | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
@@ -112,7 +112,7 @@ impl Transaction {
     }
 }
 
-/// Whether something waits for what changed to be durable.
+/// Urgency of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     /// Good to have after a crash; nothing waits for it.
@@ -121,7 +121,7 @@ enum Change {
     Awaited,
 }
 
-/// One input at work on one transaction.
+/// One input while it is applied to one transaction.
 struct Step<'a> {
     tx: &'a mut Transaction,
     now: Timestamp,
@@ -225,7 +225,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// What waits goes out now.
+    /// Sends the calls that wait for their next attempt.
     fn retry(&mut self, only: Option<usize>, operator: Option<String>) {
         if let Some(operator) = operator {
             let number = only.map(BranchNumber::from_index);

@@ -12,7 +12,7 @@ use crate::transaction::Transaction;
 pub struct Entry {
     /// When.
     pub at: Timestamp,
-    /// What: a stable name.
+    /// Stable name of the event.
     pub event: &'static str,
     /// To which branch.
     pub branch_id: Option<BranchId>,
@@ -70,7 +70,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     lines
 }
 
-/// What happened in the same millisecond stands in the order in which it must have happened.
+/// Rank of an event within one millisecond: the order in which such events must have happened.
 fn place(event: &str) -> u8 {
     match event {
         "begun" => 0,
@@ -97,7 +97,7 @@ fn attempts(attempts: &Attempts) -> impl Iterator<Item = (Timestamp, String)> {
     (first_error.is_some()).then_some((*first_at, text)).into_iter()
 }
 
-/// Why ABORT was decided, for people.
+/// Describes the cause of an ABORT to people.
 #[must_use]
 pub fn cause_in_words(cause: AbortCause, branch_id: &str) -> String {
     match cause {

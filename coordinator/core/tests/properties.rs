@@ -21,7 +21,7 @@ use unanimo_core::{
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
 
-/// What the generator may do; numbers are taken modulo what exists.
+/// Moves of the generator; numbers are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Move {
     Input(Input),
@@ -116,7 +116,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     )
 }
 
-/// What an observer outside has seen.
+/// Votes and decisions that an observer outside has seen.
 #[derive(Default)]
 struct Witness {
     sent: Vec<(BranchNumber, Operation, u32)>,

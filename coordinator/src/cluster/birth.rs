@@ -1,10 +1,10 @@
-//! How an incarnation comes into the world.
+//! Birth of an incarnation.
 //!
-//! Who is alive is read first. A predecessor of the same node name is fenced at once: whoever starts
-//! a node a second time means it. A node of another name is watched for one lease: while its
-//! heartbeat moves the birth is refused, since nodes cannot share a database yet; once it has stood
-//! still, it is fenced. Then the birth itself compares the number of births with the one read at
-//! first, so of two at once one wins, and the loser has fenced nobody but the dead.
+//! The live incarnations are read first. A predecessor of the same node name is fenced at once:
+//! whoever starts a node a second time means it. A node of another name is watched for one lease:
+//! while its heartbeat moves the birth is refused, since nodes cannot share a database yet; once it
+//! has stood still, it is fenced. Then the birth itself compares the number of births with the one
+//! read at first, so of two at once one wins, and the loser has fenced only silent incarnations.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use unanimo_core::Incarnation;
 
 use crate::store::{self, LiveIncarnation, Store};
 
-/// Why there is no new incarnation.
+/// Failure to create an incarnation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another node serves this database.
     #[error(
         "node {other} serves this database and is alive; nodes cannot share a database yet: stop \
-         it, or wait one lease after it has died"
+         it, or wait one lease after its end"
     )]
     OtherNode {
         /// Its name.
@@ -36,7 +36,7 @@ pub enum Error {
 /// A new incarnation, and the time just before its birth was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Created {
-    /// Which.
+    /// The incarnation.
     pub incarnation: Incarnation,
     /// From when on its lease is counted.
     pub at: Instant,

@@ -1,7 +1,7 @@
 //! The loop that owns all live transactions.
 
 mod calls;
-mod tell;
+mod log;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Service {
         while let Some(tx_id) = self.timers.due(now) {
             if let Err(error) = self.apply(tx_id, Input::Tick, now) {
                 // A tick is never rejected; were it, the timer must not come back for ever.
-                tracing::error!(%tx_id, ?error, "a timer's input was rejected");
+                tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     self.timers.set(tx_id, &mut live.wake_at, None);
                 }
@@ -182,7 +182,7 @@ impl Service {
         let now = self.env.now();
         let tx_id = self.env.tx_id(now);
         let (tx, effects) = Transaction::begin(tx_id, definition, now, &self.options.policy);
-        tracing::debug!(%tx_id, %gid, mode = mode.name(), "begun");
+        tracing::debug!(%tx_id, %gid, mode = mode.name(), "the transaction has begun");
         self.metrics.begun(mode);
         self.by_gid.insert(gid, tx_id);
         let mut live = Live::new(tx, permit, Version::default());
@@ -191,7 +191,7 @@ impl Service {
         self.carry_out(tx_id, effects);
     }
 
-    /// The gid is live: the same request waits with the others, another one is told.
+    /// Attaches a request to the live transaction of its gid; another request under that gid fails.
     fn attach(&mut self, tx_id: TxId, digest: unanimo_core::Digest, until: Until, reply: Reply) {
         let known = self.live.get(&tx_id).map(|live| live.tx.identity().digest);
         if known == Some(digest) {
@@ -230,7 +230,7 @@ impl Service {
         self.leave_if_done(tx_id);
     }
 
-    /// Feeds the core, and does what it says.
+    /// Applies an input, and carries out its effects.
     fn apply(&mut self, tx_id: TxId, input: Input, now: Timestamp) -> Result<(), Failure> {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
         let was_decided = live.tx.phase().decision().is_some();
@@ -244,18 +244,18 @@ impl Service {
             let took = identity.created_at.until(now);
             self.metrics.decided(identity.mode, live.tx.outcome(), took);
             tracing::debug!(
-                %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "decided"
+                %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
         self.carry_out(tx_id, effects);
         Ok(())
     }
 
-    /// First persist, then act.
+    /// Hands the transition to the journal, and holds the calls until it is durable.
     fn carry_out(&mut self, tx_id: TxId, effects: Effects) {
         let Effects { transition, calls } = effects;
         if let Some(transition) = transition {
-            self.tell(&transition);
+            self.log_events(&transition);
             if let Some(live) = self.live.get_mut(&tx_id) {
                 live.handed_over(transition.version, transition.awaited);
             }
@@ -270,7 +270,7 @@ impl Service {
         self.release(tx_id);
     }
 
-    /// Does what nothing stands in the way of any more.
+    /// Sends the calls and gives the answers that wait for no write any more.
     fn release(&mut self, tx_id: TxId) {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let calls = live.released();
@@ -285,7 +285,7 @@ impl Service {
 
     fn leave_if_done(&mut self, tx_id: TxId) {
         if self.live.get(&tx_id).is_some_and(Live::may_leave) {
-            tracing::debug!(%tx_id, "ended");
+            tracing::debug!(%tx_id, "the transaction has ended");
             self.remove(tx_id);
         }
     }
@@ -327,7 +327,7 @@ impl Service {
                 tracing::warn!(
                     %tx_id,
                     gid = %live.tx.identity().gid,
-                    "the stored transaction is not as it was left; it is read again"
+                    "the stored transaction was changed by another writer; it is read again"
                 );
                 live.dismiss(|| Failure::NotLive);
                 self.adoption_wanted.notify_one();
@@ -358,7 +358,7 @@ impl Service {
         if self.live.contains_key(&tx_id) {
             return;
         }
-        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopted");
+        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me }, self.env.now());
@@ -377,7 +377,7 @@ impl Service {
             .collect();
         let now = self.env.now();
         for (tx_id, branch) in waiting {
-            // Whatever is not waiting stays as it is.
+            // A branch without a waiting call stays as it is.
             let input = Input::Retry { number: Some(branch), operator: None };
             let _ = self.apply(tx_id, input, now);
         }

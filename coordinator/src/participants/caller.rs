@@ -15,7 +15,7 @@ use super::wire;
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
 
-/// What a call is about.
+/// Content of a call, whatever the operation.
 #[derive(Clone, Debug)]
 pub struct BranchCall {
     /// The transaction.
@@ -24,22 +24,22 @@ pub struct BranchCall {
     pub spec: Arc<BranchSpec>,
     /// Its number.
     pub number: BranchNumber,
-    /// What its Prepare answered.
+    /// Output of its Prepare.
     pub output: Option<Bytes>,
-    /// How often this was sent, this one included.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When a Prepare may start at the latest.
     pub prepare_until: Timestamp,
     /// The database's name.
     pub cluster_id: Arc<str>,
-    /// How long to wait for the answer.
+    /// Time to wait for the answer.
     pub timeout: Duration,
 }
 
 /// Calls participants.
 ///
-/// What a call over the network needs is boxed: every call's task would be as large, and be moved
-/// about as a whole, also where the participant is in this process.
+/// Everything that a call over the network needs is boxed: every call's task would be as large, and
+/// be moved about as a whole, also where the participant is in this process.
 #[derive(Clone, Debug)]
 pub struct Caller {
     directory: Arc<Directory>,

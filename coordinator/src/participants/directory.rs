@@ -13,7 +13,7 @@ use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 use super::ParticipantService;
 
-/// What is not heard of for so many keep-alive intervals is gone.
+/// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
 
 /// Longest time to wait for a participant's connection. It is on a near network.
@@ -28,18 +28,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait for another's.
 const WINDOW_BYTES: u32 = 16 << 20;
 
-/// What may be set of the calls to participants.
+/// Settings of the calls to participants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Calls under way at one participant: Prepares, and apart from them Commits and Cancels.
     pub slots: usize,
-    /// How often participants are to register again.
+    /// Interval in which participants are to register again.
     pub keep_alive_interval: Duration,
     /// Largest message that is accepted from a participant.
     pub message_bytes_max: usize,
 }
 
-/// Why a participant cannot be given new work.
+/// Reason for which a participant cannot be given new work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody ever registered or configured this name.
@@ -55,7 +55,7 @@ pub enum Error {
 pub struct Directory {
     options: Options,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
-    /// Participants that came back, for whoever sends what waits for them.
+    /// Participants that came back, and whose waiting calls are to be sent.
     returned: RwLock<Vec<ParticipantName>>,
     returning: Notify,
 }
@@ -117,14 +117,14 @@ pub struct Shown {
     pub url: String,
     /// Named in the configuration.
     pub configured: bool,
-    /// How long ago it registered; zero for a configured one.
+    /// Time since it registered; zero for a configured one.
     pub silent_for: Duration,
     /// It is called for new work.
     pub alive: bool,
 }
 
 impl Directory {
-    /// A directory with nobody in it.
+    /// Makes an empty directory.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Directory {
         }
     }
 
-    /// How often participants are to register again.
+    /// Returns the interval in which participants are to register again.
     #[must_use]
     pub fn keep_alive_interval(&self) -> Duration {
         self.options.keep_alive_interval
@@ -189,7 +189,7 @@ impl Directory {
         }
     }
 
-    /// Whether it was not there, gone, or another process.
+    /// Tells whether the endpoint was not there, gone, or another process.
     fn keep(&self, name: &ParticipantName, url: &str, instance: &str, configured: bool) -> bool {
         let entry = self.entry_or_new(name);
         let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
@@ -235,7 +235,7 @@ impl Directory {
             .max_encoding_message_size(self.options.message_bytes_max)
     }
 
-    /// Whether new work may name this participant.
+    /// Checks that new work may name this participant.
     ///
     /// # Errors
     /// It may not.
@@ -257,8 +257,8 @@ impl Directory {
         self.entry(name)
     }
 
-    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is also sent to
-    /// endpoints that were not heard of lately, if there are no others.
+    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is
+    /// also sent to endpoints that were not heard of lately, if there are no others.
     pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
         if let Some(Local(service)) = &entry.local {
             return Some(Route::Local(Arc::clone(service)));

@@ -102,7 +102,7 @@ async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
     let audit = Event {
         at: LONG_AGO,
         kind: EventKind::Forgotten,
-        branch: None,
+        number: None,
         detail: "by ann: paid by hand".into(),
     };
     assert_eq!(fixture.store.events(live.id()).await.unwrap(), [audit]);

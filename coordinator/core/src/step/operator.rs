@@ -1,4 +1,4 @@
-//! What a person may do. The decision is beyond anybody's reach.
+//! Operators' inputs. None of them changes a decision.
 
 use super::{Change, Step};
 use crate::branch::{HeuristicKind, PhaseTwo, clip};

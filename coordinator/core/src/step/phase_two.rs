@@ -1,4 +1,4 @@
-//! Phase two: what was decided is told to each branch until it has ended.
+//! Phase two: the decision is sent to each branch until it has ended.
 
 use super::{Change, Step};
 use crate::branch::{HeuristicKind, PhaseTwo, clip};
@@ -44,7 +44,7 @@ impl Step<'_> {
             _ if !current => {}
             PhaseTwoAnswer::Working { retry_after } => {
                 let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "still working, by its own word".to_owned(), pause);
+                self.failed(index, "the participant answered WORKING".to_owned(), pause);
             }
             PhaseTwoAnswer::Failed(error) => self.failed(index, error, None),
         }

@@ -1,4 +1,4 @@
-//! What an operator may do.
+//! Operators' requests.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;

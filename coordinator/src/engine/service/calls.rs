@@ -45,7 +45,7 @@ impl Service {
     }
 }
 
-/// Reports the end of a call: its answer, or if its task dies that there is none.
+/// Reports the end of a call: its answer, or that there is none if its task ends without one.
 struct Report {
     inbox: mpsc::UnboundedSender<Message>,
     tx_id: TxId,
@@ -56,7 +56,7 @@ struct Report {
 impl Drop for Report {
     fn drop(&mut self) {
         let Call { number, operation, attempt } = self.call;
-        let lost = || "the call was given up".to_owned();
+        let lost = || "the call's task ended without a result".to_owned();
         let end = self.end.take().unwrap_or_else(|| match operation {
             Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
             Operation::PhaseTwo(operation) => {
@@ -71,6 +71,7 @@ impl Drop for Report {
 async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report) {
     let (tx_id, gid, branch_id) =
         (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
+    let participant = about.spec.participant.clone();
     let operation = report.call.operation;
     crash_point!("call-before-send");
     let (end, failure) = match operation {
@@ -95,12 +96,21 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     let (operation, attempt) = (operation.as_str(), report.call.attempt);
     match failure {
         Some(error) if attempt.is_power_of_two() => {
-            tracing::warn!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+            tracing::warn!(
+                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                "a call to a participant failed; it is sent again if it is still owed"
+            );
         }
         Some(error) => {
-            tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+            tracing::debug!(
+                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                "a call to a participant failed"
+            );
         }
-        None => tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, ?end, "answered"),
+        None => tracing::debug!(
+            %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
+            "the participant answered"
+        ),
     }
     report.end = Some(end);
 }
