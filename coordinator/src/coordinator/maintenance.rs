@@ -50,7 +50,7 @@ pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>
         match store.attention().await {
             Ok(count) => metrics.attention(count),
             Err(error) => {
-                tracing::debug!(%error, "failed to count the transactions that need attention")
+                tracing::debug!(%error, "failed to count the transactions that need attention");
             }
         }
         tokio::time::sleep(ATTENTION_INTERVAL).await;

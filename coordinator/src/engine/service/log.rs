@@ -30,7 +30,7 @@ impl Service {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
                 EventKind::Adopted => {
-                    tracing::debug!(%tx_id, %gid, detail, "the transaction was adopted")
+                    tracing::debug!(%tx_id, %gid, detail, "the transaction was adopted");
                 }
             }
         }
