@@ -290,7 +290,10 @@ impl Config {
                 base: self.prepare_backoff.0,
                 cap: self.prepare_backoff_max.0,
             },
-            finish_backoff: Backoff { base: self.finish_backoff.0, cap: self.finish_backoff_max.0 },
+            phase_two_backoff: Backoff {
+                base: self.finish_backoff.0,
+                cap: self.finish_backoff_max.0,
+            },
             retry_after_max: self.retry_after_max.0,
             stalled_after: self.stalled_after.0,
             clock_skew: self.clock_skew.0,

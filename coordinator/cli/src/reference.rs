@@ -93,7 +93,7 @@ fn metrics() -> String {
     let alerts = metrics::TABLE.iter().filter(|metric| !metric.alert.is_empty());
     let alerts = alerts.map(|metric| [code(metric.name), metric.alert.to_owned()]);
     let alarms = alarm::TABLE.iter().map(|alarm| {
-        [code(alarm.name), alarm.raised.into(), alarm.act.into(), alarm.settled.into()]
+        [code(alarm.name), alarm.raised.into(), alarm.act.into(), alarm.cleared.into()]
     });
     format!(
         "# Metrics and alarms
@@ -110,15 +110,15 @@ of one process and begin at zero with it; `unanimo_alarms` is counted in the dat
 {}
 ## Alarms
 
-An alarm calls a person: something does not end by itself. It is a log line of level ERROR with the
+An alarm asks for a person: something does not end by itself. It is a log line of level ERROR with the
 field `alarm`, whose values are below, and with `tx_id`, which `unanimo tx show` takes.
-Transactions whose alarm is not settled are counted by `unanimo_alarms` and listed by
+Transactions whose alarm is not cleared are counted by `unanimo_alarms` and listed by
 `unanimo tx list --attention`.
 
 {}",
         table(["Name", "Type", "Labels", "Meaning"], metrics),
         table(["Metric", "Alert when"], alerts),
-        table(["Alarm", "Raised when", "What to do", "Settled by"], alarms)
+        table(["Alarm", "Raised when", "What to do", "Cleared by"], alarms)
     )
 }
 

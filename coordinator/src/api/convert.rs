@@ -1,8 +1,8 @@
 //! The core's types as answers.
 
 use unanimo_core::{
-    AbortCause, Attempts, Branch, BranchState, Decision, Event, Finish, Heuristic, HeuristicKind,
-    Identity, Outcome, Phase, Policy, Refusal, State, Transaction, Vote, timeline,
+    AbortCause, Attempts, Branch, BranchState, Decision, Event, Heuristic, HeuristicKind, Identity,
+    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Transaction, Vote, timeline,
 };
 use unanimo_proto::v1;
 
@@ -57,7 +57,7 @@ fn abort_cause(phase: Phase) -> v1::AbortCause {
 /// The branch that the cause of an abort speaks of, where its name is still known.
 fn abort_branch(tx: &Transaction) -> String {
     let Some(Decision::Abort(cause)) = tx.phase().decision() else { return String::new() };
-    let branch = cause.branch().and_then(|number| tx.branch(number));
+    let branch = cause.number().and_then(|number| tx.branch(number));
     branch.map_or_else(String::new, |branch| branch.spec.branch_id.to_string())
 }
 
@@ -193,9 +193,9 @@ pub(super) fn summary(identity: &Identity, current: &State, stripped: bool) -> v
 
 fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
     let progress = &branch.progress;
-    let note = match &progress.finish {
-        Finish::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
-        Finish::Heuristic { note, operator: None, .. } => note.clone(),
+    let note = match &progress.phase_two {
+        PhaseTwo::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
+        PhaseTwo::Heuristic { note, operator: None, .. } => note.clone(),
         _ => String::new(),
     };
     v1::Branch {
@@ -209,7 +209,7 @@ fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
         output: branch.output.clone().map(payload),
         output_dropped: progress.output_dropped,
         prepare_attempts: attempts(&progress.prepare_attempts),
-        phase_two_attempts: attempts(&progress.finish_attempts),
+        phase_two_attempts: attempts(&progress.phase_two_attempts),
         voted_at: progress.voted_at.map(time_to_wire),
         ended_at: progress.ended_at.map(time_to_wire),
         heuristic_note: note,
@@ -250,7 +250,7 @@ fn timeline_entry(entry: timeline::Entry) -> v1::TimelineEntry {
     v1::TimelineEntry {
         occurred_at: Some(time_to_wire(entry.at)),
         event: entry.event.to_owned(),
-        branch_id: entry.branch.map(String::from).unwrap_or_default(),
+        branch_id: entry.branch_id.map(String::from).unwrap_or_default(),
         detail: entry.detail,
     }
 }

@@ -146,7 +146,7 @@ fn trace(headers: &MetadataMap) -> TraceContext {
 pub(super) fn wait_for(wait_for: i32) -> Result<Until, Status> {
     match v1::WaitFor::try_from(wait_for) {
         Ok(v1::WaitFor::Unspecified | v1::WaitFor::Decided) => Ok(Until::Decided),
-        Ok(v1::WaitFor::Ended) => Ok(Until::Finished),
+        Ok(v1::WaitFor::Ended) => Ok(Until::Ended),
         Ok(v1::WaitFor::Accepted) => Ok(Until::Durable),
         Err(_) => {
             let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_ENDED";

@@ -1,10 +1,10 @@
-//! How an incarnation comes into the world.
+//! Birth of an incarnation.
 //!
-//! Who is alive is read first. A predecessor of the same node name is fenced at once: whoever starts
-//! a node a second time means it. A node of another name is watched for one lease: while its
-//! heartbeat moves the birth is refused, since nodes cannot share a database yet; once it has stood
-//! still, it is fenced. Then the birth itself compares the number of births with the one read at
-//! first, so of two at once one wins, and the loser has fenced nobody but the dead.
+//! The live incarnations are read first. A predecessor of the same node name is fenced at once:
+//! whoever starts a node a second time means it. A node of another name is watched for one lease:
+//! while its heartbeat moves the birth is refused, since nodes cannot share a database yet; once it
+//! has stood still, it is fenced. Then the birth itself compares the number of births with the one
+//! read at first, so of two at once one wins, and the loser has fenced only silent incarnations.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use unanimo_core::Incarnation;
 
 use crate::store::{self, LiveIncarnation, Store};
 
-/// Why there is no new incarnation.
+/// Failure to create an incarnation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another node serves this database.
     #[error(
         "node {other} serves this database and is alive; nodes cannot share a database yet: stop \
-         it, or wait one lease after it has died"
+         it, or wait one lease after its end"
     )]
     OtherNode {
         /// Its name.
         other: String,
     },
-    /// Another process was born at the same moment.
+    /// Another process created an incarnation at the same moment.
     #[error("another process started on this database at the same moment, and was faster")]
     Raced,
     /// The store failed.
@@ -35,21 +35,21 @@ pub enum Error {
 
 /// A new incarnation, and the time just before its birth was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Born {
-    /// Which.
+pub struct Created {
+    /// The incarnation.
     pub incarnation: Incarnation,
     /// From when on its lease is counted.
     pub at: Instant,
 }
 
-/// Gives birth to an incarnation of `node`.
+/// Creates an incarnation of `node`.
 ///
 /// # Errors
 /// Another node is alive, another birth was faster, or the store failed.
-pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born, Error> {
-    let list = store.incarnations().list().await?;
+pub async fn create(store: &dyn Store, node: &str, lease: Duration) -> Result<Created, Error> {
+    let incarnations = store.incarnations().list().await?;
     let (own, others): (Vec<&LiveIncarnation>, Vec<&LiveIncarnation>) =
-        list.live.iter().partition(|living| living.node == node);
+        incarnations.live.iter().partition(|live| live.node == node);
     await_silence(store, &others, lease).await?;
     for predecessor in own.into_iter().chain(others) {
         let by = if predecessor.node == node {
@@ -66,9 +66,10 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
         crash_point!("birth-after-fence");
     }
     let at = Instant::now();
-    let incarnation = store.incarnations().create(node, list.created).await?.ok_or(Error::Raced)?;
+    let incarnation =
+        store.incarnations().create(node, incarnations.created).await?.ok_or(Error::Raced)?;
     crash_point!("birth-after-birth");
-    Ok(Born { incarnation, at })
+    Ok(Created { incarnation, at })
 }
 
 /// Watches heartbeats for one lease by this process's own clock.
@@ -80,14 +81,14 @@ async fn await_silence(
     if others.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = others.iter().map(|living| living.node.as_str()).collect();
+    let names: Vec<&str> = others.iter().map(|live| live.node.as_str()).collect();
     tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
     let until = Instant::now() + lease;
     loop {
         tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
-        let living = store.incarnations().list().await?.live;
+        let live = store.incarnations().list().await?.live;
         for other in others {
-            let now = living.iter().find(|living| living.incarnation == other.incarnation);
+            let now = live.iter().find(|live| live.incarnation == other.incarnation);
             if now.is_some_and(|now| now.counter != other.counter) {
                 return Err(Error::OtherNode { other: other.node.clone() });
             }

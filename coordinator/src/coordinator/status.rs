@@ -1,4 +1,4 @@
-//! How a coordinator is, for probes and scrapes.
+//! Status of a coordinator, for probes and scrapes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::journal;
 
-/// How long a probe waits for the engine or the store.
+/// Time that a probe waits for the engine or the store.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a coordinator is.
+/// Status of a coordinator.
 #[derive(Debug)]
 pub struct Status {
     store: Arc<dyn Store>,
@@ -39,14 +39,14 @@ impl Status {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the engine answers. If it does not for long, only a restart helps.
+    /// Tells whether the engine answers. If it does not for long, only a restart helps.
     pub async fn is_alive(&self) -> bool {
         // Without its lease the engine rests, and is no less alive for it.
         let answering = self.engine.not_live(Vec::new());
         !self.lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
     }
 
-    /// What stands in the way of new work; nothing if it is ready.
+    /// Returns the obstacles to new work; none if the coordinator is ready.
     pub async fn obstacles(&self) -> Vec<&'static str> {
         let mut obstacles = Vec::new();
         let mut note = |obstacle: bool, what| {

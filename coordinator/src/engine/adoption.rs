@@ -7,7 +7,7 @@
 //!
 //! One claim is made at a time, and what it brought is in memory before the next look whether a
 //! transaction is. Two claims of one transaction at once would both be of this incarnation: the first
-//! one's life would go on with a version that the second has taken.
+//! one's life would go on with a version that the second has written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

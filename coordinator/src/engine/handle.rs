@@ -1,4 +1,4 @@
-//! The engine's face: finds transactions wherever they are, asks, and waits.
+//! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
 mod operator;
 mod query;
@@ -27,15 +27,15 @@ use crate::participants::directory::Directory;
 use crate::store::journal::{self, Completion};
 use crate::store::{Key, Store, Stored};
 
-/// How often a transaction that moves between memory and store is looked for before the caller is
+/// Attempts to find a transaction that moves between memory and store before the caller is
 /// told to ask again.
 const SEARCHES_MAX: usize = 5;
 
-/// How long a call whose time is up waits for what can be said at once: less than the time that is
+/// Time that a call past its deadline waits for an immediate answer: less than the time that is
 /// kept back for the answer to travel.
 const PEEK_MAX: Duration = Duration::from_millis(50);
 
-/// Where requests are handed over. Cheap to clone.
+/// Handle by which requests reach the engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -57,7 +57,7 @@ pub(super) struct Shared {
     pub(super) claiming: tokio::sync::Mutex<()>,
 }
 
-/// What the engine is made of.
+/// Parts of the engine.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) me: Incarnation,
@@ -68,13 +68,14 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lease: Lease,
     pub(crate) journal: journal::Handle,
-    pub(crate) settled: mpsc::UnboundedReceiver<Vec<Completion>>,
+    pub(crate) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) adoption_wanted: Arc<Notify>,
 }
 
-/// An engine and its face.
+/// Makes an engine and its handle.
 pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
-    let Parts { me, options, env, store, directory, metrics, lease, journal, settled, .. } = parts;
+    let Parts { me, options, env, store, directory, metrics, lease, journal, completions, .. } =
+        parts;
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
     let options = Arc::new(options);
@@ -91,7 +92,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         adoption_wanted: parts.adoption_wanted,
         inbox,
         own: sender.downgrade(),
-        settled,
+        completions,
         live: HashMap::new(),
         by_gid: HashMap::new(),
         timers: Timers::default(),
@@ -216,7 +217,8 @@ impl Handle {
         Err(Error::Moving)
     }
 
-    /// What an input means for a transaction that has ended: nothing changes, but it may be wrong.
+    /// Applies an input to a transaction that has ended: nothing changes, but the input may be
+    /// rejected.
     fn on_ended(&self, stored: Stored, input: Input) -> Result<Answer, Error> {
         let stripped = stored.stripped;
         let mut tx = Transaction::restore(stored.record);
@@ -240,7 +242,7 @@ impl Handle {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// How many transactions are in memory, and the bytes of their payloads.
+    /// Returns the number of transactions in memory, and the bytes of their payloads.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.shared.admission.transactions(), self.shared.admission.bytes())
@@ -288,8 +290,8 @@ impl Handle {
         })
     }
 
-    /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in memory
-    /// then: the answer is `None`.
+    /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
+    /// memory then: the answer is `None`.
     async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
         let Some(stored) = self.shared.store.transactions().find(key).await? else {
             return Err(self.missing(key).await?);

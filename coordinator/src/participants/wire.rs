@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
-use unanimo_core::{FinishAnswer, HeuristicKind, PrepareAnswer, Refusal, TraceContext};
+use unanimo_core::{HeuristicKind, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext};
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, Payload, PrepareRequest,
     cancel_response, commit_response, prepare_response,
 };
 
-use super::caller::Branch;
+use super::caller::BranchCall;
 use crate::wire::{self, time_to_wire};
 
-fn context(branch: &Branch) -> BranchContext {
+fn context(branch: &BranchCall) -> BranchContext {
     wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
 }
 
-pub(super) fn prepare(branch: &Branch) -> PrepareRequest {
+pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
     PrepareRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
@@ -35,7 +35,7 @@ fn payload(data: bytes::Bytes) -> Option<Payload> {
     (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
 }
 
-pub(super) fn commit(branch: &Branch) -> CommitRequest {
+pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
     CommitRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
@@ -46,7 +46,7 @@ pub(super) fn commit(branch: &Branch) -> CommitRequest {
     }
 }
 
-pub(super) fn cancel(branch: &Branch) -> CancelRequest {
+pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
     CancelRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
@@ -58,7 +58,7 @@ pub(super) fn cancel(branch: &Branch) -> CancelRequest {
     }
 }
 
-fn metadata(branch: &Branch) -> HashMap<String, String> {
+fn metadata(branch: &BranchCall) -> HashMap<String, String> {
     branch.identity.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -95,40 +95,40 @@ pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> Prepar
     }
 }
 
-pub(super) fn commit_answer(answer: Option<commit_response::Answer>) -> FinishAnswer {
+pub(super) fn commit_answer(answer: Option<commit_response::Answer>) -> PhaseTwoAnswer {
     use commit_response::Answer;
     match answer {
-        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Done(_)) => PhaseTwoAnswer::Done,
         Some(Answer::Working(working)) => {
-            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+            PhaseTwoAnswer::Working { retry_after: pause(working.retry_after) }
         }
         Some(Answer::Heuristic(outcome)) => heuristic(outcome),
-        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+        None => PhaseTwoAnswer::Failed(NO_ANSWER.to_owned()),
     }
 }
 
-pub(super) fn cancel_answer(answer: Option<cancel_response::Answer>) -> FinishAnswer {
+pub(super) fn cancel_answer(answer: Option<cancel_response::Answer>) -> PhaseTwoAnswer {
     use cancel_response::Answer;
     match answer {
-        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Done(_)) => PhaseTwoAnswer::Done,
         Some(Answer::Working(working)) => {
-            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+            PhaseTwoAnswer::Working { retry_after: pause(working.retry_after) }
         }
         Some(Answer::Heuristic(outcome)) => heuristic(outcome),
-        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+        None => PhaseTwoAnswer::Failed(NO_ANSWER.to_owned()),
     }
 }
 
 const NO_ANSWER: &str = "the participant's reply holds no answer that this version knows";
 
-fn heuristic(outcome: HeuristicOutcome) -> FinishAnswer {
+fn heuristic(outcome: HeuristicOutcome) -> PhaseTwoAnswer {
     use unanimo_proto::v1::HeuristicKind as Wire;
     let kind = match outcome.kind() {
         Wire::Commit => HeuristicKind::Commit,
         Wire::Rollback => HeuristicKind::Rollback,
         Wire::Hazard | Wire::Unspecified => HeuristicKind::Hazard,
     };
-    FinishAnswer::Heuristic { kind, note: outcome.note }
+    PhaseTwoAnswer::Heuristic { kind, note: outcome.note }
 }
 
 /// A pause that is no duration is left to the coordinator.

@@ -145,7 +145,7 @@ async fn a_second_start_of_a_node_ends_the_first() {
         ended.to_string(),
         format!(
             "incarnation {} was fenced by its successor: node one was started again: it stops, \
-             and what it had in flight is taken over",
+             and another incarnation adopts what it had in flight",
             fenced.incarnation
         )
     );

@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, ParticipantName, Transaction, Version};
+use unanimo_core::{ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Transaction, Version};
 
 use super::{Fixture, a_write, create, on_both_stores};
 use crate::fixtures::{Live, new_gid, now};
@@ -56,7 +56,7 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
     let (mut ended, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     fixture.write([ended.commit()]).await;
-    fixture.write(ended.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
+    fixture.write(ended.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done)).await;
 
     let heir = create(&fixture.store, "heir").await;
     let claim = Claim::OfFenced(10);
@@ -86,7 +86,7 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
 
     // The heir goes on from there.
     let mut live = Live::resume(Transaction::restore(claimed[0].clone()));
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     let mut writer = fixture.store.batch_writer(heir).await.unwrap();
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Applied]);
 }

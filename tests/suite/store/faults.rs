@@ -10,7 +10,7 @@ use unanimo_coordinator::store::{
     self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, PostgresOptions, Purge,
     Store, Transactions, Write, Written,
 };
-use unanimo_core::{FinishAnswer, FinishOperation, Incarnation, Version};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 
@@ -98,7 +98,7 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
             tokio::task::yield_now().await;
         }
         for live in &mut lives[young..] {
-            journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+            journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
         }
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(3))).collect();
         assert_eq!(journal.settle(&wanted).await, []);

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use unanimo_coordinator::store::journal::{self, Completion, Handle, Observer};
 use unanimo_coordinator::store::{Key, Store};
-use unanimo_core::{FinishAnswer, FinishOperation, Incarnation, Transition, TxId, Version};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, TxId, Version};
 use uuid::Uuid;
 
 use super::{Fixture, on_both_stores};
@@ -99,7 +99,7 @@ async fn many_transactions_share_a_commit(fixture: Fixture) {
     assert_eq!(journal.settle(&wanted).await, []);
     for live in &mut lives {
         journal.submit(live.commit());
-        journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+        journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
     }
     let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(3))).collect();
     assert_eq!(journal.settle(&wanted).await, []);
@@ -118,7 +118,7 @@ async fn transitions_of_one_transaction_are_folded(fixture: Fixture) {
     // Handed over without a chance for the journal to run in between.
     journal.submit(begin);
     journal.submit(live.commit());
-    journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+    journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
     assert_eq!(journal.settle(&[(live.id(), Version(3))]).await, []);
     assert_eq!(*journal.flushes.0.lock().unwrap(), [1]);
     journal.end().await.unwrap();

@@ -1,7 +1,7 @@
 //! Single batches: what is written, and what is not.
 
 use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, HeuristicKind, Input};
+use unanimo_core::{HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
 use super::{Fixture, a_write, create, on_both_stores};
 use crate::fixtures::{Live, new_gid};
@@ -21,8 +21,9 @@ async fn what_is_written_is_read_back(fixture: Fixture) {
     fixture.write([begin]).await;
     let commit = live.commit();
     fixture.write([commit]).await;
-    let hazard = FinishAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
-    let end = live.finish(FinishOperation::Commit, &hazard);
+    let hazard =
+        PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
+    let end = live.phase_two(PhaseTwoOperation::Commit, &hazard);
     fixture.write(end.clone()).await;
 
     let gid = live.tx.identity().gid.clone();
@@ -67,7 +68,7 @@ async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
 
     let stranger = create(&fixture.store, "two").await;
     let mut writer = fixture.store.batch_writer(stranger).await.unwrap();
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Lost], "another's row");
 }
 

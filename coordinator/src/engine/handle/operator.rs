@@ -1,4 +1,4 @@
-//! What an operator may do.
+//! Operators' requests.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,11 +21,11 @@ impl Handle {
         operator: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let branch = match branch {
+        let number = match branch {
             Some(id) => Some(self.number_of(tx_id, id, deadline).await?),
             None => None,
         };
-        let input = Input::Retry { branch, operator: Some(operator) };
+        let input = Input::Retry { number, operator: Some(operator) };
         self.input(tx_id, input, Until::Durable, deadline).await
     }
 
@@ -42,8 +42,8 @@ impl Handle {
         note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let branch = self.number_of(tx_id, branch, deadline).await?;
-        let input = Input::Resolve { branch, kind, operator, note };
+        let number = self.number_of(tx_id, branch, deadline).await?;
+        let input = Input::Resolve { number, kind, operator, note };
         self.input(tx_id, input, Until::Durable, deadline).await
     }
 

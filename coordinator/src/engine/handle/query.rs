@@ -12,7 +12,7 @@ use super::super::{Answer, Error, Until, View};
 use super::Handle;
 use crate::store::{Filter, Key, Stored};
 
-/// What a participant may do with a branch that it holds in doubt (promise S12).
+/// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Leave it.
@@ -38,12 +38,13 @@ pub enum BranchKey {
     Number(BranchNumber),
 }
 
-/// What is known of a branch.
+/// Answer to an inquiry for one branch.
 #[derive(Clone, Debug)]
 pub struct Inquired {
-    /// What to do.
+    /// The instruction.
     pub verdict: Verdict,
-    /// Its transaction has ended, durably: nothing is sent to it any more, not after a crash either.
+    /// Its transaction has ended, durably: nothing is sent to it any more, not after a crash
+    /// either.
     pub ended: bool,
     /// The branch and its transaction, if they are known.
     pub of: Option<(Box<Transaction>, BranchNumber)>,
@@ -79,7 +80,8 @@ impl Handle {
         }))
     }
 
-    /// What a participant may do with branches in doubt. What is owed to them is sent at once.
+    /// Answers a participant that holds branches in doubt. Commits and Cancels that are owed to
+    /// them are sent at once.
     ///
     /// # Errors
     /// The store does not answer.
@@ -124,7 +126,7 @@ impl Handle {
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
-            let input = Input::Retry { branch: Some(number), operator: None };
+            let input = Input::Retry { number: Some(number), operator: None };
             self.input(tx_id, input, Until::Durable, deadline).await?;
         }
         // Of the answers to phase two only the last one of a transaction is waited for: before that,

@@ -96,7 +96,7 @@ impl Handle {
         Ok(admitted.inspect_err(|_| self.shared.metrics.refused("overloaded"))?)
     }
 
-    /// The answer for a gid that is known already.
+    /// Answers for a gid that is known already.
     async fn known(
         &self,
         gid: &Key,
@@ -174,7 +174,7 @@ impl Handle {
         }
     }
 
-    /// The branch as it stands, if the transaction has it already.
+    /// Answers for a branch that the transaction has already; `None` if it has not.
     async fn known_branch(
         &self,
         tx_id: TxId,

@@ -26,7 +26,7 @@ impl EventRow {
         Ok(Event {
             at: ms_from_column(self.at_ms),
             kind: kind.ok_or_else(|| corrupt("events.kind", &self.kind))?,
-            branch: self
+            number: self
                 .branch
                 .map(|number| number_from_column(number, "events.branch"))
                 .transpose()?,

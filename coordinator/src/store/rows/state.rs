@@ -27,7 +27,7 @@ impl StateColumns {
     pub(in crate::store) fn of(state: &State) -> Self {
         let (abort_cause, abort_branch) = match state.phase.decision() {
             Some(Decision::Abort(cause)) => {
-                (Some(cause_name(cause)), cause.branch().map(number_to_column))
+                (Some(cause_name(cause)), cause.number().map(number_to_column))
             }
             Some(Decision::Commit) | None => (None, None),
         };

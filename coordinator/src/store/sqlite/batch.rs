@@ -161,7 +161,7 @@ impl Writer {
             .bind(ordinal)
             .bind(ms_to_column(event.at))
             .bind(event.kind.as_str())
-            .bind(event.branch.map(number_to_column))
+            .bind(event.number.map(number_to_column))
             .bind(event.detail.as_str())
             .bind(event.kind.is_audit())
             .execute(&mut self.connection)
@@ -185,14 +185,14 @@ impl Writer {
         let Some(identity) = &write.transition.begins else {
             return Ok(Written::Lost);
         };
-        let taken: Option<(Uuid, Vec<u8>, i16)> =
+        let holder: Option<(Uuid, Vec<u8>, i16)> =
             sqlx::query_as("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
                 .bind(identity.gid.as_str())
                 .fetch_optional(&mut self.connection)
                 .await
                 .map_err(classify)?;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
-        let Some((tx_id, hash, version)) = taken else {
+        let Some((tx_id, hash, version)) = holder else {
             return Ok(Written::Lost);
         };
         let digest = digest_from_columns(version, &hash)

@@ -159,7 +159,7 @@ impl<'a> Columns<'a> {
             .bind(column(events, |row| row.2))
             .bind(column(events, |row| ms_to_column(row.3.at)))
             .bind(column(events, |row| row.3.kind.as_str()))
-            .bind(column(events, |row| row.3.branch.map(number_to_column)))
+            .bind(column(events, |row| row.3.number.map(number_to_column)))
             .bind(column(events, |row| row.3.detail.as_str()))
             .bind(column(events, |row| row.3.kind.is_audit()))
     }

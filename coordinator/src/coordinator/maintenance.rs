@@ -1,4 +1,4 @@
-//! What is done now and then.
+//! Maintenance: periodic work of the coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::store::{Purged, Retention, Store};
 
-/// How often transactions that need a person are counted.
+/// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Between purges while there is more to purge than one takes.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes away what has ended long ago.
+/// Purges transactions whose retention is over.
 #[derive(Debug)]
 pub(super) struct Purge {
     pub(super) store: Arc<dyn Store>,
@@ -35,7 +35,7 @@ impl Purge {
                     purged != Purged::default()
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the purge has to wait");
+                    tracing::warn!(%error, "failed to purge ended transactions; it is tried again");
                     false
                 }
             };
@@ -44,12 +44,14 @@ impl Purge {
     }
 }
 
-/// Keeps the alarms' gauges true.
+/// Updates the alarms' gauges.
 pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     loop {
         match store.transactions().attention().await {
             Ok(count) => metrics.attention(count),
-            Err(error) => tracing::debug!(%error, "transactions that need a person: not counted"),
+            Err(error) => {
+                tracing::debug!(%error, "failed to count the transactions that need attention");
+            }
         }
         tokio::time::sleep(ATTENTION_INTERVAL).await;
     }
@@ -59,7 +61,7 @@ pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>
 pub(super) async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
         let names = directory.returned().await;
-        tracing::info!(participants = ?names, "participants are there");
+        tracing::info!(participants = ?names, "participants registered again; their waiting calls are sent");
         engine.returned(names);
     }
 }

@@ -1,4 +1,4 @@
-//! What the log tells of a transition.
+//! Log lines of a transition.
 
 use unanimo_core::{Event, EventKind, Transition};
 
@@ -6,30 +6,32 @@ use super::Service;
 use crate::alarm;
 
 impl Service {
-    /// Logs what a person should know.
-    pub(super) fn tell(&self, transition: &Transition) {
+    /// Logs the events of a transition: alarms, operators' acts, and dropped outputs.
+    pub(super) fn log_events(&self, transition: &Transition) {
         let Some(live) = self.live.get(&transition.tx_id) else { return };
         let identity = live.tx.identity();
-        for Event { kind, branch, detail, .. } in &transition.events {
-            let branch = branch.and_then(|number| live.tx.branch(number));
+        for Event { kind, number, detail, .. } in &transition.events {
+            let branch = number.and_then(|number| live.tx.branch(number));
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
             let (tx_id, gid) = (transition.tx_id, &identity.gid);
             match kind {
                 EventKind::Stalled => tracing::error!(
                     alarm = alarm::TRANSACTION_STALLED, %tx_id, %gid, branch_id, detail,
-                    "phase two takes too long"
+                    "a participant has not answered Commit or Cancel for longer than stalled-after"
                 ),
                 EventKind::Heuristic => tracing::error!(
                     alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
-                    "a branch ended by itself"
+                    "the participant ended a branch against the decision, or cannot tell how it ended"
                 ),
                 EventKind::OutputDropped => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, "an output was dropped");
+                    tracing::warn!(%tx_id, %gid, branch_id, detail, "the output of a Prepare was dropped");
                 }
                 EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "operator");
+                    tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
-                EventKind::Adopted => tracing::debug!(%tx_id, %gid, detail, "adopted"),
+                EventKind::Adopted => {
+                    tracing::debug!(%tx_id, %gid, detail, "the transaction was adopted");
+                }
             }
         }
     }
