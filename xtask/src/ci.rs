@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, packages, python};
+use crate::{docs, links, packages, python, tidy};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -17,6 +17,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
 /// Everything.
 pub(crate) fn ci() -> Result<()> {
     let mut steps = Steps::default();
+    steps.step("tidy", || tidy::tidy(&[]))?;
     steps.step("formatting", || cargo(["fmt", "--all", "--check"]))?;
     steps.step("clippy", || {
         cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])

@@ -10,6 +10,7 @@ mod links;
 mod packages;
 mod python;
 mod step;
+mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,8 +24,10 @@ cargo xtask CHORE
 
   test [ARGS…]   run every test; installs PostgreSQL, MariaDB and Python if they are not there; ARGS
                  go to `cargo test`
-  ci             what must pass before a change is taken: formatting, clippy, generated files, tests,
+  ci             what must pass before a change is taken: tidy, formatting, clippy, generated files, tests,
                  documentation, links
+  tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
+                 every violation with a count for each folder, and fails for none
   codegen        make the gRPC code anew from proto/unanimo
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
@@ -49,6 +52,7 @@ fn run(arguments: &[String]) -> Result<()> {
     match arguments.as_slice() {
         ["test", rest @ ..] => ci::test(rest),
         ["ci"] => ci::ci(),
+        ["tidy", rest @ ..] => tidy::tidy(rest),
         ["codegen"] => docs::codegen(),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
