@@ -28,7 +28,8 @@ cargo xtask CHORE
                  documentation, links
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
                  every violation with a count for each folder, and fails for none
-  codegen        make the gRPC code anew from proto/unanimo
+  codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the
+                 baseline that later ones must be compatible with
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work
@@ -53,7 +54,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test", rest @ ..] => ci::test(rest),
         ["ci"] => ci::ci(),
         ["tidy", rest @ ..] => tidy::tidy(rest),
-        ["codegen"] => docs::codegen(),
+        ["codegen", rest @ ..] => docs::codegen(rest),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
             packages::ensure(&[packages::POSTGRES])?;
