@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, packages, python, tidy};
+use crate::{docs, links, msrv, packages, publish, python, tidy};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -26,6 +26,8 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
+    steps.step("packages", || publish::package(&[]))?;
+    steps.step("the oldest Rust", msrv::msrv)?;
     steps.step("documentation", || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["doc", "--workspace", "--no-deps", "--quiet"]);

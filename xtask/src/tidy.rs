@@ -21,6 +21,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use self::exceptions::EXCEPTIONS;
+pub(crate) use self::manifests::{profile, workspace_field};
 use self::tree::Tree;
 
 /// Violations of the rules about words (`comments`, `words`) that are let through. Zero makes them as
@@ -65,6 +66,13 @@ pub(crate) fn tidy(arguments: &[&str]) -> Result<()> {
         }
         _ => bail!("`cargo xtask tidy` takes `--report` or nothing"),
     }
+}
+
+/// Names of the crates that go to a registry.
+pub(crate) fn published() -> Result<Vec<String>> {
+    let crates = manifests::manifests(&Tree::read(Path::new("."))?);
+    let published = crates.into_iter().filter(manifests::is_published);
+    Ok(published.map(|manifest| manifest.name).collect())
 }
 
 /// Every violation, exceptions taken into account.

@@ -1,5 +1,6 @@
 //! Versions, lints and what a package tells of itself are in one place: the workspace's manifest.
 
+use anyhow::{Context, Result};
 use toml::{Table, Value};
 
 use super::Violation;
@@ -66,6 +67,22 @@ pub(super) fn manifests(tree: &Tree) -> Vec<Manifest> {
         Some(Manifest { path: file.path.clone(), folder, name, text: file.text.clone(), table })
     });
     parsed.collect()
+}
+
+/// A field of `[workspace.package]`, given the workspace's manifest.
+pub(crate) fn workspace_field(manifest: &str, field: &str) -> Result<String> {
+    let table: Table = manifest.parse().context("read Cargo.toml")?;
+    let package = table.get("workspace").and_then(|workspace| workspace.get("package"));
+    let value = package.and_then(|package| package.get(field)).and_then(Value::as_str);
+    let value = value.with_context(|| format!("Cargo.toml has no workspace.package.{field}"))?;
+    Ok(value.to_owned())
+}
+
+/// The workspace's `[profile]`, as a manifest of its own.
+pub(crate) fn profile(manifest: &str) -> Result<String> {
+    let table: Table = manifest.parse().context("read Cargo.toml")?;
+    let kept = table.into_iter().filter(|(name, _)| name == "profile").collect::<Table>();
+    Ok(toml::to_string(&kept)?)
 }
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
@@ -152,7 +169,7 @@ fn check_inheritance(manifest: &Manifest) -> Vec<Violation> {
 }
 
 /// A crate that goes to a registry says so; what the workspace says is *no*.
-pub(crate) fn is_published(manifest: &Manifest) -> bool {
+pub(super) fn is_published(manifest: &Manifest) -> bool {
     manifest.package("publish") == Some(&Value::Boolean(true))
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::Violation;
-use super::manifests::manifests;
+use super::manifests::{manifests, workspace_field};
 use super::tree::Tree;
 
 pub(super) const RULE: &str = "toolchain";
@@ -16,15 +16,6 @@ const PAGES: [&str; 2] = ["README.md", "CONTRIBUTING.md"];
 
 /// Number of a release: major, minor, patch.
 type Release = [u32; 3];
-
-/// `rust-version` of the workspace.
-pub(crate) fn rust_version(manifest: &str) -> Result<String> {
-    let table: toml::Table = manifest.parse().context("read Cargo.toml")?;
-    let package = table.get("workspace").and_then(|workspace| workspace.get("package"));
-    let version =
-        package.and_then(|package| package.get("rust-version")).and_then(toml::Value::as_str);
-    Ok(version.context("Cargo.toml has no workspace.package.rust-version")?.to_owned())
-}
 
 fn release(text: &str) -> Option<Release> {
     let mut parts = text.split('.').map(|part| part.parse().ok());
@@ -39,7 +30,8 @@ fn violation(file: &str, line: usize, message: String) -> Violation {
 
 /// The pages name the workspace's version, and no other.
 pub(super) fn check_pages(tree: &Tree) -> Vec<Violation> {
-    let ours = tree.file("Cargo.toml").and_then(|file| rust_version(&file.text).ok());
+    let ours =
+        tree.file("Cargo.toml").and_then(|file| workspace_field(&file.text, "rust-version").ok());
     let Some(ours) = ours else { return Vec::new() };
     let mut found = Vec::new();
     for page in PAGES.into_iter().filter_map(|page| tree.file(page)) {
@@ -79,7 +71,7 @@ pub(super) fn check_dependencies(tree: &Tree) -> Result<Vec<Violation>> {
     }
     let metadata = serde_json::from_slice(&output.stdout)?;
     let ours = manifests(tree).into_iter().map(|manifest| manifest.name).collect::<Vec<_>>();
-    Ok(newer(&metadata, &rust_version(&root.text)?, &ours))
+    Ok(newer(&metadata, &workspace_field(&root.text, "rust-version")?, &ours))
 }
 
 fn newer(metadata: &Value, ours: &str, crates: &[String]) -> Vec<Violation> {
