@@ -46,7 +46,9 @@ fn unpack(names: &[String]) -> Result<PathBuf> {
     let folders: Vec<_> = names.iter().map(|name| format!("{name}-{version}")).collect();
     for package in &folders {
         let file = format!("target/package/{package}.crate");
-        run(Command::new("tar").args(["-xzf", &file, "-C", FOLDER]))?;
+        // `-m`: files are as new as now. Packages carry a constant time, by which Cargo would take
+        // them for those that it built before.
+        run(Command::new("tar").args(["-xzmf", &file, "-C", FOLDER]))?;
     }
     // Those of the repository: what it has built is used again.
     let profile = tidy::profile(&manifest)?;
