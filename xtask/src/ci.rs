@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, packages, python};
+use crate::{docs, links, msrv, packages, publish, python, tidy};
 
 /// Every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -18,6 +18,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
 /// Everything.
 pub(crate) fn ci() -> Result<()> {
     let mut steps = Steps::default();
+    steps.step("tidy", || tidy::tidy(&[]))?;
     steps.step("formatting", || cargo(["fmt", "--all", "--check"]))?;
     steps.step("clippy", || {
         cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
@@ -27,6 +28,8 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
+    steps.step("packages", || publish::package(&[]))?;
+    steps.step("the oldest Rust", msrv::msrv)?;
     steps.step("documentation", || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["doc", "--workspace", "--no-deps", "--quiet"]);

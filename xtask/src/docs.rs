@@ -10,9 +10,23 @@ use crate::step::cargo;
 
 const GENERATED: &str = "proto/src/gen";
 
-/// Makes the gRPC code anew.
-pub(crate) fn codegen() -> Result<()> {
-    generate(Path::new(GENERATED))
+/// The contract that must be kept; see proto/tests/contract.
+const BASELINE: &str = "proto/baseline/unanimo.v1.bin";
+
+/// Makes the gRPC code anew; `--accept` makes the present contract the one that must be kept.
+pub(crate) fn codegen(arguments: &[&str]) -> Result<()> {
+    generate(Path::new(GENERATED))?;
+    match arguments {
+        [] => Ok(()),
+        ["--accept"] => {
+            fs::copy(format!("{GENERATED}/unanimo.v1.bin"), BASELINE)?;
+            eprintln!(
+                "{BASELINE} is the contract as it is now: later changes are compared with it"
+            );
+            Ok(())
+        }
+        _ => bail!("`cargo xtask codegen` takes `--accept` or nothing"),
+    }
 }
 
 fn generate(folder: &Path) -> Result<()> {

@@ -7,9 +7,12 @@ mod installed;
 mod ci;
 mod docs;
 mod links;
+mod msrv;
 mod packages;
+mod publish;
 mod python;
 mod step;
+mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,12 +26,18 @@ cargo xtask CHORE
 
   test [ARGS…]   run every test; installs PostgreSQL, MariaDB and Python if they are not there; ARGS
                  go to `cargo test`
-  ci             what must pass before a change is taken: formatting, clippy, generated files, tests,
-                 documentation, links
-  codegen        make the gRPC code anew from proto/unanimo
+  ci             what must pass before a change is taken: tidy, formatting, clippy, generated files,
+                 tests, packages, documentation, links
+  tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
+                 every violation with a count for each folder, and fails for none
+  codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the
+                 baseline that later ones must be compatible with
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work
+  package        pack every published crate, and build what was packed; --each lets cargo verify each
+                 alone, and installs the program from its package: slow, for a release
+  msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
   hygiene        cargo-deny and cargo-machete, where they are installed
   help           this text
 ";
@@ -49,13 +58,16 @@ fn run(arguments: &[String]) -> Result<()> {
     match arguments.as_slice() {
         ["test", rest @ ..] => ci::test(rest),
         ["ci"] => ci::ci(),
-        ["codegen"] => docs::codegen(),
+        ["tidy", rest @ ..] => tidy::tidy(rest),
+        ["codegen", rest @ ..] => docs::codegen(rest),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
             packages::ensure(&[packages::POSTGRES])?;
             let bench = ["run", "--release", "--quiet", "-p", "unanimo-bench", "--"];
             cargo(bench.iter().chain(rest))
         }
+        ["package", rest @ ..] => publish::package(rest),
+        ["msrv"] => msrv::msrv(),
         ["hygiene"] => ci::hygiene(),
         [] | ["help" | "--help" | "-h"] => {
             eprint!("{HELP}");
