@@ -10,6 +10,8 @@
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod deferred;
 mod row;
 mod statements;
 
@@ -18,9 +20,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use unanimo_proto::v1::HeuristicKind;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::deferred::commit;
 use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
-pub(crate) use self::statements::{bind_new_row, bind_outcome, commit, unix_ms};
+pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
 use crate::action::Registered;
 use crate::handler::{FinishError, Isolation, PrepareError};
 use crate::refusal::Refusal;
