@@ -1,5 +1,5 @@
-//! The barrier makes operations idempotent and ordered: it is a row for each branch in the participant's own
-//! database, written in the handler's local transaction.
+//! The barrier, which makes operations idempotent and ordered: a row for each branch in the
+//! participant's own database, written in the handler's local transaction.
 //!
 //! The rules, whatever the database:
 //! - The row is inserted before the handler runs. Of two of one branch the second waits for the
@@ -10,6 +10,8 @@
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod deferred;
 mod row;
 mod statements;
 
@@ -18,9 +20,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use unanimo_proto::v1::HeuristicKind;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::deferred::commit;
 use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
-pub(crate) use self::statements::{bind_new_row, bind_outcome, commit, unix_ms};
+pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
 use crate::action::Registered;
 use crate::handler::{FinishError, Isolation, PrepareError};
 use crate::refusal::Refusal;
@@ -42,11 +46,15 @@ pub(crate) enum Inserted {
 }
 
 /// A local transaction. One that is dropped is rolled back.
+///
+/// Each database has its own. What is the same in all of them is in [`statements`]; what differs does
+/// so for a reason: what tells that a duplicate is at work, that the handler has ended the
+/// transaction, and that a constraint is broken.
 pub(crate) trait Block: Send + Sized {
     type Connection: Send;
 
-    /// Inserts the branch's row with its `prepare_until`, or finds it. [`Fault::Busy`] tells that another transaction held
-    /// it for longer than one waits.
+    /// Inserts the branch's row with its `prepare_until`, or finds it. [`Fault::Busy`] tells that
+    /// another transaction held it for longer than one waits.
     fn insert(
         &mut self,
         call: &RawCall,

@@ -1,4 +1,4 @@
-//! Questions to a participant's database about branches in doubt, and about rows that may be deleted.
+//! Questions to a participant's database about branches in doubt and rows to purge.
 
 mod columns;
 mod questions;
@@ -56,8 +56,8 @@ pub struct Count {
     pub oldest: Duration,
 }
 
-/// Questions of the sweeper to a participant's database. All times are by the database's own clock, and
-/// nothing but rows and prepared transactions of the participant that is named is looked at.
+/// Questions of the sweeper to a participant's database. All times are by the database's own clock.
+/// Only rows and prepared transactions of the participant that is named are looked at.
 #[doc(hidden)]
 pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
     /// Every prepared transaction, oldest first: the server limits how many there can be. A database

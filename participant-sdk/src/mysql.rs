@@ -30,7 +30,8 @@ options! {
     lock: "(`innodb_lock_wait_timeout`, `lock_wait_timeout`), in whole seconds, rounded up",
     statement: "(MariaDB: `max_statement_time`; MySQL: `max_execution_time`, which bounds only what \
                 reads)",
-    idle: "(MariaDB: `idle_transaction_timeout`; MySQL: `wait_timeout`), in whole seconds, rounded up",
+    idle: "(MariaDB: `idle_transaction_timeout`; MySQL: `wait_timeout`), in whole seconds, rounded \
+           up",
 }
 
 impl MySqlOptions {

@@ -10,6 +10,7 @@ mod handler;
 mod installed;
 mod mariadb;
 mod model;
+mod paging;
 mod propagation;
 mod retention;
 mod slots;

@@ -171,8 +171,8 @@ fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
         // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
         // does not know that and must not scan a table while its statistics are young.
         ("enable_seqscan", "off".to_owned()),
-        // With that, a plan that cannot do without a scan has a cost above the limit for compiling, and
-        // is compiled each time: milliseconds for a statement of a fraction of one.
+        // With that, a plan that cannot do without a scan has a cost above the limit for compiling,
+        // and is compiled each time: milliseconds for a statement of a fraction of one.
         ("jit", "off".to_owned()),
     ]
 }

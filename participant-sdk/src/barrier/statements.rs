@@ -2,11 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::{Database, Transaction};
-
-use crate::refusal::Refusal;
-use crate::resource::Fault;
-
 /// Binds a new row, in the order of its columns: tx_id, branch_id, cluster_id, participant, gid,
 /// action, mode, state, reason, message, and `prepare_until` in milliseconds since 1970. A macro,
 /// because each database has its own types.
@@ -42,22 +37,6 @@ macro_rules! bind_outcome {
     };
 }
 pub(crate) use bind_outcome;
-
-/// Commits. `Some` is a broken constraint that the database checks no earlier.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) async fn commit<D: Database>(
-    transaction: Transaction<'static, D>,
-    violation: fn(&sqlx::Error) -> Option<Refusal>,
-    fault: impl FnOnce(sqlx::Error) -> Fault,
-) -> Result<Option<Refusal>, Fault> {
-    match transaction.commit().await {
-        Ok(()) => Ok(None),
-        Err(error) => match violation(&error) {
-            Some(refusal) => Ok(Some(refusal)),
-            None => Err(fault(error)),
-        },
-    }
-}
 
 /// Returns a time in milliseconds since 1970.
 pub(crate) fn unix_ms(at: SystemTime) -> i64 {

@@ -36,6 +36,7 @@ WHERE state = 'committed' AND participant = ? AND prepare_until_ms < {now} - ?
     AND (prepare_until_ms, tx_id, branch_id) > (?, ?, ?)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 
+/// The keys follow as a list of rows. Each database knows another way to pass many keys.
 const PURGE_COMMITTED: &str = "
 DELETE FROM {table} WHERE state = 'committed' AND (tx_id, branch_id) IN ";
 

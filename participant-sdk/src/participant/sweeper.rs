@@ -58,8 +58,8 @@ impl Sweep {
         self
     }
 
-    /// Time for which a branch is prepared, by its database's clock, before it is asked about. Default
-    /// 60 s.
+    /// Time for which a branch is prepared, by its database's clock, before it is asked about.
+    /// Default 60 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(RETENTION_MAX);
@@ -67,9 +67,9 @@ impl Sweep {
     }
 
     /// Time after a branch's `prepare_until` (its transaction's deadline and an allowance for
-    /// clocks), by its database's clock, for which its row is kept at least. Default 24 h. It must be longer
-    /// than any message can be under way, and than the age of a backup of the coordinator's database
-    /// that may be restored.
+    /// clocks), by its database's clock, for which its row is kept at least. Default 24 h. It
+    /// must be longer than any message can be under way, and than the age of a backup of the
+    /// coordinator's database that may be restored.
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention.min(RETENTION_MAX));

@@ -48,6 +48,7 @@ WHERE state = 'committed' AND participant = $1
         > (timestamptz 'epoch' + $3::bigint * interval '1 microsecond', $4, $5)
 ORDER BY prepare_until, tx_id, branch_id LIMIT $6";
 
+/// The keys are two arrays. Each database knows another way to pass many keys.
 const PURGE_COMMITTED: &str = "
 DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
     SELECT tx_id, branch_id FROM unanimo_barrier

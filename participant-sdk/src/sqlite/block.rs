@@ -101,7 +101,8 @@ impl Block for SqliteBlock {
         &mut self.transaction
     }
 
-    /// SQLite checks deferred foreign keys when it commits, and not before.
+    /// SQLite checks deferred foreign keys when it commits, and knows no statement that checks them
+    /// before: so the commit tells.
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
         Ok(None)
     }

@@ -34,6 +34,7 @@ WHERE state = 'committed' AND participant = $1
     AND (prepare_until_ms, tx_id, branch_id) > ($3, $4, $5)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $6";
 
+/// The keys follow as VALUES. Each database knows another way to pass many keys.
 const PURGE_COMMITTED: &str = "
 DELETE FROM unanimo_barrier WHERE state = 'committed' AND (tx_id, branch_id) IN (";
 

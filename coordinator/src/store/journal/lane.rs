@@ -88,7 +88,8 @@ impl Lane {
                     }
                 },
                 Err(BatchError::LockTimeout(error)) => {
-                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch had to wait for a lock for too long");
+                    let rows = chunk.writes.len();
+                    tracing::debug!(%error, rows, "a batch waited for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
                 Err(error @ BatchError::Failed(_)) => {

@@ -1,4 +1,4 @@
-//! Queue of what is to be written: at most one write a transaction, and at most one of it under way.
+//! Queue of writes: of each transaction at most one waits, and at most one is under way.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

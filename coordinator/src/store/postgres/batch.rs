@@ -16,8 +16,8 @@ use super::super::rows::digest_from_columns;
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::no_answer;
 
-/// Reads the rows that stand in the way of writes that were not applied. A statement of its own: the batch's
-/// snapshot is older than what it waited for.
+/// Reads the rows that stand in the way of writes that were not applied. A statement of its own:
+/// the batch's snapshot is older than what it waited for.
 const OBSTACLES: &str = "
 SELECT tx_id, gid, owner, version, write_id, digest, digest_version
 FROM transactions WHERE tx_id = ANY($1) OR gid = ANY($2)";

@@ -63,7 +63,7 @@ impl<R: Resource> Pass<R> {
 
     fn failed(&self, fault: &Fault) {
         let participant = self.service.participant();
-        tracing::warn!(participant, error = %fault, "failed to finish the sweep; the next one goes on");
+        tracing::warn!(participant, error = %fault, "failed to end the sweep; the next one goes on");
     }
 
     pub(super) fn is_stopped(&self) -> bool {
