@@ -9,7 +9,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p unanimo-coordinator \
+    cargo build --release --locked -p unanimo \
     && cp target/release/unanimo /usr/local/bin/unanimo \
     && mkdir /data
 

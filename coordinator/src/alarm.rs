@@ -1,10 +1,10 @@
 //! Alarms: log lines of level ERROR with the field `alarm`, whose values are stable names. Each
-//! calls a person; docs/reference/metrics.md is made from [`TABLE`].
+//! asks for a person; docs/reference/metrics.md is made from [`TABLE`].
 
 /// Phase two of a transaction takes too long.
 pub const TRANSACTION_STALLED: &str = "transaction_stalled";
 
-/// A branch ended by itself.
+/// A branch ended by its participant's own decision, or by an operator's.
 pub const HEURISTIC_OUTCOME: &str = "heuristic_outcome";
 
 /// The database refused a row.
@@ -17,10 +17,10 @@ pub struct Described {
     pub name: &'static str,
     /// When it is raised.
     pub raised: &'static str,
-    /// What to do.
+    /// Action for the operator.
     pub act: &'static str,
-    /// What settles it.
-    pub settled: &'static str,
+    /// The event that clears it.
+    pub cleared: &'static str,
 }
 
 /// Every alarm.
@@ -29,16 +29,16 @@ pub const TABLE: &[Described] = &[
         name: TRANSACTION_STALLED,
         raised: "Commit or Cancel is owed to a branch for longer than `stalled-after`. The calls go \
                  on.",
-        act: "`unanimo tx show` tells what the participant answers. Mend the participant; \
+        act: "`unanimo tx show` tells what the participant answers. Repair the participant; \
               `unanimo tx retry` sends at once. If it will never answer, `unanimo tx resolve`.",
-        settled: "the transaction's end",
+        cleared: "the transaction's end",
     },
     Described {
         name: HEURISTIC_OUTCOME,
         raised: "A branch ended against the decision, or nobody can tell how it ended: by its \
                  participant's word, or by an operator's.",
-        act: "Compare the data of the participants and mend it by hand. The decision stands.",
-        settled: "`unanimo tx forget`",
+        act: "Compare the data of the participants and repair it by hand. The decision stands.",
+        cleared: "`unanimo tx forget`",
     },
     Described {
         name: WRITE_REFUSED,
@@ -46,6 +46,6 @@ pub const TABLE: &[Described] = &[
                  failed, and the transaction leaves memory until it is asked for again.",
         act: "Look at the error that the line carries; a fault of ours unless the schema was \
               changed: please report it.",
-        settled: "nothing; it is a single event",
+        cleared: "nothing; it is a single event",
     },
 ];

@@ -10,10 +10,10 @@ mod operator;
 mod parse;
 
 /// Bounds on requests, for docs/reference/limits.md.
-pub(crate) mod limits {
-    pub(crate) use super::coordinator::{INQUIRE_MAX, PAGE_DEFAULT, PAGE_MAX};
-    pub(crate) use super::directory::INSTANCE_BYTES_MAX;
-    pub(crate) use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
+pub mod limits {
+    pub use super::coordinator::{INQUIRE_MAX, PAGE_DEFAULT, PAGE_MAX};
+    pub use super::directory::INSTANCE_BYTES_MAX;
+    pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
 }
 
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Api {
         endpoint: &str,
         instance: &str,
     ) -> Result<(), crate::store::Error> {
-        self.store.register(self.me, name, endpoint, self.env.now()).await?;
+        self.store.endpoints().register(self.me, name, endpoint, self.env.now()).await?;
         self.directory.seen(name, endpoint, instance);
         Ok(())
     }

@@ -1,18 +1,21 @@
 //! What an operator can set: defaults < file < environment < flags, checked before anything binds.
 //!
-//! One table (`settings!`) makes the flags, the environment's variables, the file's keys, the
-//! printed configuration and docs/reference/config.md.
+//! One table (`settings!`) makes the environment's variables, the file's keys, the printed
+//! configuration, and, through [`Config::described`], the flags of the command line and
+//! docs/reference/config.md.
 
+mod load;
 mod rules;
 mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
+pub use self::load::Loaded;
 use self::values::Named;
 pub use self::values::{DatabaseUrl, LogFormat, NodeName, Period};
 use crate::participants::allow::{self, Pattern};
@@ -56,6 +59,10 @@ pub struct Described {
     pub key: String,
     /// Variable of the environment; empty if it is for the file and flags only.
     pub env: &'static str,
+    /// Name of a value in help texts.
+    pub value_name: &'static str,
+    /// Every value that it can have, if these are few.
+    pub values: &'static [&'static str],
     /// Its default, as it would stand in the file.
     pub default: String,
     /// What it does.
@@ -64,7 +71,7 @@ pub struct Described {
 
 macro_rules! settings {
     ($(
-        $(#[doc = $doc:literal])+ $(#[flag($($flag:tt)+)])?
+        $(#[doc = $doc:literal])+
         $name:ident: $kind:ty = $default:expr, $env:literal;
     )*) => {
         /// Everything that can be set.
@@ -82,26 +89,34 @@ macro_rules! settings {
             }
         }
 
-        /// What one source sets: the flags and the environment, or the file.
-        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+        /// Settings of one source: the flags and the environment, or the file.
+        #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Layer {
-            $($(#[doc = $doc])+
-            #[arg(
-                long,
-                env = $env,
-                hide_env_values = true,
-                value_name = <$kind as Named>::NAME,
-                $($($flag)+)?
-            )]
-            $name: Option<$kind>,)*
-            /// Endpoint of a participant that does not register: NAME=http://HOST:PORT. May be
-            /// given several times; in the file, a table [participants] of lists.
-            #[arg(long = "participant", value_name = "NAME=URL", value_parser = named_endpoint)]
-            #[serde(skip)]
-            participant: Vec<(ParticipantName, String)>,
-            #[arg(skip)]
+            $($name: Option<$kind>,)*
             participants: BTreeMap<ParticipantName, Vec<String>>,
+        }
+
+        impl Layer {
+            /// Sets what has this key in the file, from a text as a flag or a variable holds it. Of
+            /// `participants` the text is NAME=URL, and is added to those that are set.
+            ///
+            /// # Errors
+            /// The rule that the text breaks.
+            pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+                match key.replace('-', "_").as_str() {
+                    $(stringify!($name) => {
+                        let value: $kind = text.parse().map_err(|rule| format!("{rule}"))?;
+                        self.$name = Some(value);
+                    })*
+                    "participants" => {
+                        let (name, url) = named_endpoint(text)?;
+                        self.participants.entry(name).or_default().push(url);
+                    }
+                    _ => return Err(format!("there is no setting {key:?}")),
+                }
+                Ok(())
+            }
         }
 
         impl Config {
@@ -110,8 +125,7 @@ macro_rules! settings {
                     self.$name = value;
                     sources.insert(stringify!($name).replace('_', "-"), source);
                 })*
-                let named = layer.participant.into_iter().map(|(name, url)| (name, vec![url]));
-                for (name, urls) in layer.participants.into_iter().chain(named) {
+                for (name, urls) in layer.participants {
                     self.participants.entry(name).or_default().extend(urls);
                     sources.insert("participants".to_owned(), source);
                 }
@@ -125,12 +139,16 @@ macro_rules! settings {
                     $(Described {
                         key: stringify!($name).replace('_', "-"),
                         env: $env,
+                        value_name: <$kind as Named>::NAME,
+                        values: <$kind as Named>::VALUES,
                         default: documented(stringify!($name), &defaults.$name),
                         help: concat!($($doc, "\n"),+).trim().replace("\n ", "\n"),
                     },)*
                     Described {
                         key: "participants".to_owned(),
                         env: "",
+                        value_name: "NAME=URL",
+                        values: &[],
                         default: "none".to_owned(),
                         help: "Endpoints of participants that do not register: in the file a table \
                                of lists by name, as a flag `--participant NAME=URL`, once for each."
@@ -156,7 +174,6 @@ settings! {
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
     /// Allow addresses that other machines can reach. There is no authentication yet: whoever
     /// reaches the port can start, commit and roll back transactions.
-    #[flag(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure: bool = false, "UNANIMO_INSECURE";
     /// Endpoints that participants may register: `loopback`, `*`, a host, `*.domain`, or an address
     /// with a prefix length; each but the first two with an optional `:port`. Separated by commas.
@@ -230,52 +247,8 @@ settings! {
     statement_timeout: Period = Period::secs(10), "UNANIMO_STATEMENT_TIMEOUT";
 }
 
-/// Which source set a key: `file`, `environment` or `flag`. What is not in it has its default.
+/// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its default.
 type Sources = BTreeMap<String, &'static str>;
-
-/// A configuration, and where each setting is from.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The result.
-    pub config: Config,
-    sources: Sources,
-}
-
-impl Loaded {
-    /// Puts the sources together and checks the result. `flags` holds the environment, too.
-    ///
-    /// # Errors
-    /// The file cannot be read, or settings break rules.
-    pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, Error> {
-        let mut loaded = Self { config: Config::default(), sources: Sources::new() };
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| Error::File { path: path.to_owned(), source })?;
-            let layer = toml::from_str(&text).map_err(|source| {
-                let (path, source) = (path.to_owned(), Box::new(source));
-                Error::Syntax { path, source }
-            })?;
-            loaded.config.apply(layer, "file", &mut loaded.sources);
-        }
-        loaded.config.apply(flags, "flag or environment", &mut loaded.sources);
-        let violations = loaded.config.violations();
-        if violations.is_empty() { Ok(loaded) } else { Err(Error::Invalid(violations)) }
-    }
-
-    /// The result as a file that would set it, with secrets hidden, and where each setting is from.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        let plain = toml::to_string(&self.config).expect("settings have plain values");
-        let lines = plain.lines().map(|line| {
-            let key = line.split(" = ").next().unwrap_or_default();
-            match self.sources.get(key) {
-                Some(source) => format!("{line}  # {source}\n"),
-                None => format!("{line}\n"),
-            }
-        });
-        lines.collect()
-    }
-}
 
 fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
     let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
@@ -317,7 +290,10 @@ impl Config {
                 base: self.prepare_backoff.0,
                 cap: self.prepare_backoff_max.0,
             },
-            finish_backoff: Backoff { base: self.finish_backoff.0, cap: self.finish_backoff_max.0 },
+            phase_two_backoff: Backoff {
+                base: self.finish_backoff.0,
+                cap: self.finish_backoff_max.0,
+            },
             retry_after_max: self.retry_after_max.0,
             stalled_after: self.stalled_after.0,
             clock_skew: self.clock_skew.0,
@@ -355,60 +331,5 @@ impl Config {
 
     pub(crate) fn retention(&self) -> Retention {
         Retention { details: self.retention.0, gids: self.gid_retention.0 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Layer {
-        toml::from_str(text).expect("a layer")
-    }
-
-    #[test]
-    fn the_defaults_are_accepted_and_read_back() {
-        let loaded = Loaded::load(None, Layer::default()).expect("the defaults");
-        let text = loaded.to_toml();
-        let mut again = Config::default();
-        again.apply(parse(&text), "file", &mut Sources::new());
-        assert_eq!(again, loaded.config, "{text}");
-    }
-
-    #[test]
-    fn a_later_source_wins_and_is_named() {
-        let folder = std::env::temp_dir().join(format!("unanimo-config-{}", std::process::id()));
-        let file = folder.with_extension("toml");
-        let text = "lease = \"20s\"\nnode = \"from-file\"\n\
-                    database-url = \"postgres://ann:secret@db/x\"\n\
-                    [participants]\nbank = [\"http://10.0.0.1:7000\"]\n";
-        std::fs::write(&file, text).expect("write a file");
-        let flags = parse("node = \"from-flag\"");
-        let loaded = Loaded::load(Some(&file), flags).expect("a configuration");
-        std::fs::remove_file(&file).expect("remove it");
-        assert_eq!(loaded.config.lease, Period::secs(20));
-        assert_eq!(loaded.config.node.as_str(), "from-flag");
-        let text = loaded.to_toml();
-        assert!(text.contains("lease = \"20s\"  # file\n"), "{text}");
-        assert!(text.contains("node = \"from-flag\"  # flag or environment\n"), "{text}");
-        assert!(text.contains("postgres://ann:***@db/x"), "{text}");
-        assert!(!text.contains("secret"), "{text}");
-        assert!(text.contains("[participants]\nbank = [\"http://10.0.0.1:7000\"]"), "{text}");
-    }
-
-    #[test]
-    fn an_unknown_key_and_a_bad_value_are_named() {
-        for (text, names) in [
-            ("leese = \"1s\"", "leese"),
-            ("lease = 15", "lease"),
-            ("lease = \"fast\"", "lease"),
-            ("listen = \"localhost\"", "listen"),
-            ("endpoint-allow = [\"10.0.0.0/99\"]", "endpoint-allow"),
-            ("node = \"a b\"", "node"),
-            ("[participants]\n\"a b\" = []", "a b"),
-        ] {
-            let error = toml::from_str::<Layer>(text).expect_err(text).to_string();
-            assert!(error.contains(names), "{text}: {error}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A coordinator, put together: what runs, in which order it starts, and in which it stops.
 
-mod chores;
+mod maintenance;
 mod status;
 
 use std::fmt;
@@ -15,9 +15,9 @@ use unanimo_core::{Incarnation, ParticipantName};
 
 pub use self::status::Status;
 use crate::api::{self, Api};
-use crate::cluster::{adoption, birth, lease};
+use crate::cluster::{birth, lease};
 use crate::config::Config;
-use crate::engine::{self, Handle};
+use crate::engine::{self, Handle, adoption};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -26,38 +26,38 @@ use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
 use crate::{admin, store::Registration};
 
-/// How long requests that are under way may take to end once nothing is in flight any more. Streams
+/// Time that requests under way may take to end once nothing is in flight any more. Streams
 /// that watch would never end.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long the journal may take to write what is left at the end.
+/// Time that the journal may take to write what is left at the end.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Why a coordinator did not start.
+/// Failure to start a coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// There is no incarnation to be had.
+    /// No incarnation could be created.
     #[error(transparent)]
     Birth(#[from] birth::Error),
-    /// An address is taken.
+    /// An address is in use.
     #[error("listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Why a coordinator ended by itself.
+/// Reason for which a coordinator ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// It may not write any more.
-    #[error("{0}: it stops, and what it had in flight is taken over")]
+    /// It was fenced.
+    #[error("{0}: it stops, and another incarnation adopts what it had in flight")]
     Fenced(lease::Fenced),
     /// The store is in a state that only a restart can clear.
     #[error("{0}")]
@@ -65,9 +65,9 @@ pub enum Ended {
     /// A server failed.
     #[error("serve {what}: {why}")]
     Server {
-        /// Which.
+        /// The server.
         what: &'static str,
-        /// Why.
+        /// Its error.
         why: String,
     },
 }
@@ -118,7 +118,7 @@ impl Builder {
         self
     }
 
-    /// Starts it: opens and migrates the store, gives birth to an incarnation, and serves. What
+    /// Starts it: opens and migrates the store, creates an incarnation, and serves. What
     /// earlier incarnations left is adopted while it serves.
     ///
     /// # Errors
@@ -130,15 +130,15 @@ impl Builder {
             true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),
             false => None,
         };
-        let born = birth::bear(&*store, config.node.as_str(), config.lease.0).await?;
-        let me = born.incarnation;
-        let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, born.at);
+        let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
+        let me = created.incarnation;
+        let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        fill(&directory, &config, locals, store.registrations().await?);
+        fill(&directory, &config, locals, store.endpoints().list().await?);
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let (journal, journaling, settled) = journal::journal(Arc::clone(&store), me, observer);
+        let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
         let (engine, driving) = engine::engine(engine::Parts {
             me,
@@ -149,7 +149,7 @@ impl Builder {
             metrics: Arc::clone(&metrics),
             lease: lease.clone(),
             journal: journal.clone(),
-            settled,
+            completions,
             adoption_wanted: Arc::clone(&adoption_wanted),
         });
         let status = Arc::new(Status::new(
@@ -162,10 +162,9 @@ impl Builder {
 
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
-        let adopter = adoption::Service::new(Arc::clone(&store), me, engine.clone());
-        helpers.spawn(adopter.run(adoption_wanted, Arc::clone(&status)));
-        helpers.spawn(chores::wake_returned(Arc::clone(&directory), engine.clone()));
-        let purging = chores::Purge {
+        helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
+        helpers.spawn(maintenance::wake_returned(Arc::clone(&directory), engine.clone()));
+        let purging = maintenance::Purge {
             store: Arc::clone(&store),
             me,
             retention: config.retention(),
@@ -173,7 +172,7 @@ impl Builder {
             metrics: Arc::clone(&metrics),
         };
         helpers.spawn(purging.run());
-        helpers.spawn(chores::count_attention(Arc::clone(&store), Arc::clone(&metrics)));
+        helpers.spawn(maintenance::count_attention(Arc::clone(&store), Arc::clone(&metrics)));
 
         let mut vital = JoinSet::new();
         vital.spawn(async move { Some(Ended::Fenced(renewing.run().await)) });
@@ -268,7 +267,7 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-/// What runs. Dropping it aborts every task.
+/// Running parts of a coordinator. Dropping them aborts every task.
 #[derive(Debug)]
 struct Body {
     store: Arc<dyn Store>,
@@ -331,7 +330,7 @@ impl Running {
             ended = self.body.next_end() => return Err(ended),
             () = tokio::time::sleep(self.drain_timeout) => {
                 let (left, _) = self.engine.in_flight();
-                tracing::info!(left, "the drain timeout is over: what is left is adopted later");
+                tracing::info!(left, "the drain timeout is over; a later incarnation adopts the transactions that are left");
             }
             () = drained => {}
         }
@@ -356,7 +355,7 @@ impl Body {
         }
     }
 
-    /// First nobody is served, then nothing is decided, then nothing is written; then the right to
+    /// Stops serving, then deciding, then writing; then gives up the right to
     /// write is given up, so that a successor need not wait for a lease.
     async fn leave(self) -> Result<(), Ended> {
         let Self { store, me, journal, helpers, mut vital, stop_serving, .. } = self;
@@ -374,11 +373,15 @@ impl Body {
             }
         };
         if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
-            tracing::warn!("the database did not take the last writes: they are made again later");
+            tracing::warn!(
+                "the journal did not write everything before the stop; the calls are repeated after the next start"
+            );
         }
         drop(vital);
-        if let Err(error) = store.fence(me, "by itself: it left in good order").await {
-            tracing::warn!(%error, "the right to write was not given up");
+        if let Err(error) =
+            store.incarnations().fence(me, "by itself: it stopped in good order").await
+        {
+            tracing::warn!(%error, "failed to give up the right to write; a successor has to wait for the lease");
         }
         store.close().await;
         Ok(())

@@ -1,8 +1,8 @@
 //! Points at which a test can kill the process as if by `kill -9`.
 //!
 //! They stand between any two durable steps, ours and a participant's, so that a test can loop over
-//! [`POINTS`] and [`TAKEOVER_POINTS`], and see what a crash at each leaves. Only with the feature `failpoints`; without it
-//! `crash_point!` is nothing.
+//! [`POINTS`] and [`ADOPTION_POINTS`] and check what a crash at each leaves. They exist only with
+//! the feature `failpoints`; without it `crash_point!` expands to nothing.
 
 /// Marks a point.
 macro_rules! crash_point {
@@ -22,8 +22,8 @@ pub const POINTS: &[&str] = &[
     "call-after-answer",
 ];
 
-/// Every point on the way from an earlier incarnation to the next one. Each is come to once in a
-/// life.
+/// Every point on the way from an earlier incarnation to the next one. An incarnation passes
+/// each of them once.
 #[cfg(feature = "failpoints")]
-pub const TAKEOVER_POINTS: &[&str] =
+pub const ADOPTION_POINTS: &[&str] =
     &["birth-after-fence", "birth-after-birth", "adoption-after-claim"];

@@ -2,10 +2,11 @@
 //!
 //! One loop (`service`) owns all of them and takes one message at a time; nothing in it waits for a
 //! database or a participant. Each message becomes an input of the core; what the core answers goes
-//! to the journal, and what must wait until that is durable is held (`live`). [`Handle`] is the
-//! engine's face: it checks, admits, and finds transactions that are not in memory.
+//! to the journal, and what must wait until that is durable is held (`live`). [`Handle`] checks
+//! and admits requests, and finds transactions that are not in memory.
 
 mod admission;
+pub(crate) mod adoption;
 mod handle;
 mod live;
 mod message;
@@ -18,39 +19,39 @@ use std::time::Duration;
 use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
-pub use self::handle::{BranchKey, Handle, Inquired, Verdict};
+pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
 pub(crate) use self::handle::{Parts, engine};
 pub use self::service::Service;
 use crate::participants::directory;
 use crate::store;
 
-/// What may be set of the engine.
+/// Settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Limits and pauses, as the core takes them.
     pub policy: unanimo_core::Policy,
-    /// How much may be in flight.
+    /// Bounds on what may be in flight.
     pub bounds: Bounds,
-    /// How long to wait for a participant's answer before the call is sent again.
+    /// Time to wait for a participant's answer before the call is sent again.
     pub call_timeout: Duration,
 }
 
-/// What a caller waits for.
+/// State that a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Everything that is known so far is durable.
+    /// All that is known so far is durable.
     Durable,
     /// The branch has voted, or the transaction is decided.
     Voted(BranchNumber),
     /// The decision is durable.
     Decided,
     /// Every branch has ended.
-    Finished,
+    Ended,
 }
 
 impl Until {
-    /// What whoever enlists a branch waits for. No vote of a branch that its initiator calls ever
-    /// comes here.
+    /// Returns the state that a caller of Enlist or Execute waits for. No vote of a branch that its
+    /// initiator calls ever comes here.
     fn of_enlisting(enlistment: Enlistment, branch: BranchNumber) -> Self {
         match enlistment {
             Enlistment::Coordinator => Self::Voted(branch),
@@ -66,7 +67,7 @@ impl Until {
                 decided || tx.branch(number).is_none_or(|branch| branch.progress.vote.is_some())
             }
             Self::Decided => decided,
-            Self::Finished => tx.phase().ended_at().is_some(),
+            Self::Ended => tx.phase().ended_at().is_some(),
         }
     }
 }
@@ -80,7 +81,7 @@ pub struct View {
     pub stripped: bool,
 }
 
-/// What a caller is told.
+/// Answer to a caller.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The transaction, whether or not what was waited for has come.
@@ -89,13 +90,13 @@ pub enum Answer {
     NotYet(Option<TxId>),
 }
 
-/// Why a request is not served.
+/// Reason for which a request is not served.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// Fields of the request break rules.
     #[error("the request breaks {} rule(s): {}", .0.len(), join(.0))]
     Invalid(Vec<Violation>),
-    /// The core turned it down.
+    /// The core rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The gid belongs to another request.
@@ -108,7 +109,9 @@ pub enum Error {
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// The coordinator is about to stop.
-    #[error("the coordinator is stopping: send it again, to where it is up by then")]
+    #[error(
+        "the coordinator is stopping: send the request again, to another node or after the restart"
+    )]
     Draining,
     /// Nobody ever saw this transaction.
     #[error("the transaction was never seen")]
@@ -126,7 +129,7 @@ pub enum Error {
     #[error("the coordinator's database refuses to store the transaction: {0}")]
     Refused(String),
     /// The transaction moved while it was looked for.
-    #[error("the transaction is on its way between owners: ask again")]
+    #[error("the transaction is moving between owners: send the request again")]
     Moving,
     /// The engine has ended.
     #[error("the coordinator has stopped")]

@@ -1,4 +1,6 @@
-//! Time and identifiers, as arguments: nothing below asks the system for either.
+//! Time of day and identifiers of transactions, as arguments: no other part of the coordinator asks
+//! the system for either. Leases, pauses, timeouts and measurements use the monotonic clock, which
+//! their modules read themselves.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,12 +8,12 @@ use std::time::SystemTime;
 use unanimo_core::{Timestamp, TxId};
 use uuid::Uuid;
 
-/// Where the engine's time and names come from.
+/// Source of the time of day and of new identifiers.
 pub trait Env: Send + Sync + fmt::Debug {
-    /// The time of day.
+    /// Returns the time of day.
     fn now(&self) -> Timestamp;
 
-    /// A new name for a transaction that begins now. It carries that time.
+    /// Makes the identifier of a transaction that begins now. It carries that time.
     fn tx_id(&self, now: Timestamp) -> TxId;
 }
 

@@ -1,21 +1,153 @@
-//! The Unanimo coordinator.
+//! A coordinator of all-or-nothing transactions across services, to be embedded in a program.
+//!
+//! The program `unanimo` (`coordinator/cli`) is a command line around this library; what it can do
+//! with transactions, an embedder can.
+//!
+//! # A coordinator and a participant in one process
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use tokio::time::Instant;
+//! use unanimo_coordinator::config::DatabaseUrl;
+//! use unanimo_coordinator::engine::{Answer, Until};
+//! use unanimo_coordinator::{
+//!     ActionName, BranchId, BranchSpec, Builder, Config, Definition, Drive, Gid, Mode, Outcome,
+//!     ParticipantName, ParticipantService,
+//! };
+//!
+//! # mod bank {
+//! #     use tonic::{Request, Response, Status, async_trait};
+//! #     use unanimo_proto::v1::*;
+//! #     pub struct Bank;
+//! #     #[async_trait]
+//! #     impl unanimo_coordinator::ParticipantService for Bank {
+//! #         async fn prepare(
+//! #             &self,
+//! #             _: Request<PrepareRequest>,
+//! #         ) -> Result<Response<PrepareResponse>, Status> {
+//! #             let yes = prepare_response::Answer::Prepared(Prepared::default());
+//! #             Ok(Response::new(PrepareResponse { answer: Some(yes) }))
+//! #         }
+//! #         async fn commit(
+//! #             &self,
+//! #             _: Request<ParticipantServiceCommitRequest>,
+//! #         ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+//! #             let done = participant_service_commit_response::Answer::Done(Done {});
+//! #             Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(done) }))
+//! #         }
+//! #         async fn cancel(
+//! #             &self,
+//! #             _: Request<CancelRequest>,
+//! #         ) -> Result<Response<CancelResponse>, Status> {
+//! #             let done = cancel_response::Answer::Done(Done {});
+//! #             Ok(Response::new(CancelResponse { answer: Some(done) }))
+//! #         }
+//! #     }
+//! # }
+//! # async fn run(file: &str, bank: bank::Bank) -> Result<(), Box<dyn std::error::Error>> {
+//! // Whatever implements the wire contract, such as the SDK's `Service`.
+//! let bank: Arc<dyn ParticipantService> = Arc::new(bank);
+//! let config = Config {
+//!     database_url: DatabaseUrl::new(format!("sqlite:{file}")),
+//!     ..Config::default()
+//! };
+//! let running = Builder::new(config)
+//!     .participant(ParticipantName::new("bank")?, bank)
+//!     .without_network()
+//!     .start()
+//!     .await?;
+//!
+//! let order = Definition {
+//!     gid: Gid::new("order-4711")?,
+//!     mode: Mode::Tcc,
+//!     drive: Drive::Declarative,
+//!     branches: vec![BranchSpec {
+//!         branch_id: BranchId::new("pay")?,
+//!         participant: ParticipantName::new("bank")?,
+//!         action: ActionName::new("debit")?,
+//!         payload: "10 EUR".into(),
+//!     }],
+//!     timeout: None,
+//!     metadata: Default::default(),
+//!     trace: Default::default(),
+//!     initiator: String::new(),
+//! };
+//! let patience = Instant::now() + Duration::from_secs(30);
+//! match running.engine().begin(order, Until::Decided, patience).await? {
+//!     Answer::View(view) => assert_eq!(view.tx.outcome(), Outcome::Committed),
+//!     // It goes on by itself: ask again with the same gid.
+//!     _ => println!("not decided yet"),
+//! }
+//! running.stop().await?;
+//! # Ok(())
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     let folder = tempfile::tempdir()?;
+//! #     let file = folder.path().join("coordinator.db").display().to_string();
+//! #     tokio::runtime::Runtime::new()?.block_on(run(&file, bank::Bank))
+//! # }
+//! ```
+//!
+//! With its network, [`Builder::start`] serves gRPC on `listen`, and health and metrics on
+//! `admin-listen`. Settings come from code as above, or from a file and the environment:
+//!
+//! ```
+//! use unanimo_coordinator::config::{Layer, Loaded};
+//!
+//! # fn main() -> Result<(), unanimo_coordinator::config::Error> {
+//! let file = None; // or Some(Path::new("unanimo.toml"))
+//! let config = Loaded::load(file, Layer::from_env()?)?.config;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Log lines are events of the crate `tracing`: without a subscriber they go nowhere. The settings
+//! `log` and `log-format` are for the program `unanimo`; an embedder's subscriber has its own.
+//!
+//! # Feature flags
+//!
+//! - `failpoints`: points at which a test can kill the process. Never in a build that serves.
+//!
+//! # Structure
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`config`] | every setting, its sources and its rules |
+//! | [`coordinator`] | [`Builder`] and [`Running`]: start and stop of everything |
+//! | [`engine`] | live transactions; [`engine::Handle`] is how an embedder asks for them |
+//!
+//! What else is public is for the program and for this repository's tests. It is not documented, and
+//! changes without notice.
 
 #[macro_use]
+#[doc(hidden)]
 pub mod crash;
 mod admin;
+#[doc(hidden)]
 pub mod alarm;
+#[doc(hidden)]
 pub mod api;
-pub mod cli;
+#[doc(hidden)]
 pub mod cluster;
 pub mod config;
-pub mod conformance;
 pub mod coordinator;
 pub mod engine;
+#[doc(hidden)]
 pub mod env;
+#[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
 pub mod participants;
+#[doc(hidden)]
 pub mod store;
 mod wire;
 
 pub use config::Config;
 pub use coordinator::{Builder, Running};
+pub use participants::ParticipantService;
+pub use unanimo_core::{
+    ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
+    TraceContext,
+};

@@ -93,7 +93,7 @@ table! {
         "1 while this incarnation may decide and send",
         alert "0 for a minute";
     unanimo_adopted_total: "counter" [""]
-        "Transactions taken over from earlier incarnations",
+        "Transactions adopted from earlier incarnations",
         alert "";
     unanimo_purged_total: "counter" ["what"]
         "Transactions purged: their `details`, and later their `gids`",
@@ -271,7 +271,7 @@ impl Metrics {
 
     /// A transaction began.
     pub fn begun(&self, mode: Mode) {
-        self.begun.get_or_create(&ModeLabel { mode: mode_name(mode) }).inc();
+        self.begun.get_or_create(&ModeLabel { mode: mode.name() }).inc();
     }
 
     /// A transaction was decided, so long after it began.
@@ -280,7 +280,7 @@ impl Metrics {
             Outcome::Committed => "committed",
             Outcome::Aborted | Outcome::NotDecided => "aborted",
         };
-        self.decided.get_or_create(&DecidedLabels { mode: mode_name(mode), outcome }).inc();
+        self.decided.get_or_create(&DecidedLabels { mode: mode.name(), outcome }).inc();
         self.decision_seconds.observe(took.as_secs_f64());
     }
 
@@ -309,7 +309,7 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// Transactions were taken over.
+    /// Transactions were adopted.
     pub fn adopted(&self, count: usize) {
         self.adopted.inc_by(count as u64);
     }
@@ -354,15 +354,6 @@ impl Observer for Metrics {
 
     fn connected(&self, connected: bool) {
         self.connected.set(i64::from(connected));
-    }
-}
-
-/// A mode, as labels and logs name it.
-#[must_use]
-pub fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::TwoPhaseCommit => "2pc",
-        Mode::Tcc => "tcc",
     }
 }
 

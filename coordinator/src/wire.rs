@@ -1,4 +1,4 @@
-//! What the rooms that speak protobuf share: the services in `api` and the calls in `participants`.
+//! Conversions that `api` and `participants` share: the two modules that speak protobuf.
 
 use unanimo_core::{BranchNumber, BranchSpec, Identity, Mode, Timestamp};
 use unanimo_proto::v1;
@@ -17,7 +17,7 @@ pub(crate) fn time_to_wire(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-/// What names a branch to its participant.
+/// Makes the context that identifies a branch to its participant.
 pub(crate) fn context(
     identity: &Identity,
     spec: &BranchSpec,

@@ -1,4 +1,4 @@
-//! What makes operations idempotent and ordered: a row for each branch in the participant's own
+//! The barrier makes operations idempotent and ordered: it is a row for each branch in the participant's own
 //! database, written in the handler's local transaction.
 //!
 //! The rules, whatever the database:
@@ -10,138 +10,34 @@
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
 
+mod row;
+mod statements;
+
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use unanimo_proto::v1::HeuristicKind;
 
+use self::row::NOTHING_TO_COMMIT;
+pub(crate) use self::row::{Columns, Row, State};
+pub(crate) use self::statements::{bind_new_row, bind_outcome, commit, unix_ms};
 use crate::action::Registered;
 use crate::handler::{FinishError, Isolation, PrepareError};
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
 use crate::wire::presentable;
 
-/// Where a branch stands, by its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Running,
-    Prepared,
-    ReadOnly,
-    Refused,
-    Committed,
-    Cancelled,
-    Lost,
-}
-
-impl State {
-    const NAMES: [(Self, &str); 7] = [
-        (Self::Running, "running"),
-        (Self::Prepared, "prepared"),
-        (Self::ReadOnly, "read_only"),
-        (Self::Refused, "refused"),
-        (Self::Committed, "committed"),
-        (Self::Cancelled, "cancelled"),
-        (Self::Lost, "lost"),
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        Self::NAMES[self as usize].1
-    }
-
-    /// Whether it is an answer to Prepare.
-    fn is_vote(self) -> bool {
-        matches!(self, Self::Prepared | Self::ReadOnly | Self::Refused)
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|known| known.1 == name).map(|known| known.0)
-    }
-}
-
-/// A branch's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) state: State,
-    pub(crate) output: Bytes,
-    pub(crate) refusal: Refusal,
-}
-
-/// A row's columns: state, output, reason, message.
-pub(crate) type Columns = (String, Vec<u8>, String, String);
-
-impl Row {
-    pub(crate) fn new(state: State) -> Self {
-        Self { state, output: Bytes::new(), refusal: Refusal::new("", "") }
-    }
-
-    pub(crate) fn refused(refusal: Refusal) -> Self {
-        Self { refusal, ..Self::new(State::Refused) }
-    }
-
-    pub(crate) fn from_columns(columns: Columns) -> Result<Self, Fault> {
-        let (state, output, reason, message) = columns;
-        let state = State::parse(&state).ok_or_else(|| {
-            Fault::SetUp(format!("unanimo_barrier has the unknown state {state}"))
-        })?;
-        Ok(Self { state, output: output.into(), refusal: Refusal { reason, message } })
-    }
-
-    /// What Prepare answers when it finds this row.
-    pub(crate) fn vote(self) -> Result<Voted, Fault> {
-        Ok(match self.state {
-            State::Running => return Err(ended_by_handler()),
-            State::Prepared | State::Committed => Voted::Prepared(self.output),
-            State::ReadOnly => Voted::ReadOnly,
-            State::Refused => Voted::Refused(self.refusal),
-            State::Cancelled | State::Lost => {
-                let message = "phase two of this branch came before its Prepare, or is over";
-                Voted::Refused(Refusal::new("ALREADY_ENDED", message))
-            }
-        })
-    }
-
-    /// What Commit or Cancel answers when it finds this row, if the handler need not run.
-    pub(crate) fn end(&self, operation: Finish) -> Option<Finished> {
-        let heuristic = |kind, note: &str| Some(Finished::Heuristic(kind, note.to_owned()));
-        match (self.state, operation) {
-            (State::Prepared, _) => None,
-            (State::ReadOnly, _)
-            | (State::Committed, Finish::Commit)
-            | (State::Cancelled | State::Refused, Finish::Cancel) => Some(Finished::Done),
-            (State::Committed, Finish::Cancel) => {
-                heuristic(HeuristicKind::Commit, "Cancel found the branch committed")
-            }
-            (State::Cancelled | State::Refused, Finish::Commit) => {
-                heuristic(HeuristicKind::Rollback, "Commit found the branch undone")
-            }
-            (State::Lost, _) => heuristic(HeuristicKind::Hazard, NOTHING_TO_COMMIT),
-            (State::Running, _) => heuristic(
-                HeuristicKind::Hazard,
-                "the branch's handler ended its local transaction by itself",
-            ),
-        }
-    }
-}
-
-/// Why a Commit that found no trace of its branch cannot tell how it ended.
-const NOTHING_TO_COMMIT: &str =
-    "Commit found no trace of a branch that voted yes; was the participant's database restored?";
-
-fn ended_by_handler() -> Fault {
-    Fault::Wrong("it committed or rolled back the local transaction that it was given")
-}
-
 /// The vote no of a Prepare that came after the deadline.
 fn too_late() -> Refusal {
     Refusal::new("TOO_LATE", "Prepare came after the transaction's deadline")
 }
 
-/// What an attempt to insert a row met.
+/// Result of an attempt to insert a row.
 #[derive(Debug)]
 pub(crate) enum Inserted {
-    /// Nothing: the row is inserted. `late` tells that the time is past `prepare_until`.
+    /// The row is inserted. `late` tells that the time is past `prepare_until`.
     New { late: bool },
-    /// A row.
+    /// There is this row already.
     Found(Row),
 }
 
@@ -167,10 +63,10 @@ pub(crate) trait Block: Send + Sized {
     /// Undoes everything since the savepoint.
     fn undo(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// What the handler works with.
+    /// The connection that the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;
 
-    /// Takes the block back from the handler: makes the checks that would otherwise wait for the
+    /// Ends the handler's part: makes the checks that would otherwise wait for the
     /// commit, and undoes what it set that would stand in the way. `Some` says what they found.
     fn check(&mut self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
@@ -186,14 +82,14 @@ pub(crate) trait Block: Send + Sized {
 pub(crate) trait Blocks: Sync {
     type Block: Block;
 
-    /// For phase one.
+    /// Begins one.
     fn begin(
         &self,
         isolation: Isolation,
     ) -> impl Future<Output = Result<Self::Block, Fault>> + Send;
 }
 
-/// What came of a handler's phase one.
+/// Result of a handler's phase one.
 pub(crate) enum Worked<B> {
     /// The answer is there already.
     Answered(Voted),
@@ -210,7 +106,7 @@ pub(crate) async fn work<B: Block>(
 ) -> Result<Worked<B>, Fault> {
     let no = match block.insert(call, &Row::new(State::Running), until).await? {
         Inserted::Found(row) => return row.vote().map(Worked::Answered),
-        Inserted::New { late: true } => return settle(block, call, too_late()).await,
+        Inserted::New { late: true } => return refuse_here(block, call, too_late()).await,
         Inserted::New { late: false } => {
             block.savepoint().await?;
             match action.action.prepare(block.connection(), &call.call).await {
@@ -227,11 +123,15 @@ pub(crate) async fn work<B: Block>(
         }
     };
     block.undo().await?;
-    settle(block, call, no).await
+    refuse_here(block, call, no).await
 }
 
 /// Turns the row that this transaction inserted into a vote no.
-async fn settle<B: Block>(mut block: B, call: &RawCall, no: Refusal) -> Result<Worked<B>, Fault> {
+async fn refuse_here<B: Block>(
+    mut block: B,
+    call: &RawCall,
+    no: Refusal,
+) -> Result<Worked<B>, Fault> {
     let no = presentable(no);
     block.mark(call, &Row::refused(no.clone())).await?;
     kept(block).await?;
@@ -372,53 +272,5 @@ pub(crate) async fn nothing_to_commit<B: Blocks>(
             Ok(Finished::Heuristic(HeuristicKind::Hazard, note))
         }
         Some(_) => Err(Fault::Busy),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duplicate_gets_the_stored_answer_and_a_late_prepare_never_a_yes() {
-        let vote = |state| Row::new(state).vote();
-        assert_eq!(vote(State::Prepared).expect("a vote"), Voted::Prepared(Bytes::new()));
-        assert_eq!(vote(State::ReadOnly).expect("a vote"), Voted::ReadOnly);
-        for state in [State::Refused, State::Cancelled, State::Lost] {
-            assert!(matches!(vote(state), Ok(Voted::Refused(_))), "S8: {state:?}");
-        }
-        assert!(matches!(vote(State::Running), Err(Fault::Wrong(_))));
-    }
-
-    #[test]
-    fn phase_two_is_done_only_where_it_agrees() {
-        use HeuristicKind::{Commit, Hazard, Rollback};
-        for (state, commit, cancel) in [
-            (State::ReadOnly, None, None),
-            (State::Committed, None, Some(Commit)),
-            (State::Cancelled, Some(Rollback), None),
-            (State::Refused, Some(Rollback), None),
-            (State::Lost, Some(Hazard), Some(Hazard)),
-            (State::Running, Some(Hazard), Some(Hazard)),
-        ] {
-            let row = Row::new(state);
-            for (operation, expected) in [(Finish::Commit, commit), (Finish::Cancel, cancel)] {
-                let kind = match row.end(operation).expect("an end") {
-                    Finished::Heuristic(kind, _) => Some(kind),
-                    Finished::Done => None,
-                    Finished::Working(_) => panic!("{state:?}"),
-                };
-                assert_eq!(kind, expected, "S11: {state:?} {operation:?}");
-            }
-        }
-        assert_eq!(Row::new(State::Prepared).end(Finish::Commit), None);
-    }
-
-    #[test]
-    fn states_have_their_names() {
-        for (state, name) in State::NAMES {
-            assert_eq!(state.as_str(), name);
-            assert_eq!(State::parse(name), Some(state));
-        }
     }
 }

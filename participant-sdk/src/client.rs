@@ -11,7 +11,9 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 pub use unanimo_proto::v1::{AbortCause, Heuristic};
-use unanimo_proto::v1::{GetRequest, GetResponse, Mode, get_request};
+use unanimo_proto::v1::{
+    GetTransactionRequest, GetTransactionResponse, Mode, get_transaction_request,
+};
 
 pub use self::draft::Draft;
 pub use self::error::{BadField, Error};
@@ -100,12 +102,15 @@ impl Client {
     /// # Errors
     /// There is none (reason `TRANSACTION_NEVER_SEEN`), or the coordinator was not reached.
     pub async fn find(&self, gid: impl Into<String>) -> Result<Outcome, Error> {
-        let request =
-            GetRequest { key: Some(get_request::Key::Gid(gid.into())), ..Default::default() };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.get(request).await
+        let request = GetTransactionRequest {
+            key: Some(get_transaction_request::Key::Gid(gid.into())),
+            include_outputs: true,
+            ..Default::default()
         };
-        let response: GetResponse = self.call(request, call).await?;
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.get_transaction(request).await
+        };
+        let response: GetTransactionResponse = self.call(request, call).await?;
         Ok(Outcome::of_transaction(response.transaction.unwrap_or_default()))
     }
 }

@@ -1,9 +1,16 @@
-//! What a participant's database tells of branches in doubt, and of rows that may be forgotten.
+//! Questions to a participant's database about branches in doubt, and about rows that may be deleted.
+
+mod columns;
+mod questions;
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
+#[cfg(feature = "postgres")]
+pub(crate) use self::columns::age;
+pub(crate) use self::columns::{Row, committed, count, doubt, limit, millis};
+pub(crate) use self::questions::{Question, answer_questions, position};
 use crate::resource::{Fault, sealed};
 
 /// A branch that is prepared here, and whose decision is not known here.
@@ -41,7 +48,7 @@ pub struct Committed {
     pub prepare_until: i64,
 }
 
-/// How many, and the age of the oldest.
+/// A number, and the age of the oldest.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -49,7 +56,7 @@ pub struct Count {
     pub oldest: Duration,
 }
 
-/// What the sweeper asks of a participant's database. All times are by the database's own clock, and
+/// Questions of the sweeper to a participant's database. All times are by the database's own clock, and
 /// nothing but rows and prepared transactions of the participant that is named is looked at.
 #[doc(hidden)]
 pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
@@ -63,7 +70,7 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// How many rows are in state `prepared`.
+    /// Counts the rows in state `prepared`.
     fn count_prepared(
         &self,
         participant: &str,
@@ -104,54 +111,4 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         participant: &str,
         keys: &[RowKey],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
-}
-
-/// Rows of databases that know neither UUIDs nor intervals: identifiers as text, times as
-/// milliseconds.
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
-pub(crate) mod columns {
-    use std::time::Duration;
-
-    use uuid::Uuid;
-
-    use super::{BranchName, Committed, Count, Doubt};
-    use crate::resource::Fault;
-
-    /// Cluster, transaction, branch, and an age or a time.
-    pub(crate) type Row = (String, String, String, i64);
-
-    pub(crate) fn count(count: i64, oldest_ms: i64) -> Count {
-        Count { count: count.unsigned_abs(), oldest: age(oldest_ms) }
-    }
-
-    pub(crate) fn doubt((cluster_id, tx_id, branch_id, age_ms): Row) -> Result<Doubt, Fault> {
-        let tx_id = read_tx_id(&tx_id)?;
-        Ok(Doubt { cluster_id, tx_id, branch: BranchName::Id(branch_id), age: age(age_ms) })
-    }
-
-    pub(crate) fn committed(
-        (cluster_id, tx_id, branch_id, until): Row,
-    ) -> Result<Committed, Fault> {
-        let key = (read_tx_id(&tx_id)?, branch_id);
-        Ok(Committed { cluster_id, key, prepare_until: until })
-    }
-
-    fn read_tx_id(text: &str) -> Result<Uuid, Fault> {
-        let tx_id = Uuid::try_parse(text);
-        tx_id.map_err(|_| Fault::SetUp(format!("unanimo_barrier has the unreadable tx_id {text}")))
-    }
-
-    /// A clock that was set back makes nothing older than it is.
-    fn age(ms: i64) -> Duration {
-        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-    }
-
-    /// Far below what would overflow once it is taken off a time.
-    pub(crate) fn millis(duration: Duration) -> i64 {
-        i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 2)
-    }
-
-    pub(crate) fn limit(rows: usize) -> i64 {
-        i64::try_from(rows).unwrap_or(i64::MAX)
-    }
 }

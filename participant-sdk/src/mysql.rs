@@ -7,11 +7,12 @@ mod sweep;
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sqlx::migrate::MigrateError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use unanimo_migrations::participant::MYSQL as MIGRATIONS;
 
 use self::block::MySqlBlocks;
 use self::error::NO_SUCH_TABLE;
@@ -19,75 +20,20 @@ use self::statements::Statements;
 use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
+use crate::resource::{
+    ACQUIRE_TIMEOUT, Fault, Finish, Finished, RawCall, Resource, Slots, Voted, options, sealed,
+};
 use crate::schema::{self, Error};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/mysql");
-
-/// How a participant connects to its database.
-#[derive(Clone, Debug)]
-pub struct MySqlOptions {
-    prepare_connections: u32,
-    finish_connections: u32,
-    lock_timeout: Duration,
-    statement_timeout: Duration,
-    idle_timeout: Duration,
-}
-
-impl Default for MySqlOptions {
-    fn default() -> Self {
-        Self {
-            prepare_connections: 16,
-            finish_connections: 16,
-            lock_timeout: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-        }
-    }
+options! {
+    MySqlOptions,
+    lock: "(`innodb_lock_wait_timeout`, `lock_wait_timeout`), in whole seconds, rounded up",
+    statement: "(MariaDB: `max_statement_time`; MySQL: `max_execution_time`, which bounds only what \
+                reads)",
+    idle: "(MariaDB: `idle_transaction_timeout`; MySQL: `wait_timeout`), in whole seconds, rounded up",
 }
 
 impl MySqlOptions {
-    /// Connections for phase one, and so Prepares at once. Default 16.
-    #[must_use]
-    pub fn prepare_connections(mut self, connections: u32) -> Self {
-        self.prepare_connections = connections.max(1);
-        self
-    }
-
-    /// Connections for phase two, and so Commits and Cancels at once. Never used for phase one,
-    /// which may wait for locks that only phase two frees. Default 16.
-    #[must_use]
-    pub fn finish_connections(mut self, connections: u32) -> Self {
-        self.finish_connections = connections.max(1);
-        self
-    }
-
-    /// How long a statement may wait for a lock (`innodb_lock_wait_timeout`, `lock_wait_timeout`), in
-    /// whole seconds, rounded up. An operation that meets another one of its branch for longer
-    /// answers that it is still working. Default 2 s.
-    #[must_use]
-    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout;
-        self
-    }
-
-    /// How long a statement of a handler may take (MariaDB: `max_statement_time`; MySQL:
-    /// `max_execution_time`, which bounds only what reads). Default 30 s.
-    #[must_use]
-    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
-        self.statement_timeout = timeout;
-        self
-    }
-
-    /// How long a handler may do something else than the database's work before its local
-    /// transaction is ended (MariaDB: `idle_transaction_timeout`; MySQL: `wait_timeout`), in whole
-    /// seconds, rounded up. Default 60 s.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout;
-        self
-    }
-
     /// Connects to `mysql://USER:PASSWORD@HOST/DATABASE` (or `…/DATABASE?socket=PATH`), and creates
     /// or upgrades the table `unanimo_barrier` in that database.
     ///
@@ -130,10 +76,7 @@ impl MySqlOptions {
         Ok(MySql {
             prepare: pool(self.prepare_connections),
             finish: pool(self.finish_connections),
-            slots: Slots {
-                prepare: self.prepare_connections as usize,
-                finish: self.finish_connections as usize,
-            },
+            slots: self.slots(),
             statements: Arc::new(statements),
         })
     }
@@ -143,9 +86,6 @@ async fn set_up(session: Arc<str>, connection: &mut MySqlConnection) -> sqlx::Re
     sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
 }
 
-/// How long an operation waits for a connection: it has a slot, so only for a database that is away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
 /// wait that the migrations' own lock asks for, and goes on without it.
 async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
@@ -153,7 +93,7 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
     let turn: Option<i64> =
         turn.bind(MIGRATION_TURN_SECS).fetch_one(&mut *connection).await.map_err(Error::Connect)?;
     if turn != Some(1) {
-        let text = "another process has been at it for too long";
+        let text = "another process has been migrating the table for too long";
         return Err(Error::Migrate(MigrateError::Source(text.into())));
     }
     // DDL cannot be undone. A migration that a crash has interrupted is run again: they are written
@@ -169,7 +109,7 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
     schema::migrate(&MIGRATIONS, connection).await
 }
 
-/// How long to wait for another process that makes the table, which takes far less than a second.
+/// Longest wait for another process that makes the table, which takes far less than a second.
 const MIGRATION_TURN_SECS: i64 = 60;
 
 /// A participant's MariaDB or MySQL database, with its barrier.

@@ -11,78 +11,26 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection};
+use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
 use self::block::PgBlocks;
 use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
+use crate::resource::{
+    ACQUIRE_TIMEOUT, Fault, Finish, Finished, RawCall, Resource, Slots, Voted, options, sealed,
+};
 use crate::schema::{self, Error};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/postgres");
-
-/// How a participant connects to its database.
-#[derive(Clone, Debug)]
-pub struct PostgresOptions {
-    prepare_connections: u32,
-    finish_connections: u32,
-    lock_timeout: Duration,
-    statement_timeout: Duration,
-    idle_timeout: Duration,
-}
-
-impl Default for PostgresOptions {
-    fn default() -> Self {
-        Self {
-            prepare_connections: 16,
-            finish_connections: 16,
-            lock_timeout: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-        }
-    }
+options! {
+    PostgresOptions,
+    lock: "(`lock_timeout`)",
+    statement: "(`statement_timeout`)",
+    idle: "(`idle_in_transaction_session_timeout`)",
 }
 
 impl PostgresOptions {
-    /// Connections for phase one, and so Prepares at once. Default 16.
-    #[must_use]
-    pub fn prepare_connections(mut self, connections: u32) -> Self {
-        self.prepare_connections = connections.max(1);
-        self
-    }
-
-    /// Connections for phase two, and so Commits and Cancels at once. Never used for phase one,
-    /// which may wait for locks that only phase two frees. Default 16.
-    #[must_use]
-    pub fn finish_connections(mut self, connections: u32) -> Self {
-        self.finish_connections = connections.max(1);
-        self
-    }
-
-    /// How long a statement may wait for a lock (`lock_timeout`). An operation that meets another one
-    /// of its branch for longer answers that it is still working. Default 2 s.
-    #[must_use]
-    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout;
-        self
-    }
-
-    /// How long a statement of a handler may take (`statement_timeout`). Default 30 s.
-    #[must_use]
-    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
-        self.statement_timeout = timeout;
-        self
-    }
-
-    /// How long a handler may do something else than the database's work before its local
-    /// transaction is ended (`idle_in_transaction_session_timeout`). Default 60 s.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout;
-        self
-    }
-
     /// Connects, and creates or upgrades the table `unanimo_barrier` in the first schema of the
     /// connection's `search_path`.
     ///
@@ -115,10 +63,7 @@ impl PostgresOptions {
         Ok(Postgres {
             prepare: pool(self.prepare_connections),
             finish: pool(self.finish_connections),
-            slots: Slots {
-                prepare: self.prepare_connections as usize,
-                finish: self.finish_connections as usize,
-            },
+            slots: self.slots(),
             can_prepare: prepared_max != "0",
         })
     }
@@ -140,7 +85,7 @@ impl PostgresOptions {
     }
 }
 
-/// What `DISCARD ALL` does, but for the prepared statements and plans, which sqlx keeps.
+/// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as sqlx does.
 const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
                      UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
@@ -149,9 +94,6 @@ async fn clean(connection: &mut PgConnection) -> bool {
     // A handler may have left a transaction open inside its own: sqlx then ended that one only.
     !connection.is_in_transaction() && sqlx::raw_sql(CLEAN).execute(connection).await.is_ok()
 }
-
-/// How long an operation waits for a connection: it has a slot, so only for a database that is away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A participant's PostgreSQL database, with its barrier.
 ///
@@ -173,7 +115,7 @@ impl Postgres {
         PostgresOptions::default().connect(url).await
     }
 
-    /// Whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
+    /// Tells whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
     #[must_use]
     pub fn can_prepare(&self) -> bool {
         self.can_prepare

@@ -1,4 +1,7 @@
-//! What holds a participant's data and its barrier.
+//! The database of a participant's data and barrier.
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod options;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -6,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use unanimo_proto::v1;
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
 use crate::action::Registered;
 use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
@@ -14,10 +19,10 @@ use crate::refusal::Refusal;
 /// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
 /// the crate's feature of that name.
 pub trait Resource: Sweepable {
-    /// What handlers work with: a connection inside the branch's local transaction.
+    /// Type that handlers work with: a connection inside the branch's local transaction.
     type Connection: Send + 'static;
 
-    /// How many Prepares, and how many Commits and Cancels, it does at once.
+    /// Returns how many Prepares, and how many Commits and Cancels, it does at once.
     #[doc(hidden)]
     fn slots(&self) -> Slots;
 
@@ -78,7 +83,7 @@ pub struct Slots {
     pub finish: usize,
 }
 
-/// Which end.
+/// Operation of phase two.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -105,7 +110,7 @@ pub enum Finished {
     Heuristic(v1::HeuristicKind, String),
 }
 
-/// Why there is no answer: nothing is known of what was asked, and it is to be asked again.
+/// Failure to answer: the operation is to be sent again.
 #[doc(hidden)]
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -127,7 +132,7 @@ pub enum Fault {
     /// The database answered a statement with this error.
     #[error("the database refused to {doing}: {text}")]
     Definite { doing: &'static str, code: String, text: String },
-    /// Whether the statement took effect is not known.
+    /// The statement may have taken effect or not: its acknowledgement was lost.
     #[error("the database did not answer when asked to {doing}: {text}")]
-    Unknown { doing: &'static str, text: String },
+    Indeterminate { doing: &'static str, text: String },
 }

@@ -9,11 +9,11 @@ use sqlx::migrate::{Migrate, MigrateError, Migrator};
 /// Name of the table that remembers which migrations ran.
 const HISTORY: &str = "unanimo_barrier_migrations";
 
-/// Why a participant's database cannot be used.
+/// Failure to use a participant's database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL is none.
+    /// The text is not a URL of such a database.
     #[error("understand the database's URL: {0}")]
     Url(String),
     /// The database cannot be reached.
@@ -35,8 +35,8 @@ pub enum Error {
     },
     /// The table was made by hand, and is not the one that this version needs.
     #[error(
-        "use the table unanimo_barrier, which was made by hand: it has not the columns of version \
-         {known}; apply the files under migrations/participant that it lacks"
+        "use the table unanimo_barrier, which was made by hand: it lacks columns of version \
+         {known}; apply the newer files of migrations/participant"
     )]
     ByHand {
         /// The version that is needed.
@@ -44,7 +44,7 @@ pub enum Error {
     },
 }
 
-/// What is there before anything is made.
+/// State of the table before anything is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     /// The table.
@@ -55,7 +55,7 @@ pub(crate) struct Found {
     pub(crate) version: Option<Option<i64>>,
 }
 
-/// Looks for what is there. A macro, because each database has its own types.
+/// Looks for the table and its history. A macro, because each database has its own types.
 macro_rules! find {
     ($connection:expr, $prepare_until:literal) => {{
         let columns = concat!(
@@ -75,10 +75,10 @@ macro_rules! find {
 }
 pub(crate) use find;
 
-/// Whether something is to be made.
+/// Tells whether the migrations have to run.
 ///
 /// # Errors
-/// What is there cannot be used, and no migration would make it right.
+/// The table cannot be used, and no migration would make it right.
 pub(crate) fn is_to_be_made(migrator: &Migrator, found: Found) -> Result<bool, Error> {
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
     match found.version {
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn what_is_there_is_used_and_what_is_not_is_made() {
-        let migrator = sqlx::migrate!("../migrations/participant/postgres");
+        let migrator = &unanimo_migrations::participant::POSTGRES;
         let to_be_made =
-            |table, columns, version| is_to_be_made(&migrator, Found { table, columns, version });
+            |table, columns, version| is_to_be_made(migrator, Found { table, columns, version });
         assert!(to_be_made(false, false, None).expect("nothing is there"));
         assert!(!to_be_made(true, true, None).expect("made by hand"));
         assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 1 })));

@@ -11,6 +11,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
+use unanimo_migrations::participant::SQLITE as MIGRATIONS;
 
 use self::block::SqliteBlocks;
 use crate::action::Registered;
@@ -19,9 +20,7 @@ use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
 use crate::schema::{self, Error};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/participant/sqlite");
-
-/// How long an operation waits for another one's local transaction: there is one at a time.
+/// Longest wait of an operation for another one's local transaction: there is one at a time.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Operations that may wait for their turn, of each phase.

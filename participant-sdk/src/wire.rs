@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use tonic::Status;
 use unanimo_proto::v1::{self, Mode};
 use uuid::Uuid;
@@ -27,7 +26,7 @@ pub(crate) fn mode_name(mode: Mode) -> &'static str {
 pub(crate) struct Parts {
     pub(crate) context: Option<v1::BranchContext>,
     pub(crate) action: String,
-    pub(crate) payload: Bytes,
+    pub(crate) payload: Option<v1::Payload>,
     pub(crate) metadata: std::collections::HashMap<String, String>,
     pub(crate) attempt: u32,
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
@@ -35,6 +34,7 @@ pub(crate) struct Parts {
 
 pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
     let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
+    let payload = payload.unwrap_or_default().data;
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     let mode = context.mode();
     if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit | Mode::Saga) {
@@ -80,7 +80,11 @@ fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
 pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
     use v1::prepare_response::Answer;
     let answer = match voted {
-        Voted::Prepared(output) => Answer::Prepared(v1::Prepared { output }),
+        Voted::Prepared(output) => {
+            let output = (!output.is_empty())
+                .then(|| v1::Payload { data: output, media_type: String::new() });
+            Answer::Prepared(v1::Prepared { output })
+        }
         Voted::ReadOnly => Answer::ReadOnly(v1::ReadOnly {}),
         Voted::Refused(Refusal { reason, message }) => {
             Answer::Refused(v1::Refusal { reason, message })
@@ -90,14 +94,14 @@ pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
     v1::PrepareResponse { answer: Some(answer) }
 }
 
-pub(crate) fn committed(finished: Finished) -> v1::ParticipantServiceCommitResponse {
-    use v1::participant_service_commit_response::Answer;
+pub(crate) fn committed(finished: Finished) -> v1::CommitResponse {
+    use v1::commit_response::Answer;
     let answer = match finished {
         Finished::Done => Answer::Done(v1::Done {}),
         Finished::Working(pause) => Answer::Working(working(pause)),
         Finished::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
     };
-    v1::ParticipantServiceCommitResponse { answer: Some(answer) }
+    v1::CommitResponse { answer: Some(answer) }
 }
 
 pub(crate) fn cancelled(finished: Finished) -> v1::CancelResponse {

@@ -1,5 +1,6 @@
 //! A participant without the SDK, whose barrier is in memory: correct, or with one fault.
 
+use crate::{bytes_of, payload};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,10 +12,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CancelResponse, Done, HeuristicKind, HeuristicOutcome, Mode,
-    ParticipantServiceCommitRequest, ParticipantServiceCommitResponse, PrepareRequest,
-    PrepareResponse, Prepared, ReadOnly, Refusal, Working, cancel_response,
-    participant_service_commit_response as commit_response, prepare_response,
+    BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, Done,
+    HeuristicKind, HeuristicOutcome, Mode, PrepareRequest, PrepareResponse, Prepared, ReadOnly,
+    Refusal, Working, cancel_response, commit_response, prepare_response,
 };
 use uuid::Uuid;
 
@@ -179,7 +179,7 @@ impl Faulty {
                     Fault::OutputsDiffer => new_output(),
                     _ => output.clone(),
                 };
-                Answer::Prepared(Prepared { output })
+                Answer::Prepared(Prepared { output: payload(output) })
             }
             State::Refused(refusal) => Answer::Refused(refusal.clone()),
             State::Cancelled | State::Lost => {
@@ -208,7 +208,7 @@ impl Faulty {
                 _ => Ok(refused("NO_SUCH_ACTION")),
             };
         }
-        Ok(match &request.payload[..] {
+        Ok(match &bytes_of(request.payload.as_ref())[..] {
             b"no" => refused("NO"),
             _ => State::Prepared(new_output()),
         })
@@ -264,8 +264,8 @@ impl ParticipantService for Faulty {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         use commit_response::Answer;
         let key = self.key(request.into_inner().context)?;
         let mut rows = self.rows();
@@ -280,9 +280,7 @@ impl ParticipantService for Faulty {
                 (Answer::Heuristic(heuristic(HeuristicKind::Rollback)), state)
             }
             None if self.fault == Fault::CommitsAnything => {
-                return Ok(Response::new(ParticipantServiceCommitResponse {
-                    answer: Some(Answer::Done(Done {})),
-                }));
+                return Ok(Response::new(CommitResponse { answer: Some(Answer::Done(Done {})) }));
             }
             Some(State::Lost) | None => {
                 (Answer::Heuristic(heuristic(HeuristicKind::Hazard)), State::Lost)
@@ -292,7 +290,7 @@ impl ParticipantService for Faulty {
         if self.fault == Fault::ForgetsEnds {
             rows.remove(&key);
         }
-        Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(answer) }))
+        Ok(Response::new(CommitResponse { answer: Some(answer) }))
     }
 
     async fn cancel(

@@ -6,8 +6,7 @@ use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
 /// Passes every call on over gRPC.
@@ -37,8 +36,8 @@ impl ParticipantService for Forward {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         self.0.clone().commit(request).await
     }
 

@@ -18,3 +18,19 @@ pub mod relay;
 pub mod scripted;
 mod server;
 pub mod wait;
+
+use bytes::Bytes;
+use unanimo_proto::v1::Payload;
+
+/// Bytes as a payload of no known type; empty ones as none.
+#[must_use]
+pub fn payload(data: impl Into<Bytes>) -> Option<Payload> {
+    let data = data.into();
+    (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
+}
+
+/// The bytes of a payload; none of one that is not there.
+#[must_use]
+pub fn bytes_of(payload: Option<&Payload>) -> Bytes {
+    payload.map(|payload| payload.data.clone()).unwrap_or_default()
+}

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::prepare_response::Answer;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest,
+    PrepareResponse,
 };
 
 /// What a branch was told, and whether it voted yes.
@@ -81,8 +81,8 @@ impl<S: ParticipantService + Clone> ParticipantService for Recorder<S> {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         self.note(request.get_ref().context.as_ref(), |told| told.commits += 1);
         self.inner.commit(request).await
     }

@@ -4,6 +4,7 @@
 //! Prepares fail first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer),
 //! `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead), `cancel-hazard`.
 
+use crate::{bytes_of, payload};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -16,10 +17,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CancelResponse, Done, HeuristicKind, HeuristicOutcome,
-    ParticipantServiceCommitRequest, ParticipantServiceCommitResponse, PrepareRequest,
-    PrepareResponse, Prepared, ReadOnly, Refusal, Working, cancel_response,
-    participant_service_commit_response as commit_response, prepare_response,
+    BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, Done,
+    HeuristicKind, HeuristicOutcome, PrepareRequest, PrepareResponse, Prepared, ReadOnly, Refusal,
+    Working, cancel_response, commit_response, prepare_response,
 };
 
 /// A call that came.
@@ -156,13 +156,13 @@ impl ParticipantService for Scripted {
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &message.payload,
+            payload: &bytes_of(message.payload.as_ref()),
             output: &Bytes::new(),
             metadata: &message.metadata,
         };
         let count = self.note("prepare", &request, &parts);
         let action = message.action.as_str();
-        let yes = |output| Answer::Prepared(Prepared { output });
+        let yes = |output| Answer::Prepared(Prepared { output: payload(output) });
         let answer = match action {
             "refuse" => Some(Answer::Refused(Refusal {
                 reason: "NO_MONEY".into(),
@@ -188,14 +188,14 @@ impl ParticipantService for Scripted {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         use commit_response::Answer;
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &message.payload,
-            output: &message.output,
+            payload: &bytes_of(message.payload.as_ref()),
+            output: &bytes_of(message.output.as_ref()),
             metadata: &message.metadata,
         };
         let count = self.note("commit", &request, &parts);
@@ -211,7 +211,7 @@ impl ParticipantService for Scripted {
             }
             _ => Answer::Done(Done {}),
         };
-        Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(answer) }))
+        Ok(Response::new(CommitResponse { answer: Some(answer) }))
     }
 
     async fn cancel(
@@ -222,8 +222,8 @@ impl ParticipantService for Scripted {
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &message.payload,
-            output: &message.output,
+            payload: &bytes_of(message.payload.as_ref()),
+            output: &bytes_of(message.output.as_ref()),
             metadata: &message.metadata,
         };
         self.note("cancel", &request, &parts);

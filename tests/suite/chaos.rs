@@ -95,11 +95,11 @@ impl World {
     async fn ended(&self, gid: &str) -> Outcome {
         unanimo_tests::wait::until("a transfer to end", async || {
             match self.client.find(gid).await {
-                Ok(Outcome::Committed(committed)) if committed.finished => {
+                Ok(Outcome::Committed(committed)) if committed.ended => {
                     assert_eq!(committed.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
                     Some(Outcome::Committed(committed))
                 }
-                Ok(Outcome::Aborted(aborted)) if aborted.finished => {
+                Ok(Outcome::Aborted(aborted)) if aborted.ended => {
                     assert_eq!(aborted.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
                     Some(Outcome::Aborted(aborted))
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use unanimo_coordinator::conformance::{self, GUARANTEES, Options, Report, Verdict};
+use unanimo_conformance::{GUARANTEES, Options, Report, Verdict};
 use unanimo_proto::v1::Mode;
 use unanimo_tests::faulty::{ACTION, Fault, Faulty, NAME};
 
@@ -135,7 +135,8 @@ async fn each_fault_is_found_where_it_is_and_nowhere_else() {
             let target = Faulty::new(fault);
             (
                 fault,
-                conformance::run(Arc::new(target.clone()), options(), |_| {}, pending()).await,
+                unanimo_conformance::run(Arc::new(target.clone()), options(), |_| {}, pending())
+                    .await,
                 target,
             )
         });
@@ -177,7 +178,7 @@ async fn each_fault_is_found_where_it_is_and_nowhere_else() {
 async fn an_action_that_refuses_the_payload_does_not_pass() {
     let options = Options { payload: Bytes::from_static(b"no"), ..options() };
     let target = Arc::new(Faulty::new(Fault::None));
-    let report = conformance::run(target, options, |_| {}, pending()).await.unwrap();
+    let report = unanimo_conformance::run(target, options, |_| {}, pending()).await.unwrap();
     assert_eq!(failed(&report), [], "{report}");
     assert!(!report.passed(), "{report}");
     assert_eq!(report.refused.as_deref(), Some("REFUSED (NO: no)"));
@@ -196,7 +197,8 @@ async fn an_action_that_refuses_the_payload_does_not_pass() {
 async fn a_step_of_a_saga_is_not_sent_commit() {
     let options = Options { mode: Mode::Saga, ..options() };
     let target = Faulty::new(Fault::None);
-    let report = conformance::run(Arc::new(target.clone()), options, |_| {}, pending()).await;
+    let report =
+        unanimo_conformance::run(Arc::new(target.clone()), options, |_| {}, pending()).await;
     let report = report.unwrap();
     assert!(report.passed(), "{report}");
     assert_eq!((report.committed, target.counts()), (0, (0, 0)));
@@ -209,7 +211,8 @@ async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
     for after_ms in [1, 20, 60] {
         let target = Faulty::new(Fault::None);
         let stop = tokio::time::sleep(Duration::from_millis(after_ms));
-        let report = conformance::run(Arc::new(target.clone()), options(), |_| {}, stop).await;
+        let report =
+            unanimo_conformance::run(Arc::new(target.clone()), options(), |_| {}, stop).await;
         let report = report.unwrap();
         assert!(report.interrupted && !report.passed(), "{report}");
         assert!(report.to_string().contains("commit-races-cancel: it was interrupted"), "{report}");

@@ -14,8 +14,8 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
-    BranchSpec, GetRequest, Mode, SubmitRequest, Transaction, TransactionResult, TransactionView,
-    get_request,
+    BranchSpec, GetTransactionRequest, Mode, SubmitTransactionRequest, Transaction,
+    TransactionResult, get_transaction_request,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
@@ -108,17 +108,23 @@ impl World {
         ParticipantDirectoryServiceClient::new(self.channel.clone())
     }
 
-    pub(crate) async fn submit(&self, request: SubmitRequest) -> Result<TransactionResult, Status> {
-        let response = self.client().submit(request).await?;
+    pub(crate) async fn submit(
+        &self,
+        request: SubmitTransactionRequest,
+    ) -> Result<TransactionResult, Status> {
+        let response = self.client().submit_transaction(request).await?;
         Ok(response.into_inner().result.expect("an OK reply has a result"))
     }
 
     pub(crate) async fn get(&self, gid: &str) -> Transaction {
-        let request = GetRequest {
-            key: Some(get_request::Key::Gid(gid.to_owned())),
-            view: TransactionView::Full.into(),
+        let request = GetTransactionRequest {
+            key: Some(get_transaction_request::Key::Gid(gid.to_owned())),
+            include_outputs: true,
+            include_payloads: true,
+            include_timeline: true,
+            ..Default::default()
         };
-        self.client().get(request).await.unwrap().into_inner().transaction.unwrap()
+        self.client().get_transaction(request).await.unwrap().into_inner().transaction.unwrap()
     }
 
     /// Waits until the transaction is as it should be.
@@ -146,14 +152,15 @@ pub(crate) fn branch(id: &str, action: &str) -> BranchSpec {
         branch_id: id.into(),
         participant: "p".into(),
         action: action.into(),
-        payload: format!("payload of {id}").into_bytes().into(),
+        payload: unanimo_tests::payload(format!("payload of {id}").into_bytes()),
+        mode: Mode::Unspecified.into(),
     }
 }
 
 /// A TCC of branches named `a`, `b`, … with these actions.
-pub(crate) fn tcc(gid: &str, actions: &[&str]) -> SubmitRequest {
+pub(crate) fn tcc(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
     let ids = "abcdefghijklmnopqrstuvwxyz".chars().map(String::from);
-    SubmitRequest {
+    SubmitTransactionRequest {
         gid: gid.into(),
         mode: Mode::Tcc.into(),
         branches: ids.zip(actions).map(|(id, action)| branch(&id, action)).collect(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Effects, FinishAnswer,
-    FinishOperation, Gid, Input, Mode, ParticipantName, Policy, PrepareAnswer, Timestamp,
+    ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Effects, Gid, Input, Mode,
+    ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Policy, PrepareAnswer, Timestamp,
     TraceContext, Transaction, Transition, TxId,
 };
 use uuid::Uuid;
@@ -91,10 +91,10 @@ impl Live {
     /// Every branch votes yes, with its name as output.
     pub(crate) fn commit(&mut self) -> Transition {
         let mut last = None;
-        for branch in self.numbers() {
-            let output = self.tx.branch(branch).unwrap().spec.branch_id.to_string();
+        for number in self.numbers() {
+            let output = self.tx.branch(number).unwrap().spec.branch_id.to_string();
             let answer = PrepareAnswer::Prepared(Bytes::from(output));
-            let effects = self.apply(Input::PrepareAnswered { branch, attempt: 1, answer });
+            let effects = self.apply(Input::PrepareAnswered { number, attempt: 1, answer });
             last = effects.transition.or(last);
         }
         last.unwrap()
@@ -105,15 +105,15 @@ impl Live {
     }
 
     /// Every branch ends so.
-    pub(crate) fn finish(
+    pub(crate) fn phase_two(
         &mut self,
-        operation: FinishOperation,
-        answer: &FinishAnswer,
+        operation: PhaseTwoOperation,
+        answer: &PhaseTwoAnswer,
     ) -> Vec<Transition> {
         let mut transitions = Vec::new();
-        for branch in self.numbers() {
+        for number in self.numbers() {
             let answer = answer.clone();
-            let input = Input::FinishAnswered { branch, operation, attempt: 1, answer };
+            let input = Input::PhaseTwoAnswered { number, operation, attempt: 1, answer };
             transitions.extend(self.apply(input).transition);
         }
         transitions

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection};
-use unanimo_coordinator::conformance::{self, Options, Remote};
+use unanimo_conformance::{Options, Remote};
 use unanimo_sdk::{Client, Json, Outcome, Serve, Serving};
 use unanimo_testing::{Coordinator, Subject};
 use unanimo_tests::reaper::{Owned, run_folder};
@@ -226,7 +226,8 @@ async fn a_shop_in_python_keeps_every_guarantee() {
         ..Options::new("py-shop", "reserve")
     };
     let remote = Remote::connect(&world.python.endpoint().await).await.unwrap();
-    let report = conformance::run(Arc::new(remote), options, |_| {}, pending()).await.unwrap();
+    let report =
+        unanimo_conformance::run(Arc::new(remote), options, |_| {}, pending()).await.unwrap();
     assert!(report.passed(), "{report}");
     assert_eq!(report.counts().2, 0, "nothing is skipped: {report}");
     let committed = i64::from(report.committed);

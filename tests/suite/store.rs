@@ -35,7 +35,7 @@ impl Fixture {
 
     pub(crate) async fn open(url: String) -> Self {
         let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
-        let me = bear(&store, "one").await;
+        let me = create(&store, "one").await;
         Self { store, url, me }
     }
 
@@ -52,9 +52,14 @@ impl Fixture {
     }
 }
 
-pub(crate) async fn bear(store: &Arc<dyn Store>, node: &str) -> Incarnation {
-    let born = store.census().await.unwrap().born;
-    store.bear(node, born).await.unwrap().expect("nobody else is born at the same time")
+pub(crate) async fn create(store: &Arc<dyn Store>, node: &str) -> Incarnation {
+    let created = store.incarnations().list().await.unwrap().created;
+    store
+        .incarnations()
+        .create(node, created)
+        .await
+        .unwrap()
+        .expect("nobody else is created at the same time")
 }
 
 pub(crate) fn a_write(transition: Transition) -> Write {

@@ -1,8 +1,9 @@
 //! What must pass.
 
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
 use crate::{docs, links, msrv, packages, publish, python, tidy};
@@ -23,6 +24,7 @@ pub(crate) fn ci() -> Result<()> {
         cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
     })?;
     steps.step("the SDK with each feature alone", sdk_features)?;
+    steps.step("what an embedder gets", embedding)?;
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
@@ -44,6 +46,48 @@ fn sdk_features() -> Result<()> {
     for features in ["", "mysql", "postgres", "sqlite"] {
         let sdk = ["clippy", "-p", "unanimo-sdk", "--quiet", "--no-default-features", "--features"];
         cargo(sdk.iter().chain(&[features, "--", "-D", "warnings"]))?;
+    }
+    Ok(())
+}
+
+/// Packages of the command line and of participants: a program that embeds a coordinator gets none.
+const NOT_EMBEDDED: &[&str] = &[
+    "unanimo",
+    "unanimo-conformance",
+    "unanimo-sdk",
+    "anstream",
+    "clap",
+    "comfy-table",
+    "mimalloc",
+    "nu-ansi-term",
+    "tempfile",
+    "terminal_size",
+];
+
+/// Packages of the wire contract alone.
+const NOT_CONFORMANCE: &[&str] =
+    &["unanimo-coordinator", "unanimo-core", "unanimo-sdk", "sqlx", "clap"];
+
+/// The library that one embeds and the list of guarantees bring what they need, and nothing of the
+/// command line.
+fn embedding() -> Result<()> {
+    lacks("unanimo-coordinator", NOT_EMBEDDED)?;
+    lacks("unanimo-conformance", NOT_CONFORMANCE)
+}
+
+/// Fails if a package depends on one of the others.
+fn lacks(package: &str, others: &[&str]) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}"]);
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", output.status);
+    }
+    let tree = String::from_utf8(output.stdout)?;
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let found: BTreeSet<_> = names.filter(|name| others.contains(name)).collect();
+    if !found.is_empty() {
+        bail!("{package} must not depend on {found:?}: see `cargo tree -p {package} -i NAME`");
     }
     Ok(())
 }

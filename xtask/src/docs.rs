@@ -54,7 +54,7 @@ pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
     for page in ["config", "metrics", "errors", "limits"] {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["run", "--quiet", "-p", "unanimo-coordinator", "--", "reference", page]);
+        command.args(["run", "--quiet", "-p", "unanimo", "--", "reference", page]);
         let output = command.stderr(std::process::Stdio::inherit()).output()?;
         if !output.status.success() {
             bail!("{command:?}: {}", output.status);

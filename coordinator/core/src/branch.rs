@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Decision, FinishOperation, Heuristic, Operation};
+use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
 use crate::definition::BranchSpec;
 use crate::ids::BranchNumber;
 use crate::time::Timestamp;
@@ -36,7 +36,7 @@ pub enum Vote {
 }
 
 impl Vote {
-    /// Whether COMMIT may follow from it.
+    /// Tells whether COMMIT may follow from it.
     #[must_use]
     pub fn is_yes(self) -> bool {
         self != Self::Refused
@@ -52,7 +52,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// How a branch ended by itself.
+/// Heuristic end of a branch (X/Open).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeuristicKind {
@@ -64,10 +64,10 @@ pub enum HeuristicKind {
     Hazard,
 }
 
-/// How far phase two of a branch has come. Which operation it is follows from the decision.
+/// Progress of phase two of a branch. The operation follows from the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Finish {
+pub enum PhaseTwo {
     /// Nothing is decided.
     #[default]
     Open,
@@ -79,9 +79,9 @@ pub enum Finish {
     Done,
     /// It ended otherwise.
     Heuristic {
-        /// How.
+        /// Its end.
         kind: HeuristicKind,
-        /// Why, in its or the operator's words.
+        /// The reason, in the words of the participant or the operator.
         note: String,
         /// The operator who said so; `None` if the participant did.
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -93,16 +93,16 @@ pub enum Finish {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Attempts {
-    /// How many were sent.
+    /// Number of attempts that were sent.
     pub count: u32,
     /// When the first was.
     pub first_at: Timestamp,
     /// When the last was.
     pub last_at: Timestamp,
-    /// What the first that failed died of.
+    /// Error of the first attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
-    /// What the last that failed died of.
+    /// Error of the last attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -128,8 +128,8 @@ impl Attempts {
     }
 }
 
-/// What is stored of a branch besides its specification and output. All of it is rewritten with
-/// each transition of its transaction.
+/// Progress of a branch: all that is stored of it besides its specification and output. It is
+/// rewritten with each transition of its transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
@@ -142,15 +142,15 @@ pub struct Progress {
     /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
     #[serde(skip_serializing_if = "is_false")]
     pub unanswered: bool,
-    /// Why it refused.
+    /// The refusal's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
     /// Its output was over a limit.
     #[serde(skip_serializing_if = "is_false")]
     pub output_dropped: bool,
     /// Phase two.
-    #[serde(skip_serializing_if = "is_open")]
-    pub finish: Finish,
+    #[serde(rename = "finish", skip_serializing_if = "is_open")]
+    pub phase_two: PhaseTwo,
     /// When nothing more was owed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
@@ -158,8 +158,8 @@ pub struct Progress {
     #[serde(skip_serializing_if = "Attempts::is_empty")]
     pub prepare_attempts: Attempts,
     /// Attempts of Commit or Cancel.
-    #[serde(skip_serializing_if = "Attempts::is_empty")]
-    pub finish_attempts: Attempts,
+    #[serde(rename = "finish_attempts", skip_serializing_if = "Attempts::is_empty")]
+    pub phase_two_attempts: Attempts,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -167,8 +167,8 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-fn is_open(finish: &Finish) -> bool {
-    *finish == Finish::Open
+fn is_open(phase_two: &PhaseTwo) -> bool {
+    *phase_two == PhaseTwo::Open
 }
 
 /// Where a branch stands, in one word.
@@ -208,13 +208,13 @@ pub(crate) struct InFlight {
 pub struct Branch {
     /// Its place in the order of enlisting.
     pub number: BranchNumber,
-    /// What was asked for.
+    /// The branch as its initiator stated it.
     pub spec: Arc<BranchSpec>,
     /// Who sends its Prepare.
     pub enlistment: Enlistment,
-    /// How far it has come.
+    /// Its progress.
     pub progress: Progress,
-    /// What its Prepare answered.
+    /// Output of its Prepare.
     pub output: Option<Bytes>,
     /// The call under way. Not stored: after a crash nothing is.
     pub(crate) in_flight: Option<InFlight>,
@@ -236,46 +236,48 @@ impl Branch {
     #[must_use]
     pub fn state(&self, decision: Option<Decision>) -> BranchState {
         let operation = decision.map(Decision::operation);
-        match (&self.progress.finish, operation) {
-            (Finish::Heuristic { kind, .. }, _) => BranchState::Heuristic(*kind),
-            (Finish::Done, Some(FinishOperation::Commit)) => BranchState::Committed,
-            (Finish::Done, _) => BranchState::Cancelled,
-            (Finish::Owed, Some(FinishOperation::Commit)) => BranchState::Committing,
-            (Finish::Owed, _) => BranchState::Cancelling,
-            (Finish::Open | Finish::NotOwed, _) => match (self.progress.vote, self.enlistment) {
-                (Some(Vote::Prepared), _) => BranchState::Prepared,
-                (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
-                (Some(Vote::Refused), _) => BranchState::Refused,
-                (None, Enlistment::Coordinator) => BranchState::Preparing,
-                (None, Enlistment::Initiator) => BranchState::Enlisted,
-            },
+        match (&self.progress.phase_two, operation) {
+            (PhaseTwo::Heuristic { kind, .. }, _) => BranchState::Heuristic(*kind),
+            (PhaseTwo::Done, Some(PhaseTwoOperation::Commit)) => BranchState::Committed,
+            (PhaseTwo::Done, _) => BranchState::Cancelled,
+            (PhaseTwo::Owed, Some(PhaseTwoOperation::Commit)) => BranchState::Committing,
+            (PhaseTwo::Owed, _) => BranchState::Cancelling,
+            (PhaseTwo::Open | PhaseTwo::NotOwed, _) => {
+                match (self.progress.vote, self.enlistment) {
+                    (Some(Vote::Prepared), _) => BranchState::Prepared,
+                    (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
+                    (Some(Vote::Refused), _) => BranchState::Refused,
+                    (None, Enlistment::Coordinator) => BranchState::Preparing,
+                    (None, Enlistment::Initiator) => BranchState::Enlisted,
+                }
+            }
         }
     }
 
-    /// Whether this very call is still wanted. A call that waited for its transition to become
-    /// durable, or for a slot, may have been overtaken by a decision.
+    /// Tells whether this very call is still wanted. A call that waited for its transition to
+    /// become durable, or for a slot, may have been overtaken by a decision.
     #[must_use]
     pub fn awaits(&self, operation: Operation, attempt: u32) -> bool {
         self.in_flight == Some(InFlight { operation, attempt })
     }
 
-    /// Whether phase two still owes it, or it owes phase two, an answer.
+    /// Tells whether Commit or Cancel is owed to it and not answered.
     #[must_use]
     pub fn is_owed(&self) -> bool {
-        self.progress.finish == Finish::Owed
+        self.progress.phase_two == PhaseTwo::Owed
     }
 
     /// The last error of its calls, of phase two before phase one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        let Progress { finish_attempts, prepare_attempts, .. } = &self.progress;
-        finish_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
+        let Progress { phase_two_attempts, prepare_attempts, .. } = &self.progress;
+        phase_two_attempts.last_error.as_deref().or(prepare_attempts.last_error.as_deref())
     }
 
-    /// What the branch adds to its transaction's heuristic outcome.
+    /// Returns the branch's share of its transaction's heuristic outcome.
     #[must_use]
     pub fn heuristic(&self, decision: Option<Decision>) -> Heuristic {
-        let Finish::Heuristic { kind, .. } = &self.progress.finish else {
+        let PhaseTwo::Heuristic { kind, .. } = &self.progress.phase_two else {
             return Heuristic::None;
         };
         match (kind, decision) {
@@ -302,6 +304,17 @@ pub fn clip(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows keep the field names under which earlier versions wrote them.
+    #[test]
+    fn stored_progress_keeps_its_names() {
+        let mut progress = Progress { phase_two: PhaseTwo::Owed, ..Progress::default() };
+        progress.phase_two_attempts.sent(Timestamp(7));
+        let stored = serde_json::to_value(&progress).expect("JSON");
+        assert_eq!(stored["finish"], "owed");
+        assert_eq!(stored["finish_attempts"]["count"], 1);
+        assert_eq!(serde_json::from_value::<Progress>(stored).expect("progress"), progress);
+    }
 
     #[test]
     fn clipped_text_stays_within_its_bound_and_holds_no_nul() {

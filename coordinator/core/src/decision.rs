@@ -1,9 +1,9 @@
-//! What is decided of a transaction, and what may be said of it.
+//! Decision on a transaction, its phases, and the outcome that clients are told.
 
 use crate::ids::BranchNumber;
 use crate::time::Timestamp;
 
-/// Why ABORT was decided.
+/// Cause of an ABORT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbortCause {
     /// This branch voted REFUSED.
@@ -19,11 +19,11 @@ pub enum AbortCause {
 }
 
 impl AbortCause {
-    /// The branch that it speaks of.
+    /// The number of the branch that is to blame, if one is.
     #[must_use]
-    pub fn branch(self) -> Option<BranchNumber> {
+    pub fn number(self) -> Option<BranchNumber> {
         match self {
-            Self::Refused(branch) | Self::Unlisted(branch) | Self::NoVote(branch) => Some(branch),
+            Self::Refused(number) | Self::Unlisted(number) | Self::NoVote(number) => Some(number),
             Self::Deadline | Self::Rollback => None,
         }
     }
@@ -39,32 +39,32 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// What the decision asks of each branch. One decision, one operation: this is promise S1.
+    /// Returns the operation that is owed to each branch. One decision, one operation: promise S1.
     #[must_use]
-    pub fn operation(self) -> FinishOperation {
+    pub fn operation(self) -> PhaseTwoOperation {
         match self {
-            Self::Commit => FinishOperation::Commit,
-            Self::Abort(_) => FinishOperation::Cancel,
+            Self::Commit => PhaseTwoOperation::Commit,
+            Self::Abort(_) => PhaseTwoOperation::Cancel,
         }
     }
 }
 
-/// What a participant is told in phase two.
+/// Operation of phase two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FinishOperation {
+pub enum PhaseTwoOperation {
     /// After COMMIT.
     Commit,
     /// After ABORT.
     Cancel,
 }
 
-/// What a participant is told.
+/// Operation that a participant is called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Phase one.
     Prepare,
     /// Phase two.
-    Finish(FinishOperation),
+    PhaseTwo(PhaseTwoOperation),
 }
 
 impl Operation {
@@ -73,8 +73,8 @@ impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
-            Self::Finish(FinishOperation::Commit) => "commit",
-            Self::Finish(FinishOperation::Cancel) => "cancel",
+            Self::PhaseTwo(PhaseTwoOperation::Commit) => "commit",
+            Self::PhaseTwo(PhaseTwoOperation::Cancel) => "cancel",
         }
     }
 }
@@ -132,7 +132,7 @@ impl Phase {
     }
 }
 
-/// What a client may conclude.
+/// Outcome that a client may conclude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing yet.
@@ -153,7 +153,7 @@ impl From<Phase> for Outcome {
     }
 }
 
-/// Whether the branches can be trusted to have followed the decision (X/Open).
+/// Confidence that the branches followed the decision (X/Open heuristics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heuristic {
     /// They did, as far as is known.

@@ -1,6 +1,7 @@
-//! What an initiator asks for: a transaction and its branches, checked.
+//! Definition of a transaction and its branches, as its initiator states it, and the rules for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +11,40 @@ use crate::digest::Digest;
 use crate::ids::{ActionName, BranchId, Gid, ParticipantName};
 use crate::policy::Limits;
 
-/// How the branches of a transaction are brought to one outcome.
+/// Protocol that brings the branches of a transaction to one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// X/Open XA: work is held prepared, invisible to others.
     TwoPhaseCommit,
     /// Try, confirm, cancel: work is reserved in a visible local transaction.
     Tcc,
+}
+
+/// Name of a mode that this version does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 2pc or tcc, is {0:?}")]
+pub struct UnknownMode(String);
+
+impl Mode {
+    /// The stable name, as stored, logged and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TwoPhaseCommit => "2pc",
+            Self::Tcc => "tcc",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMode> {
+        [Self::TwoPhaseCommit, Self::Tcc]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+            .ok_or_else(|| UnknownMode(name.to_owned()))
+    }
 }
 
 /// Who says which branches there are, and when to commit.
@@ -35,7 +63,7 @@ pub struct BranchSpec {
     pub branch_id: BranchId,
     /// Who holds it.
     pub participant: ParticipantName,
-    /// What is to be done.
+    /// The action to be done.
     pub action: ActionName,
     /// The action's argument, opaque.
     pub payload: Bytes,
@@ -140,7 +168,8 @@ impl Definition {
         found
     }
 
-    /// What makes two requests the same: everything but timeouts, metadata, trace and caller.
+    /// Returns the digest, which two equal requests share: it covers everything but timeouts,
+    /// metadata, trace and caller.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(self)

@@ -1,4 +1,4 @@
-//! Whether two requests under one gid are the same request (promise S9).
+//! Digest that tells whether two requests under one gid are the same request (promise S9).
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::definition::{BranchSpec, Definition, Drive, Mode};
 
-/// Which rule made a digest. It is stored beside it: digests of different rules never compare
-/// equal, so a change of the rule must keep the old one for as long as gids live.
+/// Version of the rule that makes a digest. It is stored beside it: digests of different rules
+/// never compare equal, so a change of the rule must keep the old one for as long as gids live.
 pub const DIGEST_VERSION: i16 = 1;
 
 /// SHA-256 over what an initiator asked for, in a written order.

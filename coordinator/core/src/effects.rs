@@ -1,4 +1,4 @@
-//! What is to be done: data that the engine obeys.
+//! Effects: the writes and calls that the core asks for, as data that the engine obeys.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::ids::{BranchNumber, TxId, Version};
 use crate::time::Timestamp;
 use crate::transaction::Identity;
 
-/// What an input led to.
+/// Result of an input.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// To be written, if anything changed that must survive.
@@ -27,11 +27,11 @@ pub struct Effects {
 /// never sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Which branch.
-    pub branch: BranchNumber,
-    /// What to tell it.
+    /// Number of the branch.
+    pub number: BranchNumber,
+    /// Operation to call.
     pub operation: Operation,
-    /// How often this was sent, this one included.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 
@@ -40,11 +40,11 @@ pub struct Call {
 pub struct State {
     /// Where it stands.
     pub phase: Phase,
-    /// Whether branches ended against the decision.
+    /// Branches that ended against the decision, or may have.
     pub heuristic: Heuristic,
     /// Phase two takes too long.
     pub stalled: bool,
-    /// An operator has settled its heuristic outcome.
+    /// An operator has cleared the alarm of its heuristic outcome.
     pub forgotten: bool,
     /// Each branch, by number.
     pub branches: Vec<Progress>,
@@ -109,17 +109,17 @@ impl Transition {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What.
+    /// Kind of event.
     pub kind: EventKind,
     /// To which branch.
-    pub branch: Option<BranchNumber>,
+    pub number: Option<BranchNumber>,
     /// More about it.
     pub detail: String,
 }
 
 macro_rules! event_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
-        /// What happened.
+        /// Kind of an event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum EventKind {
             $($(#[$doc])* $kind,)*
@@ -139,7 +139,7 @@ macro_rules! event_kinds {
 }
 
 event_kinds! {
-    /// Another incarnation took the transaction over.
+    /// Another incarnation adopted the transaction.
     Adopted = "adopted",
     /// Phase two takes too long.
     Stalled = "stalled",
@@ -151,7 +151,7 @@ event_kinds! {
     Retried = "retried",
     /// An operator ended a branch.
     Resolved = "resolved",
-    /// An operator settled the transaction.
+    /// An operator cleared the alarm.
     Forgotten = "forgotten",
 }
 

@@ -121,7 +121,7 @@ text_id!(
     NAME_BYTES_MAX
 );
 text_id!(
-    /// What a participant can be asked to do.
+    /// Name of an action that a participant offers.
     ActionName,
     NAME_BYTES_MAX
 );
@@ -209,7 +209,7 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// How often a transaction's durable form has changed. Every transition has the next one; a write
+/// Number of changes of a transaction's durable form. Every transition has the next one; a write
 /// that folds several has the last one's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(pub i64);

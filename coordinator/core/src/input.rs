@@ -1,11 +1,11 @@
-//! What can happen to a transaction, and why it may be turned down.
+//! Inputs of a transaction, and the reasons to reject one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::branch::{Enlistment, HeuristicKind, Refusal, Vote};
-use crate::decision::FinishOperation;
+use crate::decision::PhaseTwoOperation;
 use crate::definition::{BranchSpec, Violation};
 use crate::ids::{BranchId, BranchNumber, Incarnation};
 
@@ -29,59 +29,59 @@ pub enum Input {
     /// A Prepare came to an end, with a vote or without.
     PrepareAnswered {
         /// Of which branch.
-        branch: BranchNumber,
-        /// Which attempt.
+        number: BranchNumber,
+        /// Number of the attempt.
         attempt: u32,
-        /// How it ended.
+        /// Its result.
         answer: PrepareAnswer,
     },
     /// A Commit or Cancel came to an end.
-    FinishAnswered {
+    PhaseTwoAnswered {
         /// Of which branch.
-        branch: BranchNumber,
-        /// Which of the two.
-        operation: FinishOperation,
-        /// Which attempt.
+        number: BranchNumber,
+        /// Commit or Cancel.
+        operation: PhaseTwoOperation,
+        /// Number of the attempt.
         attempt: u32,
-        /// How it ended.
-        answer: FinishAnswer,
+        /// Its result.
+        answer: PhaseTwoAnswer,
     },
     /// Time has passed: whatever is due by now happens.
     Tick,
-    /// This incarnation took the transaction over, durably. The first input after a restore.
+    /// This incarnation adopted the transaction, durably. The first input after a restore.
     Recovered {
-        /// Who took over.
+        /// The adopter.
         by: Incarnation,
     },
-    /// What waits for its next attempt is to go out now: the participant came back, or somebody in
+    /// Calls that wait for their next attempt go out now: the participant came back, or somebody in
     /// doubt asked, or an operator did.
     Retry {
-        /// Which branch; `None` for all.
-        branch: Option<BranchNumber>,
+        /// Number of the branch; `None` for all.
+        number: Option<BranchNumber>,
         /// The operator, if it was one.
         operator: Option<String>,
     },
     /// An operator ends a branch by word.
     Resolve {
-        /// Which branch.
-        branch: BranchNumber,
-        /// How it is said to have ended.
+        /// Number of the branch.
+        number: BranchNumber,
+        /// Its end, as the operator states it.
         kind: HeuristicKind,
         /// Who says so.
         operator: String,
-        /// Why.
+        /// The operator's reason.
         note: String,
     },
-    /// An operator settles a heuristic transaction.
+    /// An operator clears the alarm of a heuristic transaction.
     Forget {
         /// Who says so.
         operator: String,
-        /// Why.
+        /// The operator's reason.
         note: String,
     },
 }
 
-/// How an attempt of Prepare ended.
+/// Result of one attempt of Prepare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareAnswer {
     /// Voted PREPARED, with an output.
@@ -99,14 +99,14 @@ pub enum PrepareAnswer {
     Failed(String),
 }
 
-/// How an attempt of Commit or Cancel ended.
+/// Result of one attempt of Commit or Cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FinishAnswer {
+pub enum PhaseTwoAnswer {
     /// Done as told.
     Done,
     /// Ended otherwise.
     Heuristic {
-        /// How.
+        /// Its end.
         kind: HeuristicKind,
         /// The participant's words.
         note: String,

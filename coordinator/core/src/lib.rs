@@ -39,7 +39,7 @@
 //!
 //! // The participant's yes decides COMMIT, which must be durable before anybody hears of it.
 //! let answer = PrepareAnswer::Prepared(Bytes::new());
-//! let yes = Input::PrepareAnswered { branch: call.branch, attempt: call.attempt, answer };
+//! let yes = Input::PrepareAnswered { number: call.number, attempt: call.attempt, answer };
 //! let effects = tx.apply(yes, Timestamp(1_010), &policy)?;
 //! assert!(effects.transition.is_some_and(|transition| transition.awaited));
 //! assert_eq!(tx.outcome(), Outcome::Committed);
@@ -61,17 +61,19 @@ pub mod timeline;
 mod transaction;
 
 pub use branch::{
-    Attempts, Branch, BranchState, Enlistment, Finish, HeuristicKind, Progress, Refusal,
+    Attempts, Branch, BranchState, Enlistment, HeuristicKind, PhaseTwo, Progress, Refusal,
     TEXT_BYTES_MAX, Vote, clip,
 };
-pub use decision::{AbortCause, Decision, FinishOperation, Heuristic, Operation, Outcome, Phase};
-pub use definition::{BranchSpec, Definition, Drive, Mode, TraceContext, Violation, too_large};
+pub use decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase, PhaseTwoOperation};
+pub use definition::{
+    BranchSpec, Definition, Drive, Mode, TraceContext, UnknownMode, Violation, too_large,
+};
 pub use digest::{DIGEST_VERSION, Digest};
 pub use effects::{Call, Effects, Event, EventKind, State, Transition};
 pub use ids::{
     ActionName, BranchId, BranchNumber, Gid, Incarnation, ParticipantName, TxId, Version,
 };
-pub use input::{FinishAnswer, Input, PrepareAnswer, Rejection};
+pub use input::{Input, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use policy::{Backoff, Limits, Policy};
 pub use time::Timestamp;
 pub use transaction::{Identity, Record, Transaction};

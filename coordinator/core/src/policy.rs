@@ -1,4 +1,4 @@
-//! What an operator may set: limits, and how patiently calls are repeated.
+//! Policy that an operator sets: limits on transactions, and the pauses between attempts.
 
 use std::time::Duration;
 
@@ -55,25 +55,25 @@ impl Backoff {
     /// The pause after the `attempt`-th failure, from 1. The same arguments give the same pause:
     /// the spread comes from the transaction's own identifier.
     #[must_use]
-    pub fn pause(&self, tx_id: TxId, branch: BranchNumber, attempt: u32) -> Duration {
+    pub fn pause(&self, tx_id: TxId, number: BranchNumber, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(32);
         let full = millis(self.base).saturating_mul(1 << doublings).min(millis(self.cap)).max(1);
         let half = full / 2;
-        Duration::from_millis(full - half + spread(tx_id, branch, attempt) % (half + 1))
+        Duration::from_millis(full - half + spread(tx_id, number, attempt) % (half + 1))
     }
 }
 
 /// A number that differs between calls and attempts as if it were random (the finalizer of
 /// SplitMix64, Steele et al. 2014).
-fn spread(tx_id: TxId, branch: BranchNumber, attempt: u32) -> u64 {
+fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
     let (high, low) = tx_id.0.as_u64_pair();
-    let mut z = high ^ low.rotate_left(32) ^ (u64::from(branch.get()) << 40) ^ u64::from(attempt);
+    let mut z = high ^ low.rotate_left(32) ^ (u64::from(number.get()) << 40) ^ u64::from(attempt);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-/// Everything that steers a transaction from outside.
+/// Settings that the state machine follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Bounds on what one transaction may hold.
@@ -81,10 +81,10 @@ pub struct Policy {
     /// Between attempts of Prepare.
     pub prepare_backoff: Backoff,
     /// Between attempts of Commit and Cancel, which go on for ever.
-    pub finish_backoff: Backoff,
+    pub phase_two_backoff: Backoff,
     /// Longest pause that a participant's WORKING may ask for.
     pub retry_after_max: Duration,
-    /// Phase two that lasts longer than this is stalled: somebody has to look.
+    /// Phase two that lasts longer than this is stalled, and raises an alarm.
     pub stalled_after: Duration,
     /// Allowance for a participant's clock that runs behind: a Prepare may start this much after
     /// the deadline.
@@ -99,7 +99,7 @@ impl Default for Policy {
                 base: Duration::from_millis(50),
                 cap: Duration::from_secs(2),
             },
-            finish_backoff: Backoff {
+            phase_two_backoff: Backoff {
                 base: Duration::from_millis(100),
                 cap: Duration::from_secs(30),
             },
@@ -118,10 +118,10 @@ mod tests {
     fn pauses_double_are_capped_and_spread() {
         let backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(30) };
         let tx = |n: u128| TxId(uuid::Uuid::from_u128(n));
-        let branch = BranchNumber::from_index(0);
+        let number = BranchNumber::from_index(0);
         for (attempt, full) in [(1, 100), (2, 200), (9, 25_600), (10, 30_000), (u32::MAX, 30_000)] {
             let pauses: Vec<u64> =
-                (0..100).map(|n| millis(backoff.pause(tx(n), branch, attempt))).collect();
+                (0..100).map(|n| millis(backoff.pause(tx(n), number, attempt))).collect();
             assert!(pauses.iter().all(|&p| p >= full / 2 && p <= full), "{attempt}: {pauses:?}");
             let low = pauses.iter().min().expect("100 of them");
             let high = pauses.iter().max().expect("100 of them");

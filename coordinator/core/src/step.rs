@@ -7,12 +7,12 @@
 //! | CommitAsked      | COMMIT, ABORT, or wait for votes    | nothing: it is decided   | same    |
 //! | RollbackAsked    | ABORT                               | nothing: it is decided   | same    |
 //! | PrepareAnswered  | vote, or try again                  | nothing: too late        | same    |
-//! | FinishAnswered   | nothing: none was sent              | end, or try again        | nothing |
+//! | PhaseTwoAnswered | nothing: none was sent              | end, or try again        | nothing |
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
 //! | Recovered        | Prepare again what has no vote      | what is owed, again      | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
 //! | Resolve          | rejected                            | the branch ends          | rejected|
-//! | Forget           | rejected                            | rejected                 | settled |
+//! | Forget           | rejected                            | rejected                 | cleared |
 //!
 //! The first input that decides wins; whoever comes later hears what won (promise S4). One table
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
@@ -72,7 +72,7 @@ impl Transaction {
         };
         let mut step = Step::new(&mut transaction, now, policy);
         step.begun(definition.branches);
-        let effects = step.finish();
+        let effects = step.into_effects();
         (transaction, effects)
     }
 
@@ -91,28 +91,28 @@ impl Transaction {
             Input::Enlist { spec, enlistment } => step.enlist(spec, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
             Input::RollbackAsked => step.rollback_asked(),
-            Input::PrepareAnswered { branch, attempt, answer } => {
-                step.prepare_answered(step.known(branch)?, attempt, answer);
+            Input::PrepareAnswered { number, attempt, answer } => {
+                step.prepare_answered(step.known(number)?, attempt, answer);
             }
-            Input::FinishAnswered { branch, operation, attempt, answer } => {
-                step.finish_answered(step.known(branch)?, operation, attempt, answer);
+            Input::PhaseTwoAnswered { number, operation, attempt, answer } => {
+                step.phase_two_answered(step.known(number)?, operation, attempt, answer);
             }
             Input::Tick => step.tick(),
             Input::Recovered { by } => step.recovered(by),
-            Input::Retry { branch, operator } => {
-                let branch = branch.map(|number| step.known(number)).transpose()?;
-                step.retry(branch, operator);
+            Input::Retry { number, operator } => {
+                let index = number.map(|number| step.known(number)).transpose()?;
+                step.retry(index, operator);
             }
-            Input::Resolve { branch, kind, operator, note } => {
-                step.resolve(step.known(branch)?, kind, operator, note)?;
+            Input::Resolve { number, kind, operator, note } => {
+                step.resolve(step.known(number)?, kind, operator, note)?;
             }
             Input::Forget { operator, note } => step.forget(&operator, &note)?,
         }
-        Ok(step.finish())
+        Ok(step.into_effects())
     }
 }
 
-/// Whether something waits for what changed to be durable.
+/// Urgency of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     /// Good to have after a crash; nothing waits for it.
@@ -121,7 +121,7 @@ enum Change {
     Awaited,
 }
 
-/// One input at work on one transaction.
+/// One input while it is applied to one transaction.
 struct Step<'a> {
     tx: &'a mut Transaction,
     now: Timestamp,
@@ -137,7 +137,7 @@ impl<'a> Step<'a> {
     }
 
     /// Turns what changed into a transition.
-    fn finish(self) -> Effects {
+    fn into_effects(self) -> Effects {
         let Self { tx, change, calls, events, .. } = self;
         let Some(change) = change else {
             debug_assert!(events.is_empty(), "an event without a change would be lost");
@@ -171,8 +171,8 @@ impl<'a> Step<'a> {
         self.change = self.change.max(Some(change));
     }
 
-    fn event(&mut self, kind: EventKind, branch: Option<BranchNumber>, detail: String) {
-        self.events.push(Event { at: self.now, kind, branch, detail });
+    fn event(&mut self, kind: EventKind, number: Option<BranchNumber>, detail: String) {
+        self.events.push(Event { at: self.now, kind, number, detail });
         self.changed(Change::Noted);
     }
 
@@ -194,19 +194,19 @@ impl<'a> Step<'a> {
     fn call(&mut self, index: usize) {
         let operation = match self.tx.phase.decision() {
             None => Operation::Prepare,
-            Some(decision) => Operation::Finish(decision.operation()),
+            Some(decision) => Operation::PhaseTwo(decision.operation()),
         };
         let now = self.now;
         let branch = self.branch(index);
         let attempts = match operation {
             Operation::Prepare => &mut branch.progress.prepare_attempts,
-            Operation::Finish(_) => &mut branch.progress.finish_attempts,
+            Operation::PhaseTwo(_) => &mut branch.progress.phase_two_attempts,
         };
         let attempt = attempts.sent(now);
         branch.in_flight = Some(InFlight { operation, attempt });
         branch.retry_at = None;
-        let branch = branch.number;
-        self.calls.push(Call { branch, operation, attempt });
+        let number = branch.number;
+        self.calls.push(Call { number, operation, attempt });
     }
 
     /// Time has passed.
@@ -225,7 +225,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// What waits goes out now.
+    /// Sends the calls that wait for their next attempt.
     fn retry(&mut self, only: Option<usize>, operator: Option<String>) {
         if let Some(operator) = operator {
             let number = only.map(BranchNumber::from_index);
@@ -249,7 +249,7 @@ impl<'a> Step<'a> {
             branch.progress.unanswered = true;
             (&mut branch.progress.prepare_attempts, policy.prepare_backoff)
         } else {
-            (&mut branch.progress.finish_attempts, policy.finish_backoff)
+            (&mut branch.progress.phase_two_attempts, policy.phase_two_backoff)
         };
         attempts.failed(error);
         let count = attempts.count;

@@ -1,6 +1,6 @@
 //! A transaction's history, told from its state and the few events that the state cannot tell.
 
-use crate::branch::{Attempts, Finish, Vote};
+use crate::branch::{Attempts, PhaseTwo, Vote};
 use crate::decision::{AbortCause, Decision};
 use crate::effects::Event;
 use crate::ids::BranchId;
@@ -12,10 +12,10 @@ use crate::transaction::Transaction;
 pub struct Entry {
     /// When.
     pub at: Timestamp,
-    /// What: a stable name.
+    /// Stable name of the event.
     pub event: &'static str,
     /// To which branch.
-    pub branch: Option<BranchId>,
+    pub branch_id: Option<BranchId>,
     /// More about it.
     pub detail: String,
 }
@@ -24,8 +24,8 @@ pub struct Entry {
 #[must_use]
 pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     let mut lines = Vec::new();
-    let mut line = |at, event, branch: Option<&BranchId>, detail| {
-        lines.push(Entry { at, event, branch: branch.cloned(), detail });
+    let mut line = |at, event, branch_id: Option<&BranchId>, detail| {
+        lines.push(Entry { at, event, branch_id: branch_id.cloned(), detail });
     };
     let id_of = |number| tx.branch(number).map(|branch| &branch.spec.branch_id);
 
@@ -34,7 +34,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
         let id = Some(&branch.spec.branch_id);
         let progress = &branch.progress;
         attempts(&progress.prepare_attempts).for_each(|(at, text)| line(at, "prepare", id, text));
-        attempts(&progress.finish_attempts).for_each(|(at, text)| {
+        attempts(&progress.phase_two_attempts).for_each(|(at, text)| {
             line(at, if tx.commits() { "commit" } else { "cancel" }, id, text);
         });
         if let (Some(vote), Some(at)) = (progress.vote, progress.voted_at) {
@@ -46,7 +46,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
             };
             line(at, event, id, detail);
         }
-        if let (Finish::Done, Some(at)) = (&progress.finish, progress.ended_at) {
+        if let (PhaseTwo::Done, Some(at)) = (&progress.phase_two, progress.ended_at) {
             line(at, if tx.commits() { "committed" } else { "cancelled" }, id, String::new());
         }
     }
@@ -54,8 +54,8 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
         let detail = match decision {
             Decision::Commit => "COMMIT".to_owned(),
             Decision::Abort(cause) => {
-                let branch = cause.branch().and_then(id_of).map_or("", BranchId::as_str);
-                format!("ABORT: {}", cause_in_words(cause, branch))
+                let branch_id = cause.number().and_then(id_of).map_or("", BranchId::as_str);
+                format!("ABORT: {}", cause_in_words(cause, branch_id))
             }
         };
         line(at, "decided", None, detail);
@@ -63,14 +63,14 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     if let Some(at) = tx.phase.ended_at() {
         line(at, "ended", None, String::new());
     }
-    for Event { at, kind, branch, detail } in events {
-        line(*at, kind.as_str(), branch.and_then(id_of), detail.clone());
+    for Event { at, kind, number, detail } in events {
+        line(*at, kind.as_str(), number.and_then(id_of), detail.clone());
     }
     lines.sort_by_key(|entry| (entry.at, place(entry.event)));
     lines
 }
 
-/// What happened in the same millisecond stands in the order in which it must have happened.
+/// Rank of an event within one millisecond: the order in which such events must have happened.
 fn place(event: &str) -> u8 {
     match event {
         "begun" => 0,
@@ -97,15 +97,15 @@ fn attempts(attempts: &Attempts) -> impl Iterator<Item = (Timestamp, String)> {
     (first_error.is_some()).then_some((*first_at, text)).into_iter()
 }
 
-/// Why ABORT was decided, for people.
+/// Describes the cause of an ABORT to people.
 #[must_use]
-pub fn cause_in_words(cause: AbortCause, branch: &str) -> String {
+pub fn cause_in_words(cause: AbortCause, branch_id: &str) -> String {
     match cause {
-        AbortCause::Refused(_) => format!("branch {branch} refused"),
+        AbortCause::Refused(_) => format!("branch {branch_id} refused"),
         AbortCause::Deadline => "the deadline passed".to_owned(),
         AbortCause::Rollback => "the initiator asked for it".to_owned(),
-        AbortCause::Unlisted(_) => format!("Commit did not list branch {branch}"),
-        AbortCause::NoVote(_) => format!("Commit listed branch {branch} without its vote"),
+        AbortCause::Unlisted(_) => format!("Commit did not list branch {branch_id}"),
+        AbortCause::NoVote(_) => format!("Commit listed branch {branch_id} without its vote"),
     }
 }
 

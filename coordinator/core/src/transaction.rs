@@ -14,7 +14,7 @@ use crate::ids::{BranchId, BranchNumber, Gid, TxId, Version};
 use crate::policy::Policy;
 use crate::time::Timestamp;
 
-/// What never changes of a transaction.
+/// The part of a transaction that never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The coordinator's name for it.
@@ -25,7 +25,7 @@ pub struct Identity {
     pub mode: Mode,
     /// Who says when to commit.
     pub drive: Drive,
-    /// What makes another request under the same gid the same request.
+    /// Digest of the request: another request under the same gid must have the same one.
     pub digest: Digest,
     /// When it was begun.
     pub created_at: Timestamp,
@@ -42,15 +42,15 @@ pub struct Identity {
 /// A transaction as a store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What never changes.
+    /// The part that never changes.
     pub identity: Arc<Identity>,
     /// The version of `state`.
     pub version: Version,
-    /// What changes.
+    /// The part that changes.
     pub state: State,
     /// Its branches, by number.
     pub branches: Vec<(Enlistment, Arc<BranchSpec>)>,
-    /// What their Prepares answered, where that was kept.
+    /// Outputs of their Prepares, where they were kept.
     pub outputs: Vec<(BranchNumber, Bytes)>,
 }
 
@@ -62,7 +62,7 @@ pub struct Transaction {
     pub(crate) phase: Phase,
     pub(crate) branches: Vec<Branch>,
     pub(crate) stalled: bool,
-    /// What the stored state said: a record that was stripped of its branches says it alone.
+    /// Heuristic outcome as stored. Nothing else tells it once the branches are purged.
     pub(crate) known_heuristic: Heuristic,
     pub(crate) forgotten: bool,
     /// The initiator has asked for COMMIT, and some vote is still out. Not stored: an initiator
@@ -124,7 +124,7 @@ impl Transaction {
         }
     }
 
-    /// What changes of it.
+    /// Returns the part that changes.
     #[must_use]
     pub fn state(&self) -> State {
         let progress: Vec<Progress> = self.branches.iter().map(|b| b.progress.clone()).collect();
@@ -137,7 +137,7 @@ impl Transaction {
         }
     }
 
-    /// What never changes of it.
+    /// Returns the part that never changes.
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
@@ -161,7 +161,7 @@ impl Transaction {
         self.phase
     }
 
-    /// What a client may conclude, once the last transition is durable.
+    /// Returns the outcome that a client may conclude, once the last transition is durable.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.phase.into()
@@ -185,7 +185,7 @@ impl Transaction {
         self.branches.iter().find(|branch| branch.spec.branch_id == *id)
     }
 
-    /// Whether branches ended against the decision: the worst of any.
+    /// Returns the worst heuristic outcome of any branch.
     #[must_use]
     pub fn heuristic(&self) -> Heuristic {
         let decision = self.phase.decision();

@@ -14,20 +14,20 @@ use bytes::Bytes;
 use common::{Durable, definition, spec};
 use proptest::prelude::*;
 use unanimo_core::{
-    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Finish, FinishAnswer,
-    FinishOperation, HeuristicKind, Incarnation, Input, Mode, Operation, Outcome, Phase, Policy,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, HeuristicKind, Incarnation,
+    Input, Mode, Operation, Outcome, Phase, PhaseTwo, PhaseTwoAnswer, PhaseTwoOperation, Policy,
     PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
 };
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
 
-/// What the generator may do; numbers are taken modulo what exists.
+/// Moves of the generator; numbers are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Move {
     Input(Input),
     /// Answer a call that was really sent, of any attempt, perhaps again.
     Prepare(usize, PrepareAnswer),
-    Finish(usize, FinishAnswer),
+    PhaseTwo(usize, PhaseTwoAnswer),
     Pass(u64),
     /// Lose everything after the last `usize` transitions that nobody awaits, and recover.
     Crash,
@@ -55,12 +55,12 @@ fn heuristic_kind() -> impl Strategy<Value = HeuristicKind> {
     ]
 }
 
-fn finish_answer() -> impl Strategy<Value = FinishAnswer> {
+fn phase_two_answer() -> impl Strategy<Value = PhaseTwoAnswer> {
     prop_oneof![
-        5 => Just(FinishAnswer::Done),
-        1 => heuristic_kind().prop_map(|kind| FinishAnswer::Heuristic { kind, note: "n".into() }),
-        1 => Just(FinishAnswer::Working { retry_after: Duration::ZERO }),
-        2 => Just(FinishAnswer::Failed("down".into())),
+        5 => Just(PhaseTwoAnswer::Done),
+        1 => heuristic_kind().prop_map(|kind| PhaseTwoAnswer::Heuristic { kind, note: "n".into() }),
+        1 => Just(PhaseTwoAnswer::Working { retry_after: Duration::ZERO }),
+        2 => Just(PhaseTwoAnswer::Failed("down".into())),
     ]
 }
 
@@ -79,7 +79,7 @@ fn vote() -> impl Strategy<Value = Option<Vote>> {
 
 /// Inputs of every kind, most of them of no sense.
 fn input() -> impl Strategy<Value = Input> {
-    let operation = prop_oneof![Just(FinishOperation::Commit), Just(FinishOperation::Cancel)];
+    let operation = prop_oneof![Just(PhaseTwoOperation::Commit), Just(PhaseTwoOperation::Cancel)];
     let enlistment = prop_oneof![Just(Enlistment::Coordinator), Just(Enlistment::Initiator)];
     prop_oneof![
         3 => (0..BRANCHES.len(), enlistment)
@@ -88,16 +88,16 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|listed| Input::CommitAsked { listed }),
         1 => Just(Input::RollbackAsked),
         2 => (branch_number(), 0..4_u32, prepare_answer())
-            .prop_map(|(branch, attempt, answer)| Input::PrepareAnswered { branch, attempt, answer }),
-        2 => (branch_number(), operation, 0..4_u32, finish_answer())
-            .prop_map(|(branch, operation, attempt, answer)| {
-                Input::FinishAnswered { branch, operation, attempt, answer }
+            .prop_map(|(number, attempt, answer)| Input::PrepareAnswered { number, attempt, answer }),
+        2 => (branch_number(), operation, 0..4_u32, phase_two_answer())
+            .prop_map(|(number, operation, attempt, answer)| {
+                Input::PhaseTwoAnswered { number, operation, attempt, answer }
             }),
         1 => Just(Input::Tick),
         1 => proptest::option::of(branch_number())
-            .prop_map(|branch| Input::Retry { branch, operator: None }),
-        1 => (branch_number(), heuristic_kind()).prop_map(|(branch, kind)| Input::Resolve {
-            branch, kind, operator: "op".into(), note: "n".into(),
+            .prop_map(|number| Input::Retry { number, operator: None }),
+        1 => (branch_number(), heuristic_kind()).prop_map(|(number, kind)| Input::Resolve {
+            number, kind, operator: "op".into(), note: "n".into(),
         }),
         1 => Just(Input::Forget { operator: "op".into(), note: "n".into() }),
     ]
@@ -108,7 +108,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         prop_oneof![
             3 => input().prop_map(Move::Input),
             5 => (0..64_usize, prepare_answer()).prop_map(|(n, a)| Move::Prepare(n, a)),
-            4 => (0..64_usize, finish_answer()).prop_map(|(n, a)| Move::Finish(n, a)),
+            4 => (0..64_usize, phase_two_answer()).prop_map(|(n, a)| Move::PhaseTwo(n, a)),
             2 => (1..40_000_u64).prop_map(Move::Pass),
             1 => Just(Move::Crash),
         ],
@@ -116,7 +116,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     )
 }
 
-/// What an observer outside has seen.
+/// Votes and decisions that an observer outside has seen.
 #[derive(Default)]
 struct Witness {
     sent: Vec<(BranchNumber, Operation, u32)>,
@@ -129,8 +129,8 @@ struct Witness {
 impl Witness {
     /// S1: one transaction, one kind of phase two.
     fn saw_calls(&mut self, effects: &Effects) {
-        for Call { branch, operation, attempt } in effects.calls.iter().copied() {
-            self.sent.push((branch, operation, attempt));
+        for Call { number, operation, attempt } in effects.calls.iter().copied() {
+            self.sent.push((number, operation, attempt));
             if operation != Operation::Prepare {
                 self.finishes.insert(operation.as_str());
             }
@@ -198,8 +198,8 @@ impl World {
     fn apply(&mut self, input: Input) {
         let before = self.tx.record();
         let listed = match &input {
-            Input::PrepareAnswered { branch, answer, .. } => {
-                self.witness.heard_vote(&self.tx, *branch, answer);
+            Input::PrepareAnswered { number, answer, .. } => {
+                self.witness.heard_vote(&self.tx, *number, answer);
                 Vec::new()
             }
             Input::CommitAsked { listed } => listed.clone(),
@@ -247,7 +247,7 @@ impl World {
                 None if branch.enlistment == Enlistment::Initiator => continue,
                 None if branch.progress.vote.is_some() => continue,
                 None => Operation::Prepare,
-                Some(decision) if branch.is_owed() => Operation::Finish(decision.operation()),
+                Some(decision) if branch.is_owed() => Operation::PhaseTwo(decision.operation()),
                 Some(_) => continue,
             };
             let sent = self.witness.sent.iter().rev();
@@ -263,16 +263,16 @@ impl World {
             Move::Input(input) => self.apply(input),
             Move::Prepare(n, answer) => {
                 let sent: Vec<_> = self.sent(|operation| operation == Operation::Prepare);
-                if let Some((branch, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
-                    self.apply(Input::PrepareAnswered { branch, attempt, answer });
+                if let Some((number, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
+                    self.apply(Input::PrepareAnswered { number, attempt, answer });
                 }
             }
-            Move::Finish(n, answer) => {
+            Move::PhaseTwo(n, answer) => {
                 let sent: Vec<_> = self.sent(|operation| operation != Operation::Prepare);
-                if let Some(&(branch, Operation::Finish(operation), attempt)) =
+                if let Some(&(number, Operation::PhaseTwo(operation), attempt)) =
                     sent.get(n % sent.len().max(1))
                 {
-                    self.apply(Input::FinishAnswered { branch, operation, attempt, answer });
+                    self.apply(Input::PhaseTwoAnswered { number, operation, attempt, answer });
                 }
             }
             Move::Pass(ms) => {
@@ -294,22 +294,22 @@ impl World {
     /// Faults are healed: every call under way is answered, and time passes.
     fn heal(&mut self) {
         for _ in 0..50 {
-            for (branch, operation, attempt) in self.sent(|_| true) {
-                let awaited = self.tx.branch(branch).is_some_and(|b| b.awaits(operation, attempt));
+            for (number, operation, attempt) in self.sent(|_| true) {
+                let awaited = self.tx.branch(number).is_some_and(|b| b.awaits(operation, attempt));
                 if !awaited {
                     continue;
                 }
                 self.apply(match operation {
                     Operation::Prepare => Input::PrepareAnswered {
-                        branch,
+                        number,
                         attempt,
                         answer: PrepareAnswer::Prepared(Bytes::new()),
                     },
-                    Operation::Finish(operation) => Input::FinishAnswered {
-                        branch,
+                    Operation::PhaseTwo(operation) => Input::PhaseTwoAnswered {
+                        number,
                         operation,
                         attempt,
-                        answer: FinishAnswer::Done,
+                        answer: PhaseTwoAnswer::Done,
                     },
                 });
             }
@@ -341,8 +341,8 @@ proptest! {
         world.heal();
         // S7, the coordinator's half: who voted PREPARED has heard of the decision.
         for branch in world.tx.branches() {
-            let finish = &branch.progress.finish;
-            let told = matches!(finish, Finish::Done | Finish::Heuristic { .. });
+            let phase_two = &branch.progress.phase_two;
+            let told = matches!(phase_two, PhaseTwo::Done | PhaseTwo::Heuristic { .. });
             prop_assert!(told || branch.progress.vote != Some(Vote::Prepared));
             let aborted = matches!(world.tx.phase().decision(), Some(Decision::Abort(_)));
             prop_assert!(told || !aborted || branch.progress.vote.is_some());

@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Durable, definition, spec};
 use unanimo_core::{
-    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, FinishAnswer,
-    FinishOperation, HeuristicKind, Incarnation, Input, Mode, Phase, Policy, PrepareAnswer,
-    Refusal, Timestamp, Transaction, TxId, Vote,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, HeuristicKind, Incarnation,
+    Input, Mode, Phase, PhaseTwoAnswer, PhaseTwoOperation, Policy, PrepareAnswer, Refusal,
+    Timestamp, Transaction, TxId, Vote,
 };
 
 struct Script {
@@ -34,7 +34,7 @@ fn check(setup: &str, script: &str) {
         None => (Drive::Declarative, setup),
     };
     let mut words = rest.split_whitespace();
-    let mode = if words.next() == Some("2pc") { Mode::TwoPhaseCommit } else { Mode::Tcc };
+    let mode = words.next().and_then(|word| word.parse().ok()).unwrap_or(Mode::Tcc);
     let branches: Vec<&str> = words.collect();
     let policy = Policy::default();
     let now = Timestamp(1_000_000);
@@ -68,7 +68,7 @@ impl Script {
             "execute" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Coordinator },
             "enlist" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Initiator },
             "forget" => Input::Forget { operator: "op".into(), note: "seen".into() },
-            "retry" => Input::Retry { branch: None, operator: None },
+            "retry" => Input::Retry { number: None, operator: None },
             "crash" => {
                 self.tx = self.durable.recover();
                 Input::Recovered { by: Incarnation(2) }
@@ -93,21 +93,21 @@ impl Script {
         let branch = self.tx.branch_by_id(&BranchId::new(id).unwrap()).expect("a known branch");
         let (answer, argument) = answer.split_once(' ').unwrap_or((answer, ""));
         let retry_after = Duration::from_millis(argument.parse().unwrap_or(0));
-        let heuristic = |kind| FinishAnswer::Heuristic { kind, note: "own will".into() };
+        let heuristic = |kind| PhaseTwoAnswer::Heuristic { kind, note: "own will".into() };
         let number = branch.number;
         let prepare = |answer| Input::PrepareAnswered {
-            branch: number,
+            number,
             attempt: attempt.unwrap_or(branch.progress.prepare_attempts.count),
             answer,
         };
         let operation = match self.tx.phase().decision() {
-            Some(Decision::Commit) => FinishOperation::Commit,
-            _ => FinishOperation::Cancel,
+            Some(Decision::Commit) => PhaseTwoOperation::Commit,
+            _ => PhaseTwoOperation::Cancel,
         };
-        let finish = |answer| Input::FinishAnswered {
-            branch: number,
+        let phase_two = |answer| Input::PhaseTwoAnswered {
+            number,
             operation,
-            attempt: attempt.unwrap_or(branch.progress.finish_attempts.count),
+            attempt: attempt.unwrap_or(branch.progress.phase_two_attempts.count),
             answer,
         };
         let active = self.tx.phase() == Phase::Active;
@@ -124,15 +124,15 @@ impl Script {
                 message: "no".into(),
             })),
             "working" if active => prepare(PrepareAnswer::Working { retry_after }),
-            "working" => finish(FinishAnswer::Working { retry_after }),
+            "working" => phase_two(PhaseTwoAnswer::Working { retry_after }),
             "failed" if active => prepare(PrepareAnswer::Failed("down".into())),
-            "failed" => finish(FinishAnswer::Failed("down".into())),
-            "done" => finish(FinishAnswer::Done),
-            "heuristic_commit" => finish(heuristic(HeuristicKind::Commit)),
-            "heuristic_rollback" => finish(heuristic(HeuristicKind::Rollback)),
-            "hazard" => finish(heuristic(HeuristicKind::Hazard)),
+            "failed" => phase_two(PhaseTwoAnswer::Failed("down".into())),
+            "done" => phase_two(PhaseTwoAnswer::Done),
+            "heuristic_commit" => phase_two(heuristic(HeuristicKind::Commit)),
+            "heuristic_rollback" => phase_two(heuristic(HeuristicKind::Rollback)),
+            "hazard" => phase_two(heuristic(HeuristicKind::Hazard)),
             "resolve" => Input::Resolve {
-                branch: number,
+                number,
                 kind: if argument == "committed" {
                     HeuristicKind::Commit
                 } else {
@@ -168,9 +168,9 @@ impl Script {
             marks.extend(transition.events.iter().map(|event| event.kind.as_str().to_owned()));
             words.push(marks.join("+"));
         }
-        for Call { branch, operation, attempt } in effects.calls.iter().copied() {
+        for Call { number, operation, attempt } in effects.calls.iter().copied() {
             let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
-            words.push(format!("{} {}{again}", operation.as_str(), self.id(branch)));
+            words.push(format!("{} {}{again}", operation.as_str(), self.id(number)));
         }
         words.join("; ")
     }

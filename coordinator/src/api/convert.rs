@@ -1,13 +1,18 @@
 //! The core's types as answers.
 
 use unanimo_core::{
-    AbortCause, Attempts, Branch, BranchState, Decision, Event, Finish, Heuristic, HeuristicKind,
-    Identity, Outcome, Phase, Policy, Refusal, State, Transaction, Vote, timeline,
+    AbortCause, Attempts, Branch, BranchState, Decision, Event, Heuristic, HeuristicKind, Identity,
+    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Transaction, Vote, timeline,
 };
 use unanimo_proto::v1;
 
 use crate::engine::{Answer, Inquired, Verdict, View};
 use crate::wire::{self, mode_to_wire, time_to_wire};
+
+/// Bytes of a user, of no known type.
+fn payload(data: bytes::Bytes) -> v1::Payload {
+    v1::Payload { data, media_type: String::new() }
+}
 
 pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
     match outcome {
@@ -52,7 +57,7 @@ fn abort_cause(phase: Phase) -> v1::AbortCause {
 /// The branch that the cause of an abort speaks of, where its name is still known.
 fn abort_branch(tx: &Transaction) -> String {
     let Some(Decision::Abort(cause)) = tx.phase().decision() else { return String::new() };
-    let branch = cause.branch().and_then(|number| tx.branch(number));
+    let branch = cause.number().and_then(|number| tx.branch(number));
     branch.map_or_else(String::new, |branch| branch.spec.branch_id.to_string())
 }
 
@@ -89,7 +94,7 @@ pub(super) fn result(answer: Answer) -> v1::TransactionResult {
     v1::TransactionResult {
         tx_id: tx.tx_id().to_string(),
         outcome: outcome(tx.outcome()).into(),
-        finished: tx.phase().ended_at().is_some(),
+        ended: tx.phase().ended_at().is_some(),
         heuristic: heuristic(tx.heuristic()).into(),
         abort_cause: abort_cause(tx.phase()).into(),
         abort_branch_id: abort_branch(tx),
@@ -103,20 +108,20 @@ fn branch_result(branch: &Branch) -> v1::BranchResult {
         branch_id: branch.spec.branch_id.to_string(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().unwrap_or_default(),
+        output: branch.output.clone().map(payload),
         output_dropped: progress.output_dropped,
         last_error: branch.last_error().unwrap_or_default().to_owned(),
     }
 }
 
 /// A branch's vote, for Execute.
-pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse {
+pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteBranchResponse {
     let progress = &branch.progress;
-    v1::ExecuteResponse {
+    v1::ExecuteBranchResponse {
         branch_number: branch.number.get().into(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().unwrap_or_default(),
+        output: branch.output.clone().map(payload),
         output_dropped: progress.output_dropped,
         outcome: outcome(tx.outcome()).into(),
         last_error: branch.last_error().unwrap_or_default().to_owned(),
@@ -124,7 +129,7 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteResponse
 }
 
 /// What a participant is told of a branch that it holds in doubt.
-pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v1::InquireResult {
+pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v1::BranchVerdict {
     let verdict = match known.verdict {
         Verdict::Running => v1::Verdict::Running,
         Verdict::Commit => v1::Verdict::Commit,
@@ -134,7 +139,7 @@ pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v
         Verdict::Heuristic => v1::Verdict::Heuristic,
     };
     let of = known.of.as_ref().and_then(|(tx, number)| Some((tx, tx.branch(*number)?)));
-    v1::InquireResult {
+    v1::BranchVerdict {
         verdict: verdict.into(),
         ended: known.ended,
         context: of.map(|(tx, branch)| {
@@ -180,15 +185,17 @@ pub(super) fn summary(identity: &Identity, current: &State, stripped: bool) -> v
         stripped,
         metadata: identity.metadata.clone().into_iter().collect(),
         timeline: Vec::new(),
+        timeline_dropped: 0,
+        revision: 0,
         branch_count: u32::try_from(current.branches.len()).unwrap_or(u32::MAX),
     }
 }
 
 fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
     let progress = &branch.progress;
-    let note = match &progress.finish {
-        Finish::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
-        Finish::Heuristic { note, operator: None, .. } => note.clone(),
+    let note = match &progress.phase_two {
+        PhaseTwo::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
+        PhaseTwo::Heuristic { note, operator: None, .. } => note.clone(),
         _ => String::new(),
     };
     v1::Branch {
@@ -199,14 +206,15 @@ fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
         state: branch_state(branch.state(tx.phase().decision())).into(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().unwrap_or_default(),
+        output: branch.output.clone().map(payload),
         output_dropped: progress.output_dropped,
-        prepare: attempts(&progress.prepare_attempts),
-        finish: attempts(&progress.finish_attempts),
+        prepare_attempts: attempts(&progress.prepare_attempts),
+        phase_two_attempts: attempts(&progress.phase_two_attempts),
         voted_at: progress.voted_at.map(time_to_wire),
         ended_at: progress.ended_at.map(time_to_wire),
         heuristic_note: note,
-        payload: if full { branch.spec.payload.clone() } else { bytes::Bytes::new() },
+        payload: full.then(|| payload(branch.spec.payload.clone())),
+        mode: mode_to_wire(tx.identity().mode).into(),
     }
 }
 
@@ -240,9 +248,9 @@ fn attempts(attempts: &Attempts) -> Option<v1::Attempts> {
 
 fn timeline_entry(entry: timeline::Entry) -> v1::TimelineEntry {
     v1::TimelineEntry {
-        at: Some(time_to_wire(entry.at)),
+        occurred_at: Some(time_to_wire(entry.at)),
         event: entry.event.to_owned(),
-        branch_id: entry.branch.map(String::from).unwrap_or_default(),
+        branch_id: entry.branch_id.map(String::from).unwrap_or_default(),
         detail: entry.detail,
     }
 }

@@ -8,7 +8,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use unanimo_core::{Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::coordinator_service_server::CoordinatorService;
-use unanimo_proto::v1::{self, get_request, watch_request};
+use unanimo_proto::v1::{
+    self, get_transaction_request, rollback_transaction_request, watch_transaction_request,
+};
 
 use super::error::{from_engine, invalid, other_cluster};
 use super::parse::{self, Definable};
@@ -18,13 +20,13 @@ use crate::store::{Filter, Key, PhaseName, Stored};
 use crate::wire;
 
 /// Transactions of a page that asks for none.
-pub(crate) const PAGE_DEFAULT: u32 = 50;
+pub const PAGE_DEFAULT: u32 = 50;
 
 /// Most transactions of a page.
-pub(crate) const PAGE_MAX: u32 = 500;
+pub const PAGE_MAX: u32 = 500;
 
 /// Most branches of an inquiry.
-pub(crate) const INQUIRE_MAX: usize = 256;
+pub const INQUIRE_MAX: usize = 256;
 
 impl Api {
     fn answer_by(&self, headers: &MetadataMap) -> Instant {
@@ -33,29 +35,32 @@ impl Api {
 
     async fn submit(
         &self,
-        request: Request<v1::SubmitRequest>,
-    ) -> Result<v1::SubmitResponse, Status> {
+        request: Request<v1::SubmitTransactionRequest>,
+    ) -> Result<v1::SubmitTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let (headers, _, request) = request.into_parts();
         let until = parse::wait_for(request.wait_for)?;
-        let v1::SubmitRequest { gid, mode, branches, timeout, metadata, .. } = request;
+        let v1::SubmitTransactionRequest { gid, mode, branches, timeout, metadata, .. } = request;
         let drive = Drive::Declarative;
         let definable = Definable { gid, mode, drive, branches, timeout, metadata };
         let definition = parse::definition(definable, &headers)?;
         let answer = self.engine.begin(definition, until, by).await.map_err(from_engine)?;
-        Ok(v1::SubmitResponse { result: Some(convert::result(answer)) })
+        Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer)) })
     }
 
-    async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<v1::BeginResponse, Status> {
+    async fn begin(
+        &self,
+        request: Request<v1::BeginTransactionRequest>,
+    ) -> Result<v1::BeginTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let (headers, _, request) = request.into_parts();
-        let v1::BeginRequest { gid, mode, timeout, metadata } = request;
+        let v1::BeginTransactionRequest { gid, mode, timeout, metadata, .. } = request;
         let drive = Drive::Interactive;
         let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
         let definition = parse::definition(definable, &headers)?;
         let answer = self.engine.begin(definition, Until::Durable, by).await;
         let View { tx, .. } = *settled(answer.map_err(from_engine)?)?;
-        Ok(v1::BeginResponse {
+        Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.identity().deadline)),
             outcome: convert::outcome(tx.outcome()).into(),
@@ -75,10 +80,10 @@ impl Api {
 
     async fn execute(
         &self,
-        request: Request<v1::ExecuteRequest>,
-    ) -> Result<v1::ExecuteResponse, Status> {
+        request: Request<v1::ExecuteBranchRequest>,
+    ) -> Result<v1::ExecuteBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::ExecuteRequest { tx_id, branch } = request.into_inner();
+        let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
         let id = spec.branch_id.clone();
         match self.enlist_branch(tx_id, spec, Enlistment::Coordinator, by).await? {
@@ -86,7 +91,7 @@ impl Api {
                 Some(branch) => Ok(convert::executed(&view.tx, branch)),
                 None => Err(from_engine(crate::engine::Error::Moving)),
             },
-            Answer::NotYet(_) => Ok(v1::ExecuteResponse {
+            Answer::NotYet(_) => Ok(v1::ExecuteBranchResponse {
                 outcome: v1::Outcome::NotDecided.into(),
                 ..Default::default()
             }),
@@ -95,10 +100,10 @@ impl Api {
 
     async fn enlist(
         &self,
-        request: Request<v1::EnlistRequest>,
-    ) -> Result<v1::EnlistResponse, Status> {
+        request: Request<v1::EnlistBranchRequest>,
+    ) -> Result<v1::EnlistBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::EnlistRequest { tx_id, branch } = request.into_inner();
+        let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
         let id = spec.branch_id.clone();
         let answer = self.enlist_branch(tx_id, spec, Enlistment::Initiator, by).await?;
@@ -112,7 +117,7 @@ impl Api {
         };
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
-        Ok(v1::EnlistResponse {
+        Ok(v1::EnlistBranchResponse {
             context: Some(context),
             prepare_until: Some(wire::time_to_wire(tx.prepare_until(self.engine.policy()))),
             metadata: tx.identity().metadata.clone().into_iter().collect(),
@@ -121,10 +126,10 @@ impl Api {
 
     async fn commit(
         &self,
-        request: Request<v1::CommitRequest>,
-    ) -> Result<v1::CommitResponse, Status> {
+        request: Request<v1::CommitTransactionRequest>,
+    ) -> Result<v1::CommitTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::CommitRequest { tx_id, branches, wait_for } = request.into_inner();
+        let v1::CommitTransactionRequest { tx_id, branches, wait_for, .. } = request.into_inner();
         let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
         let listed = branches
             .iter()
@@ -136,27 +141,34 @@ impl Api {
             })
             .collect::<Result<Vec<_>, Status>>()?;
         let answer = self.engine.commit(tx_id, listed, until, by).await.map_err(from_engine)?;
-        Ok(v1::CommitResponse { result: Some(convert::result(answer)) })
+        Ok(v1::CommitTransactionResponse { result: Some(convert::result(answer)) })
     }
 
     async fn rollback(
         &self,
-        request: Request<v1::RollbackRequest>,
-    ) -> Result<v1::RollbackResponse, Status> {
-        let by = self.answer_by(request.metadata());
-        let v1::RollbackRequest { tx_id, wait_for } = request.into_inner();
-        let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
-        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
-        Ok(v1::RollbackResponse { result: Some(convert::result(answer)) })
-    }
-
-    async fn get(&self, request: Request<v1::GetRequest>) -> Result<v1::GetResponse, Status> {
+        request: Request<v1::RollbackTransactionRequest>,
+    ) -> Result<v1::RollbackTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let request = request.into_inner();
-        let full = request.view() == v1::TransactionView::Full;
+        let tx_id = match request.key {
+            Some(rollback_transaction_request::Key::TxId(text)) => parse::tx_id(&text)?,
+            Some(rollback_transaction_request::Key::Gid(_)) | None => return Err(no_key()),
+        };
+        let until = parse::wait_for(request.wait_for)?;
+        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
+        Ok(v1::RollbackTransactionResponse { result: Some(convert::result(answer)) })
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<v1::GetTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
+        let full = request.include_timeline;
         let key = match request.key {
-            Some(get_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(get_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            Some(get_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
@@ -166,10 +178,13 @@ impl Api {
             false => None,
         };
         let transaction = convert::transaction(&view, events.as_deref());
-        Ok(v1::GetResponse { transaction: Some(transaction) })
+        Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
     }
 
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<v1::ListResponse, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<v1::ListTransactionsResponse, Status> {
         let filter = filter(request.get_ref())?;
         let listed = self.engine.list(&filter).await.map_err(from_engine)?;
         let full = listed.len() == filter.limit as usize;
@@ -178,7 +193,7 @@ impl Api {
         let summary = |stored: &Stored| {
             convert::summary(&stored.record.identity, &stored.record.state, stored.stripped)
         };
-        Ok(v1::ListResponse {
+        Ok(v1::ListTransactionsResponse {
             transactions: listed.iter().map(summary).collect(),
             next_page_token: last.unwrap_or_default(),
         })
@@ -186,10 +201,10 @@ impl Api {
 
     async fn inquire(
         &self,
-        request: Request<v1::InquireRequest>,
-    ) -> Result<v1::InquireResponse, Status> {
+        request: Request<v1::InquireBranchesRequest>,
+    ) -> Result<v1::InquireBranchesResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::InquireRequest { participant, branches, cluster_id } = request.into_inner();
+        let v1::InquireBranchesRequest { participant, branches, cluster_id } = request.into_inner();
         let participant = parse::participant("participant", &participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {
@@ -207,19 +222,22 @@ impl Api {
             .collect::<Result<_, Status>>()?;
         let known = self.engine.inquire(&participant, &branches, by).await.map_err(from_engine)?;
         let results = known.iter().map(|known| convert::inquired(known, self.engine.policy(), own));
-        Ok(v1::InquireResponse { results: results.collect() })
+        Ok(v1::InquireBranchesResponse { verdicts: results.collect() })
     }
 
-    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<WatchStream, Status> {
+    async fn watch(
+        &self,
+        request: Request<v1::WatchTransactionRequest>,
+    ) -> Result<Watching, Status> {
         let by = self.answer_by(request.metadata());
         let key = match request.into_inner().key {
-            Some(watch_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(watch_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
             None => return Err(no_key()),
         };
         let (view, receiver) = self.engine.watch(key.clone(), by).await.map_err(from_engine)?;
         let shown = |view: &View| {
-            Ok(v1::WatchResponse { transaction: Some(convert::transaction(view, None)) })
+            Ok(v1::WatchTransactionResponse { transaction: Some(convert::transaction(view, None)) })
         };
         let first = tokio_stream::once(shown(&view));
         let Some(receiver) = receiver else { return Ok(Box::pin(first)) };
@@ -242,7 +260,7 @@ fn settled(answer: Answer) -> Result<Box<View>, Status> {
     }
 }
 
-fn filter(request: &v1::ListRequest) -> Result<Filter, Status> {
+fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
     let phases = request.states().map(|state| match state {
         v1::TransactionState::Active => Ok(PhaseName::Active),
         v1::TransactionState::Committing => Ok(PhaseName::Committing),
@@ -288,79 +306,87 @@ fn filter(request: &v1::ListRequest) -> Result<Filter, Status> {
     })
 }
 
-type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+type Watching = Pin<Box<dyn Stream<Item = Result<v1::WatchTransactionResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl CoordinatorService for Api {
-    type WatchStream = WatchStream;
+    type WatchTransactionStream = Watching;
 
-    async fn submit(
+    async fn submit_transaction(
         &self,
-        request: Request<v1::SubmitRequest>,
-    ) -> Result<Response<v1::SubmitResponse>, Status> {
-        self.served("Submit", Self::submit(self, request)).await.map(Response::new)
+        request: Request<v1::SubmitTransactionRequest>,
+    ) -> Result<Response<v1::SubmitTransactionResponse>, Status> {
+        self.served("SubmitTransaction", Self::submit(self, request)).await.map(Response::new)
     }
 
-    async fn begin(
+    async fn begin_transaction(
         &self,
-        request: Request<v1::BeginRequest>,
-    ) -> Result<Response<v1::BeginResponse>, Status> {
-        self.served("Begin", Self::begin(self, request)).await.map(Response::new)
+        request: Request<v1::BeginTransactionRequest>,
+    ) -> Result<Response<v1::BeginTransactionResponse>, Status> {
+        self.served("BeginTransaction", Self::begin(self, request)).await.map(Response::new)
     }
 
-    async fn execute(
+    async fn execute_branch(
         &self,
-        request: Request<v1::ExecuteRequest>,
-    ) -> Result<Response<v1::ExecuteResponse>, Status> {
-        self.served("Execute", Self::execute(self, request)).await.map(Response::new)
+        request: Request<v1::ExecuteBranchRequest>,
+    ) -> Result<Response<v1::ExecuteBranchResponse>, Status> {
+        self.served("ExecuteBranch", Self::execute(self, request)).await.map(Response::new)
     }
 
-    async fn enlist(
+    async fn enlist_branch(
         &self,
-        request: Request<v1::EnlistRequest>,
-    ) -> Result<Response<v1::EnlistResponse>, Status> {
-        self.served("Enlist", Self::enlist(self, request)).await.map(Response::new)
+        request: Request<v1::EnlistBranchRequest>,
+    ) -> Result<Response<v1::EnlistBranchResponse>, Status> {
+        self.served("EnlistBranch", Self::enlist(self, request)).await.map(Response::new)
     }
 
-    async fn commit(
+    async fn commit_transaction(
         &self,
-        request: Request<v1::CommitRequest>,
-    ) -> Result<Response<v1::CommitResponse>, Status> {
-        self.served("Commit", Self::commit(self, request)).await.map(Response::new)
+        request: Request<v1::CommitTransactionRequest>,
+    ) -> Result<Response<v1::CommitTransactionResponse>, Status> {
+        self.served("CommitTransaction", Self::commit(self, request)).await.map(Response::new)
     }
 
-    async fn rollback(
+    async fn rollback_transaction(
         &self,
-        request: Request<v1::RollbackRequest>,
-    ) -> Result<Response<v1::RollbackResponse>, Status> {
-        self.served("Rollback", Self::rollback(self, request)).await.map(Response::new)
+        request: Request<v1::RollbackTransactionRequest>,
+    ) -> Result<Response<v1::RollbackTransactionResponse>, Status> {
+        self.served("RollbackTransaction", Self::rollback(self, request)).await.map(Response::new)
     }
 
-    async fn get(
+    async fn get_transaction(
         &self,
-        request: Request<v1::GetRequest>,
-    ) -> Result<Response<v1::GetResponse>, Status> {
-        self.served("Get", Self::get(self, request)).await.map(Response::new)
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        self.served("GetTransaction", Self::get(self, request)).await.map(Response::new)
     }
 
-    async fn list(
+    async fn list_transactions(
         &self,
-        request: Request<v1::ListRequest>,
-    ) -> Result<Response<v1::ListResponse>, Status> {
-        self.served("List", Self::list(self, request)).await.map(Response::new)
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        self.served("ListTransactions", Self::list(self, request)).await.map(Response::new)
     }
 
-    async fn watch(
+    async fn watch_transaction(
         &self,
-        request: Request<v1::WatchRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
-        self.served("Watch", Self::watch(self, request)).await.map(Response::new)
+        request: Request<v1::WatchTransactionRequest>,
+    ) -> Result<Response<Watching>, Status> {
+        self.served("WatchTransaction", Self::watch(self, request)).await.map(Response::new)
     }
 
-    async fn inquire(
+    async fn get_server_info(
         &self,
-        request: Request<v1::InquireRequest>,
-    ) -> Result<Response<v1::InquireResponse>, Status> {
-        self.served("Inquire", Self::inquire(self, request)).await.map(Response::new)
+        _request: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let work = async { Ok(v1::GetServerInfoResponse::default()) };
+        self.served("GetServerInfo", work).await.map(Response::new)
+    }
+
+    async fn inquire_branches(
+        &self,
+        request: Request<v1::InquireBranchesRequest>,
+    ) -> Result<Response<v1::InquireBranchesResponse>, Status> {
+        self.served("InquireBranches", Self::inquire(self, request)).await.map(Response::new)
     }
 }

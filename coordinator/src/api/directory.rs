@@ -11,36 +11,36 @@ use crate::participants::allow;
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a participant's process.
-pub(crate) const INSTANCE_BYTES_MAX: usize = 64;
+pub const INSTANCE_BYTES_MAX: usize = 64;
 
 impl Api {
-    async fn register_endpoint(
+    async fn keep_endpoint(
         &self,
-        request: v1::RegisterRequest,
-    ) -> Result<v1::RegisterResponse, Status> {
-        let v1::RegisterRequest { participant, endpoint, instance_id } = request;
+        request: v1::RegisterEndpointRequest,
+    ) -> Result<v1::RegisterEndpointResponse, Status> {
+        let v1::RegisterEndpointRequest { participant, endpoint, instance_id, .. } = request;
         let name = parse::participant("participant", &participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         parse::text("instance_id", &instance_id, INSTANCE_BYTES_MAX, true)?;
         self.register(&name, &endpoint, &instance_id).await.map_err(from_store)?;
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
-        Ok(v1::RegisterResponse {
+        Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
             cluster_id: self.engine.cluster_id().to_owned(),
         })
     }
 
-    async fn deregister_endpoint(
+    async fn remove_endpoint(
         &self,
-        request: v1::DeregisterRequest,
-    ) -> Result<v1::DeregisterResponse, Status> {
-        let v1::DeregisterRequest { participant, endpoint } = request;
+        request: v1::DeregisterEndpointRequest,
+    ) -> Result<v1::DeregisterEndpointResponse, Status> {
+        let v1::DeregisterEndpointRequest { participant, endpoint, .. } = request;
         let name = parse::participant("participant", &participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
-        self.store.deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
+        self.store.endpoints().deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
         self.directory.remove(&name, &endpoint);
         tracing::info!(participant = %name, endpoint, "a participant has left");
-        Ok(v1::DeregisterResponse {})
+        Ok(v1::DeregisterEndpointResponse {})
     }
 
     fn participants(&self) -> v1::ListParticipantsResponse {
@@ -52,32 +52,36 @@ impl Api {
                 v1::ParticipantEndpoint {
                     endpoint: shown.url,
                     configured: shown.configured,
-                    last_seen: (!shown.configured).then(|| time_to_wire(seen)),
+                    last_seen_at: (!shown.configured).then(|| time_to_wire(seen)),
                     alive: shown.alive,
+                    ..Default::default()
                 }
             });
             v1::Participant { name: name.to_string(), endpoints: endpoints.collect() }
         });
-        v1::ListParticipantsResponse { participants: participants.collect() }
+        v1::ListParticipantsResponse {
+            participants: participants.collect(),
+            next_page_token: String::new(),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl ParticipantDirectoryService for Api {
-    async fn register(
+    async fn register_endpoint(
         &self,
-        request: Request<v1::RegisterRequest>,
-    ) -> Result<Response<v1::RegisterResponse>, Status> {
-        let work = self.register_endpoint(request.into_inner());
-        self.served("Register", work).await.map(Response::new)
+        request: Request<v1::RegisterEndpointRequest>,
+    ) -> Result<Response<v1::RegisterEndpointResponse>, Status> {
+        let work = self.keep_endpoint(request.into_inner());
+        self.served("RegisterEndpoint", work).await.map(Response::new)
     }
 
-    async fn deregister(
+    async fn deregister_endpoint(
         &self,
-        request: Request<v1::DeregisterRequest>,
-    ) -> Result<Response<v1::DeregisterResponse>, Status> {
-        let work = self.deregister_endpoint(request.into_inner());
-        self.served("Deregister", work).await.map(Response::new)
+        request: Request<v1::DeregisterEndpointRequest>,
+    ) -> Result<Response<v1::DeregisterEndpointResponse>, Status> {
+        let work = self.remove_endpoint(request.into_inner());
+        self.served("DeregisterEndpoint", work).await.map(Response::new)
     }
 
     async fn list_participants(

@@ -128,7 +128,8 @@ impl Reason {
 }
 
 /// A code's name as the gRPC specification spells it.
-pub(crate) fn code_name(code: Code) -> &'static str {
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -14,9 +14,9 @@ use crate::engine::{Answer, Error};
 impl Api {
     async fn retry_owed(
         &self,
-        request: v1::RetryRequest,
+        request: v1::RetryTransactionRequest,
         by: Instant,
-    ) -> Result<v1::RetryResponse, Status> {
+    ) -> Result<v1::RetryTransactionResponse, Status> {
         let tx_id = parse::tx_id(&request.tx_id)?;
         parse::text("operator", &request.operator, OPERATOR_BYTES_MAX, true)?;
         let branch = match request.branch_id.as_str() {
@@ -24,44 +24,44 @@ impl Api {
             id => Some(parse::branch_id("branch_id", id)?),
         };
         let answer = self.engine.retry(tx_id, branch.as_ref(), request.operator, by).await;
-        Ok(v1::RetryResponse { transaction: shown(answer)? })
+        Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
     }
 
-    async fn resolve_branch(
+    async fn resolve_one(
         &self,
-        request: v1::ResolveRequest,
+        request: v1::ResolveBranchRequest,
         by: Instant,
-    ) -> Result<v1::ResolveResponse, Status> {
+    ) -> Result<v1::ResolveBranchResponse, Status> {
         let resolution = request.resolution();
-        let v1::ResolveRequest { tx_id, branch_id, operator, note, .. } = request;
+        let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, .. } = request;
         let tx_id = parse::tx_id(&tx_id)?;
         let branch_id = parse::branch_id("branch_id", &branch_id)?;
         let kind = match resolution {
             v1::Resolution::Committed => HeuristicKind::Commit,
             v1::Resolution::RolledBack => HeuristicKind::Rollback,
-            v1::Resolution::Unknown => HeuristicKind::Hazard,
+            v1::Resolution::Hazard => HeuristicKind::Hazard,
             v1::Resolution::Unspecified => {
-                let rule = "must be COMMITTED, ROLLED_BACK or UNKNOWN";
+                let rule = "must be COMMITTED, ROLLED_BACK or HAZARD";
                 return Err(invalid(Violation::new("resolution", rule)));
             }
         };
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.resolve(tx_id, &branch_id, kind, operator, note, by).await;
-        Ok(v1::ResolveResponse { transaction: shown(answer)? })
+        Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
     }
 
-    async fn forget_transaction(
+    async fn forget_one(
         &self,
-        request: v1::ForgetRequest,
+        request: v1::ForgetTransactionRequest,
         by: Instant,
-    ) -> Result<v1::ForgetResponse, Status> {
-        let v1::ForgetRequest { tx_id, operator, note } = request;
+    ) -> Result<v1::ForgetTransactionResponse, Status> {
+        let v1::ForgetTransactionRequest { tx_id, operator, note } = request;
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.forget(tx_id, operator, note, by).await;
-        Ok(v1::ForgetResponse { transaction: shown(answer)? })
+        Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
     }
 }
 
@@ -74,30 +74,30 @@ fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Statu
 
 #[tonic::async_trait]
 impl OperatorService for Api {
-    async fn retry(
+    async fn retry_transaction(
         &self,
-        request: Request<v1::RetryRequest>,
-    ) -> Result<Response<v1::RetryResponse>, Status> {
+        request: Request<v1::RetryTransactionRequest>,
+    ) -> Result<Response<v1::RetryTransactionResponse>, Status> {
         let by = deadline::answer_by(request.metadata(), self.options.wait_max);
         let work = self.retry_owed(request.into_inner(), by);
-        self.served("Retry", work).await.map(Response::new)
+        self.served("RetryTransaction", work).await.map(Response::new)
     }
 
-    async fn resolve(
+    async fn resolve_branch(
         &self,
-        request: Request<v1::ResolveRequest>,
-    ) -> Result<Response<v1::ResolveResponse>, Status> {
+        request: Request<v1::ResolveBranchRequest>,
+    ) -> Result<Response<v1::ResolveBranchResponse>, Status> {
         let by = deadline::answer_by(request.metadata(), self.options.wait_max);
-        let work = self.resolve_branch(request.into_inner(), by);
-        self.served("Resolve", work).await.map(Response::new)
+        let work = self.resolve_one(request.into_inner(), by);
+        self.served("ResolveBranch", work).await.map(Response::new)
     }
 
-    async fn forget(
+    async fn forget_transaction(
         &self,
-        request: Request<v1::ForgetRequest>,
-    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        request: Request<v1::ForgetTransactionRequest>,
+    ) -> Result<Response<v1::ForgetTransactionResponse>, Status> {
         let by = deadline::answer_by(request.metadata(), self.options.wait_max);
-        let work = self.forget_transaction(request.into_inner(), by);
-        self.served("Forget", work).await.map(Response::new)
+        let work = self.forget_one(request.into_inner(), by);
+        self.served("ForgetTransaction", work).await.map(Response::new)
     }
 }

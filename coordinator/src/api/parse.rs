@@ -15,13 +15,13 @@ use super::error::{invalid, unimplemented_mode};
 use crate::engine::{BranchKey, Until};
 
 /// Most bytes of an operator's name.
-pub(crate) const OPERATOR_BYTES_MAX: usize = 128;
+pub const OPERATOR_BYTES_MAX: usize = 128;
 
 /// Most bytes of a note.
-pub(crate) const NOTE_BYTES_MAX: usize = 1024;
+pub const NOTE_BYTES_MAX: usize = 1024;
 
 /// Most bytes of a trace header that is carried along; W3C asks for at least 512.
-pub(crate) const TRACE_BYTES_MAX: usize = 1024;
+pub const TRACE_BYTES_MAX: usize = 1024;
 
 fn named<T>(field: &str, parsed: Result<T, ids::Error>) -> Result<T, Violation> {
     parsed.map_err(|rule| Violation::new(field, rule.to_string()))
@@ -42,16 +42,24 @@ pub(super) fn branch_id(field: &str, text: &str) -> Result<BranchId, Status> {
 /// A branch that is asked for, by its id or, without one, by its number.
 pub(super) fn inquired(
     field: &str,
-    branch: &v1::InquireBranch,
+    branch: &v1::InquiredBranch,
 ) -> Result<(TxId, BranchKey), Status> {
-    let v1::InquireBranch { tx_id, branch_id, branch_number } = branch;
+    use v1::inquired_branch::Branch;
+    let v1::InquiredBranch { tx_id, branch } = branch;
     let at = |name: &str| format!("{field}.{name}");
     let tx_id = named(&at("tx_id"), TxId::parse(tx_id)).map_err(invalid)?;
-    if !branch_id.is_empty() || *branch_number == 0 {
-        return Ok((tx_id, BranchKey::Id(self::branch_id(&at("branch_id"), branch_id)?)));
-    }
-    let number = u16::try_from(*branch_number).ok().and_then(BranchNumber::new);
-    let rule = format!("must be at most {}, is {branch_number}", u16::MAX);
+    let branch_number = match branch {
+        Some(Branch::BranchId(id)) => {
+            return Ok((tx_id, BranchKey::Id(branch_id(&at("branch_id"), id)?)));
+        }
+        Some(Branch::BranchNumber(number)) => *number,
+        None => {
+            let rule = "must be branch_id or branch_number";
+            return Err(invalid(Violation::new(at("branch"), rule)));
+        }
+    };
+    let number = u16::try_from(branch_number).ok().and_then(BranchNumber::new);
+    let rule = format!("must be 1 to {}, is {branch_number}", u16::MAX);
     let number = number.ok_or_else(|| invalid(Violation::new(at("branch_number"), rule)))?;
     Ok((tx_id, BranchKey::Number(number)))
 }
@@ -73,14 +81,14 @@ fn mode(mode: i32) -> Result<unanimo_core::Mode, Status> {
 }
 
 pub(super) fn spec(field: &str, spec: v1::BranchSpec) -> Result<BranchSpec, Status> {
-    let v1::BranchSpec { branch_id, participant, action, payload } = spec;
+    let v1::BranchSpec { branch_id, participant, action, payload, .. } = spec;
     let at = |name: &str| format!("{field}.{name}");
     let checked = || {
         Ok(BranchSpec {
             branch_id: named(&at("branch_id"), BranchId::new(&branch_id))?,
             participant: named(&at("participant"), ParticipantName::new(&participant))?,
             action: named(&at("action"), ActionName::new(&action))?,
-            payload,
+            payload: payload.unwrap_or_default().data,
         })
     };
     checked().map_err(invalid)
@@ -138,9 +146,10 @@ fn trace(headers: &MetadataMap) -> TraceContext {
 pub(super) fn wait_for(wait_for: i32) -> Result<Until, Status> {
     match v1::WaitFor::try_from(wait_for) {
         Ok(v1::WaitFor::Unspecified | v1::WaitFor::Decided) => Ok(Until::Decided),
-        Ok(v1::WaitFor::Finished) => Ok(Until::Finished),
+        Ok(v1::WaitFor::Ended) => Ok(Until::Ended),
+        Ok(v1::WaitFor::Accepted) => Ok(Until::Durable),
         Err(_) => {
-            let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_FINISHED";
+            let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_ENDED";
             Err(invalid(Violation::new("wait_for", rule)))
         }
     }

@@ -1,31 +1,31 @@
-//! How an incarnation comes into the world.
+//! Birth of an incarnation.
 //!
-//! Who is alive is read first. A predecessor of the same node name is fenced at once: whoever starts
-//! a node a second time means it. A node of another name is watched for one lease: while its
-//! heartbeat moves the birth is refused, since nodes cannot share a database yet; once it has stood
-//! still, it is fenced. Then the birth itself compares the number of births with the one read at
-//! first, so of two at once one wins, and the loser has fenced nobody but the dead.
+//! The live incarnations are read first. A predecessor of the same node name is fenced at once:
+//! whoever starts a node a second time means it. A node of another name is watched for one lease:
+//! while its heartbeat moves the birth is refused, since nodes cannot share a database yet; once it
+//! has stood still, it is fenced. Then the birth itself compares the number of births with the one
+//! read at first, so of two at once one wins, and the loser has fenced only silent incarnations.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::Incarnation;
 
-use crate::store::{self, Living, Store};
+use crate::store::{self, LiveIncarnation, Store};
 
-/// Why there is no new incarnation.
+/// Failure to create an incarnation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another node serves this database.
     #[error(
         "node {other} serves this database and is alive; nodes cannot share a database yet: stop \
-         it, or wait one lease after it has died"
+         it, or wait one lease after its end"
     )]
     OtherNode {
         /// Its name.
         other: String,
     },
-    /// Another process was born at the same moment.
+    /// Another process created an incarnation at the same moment.
     #[error("another process started on this database at the same moment, and was faster")]
     Raced,
     /// The store failed.
@@ -35,21 +35,21 @@ pub enum Error {
 
 /// A new incarnation, and the time just before its birth was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Born {
-    /// Which.
+pub struct Created {
+    /// The incarnation.
     pub incarnation: Incarnation,
     /// From when on its lease is counted.
     pub at: Instant,
 }
 
-/// Gives birth to an incarnation of `node`.
+/// Creates an incarnation of `node`.
 ///
 /// # Errors
 /// Another node is alive, another birth was faster, or the store failed.
-pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born, Error> {
-    let census = store.census().await?;
-    let (own, others): (Vec<&Living>, Vec<&Living>) =
-        census.living.iter().partition(|living| living.node == node);
+pub async fn create(store: &dyn Store, node: &str, lease: Duration) -> Result<Created, Error> {
+    let incarnations = store.incarnations().list().await?;
+    let (own, others): (Vec<&LiveIncarnation>, Vec<&LiveIncarnation>) =
+        incarnations.live.iter().partition(|live| live.node == node);
     await_silence(store, &others, lease).await?;
     for predecessor in own.into_iter().chain(others) {
         let by = if predecessor.node == node {
@@ -62,32 +62,33 @@ pub async fn bear(store: &dyn Store, node: &str, lease: Duration) -> Result<Born
             node = predecessor.node,
             "fencing an earlier incarnation"
         );
-        store.fence(predecessor.incarnation, &by).await?;
+        store.incarnations().fence(predecessor.incarnation, &by).await?;
         crash_point!("birth-after-fence");
     }
     let at = Instant::now();
-    let incarnation = store.bear(node, census.born).await?.ok_or(Error::Raced)?;
+    let incarnation =
+        store.incarnations().create(node, incarnations.created).await?.ok_or(Error::Raced)?;
     crash_point!("birth-after-birth");
-    Ok(Born { incarnation, at })
+    Ok(Created { incarnation, at })
 }
 
 /// Watches heartbeats for one lease by this process's own clock.
 async fn await_silence(
     store: &dyn Store,
-    others: &[&Living],
+    others: &[&LiveIncarnation],
     lease: Duration,
 ) -> Result<(), Error> {
     if others.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = others.iter().map(|living| living.node.as_str()).collect();
+    let names: Vec<&str> = others.iter().map(|live| live.node.as_str()).collect();
     tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
     let until = Instant::now() + lease;
     loop {
         tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
-        let living = store.census().await?.living;
+        let live = store.incarnations().list().await?.live;
         for other in others {
-            let now = living.iter().find(|living| living.incarnation == other.incarnation);
+            let now = live.iter().find(|live| live.incarnation == other.incarnation);
             if now.is_some_and(|now| now.counter != other.counter) {
                 return Err(Error::OtherNode { other: other.node.clone() });
             }

@@ -15,14 +15,14 @@ use unanimo_core::Incarnation;
 
 use crate::store::{self, Store};
 
-/// How often the heartbeat moves within one lease: two renewals may be lost.
+/// Renewals within one lease: two of them may be lost.
 const RENEWALS_PER_LEASE: u32 = 3;
 
 /// The margin is this part of the lease. It covers what was sent just before silence: a call on its
 /// way, a scheduler that did not run us.
 const MARGIN_PARTS: u32 = 4;
 
-/// Whether the lease holds. Cheap to clone, and to ask.
+/// The lease, as the parts that need it see it. Cheap to clone, and to ask.
 #[derive(Clone, Debug)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -43,7 +43,7 @@ impl Lease {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether this incarnation may decide and send.
+    /// Tells whether this incarnation may decide and send.
     #[must_use]
     pub fn is_held(&self) -> bool {
         let now = nanos(self.shared.epoch.elapsed());
@@ -85,22 +85,22 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("incarnation {incarnation} was fenced {by}")]
 pub struct Fenced {
-    /// Which.
+    /// The fenced incarnation.
     pub incarnation: Incarnation,
-    /// By whom, in words.
+    /// The rival, as a phrase that follows "fenced".
     pub by: String,
 }
 
-/// A lease that holds from `born` on, the time just before the birth was sent.
+/// A lease that holds from `created_at` on, the time just before the birth was sent.
 #[must_use]
 pub fn lease(
     store: Arc<dyn Store>,
     me: Incarnation,
     length: Duration,
-    born: Instant,
+    created_at: Instant,
 ) -> (Lease, Service) {
     let service = Service { store, me, length, lease: Lease::new() };
-    service.acknowledged(born);
+    service.acknowledged(created_at);
     (service.lease.clone(), service)
 }
 
@@ -116,12 +116,12 @@ impl Service {
         loop {
             ticks.tick().await;
             let sent = Instant::now();
-            match self.store.renew(self.me).await {
+            match self.store.incarnations().renew(self.me).await {
                 Ok(()) => self.acknowledged(sent),
                 Err(store::Error::Fenced(_)) => return fenced(&*self.store, self.me).await,
                 Err(error) => {
                     let held = self.lease.is_held();
-                    tracing::warn!(%error, held, "the lease could not be renewed");
+                    tracing::warn!(%error, held, "failed to renew the lease");
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Service {
 
 /// Who fenced an incarnation that is known to be fenced.
 pub async fn fenced(store: &dyn Store, incarnation: Incarnation) -> Fenced {
-    let by = match store.fenced_by(incarnation).await {
+    let by = match store.incarnations().fenced_by(incarnation).await {
         Ok(Some(by)) if !by.is_empty() => by,
         _ => "by an unknown rival".to_owned(),
     };

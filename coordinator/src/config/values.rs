@@ -11,15 +11,18 @@ use unanimo_core::ParticipantName;
 
 use crate::participants::allow::Pattern;
 
-/// What help texts call a value of this type.
+/// Words of help texts for values of a type.
 pub(super) trait Named {
     const NAME: &'static str;
+    /// Every value, if these are few.
+    const VALUES: &'static [&'static str] = &[];
 }
 
 macro_rules! named {
-    ($($kind:ty = $name:literal;)*) => {
+    ($($kind:ty = $name:literal $($values:expr)?;)*) => {
         $(impl Named for $kind {
             const NAME: &'static str = $name;
+            $(const VALUES: &'static [&'static str] = &$values;)?
         })*
     };
 }
@@ -28,9 +31,9 @@ named! {
     NodeName = "NAME";
     DatabaseUrl = "URL";
     SocketAddr = "IP:PORT";
-    bool = "BOOL";
+    bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
-    LogFormat = "FORMAT";
+    LogFormat = "FORMAT" ["human", "json"];
     String = "FILTER";
     Period = "DURATION";
     usize = "NUMBER";
@@ -151,13 +154,25 @@ impl Serialize for DatabaseUrl {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For eyes.
     Human,
     /// One JSON object.
     Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err("must be human or json"),
+        }
+    }
 }
 
 /// A node's name, of the same alphabet as all names.

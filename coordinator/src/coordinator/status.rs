@@ -1,4 +1,4 @@
-//! How a coordinator is, for probes and scrapes.
+//! Status of a coordinator, for probes and scrapes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::journal;
 
-/// How long a probe waits for the engine or the store.
+/// Time that a probe waits for the engine or the store.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a coordinator is.
+/// Status of a coordinator.
 #[derive(Debug)]
 pub struct Status {
     store: Arc<dyn Store>,
@@ -21,7 +21,6 @@ pub struct Status {
     lease: Lease,
     journal: journal::Handle,
     metrics: Arc<Metrics>,
-    adopted: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -33,26 +32,21 @@ impl Status {
         journal: journal::Handle,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (adopted, draining) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { store, engine, lease, journal, metrics, adopted, draining }
-    }
-
-    pub(crate) fn adopted(&self) {
-        self.adopted.store(true, Ordering::Relaxed);
+        Self { store, engine, lease, journal, metrics, draining: AtomicBool::new(false) }
     }
 
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the engine answers. If it does not for long, only a restart helps.
+    /// Tells whether the engine answers. If it does not for long, only a restart helps.
     pub async fn is_alive(&self) -> bool {
         // Without its lease the engine rests, and is no less alive for it.
         let answering = self.engine.not_live(Vec::new());
         !self.lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
     }
 
-    /// What stands in the way of new work; nothing if it is ready.
+    /// Returns the obstacles to new work; none if the coordinator is ready.
     pub async fn obstacles(&self) -> Vec<&'static str> {
         let mut obstacles = Vec::new();
         let mut note = |obstacle: bool, what| {
@@ -62,12 +56,9 @@ impl Status {
         };
         note(self.draining.load(Ordering::Relaxed), "it is stopping");
         note(!self.lease.is_held(), "its lease has run out");
-        note(
-            !self.adopted.load(Ordering::Relaxed),
-            "it is taking over what an earlier incarnation left",
-        );
+        note(!self.engine.has_adopted(), "it is adopting what an earlier incarnation left");
         // The store's own task goes on when the probe gives up.
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.census()).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations().list()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
         obstacles
     }

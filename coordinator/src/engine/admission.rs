@@ -1,4 +1,4 @@
-//! How much may be in flight (promise L5).
+//! Admission: bounds on what may be in flight (promise L5).
 //!
 //! New work is counted before it is begun. What is begun is never refused: votes, Commit, Rollback,
 //! phase two and adoption only add to the count.
@@ -19,7 +19,7 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too much is in flight: {what} would go over {max}")]
 pub struct Overloaded {
-    /// What is at its bound.
+    /// The quantity that would exceed its bound.
     pub what: &'static str,
     /// The bound.
     pub max: usize,
@@ -46,7 +46,7 @@ impl Admission {
         Self { bounds, transactions: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
     }
 
-    /// A place for a new transaction, or with `transactions` 0 for more bytes of a known one.
+    /// Admits a new transaction, or with `transactions` 0 more bytes of a known one.
     pub(super) fn admit(
         self: &Arc<Self>,
         transactions: usize,
@@ -64,7 +64,7 @@ impl Admission {
         Ok(permit)
     }
 
-    /// A place for what cannot be refused.
+    /// Counts work that must not be refused.
     pub(super) fn admit_always(self: &Arc<Self>, transactions: usize, bytes: usize) -> Permit {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

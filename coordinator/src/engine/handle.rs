@@ -1,4 +1,4 @@
-//! The engine's face: finds transactions wherever they are, asks, and waits.
+//! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
 mod operator;
 mod query;
@@ -11,11 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{
-    BranchId, Incarnation, Input, ParticipantName, Phase, Record, Transaction, TxId, Version, Vote,
-};
+use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
 
-pub use self::query::{BranchKey, Inquired, Verdict};
+pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;
@@ -26,40 +24,40 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
-use crate::store::journal::{self, Settled};
-use crate::store::{Claim, Key, Store, Stored};
+use crate::store::journal::{self, Completion};
+use crate::store::{Key, Store, Stored};
 
-/// How often a transaction that moves between memory and store is looked for before the caller is
+/// Attempts to find a transaction that moves between memory and store before the caller is
 /// told to ask again.
 const SEARCHES_MAX: usize = 5;
 
-/// How long a call whose time is up waits for what can be said at once: less than the time that is
+/// Time that a call past its deadline waits for an immediate answer: less than the time that is
 /// kept back for the answer to travel.
 const PEEK_MAX: Duration = Duration::from_millis(50);
 
-/// Where requests are handed over. Cheap to clone.
+/// Handle by which requests reach the engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     inbox: mpsc::UnboundedSender<Message>,
-    me: Incarnation,
-    store: Arc<dyn Store>,
+    pub(super) me: Incarnation,
+    pub(super) store: Arc<dyn Store>,
     directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
-    /// Held from the look whether a transaction is in memory until it has been brought there. Two
-    /// claims of one at once would both be of this incarnation: the first one's life would go on with
-    /// a version that the second has taken.
-    taking_over: tokio::sync::Mutex<()>,
+    /// Every transaction that earlier incarnations left was adopted once.
+    pub(super) has_adopted: AtomicBool,
+    /// Held from the look whether a transaction is in memory until it has been brought there.
+    pub(super) claiming: tokio::sync::Mutex<()>,
 }
 
-/// What the engine is made of.
+/// Parts of the engine.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) me: Incarnation,
@@ -70,13 +68,14 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lease: Lease,
     pub(crate) journal: journal::Handle,
-    pub(crate) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(crate) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) adoption_wanted: Arc<Notify>,
 }
 
-/// An engine and its face.
+/// Makes an engine and its handle.
 pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
-    let Parts { me, options, env, store, directory, metrics, lease, journal, settled, .. } = parts;
+    let Parts { me, options, env, store, directory, metrics, lease, journal, completions, .. } =
+        parts;
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
     let options = Arc::new(options);
@@ -93,7 +92,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         adoption_wanted: parts.adoption_wanted,
         inbox,
         own: sender.downgrade(),
-        settled,
+        completions,
         live: HashMap::new(),
         by_gid: HashMap::new(),
         timers: Timers::default(),
@@ -108,17 +107,18 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         options,
         metrics,
         draining: AtomicBool::new(false),
-        taking_over: tokio::sync::Mutex::new(()),
+        has_adopted: AtomicBool::new(false),
+        claiming: tokio::sync::Mutex::new(()),
     };
     (Handle { shared: Arc::new(shared) }, service)
 }
 
-/// Where a transaction is.
-enum Found {
-    /// In the engine.
-    Live,
-    /// In the store only: it has ended.
-    Stored(Box<Stored>),
+/// Answer to a request for a transaction, wherever that is.
+enum Reached {
+    /// Given by the engine's loop, or because the caller's time is up.
+    Live(Answer),
+    /// The transaction is in the store only: it has ended.
+    Ended(Box<Stored>),
 }
 
 impl Handle {
@@ -154,20 +154,11 @@ impl Handle {
     /// # Errors
     /// There is none, or the store does not answer.
     pub async fn wait(&self, key: Key, until: Until, deadline: Instant) -> Result<Answer, Error> {
-        for _ in 0..SEARCHES_MAX {
-            let observed = key.clone();
-            let message = |reply| Message::Observe { key: observed, until, reply };
-            match self.ask(deadline, message).await {
-                Ok(Some(view)) => return Ok(Answer::View(view)),
-                Ok(None) => return self.not_yet(key).await,
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
-            }
-            if let Found::Stored(stored) = self.locate(&key).await? {
-                return Ok(Answer::View(Box::new(stored.into_view())));
-            }
+        let observe = |reply| Ok(Message::Observe { key: key.clone(), until, reply });
+        match self.reach(&key, deadline, observe).await? {
+            Reached::Live(answer) => Ok(answer),
+            Reached::Ended(stored) => Ok(Answer::View(Box::new(stored.into_view()))),
         }
-        Err(Error::Moving)
     }
 
     async fn input(
@@ -177,23 +168,57 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        for _ in 0..SEARCHES_MAX {
-            let copy = input.clone();
-            let message = |reply| Message::Input { tx_id, input: copy, adopt: None, until, reply };
-            match self.ask(deadline, message).await {
-                Ok(Some(view)) => return Ok(Answer::View(view)),
-                Ok(None) => return self.not_yet(Key::Tx(tx_id)).await,
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
+        let message = |reply| {
+            let input = input.clone();
+            Ok(Message::Input { tx_id, input, adopt: None, until, reply })
+        };
+        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+            Reached::Live(answer) => Ok(answer),
+            Reached::Ended(stored) => self.on_ended(*stored, input),
+        }
+    }
+
+    /// Asks the loop for a transaction. If that is not in memory, brings it there and asks again,
+    /// with a new message, or answers with what is stored if it has ended.
+    async fn reach(
+        &self,
+        key: &Key,
+        deadline: Instant,
+        mut message: impl FnMut(Reply) -> Result<Message, Error>,
+    ) -> Result<Reached, Error> {
+        self.search(|| {
+            let (reply, receiver) = oneshot::channel();
+            let sent = message(reply).and_then(|message| self.send(message));
+            async move {
+                sent?;
+                match answered(receiver, deadline).await {
+                    Ok(Some(view)) => return Ok(Some(Reached::Live(Answer::View(view)))),
+                    Ok(None) => return Ok(Some(Reached::Live(self.not_yet(key.clone()).await?))),
+                    Err(Failure::Error(error)) => return Err(error),
+                    Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
+                }
+                Ok(self.locate(key).await?.map(Reached::Ended))
             }
-            if let Found::Stored(stored) = self.locate(&Key::Tx(tx_id)).await? {
-                return self.on_ended(*stored, input);
+        })
+        .await
+    }
+
+    /// Makes attempts until one finds the transaction. Between two of them it may move: from one
+    /// owner to another, or out of memory because it has ended.
+    async fn search<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        for _ in 0..SEARCHES_MAX {
+            if let Some(found) = attempt().await? {
+                return Ok(found);
             }
         }
         Err(Error::Moving)
     }
 
-    /// What an input means for a transaction that has ended: nothing changes, but it may be wrong.
+    /// Applies an input to a transaction that has ended: nothing changes, but the input may be
+    /// rejected.
     fn on_ended(&self, stored: Stored, input: Input) -> Result<Answer, Error> {
         let stripped = stored.stripped;
         let mut tx = Transaction::restore(stored.record);
@@ -204,32 +229,6 @@ impl Handle {
             return Err(Error::Stripped);
         }
         Ok(Answer::View(Box::new(View { tx, stripped })))
-    }
-
-    /// Brings transactions to memory that this incarnation has durably made its own.
-    pub(crate) async fn adopt(&self, records: Vec<Record>) {
-        let (done, finished) = oneshot::channel();
-        if self.send(Message::Adopt { records, done }).is_ok() {
-            // The engine may end meanwhile.
-            let _ = finished.await;
-        }
-    }
-
-    /// Takes the turn to take over: one claim at a time, until what it brought is in memory.
-    pub(crate) async fn taking_over(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.shared.taking_over.lock().await
-    }
-
-    /// Which of these are not in memory.
-    pub(crate) async fn not_live(
-        &self,
-        transactions: Vec<(TxId, Version)>,
-    ) -> Vec<(TxId, Version)> {
-        let (reply, receiver) = oneshot::channel();
-        match self.send(Message::NotLive { transactions, reply }) {
-            Ok(()) => receiver.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
     }
 
     /// Participants came back: what waits for them goes out.
@@ -243,7 +242,7 @@ impl Handle {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// How many transactions are in memory, and the bytes of their payloads.
+    /// Returns the number of transactions in memory, and the bytes of their payloads.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.shared.admission.transactions(), self.shared.admission.bytes())
@@ -261,7 +260,7 @@ impl Handle {
         self.shared.store.cluster_id()
     }
 
-    fn send(&self, message: Message) -> Result<(), Error> {
+    pub(super) fn send(&self, message: Message) -> Result<(), Error> {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
     }
 
@@ -291,49 +290,25 @@ impl Handle {
         })
     }
 
-    /// Finds a transaction that is not in memory, and brings it there if it has not ended.
-    async fn locate(&self, key: &Key) -> Result<Found, Error> {
-        let Some(stored) = self.shared.store.find(key).await? else {
-            return self.missing(key).await;
+    /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
+    /// memory then: the answer is `None`.
+    async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
+        let Some(stored) = self.shared.store.transactions().find(key).await? else {
+            return Err(self.missing(key).await?);
         };
         if matches!(stored.record.state.phase, Phase::Ended { .. }) {
-            return Ok(Found::Stored(Box::new(stored)));
+            return Ok(Some(Box::new(stored)));
         }
         let Stored { record, owner, .. } = stored;
-        let (this, tx_id, version) = (self.clone(), record.identity.tx_id, record.version);
-        // In a task of its own: what is claimed must reach the engine, whoever goes away.
-        let bringing = tokio::spawn(async move {
-            let _turn = this.taking_over().await;
-            if let Some(record) = this.claim(tx_id, owner, version).await? {
-                this.adopt(vec![record]).await;
-            }
-            Ok::<(), Error>(())
-        });
-        bringing.await.unwrap_or(Err(Error::Stopped))?;
-        Ok(Found::Live)
+        self.adopt_one(record.identity.tx_id, owner, record.version).await?;
+        Ok(None)
     }
 
-    /// Never seen, or purged: told by the time that the identifier carries.
-    async fn missing(&self, key: &Key) -> Result<Found, Error> {
-        let Key::Tx(tx_id) = key else { return Err(Error::NeverSeen) };
-        let watermark = self.shared.store.purge_watermark().await?;
-        Err(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
-    }
-
-    /// Makes a transaction this incarnation's own, if it is not in memory here after all. For whoever
-    /// has the turn to [take over](Self::taking_over).
-    async fn claim(
-        &self,
-        tx_id: TxId,
-        owner: Incarnation,
-        version: Version,
-    ) -> Result<Option<Record>, Error> {
-        if self.not_live(vec![(tx_id, version)]).await.is_empty() {
-            return Ok(None);
-        }
-        let Shared { store, me, .. } = &*self.shared;
-        let claimed = store.claim(*me, Claim::One(tx_id, owner, version)).await?;
-        Ok(claimed.into_iter().next())
+    /// Tells *never seen* from *purged*, by the time that the identifier carries.
+    async fn missing(&self, key: &Key) -> Result<Error, Error> {
+        let Key::Tx(tx_id) = key else { return Ok(Error::NeverSeen) };
+        let watermark = self.shared.store.purge().watermark().await?;
+        Ok(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
     }
 }
 

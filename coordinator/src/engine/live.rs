@@ -1,4 +1,4 @@
-//! A transaction in memory, and what waits for it.
+//! A transaction in memory, with the calls and callers that wait for it.
 
 use std::collections::VecDeque;
 
@@ -70,7 +70,7 @@ impl Live {
             && version <= self.durable
         {
             self.held.pop_front();
-            let branch = self.tx.branch(call.branch);
+            let branch = self.tx.branch(call.number);
             if branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt)) {
                 calls.push(call);
             }
@@ -79,11 +79,11 @@ impl Live {
     }
 
     /// Everything that anybody may hear of is durable.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_durable(&self) -> bool {
         self.awaited <= self.durable
     }
 
-    /// It has ended, all of that is durable, and nobody waits.
+    /// Tells whether it has ended, all of that is durable, and no caller waits.
     pub(super) fn may_leave(&self) -> bool {
         let ended = matches!(self.tx.phase(), Phase::Ended { .. });
         ended && self.durable == self.tx.version() && self.waiters.is_empty()
@@ -105,9 +105,9 @@ impl Live {
         }
     }
 
-    /// Answers everybody whose wait is over. Nobody is told of anything that is not durable.
+    /// Answers every caller whose wait is over. Nothing is told that is not durable.
     pub(super) fn answer(&mut self) {
-        if !self.is_settled() {
+        if !self.is_durable() {
             return;
         }
         let tx = &self.tx;
@@ -122,14 +122,14 @@ impl Live {
         }
     }
 
-    /// Tells everybody that there is nothing to wait for here.
+    /// Answers every waiting caller with a failure.
     pub(super) fn dismiss(&mut self, failure: impl Fn() -> Failure) {
         for (_, reply) in self.waiters.drain(..) {
             let _ = reply.send(Err(failure()));
         }
     }
 
-    /// Everybody who waits, to wait elsewhere.
+    /// Returns the waiting callers, to attach them to another transaction.
     pub(super) fn take_waiters(&mut self) -> Vec<(Until, Reply)> {
         std::mem::take(&mut self.waiters)
     }

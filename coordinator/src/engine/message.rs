@@ -1,9 +1,9 @@
-//! What the engine's loop is told.
+//! Messages to the engine's loop.
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchNumber, BranchSpec, Definition, Digest, Enlistment, FinishAnswer, FinishOperation, Gid,
-    Input, ParticipantName, PrepareAnswer, Record, TxId, Version,
+    BranchNumber, BranchSpec, Definition, Digest, Enlistment, Gid, Input, ParticipantName,
+    PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
 };
 
 use super::admission::Permit;
@@ -13,7 +13,7 @@ use crate::store::Key;
 /// Where an answer goes.
 pub(super) type Reply = oneshot::Sender<Result<Box<View>, Failure>>;
 
-/// Why the loop cannot answer.
+/// Reason for which the loop cannot answer.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It says so itself.
@@ -30,11 +30,11 @@ impl From<Error> for Failure {
     }
 }
 
-/// How a call to a participant ended.
+/// Result of a call to a participant.
 #[derive(Debug)]
 pub(super) enum CallEnd {
     Prepare(PrepareAnswer),
-    Finish(FinishOperation, FinishAnswer),
+    PhaseTwo(PhaseTwoOperation, PhaseTwoAnswer),
 }
 
 /// A message. At most one for each request and each call under way, and both of those are bounded.
@@ -42,21 +42,21 @@ pub(super) enum CallEnd {
 pub(super) enum Message {
     /// A new transaction, unless its gid is live already.
     Begin { definition: Box<Definition>, permit: Permit, until: Until, reply: Reply },
-    /// Whoever repeats a request under a gid that is live waits with the others.
+    /// A repeated request under a gid that is live: it waits for the transaction that is there.
     Attach { gid: Gid, digest: Digest, until: Until, reply: Reply },
     /// Waits for a live transaction.
     Observe { key: Key, until: Until, reply: Reply },
-    /// What can be said of a live transaction at once: nothing while something of it is not durable.
+    /// Reads a live transaction at once: gives no view while something of it is not durable.
     Peek { key: Key, reply: oneshot::Sender<Option<(TxId, Option<Box<View>>)>> },
     /// A branch of an interactive transaction. Waits for its vote if the coordinator asks for it.
     Enlist { tx_id: TxId, spec: BranchSpec, enlistment: Enlistment, permit: Permit, reply: Reply },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
     Input { tx_id: TxId, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
     /// A call has ended.
-    CallEnded { tx_id: TxId, branch: BranchNumber, attempt: u32, end: CallEnd },
+    CallEnded { tx_id: TxId, number: BranchNumber, attempt: u32, end: CallEnd },
     /// Transactions that this incarnation has durably made its own.
     Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
-    /// Which of these are not in memory.
+    /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Follows a live transaction.
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Box<View>>>> },

@@ -1,7 +1,7 @@
 //! The loop that owns all live transactions.
 
 mod calls;
-mod tell;
+mod log;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::timers::Timers;
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
-use crate::metrics::{Metrics, mode_name};
+use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::store::Key;
-use crate::store::journal::{self, Settled};
+use crate::store::journal::{self, Completion};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub struct Service {
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     /// For calls to report their end to. Weak: the loop ends when every handle is gone.
     pub(super) own: mpsc::WeakUnboundedSender<Message>,
-    pub(super) settled: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(super) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers,
@@ -62,15 +62,15 @@ impl Service {
         loop {
             let sleep = self.until_next_timer();
             tokio::select! {
-                results = self.settled.recv() => match results {
-                    Some(results) => {
+                completions = self.completions.recv() => match completions {
+                    Some(completions) => {
                         self.lease.held().await;
-                        results.into_iter().for_each(|result| self.settle(result));
+                        completions.into_iter().for_each(|completion| self.completed(completion));
                     }
                     None => return,
                 },
-                taken = self.inbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
-                    if taken == 0 {
+                received = self.inbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
+                    if received == 0 {
                         return;
                     }
                     self.lease.held().await;
@@ -96,7 +96,7 @@ impl Service {
         while let Some(tx_id) = self.timers.due(now) {
             if let Err(error) = self.apply(tx_id, Input::Tick, now) {
                 // A tick is never rejected; were it, the timer must not come back for ever.
-                tracing::error!(%tx_id, ?error, "a timer's input was rejected");
+                tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     self.timers.set(tx_id, &mut live.wake_at, None);
                 }
@@ -120,7 +120,7 @@ impl Service {
             Message::Peek { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| Some((tx_id, self.live.get(&tx_id)?)));
                 let seen =
-                    live.map(|(tx_id, live)| (tx_id, live.is_settled().then(|| live.view())));
+                    live.map(|(tx_id, live)| (tx_id, live.is_durable().then(|| live.view())));
                 let _ = reply.send(seen);
             }
             Message::Enlist { tx_id, spec, enlistment, permit, reply } => {
@@ -138,11 +138,11 @@ impl Service {
                     }
                 }
             }
-            Message::CallEnded { tx_id, branch, attempt, end } => {
+            Message::CallEnded { tx_id, number, attempt, end } => {
                 let input = match end {
-                    CallEnd::Prepare(answer) => Input::PrepareAnswered { branch, attempt, answer },
-                    CallEnd::Finish(operation, answer) => {
-                        Input::FinishAnswered { branch, operation, attempt, answer }
+                    CallEnd::Prepare(answer) => Input::PrepareAnswered { number, attempt, answer },
+                    CallEnd::PhaseTwo(operation, answer) => {
+                        Input::PhaseTwoAnswered { number, operation, attempt, answer }
                     }
                 };
                 // It may have left memory: ended by an operator, or lost.
@@ -160,7 +160,7 @@ impl Service {
             Message::Watch { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| self.live.get_mut(&tx_id));
                 // What is not durable is not shown: a watcher begins at the next moment that is.
-                let receiver = live.filter(|live| live.is_settled()).map(Live::watch);
+                let receiver = live.filter(|live| live.is_durable()).map(Live::watch);
                 let _ = reply.send(receiver);
             }
             Message::Returned(names) => self.returned(&names),
@@ -182,7 +182,7 @@ impl Service {
         let now = self.env.now();
         let tx_id = self.env.tx_id(now);
         let (tx, effects) = Transaction::begin(tx_id, definition, now, &self.options.policy);
-        tracing::debug!(%tx_id, %gid, mode = mode_name(mode), "begun");
+        tracing::debug!(%tx_id, %gid, mode = mode.name(), "the transaction has begun");
         self.metrics.begun(mode);
         self.by_gid.insert(gid, tx_id);
         let mut live = Live::new(tx, permit, Version::default());
@@ -191,7 +191,7 @@ impl Service {
         self.carry_out(tx_id, effects);
     }
 
-    /// The gid is live: the same request waits with the others, another one is told.
+    /// Attaches a request to the live transaction of its gid; another request under that gid fails.
     fn attach(&mut self, tx_id: TxId, digest: unanimo_core::Digest, until: Until, reply: Reply) {
         let known = self.live.get(&tx_id).map(|live| live.tx.identity().digest);
         if known == Some(digest) {
@@ -230,7 +230,7 @@ impl Service {
         self.leave_if_done(tx_id);
     }
 
-    /// Feeds the core, and does what it says.
+    /// Applies an input, and carries out its effects.
     fn apply(&mut self, tx_id: TxId, input: Input, now: Timestamp) -> Result<(), Failure> {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
         let was_decided = live.tx.phase().decision().is_some();
@@ -244,23 +244,23 @@ impl Service {
             let took = identity.created_at.until(now);
             self.metrics.decided(identity.mode, live.tx.outcome(), took);
             tracing::debug!(
-                %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "decided"
+                %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
         self.carry_out(tx_id, effects);
         Ok(())
     }
 
-    /// First persist, then act.
+    /// Hands the transition to the journal, and holds the calls until it is durable.
     fn carry_out(&mut self, tx_id: TxId, effects: Effects) {
         let Effects { transition, calls } = effects;
         if let Some(transition) = transition {
-            self.tell(&transition);
+            self.log_events(&transition);
             if let Some(live) = self.live.get_mut(&tx_id) {
                 live.handed_over(transition.version, transition.awaited);
             }
             self.writes += 1;
-            // Unlike any other write's: incarnations are never born twice.
+            // Unlike any other write's: no two incarnations have one number.
             let write_id = Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes);
             self.journal.submit(transition, write_id);
         }
@@ -270,7 +270,7 @@ impl Service {
         self.release(tx_id);
     }
 
-    /// Does what nothing stands in the way of any more.
+    /// Sends the calls and gives the answers that wait for no write any more.
     fn release(&mut self, tx_id: TxId) {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let calls = live.released();
@@ -285,7 +285,7 @@ impl Service {
 
     fn leave_if_done(&mut self, tx_id: TxId) {
         if self.live.get(&tx_id).is_some_and(Live::may_leave) {
-            tracing::debug!(%tx_id, "ended");
+            tracing::debug!(%tx_id, "the transaction has ended");
             self.remove(tx_id);
         }
     }
@@ -301,38 +301,38 @@ impl Service {
         Some(live)
     }
 
-    fn settle(&mut self, result: Settled) {
-        match result {
-            Settled::Durable(tx_id, version) => {
+    fn completed(&mut self, completion: Completion) {
+        match completion {
+            Completion::Durable(tx_id, version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     live.became_durable(version);
                     self.release(tx_id);
                 }
             }
-            Settled::Taken(tx_id, taken) => {
+            Completion::GidHeld(tx_id, holder) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
-                if live.tx.identity().digest != taken.digest {
-                    return live.dismiss(|| Error::GidReused(taken.tx_id).into());
+                if live.tx.identity().digest != holder.digest {
+                    return live.dismiss(|| Error::GidReused(holder.tx_id).into());
                 }
-                if !self.live.contains_key(&taken.tx_id) {
-                    return live.dismiss(|| Failure::Elsewhere(taken.tx_id));
+                if !self.live.contains_key(&holder.tx_id) {
+                    return live.dismiss(|| Failure::Elsewhere(holder.tx_id));
                 }
                 for (until, reply) in live.take_waiters() {
-                    self.wait(taken.tx_id, until, reply);
+                    self.wait(holder.tx_id, until, reply);
                 }
             }
-            Settled::Lost(tx_id) => {
+            Completion::Lost(tx_id) => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 tracing::warn!(
                     %tx_id,
                     gid = %live.tx.identity().gid,
-                    "the stored transaction is not as it was left; it is read again"
+                    "the stored transaction was changed by another writer; it is read again"
                 );
                 live.dismiss(|| Failure::NotLive);
                 self.adoption_wanted.notify_one();
             }
-            Settled::Refused(tx_id, error) => {
+            Completion::Refused(tx_id, error) => {
                 self.metrics.write_refused();
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());
@@ -358,7 +358,7 @@ impl Service {
         if self.live.contains_key(&tx_id) {
             return;
         }
-        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopted");
+        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me }, self.env.now());
@@ -377,8 +377,8 @@ impl Service {
             .collect();
         let now = self.env.now();
         for (tx_id, branch) in waiting {
-            // Whatever is not waiting stays as it is.
-            let input = Input::Retry { branch: Some(branch), operator: None };
+            // A branch without a waiting call stays as it is.
+            let input = Input::Retry { number: Some(branch), operator: None };
             let _ = self.apply(tx_id, input, now);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use unanimo_core::{Timestamp, TxId};
 
-/// One time a transaction; taken out exactly, so that nothing stale piles up.
+/// One time a transaction; removed exactly, so that no stale entry remains.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeSet<(Timestamp, TxId)>,

@@ -1,4 +1,4 @@
-//! Which endpoints may be registered.
+//! Allow-list of the endpoints that may be registered.
 //!
 //! A coordinator that dials whatever it is told to is a way into its network. So an endpoint must be
 //! `http://HOST:PORT`, and match one of the patterns that the operator allows.
@@ -31,7 +31,7 @@ enum Host {
 }
 
 impl Pattern {
-    /// What is allowed when nothing is configured.
+    /// Returns the pattern that is allowed when nothing is configured.
     #[must_use]
     pub fn loopback() -> Self {
         Self { host: Host::Loopback, port: None }
@@ -132,7 +132,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Why an endpoint cannot be registered.
+/// Reason for which an endpoint cannot be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It is not `http://HOST:PORT`.

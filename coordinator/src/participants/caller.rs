@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use unanimo_core::{
-    BranchNumber, BranchSpec, FinishAnswer, FinishOperation, Identity, PrepareAnswer, Timestamp,
+    BranchNumber, BranchSpec, Identity, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Timestamp,
 };
 
 use super::directory::{Directory, Entry, Route};
@@ -15,31 +15,31 @@ use super::wire;
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
 
-/// What a call is about.
+/// Content of a call, whatever the operation.
 #[derive(Clone, Debug)]
-pub struct Branch {
+pub struct BranchCall {
     /// The transaction.
     pub identity: Arc<Identity>,
-    /// The branch.
+    /// The call.
     pub spec: Arc<BranchSpec>,
     /// Its number.
     pub number: BranchNumber,
-    /// What its Prepare answered.
+    /// Output of its Prepare.
     pub output: Option<Bytes>,
-    /// How often this was sent, this one included.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When a Prepare may start at the latest.
     pub prepare_until: Timestamp,
     /// The database's name.
     pub cluster_id: Arc<str>,
-    /// How long to wait for the answer.
+    /// Time to wait for the answer.
     pub timeout: Duration,
 }
 
 /// Calls participants.
 ///
-/// What a call over the network needs is boxed: every call's task would be as large, and be moved
-/// about as a whole, also where the participant is in this process.
+/// Everything that a call over the network needs is boxed: every call's task would be as large, and
+/// be moved about as a whole, also where the participant is in this process.
 #[derive(Clone, Debug)]
 pub struct Caller {
     directory: Arc<Directory>,
@@ -55,26 +55,28 @@ impl Caller {
     }
 
     /// Sends Prepare and waits for its end.
-    pub async fn prepare(&self, branch: Branch) -> PrepareAnswer {
+    pub async fn prepare(&self, call: BranchCall) -> PrepareAnswer {
         let sending = async |route: Route| {
-            let request =
-                wire::request(wire::prepare(&branch), &branch.identity.trace, branch.timeout);
+            let request = wire::request(wire::prepare(&call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request)).await,
                 Route::Local(service) => service.prepare(request).await,
             };
             response.map(|response| wire::prepare_answer(response.into_inner().answer))
         };
-        self.send("prepare", &branch, |entry| &entry.prepare_slots, sending)
+        self.send("prepare", &call, |entry| &entry.prepare_slots, sending)
             .await
             .unwrap_or_else(PrepareAnswer::Failed)
     }
 
     /// Sends Commit or Cancel and waits for its end.
-    pub async fn finish(&self, operation: FinishOperation, branch: Branch) -> FinishAnswer {
+    pub async fn phase_two(
+        &self,
+        operation: PhaseTwoOperation,
+        call: BranchCall,
+    ) -> PhaseTwoAnswer {
         let commit = async |route: Route| {
-            let request =
-                wire::request(wire::commit(&branch), &branch.identity.trace, branch.timeout);
+            let request = wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.commit(request)).await,
                 Route::Local(service) => service.commit(request).await,
@@ -82,8 +84,7 @@ impl Caller {
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
         let cancel = async |route: Route| {
-            let request =
-                wire::request(wire::cancel(&branch), &branch.identity.trace, branch.timeout);
+            let request = wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.cancel(request)).await,
                 Route::Local(service) => service.cancel(request).await,
@@ -91,24 +92,24 @@ impl Caller {
             response.map(|response| wire::cancel_answer(response.into_inner().answer))
         };
         let sent = match operation {
-            FinishOperation::Commit => {
-                self.send("commit", &branch, |entry| &entry.finish_slots, commit).await
+            PhaseTwoOperation::Commit => {
+                self.send("commit", &call, |entry| &entry.phase_two_slots, commit).await
             }
-            FinishOperation::Cancel => {
-                self.send("cancel", &branch, |entry| &entry.finish_slots, cancel).await
+            PhaseTwoOperation::Cancel => {
+                self.send("cancel", &call, |entry| &entry.phase_two_slots, cancel).await
             }
         };
-        sent.unwrap_or_else(FinishAnswer::Failed)
+        sent.unwrap_or_else(PhaseTwoAnswer::Failed)
     }
 
     async fn send<T>(
         &self,
         operation: &'static str,
-        branch: &Branch,
+        call: &BranchCall,
         slots: impl Fn(&Entry) -> &Semaphore,
         sending: impl AsyncFnOnce(Route) -> Result<T, Status>,
     ) -> Result<T, String> {
-        let name = &branch.spec.participant;
+        let name = &call.spec.participant;
         let Some(entry) = self.directory.find(name) else {
             return Err(format!("participant {name} is not known here"));
         };
@@ -116,19 +117,19 @@ impl Caller {
             return Err("the coordinator is stopping".to_owned());
         };
         let prepare = operation == "prepare";
-        let Some(route) = self.directory.route(&entry, prepare, branch.attempt) else {
+        let Some(route) = self.directory.route(&entry, prepare, call.attempt) else {
             return Err(format!("participant {name} has no endpoint"));
         };
         if !self.lease.is_held() {
             return Err("the coordinator's lease has run out".to_owned());
         }
         let started = tokio::time::Instant::now();
-        let result = tokio::time::timeout(branch.timeout, sending(route)).await;
+        let result = tokio::time::timeout(call.timeout, sending(route)).await;
         let result = match result {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) if started.elapsed() < branch.timeout => Err(wire::failure(&status)),
+            Ok(Err(status)) if started.elapsed() < call.timeout => Err(wire::failure(&status)),
             // By our own clock, or by the transport's, which may be faster by a moment.
-            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", branch.timeout)),
+            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", call.timeout)),
         };
         self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
         result

@@ -13,7 +13,7 @@ use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 use super::ParticipantService;
 
-/// What is not heard of for so many keep-alive intervals is gone.
+/// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
 
 /// Longest time to wait for a participant's connection. It is on a near network.
@@ -28,18 +28,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait for another's.
 const WINDOW_BYTES: u32 = 16 << 20;
 
-/// What may be set of the calls to participants.
+/// Settings of the calls to participants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Calls under way at one participant: Prepares, and apart from them Commits and Cancels.
     pub slots: usize,
-    /// How often participants are to register again.
+    /// Interval in which participants are to register again.
     pub keep_alive_interval: Duration,
     /// Largest message that is accepted from a participant.
     pub message_bytes_max: usize,
 }
 
-/// Why a participant cannot be given new work.
+/// Reason for which a participant cannot be given new work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody ever registered or configured this name.
@@ -55,7 +55,7 @@ pub enum Error {
 pub struct Directory {
     options: Options,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
-    /// Participants that came back, for whoever sends what waits for them.
+    /// Participants that came back, and whose waiting calls are to be sent.
     returned: RwLock<Vec<ParticipantName>>,
     returning: Notify,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Entry {
     /// Phase two has slots of its own: Prepares that wait for locks of branches in doubt must not
     /// starve the Commits that free them.
     pub(crate) prepare_slots: Semaphore,
-    pub(crate) finish_slots: Semaphore,
+    pub(crate) phase_two_slots: Semaphore,
 }
 
 /// A participant inside this process.
@@ -89,7 +89,7 @@ struct Endpoint {
     last_seen: Instant,
     /// One connection for Prepares and one for the rest: HTTP/2 bounds the calls on a connection.
     prepare: ParticipantServiceClient<Channel>,
-    finish: ParticipantServiceClient<Channel>,
+    phase_two: ParticipantServiceClient<Channel>,
 }
 
 /// A way to call a participant.
@@ -117,14 +117,14 @@ pub struct Shown {
     pub url: String,
     /// Named in the configuration.
     pub configured: bool,
-    /// How long ago it registered; zero for a configured one.
+    /// Time since it registered; zero for a configured one.
     pub silent_for: Duration,
     /// It is called for new work.
     pub alive: bool,
 }
 
 impl Directory {
-    /// A directory with nobody in it.
+    /// Makes an empty directory.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Directory {
         }
     }
 
-    /// How often participants are to register again.
+    /// Returns the interval in which participants are to register again.
     #[must_use]
     pub fn keep_alive_interval(&self) -> Duration {
         self.options.keep_alive_interval
@@ -160,7 +160,7 @@ impl Directory {
             endpoints: RwLock::default(),
             local,
             prepare_slots: Semaphore::new(self.options.slots),
-            finish_slots: Semaphore::new(self.options.slots),
+            phase_two_slots: Semaphore::new(self.options.slots),
         }
     }
 
@@ -189,7 +189,7 @@ impl Directory {
         }
     }
 
-    /// Whether it was not there, gone, or another process.
+    /// Tells whether the endpoint was not there, gone, or another process.
     fn keep(&self, name: &ParticipantName, url: &str, instance: &str, configured: bool) -> bool {
         let entry = self.entry_or_new(name);
         let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +208,7 @@ impl Directory {
             instance: instance.to_owned(),
             last_seen: now,
             prepare: self.dial(url),
-            finish: self.dial(url),
+            phase_two: self.dial(url),
         });
         true
     }
@@ -235,7 +235,7 @@ impl Directory {
             .max_encoding_message_size(self.options.message_bytes_max)
     }
 
-    /// Whether new work may name this participant.
+    /// Checks that new work may name this participant.
     ///
     /// # Errors
     /// It may not.
@@ -257,8 +257,8 @@ impl Directory {
         self.entry(name)
     }
 
-    /// A way to call it. Attempts take turns among living endpoints; what is owed is also sent to
-    /// endpoints that were not heard of lately, if there are no others.
+    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is
+    /// also sent to endpoints that were not heard of lately, if there are no others.
     pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
         if let Some(Local(service)) = &entry.local {
             return Some(Route::Local(Arc::clone(service)));
@@ -269,7 +269,7 @@ impl Directory {
         let candidates = if alive.is_empty() { endpoints.iter().collect() } else { alive };
         let index = (attempt.max(1) as usize - 1).checked_rem(candidates.len())?;
         let endpoint = candidates[index];
-        let client = if prepare { &endpoint.prepare } else { &endpoint.finish };
+        let client = if prepare { &endpoint.prepare } else { &endpoint.phase_two };
         Some(Route::Remote(client.clone()))
     }
 

@@ -5,54 +5,60 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
-use unanimo_core::{FinishAnswer, HeuristicKind, PrepareAnswer, Refusal, TraceContext};
+use unanimo_core::{HeuristicKind, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, HeuristicOutcome, ParticipantServiceCommitRequest,
-    PrepareRequest, cancel_response, participant_service_commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, Payload, PrepareRequest,
+    cancel_response, commit_response, prepare_response,
 };
 
-use super::caller::Branch;
+use super::caller::BranchCall;
 use crate::wire::{self, time_to_wire};
 
-fn context(branch: &Branch) -> BranchContext {
+fn context(branch: &BranchCall) -> BranchContext {
     wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
 }
 
-pub(super) fn prepare(branch: &Branch) -> PrepareRequest {
+pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
     PrepareRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
+        payload: payload(branch.spec.payload.clone()),
         prepare_until: Some(time_to_wire(branch.prepare_until)),
         metadata: metadata(branch),
         attempt: branch.attempt,
+        requires: Vec::new(),
+        must_succeed: false,
     }
 }
 
-pub(super) fn commit(branch: &Branch) -> ParticipantServiceCommitRequest {
-    ParticipantServiceCommitRequest {
+fn payload(data: bytes::Bytes) -> Option<Payload> {
+    (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
+}
+
+pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
+    CommitRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
-        output: branch.output.clone().unwrap_or_default(),
+        payload: payload(branch.spec.payload.clone()),
+        output: branch.output.clone().and_then(payload),
         metadata: metadata(branch),
         attempt: branch.attempt,
     }
 }
 
-pub(super) fn cancel(branch: &Branch) -> CancelRequest {
+pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
     CancelRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: branch.spec.payload.clone(),
-        output: branch.output.clone().unwrap_or_default(),
+        payload: payload(branch.spec.payload.clone()),
+        output: branch.output.clone().and_then(payload),
         metadata: metadata(branch),
         attempt: branch.attempt,
         prepare_until: Some(time_to_wire(branch.prepare_until)),
     }
 }
 
-fn metadata(branch: &Branch) -> HashMap<String, String> {
+fn metadata(branch: &BranchCall) -> HashMap<String, String> {
     branch.identity.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -75,7 +81,9 @@ pub(super) fn request<T>(message: T, trace: &TraceContext, timeout: Duration) ->
 pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> PrepareAnswer {
     use prepare_response::Answer;
     match answer {
-        Some(Answer::Prepared(prepared)) => PrepareAnswer::Prepared(prepared.output),
+        Some(Answer::Prepared(prepared)) => {
+            PrepareAnswer::Prepared(prepared.output.unwrap_or_default().data)
+        }
         Some(Answer::Refused(refusal)) => {
             PrepareAnswer::Refused(Refusal { reason: refusal.reason, message: refusal.message })
         }
@@ -87,42 +95,40 @@ pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> Prepar
     }
 }
 
-pub(super) fn commit_answer(
-    answer: Option<participant_service_commit_response::Answer>,
-) -> FinishAnswer {
-    use participant_service_commit_response::Answer;
+pub(super) fn commit_answer(answer: Option<commit_response::Answer>) -> PhaseTwoAnswer {
+    use commit_response::Answer;
     match answer {
-        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Done(_)) => PhaseTwoAnswer::Done,
         Some(Answer::Working(working)) => {
-            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+            PhaseTwoAnswer::Working { retry_after: pause(working.retry_after) }
         }
         Some(Answer::Heuristic(outcome)) => heuristic(outcome),
-        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+        None => PhaseTwoAnswer::Failed(NO_ANSWER.to_owned()),
     }
 }
 
-pub(super) fn cancel_answer(answer: Option<cancel_response::Answer>) -> FinishAnswer {
+pub(super) fn cancel_answer(answer: Option<cancel_response::Answer>) -> PhaseTwoAnswer {
     use cancel_response::Answer;
     match answer {
-        Some(Answer::Done(_)) => FinishAnswer::Done,
+        Some(Answer::Done(_)) => PhaseTwoAnswer::Done,
         Some(Answer::Working(working)) => {
-            FinishAnswer::Working { retry_after: pause(working.retry_after) }
+            PhaseTwoAnswer::Working { retry_after: pause(working.retry_after) }
         }
         Some(Answer::Heuristic(outcome)) => heuristic(outcome),
-        None => FinishAnswer::Failed(NO_ANSWER.to_owned()),
+        None => PhaseTwoAnswer::Failed(NO_ANSWER.to_owned()),
     }
 }
 
 const NO_ANSWER: &str = "the participant's reply holds no answer that this version knows";
 
-fn heuristic(outcome: HeuristicOutcome) -> FinishAnswer {
+fn heuristic(outcome: HeuristicOutcome) -> PhaseTwoAnswer {
     use unanimo_proto::v1::HeuristicKind as Wire;
     let kind = match outcome.kind() {
         Wire::Commit => HeuristicKind::Commit,
         Wire::Rollback => HeuristicKind::Rollback,
         Wire::Hazard | Wire::Unspecified => HeuristicKind::Hazard,
     };
-    FinishAnswer::Heuristic { kind, note: outcome.note }
+    PhaseTwoAnswer::Heuristic { kind, note: outcome.note }
 }
 
 /// A pause that is no duration is left to the coordinator.

@@ -1,7 +1,7 @@
 //! The group-committing journal: transitions of many transactions in one database commit.
 //!
 //! Whoever has a transition hands it over with [`Handle::submit`] and goes on; the next batch gathers
-//! while the last one is being flushed. What became of it is told through [`Settled`], in order for
+//! while the last one is being flushed. Its result is a [`Completion`], in order for
 //! each transaction. No caller holds a database future, so none can cancel one.
 //!
 //! Two lanes, each with a connection of its own, share one queue. The fast lane writes large
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 use self::queue::Queue;
-use super::{Store, Taken};
+use super::{GidHolder, Store};
 
 /// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
 /// only make the next batch wait.
@@ -29,31 +29,31 @@ pub const BATCH_ROWS_MAX: usize = 1024;
 /// Bytes in one batch: payloads dominate, and a server takes messages of up to 1 GB.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
 
-/// What became of a transition.
+/// Result of a transition that was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Completion {
     /// Durable up to and including this version.
     Durable(TxId, Version),
     /// The transaction was not begun: its gid belongs to another one. Nothing of it is stored.
-    Taken(TxId, Taken),
+    GidHeld(TxId, GidHolder),
     /// The row is not as it was left. Nothing that was handed over for it since is stored.
     Lost(TxId),
     /// The database refuses the row. Nothing that was handed over for it since is stored.
     Refused(TxId, String),
 }
 
-/// Why the journal ended.
+/// Cause of the journal's end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The incarnation may not write any more.
     #[error("incarnation {0} is fenced")]
     Fenced(Incarnation),
-    /// Whether the last batch is written is not known, and only a restart can tell.
+    /// The last batch is indeterminate, and only a restart can tell.
     #[error("{0}")]
     Fatal(String),
 }
 
-/// What the journal tells about itself.
+/// Observer of the journal's work.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     /// A batch is durable.
     fn flushed(&self, rows: usize, took: Duration);
@@ -61,7 +61,7 @@ pub trait Observer: Send + Sync + std::fmt::Debug {
     fn connected(&self, connected: bool);
 }
 
-/// Where transitions are handed over. Cheap to clone.
+/// Handle to hand transitions over. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     queue: Arc<Queue>,
@@ -74,13 +74,13 @@ impl Handle {
         self.queue.submit(transition, write_id);
     }
 
-    /// How many transactions have something to be written.
+    /// Counts the transactions that have something to be written.
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.queue.backlog()
     }
 
-    /// Ends the journal once everything that was handed over is settled.
+    /// Ends the journal once everything that was handed over is completed.
     pub fn close(&self) {
         self.queue.close();
     }
@@ -93,20 +93,20 @@ pub struct Service {
     slow: Lane,
 }
 
-/// A journal of this incarnation, and the stream of what becomes of its transitions.
+/// Makes a journal of this incarnation, and the stream of its transitions' results.
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "the journal keeps them")]
 pub fn journal(
     store: Arc<dyn Store>,
     me: Incarnation,
     observer: Arc<dyn Observer>,
-) -> (Handle, Service, mpsc::UnboundedReceiver<Vec<Settled>>) {
+) -> (Handle, Service, mpsc::UnboundedReceiver<Vec<Completion>>) {
     let queue = Arc::new(Queue::default());
     // Bounded by the queue: a transaction has one result for each write.
-    let (settled, results) = mpsc::unbounded_channel();
+    let (completed, results) = mpsc::unbounded_channel();
     let lane = |slow| {
         let (store, queue) = (Arc::clone(&store), Arc::clone(&queue));
-        Lane::new(store, queue, me, slow, settled.clone(), Arc::clone(&observer))
+        Lane::new(store, queue, me, slow, completed.clone(), Arc::clone(&observer))
     };
     let service = Service { fast: lane(false), slow: lane(true) };
     (Handle { queue }, service, results)

@@ -6,36 +6,33 @@
 //! closes its connection: the server may have vanished without a word.
 
 mod batch;
-mod cluster;
-mod participants;
+mod endpoints;
+mod incarnations;
 mod purge;
-mod read;
+mod transactions;
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
-use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{ConnectOptions, Connection, FromRow};
+use unanimo_core::Incarnation;
+use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
-use super::{
-    AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
-    Retention, Store, Stored,
-};
+use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coordinator/postgres");
-
-/// How long a statement may wait for a lock. Short: a journal behind a lock holds up everybody, and
+/// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What may be set of the way to the server.
+/// Options of the connections to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresOptions {
     /// Connections for reads and rare writes. The journal's come on top.
     pub pool_connections: u32,
-    /// How long a statement may take on the server.
+    /// Longest time of a statement on the server.
     pub statement_timeout: Duration,
 }
 
@@ -46,8 +43,8 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// How long to wait for an answer. Longer than the server takes to give up, so that a slow
-    /// statement is known to have failed, and only a silent server leaves us not knowing.
+    /// Longest wait for an answer. Longer than the server takes to give up, so that a slow
+    /// statement is known to have failed, and only a silent server makes one indeterminate.
     fn answer_timeout(&self) -> Duration {
         self.statement_timeout + Duration::from_secs(5)
     }
@@ -88,8 +85,33 @@ impl Postgres {
             answer_timeout: options.answer_timeout(),
             cluster_id: String::new(),
         };
-        store.cluster_id = store.read_cluster_id().await?;
+        let read = sqlx::query_as("SELECT cluster_id FROM cluster");
+        (store.cluster_id,) = store.row("read the cluster's id", read).await?;
         Ok(store)
+    }
+
+    /// Runs one statement, and returns its rows.
+    async fn rows<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Postgres, T, PgArguments>,
+    ) -> Result<Vec<T>, Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        self.run(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
+    /// Runs one statement, and returns its only row.
+    async fn row<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Postgres, T, PgArguments>,
+    ) -> Result<T, Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
     /// Runs one or more statements on a pooled connection, in a task of their own: a caller that
@@ -131,7 +153,7 @@ fn no_answer() -> sqlx::Error {
     ))
 }
 
-/// What every session of ours must have, whatever the server's or the role's defaults are.
+/// Settings of every session, whatever the server's or the role's defaults are.
 fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
     let ms = |duration: Duration| duration.as_millis().to_string();
     vec![
@@ -149,8 +171,8 @@ fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
         // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
         // does not know that and must not scan a table while its statistics are young.
         ("enable_seqscan", "off".to_owned()),
-        // With that, a plan that cannot do without a scan looks dear enough to be compiled, each time
-        // anew: milliseconds for a statement of a fraction of one.
+        // With that, a plan that cannot do without a scan has a cost above the limit for compiling, and
+        // is compiled each time: milliseconds for a statement of a fraction of one.
         ("jit", "off".to_owned()),
     ]
 }
@@ -172,84 +194,25 @@ impl Store for Postgres {
         &self.cluster_id
     }
 
+    fn incarnations(&self) -> &dyn Incarnations {
+        self
+    }
+
+    fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn endpoints(&self) -> &dyn Endpoints {
+        self
+    }
+
+    fn purge(&self) -> &dyn Purge {
+        self
+    }
+
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
         let connecting = batch::Writer::connect(self.connect.clone(), me, self.answer_timeout);
         Ok(Box::new(connecting.await?))
-    }
-
-    async fn census(&self) -> Result<Census, Error> {
-        self.read_census().await
-    }
-
-    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        self.write_fence(incarnation, by.to_owned()).await
-    }
-
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.write_birth(node.to_owned(), born).await
-    }
-
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        self.write_heartbeat(me).await
-    }
-
-    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        self.read_fenced_by(incarnation).await
-    }
-
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
-        self.write_claim(me, claim).await
-    }
-
-    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        self.read_open_of(owner).await
-    }
-
-    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        self.read_transaction(key.clone()).await
-    }
-
-    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        self.read_events(tx_id).await
-    }
-
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        self.read_page(filter.clone()).await
-    }
-
-    async fn attention(&self) -> Result<AttentionCount, Error> {
-        self.read_attention().await
-    }
-
-    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
-        self.read_watermark().await
-    }
-
-    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        self.write_purge(me, retention).await
-    }
-
-    async fn register(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.write_registration(me, name.clone(), endpoint.to_owned(), now).await
-    }
-
-    async fn deregister(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-    ) -> Result<(), Error> {
-        self.delete_registration(me, name.clone(), endpoint.to_owned()).await
-    }
-
-    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
-        self.read_registrations().await
     }
 
     async fn close(&self) {

@@ -6,10 +6,10 @@
 //! (BEGIN IMMEDIATE): a busy database then means that nothing ran.
 
 mod batch;
-mod cluster;
-mod participants;
+mod endpoints;
+mod incarnations;
 mod purge;
-mod read;
+mod transactions;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,21 +17,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::query::QueryAs;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
-use unanimo_core::{Event, Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
+use sqlx::{ConnectOptions, Connection, FromRow};
+use unanimo_core::Incarnation;
+use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
-use super::{
-    AttentionCount, BatchWriter, Census, Claim, Error, Filter, Key, Purged, Registration,
-    Retention, Store, Stored,
-};
+use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coordinator/sqlite");
-
-/// How long a writer waits for another one of this process. A batch takes milliseconds.
+/// Longest wait of a writer for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections for reads: they run beside the writer (WAL).
@@ -86,6 +83,30 @@ impl Sqlite {
             cluster_id,
             _lock: Arc::new(lock),
         })
+    }
+
+    /// Runs one statement, and returns its rows.
+    async fn rows<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Sqlite, T, SqliteArguments>,
+    ) -> Result<Vec<T>, Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.read(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
+    /// Runs one statement, and returns its only row.
+    async fn row<T>(
+        &self,
+        doing: &'static str,
+        query: QueryAs<'static, sqlx::Sqlite, T, SqliteArguments>,
+    ) -> Result<T, Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.read(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
     /// Reads, in a task of its own: a caller that goes away cancels nothing.
@@ -174,83 +195,24 @@ impl Store for Sqlite {
         &self.cluster_id
     }
 
+    fn incarnations(&self) -> &dyn Incarnations {
+        self
+    }
+
+    fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn endpoints(&self) -> &dyn Endpoints {
+        self
+    }
+
+    fn purge(&self) -> &dyn Purge {
+        self
+    }
+
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
         Ok(Box::new(batch::Writer::connect(&self.connect, me).await?))
-    }
-
-    async fn census(&self) -> Result<Census, Error> {
-        self.read_census().await
-    }
-
-    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        self.write_fence(incarnation, by.to_owned()).await
-    }
-
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.write_birth(node.to_owned(), born).await
-    }
-
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        self.write_heartbeat(me).await
-    }
-
-    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        self.read_fenced_by(incarnation).await
-    }
-
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
-        self.write_claim(me, claim).await
-    }
-
-    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        self.read_open_of(owner).await
-    }
-
-    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        self.read_transaction(key.clone()).await
-    }
-
-    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        self.read_events(tx_id).await
-    }
-
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        self.read_page(filter.clone()).await
-    }
-
-    async fn attention(&self) -> Result<AttentionCount, Error> {
-        self.read_attention().await
-    }
-
-    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
-        self.read_watermark().await
-    }
-
-    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        self.write_purge(me, retention).await
-    }
-
-    async fn register(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.write_registration(me, name.clone(), endpoint.to_owned(), now).await
-    }
-
-    async fn deregister(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-    ) -> Result<(), Error> {
-        self.delete_registration(me, name.clone(), endpoint.to_owned()).await
-    }
-
-    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
-        self.read_registrations().await
     }
 
     async fn close(&self) {

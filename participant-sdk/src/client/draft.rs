@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    BeginRequest, BeginResponse, BranchSpec, Mode, SubmitRequest, SubmitResponse, WaitFor,
+    BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode, Payload,
+    SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
 };
 
 use super::{Client, Error, Outcome, Transaction};
@@ -71,8 +72,8 @@ impl Draft {
     }
 
     /// Makes [`Self::submit`] wait until every branch has ended, and not only for the decision.
-    pub fn wait_until_finished(mut self) -> Self {
-        self.wait_for = WaitFor::Finished;
+    pub fn wait_until_ended(mut self) -> Self {
+        self.wait_for = WaitFor::Ended;
         self
     }
 
@@ -86,19 +87,21 @@ impl Draft {
         for branch in self.branches {
             branches.push(branch.map_err(unwritable)?);
         }
-        let request = SubmitRequest {
+        let request = SubmitTransactionRequest {
             gid: self.gid,
             mode: self.mode.into(),
             branches,
             timeout: self.timeout.map(timeout_to_wire),
             wait_for: self.wait_for.into(),
             metadata: self.metadata,
+            requires: Vec::new(),
+            include_outputs: true,
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.submit(request).await
+            service.submit_transaction(request).await
         };
         let answer = self.client.call(request, call).await;
-        Outcome::of_answer(answer.map(|SubmitResponse { result }| result), None)
+        Outcome::of_answer(answer.map(|SubmitTransactionResponse { result }| result), None)
     }
 
     /// Begins the transaction, or finds it again: the same gid is the same transaction. Branches are
@@ -107,16 +110,17 @@ impl Draft {
     /// # Errors
     /// The coordinator does not take it, or gives no answer: then it may be called again.
     pub async fn begin(self) -> Result<Transaction, Error> {
-        let request = BeginRequest {
+        let request = BeginTransactionRequest {
             gid: self.gid.clone(),
             mode: self.mode.into(),
             timeout: self.timeout.map(timeout_to_wire),
             metadata: self.metadata,
+            requires: Vec::new(),
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.begin(request).await
+            service.begin_transaction(request).await
         };
-        let begun: BeginResponse = self.client.call(request, call).await?;
+        let begun: BeginTransactionResponse = self.client.call(request, call).await?;
         let context = Context::new(&begun.tx_id, self.gid, self.mode, begun.cluster_id)
             .map_err(|_| Error::Answer("it names no transaction of a cluster"))?;
         let deadline = begun.deadline.and_then(|at| std::time::SystemTime::try_from(at).ok());
@@ -137,7 +141,11 @@ pub(super) fn spec(
     payload: Result<Bytes, payload::Error>,
 ) -> Spec {
     match payload {
-        Ok(payload) => Ok(BranchSpec { branch_id, participant, action, payload }),
+        Ok(data) => {
+            let payload = Some(Payload { data, media_type: String::new() });
+            let mode = Mode::Unspecified.into();
+            Ok(BranchSpec { branch_id, participant, action, payload, mode })
+        }
         Err(error) => Err((branch_id, error.to_string())),
     }
 }

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    self, BranchSpec, CommitBranch, CommitRequest, CommitResponse, ExecuteRequest, ExecuteResponse,
-    RollbackRequest, RollbackResponse, Vote, WaitFor,
+    self, BranchSpec, CommitBranch, CommitTransactionRequest, CommitTransactionResponse,
+    ExecuteBranchRequest, ExecuteBranchResponse, RollbackTransactionRequest,
+    RollbackTransactionResponse, Vote, WaitFor, rollback_transaction_request,
 };
 
 use super::draft::{spec, unwritable};
@@ -113,19 +114,25 @@ impl Transaction {
 
     pub(super) async fn run(&mut self, branch: BranchSpec) -> Result<Executed, Error> {
         let branch_id = branch.branch_id.clone();
-        let request = ExecuteRequest { tx_id: self.tx_id.clone(), branch: Some(branch) };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.execute(request).await
+        let request = ExecuteBranchRequest {
+            tx_id: self.tx_id.clone(),
+            branch: Some(branch),
+            requires: Vec::new(),
         };
-        let response: ExecuteResponse = self.client.call(request, call).await?;
+        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            service.execute_branch(request).await
+        };
+        let response: ExecuteBranchResponse = self.client.call(request, call).await?;
         if !self.branches.iter().any(|known| known.branch_id == branch_id) {
             // The coordinator knows the vote itself.
             self.branches.push(CommitBranch { branch_id, vote: Vote::Unspecified.into() });
         }
         let (vote, outcome) = (response.vote(), response.outcome());
-        let ExecuteResponse { refusal, output, output_dropped, last_error, .. } = response;
+        let ExecuteBranchResponse { refusal, output, output_dropped, last_error, .. } = response;
         Ok(match (vote, outcome) {
-            (Vote::Prepared, _) => Executed::Prepared(Output::new(output, output_dropped)),
+            (Vote::Prepared, _) => {
+                Executed::Prepared(Output::new(output.unwrap_or_default().data, output_dropped))
+            }
             (Vote::ReadOnly, _) => Executed::ReadOnly,
             (Vote::Refused, _) => Executed::Refused(refusal.map(Refusal::from).unwrap_or_default()),
             (Vote::Unspecified, v1::Outcome::Aborted) => Executed::Aborted,
@@ -145,13 +152,21 @@ impl Transaction {
         let executed = |id: &str| self.branches.iter().any(|known| known.branch_id == id);
         let joined = self.propagation.listed().into_iter();
         branches.extend(joined.filter(|joined| !executed(&joined.branch_id)));
-        let request =
-            CommitRequest { tx_id: self.tx_id.clone(), branches, wait_for: self.wait_for.into() };
+        let request = CommitTransactionRequest {
+            tx_id: self.tx_id.clone(),
+            branches,
+            wait_for: self.wait_for.into(),
+            requires: Vec::new(),
+            include_outputs: true,
+        };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.commit(request).await
+            service.commit_transaction(request).await
         };
         let answer = self.client.call(request, call).await;
-        Outcome::of_answer(answer.map(|CommitResponse { result }| result), Some(&self.tx_id))
+        Outcome::of_answer(
+            answer.map(|CommitTransactionResponse { result }| result),
+            Some(&self.tx_id),
+        )
     }
 
     /// Asks for ABORT. If COMMIT was decided before, the answer says so.
@@ -159,11 +174,19 @@ impl Transaction {
     /// # Errors
     /// As of [`Self::commit`].
     pub async fn rollback(&self) -> Result<Outcome, Error> {
-        let request = RollbackRequest { tx_id: self.tx_id.clone(), wait_for: self.wait_for.into() };
+        let request = RollbackTransactionRequest {
+            key: Some(rollback_transaction_request::Key::TxId(self.tx_id.clone())),
+            requires: Vec::new(),
+            include_outputs: true,
+            wait_for: self.wait_for.into(),
+        };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.rollback(request).await
+            service.rollback_transaction(request).await
         };
         let answer = self.client.call(request, call).await;
-        Outcome::of_answer(answer.map(|RollbackResponse { result }| result), Some(&self.tx_id))
+        Outcome::of_answer(
+            answer.map(|RollbackTransactionResponse { result }| result),
+            Some(&self.tx_id),
+        )
     }
 }

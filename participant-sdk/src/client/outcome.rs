@@ -29,7 +29,7 @@ pub struct Committed {
     /// The coordinator's name for it.
     pub tx_id: String,
     /// Every branch has ended.
-    pub finished: bool,
+    pub ended: bool,
     /// Whether branches ended against the decision.
     pub heuristic: Heuristic,
     /// What is known of its branches, in the order of enlisting.
@@ -48,7 +48,7 @@ pub struct Aborted {
     /// Why that branch voted no, if it did.
     pub refusal: Option<Refusal>,
     /// Every branch has ended.
-    pub finished: bool,
+    pub ended: bool,
     /// Whether branches ended against the decision.
     pub heuristic: Heuristic,
     /// What is known of its branches, in the order of enlisting.
@@ -138,11 +138,11 @@ impl Outcome {
     fn of_result(result: v1::TransactionResult) -> Self {
         let (outcome, cause, heuristic) =
             (result.outcome(), result.abort_cause(), result.heuristic());
-        let v1::TransactionResult { tx_id, finished, abort_branch_id, branches, .. } = result;
+        let v1::TransactionResult { tx_id, ended, abort_branch_id, branches, .. } = result;
         let branches: Vec<_> = branches.into_iter().map(BranchOutcome::of).collect();
         match outcome {
             v1::Outcome::Committed => {
-                Self::Committed(Committed { tx_id, finished, heuristic, branches })
+                Self::Committed(Committed { tx_id, ended, heuristic, branches })
             }
             v1::Outcome::Aborted => {
                 let branch_id = Some(abort_branch_id).filter(|id| !id.is_empty());
@@ -153,7 +153,7 @@ impl Outcome {
                     cause,
                     branch_id,
                     refusal,
-                    finished,
+                    ended,
                     heuristic,
                     branches,
                 })
@@ -166,7 +166,7 @@ impl Outcome {
     }
 
     pub(super) fn of_transaction(transaction: v1::Transaction) -> Self {
-        let finished = transaction.ended_at.is_some();
+        let ended = transaction.ended_at.is_some();
         let branches = transaction.branches.into_iter().map(|branch| v1::BranchResult {
             vote: branch.vote,
             last_error: last_error(&branch),
@@ -178,7 +178,7 @@ impl Outcome {
         Self::of_result(v1::TransactionResult {
             tx_id: transaction.tx_id,
             outcome: transaction.outcome,
-            finished,
+            ended,
             heuristic: transaction.heuristic,
             abort_cause: transaction.abort_cause,
             abort_branch_id: transaction.abort_branch_id,
@@ -188,7 +188,7 @@ impl Outcome {
 }
 
 fn last_error(branch: &v1::Branch) -> String {
-    let attempts = [&branch.finish, &branch.prepare];
+    let attempts = [&branch.phase_two_attempts, &branch.prepare_attempts];
     let errors = attempts.into_iter().flatten().map(|attempts| &attempts.last_error);
     errors.into_iter().find(|error| !error.is_empty()).cloned().unwrap_or_default()
 }
@@ -198,7 +198,7 @@ impl BranchOutcome {
         Self {
             branch_id: result.branch_id,
             refusal: result.refusal.map(Refusal::from),
-            output: Output::new(result.output, result.output_dropped),
+            output: Output::new(result.output.unwrap_or_default().data, result.output_dropped),
             last_error: result.last_error,
         }
     }

@@ -1,18 +1,17 @@
 //! A local transaction with the branch's row in it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool, Transaction};
 use uuid::Uuid;
 
 use super::error::{self, DUPLICATE, fault};
 use super::statements::Statements;
-use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
+use crate::barrier::{Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, RawCall};
-use crate::wire::mode_name;
 
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
@@ -65,19 +64,8 @@ impl Block for MySqlBlock {
         row: &Row,
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
-        let branch = call.branch();
-        let inserted = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)))
-            .bind(branch.tx_id.to_string())
-            .bind(&branch.branch_id)
-            .bind(&branch.cluster_id)
-            .bind(&branch.participant)
-            .bind(&branch.gid)
-            .bind(&call.call.action)
-            .bind(mode_name(call.mode))
-            .bind(row.state.as_str())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
-            .bind(until.map(unix_ms))
+        let insert = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)));
+        let inserted = bind_new_row!(insert, call.branch().tx_id.to_string(), call, row, until)
             .execute(&mut *self.transaction)
             .await;
         match inserted {
@@ -120,13 +108,8 @@ impl Block for MySqlBlock {
             Err(Fault::Definite { .. }) => return Err(ended()),
             Err(fault) => return Err(fault),
         }
-        let done = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)))
-            .bind(row.state.as_str())
-            .bind(row.output.as_ref())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
-            .bind(call.branch().tx_id.to_string())
-            .bind(&call.branch().branch_id)
+        let mark = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)));
+        let done = bind_outcome!(mark, row, call.branch().tx_id.to_string(), call)
             .execute(&mut *self.transaction)
             .await
             .map_err(fault("update the branch's barrier row"))?;
@@ -142,7 +125,7 @@ impl Block for MySqlBlock {
         let doing = "commit the local transaction";
         match self.transaction.commit().await {
             Ok(()) => Ok(None),
-            Err(error) => Err(Fault::Unknown { doing, text: error.to_string() }),
+            Err(error) => Err(Fault::Indeterminate { doing, text: error.to_string() }),
         }
     }
 }
@@ -176,9 +159,4 @@ impl MySqlBlock {
 
 fn ended() -> Fault {
     Fault::Wrong("it ended the local transaction that it was given, or went on after a deadlock")
-}
-
-fn unix_ms(at: SystemTime) -> i64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

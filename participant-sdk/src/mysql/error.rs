@@ -1,4 +1,4 @@
-//! What an error of MariaDB or MySQL means for what was asked.
+//! Errors of MariaDB and MySQL as faults.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -33,8 +33,8 @@ const ENDING: [u16; 8] = [
     4031, // ER_CLIENT_INTERACTION_TIMEOUT
 ];
 
-/// An error as a fault. Only an answer to this very statement is definite: it had no effect. After
-/// anything else one cannot tell.
+/// An error as a fault. Only an answer to this very statement is definite: it had no effect. Anything
+/// else makes it indeterminate.
 pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     move |error| match answer(&error) {
         Some(answer) if BUSY.contains(&answer.number()) => Fault::Busy,
@@ -43,7 +43,7 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
             code: answer.number().to_string(),
             text: format!("{} ({})", answer.message(), answer.number()),
         },
-        _ => Fault::Unknown { doing, text: error.to_string() },
+        _ => Fault::Indeterminate { doing, text: error.to_string() },
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is said to the server.
+//! Statements for the server.
 
 use std::sync::Arc;
 use std::time::Duration;

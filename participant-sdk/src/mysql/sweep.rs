@@ -1,13 +1,12 @@
 //! Branches in doubt and rows to purge.
 
+use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder, Transaction};
 use std::sync::Arc;
-use std::time::Duration;
-
-use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
+use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{Committed, Count, Doubt, RowKey, Sweepable, columns};
+use crate::doubt::{Question, Row, RowKey, Sweepable, answer_questions};
 use crate::resource::Fault;
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
@@ -22,7 +21,7 @@ WHERE state = 'prepared' AND participant = ?";
 const ROWS: &str = "
 SELECT cluster_id, tx_id, branch_id, {age} FROM {table}
 WHERE state = 'prepared' AND participant = ? AND {age} >= ?
-    AND (? IS NULL OR (tx_id, branch_id) > (?, ?))
+    AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
 const PURGE_UNDONE: &str = "
@@ -34,7 +33,7 @@ ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 const COMMITTED: &str = "
 SELECT cluster_id, tx_id, branch_id, prepare_until_ms FROM {table}
 WHERE state = 'committed' AND participant = ? AND prepare_until_ms < {now} - ?
-    AND (? IS NULL OR (prepare_until_ms, tx_id, branch_id) > (?, ?, ?))
+    AND (prepare_until_ms, tx_id, branch_id) > (?, ?, ?)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 
 const PURGE_COMMITTED: &str = "
@@ -66,81 +65,24 @@ impl Statements {
     }
 }
 
+impl MySql {
+    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
+        self.finish.begin().await.map_err(fault("begin a transaction"))
+    }
+
+    fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {
+        let statements = &self.statements.sweep;
+        AssertSqlSafe(Arc::clone(match question {
+            Question::CountPrepared => &statements.count,
+            Question::PreparedRows => &statements.rows,
+            Question::PurgeUndone => &statements.purge_undone,
+            Question::CommittedRows => &statements.committed,
+        }))
+    }
+}
+
 impl Sweepable for MySql {
-    async fn count_prepared(&self, participant: &str) -> Result<Count, Fault> {
-        let mut reading = self.reading().await?;
-        let (count, oldest_ms): (i64, i64) =
-            sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.count)))
-                .bind(participant)
-                .fetch_one(&mut *reading)
-                .await
-                .map_err(fault("count the rows that are prepared"))?;
-        Ok(columns::count(count, oldest_ms))
-    }
-
-    async fn prepared_rows(
-        &self,
-        participant: &str,
-        grace: Duration,
-        after: Option<&RowKey>,
-        limit: usize,
-    ) -> Result<Vec<Doubt>, Fault> {
-        let mut reading = self.reading().await?;
-        let after_tx = after.map(|key| key.0.to_string());
-        let rows: Vec<columns::Row> =
-            sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.rows)))
-                .bind(participant)
-                .bind(columns::millis(grace))
-                .bind(after_tx.clone())
-                .bind(after_tx)
-                .bind(after.map(|key| key.1.as_str()))
-                .bind(columns::limit(limit))
-                .fetch_all(&mut *reading)
-                .await
-                .map_err(fault("list the rows that are prepared"))?;
-        rows.into_iter().map(columns::doubt).collect()
-    }
-
-    async fn purge_undone(
-        &self,
-        participant: &str,
-        retention: Duration,
-        limit: usize,
-    ) -> Result<u64, Fault> {
-        let mut purging = self.reading().await?;
-        let purged = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.sweep.purge_undone)))
-            .bind(participant)
-            .bind(columns::millis(retention))
-            .bind(columns::limit(limit))
-            .execute(&mut *purging)
-            .await
-            .map_err(fault("purge barrier rows"))?;
-        purging.commit().await.map_err(fault("purge barrier rows"))?;
-        Ok(purged.rows_affected())
-    }
-
-    async fn committed_rows(
-        &self,
-        participant: &str,
-        retention: Duration,
-        after: Option<&Committed>,
-        limit: usize,
-    ) -> Result<Vec<Committed>, Fault> {
-        let mut reading = self.reading().await?;
-        let rows: Vec<columns::Row> =
-            sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.committed)))
-                .bind(participant)
-                .bind(columns::millis(retention))
-                .bind(after.map(|row| row.prepare_until))
-                .bind(after.map(|row| row.prepare_until))
-                .bind(after.map(|row| row.key.0.to_string()))
-                .bind(after.map(|row| row.key.1.as_str()))
-                .bind(columns::limit(limit))
-                .fetch_all(&mut *reading)
-                .await
-                .map_err(fault("list the rows that are committed"))?;
-        rows.into_iter().map(columns::committed).collect()
-    }
+    answer_questions!(fault, Row<String>, |tx_id: Uuid| tx_id.to_string());
 
     async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
         if keys.is_empty() {
@@ -152,17 +94,10 @@ impl Sweepable for MySql {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);
         });
         delete.push(" AND participant = ").push_bind(participant);
-        let mut purging = self.reading().await?;
+        let mut purging = self.sweeping().await?;
         let purged = delete.build().persistent(false).execute(&mut *purging).await;
         let purged = purged.map_err(fault("purge barrier rows"))?;
         purging.commit().await.map_err(fault("purge barrier rows"))?;
         Ok(purged.rows_affected())
-    }
-}
-
-impl MySql {
-    /// `autocommit` is off: without a transaction of its own a statement would leave one open.
-    async fn reading(&self) -> Result<sqlx::Transaction<'static, Db>, Fault> {
-        self.finish.begin().await.map_err(fault("begin a transaction"))
     }
 }

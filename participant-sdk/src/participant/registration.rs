@@ -6,7 +6,9 @@ use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
-use unanimo_proto::v1::{DeregisterRequest, RegisterRequest, RegisterResponse};
+use unanimo_proto::v1::{
+    DeregisterEndpointRequest, RegisterEndpointRequest, RegisterEndpointResponse,
+};
 use uuid::Uuid;
 
 use super::Error;
@@ -24,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Registration {
     client: ParticipantDirectoryServiceClient<Channel>,
     coordinator: String,
-    request: RegisterRequest,
+    request: RegisterEndpointRequest,
     registered: watch::Sender<bool>,
 }
 
@@ -33,10 +35,12 @@ impl Registration {
         let channel = Endpoint::from_shared(coordinator.to_owned())
             .map_err(|source| Error::Coordinator { endpoint: coordinator.to_owned(), source })?;
         let channel = channel.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
-        let request = RegisterRequest {
+        let request = RegisterEndpointRequest {
             participant: participant.to_owned(),
             endpoint: endpoint.to_owned(),
             instance_id: Uuid::now_v7().to_string(),
+            features: Vec::new(),
+            sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         Ok(Self {
             client: ParticipantDirectoryServiceClient::new(channel),
@@ -59,10 +63,9 @@ impl Registration {
                 _ = stopped.wait_for(|stop| *stop) => break,
             }
         }
-        let RegisterRequest { participant, endpoint, .. } = self.request;
-        if let Err(status) =
-            self.client.deregister(DeregisterRequest { participant, endpoint }).await
-        {
+        let RegisterEndpointRequest { participant, endpoint, instance_id, .. } = self.request;
+        let request = DeregisterEndpointRequest { participant, endpoint, instance_id };
+        if let Err(status) = self.client.deregister_endpoint(request).await {
             let coordinator = self.coordinator;
             tracing::warn!(coordinator, error = status.message(), "not deregistered");
         }
@@ -71,9 +74,9 @@ impl Registration {
     /// Once; says when to do it again.
     async fn register(&mut self) -> Duration {
         let (coordinator, endpoint) = (&self.coordinator, &self.request.endpoint);
-        match self.client.register(self.request.clone()).await {
+        match self.client.register_endpoint(self.request.clone()).await {
             Ok(response) => {
-                let RegisterResponse { keep_alive_interval, .. } = response.into_inner();
+                let RegisterEndpointResponse { keep_alive_interval, .. } = response.into_inner();
                 if !self.registered.send_replace(true) {
                     let participant = &self.request.participant;
                     tracing::info!(coordinator, participant, endpoint, "registered");

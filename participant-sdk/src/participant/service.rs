@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, Mode, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, Mode, PrepareRequest,
+    PrepareResponse,
 };
 
 use crate::action::Registered;
@@ -158,7 +158,7 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<PrepareRequest>,
     ) -> Result<Response<PrepareResponse>, Status> {
-        let PrepareRequest { context, action, payload, prepare_until, metadata, attempt } =
+        let PrepareRequest { context, action, payload, prepare_until, metadata, attempt, .. } =
             request.into_inner();
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
         let voted = self.vote(self.call(parts)?).await?;
@@ -167,9 +167,9 @@ impl<R: Resource> ParticipantService for Service<R> {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
-        let ParticipantServiceCommitRequest { context, action, payload, metadata, attempt, .. } =
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
+        let CommitRequest { context, action, payload, metadata, attempt, .. } =
             request.into_inner();
         // Nothing comes of a Prepare after a Commit.
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until: None };
@@ -262,7 +262,7 @@ async fn in_own_task<T: Send + 'static>(
     match task.await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(Fault::Busy)) => Ok(None),
-        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Unknown { .. }))) => {
+        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Indeterminate { .. }))) => {
             Err(Status::unavailable(fault.to_string()))
         }
         Ok(Err(fault @ Fault::Handler(_))) => Err(Status::unknown(fault.to_string())),

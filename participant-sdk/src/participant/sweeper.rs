@@ -27,7 +27,8 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Longest retention, and for ever in effect: a database can still subtract it from its time.
 const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// How a participant looks after what it holds in doubt, and how long it remembers what is over.
+/// Settings of a participant's sweeper: when it asks about branches in doubt, and how long it keeps
+/// rows of branches that are over.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     interval: Duration,
@@ -57,7 +58,7 @@ impl Sweep {
         self
     }
 
-    /// How long a branch is prepared, by its database's clock, before it is asked about. Default
+    /// Time for which a branch is prepared, by its database's clock, before it is asked about. Default
     /// 60 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
@@ -65,8 +66,8 @@ impl Sweep {
         self
     }
 
-    /// How long after a branch's `prepare_until` (its transaction's deadline and an allowance for
-    /// clocks), by its database's clock, its row is kept at least. Default 24 h. It must be longer
+    /// Time after a branch's `prepare_until` (its transaction's deadline and an allowance for
+    /// clocks), by its database's clock, for which its row is kept at least. Default 24 h. It must be longer
     /// than any message can be under way, and than the age of a backup of the coordinator's database
     /// that may be restored.
     #[must_use]
@@ -83,7 +84,7 @@ impl Sweep {
     }
 }
 
-/// What a participant holds in doubt, as the last sweep left it.
+/// Branches that a participant holds in doubt, as the last sweep left them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InDoubt {
@@ -106,7 +107,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// What the last sweep left in doubt.
+    /// Returns what the last sweep left in doubt.
     #[must_use]
     pub fn in_doubt(&self) -> InDoubt {
         *self.in_doubt.borrow()
@@ -140,7 +141,7 @@ impl<R: Resource> Service<R> {
     /// each is asked about its own branches only.
     ///
     /// # Errors
-    /// An address is none.
+    /// A coordinator's address is not one.
     pub fn sweep(
         &self,
         coordinators: impl IntoIterator<Item = impl Into<String>>,

@@ -1,23 +1,22 @@
 //! A local transaction with the branch's row in it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use sqlx::{Connection, PgConnection, PgPool, Postgres as Db, Transaction};
 
 use super::error::{self, NO_SUCH_STATEMENT, fault};
-use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
+use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, RawCall};
-use crate::wire::mode_name;
 
 /// The row that is inserted, or nothing if there is one. `clock_timestamp()` moves on while the
 /// insert waits for a twin; `now()` would stand still from BEGIN.
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
-    (tx_id, branch_id, participant, gid, action, mode, state, reason, message, cluster_id,
+    (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, reason, message,
      prepare_until)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::float8 / 1000))
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::bigint / 1000.0))
 ON CONFLICT (tx_id, branch_id) DO NOTHING
 RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
 
@@ -32,8 +31,8 @@ WHERE tx_id = $1 AND branch_id = $2 FOR UPDATE";
 /// then nothing holds the row and its own work together.
 const MARK: &str = "
 UPDATE unanimo_barrier
-SET state = $3, output = $4, reason = $5, message = $6, changed_at = clock_timestamp()
-WHERE tx_id = $1 AND branch_id = $2 AND pg_current_xact_id()::text = $7";
+SET state = $1, output = $2, reason = $3, message = $4, changed_at = clock_timestamp()
+WHERE tx_id = $5 AND branch_id = $6 AND pg_current_xact_id()::text = $7";
 
 /// The handler's settings must not be those of the row's update and of the commit: they could make it
 /// asynchronous, look for the row elsewhere, or leave a prepared transaction that another role owns.
@@ -41,7 +40,7 @@ WHERE tx_id = $1 AND branch_id = $2 AND pg_current_xact_id()::text = $7";
 ///
 /// The savepoint's end proves that the block is still the one that the handler was given, and it takes
 /// with it what the handler may have left open inside.
-const TAKE_BACK: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
+const END_HANDLER: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
                          RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
 
 /// Begins local transactions on a pool's connections.
@@ -98,20 +97,10 @@ impl Block for PgBlock {
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
         let branch = call.branch();
-        let inserted: Result<Option<(String, bool)>, _> = sqlx::query_as(INSERT)
-            .bind(branch.tx_id)
-            .bind(&branch.branch_id)
-            .bind(&branch.participant)
-            .bind(&branch.gid)
-            .bind(&call.call.action)
-            .bind(mode_name(call.mode))
-            .bind(row.state.as_str())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
-            .bind(&branch.cluster_id)
-            .bind(until.map(unix_ms))
-            .fetch_optional(&mut *self.transaction)
-            .await;
+        let inserted: Result<Option<(String, bool)>, _> =
+            bind_new_row!(sqlx::query_as(INSERT), branch.tx_id, call, row, until)
+                .fetch_optional(&mut *self.transaction)
+                .await;
         match inserted {
             Ok(Some((xid, late))) => {
                 self.xid = xid;
@@ -164,23 +153,17 @@ impl Block for PgBlock {
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        match sqlx::raw_sql(TAKE_BACK).execute(&mut *self.transaction).await {
+        match sqlx::raw_sql(END_HANDLER).execute(&mut *self.transaction).await {
             Ok(_) => Ok(None),
             Err(error) => match error::violation(&error) {
                 Some(refusal) => Ok(Some(refusal)),
-                None => Err(error::not_taken_back(error)),
+                None => Err(error::not_released(error)),
             },
         }
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        let done = sqlx::query(MARK)
-            .bind(call.branch().tx_id)
-            .bind(&call.branch().branch_id)
-            .bind(row.state.as_str())
-            .bind(row.output.as_ref())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
+        let done = bind_outcome!(sqlx::query(MARK), row, call.branch().tx_id, call)
             .bind(&self.xid)
             .execute(&mut *self.transaction)
             .await;
@@ -195,13 +178,8 @@ impl Block for PgBlock {
     }
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
-        match self.transaction.commit().await {
-            Ok(()) => Ok(None),
-            Err(error) => match error::violation(&error) {
-                Some(refusal) => Ok(Some(refusal)),
-                None => Err(fault("commit the local transaction")(error)),
-            },
-        }
+        let fault = fault("commit the local transaction");
+        barrier::commit(self.transaction, error::violation, fault).await
     }
 }
 
@@ -222,9 +200,4 @@ impl PgBlock {
         }
         fault(doing)(error)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds are exact for 285,000 years")]
-fn unix_ms(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64)
 }

@@ -1,4 +1,4 @@
-//! What an error of PostgreSQL means for what was asked.
+//! Errors of PostgreSQL as faults.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -33,7 +33,7 @@ pub(super) const OUT_OF_MEMORY: &str = "53200";
 pub(super) const NOT_SUPPORTED: &str = "0A000";
 
 /// An error as a fault. Only an answer to this very statement, with severity ERROR, is definite: it
-/// had no effect. After anything else one cannot tell.
+/// had no effect. Anything else makes it indeterminate.
 pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     move |error| match definite(&error) {
         Some(answer) => Fault::Definite {
@@ -41,7 +41,7 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
             code: answer.code().to_owned(),
             text: format!("{} ({})", answer.message(), answer.code()),
         },
-        None => Fault::Unknown { doing, text: error.to_string() },
+        None => Fault::Indeterminate { doing, text: error.to_string() },
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
     definite(error).map(PgDatabaseError::code)
 }
 
-/// Whether another transaction was in the way: to be run again.
+/// Tells whether another transaction was in the way: to be run again.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
 }
@@ -70,8 +70,8 @@ pub(super) fn violation(error: &sqlx::Error) -> Option<Refusal> {
         .then(|| Refusal::new("CONSTRAINT_VIOLATED", format!("{}{detail}", answer.message())))
 }
 
-/// What the failure to end the savepoint that a handler was given tells of the handler.
-pub(super) fn not_taken_back(error: sqlx::Error) -> Fault {
+/// Turns the failure to end the handler's savepoint into the handler's fault.
+pub(super) fn not_released(error: sqlx::Error) -> Fault {
     match code(&error) {
         Some(IN_FAILED_BLOCK) => {
             Fault::Wrong("it went on after an error of the database, which has undone its work")
@@ -79,11 +79,11 @@ pub(super) fn not_taken_back(error: sqlx::Error) -> Fault {
         Some(NO_BLOCK | NO_SAVEPOINT) => {
             Fault::Wrong("it ended the local transaction that it was given")
         }
-        _ => fault("take the local transaction back from the handler")(error),
+        _ => fault("end the savepoint that the handler was given")(error),
     }
 }
 
-/// Whether the server's function of this name raised the error. Its messages are translated.
+/// Tells whether the server's function of this name raised the error. Its messages are translated.
 pub(super) fn raised_by(error: &sqlx::Error, routine: &str) -> bool {
     definite(error).and_then(PgDatabaseError::routine) == Some(routine)
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::handler::Branch;
 use crate::names::{CLUSTER_BYTES_MAX, NAME_BYTES_MAX, is_name};
 
-/// What every name of ours begins with.
+/// Beginning of every name of ours.
 pub(super) const PREFIX: &str = "u/";
 
 /// Name of a branch's prepared transaction: under 200 bytes, of an alphabet that needs no quoting.
@@ -15,7 +15,7 @@ pub(super) fn name(branch: &Branch) -> String {
     format!("{PREFIX}{cluster_id}/{participant}/{tx_id}/{number}")
 }
 
-/// What such a name tells.
+/// Parts of such a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parsed<'a> {
     pub(super) cluster_id: &'a str,

@@ -23,7 +23,7 @@ use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
 use crate::wire::presentable;
 
-/// How often Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
+/// Times that Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
 /// under way can get in between once.
 const TURNS_MAX: usize = 4;
 
@@ -133,7 +133,7 @@ impl Postgres {
         Err(Fault::Busy)
     }
 
-    /// Whether the branch's transaction is prepared, durably.
+    /// Tells whether the branch's transaction is prepared, durably.
     async fn is_prepared(&self, call: &RawCall) -> Result<bool, Fault> {
         const DOING: &str = "look for the prepared transaction";
         let found = sqlx::query_scalar(
@@ -192,7 +192,7 @@ impl Postgres {
     }
 }
 
-/// How an attempt to end a prepared transaction ended.
+/// Result of an attempt to end a prepared transaction.
 enum End {
     Done,
     Missing,
@@ -225,7 +225,7 @@ async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Faul
 /// ended it.
 async fn still_reading(connection: &mut PgConnection) -> Result<(), Fault> {
     let released = sqlx::raw_sql("RELEASE SAVEPOINT unanimo_barrier").execute(connection).await;
-    released.map(drop).map_err(error::not_taken_back)
+    released.map(drop).map_err(error::not_released)
 }
 
 /// A refusal of the database that lasts until somebody mends the set-up.
@@ -233,7 +233,7 @@ fn set_up(doing: &str, error: &sqlx::Error, hint: &str) -> Fault {
     Fault::SetUp(format!("the database refused to {doing}: {error}; {hint}"))
 }
 
-/// What would fail again is the vote no.
+/// Returns the vote no for an error that would come again.
 fn impossible(error: &sqlx::Error) -> Option<Refusal> {
     let reason = match error::code(error)? {
         OUT_OF_MEMORY if error::raised_by(error, "MarkAsPreparing") => "PREPARED_TRANSACTIONS_FULL",

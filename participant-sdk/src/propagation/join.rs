@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{BranchSpec, EnlistRequest, EnlistResponse, Vote};
+use unanimo_proto::v1::{
+    BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Mode, Payload, Vote,
+};
 use uuid::Uuid;
 
 pub use self::error::JoinError;
@@ -123,7 +125,8 @@ impl<R: Resource> Joiner<R> {
             branch_id: branch_id.clone(),
             participant: self.service.participant().to_owned(),
             action,
-            payload: payload.encode()?,
+            payload: Some(Payload { data: payload.encode()?, media_type: String::new() }),
+            mode: Mode::Unspecified.into(),
         };
         let call = self.enlist(&propagation, spec).await?;
         let (vote, joined) = self.prepare(call, give_up).await?;
@@ -143,12 +146,16 @@ impl<R: Resource> Joiner<R> {
         }
         let asked = propagation.context();
         let BranchSpec { branch_id, action, payload, .. } = spec.clone();
-        let request = EnlistRequest { tx_id: asked.tx_id().to_string(), branch: Some(spec) };
+        let request = EnlistBranchRequest {
+            tx_id: asked.tx_id().to_string(),
+            branch: Some(spec),
+            requires: Vec::new(),
+        };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.enlist(request).await
+            service.enlist_branch(request).await
         };
         let enlisted = self.coordinator.call(request, call).await;
-        let EnlistResponse { context, prepare_until, metadata } = enlisted
+        let EnlistBranchResponse { context, prepare_until, metadata } = enlisted
             .map_err(|source| JoinError::Enlist { branch_id: branch_id.clone(), source })?;
         let parts = Parts { context, action, payload, metadata, attempt: 1, prepare_until };
         let call = wire::call(parts)

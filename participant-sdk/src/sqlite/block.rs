@@ -1,18 +1,17 @@
 //! A local transaction with the branch's row in it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use sqlx::{Sqlite as Db, SqliteConnection, SqlitePool, Transaction};
 
-use crate::barrier::{Block, Blocks, Columns, Inserted, Row};
+use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, RawCall};
-use crate::wire::mode_name;
 
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
-    (tx_id, branch_id, participant, gid, action, mode, state, reason, message, cluster_id,
+    (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, reason, message,
      prepare_until_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (tx_id, branch_id) DO NOTHING
@@ -23,9 +22,9 @@ SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND 
 
 const MARK: &str = "
 UPDATE unanimo_barrier
-SET state = $3, output = $4, reason = $5, message = $6,
+SET state = $1, output = $2, reason = $3, message = $4,
     changed_ms = CAST(unixepoch('subsec') * 1000 AS integer)
-WHERE tx_id = $1 AND branch_id = $2";
+WHERE tx_id = $5 AND branch_id = $6";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
@@ -60,22 +59,16 @@ impl Block for SqliteBlock {
         row: &Row,
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
-        let branch = call.branch();
-        let inserted: Option<bool> = sqlx::query_scalar(INSERT)
-            .bind(branch.tx_id.to_string())
-            .bind(&branch.branch_id)
-            .bind(&branch.participant)
-            .bind(&branch.gid)
-            .bind(&call.call.action)
-            .bind(mode_name(call.mode))
-            .bind(row.state.as_str())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
-            .bind(&branch.cluster_id)
-            .bind(until.map(unix_ms))
-            .fetch_optional(&mut *self.transaction)
-            .await
-            .map_err(fault("insert the branch's barrier row"))?;
+        let inserted: Option<bool> = bind_new_row!(
+            sqlx::query_scalar(INSERT),
+            call.branch().tx_id.to_string(),
+            call,
+            row,
+            until
+        )
+        .fetch_optional(&mut *self.transaction)
+        .await
+        .map_err(fault("insert the branch's barrier row"))?;
         if let Some(late) = inserted {
             return Ok(Inserted::New { late });
         }
@@ -120,13 +113,7 @@ impl Block for SqliteBlock {
         if marked.is_err() {
             return Err(Fault::Wrong("it ended the local transaction that it was given"));
         }
-        sqlx::query(MARK)
-            .bind(call.branch().tx_id.to_string())
-            .bind(&call.branch().branch_id)
-            .bind(row.state.as_str())
-            .bind(row.output.as_ref())
-            .bind(&row.refusal.reason)
-            .bind(&row.refusal.message)
+        bind_outcome!(sqlx::query(MARK), row, call.branch().tx_id.to_string(), call)
             .execute(&mut *self.transaction)
             .await
             .map_err(fault("update the branch's barrier row"))?;
@@ -134,13 +121,7 @@ impl Block for SqliteBlock {
     }
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
-        match self.transaction.commit().await {
-            Ok(()) => Ok(None),
-            Err(error) => match violation(&error) {
-                Some(refusal) => Ok(Some(refusal)),
-                None => Err(fault("commit the local transaction")(error)),
-            },
-        }
+        barrier::commit(self.transaction, violation, fault("commit the local transaction")).await
     }
 }
 
@@ -151,7 +132,7 @@ impl SqliteBlock {
     }
 }
 
-/// An error of SQLite as a fault. Whether an I/O error came before or after the effect is not known.
+/// An error of SQLite as a fault. After an I/O error the statement is indeterminate.
 pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     move |error| match error.as_database_error() {
         Some(answer) if primary_code(answer) == Some(BUSY) => Fault::Busy,
@@ -160,7 +141,7 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
             code: answer.code().unwrap_or_default().into_owned(),
             text: answer.message().to_owned(),
         },
-        _ => Fault::Unknown { doing, text: error.to_string() },
+        _ => Fault::Indeterminate { doing, text: error.to_string() },
     }
 }
 
@@ -186,9 +167,4 @@ fn violation(error: &sqlx::Error) -> Option<Refusal> {
             | sqlx::error::ErrorKind::CheckViolation
     );
     broken.then(|| Refusal::new("CONSTRAINT_VIOLATED", answer.message()))
-}
-
-fn unix_ms(at: SystemTime) -> i64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

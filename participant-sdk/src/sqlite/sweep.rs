@@ -1,12 +1,11 @@
 //! Branches in doubt and rows to purge.
 
-use std::time::Duration;
-
-use sqlx::{QueryBuilder, Sqlite as Db};
+use sqlx::{QueryBuilder, Sqlite as Db, Transaction};
+use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
-use crate::doubt::{Committed, Count, Doubt, RowKey, Sweepable, columns};
+use crate::doubt::{Question, Row, RowKey, Sweepable, answer_questions};
 use crate::resource::Fault;
 
 const COUNT: &str = "
@@ -18,7 +17,7 @@ SELECT cluster_id, tx_id, branch_id, CAST(unixepoch('subsec') * 1000 AS integer)
 FROM unanimo_barrier
 WHERE state = 'prepared' AND participant = $1
     AND changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
-    AND ($3 IS NULL OR (tx_id, branch_id) > ($3, $4))
+    AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
 const PURGE_UNDONE: &str = "
@@ -32,76 +31,29 @@ const COMMITTED: &str = "
 SELECT cluster_id, tx_id, branch_id, prepare_until_ms FROM unanimo_barrier
 WHERE state = 'committed' AND participant = $1
     AND prepare_until_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $2
-    AND ($3 IS NULL OR (prepare_until_ms, tx_id, branch_id) > ($3, $4, $5))
+    AND (prepare_until_ms, tx_id, branch_id) > ($3, $4, $5)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $6";
 
 const PURGE_COMMITTED: &str = "
 DELETE FROM unanimo_barrier WHERE state = 'committed' AND (tx_id, branch_id) IN (";
 
+impl Sqlite {
+    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
+        self.finish.begin().await.map_err(fault("begin a transaction"))
+    }
+
+    fn question(&self, question: Question) -> &'static str {
+        match question {
+            Question::CountPrepared => COUNT,
+            Question::PreparedRows => ROWS,
+            Question::PurgeUndone => PURGE_UNDONE,
+            Question::CommittedRows => COMMITTED,
+        }
+    }
+}
+
 impl Sweepable for Sqlite {
-    async fn count_prepared(&self, participant: &str) -> Result<Count, Fault> {
-        let (count, oldest_ms): (i64, i64) = sqlx::query_as(COUNT)
-            .bind(participant)
-            .fetch_one(&self.finish)
-            .await
-            .map_err(fault("count the rows that are prepared"))?;
-        Ok(columns::count(count, oldest_ms))
-    }
-
-    async fn prepared_rows(
-        &self,
-        participant: &str,
-        grace: Duration,
-        after: Option<&RowKey>,
-        limit: usize,
-    ) -> Result<Vec<Doubt>, Fault> {
-        let rows: Vec<columns::Row> = sqlx::query_as(ROWS)
-            .bind(participant)
-            .bind(columns::millis(grace))
-            .bind(after.map(|key| key.0.to_string()))
-            .bind(after.map(|key| key.1.as_str()))
-            .bind(columns::limit(limit))
-            .fetch_all(&self.finish)
-            .await
-            .map_err(fault("list the rows that are prepared"))?;
-        rows.into_iter().map(columns::doubt).collect()
-    }
-
-    async fn purge_undone(
-        &self,
-        participant: &str,
-        retention: Duration,
-        limit: usize,
-    ) -> Result<u64, Fault> {
-        let purged = sqlx::query(PURGE_UNDONE)
-            .bind(participant)
-            .bind(columns::millis(retention))
-            .bind(columns::limit(limit))
-            .execute(&self.finish)
-            .await
-            .map_err(fault("purge barrier rows"))?;
-        Ok(purged.rows_affected())
-    }
-
-    async fn committed_rows(
-        &self,
-        participant: &str,
-        retention: Duration,
-        after: Option<&Committed>,
-        limit: usize,
-    ) -> Result<Vec<Committed>, Fault> {
-        let rows: Vec<columns::Row> = sqlx::query_as(COMMITTED)
-            .bind(participant)
-            .bind(columns::millis(retention))
-            .bind(after.map(|row| row.prepare_until))
-            .bind(after.map(|row| row.key.0.to_string()))
-            .bind(after.map(|row| row.key.1.as_str()))
-            .bind(columns::limit(limit))
-            .fetch_all(&self.finish)
-            .await
-            .map_err(fault("list the rows that are committed"))?;
-        rows.into_iter().map(columns::committed).collect()
-    }
+    answer_questions!(fault, Row<String>, |tx_id: Uuid| tx_id.to_string());
 
     async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
         if keys.is_empty() {

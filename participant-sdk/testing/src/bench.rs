@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use unanimo_coordinator::conformance::{Branch, End, Options, Session, Stop, Target, Vote};
+use unanimo_conformance::{Branch, End, Options, Session, Stop, Target, Vote};
 use unanimo_proto::v1::Mode;
 
 use crate::lives::{Interruptions, Lives};

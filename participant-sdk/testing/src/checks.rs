@@ -8,7 +8,7 @@ mod together;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use unanimo_coordinator::conformance::Stop;
+use unanimo_conformance::Stop;
 
 pub(crate) use self::effects::once;
 use crate::bench::Bench;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_coordinator::conformance::{self, Checked, Options, Stop, Verdict};
+use unanimo_conformance::{Checked, Options, Stop, Verdict};
 use unanimo_proto::v1::Mode;
 use unanimo_sdk::{Encode, PayloadError};
 
@@ -119,9 +119,12 @@ impl<S: Subject> Harness<S> {
 }
 
 /// The answers, by the list that holds for participants in any language.
-async fn protocol<S: Subject>(bench: &Bench<S>, options: Options) -> Option<conformance::Report> {
+async fn protocol<S: Subject>(
+    bench: &Bench<S>,
+    options: Options,
+) -> Option<unanimo_conformance::Report> {
     let world = bench.world().await.ok()?;
-    conformance::run(world.target(), options, |_| {}, pending()).await.ok()
+    unanimo_conformance::run(world.target(), options, |_| {}, pending()).await.ok()
 }
 
 fn checked(described: &checks::Described, result: Result<(), Stop>) -> Checked {

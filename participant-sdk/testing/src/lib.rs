@@ -160,7 +160,7 @@ mod lives;
 mod report;
 mod subject;
 
-pub use unanimo_coordinator::conformance::{Checked, Report as ProtocolReport, Verdict};
+pub use unanimo_conformance::{Checked, Report as ProtocolReport, Verdict};
 
 pub use self::coordinator::{Coordinator, Error};
 pub use self::harness::Harness;

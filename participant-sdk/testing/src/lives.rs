@@ -9,11 +9,10 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
-use unanimo_coordinator::conformance::Target;
+use unanimo_conformance::Target;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 use unanimo_sdk::{BoxError, Interrupt, Service};
 
@@ -169,10 +168,7 @@ impl<S: Subject> Target for Lives<S> {
             .await
     }
 
-    async fn commit(
-        &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<ParticipantServiceCommitResponse, Status> {
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<CommitResponse, Status> {
         self.call(|service| async move { ParticipantService::commit(&service, request).await })
             .await
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use unanimo_coordinator::conformance::{self, Checked, Verdict};
+use unanimo_conformance::{Checked, Verdict};
 
 /// What was found, in words.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Report {
     /// What holds of the handlers' effects, and what does not.
     pub handler: Vec<Checked>,
     /// What holds of the participant's answers; nothing if the handlers do not get through once.
-    pub protocol: Option<conformance::Report>,
+    pub protocol: Option<unanimo_conformance::Report>,
     /// Worth knowing, and no fault.
     pub notes: Vec<String>,
 }
@@ -23,7 +23,7 @@ impl Report {
     pub fn passed(&self) -> bool {
         let failed = |checked: &Checked| matches!(checked.verdict, Verdict::Failed(_));
         !self.handler.iter().any(failed)
-            && self.protocol.as_ref().is_some_and(conformance::Report::passed)
+            && self.protocol.as_ref().is_some_and(unanimo_conformance::Report::passed)
     }
 
     /// Name and words of what does not hold.

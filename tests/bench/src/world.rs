@@ -20,7 +20,7 @@ use unanimo_core::{
 };
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
-use unanimo_proto::v1::{self, SubmitRequest};
+use unanimo_proto::v1::{self, SubmitTransactionRequest};
 use unanimo_tests::postgres::Server;
 
 use crate::load::{self, Measured};
@@ -45,10 +45,10 @@ impl ParticipantService for Willing {
 
     async fn commit(
         &self,
-        _: Request<v1::ParticipantServiceCommitRequest>,
-    ) -> Result<Response<v1::ParticipantServiceCommitResponse>, Status> {
-        let answer = v1::participant_service_commit_response::Answer::Done(v1::Done {});
-        Ok(Response::new(v1::ParticipantServiceCommitResponse { answer: Some(answer) }))
+        _: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::CommitResponse>, Status> {
+        let answer = v1::commit_response::Answer::Done(v1::Done {});
+        Ok(Response::new(v1::CommitResponse { answer: Some(answer) }))
     }
 
     async fn cancel(
@@ -104,15 +104,19 @@ impl World {
                         branch_id: name.to_owned(),
                         participant: name.to_owned(),
                         action: "try".to_owned(),
-                        payload: Bytes::from_static(b"ten euros"),
+                        payload: Some(v1::Payload {
+                            data: Bytes::from_static(b"ten euros"),
+                            media_type: String::new(),
+                        }),
+                        mode: v1::Mode::Unspecified.into(),
                     });
-                    let request = SubmitRequest {
+                    let request = SubmitTransactionRequest {
                         gid,
                         mode: v1::Mode::Tcc.into(),
                         branches: branches.into(),
                         ..Default::default()
                     };
-                    let result = client.submit(request).await?.into_inner().result;
+                    let result = client.submit_transaction(request).await?.into_inner().result;
                     let outcome = result.context("a result")?.outcome();
                     ensure!(outcome == v1::Outcome::Committed, "{outcome:?}");
                     Ok(())

@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     unanimo_tests::crash::arm();
-    unanimo_coordinator::cli::main()
+    unanimo::main()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::crash::{POINTS, TAKEOVER_POINTS};
+use unanimo_coordinator::crash::{ADOPTION_POINTS, POINTS};
 use unanimo_tests::postgres::Server;
 
 use super::transfers::some;
@@ -45,7 +45,7 @@ async fn s1_to_s10_two_phase_commit_survives_a_crash_at_every_point() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_to_s10_a_takeover_survives_a_crash_at_every_point() {
     let mut world = World::start(Mode::Tcc, &Server::shared().database().await).await;
-    for point in TAKEOVER_POINTS {
+    for point in ADOPTION_POINTS {
         let mut crashed = false;
         // Whether anything is left to adopt depends on the moment of the kill.
         for wave in 0..20 {

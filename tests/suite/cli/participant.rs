@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, SqliteConnection};
-use unanimo_coordinator::conformance::GUARANTEES;
+use unanimo_conformance::GUARANTEES;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
     Call, FinishError, Json, Participant, Postgres, PostgresOptions, PrepareError, Serve, Serving,

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Request};
-use unanimo_proto::v1::{BeginRequest, EnlistRequest, ExecuteRequest, Mode, Outcome};
+use unanimo_proto::v1::{
+    BeginTransactionRequest, EnlistBranchRequest, ExecuteBranchRequest, Mode, Outcome,
+};
 
 use super::{World, branch, config, describe, sqlite_url, tcc};
 
@@ -19,8 +21,12 @@ async fn l5_new_work_is_refused_and_phase_two_goes_on() {
     }
     let status = world.submit(tcc("more", &["ok"])).await.unwrap_err();
     assert_eq!(describe(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
-    let request = BeginRequest { gid: "more".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let status = world.client().begin(request).await.unwrap_err();
+    let request = BeginTransactionRequest {
+        gid: "more".into(),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    };
+    let status = world.client().begin_transaction(request).await.unwrap_err();
     assert_eq!(describe(&status).1, "OVERLOADED");
     // A gid that is known is answered before any check of load, live or ended.
     let known = world.submit(tcc("g1", &["ok"])).await.unwrap();
@@ -41,7 +47,7 @@ async fn l5_bytes_are_counted_too() {
     world.p.hold(true);
     let large = |gid: &str| {
         let mut request = tcc(gid, &["ok"]);
-        request.branches[0].payload = vec![7; 1 << 20].into();
+        request.branches[0].payload = unanimo_tests::payload(vec![7; 1 << 20]);
         request
     };
     world.submit(large("a")).await.unwrap();
@@ -51,17 +57,18 @@ async fn l5_bytes_are_counted_too() {
     assert!(status.message().contains("bytes of payloads"), "{}", status.message());
 
     // Execute is new work, too; its repetition is not.
-    let begin = BeginRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let begin =
+        BeginTransactionRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
     let execute = |id: &str, size: usize| {
         let mut spec = branch(id, "ok");
-        spec.payload = vec![7; size].into();
-        ExecuteRequest { tx_id: tx_id.clone(), branch: Some(spec) }
+        spec.payload = unanimo_tests::payload(vec![7; size]);
+        ExecuteBranchRequest { tx_id: tx_id.clone(), branch: Some(spec), ..Default::default() }
     };
-    world.client().execute(execute("small", 700_000)).await.unwrap();
-    let status = world.client().execute(execute("large", 700_000)).await.unwrap_err();
+    world.client().execute_branch(execute("small", 700_000)).await.unwrap();
+    let status = world.client().execute_branch(execute("large", 700_000)).await.unwrap_err();
     assert_eq!(describe(&status).1, "OVERLOADED");
-    world.client().execute(execute("small", 700_000)).await.unwrap();
+    world.client().execute_branch(execute("small", 700_000)).await.unwrap();
 
     world.p.hold(false);
     world.get_until("a", "its end", |t| t.ended_at.is_some()).await;
@@ -76,25 +83,30 @@ async fn l5_a_repeated_enlist_is_answered_at_once_and_counted_once() {
     let mut config = config(&sqlite_url());
     config.live_bytes_max = 1_500_000;
     let world = World::start(config).await;
-    let begin = BeginRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let begin =
+        BeginTransactionRequest { gid: "i".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
     let enlist = |id: &str, size: usize| {
         let mut spec = branch(id, "ok");
-        spec.payload = vec![7; size].into();
-        let mut request = Request::new(EnlistRequest { tx_id: tx_id.clone(), branch: Some(spec) });
+        spec.payload = unanimo_tests::payload(vec![7; size]);
+        let mut request = Request::new(EnlistBranchRequest {
+            tx_id: tx_id.clone(),
+            branch: Some(spec),
+            ..Default::default()
+        });
         request.set_timeout(Duration::from_secs(30));
         request
     };
-    let first = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+    let first = world.client().enlist_branch(enlist("a", 400_000)).await.unwrap().into_inner();
     for _ in 0..4 {
-        let again = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+        let again = world.client().enlist_branch(enlist("a", 400_000)).await.unwrap().into_inner();
         assert_eq!(again, first);
     }
-    world.client().enlist(enlist("b", 900_000)).await.unwrap();
-    let status = world.client().enlist(enlist("c", 400_000)).await.unwrap_err();
+    world.client().enlist_branch(enlist("b", 900_000)).await.unwrap();
+    let status = world.client().enlist_branch(enlist("c", 400_000)).await.unwrap_err();
     assert_eq!(describe(&status).1, "OVERLOADED");
     let started = Instant::now();
-    let again = world.client().enlist(enlist("a", 400_000)).await.unwrap().into_inner();
+    let again = world.client().enlist_branch(enlist("a", 400_000)).await.unwrap().into_inner();
     assert_eq!(again, first);
     assert!(started.elapsed() < Duration::from_secs(10), "after {:?}", started.elapsed());
 }

@@ -2,13 +2,14 @@
 
 use tonic::Code;
 use unanimo_proto::v1::{
-    BeginRequest, BranchSpec, CommitRequest, ExecuteRequest, GetRequest, InquireBranch,
-    InquireRequest, ListRequest, Mode, Outcome, RollbackRequest, SubmitRequest, get_request,
+    BeginTransactionRequest, BranchSpec, CommitTransactionRequest, ExecuteBranchRequest,
+    GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest, Mode,
+    Outcome, RollbackTransactionRequest, SubmitTransactionRequest, get_transaction_request,
 };
 
 use super::{World, branch, describe, millis, tcc};
 
-async fn check(world: &World, request: SubmitRequest, field: &str, rule: &str) {
+async fn check(world: &World, request: SubmitTransactionRequest, field: &str, rule: &str) {
     let status = world.submit(request).await.unwrap_err();
     let (code, reason, fields) = describe(&status);
     assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"), "{status:?}");
@@ -16,13 +17,13 @@ async fn check(world: &World, request: SubmitRequest, field: &str, rule: &str) {
     assert!(status.message().contains(rule), "{}", status.message());
 }
 
-fn with(change: impl FnOnce(&mut SubmitRequest)) -> SubmitRequest {
+fn with(change: impl FnOnce(&mut SubmitTransactionRequest)) -> SubmitTransactionRequest {
     let mut request = tcc("g", &["ok", "ok"]);
     change(&mut request);
     request
 }
 
-fn with_branch(change: impl FnOnce(&mut BranchSpec)) -> SubmitRequest {
+fn with_branch(change: impl FnOnce(&mut BranchSpec)) -> SubmitTransactionRequest {
     with(|request| change(&mut request.branches[1]))
 }
 
@@ -53,12 +54,12 @@ async fn each_bad_field_is_named_with_its_rule() {
     check(&world, unknown, "branches[1].participant", rule).await;
     let long = with_branch(|b| b.action = "a".repeat(65));
     check(&world, long, "branches[1].action", "must be at most 64 bytes, has 65").await;
-    let large = with_branch(|b| b.payload = vec![0; (1 << 20) + 1].into());
+    let large = with_branch(|b| b.payload = unanimo_tests::payload(vec![0; (1 << 20) + 1]));
     let rule = "must be at most 1048576 bytes, has 1048577";
     check(&world, large, "branches[1].payload", rule).await;
     let sum = with(|r| {
         r.branches = (0..5).map(|n| branch(&format!("b{n}"), "ok")).collect();
-        r.branches.iter_mut().for_each(|b| b.payload = vec![0; 1 << 20].into());
+        r.branches.iter_mut().for_each(|b| b.payload = unanimo_tests::payload(vec![0; 1 << 20]));
     });
     check(&world, sum, "branches.payload", "over all branches").await;
     for timeout in [millis(0), Some(prost_types::Duration { seconds: 0, nanos: 1 })] {
@@ -82,7 +83,7 @@ async fn each_bad_field_is_named_with_its_rule() {
     let status = world
         .submit(with(|r| {
             r.timeout = millis(0);
-            r.branches[1].payload = vec![0; (1 << 20) + 1].into();
+            r.branches[1].payload = unanimo_tests::payload(vec![0; (1 << 20) + 1]);
         }))
         .await
         .unwrap_err();
@@ -115,42 +116,77 @@ async fn requests_about_no_transaction_are_told_so() {
     let world = World::sqlite().await;
     let mut client = world.client();
     for bad in ["", "x", "0189F7E2-0000-7000-8000-000000000000", "{}"] {
-        let request = RollbackRequest { tx_id: bad.into(), wait_for: 0 };
-        let status = client.rollback(request).await.unwrap_err();
+        let request = RollbackTransactionRequest {
+            key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(bad.into())),
+            wait_for: 0,
+            ..Default::default()
+        };
+        let status = client.rollback_transaction(request).await.unwrap_err();
         let expected = (Code::InvalidArgument, "FIELD_INVALID".into(), vec!["tx_id".into()]);
         assert_eq!(describe(&status), expected, "{bad}");
     }
     let never = &uuid::Uuid::now_v7().to_string();
     let expected = (Code::NotFound, "TRANSACTION_NEVER_SEEN".to_owned(), vec![]);
-    let request = RollbackRequest { tx_id: never.clone(), wait_for: 0 };
-    assert_eq!(describe(&client.rollback(request).await.unwrap_err()), expected);
-    let request = CommitRequest { tx_id: never.clone(), branches: vec![], wait_for: 0 };
-    assert_eq!(describe(&client.commit(request).await.unwrap_err()), expected);
-    let request = ExecuteRequest { tx_id: never.clone(), branch: Some(branch("a", "ok")) };
-    assert_eq!(describe(&client.execute(request).await.unwrap_err()), expected);
-    for key in [get_request::Key::TxId(never.clone()), get_request::Key::Gid("never".into())] {
-        let request = GetRequest { key: Some(key), view: 0 };
-        assert_eq!(describe(&client.get(request).await.unwrap_err()), expected);
+    let request = RollbackTransactionRequest {
+        key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(never.clone())),
+        wait_for: 0,
+        ..Default::default()
+    };
+    assert_eq!(describe(&client.rollback_transaction(request).await.unwrap_err()), expected);
+    let request = CommitTransactionRequest {
+        tx_id: never.clone(),
+        branches: vec![],
+        wait_for: 0,
+        ..Default::default()
+    };
+    assert_eq!(describe(&client.commit_transaction(request).await.unwrap_err()), expected);
+    let request = ExecuteBranchRequest {
+        tx_id: never.clone(),
+        branch: Some(branch("a", "ok")),
+        ..Default::default()
+    };
+    assert_eq!(describe(&client.execute_branch(request).await.unwrap_err()), expected);
+    for key in [
+        get_transaction_request::Key::TxId(never.clone()),
+        get_transaction_request::Key::Gid("never".into()),
+    ] {
+        let request = GetTransactionRequest { key: Some(key), ..Default::default() };
+        assert_eq!(describe(&client.get_transaction(request).await.unwrap_err()), expected);
     }
-    let status = client.get(GetRequest::default()).await.unwrap_err();
+    let status = client.get_transaction(GetTransactionRequest::default()).await.unwrap_err();
     assert_eq!(describe(&status).2, ["key"]);
-    let request = ExecuteRequest { tx_id: never.clone(), branch: None };
-    assert_eq!(describe(&client.execute(request).await.unwrap_err()).2, ["branch"]);
-    let status = client.list(ListRequest { page_size: 501, ..Default::default() }).await;
+    let request = ExecuteBranchRequest { tx_id: never.clone(), branch: None, ..Default::default() };
+    assert_eq!(describe(&client.execute_branch(request).await.unwrap_err()).2, ["branch"]);
+    let status = client
+        .list_transactions(ListTransactionsRequest { page_size: 501, ..Default::default() })
+        .await;
     assert_eq!(describe(&status.unwrap_err()).2, ["page_size"]);
-    let status = client.list(ListRequest { page_token: "x".into(), ..Default::default() }).await;
+    let status = client
+        .list_transactions(ListTransactionsRequest { page_token: "x".into(), ..Default::default() })
+        .await;
     assert_eq!(describe(&status.unwrap_err()).2, ["page_token"]);
-    let status = client.list(ListRequest { gid_prefix: "a b".into(), ..Default::default() }).await;
+    let status = client
+        .list_transactions(ListTransactionsRequest {
+            gid_prefix: "a b".into(),
+            ..Default::default()
+        })
+        .await;
     assert_eq!(describe(&status.unwrap_err()).2, ["gid_prefix"]);
-    let many = InquireBranch { tx_id: never.clone(), branch_id: "a".into(), branch_number: 0 };
-    let inquire =
-        |branches| InquireRequest { participant: "p".into(), branches, cluster_id: String::new() };
+    let many = InquiredBranch {
+        tx_id: never.clone(),
+        branch: Some(unanimo_proto::v1::inquired_branch::Branch::BranchId("a".into())),
+    };
+    let inquire = |branches| InquireBranchesRequest {
+        participant: "p".into(),
+        branches,
+        cluster_id: String::new(),
+    };
     let request = inquire(vec![many; 257]);
-    assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
+    assert_eq!(describe(&client.inquire_branches(request).await.unwrap_err()).2, ["branches"]);
     let request = inquire(vec![]);
-    assert_eq!(describe(&client.inquire(request).await.unwrap_err()).2, ["branches"]);
-    let request = BeginRequest { gid: "a/b".into(), mode: 2, ..Default::default() };
-    assert_eq!(describe(&client.begin(request).await.unwrap_err()).2, ["gid"]);
+    assert_eq!(describe(&client.inquire_branches(request).await.unwrap_err()).2, ["branches"]);
+    let request = BeginTransactionRequest { gid: "a/b".into(), mode: 2, ..Default::default() };
+    assert_eq!(describe(&client.begin_transaction(request).await.unwrap_err()).2, ["gid"]);
 }
 
 /// A message over the limit is refused as a whole.
@@ -158,7 +194,7 @@ async fn requests_about_no_transaction_are_told_so() {
 async fn a_message_over_the_limit_is_refused() {
     let world = World::sqlite().await;
     let mut request = tcc("g", &["ok"]);
-    request.branches[0].payload = vec![0; 9 << 20].into();
+    request.branches[0].payload = unanimo_tests::payload(vec![0; 9 << 20]);
     let status = world.submit(request).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
     assert!(status.message().contains("8388608"), "{}", status.message());
@@ -175,7 +211,7 @@ async fn a_reply_of_ten_mebibytes_is_no_vote() {
     let mut request = tcc("g", &["ok", "output-10485760"]);
     request.branches[1].participant = "remote".into();
     request.timeout = millis(400);
-    request.wait_for = unanimo_proto::v1::WaitFor::Finished.into();
+    request.wait_for = unanimo_proto::v1::WaitFor::Ended.into();
     let result = world.submit(request).await.unwrap();
     assert_eq!(result.outcome(), Outcome::Aborted);
     let error = &result.branches[1].last_error;

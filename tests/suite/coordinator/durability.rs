@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
-use unanimo_proto::v1::{GetRequest, Mode, Outcome, Vote, get_request};
+use unanimo_proto::v1::{GetTransactionRequest, Mode, Outcome, Vote, get_transaction_request};
 use unanimo_tests::postgres::Server;
 
 use super::{World, branch, config, tcc, until};
@@ -28,7 +28,8 @@ async fn s6_no_prepare_is_sent_before_its_branch_is_durable() {
     let world = World::postgres().await;
     let mut holder = hold_up(&world, "LOCK TABLE branches IN EXCLUSIVE MODE").await;
     let mut client = world.client();
-    let submit = tokio::spawn(async move { client.submit(tcc("g", &["ok", "ok"])).await });
+    let submit =
+        tokio::spawn(async move { client.submit_transaction(tcc("g", &["ok", "ok"])).await });
     tokio::time::sleep(MEANWHILE).await;
     assert!(world.p.seen().is_empty(), "S6: a branch was called before it was durable");
     holder.execute("ROLLBACK").await.unwrap();
@@ -71,8 +72,13 @@ async fn s3_a_decision_is_durable_before_anybody_hears_of_it() {
             assert_eq!(calls, ["prepare"], "S3: a participant heard of a decision in memory");
         }
         // Whoever asks hears what is on disk, or nothing yet.
-        let request = GetRequest { key: Some(get_request::Key::Gid("g".into())), view: 0 };
-        if let Ok(Ok(shown)) = tokio::time::timeout(MEANWHILE, world.client().get(request)).await {
+        let request = GetTransactionRequest {
+            key: Some(get_transaction_request::Key::Gid("g".into())),
+            ..Default::default()
+        };
+        if let Ok(Ok(shown)) =
+            tokio::time::timeout(MEANWHILE, world.client().get_transaction(request)).await
+        {
             let outcome = shown.into_inner().transaction.unwrap().outcome();
             assert_eq!(outcome, Outcome::NotDecided, "S3: a client heard of a decision in memory");
         }
@@ -136,7 +142,7 @@ async fn l1_every_transaction_ends_once_faults_are_healed() {
         let mut request = tcc(&format!("late{n}"), &["ok", "hang"]);
         request.timeout = super::millis(1_500);
         let mut client = world.client();
-        hanging.spawn(async move { client.submit(request).await });
+        hanging.spawn(async move { client.submit_transaction(request).await });
     }
     until("every Prepare to have come", async || {
         let prepares = world.p.seen().iter().filter(|s| s.operation == "prepare").count();

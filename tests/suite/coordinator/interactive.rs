@@ -4,37 +4,51 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use unanimo_proto::v1::{
-    AbortCause, BeginRequest, BeginResponse, BranchSpec, CommitBranch, CommitRequest,
-    EnlistRequest, EnlistResponse, ExecuteRequest, ExecuteResponse, Mode, Outcome, RollbackRequest,
-    TransactionResult, Vote, WaitFor,
+    AbortCause, BeginTransactionRequest, BeginTransactionResponse, BranchSpec, CommitBranch,
+    CommitTransactionRequest, EnlistBranchRequest, EnlistBranchResponse, ExecuteBranchRequest,
+    ExecuteBranchResponse, Mode, Outcome, RollbackTransactionRequest, TransactionResult, Vote,
+    WaitFor,
 };
 
 use super::{World, branch, describe, millis};
 
 impl World {
-    pub(super) async fn begin(&self, gid: &str, mode: Mode) -> Result<BeginResponse, Status> {
+    pub(super) async fn begin(
+        &self,
+        gid: &str,
+        mode: Mode,
+    ) -> Result<BeginTransactionResponse, Status> {
         let timeout = millis(20_000);
-        let request =
-            BeginRequest { gid: gid.into(), mode: mode.into(), timeout, ..Default::default() };
-        Ok(self.client().begin(request).await?.into_inner())
+        let request = BeginTransactionRequest {
+            gid: gid.into(),
+            mode: mode.into(),
+            timeout,
+            ..Default::default()
+        };
+        Ok(self.client().begin_transaction(request).await?.into_inner())
     }
 
     pub(super) async fn execute(
         &self,
         tx_id: &str,
         branch: BranchSpec,
-    ) -> Result<ExecuteResponse, Status> {
-        let request = ExecuteRequest { tx_id: tx_id.into(), branch: Some(branch) };
-        Ok(self.client().execute(request).await?.into_inner())
+    ) -> Result<ExecuteBranchResponse, Status> {
+        let request = ExecuteBranchRequest {
+            tx_id: tx_id.into(),
+            branch: Some(branch),
+            ..Default::default()
+        };
+        Ok(self.client().execute_branch(request).await?.into_inner())
     }
 
     pub(super) async fn enlist(
         &self,
         tx_id: &str,
         branch: BranchSpec,
-    ) -> Result<EnlistResponse, Status> {
-        let request = EnlistRequest { tx_id: tx_id.into(), branch: Some(branch) };
-        Ok(self.client().enlist(request).await?.into_inner())
+    ) -> Result<EnlistBranchResponse, Status> {
+        let request =
+            EnlistBranchRequest { tx_id: tx_id.into(), branch: Some(branch), ..Default::default() };
+        Ok(self.client().enlist_branch(request).await?.into_inner())
     }
 
     pub(super) async fn commit(
@@ -45,17 +59,22 @@ impl World {
         let branches = branches
             .iter()
             .map(|(id, vote)| CommitBranch { branch_id: (*id).into(), vote: (*vote).into() });
-        let request = CommitRequest {
+        let request = CommitTransactionRequest {
             tx_id: tx_id.into(),
             branches: branches.collect(),
-            wait_for: WaitFor::Finished.into(),
+            wait_for: WaitFor::Ended.into(),
+            ..Default::default()
         };
-        Ok(self.client().commit(request).await?.into_inner().result.unwrap())
+        Ok(self.client().commit_transaction(request).await?.into_inner().result.unwrap())
     }
 
     pub(super) async fn rollback(&self, tx_id: &str) -> Result<TransactionResult, Status> {
-        let request = RollbackRequest { tx_id: tx_id.into(), wait_for: WaitFor::Finished.into() };
-        Ok(self.client().rollback(request).await?.into_inner().result.unwrap())
+        let request = RollbackTransactionRequest {
+            key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(tx_id.into())),
+            wait_for: WaitFor::Ended.into(),
+            ..Default::default()
+        };
+        Ok(self.client().rollback_transaction(request).await?.into_inner().result.unwrap())
     }
 }
 
@@ -69,14 +88,14 @@ async fn executed_branches_commit_on_both_stores() {
         assert_eq!(world.begin("g", Mode::Tcc).await.unwrap().tx_id, tx.tx_id);
         let first = world.execute(&tx.tx_id, branch("a", "output-2")).await.unwrap();
         assert_eq!((first.vote(), first.branch_number), (Vote::Prepared, 1));
-        assert_eq!(first.output.as_ref(), b"oo");
+        assert_eq!(unanimo_tests::bytes_of(first.output.as_ref()), b"oo"[..]);
         let again = world.execute(&tx.tx_id, branch("a", "output-2")).await.unwrap();
         assert_eq!(again, first);
         let second = world.execute(&tx.tx_id, branch("b", "fail-2")).await.unwrap();
         assert_eq!((second.vote(), second.branch_number), (Vote::Prepared, 2));
         let result = world.commit(&tx.tx_id, &[("b", NONE), ("a", NONE)]).await.unwrap();
         assert_eq!(result.outcome(), Outcome::Committed);
-        assert!(result.finished);
+        assert!(result.ended);
         assert_eq!(world.p.calls(&tx.tx_id, "a"), ["prepare", "commit"]);
         let again = world.commit(&tx.tx_id, &[("a", NONE), ("b", NONE)]).await.unwrap();
         assert_eq!(again, result);
@@ -145,19 +164,20 @@ async fn commit_waits_for_votes_until_the_deadline() {
     for (gid, action, outcome) in
         [("slow", "fail-6", Outcome::Committed), ("silent", "hang", Outcome::Aborted)]
     {
-        let request = BeginRequest {
+        let request = BeginTransactionRequest {
             gid: gid.into(),
             mode: Mode::Tcc.into(),
             timeout: millis(2_500),
             ..Default::default()
         };
-        let tx = world.client().begin(request).await.unwrap().into_inner();
+        let tx = world.client().begin_transaction(request).await.unwrap().into_inner();
         // Execute's own patience runs out first.
         let branch = Some(branch("a", action));
-        let request = ExecuteRequest { tx_id: tx.tx_id.clone(), branch };
+        let request =
+            ExecuteBranchRequest { tx_id: tx.tx_id.clone(), branch, ..Default::default() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(Duration::from_millis(100));
-        let executed = world.client().execute(request).await.unwrap().into_inner();
+        let executed = world.client().execute_branch(request).await.unwrap().into_inner();
         assert_eq!((executed.vote(), executed.outcome()), (NONE, Outcome::NotDecided));
         let result = world.commit(&tx.tx_id, &[("a", NONE)]).await.unwrap();
         assert_eq!(result.outcome(), outcome, "{gid}");
@@ -167,13 +187,13 @@ async fn commit_waits_for_votes_until_the_deadline() {
 #[tokio::test]
 async fn an_abandoned_transaction_is_aborted_at_its_deadline() {
     let world = World::sqlite().await;
-    let request = BeginRequest {
+    let request = BeginTransactionRequest {
         gid: "g".into(),
         mode: Mode::Tcc.into(),
         timeout: millis(300),
         ..Default::default()
     };
-    let tx = world.client().begin(request).await.unwrap().into_inner();
+    let tx = world.client().begin_transaction(request).await.unwrap().into_inner();
     world.execute(&tx.tx_id, branch("a", "ok")).await.unwrap();
     let shown = world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
     assert_eq!(shown.abort_cause(), AbortCause::Deadline);
@@ -239,7 +259,7 @@ async fn s4_commit_and_rollback_at_once_have_one_outcome() {
             };
             let (commit, rollback) = (commit.unwrap(), rollback.unwrap());
             assert_eq!(commit.outcome(), rollback.outcome(), "both are told the same");
-            assert!(commit.finished && rollback.finished);
+            assert!(commit.ended && rollback.ended);
             let expected = match commit.outcome() {
                 Outcome::Committed => "commit",
                 _ => "cancel",

@@ -6,7 +6,7 @@ use tonic::Code;
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::coordinator::{Ended, StartError};
 use unanimo_coordinator::{Builder, cluster};
-use unanimo_proto::v1::{BeginRequest, Mode, Outcome};
+use unanimo_proto::v1::{BeginTransactionRequest, Mode, Outcome};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 
@@ -20,16 +20,21 @@ async fn a_restart_takes_over_what_was_in_flight() {
         world.p.hold(true);
         let decided = world.submit(tcc("decided", &["ok", "ok"])).await.unwrap();
         assert_eq!(decided.outcome(), Outcome::Committed);
-        let begin =
-            BeginRequest { gid: "open".into(), mode: Mode::Tcc.into(), ..Default::default() };
-        let open = world.client().begin(begin).await.unwrap().into_inner().tx_id;
-        let execute = unanimo_proto::v1::ExecuteRequest {
+        let begin = BeginTransactionRequest {
+            gid: "open".into(),
+            mode: Mode::Tcc.into(),
+            ..Default::default()
+        };
+        let open = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
+        let execute = unanimo_proto::v1::ExecuteBranchRequest {
             tx_id: open.clone(),
             branch: Some(super::branch("a", "ok")),
+            ..Default::default()
         };
-        world.client().execute(execute.clone()).await.unwrap();
+        world.client().execute_branch(execute.clone()).await.unwrap();
         let mut client = world.client();
-        let voting = tokio::spawn(async move { client.submit(tcc("voting", &["hang"])).await });
+        let voting =
+            tokio::spawn(async move { client.submit_transaction(tcc("voting", &["hang"])).await });
         super::until("its prepare", async || (world.p.seen().len() >= 6).then_some(())).await;
         voting.abort();
 
@@ -39,14 +44,16 @@ async fn a_restart_takes_over_what_was_in_flight() {
         assert_eq!(shown.outcome(), Outcome::Committed);
         assert!(shown.timeline.iter().any(|entry| entry.event == "adopted"));
         // The interactive one goes on where it was.
-        let executed = world.client().execute(execute).await.unwrap().into_inner();
+        let executed = world.client().execute_branch(execute).await.unwrap().into_inner();
         assert_eq!(executed.branch_number, 1);
-        let commit = unanimo_proto::v1::CommitRequest {
+        let commit = unanimo_proto::v1::CommitTransactionRequest {
             tx_id: open,
             branches: vec![unanimo_proto::v1::CommitBranch { branch_id: "a".into(), vote: 0 }],
             wait_for: 0,
+            ..Default::default()
         };
-        let result = world.client().commit(commit).await.unwrap().into_inner().result.unwrap();
+        let result =
+            world.client().commit_transaction(commit).await.unwrap().into_inner().result.unwrap();
         assert_eq!(result.outcome(), Outcome::Committed);
         // The one whose vote was out is asked again.
         let tx_id = world.get("voting").await.tx_id;
@@ -66,8 +73,12 @@ async fn a_graceful_stop_hands_over() {
     p.hold(true);
     let mut quick = config.clone();
     quick.drain_timeout = Period::millis(100);
-    let begin = BeginRequest { gid: "open".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    world.client().begin(begin).await.unwrap();
+    let begin = BeginTransactionRequest {
+        gid: "open".into(),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    };
+    world.client().begin_transaction(begin).await.unwrap();
     world.submit(tcc("g", &["ok"])).await.unwrap();
     p.hold(false);
     world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
@@ -77,7 +88,7 @@ async fn a_graceful_stop_hands_over() {
             unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(
                 world.channel.clone(),
             );
-        match client.submit(tcc("late", &["ok"])).await {
+        match client.submit_transaction(tcc("late", &["ok"])).await {
             Err(status) if status.code() == Code::Unavailable => Some(()),
             _ => None,
         }
@@ -104,11 +115,12 @@ async fn a_draining_coordinator_finishes_what_it_has() {
         unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(channel);
     let stopping = tokio::spawn(world.running.stop());
     super::until("new work to be refused", async || {
-        let status = client.clone().submit(tcc("late", &["ok"])).await.err()?;
+        let status = client.clone().submit_transaction(tcc("late", &["ok"])).await.err()?;
         (describe(&status) == (Code::Unavailable, "DRAINING".into(), vec![])).then_some(())
     })
     .await;
-    let known = client.submit(tcc("g", &["ok"])).await.unwrap().into_inner().result.unwrap();
+    let known =
+        client.submit_transaction(tcc("g", &["ok"])).await.unwrap().into_inner().result.unwrap();
     assert_eq!(known.outcome(), Outcome::Committed);
     p.hold(false);
     stopping.await.unwrap().unwrap();
@@ -133,7 +145,7 @@ async fn a_second_start_of_a_node_ends_the_first() {
         ended.to_string(),
         format!(
             "incarnation {} was fenced by its successor: node one was started again: it stops, \
-             and what it had in flight is taken over",
+             and another incarnation adopts what it had in flight",
             fenced.incarnation
         )
     );
@@ -238,16 +250,17 @@ async fn a_coordinator_without_its_database_rests_and_goes_on() {
     server.kill();
     let mut request = tonic::Request::new(tcc("during", &["ok"]));
     request.set_timeout(Duration::from_secs(4));
-    let result = world.client().submit(request).await.unwrap().into_inner().result.unwrap();
+    let result =
+        world.client().submit_transaction(request).await.unwrap().into_inner().result.unwrap();
     assert_eq!(result.outcome(), Outcome::NotDecided);
     assert_eq!(world.p.calls(&result.tx_id, "a").len(), 0, "S6: not durable, not sent");
     server.launch();
     let shown = super::until("it to go on", async || {
-        let request = unanimo_proto::v1::GetRequest {
-            key: Some(unanimo_proto::v1::get_request::Key::Gid("during".into())),
-            view: 0,
+        let request = unanimo_proto::v1::GetTransactionRequest {
+            key: Some(unanimo_proto::v1::get_transaction_request::Key::Gid("during".into())),
+            ..Default::default()
         };
-        let found = world.client().get(request).await.ok()?.into_inner().transaction?;
+        let found = world.client().get_transaction(request).await.ok()?.into_inner().transaction?;
         found.ended_at.is_some().then_some(found)
     })
     .await;

@@ -3,14 +3,14 @@
 use tonic::Code;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
-    BranchState, ForgetRequest, Heuristic, ListRequest, Outcome, Resolution, ResolveRequest,
-    RetryRequest, TransactionState,
+    BranchState, ForgetTransactionRequest, Heuristic, ListTransactionsRequest, Outcome, Resolution,
+    ResolveBranchRequest, RetryTransactionRequest, TransactionState,
 };
 
 use super::{World, config, describe, sqlite_url, tcc};
 
-fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveRequest {
-    ResolveRequest {
+fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveBranchRequest {
+    ResolveBranchRequest {
         tx_id: tx_id.into(),
         branch_id: branch.into(),
         resolution: resolution.into(),
@@ -19,13 +19,17 @@ fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveRequest 
     }
 }
 
-fn forget(tx_id: &str) -> ForgetRequest {
-    ForgetRequest { tx_id: tx_id.into(), operator: "ann".into(), note: "paid by hand".into() }
+fn forget(tx_id: &str) -> ForgetTransactionRequest {
+    ForgetTransactionRequest {
+        tx_id: tx_id.into(),
+        operator: "ann".into(),
+        note: "paid by hand".into(),
+    }
 }
 
 async fn attention(world: &World) -> Vec<String> {
-    let request = ListRequest { attention: true, ..Default::default() };
-    let listed = world.client().list(request).await.unwrap().into_inner().transactions;
+    let request = ListTransactionsRequest { attention: true, ..Default::default() };
+    let listed = world.client().list_transactions(request).await.unwrap().into_inner().transactions;
     assert!(listed.iter().all(|listed| {
         listed.attention && (listed.stalled || listed.heuristic() != Heuristic::None)
     }));
@@ -48,13 +52,14 @@ async fn s11_a_heuristic_outcome_is_shown_until_it_is_forgotten() {
 
     let world = world.crash_and_restart().await;
     assert_eq!(attention(&world).await, ["g"]);
-    let without_note = ForgetRequest { note: String::new(), ..forget(&shown.tx_id) };
-    let status = world.operator().forget(without_note).await.unwrap_err();
+    let without_note = ForgetTransactionRequest { note: String::new(), ..forget(&shown.tx_id) };
+    let status = world.operator().forget_transaction(without_note).await.unwrap_err();
     assert_eq!(describe(&status).2, ["note"]);
-    let forgotten = world.operator().forget(forget(&shown.tx_id)).await.unwrap().into_inner();
+    let forgotten =
+        world.operator().forget_transaction(forget(&shown.tx_id)).await.unwrap().into_inner();
     assert!(!forgotten.transaction.unwrap().attention);
     assert!(attention(&world).await.is_empty());
-    let status = world.operator().forget(forget(&shown.tx_id)).await.unwrap_err();
+    let status = world.operator().forget_transaction(forget(&shown.tx_id)).await.unwrap_err();
     assert_eq!(describe(&status), (Code::FailedPrecondition, "NOTHING_TO_FORGET".into(), vec![]));
     let shown = world.get("g").await;
     assert_eq!(shown.heuristic(), Heuristic::Mixed, "what happened is not forgotten");
@@ -93,29 +98,30 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     super::until("the list", async || (attention(&world).await == ["g"]).then_some(())).await;
 
     let before = world.p.calls(tx_id, "a").len();
-    let retry = |branch: &str| RetryRequest {
+    let retry = |branch: &str| RetryTransactionRequest {
         tx_id: tx_id.into(),
         branch_id: branch.into(),
         operator: "ann".into(),
     };
-    world.operator().retry(retry("")).await.unwrap();
+    world.operator().retry_transaction(retry("")).await.unwrap();
     super::until("the retry", async || (world.p.calls(tx_id, "a").len() > before).then_some(()))
         .await;
-    let status = world.operator().retry(retry("x")).await.unwrap_err();
+    let status = world.operator().retry_transaction(retry("x")).await.unwrap_err();
     assert_eq!(describe(&status).2, ["branch_id"]);
 
-    let status = world.operator().forget(forget(tx_id)).await.unwrap_err();
+    let status = world.operator().forget_transaction(forget(tx_id)).await.unwrap_err();
     assert_eq!(describe(&status).1, "NOTHING_TO_FORGET", "it has not ended");
-    let status = world.operator().resolve(resolve(tx_id, "b", Resolution::Committed)).await;
+    let status = world.operator().resolve_branch(resolve(tx_id, "b", Resolution::Committed)).await;
     assert_eq!(
         describe(&status.unwrap_err()),
         (Code::FailedPrecondition, "NOTHING_TO_RESOLVE".into(), vec![])
     );
-    let status = world.operator().resolve(resolve(tx_id, "a", Resolution::Unspecified)).await;
+    let status =
+        world.operator().resolve_branch(resolve(tx_id, "a", Resolution::Unspecified)).await;
     assert_eq!(describe(&status.unwrap_err()).2, ["resolution"]);
     let resolved = world
         .operator()
-        .resolve(resolve(tx_id, "a", Resolution::RolledBack))
+        .resolve_branch(resolve(tx_id, "a", Resolution::RolledBack))
         .await
         .unwrap()
         .into_inner()
@@ -124,7 +130,7 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     assert_eq!(resolved.state(), TransactionState::Committed, "never the decision");
     assert_eq!(resolved.heuristic(), Heuristic::Mixed);
     assert_eq!(resolved.branches[0].heuristic_note, "ann: the bank is closed");
-    world.operator().forget(forget(tx_id)).await.unwrap();
+    world.operator().forget_transaction(forget(tx_id)).await.unwrap();
     let timeline = world.get("g").await.timeline;
     let acts: Vec<&str> = timeline.iter().map(|entry| entry.event.as_str()).collect();
     for act in ["stalled", "retried", "resolved", "forgotten"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
-    DeregisterRequest, ListParticipantsRequest, Outcome, RegisterRequest, WaitFor,
+    DeregisterEndpointRequest, ListParticipantsRequest, Outcome, RegisterEndpointRequest, WaitFor,
 };
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
@@ -13,17 +13,18 @@ use unanimo_tests::wait::until;
 use super::{World, config, describe, millis, sqlite_url, tcc};
 
 pub(super) async fn register(world: &World, name: &str, endpoint: &str) {
-    let request = RegisterRequest {
+    let request = RegisterEndpointRequest {
         participant: name.into(),
         endpoint: endpoint.into(),
         instance_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
     };
-    let response = world.directory().register(request).await.unwrap().into_inner();
+    let response = world.directory().register_endpoint(request).await.unwrap().into_inner();
     assert!(response.keep_alive_interval.is_some());
     assert!(!response.cluster_id.is_empty());
 }
 
-fn at(name: &str, gid: &str, actions: &[&str]) -> unanimo_proto::v1::SubmitRequest {
+fn at(name: &str, gid: &str, actions: &[&str]) -> unanimo_proto::v1::SubmitTransactionRequest {
     let mut request = tcc(gid, actions);
     request.branches.iter_mut().for_each(|branch| branch.participant = name.into());
     request
@@ -42,7 +43,8 @@ async fn a_registered_participant_is_called_and_known_after_a_restart() {
     let world = world.crash_and_restart().await;
     let result = world.submit(at("remote", "h", &["ok"])).await.unwrap();
     assert_eq!(result.outcome(), Outcome::Committed);
-    let listed = world.directory().list_participants(ListParticipantsRequest {}).await.unwrap();
+    let listed =
+        world.directory().list_participants(ListParticipantsRequest::default()).await.unwrap();
     let listed = listed.into_inner().participants;
     let names: Vec<_> = listed.iter().map(|p| (p.name.as_str(), p.endpoints[0].alive)).collect();
     assert_eq!(names, [("p", true), ("remote", true)]);
@@ -70,9 +72,13 @@ async fn one_that_is_gone_is_unavailable_for_new_work_and_nothing_is_stored() {
     let request = at("remote", "after", &["ok"]);
     assert_eq!(world.submit(request).await.unwrap().outcome(), Outcome::Committed);
 
-    let request = DeregisterRequest { participant: "remote".into(), endpoint: endpoint.clone() };
-    world.directory().deregister(request.clone()).await.unwrap();
-    world.directory().deregister(request).await.unwrap();
+    let request = DeregisterEndpointRequest {
+        participant: "remote".into(),
+        endpoint: endpoint.clone(),
+        ..Default::default()
+    };
+    world.directory().deregister_endpoint(request.clone()).await.unwrap();
+    world.directory().deregister_endpoint(request).await.unwrap();
     let status = world.submit(at("remote", "late", &["ok"])).await.unwrap_err();
     assert_eq!(describe(&status).1, "PARTICIPANT_GONE", "its name stays known");
 }
@@ -90,7 +96,7 @@ async fn what_is_owed_goes_out_at_once_when_a_participant_comes_back() {
     assert_eq!(result.outcome(), Outcome::Committed);
     world
         .get_until("g", "its failure", |t| {
-            t.branches[0].finish.as_ref().is_some_and(|f| !f.last_error.is_empty())
+            t.branches[0].phase_two_attempts.as_ref().is_some_and(|f| !f.last_error.is_empty())
         })
         .await;
     register(&world, "remote", &endpoint).await;
@@ -108,21 +114,23 @@ async fn endpoints_are_checked() {
         ("https://localhost:7000", Code::InvalidArgument, "FIELD_INVALID"),
         ("", Code::InvalidArgument, "FIELD_INVALID"),
     ] {
-        let request = RegisterRequest {
+        let request = RegisterEndpointRequest {
             participant: "remote".into(),
             endpoint: endpoint.into(),
             instance_id: String::new(),
+            ..Default::default()
         };
-        let status = world.directory().register(request).await.unwrap_err();
+        let status = world.directory().register_endpoint(request).await.unwrap_err();
         let (found, found_reason, _) = describe(&status);
         assert_eq!((found, &*found_reason), (code, reason), "{endpoint}");
     }
-    let request = RegisterRequest {
+    let request = RegisterEndpointRequest {
         participant: "a b".into(),
         endpoint: "http://localhost:7000".into(),
         instance_id: String::new(),
+        ..Default::default()
     };
-    let status = world.directory().register(request).await.unwrap_err();
+    let status = world.directory().register_endpoint(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["participant"]);
 }
 
@@ -144,7 +152,7 @@ async fn l3_a_participant_that_hangs_in_prepare_gets_its_commits_and_cancels() {
         let mut client = world.client();
         let mut request = at("remote", &format!("hang{n}"), &["hang"]);
         request.timeout = millis(4_000);
-        hanging.spawn(async move { client.submit(request).await });
+        hanging.spawn(async move { client.submit_transaction(request).await });
     }
     until("the slots to be taken", async || {
         let prepares = remote.seen().iter().filter(|s| s.operation == "prepare").count();
@@ -154,7 +162,7 @@ async fn l3_a_participant_that_hangs_in_prepare_gets_its_commits_and_cancels() {
     remote.hold(false);
     world.get_until("committed", "its commit to get through", |t| t.ended_at.is_some()).await;
     let mut request = tcc("other", &["ok", "ok"]);
-    request.wait_for = WaitFor::Finished.into();
+    request.wait_for = WaitFor::Ended.into();
     let started = std::time::Instant::now();
     assert_eq!(world.submit(request).await.unwrap().outcome(), Outcome::Committed);
     assert!(started.elapsed() < Duration::from_secs(2), "another participant's work goes on");

@@ -7,9 +7,9 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
-    BeginRequest, GetRequest, InquireBranch, InquireRequest, ListRequest, Mode, Outcome,
-    Resolution, ResolveRequest, TransactionState, Verdict, WatchRequest, get_request,
-    watch_request,
+    BeginTransactionRequest, GetTransactionRequest, InquireBranchesRequest, InquiredBranch,
+    ListTransactionsRequest, Mode, Outcome, Resolution, ResolveBranchRequest, TransactionState,
+    Verdict, WatchTransactionRequest, get_transaction_request, watch_transaction_request,
 };
 use unanimo_tests::wait::until;
 
@@ -18,11 +18,16 @@ use super::{World, config, describe, sqlite_url, tcc};
 #[tokio::test]
 async fn a_watch_shows_each_step_until_the_end() {
     let world = World::sqlite().await;
-    let request = BeginRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let tx_id = world.client().begin(request).await.unwrap().into_inner().tx_id;
-    let key = Some(watch_request::Key::Gid("g".into()));
-    let mut stream =
-        world.client().watch(WatchRequest { key: key.clone() }).await.unwrap().into_inner();
+    let request =
+        BeginTransactionRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin_transaction(request).await.unwrap().into_inner().tx_id;
+    let key = Some(watch_transaction_request::Key::Gid("g".into()));
+    let mut stream = world
+        .client()
+        .watch_transaction(WatchTransactionRequest { key: key.clone(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let mut next = async || {
         let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap();
         next.map(|response| response.unwrap().transaction.unwrap())
@@ -30,10 +35,18 @@ async fn a_watch_shows_each_step_until_the_end() {
     assert_eq!(next().await.unwrap().state(), TransactionState::Active);
     world.p.hold(true);
     let branch = Some(super::branch("a", "ok"));
-    let request = unanimo_proto::v1::ExecuteRequest { tx_id: tx_id.clone(), branch };
-    world.client().execute(request).await.unwrap();
-    let request = unanimo_proto::v1::RollbackRequest { tx_id, wait_for: 1 };
-    world.client().rollback(request).await.unwrap();
+    let request = unanimo_proto::v1::ExecuteBranchRequest {
+        tx_id: tx_id.clone(),
+        branch,
+        ..Default::default()
+    };
+    world.client().execute_branch(request).await.unwrap();
+    let request = unanimo_proto::v1::RollbackTransactionRequest {
+        key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(tx_id)),
+        wait_for: 1,
+        ..Default::default()
+    };
+    world.client().rollback_transaction(request).await.unwrap();
     let mut states = Vec::new();
     while states.last() != Some(&TransactionState::Aborting) {
         states.push(next().await.unwrap().state());
@@ -46,7 +59,12 @@ async fn a_watch_shows_each_step_until_the_end() {
     assert_eq!(last.unwrap().state(), TransactionState::Aborted, "never missed");
 
     // One that has ended is shown once.
-    let stream = world.client().watch(WatchRequest { key }).await.unwrap().into_inner();
+    let stream = world
+        .client()
+        .watch_transaction(WatchTransactionRequest { key, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let all: Vec<_> = stream.collect().await;
     assert_eq!(all.len(), 1);
 }
@@ -60,23 +78,28 @@ async fn a_list_is_filtered_and_paged() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     world.submit(tcc("other", &["refuse"])).await.unwrap();
-    let list =
-        async |request: ListRequest| world.client().list(request).await.unwrap().into_inner();
-    let page = list(ListRequest { page_size: 4, ..Default::default() }).await;
+    let list = async |request: ListTransactionsRequest| {
+        world.client().list_transactions(request).await.unwrap().into_inner()
+    };
+    let page = list(ListTransactionsRequest { page_size: 4, ..Default::default() }).await;
     let gids: Vec<&str> = page.transactions.iter().map(|t| t.gid.as_str()).collect();
     assert_eq!(gids, ["other", "order-4", "order-3", "order-2"]);
     assert_eq!(page.transactions[1].branch_count, 2);
     let token = page.next_page_token;
-    let page = list(ListRequest { page_size: 4, page_token: token, ..Default::default() }).await;
+    let page =
+        list(ListTransactionsRequest { page_size: 4, page_token: token, ..Default::default() })
+            .await;
     let gids: Vec<&str> = page.transactions.iter().map(|t| t.gid.as_str()).collect();
     assert_eq!(gids, ["order-1", "order-0"]);
     assert_eq!(page.next_page_token, "");
     let states = vec![TransactionState::Aborted.into()];
-    let page = list(ListRequest { states, ..Default::default() }).await;
+    let page = list(ListTransactionsRequest { states, ..Default::default() }).await;
     assert_eq!(page.transactions.len(), 1);
-    let page = list(ListRequest { gid_prefix: "order-".into(), ..Default::default() }).await;
+    let page =
+        list(ListTransactionsRequest { gid_prefix: "order-".into(), ..Default::default() }).await;
     assert_eq!(page.transactions.len(), 5);
-    let page = list(ListRequest { participant: "nobody".into(), ..Default::default() }).await;
+    let page =
+        list(ListTransactionsRequest { participant: "nobody".into(), ..Default::default() }).await;
     assert!(page.transactions.is_empty());
 }
 
@@ -90,16 +113,18 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
     world.p.hold(true);
     let committed = world.submit(tcc("c", &["commit-fail-2", "ok"])).await.unwrap().tx_id;
     let aborted = world.submit(tcc("a", &["ok", "refuse"])).await.unwrap().tx_id;
-    let begin = BeginRequest { gid: "r".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let running = world.client().begin(begin).await.unwrap().into_inner().tx_id;
-    let execute = unanimo_proto::v1::ExecuteRequest {
+    let begin =
+        BeginTransactionRequest { gid: "r".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let running = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
+    let execute = unanimo_proto::v1::ExecuteBranchRequest {
         tx_id: running.clone(),
         branch: Some(super::branch("a", "ok")),
+        ..Default::default()
     };
-    world.client().execute(execute).await.unwrap();
+    world.client().execute_branch(execute).await.unwrap();
     world.p.hold(false);
     let failing = |t: &unanimo_proto::v1::Transaction| {
-        t.branches[0].finish.as_ref().is_some_and(|f| !f.last_error.is_empty())
+        t.branches[0].phase_two_attempts.as_ref().is_some_and(|f| !f.last_error.is_empty())
     };
     world.get_until("c", "the failed commit", failing).await;
     world.get_until("a", "its end", |t| t.ended_at.is_some()).await;
@@ -114,17 +139,16 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
         (&never, "a"),
     ];
     let inquire = async |participant: &str| {
-        let branches = asked.iter().map(|(tx_id, id)| InquireBranch {
+        let branches = asked.iter().map(|(tx_id, id)| InquiredBranch {
             tx_id: (*tx_id).clone(),
-            branch_id: (*id).into(),
-            branch_number: 0,
+            branch: Some(unanimo_proto::v1::inquired_branch::Branch::BranchId((*id).into())),
         });
-        let request = InquireRequest {
+        let request = InquireBranchesRequest {
             participant: participant.into(),
             branches: branches.collect(),
             cluster_id: String::new(),
         };
-        let results = world.client().inquire(request).await.unwrap().into_inner().results;
+        let results = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
         results.iter().map(|result| (result.verdict(), result.ended)).collect::<Vec<_>>()
     };
     let told = inquire("p").await;
@@ -143,7 +167,7 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
     // Each question makes the coordinator send again what it owes.
     until("the second commit to fail", async || {
         let shown = world.get("c").await;
-        let attempts = shown.branches[0].finish.clone().unwrap();
+        let attempts = shown.branches[0].phase_two_attempts.clone().unwrap();
         let commits = world.p.calls(&committed, "a").len() - 1;
         (commits == 2 && attempts.count == 2).then_some(())
     })
@@ -169,17 +193,20 @@ async fn s12_a_branch_may_be_asked_for_by_its_number() {
     let tx_id = world.submit(tcc("g", &["ok", "ok"])).await.unwrap().tx_id;
     world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
     let inquire = async |numbers: &[u32], cluster_id: &str| {
-        let branches = numbers.iter().map(|number| InquireBranch {
+        let branches = numbers.iter().map(|number| InquiredBranch {
             tx_id: tx_id.clone(),
-            branch_id: String::new(),
-            branch_number: *number,
+            branch: Some(unanimo_proto::v1::inquired_branch::Branch::BranchNumber(*number)),
         });
-        let request = InquireRequest {
+        let request = InquireBranchesRequest {
             participant: "p".into(),
             branches: branches.collect(),
             cluster_id: cluster_id.into(),
         };
-        world.client().inquire(request).await.map(|response| response.into_inner().results)
+        world
+            .client()
+            .inquire_branches(request)
+            .await
+            .map(|response| response.into_inner().verdicts)
     };
     let told = inquire(&[2, 3], "").await.unwrap();
     let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
@@ -212,26 +239,25 @@ async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
     let world = World::start(config).await;
     let tx_id = world.submit(tcc("g", &["commit-hang", "commit-hang"])).await.unwrap().tx_id;
     for (branch, resolution) in [("a", Resolution::Committed), ("b", Resolution::RolledBack)] {
-        let request = ResolveRequest {
+        let request = ResolveBranchRequest {
             tx_id: tx_id.clone(),
             branch_id: branch.into(),
             resolution: resolution.into(),
             operator: "ann".into(),
             note: "by hand".into(),
         };
-        world.operator().resolve(request).await.unwrap();
+        world.operator().resolve_branch(request).await.unwrap();
     }
-    let branches = ["a", "b"].map(|id| InquireBranch {
+    let branches = ["a", "b"].map(|id| InquiredBranch {
         tx_id: tx_id.clone(),
-        branch_id: id.into(),
-        branch_number: 0,
+        branch: Some(unanimo_proto::v1::inquired_branch::Branch::BranchId(id.into())),
     });
-    let request = InquireRequest {
+    let request = InquireBranchesRequest {
         participant: "p".into(),
         branches: branches.into(),
         cluster_id: String::new(),
     };
-    let told = world.client().inquire(request).await.unwrap().into_inner().results;
+    let told = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
     let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
     assert_eq!(verdicts, [(Verdict::Commit, true), (Verdict::Heuristic, true)]);
 }
@@ -254,19 +280,19 @@ async fn s10_a_purged_transaction_is_told_from_one_never_seen() {
     assert_eq!(describe(&other).1, "GID_REUSED");
 
     let get = async |key| {
-        let request = GetRequest { key: Some(key), view: 0 };
-        world.client().get(request).await.map_err(|status| describe(&status).1)
+        let request = GetTransactionRequest { key: Some(key), ..Default::default() };
+        world.client().get_transaction(request).await.map_err(|status| describe(&status).1)
     };
     until("it to be purged", async || {
-        get(get_request::Key::TxId(result.tx_id.clone())).await.err().map(|reason| {
+        get(get_transaction_request::Key::TxId(result.tx_id.clone())).await.err().map(|reason| {
             assert_eq!(reason, "TRANSACTION_PURGED");
         })
     })
     .await;
-    let by_gid = get(get_request::Key::Gid("g".into())).await.unwrap_err();
+    let by_gid = get(get_transaction_request::Key::Gid("g".into())).await.unwrap_err();
     assert_eq!(by_gid, "TRANSACTION_NEVER_SEEN", "a gid is new after its retention");
     let now = crate::fixtures::tx_id(crate::fixtures::now());
-    let never = get(get_request::Key::TxId(now.to_string())).await.unwrap_err();
+    let never = get(get_transaction_request::Key::TxId(now.to_string())).await.unwrap_err();
     assert_eq!(never, "TRANSACTION_NEVER_SEEN");
     let new = world.submit(tcc("g", &["ok", "ok"])).await.unwrap();
     assert_ne!(new.tx_id, result.tx_id);

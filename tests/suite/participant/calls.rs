@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tonic::Request;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, HeuristicKind, Mode, ParticipantServiceCommitRequest,
-    PrepareRequest, cancel_response, participant_service_commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, PrepareRequest,
+    cancel_response, commit_response, prepare_response,
 };
 use unanimo_sdk::{Isolation, Participant, Service};
 use unanimo_tests::wait::PATIENCE;
@@ -119,7 +119,7 @@ impl<D: Database> World<D> {
         let answer = self.service.prepare(Request::new(PrepareRequest {
             context: branch.context(),
             action: branch.action.clone(),
-            payload: branch.payload.clone(),
+            payload: unanimo_tests::payload(branch.payload.clone()),
             prepare_until: branch.until.map(Into::into),
             attempt: 1,
             ..PrepareRequest::default()
@@ -127,7 +127,9 @@ impl<D: Database> World<D> {
         use prepare_response::Answer;
         match answer.await {
             Ok(response) => match response.into_inner().answer.unwrap() {
-                Answer::Prepared(prepared) => Vote::Prepared(prepared.output),
+                Answer::Prepared(prepared) => {
+                    Vote::Prepared(unanimo_tests::bytes_of(prepared.output.as_ref()))
+                }
                 Answer::Refused(refusal) => Vote::Refused(refusal.reason),
                 Answer::Working(_) => Vote::Working,
                 Answer::ReadOnly(_) => panic!("nothing here votes read-only"),
@@ -137,14 +139,14 @@ impl<D: Database> World<D> {
     }
 
     pub(crate) async fn commit(&self, branch: &Branch) -> End {
-        let answer = self.service.commit(Request::new(ParticipantServiceCommitRequest {
+        let answer = self.service.commit(Request::new(CommitRequest {
             context: branch.context(),
             action: branch.action.clone(),
-            payload: branch.payload.clone(),
+            payload: unanimo_tests::payload(branch.payload.clone()),
             attempt: 1,
-            ..ParticipantServiceCommitRequest::default()
+            ..CommitRequest::default()
         }));
-        use participant_service_commit_response::Answer;
+        use commit_response::Answer;
         match answer.await.map(|response| response.into_inner().answer.unwrap()) {
             Ok(Answer::Done(_)) => End::Done,
             Ok(Answer::Working(_)) => End::Working,
@@ -157,7 +159,7 @@ impl<D: Database> World<D> {
         let answer = self.service.cancel(Request::new(CancelRequest {
             context: branch.context(),
             action: branch.action.clone(),
-            payload: branch.payload.clone(),
+            payload: unanimo_tests::payload(branch.payload.clone()),
             attempt: 1,
             ..CancelRequest::default()
         }));

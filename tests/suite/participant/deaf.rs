@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CancelResponse, Done, ParticipantServiceCommitRequest,
-    ParticipantServiceCommitResponse, PrepareRequest, PrepareResponse, cancel_response,
-    participant_service_commit_response as commit_response,
+    BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, Done,
+    PrepareRequest, PrepareResponse, cancel_response, commit_response,
 };
 
 /// What happens to Commits and Cancels.
@@ -71,14 +70,14 @@ impl<S: ParticipantService> ParticipantService for Deaf<S> {
 
     async fn commit(
         &self,
-        request: Request<ParticipantServiceCommitRequest>,
-    ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
         match self.ears(request.get_ref().context.as_ref()) {
             Ears::Open => self.inner.commit(request).await,
             Ears::Deaf => Err(lost()),
             Ears::Lying => {
                 let answer = Some(commit_response::Answer::Done(Done {}));
-                Ok(Response::new(ParticipantServiceCommitResponse { answer }))
+                Ok(Response::new(CommitResponse { answer }))
             }
         }
     }

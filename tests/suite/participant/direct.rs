@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use tonic::{Request, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, Mode, ParticipantServiceCommitRequest, PrepareRequest,
-    cancel_response, participant_service_commit_response as commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, Mode, PrepareRequest, cancel_response,
+    commit_response, prepare_response,
 };
 
 /// A branch to call for.
@@ -54,7 +54,7 @@ impl Branch {
         let request = PrepareRequest {
             context: Some(self.context.clone()),
             action: self.action.clone(),
-            payload: self.payload.clone(),
+            payload: unanimo_tests::payload(self.payload.clone()),
             prepare_until: self.prepare_until,
             attempt: 1,
             ..Default::default()
@@ -67,10 +67,10 @@ impl Branch {
         &self,
         service: &impl ParticipantService,
     ) -> Result<commit_response::Answer, Status> {
-        let request = ParticipantServiceCommitRequest {
+        let request = CommitRequest {
             context: Some(self.context.clone()),
             action: self.action.clone(),
-            payload: self.payload.clone(),
+            payload: unanimo_tests::payload(self.payload.clone()),
             attempt: 1,
             ..Default::default()
         };

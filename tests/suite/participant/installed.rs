@@ -1,13 +1,17 @@
 //! The barrier's table, made by hand from the plain files.
 
+use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use unanimo_migrations::participant::{MYSQL, POSTGRES, SQLITE};
 use unanimo_sdk::{DatabaseError, MySql, Postgres, Sqlite};
 use unanimo_tests::{mariadb, postgres, reaper};
 use uuid::Uuid;
 
-const ON_POSTGRES: &str = include_str!("../../../migrations/participant/postgres/0001_barrier.sql");
-const ON_MARIADB: &str = include_str!("../../../migrations/participant/mysql/0001_barrier.sql");
-const ON_SQLITE: &str = include_str!("../../../migrations/participant/sqlite/0001_barrier.sql");
+/// Content of the plain files.
+fn files(migrator: &Migrator) -> sqlx::RawSql {
+    let files = migrator.iter().map(|migration| migration.sql.as_str());
+    sqlx::raw_sql(AssertSqlSafe(files.collect::<String>()))
+}
 
 /// An owner makes the table; the service's own role may use it and make nothing.
 #[tokio::test]
@@ -15,7 +19,7 @@ async fn a_role_that_may_make_nothing_uses_what_is_there() {
     let url = postgres::Server::shared().database().await;
     let mut owner = sqlx::PgConnection::connect(&url).await.unwrap();
     let role = format!("r{}", Uuid::now_v7().simple());
-    owner.execute(ON_POSTGRES).await.unwrap();
+    owner.execute(files(&POSTGRES)).await.unwrap();
     let grants = format!(
         "CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM public;
          GRANT SELECT, INSERT, UPDATE, DELETE ON unanimo_barrier TO {role}"
@@ -40,13 +44,13 @@ async fn a_role_that_may_make_nothing_uses_what_is_there() {
 async fn plain_files_are_enough_on_mariadb_and_sqlite() {
     let url = mariadb::Server::shared().database().await;
     let mut admin = sqlx::MySqlConnection::connect(&url).await.unwrap();
-    admin.execute(sqlx::raw_sql(ON_MARIADB)).await.unwrap();
+    admin.execute(files(&MYSQL)).await.unwrap();
     MySql::connect(&url).await.unwrap();
 
     let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
     let url = format!("sqlite:{}?mode=rwc", file.display());
     let mut admin = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    admin.execute(sqlx::raw_sql(ON_SQLITE)).await.unwrap();
+    admin.execute(files(&SQLITE)).await.unwrap();
     Sqlite::open(&file).await.unwrap();
 }
 
@@ -57,5 +61,5 @@ async fn a_table_that_lacks_something_is_told() {
     owner.execute("CREATE TABLE unanimo_barrier (tx_id uuid)").await.unwrap();
     let error = Postgres::connect(&url).await.unwrap_err();
     assert!(matches!(error, DatabaseError::ByHand { known: 1 }), "{error:?}");
-    assert!(error.to_string().contains("has not the columns of version 1"), "{error}");
+    assert!(error.to_string().contains("lacks columns of version 1"), "{error}");
 }

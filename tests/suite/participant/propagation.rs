@@ -174,10 +174,8 @@ impl World {
     /// Waits until every branch has ended.
     async fn ended(&self, tx: &Transaction) -> Outcome {
         until("a transaction's end", async || match tx.commit().await.unwrap() {
-            Outcome::Committed(committed) if committed.finished => {
-                Some(Outcome::Committed(committed))
-            }
-            Outcome::Aborted(aborted) if aborted.finished => Some(Outcome::Aborted(aborted)),
+            Outcome::Committed(committed) if committed.ended => Some(Outcome::Committed(committed)),
+            Outcome::Aborted(aborted) if aborted.ended => Some(Outcome::Aborted(aborted)),
             _ => None,
         })
         .await

@@ -3,10 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use sqlx::{Executor, PgPool};
-use unanimo_proto::v1::{
-    Mode, Outcome, cancel_response, participant_service_commit_response as commit_response,
-    prepare_response,
-};
+use unanimo_proto::v1::{Mode, Outcome, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::{MySql, Participant, Service, Sqlite};
 use unanimo_tests::mariadb;
 use unanimo_tests::wait::until;

@@ -8,8 +8,8 @@ use tonic::Request;
 use unanimo_examples::{accounts, two_phase};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, Mode, ParticipantServiceCommitRequest, PrepareRequest,
-    cancel_response, participant_service_commit_response as commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, Mode, PrepareRequest, cancel_response,
+    commit_response, prepare_response,
 };
 use unanimo_sdk::PostgresOptions;
 use unanimo_tests::postgres::Server;
@@ -35,7 +35,7 @@ fn debit(tx_id: Uuid, account: &str) -> Request<PrepareRequest> {
     Request::new(PrepareRequest {
         context: context(tx_id),
         action: "debit".into(),
-        payload: format!(r#"{{"account":"{account}","cents":1}}"#).into(),
+        payload: unanimo_tests::payload(format!(r#"{{"account":"{account}","cents":1}}"#)),
         ..Default::default()
     })
 }
@@ -80,11 +80,8 @@ async fn l3_prepares_that_hang_do_not_keep_out_commits_and_cancels() {
         CancelRequest { context: context(unwanted), action: "debit".into(), ..Default::default() };
     let cancelled = bank.cancel(Request::new(cancel)).await.unwrap().into_inner();
     assert!(matches!(cancelled.answer, Some(cancel_response::Answer::Done(_))), "{cancelled:?}");
-    let commit = ParticipantServiceCommitRequest {
-        context: context(in_doubt),
-        action: "debit".into(),
-        ..Default::default()
-    };
+    let commit =
+        CommitRequest { context: context(in_doubt), action: "debit".into(), ..Default::default() };
     let committed = bank.commit(Request::new(commit)).await.unwrap().into_inner();
     assert!(matches!(committed.answer, Some(commit_response::Answer::Done(_))), "{committed:?}");
     // The lock is free: one of those that waited has it now.

@@ -10,8 +10,9 @@ use unanimo_core::ParticipantName;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::{
-    BeginRequest, ExecuteRequest, GetRequest, Heuristic, Mode, Outcome, Resolution, ResolveRequest,
-    RetryRequest, RollbackRequest, SubmitRequest, Transaction, get_request,
+    BeginTransactionRequest, ExecuteBranchRequest, GetTransactionRequest, Heuristic, Mode, Outcome,
+    Resolution, ResolveBranchRequest, RetryTransactionRequest, RollbackTransactionRequest,
+    SubmitTransactionRequest, Transaction, get_transaction_request,
 };
 use unanimo_sdk::{
     Call, FinishError, InDoubt, MySql, Participant, Postgres, PrepareError, Resource, Serve,
@@ -169,16 +170,24 @@ where
     }
 
     /// Submits it and tells its id, once it is decided so.
-    pub(super) async fn submit(&self, request: SubmitRequest, decided: Outcome) -> String {
-        let response = self.client().submit(request).await.unwrap().into_inner();
+    pub(super) async fn submit(
+        &self,
+        request: SubmitTransactionRequest,
+        decided: Outcome,
+    ) -> String {
+        let response = self.client().submit_transaction(request).await.unwrap().into_inner();
         let result = response.result.unwrap();
         assert_eq!(result.outcome(), decided, "{result:?}");
         result.tx_id
     }
 
     pub(super) async fn get(&self, tx_id: &str) -> Transaction {
-        let key = Some(get_request::Key::TxId(tx_id.into()));
-        let response = self.client().get(GetRequest { key, view: 0 }).await.unwrap();
+        let key = Some(get_transaction_request::Key::TxId(tx_id.into()));
+        let response = self
+            .client()
+            .get_transaction(GetTransactionRequest { key, ..Default::default() })
+            .await
+            .unwrap();
         response.into_inner().transaction.unwrap()
     }
 
@@ -187,14 +196,14 @@ where
     }
 
     async fn resolve(&self, tx_id: &str, resolution: Resolution) {
-        let request = ResolveRequest {
+        let request = ResolveBranchRequest {
             tx_id: tx_id.into(),
             branch_id: "a".into(),
             resolution: resolution.into(),
             operator: "ann".into(),
             note: "by hand".into(),
         };
-        self.operator().resolve(request).await.unwrap();
+        self.operator().resolve_branch(request).await.unwrap();
     }
 }
 
@@ -207,8 +216,8 @@ where
     Builder::new(config.clone()).participant(name, Arc::new(p.clone())).start().await.unwrap()
 }
 
-fn two_phase(gid: &str, actions: &[&str]) -> SubmitRequest {
-    SubmitRequest { mode: Mode::TwoPhaseCommit.into(), ..tcc(gid, actions) }
+fn two_phase(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
+    SubmitTransactionRequest { mode: Mode::TwoPhaseCommit.into(), ..tcc(gid, actions) }
 }
 
 /// Sweeps all the time, whatever is prepared.
@@ -293,8 +302,12 @@ async fn s12_a_prepared_transaction_that_is_to_commit_is_committed() {
     nothing_in_doubt(&sweeper).await;
     // The coordinator's own Commit finds it done.
     world.p.set(Ears::Open);
-    let retry = RetryRequest { tx_id: tx_id.clone(), operator: "ann".into(), ..Default::default() };
-    world.operator().retry(retry).await.unwrap();
+    let retry = RetryTransactionRequest {
+        tx_id: tx_id.clone(),
+        operator: "ann".into(),
+        ..Default::default()
+    };
+    world.operator().retry_transaction(retry).await.unwrap();
     let ended = until("its end", async || {
         Some(world.get(&tx_id).await).filter(|shown| shown.ended_at.is_some())
     });
@@ -308,13 +321,16 @@ async fn s12_a_prepared_transaction_that_is_to_abort_is_rolled_back_for_good() {
     let (pool, _, service) = bank().await;
     let world = World::start(service.clone(), Ears::Deaf).await;
     // The refusal must not come before the other branch is prepared.
-    let begin =
-        BeginRequest { gid: "g".into(), mode: Mode::TwoPhaseCommit.into(), ..Default::default() };
-    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let begin = BeginTransactionRequest {
+        gid: "g".into(),
+        mode: Mode::TwoPhaseCommit.into(),
+        ..Default::default()
+    };
+    let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
     for (id, action) in [("a", "write"), ("b", "refuse")] {
         let branch = Some(crate::coordinator::branch(id, action));
-        let execute = ExecuteRequest { tx_id: tx_id.clone(), branch };
-        world.client().execute(execute).await.unwrap();
+        let execute = ExecuteBranchRequest { tx_id: tx_id.clone(), branch, ..Default::default() };
+        world.client().execute_branch(execute).await.unwrap();
     }
     let held = prepared(&pool).await;
     assert_eq!(held.len(), 1);
@@ -346,10 +362,19 @@ async fn s12_what_is_running_is_left_alone() {
     let world = World::start(service.clone(), Ears::Deaf).await;
     let mut names = Vec::new();
     for (mode, action) in [(Mode::TwoPhaseCommit, "write"), (Mode::Tcc, "ok")] {
-        let begin = BeginRequest { gid: action.into(), mode: mode.into(), ..Default::default() };
-        let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+        let begin =
+            BeginTransactionRequest { gid: action.into(), mode: mode.into(), ..Default::default() };
+        let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
         let branch = Some(crate::coordinator::branch("a", action));
-        world.client().execute(ExecuteRequest { tx_id: tx_id.clone(), branch }).await.unwrap();
+        world
+            .client()
+            .execute_branch(ExecuteBranchRequest {
+                tx_id: tx_id.clone(),
+                branch,
+                ..Default::default()
+            })
+            .await
+            .unwrap();
         names.push(tx_id);
     }
     let sweeper = service.sweep([world.url()], eager()).unwrap();
@@ -361,7 +386,15 @@ async fn s12_what_is_running_is_left_alone() {
     assert_eq!(states(&pool, &names[1]).await, pairs(&[("a", "prepared")]));
     // Once it is decided, it is ended.
     for tx_id in names {
-        world.client().rollback(RollbackRequest { tx_id, wait_for: 1 }).await.unwrap();
+        world
+            .client()
+            .rollback_transaction(RollbackTransactionRequest {
+                key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(tx_id)),
+                wait_for: 1,
+                ..Default::default()
+            })
+            .await
+            .unwrap();
     }
     until("the rollback", async || prepared(&pool).await.is_empty().then_some(())).await;
 }
@@ -411,8 +444,12 @@ async fn l4_what_the_coordinator_has_purged_raises_an_alarm_and_is_not_touched()
     let world = World::start_with(config, service.clone(), Ears::Lying).await;
     let tx_id = world.submit(two_phase("g", &["write"]), Outcome::Committed).await;
     until("it to be purged", async || {
-        let key = Some(get_request::Key::TxId(tx_id.clone()));
-        world.client().get(GetRequest { key, view: 0 }).await.err()
+        let key = Some(get_transaction_request::Key::TxId(tx_id.clone()));
+        world
+            .client()
+            .get_transaction(GetTransactionRequest { key, ..Default::default() })
+            .await
+            .err()
     })
     .await;
     let held = prepared(&pool).await;
@@ -540,13 +577,26 @@ async fn s12_a_row_in_doubt_gets_its_commit_from_the_coordinator() {
 /// Cancel is owed to a row, and does not come: the coordinator sends it when it is asked.
 async fn a_row_gets_its_cancel<R: Resource>(service: Service<R>, state: impl AsyncFn() -> String) {
     let world = World::start(service.clone(), Ears::Deaf).await;
-    let begin = BeginRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
-    let tx_id = world.client().begin(begin).await.unwrap().into_inner().tx_id;
+    let begin =
+        BeginTransactionRequest { gid: "g".into(), mode: Mode::Tcc.into(), ..Default::default() };
+    let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
     let branch = Some(crate::coordinator::branch("a", "ok"));
-    world.client().execute(ExecuteRequest { tx_id: tx_id.clone(), branch }).await.unwrap();
+    world
+        .client()
+        .execute_branch(ExecuteBranchRequest { tx_id: tx_id.clone(), branch, ..Default::default() })
+        .await
+        .unwrap();
     let sweeper = service.sweep([world.url()], eager()).unwrap();
     assert_eq!(two_sweeps(&sweeper).await.count, 1);
-    world.client().rollback(RollbackRequest { tx_id, wait_for: 1 }).await.unwrap();
+    world
+        .client()
+        .rollback_transaction(RollbackTransactionRequest {
+            key: Some(unanimo_proto::v1::rollback_transaction_request::Key::TxId(tx_id)),
+            wait_for: 1,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     let told = two_sweeps(&sweeper).await;
     assert_eq!((told.count, told.alarmed), (1, 0));
     world.p.set(Ears::Open);

@@ -7,10 +7,7 @@ use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
-use unanimo_proto::v1::{
-    HeuristicKind, Mode, cancel_response, participant_service_commit_response as commit_response,
-    prepare_response,
-};
+use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::{
     Call, FinishError, Isolation, Participant, Postgres, PostgresOptions, PrepareError, Service,
     Tcc, TwoPhase, refuse,

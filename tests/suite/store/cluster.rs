@@ -2,9 +2,9 @@
 
 use sqlx::Connection;
 use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, ParticipantName, Transaction, Version};
+use unanimo_core::{ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Transaction, Version};
 
-use super::{Fixture, a_write, bear, on_both_stores};
+use super::{Fixture, a_write, create, on_both_stores};
 use crate::fixtures::{Live, new_gid, now};
 
 on_both_stores!(
@@ -19,29 +19,34 @@ on_both_stores!(
 );
 
 async fn of_two_births_one_wins(fixture: Fixture) {
-    let born = fixture.store.census().await.unwrap().born;
-    let (one, two) =
-        tokio::join!(fixture.store.bear("node", born), fixture.store.bear("other", born));
+    let created = fixture.store.incarnations().list().await.unwrap().created;
+    let (one, two) = tokio::join!(
+        fixture.store.incarnations().create("node", created),
+        fixture.store.incarnations().create("other", created)
+    );
     let winners: Vec<_> = [one.unwrap(), two.unwrap()].into_iter().flatten().collect();
     let [winner] = winners[..] else { panic!("one of two: {winners:?}") };
-    let census = fixture.store.census().await.unwrap();
-    assert_eq!(census.born, born + 1);
-    assert!(census.living.iter().any(|living| living.incarnation == winner));
+    let list = fixture.store.incarnations().list().await.unwrap();
+    assert_eq!(list.created, created + 1);
+    assert!(list.live.iter().any(|live| live.incarnation == winner));
     assert!(winner > fixture.me);
 }
 
 async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
-    let counter = async || fixture.store.census().await.unwrap().living[0].counter;
+    let counter = async || fixture.store.incarnations().list().await.unwrap().live[0].counter;
     let before = counter().await;
-    fixture.store.renew(fixture.me).await.unwrap();
+    fixture.store.incarnations().renew(fixture.me).await.unwrap();
     assert_eq!(counter().await, before + 1);
-    assert_eq!(fixture.store.fenced_by(fixture.me).await.unwrap(), None);
+    assert_eq!(fixture.store.incarnations().fenced_by(fixture.me).await.unwrap(), None);
 
-    fixture.store.fence(fixture.me, "first").await.unwrap();
-    fixture.store.fence(fixture.me, "second").await.unwrap();
-    assert_eq!(fixture.store.fenced_by(fixture.me).await.unwrap().as_deref(), Some("first"));
-    assert!(matches!(fixture.store.renew(fixture.me).await, Err(Error::Fenced(_))));
-    assert_eq!(fixture.store.census().await.unwrap().living, []);
+    fixture.store.incarnations().fence(fixture.me, "first").await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "second").await.unwrap();
+    assert_eq!(
+        fixture.store.incarnations().fenced_by(fixture.me).await.unwrap().as_deref(),
+        Some("first")
+    );
+    assert!(matches!(fixture.store.incarnations().renew(fixture.me).await, Err(Error::Fenced(_))));
+    assert_eq!(fixture.store.incarnations().list().await.unwrap().live, []);
 }
 
 async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
@@ -51,23 +56,37 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
     let (mut ended, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     fixture.write([ended.commit()]).await;
-    fixture.write(ended.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
+    fixture.write(ended.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done)).await;
 
-    let heir = bear(&fixture.store, "heir").await;
+    let heir = create(&fixture.store, "heir").await;
     let claim = Claim::OfFenced(10);
-    assert_eq!(fixture.store.claim(heir, claim).await.unwrap(), [], "the owner lives");
-    fixture.store.fence(fixture.me, "a test").await.unwrap();
-    let claimed = fixture.store.claim(heir, claim).await.unwrap();
+    assert_eq!(
+        fixture.store.transactions().claim(heir, claim).await.unwrap(),
+        [],
+        "the owner lives"
+    );
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let claimed = fixture.store.transactions().claim(heir, claim).await.unwrap();
     let mut expected = open.tx.record();
     expected.version = expected.version.next();
     assert_eq!(claimed, [expected]);
-    assert_eq!(fixture.store.claim(heir, claim).await.unwrap(), [], "nothing is left");
-    assert_eq!(fixture.store.open_of(heir).await.unwrap(), [(open.id(), claimed[0].version)]);
-    assert_eq!(fixture.store.find(&Key::Tx(ended.id())).await.unwrap().unwrap().owner, fixture.me);
+    assert_eq!(
+        fixture.store.transactions().claim(heir, claim).await.unwrap(),
+        [],
+        "nothing is left"
+    );
+    assert_eq!(
+        fixture.store.transactions().open_of(heir).await.unwrap(),
+        [(open.id(), claimed[0].version)]
+    );
+    assert_eq!(
+        fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap().unwrap().owner,
+        fixture.me
+    );
 
     // The heir goes on from there.
     let mut live = Live::resume(Transaction::restore(claimed[0].clone()));
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     let mut writer = fixture.store.batch_writer(heir).await.unwrap();
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Applied]);
 }
@@ -76,15 +95,15 @@ async fn a_claim_of_one_needs_its_row_as_it_was_seen(fixture: Fixture) {
     let (live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     let claim = |owner, version| Claim::One(live.id(), owner, Version(version));
-    let heir = bear(&fixture.store, "heir").await;
-    let living = fixture.store.claim(heir, claim(fixture.me, 1)).await.unwrap();
+    let heir = create(&fixture.store, "heir").await;
+    let living = fixture.store.transactions().claim(heir, claim(fixture.me, 1)).await.unwrap();
     assert_eq!(living, [], "the owner lives");
-    let other = fixture.store.claim(fixture.me, claim(fixture.me, 2)).await.unwrap();
+    let other = fixture.store.transactions().claim(fixture.me, claim(fixture.me, 2)).await.unwrap();
     assert_eq!(other, [], "another version");
-    let own = fixture.store.claim(fixture.me, claim(fixture.me, 1)).await.unwrap();
+    let own = fixture.store.transactions().claim(fixture.me, claim(fixture.me, 1)).await.unwrap();
     assert_eq!(own[0].version, Version(2));
-    fixture.store.fence(fixture.me, "a test").await.unwrap();
-    let taken = fixture.store.claim(heir, claim(fixture.me, 2)).await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let taken = fixture.store.transactions().claim(heir, claim(fixture.me, 2)).await.unwrap();
     assert_eq!(taken[0].version, Version(3));
 }
 
@@ -92,28 +111,40 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
     let (live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     let name = ParticipantName::new("bank").unwrap();
-    fixture.store.register(fixture.me, &name, "http://a", now()).await.unwrap();
-    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    fixture.store.endpoints().register(fixture.me, &name, "http://a", now()).await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
 
     let one = Claim::One(live.id(), fixture.me, Version(1));
     for claim in [Claim::OfFenced(10), one] {
-        match fixture.store.claim(fixture.me, claim).await {
+        match fixture.store.transactions().claim(fixture.me, claim).await {
             Ok(claimed) => assert_eq!(claimed, []),
             Err(error) => assert!(matches!(error, Error::Fenced(_)), "{error:?}"),
         }
     }
     let retention = store::Retention { details: Default::default(), gids: Default::default() };
-    let purged = fixture.store.purge(fixture.me, retention).await;
+    let purged = fixture.store.purge().run(fixture.me, retention).await;
     assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
-    assert_eq!(fixture.store.purge_watermark().await.unwrap().0, 0);
-    let registered = fixture.store.register(fixture.me, &name, "http://b", now()).await;
+    assert_eq!(fixture.store.purge().watermark().await.unwrap().0, 0);
+    let registered = fixture.store.endpoints().register(fixture.me, &name, "http://b", now()).await;
     assert!(matches!(registered, Err(Error::Fenced(_))), "{registered:?}");
-    let deregistered = fixture.store.deregister(fixture.me, &name, "http://a").await;
+    let deregistered = fixture.store.endpoints().deregister(fixture.me, &name, "http://a").await;
     assert!(matches!(deregistered, Err(Error::Fenced(_))), "{deregistered:?}");
-    let registrations = fixture.store.registrations().await.unwrap();
+    let registrations = fixture.store.endpoints().list().await.unwrap();
     assert_eq!(registrations.len(), 1);
     assert_eq!(registrations[0].endpoint.as_deref(), Some("http://a"));
-    assert_eq!(fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap().record.version.0, 1);
+    assert_eq!(
+        fixture
+            .store
+            .transactions()
+            .find(&Key::Tx(live.id()))
+            .await
+            .unwrap()
+            .unwrap()
+            .record
+            .version
+            .0,
+        1
+    );
 }
 
 async fn registrations_are_kept(fixture: Fixture) {
@@ -121,13 +152,13 @@ async fn registrations_are_kept(fixture: Fixture) {
         (ParticipantName::new("bank").unwrap(), ParticipantName::new("shop").unwrap());
     let at = now();
     let me = fixture.me;
-    fixture.store.register(me, &shop, "http://s", at).await.unwrap();
-    fixture.store.register(me, &bank, "http://b2", at).await.unwrap();
-    fixture.store.register(me, &bank, "http://b1", at).await.unwrap();
+    fixture.store.endpoints().register(me, &shop, "http://s", at).await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b2", at).await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b1", at).await.unwrap();
     let later = at.after(std::time::Duration::from_secs(9));
-    fixture.store.register(me, &bank, "http://b1", later).await.unwrap();
-    fixture.store.deregister(me, &shop, "http://s").await.unwrap();
-    let found = fixture.store.registrations().await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b1", later).await.unwrap();
+    fixture.store.endpoints().deregister(me, &shop, "http://s").await.unwrap();
+    let found = fixture.store.endpoints().list().await.unwrap();
     let found: Vec<_> =
         found.iter().map(|r| (r.name.as_str(), r.endpoint.as_deref(), r.last_seen)).collect();
     assert_eq!(

@@ -5,20 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use unanimo_coordinator::store::journal::Settled;
+use unanimo_coordinator::store::journal::Completion;
 use unanimo_coordinator::store::{
-    self, AttentionCount, BatchError, BatchWriter, Census, Claim, Error, Filter, Key,
-    PostgresOptions, Purged, Registration, Retention, Store, Stored, Write, Written,
+    self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, PostgresOptions, Purge,
+    Store, Transactions, Write, Written,
 };
-use unanimo_core::{
-    Event, FinishAnswer, FinishOperation, Incarnation, ParticipantName, Record, Timestamp, TxId,
-    Version,
-};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 
 use super::journal::Journal;
-use super::{Fixture, bear, on_both_stores};
+use super::{Fixture, create, on_both_stores};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(a_lost_acknowledgement_is_found_out, an_indeterminate_write_is_never_replaced,);
@@ -59,68 +56,21 @@ impl Store for Forgetful {
     fn cluster_id(&self) -> &str {
         self.store.cluster_id()
     }
+    fn incarnations(&self) -> &dyn Incarnations {
+        self.store.incarnations()
+    }
+    fn transactions(&self) -> &dyn Transactions {
+        self.store.transactions()
+    }
+    fn endpoints(&self) -> &dyn Endpoints {
+        self.store.endpoints()
+    }
+    fn purge(&self) -> &dyn Purge {
+        self.store.purge()
+    }
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
         let writer = self.store.batch_writer(me).await?;
         Ok(Box::new(ForgetfulWriter { writer, count: Arc::clone(&self.count) }))
-    }
-    async fn census(&self) -> Result<Census, Error> {
-        self.store.census().await
-    }
-    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        self.store.fence(incarnation, by).await
-    }
-    async fn bear(&self, node: &str, born: i64) -> Result<Option<Incarnation>, Error> {
-        self.store.bear(node, born).await
-    }
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        self.store.renew(me).await
-    }
-    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        self.store.fenced_by(incarnation).await
-    }
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
-        self.store.claim(me, claim).await
-    }
-    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        self.store.open_of(owner).await
-    }
-    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        self.store.find(key).await
-    }
-    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        self.store.events(tx_id).await
-    }
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        self.store.list(filter).await
-    }
-    async fn attention(&self) -> Result<AttentionCount, Error> {
-        self.store.attention().await
-    }
-    async fn purge_watermark(&self) -> Result<Timestamp, Error> {
-        self.store.purge_watermark().await
-    }
-    async fn purge(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        self.store.purge(me, retention).await
-    }
-    async fn register(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.store.register(me, name, endpoint, now).await
-    }
-    async fn deregister(
-        &self,
-        me: Incarnation,
-        name: &ParticipantName,
-        endpoint: &str,
-    ) -> Result<(), Error> {
-        self.store.deregister(me, name, endpoint).await
-    }
-    async fn registrations(&self) -> Result<Vec<Registration>, Error> {
-        self.store.registrations().await
     }
     async fn close(&self) {
         self.store.close().await;
@@ -148,7 +98,7 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
             tokio::task::yield_now().await;
         }
         for live in &mut lives[young..] {
-            journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+            journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
         }
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(3))).collect();
         assert_eq!(journal.settle(&wanted).await, []);
@@ -160,7 +110,8 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
 
 async fn compare(store: &Arc<dyn Store>, lives: &[Live]) {
     for live in lives {
-        let stored = store.find(&Key::Tx(live.id())).await.unwrap().expect("it is there");
+        let stored =
+            store.transactions().find(&Key::Tx(live.id())).await.unwrap().expect("it is there");
         assert_eq!(stored.record, live.tx.record());
     }
 }
@@ -186,7 +137,7 @@ async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     let mut versions = Vec::new();
     while versions.last() != Some(&Version(2)) {
         for settled in journal.results.recv().await.unwrap() {
-            let Settled::Durable(_, version) = settled else { panic!("{settled:?}") };
+            let Completion::Durable(_, version) = settled else { panic!("{settled:?}") };
             versions.push(version);
         }
     }
@@ -201,7 +152,7 @@ async fn a_connection_cut_at_the_answer_loses_and_doubles_nothing() {
     let direct = Server::shared().database().await;
     let proxy = Proxy::start(Server::shared().socket()).await;
     let store = store::open(&proxy.url(&direct), &PostgresOptions::default()).await.unwrap();
-    let me = bear(&store, "one").await;
+    let me = create(&store, "one").await;
     let lives = drive(Arc::clone(&store), me, |round| {
         let proxy = proxy.clone();
         proxy.lose_answers(round % 3 == 1 && round != u32::MAX);
@@ -224,7 +175,7 @@ async fn a_killed_server_loses_and_doubles_nothing() {
     let server = Arc::new(Server::start());
     let url = server.database().await;
     let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
-    let me = bear(&store, "one").await;
+    let me = create(&store, "one").await;
     let mut kills = tokio::task::JoinSet::new();
     let lives = drive(Arc::clone(&store), me, |round| {
         if round % 10 == 5 && round != u32::MAX {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use unanimo_coordinator::store::journal::{self, Handle, Observer, Settled};
+use unanimo_coordinator::store::journal::{self, Completion, Handle, Observer};
 use unanimo_coordinator::store::{Key, Store};
-use unanimo_core::{FinishAnswer, FinishOperation, Incarnation, Transition, TxId, Version};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, TxId, Version};
 use uuid::Uuid;
 
 use super::{Fixture, on_both_stores};
@@ -37,7 +37,7 @@ impl Observer for Flushes {
 /// A running journal.
 pub(crate) struct Journal {
     pub(crate) handle: Handle,
-    pub(crate) results: mpsc::UnboundedReceiver<Vec<Settled>>,
+    pub(crate) results: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) task: JoinHandle<Result<(), journal::Error>>,
     flushes: Arc<Flushes>,
 }
@@ -58,18 +58,20 @@ impl Journal {
     }
 
     /// Results until these transactions have reached these versions, or something else happened.
-    pub(crate) async fn settle(&mut self, wanted: &[(TxId, Version)]) -> Vec<Settled> {
+    pub(crate) async fn settle(&mut self, wanted: &[(TxId, Version)]) -> Vec<Completion> {
         let mut open: HashMap<TxId, Version> = wanted.iter().copied().collect();
         let mut others = Vec::new();
         while !open.is_empty() {
             for settled in self.results.recv().await.expect("the journal runs") {
                 match settled {
-                    Settled::Durable(id, version) => {
+                    Completion::Durable(id, version) => {
                         if open.get(&id).is_some_and(|wanted| *wanted <= version) {
                             open.remove(&id);
                         }
                     }
-                    Settled::Taken(id, _) | Settled::Lost(id) | Settled::Refused(id, _) => {
+                    Completion::GidHeld(id, _)
+                    | Completion::Lost(id)
+                    | Completion::Refused(id, _) => {
                         open.remove(&id);
                         others.push(settled);
                     }
@@ -97,7 +99,7 @@ async fn many_transactions_share_a_commit(fixture: Fixture) {
     assert_eq!(journal.settle(&wanted).await, []);
     for live in &mut lives {
         journal.submit(live.commit());
-        journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+        journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
     }
     let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(3))).collect();
     assert_eq!(journal.settle(&wanted).await, []);
@@ -105,7 +107,7 @@ async fn many_transactions_share_a_commit(fixture: Fixture) {
     assert!(flushes < 100, "{flushes} commits for 6,000 transitions");
     journal.end().await.unwrap();
     for live in lives.iter().step_by(97) {
-        let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+        let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, live.tx.record());
     }
 }
@@ -116,11 +118,11 @@ async fn transitions_of_one_transaction_are_folded(fixture: Fixture) {
     // Handed over without a chance for the journal to run in between.
     journal.submit(begin);
     journal.submit(live.commit());
-    journal.submit_all(live.finish(FinishOperation::Commit, &FinishAnswer::Done));
+    journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
     assert_eq!(journal.settle(&[(live.id(), Version(3))]).await, []);
     assert_eq!(*journal.flushes.0.lock().unwrap(), [1]);
     journal.end().await.unwrap();
-    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
 }
 
@@ -141,14 +143,14 @@ async fn a_refused_row_fails_alone(fixture: Fixture) {
     let refused: HashSet<TxId> = refused
         .into_iter()
         .map(|settled| match settled {
-            Settled::Refused(id, _) => id,
+            Completion::Refused(id, _) => id,
             other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(refused, bad);
     journal.end().await.unwrap();
     for (id, _) in wanted {
-        let found = fixture.store.find(&Key::Tx(id)).await.unwrap().is_some();
+        let found = fixture.store.transactions().find(&Key::Tx(id)).await.unwrap().is_some();
         assert_eq!(found, !bad.contains(&id));
     }
 }
@@ -166,7 +168,7 @@ async fn a_taken_gid_is_told_and_the_rest_goes_on(fixture: Fixture) {
     let wanted = [(second.id(), Version(2)), (third.id(), Version(1))];
     let others = journal.settle(&wanted).await;
     assert!(
-        matches!(&others[..], [Settled::Taken(id, taken)]
+        matches!(&others[..], [Completion::GidHeld(id, taken)]
             if *id == second.id() && taken.tx_id == first.id()),
         "{others:?}"
     );
@@ -180,9 +182,9 @@ async fn a_row_that_somebody_changed_is_lost(fixture: Fixture) {
     journal.settle(&[(live.id(), Version(1))]).await;
     // Somebody else writes the row: here, this owner by another way.
     let claim = unanimo_coordinator::store::Claim::One(live.id(), fixture.me, Version(1));
-    assert_eq!(fixture.store.claim(fixture.me, claim).await.unwrap().len(), 1);
+    assert_eq!(fixture.store.transactions().claim(fixture.me, claim).await.unwrap().len(), 1);
     journal.submit(live.commit());
-    assert_eq!(journal.settle(&[(live.id(), Version(2))]).await, [Settled::Lost(live.id())]);
+    assert_eq!(journal.settle(&[(live.id(), Version(2))]).await, [Completion::Lost(live.id())]);
     journal.end().await.unwrap();
 }
 
@@ -191,10 +193,10 @@ async fn the_journal_ends_when_it_is_fenced(fixture: Fixture) {
     let (mut live, begin) = Live::begin(&new_gid());
     journal.submit(begin);
     journal.settle(&[(live.id(), Version(1))]).await;
-    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     journal.submit(live.commit());
     let end = journal.task.await.unwrap();
     assert!(matches!(end, Err(journal::Error::Fenced(me)) if me == fixture.me), "{end:?}");
-    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record.version, Version(1));
 }

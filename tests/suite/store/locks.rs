@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use unanimo_coordinator::store::Key;
-use unanimo_coordinator::store::journal::Settled;
+use unanimo_coordinator::store::journal::Completion;
 use unanimo_core::Version;
 
 use super::Fixture;
@@ -47,7 +47,7 @@ async fn l3_a_locked_row_delays_only_itself() {
         .collect();
     assert_eq!(journal.settle(&others).await, []);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    let waiting = fixture.store.find(&Key::Tx(locked)).await.unwrap().unwrap();
+    let waiting = fixture.store.transactions().find(&Key::Tx(locked)).await.unwrap().unwrap();
     assert_eq!(waiting.record.version, Version(1), "it is locked");
 
     // What comes meanwhile is folded into what waits, and all of it goes through in the end.
@@ -98,7 +98,7 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
         rival.execute(end).await.unwrap();
         let settled = journal.settle(&[(waits.id(), Version(1))]).await;
         match (rival_commits, &settled[..]) {
-            (true, [Settled::Taken(id, _)]) => assert_eq!(*id, waits.id()),
+            (true, [Completion::GidHeld(id, _)]) => assert_eq!(*id, waits.id()),
             (false, []) => {}
             other => panic!("{other:?}"),
         }
@@ -135,5 +135,5 @@ async fn s5_a_batch_waits_for_a_rival_that_fences() {
     journal.submit(begin);
     rival.execute("COMMIT").await.unwrap();
     assert!(journal.task.await.unwrap().is_err());
-    assert_eq!(fixture.store.find(&Key::Tx(never.id())).await.unwrap(), None);
+    assert_eq!(fixture.store.transactions().find(&Key::Tx(never.id())).await.unwrap(), None);
 }

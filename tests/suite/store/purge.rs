@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use unanimo_coordinator::store::{Key, Purged, Retention};
 use unanimo_core::{
-    Event, EventKind, FinishAnswer, FinishOperation, HeuristicKind, Input, Timestamp,
+    Event, EventKind, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation, Timestamp,
 };
 
 use super::{Fixture, on_both_stores};
@@ -21,89 +21,89 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const RETENTION: Retention = Retention { details: DAY, gids: Duration::from_secs(2 * 24 * 3600) };
 
 /// A transaction that began at a time, as far as it was driven.
-async fn transaction(fixture: &Fixture, at: Timestamp, answer: Option<&FinishAnswer>) -> Live {
+async fn transaction(fixture: &Fixture, at: Timestamp, answer: Option<&PhaseTwoAnswer>) -> Live {
     let (mut live, begin) = Live::begin_with(definition(&new_gid()), at);
     fixture.write([begin]).await;
     fixture.write([live.commit()]).await;
     if let Some(answer) = answer {
-        let end = live.finish(FinishOperation::Commit, answer);
+        let end = live.phase_two(PhaseTwoOperation::Commit, answer);
         fixture.write(end).await;
     }
     live
 }
 
 async fn s4_s11_only_ended_transactions_that_need_nobody_are_purged(fixture: Fixture) {
-    let mixed = FinishAnswer::Heuristic { kind: HeuristicKind::Rollback, note: "no".into() };
+    let mixed = PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Rollback, note: "no".into() };
     let running = transaction(&fixture, LONG_AGO, None).await;
     let heuristic = transaction(&fixture, LONG_AGO, Some(&mixed)).await;
-    let ended = transaction(&fixture, LONG_AGO, Some(&FinishAnswer::Done)).await;
+    let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
 
     // The first round takes the details, and what has none left is taken by the same one.
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
-    assert_eq!(fixture.store.find(&Key::Tx(ended.id())).await.unwrap(), None);
+    assert_eq!(fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap(), None);
     for kept in [running, heuristic] {
-        let stored = fixture.store.find(&Key::Tx(kept.id())).await.unwrap().unwrap();
+        let stored = fixture.store.transactions().find(&Key::Tx(kept.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, kept.tx.record());
     }
 }
 
 async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {
-    let ended = transaction(&fixture, LONG_AGO, Some(&FinishAnswer::Done)).await;
-    assert_eq!(fixture.store.purge_watermark().await.unwrap(), Timestamp(0));
+    let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
+    assert_eq!(fixture.store.purge().watermark().await.unwrap(), Timestamp(0));
     let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
-    let purged = fixture.store.purge(fixture.me, keep_gids).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
-    let stored = fixture.store.find(&Key::Tx(ended.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap().unwrap();
     assert!(stored.stripped);
     assert_eq!(stored.record.identity.gid, ended.tx.identity().gid);
     assert_eq!(stored.record.identity.digest, ended.tx.identity().digest);
     assert_eq!(stored.record.state.phase, ended.tx.phase());
     assert_eq!(stored.record.branches, []);
     assert_eq!(stored.record.outputs, []);
-    assert!(fixture.store.events(ended.id()).await.unwrap().is_empty());
+    assert!(fixture.store.transactions().events(ended.id()).await.unwrap().is_empty());
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
-    let watermark = fixture.store.purge_watermark().await.unwrap();
+    let watermark = fixture.store.purge().watermark().await.unwrap();
     assert!(ended.id().created_ms() < watermark.0, "it is told from one that was never seen");
     assert!(watermark < now());
 }
 
 async fn what_is_young_stays(fixture: Fixture) {
     let at = now();
-    let live = transaction(&fixture, at, Some(&FinishAnswer::Done)).await;
+    let live = transaction(&fixture, at, Some(&PhaseTwoAnswer::Done)).await;
     // An id from a clock far ahead, with an end that is long past by the database's.
     let ahead = at.after(DAY * 30);
     let (mut odd, begin) = Live::begin_with(definition(&new_gid()), ahead);
     fixture.write([begin]).await;
     odd.now = LONG_AGO;
     fixture.write([odd.commit()]).await;
-    fixture.write(odd.finish(FinishOperation::Commit, &FinishAnswer::Done)).await;
+    fixture.write(odd.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done)).await;
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 }, "the odd one's details");
-    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
-    assert!(fixture.store.find(&Key::Tx(odd.id())).await.unwrap().is_some());
+    assert!(fixture.store.transactions().find(&Key::Tx(odd.id())).await.unwrap().is_some());
 }
 
 async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
-    let mixed = FinishAnswer::Heuristic { kind: HeuristicKind::Rollback, note: "no".into() };
+    let mixed = PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Rollback, note: "no".into() };
     let mut live = transaction(&fixture, LONG_AGO, Some(&mixed)).await;
-    assert_eq!(fixture.store.attention().await.unwrap().heuristic, 1);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().heuristic, 1);
     let forget = Input::Forget { operator: "ann".into(), note: "paid by hand".into() };
     let forgotten = live.apply(forget).transition.unwrap();
     fixture.write([forgotten]).await;
-    assert_eq!(fixture.store.attention().await.unwrap().heuristic, 0);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().heuristic, 0);
 
-    let purged = fixture.store.purge(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
     let audit = Event {
         at: LONG_AGO,
         kind: EventKind::Forgotten,
-        branch: None,
+        number: None,
         detail: "by ann: paid by hand".into(),
     };
-    assert_eq!(fixture.store.events(live.id()).await.unwrap(), [audit]);
+    assert_eq!(fixture.store.transactions().events(live.id()).await.unwrap(), [audit]);
 }

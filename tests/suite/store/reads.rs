@@ -33,7 +33,8 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
         ids.push(live.id());
     }
     let list = async |filter: Filter| -> Vec<TxId> {
-        let found = fixture.store.list(&Filter { limit: 10, ..filter }).await.unwrap();
+        let found =
+            fixture.store.transactions().list(&Filter { limit: 10, ..filter }).await.unwrap();
         found.into_iter().map(|stored| stored.record.identity.tx_id).collect()
     };
     let [first, second, third, fourth, fifth] = ids[..] else { panic!() };
@@ -53,7 +54,7 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     let between = Filter { created_from: from, created_until: until, ..Filter::default() };
     assert_eq!(list(between).await, [third, second]);
     let page = Filter { before: Some(fourth), limit: 2, ..Filter::default() };
-    let page = fixture.store.list(&page).await.unwrap();
+    let page = fixture.store.transactions().list(&page).await.unwrap();
     let page: Vec<_> = page.into_iter().map(|stored| stored.record.identity.tx_id).collect();
     assert_eq!(page, [third, second]);
 }
@@ -62,13 +63,13 @@ async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
     let (mut live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     fixture.write([live.commit()]).await;
-    assert_eq!(fixture.store.attention().await.unwrap().stalled, 0);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().stalled, 0);
     live.now = live.now.after(Duration::from_secs(3600));
     let stalled = live.apply(Input::Tick).transition.unwrap();
     fixture.write([stalled]).await;
-    assert_eq!(fixture.store.attention().await.unwrap().stalled, 1);
+    assert_eq!(fixture.store.transactions().attention().await.unwrap().stalled, 1);
     let filter = Filter { attention: true, limit: 10, ..Filter::default() };
-    let listed = fixture.store.list(&filter).await.unwrap();
+    let listed = fixture.store.transactions().list(&filter).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert!(listed[0].record.state.attention());
 }
@@ -82,14 +83,14 @@ async fn s3_a_caller_that_goes_away_loses_no_acknowledged_write(fixture: Fixture
     for round in 0..200_u32 {
         let patience = Duration::from_micros(u64::from(round % 50) * 20);
         let key = Key::Tx(live.id());
-        let _ = tokio::time::timeout(patience, fixture.store.find(&key)).await;
+        let _ = tokio::time::timeout(patience, fixture.store.transactions().find(&key)).await;
         let endpoint = format!("http://dropped-{round}");
-        let register = fixture.store.register(fixture.me, &name, &endpoint, now());
+        let register = fixture.store.endpoints().register(fixture.me, &name, &endpoint, now());
         let _ = tokio::time::timeout(patience, register).await;
 
         let endpoint = format!("http://kept-{round}");
-        fixture.store.register(fixture.me, &name, &endpoint, now()).await.unwrap();
-        let seen = fixture.store.registrations().await.unwrap();
+        fixture.store.endpoints().register(fixture.me, &name, &endpoint, now()).await.unwrap();
+        let seen = fixture.store.endpoints().list().await.unwrap();
         let seen = seen.iter().any(|r| r.endpoint.as_deref() == Some(&endpoint));
         assert!(seen, "round {round}: an acknowledged write is missing");
     }

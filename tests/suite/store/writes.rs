@@ -1,9 +1,9 @@
 //! Single batches: what is written, and what is not.
 
-use unanimo_coordinator::store::{BatchError, Key, Taken, Written};
-use unanimo_core::{FinishAnswer, FinishOperation, HeuristicKind, Input};
+use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
+use unanimo_core::{HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
-use super::{Fixture, a_write, bear, on_both_stores};
+use super::{Fixture, a_write, create, on_both_stores};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(
@@ -21,27 +21,28 @@ async fn what_is_written_is_read_back(fixture: Fixture) {
     fixture.write([begin]).await;
     let commit = live.commit();
     fixture.write([commit]).await;
-    let hazard = FinishAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
-    let end = live.finish(FinishOperation::Commit, &hazard);
+    let hazard =
+        PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who knows".into() };
+    let end = live.phase_two(PhaseTwoOperation::Commit, &hazard);
     fixture.write(end.clone()).await;
 
     let gid = live.tx.identity().gid.clone();
     for key in [Key::Tx(live.id()), Key::Gid(gid)] {
-        let stored = fixture.store.find(&key).await.unwrap().unwrap();
+        let stored = fixture.store.transactions().find(&key).await.unwrap().unwrap();
         assert_eq!(stored.record, live.tx.record());
         assert_eq!(stored.owner, fixture.me);
         assert!(!stored.stripped);
     }
     let events: Vec<_> = end.into_iter().flat_map(|transition| transition.events).collect();
     assert_eq!(events.len(), 2);
-    assert_eq!(fixture.store.events(live.id()).await.unwrap(), events);
+    assert_eq!(fixture.store.transactions().events(live.id()).await.unwrap(), events);
 
     let (mut aborted, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     fixture.write([aborted.rollback()]).await;
-    let stored = fixture.store.find(&Key::Tx(aborted.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(aborted.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, aborted.tx.record());
-    assert_eq!(fixture.store.find(&Key::Gid(new_gid())).await.unwrap(), None);
+    assert_eq!(fixture.store.transactions().find(&Key::Gid(new_gid())).await.unwrap(), None);
 }
 
 async fn a_gid_is_taken_once(fixture: Fixture) {
@@ -50,8 +51,8 @@ async fn a_gid_is_taken_once(fixture: Fixture) {
     fixture.write([begin]).await;
     let (_, again) = Live::begin(&gid);
     let written = fixture.writer().await.write(&[a_write(again)]).await.unwrap();
-    let taken = Taken { tx_id: first.id(), digest: first.tx.identity().digest };
-    assert_eq!(written, [Written::Taken(taken)]);
+    let taken = GidHolder { tx_id: first.id(), digest: first.tx.identity().digest };
+    assert_eq!(written, [Written::GidHeld(taken)]);
 }
 
 async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
@@ -65,9 +66,9 @@ async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
     let again = writer.write(&[a_write(commit)]).await.unwrap();
     assert_eq!(again, [Written::Lost], "same version, another write");
 
-    let stranger = bear(&fixture.store, "two").await;
+    let stranger = create(&fixture.store, "two").await;
     let mut writer = fixture.store.batch_writer(stranger).await.unwrap();
-    let end = live.finish(FinishOperation::Commit, &FinishAnswer::Done).remove(0);
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     assert_eq!(writer.write(&[a_write(end)]).await.unwrap(), [Written::Lost], "another's row");
 }
 
@@ -83,26 +84,26 @@ async fn a_write_that_is_sent_again_is_applied_once(fixture: Fixture) {
         let written = fixture.writer().await.write(std::slice::from_ref(&commit)).await.unwrap();
         assert_eq!(written, [Written::Applied]);
     }
-    let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
 }
 
 async fn s5_a_fenced_incarnation_writes_nothing(fixture: Fixture) {
     let (mut live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
-    let before = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let before = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
 
     let mut writer = fixture.writer().await;
-    fixture.store.fence(fixture.me, "a test").await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     let (_, another) = Live::begin(&new_gid());
     let batch = [a_write(another.clone()), a_write(live.commit())];
     let error = writer.write(&batch).await.unwrap_err();
     assert!(matches!(error, BatchError::Fenced(me) if me == fixture.me), "{error:?}");
     assert!(fixture.store.batch_writer(fixture.me).await.is_err(), "a new connection");
 
-    let after = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let after = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(before, after);
-    assert_eq!(fixture.store.find(&Key::Tx(another.tx_id)).await.unwrap(), None);
+    assert_eq!(fixture.store.transactions().find(&Key::Tx(another.tx_id)).await.unwrap(), None);
 }
 
 async fn a_refused_row_leaves_nothing_of_the_batch(fixture: Fixture) {
@@ -114,14 +115,14 @@ async fn a_refused_row_leaves_nothing_of_the_batch(fixture: Fixture) {
     let error = writer.write(&[a_write(good_begin.clone()), a_write(bad_begin)]).await.unwrap_err();
     assert!(matches!(error, BatchError::Refused(_)), "{error:?}");
     for id in [good.id(), bad.id()] {
-        assert_eq!(fixture.store.find(&Key::Tx(id)).await.unwrap(), None);
+        assert_eq!(fixture.store.transactions().find(&Key::Tx(id)).await.unwrap(), None);
     }
     let again = writer.write(&[a_write(good_begin)]).await.unwrap();
     assert_eq!(again, [Written::Applied], "the connection is good for more");
 }
 
 async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
-    let rival = bear(&fixture.store, "two").await;
+    let rival = create(&fixture.store, "two").await;
     let mut mine = fixture.writer().await;
     let mut its = fixture.store.batch_writer(rival).await.unwrap();
     for round in 0..50 {
@@ -132,11 +133,11 @@ async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
         let (first, second) = tokio::join!(mine.write(&batches.0), its.write(&batches.1));
         let (first, second) = (first.unwrap().remove(0), second.unwrap().remove(0));
         let winner = match (&first, &second) {
-            (Written::Applied, Written::Taken(taken)) if taken.tx_id == one.id() => one,
-            (Written::Taken(taken), Written::Applied) if taken.tx_id == two.id() => two,
+            (Written::Applied, Written::GidHeld(taken)) if taken.tx_id == one.id() => one,
+            (Written::GidHeld(taken), Written::Applied) if taken.tx_id == two.id() => two,
             other => panic!("round {round}: {other:?}"),
         };
-        let mut stored = fixture.store.find(&Key::Gid(gid)).await.unwrap().unwrap();
+        let mut stored = fixture.store.transactions().find(&Key::Gid(gid)).await.unwrap().unwrap();
         stored.record.state.branches.clear();
         let mut expected = winner.tx.record();
         expected.state.branches.clear();
@@ -161,7 +162,7 @@ async fn branches_that_come_later_are_read_back() {
             let effects = live.apply(Input::Enlist { spec, enlistment });
             fixture.write([effects.transition.unwrap()]).await;
         }
-        let stored = fixture.store.find(&Key::Tx(live.id())).await.unwrap().unwrap();
+        let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, live.tx.record());
     }
 }

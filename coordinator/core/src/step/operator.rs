@@ -1,7 +1,7 @@
-//! What a person may do. The decision is beyond anybody's reach.
+//! Operators' inputs. None of them changes a decision.
 
 use super::{Change, Step};
-use crate::branch::{Finish, HeuristicKind, clip};
+use crate::branch::{HeuristicKind, PhaseTwo, clip};
 use crate::decision::{Heuristic, Phase};
 use crate::effects::EventKind;
 use crate::ids::BranchNumber;
@@ -23,7 +23,7 @@ impl Step<'_> {
         let detail = format!("as {kind:?} by {operator}: {note}");
         self.event(EventKind::Resolved, Some(number), clip(detail));
         self.changed(Change::Awaited);
-        self.end_branch(index, Finish::Heuristic { kind, note, operator: Some(operator) });
+        self.end_branch(index, PhaseTwo::Heuristic { kind, note, operator: Some(operator) });
         Ok(())
     }
 

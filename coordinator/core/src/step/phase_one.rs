@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Change, Step};
-use crate::branch::{Branch, Enlistment, Finish, Progress, Refusal, Vote, clip};
+use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::{BranchSpec, Drive, Mode, Violation, too_large};
 use crate::effects::EventKind;
@@ -98,7 +98,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What the initiator says of each branch, by index: `None` where it says nothing.
+    /// Returns the initiator's entry for each branch, by index: `None` where the list has none.
     fn resolve_listed(
         &self,
         listed: &[(BranchId, Option<Vote>)],
@@ -165,12 +165,13 @@ impl Step<'_> {
             // An attempt that was given up before ended now: its end is known already.
             _ if !current => {}
             PrepareAnswer::ReadOnly => {
-                let error = "answered READ_ONLY, which is no vote in TCC".to_owned();
+                let error =
+                    "the participant answered READ_ONLY, which is no vote in TCC".to_owned();
                 self.failed(index, error, None);
             }
             PrepareAnswer::Working { retry_after } => {
                 let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "still working, by its own word".to_owned(), pause);
+                self.failed(index, "the participant answered WORKING".to_owned(), pause);
             }
             PrepareAnswer::Failed(error) => self.failed(index, error, None),
         }
@@ -239,10 +240,10 @@ impl Step<'_> {
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
             if is_owed(branch, decision) {
-                branch.progress.finish = Finish::Owed;
+                branch.progress.phase_two = PhaseTwo::Owed;
                 self.call(index);
             } else {
-                branch.progress.finish = Finish::NotOwed;
+                branch.progress.phase_two = PhaseTwo::NotOwed;
                 branch.progress.ended_at = Some(now);
             }
         }
@@ -284,9 +285,9 @@ impl Step<'_> {
     }
 }
 
-/// Whether phase two is owed. A branch that voted and finished by itself is owed a Cancel only if
-/// some other attempt of its Prepare may still take effect; one that its initiator called may have
-/// been called more often than its vote tells.
+/// Tells whether phase two is owed. A branch that voted and ended by itself is owed a Cancel only
+/// if some other attempt of its Prepare may still take effect; one that its initiator called may
+/// have been called more often than its vote tells.
 fn is_owed(branch: &Branch, decision: Decision) -> bool {
     let Progress { vote, unanswered, .. } = branch.progress;
     match (vote, decision) {

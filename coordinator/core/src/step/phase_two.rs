@@ -1,18 +1,18 @@
-//! Phase two: what was decided is told to each branch until it has ended.
+//! Phase two: the decision is sent to each branch until it has ended.
 
 use super::{Change, Step};
-use crate::branch::{Finish, HeuristicKind, clip};
-use crate::decision::{FinishOperation, Operation, Phase};
+use crate::branch::{HeuristicKind, PhaseTwo, clip};
+use crate::decision::{Operation, Phase, PhaseTwoOperation};
 use crate::effects::EventKind;
-use crate::input::FinishAnswer;
+use crate::input::PhaseTwoAnswer;
 
 impl Step<'_> {
-    pub(super) fn finish_answered(
+    pub(super) fn phase_two_answered(
         &mut self,
         index: usize,
-        operation: FinishOperation,
+        operation: PhaseTwoOperation,
         attempt: u32,
-        answer: FinishAnswer,
+        answer: PhaseTwoAnswer,
     ) {
         let Phase::Decided { decision, .. } = self.tx.phase else {
             return;
@@ -21,47 +21,47 @@ impl Step<'_> {
         if operation != decision.operation() || !branch.is_owed() {
             return;
         }
-        let current = branch.awaits(Operation::Finish(operation), attempt);
+        let current = branch.awaits(Operation::PhaseTwo(operation), attempt);
         match answer {
-            FinishAnswer::Done => self.end_branch(index, Finish::Done),
-            FinishAnswer::Heuristic { kind, note } => {
+            PhaseTwoAnswer::Done => self.end_branch(index, PhaseTwo::Done),
+            PhaseTwoAnswer::Heuristic { kind, note } => {
                 let as_told = matches!(
                     (kind, operation),
-                    (HeuristicKind::Commit, FinishOperation::Commit)
-                        | (HeuristicKind::Rollback, FinishOperation::Cancel)
+                    (HeuristicKind::Commit, PhaseTwoOperation::Commit)
+                        | (HeuristicKind::Rollback, PhaseTwoOperation::Cancel)
                 );
                 if as_told {
-                    self.end_branch(index, Finish::Done);
+                    self.end_branch(index, PhaseTwo::Done);
                 } else {
                     let number = branch.number;
                     let note = clip(note);
                     self.event(EventKind::Heuristic, Some(number), format!("{kind:?}: {note}"));
-                    let finish = Finish::Heuristic { kind, note, operator: None };
-                    self.end_branch(index, finish);
+                    let phase_two = PhaseTwo::Heuristic { kind, note, operator: None };
+                    self.end_branch(index, phase_two);
                 }
             }
             // An attempt that was given up before ended now: its end is known already.
             _ if !current => {}
-            FinishAnswer::Working { retry_after } => {
+            PhaseTwoAnswer::Working { retry_after } => {
                 let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "still working, by its own word".to_owned(), pause);
+                self.failed(index, "the participant answered WORKING".to_owned(), pause);
             }
-            FinishAnswer::Failed(error) => self.failed(index, error, None),
+            PhaseTwoAnswer::Failed(error) => self.failed(index, error, None),
         }
     }
 
     /// The branch ends; with the last one, the transaction.
-    pub(super) fn end_branch(&mut self, index: usize, finish: Finish) {
+    pub(super) fn end_branch(&mut self, index: usize, phase_two: PhaseTwo) {
         let now = self.now;
         let branch = self.branch(index);
-        branch.progress.finish = finish;
+        branch.progress.phase_two = phase_two;
         branch.progress.ended_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
         self.end_if_all_ended();
         // The end of all is about to be written with everything in it. While another branch keeps
         // failing that may be days away.
-        let trouble = |b: &crate::Branch| b.progress.finish_attempts.last_error.is_some();
+        let trouble = |b: &crate::Branch| b.progress.phase_two_attempts.last_error.is_some();
         if self.tx.branches.iter().any(|b| b.is_owed() && trouble(b)) {
             self.changed(Change::Noted);
         }

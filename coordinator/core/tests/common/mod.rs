@@ -33,7 +33,7 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
     }
 }
 
-/// What a store would hold: made of transitions alone, and so all that a crash leaves.
+/// Rows that a store would hold: made of transitions alone, and so all that a crash leaves.
 #[derive(Clone)]
 pub(crate) struct Durable(pub(crate) Record);
 
@@ -69,7 +69,7 @@ impl Durable {
         self.0.outputs.sort_by_key(|(number, _)| *number);
     }
 
-    /// What a new incarnation finds, once it has made the row its own.
+    /// Returns the record that a new incarnation reads, once it has made the row its own.
     pub(crate) fn recover(&mut self) -> Transaction {
         self.0.version = self.0.version.next();
         Transaction::restore(self.0.clone())

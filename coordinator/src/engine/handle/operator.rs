@@ -1,4 +1,4 @@
-//! What an operator may do.
+//! Operators' requests.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -6,7 +6,7 @@ use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
 
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until};
-use super::{Found, Handle, SEARCHES_MAX, answered};
+use super::{Handle, answered};
 use crate::store::Key;
 
 impl Handle {
@@ -21,11 +21,11 @@ impl Handle {
         operator: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let branch = match branch {
+        let number = match branch {
             Some(id) => Some(self.number_of(tx_id, id, deadline).await?),
             None => None,
         };
-        let input = Input::Retry { branch, operator: Some(operator) };
+        let input = Input::Retry { number, operator: Some(operator) };
         self.input(tx_id, input, Until::Durable, deadline).await
     }
 
@@ -42,8 +42,8 @@ impl Handle {
         note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let branch = self.number_of(tx_id, branch, deadline).await?;
-        let input = Input::Resolve { branch, kind, operator, note };
+        let number = self.number_of(tx_id, branch, deadline).await?;
+        let input = Input::Resolve { number, kind, operator, note };
         self.input(tx_id, input, Until::Durable, deadline).await
     }
 
@@ -75,34 +75,39 @@ impl Handle {
         note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        for _ in 0..SEARCHES_MAX {
-            let (turn, adopt) = match self.locate(&Key::Tx(tx_id)).await? {
-                Found::Live => (None, None),
-                Found::Stored(stored) if stored.stripped => {
-                    return Err(Rejection::NothingToForget.into());
-                }
-                Found::Stored(stored) => {
-                    let (owner, version) = (stored.owner, stored.record.version);
-                    let turn = self.taking_over().await;
-                    let record = self.claim(tx_id, owner, version).await?;
-                    // Somebody was faster: look again.
-                    let Some(record) = record else { continue };
-                    (Some(turn), Some(Box::new(record)))
-                }
-            };
-            let input = Input::Forget { operator: operator.clone(), note: note.clone() };
-            let until = Until::Durable;
-            let (reply, receiver) = oneshot::channel();
-            self.send(Message::Input { tx_id, input, adopt, until, reply })?;
-            // Whoever looks next is answered behind this message.
-            drop(turn);
-            match answered(receiver, deadline).await {
-                Ok(Some(view)) => return Ok(Answer::View(view)),
-                Ok(None) => return Ok(Answer::NotYet(Some(tx_id))),
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
+        self.search(|| self.try_forget(tx_id, &operator, &note, deadline)).await
+    }
+
+    /// Makes one attempt; `None` if the transaction moved meanwhile.
+    async fn try_forget(
+        &self,
+        tx_id: TxId,
+        operator: &str,
+        note: &str,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, Error> {
+        let (turn, adopt) = match self.locate(&Key::Tx(tx_id)).await? {
+            None => (None, None),
+            Some(stored) if stored.stripped => return Err(Rejection::NothingToForget.into()),
+            Some(stored) => {
+                let (owner, version) = (stored.owner, stored.record.version);
+                let turn = self.turn_to_claim().await;
+                let Some(record) = self.claim(&turn, tx_id, owner, version).await? else {
+                    return Ok(None);
+                };
+                (Some(turn), Some(Box::new(record)))
             }
+        };
+        let input = Input::Forget { operator: operator.to_owned(), note: note.to_owned() };
+        let (reply, receiver) = oneshot::channel();
+        self.send(Message::Input { tx_id, input, adopt, until: Until::Durable, reply })?;
+        // Whoever has the next turn is answered behind this message.
+        drop(turn);
+        match answered(receiver, deadline).await {
+            Ok(Some(view)) => Ok(Some(Answer::View(view))),
+            Ok(None) => Ok(Some(Answer::NotYet(Some(tx_id)))),
+            Err(Failure::Error(error)) => Err(error),
+            Err(Failure::NotLive | Failure::Elsewhere(_)) => Ok(None),
         }
-        Err(Error::Moving)
     }
 }

@@ -9,10 +9,10 @@ use unanimo_core::{
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
-use super::{Handle, SEARCHES_MAX};
+use super::Handle;
 use crate::store::{Filter, Key, Stored};
 
-/// What a participant may do with a branch that it holds in doubt (promise S12).
+/// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Leave it.
@@ -38,46 +38,50 @@ pub enum BranchKey {
     Number(BranchNumber),
 }
 
-/// What is known of a branch.
+/// Answer to an inquiry for one branch.
 #[derive(Clone, Debug)]
 pub struct Inquired {
-    /// What to do.
+    /// The instruction.
     pub verdict: Verdict,
-    /// Its transaction has ended, durably: nothing is sent to it any more, not after a crash either.
+    /// Its transaction has ended, durably: nothing is sent to it any more, not after a crash
+    /// either.
     pub ended: bool,
     /// The branch and its transaction, if they are known.
     pub of: Option<(Box<Transaction>, BranchNumber)>,
 }
+
+/// A transaction as it is now and, if it is live, as it becomes.
+pub type Watched = (Box<View>, Option<watch::Receiver<Box<View>>>);
 
 impl Handle {
     /// Follows a transaction: what it is now and, if it is live, what it becomes.
     ///
     /// # Errors
     /// There is none, or the store does not answer.
-    pub async fn watch(
-        &self,
-        key: Key,
-        deadline: Instant,
-    ) -> Result<(Box<View>, Option<watch::Receiver<Box<View>>>), Error> {
-        for _ in 0..SEARCHES_MAX {
-            let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
-                Answer::View(view) => view,
-                Answer::NotYet(_) => return Err(Error::Moving),
-            };
-            if view.tx.phase().ended_at().is_some() {
-                return Ok((view, None));
-            }
-            let (reply, receiver) = oneshot::channel();
-            self.send(Message::Watch { key: key.clone(), reply })?;
-            if let Some(mut receiver) = receiver.await.map_err(|_| Error::Stopped)? {
-                let view = receiver.borrow_and_update().clone();
-                return Ok((view, Some(receiver)));
-            }
-        }
-        Err(Error::Moving)
+    pub async fn watch(&self, key: Key, deadline: Instant) -> Result<Watched, Error> {
+        self.search(|| self.try_watch(&key, deadline)).await
     }
 
-    /// What a participant may do with branches in doubt. What is owed to them is sent at once.
+    /// Makes one attempt; `None` if the transaction moved meanwhile.
+    async fn try_watch(&self, key: &Key, deadline: Instant) -> Result<Option<Watched>, Error> {
+        let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
+            Answer::View(view) => view,
+            Answer::NotYet(_) => return Err(Error::Moving),
+        };
+        if view.tx.phase().ended_at().is_some() {
+            return Ok(Some((view, None)));
+        }
+        let (reply, receiver) = oneshot::channel();
+        self.send(Message::Watch { key: key.clone(), reply })?;
+        let watching = receiver.await.map_err(|_| Error::Stopped)?;
+        Ok(watching.map(|mut receiver| {
+            let view = receiver.borrow_and_update().clone();
+            (view, Some(receiver))
+        }))
+    }
+
+    /// Answers a participant that holds branches in doubt. Commits and Cancels that are owed to
+    /// them are sent at once.
     ///
     /// # Errors
     /// The store does not answer.
@@ -122,7 +126,7 @@ impl Handle {
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
-            let input = Input::Retry { branch: Some(number), operator: None };
+            let input = Input::Retry { number: Some(number), operator: None };
             self.input(tx_id, input, Until::Durable, deadline).await?;
         }
         // Of the answers to phase two only the last one of a transaction is waited for: before that,
@@ -136,7 +140,7 @@ impl Handle {
     /// # Errors
     /// The store does not answer.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
-        Ok(self.shared.store.list(filter).await?)
+        Ok(self.shared.store.transactions().list(filter).await?)
     }
 
     /// A transaction's events.
@@ -144,7 +148,7 @@ impl Handle {
     /// # Errors
     /// The store does not answer.
     pub async fn events(&self, tx_id: TxId) -> Result<Vec<unanimo_core::Event>, Error> {
-        Ok(self.shared.store.events(tx_id).await?)
+        Ok(self.shared.store.transactions().events(tx_id).await?)
     }
 }
 

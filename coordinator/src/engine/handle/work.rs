@@ -8,7 +8,7 @@ use unanimo_core::{BranchSpec, Definition, Digest, Enlistment, Input, TxId, Viol
 use super::super::admission::Permit;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until, View};
-use super::{Found, Handle, SEARCHES_MAX};
+use super::{Handle, Reached};
 use crate::store::Key;
 
 impl Handle {
@@ -96,7 +96,7 @@ impl Handle {
         Ok(admitted.inspect_err(|_| self.shared.metrics.refused("overloaded"))?)
     }
 
-    /// The answer for a gid that is known already.
+    /// Answers for a gid that is known already.
     async fn known(
         &self,
         gid: &Key,
@@ -111,7 +111,7 @@ impl Handle {
             Err(Failure::NotLive) => {}
             other => return other,
         }
-        let stored = self.shared.store.find(gid).await.map_err(Error::from)?;
+        let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
         let Some(stored) = stored else { return Err(Error::NeverSeen.into()) };
         let identity = &stored.record.identity;
         if identity.digest == digest {
@@ -162,25 +162,19 @@ impl Handle {
             checked => checked?,
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
-        for _ in 0..SEARCHES_MAX {
+        let message = |reply| {
             let permit = self.place(0, spec.payload.len())?;
-            let spec = spec.clone();
-            let message =
-                |reply| Message::Enlist { tx_id, spec: spec.clone(), enlistment, permit, reply };
-            match self.ask(deadline, message).await {
-                Ok(Some(view)) => return Ok(Answer::View(view)),
-                Ok(None) => return self.not_yet(Key::Tx(tx_id)).await,
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
-            }
-            if let Found::Stored(stored) = self.locate(&Key::Tx(tx_id)).await? {
-                return self.on_ended(*stored, Input::Enlist { spec, enlistment });
+            Ok(Message::Enlist { tx_id, spec: spec.clone(), enlistment, permit, reply })
+        };
+        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+            Reached::Live(answer) => Ok(answer),
+            Reached::Ended(stored) => {
+                self.on_ended(*stored, Input::Enlist { spec: spec.clone(), enlistment })
             }
         }
-        Err(Error::Moving)
     }
 
-    /// The branch as it stands, if the transaction has it already.
+    /// Answers for a branch that the transaction has already; `None` if it has not.
     async fn known_branch(
         &self,
         tx_id: TxId,

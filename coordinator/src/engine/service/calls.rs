@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use unanimo_core::{Call, FinishAnswer, Operation, PrepareAnswer, TxId};
+use unanimo_core::{Call, Operation, PhaseTwoAnswer, PrepareAnswer, TxId};
 
 use super::super::message::{CallEnd, Message};
 use super::Service;
@@ -16,7 +16,7 @@ impl Service {
         let (Some(live), Some(inbox)) = (self.live.get_mut(&tx_id), self.own.upgrade()) else {
             return;
         };
-        let Some(branch) = live.tx.branch(call.branch) else { return };
+        let Some(branch) = live.tx.branch(call.number) else { return };
         let policy = &self.options.policy;
         let call_timeout = self.options.call_timeout;
         let timeout = match call.operation {
@@ -25,9 +25,9 @@ impl Service {
                 let left = self.env.now().until(live.tx.identity().deadline);
                 call_timeout.min(left.max(Duration::from_millis(1)))
             }
-            Operation::Finish(_) => call_timeout,
+            Operation::PhaseTwo(_) => call_timeout,
         };
-        let about = caller::Branch {
+        let about = caller::BranchCall {
             identity: Arc::clone(live.tx.identity()),
             spec: Arc::clone(&branch.spec),
             number: branch.number,
@@ -45,7 +45,7 @@ impl Service {
     }
 }
 
-/// Reports the end of a call: its answer, or if its task dies that there is none.
+/// Reports the end of a call: its answer, or that there is none if its task ends without one.
 struct Report {
     inbox: mpsc::UnboundedSender<Message>,
     tx_id: TxId,
@@ -55,22 +55,23 @@ struct Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        let Call { branch, operation, attempt } = self.call;
-        let lost = || "the call was given up".to_owned();
+        let Call { number, operation, attempt } = self.call;
+        let lost = || "the call's task ended without a result".to_owned();
         let end = self.end.take().unwrap_or_else(|| match operation {
             Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
-            Operation::Finish(operation) => {
-                CallEnd::Finish(operation, FinishAnswer::Failed(lost()))
+            Operation::PhaseTwo(operation) => {
+                CallEnd::PhaseTwo(operation, PhaseTwoAnswer::Failed(lost()))
             }
         });
         // The engine may have ended.
-        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, branch, attempt, end });
+        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, number, attempt, end });
     }
 }
 
-async fn make_call(caller: Caller, about: caller::Branch, mut report: Report) {
+async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report) {
     let (tx_id, gid, branch_id) =
         (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
+    let participant = about.spec.participant.clone();
     let operation = report.call.operation;
     crash_point!("call-before-send");
     let (end, failure) = match operation {
@@ -82,25 +83,34 @@ async fn make_call(caller: Caller, about: caller::Branch, mut report: Report) {
             };
             (CallEnd::Prepare(answer), failure)
         }
-        Operation::Finish(operation) => {
-            let answer = caller.finish(operation, about).await;
+        Operation::PhaseTwo(operation) => {
+            let answer = caller.phase_two(operation, about).await;
             let failure = match &answer {
-                FinishAnswer::Failed(error) => Some(error.clone()),
+                PhaseTwoAnswer::Failed(error) => Some(error.clone()),
                 _ => None,
             };
-            (CallEnd::Finish(operation, answer), failure)
+            (CallEnd::PhaseTwo(operation, answer), failure)
         }
     };
     crash_point!("call-after-answer");
     let (operation, attempt) = (operation.as_str(), report.call.attempt);
     match failure {
         Some(error) if attempt.is_power_of_two() => {
-            tracing::warn!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+            tracing::warn!(
+                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                "a call to a participant failed; it is sent again if it is still owed"
+            );
         }
         Some(error) => {
-            tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, error, "no answer");
+            tracing::debug!(
+                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                "a call to a participant failed"
+            );
         }
-        None => tracing::debug!(%tx_id, %gid, %branch_id, operation, attempt, ?end, "answered"),
+        None => tracing::debug!(
+            %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
+            "the participant answered"
+        ),
     }
     report.end = Some(end);
 }

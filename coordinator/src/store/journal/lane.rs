@@ -8,7 +8,7 @@ use unanimo_core::Incarnation;
 
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::Queue;
-use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Error, Observer, Settled};
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Completion, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
 /// Between attempts to connect, and to write after a failure that no row is to blame for.
@@ -25,7 +25,7 @@ pub(super) struct Lane {
     queue: Arc<Queue>,
     me: Incarnation,
     slow: bool,
-    settled: mpsc::UnboundedSender<Vec<Settled>>,
+    completed: mpsc::UnboundedSender<Vec<Completion>>,
     observer: Arc<dyn Observer>,
     /// None before the first batch, and after a connection was given up.
     writer: Option<Box<dyn BatchWriter>>,
@@ -44,10 +44,10 @@ impl Lane {
         queue: Arc<Queue>,
         me: Incarnation,
         slow: bool,
-        settled: mpsc::UnboundedSender<Vec<Settled>>,
+        completed: mpsc::UnboundedSender<Vec<Completion>>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        Self { store, queue, me, slow, settled, observer, writer: None, pause: PAUSE_MIN }
+        Self { store, queue, me, slow, completed, observer, writer: None, pause: PAUSE_MIN }
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
@@ -63,7 +63,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes a batch, in parts where some row is refused, until each of its writes is settled.
+    /// Writes a batch, in parts where some row is refused, until each of its writes is completed.
     async fn write_all(&mut self, chunk: Chunk) -> Result<(), Error> {
         let mut work = vec![chunk];
         while let Some(mut chunk) = work.pop() {
@@ -74,7 +74,7 @@ impl Lane {
                     crash_point!("journal-after-write");
                     self.pause = PAUSE_MIN;
                     self.observer.flushed(chunk.writes.len(), started.elapsed());
-                    work.extend(self.settle(chunk, written).await);
+                    work.extend(self.complete(chunk, written).await);
                 }
                 Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
                 Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
@@ -88,11 +88,14 @@ impl Lane {
                     }
                 },
                 Err(BatchError::LockTimeout(error)) => {
-                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch met a lock");
+                    tracing::debug!(%error, rows = chunk.writes.len(), "a batch had to wait for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
                 Err(error @ BatchError::Failed(_)) => {
-                    tracing::warn!(error = in_full(&error), "the database refused a batch; again");
+                    tracing::warn!(
+                        error = in_full(&error),
+                        "failed to write a batch, and nothing of it is written; it is tried again"
+                    );
                     self.rest().await;
                     work.push(chunk);
                 }
@@ -100,7 +103,7 @@ impl Lane {
                     tracing::warn!(
                         error = in_full(&error),
                         rows = chunk.writes.len(),
-                        "whether a batch was written is not known; it is sent again"
+                        "the acknowledgement of a batch was lost; it is sent again"
                     );
                     self.writer = None;
                     self.observer.connected(false);
@@ -113,9 +116,9 @@ impl Lane {
         Ok(())
     }
 
-    /// Tells what became of each write, and answers with those that may have been written and are
+    /// Completes each write, and answers with those that may have been written and are
     /// to be sent once more as they were.
-    async fn settle(&mut self, chunk: Chunk, written: Vec<Written>) -> Option<Chunk> {
+    async fn complete(&mut self, chunk: Chunk, written: Vec<Written>) -> Option<Chunk> {
         let mut results = Vec::with_capacity(chunk.writes.len());
         let mut frozen = Vec::new();
         let mut busy = false;
@@ -124,20 +127,20 @@ impl Lane {
             match became {
                 Written::Applied => {
                     self.queue.done(tx_id);
-                    results.push(Settled::Durable(tx_id, write.transition.version));
+                    results.push(Completion::Durable(tx_id, write.transition.version));
                 }
                 Written::Busy if chunk.maybe_written => frozen.push(write),
                 Written::Busy => {
                     busy = true;
                     self.queue.put_back(write);
                 }
-                Written::Taken(taken) => {
+                Written::GidHeld(holder) => {
                     self.queue.drop_all(tx_id);
-                    results.push(Settled::Taken(tx_id, taken));
+                    results.push(Completion::GidHeld(tx_id, holder));
                 }
                 Written::Lost => {
                     self.queue.drop_all(tx_id);
-                    results.push(Settled::Lost(tx_id));
+                    results.push(Completion::Lost(tx_id));
                 }
             }
         }
@@ -173,14 +176,14 @@ impl Lane {
             let tx_id = write.transition.tx_id;
             tracing::error!(%tx_id, %error, alarm = WRITE_REFUSED, "the database refuses a row");
             self.queue.drop_all(tx_id);
-            self.tell(vec![Settled::Refused(tx_id, error.to_string())]);
+            self.tell(vec![Completion::Refused(tx_id, error.to_string())]);
         }
     }
 
-    fn tell(&self, results: Vec<Settled>) {
+    fn tell(&self, results: Vec<Completion>) {
         if !results.is_empty() {
             // Nobody listens any more: the process is ending.
-            let _ = self.settled.send(results);
+            let _ = self.completed.send(results);
         }
     }
 

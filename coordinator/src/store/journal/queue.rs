@@ -1,4 +1,4 @@
-//! What waits to be written: at most one write a transaction, and at most one of it under way.
+//! Queue of what is to be written: at most one write a transaction, and at most one of it under way.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::super::Write;
 struct Slot {
     /// Not under way: more can be folded into it.
     waiting: Option<Write>,
-    /// Some lane is writing an earlier one. It is settled before the next is taken.
+    /// Some lane is writing an earlier one. It is completed before the next is taken.
     under_way: bool,
     /// Its row was found locked: the slow lane has it.
     slow: bool,

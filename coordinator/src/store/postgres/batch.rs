@@ -1,6 +1,8 @@
 //! A journal's connection: a batch of transitions in one statement, which is one round trip and one
 //! commit.
 
+mod statement;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,81 +11,12 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-use super::super::rows::{
-    IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
-    number_to_column,
-};
-use super::super::{BatchError, BatchWriter, Error, Taken, Write, Written};
+use self::statement::Columns;
+use super::super::rows::digest_from_columns;
+use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::no_answer;
 
-/// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
-/// Rows are driven by what was really inserted or updated. Rows that somebody else has locked are
-/// left out instead of waited for; those that are locked are where they were found, and need not be
-/// looked up again. The last SELECT answers with the applied ones, and a row of NULL
-/// if the fence was there.
-const BATCH: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), begun AS (
-    INSERT INTO transactions (
-        owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms, ended_ms,
-        heuristic, stalled, forgotten, attention, progress)
-    SELECT $1, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, version, write_id, phase, abort_cause, abort_branch,
-        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress
-    FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::int2[],
-        $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::int8[], $14::uuid[],
-        $15::text[], $16::text[], $17::int2[], $18::int8[], $19::int8[], $20::text[], $21::bool[],
-        $22::bool[], $23::bool[], $24::text[])
-        AS new (tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-            metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress)
-    WHERE EXISTS (SELECT 1 FROM fence)
-    ON CONFLICT DO NOTHING
-    RETURNING tx_id
-), held AS MATERIALIZED (
-    SELECT old.ctid AS place, new.*
-    FROM UNNEST($25::uuid[], $26::int8[], $27::int8[], $28::uuid[], $29::text[], $30::text[],
-        $31::int2[], $32::int8[], $33::int8[], $34::text[], $35::bool[], $36::bool[], $37::bool[],
-        $38::text[])
-        AS new (tx_id, base, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress)
-    JOIN transactions AS old ON old.tx_id = new.tx_id
-    WHERE old.owner = $1 AND old.version = new.base AND EXISTS (SELECT 1 FROM fence)
-    FOR NO KEY UPDATE OF old SKIP LOCKED
-), moved AS (
-    UPDATE transactions AS old
-    SET version = new.version, write_id = new.write_id, phase = new.phase,
-        abort_cause = new.abort_cause, abort_branch = new.abort_branch,
-        decided_ms = new.decided_ms, ended_ms = new.ended_ms, heuristic = new.heuristic,
-        stalled = new.stalled, forgotten = new.forgotten, attention = new.attention,
-        progress = new.progress
-    FROM held AS new
-    WHERE old.ctid = new.place
-    RETURNING old.tx_id
-), applied AS MATERIALIZED (
-    SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
-), more_branches AS (
-    INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload)
-    SELECT new.* FROM UNNEST($39::uuid[], $40::int2[], $41::text[], $42::text[], $43::text[],
-        $44::text[], $45::bytea[])
-        AS new (tx_id, number, branch_id, participant, action, enlisted_by, payload)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-), more_outputs AS (
-    INSERT INTO outputs (tx_id, number, output)
-    SELECT new.* FROM UNNEST($46::uuid[], $47::int2[], $48::bytea[]) AS new (tx_id, number, output)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-), more_events AS (
-    INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    SELECT new.* FROM UNNEST($49::uuid[], $50::int8[], $51::int2[], $52::int8[], $53::text[],
-        $54::int2[], $55::text[], $56::bool[])
-        AS new (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-)
-SELECT tx_id FROM applied UNION ALL SELECT NULL FROM fence";
-
-/// What stands in the way of writes that were not applied. A statement of its own: the batch's
+/// Reads the rows that stand in the way of writes that were not applied. A statement of its own: the batch's
 /// snapshot is older than what it waited for.
 const OBSTACLES: &str = "
 SELECT tx_id, gid, owner, version, write_id, digest, digest_version
@@ -187,7 +120,7 @@ impl Writer {
             Some(row) => {
                 let digest = digest_from_columns(row.digest_version, &row.digest)
                     .map_err(|error| BatchError::Failed(error.into()))?;
-                Ok(Written::Taken(Taken { tx_id: TxId(row.tx_id), digest }))
+                Ok(Written::GidHeld(GidHolder { tx_id: TxId(row.tx_id), digest }))
             }
             // Whoever was in the way has rolled back.
             None => Ok(Written::Busy),
@@ -225,118 +158,4 @@ fn classify(error: sqlx::Error) -> BatchError {
         }
         _ => BatchError::Failed(error.into()),
     }
-}
-
-/// The batch, column by column, as the statement takes it.
-#[derive(Default)]
-struct Columns<'a> {
-    begun: Vec<(Uuid, IdentityColumns<'a>, i64, Uuid, StateColumns)>,
-    moved: Vec<(Uuid, i64, i64, Uuid, StateColumns)>,
-    branches: Vec<(Uuid, i16, &'a unanimo_core::BranchSpec, &'static str)>,
-    outputs: Vec<(Uuid, i16, &'a [u8])>,
-    events: Vec<(Uuid, i64, i16, &'a unanimo_core::Event)>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(batch: &'a [Write]) -> Self {
-        let mut columns = Self::default();
-        for Write { write_id, base, transition } in batch {
-            let tx_id = transition.tx_id.0;
-            let version = transition.version.0;
-            let state = StateColumns::of(&transition.state);
-            match &transition.begins {
-                Some(identity) => {
-                    let identity = IdentityColumns::of(identity);
-                    columns.begun.push((tx_id, identity, version, *write_id, state));
-                }
-                None => columns.moved.push((tx_id, base.0, version, *write_id, state)),
-            }
-            for (number, enlistment, spec) in &transition.enlisted {
-                let enlisted_by = enlistment_name(*enlistment);
-                columns.branches.push((tx_id, number_to_column(*number), spec, enlisted_by));
-            }
-            for (number, output) in &transition.outputs {
-                columns.outputs.push((tx_id, number_to_column(*number), output));
-            }
-            for (ordinal, event) in (0..).zip(&transition.events) {
-                columns.events.push((tx_id, version, ordinal, event));
-            }
-        }
-        // One order for everybody: two batches that meet wait for each other instead of deadlocking.
-        columns.begun.sort_by(|a, b| a.1.gid.cmp(b.1.gid));
-        columns.moved.sort_by_key(|row| row.0);
-        columns
-    }
-
-    fn query(
-        &self,
-        me: Incarnation,
-    ) -> sqlx::query::QueryScalar<'_, sqlx::Postgres, Option<Uuid>, sqlx::postgres::PgArguments>
-    {
-        let Self { begun, moved, branches, outputs, events } = self;
-        let query = sqlx::query_scalar(BATCH)
-            .bind(me.0)
-            .bind(column(begun, |row| row.0))
-            .bind(column(begun, |row| row.1.gid))
-            .bind(column(begun, |row| row.1.mode))
-            .bind(column(begun, |row| row.1.drive))
-            .bind(column(begun, |row| row.1.digest))
-            .bind(column(begun, |row| row.1.digest_version))
-            .bind(column(begun, |row| row.1.created_ms))
-            .bind(column(begun, |row| row.1.deadline_ms))
-            .bind(column(begun, |row| row.1.initiator))
-            .bind(column(begun, |row| row.1.metadata.as_str()))
-            .bind(column(begun, |row| row.1.trace.as_str()))
-            .bind(column(begun, |row| row.2))
-            .bind(column(begun, |row| row.3));
-        let query = bind_state(query, begun, |row| &row.4)
-            .bind(column(moved, |row| row.0))
-            .bind(column(moved, |row| row.1))
-            .bind(column(moved, |row| row.2))
-            .bind(column(moved, |row| row.3));
-        bind_state(query, moved, |row| &row.4)
-            .bind(column(branches, |row| row.0))
-            .bind(column(branches, |row| row.1))
-            .bind(column(branches, |row| row.2.branch_id.as_str()))
-            .bind(column(branches, |row| row.2.participant.as_str()))
-            .bind(column(branches, |row| row.2.action.as_str()))
-            .bind(column(branches, |row| row.3))
-            .bind(column(branches, |row| row.2.payload.as_ref()))
-            .bind(column(outputs, |row| row.0))
-            .bind(column(outputs, |row| row.1))
-            .bind(column(outputs, |row| row.2))
-            .bind(column(events, |row| row.0))
-            .bind(column(events, |row| row.1))
-            .bind(column(events, |row| row.2))
-            .bind(column(events, |row| ms_to_column(row.3.at)))
-            .bind(column(events, |row| row.3.kind.as_str()))
-            .bind(column(events, |row| row.3.branch.map(number_to_column)))
-            .bind(column(events, |row| row.3.detail.as_str()))
-            .bind(column(events, |row| row.3.kind.is_audit()))
-    }
-}
-
-type Query<'a> =
-    sqlx::query::QueryScalar<'a, sqlx::Postgres, Option<Uuid>, sqlx::postgres::PgArguments>;
-
-fn bind_state<'a, R>(
-    query: Query<'a>,
-    rows: &'a [R],
-    state: impl Fn(&'a R) -> &'a StateColumns,
-) -> Query<'a> {
-    query
-        .bind(column(rows, |row| state(row).phase))
-        .bind(column(rows, |row| state(row).abort_cause))
-        .bind(column(rows, |row| state(row).abort_branch))
-        .bind(column(rows, |row| state(row).decided_ms))
-        .bind(column(rows, |row| state(row).ended_ms))
-        .bind(column(rows, |row| state(row).heuristic))
-        .bind(column(rows, |row| state(row).stalled))
-        .bind(column(rows, |row| state(row).forgotten))
-        .bind(column(rows, |row| state(row).attention))
-        .bind(column(rows, |row| state(row).progress.as_str()))
-}
-
-fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(field).collect()
 }

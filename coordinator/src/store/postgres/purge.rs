@@ -1,15 +1,12 @@
-//! What has ended long ago goes: first its details, later its gid.
+//! The purge on PostgreSQL.
 
-use std::time::Duration;
-
-use unanimo_core::Incarnation;
+use async_trait::async_trait;
+use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
-use super::super::{Error, Purged, Retention};
+use super::super::purge::{PURGE_ROWS_MAX, Purge, Purged, Retention};
+use super::super::{Error, rows};
 use super::Postgres;
-
-/// Transactions that one statement takes. Small: its locks and its log must not hold up the journal.
-const PURGE_ROWS_MAX: i64 = 500;
 
 /// Details of transactions that ended before the cutoff, are not heuristic or were forgotten. An
 /// operator's acts stay.
@@ -61,14 +58,16 @@ WITH fence AS MATERIALIZED (
 DELETE FROM transactions WHERE tx_id IN (SELECT tx_id FROM old)
 RETURNING tx_id";
 
-impl Postgres {
-    pub(super) async fn write_purge(
-        &self,
-        me: Incarnation,
-        retention: Retention,
-    ) -> Result<Purged, Error> {
-        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let (details_ms, gids_ms) = (ms(retention.details), ms(retention.gids));
+#[async_trait]
+impl Purge for Postgres {
+    async fn watermark(&self) -> Result<Timestamp, Error> {
+        let query = sqlx::query_as("SELECT purge_watermark_ms FROM cluster");
+        let (ms,) = self.row("read the purge watermark", query).await?;
+        Ok(rows::ms_from_column(ms))
+    }
+
+    async fn run(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
+        let (details_ms, gids_ms) = retention.as_ms();
         self.run("purge transactions", move |connection| {
             Box::pin(async move {
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)

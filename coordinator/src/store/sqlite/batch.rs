@@ -10,7 +10,7 @@ use super::super::rows::{
     IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
     number_to_column,
 };
-use super::super::{BatchError, BatchWriter, Error, Taken, Write, Written};
+use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::is_unfenced;
 
 const BEGIN_TRANSACTION: &str = "
@@ -161,7 +161,7 @@ impl Writer {
             .bind(ordinal)
             .bind(ms_to_column(event.at))
             .bind(event.kind.as_str())
-            .bind(event.branch.map(number_to_column))
+            .bind(event.number.map(number_to_column))
             .bind(event.detail.as_str())
             .bind(event.kind.is_audit())
             .execute(&mut self.connection)
@@ -170,7 +170,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What stands in the way of a write that touched no row.
+    /// Finds what stands in the way of a write that touched no row.
     async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
         let tx_id = write.transition.tx_id.0;
         let written: Option<Uuid> =
@@ -185,19 +185,19 @@ impl Writer {
         let Some(identity) = &write.transition.begins else {
             return Ok(Written::Lost);
         };
-        let taken: Option<(Uuid, Vec<u8>, i16)> =
+        let holder: Option<(Uuid, Vec<u8>, i16)> =
             sqlx::query_as("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
                 .bind(identity.gid.as_str())
                 .fetch_optional(&mut self.connection)
                 .await
                 .map_err(classify)?;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
-        let Some((tx_id, hash, version)) = taken else {
+        let Some((tx_id, hash, version)) = holder else {
             return Ok(Written::Lost);
         };
         let digest = digest_from_columns(version, &hash)
             .map_err(|error| BatchError::Failed(error.into()))?;
-        Ok(Written::Taken(Taken { tx_id: TxId(tx_id), digest }))
+        Ok(Written::GidHeld(GidHolder { tx_id: TxId(tx_id), digest }))
     }
 }
 

@@ -1,16 +1,13 @@
-//! What has ended long ago goes: first its details, later its gid. The rules are explained beside
-//! the same statements for PostgreSQL.
+//! The purge on SQLite. The rules are explained beside the same statements for
+//! PostgreSQL.
 
-use std::time::Duration;
-
-use unanimo_core::Incarnation;
+use async_trait::async_trait;
+use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
-use super::super::{Error, Purged, Retention};
+use super::super::purge::{PURGE_ROWS_MAX, Purge, Purged, Retention};
+use super::super::{Error, rows};
 use super::Sqlite;
-
-/// Transactions that one write takes. Small: the journal waits for it.
-const PURGE_ROWS_MAX: i64 = 500;
 
 const STRIP: &str = "
 UPDATE transactions
@@ -37,14 +34,16 @@ WHERE tx_id IN (
     ORDER BY ended_ms LIMIT $2)
 RETURNING tx_id";
 
-impl Sqlite {
-    pub(super) async fn write_purge(
-        &self,
-        me: Incarnation,
-        retention: Retention,
-    ) -> Result<Purged, Error> {
-        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let (details_ms, gids_ms) = (ms(retention.details), ms(retention.gids));
+#[async_trait]
+impl Purge for Sqlite {
+    async fn watermark(&self) -> Result<Timestamp, Error> {
+        let query = sqlx::query_as("SELECT purge_watermark_ms FROM cluster");
+        let (ms,) = self.row("read the purge watermark", query).await?;
+        Ok(rows::ms_from_column(ms))
+    }
+
+    async fn run(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
+        let (details_ms, gids_ms) = retention.as_ms();
         self.write("purge transactions", Some(me), move |connection| {
             Box::pin(async move {
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)

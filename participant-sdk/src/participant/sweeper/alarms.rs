@@ -1,4 +1,5 @@
-//! What only a person can end: told once, and again from time to time while it lasts.
+//! Alarms of branches that only a person can end: raised once, and again from time to time while it
+//! lasts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use crate::doubt::{BranchName, Doubt};
 
-/// How soon the same branch raises its alarm again.
+/// Pause before the same branch raises its alarm again.
 const REPEAT: Duration = Duration::from_secs(60 * 60);
 
 /// Branches that are remembered, and so told one by one. Beyond, what is wrong is wrong with all of
@@ -19,7 +20,7 @@ const REMEMBERED_MAX: usize = 1000;
 /// and the coordinator's answer a branch may have ended.
 const SIGHTS: u32 = 2;
 
-/// Why nothing may be done with a branch in doubt.
+/// Reason to do nothing with a branch in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// The coordinator never saw it.
@@ -81,7 +82,7 @@ struct Seen {
     told_at: Option<Instant>,
 }
 
-/// Who was told of what.
+/// Branches whose alarm is raised, or will be if the next sweep finds the same.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     seen: HashMap<(Uuid, BranchName), Seen>,
@@ -110,7 +111,7 @@ impl Alarms {
     }
 
     /// The coordinator knows the branch, and what to do with it.
-    pub(super) fn settle(&mut self, doubt: &Doubt) {
+    pub(super) fn clear(&mut self, doubt: &Doubt) {
         self.seen.remove(&(doubt.tx_id, doubt.branch.clone()));
     }
 

@@ -7,7 +7,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{InquireBranch, InquireRequest, InquireResult};
+use unanimo_proto::v1::{BranchVerdict, InquireBranchesRequest, InquiredBranch, inquired_branch};
 use uuid::Uuid;
 
 use super::super::Error;
@@ -17,20 +17,20 @@ use crate::doubt::BranchName;
 /// [`CALL_TIMEOUT`] from a database that is slow, too.
 pub(super) const BATCH: usize = 128;
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may take.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reason of a coordinator that knows nothing of the branches' cluster.
 const OTHER_CLUSTER: &str = "OTHER_CLUSTER";
 
-/// What came of a question.
+/// Result of a question.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// A result for each branch.
-    Told(Vec<InquireResult>),
+    Told(Vec<BranchVerdict>),
     /// Every coordinator answered, and none is of the branches' cluster.
     OtherCluster,
     /// None that could be of the branches' cluster answered.
@@ -73,17 +73,17 @@ impl Inquirer {
         if self.silent.contains(cluster_id) {
             return Asked::NoAnswer;
         }
-        let branches: Vec<InquireBranch> = branches.map(to_wire).collect();
-        let request = InquireRequest {
+        let branches: Vec<InquiredBranch> = branches.map(to_wire).collect();
+        let request = InquireBranchesRequest {
             participant: self.participant.clone(),
             branches,
             cluster_id: cluster_id.to_owned(),
         };
         let mut all_others = true;
         for (coordinator, client) in &mut self.coordinators {
-            let error = match client.inquire(request.clone()).await {
+            let error = match client.inquire_branches(request.clone()).await {
                 Ok(response) => {
-                    let results = response.into_inner().results;
+                    let results = response.into_inner().verdicts;
                     if results.len() == request.branches.len() {
                         return Asked::Told(results);
                     }
@@ -110,12 +110,13 @@ impl Inquirer {
     }
 }
 
-fn to_wire((tx_id, name): (Uuid, &BranchName)) -> InquireBranch {
-    let (branch_id, branch_number) = match name {
-        BranchName::Id(id) => (id.clone(), 0),
-        BranchName::Number(number) => (String::new(), u32::from(*number)),
+fn to_wire((tx_id, name): (Uuid, &BranchName)) -> InquiredBranch {
+    use inquired_branch::Branch;
+    let branch = match name {
+        BranchName::Id(id) => Branch::BranchId(id.clone()),
+        BranchName::Number(number) => Branch::BranchNumber(u32::from(*number)),
     };
-    InquireBranch { tx_id: tx_id.to_string(), branch_id, branch_number }
+    InquiredBranch { tx_id: tx_id.to_string(), branch: Some(branch) }
 }
 
 fn is_other_cluster(status: &tonic::Status) -> bool {

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use unanimo_proto::v1::{InquireResult, Mode, Verdict};
+use unanimo_proto::v1::{BranchVerdict, Mode, Verdict};
 use uuid::Uuid;
 
 use super::super::service::{Service, slot};
@@ -19,7 +18,7 @@ use crate::wire::{self, Parts};
 /// Rows of a sweep. The next one goes on behind them.
 const ROWS_MAX: usize = 10_000;
 
-/// What every sweep needs.
+/// A sweep, and what it keeps for the next one.
 pub(super) struct Pass<R: Resource> {
     pub(super) service: Service<R>,
     pub(super) inquirer: Inquirer,
@@ -29,7 +28,7 @@ pub(super) struct Pass<R: Resource> {
     pub(super) after: Option<RowKey>,
 }
 
-/// What a sweep found out.
+/// Result of a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     /// `None` if the database did not tell.
@@ -64,7 +63,7 @@ impl<R: Resource> Pass<R> {
 
     fn failed(&self, fault: &Fault) {
         let participant = self.service.participant();
-        tracing::warn!(participant, error = %fault, "the sweep is cut short; the next one goes on");
+        tracing::warn!(participant, error = %fault, "failed to finish the sweep; the next one goes on");
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -78,14 +77,14 @@ impl<R: Resource> Pass<R> {
         let mut prepared = service.queried(resource.prepared_transactions(name)).await?;
         prepared.retain(|doubt| doubt.age >= grace);
         for batch in prepared.chunks(BATCH) {
-            self.settle(batch, alarms, listed).await;
+            self.ask_about(batch, alarms, listed).await;
         }
         let mut seen = 0;
         while !self.is_stopped() && seen < ROWS_MAX {
             let after = self.after.take();
             let rows = resource.prepared_rows(name, grace, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
-            self.settle(&rows, alarms, listed).await;
+            self.ask_about(&rows, alarms, listed).await;
             if rows.len() < BATCH {
                 return Ok(());
             }
@@ -98,8 +97,8 @@ impl<R: Resource> Pass<R> {
         Ok(())
     }
 
-    /// A batch, each cluster's branches by themselves.
-    async fn settle(&mut self, batch: &[Doubt], alarms: &mut Alarms, listed: &mut Listed) {
+    /// Asks about a batch, each cluster's branches by themselves, and does as it is told.
+    async fn ask_about(&mut self, batch: &[Doubt], alarms: &mut Alarms, listed: &mut Listed) {
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
             listed.insert((doubt.tx_id, doubt.branch.clone()));
@@ -121,7 +120,7 @@ impl<R: Resource> Pass<R> {
                     for (doubt, result) in doubts.into_iter().zip(results) {
                         match self.act(doubt, result).await {
                             Some(why) => self.alarm(alarms, doubt, why),
-                            None => alarms.settle(doubt),
+                            None => alarms.clear(doubt),
                         }
                     }
                 }
@@ -134,7 +133,7 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Does with a branch as the coordinator says. `Some` says why nothing can be done, ever.
-    async fn act(&self, doubt: &Doubt, result: InquireResult) -> Option<Why> {
+    async fn act(&self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
         let operation = match result.verdict() {
             Verdict::Commit => Finish::Commit,
             Verdict::Cancel => Finish::Cancel,
@@ -170,13 +169,13 @@ impl<R: Resource> Pass<R> {
             Ok(Finished::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,
-                "a branch in doubt has ended otherwise"
+                "a branch in doubt had ended against the decision"
             ),
         }
         None
     }
 
-    /// What is left in doubt.
+    /// Counts what is left in doubt.
     async fn count(&self, alarmed: u64) -> Result<InDoubt, Fault> {
         let (name, resource) = (self.service.participant(), &self.service.inner.resource);
         let prepared = self.service.queried(resource.prepared_transactions(name)).await?;
@@ -197,11 +196,11 @@ impl<R: Resource> Pass<R> {
 }
 
 /// The prepared transaction's branch in full; `None` if the coordinator speaks of another one.
-fn named(doubt: &Doubt, result: InquireResult) -> Option<RawCall> {
+fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
     let parts = Parts {
         context: result.context,
         action: result.action,
-        payload: Bytes::new(),
+        payload: None,
         metadata: std::collections::HashMap::new(),
         attempt: 1,
         prepare_until: result.prepare_until,

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use unanimo_proto::v1::{InquireResult, Verdict};
+use unanimo_proto::v1::{BranchVerdict, Verdict};
 
 use super::inquiry::{Asked, BATCH};
 use super::pass::Pass;
@@ -87,7 +87,7 @@ impl<R: Resource> Pass<R> {
     }
 }
 
-fn is_over(told: &InquireResult) -> bool {
+fn is_over(told: &BranchVerdict) -> bool {
     match told.verdict() {
         Verdict::Purged => true,
         Verdict::Commit => told.ended,

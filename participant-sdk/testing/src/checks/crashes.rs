@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use unanimo_coordinator::conformance::{Branch, End, Session, Stop};
+use unanimo_conformance::{Branch, End, Session, Stop};
 
 use super::Once;
 use crate::bench::{Bench, World, named};

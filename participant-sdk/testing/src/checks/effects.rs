@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use unanimo_coordinator::conformance::{Branch, Stop, Vote};
+use unanimo_conformance::{Branch, Stop, Vote};
 
 use super::Once;
 use crate::bench::{Bench, Methods, named};

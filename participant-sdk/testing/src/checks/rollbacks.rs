@@ -1,6 +1,6 @@
 //! A local transaction that is rolled back between its handler and its commit.
 
-use unanimo_coordinator::conformance::{Stop, Vote};
+use unanimo_conformance::{Stop, Vote};
 
 use super::Once;
 use crate::bench::{Bench, World};
@@ -9,7 +9,7 @@ use crate::subject::Subject;
 /// Runs Prepare's handler, and rolls its work back.
 async fn rolled_back<S: Subject>(
     bench: &Bench<S>,
-) -> Result<(World<S>, unanimo_coordinator::conformance::Branch, bytes::Bytes), Stop> {
+) -> Result<(World<S>, unanimo_conformance::Branch, bytes::Bytes), Stop> {
     let world = bench.world().await?;
     let branch = world.session.branch();
     world.interruptions.arm("prepare");

@@ -1,6 +1,6 @@
 //! Transactions beside each other.
 
-use unanimo_coordinator::conformance::{Branch, Session, Stop, Vote};
+use unanimo_conformance::{Branch, Session, Stop, Vote};
 
 use super::Once;
 use crate::bench::{Bench, named};

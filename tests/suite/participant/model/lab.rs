@@ -5,9 +5,8 @@ use std::time::Duration;
 use sqlx::{MySqlConnection, MySqlPool, PgConnection, PgPool, SqliteConnection, SqlitePool};
 use tonic::Request;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, HeuristicKind, Mode as WireMode, ParticipantServiceCommitRequest,
-    PrepareRequest, cancel_response, participant_service_commit_response as commit_response,
-    prepare_response,
+    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode as WireMode, PrepareRequest,
+    cancel_response, commit_response, prepare_response,
 };
 use unanimo_sdk::{
     FinishError, Isolation, MySqlOptions, Participant as Making, PostgresOptions, PrepareError,
@@ -141,7 +140,7 @@ impl Lab {
         let request = PrepareRequest {
             context: self.context(schedule),
             action: action(schedule).into(),
-            payload: payload(call),
+            payload: unanimo_tests::payload(payload(call)),
             prepare_until: (call.fault == Fault::Late).then_some(past),
             ..Default::default()
         };
@@ -158,10 +157,10 @@ impl Lab {
 
     async fn commit(&self, schedule: &Schedule, call: Call) -> Heard {
         use commit_response::Answer;
-        let request = ParticipantServiceCommitRequest {
+        let request = CommitRequest {
             context: self.context(schedule),
             action: action(schedule).into(),
-            payload: payload(call),
+            payload: unanimo_tests::payload(payload(call)),
             ..Default::default()
         };
         match self.participant.commit(Request::new(request)).await {
@@ -180,7 +179,7 @@ impl Lab {
         let request = CancelRequest {
             context: self.context(schedule),
             action: action(schedule).into(),
-            payload: payload(call),
+            payload: unanimo_tests::payload(payload(call)),
             ..Default::default()
         };
         match self.participant.cancel(Request::new(request)).await {

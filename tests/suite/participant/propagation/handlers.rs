@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 use tonic::transport::Channel;
 use unanimo_examples::Posting;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{BranchState, GetRequest, TransactionView, get_request};
+use unanimo_proto::v1::{BranchState, GetTransactionRequest, get_transaction_request};
 use unanimo_sdk::client::Transaction;
 use unanimo_sdk::{
     Call, Client, FinishError, Json, Participant, PrepareError, Sqlite, Tcc, refuse,
@@ -72,11 +72,15 @@ impl Tcc<Sqlite> for Told {
 
 impl Told {
     async fn check(&self, call: &Call<Json<Posting>>) -> Result<Json<u32>, PrepareError> {
-        let request = GetRequest {
-            key: Some(get_request::Key::TxId(call.branch.tx_id.to_string())),
-            view: TransactionView::Full.into(),
+        let request = GetTransactionRequest {
+            key: Some(get_transaction_request::Key::TxId(call.branch.tx_id.to_string())),
+            include_outputs: true,
+            include_payloads: true,
+            include_timeline: true,
+            ..Default::default()
         };
-        let shown = self.coordinator.clone().get(request).await?.into_inner().transaction;
+        let shown =
+            self.coordinator.clone().get_transaction(request).await?.into_inner().transaction;
         let branches = shown.unwrap_or_default().branches;
         let of = branches.iter().find(|branch| branch.branch_id == call.branch.branch_id);
         match of {

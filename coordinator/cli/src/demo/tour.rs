@@ -1,0 +1,255 @@
+//! The tour itself, and what it says.
+
+use std::time::{Duration, Instant};
+
+use unanimo_sdk::client::Draft;
+use unanimo_sdk::{Client, Json, Outcome};
+
+use super::Failure;
+use super::bank::Posting;
+use super::banks::{Bank, Databases};
+use super::child::Coordinator;
+use crate::output::{self, BAD, GOOD, HEADING, HINT};
+
+/// What alice and bob have at first, in cents.
+const ALICE: i64 = 10_000;
+const BOB: i64 = 5_000;
+
+/// How long a transfer of the tour may take: a vote that is not there by then means ABORT.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the tour waits for what is promised.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) async fn run(postgres: Option<&str>) -> Result<(), Failure> {
+    let folder = tempfile::tempdir().map_err(Failure::Folder)?;
+    let Some(server) = postgres else {
+        let a = Bank::on_sqlite(folder.path(), "bank-a", "alice", ALICE).await?;
+        let b = Bank::on_sqlite(folder.path(), "bank-b", "bob", BOB).await?;
+        let url = format!("sqlite:{}", folder.path().join("coordinator.db").display());
+        return Tour::start(url, [a, b], Mode::Tcc).await?.walk().await;
+    };
+    let databases = Databases::create(server).await?;
+    let toured = on_postgres(&databases).await;
+    // Whatever happened, the server is left as it was; a failure of the tour itself comes first.
+    let dropped = databases.drop().await;
+    toured.and(dropped)
+}
+
+async fn on_postgres(databases: &Databases) -> Result<(), Failure> {
+    let a = Bank::on_postgres(&databases.url(1), "bank-a", "alice", ALICE).await?;
+    let b = Bank::on_postgres(&databases.url(2), "bank-b", "bob", BOB).await?;
+    Tour::start(databases.url(0), [a, b], Mode::TwoPhase).await?.walk().await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Tcc,
+    TwoPhase,
+}
+
+struct Tour {
+    banks: [Bank; 2],
+    mode: Mode,
+    coordinator: Coordinator,
+    client: Client,
+}
+
+impl Tour {
+    async fn start(database_url: String, banks: [Bank; 2], mode: Mode) -> Result<Self, Failure> {
+        let participants = banks.each_ref().map(|bank| format!("{}={}", bank.name, bank.endpoint));
+        let coordinator = Coordinator::start(&database_url, &participants).await?;
+        let client = Client::new(&coordinator.endpoint)?.wait_at_most(PATIENCE);
+        Ok(Self { banks, mode, coordinator, client })
+    }
+
+    async fn walk(mut self) -> Result<(), Failure> {
+        let (mode, stores) = match self.mode {
+            Mode::Tcc => ("TCC: try, confirm, cancel", "SQLite files"),
+            Mode::TwoPhase => ("two-phase commit", "PostgreSQL databases"),
+        };
+        say(&format!(
+            "{HEADING}Two banks that share nothing, and a coordinator between them.{HEADING:#}\n\
+             {mode}, on {stores} of their own. The coordinator is process {}, at {}.\n",
+            self.coordinator.pid(),
+            self.coordinator.endpoint
+        ))?;
+        self.balances().await?;
+        self.commits().await?;
+        self.is_refused().await?;
+        self.falls_silent().await?;
+        self.is_killed().await?;
+        self.adds_up().await?;
+        self.look().await
+    }
+
+    async fn commits(&self) -> Result<(), Failure> {
+        heading("1. 25.00 from alice to bob")?;
+        let started = Instant::now();
+        let outcome = self.transfer("demo-1", 2_500).submit().await?;
+        expect(outcome.is_committed(), &outcome)?;
+        say(&format!(
+            "   {GOOD}committed{GOOD:#} in {} ms. Both banks had voted yes, and the decision was on \
+             disk before anybody was told.\n",
+            started.elapsed().as_millis()
+        ))?;
+        self.settled([7_500, 7_500]).await
+    }
+
+    async fn is_refused(&self) -> Result<(), Failure> {
+        heading("2. 500.00 from alice to bob")?;
+        let outcome = self.transfer("demo-2", 50_000).submit().await?;
+        expect(outcome.is_aborted(), &outcome)?;
+        say(&format!(
+            "   {BAD}{outcome}{BAD:#}\n   One no is enough: bob's bank gives up its part.\n"
+        ))?;
+        self.settled([7_500, 7_500]).await
+    }
+
+    async fn falls_silent(&self) -> Result<(), Failure> {
+        heading("3. 10.00 from alice to bob, and bob's bank falls silent after it has prepared")?;
+        let loses = &self.banks[1].faults.loses_votes;
+        loses.send_replace(true);
+        let outcome = self.transfer("demo-3", 1_000).timeout(TIMEOUT).submit().await?;
+        loses.send_replace(false);
+        expect(outcome.is_aborted(), &outcome)?;
+        say(&format!(
+            "   {BAD}{outcome}{BAD:#}\n   Whether bob's bank had prepared, nobody could know. So it \
+             was told to cancel, too.\n"
+        ))?;
+        self.settled([7_500, 7_500]).await
+    }
+
+    async fn is_killed(&mut self) -> Result<(), Failure> {
+        heading("4. 15.00 from alice to bob, and kill -9 between the decision and its delivery")?;
+        let holds = self.banks[1].faults.holds_commits.clone();
+        holds.send_replace(true);
+        let outcome = self.transfer("demo-4", 1_500).submit().await?;
+        expect(outcome.is_committed(), &outcome)?;
+        self.until([6_000, 7_500]).await?;
+        say(&format!(
+            "   {GOOD}committed{GOOD:#}. Alice's bank has heard of it, bob's has not: its network \
+             is down.\n"
+        ))?;
+        self.balances().await?;
+        let killed = self.coordinator.pid();
+        self.coordinator.kill().await?;
+        say(&format!(
+            "   {BAD}kill -9 {killed}{BAD:#}: 15.00 are on their way, and nobody alive knows.\n"
+        ))?;
+        self.coordinator.start_again().await?;
+        let started = Instant::now();
+        holds.send_replace(false);
+        say(&format!(
+            "   Started again as process {}. It finds the decision in its database.\n",
+            self.coordinator.pid()
+        ))?;
+        self.until([6_000, 9_000]).await?;
+        say(&format!(
+            "   {GOOD}Delivered{GOOD:#} {} ms later: once, however often it was sent.\n",
+            started.elapsed().as_millis()
+        ))?;
+        let again = self.transfer("demo-4", 1_500).submit().await?;
+        expect(again.is_committed(), &again)?;
+        say(
+            "   The initiator asks once more, to be sure: the same answer, and no more money moves.\n",
+        )?;
+        self.settled([6_000, 9_000]).await
+    }
+
+    async fn adds_up(&self) -> Result<(), Failure> {
+        let total = self.banks[0].cents().await? + self.banks[1].cents().await?;
+        if total != ALICE + BOB {
+            return Err(Failure::Surprise(format!("there are {} now", money(total))));
+        }
+        say(&format!(
+            "\n{GOOD}{} before, {} now.{GOOD:#} Two transfers took place, two did not, none by half.\n",
+            money(ALICE + BOB),
+            money(total)
+        ))
+    }
+
+    /// What an operator would look at, by the very commands.
+    async fn look(&self) -> Result<(), Failure> {
+        self.command(&["tx", "list"]).await?;
+        self.command(&["tx", "show", "demo-4"]).await?;
+        say("\nAlice's bank was told to commit twice: its first answer was not on disk when the \
+             coordinator died. Its barrier gave the same answer again, and no money moved.\n")?;
+        say(&format!(
+            "\nAll of this is gone now. Next: {HINT}unanimo serve{HINT:#} (or {HINT}cargo run -- \
+             serve{HINT:#}) starts a coordinator of your own; \
+             docs/first-participant.md makes your service part of its transactions.\n"
+        ))
+    }
+
+    /// Runs a command of this program, as a user would type it.
+    async fn command(&self, arguments: &[&str]) -> Result<(), Failure> {
+        say(&format!("\n{HINT}$ unanimo {}{HINT:#}\n", arguments.join(" ")))?;
+        let program = std::env::current_exe().map_err(Failure::Child)?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).env("UNANIMO_ENDPOINT", &self.coordinator.endpoint);
+        let status = command.status().await.map_err(Failure::Child)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Failure::Surprise(format!("{}: {status}", arguments.join(" ")))),
+        }
+    }
+
+    fn transfer(&self, gid: &str, cents: i64) -> Draft {
+        let draft = match self.mode {
+            Mode::Tcc => self.client.tcc(gid),
+            Mode::TwoPhase => self.client.two_phase(gid),
+        };
+        let [a, b] = &self.banks;
+        let posting = |bank: &Bank, cents| Json(Posting { account: bank.owner.to_owned(), cents });
+        draft.branch("debit", a.name, "post", posting(a, -cents)).branch(
+            "credit",
+            b.name,
+            "post",
+            posting(b, cents),
+        )
+    }
+
+    async fn settled(&self, expected: [i64; 2]) -> Result<(), Failure> {
+        self.until(expected).await?;
+        self.balances().await
+    }
+
+    /// Waits until the banks' own databases say this.
+    async fn until(&self, expected: [i64; 2]) -> Result<(), Failure> {
+        let started = Instant::now();
+        loop {
+            let found = [self.banks[0].cents().await?, self.banks[1].cents().await?];
+            if found == expected {
+                return Ok(());
+            }
+            if started.elapsed() > PATIENCE {
+                let found = found.map(money).join(" and ");
+                return Err(Failure::Surprise(format!("alice and bob have {found}")));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn balances(&self) -> Result<(), Failure> {
+        let [a, b] = &self.banks;
+        let (alice, bob) = (money(a.cents().await?), money(b.cents().await?));
+        say(&format!("   alice has {alice} at {}, bob has {bob} at {}.\n", a.name, b.name))
+    }
+}
+
+fn expect(as_promised: bool, outcome: &Outcome) -> Result<(), Failure> {
+    if as_promised { Ok(()) } else { Err(Failure::Surprise(outcome.to_string())) }
+}
+
+fn heading(text: &str) -> Result<(), Failure> {
+    say(&format!("\n{HEADING}{text}{HEADING:#}\n"))
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    output::print(text).map_err(|error| Failure::Output(Box::new(error)))
+}
+
+fn money(cents: i64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}

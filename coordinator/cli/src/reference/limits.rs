@@ -1,0 +1,106 @@
+//! docs/reference/limits.md.
+
+use unanimo_coordinator::api::limits::{
+    INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX,
+    TRACE_BYTES_MAX,
+};
+use unanimo_coordinator::config::Config;
+use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
+use unanimo_core::TEXT_BYTES_MAX;
+use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
+
+use super::markdown::{code, table};
+
+/// What is bounded, by which setting, and what happens past it.
+const SETTABLE: &[(&str, &str, &str)] = &[
+    ("Branches of a transaction", "branches-max", "`FIELD_INVALID`"),
+    ("Bytes of one payload", "payload-bytes-max", "`FIELD_INVALID`"),
+    ("Bytes of all payloads of a transaction", "payloads-bytes-max", "`FIELD_INVALID`"),
+    ("Bytes of one output", "output-bytes-max", "the output is dropped, the vote stands"),
+    (
+        "Bytes of all outputs of a transaction",
+        "outputs-bytes-max",
+        "the output is dropped, the vote stands",
+    ),
+    ("Bytes of a transaction's metadata, keys and values", "metadata-bytes-max", "`FIELD_INVALID`"),
+    ("Bytes of a gRPC message", "message-bytes-max", "`OUT_OF_RANGE` by gRPC itself"),
+    ("Timeout of a transaction", "timeout-max", "`FIELD_INVALID`"),
+    ("Wait of a call without a deadline", "wait-max", "*not decided yet* in an OK reply"),
+    ("Transactions in flight on a node", "transactions-max", "`OVERLOADED` for new work"),
+    ("Bytes of payloads in flight on a node", "live-bytes-max", "`OVERLOADED` for new work"),
+    (
+        "Calls under way at one participant, phase one and phase two apart",
+        "participant-slots",
+        "calls wait their turn",
+    ),
+];
+
+pub(super) fn page() -> String {
+    let described = Config::described();
+    let default = |key: &str| {
+        let setting = described.iter().find(|setting| setting.key == key);
+        code(setting.expect("a setting of this name").default.trim_matches('"'))
+    };
+    let settable = SETTABLE
+        .iter()
+        .map(|(what, key, past)| [(*what).into(), default(key), code(key), (*past).into()]);
+    format!(
+        "# Limits
+
+Everything that a client can make large has a limit. Past it a request is refused with a clear error
+that names the field, and nothing is stored; see [errors](errors.md) for the reasons. What is begun
+is never refused for want of room: votes, Commit, Rollback, Commits and Cancels to participants, and
+what is taken over after a crash.
+
+## Limits that can be set
+
+{}
+## Names and identifiers
+
+These are part of the wire contract and cannot be set: names of prepared transactions at
+participants are built from them, and databases bound those.
+
+{}
+## Limits of requests
+
+{}",
+        table(["Limit", "Default", "Setting", "Past it"], settable),
+        table(["Name", "Rule"], names()),
+        table(["Limit", "Value", "Past it"], requests())
+    )
+}
+
+fn names() -> [[String; 2]; 4] {
+    let text = |max: usize| format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`");
+    [
+        ["`gid`, `branch_id`".into(), text(ID_BYTES_MAX)],
+        ["names of participants, actions and nodes; keys of metadata".into(), text(NAME_BYTES_MAX)],
+        [
+            "`tx_id`".into(),
+            "a UUID as the coordinator gave it: 36 characters, lower case, hyphens".into(),
+        ],
+        [
+            "endpoints of participants".into(),
+            format!("`http://HOST:PORT`, at most {ENDPOINT_BYTES_MAX} bytes"),
+        ],
+    ]
+}
+
+fn requests() -> Vec<[String; 3]> {
+    let refused = "`FIELD_INVALID`";
+    [
+        ("Transactions of a page of List", format!("{PAGE_MAX}, default {PAGE_DEFAULT}"), refused),
+        ("Branches of an Inquire", INQUIRE_MAX.to_string(), refused),
+        ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),
+        ("Operator's note", format!("{NOTE_BYTES_MAX} bytes"), refused),
+        ("`instance_id` of a registration", format!("{INSTANCE_BYTES_MAX} bytes"), refused),
+        ("`traceparent`, `tracestate`", format!("{TRACE_BYTES_MAX} bytes each"), "it is ignored"),
+        (
+            "Error, refusal's message or heuristic note of a participant",
+            format!("{TEXT_BYTES_MAX} bytes"),
+            "it is cut off",
+        ),
+    ]
+    .map(|(what, value, past)| [what.to_owned(), value, past.to_owned()])
+    .into()
+}

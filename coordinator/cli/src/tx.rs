@@ -1,0 +1,112 @@
+//! `unanimo tx`: transactions, asked for and acted on through a coordinator's gRPC services.
+
+pub(super) mod client;
+pub(super) mod definition;
+mod json;
+mod list;
+mod operate;
+mod show;
+mod submit;
+mod target;
+mod watch;
+mod words;
+
+use std::process::ExitCode;
+
+use unanimo_coordinator::config::Period;
+
+pub(super) use self::json::compact;
+pub(super) use self::words::mode;
+use super::error::Error;
+
+/// Above the options that every command has.
+const COMMON: &str = "Options of every command";
+
+/// The JSON that `--json` prints.
+const JSON_HELP: &str = "\
+JSON (--json):
+  A transaction is an object with
+    tx_id, gid, mode (2pc, tcc), state (active, committing, aborting, committed, aborted),
+    outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
+    no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
+    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count,
+    branches and timeline (left out where they were not asked for).
+  A branch is an object with
+    branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
+    null), refusal {reason, message}, prepare and finish {count, first_at, last_at, first_error,
+    last_error}, voted_at, ended_at, heuristic_note, output_dropped,
+    payload or payload_base64, output or output_base64.
+  A line of the timeline is an object with at, event, branch_id, detail.
+  Times are RFC 3339 in UTC; what does not apply is null. Payloads and outputs that are JSON stand in
+  `payload` and `output` as they are, others in `payload_base64` and `output_base64`; empty ones are
+  left out. Keys are only ever added.";
+
+/// Submit transactions, look at them, and act on those that need a person
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = JSON_HELP)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: Server,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Whom to ask, and how to print the answer.
+#[derive(Debug, clap::Args)]
+struct Server {
+    /// The coordinator's gRPC address
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_ENDPOINT",
+        default_value = "http://127.0.0.1:7610",
+        value_name = "URL",
+        value_parser = endpoint
+    )]
+    endpoint: String,
+    /// How long to wait for the coordinator's answer [default: 90s for `submit`, none for `watch`,
+    /// otherwise 10s]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
+    timeout: Option<Period>,
+    /// Print JSON for programs; `unanimo tx --help` describes it
+    #[arg(long, global = true, help_heading = COMMON)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Submit(submit::Args),
+    List(list::Args),
+    Show(show::Args),
+    Watch(watch::Args),
+    Retry(operate::RetryArgs),
+    Resolve(operate::ResolveArgs),
+    Forget(operate::ForgetArgs),
+}
+
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
+    // `http://HOST:PORT/` is how some write it.
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let parsed = unanimo_coordinator::participants::allow::parse_endpoint(text);
+    parsed.map(|_| text.to_owned()).map_err(|violation| violation.rule)
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { doing: "start", source })?;
+    runtime.block_on(async {
+        let Args { server, command } = args;
+        match command {
+            Command::Submit(args) => submit::run(&server, args).await,
+            Command::List(args) => list::run(&server, args).await,
+            Command::Show(args) => show::run(&server, args).await,
+            Command::Watch(args) => watch::run(&server, args).await,
+            Command::Retry(args) => operate::retry(&server, args).await,
+            Command::Resolve(args) => operate::resolve(&server, args).await,
+            Command::Forget(args) => operate::forget(&server, args).await,
+        }
+    })
+}

@@ -1,0 +1,196 @@
+//! A transaction as it stands in a file.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use unanimo_coordinator::config::Period;
+use unanimo_core::{ActionName, BranchId, Gid, ParticipantName};
+use unanimo_proto::v1;
+
+use super::json::compact;
+
+/// Why a file is no transaction.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It cannot be read.
+    #[error("read {name}: {source}")]
+    Read { name: String, source: std::io::Error },
+    /// It breaks the schema.
+    #[error("understand {name}: {}{why}", at(.field))]
+    Field { name: String, field: String, why: String },
+}
+
+/// `.` is how the top is called.
+fn at(field: &str) -> String {
+    if field == "." { String::new() } else { format!("{field}: ") }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definition {
+    gid: Gid,
+    mode: Mode,
+    timeout: Option<Period>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+    branches: Vec<Branch>,
+}
+
+#[derive(Deserialize)]
+enum Mode {
+    #[serde(rename = "2pc")]
+    TwoPhaseCommit,
+    #[serde(rename = "tcc")]
+    Tcc,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Branch {
+    branch_id: BranchId,
+    participant: ParticipantName,
+    action: ActionName,
+    /// As it was written: reading numbers would round them.
+    payload: Option<Box<RawValue>>,
+    payload_base64: Option<String>,
+}
+
+/// Reads a file, or standard input where it is `-`.
+pub(super) fn read(path: &Path) -> Result<v1::SubmitTransactionRequest, Error> {
+    let (name, text) = if path == Path::new("-") {
+        let mut text = String::new();
+        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
+    } else {
+        (path.display().to_string(), std::fs::read_to_string(path))
+    };
+    match text {
+        Ok(text) => parse(&text).map_err(|(field, why)| Error::Field { name, field, why }),
+        Err(source) => Err(Error::Read { name, source }),
+    }
+}
+
+/// A request, or a field and what is wrong with it.
+fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let definition: Definition = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| (error.path().to_string(), error.inner().to_string()))?;
+    json.end().map_err(|error| (".".to_owned(), error.to_string()))?;
+    let branches = definition.branches.into_iter().enumerate();
+    let timeout = definition.timeout.map(|timeout| {
+        let wire = prost_types::Duration::try_from(timeout.0);
+        wire.map_err(|_| ("timeout".to_owned(), "is too long".to_owned()))
+    });
+    Ok(v1::SubmitTransactionRequest {
+        gid: definition.gid.into(),
+        mode: match definition.mode {
+            Mode::TwoPhaseCommit => v1::Mode::TwoPhaseCommit.into(),
+            Mode::Tcc => v1::Mode::Tcc.into(),
+        },
+        branches: branches
+            .map(|(index, branch)| branch.to_wire(index))
+            .collect::<Result<_, _>>()?,
+        timeout: timeout.transpose()?,
+        wait_for: v1::WaitFor::Unspecified.into(),
+        metadata: definition.metadata,
+        requires: Vec::new(),
+        include_outputs: true,
+    })
+}
+
+impl Branch {
+    fn to_wire(&self, index: usize) -> Result<v1::BranchSpec, (String, String)> {
+        let field = |name: &str| format!("branches[{index}]{name}");
+        let payload = match (&self.payload, &self.payload_base64) {
+            (None, None) => None,
+            (Some(json), None) => Some(v1::Payload {
+                data: compact(json.get()).into(),
+                media_type: "application/json".to_owned(),
+            }),
+            (None, Some(text)) => {
+                let decoded = BASE64_STANDARD.decode(text);
+                let data =
+                    decoded.map_err(|error| (field(".payload_base64"), error.to_string()))?.into();
+                Some(v1::Payload { data, media_type: String::new() })
+            }
+            (Some(_), Some(_)) => {
+                return Err((field(""), "has both payload and payload_base64".to_owned()));
+            }
+        };
+        Ok(v1::BranchSpec {
+            branch_id: self.branch_id.to_string(),
+            participant: self.participant.to_string(),
+            action: self.action.to_string(),
+            payload,
+            mode: v1::Mode::Unspecified.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_sent_as_it_was_written() {
+        let text = r#"{"gid": "g", "mode": "tcc", "timeout": "1m 30s", "branches": [
+            {"branch_id": "a", "participant": "p", "action": "x",
+             "payload": {"z": 1.50, "a": [123456789012345678901234567890, "b  \" c"]}},
+            {"branch_id": "b", "participant": "p", "action": "x", "payload_base64": "/wA="},
+            {"branch_id": "c", "participant": "p", "action": "x"}]}"#;
+        let request = parse(text).expect("a transaction");
+        assert_eq!(request.timeout.expect("it").seconds, 90);
+        let payloads: Vec<&[u8]> = request
+            .branches
+            .iter()
+            .map(|b| b.payload.as_ref().map_or(&[][..], |payload| &payload.data))
+            .collect();
+        let json: &[u8] = br#"{"z":1.50,"a":[123456789012345678901234567890,"b  \" c"]}"#;
+        assert_eq!(payloads, [json, &[0xff, 0], b""]);
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected_field: &str, expected_why: &str) {
+        let (field, why) = parse(text).expect_err(text);
+        assert_eq!(field, expected_field, "{text}: {why}");
+        assert!(why.contains(expected_why), "{text}: {why}");
+    }
+
+    #[test]
+    fn each_mistake_names_its_field() {
+        let with = |branch: &str| {
+            let good = r#""branch_id":"a","participant":"p","action":"x""#;
+            format!(r#"{{"gid":"g","mode":"tcc","branches":[{{{good}}},{{{branch}}}]}}"#)
+        };
+        check("", ".", "EOF");
+        check("{}", ".", "missing field `gid`");
+        check(r#"{"gid":"g","mode":"tcc"}"#, ".", "missing field `branches`");
+        check(r#"{"gid":"a b"}"#, "gid", "must consist of A-Z");
+        check(r#"{"gid":7}"#, "gid", "invalid type: integer `7`, expected a string");
+        check(r#"{"gid":"g","mode":"saga"}"#, "mode", "unknown variant `saga`");
+        check(r#"{"gid":"g","mod":"tcc"}"#, "mod", "unknown field `mod`");
+        check(r#"{"gid":"g","timeout":60}"#, "timeout", "invalid type");
+        check(r#"{"gid":"g","timeout":"soon"}"#, "timeout", "write 250ms");
+        check(r#"{"gid":"g","metadata":{"k":1}}"#, "metadata.k", "invalid type");
+        check(r#"{"gid":"g","mode":"tcc","branches":{}}"#, "branches", "invalid type: map");
+        check(&with(""), "branches[1]", "missing field `branch_id`");
+        check(&with(r#""branch_id":"""#), "branches[1].branch_id", "must not be empty");
+        check(&with(r#""paylod":1"#), "branches[1].paylod", "unknown field");
+        let named = r#""branch_id":"b","participant":"p","action":"x""#;
+        check(
+            &with(&format!(r#"{named},"payload_base64":"?""#)),
+            "branches[1].payload_base64",
+            "Invalid symbol",
+        );
+        check(
+            &with(&format!(r#"{named},"payload_base64":"","payload":1"#)),
+            "branches[1]",
+            "has both",
+        );
+        check(r#"{"gid":"g","mode":"tcc","branches":[]} x"#, ".", "trailing characters");
+    }
+}

@@ -1,0 +1,302 @@
+//! What `--json` prints. Keys are only ever added: programs depend on them. `unanimo tx --help`
+//! describes it.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use unanimo_proto::v1;
+
+use super::words;
+
+/// A transaction.
+#[derive(Serialize)]
+pub(super) struct Transaction {
+    tx_id: String,
+    gid: String,
+    mode: &'static str,
+    state: String,
+    outcome: String,
+    abort_cause: Option<String>,
+    abort_branch_id: Option<String>,
+    heuristic: String,
+    stalled: bool,
+    attention: bool,
+    created_at: Option<String>,
+    deadline: Option<String>,
+    decided_at: Option<String>,
+    ended_at: Option<String>,
+    stripped: bool,
+    metadata: BTreeMap<String, String>,
+    branch_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branches: Option<Vec<Branch>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<Vec<TimelineEntry>>,
+}
+
+#[derive(Serialize)]
+struct Branch {
+    branch_id: String,
+    branch_number: u32,
+    participant: String,
+    action: String,
+    state: String,
+    vote: Option<String>,
+    refusal: Option<Refusal>,
+    prepare: Option<Attempts>,
+    finish: Option<Attempts>,
+    voted_at: Option<String>,
+    ended_at: Option<String>,
+    heuristic_note: Option<String>,
+    output_dropped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_base64: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    reason: String,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Attempts {
+    count: u32,
+    first_at: Option<String>,
+    last_at: Option<String>,
+    first_error: Option<String>,
+    last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TimelineEntry {
+    at: Option<String>,
+    event: String,
+    branch_id: Option<String>,
+    detail: Option<String>,
+}
+
+/// What became of a submission.
+#[derive(Serialize)]
+pub(super) struct Submitted {
+    tx_id: Option<String>,
+    gid: String,
+    outcome: String,
+    ended: bool,
+    heuristic: String,
+    abort_cause: Option<String>,
+    abort_branch_id: Option<String>,
+    branches: Vec<SubmittedBranch>,
+}
+
+#[derive(Serialize)]
+struct SubmittedBranch {
+    branch_id: String,
+    vote: Option<String>,
+    refusal: Option<Refusal>,
+    last_error: Option<String>,
+    output_dropped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_base64: Option<String>,
+}
+
+/// A page of transactions.
+#[derive(Serialize)]
+pub(super) struct Page {
+    pub(super) transactions: Vec<Transaction>,
+    /// For `--page-token`; null after the last page.
+    pub(super) next_page_token: Option<String>,
+}
+
+/// How much of a transaction was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    List,
+    Basic,
+    Full,
+}
+
+impl Transaction {
+    pub(super) fn new(tx: v1::Transaction, view: View) -> Self {
+        let branches = || tx.branches.into_iter().map(Branch::from).collect();
+        let timeline = || tx.timeline.into_iter().map(TimelineEntry::from).collect();
+        Self {
+            mode: words::mode(v1::Mode::try_from(tx.mode).unwrap_or_default()),
+            state: words::state(v1::TransactionState::try_from(tx.state).unwrap_or_default()),
+            outcome: words::outcome(v1::Outcome::try_from(tx.outcome).unwrap_or_default()),
+            abort_cause: words::abort_cause(
+                v1::AbortCause::try_from(tx.abort_cause).unwrap_or_default(),
+            ),
+            heuristic: words::heuristic(v1::Heuristic::try_from(tx.heuristic).unwrap_or_default()),
+            tx_id: tx.tx_id,
+            gid: tx.gid,
+            abort_branch_id: some(tx.abort_branch_id),
+            stalled: tx.stalled,
+            attention: tx.attention,
+            created_at: tx.created_at.map(words::time),
+            deadline: tx.deadline.map(words::time),
+            decided_at: tx.decided_at.map(words::time),
+            ended_at: tx.ended_at.map(words::time),
+            stripped: tx.stripped,
+            metadata: tx.metadata.into_iter().collect(),
+            branch_count: tx.branch_count,
+            branches: (view != View::List).then(branches),
+            timeline: (view == View::Full).then(timeline),
+        }
+    }
+}
+
+impl From<v1::Branch> for Branch {
+    fn from(branch: v1::Branch) -> Self {
+        let (payload, payload_base64) = content(branch.payload.as_ref());
+        let (output, output_base64) = content(branch.output.as_ref());
+        Self {
+            state: words::branch_state(branch.state()),
+            vote: words::vote(branch.vote()),
+            branch_id: branch.branch_id,
+            branch_number: branch.branch_number,
+            participant: branch.participant,
+            action: branch.action,
+            refusal: branch.refusal.map(Refusal::from),
+            prepare: branch.prepare_attempts.map(Attempts::from),
+            finish: branch.phase_two_attempts.map(Attempts::from),
+            voted_at: branch.voted_at.map(words::time),
+            ended_at: branch.ended_at.map(words::time),
+            heuristic_note: some(branch.heuristic_note),
+            output_dropped: branch.output_dropped,
+            payload,
+            payload_base64,
+            output,
+            output_base64,
+        }
+    }
+}
+
+impl Submitted {
+    pub(super) fn new(gid: String, result: v1::TransactionResult) -> Self {
+        Self {
+            outcome: words::outcome(result.outcome()),
+            heuristic: words::heuristic(result.heuristic()),
+            abort_cause: words::abort_cause(result.abort_cause()),
+            // Nothing of it may be known yet.
+            tx_id: some(result.tx_id),
+            gid,
+            ended: result.ended,
+            abort_branch_id: some(result.abort_branch_id),
+            branches: result.branches.into_iter().map(SubmittedBranch::from).collect(),
+        }
+    }
+}
+
+impl From<v1::BranchResult> for SubmittedBranch {
+    fn from(branch: v1::BranchResult) -> Self {
+        let (output, output_base64) = content(branch.output.as_ref());
+        Self {
+            vote: words::vote(branch.vote()),
+            branch_id: branch.branch_id,
+            refusal: branch.refusal.map(Refusal::from),
+            last_error: some(branch.last_error),
+            output_dropped: branch.output_dropped,
+            output,
+            output_base64,
+        }
+    }
+}
+
+impl From<v1::Refusal> for Refusal {
+    fn from(v1::Refusal { reason, message }: v1::Refusal) -> Self {
+        Self { reason, message }
+    }
+}
+
+impl From<v1::Attempts> for Attempts {
+    fn from(attempts: v1::Attempts) -> Self {
+        Self {
+            count: attempts.count,
+            first_at: attempts.first_at.map(words::time),
+            last_at: attempts.last_at.map(words::time),
+            first_error: some(attempts.first_error),
+            last_error: some(attempts.last_error),
+        }
+    }
+}
+
+impl From<v1::TimelineEntry> for TimelineEntry {
+    fn from(entry: v1::TimelineEntry) -> Self {
+        Self {
+            at: entry.occurred_at.map(words::time),
+            event: entry.event,
+            branch_id: some(entry.branch_id),
+            detail: some(entry.detail),
+        }
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Bytes as the JSON that they are, or else as base64.
+fn content(payload: Option<&v1::Payload>) -> (Option<Box<RawValue>>, Option<String>) {
+    let bytes = payload.map_or(&[][..], |payload| &payload.data);
+    if bytes.is_empty() {
+        return (None, None);
+    }
+    let json = serde_json::from_slice::<&RawValue>(bytes).ok();
+    // On one line, and otherwise as it came: reading numbers would round them.
+    match json.and_then(|json| RawValue::from_string(compact(json.get())).ok()) {
+        Some(json) => (Some(json), None),
+        None => (None, Some(BASE64_STANDARD.encode(bytes))),
+    }
+}
+
+/// Valid JSON without the space between its tokens.
+pub(crate) fn compact(json: &str) -> String {
+    let (mut in_text, mut escaped) = (false, false);
+    let keep = |c: &char| {
+        let is_space = !in_text && c.is_ascii_whitespace();
+        let is_quote = *c == '"' && !escaped;
+        escaped = in_text && *c == '\\' && !escaped;
+        in_text ^= is_quote;
+        !is_space
+    };
+    json.chars().filter(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_shown_as_it_is_and_the_rest_as_base64() {
+        for (bytes, json, base64) in [
+            (&b""[..], None, None),
+            (
+                b"{\"b\": 1.0,\n \"a\": \"x \\\" y\\\\\" }",
+                Some(r#"{"b":1.0,"a":"x \" y\\"}"#),
+                None,
+            ),
+            (b" 12345678901234567890123 ", Some("12345678901234567890123"), None),
+            (b"plain", None, Some("cGxhaW4=")),
+            (b"\"\xff\"", None, Some("Iv8i")),
+        ] {
+            let (found, encoded) = content(Some(&v1::Payload {
+                data: bytes.to_vec().into(),
+                media_type: String::new(),
+            }));
+            assert_eq!(found.as_deref().map(RawValue::get), json);
+            assert_eq!(encoded.as_deref(), base64);
+        }
+    }
+}

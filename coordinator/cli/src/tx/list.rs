@@ -1,0 +1,167 @@
+//! `unanimo tx list`: transactions, newest first.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+use unanimo_proto::v1;
+
+use super::client::{self, Client};
+use super::{Server, json, words};
+use crate::error::Error;
+use crate::output::{self, table};
+
+/// Most that a coordinator puts on a page.
+const PAGE_MAX: u32 = 500;
+
+/// List transactions, newest first
+///
+/// All conditions have to hold. Where more transactions match than --limit, a line on standard error
+/// (with --json: `next_page_token`) tells how to go on.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): an object with transactions, a list as `unanimo tx --help` describes it, and
+  next_page_token, null after the last page.")]
+pub(super) struct Args {
+    /// Only those in this state; several are separated by commas
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only those that a person has to look at: stalled, or heuristic and not forgotten
+    #[arg(long)]
+    attention: bool,
+    /// Only those whose gid begins so
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    gid_prefix: String,
+    /// Only those with a branch at this participant
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    participant: String,
+    /// Only those created then or later: 2026-01-31T12:00:00Z, or so long ago: 15m
+    #[arg(long, value_name = "WHEN")]
+    since: Option<When>,
+    /// Only those created before then: as --since
+    #[arg(long, value_name = "WHEN")]
+    until: Option<When>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Where the list before ended
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    page_token: String,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum State {
+    /// Not decided
+    Active,
+    /// COMMIT is decided, some branches still owe their answer
+    Committing,
+    /// ABORT is decided, some branches still owe their answer
+    Aborting,
+    /// Ended after COMMIT
+    Committed,
+    /// Ended after ABORT
+    Aborted,
+}
+
+impl State {
+    fn to_wire(self) -> v1::TransactionState {
+        match self {
+            Self::Active => v1::TransactionState::Active,
+            Self::Committing => v1::TransactionState::Committing,
+            Self::Aborting => v1::TransactionState::Aborting,
+            Self::Committed => v1::TransactionState::Committed,
+            Self::Aborted => v1::TransactionState::Aborted,
+        }
+    }
+}
+
+/// A moment, given by itself or by how long ago it was.
+#[derive(Clone, Copy, Debug)]
+struct When(Timestamp);
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(at) = text.parse() {
+            return Ok(Self(at));
+        }
+        let ago = text.parse::<SignedDuration>().ok().filter(|ago| !ago.is_negative());
+        let at = ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok());
+        at.map(Self)
+            .ok_or_else(|| "write 2026-01-31T12:00:00Z, or 15m for 15 minutes ago".to_owned())
+    }
+}
+
+impl When {
+    fn to_wire(self) -> prost_types::Timestamp {
+        prost_types::Timestamp { seconds: self.0.as_second(), nanos: self.0.subsec_nanosecond() }
+    }
+}
+
+pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut request = v1::ListTransactionsRequest {
+        states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
+        attention: args.attention,
+        gid_prefix: args.gid_prefix,
+        participant: args.participant,
+        created_from: args.since.map(When::to_wire),
+        created_until: args.until.map(When::to_wire),
+        page_size: 0,
+        page_token: args.page_token,
+        include_metadata: true,
+    };
+    let mut client = Client::connect(server).await?;
+    let mut found: Vec<v1::Transaction> = Vec::new();
+    loop {
+        let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
+        request.page_size = left.min(PAGE_MAX);
+        let asked = client.request(request.clone());
+        let page = client
+            .coordinator
+            .list_transactions(asked)
+            .await
+            .map_err(client::Error::from)?
+            .into_inner();
+        found.extend(page.transactions);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() || found.len() >= limit {
+            break;
+        }
+    }
+    print(server, found, request.page_token)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(server: &Server, found: Vec<v1::Transaction>, next: String) -> Result<(), Error> {
+    if server.json {
+        let view = json::View::List;
+        let transactions = found.into_iter().map(|tx| json::Transaction::new(tx, view)).collect();
+        let next_page_token = (!next.is_empty()).then_some(next);
+        return output::print_json(&json::Page { transactions, next_page_token });
+    }
+    if found.is_empty() {
+        output::note("no transactions");
+        return Ok(());
+    }
+    let header = ["CREATED", "TX_ID", "GID", "MODE", "STATE", "BRANCHES", "ATTENTION"];
+    output::print(&table(header, found.iter().map(row)))?;
+    if !next.is_empty() {
+        output::note(&format!("there are more: --page-token {next}"));
+    }
+    Ok(())
+}
+
+fn row(tx: &v1::Transaction) -> [String; 7] {
+    [
+        tx.created_at.map(words::time).unwrap_or_default(),
+        tx.tx_id.clone(),
+        tx.gid.clone(),
+        words::mode(tx.mode()).to_owned(),
+        words::state(tx.state()),
+        tx.branch_count.to_string(),
+        words::attention(tx),
+    ]
+}

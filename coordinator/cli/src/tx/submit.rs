@@ -1,0 +1,143 @@
+//! `unanimo tx submit`: a whole transaction from a file, and what became of it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use unanimo_coordinator::config::Period;
+use unanimo_proto::v1;
+
+use super::client::{self, Client};
+use super::{Server, definition, json, words};
+use crate::error::Error;
+use crate::output::{self, BAD, GOOD, HINT, SOSO, clean, table};
+
+/// Longer than a transaction takes that asks for no timeout of its own.
+const TIMEOUT: Period = Period::secs(90);
+
+/// What a file holds, for `--help`.
+const FILE_HELP: &str = r#"FILE is a JSON object:
+  gid       your name for the transaction, its idempotency key. Submitting the same file again is
+            the same transaction, and tells what became of it
+  mode      "2pc" or "tcc"
+  timeout   time until it is aborted if it is not decided, such as "60s" or "1h 30m"; if left out,
+            the coordinator's `timeout-default`
+  metadata  an object of texts, carried along to participants; may be left out
+  branches  a list of objects:
+    branch_id       your name for the branch, unique in the transaction
+    participant     who is to do it, as registered or configured
+    action          what is to be done, one of the participant's actions
+    payload         the action's argument: any JSON, sent as it is written without the space
+                    between its tokens
+    payload_base64  the argument if it is not JSON; of the two, one or neither
+
+Example:
+  {
+    "gid": "order-4711",
+    "mode": "tcc",
+    "timeout": "60s",
+    "metadata": {"tenant": "acme"},
+    "branches": [
+      {"branch_id": "debit", "participant": "bank-a", "action": "debit",
+       "payload": {"account": "alice", "amount": 100}},
+      {"branch_id": "credit", "participant": "bank-b", "action": "credit",
+       "payload": {"account": "bob", "amount": 100}}
+    ]
+  }
+
+JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), ended,
+  heuristic, abort_cause, abort_branch_id, and branches: a list of objects with branch_id, vote,
+  refusal {reason, message}, last_error, output_dropped, output or output_base64. The values are
+  those of `unanimo tx --help`.
+
+Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout; 1 it failed, 2 FILE is wrong and
+  nothing was sent."#;
+
+/// Submit a transaction from a file, and wait for its outcome
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = FILE_HELP)]
+pub(super) struct Args {
+    /// The transaction, in JSON; `-` reads standard input. --help describes it
+    file: PathBuf,
+    /// What to wait for
+    #[arg(long, value_name = "WHAT", default_value = "decided")]
+    wait: Wait,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Wait {
+    /// The decision, which is final
+    Decided,
+    /// The end: every participant has done what was decided
+    Finished,
+}
+
+pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let mut request = definition::read(&args.file)?;
+    let gid = request.gid.clone();
+    request.wait_for = match args.wait {
+        Wait::Decided => v1::WaitFor::Decided.into(),
+        Wait::Finished => v1::WaitFor::Ended.into(),
+    };
+    let mut client = Client::connect(server).await?;
+    let timeout = server.timeout.unwrap_or(TIMEOUT).0;
+    let submitted =
+        client.coordinator.submit_transaction(Client::request_within(request, timeout)).await;
+    let result = submitted.map_err(client::Error::from)?.into_inner().result;
+    let result = result.ok_or(client::Error::Nonsense("no result came"))?;
+    let outcome = result.outcome();
+    let printed = if server.json {
+        output::print_json(&json::Submitted::new(gid, result))
+    } else {
+        output::print(&shown(&gid, &result))
+    };
+    match printed {
+        // The outcome stands, whether anybody reads it or not.
+        Ok(()) | Err(Error::ReaderGone) => Ok(exit_code(outcome)),
+        Err(error) => Err(error),
+    }
+}
+
+fn exit_code(outcome: v1::Outcome) -> ExitCode {
+    match outcome {
+        v1::Outcome::Committed => ExitCode::SUCCESS,
+        v1::Outcome::Aborted => ExitCode::from(4),
+        v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
+    }
+}
+
+fn shown(gid: &str, result: &v1::TransactionResult) -> String {
+    let cause = words::why_aborted(result.abort_cause(), &result.abort_branch_id);
+    let outcome = match result.outcome() {
+        v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}"),
+        v1::Outcome::Aborted => format!("{SOSO}aborted{SOSO:#}: {}", clean(&cause)),
+        v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
+            format!("{SOSO}not decided yet{SOSO:#}")
+        }
+    };
+    let mut text = format!("{outcome}\ngid    {gid}\ntx_id  {}\n", known(&result.tx_id));
+    if !matches!(result.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified) {
+        let heuristic = words::heuristic(result.heuristic());
+        text += &format!("{BAD}heuristic: {heuristic}{BAD:#}: a person has to look at it\n");
+    }
+    if !result.branches.is_empty() {
+        text += "\n";
+        text += &table(["BRANCH", "VOTE", "OUTPUT", "WHY"], result.branches.iter().map(row));
+    }
+    if result.outcome() == v1::Outcome::NotDecided {
+        text += &format!("\n{HINT}hint:{HINT:#} `unanimo tx watch {gid}` follows it\n");
+    }
+    text
+}
+
+fn known(tx_id: &str) -> &str {
+    if tx_id.is_empty() { "not known yet" } else { tx_id }
+}
+
+fn row(branch: &v1::BranchResult) -> [String; 4] {
+    let why = match &branch.refusal {
+        Some(refusal) => format!("{}: {}", refusal.reason, refusal.message),
+        None => branch.last_error.clone(),
+    };
+    let size = words::size(branch.output.as_ref(), branch.output_dropped);
+    [branch.branch_id.clone(), words::vote(branch.vote()).unwrap_or_default(), size, why]
+}

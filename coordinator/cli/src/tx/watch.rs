@@ -1,0 +1,85 @@
+//! `unanimo tx watch`: a line for each change of a transaction, until it has ended.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use tonic::Request;
+use unanimo_proto::v1;
+
+use super::client::{self, Client};
+use super::target::Target;
+use super::{Server, json, words};
+use crate::error::Error;
+use crate::output::{self, clean};
+
+/// Follow a transaction until it has ended
+///
+/// Prints where it stands, then a line for each change: when it was seen, of what (`transaction`, or
+/// a branch), and what is so now. Changes that follow each other closely may be seen as one.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): a line for each change, each a whole transaction as `unanimo tx --help` describes it,
+  with branches and without timeline.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let mut client = Client::connect(server).await?;
+    let key = Some(args.target.watch_key(&mut client).await?);
+    let watch = v1::WatchTransactionRequest { key, include_outputs: true, ..Default::default() };
+    let request = match server.timeout {
+        Some(timeout) => Client::request_within(watch, timeout.0),
+        None => Request::new(watch),
+    };
+    let watched = client.coordinator.watch_transaction(request).await;
+    let mut changes = watched.map_err(client::Error::from)?.into_inner();
+    let mut known = HashMap::new();
+    let mut ended = false;
+    while let Some(change) = changes.message().await.map_err(client::Error::from)? {
+        let tx = change.transaction.ok_or(client::Error::Nonsense("a change of nothing came"))?;
+        ended = tx.ended_at.is_some();
+        if server.json {
+            output::print_json(&json::Transaction::new(tx, json::View::Basic))?;
+        } else {
+            output::print(&news(&tx, &mut known))?;
+        }
+    }
+    if ended { Ok(ExitCode::SUCCESS) } else { Err(client::Error::CutOff.into()) }
+}
+
+/// Lines of what is not as it was known, which is then known.
+fn news(tx: &v1::Transaction, known: &mut HashMap<String, String>) -> String {
+    let seen = Timestamp::now();
+    let branches = tx.branches.iter().map(|branch| (branch.branch_id.clone(), told(branch)));
+    let whole = ("transaction".to_owned(), whole(tx));
+    // No branch can be mistaken for the transaction: a space is in no id.
+    let all = std::iter::once((String::from(" "), whole))
+        .chain(branches.map(|(id, now)| (id.clone(), (format!("branch {id}"), now))));
+    let mut text = String::new();
+    for (key, (subject, now)) in all {
+        if known.get(&key) != Some(&now) {
+            text += &format!("{seen:.3}  {subject}  {}\n", clean(&now));
+            known.insert(key, now);
+        }
+    }
+    text
+}
+
+fn whole(tx: &v1::Transaction) -> String {
+    let why = words::why_aborted(tx.abort_cause(), &tx.abort_branch_id);
+    let parts = [words::state(tx.state()), why, words::attention(tx)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+fn told(branch: &v1::Branch) -> String {
+    let state = words::branch_state(branch.state());
+    let why = match (&branch.refusal, branch.heuristic_note.as_str()) {
+        (Some(refusal), _) => format!(": {}: {}", refusal.reason, refusal.message),
+        (None, "") => String::new(),
+        (None, note) => format!(": {note}"),
+    };
+    state + &why
+}

@@ -1,0 +1,101 @@
+//! The contract's values as words: lower case, the same for people and in JSON.
+
+use jiff::Timestamp;
+use unanimo_proto::v1;
+
+/// A value's name without what all names of its type begin with; `None` if it is unspecified.
+fn word(name: &str, prefix: &str) -> Option<String> {
+    let bare = name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase();
+    (bare != "unspecified").then_some(bare)
+}
+
+pub(crate) fn mode(mode: v1::Mode) -> &'static str {
+    match mode {
+        v1::Mode::TwoPhaseCommit => "2pc",
+        v1::Mode::Tcc => "tcc",
+        v1::Mode::Saga => "saga",
+        v1::Mode::Unspecified => "unknown",
+    }
+}
+
+/// A state that this version does not know is one of a later version's.
+fn known(word: Option<String>) -> String {
+    word.unwrap_or_else(|| "unknown".to_owned())
+}
+
+pub(super) fn state(state: v1::TransactionState) -> String {
+    known(word(state.as_str_name(), "TRANSACTION_STATE_"))
+}
+
+pub(super) fn outcome(outcome: v1::Outcome) -> String {
+    known(word(outcome.as_str_name(), "OUTCOME_"))
+}
+
+pub(super) fn heuristic(heuristic: v1::Heuristic) -> String {
+    known(word(heuristic.as_str_name(), "HEURISTIC_"))
+}
+
+pub(super) fn branch_state(state: v1::BranchState) -> String {
+    known(word(state.as_str_name(), "BRANCH_STATE_"))
+}
+
+pub(super) fn abort_cause(cause: v1::AbortCause) -> Option<String> {
+    word(cause.as_str_name(), "ABORT_CAUSE_")
+}
+
+pub(super) fn vote(vote: v1::Vote) -> Option<String> {
+    word(vote.as_str_name(), "VOTE_")
+}
+
+/// Why it was aborted, for people.
+pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str) -> String {
+    let of = if branch.is_empty() { "a branch".to_owned() } else { format!("branch {branch}") };
+    match cause {
+        v1::AbortCause::Unspecified => String::new(),
+        v1::AbortCause::Refused => format!("{of} refused"),
+        v1::AbortCause::Deadline => "the deadline passed".to_owned(),
+        v1::AbortCause::Rollback => "the initiator asked for it".to_owned(),
+        v1::AbortCause::Unlisted => format!("Commit did not list {of}"),
+        v1::AbortCause::NoVote => format!("Commit listed {of} without its vote"),
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(super) fn time(at: prost_types::Timestamp) -> String {
+    match Timestamp::new(at.seconds, at.nanos) {
+        Ok(at) => format!("{at:.3}"),
+        Err(_) => format!("{} s after 1970", at.seconds),
+    }
+}
+
+/// From one moment to another, if both are known.
+pub(super) fn between(
+    from: Option<prost_types::Timestamp>,
+    to: Option<prost_types::Timestamp>,
+) -> Option<String> {
+    let moment = |at: prost_types::Timestamp| Timestamp::new(at.seconds, at.nanos).ok();
+    let (from, to) = (moment(from?)?, moment(to?)?);
+    Some(format!("{:#}", from.duration_until(to)))
+}
+
+/// How large a payload or output is; empty if there is none.
+pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
+    match payload.map_or(0, |payload| payload.data.len()) {
+        _ if dropped => "dropped".to_owned(),
+        0 => String::new(),
+        count => format!("{count}B"),
+    }
+}
+
+/// Why a person has to look at it; empty if nobody has to.
+pub(super) fn attention(tx: &v1::Transaction) -> String {
+    let heuristic = !matches!(tx.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified);
+    let reasons = [
+        tx.stalled.then(|| "stalled".to_owned()),
+        heuristic.then(|| format!("heuristic {}", self::heuristic(tx.heuristic()))),
+    ];
+    if !tx.attention {
+        return String::new();
+    }
+    reasons.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,168 @@
+//! The sources of a configuration, put together.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use unanimo_core::Violation;
+
+use super::{Config, Described, Error, Layer, Sources};
+
+/// A configuration, and where each setting is from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The result.
+    pub config: Config,
+    sources: Sources,
+}
+
+impl Loaded {
+    /// Puts the sources together and checks the result. `flags` holds the environment, too; without
+    /// a command line it is [`Layer::from_env`].
+    ///
+    /// # Errors
+    /// The file cannot be read, or settings break rules.
+    pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, Error> {
+        let mut loaded = Self { config: Config::default(), sources: Sources::new() };
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| Error::File { path: path.to_owned(), source })?;
+            let layer = toml::from_str(&text).map_err(|source| {
+                let (path, source) = (path.to_owned(), Box::new(source));
+                Error::Syntax { path, source }
+            })?;
+            loaded.config.apply(layer, "file", &mut loaded.sources);
+        }
+        loaded.config.apply(flags, "flag or environment", &mut loaded.sources);
+        let violations = loaded.config.violations();
+        if violations.is_empty() { Ok(loaded) } else { Err(Error::Invalid(violations)) }
+    }
+
+    /// The result as a file that would set it, with secrets hidden, and where each setting is from.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let plain = toml::to_string(&self.config).expect("settings have plain values");
+        let lines = plain.lines().map(|line| {
+            let key = line.split(" = ").next().unwrap_or_default();
+            match self.sources.get(key) {
+                Some(source) => format!("{line}  # {source}\n"),
+                None => format!("{line}\n"),
+            }
+        });
+        lines.collect()
+    }
+}
+
+impl Layer {
+    /// Settings of the process's environment. A command line need not call it: its own parser reads
+    /// the variables that [`Config::described`] names.
+    ///
+    /// # Errors
+    /// Variables hold what their settings cannot be.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let mut layer = Self::default();
+        let mut violations = Vec::new();
+        for Described { key, env, .. } in Config::described() {
+            let Some(value) = variable(env) else { continue };
+            let set = match value.to_str() {
+                Some(text) => layer.set(&key, text),
+                None => Err("must be text in UTF-8".to_owned()),
+            };
+            if let Err(rule) = set {
+                violations.push(Violation::new(env, format!("has a bad value: {rule}")));
+            }
+        }
+        if violations.is_empty() { Ok(layer) } else { Err(Error::Invalid(violations)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Period;
+
+    fn parse(text: &str) -> Layer {
+        toml::from_str(text).expect("a layer")
+    }
+
+    #[test]
+    fn the_defaults_are_accepted_and_read_back() {
+        let loaded = Loaded::load(None, Layer::default()).expect("the defaults");
+        let text = loaded.to_toml();
+        let mut again = Config::default();
+        again.apply(parse(&text), "file", &mut Sources::new());
+        assert_eq!(again, loaded.config, "{text}");
+    }
+
+    #[test]
+    fn a_later_source_wins_and_is_named() {
+        let folder = std::env::temp_dir().join(format!("unanimo-config-{}", std::process::id()));
+        let file = folder.with_extension("toml");
+        let text = "lease = \"20s\"\nnode = \"from-file\"\n\
+                    database-url = \"postgres://ann:secret@db/x\"\n\
+                    [participants]\nbank = [\"http://10.0.0.1:7000\"]\n";
+        std::fs::write(&file, text).expect("write a file");
+        let flags = parse("node = \"from-flag\"");
+        let loaded = Loaded::load(Some(&file), flags).expect("a configuration");
+        std::fs::remove_file(&file).expect("remove it");
+        assert_eq!(loaded.config.lease, Period::secs(20));
+        assert_eq!(loaded.config.node.as_str(), "from-flag");
+        let text = loaded.to_toml();
+        assert!(text.contains("lease = \"20s\"  # file\n"), "{text}");
+        assert!(text.contains("node = \"from-flag\"  # flag or environment\n"), "{text}");
+        assert!(text.contains("postgres://ann:***@db/x"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("[participants]\nbank = [\"http://10.0.0.1:7000\"]"), "{text}");
+    }
+
+    #[test]
+    fn the_environment_is_read_and_a_bad_variable_is_named() {
+        let read = |pairs: &'static [(&str, &str)]| {
+            Layer::from_variables(move |name| {
+                let found = pairs.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| OsString::from(value))
+            })
+        };
+        let layer = read(&[("UNANIMO_LEASE", "20s"), ("UNANIMO_INSECURE", "true")]);
+        let loaded = Loaded::load(None, layer.expect("a layer")).expect("a configuration");
+        assert_eq!(loaded.config.lease, Period::secs(20));
+        assert!(loaded.config.insecure);
+        let error = read(&[("UNANIMO_LEASE", "fast"), ("UNANIMO_LISTEN", "here")]);
+        let error = error.expect_err("two bad variables").to_string();
+        for named in ["\n  UNANIMO_LEASE has a bad value: \"fast\"", "\n  UNANIMO_LISTEN"] {
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_documented_key_can_be_set_to_its_documented_values() {
+        for Described { key, values, .. } in Config::described() {
+            for value in values {
+                Layer::default().set(&key, value).expect(&key);
+            }
+        }
+        Layer::default().set("participants", "bank=http://10.0.0.1:7000").expect("a participant");
+        for text in ["bank", "bank=10.0.0.1", "a b=http://10.0.0.1:7000"] {
+            Layer::default().set("participants", text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_bad_value_are_named() {
+        for (text, names) in [
+            ("leese = \"1s\"", "leese"),
+            ("lease = 15", "lease"),
+            ("lease = \"fast\"", "lease"),
+            ("listen = \"localhost\"", "listen"),
+            ("endpoint-allow = [\"10.0.0.0/99\"]", "endpoint-allow"),
+            ("node = \"a b\"", "node"),
+            ("[participants]\n\"a b\" = []", "a b"),
+        ] {
+            let error = toml::from_str::<Layer>(text).expect_err(text).to_string();
+            assert!(error.contains(names), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Maintenance: periodic work of the coordinator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimo_core::Incarnation;
+
+use crate::engine::Handle;
+use crate::metrics::Metrics;
+use crate::participants::directory::Directory;
+use crate::store::{Purged, Retention, Store};
+
+/// Pause between two counts of the transactions that need attention.
+const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between purges while there is more to purge than one takes.
+const PURGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Purges transactions whose retention is over.
+#[derive(Debug)]
+pub(super) struct Purge {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) me: Incarnation,
+    pub(super) retention: Retention,
+    pub(super) interval: Duration,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Purge {
+    pub(super) async fn run(self) {
+        loop {
+            let more = match self.store.purge().run(self.me, self.retention).await {
+                Ok(purged) => {
+                    self.metrics.purged(purged);
+                    purged != Purged::default()
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to purge ended transactions; it is tried again");
+                    false
+                }
+            };
+            tokio::time::sleep(if more { PURGE_PAUSE } else { self.interval }).await;
+        }
+    }
+}
+
+/// Updates the alarms' gauges.
+pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
+    loop {
+        match store.transactions().attention().await {
+            Ok(count) => metrics.attention(count),
+            Err(error) => {
+                tracing::debug!(%error, "failed to count the transactions that need attention");
+            }
+        }
+        tokio::time::sleep(ATTENTION_INTERVAL).await;
+    }
+}
+
+/// Sends what waits for participants that came back.
+pub(super) async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
+    loop {
+        let names = directory.returned().await;
+        tracing::info!(participants = ?names, "participants registered again; their waiting calls are sent");
+        engine.returned(names);
+    }
+}

@@ -1,0 +1,157 @@
+//! Adoption: this incarnation makes transactions its own, and brings them to memory.
+//!
+//! They are those that fenced incarnations left, and those of its own that it lost sight of: claims
+//! whose answer was lost, and rows that somebody else had changed. Fencing commits alone; adoption
+//! follows in later statements, so it sees everything that the fenced one ever wrote. A scan goes in
+//! chunks, leaves what is locked to the next scan, and is repeated as long as the process lives.
+//!
+//! One claim is made at a time, and what it brought is in memory before the next look whether a
+//! transaction is. Two claims of one transaction at once would both be of this incarnation: the first
+//! one's life would go on with a version that the second has written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{MutexGuard, Notify, oneshot};
+use unanimo_core::{Incarnation, Record, TxId, Version};
+
+use super::message::Message;
+use super::{Error, Handle};
+use crate::store::{self, Claim};
+
+/// Transactions in one claim. A claim holds its rows' locks for its own time only.
+const CHUNK: u32 = 256;
+
+/// Between scans when nothing is known to be missing.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The scans. They end with the process.
+#[derive(Debug)]
+pub(crate) struct Service {
+    engine: Handle,
+    wanted: Arc<Notify>,
+}
+
+impl Service {
+    /// Makes an adopter for this engine. `wanted` asks for a scan before its time.
+    pub(crate) fn new(engine: Handle, wanted: Arc<Notify>) -> Self {
+        Self { engine, wanted }
+    }
+
+    /// Scans for as long as the process lives, and whenever it is wanted.
+    pub(crate) async fn run(self) {
+        loop {
+            match self.engine.adopt_all().await {
+                Ok(adopted) => {
+                    self.engine.shared.has_adopted.store(true, Ordering::Relaxed);
+                    if adopted > 0 {
+                        tracing::info!(adopted, "adopted transactions");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "adoption failed; the next scan tries again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RESCAN_INTERVAL) => {}
+                () = self.wanted.notified() => {}
+            }
+        }
+    }
+}
+
+/// The turn to claim.
+pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held until dropped")] MutexGuard<'a, ()>);
+
+impl Handle {
+    /// Tells whether everything that earlier incarnations left was adopted once.
+    pub(crate) fn has_adopted(&self) -> bool {
+        self.shared.has_adopted.load(Ordering::Relaxed)
+    }
+
+    /// Adopts everything that there is to adopt now.
+    async fn adopt_all(&self) -> Result<usize, store::Error> {
+        let (store, me) = (&self.shared.store, self.shared.me);
+        let mut adopted = 0;
+        loop {
+            let _turn = self.turn_to_claim().await;
+            let records = store.transactions().claim(me, Claim::OfFenced(CHUNK)).await?;
+            if records.is_empty() {
+                break;
+            }
+            crash_point!("adoption-after-claim");
+            adopted += records.len();
+            self.bring_to_memory(records).await;
+        }
+        let owned = store.transactions().open_of(me).await?;
+        for (tx_id, version) in self.not_live(owned).await {
+            let turn = self.turn_to_claim().await;
+            if let Some(record) = self.claim(&turn, tx_id, me, version).await? {
+                adopted += 1;
+                self.bring_to_memory(vec![record]).await;
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Adopts one transaction, unless it is in memory here by then, or was changed meanwhile.
+    pub(super) async fn adopt_one(
+        &self,
+        tx_id: TxId,
+        owner: Incarnation,
+        version: Version,
+    ) -> Result<(), Error> {
+        let this = self.clone();
+        // In a task of its own: what is claimed must reach the engine, whoever goes away.
+        let adopting = tokio::spawn(async move {
+            let turn = this.turn_to_claim().await;
+            if let Some(record) = this.claim(&turn, tx_id, owner, version).await? {
+                this.bring_to_memory(vec![record]).await;
+            }
+            Ok::<(), Error>(())
+        });
+        adopting.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Waits for the turn to claim. It ends when what was claimed is in memory, or when the message
+    /// that brings it there has been sent.
+    pub(super) async fn turn_to_claim(&self) -> Turn<'_> {
+        Turn(self.shared.claiming.lock().await)
+    }
+
+    /// Makes a transaction this incarnation's own, if it is not in memory here after all.
+    pub(super) async fn claim(
+        &self,
+        _turn: &Turn<'_>,
+        tx_id: TxId,
+        owner: Incarnation,
+        version: Version,
+    ) -> Result<Option<Record>, store::Error> {
+        if self.not_live(vec![(tx_id, version)]).await.is_empty() {
+            return Ok(None);
+        }
+        let claim = Claim::One(tx_id, owner, version);
+        let claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
+        Ok(claimed.into_iter().next())
+    }
+
+    /// Brings transactions to memory that this incarnation has durably made its own.
+    async fn bring_to_memory(&self, records: Vec<Record>) {
+        let (done, brought) = oneshot::channel();
+        if self.send(Message::Adopt { records, done }).is_ok() {
+            // The engine may end meanwhile.
+            let _ = brought.await;
+        }
+    }
+
+    /// Returns those of `transactions` that are not in memory.
+    pub(crate) async fn not_live(
+        &self,
+        transactions: Vec<(TxId, Version)>,
+    ) -> Vec<(TxId, Version)> {
+        let (reply, receiver) = oneshot::channel();
+        match self.send(Message::NotLive { transactions, reply }) {
+            Ok(()) => receiver.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Batches of writes: how transactions get into the store.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use unanimo_core::{Digest, Incarnation, Transition, TxId, Version};
+use uuid::Uuid;
+
+/// One transition of one transaction on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Tells this write from every other, also from one with the same version.
+    pub write_id: Uuid,
+    /// The version that the transaction must have; the write gives it `transition.version`. A
+    /// transition that begins a transaction has none: its gid must be new instead.
+    pub base: Version,
+    /// The content.
+    pub transition: Transition,
+}
+
+/// Fate of a write in a batch that the database has committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable.
+    Applied,
+    /// Somebody else has locked the transaction: it was not touched, try again.
+    Busy,
+    /// Its gid belongs to another transaction.
+    GidHeld(GidHolder),
+    /// The transaction is not as this writer left it: somebody else owns it, or wrote it.
+    Lost,
+}
+
+/// The transaction that holds a gid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GidHolder {
+    /// Its name.
+    pub tx_id: TxId,
+    /// Digest of the request that was made under the gid.
+    pub digest: Digest,
+}
+
+/// Cause of an error.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Failure of a batch as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// Nothing was written: the writer is fenced.
+    #[error("incarnation {0} is fenced")]
+    Fenced(Incarnation),
+    /// Nothing was written, and some row is to blame: it must not hold up the others.
+    #[error("write a batch: a row is refused")]
+    Refused(#[source] Cause),
+    /// Nothing was written: a lock was not had in time.
+    #[error("write a batch: a lock was not had in time")]
+    LockTimeout(#[source] Cause),
+    /// Nothing was written, through no fault of a row: try again.
+    #[error("write a batch")]
+    Failed(#[source] Cause),
+    /// The batch may be written or not: the acknowledgement was lost. This writer must not be used
+    /// again.
+    #[error("learn whether a batch was written")]
+    Indeterminate(#[source] Cause),
+    /// The batch may be written or not, and reading it back would prove nothing: the process must
+    /// end and recover.
+    #[error("write to the database file; the process must restart and recover")]
+    Fatal(#[source] Cause),
+}
+
+/// A connection for batches alone, outside any pool.
+#[async_trait]
+pub trait BatchWriter: Send + fmt::Debug {
+    /// Writes all in one database transaction, and tells the fate of each. A write whose id is
+    /// found on its transaction counts as applied: an earlier connection made it and did not live
+    /// to tell, and it is durable, since this connection began with a write of its own.
+    ///
+    /// # Errors
+    /// See [`BatchError`]; after any but `Indeterminate` and `Fatal` nothing of the batch is
+    /// written.
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError>;
+}

@@ -1,0 +1,65 @@
+//! Participants' endpoints on PostgreSQL.
+
+use async_trait::async_trait;
+use unanimo_core::{Incarnation, ParticipantName, Timestamp};
+
+use super::super::{Endpoints, Error, Registration, rows};
+use super::Postgres;
+
+const REGISTER: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), name AS (
+    INSERT INTO participants (name) SELECT $2 FROM fence ON CONFLICT DO NOTHING
+), endpoint AS (
+    INSERT INTO endpoints (name, endpoint, last_seen_ms) SELECT $2, $3, $4 FROM fence
+    ON CONFLICT (name, endpoint) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
+)
+SELECT EXISTS (SELECT 1 FROM fence)";
+
+const DEREGISTER: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), gone AS (
+    DELETE FROM endpoints WHERE name = $2 AND endpoint = $3 AND EXISTS (SELECT 1 FROM fence)
+)
+SELECT EXISTS (SELECT 1 FROM fence)";
+
+#[async_trait]
+impl Endpoints for Postgres {
+    async fn register(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let query = sqlx::query_as(REGISTER)
+            .bind(me.0)
+            .bind(String::from(name.clone()))
+            .bind(endpoint.to_owned())
+            .bind(rows::ms_to_column(now));
+        let (unfenced,) = self.row("register a participant", query).await?;
+        if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
+    }
+
+    async fn deregister(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+    ) -> Result<(), Error> {
+        let query = sqlx::query_as(DEREGISTER)
+            .bind(me.0)
+            .bind(String::from(name.clone()))
+            .bind(endpoint.to_owned());
+        let (unfenced,) = self.row("deregister a participant", query).await?;
+        if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
+    }
+
+    async fn list(&self) -> Result<Vec<Registration>, Error> {
+        let query = sqlx::query_as(rows::SELECT_REGISTRATIONS);
+        let rows: Vec<rows::RegistrationRow> = self.rows("read the participants", query).await?;
+        rows.into_iter().map(rows::RegistrationRow::into_registration).collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! Transactions on PostgreSQL: read and adopted.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use unanimo_core::{Event, Incarnation, Record, TxId, Version};
+use uuid::Uuid;
+
+use super::super::rows::{
+    self, COUNT_ATTENTION, EventRow, Rows, SELECT_EVENTS, SELECT_OPEN, TransactionRow,
+    ms_to_column, select_transactions,
+};
+use super::super::{AttentionCount, Claim, Error, Filter, Key, PhaseName, Stored, Transactions};
+use super::Postgres;
+
+/// Times that a transaction is read which seems to be torn. The purge takes each once.
+const READS_MAX: usize = 10;
+
+/// A row that somebody holds is left for the next round.
+const CLAIM_OF_FENCED: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), free AS MATERIALIZED (
+    SELECT tx_id FROM transactions
+    WHERE ended_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+        AND owner IN (SELECT incarnation FROM fences WHERE fenced)
+    LIMIT $2
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE transactions AS taken
+SET owner = $1, version = version + 1, write_id = gen_random_uuid()
+FROM free WHERE taken.tx_id = free.tx_id
+RETURNING taken.tx_id";
+
+const CLAIM_ONE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+)
+UPDATE transactions
+SET owner = $1, version = version + 1, write_id = gen_random_uuid()
+WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
+    AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
+RETURNING tx_id";
+
+const SELECT_PAGE: &str = select_transactions!(
+    "WHERE (cardinality($1::text[]) = 0 OR phase = ANY($1))
+   AND (NOT $2 OR attention)
+   AND starts_with(gid, $3)
+   AND ($4::text IS NULL OR EXISTS (SELECT 1 FROM branches AS b
+        WHERE b.tx_id = t.tx_id AND b.participant = $4))
+   AND ($5::int8 IS NULL OR created_ms >= $5)
+   AND ($6::int8 IS NULL OR created_ms < $6)
+   AND ($7::uuid IS NULL OR tx_id < $7)
+ ORDER BY tx_id DESC LIMIT $8"
+);
+
+#[async_trait]
+impl Transactions for Postgres {
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
+        let stored = self
+            .run("adopt transactions", move |connection| {
+                Box::pin(async move {
+                    let claimed: Vec<Uuid> = match claim {
+                        Claim::OfFenced(limit) => {
+                            sqlx::query_scalar(CLAIM_OF_FENCED)
+                                .bind(me.0)
+                                .bind(i64::from(limit))
+                                .fetch_all(&mut *connection)
+                                .await?
+                        }
+                        Claim::One(tx_id, owner, version) => {
+                            sqlx::query_scalar(CLAIM_ONE)
+                                .bind(me.0)
+                                .bind(tx_id.0)
+                                .bind(owner.0)
+                                .bind(version.0)
+                                .fetch_all(&mut *connection)
+                                .await?
+                        }
+                    };
+                    // These rows are mine now: nobody changes them between the two statements.
+                    transactions(connection, claimed).await
+                })
+            })
+            .await?;
+        let records = rows::assemble(stored)?.into_iter().map(|stored| stored.record);
+        Ok(records.collect())
+    }
+
+    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
+        let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
+        let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
+        Ok(rows.into_iter().map(|(tx_id, version)| (TxId(tx_id), Version(version))).collect())
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        // Its three tables are read one after the other, and the purge may come in between.
+        for _ in 0..READS_MAX {
+            let found = self.read_transaction_once(key.clone()).await?;
+            if !found.as_ref().is_some_and(Stored::is_torn) {
+                return Ok(found);
+            }
+        }
+        let value = format!("{key:?}");
+        Err(Error::Corrupt { what: "branches of a transaction, which are not all there", value })
+    }
+
+    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
+        let query = sqlx::query_as(SELECT_EVENTS).bind(tx_id.0);
+        let rows: Vec<EventRow> = self.rows("read a transaction's events", query).await?;
+        rows.into_iter().map(EventRow::into_event).collect()
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+        let phases: Vec<&str> = filter.phases.iter().copied().map(PhaseName::as_str).collect();
+        let query = sqlx::query_as(SELECT_PAGE)
+            .bind(phases)
+            .bind(filter.attention)
+            .bind(filter.gid_prefix.clone())
+            .bind(filter.participant.clone().map(String::from))
+            .bind(filter.created_from.map(ms_to_column))
+            .bind(filter.created_until.map(ms_to_column))
+            .bind(filter.before.map(|tx_id| tx_id.0))
+            .bind(i64::from(filter.limit));
+        let rows: Vec<TransactionRow> = self.rows("list transactions", query).await?;
+        rows.into_iter().map(|row| row.into_stored(Vec::new(), Vec::new())).collect()
+    }
+
+    async fn attention(&self) -> Result<AttentionCount, Error> {
+        let query = sqlx::query_as(COUNT_ATTENTION);
+        let (stalled, heuristic) = self.row("count transactions that need a person", query).await?;
+        Ok(AttentionCount { stalled, heuristic })
+    }
+}
+
+impl Postgres {
+    async fn read_transaction_once(&self, key: Key) -> Result<Option<Stored>, Error> {
+        let rows = self
+            .run("read a transaction", move |connection| {
+                Box::pin(async move {
+                    let found = match &key {
+                        Key::Tx(tx_id) => {
+                            sqlx::query_as(select_transactions!("WHERE tx_id = $1")).bind(tx_id.0)
+                        }
+                        Key::Gid(gid) => sqlx::query_as(select_transactions!("WHERE gid = $1"))
+                            .bind(gid.as_str()),
+                    };
+                    let found = found.fetch_all(&mut *connection).await?;
+                    details(connection, found).await
+                })
+            })
+            .await?;
+        Ok(rows::assemble(rows)?.pop())
+    }
+}
+
+async fn transactions(connection: &mut PgConnection, ids: Vec<Uuid>) -> Result<Rows, sqlx::Error> {
+    let transactions = sqlx::query_as(select_transactions!("WHERE tx_id = ANY($1)"))
+        .bind(&ids)
+        .fetch_all(&mut *connection)
+        .await?;
+    details(connection, transactions).await
+}
+
+async fn details(
+    connection: &mut PgConnection,
+    transactions: Vec<TransactionRow>,
+) -> Result<Rows, sqlx::Error> {
+    let ids: Vec<Uuid> = transactions.iter().map(|row| row.tx_id).collect();
+    if ids.is_empty() {
+        return Ok((transactions, Vec::new(), Vec::new()));
+    }
+    let branches = sqlx::query_as(
+        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload
+         FROM branches WHERE tx_id = ANY($1) ORDER BY tx_id, number",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let outputs = sqlx::query_as(
+        "SELECT tx_id, number, output FROM outputs WHERE tx_id = ANY($1) ORDER BY tx_id, number",
+    )
+    .bind(&ids)
+    .fetch_all(connection)
+    .await?;
+    Ok((transactions, branches, outputs))
+}

@@ -1,0 +1,32 @@
+//! Rows of `participants` and `endpoints`.
+
+use sqlx::FromRow;
+use unanimo_core::ParticipantName;
+
+use super::super::{Error, Registration};
+use super::{corrupt, ms_from_column};
+
+/// Every participant's name, with each of its endpoints or none.
+pub(in crate::store) const SELECT_REGISTRATIONS: &str = "
+SELECT p.name AS name, e.endpoint AS endpoint, coalesce(e.last_seen_ms, 0) AS last_seen_ms
+FROM participants AS p LEFT JOIN endpoints AS e ON e.name = p.name
+ORDER BY p.name, e.endpoint";
+
+/// A row of [`SELECT_REGISTRATIONS`].
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct RegistrationRow {
+    name: String,
+    endpoint: Option<String>,
+    last_seen_ms: i64,
+}
+
+impl RegistrationRow {
+    pub(in crate::store) fn into_registration(self) -> Result<Registration, Error> {
+        Ok(Registration {
+            name: ParticipantName::new(&self.name)
+                .map_err(|_| corrupt("participants.name", &self.name))?,
+            endpoint: self.endpoint,
+            last_seen: ms_from_column(self.last_seen_ms),
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Columns of a transaction's state.
+
+use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State};
+
+use super::super::{Error, PhaseName};
+use super::{
+    TransactionRow, corrupt, ms_from_column, ms_to_column, number_from_column, number_to_column,
+    to_json,
+};
+
+/// A transaction's state, spread over columns.
+#[derive(Debug)]
+pub(in crate::store) struct StateColumns {
+    pub(in crate::store) phase: &'static str,
+    pub(in crate::store) abort_cause: Option<&'static str>,
+    pub(in crate::store) abort_branch: Option<i16>,
+    pub(in crate::store) decided_ms: Option<i64>,
+    pub(in crate::store) ended_ms: Option<i64>,
+    pub(in crate::store) heuristic: &'static str,
+    pub(in crate::store) stalled: bool,
+    pub(in crate::store) forgotten: bool,
+    pub(in crate::store) attention: bool,
+    pub(in crate::store) progress: String,
+}
+
+impl StateColumns {
+    pub(in crate::store) fn of(state: &State) -> Self {
+        let (abort_cause, abort_branch) = match state.phase.decision() {
+            Some(Decision::Abort(cause)) => {
+                (Some(cause_name(cause)), cause.number().map(number_to_column))
+            }
+            Some(Decision::Commit) | None => (None, None),
+        };
+        Self {
+            phase: PhaseName::of(state.phase).as_str(),
+            abort_cause,
+            abort_branch,
+            decided_ms: state.phase.decided_at().map(ms_to_column),
+            ended_ms: state.phase.ended_at().map(ms_to_column),
+            heuristic: match state.heuristic {
+                Heuristic::None => "none",
+                Heuristic::Mixed => "mixed",
+                Heuristic::Hazard => "hazard",
+            },
+            stalled: state.stalled,
+            forgotten: state.forgotten,
+            attention: state.attention(),
+            progress: to_json(&state.branches),
+        }
+    }
+}
+
+impl TransactionRow {
+    pub(super) fn state(&self) -> Result<State, Error> {
+        Ok(State {
+            phase: self.phase()?,
+            heuristic: match self.heuristic.as_str() {
+                "none" => Heuristic::None,
+                "mixed" => Heuristic::Mixed,
+                "hazard" => Heuristic::Hazard,
+                other => return Err(corrupt("transactions.heuristic", other)),
+            },
+            stalled: self.stalled,
+            forgotten: self.forgotten,
+            branches: serde_json::from_str(&self.progress).map_err(|_| {
+                corrupt("transactions.progress", "not the JSON that is written there")
+            })?,
+        })
+    }
+
+    fn phase(&self) -> Result<Phase, Error> {
+        let at =
+            |ms: Option<i64>, what| ms.map(ms_from_column).ok_or_else(|| corrupt(what, "NULL"));
+        let (decision, ended) = match self.phase.as_str() {
+            "active" => return Ok(Phase::Active),
+            "committing" => (Decision::Commit, false),
+            "committed" => (Decision::Commit, true),
+            "aborting" => (Decision::Abort(self.cause()?), false),
+            "aborted" => (Decision::Abort(self.cause()?), true),
+            other => return Err(corrupt("transactions.phase", other)),
+        };
+        let decided_at = at(self.decided_ms, "transactions.decided_ms")?;
+        if !ended {
+            return Ok(Phase::Decided { decision, at: decided_at });
+        }
+        let at = at(self.ended_ms, "transactions.ended_ms")?;
+        Ok(Phase::Ended { decision, decided_at, at })
+    }
+
+    fn cause(&self) -> Result<AbortCause, Error> {
+        let branch = || {
+            const WHAT: &str = "transactions.abort_branch";
+            let number = self.abort_branch.ok_or_else(|| corrupt(WHAT, "NULL"))?;
+            number_from_column(number, WHAT)
+        };
+        match self.abort_cause.as_deref() {
+            Some("refused") => Ok(AbortCause::Refused(branch()?)),
+            Some("deadline") => Ok(AbortCause::Deadline),
+            Some("rollback") => Ok(AbortCause::Rollback),
+            Some("unlisted") => Ok(AbortCause::Unlisted(branch()?)),
+            Some("no_vote") => Ok(AbortCause::NoVote(branch()?)),
+            other => Err(corrupt("transactions.abort_cause", other.unwrap_or("NULL"))),
+        }
+    }
+}
+
+fn cause_name(cause: AbortCause) -> &'static str {
+    match cause {
+        AbortCause::Refused(_) => "refused",
+        AbortCause::Deadline => "deadline",
+        AbortCause::Rollback => "rollback",
+        AbortCause::Unlisted(_) => "unlisted",
+        AbortCause::NoVote(_) => "no_vote",
+    }
+}

@@ -1,0 +1,140 @@
+//! Transactions as they are read, and their change of owner. They are written in
+//! [batches](super::batch).
+
+use async_trait::async_trait;
+use unanimo_core::{
+    Decision, Event, Gid, Incarnation, ParticipantName, Phase, Record, Timestamp, TxId, Version,
+};
+
+use super::Error;
+
+/// A transaction's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The coordinator's.
+    Tx(TxId),
+    /// The client's.
+    Gid(Gid),
+}
+
+/// A transaction as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its content; without branches where they were purged or not asked for.
+    pub record: Record,
+    /// The incarnation that may write it.
+    pub owner: Incarnation,
+    /// Its details are purged.
+    pub stripped: bool,
+}
+
+impl Stored {
+    /// Tells whether its branches were read at another moment than its state.
+    pub(super) fn is_torn(&self) -> bool {
+        !self.stripped && self.record.branches.len() != self.record.state.branches.len()
+    }
+}
+
+/// Choice of transactions to adopt.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim {
+    /// Unended ones of fenced incarnations, at most so many.
+    OfFenced(u32),
+    /// This one, if it still has this owner and version. The owner must be the claimant itself or
+    /// fenced.
+    One(TxId, Incarnation, Version),
+}
+
+/// Choice of transactions to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// In one of these phases; none means all.
+    pub phases: Vec<PhaseName>,
+    /// Only those that need a person.
+    pub attention: bool,
+    /// Only gids that begin so.
+    pub gid_prefix: String,
+    /// Only those with a branch there.
+    pub participant: Option<ParticipantName>,
+    /// Created at or after.
+    pub created_from: Option<Timestamp>,
+    /// Created before.
+    pub created_until: Option<Timestamp>,
+    /// Older than this one: the last of the page before.
+    pub before: Option<TxId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A phase and its decision, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PhaseName {
+    /// Not decided.
+    Active,
+    /// COMMIT, not ended.
+    Committing,
+    /// ABORT, not ended.
+    Aborting,
+    /// COMMIT, ended.
+    Committed,
+    /// ABORT, ended.
+    Aborted,
+}
+
+impl PhaseName {
+    /// Returns the word for a phase.
+    #[must_use]
+    pub fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Active => Self::Active,
+            Phase::Decided { decision: Decision::Commit, .. } => Self::Committing,
+            Phase::Decided { decision: Decision::Abort(_), .. } => Self::Aborting,
+            Phase::Ended { decision: Decision::Commit, .. } => Self::Committed,
+            Phase::Ended { decision: Decision::Abort(_), .. } => Self::Aborted,
+        }
+    }
+
+    /// Returns the word as it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Committing => "committing",
+            Self::Aborting => "aborting",
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Numbers of transactions that need a person, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionCount {
+    /// Phase two takes too long.
+    pub stalled: i64,
+    /// Branches ended against the decision, or cannot tell.
+    pub heuristic: i64,
+}
+
+/// Transactions, read and adopted.
+#[async_trait]
+pub trait Transactions: Send + Sync {
+    /// Adopts transactions: rewrites each durably with `me` as its owner and the next version, and
+    /// only then answers with it. A fenced claimant gets none.
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error>;
+
+    /// Lists unended transactions of this owner.
+    async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error>;
+
+    /// Reads a transaction.
+    async fn find(&self, key: &Key) -> Result<Option<Stored>, Error>;
+
+    /// Reads a transaction's events, oldest first.
+    async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error>;
+
+    /// Reads a page of transactions without their branches, newest first.
+    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error>;
+
+    /// Counts the transactions that need a person.
+    async fn attention(&self) -> Result<AttentionCount, Error>;
+}

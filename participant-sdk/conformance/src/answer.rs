@@ -1,0 +1,172 @@
+//! What a participant answered, and how that reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::{Code, Status};
+use unanimo_proto::v1::{
+    CancelResponse, CommitResponse, Done, HeuristicKind, HeuristicOutcome, PrepareResponse,
+    Refusal, Working, cancel_response, commit_response, prepare_response,
+};
+
+/// Most characters of an output that are shown.
+const SHOWN_MAX: usize = 60;
+
+/// A vote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Vote {
+    /// Yes, with the output.
+    Prepared(Bytes),
+    /// No.
+    Refused(Refusal),
+    /// Yes, and nothing was written.
+    ReadOnly,
+}
+
+/// An answer to Commit or Cancel that ends the branch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// As told.
+    Done,
+    /// Otherwise, or unknown.
+    Heuristic(HeuristicOutcome),
+}
+
+/// A reply: an answer, or a word that there is none yet.
+pub(super) enum Reply<A> {
+    Answer(A),
+    Working(Duration),
+    /// None of the answers that the contract has.
+    Nothing,
+}
+
+impl Vote {
+    /// Whether it is a yes that a Commit or a Cancel is owed to.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        matches!(self, Self::Prepared(_))
+    }
+}
+
+impl End {
+    /// How it ended by itself, if it did.
+    #[must_use]
+    pub fn heuristic(&self) -> Option<HeuristicKind> {
+        match self {
+            Self::Done => None,
+            Self::Heuristic(outcome) => Some(match outcome.kind() {
+                HeuristicKind::Unspecified => HeuristicKind::Hazard,
+                kind => kind,
+            }),
+        }
+    }
+}
+
+pub(super) fn vote(response: PrepareResponse) -> Reply<Vote> {
+    use prepare_response::Answer;
+    match response.answer {
+        Some(Answer::Prepared(prepared)) => {
+            Reply::Answer(Vote::Prepared(prepared.output.unwrap_or_default().data))
+        }
+        Some(Answer::Refused(refusal)) => Reply::Answer(Vote::Refused(refusal)),
+        Some(Answer::ReadOnly(_)) => Reply::Answer(Vote::ReadOnly),
+        Some(Answer::Working(working)) => Reply::Working(pause(working)),
+        None => Reply::Nothing,
+    }
+}
+
+pub(super) fn committed(response: CommitResponse) -> Reply<End> {
+    use commit_response::Answer;
+    match response.answer {
+        Some(Answer::Done(Done {})) => Reply::Answer(End::Done),
+        Some(Answer::Heuristic(outcome)) => Reply::Answer(End::Heuristic(outcome)),
+        Some(Answer::Working(working)) => Reply::Working(pause(working)),
+        None => Reply::Nothing,
+    }
+}
+
+pub(super) fn cancelled(response: CancelResponse) -> Reply<End> {
+    use cancel_response::Answer;
+    match response.answer {
+        Some(Answer::Done(Done {})) => Reply::Answer(End::Done),
+        Some(Answer::Heuristic(outcome)) => Reply::Answer(End::Heuristic(outcome)),
+        Some(Answer::Working(working)) => Reply::Working(pause(working)),
+        None => Reply::Nothing,
+    }
+}
+
+/// A pause that is no duration is left to the caller.
+fn pause(working: Working) -> Duration {
+    working.retry_after.and_then(|pause| Duration::try_from(pause).ok()).unwrap_or_default()
+}
+
+/// A status in words.
+pub(super) fn status(status: &Status) -> String {
+    let code = code_name(status.code());
+    match status.message() {
+        "" => code.to_owned(),
+        message => format!("{code}: {message}"),
+    }
+}
+
+impl fmt::Display for Vote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepared(output) if output.is_empty() => f.write_str("PREPARED"),
+            Self::Prepared(output) => write!(f, "PREPARED with output {}", shown(output)),
+            Self::Refused(Refusal { reason, message }) => {
+                write!(f, "REFUSED ({reason}: {message})")
+            }
+            Self::ReadOnly => f.write_str("READ_ONLY"),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.heuristic() {
+            None => return f.write_str("done"),
+            Some(HeuristicKind::Commit) => "HEURISTIC_COMMIT",
+            Some(HeuristicKind::Rollback) => "HEURISTIC_ROLLBACK",
+            Some(HeuristicKind::Hazard | HeuristicKind::Unspecified) => "HEURISTIC_HAZARD",
+        };
+        match self {
+            Self::Heuristic(outcome) if !outcome.note.is_empty() => {
+                write!(f, "{kind} ({})", outcome.note)
+            }
+            _ => f.write_str(kind),
+        }
+    }
+}
+
+/// Name of a code, as the gRPC documents write it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Bytes as text, if they are short text.
+fn shown(bytes: &Bytes) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().count() <= SHOWN_MAX => format!("`{text}`"),
+        _ => format!("of {} bytes", bytes.len()),
+    }
+}

@@ -1,0 +1,91 @@
+//! What a participant must not take, and what it must not send.
+
+use unanimo_proto::v1::{BranchContext, Refusal};
+
+use super::votes;
+use crate::session::{Branch, Session, Stop};
+use crate::{Mode, Vote};
+
+/// Most bytes of an output.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of a refusal's reason.
+const REASON_BYTES_MAX: usize = 64;
+
+/// Most bytes of a refusal's message.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+pub(super) async fn wrong_participant(session: Session) -> Result<(), Stop> {
+    let mut branch = session.branch();
+    branch.context.participant = "unanimo-check.nobody".to_owned();
+    session.prepare_in_vain("Prepare under another participant's name", &branch).await
+}
+
+pub(super) async fn malformed(session: Session) -> Result<(), Stop> {
+    let good = session.branch();
+    let with = |change: fn(&mut BranchContext)| {
+        let mut branch = session.branch();
+        change(&mut branch.context);
+        branch
+    };
+    for (what, branch) in [
+        // One without a context is a message's default.
+        ("no context", Branch { context: BranchContext::default(), ..good }),
+        ("an empty tx_id", with(|context| context.tx_id.clear())),
+        ("a tx_id that is no UUID", with(|context| context.tx_id = "4711".to_owned())),
+        ("an empty branch_id", with(|context| context.branch_id.clear())),
+        ("a branch_id with a slash", with(|context| context.branch_id = "a/b'c".to_owned())),
+        ("branch_number 0", with(|context| context.branch_number = 0)),
+        ("no mode", with(|context| context.mode = Mode::Unspecified.into())),
+    ] {
+        session.prepare_in_vain(&format!("Prepare with {what}"), &branch).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn limits(session: Session) -> Result<(), Stop> {
+    let mut unknown = session.branch();
+    unknown.action = votes::NO_ACTION.to_owned();
+    for branch in [session.branch(), unknown] {
+        match session.prepare(&branch).await {
+            Ok(Vote::Prepared(output)) => check_output(output.len(), session.options().mode)?,
+            Ok(Vote::Refused(refusal)) => check_refusal(&refusal)?,
+            // Other guarantees are about votes that do not come.
+            Ok(Vote::ReadOnly) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_output(bytes: usize, mode: Mode) -> Result<(), Stop> {
+    if mode == Mode::TwoPhaseCommit && bytes > 0 {
+        return Err(Stop::Failed(format!(
+            "Prepare was answered with an output of {bytes} bytes; in two-phase commit it could not \
+             be told again and must be empty"
+        )));
+    }
+    if bytes > OUTPUT_BYTES_MAX {
+        return Err(Stop::Failed(format!(
+            "Prepare was answered with an output of {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept"
+        )));
+    }
+    Ok(())
+}
+
+fn check_refusal(refusal: &Refusal) -> Result<(), Stop> {
+    let Refusal { reason, message } = refusal;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || !reason.bytes().all(allowed) {
+        return Err(Stop::Failed(format!(
+            "Prepare was refused with reason {reason:?}, which is not 1 to {REASON_BYTES_MAX} bytes \
+             of A-Z a-z 0-9 _ . : -"
+        )));
+    }
+    if message.len() > MESSAGE_BYTES_MAX {
+        return Err(Stop::Failed(format!(
+            "Prepare was refused with a message of {} bytes, at most {MESSAGE_BYTES_MAX} are kept",
+            message.len()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,445 @@
+//! One run: branches of its own, operations that are asked again as a coordinator would, and the
+//! end of what was left prepared.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tonic::{Code, Request, Status};
+use unanimo_proto::v1::{
+    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, Payload, PrepareRequest,
+};
+use uuid::Uuid;
+
+use super::answer::{self, End, Reply, Vote};
+use super::{Options, Target};
+
+/// How long one call may take before it is sent again.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Between calls that were answered with an error, or with WORKING that names no time.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause that WORKING can ask for: a check is not to take minutes.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How far ahead a Prepare's bound is.
+const PREPARE_WITHIN: Duration = Duration::from_secs(600);
+
+/// Why a check ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guarantee is broken: what was seen.
+    Failed(String),
+    /// It cannot be checked here: why.
+    Skipped(String),
+}
+
+/// A branch that a check made up, and what is sent with its operations.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// What names it.
+    pub context: BranchContext,
+    /// What it is to do.
+    pub action: String,
+    /// The action's argument.
+    pub payload: Bytes,
+    /// When a Prepare without a trace is to be refused.
+    pub prepare_until: Option<SystemTime>,
+    /// What Prepare answered, if Commit and Cancel are to carry it.
+    pub output: Bytes,
+}
+
+/// A run. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    target: Arc<dyn Target>,
+    options: Options,
+    traces: Mutex<Traces>,
+}
+
+#[derive(Default)]
+struct Traces {
+    /// Branches that a Prepare was sent for since they were told to end. Refused ones too: a twin of
+    /// that Prepare may have been answered with yes.
+    open: Vec<Branch>,
+    committed: Vec<(String, String)>,
+    left_behind: Vec<String>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Branch {
+    fn key(&self) -> (String, String) {
+        (self.context.tx_id.clone(), self.context.branch_id.clone())
+    }
+
+    /// Another branch of the same transaction.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        let mut sibling = self.clone();
+        sibling.context.branch_number += 1;
+        sibling.context.branch_id = format!("b{}", sibling.context.branch_number);
+        sibling
+    }
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.context.branch_id, self.context.tx_id)
+    }
+}
+
+impl Session {
+    /// A run over a participant.
+    #[must_use]
+    pub fn new(target: Arc<dyn Target>, options: Options) -> Self {
+        Self { inner: Arc::new(Inner { target, options, traces: Mutex::default() }) }
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// A branch of a transaction that nobody has seen.
+    #[must_use]
+    pub fn branch(&self) -> Branch {
+        let Options { participant, action, payload, mode, cluster_id, .. } = self.options();
+        let tx_id = Uuid::now_v7().to_string();
+        let context = BranchContext {
+            gid: format!("check-{tx_id}"),
+            tx_id,
+            branch_id: "b1".to_owned(),
+            branch_number: 1,
+            cluster_id: cluster_id.clone(),
+            participant: participant.clone(),
+            mode: (*mode).into(),
+        };
+        Branch {
+            context,
+            action: action.clone(),
+            payload: payload.clone(),
+            prepare_until: Some(SystemTime::now() + PREPARE_WITHIN),
+            output: Bytes::new(),
+        }
+    }
+
+    /// A branch that has voted yes; without one the check is skipped.
+    ///
+    /// # Errors
+    /// There is no such vote.
+    pub async fn prepared(&self) -> Result<Branch, Stop> {
+        let mut branch = self.branch();
+        match self.prepare(&branch).await? {
+            Vote::Prepared(output) => branch.output = output,
+            Vote::Refused(refusal) => {
+                let refused = Vote::Refused(refusal);
+                return Err(Stop::Skipped(format!("the action answers this payload {refused}")));
+            }
+            Vote::ReadOnly => {
+                let text = "the action votes READ_ONLY: no Commit or Cancel is owed to it";
+                return Err(Stop::Skipped(text.to_owned()));
+            }
+        }
+        Ok(branch)
+    }
+
+    /// Stops a check about Commit where none is ever sent.
+    ///
+    /// # Errors
+    /// The mode is saga.
+    pub fn needs_commit(&self) -> Result<(), Stop> {
+        match self.options().mode {
+            Mode::Saga => Err(Stop::Skipped("a step of a saga is not sent Commit".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends Prepare until there is a vote.
+    ///
+    /// # Errors
+    /// There is none within the patience, or it is one that the mode does not have.
+    pub async fn prepare(&self, branch: &Branch) -> Result<Vote, Stop> {
+        self.open(branch);
+        let mut asking = Asking::new("Prepare");
+        let vote = loop {
+            let request = self.request(prepare(branch, asking.attempt));
+            let sent = self.within(self.inner.target.prepare(request)).await;
+            if let Some(vote) = self.answered(&mut asking, sent.map(answer::vote)).await? {
+                break vote;
+            }
+        };
+        if vote == Vote::ReadOnly && self.options().mode != Mode::TwoPhaseCommit {
+            let text = "Prepare was answered READ_ONLY, which is a vote of two-phase commit only";
+            return Err(Stop::Failed(text.to_owned()));
+        }
+        Ok(vote)
+    }
+
+    /// Sends Commit until there is an answer that ends the branch.
+    ///
+    /// # Errors
+    /// There is none within the patience.
+    pub async fn commit(&self, branch: &Branch) -> Result<End, Stop> {
+        let mut asking = Asking::new("Commit");
+        let end = loop {
+            let request = self.request(commit(branch, asking.attempt));
+            let sent = self.within(self.inner.target.commit(request)).await;
+            if let Some(end) = self.answered(&mut asking, sent.map(answer::committed)).await? {
+                break end;
+            }
+        };
+        if matches!(end.heuristic(), None | Some(HeuristicKind::Commit)) {
+            let mut traces = self.lock();
+            if !traces.committed.contains(&branch.key()) {
+                traces.committed.push(branch.key());
+            }
+        }
+        self.close(branch);
+        Ok(end)
+    }
+
+    /// Sends Cancel until there is an answer that ends the branch.
+    ///
+    /// # Errors
+    /// There is none within the patience.
+    pub async fn cancel(&self, branch: &Branch) -> Result<End, Stop> {
+        let mut asking = Asking::new("Cancel");
+        let end = loop {
+            let request = self.request(cancel(branch, asking.attempt));
+            let sent = self.within(self.inner.target.cancel(request)).await;
+            if let Some(end) = self.answered(&mut asking, sent.map(answer::cancelled)).await? {
+                break end;
+            }
+        };
+        self.close(branch);
+        Ok(end)
+    }
+
+    /// Sends Prepare once and waits for so long only. Whatever comes of it, the branch may be
+    /// prepared.
+    pub async fn prepare_and_leave(&self, branch: &Branch, timeout: Duration) {
+        self.open(branch);
+        let mut request = Request::new(prepare(branch, 1));
+        request.set_timeout(timeout);
+        // Nothing is concluded from it.
+        let _ = tokio::time::timeout(timeout, self.inner.target.prepare(request)).await;
+    }
+
+    /// Sends Prepare, and expects an error instead of a vote.
+    ///
+    /// # Errors
+    /// It is answered, or does not arrive.
+    pub async fn prepare_in_vain(&self, what: &str, branch: &Branch) -> Result<(), Stop> {
+        self.open(branch);
+        let started = Instant::now();
+        loop {
+            let request = self.request(prepare(branch, 1));
+            let why = match self.within(self.inner.target.prepare(request)).await {
+                Ok(response) => {
+                    let answered = match answer::vote(response) {
+                        Reply::Answer(vote) => vote.to_string(),
+                        Reply::Working(_) => "WORKING".to_owned(),
+                        Reply::Nothing => "a reply without an answer".to_owned(),
+                    };
+                    return Err(Stop::Failed(format!("{what} was answered {answered}")));
+                }
+                Err(status) if is_passing(&status) => answer::status(&status),
+                Err(_) => {
+                    self.close(branch);
+                    return Ok(());
+                }
+            };
+            if started.elapsed() > self.options().patience {
+                return Err(self.no_answer("Prepare", &why));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Does the same several times at once.
+    ///
+    /// # Errors
+    /// The first that one of them met.
+    pub async fn at_once<T: Send + 'static, F>(
+        &self,
+        count: usize,
+        operation: impl Fn(Self, usize) -> F,
+    ) -> Result<Vec<T>, Stop>
+    where
+        F: Future<Output = Result<T, Stop>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for number in 0..count {
+            tasks.spawn(operation(self.clone(), number));
+        }
+        let mut results = Vec::with_capacity(count);
+        while let Some(joined) = tasks.join_next().await {
+            let result =
+                joined.unwrap_or_else(|error| Err(Stop::Failed(format!("a call: {error}"))));
+            results.push(result);
+        }
+        results.into_iter().collect()
+    }
+
+    /// Whether the action votes at all, and with which refusal if it votes no.
+    pub(super) async fn first_vote(&self) -> Result<Option<String>, String> {
+        match self.prepare(&self.branch()).await {
+            Ok(vote @ Vote::Refused(_)) => Ok(Some(vote.to_string())),
+            Ok(Vote::Prepared(_) | Vote::ReadOnly) => Ok(None),
+            Err(Stop::Failed(why) | Stop::Skipped(why)) => Err(why),
+        }
+    }
+
+    /// Cancels what is prepared still.
+    pub async fn clean_up(&self) {
+        let open = std::mem::take(&mut self.lock().open);
+        for branch in open {
+            if self.cancel(&branch).await.is_err() {
+                self.lock().left_behind.push(branch.to_string());
+            }
+        }
+    }
+
+    /// How many branches were committed, and which may be prepared still.
+    #[must_use]
+    pub fn traces(&self) -> (u32, Vec<String>) {
+        let traces = self.lock();
+        let committed = u32::try_from(traces.committed.len()).unwrap_or(u32::MAX);
+        (committed, traces.left_behind.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Traces> {
+        self.inner.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, branch: &Branch) {
+        let mut traces = self.lock();
+        let key = branch.key();
+        let known = traces.open.iter().any(|open| open.key() == key);
+        if !known && !traces.committed.contains(&key) {
+            traces.open.push(branch.clone());
+        }
+    }
+
+    fn close(&self, branch: &Branch) {
+        self.lock().open.retain(|open| open.key() != branch.key());
+    }
+
+    fn call_timeout(&self) -> Duration {
+        self.options().patience.min(CALL_TIMEOUT_MAX)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.call_timeout());
+        request
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let timeout = self.call_timeout();
+        let late = |_| Err(Status::deadline_exceeded(format!("no reply within {timeout:?}")));
+        tokio::time::timeout(timeout, call).await.unwrap_or_else(late)
+    }
+
+    /// The answer, or a pause after which the operation is to be sent again, as a coordinator does.
+    async fn answered<A>(
+        &self,
+        asking: &mut Asking,
+        sent: Result<Reply<A>, Status>,
+    ) -> Result<Option<A>, Stop> {
+        let (why, pause) = match sent {
+            Ok(Reply::Answer(answer)) => return Ok(Some(answer)),
+            Ok(Reply::Working(pause)) => ("WORKING".to_owned(), pause),
+            Ok(Reply::Nothing) => ("a reply without an answer".to_owned(), PAUSE),
+            Err(status) => (answer::status(&status), PAUSE),
+        };
+        if asking.started.elapsed() > self.options().patience {
+            return Err(self.no_answer(asking.operation, &why));
+        }
+        asking.attempt += 1;
+        tokio::time::sleep(if pause.is_zero() { PAUSE } else { pause.min(PAUSE_MAX) }).await;
+        Ok(None)
+    }
+
+    fn no_answer(&self, operation: &str, why: &str) -> Stop {
+        let patience = self.options().patience;
+        Stop::Failed(format!(
+            "{operation} was not answered within {patience:?}, asked again and again; the last \
+             reply was {why}"
+        ))
+    }
+}
+
+/// An operation that is sent until it is answered.
+struct Asking {
+    operation: &'static str,
+    started: Instant,
+    attempt: u32,
+}
+
+impl Asking {
+    fn new(operation: &'static str) -> Self {
+        Self { operation, started: Instant::now(), attempt: 1 }
+    }
+}
+
+/// Whether it says nothing of the request itself.
+fn is_passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+}
+
+fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
+    PrepareRequest {
+        // That of a message without one.
+        context: Some(branch.context.clone())
+            .filter(|context| *context != BranchContext::default()),
+        action: branch.action.clone(),
+        payload: payload(&branch.payload),
+        prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
+        metadata: HashMap::new(),
+        attempt,
+        requires: Vec::new(),
+        must_succeed: false,
+    }
+}
+
+fn payload(data: &Bytes) -> Option<Payload> {
+    (!data.is_empty()).then(|| Payload { data: data.clone(), media_type: String::new() })
+}
+
+fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
+    CommitRequest {
+        context: Some(branch.context.clone()),
+        action: branch.action.clone(),
+        payload: payload(&branch.payload),
+        output: payload(&branch.output),
+        metadata: HashMap::new(),
+        attempt,
+    }
+}
+
+fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
+    CancelRequest {
+        context: Some(branch.context.clone()),
+        action: branch.action.clone(),
+        payload: payload(&branch.payload),
+        output: payload(&branch.output),
+        metadata: HashMap::new(),
+        attempt,
+        prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
+    }
+}

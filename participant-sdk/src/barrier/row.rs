@@ -1,0 +1,167 @@
+//! A branch's row, and what each operation answers when it finds it.
+
+use bytes::Bytes;
+use unanimo_proto::v1::HeuristicKind;
+
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Finish, Finished, Voted};
+
+/// State of a branch, by its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Prepared,
+    ReadOnly,
+    Refused,
+    Committed,
+    Cancelled,
+    Lost,
+}
+
+impl State {
+    const NAMES: [(Self, &str); 7] = [
+        (Self::Running, "running"),
+        (Self::Prepared, "prepared"),
+        (Self::ReadOnly, "read_only"),
+        (Self::Refused, "refused"),
+        (Self::Committed, "committed"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Lost, "lost"),
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    /// Tells whether it is an answer to Prepare.
+    pub(super) fn is_vote(self) -> bool {
+        matches!(self, Self::Prepared | Self::ReadOnly | Self::Refused)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|known| known.1 == name).map(|known| known.0)
+    }
+}
+
+/// A branch's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) state: State,
+    pub(crate) output: Bytes,
+    pub(crate) refusal: Refusal,
+}
+
+/// A row's columns: state, output, reason, message.
+pub(crate) type Columns = (String, Vec<u8>, String, String);
+
+impl Row {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state, output: Bytes::new(), refusal: Refusal::new("", "") }
+    }
+
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self { refusal, ..Self::new(State::Refused) }
+    }
+
+    pub(crate) fn from_columns(columns: Columns) -> Result<Self, Fault> {
+        let (state, output, reason, message) = columns;
+        let state = State::parse(&state).ok_or_else(|| {
+            Fault::SetUp(format!(
+                "unanimo_barrier has the state {state}, which this version does not know"
+            ))
+        })?;
+        Ok(Self { state, output: output.into(), refusal: Refusal { reason, message } })
+    }
+
+    /// Returns the answer of a Prepare that finds this row.
+    pub(crate) fn vote(self) -> Result<Voted, Fault> {
+        Ok(match self.state {
+            State::Running => return Err(ended_by_handler()),
+            State::Prepared | State::Committed => Voted::Prepared(self.output),
+            State::ReadOnly => Voted::ReadOnly,
+            State::Refused => Voted::Refused(self.refusal),
+            State::Cancelled | State::Lost => {
+                let message = "phase two of this branch came before its Prepare, or is over";
+                Voted::Refused(Refusal::new("ALREADY_ENDED", message))
+            }
+        })
+    }
+
+    /// Returns the answer of a Commit or Cancel that finds this row, if the handler need not run.
+    pub(crate) fn end(&self, operation: Finish) -> Option<Finished> {
+        let heuristic = |kind, note: &str| Some(Finished::Heuristic(kind, note.to_owned()));
+        match (self.state, operation) {
+            (State::Prepared, _) => None,
+            (State::ReadOnly, _)
+            | (State::Committed, Finish::Commit)
+            | (State::Cancelled | State::Refused, Finish::Cancel) => Some(Finished::Done),
+            (State::Committed, Finish::Cancel) => {
+                heuristic(HeuristicKind::Commit, "Cancel found the branch committed")
+            }
+            (State::Cancelled | State::Refused, Finish::Commit) => {
+                heuristic(HeuristicKind::Rollback, "Commit found the branch undone")
+            }
+            (State::Lost, _) => heuristic(HeuristicKind::Hazard, NOTHING_TO_COMMIT),
+            (State::Running, _) => heuristic(
+                HeuristicKind::Hazard,
+                "the branch's handler ended its local transaction by itself",
+            ),
+        }
+    }
+}
+
+/// Note of a Commit that found no trace of its branch.
+pub(super) const NOTHING_TO_COMMIT: &str =
+    "Commit found no trace of a branch that voted yes; was the participant's database restored?";
+
+fn ended_by_handler() -> Fault {
+    Fault::Wrong("it committed or rolled back the local transaction that it was given")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duplicate_gets_the_stored_answer_and_a_late_prepare_never_a_yes() {
+        let vote = |state| Row::new(state).vote();
+        assert_eq!(vote(State::Prepared).expect("a vote"), Voted::Prepared(Bytes::new()));
+        assert_eq!(vote(State::ReadOnly).expect("a vote"), Voted::ReadOnly);
+        for state in [State::Refused, State::Cancelled, State::Lost] {
+            assert!(matches!(vote(state), Ok(Voted::Refused(_))), "S8: {state:?}");
+        }
+        assert!(matches!(vote(State::Running), Err(Fault::Wrong(_))));
+    }
+
+    #[test]
+    fn phase_two_is_done_only_where_it_agrees() {
+        use HeuristicKind::{Commit, Hazard, Rollback};
+        for (state, commit, cancel) in [
+            (State::ReadOnly, None, None),
+            (State::Committed, None, Some(Commit)),
+            (State::Cancelled, Some(Rollback), None),
+            (State::Refused, Some(Rollback), None),
+            (State::Lost, Some(Hazard), Some(Hazard)),
+            (State::Running, Some(Hazard), Some(Hazard)),
+        ] {
+            let row = Row::new(state);
+            for (operation, expected) in [(Finish::Commit, commit), (Finish::Cancel, cancel)] {
+                let kind = match row.end(operation).expect("an end") {
+                    Finished::Heuristic(kind, _) => Some(kind),
+                    Finished::Done => None,
+                    Finished::Working(_) => panic!("{state:?}"),
+                };
+                assert_eq!(kind, expected, "S11: {state:?} {operation:?}");
+            }
+        }
+        assert_eq!(Row::new(State::Prepared).end(Finish::Commit), None);
+    }
+
+    #[test]
+    fn states_have_their_names() {
+        for (state, name) in State::NAMES {
+            assert_eq!(state.as_str(), name);
+            assert_eq!(State::parse(name), Some(state));
+        }
+    }
+}

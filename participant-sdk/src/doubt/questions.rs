@@ -1,0 +1,108 @@
+//! The sweeper's questions whose statements take the same parameters on every database.
+
+use uuid::Uuid;
+
+use super::RowKey;
+
+/// Names a statement; the parameters are in this order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Question {
+    /// Number of prepared rows and milliseconds of the oldest: participant.
+    CountPrepared,
+    /// Prepared rows as [`Row`](super::Row) with their age: participant, grace in milliseconds, key
+    /// to go on after (two parameters), limit.
+    PreparedRows,
+    /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit.
+    PurgeUndone,
+    /// Committed rows as [`Row`](super::Row) with their `prepare_until`: participant, retention in
+    /// milliseconds, `prepare_until` and key to go on after (three parameters), limit.
+    CommittedRows,
+}
+
+/// Returns the key to go on after; before the first row, one that is less than every key.
+pub(crate) fn position(after: Option<&RowKey>) -> (Uuid, &str) {
+    after.map_or((Uuid::nil(), ""), |(tx_id, branch_id)| (*tx_id, branch_id))
+}
+
+/// Makes the methods of [`Sweepable`](super::Sweepable) for the [`Question`]s. A macro, because each
+/// database has its own types. The database's type has `question`, which returns a statement, and
+/// `sweeping`, which begins a transaction for one: on MariaDB a statement outside of one would leave
+/// one open.
+macro_rules! answer_questions {
+    ($fault:path, $row:ty, $tx_id:expr) => {
+        async fn count_prepared(
+            &self,
+            participant: &str,
+        ) -> Result<$crate::doubt::Count, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let counted = sqlx::query_as(self.question($crate::doubt::Question::CountPrepared))
+                .bind(participant)
+                .fetch_one(&mut *sweeping)
+                .await;
+            let counted = counted.map_err($fault("count the rows that are prepared"))?;
+            Ok($crate::doubt::count(counted))
+        }
+
+        async fn prepared_rows(
+            &self,
+            participant: &str,
+            grace: std::time::Duration,
+            after: Option<&$crate::doubt::RowKey>,
+            limit: usize,
+        ) -> Result<Vec<$crate::doubt::Doubt>, $crate::resource::Fault> {
+            let (tx_id, branch_id) = $crate::doubt::position(after);
+            let mut sweeping = self.sweeping().await?;
+            let rows = sqlx::query_as(self.question($crate::doubt::Question::PreparedRows))
+                .bind(participant)
+                .bind($crate::doubt::millis(grace))
+                .bind($tx_id(tx_id))
+                .bind(branch_id)
+                .bind($crate::doubt::limit(limit))
+                .fetch_all(&mut *sweeping)
+                .await;
+            let rows: Vec<$row> = rows.map_err($fault("list the rows that are prepared"))?;
+            rows.into_iter().map($crate::doubt::doubt).collect()
+        }
+
+        async fn purge_undone(
+            &self,
+            participant: &str,
+            retention: std::time::Duration,
+            limit: usize,
+        ) -> Result<u64, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let purged = sqlx::query(self.question($crate::doubt::Question::PurgeUndone))
+                .bind(participant)
+                .bind($crate::doubt::millis(retention))
+                .bind($crate::doubt::limit(limit))
+                .execute(&mut *sweeping)
+                .await
+                .map_err($fault("purge barrier rows"))?;
+            sweeping.commit().await.map_err($fault("purge barrier rows"))?;
+            Ok(purged.rows_affected())
+        }
+
+        async fn committed_rows(
+            &self,
+            participant: &str,
+            retention: std::time::Duration,
+            after: Option<&$crate::doubt::Committed>,
+            limit: usize,
+        ) -> Result<Vec<$crate::doubt::Committed>, $crate::resource::Fault> {
+            let (tx_id, branch_id) = $crate::doubt::position(after.map(|row| &row.key));
+            let mut sweeping = self.sweeping().await?;
+            let rows = sqlx::query_as(self.question($crate::doubt::Question::CommittedRows))
+                .bind(participant)
+                .bind($crate::doubt::millis(retention))
+                .bind(after.map_or(0, |row| row.prepare_until))
+                .bind($tx_id(tx_id))
+                .bind(branch_id)
+                .bind($crate::doubt::limit(limit))
+                .fetch_all(&mut *sweeping)
+                .await;
+            let rows: Vec<$row> = rows.map_err($fault("list the rows that are committed"))?;
+            rows.into_iter().map($crate::doubt::committed).collect()
+        }
+    };
+}
+pub(crate) use answer_questions;
