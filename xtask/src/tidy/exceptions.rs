@@ -17,20 +17,10 @@ pub(super) struct Exception {
 }
 
 const TOO_LONG: &str = "is to be split";
-const MOVES: &str = "moves to a crate of its own";
 
 pub(super) const EXCEPTIONS: &[Exception] = &[
-    exception("length", "coordinator/src/config.rs", "", 414, TOO_LONG),
-    exception("length", "coordinator/src/conformance/session.rs", "", 440, TOO_LONG),
-    exception("length", "coordinator/src/coordinator.rs", "start", 87, TOO_LONG),
-    exception("length", "coordinator/src/store.rs", "", 411, TOO_LONG),
-    exception("length", "coordinator/src/store/rows.rs", "", 421, TOO_LONG),
-    exception("length", "participant-sdk/src/barrier.rs", "", 424, TOO_LONG),
-    exception("layers", "coordinator/Cargo.toml", "unanimo-sdk", 1, MOVES),
-    exception("layers", "coordinator/src/cli", "", 157, MOVES),
-    exception("layers", "coordinator/src/conformance", "", 16, MOVES),
-    exception("layers", "coordinator/src/cluster/adoption.rs", "", 2, "belongs to the engine"),
-    exception("glossary", "ARCHITECTURE.md", "", 1, "the glossary is being written"),
+    exception("length", "participant-sdk/conformance/src/session.rs", "", 445, TOO_LONG),
+    exception("length", "coordinator/src/coordinator.rs", "start", 86, TOO_LONG),
     exception(
         "manifests",
         "examples/Cargo.toml",

@@ -25,9 +25,9 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
             None if file.is("proto") || file.is("sql") => &file.text,
             None => continue,
         };
-        known.extend(identifiers(code).map(|(_, word)| word));
+        known.extend(identifiers(code).map(|(_, word)| plain(word)));
     }
-    let is_known = |word: &str| identifiers(word).all(|(_, part)| known.contains(part));
+    let is_known = |word: &str| identifiers(word).all(|(_, part)| known.contains(&plain(part)));
     let unknown = words.into_iter().filter(|(_, word)| !is_known(word));
     unknown
         .map(|(line, word)| violation(line, format!("`{word}` is nowhere in the code")))
@@ -36,6 +36,11 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
 
 fn violation(line: usize, message: String) -> Violation {
     Violation { file: PAGE.to_owned(), line, rule: RULE, item: String::new(), measure: 1, message }
+}
+
+/// A word whatever its case is: the glossary's `gid_holder` is the code's `GidHolder`.
+fn plain(word: &str) -> String {
+    word.replace('_', "").to_lowercase()
 }
 
 /// Words in backticks in the first column of the glossary's table, with their lines.
@@ -66,6 +71,7 @@ mod tests {
     fn words_that_are_nowhere_are_found() {
         let check = |code| check(&Tree::of(&[(PAGE, GLOSSARY), ("a.rs", code)]));
         assert_eq!(check("struct BranchId; enum Kind { Saga }"), []);
+        assert_eq!(check("let branch_id = KIND_SAGA; const KIND: SAGA;"), []);
         let found = check("enum Kind { Saga } // BranchId");
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].line, found[0].message.contains("BranchId")), (7, true));
