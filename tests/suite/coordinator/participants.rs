@@ -117,7 +117,7 @@ async fn endpoints_are_checked() {
         let request = RegisterEndpointRequest {
             participant: "remote".into(),
             endpoint: endpoint.into(),
-            instance_id: String::new(),
+            instance_id: "life-1".into(),
             ..Default::default()
         };
         let status = world.directory().register_endpoint(request).await.unwrap_err();
@@ -127,7 +127,7 @@ async fn endpoints_are_checked() {
     let request = RegisterEndpointRequest {
         participant: "a b".into(),
         endpoint: "http://localhost:7000".into(),
-        instance_id: String::new(),
+        instance_id: "life-1".into(),
         ..Default::default()
     };
     let status = world.directory().register_endpoint(request).await.unwrap_err();
