@@ -14,6 +14,9 @@ pub mod limits {
     pub use super::coordinator::{INQUIRE_MAX, PAGE_DEFAULT, PAGE_MAX};
     pub use super::directory::INSTANCE_BYTES_MAX;
     pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
+
+    /// Most bytes of a timeline in an answer; a longer one is cut to its newest entries.
+    pub const TIMELINE_BYTES_MAX: usize = 256 << 10;
 }
 
 use std::sync::Arc;
