@@ -20,8 +20,8 @@ const BRANCH_TEXTS: usize = 7;
 /// Tags, lengths, numbers and times of one branch, and tags and lengths of its texts.
 const BRANCH_FIXED_BYTES: usize = 256;
 
-/// Everything of a transaction that has none of its own limits: identifiers, states and times.
-const TRANSACTION_FIXED_BYTES: usize = 1024;
+/// Identifiers, states and times of a transaction, and tags and lengths of the lines of its timeline.
+const TRANSACTION_FIXED_BYTES: usize = 8 << 10;
 
 /// Bytes on the wire of one byte of metadata, at most: an entry whose key is one byte and whose value is
 /// empty has a tag and a length of its own, and one of each for key and value.
