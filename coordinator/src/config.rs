@@ -4,6 +4,7 @@
 //! configuration, and, through [`Config::described`], the flags of the command line and
 //! docs/reference/config.md.
 
+mod answers;
 mod load;
 mod rules;
 mod values;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
+pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 use self::values::Named;
 pub use self::values::{DatabaseUrl, LogFormat, NodeName, Period};
@@ -224,11 +226,11 @@ settings! {
     /// Bytes of one payload.
     payload_bytes_max: usize = 1 << 20, "UNANIMO_PAYLOAD_BYTES_MAX";
     /// Bytes of all payloads of a transaction.
-    payloads_bytes_max: usize = 4 << 20, "UNANIMO_PAYLOADS_BYTES_MAX";
+    payloads_bytes_max: usize = 3 << 19, "UNANIMO_PAYLOADS_BYTES_MAX";
     /// Bytes of one output; a larger one is dropped and the vote stands.
     output_bytes_max: usize = 1 << 20, "UNANIMO_OUTPUT_BYTES_MAX";
     /// Bytes of all outputs of a transaction; what goes beyond is dropped and the votes stand.
-    outputs_bytes_max: usize = 4 << 20, "UNANIMO_OUTPUTS_BYTES_MAX";
+    outputs_bytes_max: usize = 3 << 19, "UNANIMO_OUTPUTS_BYTES_MAX";
     /// Bytes of a transaction's metadata, and of a request's gRPC metadata.
     metadata_bytes_max: usize = 16 << 10, "UNANIMO_METADATA_BYTES_MAX";
     /// Bytes of a gRPC message.

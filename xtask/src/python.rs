@@ -1,5 +1,5 @@
-//! Python for the example participant: an environment under `target/` with the packages that it
-//! names, made once.
+//! Python for the examples: an environment under `target/` with the packages that they name, made
+//! once.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::step::run;
 
-const REQUIREMENTS: &str = "examples/python-participant/requirements.txt";
+/// The packages of both examples, in the same versions.
+const REQUIREMENTS: &str = "examples/python-initiator/requirements.txt";
 
 /// Where tests/suite/python.rs looks for it.
 const ENVIRONMENT: &str = "target/python/venv";
@@ -22,7 +23,7 @@ pub(crate) fn ensure() -> Result<()> {
     let wanted = fs::read_to_string(REQUIREMENTS)?;
     let python = format!("{ENVIRONMENT}/bin/python");
     // An environment whose Python was removed since is none.
-    let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_tools"]));
+    let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_status, grpc_tools"]));
     if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {
         return Ok(());
     }

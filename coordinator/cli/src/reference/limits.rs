@@ -5,7 +5,7 @@ use unanimo_coordinator::api::limits::{
     PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, TIMELINE_BYTES_MAX,
     TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
-use unanimo_coordinator::config::Config;
+use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
 use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
@@ -45,6 +45,7 @@ pub(super) fn page() -> String {
     let settable = SETTABLE
         .iter()
         .map(|(what, key, past)| [(*what).into(), default(key), code(key), (*past).into()]);
+    let (answer, client) = (Config::default().answer_bytes_max(), CLIENT_BYTES_DEFAULT);
     format!(
         "# Limits
 
@@ -56,6 +57,11 @@ what is taken over after a crash.
 ## Limits that can be set
 
 {}
+The largest answer that the defaults allow, one transaction with all that can be asked for, has less than
+{answer} bytes. Clients in Go, Java, Python and Node.js take messages of {client} bytes unless they are told
+otherwise, so they need no settings. Where larger limits allow more than that, the coordinator warns when
+it starts, and such clients must raise their limit for received messages.
+
 ## Names and identifiers
 
 These are part of the wire contract and cannot be set: names of prepared transactions at
