@@ -57,7 +57,7 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// It was fenced.
-    #[error("{0}: it stops, and another incarnation adopts what it had in flight")]
+    #[error("{0}; the coordinator stops, and another incarnation adopts its transactions")]
     Fenced(lease::Fenced),
     /// The store is in a state that only a restart can clear.
     #[error("{0}")]

@@ -98,7 +98,7 @@
 //!
 //! # fn main() -> Result<(), unanimo_coordinator::config::Error> {
 //! let file = None; // or Some(Path::new("unanimo.toml"))
-//! let config = Loaded::load(file, Layer::from_env()?)?.config;
+//! let config = Loaded::load(file, Layer::from_env()?, Layer::default())?.config;
 //! # Ok(())
 //! # }
 //! ```

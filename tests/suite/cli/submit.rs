@@ -1,4 +1,4 @@
-//! Submitting from a file.
+//! `tx submit`.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use super::{Program, Served, file, run, tcc};
 #[tokio::test]
 async fn an_outcome_is_printed_and_is_the_exit_code() {
     let served = Served::start(&[]).await;
-    let ran = served.submit("good", &["ok", "output-5"], &["--wait", "finished"]).await;
+    let ran = served.submit("good", &["ok", "output-5"], &["--wait", "ended"]).await;
     ran.check(0).says(&["committed\ngid    good\ntx_id  0", "BRANCH  VOTE      OUTPUT  WHY\n"]);
     ran.says(&["a       prepared  -       -\n", "b       prepared  5B      -\n"]);
     assert_eq!(ran.err, "");
@@ -32,7 +32,7 @@ async fn an_outcome_is_printed_and_is_the_exit_code() {
     second["output_base64"] = "b29vb28=".into();
     assert_eq!(
         again,
-        json!({"tx_id": null, "gid": "good", "outcome": "committed", "finished": true,
+        json!({"tx_id": null, "gid": "good", "outcome": "committed", "ended": true,
                "heuristic": "none", "abort_cause": null, "abort_branch_id": null,
                "branches": [branch("a"), second]})
     );
@@ -66,12 +66,12 @@ async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
     for (content, complaint) in [
         ("{", "EOF while parsing"),
         (r#"{"mode": "tcc", "branches": []}"#, "missing field `gid`"),
-        (r#"{"gid": "g", "mode": "saga"}"#, "mode: unknown variant `saga`"),
+        (r#"{"gid": "g", "mode": "xa"}"#, "mode: must be 2pc"),
         (r#"{"gid": "g", "mode": "tcc", "brunches": []}"#, "brunches: unknown field"),
         (r#"{"gid": "g", "mode": "tcc", "timeout": 5}"#, "timeout: invalid type"),
         (r#"{"gid": "g", "mode": "tcc", "branches": [{"branch_id": "ä"}]}"#, "[0].branch_id: must"),
     ] {
-        // No coordinator is needed to tell.
+        // The file is checked before any coordinator is called.
         let path = file(content);
         let ran = run(&["tx", "submit", &path]).await;
         ran.check(2).complains(&[&format!("error: failed to understand {path}: "), complaint]);
@@ -87,7 +87,7 @@ async fn a_refusal_names_its_reason_and_fields() {
     let served = Served::start(&[]).await;
     let path = file(&tcc("g", &["ok"]).replace("\"p\"", "\"nobody\""));
     let ran = served.tx(&["submit", &path]).await;
-    ran.check(1).complains(&[
+    ran.check(2).complains(&[
         "error: branches[0].participant must be known: participant nobody is not known",
         "\n  reason: FIELD_INVALID (INVALID_ARGUMENT)\n",
         "\n  branches[0].participant: must be known",
@@ -106,7 +106,7 @@ async fn nobody_at_the_endpoint_is_told() {
     let ran = run(&["tx", "list", "--endpoint", &endpoint]).await;
     ran.check(1).complains(&[
         &format!("error: failed to reach a coordinator at {endpoint}: Connection refused"),
-        "hint: is `unanimo serve` running there? --endpoint URL or UNANIMO_ENDPOINT",
+        "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT",
     ]);
     for (bad, complaint) in
         [("127.0.0.1:7610", "must be http://"), ("https://h:1", "must be http:")]
