@@ -58,15 +58,15 @@ fn config() -> String {
     format!(
         "# Settings
 
-`unanimo serve` takes each setting from a file, from the environment, or from a flag; the later of
-these wins: default < file < environment < flag. The file is TOML and is named by `--config FILE` or
-`UNANIMO_CONFIG`; its keys are those below. A flag is the key with `--` before it: `lease` is
-`--lease 20s`, and `UNANIMO_LEASE=20s`. Lengths of time are written as `250ms`, `15s` or `1h 30m`.
-Sizes are in bytes.
+`unanimo serve` takes each setting from a file, from the environment or from a flag. A later source
+wins: default < file < environment < flag. The file is TOML. `--config FILE` or `UNANIMO_CONFIG` names
+it, and its keys are those below. A flag is the key with `--` in front: the key `lease` is the flag
+`--lease 20s` and the variable `UNANIMO_LEASE=20s`. Durations are written as `250ms`, `15s` or
+`1h 30m`. Sizes are in bytes.
 
-Everything is checked before anything is opened; what breaks a rule is named, and the exit code is 2.
-`unanimo config` takes the same file, variables and flags, and prints what `serve` would use and
-where each value is from, with passwords hidden.
+`serve` checks all settings before it opens anything. An error names each setting that breaks a rule,
+and the exit code is 2. `unanimo config` takes the same file, variables and flags. It prints the
+configuration that `serve` would use and the source of each setting, with passwords hidden.
 
 ```toml
 node = \"coordinator-1\"
@@ -99,8 +99,9 @@ fn metrics() -> String {
         "# Metrics and alarms
 
 A coordinator serves its metrics at `/metrics` of its admin address (`admin-listen`, by default
-<http://127.0.0.1:7611/metrics>) in the OpenMetrics text format, which Prometheus reads. Metrics are
-of one process and begin at zero with it; `unanimo_alarms` is counted in the database.
+<http://127.0.0.1:7611/metrics>) in the OpenMetrics text format, which Prometheus reads. Metrics
+belong to one process and begin at zero when it starts, except `unanimo_alarms`, which is counted in
+the database.
 
 ## Metrics
 
@@ -110,10 +111,10 @@ of one process and begin at zero with it; `unanimo_alarms` is counted in the dat
 {}
 ## Alarms
 
-An alarm asks for a person: something does not end by itself. It is a log line of level ERROR with the
-field `alarm`, whose values are below, and with `tx_id`, which `unanimo tx show` takes.
-Transactions whose alarm is not cleared are counted by `unanimo_alarms` and listed by
-`unanimo tx list --attention`.
+An alarm is a state that needs an operator, because it does not end by itself. It is a log line of
+level ERROR with the field `alarm`, whose values are below, and with the field `tx_id`, for
+`unanimo tx show`. `unanimo_alarms` counts the transactions whose alarm is not cleared, and
+`unanimo tx list --attention` lists them.
 
 {}",
         table(["Name", "Type", "Labels", "Meaning"], metrics),
@@ -130,19 +131,19 @@ fn errors() -> String {
     format!(
         "# Errors
 
-Every gRPC status other than OK that a coordinator answers carries details of `google.rpc`:
+Every gRPC status other than OK that a coordinator answers has details of `google.rpc`:
 
-- `ErrorInfo` with the domain `{}` and one of the reasons below. Programs should look at the reason,
-  never at the message. Its metadata has `retryable`, `true` or `false`.
-- `BadRequest` with each bad field and the rule that it breaks, where the request was wrong.
-- `RetryInfo` with the time to wait, where sending the same request again may help.
+- `ErrorInfo` with the domain `{}` and one of the reasons below. Programs should read the reason, never
+  the message. Its metadata has `retryable`, which is `true` or `false`.
+- `BadRequest` with each bad field and the rule that it breaks, if the request is wrong.
+- `RetryInfo` with the time to wait, if sending the same request again may help.
 
-Reasons are added, never renamed. A status without a reason is from the connection, or from
-something between client and coordinator: what was asked for may or may not have happened. As every
-call is idempotent by its ids, send it again as it was.
+Later versions add reasons, and rename none. A status without a reason comes from the connection, or
+from a program between client and coordinator: the request may have taken effect or not. Every call
+is idempotent by its ids, so send the same request again.
 
-A transaction that is aborted is no error: its outcome is told in an OK reply, and so is *not decided
-yet*.
+An aborted transaction is not an error. An OK reply carries its outcome, and so it does for *not
+decided yet*.
 
 {}",
         api::error::DOMAIN,

@@ -25,8 +25,8 @@ use super::{logging, output};
 /// signal ends the process at once; no transaction is lost by that.
 ///
 /// Exit codes: 0 stopped by a signal; 1 failed to start, ended with an error, or ended by a second
-/// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions. Do
-/// not start this one again while the other one runs.
+/// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions.
+/// Do not start this one again while the other one runs.
 #[derive(Debug, clap::Args)]
 // A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]

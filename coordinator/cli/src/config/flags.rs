@@ -59,7 +59,8 @@ fn flag(setting: Described) -> Arg {
         );
     }
     let help = help.replace('\n', " ");
-    // The documented default is TOML, such as `["loopback"]`; the help shows it as the flag takes it.
+    // The documented default is TOML, such as `["loopback"]`; the help shows it as the flag takes
+    // it.
     let default = default.replace(['"', '[', ']'], "");
     let arg =
         arg.long(key).env(env).hide_env_values(true).help(format!("{help} [default: {default}]"));

@@ -75,8 +75,8 @@ async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Fa
         let _ = stderr.read_to_string(&mut text).await;
         return Err(Failure::ChildEnded(format!(": {}", text.trim())));
     };
-    // Its warnings are expected, because the tour makes faults. They are read, so that the pipe does
-    // not fill, and dropped.
+    // Its warnings are expected, because the tour makes faults. They are read, so that the pipe
+    // does not fill, and dropped.
     tokio::spawn(async move {
         let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     });

@@ -55,14 +55,15 @@ pub(crate) struct Args {
     /// Action of the participant to check
     #[arg(long, value_name = "ACTION", value_parser = ActionName::new)]
     action: ActionName,
-    /// Payload that the action accepts, in JSON: it is prepared many times, and committed some times
+    /// Payload that the action accepts, in JSON: it is prepared many times, and committed some
+    /// times
     #[arg(long, value_name = "JSON", value_parser = json)]
     payload: Option<Bytes>,
     /// File with a payload that the action accepts; its bytes are sent unchanged
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     payload_file: Option<PathBuf>,
-    /// Payload that the action refuses, in JSON. Without it the guarantees about refusals use a Prepare
-    /// after its deadline
+    /// Payload that the action refuses, in JSON. Without it the guarantees about refusals use a
+    /// Prepare after its deadline
     #[arg(long, value_name = "JSON", value_parser = json)]
     refused_payload: Option<Bytes>,
     /// Mode in which the participant offers the action

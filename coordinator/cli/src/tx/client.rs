@@ -123,8 +123,8 @@ fn hint(status: &Status) -> Option<String> {
     }
 }
 
-/// An answer as text: message, reason, bad fields and metadata, a line each. The second field is the
-/// coordinator's address.
+/// An answer as text: message, reason, bad fields and metadata, a line each. The second field is
+/// the coordinator's address.
 struct Words<'a>(&'a Status, &'a str);
 
 impl fmt::Display for Words<'_> {

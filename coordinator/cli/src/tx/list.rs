@@ -16,8 +16,8 @@ const PAGE_MAX: u32 = 500;
 
 /// List transactions, newest first
 ///
-/// Lists transactions that meet all conditions. If more match than --limit, a line on standard error
-/// (with --json: `next_page_token`) gives the --page-token of the next page.
+/// Lists transactions that meet all conditions. If more match than --limit, a line on standard
+/// error (with --json: `next_page_token`) gives the --page-token of the next page.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): an object with transactions (a list of transactions without branches and timeline,

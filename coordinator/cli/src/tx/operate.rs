@@ -48,8 +48,8 @@ pub(super) struct ResolveArgs {
 
 /// Clear the alarm of a heuristic transaction that has ended
 ///
-/// Do this when the participants' data is right again. It deletes nothing: the transaction is purged
-/// after its retention, like any other. Your name and note stay in its history.
+/// Do this when the participants' data is right again. It deletes nothing: the transaction is
+/// purged after its retention, like any other. Your name and note stay in its history.
 #[derive(Debug, clap::Args)]
 pub(super) struct ForgetArgs {
     #[command(flatten)]

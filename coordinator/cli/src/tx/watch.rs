@@ -15,9 +15,9 @@ use crate::output::{self, clean};
 
 /// Follow a transaction until it has ended
 ///
-/// Prints the present state, then a line for each change: the time at which this command saw it, the
-/// subject (`transaction` or a branch), and the new state. Changes that follow each other closely may
-/// be one line.
+/// Prints the present state, then a line for each change: the time at which this command saw it,
+/// the subject (`transaction` or a branch), and the new state. Changes that follow each other
+/// closely may be one line.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`

@@ -10,8 +10,8 @@ fn word(name: &str, prefix: &str) -> Option<String> {
     (bare != "unspecified").then_some(bare)
 }
 
-/// Returns the name of a mode: the core's, and one for each mode of the contract that this core does
-/// not serve.
+/// Returns the name of a mode: the core's, and one for each mode of the contract that this core
+/// does not serve.
 pub(crate) fn mode(mode: v1::Mode) -> &'static str {
     match mode {
         v1::Mode::TwoPhaseCommit => Mode::TwoPhaseCommit.name(),
