@@ -39,8 +39,8 @@ impl Loaded {
         if violations.is_empty() { Ok(loaded) } else { Err(Error::Invalid(violations)) }
     }
 
-    /// Returns the configuration as TOML of a file, with passwords hidden. A comment names the source
-    /// of each setting that is not a default.
+    /// Returns the configuration as TOML of a file, with passwords hidden. A comment names the
+    /// source of each setting that is not a default.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let plain = toml::to_string(&self.config).expect("settings have plain values");
