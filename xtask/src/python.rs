@@ -1,5 +1,5 @@
-//! Python for the example participant: an environment under `target/` with the packages that it
-//! names, made once.
+//! Python environment of the example participant: under `target/`, with the packages of its
+//! requirements, made once.
 
 use std::fs;
 use std::path::Path;
@@ -11,17 +11,17 @@ use crate::step::run;
 
 const REQUIREMENTS: &str = "examples/python-participant/requirements.txt";
 
-/// Where tests/suite/python.rs looks for it.
+/// Folder of the environment, which tests/suite/python.rs uses.
 const ENVIRONMENT: &str = "target/python/venv";
 
-/// Holds the requirements that the environment was made with.
+/// File with the requirements with which the environment was made.
 const STAMP: &str = "target/python/venv/installed.txt";
 
-/// Makes the environment if it is not there, or is another one.
+/// Makes the environment if it is missing, or if its requirements have changed.
 pub(crate) fn ensure() -> Result<()> {
     let wanted = fs::read_to_string(REQUIREMENTS)?;
     let python = format!("{ENVIRONMENT}/bin/python");
-    // An environment whose Python was removed since is none.
+    // The environment does not work if its Python was removed since.
     let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_tools"]));
     if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {
         return Ok(());
