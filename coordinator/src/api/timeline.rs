@@ -54,10 +54,13 @@ mod tests {
         for (count, detail_bytes, kept) in [(0, 0, 0), (1000, 9, 1000), (1500, 9, 1000)] {
             let (shown, dropped) = newest(entries(count, detail_bytes));
             assert_eq!((shown.len(), dropped as usize), (kept, count - kept));
-            assert_eq!(shown.last().map(|last| &*last.event), shown.last().map(|_| match count {
-                1000 => "999",
-                _ => "1499",
-            }));
+            assert_eq!(
+                shown.last().map(|last| &*last.event),
+                shown.last().map(|_| match count {
+                    1000 => "999",
+                    _ => "1499",
+                })
+            );
         }
         let (shown, dropped) = newest(entries(600, 1024));
         let bytes: usize = shown.iter().map(Message::encoded_len).sum();
