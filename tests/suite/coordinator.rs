@@ -14,8 +14,8 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
-    BranchSpec, GetServerInfoRequest, GetTransactionRequest, Mode, SubmitTransactionRequest, Transaction,
-    TransactionResult, get_transaction_request,
+    BranchSpec, GetServerInfoRequest, GetTransactionRequest, Mode, SubmitTransactionRequest,
+    Transaction, TransactionResult, get_transaction_request,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;

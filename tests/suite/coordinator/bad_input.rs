@@ -39,7 +39,13 @@ async fn each_bad_field_is_named_with_its_rule() {
     check(&world, with(|r| r.gid = "ä".into()), "gid", alphabet).await;
     check(&world, with(|r| r.mode = 0), "mode", "must be MODE_TWO_PHASE_COMMIT or MODE_TCC").await;
     check(&world, with(|r| r.mode = 99), "mode", "must be MODE_TWO_PHASE_COMMIT").await;
-    check(&world, with(|r| r.wait_for = 9), "wait_for", "must be WAIT_FOR_ACCEPTED, WAIT_FOR_DECIDED or").await;
+    check(
+        &world,
+        with(|r| r.wait_for = 9),
+        "wait_for",
+        "must be WAIT_FOR_ACCEPTED, WAIT_FOR_DECIDED or",
+    )
+    .await;
     check(&world, with(|r| r.branches.clear()), "branches", "must have at least 1").await;
     let many = with(|r| r.branches = (0..65).map(|n| branch(&format!("b{n}"), "ok")).collect());
     check(&world, many, "branches", "must have at most 64 branches, has 65").await;
