@@ -16,7 +16,7 @@ mod timers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
+use unanimo_core::{BranchNumber, Enlistment, Outcome, Rejection, Transaction, TxId, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
@@ -99,9 +99,14 @@ pub enum Error {
     /// The core rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The gid belongs to another request.
-    #[error("the gid is in use for another request: transaction {0}")]
-    GidReused(TxId),
+    /// The gid belongs to another request, durably.
+    #[error("the gid is in use for another request: transaction {tx_id}")]
+    GidReused {
+        /// That request's transaction.
+        tx_id: TxId,
+        /// Its outcome, if it is decided.
+        outcome: Option<Outcome>,
+    },
     /// A branch names a participant that takes no new work.
     #[error(transparent)]
     Participant(#[from] directory::Error),
@@ -116,6 +121,9 @@ pub enum Error {
     /// Nobody ever saw this transaction.
     #[error("the transaction was never seen")]
     NeverSeen,
+    /// No transaction has this gid.
+    #[error("the gid is unknown: it was never seen, or was purged after the gid retention")]
+    UnknownGid,
     /// It ended so long ago that it was deleted.
     #[error("the transaction has ended, and was purged after the retention")]
     Purged,

@@ -71,11 +71,11 @@ impl Api {
     async fn enlist_branch(
         &self,
         tx_id: TxId,
-        spec: unanimo_core::BranchSpec,
+        branch: unanimo_core::BranchRequest,
         enlistment: Enlistment,
         by: Instant,
     ) -> Result<Answer, Status> {
-        self.engine.enlist(tx_id, spec, enlistment, by).await.map_err(from_engine)
+        self.engine.enlist(tx_id, branch, enlistment, by).await.map_err(from_engine)
     }
 
     async fn execute(
@@ -84,9 +84,9 @@ impl Api {
     ) -> Result<v1::ExecuteBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
-        let id = spec.branch_id.clone();
-        match self.enlist_branch(tx_id, spec, Enlistment::Coordinator, by).await? {
+        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
+        let id = branch.branch_id.clone();
+        match self.enlist_branch(tx_id, branch, Enlistment::Coordinator, by).await? {
             Answer::View(view) => match view.tx.branch_by_id(&id) {
                 Some(branch) => Ok(convert::executed(&view.tx, branch)),
                 None => Err(from_engine(crate::engine::Error::Moving)),
@@ -104,9 +104,9 @@ impl Api {
     ) -> Result<v1::EnlistBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
         let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
-        let id = spec.branch_id.clone();
-        let answer = self.enlist_branch(tx_id, spec, Enlistment::Initiator, by).await?;
+        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
+        let id = branch.branch_id.clone();
+        let answer = self.enlist_branch(tx_id, branch, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *settled(answer)?;
         // A branch that is known may be called only while nothing is decided.
         if tx.phase().decision().is_some() {
@@ -150,12 +150,17 @@ impl Api {
     ) -> Result<v1::RollbackTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let request = request.into_inner();
-        let tx_id = match request.key {
-            Some(rollback_transaction_request::Key::TxId(text)) => parse::tx_id(&text)?,
-            Some(rollback_transaction_request::Key::Gid(_)) | None => return Err(no_key()),
-        };
         let until = parse::wait_for(request.wait_for)?;
-        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
+        let answer = match request.key {
+            Some(rollback_transaction_request::Key::TxId(text)) => {
+                self.engine.rollback(parse::tx_id(&text)?, until, by).await
+            }
+            Some(rollback_transaction_request::Key::Gid(text)) => {
+                self.engine.rollback_gid(parse::gid(&text)?, until, by).await
+            }
+            None => return Err(no_key()),
+        };
+        let answer = answer.map_err(from_engine)?;
         Ok(v1::RollbackTransactionResponse { result: Some(convert::result(answer)) })
     }
 

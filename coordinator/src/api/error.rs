@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use unanimo_core::{Rejection, Violation};
+use unanimo_core::{Mode, Outcome, Rejection, Violation};
 
 use crate::participants::{allow, directory};
 use crate::{engine, store};
@@ -61,9 +61,9 @@ reasons! {
     FieldInvalid = "FIELD_INVALID", InvalidArgument, final,
         "A field breaks a rule, or names something that does not exist. `BadRequest` names each field and rule. Correct the request.";
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final,
-        "The mode is reserved and not served by this version.";
+        "The mode is reserved, or a branch has another mode than its transaction; this version serves neither. The message names the field.";
     GidReused = "GID_REUSED", AlreadyExists, final,
-        "The gid names another transaction: another mode, other branches, or begun the other way. Choose a new gid; `tx_id` in the metadata names the transaction that has it.";
+        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes again. `tx_id` in the metadata names its transaction, and `outcome` is `committed` or `aborted` once that is decided.";
     BranchReused = "BRANCH_REUSED", AlreadyExists, final,
         "The branch id names a branch with other content.";
     TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final,
@@ -158,8 +158,16 @@ pub(super) fn invalid(violation: Violation) -> Status {
 }
 
 /// The mode is reserved.
-pub(super) fn unimplemented_mode() -> Status {
-    Reason::ModeUnimplemented.status("mode MODE_SAGA is not served by this version")
+pub(super) fn unimplemented_mode(field: &str) -> Status {
+    let message = format!("{field} must not be MODE_SAGA: it is not served by this version");
+    Reason::ModeUnimplemented.status(message)
+}
+
+/// Branches of several modes are for later versions.
+pub(super) fn other_mode(field: &str, of_transaction: Mode) -> Status {
+    let name = of_transaction.name();
+    let message = format!("{field} must be the mode of the transaction, {name}, in this version");
+    Reason::ModeUnimplemented.status(message)
 }
 
 /// A coordinator knows nothing of another one's branches.
@@ -181,8 +189,11 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
             }
         },
         Error::Rejected(rejection) => from_rejection(rejection),
-        Error::GidReused(tx_id) => {
-            Reason::GidReused.status_with(&error, &[], &[("tx_id", tx_id.to_string())])
+        Error::GidReused { tx_id, outcome } => {
+            let mut metadata = vec![("tx_id", tx_id.to_string())];
+            let outcome = outcome.and_then(outcome_name);
+            metadata.extend(outcome.map(|name| ("outcome", name.to_owned())));
+            Reason::GidReused.status_with(&error, &[], &metadata)
         }
         Error::Participant(directory::Error::Unknown(_)) => {
             invalid(Violation::new("participant", format!("must be known: {error}")))
@@ -190,7 +201,7 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         Error::Participant(directory::Error::Gone(_)) => Reason::ParticipantGone.status(error),
         Error::Overloaded(_) => Reason::Overloaded.status(error),
         Error::Draining => Reason::Draining.status(error),
-        Error::NeverSeen => Reason::NeverSeen.status(error),
+        Error::NeverSeen | Error::UnknownGid => Reason::NeverSeen.status(error),
         Error::Purged => Reason::Purged.status(error),
         Error::Stripped => Reason::Stripped.status(error),
         Error::Store(ref source) => {
@@ -203,6 +214,15 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
     }
 }
 
+/// A decided outcome, in one word.
+fn outcome_name(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Committed => Some("committed"),
+        Outcome::Aborted => Some("aborted"),
+        Outcome::NotDecided => None,
+    }
+}
+
 fn from_rejection(rejection: Rejection) -> Status {
     let reason = match rejection {
         Rejection::Invalid(violation) => return invalid(violation),
@@ -210,6 +230,7 @@ fn from_rejection(rejection: Rejection) -> Status {
             let rule = format!("must name a branch of the transaction, {number} is none");
             return invalid(Violation::new("branch_id", rule));
         }
+        Rejection::OtherMode(_) => Reason::ModeUnimplemented,
         Rejection::BranchReused(_) => Reason::BranchReused,
         Rejection::Closed => Reason::TransactionClosed,
         Rejection::NotInteractive => Reason::NotInteractive,

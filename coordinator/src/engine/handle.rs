@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
+use unanimo_core::{
+    BranchId, Digests, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
+};
 
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
@@ -133,7 +135,7 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(tx_id, Input::CommitAsked { listed }, until, deadline).await
+        self.input(Key::Tx(tx_id), Input::CommitAsked { listed }, until, deadline).await
     }
 
     /// Asks for ABORT.
@@ -146,7 +148,7 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(tx_id, Input::RollbackAsked, until, deadline).await
+        self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await
     }
 
     /// Waits for a transaction, wherever it is.
@@ -163,16 +165,16 @@ impl Handle {
 
     async fn input(
         &self,
-        tx_id: TxId,
+        key: Key,
         input: Input,
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let message = |reply| {
-            let input = input.clone();
-            Ok(Message::Input { tx_id, input, adopt: None, until, reply })
+            let (key, input) = (key.clone(), input.clone());
+            Ok(Message::Input { key, input, adopt: None, until, reply })
         };
-        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+        match self.reach(&key, deadline, message).await? {
             Reached::Live(answer) => Ok(answer),
             Reached::Ended(stored) => self.on_ended(*stored, input),
         }
@@ -193,7 +195,9 @@ impl Handle {
                 sent?;
                 match answered(receiver, deadline).await {
                     Ok(Some(view)) => return Ok(Some(Reached::Live(Answer::View(view)))),
-                    Ok(None) => return Ok(Some(Reached::Live(self.not_yet(key.clone()).await?))),
+                    Ok(None) => {
+                        return Ok(Some(Reached::Live(self.not_yet(key.clone(), None).await?)));
+                    }
                     Err(Failure::Error(error)) => return Err(error),
                     Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
                 }
@@ -275,10 +279,11 @@ impl Handle {
         answered(receiver, deadline).await
     }
 
-    /// The wait ran out: what can be said at once.
-    async fn not_yet(&self, key: Key) -> Result<Answer, Error> {
+    /// The wait ran out: what can be said at once. With a request, a transaction of another one is
+    /// only seen where all of it is durable.
+    async fn not_yet(&self, key: Key, request: Option<Digests>) -> Result<Answer, Error> {
         let (reply, receiver) = oneshot::channel();
-        self.send(Message::Peek { key, reply })?;
+        self.send(Message::Peek { key, request: request.map(Box::new), reply })?;
         // An engine that has lost touch with its database looks at no message until it is back.
         let Ok(known) = tokio::time::timeout(PEEK_MAX, receiver).await else {
             return Ok(Answer::NotYet(None));
@@ -306,7 +311,7 @@ impl Handle {
 
     /// Tells *never seen* from *purged*, by the time that the identifier carries.
     async fn missing(&self, key: &Key) -> Result<Error, Error> {
-        let Key::Tx(tx_id) = key else { return Ok(Error::NeverSeen) };
+        let Key::Tx(tx_id) = key else { return Ok(Error::UnknownGid) };
         let watermark = self.shared.store.purge().watermark().await?;
         Ok(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
     }
