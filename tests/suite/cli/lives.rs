@@ -80,8 +80,8 @@ async fn a_fenced_process_says_so_and_ends_with_3() {
     let mut second = serve(&url, &[]);
     addresses(&mut second).await;
     first.end().await.check(3).complains(&[
-        "was fenced by its successor: node one was started again: it stops, and what it had in \
-         flight is taken over",
+        "was fenced by its successor: node one was started again: it stops, and another \
+         incarnation adopts what it had in flight",
     ]);
     second.process.signal(Signal::TERM);
     second.end().await.check(0);

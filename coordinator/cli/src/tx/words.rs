@@ -9,12 +9,14 @@ fn word(name: &str, prefix: &str) -> Option<String> {
     (bare != "unspecified").then_some(bare)
 }
 
-pub(crate) fn mode(mode: v1::Mode) -> &'static str {
-    match mode {
-        v1::Mode::TwoPhaseCommit => "2pc",
-        v1::Mode::Tcc => "tcc",
-        v1::Mode::Saga => "saga",
-        v1::Mode::Unspecified => "unknown",
+/// A transaction's mode, as it travels. The tombstone of a rollback by gid has none.
+pub(crate) fn mode(mode: i32) -> &'static str {
+    match v1::Mode::try_from(mode) {
+        Ok(v1::Mode::TwoPhaseCommit) => "2pc",
+        Ok(v1::Mode::Tcc) => "tcc",
+        Ok(v1::Mode::Saga) => "saga",
+        Ok(v1::Mode::Unspecified) => "none",
+        Err(_) => "unknown",
     }
 }
 
