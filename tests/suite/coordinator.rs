@@ -178,6 +178,7 @@ pub(crate) fn tcc(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
         mode: Mode::Tcc.into(),
         branches: ids.zip(actions).map(|(id, action)| branch(&id, action)).collect(),
         timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        include_outputs: true,
         ..Default::default()
     }
 }

@@ -159,7 +159,7 @@ async fn branches_that_come_later_are_read_back() {
             ("y", unanimo_core::Enlistment::Initiator),
         ] {
             let spec = crate::fixtures::spec(id);
-            let effects = live.apply(Input::Enlist { spec, enlistment });
+            let effects = live.apply(Input::Enlist { branch: spec.into(), enlistment });
             fixture.write([effects.transition.unwrap()]).await;
         }
         let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
