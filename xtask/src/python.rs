@@ -23,7 +23,8 @@ pub(crate) fn ensure() -> Result<()> {
     let wanted = fs::read_to_string(REQUIREMENTS)?;
     let python = format!("{ENVIRONMENT}/bin/python");
     // An environment whose Python was removed since is none.
-    let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_status, grpc_tools"]));
+    let works =
+        || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_status, grpc_tools"]));
     if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {
         return Ok(());
     }
