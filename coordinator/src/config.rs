@@ -320,6 +320,7 @@ impl Config {
             message_bytes_max: self.message_bytes_max,
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,
+            gid_retention: self.gid_retention.0,
             endpoint_allow: self.endpoint_allow.0.clone(),
         }
     }

@@ -21,13 +21,13 @@ use crate::engine::{self, Handle, adoption};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::participants::directory::Directory;
+use crate::participants::directory::{Directory, Registered};
 use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
 use crate::{admin, store::Registration};
 
-/// Time that requests under way may take to end once nothing is in flight any more. Streams
-/// that watch would never end.
+/// Time that requests under way may take to end once nothing is in flight any more and those who
+/// follow a transaction were told of the stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Time that the journal may take to write what is left at the end.
@@ -194,6 +194,7 @@ impl Builder {
                 env,
                 me,
                 options: Arc::new(config.api()),
+                registering: Arc::default(),
             };
             let reporter = health.clone();
             vital.spawn(async move {
@@ -240,7 +241,7 @@ fn fill(
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
             // As if it had just been seen: it had no chance to register while nobody listened.
-            directory.seen(&name, &endpoint, "");
+            directory.seen(&name, &endpoint, Registered::default());
         }
     }
     for (name, urls) in &config.participants {
@@ -337,6 +338,7 @@ impl Running {
             }
             () = drained => {}
         }
+        self.engine.end_watches();
         self.body.leave().await
     }
 }

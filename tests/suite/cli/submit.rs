@@ -10,7 +10,7 @@ use super::{Program, Served, file, run, tcc};
 #[tokio::test]
 async fn an_outcome_is_printed_and_is_the_exit_code() {
     let served = Served::start(&[]).await;
-    let ran = served.submit("good", &["ok", "output-5"], &["--wait", "finished"]).await;
+    let ran = served.submit("good", &["ok", "output-5"], &["--wait", "ended"]).await;
     ran.check(0).says(&["committed\ngid    good\ntx_id  0", "BRANCH  VOTE      OUTPUT  WHY\n"]);
     ran.says(&["a       prepared  -       -\n", "b       prepared  5B      -\n"]);
     assert_eq!(ran.err, "");
@@ -32,7 +32,7 @@ async fn an_outcome_is_printed_and_is_the_exit_code() {
     second["output_base64"] = "b29vb28=".into();
     assert_eq!(
         again,
-        json!({"tx_id": null, "gid": "good", "outcome": "committed", "finished": true,
+        json!({"tx_id": null, "gid": "good", "outcome": "committed", "ended": true,
                "heuristic": "none", "abort_cause": null, "abort_branch_id": null,
                "branches": [branch("a"), second]})
     );
@@ -84,12 +84,13 @@ async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_refusal_names_its_reason_and_fields() {
-    let served = Served::start(&[]).await;
+    // The time in which participants may still come to register is over at once.
+    let served = Served::start(&["--keep-alive-interval=1ms"]).await;
     let path = file(&tcc("g", &["ok"]).replace("\"p\"", "\"nobody\""));
     let ran = served.tx(&["submit", &path]).await;
     ran.check(1).complains(&[
         "error: branches[0].participant must be known: participant nobody is not known",
-        "\n  reason: FIELD_INVALID (INVALID_ARGUMENT)\n",
+        "\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n",
         "\n  branches[0].participant: must be known",
     ]);
     served.submit("g", &["ok"], &[]).await.check(0);

@@ -1,8 +1,9 @@
 //! docs/reference/limits.md.
 
 use unanimo_coordinator::api::limits::{
-    INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX,
-    TRACE_BYTES_MAX,
+    FEATURES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX,
+    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, TIMELINE_BYTES_MAX,
+    TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
@@ -76,6 +77,9 @@ participants are built from them, and databases bound those.
     )
 }
 
+/// What happens to a history over a limit.
+const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
+
 fn names() -> [[String; 2]; 4] {
     let text = |max: usize| format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`");
     [
@@ -95,11 +99,25 @@ fn names() -> [[String; 2]; 4] {
 fn requests() -> Vec<[String; 3]> {
     let refused = "`FIELD_INVALID`";
     [
-        ("Transactions of a page of List", format!("{PAGE_MAX}, default {PAGE_DEFAULT}"), refused),
-        ("Branches of an Inquire", INQUIRE_MAX.to_string(), refused),
+        (
+            "Entries of a page of ListTransactions and ListParticipants",
+            format!("{PAGE_MAX}, default {PAGE_DEFAULT}"),
+            "the page has so many",
+        ),
+        (
+            "Bytes of a page",
+            format!("{PAGE_BYTES_MAX} bytes"),
+            "the page ends, and the next one goes on there",
+        ),
+        ("Timeline of a transaction", format!("{TIMELINE_ENTRIES_MAX} entries"), CUT),
+        ("Bytes of a timeline", format!("{TIMELINE_BYTES_MAX} bytes"), CUT),
+        ("Features in `requires`", REQUIRES_MAX.to_string(), refused),
+        ("Branches of InquireBranches", INQUIRE_MAX.to_string(), refused),
         ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),
         ("Operator's note", format!("{NOTE_BYTES_MAX} bytes"), refused),
         ("`instance_id` of a registration", format!("{INSTANCE_BYTES_MAX} bytes"), refused),
+        ("`features` of a registration", FEATURES_MAX.to_string(), refused),
+        ("`sdk` of a registration", format!("{SDK_BYTES_MAX} bytes"), refused),
         ("`traceparent`, `tracestate`", format!("{TRACE_BYTES_MAX} bytes each"), "it is ignored"),
         (
             "Error, refusal's message or heuristic note of a participant",

@@ -65,18 +65,22 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Wait {
+    /// That the request is durable: it is then driven to its end without anybody waiting
+    Accepted,
     /// The decision, which is final
     Decided,
     /// The end: every participant has done what was decided
-    Finished,
+    #[value(alias = "finished")]
+    Ended,
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
     let mut request = definition::read(&args.file)?;
     let gid = request.gid.clone();
     request.wait_for = match args.wait {
+        Wait::Accepted => v1::WaitFor::Accepted.into(),
         Wait::Decided => v1::WaitFor::Decided.into(),
-        Wait::Finished => v1::WaitFor::Ended.into(),
+        Wait::Ended => v1::WaitFor::Ended.into(),
     };
     let mut client = Client::connect(server).await?;
     let timeout = server.timeout.unwrap_or(TIMEOUT).0;
