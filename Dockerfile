@@ -15,13 +15,14 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/unanimo /usr/local/bin/unanimo
-# Where the SQLite file is if no database is named.
+# Folder of the SQLite file, which is used if no database is configured.
 COPY --from=build --chown=nonroot:nonroot /data /data
 WORKDIR /data
 VOLUME /data
-# gRPC, and health and metrics over HTTP. What they listen on must be said: by default loopback only.
+# Ports of gRPC, and of health and metrics over HTTP. By default both listen on loopback only: set
+# UNANIMO_LISTEN, UNANIMO_ADMIN_LISTEN and UNANIMO_INSECURE.
 EXPOSE 7610 7611
-# SIGTERM hands over and leaves; give it as long as `drain-timeout` (30 s).
+# SIGTERM stops it in good order. Allow it more time than `drain-timeout` (30 s).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["unanimo"]
 CMD ["serve"]

@@ -1,4 +1,4 @@
-//! Makes Cargo embed a new SQL file: the macros alone do not notice one.
+//! Makes Cargo build again when an SQL file is new: the macros alone do not notice it.
 
 fn main() {
     for folder in ["coordinator", "participant"] {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::coordinator::Status;
 
-/// Serves for as long as the process lives.
+/// Serves until the process ends. The error is the listener's.
 pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(healthz))
@@ -21,7 +21,7 @@ pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io
     axum::serve(listener, router).await
 }
 
-/// 200 as long as the process is worth keeping.
+/// Answers 200 while the engine works, 503 if only a restart helps.
 async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     if status.is_alive().await {
         (StatusCode::OK, "ok\n")
@@ -30,7 +30,7 @@ async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     }
 }
 
-/// 200 while new work is welcome.
+/// Answers 200 if the coordinator accepts new work, otherwise 503 with a line for each obstacle.
 async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let obstacles = status.obstacles().await;
     if obstacles.is_empty() {

@@ -1,21 +1,21 @@
 //! Alarms: log lines of level ERROR with the field `alarm`, whose values are stable names. Each
-//! asks for a person; docs/reference/metrics.md is made from [`TABLE`].
+//! needs an operator; docs/reference/metrics.md is made from [`TABLE`].
 
-/// Phase two of a transaction takes too long.
+/// Name of the alarm: phase two of a transaction takes too long.
 pub const TRANSACTION_STALLED: &str = "transaction_stalled";
 
-/// A branch ended by its participant's own decision, or by an operator's.
+/// Name of the alarm: a branch ended by its participant's own decision, or by an operator's.
 pub const HEURISTIC_OUTCOME: &str = "heuristic_outcome";
 
-/// The database refused a row.
+/// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
-/// An alarm, as documented.
+/// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
     /// Its name.
     pub name: &'static str,
-    /// When it is raised.
+    /// Condition that raises it.
     pub raised: &'static str,
     /// Action for the operator.
     pub act: &'static str,
@@ -23,29 +23,31 @@ pub struct Described {
     pub cleared: &'static str,
 }
 
-/// Every alarm.
+/// Documentation of every alarm.
 pub const TABLE: &[Described] = &[
     Described {
         name: TRANSACTION_STALLED,
-        raised: "Commit or Cancel is owed to a branch for longer than `stalled-after`. The calls go \
-                 on.",
-        act: "`unanimo tx show` tells what the participant answers. Repair the participant; \
-              `unanimo tx retry` sends at once. If it will never answer, `unanimo tx resolve`.",
+        raised: "Phase two of a transaction lasts longer than `stalled-after`: a branch has not \
+                 ended. The coordinator repeats the calls.",
+        act: "`unanimo tx show` prints the participant's last error. Repair the participant; then \
+              `unanimo tx retry` sends the calls at once. If the participant will never answer, use \
+              `unanimo tx resolve`.",
         cleared: "the transaction's end",
     },
     Described {
         name: HEURISTIC_OUTCOME,
-        raised: "A branch ended against the decision, or nobody can tell how it ended: by its \
-                 participant's word, or by an operator's.",
-        act: "Compare the data of the participants and repair it by hand. The decision stands.",
+        raised: "A participant or an operator reported that a branch ended against the decision, \
+                 or that nobody can tell how it ended.",
+        act: "Compare the data of the participants and repair it by hand. The decision does not \
+              change.",
         cleared: "`unanimo tx forget`",
     },
     Described {
         name: WRITE_REFUSED,
-        raised: "The database refuses to store a change of a transaction. What was asked for has \
-                 failed, and the transaction leaves memory until it is asked for again.",
-        act: "Look at the error that the line carries; a fault of ours unless the schema was \
-              changed: please report it.",
+        raised: "The database refuses to store a change of a transaction. The request has failed, \
+                 and the transaction leaves memory until a client asks for it again.",
+        act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
+              the coordinator: report it.",
         cleared: "nothing; it is a single event",
     },
 ];

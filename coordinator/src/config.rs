@@ -1,7 +1,8 @@
-//! What an operator can set: defaults < file < environment < flags, checked before anything binds.
+//! Settings of a coordinator. A later source wins: defaults, file, environment, flags. All rules
+//! are checked before the coordinator opens anything.
 //!
-//! One table (`settings!`) makes the environment's variables, the file's keys, the printed
-//! configuration, and, through [`Config::described`], the flags of the command line and
+//! The table in `settings!` defines the environment's variables, the file's keys, the printed
+//! configuration and, through [`Config::described`], the flags of the command line and
 //! docs/reference/config.md.
 
 mod answers;
@@ -25,24 +26,24 @@ use crate::participants::directory;
 use crate::store::{PostgresOptions, Retention};
 use crate::{api, engine};
 
-/// Why there is no configuration.
+/// Failure to load a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("read the configuration file {path}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         #[source]
         source: std::io::Error,
     },
     /// The file is not a configuration.
     #[error("understand the configuration file {path}")]
     Syntax {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where and why.
+        /// Error of the parser, with the line.
         source: Box<toml::de::Error>,
     },
     /// Settings break rules.
@@ -54,20 +55,20 @@ fn lines(violations: &[Violation]) -> String {
     violations.iter().map(|violation| format!("\n  {violation}")).collect()
 }
 
-/// A setting, as documented.
+/// Documentation of a setting.
 #[derive(Clone, Debug)]
 pub struct Described {
-    /// Key in the file, and with `--` the flag.
+    /// Key in the file; with `--` in front it is the flag.
     pub key: String,
-    /// Variable of the environment; empty if it is for the file and flags only.
+    /// Variable of the environment; empty if it has none.
     pub env: &'static str,
     /// Name of a value in help texts.
     pub value_name: &'static str,
-    /// Every value that it can have, if these are few.
+    /// All values, if they are few; otherwise empty.
     pub values: &'static [&'static str],
-    /// Its default, as it would stand in the file.
+    /// Default, in the form of the file.
     pub default: String,
-    /// What it does.
+    /// Meaning.
     pub help: String,
 }
 
@@ -76,7 +77,7 @@ macro_rules! settings {
         $(#[doc = $doc:literal])+
         $name:ident: $kind:ty = $default:expr, $env:literal;
     )*) => {
-        /// Everything that can be set.
+        /// All settings of a coordinator.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(rename_all = "kebab-case")]
         pub struct Config {
@@ -100,8 +101,8 @@ macro_rules! settings {
         }
 
         impl Layer {
-            /// Sets what has this key in the file, from a text as a flag or a variable holds it. Of
-            /// `participants` the text is NAME=URL, and is added to those that are set.
+            /// Sets the setting of this key from the text of a flag or a variable. For
+            /// `participants` the text is NAME=URL and is added to those that are set.
             ///
             /// # Errors
             /// The rule that the text breaks.
@@ -133,7 +134,7 @@ macro_rules! settings {
                 }
             }
 
-            /// Every setting.
+            /// Returns the documentation of every setting.
             #[must_use]
             pub fn described() -> Vec<Described> {
                 let defaults = Self::default();
@@ -152,8 +153,9 @@ macro_rules! settings {
                         value_name: "NAME=URL",
                         values: &[],
                         default: "none".to_owned(),
-                        help: "Endpoints of participants that do not register: in the file a table \
-                               of lists by name, as a flag `--participant NAME=URL`, once for each."
+                        help: "Endpoints of participants that do not register. In the file it is a \
+                               table of lists by name; the flag is `--participant NAME=URL`, once for \
+                               each endpoint."
                             .to_owned(),
                     },
                 ]
@@ -163,93 +165,100 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Name of this node. Starting a node again ends the right of its earlier process to write.
+    /// Name of this node. If a node of this name starts again, its earlier process is fenced: it
+    /// may write no more.
     node: NodeName = NodeName::of_host(), "UNANIMO_NODE";
-    /// Where the state is kept: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for one
-    /// process and its file. Connect to PostgreSQL directly or through a session pool; pooling by
-    /// transaction breaks it.
+    /// Database of the coordinator: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for
+    /// a file of one process. Connect to PostgreSQL directly or through a pool in session mode; a
+    /// pool in transaction mode does not work.
     database_url: DatabaseUrl = DatabaseUrl::new("sqlite:unanimo-data/unanimo.db"),
         "UNANIMO_DATABASE_URL";
-    /// Address that gRPC is served on. Port 0 takes a free one.
+    /// Address on which gRPC is served. Port 0 takes a free port.
     listen: SocketAddr = ([127, 0, 0, 1], 7610).into(), "UNANIMO_LISTEN";
-    /// Address that health and metrics are served on, over HTTP.
+    /// Address on which health and metrics are served, over HTTP. Port 0 takes a free port.
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
-    /// Allow addresses that other machines can reach. There is no authentication yet: whoever
-    /// reaches the port can start, commit and roll back transactions.
+    /// Allow `listen` and `admin-listen` to be addresses that other machines can reach. There is no
+    /// authentication yet: every program that reaches the port can start, commit and roll back
+    /// transactions.
     insecure: bool = false, "UNANIMO_INSECURE";
-    /// Endpoints that participants may register: `loopback`, `*`, a host, `*.domain`, or an address
-    /// with a prefix length; each but the first two with an optional `:port`. Separated by commas.
+    /// Endpoints that participants may register, separated by commas: `loopback`, `*`, a host,
+    /// `*.domain`, or an address with a prefix length. Each but the first two may have a `:port`.
     endpoint_allow: values::Patterns = values::Patterns(vec![Pattern::loopback()]),
         "UNANIMO_ENDPOINT_ALLOW";
-    /// `human`, or `json` for one object a line.
+    /// Format of the log: `human`, or `json` for one object a line.
     log_format: LogFormat = LogFormat::Human, "UNANIMO_LOG_FORMAT";
-    /// What is logged, as `tracing` filters: a level, or `target=level` separated by commas.
+    /// Filter of the log, in the syntax of `tracing`: a level, or `target=level`, separated by
+    /// commas.
     log: String = "info".to_owned(), "UNANIMO_LOG";
-    /// How long an incarnation may be silent before another may end its right to write.
+    /// Time for which an incarnation may act without renewing its lease in the database. Then
+    /// another one may fence it.
     lease: Period = Period::secs(15), "UNANIMO_LEASE";
-    /// How long to wait at SIGTERM for transactions in flight to end.
+    /// Time to wait for transactions in flight to end after SIGTERM.
     drain_timeout: Period = Period::secs(30), "UNANIMO_DRAIN_TIMEOUT";
-    /// Longest wait of a call that has no deadline of its own.
+    /// Longest wait for an outcome by a client whose call has no deadline.
     wait_max: Period = Period::secs(300), "UNANIMO_WAIT_MAX";
-    /// Transactions in memory at which new work is refused.
+    /// Most transactions in memory. At this number new work is refused.
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
-    /// Bytes of payloads in memory at which new work is refused.
+    /// Most bytes of payloads in memory. At this number new work is refused.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
-    /// Calls under way at one participant: so many Prepares, and apart from them so many Commits and
-    /// Cancels.
+    /// Most calls in flight to one participant, counted apart for Prepare and for Commit and Cancel
+    /// together.
     participant_slots: usize = 256, "UNANIMO_PARTICIPANT_SLOTS";
-    /// How long to wait for a participant's answer before the call is sent again.
+    /// Time to wait for a participant's answer before the call is repeated.
     call_timeout: Period = Period::secs(10), "UNANIMO_CALL_TIMEOUT";
-    /// How often participants are to register again; one that was silent for three of these is gone.
+    /// Interval at which participants are asked to register again. One that has not done so for
+    /// three intervals counts as gone.
     keep_alive_interval: Period = Period::secs(5), "UNANIMO_KEEP_ALIVE_INTERVAL";
-    /// Pause after the first failed Prepare; it doubles with each.
+    /// Pause after the first failed Prepare; it doubles with each failure.
     prepare_backoff: Period = Period::millis(50), "UNANIMO_PREPARE_BACKOFF";
     /// Longest pause between Prepares.
     prepare_backoff_max: Period = Period::secs(2), "UNANIMO_PREPARE_BACKOFF_MAX";
-    /// Pause after the first failed Commit or Cancel; it doubles with each.
+    /// Pause after the first failed Commit or Cancel; it doubles with each failure.
     finish_backoff: Period = Period::millis(100), "UNANIMO_FINISH_BACKOFF";
-    /// Longest pause between Commits and Cancels, which are repeated for ever.
+    /// Longest pause between Commits or Cancels. They are repeated until the branch ends.
     finish_backoff_max: Period = Period::secs(30), "UNANIMO_FINISH_BACKOFF_MAX";
     /// Longest pause that a participant may ask for by answering that it is still working.
     retry_after_max: Period = Period::secs(60), "UNANIMO_RETRY_AFTER_MAX";
-    /// Phase two that lasts longer raises the alarm `transaction_stalled`.
+    /// Duration of phase two after which the alarm `transaction_stalled` is raised.
     stalled_after: Period = Period::secs(60), "UNANIMO_STALLED_AFTER";
-    /// How far a participant's clock may run behind: a Prepare may start this much after the
-    /// deadline.
+    /// Most by which a participant's clock may be behind the coordinator's. A Prepare may start
+    /// this much after the deadline.
     clock_skew: Period = Period::secs(5), "UNANIMO_CLOCK_SKEW";
-    /// Timeout of transactions whose client asks for none.
+    /// Timeout of a transaction whose client gives none.
     timeout_default: Period = Period::secs(60), "UNANIMO_TIMEOUT_DEFAULT";
-    /// Longest timeout that a client may ask for.
+    /// Longest timeout that a client may give.
     timeout_max: Period = Period::secs(24 * 60 * 60), "UNANIMO_TIMEOUT_MAX";
-    /// Branches of a transaction.
+    /// Most branches of a transaction.
     branches_max: usize = 64, "UNANIMO_BRANCHES_MAX";
-    /// Bytes of one payload.
+    /// Most bytes of one payload.
     payload_bytes_max: usize = 1 << 20, "UNANIMO_PAYLOAD_BYTES_MAX";
-    /// Bytes of all payloads of a transaction.
+    /// Most bytes of all payloads of a transaction.
     payloads_bytes_max: usize = 3 << 19, "UNANIMO_PAYLOADS_BYTES_MAX";
-    /// Bytes of one output; a larger one is dropped and the vote stands.
+    /// Most bytes of one output. A larger one is dropped, and the vote counts.
     output_bytes_max: usize = 1 << 20, "UNANIMO_OUTPUT_BYTES_MAX";
-    /// Bytes of all outputs of a transaction; what goes beyond is dropped and the votes stand.
+    /// Most bytes of all outputs of a transaction. An output beyond it is dropped, and the vote
+    /// counts.
     outputs_bytes_max: usize = 3 << 19, "UNANIMO_OUTPUTS_BYTES_MAX";
-    /// Bytes of a transaction's metadata, and of a request's gRPC metadata.
+    /// Most bytes of a transaction's metadata, and of a request's gRPC metadata.
     metadata_bytes_max: usize = 16 << 10, "UNANIMO_METADATA_BYTES_MAX";
-    /// Bytes of a gRPC message.
+    /// Most bytes of a gRPC message.
     message_bytes_max: usize = 8 << 20, "UNANIMO_MESSAGE_BYTES_MAX";
-    /// How long branches, outputs and history of ended transactions are kept. Heuristic ones are
-    /// kept until an operator forgets them.
+    /// Time for which branches, outputs and history of an ended transaction are kept. Those of a
+    /// heuristic transaction are kept until an operator forgets it.
     retention: Period = Period::secs(24 * 60 * 60), "UNANIMO_RETENTION";
-    /// How long a gid is kept: for so long it names the same transaction, and its outcome can be
-    /// asked for.
+    /// Time for which gid and outcome of an ended transaction are kept. Until then the gid names
+    /// the same transaction.
     gid_retention: Period = Period::secs(7 * 24 * 60 * 60), "UNANIMO_GID_RETENTION";
-    /// How often ended transactions are looked through.
+    /// Interval between two purges of ended transactions.
     purge_interval: Period = Period::secs(10), "UNANIMO_PURGE_INTERVAL";
-    /// Connections to PostgreSQL for reads and rare writes; the journal has its own.
+    /// Connections to PostgreSQL for reads and rare writes. The journal has its own.
     postgres_connections: u32 = 8, "UNANIMO_POSTGRES_CONNECTIONS";
-    /// How long a statement may take in PostgreSQL.
+    /// Longest time of a statement in PostgreSQL.
     statement_timeout: Period = Period::secs(10), "UNANIMO_STATEMENT_TIMEOUT";
 }
 
-/// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its default.
+/// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its
+/// default.
 type Sources = BTreeMap<String, &'static str>;
 
 fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
@@ -259,7 +268,7 @@ fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
     Ok((name, url.to_owned()))
 }
 
-/// A default, as documented: the same on every machine.
+/// Formats a default for the documentation, the same on every machine.
 fn documented(name: &str, default: &impl Serialize) -> String {
     match name {
         "node" => "the host's name".to_owned(),
@@ -267,13 +276,13 @@ fn documented(name: &str, default: &impl Serialize) -> String {
     }
 }
 
-/// A value as it would stand in the file.
+/// Formats a value as in the file.
 fn to_toml(value: &impl Serialize) -> String {
     let value = toml::Value::try_from(value).expect("settings have plain values");
     value.to_string()
 }
 
-/// The settings as each room of the coordinator takes them.
+/// Settings for each part of the coordinator.
 impl Config {
     pub(crate) fn engine(&self) -> engine::Options {
         let limits = Limits {

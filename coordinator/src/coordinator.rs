@@ -1,4 +1,4 @@
-//! A coordinator, put together: what runs, in which order it starts, and in which it stops.
+//! Assembly of a coordinator: its parts, and the order in which they start and stop.
 
 mod maintenance;
 mod status;
@@ -26,23 +26,23 @@ use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
 use crate::{admin, store::Registration};
 
-/// Time that requests under way may take to end once nothing is in flight any more and those who
-/// follow a transaction were told of the stop.
+/// Time that requests may still take once no transaction is in flight and the streams of
+/// WatchTransaction have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// Time that the journal may take to write what is left at the end.
+/// Time that the journal may take for its last writes at the stop.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// Failure to start a coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be used.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// No incarnation could be created.
     #[error(transparent)]
     Birth(#[from] birth::Error),
-    /// An address is in use.
+    /// The address cannot be listened on, for example because it is in use.
     #[error("listen on {address}")]
     Listen {
         /// The address.
@@ -56,8 +56,8 @@ pub enum StartError {
 /// Reason for which a coordinator ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// It was fenced.
-    #[error("{0}: it stops, and another incarnation adopts what it had in flight")]
+    /// The incarnation was fenced.
+    #[error("{0}; the coordinator stops, and another incarnation adopts its transactions")]
     Fenced(lease::Fenced),
     /// The store is in a state that only a restart can clear.
     #[error("{0}")]
@@ -65,14 +65,15 @@ pub enum Ended {
     /// A server failed.
     #[error("serve {what}: {why}")]
     Server {
-        /// The server.
+        /// Name of the server.
         what: &'static str,
         /// Its error.
         why: String,
     },
 }
 
-/// A coordinator to be started. The library's entry: the binary is a thin shell around it.
+/// Builder of a coordinator, and the entry to this library. The program `unanimo` is a command line
+/// around it.
 pub struct Builder {
     config: Config,
     env: Arc<dyn Env>,
@@ -92,15 +93,16 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// A coordinator with this configuration, which must have no
+    /// Makes a builder with this configuration, which must have no
     /// [violations](Config::violations).
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config, env: Arc::new(SystemEnv), locals: Vec::new(), network: true }
     }
 
-    /// Adds a participant that lives in this process and is called without a network. Its calls
-    /// may be dropped half way, as a network's may: what must not be, belongs in a task of its own.
+    /// Adds a participant of this process, which is called without a network. A call may be dropped
+    /// before it has answered, as a call over a network: work that must not be dropped belongs in a
+    /// task of its own.
     #[must_use]
     pub fn participant(
         mut self,
@@ -111,15 +113,15 @@ impl Builder {
         self
     }
 
-    /// Serves nothing: the coordinator is used through [`Running::engine`] alone.
+    /// Disables both servers. The coordinator is then used through [`Running::engine`] alone.
     #[must_use]
     pub fn without_network(mut self) -> Self {
         self.network = false;
         self
     }
 
-    /// Starts it: opens and migrates the store, creates an incarnation, and serves. What
-    /// earlier incarnations left is adopted while it serves.
+    /// Starts the coordinator: opens and migrates the store, creates an incarnation, and serves.
+    /// Transactions of earlier incarnations are adopted while it serves.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -219,8 +221,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     if !address.ip().is_loopback() {
         tracing::warn!(
             %address,
-            "other machines can reach this address, and there is no authentication: whoever does \
-             can start, commit and roll back transactions"
+            "other machines can reach this address, and there is no authentication: every program \
+             that reaches it can start, commit and roll back transactions"
         );
     }
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
@@ -230,7 +232,7 @@ fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-/// Everybody whom the configuration, this process and earlier registrations name.
+/// Adds the participants of the configuration, of this process and of earlier registrations.
 fn fill(
     directory: &Directory,
     config: &Config,
@@ -240,7 +242,7 @@ fn fill(
     for Registration { name, endpoint, .. } in registrations {
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
-            // As if it had just been seen: it had no chance to register while nobody listened.
+            // It counts as seen just now, because it could not register while no coordinator ran.
             directory.seen(&name, &endpoint, Registered::default());
         }
     }
@@ -260,12 +262,12 @@ async fn journal_end(journaling: journal::Service, store: Arc<dyn Store>) -> Opt
     }
 }
 
-/// A coordinator that runs. Dropping it is a crash: nothing is drained, nothing handed over.
+/// Running coordinator. Dropping it is like a crash: it waits for nothing and writes nothing more.
 #[derive(Debug)]
 pub struct Running {
     engine: Handle,
     me: Incarnation,
-    /// Of gRPC, and of health and metrics.
+    /// Addresses of gRPC, and of health and metrics; `None` without a network.
     addresses: Option<(SocketAddr, SocketAddr)>,
     body: Body,
     drain_timeout: Duration,
@@ -279,48 +281,49 @@ struct Body {
     journal: journal::Handle,
     health: tonic_health::server::HealthReporter,
     status: Arc<Status>,
-    /// They never end by themselves.
+    /// Tasks that do not end by themselves, except by a panic.
     helpers: JoinSet<()>,
-    /// The first of these to end with a reason ends all.
+    /// Tasks of which the first one that ends with a reason ends the coordinator.
     vital: JoinSet<Option<Ended>>,
     stop_serving: oneshot::Sender<()>,
 }
 
 impl Running {
-    /// The engine, to be used without a network.
+    /// Returns the engine, for use without a network.
     #[must_use]
     pub fn engine(&self) -> &Handle {
         &self.engine
     }
 
-    /// This life of the coordinator.
+    /// Returns the coordinator's incarnation.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.me
     }
 
-    /// Where gRPC is served.
+    /// Returns the address on which gRPC is served; `None` without a network.
     #[must_use]
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.addresses.map(|(grpc, _)| grpc)
     }
 
-    /// Where health and metrics are served.
+    /// Returns the address on which health and metrics are served; `None` without a network.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.addresses.map(|(_, admin)| admin)
     }
 
-    /// Waits until it ends by itself: it is fenced, or something failed that only a restart mends.
+    /// Waits until the coordinator ends by itself: because it is fenced, or because of a failure
+    /// after which only a restart helps.
     pub async fn ended(&mut self) -> Ended {
         self.body.next_end().await
     }
 
-    /// Stops in good order: takes no new work, lets what is in flight end for as long as
-    /// `drain-timeout`, writes what is left, and gives up its right to write.
+    /// Stops in good order: refuses new work, waits up to `drain-timeout` for transactions in
+    /// flight to end, writes the remaining transitions, and gives up its right to write.
     ///
     /// # Errors
-    /// It ended by itself meanwhile.
+    /// The coordinator ended by itself meanwhile.
     pub async fn stop(mut self) -> Result<(), Ended> {
         self.body.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.body.status.drain();
@@ -334,7 +337,11 @@ impl Running {
             ended = self.body.next_end() => return Err(ended),
             () = tokio::time::sleep(self.drain_timeout) => {
                 let (left, _) = self.engine.in_flight();
-                tracing::info!(left, "the drain timeout is over; a later incarnation adopts the transactions that are left");
+                tracing::info!(
+                    left,
+                    "the drain timeout is over; a later incarnation adopts the transactions in \
+                     flight"
+                );
             }
             () = drained => {}
         }
@@ -348,23 +355,25 @@ impl Body {
         loop {
             let end = tokio::select! {
                 Some(end) = self.vital.join_next() => end,
-                // A helper ends only by a panic.
+                // A helper ends only by a panic, which is the error.
                 Some(end) = self.helpers.join_next() => end.map(|()| None),
                 else => std::future::pending().await,
             };
             match end {
                 Ok(None) => {}
                 Ok(Some(ended)) => return ended,
-                Err(error) => return Ended::Fatal(format!("a part of the coordinator: {error}")),
+                Err(error) => {
+                    return Ended::Fatal(format!("a task of the coordinator failed: {error}"));
+                }
             }
         }
     }
 
-    /// Stops serving, then deciding, then writing; then gives up the right to
-    /// write is given up, so that a successor need not wait for a lease.
+    /// Stops serving, then deciding, then writing. Last it gives up the right to write, so that a
+    /// successor need not wait for the end of the lease.
     async fn leave(self) -> Result<(), Ended> {
         let Self { store, me, journal, helpers, mut vital, stop_serving, .. } = self;
-        // Nobody listens if there was nothing to serve.
+        // Without a network there is no receiver.
         let _ = stop_serving.send(());
         let served = tokio::time::timeout(LAST_REQUESTS, vital.join_next()).await;
         if let Ok(Some(Ok(Some(ended)))) = served {
@@ -379,14 +388,19 @@ impl Body {
         };
         if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
             tracing::warn!(
-                "the journal did not write everything before the stop; the calls are repeated after the next start"
+                "the journal did not write everything before the stop; after the next start the \
+                 coordinator repeats the calls"
             );
         }
         drop(vital);
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
-            tracing::warn!(%error, "failed to give up the right to write; a successor has to wait for the lease");
+            tracing::warn!(
+                %error,
+                "failed to give up the right to write; a successor has to wait for the end of \
+                 the lease"
+            );
         }
         store.close().await;
         Ok(())

@@ -1,10 +1,10 @@
-//! Points at which a test can kill the process as if by `kill -9`.
+//! Crash points, at which a test can kill the process as `kill -9` does.
 //!
-//! They stand between any two durable steps, ours and a participant's, so that a test can loop over
-//! [`POINTS`] and [`ADOPTION_POINTS`] and check what a crash at each leaves. They exist only with
-//! the feature `failpoints`; without it `crash_point!` expands to nothing.
+//! There is one between any two durable steps of the coordinator and a participant, so that a test
+//! can loop over [`POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each. They
+//! exist only with the feature `failpoints`; without it `crash_point!` expands to nothing.
 
-/// Marks a point.
+/// Marks a crash point.
 macro_rules! crash_point {
     ($name:literal) => {
         #[cfg(feature = "failpoints")]
@@ -12,7 +12,7 @@ macro_rules! crash_point {
     };
 }
 
-/// Every point on a transaction's way.
+/// Crash points that a transaction passes.
 #[cfg(feature = "failpoints")]
 pub const POINTS: &[&str] = &[
     "journal-before-write",
@@ -22,8 +22,8 @@ pub const POINTS: &[&str] = &[
     "call-after-answer",
 ];
 
-/// Every point on the way from an earlier incarnation to the next one. An incarnation passes
-/// each of them once.
+/// Crash points between the end of an incarnation and the work of its successor. An incarnation
+/// passes each of them once.
 #[cfg(feature = "failpoints")]
 pub const ADOPTION_POINTS: &[&str] =
     &["birth-after-fence", "birth-after-birth", "adoption-after-claim"];

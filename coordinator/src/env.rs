@@ -1,6 +1,6 @@
-//! Time of day and identifiers of transactions, as arguments: no other part of the coordinator asks
-//! the system for either. Leases, pauses, timeouts and measurements use the monotonic clock, which
-//! their modules read themselves.
+//! Time of day and identifiers of transactions. Other parts of the coordinator take them as
+//! arguments, and never ask the system. Leases, pauses, timeouts and measurements use the monotonic
+//! clock, which their modules read themselves.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ pub trait Env: Send + Sync + fmt::Debug {
     fn tx_id(&self, now: Timestamp) -> TxId;
 }
 
-/// The system's clock and random numbers.
+/// Environment of the system: its clock and its random numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEnv;
 

@@ -1,7 +1,7 @@
-//! A coordinator of all-or-nothing transactions across services, to be embedded in a program.
+//! Coordinator of all-or-nothing transactions across services, as a library to embed in a program.
 //!
-//! The program `unanimo` (`coordinator/cli`) is a command line around this library; what it can do
-//! with transactions, an embedder can.
+//! The program `unanimo` (`coordinator/cli`) is a command line around this library. A program that
+//! embeds it can do the same with transactions.
 //!
 //! # A coordinator and a participant in one process
 //!
@@ -47,7 +47,7 @@
 //! #     }
 //! # }
 //! # async fn run(file: &str, bank: bank::Bank) -> Result<(), Box<dyn std::error::Error>> {
-//! // Whatever implements the wire contract, such as the SDK's `Service`.
+//! // Any implementation of the wire contract, such as the SDK's `Service`.
 //! let bank: Arc<dyn ParticipantService> = Arc::new(bank);
 //! let config = Config {
 //!     database_url: DatabaseUrl::new(format!("sqlite:{file}")),
@@ -77,7 +77,7 @@
 //! let patience = Instant::now() + Duration::from_secs(30);
 //! match running.engine().begin(order, Until::Decided, patience).await? {
 //!     Answer::View(view) => assert_eq!(view.tx.outcome(), Outcome::Committed),
-//!     // It goes on by itself: ask again with the same gid.
+//!     // The coordinator goes on: ask again with the same gid.
 //!     _ => println!("not decided yet"),
 //! }
 //! running.stop().await?;
@@ -98,17 +98,18 @@
 //!
 //! # fn main() -> Result<(), unanimo_coordinator::config::Error> {
 //! let file = None; // or Some(Path::new("unanimo.toml"))
-//! let config = Loaded::load(file, Layer::from_env()?)?.config;
+//! let config = Loaded::load(file, Layer::from_env()?, Layer::default())?.config;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Log lines are events of the crate `tracing`: without a subscriber they go nowhere. The settings
-//! `log` and `log-format` are for the program `unanimo`; an embedder's subscriber has its own.
+//! Log lines are events of the crate `tracing`. Without a subscriber they are lost. The settings
+//! `log` and `log-format` are for the program `unanimo`; your program configures its own
+//! subscriber.
 //!
 //! # Feature flags
 //!
-//! - `failpoints`: points at which a test can kill the process. Never in a build that serves.
+//! - `failpoints`: points at which a test can kill the process. Not for production builds.
 //!
 //! # Structure
 //!
@@ -116,10 +117,10 @@
 //! | --- | --- |
 //! | [`config`] | every setting, its sources and its rules |
 //! | [`coordinator`] | [`Builder`] and [`Running`]: start and stop of everything |
-//! | [`engine`] | live transactions; [`engine::Handle`] is how an embedder asks for them |
+//! | [`engine`] | live transactions; [`engine::Handle`] begins, ends and reads them |
 //!
-//! What else is public is for the program and for this repository's tests. It is not documented, and
-//! changes without notice.
+//! All other public items are for the program and for this repository's tests. They are not
+//! documented, and change without notice.
 
 #[macro_use]
 #[doc(hidden)]

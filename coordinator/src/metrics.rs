@@ -1,7 +1,7 @@
-//! Everything that the coordinator measures. One table names it all: the registry, the text at
-//! `/metrics` and docs/reference/metrics.md are made from [`TABLE`].
+//! Metrics of a coordinator. The registry, the text at `/metrics` and docs/reference/metrics.md are
+//! made from [`TABLE`].
 //!
-//! Instances are per coordinator, not per process: several can live in one process.
+//! Each coordinator has its own instance, because several can run in one process.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -18,24 +18,24 @@ use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
-/// What a metric is for.
+/// Documentation of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
-    /// Its name, as scraped.
+    /// Name, as `/metrics` prints it.
     pub name: &'static str,
-    /// `counter`, `gauge` or `histogram`.
+    /// Type: `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels.
+    /// Labels, separated by commas.
     pub labels: &'static str,
-    /// What it counts, and in which unit.
+    /// Meaning, with the unit.
     pub help: &'static str,
-    /// When to wake somebody; empty if it is for looking only.
+    /// Condition for an alert; empty if there should be none.
     pub alert: &'static str,
 }
 
 macro_rules! table {
     ($($name:ident: $kind:literal [$labels:literal] $help:literal, alert $alert:literal;)*) => {
-        /// Every metric.
+        /// Documentation of every metric.
         pub const TABLE: &[Described] = &[$(Described {
             name: stringify!($name),
             kind: $kind,
@@ -63,16 +63,16 @@ table! {
         "Bytes of payloads that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that a person has to look at, by reason: `transaction_stalled`, `heuristic_outcome`",
-        alert "above 0: `unanimo tx list --attention` shows which";
+        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`",
+        alert "above 0: `unanimo tx list --attention` lists them";
     unanimo_admission_refused_total: "counter" ["reason"]
-        "New work refused, by reason",
+        "Requests for new work that were refused, by reason",
         alert "`overloaded` grows for a minute";
     unanimo_participant_calls_total: "counter" ["participant, operation, result"]
-        "Calls to participants that came to an end; `failed` ones are sent again",
+        "Calls to participants that have ended; `failed` ones are repeated",
         alert "the share of `failed` of one participant is above 10 % for five minutes";
     unanimo_participant_call_seconds: "histogram" ["operation"]
-        "Time of calls to participants, in seconds",
+        "Duration of calls to participants, in seconds",
         alert "";
     unanimo_requests_total: "counter" ["method, code"]
         "gRPC requests served, by method and status code",
@@ -84,26 +84,25 @@ table! {
         "Transactions in a batch",
         alert "";
     unanimo_journal_backlog: "gauge" [""]
-        "Transactions that have something to be written",
+        "Transactions with transitions that are not written yet",
         alert "grows for a minute";
     unanimo_journal_connected: "gauge" [""]
-        "1 while the journal's connection to the database is believed to work",
+        "1 while the journal's connection to the database works, otherwise 0",
         alert "0 for a minute";
     unanimo_lease_held: "gauge" [""]
-        "1 while this incarnation may decide and send",
+        "1 while this incarnation holds its lease and may decide and send, otherwise 0",
         alert "0 for a minute";
     unanimo_adopted_total: "counter" [""]
         "Transactions adopted from earlier incarnations",
         alert "";
     unanimo_purged_total: "counter" ["what"]
-        "Transactions purged: their `details`, and later their `gids`",
+        "Transactions purged, by part: first their `details`, later their `gids`",
         alert "";
     unanimo_write_refused_total: "counter" [""]
         "Transactions whose row the database refused; each also logs the alarm `write_refused`",
         alert "above 0";
 }
 
-/// A label of one value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModeLabel {
     mode: &'static str,
@@ -157,7 +156,7 @@ struct RequestLabels {
 
 type Gauge01 = Gauge<i64, std::sync::atomic::AtomicI64>;
 
-/// The metrics of one coordinator.
+/// Metrics of one coordinator.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -181,7 +180,7 @@ pub struct Metrics {
     write_refused: Counter,
 }
 
-/// From a tenth of a millisecond to a minute and a half.
+/// Makes a histogram with buckets from 0.1 ms to 52 s.
 fn seconds() -> Histogram {
     Histogram::new((0..20).map(|power| 0.000_1 * f64::from(1_u32 << power)))
 }
@@ -219,8 +218,7 @@ impl Default for Metrics {
     }
 }
 
-/// Registers metrics in the table's order: one that is in the code and not in the table, or the
-/// other way round, does not start.
+/// Registers metrics in the table's order, and panics if the code and the table differ.
 struct Registrar<'a> {
     registry: &'a mut Registry,
     table: std::slice::Iter<'static, Described>,
@@ -230,7 +228,7 @@ impl Registrar<'_> {
     fn add(&mut self, name: &str, metric: impl Metric) {
         let described = self.table.next().expect("every metric is in the table");
         assert_eq!(described.name, name, "the table has another order");
-        // The encoder adds the suffix of counters itself.
+        // The encoder adds the suffix of counters.
         let name = name.strip_suffix("_total").unwrap_or(name);
         self.registry.register(name, described.help, metric);
     }
@@ -260,7 +258,7 @@ impl Metrics {
         assert!(all.table.next().is_none(), "every line of the table is a metric");
     }
 
-    /// Everything, in the OpenMetrics text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -269,12 +267,12 @@ impl Metrics {
         text
     }
 
-    /// A transaction began.
+    /// Counts a transaction that has begun.
     pub fn begun(&self, mode: Mode) {
         self.begun.get_or_create(&ModeLabel { mode: mode.name() }).inc();
     }
 
-    /// A transaction was decided, so long after it began.
+    /// Counts a decision, and measures the time since the begin.
     pub fn decided(&self, mode: Mode, outcome: Outcome, took: Duration) {
         let outcome = match outcome {
             Outcome::Committed => "committed",
@@ -284,7 +282,7 @@ impl Metrics {
         self.decision_seconds.observe(took.as_secs_f64());
     }
 
-    /// A call to a participant ended, with an answer or without.
+    /// Counts and measures a call to a participant that has ended, with an answer or without.
     pub fn called(
         &self,
         participant: &str,
@@ -298,35 +296,35 @@ impl Metrics {
         self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
     }
 
-    /// New work was refused.
+    /// Counts a request for new work that was refused.
     pub fn refused(&self, reason: &'static str) {
         self.admission_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A request was answered.
+    /// Counts a gRPC request that was answered.
     pub fn served(&self, method: &str, code: tonic::Code) {
         let labels = RequestLabels { method: method.to_owned(), code: format!("{code:?}") };
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// Transactions were adopted.
+    /// Counts transactions that were adopted.
     pub fn adopted(&self, count: usize) {
         self.adopted.inc_by(count as u64);
     }
 
-    /// Transactions were purged.
+    /// Counts transactions that were purged.
     pub fn purged(&self, purged: crate::store::Purged) {
         for (what, count) in [("details", purged.stripped), ("gids", purged.deleted)] {
             self.purged.get_or_create(&WhatLabel { what }).inc_by(count);
         }
     }
 
-    /// The database refused a row.
+    /// Counts a row that the database refused.
     pub fn write_refused(&self) {
         self.write_refused.inc();
     }
 
-    /// So many transactions need a person.
+    /// Sets the numbers of transactions that need an operator.
     pub fn attention(&self, count: AttentionCount) {
         for (alarm, value) in
             [(TRANSACTION_STALLED, count.stalled), (HEURISTIC_OUTCOME, count.heuristic)]
@@ -335,7 +333,7 @@ impl Metrics {
         }
     }
 
-    /// What is so at this moment; asked for at each scrape.
+    /// Sets the gauges of the present moment, before each scrape.
     pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
         let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.live.set(count(live));

@@ -1,24 +1,24 @@
-//! A bank's accounts, in a table of its own PostgreSQL database.
+//! Accounts of a bank, in a table of its own PostgreSQL database.
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnection;
 use unanimo_sdk::{PrepareError, refuse};
 
-/// The argument of every action of a bank: so much money of one account.
+/// Payload of every action of a bank: an account and an amount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Posting {
-    /// Which account.
+    /// Name of the account.
     pub account: String,
-    /// How much, in cents; more than zero.
+    /// Amount in cents, more than zero.
     pub cents: i64,
 }
 
 impl Posting {
-    /// Refuses what is no amount: a negative debit would be a gift.
+    /// Checks the amount: a negative debit would add money.
     ///
     /// # Errors
-    /// The amount is not more than zero.
+    /// A refusal if the amount is not more than zero.
     pub fn check(&self) -> Result<(), PrepareError> {
         match self.cents {
             1.. => Ok(()),
@@ -27,12 +27,12 @@ impl Posting {
     }
 }
 
-/// Makes the table, and the accounts that are not there yet.
+/// Creates the table, and the accounts that do not exist yet.
 ///
 /// # Errors
-/// The database does not let it.
+/// The database's error.
 pub async fn create(pool: &PgPool, accounts: &[(String, i64)]) -> sqlx::Result<()> {
-    // `held` is money of debits that are neither confirmed nor cancelled, `incoming` of credits.
+    // `held` is money of prepared debits that have not ended, `incoming` that of prepared credits.
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS account (
              id       text   PRIMARY KEY,
@@ -53,10 +53,10 @@ pub async fn create(pool: &PgPool, accounts: &[(String, i64)]) -> sqlx::Result<(
     Ok(())
 }
 
-/// Whether there is such an account.
+/// Tells whether an account exists.
 ///
 /// # Errors
-/// The database does not answer.
+/// The database's error.
 pub async fn exists(db: &mut PgConnection, account: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM account WHERE id = $1)")
         .bind(account)
@@ -64,10 +64,10 @@ pub async fn exists(db: &mut PgConnection, account: &str) -> sqlx::Result<bool> 
         .await
 }
 
-/// All accounts: name, money that is there, money that is held, money that is coming in.
+/// Returns all accounts in order of name: name, cents, held, incoming.
 ///
 /// # Errors
-/// The database does not answer.
+/// The database's error.
 pub async fn balances(pool: &PgPool) -> sqlx::Result<Vec<(String, i64, i64, i64)>> {
     sqlx::query_as("SELECT id, cents, held, incoming FROM account ORDER BY id")
         .fetch_all(pool)

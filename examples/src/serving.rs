@@ -1,4 +1,4 @@
-//! What both banks' processes have in common.
+//! Command line and start of both banks' processes.
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,17 +16,17 @@ pub struct Bank {
     /// The bank's own database: postgres://USER:PASSWORD@HOST/DATABASE.
     #[arg(long, env = "DATABASE_URL")]
     database_url: String,
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
-    /// How the coordinator reaches this process, if not at the address that it listens on:
-    /// http://HOST:PORT.
+    /// Endpoint at which the coordinator reaches this process, http://HOST:PORT. By default it is
+    /// the address to listen on.
     #[arg(long)]
     advertise: Option<String>,
-    /// The coordinator.
+    /// Address of the coordinator.
     #[arg(long, env = "UNANIMO_ENDPOINT", default_value = "http://127.0.0.1:7610")]
     coordinator: String,
-    /// An account to open, and the cents on it; may be given several times.
+    /// Account to open, with its cents; may be repeated.
     #[arg(long = "account", value_name = "ID=CENTS", value_parser = account)]
     accounts: Vec<(String, i64)>,
 }
@@ -38,10 +38,10 @@ fn account(text: &str) -> Result<(String, i64), String> {
 }
 
 impl Bank {
-    /// Opens the accounts and serves the bank until the process is told to end.
+    /// Opens the accounts, and serves the bank until a signal stops the process.
     ///
     /// # Errors
-    /// The database cannot be used, or the address is taken.
+    /// The database cannot be used, or the address is in use.
     pub async fn run(
         self,
         bank: impl FnOnce(&str, Postgres) -> Participant<Postgres>,

@@ -1,4 +1,4 @@
-//! A bank by try, confirm, cancel: a debit holds the money first, a credit announces it.
+//! Bank by try, confirm, cancel: a debit holds the money first, a credit announces it.
 
 use sqlx::postgres::PgConnection;
 use unanimo_sdk::{
@@ -7,17 +7,17 @@ use unanimo_sdk::{
 
 use crate::accounts::{self, Posting};
 
-/// The bank's actions: `debit` and `credit`.
+/// Makes the participant, with the actions `debit` and `credit`.
 #[must_use]
 pub fn bank(name: &str, database: Postgres) -> Participant<Postgres> {
     Participant::new(name, database).tcc("debit", Debit).tcc("credit", Credit)
 }
 
-/// Takes money from an account.
+/// Action that takes money from an account.
 #[derive(Clone, Copy, Debug)]
 pub struct Debit;
 
-/// Gives money to an account.
+/// Action that gives money to an account.
 #[derive(Clone, Copy, Debug)]
 pub struct Credit;
 
@@ -80,7 +80,7 @@ type Posted = Call<Json<Posting>>;
 
 type Finished = Result<(), FinishError>;
 
-/// How many accounts the statement changed.
+/// Runs a statement for a posting, and returns the number of accounts that it changed.
 pub(crate) async fn post(
     db: &mut PgConnection,
     statement: &'static str,
@@ -91,7 +91,7 @@ pub(crate) async fn post(
     Ok(done.rows_affected())
 }
 
-/// The vote no of a posting to nowhere.
+/// Makes the refusal of a posting to an account that does not exist.
 pub(crate) fn no_account(call: &Call<Json<Posting>>) -> PrepareError {
     let message = format!("there is no account {}", call.payload.account);
     PrepareError::Refused(Refusal::new("NO_SUCH_ACCOUNT", message))

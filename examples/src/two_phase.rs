@@ -1,4 +1,4 @@
-//! The same bank by two-phase commit: plain work in a transaction that PostgreSQL keeps prepared.
+//! Bank by two-phase commit: plain work in a local transaction that PostgreSQL keeps prepared.
 
 use sqlx::postgres::PgConnection;
 use unanimo_sdk::{Call, Json, Participant, Postgres, PrepareError, TwoPhase, refuse};
@@ -6,17 +6,17 @@ use unanimo_sdk::{Call, Json, Participant, Postgres, PrepareError, TwoPhase, ref
 use crate::accounts::{self, Posting};
 use crate::tcc::{no_account, post};
 
-/// The bank's actions: `debit` and `credit`.
+/// Makes the participant, with the actions `debit` and `credit`.
 #[must_use]
 pub fn bank(name: &str, database: Postgres) -> Participant<Postgres> {
     Participant::new(name, database).two_phase("debit", Debit).two_phase("credit", Credit)
 }
 
-/// Takes money from an account.
+/// Action that takes money from an account.
 #[derive(Clone, Copy, Debug)]
 pub struct Debit;
 
-/// Gives money to an account.
+/// Action that gives money to an account.
 #[derive(Clone, Copy, Debug)]
 pub struct Credit;
 

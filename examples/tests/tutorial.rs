@@ -1,4 +1,4 @@
-//! What the tutorial shows is what compiles here.
+//! Code of the tutorial: it is equal to the files that compile here.
 
 use std::path::Path;
 

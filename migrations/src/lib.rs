@@ -1,10 +1,11 @@
 //! SQL of Unanimo's tables, embedded.
 //!
-//! The files lie beside this crate's source, by owner and database, so that they can also be applied
-//! by hand. The crates that run them depend on this one and need no path outside themselves.
+//! The files are in folders beside this crate's source, by owner and database, so that they can
+//! also be applied by hand. The crates that run them depend on this one and read no file outside
+//! themselves.
 //!
-//! There are no features: the text of one database costs a few kilobytes, and what a program does not
-//! use is not linked.
+//! There are no features: the text of one database takes a few kilobytes, and the linker drops text
+//! that a program does not use.
 
 /// Tables of the coordinator.
 pub mod coordinator {

@@ -1,19 +1,19 @@
-//! The example's TCC bank in MariaDB's SQL.
+//! TCC bank of the examples in the SQL of MariaDB.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use unanimo_examples::Posting;
 use unanimo_sdk::{Call, FinishError, Json, MySql, Participant, PrepareError, Tcc, refuse};
 
-/// The bank's actions: `debit` and `credit`.
+/// Makes the participant, with the actions `debit` and `credit`.
 #[must_use]
 pub fn bank(name: &str, database: MySql) -> Participant<MySql> {
     Participant::new(name, database).tcc("debit", DEBIT).tcc("credit", CREDIT)
 }
 
-/// Makes the table and the accounts.
+/// Creates the table and the accounts.
 ///
 /// # Errors
-/// The database does not let it.
+/// The database's error.
 pub async fn create(pool: &MySqlPool, accounts: &[(String, i64)]) -> sqlx::Result<()> {
     sqlx::raw_sql(
         "CREATE TABLE account (
@@ -32,18 +32,18 @@ pub async fn create(pool: &MySqlPool, accounts: &[(String, i64)]) -> sqlx::Resul
     Ok(())
 }
 
-/// All accounts: name, money that is there, money that is held, money that is coming in.
+/// Returns all accounts: name, cents, held, incoming.
 ///
 /// # Errors
-/// The database does not answer.
+/// The database's error.
 pub async fn balances(pool: &MySqlPool) -> sqlx::Result<Vec<(String, i64, i64, i64)>> {
     sqlx::query_as("SELECT id, cents, held, incoming FROM account").fetch_all(pool).await
 }
 
-/// What a posting changes by this much: money that is there, that is held, and that is coming in.
+/// Changes of cents, held and incoming, for each cent of a posting.
 type Change = [i64; 3];
 
-/// An action by what each of its operations changes, for each cent.
+/// Action, given by the change that each of its operations makes.
 struct Action {
     try_: Change,
     confirm: Change,
@@ -90,7 +90,8 @@ impl Tcc<MySql> for Action {
     }
 }
 
-/// How many accounts it changed: none of which too little would be left.
+/// Changes an account, and returns the number of changed accounts: 0 if the account does not exist
+/// or would have too little left.
 async fn post(db: &mut MySqlConnection, change: Change, posting: &Posting) -> sqlx::Result<u64> {
     let [cents, held, incoming] = change.map(|sign| sign * posting.cents);
     let post = sqlx::query(

@@ -1,17 +1,17 @@
-//! What a program under test dies of, as its environment says.
+//! Crash point of a program under test, which its environment names.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-/// `POINT:VISIT`, and after another colon whom to kill: a process's id, or nobody for oneself.
+/// Variable with `POINT:VISIT`, or with `POINT:VISIT:PID` to kill another process.
 pub const VARIABLE: &str = "UNANIMO_CRASH_AT";
 
-/// Arms the point that the environment names: at that visit of it a process is killed as if by
-/// `kill -9`, with no destructor, no flush, and no farewell.
+/// Arms the crash point that the environment names: at that visit a process is killed as by
+/// `kill -9`, without destructors and without flushing buffers.
 ///
 /// # Panics
-/// The variable makes no sense.
+/// The variable is not of this form.
 pub fn arm() {
     let Ok(crash) = std::env::var(VARIABLE) else { return };
     let mut words = crash.split(':');
@@ -24,7 +24,7 @@ pub fn arm() {
     let visits = AtomicU32::new(0);
     let armed = fail::cfg_callback(point, move || {
         if visits.fetch_add(1, Ordering::SeqCst) + 1 == nth {
-            // It may have died by itself meanwhile.
+            // The process may have ended already.
             let _ = kill_process(victim, Signal::KILL);
         }
     });

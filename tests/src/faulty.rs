@@ -1,4 +1,4 @@
-//! A participant without the SDK, whose barrier is in memory: correct, or with one fault.
+//! Participant without the SDK, with its barrier in memory: correct, or with one fault.
 
 use crate::{bytes_of, payload};
 use std::collections::HashMap;
@@ -18,57 +18,57 @@ use unanimo_proto::v1::{
 };
 use uuid::Uuid;
 
-/// Its name.
+/// Name of the participant.
 pub const NAME: &str = "faulty";
 
-/// Its action. A payload of `no` is refused.
+/// Name of its action, which refuses the payload `no`.
 pub const ACTION: &str = "work";
 
-/// What is wrong with it.
+/// Fault of a participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// Cancel of a branch without a trace leaves no tombstone.
+    /// Cancel of an unknown branch leaves no tombstone.
     NoTombstone,
-    /// Cancel of a branch without a trace is an error.
+    /// Cancel of an unknown branch is an error.
     CancelNeedsPrepare,
-    /// Cancel of a branch without a trace is WORKING, for ever.
+    /// Cancel of an unknown branch is always WORKING.
     CancelWaitsForPrepare,
-    /// Commit of a branch without a trace is done.
+    /// Commit of an unknown branch is done.
     CommitsAnything,
-    /// Each Prepare makes its output anew.
+    /// Each Prepare makes a new output.
     OutputsDiffer,
     /// A refusal is not stored.
     ForgetsRefusals,
-    /// The barrier's key is the transaction's alone.
+    /// The barrier's key has only the transaction's id.
     OneBranchATransaction,
-    /// `prepare_until` is not looked at.
+    /// `prepare_until` is ignored.
     IgnoresBound,
-    /// An action that is not offered is an error.
+    /// An action that the participant does not offer is an error.
     UnknownActionIsAnError,
-    /// Cancel of what is committed is done.
+    /// Cancel of a committed branch is done.
     CancelsCommitted,
-    /// Commit of what is cancelled is done.
+    /// Commit of a cancelled branch is done.
     CommitsCancelled,
-    /// What has ended leaves no row.
+    /// A branch that has ended leaves no row.
     ForgetsEnds,
-    /// Prepare looks for a row, works, and then writes its own over whatever is there.
+    /// Prepare looks for a row, works, and then overwrites any row.
     LooksThenWrites,
-    /// It does not look at the name that a branch is for.
+    /// The participant's name in a branch is ignored.
     AnswersToAnyName,
-    /// It takes whatever context comes.
+    /// An invalid context is accepted.
     TakesAnyContext,
-    /// The reasons of its refusals are sentences.
+    /// Reasons of refusals are sentences.
     WordyReasons,
-    /// It votes READ_ONLY in TCC.
+    /// The vote in TCC is READ_ONLY.
     ReadOnlyInTcc,
-    /// Its replies to Prepare have no answer in them.
+    /// Replies to Prepare have no answer.
     Mute,
 }
 
 impl Fault {
-    /// Every fault, and none.
+    /// Every fault, and `None`.
     pub const ALL: [Self; 19] = [
         Self::None,
         Self::NoTombstone,
@@ -92,7 +92,7 @@ impl Fault {
     ];
 }
 
-/// How long Prepare works.
+/// Time that Prepare works.
 const WORK: Duration = Duration::from_millis(3);
 
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ enum State {
     Lost,
 }
 
-/// The participant. Cheap to clone.
+/// Participant with a fault. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Faulty {
     fault: Fault,
@@ -112,16 +112,16 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// One with this fault.
+    /// Makes a participant with this fault.
     #[must_use]
     pub fn new(fault: Fault) -> Self {
         Self { fault, rows: Arc::default() }
     }
 
-    /// Serves it on a port of its own, and says where.
+    /// Serves it on a free port, and returns the endpoint.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -131,7 +131,7 @@ impl Faulty {
         format!("http://{address}")
     }
 
-    /// How many branches are prepared, and how many committed.
+    /// Returns the numbers of branches that are prepared and that are committed.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let rows = self.rows();
@@ -170,7 +170,7 @@ impl Faulty {
         Ok((context.tx_id, branch))
     }
 
-    /// The vote of a branch that has a row.
+    /// Returns the vote of a branch that has a row.
     fn vote(&self, state: &State) -> prepare_response::Answer {
         use prepare_response::Answer;
         match state {
@@ -188,7 +188,7 @@ impl Faulty {
         }
     }
 
-    /// What a first Prepare comes to.
+    /// Returns the state to which a first Prepare leads.
     fn work(&self, request: &PrepareRequest) -> Result<State, Status> {
         let refused = |reason: &str| {
             let reason = match self.fault {

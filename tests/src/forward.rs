@@ -1,4 +1,4 @@
-//! A participant's service that is somewhere else.
+//! Participant service that forwards calls to another endpoint.
 
 use async_trait::async_trait;
 use tonic::transport::{Channel, Endpoint};
@@ -9,15 +9,15 @@ use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
-/// Passes every call on over gRPC.
+/// Service that forwards every call over gRPC.
 #[derive(Clone, Debug)]
 pub struct Forward(ParticipantServiceClient<Channel>);
 
 impl Forward {
-    /// To this endpoint. It connects when it is first used.
+    /// Forwards to this endpoint. It connects at the first call.
     ///
     /// # Panics
-    /// It is none.
+    /// The endpoint is not valid.
     #[must_use]
     pub fn to(endpoint: String) -> Self {
         let endpoint = Endpoint::from_shared(endpoint).expect("an endpoint").tcp_nodelay(true);

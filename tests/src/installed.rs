@@ -1,9 +1,10 @@
-//! Where the programs of database servers are: distributions keep them off the path. Also part of
-//! `xtask`, which installs what is not there.
+//! Paths of the programs of database servers, which some distributions keep off the path. The file
+//! is also part of `xtask`, which installs missing programs.
 
 use std::path::{Path, PathBuf};
 
-/// Folders with a version of PostgreSQL each, and what follows the version.
+/// Folders that have a folder for each version of PostgreSQL: the path before the version, and the
+/// path after it.
 const FOLDERS: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", "bin"),
     ("/usr/local/pgsql", "bin"),
@@ -12,7 +13,7 @@ const FOLDERS: [(&str, &str); 5] = [
     ("/usr/local/opt", "bin"),
 ];
 
-/// Folders that may be off the path.
+/// Folders with programs that may be off the path.
 const OFF_THE_PATH: [&str; 5] = [
     "/usr/sbin",
     "/usr/libexec",
@@ -21,7 +22,7 @@ const OFF_THE_PATH: [&str; 5] = [
     "/usr/local/opt/mariadb/bin",
 ];
 
-/// The newest version's program, if there is one.
+/// Returns the path of the newest version's program; `None` if it is not installed.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
@@ -39,7 +40,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
     found.pop().map(|(_, path)| path).or_else(|| on_the_path(name))
 }
 
-/// Of `15`, `pgsql-15` and `postgresql@15`: 15.
+/// Returns the version in a folder's name: 15 for `15`, `pgsql-15` and `postgresql@15`.
 fn version(folder: &Path) -> Option<u32> {
     let name = folder.file_name()?.to_str()?;
     let number = ["pgsql-", "postgresql@", "postgresql-"]

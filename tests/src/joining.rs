@@ -1,9 +1,10 @@
-//! Banks whose own services join the transactions of their callers: one that speaks HTTP, and before
-//! it one that speaks gRPC and calls the other.
+//! Banks whose own services join the transactions of their callers: one with HTTP, and in front of
+//! it one with gRPC, which calls the other.
 //!
-//! An order is `ACTION/ACCOUNT/CENTS/THEN`. The service joins with the action, and then does as told:
-//! `ok`, `error` (answers that it failed), `lost` (the connection ends without an answer), `half` (a
-//! reply that breaks off in its body), `hang` (says `joined` on standard output, and nothing more).
+//! An order is `ACTION/ACCOUNT/CENTS/THEN`. The service joins with the action, and then does THEN:
+//! `ok`, `error` (answers that it failed), `lost` (the connection ends without an answer), `half`
+//! (the body of the reply breaks off), `hang` (prints `joined` on standard output, and waits for
+//! ever).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,20 +32,20 @@ use unanimo_examples::Posting;
 use unanimo_sdk::propagation::{ClientLayer, ClientService, Joiner, ServerLayer};
 use unanimo_sdk::{BoxError, Client, Json, Participant, Resource, Serve, Serving};
 
-/// Joins under this id of the caller's, where it is given.
+/// Header with the branch id to join with, if the caller gives one.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A bank with its services.
+/// Bank with its services.
 #[derive(Debug)]
 pub struct Bank<R: Resource> {
-    /// Where orders are taken over HTTP.
+    /// Address of its service for orders over HTTP.
     pub http: String,
-    /// Where the coordinator calls.
+    /// Service that the coordinator calls.
     pub serving: Serving,
     teller: Teller<R>,
 }
 
-/// What takes the orders.
+/// Service for orders.
 #[derive(Debug)]
 struct Teller<R: Resource> {
     name: String,
@@ -60,10 +61,10 @@ impl<R: Resource> Clone for Teller<R> {
 }
 
 impl<R: Resource> Bank<R> {
-    /// Opens it, and registers it with its coordinator.
+    /// Opens the bank, and registers it with its coordinator.
     ///
     /// # Panics
-    /// It cannot be served.
+    /// The bank cannot be served.
     pub async fn open(participant: Participant<R>, coordinator: &Client, at: &str) -> Self {
         let service = participant.service().expect("a participant");
         let serve = Serve::on("127.0.0.1:0").register_with(at);
@@ -83,16 +84,16 @@ impl<R: Resource> Bank<R> {
         Self { http, serving, teller }
     }
 
-    /// Headers of the requests that have reached its handler over HTTP.
+    /// Returns the headers of all requests that have reached its handler over HTTP.
     #[must_use]
     pub fn requests(&self) -> Vec<HeaderMap> {
         self.teller.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes orders over gRPC, too, and passes those for another bank on to it; says where.
+    /// Serves orders over gRPC, too, forwards those for the other bank, and returns the endpoint.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn front(&self, other: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -157,7 +158,7 @@ async fn take<R: Resource>(
     }
 }
 
-/// A body that breaks off after its first part was sent.
+/// Body that breaks off after its first part.
 #[derive(Default)]
 struct Half(u8);
 
@@ -168,7 +169,7 @@ impl Stream for Half {
         self.0 += 1;
         match self.0 {
             1 => Poll::Ready(Some(Ok("do"))),
-            // What is there is sent while one waits for more.
+            // The first part is sent while the connection waits for the second.
             2 => {
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -180,7 +181,7 @@ impl Stream for Half {
 
 async fn end(then: &str) {
     match then {
-        // As a panic, and quietly.
+        // Ends the connection as a panic does, without its message.
         "lost" => std::panic::resume_unwind(Box::new(())),
         "hang" => {
             say("joined");
@@ -190,14 +191,14 @@ async fn end(then: &str) {
     }
 }
 
-/// Says something to whoever has started this process.
-#[expect(clippy::print_stdout, reason = "that is what standard output is for here")]
+/// Prints a line for the test that has started this process.
+#[expect(clippy::print_stdout, reason = "the test reads standard output")]
 pub fn say(word: &str) {
     println!("{word}");
 }
 
-/// What any service does that is generated from a .proto file, this one of gRPC's own: it takes an
-/// order of its own, and one for the other bank, with a space between.
+/// Service generated from a .proto file, here gRPC's health service. A request's name is an order
+/// for this bank and one for the other bank, with a space between.
 struct Front<R: Resource> {
     teller: Teller<R>,
     other: String,
@@ -239,19 +240,19 @@ impl<R: Resource> Health for Front<R> {
     }
 }
 
-/// A client of HTTP that wears a layer.
+/// HTTP client with a layer.
 pub type HttpClient = ClientService<legacy::Client<HttpConnector, Full<Bytes>>>;
 
-/// A client of HTTP that wears this layer.
+/// Makes an HTTP client with this layer.
 #[must_use]
 pub fn client(layer: &ClientLayer) -> HttpClient {
     layer.layer(legacy::Client::builder(TokioExecutor::new()).build_http())
 }
 
-/// Sends an order; answers with the status and the text of the reply.
+/// Sends an order, and returns the status and the text of the reply.
 ///
 /// # Errors
-/// There is no whole reply.
+/// The reply is missing or not complete.
 pub async fn send(
     client: &HttpClient,
     url: &str,

@@ -1,6 +1,6 @@
-//! What the tests start and break: PostgreSQL and MariaDB servers, connections that lose
-//! acknowledgements, and processes. Everything is the test process's own and goes with it, however it
-//! ends.
+//! Harness of the tests: PostgreSQL and MariaDB servers, connections that lose acknowledgements,
+//! and processes. All of it belongs to the test process and is removed when that process ends,
+//! however it ends.
 
 pub mod bank_on_mariadb;
 #[cfg(feature = "failpoints")]
@@ -22,14 +22,14 @@ pub mod wait;
 use bytes::Bytes;
 use unanimo_proto::v1::Payload;
 
-/// Bytes as a payload of no known type; empty ones as none.
+/// Makes a payload without a media type; `None` of no bytes.
 #[must_use]
 pub fn payload(data: impl Into<Bytes>) -> Option<Payload> {
     let data = data.into();
     (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
 }
 
-/// The bytes of a payload; none of one that is not there.
+/// Returns the bytes of a payload; empty for `None`.
 #[must_use]
 pub fn bytes_of(payload: Option<&Payload>) -> Bytes {
     payload.map(|payload| payload.data.clone()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! MariaDB servers of the tests' own: no server started by hand, no port, nothing left behind.
+//! MariaDB servers for tests: the test process starts and removes them, and they use no port.
 //!
 //! They listen on a Unix socket in the run's folder, as the [PostgreSQL](crate::postgres) ones do.
 
@@ -17,8 +17,8 @@ use crate::reaper::Owned;
 use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
 use crate::wait::block_until;
 
-/// What every server is started with. A killed process loses nothing that it gave to the operating
-/// system, so commits are written and not synced.
+/// Arguments of every server. A killed process loses nothing that the operating system has, so
+/// commits are written and not synced.
 const SETTINGS: [&str; 6] = [
     "--skip-networking",
     "--max-connections=300",
@@ -28,7 +28,7 @@ const SETTINGS: [&str; 6] = [
     "--skip-name-resolve",
 ];
 
-/// A server.
+/// Server of MariaDB.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
@@ -37,19 +37,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// The one that all tests of this process share. It ends with the process.
+    /// Returns the server that all tests of this process share. It ends with the process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server for one test.
+    /// Starts a server for one test.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// A server for one test, with these arguments as well.
+    /// Starts a server for one test, with more arguments.
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
         let folder = new_folder("maria");
@@ -63,7 +63,7 @@ impl Server {
     /// Starts the server, or starts it again after it was killed.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not start.
     pub fn launch(&self) {
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
         let mut command = as_server_user(program("mariadbd"));
@@ -88,24 +88,24 @@ impl Server {
         *self.process() = Some(owned);
     }
 
-    /// `kill -9`.
+    /// Kills the server as `kill -9` does.
     pub fn kill(&self) {
         if let Some(process) = &mut *self.process() {
             process.kill();
         }
     }
 
-    /// Its process.
+    /// Returns its process's id.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         let id = self.process().as_mut()?.child().id();
         Pid::from_raw(i32::try_from(id).ok()?)
     }
 
-    /// Starts the server again if it has died.
+    /// Starts the server again if its process has ended.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not start.
     pub fn launch_if_dead(&self) {
         let ended = |process: &mut Owned| process.child().try_wait().ok().flatten().is_some();
         let dead = self.process().as_mut().is_none_or(ended);
@@ -122,13 +122,13 @@ impl Server {
         self.folder.join("socket")
     }
 
-    /// The address of a database.
+    /// Returns the address of a database.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("mysql://root@localhost/{database}?socket={}", self.socket().display())
     }
 
-    /// A new empty database, and its address.
+    /// Creates an empty database, and returns its address.
     ///
     /// # Panics
     /// The server does not answer.
@@ -145,7 +145,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-        // The reaper removes what is left.
+        // The reaper removes the folder.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -166,7 +166,7 @@ fn template() -> &'static Path {
     })
 }
 
-/// No setting of the machine's own server counts.
+/// Makes a command that ignores the configuration files of the machine's own server.
 fn arguments(command: &mut Command, data: &Path) {
     command.arg("--no-defaults").arg(option("datadir", data));
 }

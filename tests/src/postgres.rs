@@ -1,7 +1,7 @@
-//! PostgreSQL servers of the tests' own: no server started by hand, no port, nothing left behind.
+//! PostgreSQL servers for tests: the test process starts and removes them, and they use no port.
 //!
-//! They listen on a Unix socket in the run's folder. One server is shared by all tests of a process,
-//! each in a database of its own; a test that kills its server starts another one.
+//! They listen on a Unix socket in the run's folder. One server is shared by all tests of a
+//! process, each in a database of its own; a test that kills its server starts another one.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -18,8 +18,8 @@ use crate::wait::block_until;
 
 const USER: &str = "unanimo";
 
-/// What every server is started with. A killed process loses nothing that it gave to the operating
-/// system, so nothing is synced; a benchmark that measures commits asks for [`Server::durable`].
+/// Settings of every server. A killed process loses nothing that the operating system has, so
+/// nothing is synced; a benchmark of commits uses [`Server::durable`].
 const SETTINGS: &str = "
 listen_addresses = ''
 max_connections = 200
@@ -29,35 +29,35 @@ log_min_messages = fatal
 fsync = off
 ";
 
-/// A server.
+/// Server of PostgreSQL.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
 }
 
 impl Server {
-    /// The one that all tests of this process share. It ends with the process.
+    /// Returns the server that all tests of this process share. It ends with the process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server for one test.
+    /// Starts a server for one test.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with("")
     }
 
-    /// A server that syncs its log to disk at each commit.
+    /// Starts a server that syncs its log to disk at each commit.
     #[must_use]
     pub fn durable() -> Self {
         Self::start_with("fsync = on\n")
     }
 
-    /// A server with settings of its own, each a line of `postgresql.conf`.
+    /// Starts a server with more settings, each a line of `postgresql.conf`.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not start.
     #[must_use]
     pub fn start_with(settings: &str) -> Self {
         let folder = new_folder("pg");
@@ -72,18 +72,18 @@ impl Server {
     /// Starts the server, or starts it again after it was killed.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not start.
     pub fn launch(&self) {
-        // Sessions of a killed server live a moment longer, and no new one starts beside them.
+        // Sessions of a killed server end a moment later, and until then no new server starts.
         let mut child = block_until("PostgreSQL to come up", || self.try_launch().ok());
-        // Reaped when it ends: a zombie would look as if it were alive.
+        // A thread waits for its end: otherwise a zombie would look like a live process.
         std::thread::spawn(move || child.wait());
     }
 
-    /// Starts the server again if it has died.
+    /// Starts the server again if its process has ended.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not start.
     pub fn launch_if_dead(&self) {
         let alive = self.pid().is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
         if !alive {
@@ -93,7 +93,7 @@ impl Server {
 
     fn try_launch(&self) -> Result<Child, ()> {
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
-        // Not ours to wait for: a kill ends it, and the reaper at last.
+        // The test does not wait for it: a kill ends it, or the reaper does.
         let mut child = as_server_user(program("postgres"))
             .arg("-D")
             .arg(self.data())
@@ -115,26 +115,26 @@ impl Server {
         Ok(child)
     }
 
-    /// `kill -9` of the server and all its sessions.
+    /// Kills the server and all its sessions as `kill -9` does.
     pub fn kill(&self) {
         self.end(Signal::KILL);
     }
 
-    /// What `pg_ctl stop -m immediate` does: no checkpoint, sessions are cut.
+    /// Stops the server as `pg_ctl stop -m immediate` does: without a checkpoint, sessions are cut.
     pub fn stop_immediately(&self) {
         self.end(Signal::QUIT);
     }
 
     fn end(&self, signal: Signal) {
         let Some(pid) = self.pid() else { return };
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = kill_process(pid, signal);
         block_until("PostgreSQL to end", || {
             rustix::process::test_kill_process(pid).is_err().then_some(())
         });
     }
 
-    /// Its main process. Whoever kills it has killed the server: its sessions see that and end.
+    /// Returns the id of its main process. If that is killed, the sessions notice it and end, too.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         let state = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
@@ -145,20 +145,20 @@ impl Server {
         self.folder.join("data")
     }
 
-    /// The socket that it listens on.
+    /// Returns the path of the socket that it listens on.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.join(".s.PGSQL.5432")
     }
 
-    /// The address of a database.
+    /// Returns the address of a database.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://{USER}@{folder}/{database}")
     }
 
-    /// A new empty database, and its address.
+    /// Creates an empty database, and returns its address.
     ///
     /// # Panics
     /// The server does not answer.
@@ -175,7 +175,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-        // The reaper removes what is left.
+        // The reaper removes the folder.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

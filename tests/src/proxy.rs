@@ -1,4 +1,4 @@
-//! A way to a server that loses acknowledgements.
+//! Proxy in front of a server, which loses acknowledgements.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 
-/// Passes connections on to a Unix socket, until it is told to swallow what comes back.
+/// Proxy that forwards connections to a Unix socket, and drops answers when a test asks for it.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     port: u16,
@@ -16,18 +16,18 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes that go to the server pass, answers do not: after the next one the connection is cut.
+    /// Drops every answer, and cuts the connection.
     lose_answers: AtomicBool,
-    /// The same from the next statement on that holds this.
+    /// Drops the answer to the next statement that contains this text, and cuts the connection.
     lose_answer_to: Mutex<Option<String>>,
     lost: AtomicU64,
 }
 
 impl Proxy {
-    /// Starts one.
+    /// Starts a proxy.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -44,7 +44,7 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// The address of a database behind it.
+    /// Returns the address of a database behind it.
     #[must_use]
     pub fn url(&self, direct: &str) -> String {
         let (user, rest) = direct.split_once('@').expect("user@host/database");
@@ -52,18 +52,18 @@ impl Proxy {
         format!("{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
-    /// From now on each connection is cut when the server next answers on it.
+    /// Makes the proxy cut each connection when the server next answers on it, or stops that.
     pub fn lose_answers(&self, lose: bool) {
         self.state.lose_answers.store(lose, Ordering::SeqCst);
     }
 
-    /// The next statement that holds this text arrives, and its answer is lost; only that one.
+    /// Lets the next statement that contains this text arrive, and loses the answer to it alone.
     pub fn lose_answer_to(&self, text: &str) {
         let mut wanted = self.state.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
         *wanted = Some(text.to_owned());
     }
 
-    /// How many answers were lost.
+    /// Returns the number of answers that were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.state.lost.load(Ordering::SeqCst)
@@ -71,7 +71,7 @@ impl Proxy {
 }
 
 impl State {
-    /// Whether this is the statement whose answer is to be lost.
+    /// Tells whether the answer to this statement is to be lost.
     fn takes(&self, request: &[u8]) -> bool {
         let mut wanted = self.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
         let found = wanted.as_ref().is_some_and(|text| {

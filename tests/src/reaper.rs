@@ -1,8 +1,8 @@
-//! Leaves nothing behind: a shell that outlives the test process by a moment.
+//! Reaper: a shell that outlives the test process by a moment, and removes what it has made.
 //!
-//! It waits for the end of its standard input, which the test process holds open and never writes
-//! to. However that process ends, by `kill -9` too, the shell then kills what is listed in the run's
-//! folder and removes the folder.
+//! The shell waits for the end of its standard input, which the test process holds open and never
+//! writes to. When that process ends, also by `kill -9`, the shell kills the processes that are
+//! listed in the run's folder, and removes the folder.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -12,10 +12,11 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The user that servers run as when the tests run as root: they refuse to be root.
+/// User of the servers if the tests run as root, as which database servers refuse to run.
 pub const NOBODY: u32 = 65_534;
 
-/// A server of PostgreSQL is asked to stop at once before it is killed: its children end with it.
+/// Script of the shell. It asks a PostgreSQL server to stop at once before it kills it, so that its
+/// children end, too.
 const SCRIPT: &str = r#"
 cat >/dev/null
 for file in "$0"/*/data/postmaster.pid; do
@@ -34,18 +35,18 @@ rm -rf "$0"
 struct Run {
     folder: PathBuf,
     _reaper: Child,
-    /// Its end is what the reaper waits for.
+    /// Standard input of the shell, which waits for its end.
     _life: ChildStdin,
 }
 
-/// The folder of this run. It is removed when the process has ended.
+/// Returns the folder of this run. It is removed when the process has ended.
 pub fn run_folder() -> &'static Path {
     static RUN: OnceLock<Run> = OnceLock::new();
     &RUN.get_or_init(start).folder
 }
 
 fn start() -> Run {
-    // Short: a socket's path has at most 107 bytes.
+    // The name is short, because a socket's path has at most 107 bytes.
     let folder = TempDir::with_prefix("unanimo-").expect("a temporary folder").keep();
     fs::create_dir(folder.join("pids")).expect("a folder in it");
     if is_root() {
@@ -56,7 +57,7 @@ fn start() -> Run {
         .args(["-c", SCRIPT])
         .arg(&folder)
         .stdin(Stdio::piped())
-        // Of its own group: the Ctrl-C that ends the tests must not end it.
+        // A process group of its own: Ctrl-C, which ends the tests, must not end the shell.
         .process_group(0)
         .spawn()
         .expect("a shell");
@@ -66,13 +67,13 @@ fn start() -> Run {
 
 use std::os::unix::fs::PermissionsExt;
 
-/// Whether the tests run as root.
+/// Tells whether the tests run as root.
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A process that is killed when it is dropped, and when the test process ends.
+/// Process that is killed when it is dropped, and when the test process ends.
 #[derive(Debug)]
 pub struct Owned {
     child: Child,
@@ -80,10 +81,10 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The process cannot be started.
     pub fn spawn(command: &mut Command) -> Self {
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let listed = run_folder().join("pids").join(child.id().to_string());
@@ -91,12 +92,12 @@ impl Owned {
         Self { child, listed }
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Sends a signal, if the process is still there.
+    /// Sends a signal, if the process has not ended.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         let pid = rustix::process::Pid::from_raw(id).expect("a process id");
@@ -115,7 +116,7 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         self.kill();
-        // The folder may be gone.
+        // The folder may have been removed already.
         let _ = fs::remove_file(&self.listed);
     }
 }

@@ -1,4 +1,4 @@
-//! A participant that remembers what it was told, beside another one that does it.
+//! Participant that records calls and forwards them to another participant.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +15,18 @@ use unanimo_proto::v1::{
     PrepareResponse,
 };
 
-/// What a branch was told, and whether it voted yes.
+/// Calls to a branch, and its votes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// How often Prepare was answered with yes.
+    /// Number of Prepares that were answered with PREPARED.
     pub prepared: u32,
-    /// How often Commit came.
+    /// Number of Commits.
     pub commits: u32,
-    /// How often Cancel came.
+    /// Number of Cancels.
     pub cancels: u32,
 }
 
-/// Records, and passes on.
+/// Recorder in front of a participant.
 #[derive(Clone, Debug)]
 pub struct Recorder<S> {
     inner: S,
@@ -34,12 +34,12 @@ pub struct Recorder<S> {
 }
 
 impl<S: ParticipantService + Clone> Recorder<S> {
-    /// A recorder before another participant.
+    /// Makes a recorder in front of a participant.
     pub fn new(inner: S) -> Self {
         Self { inner, told: Arc::default() }
     }
 
-    /// What each branch, by transaction and branch id, was told.
+    /// Returns the calls to each branch, by transaction and branch id.
     #[must_use]
     pub fn told(&self) -> BTreeMap<(String, String), Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -51,10 +51,10 @@ impl<S: ParticipantService + Clone> Recorder<S> {
         note(told.entry((context.tx_id, context.branch_id)).or_default());
     }
 
-    /// Serves it over gRPC; answers with its endpoint.
+    /// Serves it over gRPC, and returns its endpoint.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");

@@ -1,11 +1,11 @@
-//! An address that stays while what is behind it is started again elsewhere.
+//! Fixed address in front of a process that is started again on other ports.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// Passes connections on to wherever it was told last; refuses them while there is nothing.
+/// Relay that forwards connections to its present target, and refuses them while it has none.
 #[derive(Clone, Debug)]
 pub struct Relay {
     address: SocketAddr,
@@ -13,10 +13,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts one.
+    /// Starts a relay without a target.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -29,7 +29,7 @@ impl Relay {
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(target).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-                    // Either end may go away at any moment: that is what it is for.
+                    // Either end may break off at any moment, which is not an error here.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }
@@ -37,7 +37,7 @@ impl Relay {
         relay
     }
 
-    /// From now on new connections go there.
+    /// Sets the target of new connections.
     pub fn point_to(&self, target: Option<SocketAddr>) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
@@ -46,7 +46,7 @@ impl Relay {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The address that stays.
+    /// Returns the fixed address: `http://HOST:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

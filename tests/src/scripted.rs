@@ -1,7 +1,7 @@
-//! A participant that does as the action's name says, and remembers what it was told.
+//! Participant whose behaviour is the action's name, and which records its calls.
 //!
-//! Actions, with a number where `N` stands: `ok`, `refuse`, `read-only`, `hang`, `fail-N` (that many
-//! Prepares fail first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer),
+//! Actions, with a number for `N`: `ok`, `refuse`, `read-only`, `hang`, `fail-N` (N Prepares fail
+//! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer),
 //! `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead), `cancel-hazard`.
 
 use crate::{bytes_of, payload};
@@ -22,26 +22,26 @@ use unanimo_proto::v1::{
     Working, cancel_response, commit_response, prepare_response,
 };
 
-/// A call that came.
+/// Call that has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// `prepare`, `commit` or `cancel`.
+    /// Name of the operation: `prepare`, `commit` or `cancel`.
     pub operation: &'static str,
-    /// The transaction.
+    /// Id of the transaction.
     pub tx_id: String,
-    /// The branch.
+    /// Id of the branch.
     pub branch_id: String,
-    /// Its payload.
+    /// Payload of the branch.
     pub payload: Bytes,
-    /// The output that came with it.
+    /// Output that came with the call.
     pub output: Bytes,
-    /// The trace that came with it.
+    /// Trace that came with the call.
     pub traceparent: String,
-    /// The metadata that came with it.
+    /// Metadata that came with the call.
     pub metadata: HashMap<String, String>,
 }
 
-/// The participant. Cheap to clone.
+/// Scripted participant. Cheap to clone.
 #[derive(Clone)]
 pub struct Scripted {
     state: Arc<State>,
@@ -49,7 +49,7 @@ pub struct Scripted {
 
 struct State {
     seen: Mutex<Vec<Seen>>,
-    /// While it is held, Commits and Cancels wait.
+    /// True while Commits and Cancels wait.
     gate: watch::Sender<bool>,
 }
 
@@ -67,7 +67,7 @@ impl Default for Scripted {
 }
 
 impl Scripted {
-    /// Every call so far.
+    /// Returns every call so far.
     ///
     /// # Panics
     /// An earlier call panicked.
@@ -76,7 +76,7 @@ impl Scripted {
         self.state.seen.lock().expect("no call panics").clone()
     }
 
-    /// Calls so far for one branch of one transaction, in order.
+    /// Returns the calls so far for one branch of one transaction, in order.
     #[must_use]
     pub fn calls(&self, tx_id: &str, branch_id: &str) -> Vec<&'static str> {
         let seen = self.seen().into_iter();
@@ -85,15 +85,15 @@ impl Scripted {
             .collect()
     }
 
-    /// Holds up Commits and Cancels, or lets them go.
+    /// Holds back Commits and Cancels, or lets them go on.
     pub fn hold(&self, hold: bool) {
         self.state.gate.send_replace(hold);
     }
 
-    /// Serves it on a port of its own, and says where.
+    /// Serves it on a free port, and returns the endpoint.
     ///
     /// # Panics
-    /// No port can be had.
+    /// No port is free.
     pub async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -104,7 +104,7 @@ impl Scripted {
         format!("http://{address}")
     }
 
-    /// Notes a call; answers how often this one came, this time included.
+    /// Records a call, and returns how often it has come, this time included.
     fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
         let Parts { context, payload, output, metadata } = *parts;
         let context = context.expect("every call names its branch");
@@ -130,7 +130,7 @@ impl Scripted {
 
     async fn pass_gate(&self) {
         let mut gate = self.state.gate.subscribe();
-        // The sender lives as long as we do.
+        // The sender lives as long as `self`, so the wait does not fail.
         let _ = gate.wait_for(|held| !held).await;
     }
 }

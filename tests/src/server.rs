@@ -1,4 +1,4 @@
-//! What servers of the tests' own have in common, whatever their database.
+//! Functions for all database servers of the tests.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::installed;
 use crate::reaper::{NOBODY, is_root, run_folder};
 
-/// A new folder in the run's, for the user that servers run as.
+/// Makes a folder in the run's folder, for the user of the servers.
 pub(crate) fn new_folder(kind: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = run_folder().join(format!("{kind}{}", COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -22,25 +22,25 @@ pub(crate) fn new_folder(kind: &str) -> PathBuf {
     folder
 }
 
-/// A name that no other database of this process has.
+/// Returns a new name for a database, unique in this process.
 pub(crate) fn new_database() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Copies a data folder: making one takes seconds, copying it a tenth.
+/// Copies a data folder, which takes a tenth of the time to make a new one.
 pub(crate) fn copy(template: &Path, to: &Path) {
     run(as_server_user("cp").arg("-a").arg(template).arg(to));
 }
 
-/// Runs a command that must go well.
+/// Runs a command, and panics if it fails.
 pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
 }
 
-/// A command of the user that servers run as.
+/// Makes a command that runs as the user of the servers.
 pub(crate) fn as_server_user(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/").env("LC_ALL", "C");
@@ -50,7 +50,7 @@ pub(crate) fn as_server_user(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A server's program.
+/// Returns the path of a server's program.
 pub(crate) fn program(name: &str) -> PathBuf {
     let found = installed::program(name);
     found.unwrap_or_else(|| panic!("{name} is not installed: cargo xtask test does it"))

@@ -1,14 +1,14 @@
-//! Waiting on conditions instead of on time.
+//! Waiting for conditions instead of for a time.
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen. Far beyond what it takes on a busy machine.
+/// Longest time that a test waits for a condition: much longer than it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until the answer is `Some`.
+/// Repeats `ask` until it returns `Some`.
 ///
 /// # Panics
-/// It is not within [`PATIENCE`].
+/// It does not within [`PATIENCE`].
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -20,10 +20,10 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
     }
 }
 
-/// The same for a test without a runtime.
+/// Repeats `ask` until it returns `Some`, in a test without a runtime.
 ///
 /// # Panics
-/// It is not within [`PATIENCE`].
+/// It does not within [`PATIENCE`].
 pub fn block_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

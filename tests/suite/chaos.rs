@@ -1,6 +1,6 @@
-//! Two banks with databases in servers of their own, a coordinator in a process of its own, and
-//! whatever dies at the worst moment. Afterwards every transfer has ended, everybody was told the
-//! truth, and the money adds up.
+//! Chaos tests: two banks with a database server each, and a coordinator, all in processes of their
+//! own, which are killed at the worst moments. Afterwards every transfer has ended, no client got a
+//! wrong outcome, and the sum of the money is right.
 
 mod bank;
 mod crashes;
@@ -19,20 +19,20 @@ use self::bank::Bank;
 use self::process::Process;
 use self::transfers::{Transfer, opposite};
 
-/// In which mode the banks take part.
+/// Mode of the banks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Tcc,
     TwoPhase,
 }
 
-/// What a test plays with.
+/// Banks, coordinator and client of a test.
 pub(crate) struct World {
     pub(crate) mode: Mode,
     pub(crate) banks: [Bank; 2],
     pub(crate) coordinator: Process,
     pub(crate) client: Client,
-    /// Every transfer that was asked for.
+    /// Every transfer that was started.
     done: Vec<Transfer>,
 }
 
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Everything that must be true once all faults are healed.
+    /// Checks everything that must hold once all faults are over.
     pub(crate) async fn check(&self) {
         let mut outcomes = BTreeMap::new();
         for transfer in &self.done {
@@ -83,7 +83,7 @@ impl World {
         }
         self.check_money(&outcomes).await;
         self.check_branches(&outcomes).await;
-        // Asked for once more, after the end: the same answer, and nothing moves.
+        // Submitted once more after the end: the answer is the same, and no money moves.
         for transfer in self.done.iter().filter(|transfer| !transfer.interactive) {
             let again = transfer.submit(&self.client, self.mode).await.unwrap();
             assert!(!opposite(&again, &outcomes[&transfer.gid]), "S9: {}", transfer.gid);
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// What each branch was told, and how it ended, fits the one decision.
+    /// Checks that the calls to each branch, and its end, fit the decision.
     async fn check_branches(&self, outcomes: &BTreeMap<String, Outcome>) {
         for bank in &self.banks {
             let rows = bank.barrier().await;

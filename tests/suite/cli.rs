@@ -1,4 +1,4 @@
-//! The binary, as a process: what it prints, and with which code it ends.
+//! The binary as a process: its output and its exit codes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,33 +19,33 @@ mod settings;
 mod submit;
 mod transactions;
 
-/// A path in the run's folder that nothing has.
+/// Returns a new path in the run's folder.
 fn new_path(suffix: &str) -> PathBuf {
     run_folder().join(format!("{}{suffix}", Uuid::new_v4()))
 }
 
-/// A file with this content.
+/// Writes a file with this content, and returns its path.
 fn file(content: &str) -> String {
     let path = new_path(".json");
     fs::write(&path, content).unwrap();
     path.display().to_string()
 }
 
-/// The binary with these arguments, in no environment that would set anything.
+/// Command of the binary with these arguments and an empty environment.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_unanimo-under-test"));
     command.args(args).env_clear().current_dir(run_folder()).stdin(Stdio::null());
     command
 }
 
-/// A process, with what it wrote in files.
+/// Process whose output goes to files.
 struct Program {
     process: Owned,
     out: PathBuf,
     err: PathBuf,
 }
 
-/// What a process left.
+/// Exit code and output of a process that has ended.
 struct Ran {
     code: i32,
     out: String,
@@ -59,7 +59,7 @@ impl Program {
         Self::start_with(&mut command, stdout.into(), out)
     }
 
-    /// A process whose output nobody reads.
+    /// Starts a process whose standard output is closed.
     fn start_unread(mut command: Command) -> Self {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -100,7 +100,7 @@ impl Ran {
         self
     }
 
-    /// The output, which is one JSON value.
+    /// Parses the output, which is one JSON value.
     #[track_caller]
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
@@ -131,7 +131,7 @@ fn sqlite(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
-/// `serve` on free ports, with quick pauses.
+/// Starts `serve` on free ports, with short pauses.
 fn serve(database_url: &str, more: &[&str]) -> Program {
     let quick = "serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --node one --lease 2s \
                  --prepare-backoff 5ms --finish-backoff 5ms --finish-backoff-max 200ms \
@@ -142,7 +142,7 @@ fn serve(database_url: &str, more: &[&str]) -> Program {
     Program::start(command(&args))
 }
 
-/// Where a process serves gRPC, and health and metrics.
+/// Waits for the addresses that a process prints: of gRPC, and of health and metrics.
 async fn addresses(program: &mut Program) -> (String, String) {
     until("it to say where it serves", async || {
         let ended = program.process.child().try_wait().unwrap();
@@ -156,7 +156,7 @@ async fn addresses(program: &mut Program) -> (String, String) {
     .await
 }
 
-/// A process that serves, with one participant, `p`, in this one.
+/// Process that serves, with one participant, `p`, in the test's process.
 struct Served {
     program: Program,
     endpoint: String,
@@ -192,7 +192,7 @@ impl Served {
         self.tx(&args).await
     }
 
-    /// Asks until the transaction is as it should be.
+    /// Waits until `tx show --json` meets the condition.
     async fn show_until(&self, gid: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
         until(what, async || {
             let shown = self.tx(&["show", gid, "--json"]).await.json();

@@ -1,4 +1,4 @@
-//! The conformance kit: what keeps every guarantee passes, and each fault is found where it is.
+//! Conformance kit: a correct participant passes, and each fault breaks the right guarantee.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ fn options() -> Options {
     Options {
         payload: Bytes::from_static(b"yes"),
         refused_payload: Some(Bytes::from_static(b"no")),
-        // Enough for what is in memory; what never answers is not waited for any longer.
+        // Enough for a participant in memory; one that never answers takes this long.
         patience: Duration::from_secs(1),
         ..Options::new(NAME, ACTION)
     }
 }
 
-/// What failed, and with which words.
+/// Returns the guarantees that failed, with the messages.
 fn failed(report: &Report) -> Vec<(&'static str, &str)> {
     let failed = report.checked.iter().filter_map(|checked| match &checked.verdict {
         Verdict::Failed(seen) => Some((checked.guarantee, seen.as_str())),
@@ -28,7 +28,7 @@ fn failed(report: &Report) -> Vec<(&'static str, &str)> {
     failed.collect()
 }
 
-/// Which guarantees a fault breaks, and words that tell it from others.
+/// Checks the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
         Fault::None | Fault::Mute => (&[], ""),
@@ -122,7 +122,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::WordyReasons => {
             (&["limits"], "Prepare was refused with reason \"refused, because NO_SUCH_ACTION!\"")
         }
-        // It does nothing else but vote READ_ONLY: what needs a yes has none.
+        // It always votes READ_ONLY, so guarantees after a vote PREPARED are skipped.
         Fault::ReadOnlyInTcc => (&[], "which is a vote of two-phase commit only"),
     }
 }
@@ -173,7 +173,7 @@ async fn each_fault_is_found_where_it_is_and_nowhere_else() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// A check that checked next to nothing is no pass.
+/// A report in which almost everything was skipped is not passed.
 #[tokio::test]
 async fn an_action_that_refuses_the_payload_does_not_pass() {
     let options = Options { payload: Bytes::from_static(b"no"), ..options() };
@@ -192,7 +192,7 @@ async fn an_action_that_refuses_the_payload_does_not_pass() {
     assert_eq!(report.committed, 0);
 }
 
-/// A saga's steps are never committed, and all else holds of them, too.
+/// Steps of a saga are never sent Commit; all other guarantees apply to them, too.
 #[tokio::test]
 async fn a_step_of_a_saga_is_not_sent_commit() {
     let options = Options { mode: Mode::Saga, ..options() };
@@ -205,7 +205,7 @@ async fn a_step_of_a_saga_is_not_sent_commit() {
     assert_eq!(report.counts().2, 8, "{report}");
 }
 
-/// Whoever stops it must not leave rows locked.
+/// A stop by the operator must not leave branches prepared, which would keep rows locked.
 #[tokio::test]
 async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
     for after_ms in [1, 20, 60] {
@@ -220,7 +220,7 @@ async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
     }
 }
 
-/// A name is in scripts, and in the guide.
+/// Names of guarantees are used in scripts and in the guide.
 #[test]
 fn guarantees_have_names_of_their_own_that_the_guide_explains() {
     let mut names: Vec<_> = GUARANTEES.iter().map(|guarantee| guarantee.name).collect();

@@ -1,4 +1,4 @@
-//! Transactions to store.
+//! Transactions for tests of the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use unanimo_core::{
 };
 use uuid::Uuid;
 
-/// A time that is well past every retention.
+/// Returns a time before now by more than every retention.
 pub(crate) const LONG_AGO: Timestamp = Timestamp(1_000_000_000_000);
 
 pub(crate) fn now() -> Timestamp {
@@ -19,14 +19,14 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap())
 }
 
-/// A `tx_id` of that time.
+/// Makes a `tx_id` of a time.
 pub(crate) fn tx_id(at: Timestamp) -> TxId {
     let timestamp =
         uuid::Timestamp::from_unix_time(at.0 / 1000, (at.0 % 1000) as u32 * 1_000_000, 0, 0);
     TxId(Uuid::new_v7(timestamp))
 }
 
-/// A gid that no other test uses.
+/// Makes a new gid.
 pub(crate) fn new_gid() -> Gid {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     Gid::new(&format!("gid-{}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
@@ -57,7 +57,7 @@ pub(crate) fn definition(gid: &Gid) -> Definition {
     }
 }
 
-/// A live transaction and the transitions that it has not handed over.
+/// Live transaction, with its transitions that are not handed over yet.
 pub(crate) struct Live {
     pub(crate) tx: Transaction,
     pub(crate) now: Timestamp,
@@ -65,7 +65,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Two branches, begun now.
+    /// Begins a transaction of two branches now.
     pub(crate) fn begin(gid: &Gid) -> (Self, Transition) {
         Self::begin_with(definition(gid), now())
     }
@@ -88,7 +88,7 @@ impl Live {
         self.tx.tx_id()
     }
 
-    /// Every branch votes yes, with its name as output.
+    /// Makes every branch vote PREPARED, with its id as output.
     pub(crate) fn commit(&mut self) -> Transition {
         let mut last = None;
         for number in self.numbers() {
@@ -104,7 +104,7 @@ impl Live {
         self.apply(Input::RollbackAsked).transition.unwrap()
     }
 
-    /// Every branch ends so.
+    /// Ends every branch with this answer.
     pub(crate) fn phase_two(
         &mut self,
         operation: PhaseTwoOperation,

@@ -1,4 +1,4 @@
-//! Cross-crate tests. A test of a promise names it: `s5_…`.
+//! Cross-crate tests. A test of a promise has its name: `s5_…`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::allow_attributes, missing_docs, reason = "a test's name tells")]

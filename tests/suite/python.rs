@@ -1,4 +1,4 @@
-//! The example in Python, as a process of its own beside a real coordinator.
+//! Example participant in Python, in a process of its own, with a real coordinator.
 
 use std::fs::{self, File};
 use std::future::pending;
@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::testing::sqlite::{self, Shop};
 
-/// Pieces that both shops begin with.
+/// Pieces in stock of both shops at the start.
 const STOCK: i64 = 100;
 
-/// Between questions of a client that was not answered.
+/// Pause before a client repeats a call that was not answered.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn root() -> &'static Path {
@@ -38,7 +38,7 @@ pub(crate) fn python() -> Command {
     command
 }
 
-/// What protoc makes of the contract, as the example's README says.
+/// Generates the Python code of the contract, as the example's README says.
 pub(crate) fn stubs() -> &'static Path {
     static STUBS: OnceLock<PathBuf> = OnceLock::new();
     STUBS.get_or_init(|| {
@@ -59,7 +59,7 @@ pub(crate) fn stubs() -> &'static Path {
     })
 }
 
-/// The shop in Python, and its file.
+/// Shop in Python, with its database file.
 struct PyShop {
     folder: PathBuf,
     process: Owned,
@@ -87,7 +87,7 @@ impl PyShop {
         Owned::spawn(&mut command)
     }
 
-    /// `kill -9`, and the next life.
+    /// Kills the shop as `kill -9` does, and starts it again.
     fn kill(&mut self, coordinator: &str) {
         self.process.kill();
         self.lives += 1;
@@ -99,7 +99,7 @@ impl PyShop {
         (0..=self.lives).map(|life| read(format!("{life}.err"))).collect()
     }
 
-    /// Where it answers, once it does.
+    /// Waits until it serves, and returns the endpoint.
     async fn endpoint(&self) -> String {
         until("the shop to say where it answers", async || {
             let out = self.folder.join(format!("{}.out", self.lives));
@@ -109,7 +109,7 @@ impl PyShop {
         .await
     }
 
-    /// Pieces that are free, and that are reserved.
+    /// Returns the pieces that are free and that are reserved.
     async fn stock(&self) -> (i64, i64) {
         let file = format!("sqlite:{}", self.folder.join("shop.db").display());
         let mut database = SqliteConnection::connect(&file).await.unwrap();
@@ -120,7 +120,7 @@ impl PyShop {
 
 type RustShop = Shop<{ sqlite::GOOD }>;
 
-/// A coordinator, the shop in Python, and one of the SDK.
+/// Coordinator, the shop in Python, and a shop of the SDK.
 struct World {
     coordinator: Coordinator,
     python: PyShop,
@@ -137,7 +137,7 @@ impl World {
         let mut serving = rust.participant().await.unwrap().serve(serve).await.unwrap();
         serving.registered().await;
         let world = Self { coordinator, python, rust, serving };
-        // It is known once a transaction with it is not refused at the door.
+        // The shop is registered once a transaction with it is not refused as unknown.
         until("the shop in Python to be registered", async || {
             let gid = format!("probe-{}", Uuid::new_v4());
             submit(&world.client(), &gid, 1000, 1).await.map(drop)
@@ -150,7 +150,7 @@ impl World {
         self.coordinator.client().unwrap()
     }
 
-    /// What both shops have must become what these transactions left.
+    /// Waits until both shops have the stock that these transactions leave.
     async fn until_stock(&self, free: i64) {
         let rust = format!("free {free}, reserved 0");
         let what = format!("both shops to have {free}; the one in Python:\n{}", self.python.log());
@@ -171,7 +171,7 @@ impl World {
     }
 }
 
-/// A transaction over both shops; nothing if there is no answer.
+/// Submits a transaction over both shops; `None` if there is no answer.
 async fn submit(client: &Client, gid: &str, python: i64, rust: i64) -> Option<Outcome> {
     let lamps = serde_json::json!({"item": "lamp", "pieces": python});
     let draft = client.tcc(gid).timeout(Duration::from_secs(20));
@@ -180,14 +180,14 @@ async fn submit(client: &Client, gid: &str, python: i64, rust: i64) -> Option<Ou
     draft.branch("rust", "shop", "reserve", Json(pieces)).submit().await.ok()
 }
 
-/// Asks until there is an outcome, under the same name.
+/// Repeats a submission with the same gid until it has an outcome.
 async fn is_committed(client: &Client, gid: &str, rust: i64) -> bool {
     let started = Instant::now();
     loop {
         match submit(client, gid, 1, rust).await {
             Some(Outcome::Committed(_)) => return true,
             Some(Outcome::Aborted(_)) => return false,
-            // Not decided, or nobody there.
+            // The transaction is not decided, or no coordinator listens.
             Some(Outcome::NotDecided(_)) | None => tokio::time::sleep(PAUSE).await,
         }
         assert!(started.elapsed() < PATIENCE, "{gid} has no outcome");
@@ -236,7 +236,8 @@ async fn a_shop_in_python_keeps_every_guarantee() {
     world.stop().await;
 }
 
-/// S7: transactions go on while the shop, and at last the coordinator too, are killed at any moment.
+/// S7: transactions go on while the shop, and at last the coordinator, too, are killed at any
+/// moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn s7_a_shop_in_python_is_killed_in_the_middle() {
     const WAVES: u64 = 4;
@@ -247,12 +248,12 @@ async fn s7_a_shop_in_python_is_killed_in_the_middle() {
         let transactions: Vec<_> = (0..AT_ONCE)
             .map(|number| {
                 let (client, gid) = (world.client(), format!("wave-{wave}-{number}"));
-                // Every third one is refused by the other shop, when Python may have said yes.
+                // The other shop refuses every third one, when Python may have voted PREPARED.
                 let rust = if number % 3 == 2 { 2 * STOCK } else { 1 };
                 tokio::spawn(async move { is_committed(&client, &gid, rust).await })
             })
             .collect();
-        // Earlier and later in the work: its branches write their file one after the other.
+        // Different moments of the work: the branches write their file one after the other.
         tokio::time::sleep(Duration::from_millis(8 + 17 * wave)).await;
         let endpoint = world.coordinator.endpoint();
         world.python.kill(&endpoint);

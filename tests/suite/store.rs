@@ -1,4 +1,4 @@
-//! The same suite over every store.
+//! Suite that runs over every store.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ mod purge;
 mod reads;
 mod writes;
 
-/// A store of the test's own, and a first incarnation in it.
+/// Store of a test, with a first incarnation.
 pub(crate) struct Fixture {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) url: String,
@@ -43,7 +43,7 @@ impl Fixture {
         self.store.batch_writer(self.me).await.unwrap()
     }
 
-    /// Writes transitions, which must be applied.
+    /// Writes transitions, all of which must be applied.
     pub(crate) async fn write(&self, transitions: impl IntoIterator<Item = Transition>) {
         for transition in transitions {
             let written = self.writer().await.write(&[a_write(transition)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! `unanimo-testing`: handlers that are right pass, and each fault of a handler is named.
+//! Crate `unanimo-testing`: correct handlers pass, and each fault of a handler is named.
 
 mod postgres;
 pub(crate) mod sqlite;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use unanimo_sdk::{Json, Participant, Serve, Sqlite};
 use unanimo_testing::{Coordinator, Harness, Report, Subject};
 
-/// The argument of every action here.
+/// Payload of every action of these tests.
 #[derive(Serialize, Deserialize)]
 struct Order {
     pieces: i64,
@@ -26,12 +26,13 @@ async fn run<S: Subject>(harness: Harness<S>) -> Report {
     harness.effect("free 98, reserved 0").run().await
 }
 
-/// The same where something never answers: enough for a lock to be waited for, and not for long.
+/// Runs a harness on a handler that may never answer: with a short patience, which is still enough
+/// to wait for a lock.
 async fn run_broken<S: Subject>(harness: Harness<S>) -> Report {
     run(harness.patience(Duration::from_secs(3))).await
 }
 
-/// The names are the ones that fail, and the first one's words tell why.
+/// Checks the names of the guarantees that fail, and a part of the first one's message.
 #[track_caller]
 fn check(report: &Report, names: &[&str], words: &str) {
     let failed = report.failed();
@@ -41,7 +42,7 @@ fn check(report: &Report, names: &[&str], words: &str) {
     assert!(!report.passed());
 }
 
-/// A coordinator for the tests of others: whole transactions, and a crash in the middle.
+/// Coordinator for users' tests: whole transactions, and a crash in the middle.
 #[tokio::test]
 async fn a_coordinator_in_the_process_survives_its_crash() {
     let mut coordinator = Coordinator::start().await.unwrap();
@@ -72,7 +73,7 @@ async fn a_coordinator_in_the_process_survives_its_crash() {
     coordinator.stop().await.unwrap();
 }
 
-/// Whatever else a subject is, nothing is compared that it does not show.
+/// Subject that observes nothing, so that no effects are compared.
 struct Blind(sqlite::Shop<{ sqlite::CANCEL_FORGETS }>);
 
 impl Subject for Blind {

@@ -1,4 +1,4 @@
-//! What must pass.
+//! Checks that a change must pass.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use anyhow::{Result, bail};
 use crate::step::{Steps, cargo, has, run};
 use crate::{docs, links, msrv, packages, publish, python, tidy};
 
-/// Every test.
+/// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     packages::ensure(&[packages::POSTGRES, packages::MARIADB, packages::PYTHON])?;
     python::ensure()?;
     cargo(["test", "--workspace"].iter().chain(arguments))
 }
 
-/// Everything.
+/// Runs all checks.
 pub(crate) fn ci() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("tidy", || tidy::tidy(&[]))?;
@@ -41,7 +41,7 @@ pub(crate) fn ci() -> Result<()> {
     Ok(())
 }
 
-/// A user takes one database, or none: what the workspace builds has all of them.
+/// Builds the SDK with each database alone and with none, because the workspace's build has all.
 fn sdk_features() -> Result<()> {
     for features in ["", "mysql", "postgres", "sqlite"] {
         let sdk = ["clippy", "-p", "unanimo-sdk", "--quiet", "--no-default-features", "--features"];
@@ -50,7 +50,8 @@ fn sdk_features() -> Result<()> {
     Ok(())
 }
 
-/// Packages of the command line and of participants: a program that embeds a coordinator gets none.
+/// Packages of the command line and of participants, which a program that embeds a coordinator does
+/// not get.
 const NOT_EMBEDDED: &[&str] = &[
     "unanimo",
     "unanimo-conformance",
@@ -64,11 +65,11 @@ const NOT_EMBEDDED: &[&str] = &[
     "terminal_size",
 ];
 
-/// Packages of the wire contract alone.
+/// Packages of the wire contract.
 const NOT_CONFORMANCE: &[&str] =
     &["unanimo-coordinator", "unanimo-core", "unanimo-sdk", "sqlx", "clap"];
 
-/// The library that one embeds and the list of guarantees bring what they need, and nothing of the
+/// Checks that the coordinator library and the list of guarantees depend on no package of the
 /// command line.
 fn embedding() -> Result<()> {
     lacks("unanimo-coordinator", NOT_EMBEDDED)?;
@@ -92,7 +93,7 @@ fn lacks(package: &str, others: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Licences, sources, and dependencies that nobody uses.
+/// Checks licences, sources, and unused dependencies.
 pub(crate) fn hygiene() -> Result<()> {
     if has("cargo-deny") {
         run(Command::new("cargo-deny").args(["check", "bans", "licenses", "sources"]))?;

@@ -1,4 +1,4 @@
-//! Files that are made from others.
+//! Files that are generated from others.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +10,10 @@ use crate::step::cargo;
 
 const GENERATED: &str = "proto/src/gen";
 
-/// The contract that must be kept; see proto/tests/contract.
+/// Folder of the contract's baseline; see proto/tests/contract.
 const BASELINE: &str = "proto/baseline/unanimo.v1.bin";
 
-/// Makes the gRPC code anew; `--accept` makes the present contract the one that must be kept.
+/// Generates the gRPC code; `--accept` also makes the present contract the baseline.
 pub(crate) fn codegen(arguments: &[&str]) -> Result<()> {
     generate(Path::new(GENERATED))?;
     match arguments {
@@ -34,7 +34,7 @@ fn generate(folder: &Path) -> Result<()> {
     cargo(["run", "--quiet", "-p", "unanimo-codegen", "--", folder])
 }
 
-/// Whether the gRPC code is what its sources say.
+/// Checks that the gRPC code is equal to the code generated from its sources.
 pub(crate) fn check_codegen() -> Result<()> {
     let made = env::current_dir()?.join("target/generated");
     fs::create_dir_all(&made)?;
@@ -49,7 +49,7 @@ pub(crate) fn check_codegen() -> Result<()> {
     Ok(())
 }
 
-/// Makes the reference pages anew.
+/// Generates the reference pages.
 pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
     for page in ["config", "metrics", "errors", "limits", "features"] {

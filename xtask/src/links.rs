@@ -1,14 +1,14 @@
-//! Links between pages lead somewhere.
+//! Check of the links between pages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// Folders without pages of ours.
+/// Folders without pages of the project.
 const OTHERS: [&str; 4] = ["target", ".git", ".venv", "unanimo-data"];
 
-/// Checks every relative link of every page.
+/// Checks that every relative link of every page has a target.
 pub(crate) fn check() -> Result<()> {
     let mut pages = Vec::new();
     collect(Path::new("."), &mut pages)?;
@@ -45,7 +45,7 @@ fn collect(folder: &Path, pages: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// What stands in `](…)`, and leads into this repository.
+/// Links of a page into this repository: the text in `](…)`.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
     links.map(|(link, _)| link).filter(|link| !link.contains("://"))
@@ -57,7 +57,8 @@ fn has_heading(page: &Path, anchor: &str) -> Result<bool> {
     Ok(headings.map(anchor_of).any(|heading| heading == anchor))
 }
 
-/// As hosts of Markdown make anchors: lower case, hyphens for spaces, nothing else that is no letter.
+/// Anchor of a heading, as hosts of Markdown make it: lower case, hyphens for spaces, and no other
+/// punctuation.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     text.chars()

@@ -1,4 +1,4 @@
-//! The oldest Rust that builds the workspace.
+//! Build with the oldest Rust that the workspace supports.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::step::run;
 use crate::tidy;
 
-/// Builds everything with the release that `rust-version` names, if rustup has it.
+/// Builds the workspace with the release that `rust-version` names, if rustup has it.
 pub(crate) fn msrv() -> Result<()> {
     let version = tidy::workspace_field(&fs::read_to_string("Cargo.toml")?, "rust-version")?;
     let output = Command::new("rustup").args(["toolchain", "list"]).output();
@@ -21,11 +21,11 @@ pub(crate) fn msrv() -> Result<()> {
     };
     let mut command = Command::new("rustup");
     command.args(["run", &toolchain, "cargo", "check", "--workspace", "--all-targets", "--quiet"]);
-    // Another compiler's artifacts would push ours out.
+    // A folder of its own, so that the artifacts of both compilers stay.
     run(command.args(["--locked", "--target-dir", "target/msrv"]))
 }
 
-/// The installed toolchain of a release: `1.94` is `1.94-…` or `1.94.0-…`.
+/// Finds the installed toolchain of a release: `1.94` is `1.94-…` or `1.94.0-…`.
 fn toolchain(installed: &str, version: &str) -> Option<String> {
     let names = installed.lines().filter_map(|line| line.split_whitespace().next());
     let is_it = |name: &&str| {

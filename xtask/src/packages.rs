@@ -1,5 +1,5 @@
-//! What the tests need of the system: PostgreSQL and MariaDB, of which they start servers of their own
-//! and need the programs only, and Python.
+//! System packages that the tests need: the programs of PostgreSQL and MariaDB, with which they
+//! start servers of their own, and Python.
 
 use std::process::Command;
 
@@ -8,13 +8,13 @@ use anyhow::{Result, bail};
 use crate::installed;
 use crate::step::{has, run};
 
-/// Something that is needed, and what makes it be there.
+/// Program that is needed, and the packages that install it.
 pub(crate) struct Need {
     name: &'static str,
     is_there: fn() -> bool,
-    /// Its packages, in the order of [`MANAGERS`].
+    /// Names of its packages, in the order of [`MANAGERS`].
     packages: [&'static [&'static str]; MANAGERS.len()],
-    /// What is to be done first where `apt-get` installs it.
+    /// Command to run before `apt-get` installs it.
     before_apt: Option<&'static str>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) const POSTGRES: Need = Need {
         &["postgresql"],
         &["postgresql@17"],
     ],
-    // Debian's package makes and starts a server of its own, unless it is told not to.
+    // Debian's package creates and starts a server, unless its configuration says not to.
     before_apt: Some(
         "mkdir -p /etc/postgresql-common; cd /etc/postgresql-common; \
          [ -e createcluster.conf ] || echo 'create_main_cluster = false' > createcluster.conf",
@@ -39,8 +39,8 @@ pub(crate) const POSTGRES: Need = Need {
 pub(crate) const MARIADB: Need = Need {
     name: "MariaDB 10.6 or later",
     is_there: || are_there(&["mariadb-install-db", "my_print_defaults", "mariadbd"]),
-    // Debian's `mariadb-server` starts a server, and has it started at every boot. The `-core`
-    // packages hold the programs and no service. The other managers start none by themselves.
+    // Debian's `mariadb-server` starts a server, now and at every boot. The `-core` packages have
+    // the programs and no service. The other managers start no server.
     packages: [
         &["mariadb-server-core", "mariadb-client-core"],
         &["mariadb-server"],
@@ -55,7 +55,7 @@ pub(crate) const MARIADB: Need = Need {
 pub(crate) const PYTHON: Need = Need {
     name: "Python 3.10 or later with venv and sqlite3",
     is_there: || {
-        // Debian keeps `ensurepip` apart.
+        // On Debian, `ensurepip` is in a package of its own.
         let probe = "import sys, venv, ensurepip, sqlite3; sys.exit(sys.version_info < (3, 10))";
         output_of("python3", &["-c", probe]).is_some()
     },
@@ -70,7 +70,7 @@ pub(crate) const PYTHON: Need = Need {
     before_apt: None,
 };
 
-/// A package manager, and what it is told before the packages' names.
+/// Package manager, and its arguments before the packages' names.
 struct Manager {
     program: &'static str,
     update: &'static [&'static str],
@@ -90,7 +90,7 @@ const MANAGERS: [Manager; 6] = [
     Manager { program: "brew", update: &[], install: &["install"] },
 ];
 
-/// Installs what is not there.
+/// Installs the programs that are missing.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
@@ -125,17 +125,18 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
 }
 
 fn privileged(prefix: &[&str], program: &str, arguments: &[&str]) -> Result<()> {
-    // `env` stands in front: sudo passes no variables on.
+    // `env` sets the variables, because sudo does not pass them on.
     let words = [prefix, &["env", "DEBIAN_FRONTEND=noninteractive", program], arguments].concat();
     run(Command::new(words[0]).args(&words[1..]))
 }
 
-/// Whether a database's programs are there, on the path or off it.
+/// Tells whether a database's programs are installed, on the path or off it.
 fn are_there(programs: &[&str]) -> bool {
     programs.iter().all(|name| installed::program(name).is_some())
 }
 
-/// What makes the manager work: nothing, or `sudo` if it does not ask. `None` if it may not.
+/// Returns the prefix of a command that needs root: empty for root, `sudo` if it asks for no
+/// password, otherwise `None`.
 fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
     let is_root = output_of("id", &["-u"]).is_some_and(|said| said.trim_ascii() == b"0");
     if is_root || manager.program == "brew" {
@@ -144,7 +145,7 @@ fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
     output_of("sudo", &["-n", "true"]).map(|_| ["sudo", "-n"].as_slice())
 }
 
-/// What a program says, if it goes well.
+/// Returns the output of a program; `None` if it fails.
 fn output_of(program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output.status.success().then_some(output.stdout)

@@ -1,4 +1,4 @@
-//! Packages as a registry would get them.
+//! Packages in the form in which a registry gets them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 use crate::step::{cargo, run};
 use crate::tidy;
 
-/// Where the packages are unpacked, into a workspace of their own.
+/// Folder of the workspace into which the packages are unpacked.
 const FOLDER: &str = "target/package/unpacked";
 
-/// The package with the program.
+/// Name of the package with the program.
 const PROGRAM: &str = "unanimo";
 
-/// Packs every published crate, and builds what was packed: a file outside a crate's folder, or a
-/// dependency without a version, would be missing there.
+/// Packs every published crate, and builds the packages: a file outside a crate's folder, or a
+/// dependency without a version, is missing there.
 pub(crate) fn package(arguments: &[&str]) -> Result<()> {
     let names = tidy::published()?;
     let packages = names.iter().flat_map(|name| ["-p", name]);
@@ -34,7 +34,7 @@ pub(crate) fn package(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// Makes a workspace of the packages, in which they find each other instead of a registry's.
+/// Makes a workspace of the packages, in which they depend on each other and not on a registry's.
 fn unpack(names: &[String]) -> Result<PathBuf> {
     let folder = std::env::current_dir()?.join(FOLDER);
     if folder.exists() {
@@ -46,11 +46,11 @@ fn unpack(names: &[String]) -> Result<PathBuf> {
     let folders: Vec<_> = names.iter().map(|name| format!("{name}-{version}")).collect();
     for package in &folders {
         let file = format!("target/package/{package}.crate");
-        // `-m`: files are as new as now. Packages carry a constant time, by which Cargo would take
-        // them for those that it built before.
+        // `-m` gives the files the present time. Packages have a constant time, and Cargo would
+        // take changed files for those that it has built before.
         run(Command::new("tar").args(["-xzmf", &file, "-C", FOLDER]))?;
     }
-    // Those of the repository: what it has built is used again.
+    // The repository's lock file and target folder, so that built dependencies are used again.
     let profile = tidy::profile(&manifest)?;
     fs::write(folder.join("Cargo.toml"), workspace(names, &folders, &profile))?;
     fs::copy("Cargo.lock", folder.join("Cargo.lock"))?;
@@ -76,7 +76,7 @@ fn build(folder: &Path) -> Result<()> {
     answers(&target.join("debug").join(PROGRAM))
 }
 
-/// As a user installs the program, though without optimizing it.
+/// Installs the program from its package as a user does, but without optimizing.
 fn install(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_program = |path: &PathBuf| {

@@ -1,5 +1,5 @@
-//! Python for the examples: an environment under `target/` with the packages that they name, made
-//! once.
+//! Python environment of the examples: under `target/`, with the packages of their requirements,
+//! made once.
 
 use std::fs;
 use std::path::Path;
@@ -12,17 +12,17 @@ use crate::step::run;
 /// The packages of both examples, in the same versions.
 const REQUIREMENTS: &str = "examples/python-initiator/requirements.txt";
 
-/// Where tests/suite/python.rs looks for it.
+/// Folder of the environment, which tests/suite/python.rs uses.
 const ENVIRONMENT: &str = "target/python/venv";
 
-/// Holds the requirements that the environment was made with.
+/// File with the requirements with which the environment was made.
 const STAMP: &str = "target/python/venv/installed.txt";
 
-/// Makes the environment if it is not there, or is another one.
+/// Makes the environment if it is missing, or if its requirements have changed.
 pub(crate) fn ensure() -> Result<()> {
     let wanted = fs::read_to_string(REQUIREMENTS)?;
     let python = format!("{ENVIRONMENT}/bin/python");
-    // An environment whose Python was removed since is none.
+    // The environment does not work if its Python was removed since.
     let works =
         || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_status, grpc_tools"]));
     if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {

@@ -1,4 +1,4 @@
-//! Programs that are run, and steps that are timed.
+//! Running of programs, and timing of steps.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -11,7 +11,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     run(Command::new(env!("CARGO")).args(arguments))
 }
 
-/// Runs a program; one that fails is an error.
+/// Runs a program. It is an error if the program fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("run {command:?}"))?;
     if !status.success() {
@@ -20,14 +20,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether a program is there.
+/// Tells whether a program is on the path.
 pub(crate) fn has(program: &str) -> bool {
     let quiet = std::process::Stdio::null;
     let mut command = Command::new(program);
     command.arg("--version").stdout(quiet()).stderr(quiet()).status().is_ok()
 }
 
-/// Does one thing after the other, and tells how long each took.
+/// Runs one step after the other, and prints the time of each.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     done: Vec<(&'static str, u64)>,

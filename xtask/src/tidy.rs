@@ -1,7 +1,7 @@
 //! Rules that a program can see: sizes, layers, words, manifests.
 //!
-//! Each rule is a module with a `check` that returns what breaks it. `exceptions.rs` lists what is let
-//! through for now; an exception that is no longer needed is an error.
+//! Each rule is a module with a `check` that returns violations. `exceptions.rs` lists the
+//! tolerated ones; an exception that is no longer needed is an error.
 
 mod comments;
 mod exceptions;
@@ -24,23 +24,23 @@ use self::exceptions::EXCEPTIONS;
 pub(crate) use self::manifests::{profile, workspace_field};
 use self::tree::Tree;
 
-/// Violations of the rules about words (`comments`, `words`) that are let through. Zero makes them as
-/// strict as the others.
+/// Number of tolerated violations of the rules about words (`comments`, `words`). Zero makes them
+/// as strict as the others.
 const WORDING_TOLERATED: usize = 412;
 
-/// Rules that [`WORDING_TOLERATED`] is about.
+/// Rules to which [`WORDING_TOLERATED`] applies.
 const WORDING: [&str; 2] = [comments::RULE, words::RULE];
 
-/// A place that breaks a rule.
+/// Violation of a rule, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Violation {
-    /// Its path from the workspace's folder.
+    /// Path of the file from the workspace's folder.
     file: String,
     line: usize,
     rule: &'static str,
-    /// The function or dependency, where a file can hold several; empty otherwise.
+    /// Name of the function or dependency, if a file can have several; otherwise empty.
     item: String,
-    /// The size of what is too large; 1 for everything else.
+    /// Size of a part that is too large; 1 for every other rule.
     measure: usize,
     message: String,
 }
@@ -68,14 +68,14 @@ pub(crate) fn tidy(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// Names of the crates that go to a registry.
+/// Returns the names of the crates that go to a registry.
 pub(crate) fn published() -> Result<Vec<String>> {
     let crates = manifests::manifests(&Tree::read(Path::new("."))?);
     let published = crates.into_iter().filter(manifests::is_published);
     Ok(published.map(|manifest| manifest.name).collect())
 }
 
-/// Every violation, exceptions taken into account.
+/// Returns every violation, without those that an exception covers.
 fn check(tree: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
     found.extend(length::check(tree));
@@ -109,7 +109,7 @@ fn judge(found: Vec<Violation>, tolerated: usize) -> Result<()> {
     bail!("{} violations (rules: CONTRIBUTING.md, \"Tidy\"):{}", fatal.len(), lines.concat())
 }
 
-/// Prints every violation, and how many there are in each folder.
+/// Prints every violation, and the number in each folder.
 fn report(found: &[Violation]) {
     let mut counts = BTreeMap::new();
     for violation in found {
@@ -122,7 +122,7 @@ fn report(found: &[Violation]) {
     eprintln!("{:>5}  in all", found.len());
 }
 
-/// Up to three levels of a file's folder: `coordinator/src/engine`.
+/// Returns up to three levels of a file's folder: `coordinator/src/engine`.
 fn folder(file: &str) -> String {
     let parts: Vec<_> = file.split('/').collect();
     parts[..(parts.len() - 1).min(3)].join("/")

@@ -1,4 +1,4 @@
-//! `unanimo config`: what `serve` would run with.
+//! `unanimo config`: the configuration that `serve` would use.
 
 mod flags;
 
@@ -11,24 +11,25 @@ use self::flags::Flags;
 use super::error::Error;
 use super::output;
 
-/// Print the configuration that `serve` would use, and where each setting is from
+/// Print the configuration that `serve` would use, and the source of each setting
 ///
-/// Prints TOML that --config reads again. Each setting that is not at its default says which source
-/// set it. Passwords are hidden. Settings that break rules are reported as `serve` would report
-/// them, and the exit code is 2.
+/// The output is TOML that --config can read. A comment behind a setting names its source: file,
+/// environment or flag; a setting without a comment has its default. Passwords are hidden. If a
+/// setting breaks a rule, the command prints the same error as `serve` and exits with code 2.
 #[derive(Debug, clap::Args)]
-// Of a flag that a script has and its caller gives again, the last one counts.
+// A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) settings: Settings,
 }
 
-/// Where settings are from: defaults < file < environment < flags.
+/// Settings from the file, the environment and the flags. A later source wins: defaults < file <
+/// environment < flags.
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
-    /// Configuration file, in TOML: keys are the flags below without their dashes in front.
-    /// Environment variables win over it, and flags over them.
+    /// Configuration file, in TOML. Its keys are the flags below without `--`. An environment
+    /// variable overrides the file, and a flag overrides both.
     #[arg(long, env = "UNANIMO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Settings")]
@@ -37,7 +38,8 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn load(self) -> Result<Loaded, Error> {
-        Ok(Loaded::load(self.config.as_deref(), self.flags.0)?)
+        let Flags { environment, flags } = self.flags;
+        Ok(Loaded::load(self.config.as_deref(), environment, flags)?)
     }
 }
 

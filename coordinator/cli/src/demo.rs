@@ -1,4 +1,4 @@
-//! `unanimo demo`: the main job in a few seconds, with what goes wrong in it.
+//! `unanimo demo`: shows transfers between two banks, with faults, in a few seconds.
 
 mod bank;
 mod banks;
@@ -12,12 +12,12 @@ use tokio::runtime::Runtime;
 
 use super::error::Error;
 
-/// Watch transfers between two banks survive what goes wrong
+/// Watch transfers between two banks, with a refusal, a silent bank and a killed coordinator
 ///
-/// Starts a coordinator in a process of its own and two small banks, each with a database of its
-/// own, and moves money between them: a transfer that commits, one that is refused, one whose
-/// participant falls silent, and one whose coordinator is killed with -9 between its decision and
-/// the delivery. Takes a few seconds, and leaves nothing behind.
+/// Starts a coordinator in a process of its own and two small banks with a database each, and moves
+/// money between them: a transfer that commits, one that is refused, one whose participant does not
+/// answer, and one whose coordinator is killed with -9 after its decision and before its Commit is
+/// delivered. The demo takes a few seconds and removes everything that it has made.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Use two-phase commit on this PostgreSQL server instead of TCC on SQLite files. Creates three
@@ -26,12 +26,12 @@ pub(super) struct Args {
     postgres: Option<String>,
 }
 
-/// Why the tour ends early.
+/// Failure of the tour.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("start the coordinator: {0}")]
     Child(#[source] std::io::Error),
-    #[error("start the coordinator: it ended at once{0}")]
+    #[error("start the coordinator: its process ended at once{0}")]
     ChildEnded(String),
     #[error("make a folder for the databases: {0}")]
     Folder(#[source] std::io::Error),
@@ -41,11 +41,11 @@ pub(super) enum Failure {
     Database(#[from] unanimo_sdk::DatabaseError),
     #[error("{0}")]
     Participant(#[from] unanimo_sdk::participant::Error),
-    #[error("ask the coordinator: {0}")]
+    #[error("call the coordinator: {0}")]
     Client(#[from] unanimo_sdk::client::Error),
     #[error("serve a bank: {0}")]
     Serve(#[source] std::io::Error),
-    #[error("see what was promised: {0}")]
+    #[error("show the expected result: {0}")]
     Surprise(String),
     #[error("{0}")]
     Output(Box<Error>),
@@ -57,7 +57,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
     let result = runtime.block_on(async {
         tokio::select! {
             toured = tour::run(args.postgres.as_deref()) => toured,
-            _ = tokio::signal::ctrl_c() => Err(Failure::Surprise("it was interrupted".to_owned())),
+            _ = tokio::signal::ctrl_c() => {
+                Err(Failure::Surprise("the demo was interrupted".to_owned()))
+            }
         }
     });
     runtime.shutdown_background();

@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked to, and the exit code that tells it.
+//! Errors of commands, and the exit code of each.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,13 +10,13 @@ use unanimo_coordinator::{config, coordinator};
 use super::output::{BAD, HINT};
 use super::{demo, participant, tx};
 
-/// Why a command failed.
+/// Failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// There is no configuration to start with.
+    /// The configuration cannot be read or breaks rules.
     #[error("failed to {}", in_full(.0))]
     Config(config::Error),
-    /// The process cannot run at all.
+    /// The operating system refused something that the process needs.
     #[error("failed to {doing}: {source}")]
     System { doing: &'static str, source: io::Error },
     /// The coordinator did not start.
@@ -25,32 +25,33 @@ pub(super) enum Error {
     /// The coordinator ended by itself.
     #[error("{0}")]
     Ended(Ended),
-    /// A transaction's file cannot be understood.
+    /// A transaction's file cannot be read or breaks the schema.
     #[error("failed to {0}")]
     Definition(tx::definition::Error),
-    /// The coordinator could not be asked, or refused.
+    /// The coordinator cannot be reached, or answered with an error.
     #[error("{0}")]
     Client(tx::client::Error),
-    /// A participant could not be checked.
+    /// The participant cannot be checked.
     #[error("failed to {0}")]
     Check(participant::check::Error),
-    /// The demo did not show what it was to show.
+    /// The demo failed.
     #[error("failed to {0}")]
     Demo(demo::Failure),
-    /// Whoever read the output has gone, as `head` does.
-    #[error("the reader of the output has gone")]
+    /// The reader of standard output has closed it, as `head` does.
+    #[error("the reader of standard output has closed it")]
     ReaderGone,
-    /// It was logged: saying it twice would not make it clearer.
+    /// The error was logged already and is not printed again.
     #[error("{0}")]
     Logged(Box<Error>),
 }
 
 impl Error {
-    /// The exit code; [`super::EXIT_CODES`] documents it.
+    /// Returns the exit code; [`super::EXIT_CODES`] documents it.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
             Self::Config(_) | Self::Definition(_) => ExitCode::from(2),
+            Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
             Self::Logged(error) => error.exit_code(),
@@ -63,7 +64,7 @@ impl Error {
         }
     }
 
-    /// Tells a person, on standard error.
+    /// Prints the error on standard error, with a hint if there is one.
     pub(super) fn print(&self) {
         let hint = match self {
             Self::ReaderGone | Self::Logged(_) => return,
@@ -72,7 +73,7 @@ impl Error {
             _ => None,
         };
         let mut stderr = anstream::stderr().lock();
-        // There is no other place to tell it.
+        // A failure to write to standard error cannot be reported anywhere.
         let _ = writeln!(stderr, "{BAD}error:{BAD:#} {self}");
         if let Some(hint) = hint {
             let _ = writeln!(stderr, "{HINT}hint:{HINT:#} {hint}");
@@ -104,8 +105,9 @@ impl From<participant::check::Error> for Error {
     }
 }
 
-/// What an error of the transport comes down to: the ones above only say that there was one.
-pub(super) fn last_cause(error: &tonic::transport::Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+/// Returns the innermost cause of an error of the transport. The errors around it add nothing, such
+/// as "transport error" and "tcp connect error".
+pub(super) fn last_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -1,7 +1,7 @@
 //! The command line of the program `unanimo`, as a function: [`main`].
 //!
-//! A library so that the program can be built again with crash points, for tests. What a program
-//! embeds is `unanimo-coordinator`.
+//! It is a library so that tests can build the program once more with crash points. To embed a
+//! coordinator in a program, use `unanimo-coordinator`.
 //!
 //! A command is a variant of `Command` and a module with its `Args` and `run`.
 
@@ -19,17 +19,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// What a program may conclude from the process's exit code.
+/// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; of `tx submit`: committed
-  1  failed: it did not start, ended on an error, or was refused by the coordinator; of
+  0  success; `tx submit`: the transaction is committed
+  1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
      `participant check`: a guarantee is broken, or none could be checked
-  2  bad usage: an argument, the configuration or the form of a transaction's file is wrong; nothing
-     was sent
-  3  of `serve`: fenced, another process has taken over
-  4  of `tx submit`: aborted
-  5  of `tx submit`: not decided yet";
+  2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
+     names it, and nothing has changed
+  3  `serve`: fenced, another coordinator adopts its transactions
+  4  `tx submit`: the transaction is aborted
+  5  `tx submit`: the transaction is not decided yet";
 
 /// Coordinates transactions over several services: two-phase commit and TCC, over gRPC
 #[derive(Debug, Parser)]
@@ -50,13 +50,13 @@ enum Command {
     Reference(reference::Args),
 }
 
-/// Runs what the process's arguments say.
+/// Runs the command that the process's arguments name, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody reads it: then nobody misses it.
+            // A failure to print the help or the error cannot be reported anywhere.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }

@@ -1,4 +1,4 @@
-//! Where log lines go: standard error, for people or for programs.
+//! Log lines: on standard error, as text or as JSON.
 
 use std::io;
 
@@ -8,14 +8,14 @@ use unanimo_coordinator::config::{Config, LogFormat};
 
 /// Sends the process's log lines to standard error from now on.
 pub(super) fn init(config: &Config) {
-    // The configuration's rules have read it before.
+    // The filter is valid: the configuration's rules have checked it.
     let filter = EnvFilter::new(&config.log);
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        // It would write to standard error that it cannot write there, and panic.
+        // The report of a failed write would go to standard error, too, and panic.
         .log_internal_errors(false);
-    // A process that embeds several commands keeps its first one's.
+    // Fails if the process has a subscriber already, which is then kept.
     let _ = match config.log_format {
         LogFormat::Human => {
             let colored = anstream::AutoStream::choice(&io::stderr()) != ColorChoice::Never;

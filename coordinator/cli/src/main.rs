@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Small messages are many small allocations; see "Speed" in ARCHITECTURE.md.
+/// Allocator for the many small allocations of small messages; see "Speed" in ARCHITECTURE.md.
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

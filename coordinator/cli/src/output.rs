@@ -1,4 +1,4 @@
-//! What commands print: to standard output, in colors only on a terminal.
+//! Output of commands: on standard output, in colors only on a terminal.
 
 use std::io::{ErrorKind, Write};
 
@@ -7,18 +7,19 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::error::Error;
 
-/// What went well.
+/// Style of a success.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// What went wrong.
+/// Style of an error, or of a state that needs a person.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What is under way, or undone in good order.
-pub(super) const SOSO: Style = AnsiColor::Yellow.on_default().bold();
-/// What may help.
+/// Style of a warning, of work under way and of an ordinary ABORT.
+pub(super) const CAUTION: Style = AnsiColor::Yellow.on_default().bold();
+/// Style of a hint.
 pub(super) const HINT: Style = AnsiColor::Cyan.on_default().bold();
-/// What is written above other things.
+/// Style of a heading.
 pub(super) const HEADING: Style = Style::new().bold();
 
-/// Prints a text. A reader that has gone is an error of its own, for `tx list | head -1`.
+/// Prints a text on standard output. [`Error::ReaderGone`] if its reader has closed it, as in
+/// `tx list | head -1`.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut stdout = anstream::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -28,19 +29,19 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     })
 }
 
-/// Prints a line of JSON.
+/// Prints a value as one line of JSON.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     let json = serde_json::to_string(value).expect("texts, numbers and lists of them");
     print(&format!("{json}\n"))
 }
 
-/// Tells a person something besides the output, on standard error.
+/// Prints a remark for the operator on standard error, apart from the output.
 pub(super) fn note(text: &str) {
-    // It is not what was asked for: nobody has to hear it.
+    // A remark that cannot be printed does not make the command fail.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Columns without borders: for eyes, and for `awk`.
+/// Makes a table: aligned columns without borders, one line for each row, `-` for an empty cell.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -63,7 +64,8 @@ pub(super) fn table<const N: usize>(
     lines.fold(head, |text, line| text + line.trim_end() + "\n")
 }
 
-/// Texts of participants and clients as one line, without anything that would steer the terminal.
+/// Makes one line of a text from a participant or a client, with control characters escaped: they
+/// could change the terminal.
 pub(super) fn clean(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => " ".to_owned(),

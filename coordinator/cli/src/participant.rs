@@ -1,4 +1,4 @@
-//! `unanimo participant`: participants, asked directly.
+//! `unanimo participant`: commands that call a participant directly, without a coordinator.
 
 pub(super) mod check;
 
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::error::Error;
 
-/// Check a participant
+/// Check a participant that you write
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -19,7 +19,7 @@ enum Command {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    // Several threads: what is sent at once is to arrive at once.
+    // Several threads: calls that are sent at once are to arrive at once.
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|source| Error::System { doing: "start threads", source })?;
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! `unanimo serve`: a coordinator, from its start to its end.
+//! `unanimo serve`: starts a coordinator and runs it until it is stopped.
 
 use std::process::ExitCode;
 
@@ -13,21 +13,22 @@ use super::{logging, output};
 
 /// Run a coordinator
 ///
-/// With nothing configured it keeps its state in an SQLite file in the folder `unanimo-data` and
-/// serves on 127.0.0.1, gRPC on port 7610, health and metrics on port 7611.
+/// Without any setting it keeps its state in an SQLite file in the folder `unanimo-data`. It serves
+/// on 127.0.0.1: gRPC on port 7610, health and metrics on port 7611.
 ///
-/// The log goes to standard error. Standard output gets two lines once the coordinator serves, for
-/// whoever started it with port 0: `grpc http://IP:PORT` and `admin http://IP:PORT`.
+/// The log goes to standard error. Once the coordinator serves, it prints two lines on standard
+/// output: `grpc http://IP:PORT` and `admin http://IP:PORT`. A program that starts it with port 0
+/// reads the ports there.
 ///
-/// SIGTERM and SIGINT (Ctrl-C) stop it in good order: it takes no new transactions, lets those in
-/// flight end for as long as --drain-timeout, and hands the rest over to its next start. A second
-/// signal ends it at once, which loses nothing either.
+/// SIGTERM or SIGINT (Ctrl-C) stops it in good order: it accepts no new transactions, and waits up
+/// to --drain-timeout for transactions in flight to end. The next start adopts the others. A second
+/// signal ends the process at once; no transaction is lost by that.
 ///
-/// Exit codes: 0 stopped by a signal, 1 failed to start or ended on an error, 2 bad usage or
-/// configuration, 3 fenced: another process has taken over, and this one must not be started again
-/// beside it.
+/// Exit codes: 0 stopped by a signal; 1 failed to start, ended with an error, or ended by a second
+/// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions.
+/// Do not start this one again while the other one runs.
 #[derive(Debug, clap::Args)]
-// Of a flag that a script has and its caller gives again, the last one counts.
+// A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -40,7 +41,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
     let result = runtime.block_on(serve(config));
-    // What still runs after a second signal is not waited for.
+    // Tasks that still run after a second signal are not waited for.
     runtime.shutdown_background();
     result.map_err(|error| {
         tracing::error!("{error}");
@@ -49,13 +50,13 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
 }
 
 async fn serve(config: Config) -> Result<ExitCode, Error> {
-    // From here on a signal is ours to answer, while it starts as well.
+    // From here on signals are handled, also while the coordinator starts.
     let mut signals = Signals::new()?;
     let (node, database) = (config.node.clone(), config.database_url.clone());
     let mut running = tokio::select! {
         started = Builder::new(config).start() => started.map_err(Error::Start)?,
         name = signals.next() => {
-            tracing::info!(signal = name, "stopped before it had started");
+            tracing::info!(signal = name, "the coordinator was stopped before it had started");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -69,30 +70,35 @@ async fn serve(config: Config) -> Result<ExitCode, Error> {
     announce(&running);
     tokio::select! {
         ended = running.ended() => return Err(Error::Ended(ended)),
-        name = signals.next() => tracing::info!(signal = name, "stopping; a second signal ends it at once"),
+        name = signals.next() => {
+            tracing::info!(signal = name, "the coordinator stops; a second signal ends it at once");
+        }
     }
     tokio::select! {
         stopped = running.stop() => stopped.map_err(Error::Ended)?,
         name = signals.next() => {
-            tracing::warn!(signal = name, "ended at once: what was in flight is adopted later");
+            tracing::warn!(
+                signal = name,
+                "the coordinator ended at once; its transactions in flight are adopted later"
+            );
             return Ok(ExitCode::FAILURE);
         }
     }
-    tracing::info!("stopped in good order");
+    tracing::info!("the coordinator has stopped in good order");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells where it serves, in the log and to whoever started it.
+/// Announces the addresses: in the log, and on standard output for the parent process.
 fn announce(running: &Running) {
     let addresses = running.grpc_address().zip(running.admin_address());
     let (grpc, admin) = addresses.expect("it was started with its network");
-    tracing::info!(%grpc, %admin, "listening");
+    tracing::info!(%grpc, %admin, "the coordinator serves gRPC, and health and metrics");
     let lines = format!("grpc http://{grpc}\nadmin http://{admin}\n");
-    // A parent that does not read it is no reason not to serve.
+    // A parent process that does not read the lines is no reason to stop.
     let _ = output::print(&lines);
 }
 
-/// The signals that end it.
+/// Signals that stop the coordinator.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! `unanimo tx`: transactions, asked for and acted on through a coordinator's gRPC services.
+//! `unanimo tx`: commands about transactions, which call a coordinator's gRPC services.
 
 pub(super) mod client;
 pub(super) mod definition;
@@ -20,10 +20,10 @@ pub(super) use self::json::compact;
 pub(super) use self::words::mode;
 use super::error::Error;
 
-/// Above the options that every command has.
+/// Heading of the options that every command has.
 const COMMON: &str = "Options of every command";
 
-/// The JSON that `--json` prints.
+/// Description of the output of `--json`, for `--help`.
 const JSON_HELP: &str = "\
 JSON (--json):
   A transaction is an object with
@@ -31,18 +31,18 @@ JSON (--json):
     outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
     no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
     created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (grows with
-    each change), branches, timeline and timeline_dropped (left out where they were not asked for).
+    each change), branches, timeline and timeline_dropped (each only in commands whose help says so).
   A branch is an object with
     branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
-    null), refusal {reason, message}, prepare and finish {count, first_at, last_at, first_error,
-    last_error}, voted_at, ended_at, heuristic_note, output_dropped,
+    null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
+    first_error, last_error}, voted_at, ended_at, heuristic_note, output_dropped,
     payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
-  Times are RFC 3339 in UTC; what does not apply is null. Payloads and outputs that are JSON stand in
-  `payload` and `output` as they are, others in `payload_base64` and `output_base64`; empty ones are
-  left out. Keys are only ever added.";
+  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON is
+  in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is left
+  out. Later versions may add keys, and never remove one.";
 
-/// Submit transactions, look at them, and act on those that need a person
+/// Submit, list and show transactions, and repair those that need an operator
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(super) struct Args {
@@ -52,10 +52,10 @@ pub(super) struct Args {
     command: Command,
 }
 
-/// Whom to ask, and how to print the answer.
+/// Coordinator to call, and form of the output.
 #[derive(Debug, clap::Args)]
 struct Server {
-    /// The coordinator's gRPC address
+    /// Address of the coordinator's gRPC services: http://HOST:PORT
     #[arg(
         long,
         global = true,
@@ -66,11 +66,11 @@ struct Server {
         value_parser = endpoint
     )]
     endpoint: String,
-    /// How long to wait for the coordinator's answer [default: 90s for `submit`, none for `watch`,
-    /// otherwise 10s]
+    /// Time to wait for the coordinator's answer [default: 90s for `submit`, no limit for `watch`,
+    /// 10s for the others]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
     timeout: Option<Period>,
-    /// Print JSON for programs; `unanimo tx --help` describes it
+    /// Print JSON, for programs; `unanimo tx --help` describes it
     #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
 }
@@ -90,7 +90,7 @@ enum Command {
 }
 
 pub(super) fn endpoint(text: &str) -> Result<String, String> {
-    // `http://HOST:PORT/` is how some write it.
+    // A slash at the end is accepted, too: `http://HOST:PORT/`.
     let text = text.strip_suffix('/').unwrap_or(text);
     let parsed = unanimo_coordinator::participants::allow::parse_endpoint(text);
     parsed.map(|_| text.to_owned()).map_err(|violation| violation.rule)
@@ -100,10 +100,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { doing: "start", source })?;
+        .map_err(|source| Error::System { doing: "start the runtime", source })?;
     runtime.block_on(async {
         let Args { server, command } = args;
-        match command {
+        let ran = match command {
             Command::Submit(args) => submit::run(&server, args).await,
             Command::List(args) => list::run(&server, args).await,
             Command::Show(args) => show::run(&server, args).await,
@@ -112,6 +112,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             Command::Resolve(args) => operate::resolve(&server, args).await,
             Command::Forget(args) => operate::forget(&server, args).await,
             Command::Server => server::run(&server).await,
-        }
+        };
+        ran.map_err(|error| match error {
+            Error::Client(error) => Error::Client(error.at(&server.endpoint)),
+            error => error,
+        })
     })
 }

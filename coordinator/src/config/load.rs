@@ -1,4 +1,4 @@
-//! The sources of a configuration, put together.
+//! Sources of a configuration, merged.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,21 +7,22 @@ use unanimo_core::Violation;
 
 use super::{Config, Described, Error, Layer, Sources};
 
-/// A configuration, and where each setting is from.
+/// Configuration, with the source of each setting.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The result.
+    /// The merged configuration.
     pub config: Config,
     sources: Sources,
 }
 
 impl Loaded {
-    /// Puts the sources together and checks the result. `flags` holds the environment, too; without
-    /// a command line it is [`Layer::from_env`].
+    /// Merges the sources, of which a later one wins: defaults, file, environment, flags. Then it
+    /// checks the result. A program without a command line takes [`Layer::from_env`] and
+    /// [`Layer::default`].
     ///
     /// # Errors
-    /// The file cannot be read, or settings break rules.
-    pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, Error> {
+    /// The file cannot be read or is no configuration, or settings break rules.
+    pub fn load(file: Option<&Path>, environment: Layer, flags: Layer) -> Result<Self, Error> {
         let mut loaded = Self { config: Config::default(), sources: Sources::new() };
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
@@ -32,12 +33,14 @@ impl Loaded {
             })?;
             loaded.config.apply(layer, "file", &mut loaded.sources);
         }
-        loaded.config.apply(flags, "flag or environment", &mut loaded.sources);
+        loaded.config.apply(environment, "environment", &mut loaded.sources);
+        loaded.config.apply(flags, "flag", &mut loaded.sources);
         let violations = loaded.config.violations();
         if violations.is_empty() { Ok(loaded) } else { Err(Error::Invalid(violations)) }
     }
 
-    /// The result as a file that would set it, with secrets hidden, and where each setting is from.
+    /// Returns the configuration as TOML of a file, with passwords hidden. A comment names the
+    /// source of each setting that is not a default.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let plain = toml::to_string(&self.config).expect("settings have plain values");
@@ -53,11 +56,11 @@ impl Loaded {
 }
 
 impl Layer {
-    /// Settings of the process's environment. A command line need not call it: its own parser reads
-    /// the variables that [`Config::described`] names.
+    /// Reads the settings in the process's environment. A command line need not call it: its own
+    /// parser reads the variables that [`Config::described`] names.
     ///
     /// # Errors
-    /// Variables hold what their settings cannot be.
+    /// [`Error::Invalid`], which names each variable whose value its setting does not accept.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_accepted_and_read_back() {
-        let loaded = Loaded::load(None, Layer::default()).expect("the defaults");
+        let loaded = Loaded::load(None, Layer::default(), Layer::default()).expect("the defaults");
         let text = loaded.to_toml();
         let mut again = Config::default();
         again.apply(parse(&text), "file", &mut Sources::new());
@@ -105,14 +108,16 @@ mod tests {
                     database-url = \"postgres://ann:secret@db/x\"\n\
                     [participants]\nbank = [\"http://10.0.0.1:7000\"]\n";
         std::fs::write(&file, text).expect("write a file");
+        let environment = parse("node = \"from-variable\"\nwait-max = \"7s\"");
         let flags = parse("node = \"from-flag\"");
-        let loaded = Loaded::load(Some(&file), flags).expect("a configuration");
+        let loaded = Loaded::load(Some(&file), environment, flags).expect("a configuration");
         std::fs::remove_file(&file).expect("remove it");
         assert_eq!(loaded.config.lease, Period::secs(20));
         assert_eq!(loaded.config.node.as_str(), "from-flag");
         let text = loaded.to_toml();
         assert!(text.contains("lease = \"20s\"  # file\n"), "{text}");
-        assert!(text.contains("node = \"from-flag\"  # flag or environment\n"), "{text}");
+        assert!(text.contains("node = \"from-flag\"  # flag\n"), "{text}");
+        assert!(text.contains("wait-max = \"7s\"  # environment\n"), "{text}");
         assert!(text.contains("postgres://ann:***@db/x"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert!(text.contains("[participants]\nbank = [\"http://10.0.0.1:7000\"]"), "{text}");
@@ -127,7 +132,8 @@ mod tests {
             })
         };
         let layer = read(&[("UNANIMO_LEASE", "20s"), ("UNANIMO_INSECURE", "true")]);
-        let loaded = Loaded::load(None, layer.expect("a layer")).expect("a configuration");
+        let loaded = Loaded::load(None, layer.expect("a layer"), Layer::default());
+        let loaded = loaded.expect("a configuration");
         assert_eq!(loaded.config.lease, Period::secs(20));
         assert!(loaded.config.insecure);
         let error = read(&[("UNANIMO_LEASE", "fast"), ("UNANIMO_LISTEN", "here")]);

@@ -1,4 +1,4 @@
-//! What settings must be, alone and together.
+//! Rules for settings, alone and together.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use unanimo_core::Violation;
 use super::{Config, Period};
 use crate::participants::allow;
 
-/// A setting longer than this is a slip, and would overflow some sum.
+/// Longest duration of a setting. A longer one is a mistake, and could overflow a sum.
 const PERIOD_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Branch numbers are stored in two bytes, and a transaction's state is one row.
+/// Largest `branches-max`: branch numbers are stored in two bytes, and a transaction's state is one
+/// row.
 const BRANCHES_MAX: usize = 1024;
 
 #[derive(Default)]
@@ -33,7 +34,7 @@ impl Rules {
 }
 
 impl Config {
-    /// Every rule that the settings break.
+    /// Returns every rule that the settings break, with the setting's key.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         let mut rules = Rules::default();
@@ -48,7 +49,8 @@ impl Config {
             rules.check(address.ip().is_loopback() || self.insecure, key, || {
                 format!(
                     "must be a loopback address, is {address}: there is no authentication yet, \
-                     and whoever reaches the port can do anything; set insecure to allow it"
+                     and every program that reaches the port can do anything; set insecure to \
+                     allow it"
                 )
             });
         }
@@ -61,7 +63,7 @@ impl Config {
             let rule = format!("must be a level or target=level, separated by commas: {error}");
             rules.check(false, "log", || rule);
         }
-        // A word alone would be taken for a target, and nothing else would be logged.
+        // The filter would take a single word for a target, and log nothing else.
         let alone = self.log.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
         for word in alone.filter(|word| word.parse::<LevelFilter>().is_err()) {
             rules.check(false, "log", || {
@@ -133,7 +135,9 @@ impl Config {
         for (key, count) in counts {
             rules.check(count >= 1, key, || "must be at least 1".to_owned());
         }
-        rules.at_most(("branches-max", self.branches_max), ("the most that is", BRANCHES_MAX));
+        rules.check(self.branches_max <= BRANCHES_MAX, "branches-max", || {
+            format!("must be at most {BRANCHES_MAX}; is {}", self.branches_max)
+        });
         rules.at_most(
             ("payload-bytes-max", self.payload_bytes_max),
             ("payloads-bytes-max", self.payloads_bytes_max),
@@ -142,7 +146,7 @@ impl Config {
             ("output-bytes-max", self.output_bytes_max),
             ("outputs-bytes-max", self.outputs_bytes_max),
         );
-        // A message holds names and lengths besides.
+        // The rest of a message is for names and lengths.
         let content = self.payloads_bytes_max.saturating_add(self.metadata_bytes_max);
         let room = self.message_bytes_max / 4 * 3;
         rules.at_most(
@@ -170,7 +174,7 @@ mod tests {
         check(
             |c| c.listen = ([0, 0, 0, 0], 7610).into(),
             "listen must be a loopback address, is 0.0.0.0:7610: there is no authentication yet, \
-             and whoever reaches the port can do anything; set insecure to allow it",
+             and every program that reaches the port can do anything; set insecure to allow it",
         );
         check(
             |c| {
@@ -195,10 +199,7 @@ mod tests {
             "timeout-default must be at most timeout-max, 24h; is 27h 46m 40s",
         );
         check(|c| c.participant_slots = 0, "participant-slots must be at least 1");
-        check(
-            |c| c.branches_max = 2000,
-            "branches-max must be at most the most that is, 1024; is 2000",
-        );
+        check(|c| c.branches_max = 2000, "branches-max must be at most 1024; is 2000");
         check(
             |c| c.message_bytes_max = 2 << 20,
             "payloads-bytes-max + metadata-bytes-max must be at most three quarters of \

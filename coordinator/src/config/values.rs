@@ -1,4 +1,4 @@
-//! Types of settings, as they are written.
+//! Types of settings, with their text forms.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,10 +11,10 @@ use unanimo_core::ParticipantName;
 
 use crate::participants::allow::Pattern;
 
-/// Words of help texts for values of a type.
+/// Names of a type's values in help texts.
 pub(super) trait Named {
     const NAME: &'static str;
-    /// Every value, if these are few.
+    /// All values, if they are few; otherwise empty.
     const VALUES: &'static [&'static str] = &[];
 }
 
@@ -40,19 +40,19 @@ named! {
     u32 = "NUMBER";
 }
 
-/// A length of time, written as `250ms`, `15s` or `1h 30m`.
+/// Duration, written as `250ms`, `15s` or `1h 30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Period(pub Duration);
 
 impl Period {
-    /// So many seconds.
+    /// Makes a duration of seconds.
     #[must_use]
     pub const fn secs(secs: u64) -> Self {
         Self(Duration::from_secs(secs))
     }
 
-    /// So many milliseconds.
+    /// Makes a duration of milliseconds.
     #[must_use]
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
@@ -63,7 +63,7 @@ impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rule = || format!("{text:?} is no length of time: write 250ms, 15s or 1h 30m");
+        let rule = || format!("{text:?} is no duration: write 250ms, 15s or 1h 30m");
         let parsed: jiff::SignedDuration = text.parse().map_err(|_| rule())?;
         Ok(Self(Duration::try_from(parsed).map_err(|_| rule())?))
     }
@@ -92,18 +92,18 @@ impl fmt::Display for Period {
     }
 }
 
-/// The address of a database. It may hold a password, which is never printed.
+/// Address of a database. It may hold a password, which is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The address.
+    /// Makes an address. [`Config::violations`](super::Config::violations) checks it.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
 
-    /// The address with its password.
+    /// Returns the address with its password.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -120,7 +120,7 @@ impl FromStr for DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The last @ before the path ends user and password, which may hold anything.
+        // A password may hold an @: the last one separates it from the host.
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return f.write_str(&self.0);
         };
@@ -153,13 +153,13 @@ impl Serialize for DatabaseUrl {
     }
 }
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For eyes.
+    /// Text for people.
     Human,
-    /// One JSON object.
+    /// One JSON object a line.
     Json,
 }
 
@@ -175,13 +175,13 @@ impl FromStr for LogFormat {
     }
 }
 
-/// A node's name, of the same alphabet as all names.
+/// Name of a node, of the same alphabet as all names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeName(ParticipantName);
 
 impl NodeName {
-    /// The host's name, with what is outside the alphabet left out.
+    /// Returns the host's name without characters outside the alphabet; `node` if none is left.
     #[must_use]
     pub fn of_host() -> Self {
         let host = rustix::system::uname();
@@ -191,7 +191,7 @@ impl NodeName {
         name.parse().unwrap_or_else(|_| "node".parse().expect("a name"))
     }
 
-    /// The name.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -206,7 +206,7 @@ impl FromStr for NodeName {
     }
 }
 
-/// A list of endpoint patterns: in the file a list, elsewhere separated by commas.
+/// List of endpoint patterns: in the file a list, in a flag or a variable separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Patterns(pub Vec<Pattern>);

@@ -13,7 +13,7 @@ use crate::store::{Purged, Retention, Store};
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Between purges while there is more to purge than one takes.
+/// Pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Purges transactions whose retention is over.
@@ -35,7 +35,7 @@ impl Purge {
                     purged != Purged::default()
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "failed to purge ended transactions; it is tried again");
+                    tracing::warn!(%error, "failed to purge ended transactions; it is repeated");
                     false
                 }
             };
@@ -44,7 +44,7 @@ impl Purge {
     }
 }
 
-/// Updates the alarms' gauges.
+/// Updates the gauges of the alarms at each [`ATTENTION_INTERVAL`].
 pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     loop {
         match store.transactions().attention().await {
@@ -57,11 +57,14 @@ pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>
     }
 }
 
-/// Sends what waits for participants that came back.
+/// Sends waiting calls to participants that have registered again.
 pub(super) async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
         let names = directory.returned().await;
-        tracing::info!(participants = ?names, "participants registered again; their waiting calls are sent");
+        tracing::info!(
+            participants = ?names,
+            "participants registered again; their waiting calls are sent"
+        );
         engine.returned(names);
     }
 }

@@ -39,9 +39,9 @@ impl Status {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Tells whether the engine answers. If it does not for long, only a restart helps.
+    /// Tells whether the engine answers. If it does not for a long time, only a restart helps.
     pub async fn is_alive(&self) -> bool {
-        // Without its lease the engine rests, and is no less alive for it.
+        // Without its lease the engine pauses, which is not a fault of the process.
         let answering = self.engine.not_live(Vec::new());
         !self.lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
     }
@@ -56,14 +56,14 @@ impl Status {
         };
         note(self.draining.load(Ordering::Relaxed), "it is stopping");
         note(!self.lease.is_held(), "its lease has run out");
-        note(!self.engine.has_adopted(), "it is adopting what an earlier incarnation left");
-        // The store's own task goes on when the probe gives up.
+        note(!self.engine.has_adopted(), "it is adopting transactions of an earlier incarnation");
+        // The query runs in a task of the store, so the timeout does not interrupt it.
         let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations().list()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
         obstacles
     }
 
-    /// All metrics, as of now.
+    /// Returns all metrics in the OpenMetrics text format.
     #[must_use]
     pub fn metrics(&self) -> String {
         let (live, bytes) = self.engine.in_flight();

@@ -1,4 +1,4 @@
-//! Orders two things from the shop, or none: the initiator of docs/first-participant.md.
+//! Orders two items from the shop, or none: the initiator of docs/first-participant.md.
 
 use serde_json::json;
 use unanimo_sdk::{Client, Json, Outcome};

@@ -1,4 +1,4 @@
-//! A shop that reserves what is in stock: the participant of docs/first-participant.md.
+//! Shop that reserves items in stock: the participant of docs/first-participant.md.
 
 use serde::Deserialize;
 use sqlx::{SqliteConnection, SqlitePool};

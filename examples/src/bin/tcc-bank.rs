@@ -1,4 +1,4 @@
-//! A bank that takes part in TCC transactions.
+//! Bank that takes part in TCC transactions.
 
 use clap::Parser;
 use unanimo_examples::serving::Bank;

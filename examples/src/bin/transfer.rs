@@ -7,26 +7,26 @@ use unanimo_examples::Posting;
 use unanimo_sdk::client::Draft;
 use unanimo_sdk::{Client, Json, Outcome};
 
-/// Moves money between two banks. Ends with 0 if that is done, with 4 if nothing has moved, and with
-/// 5 if neither is known yet: run it again with the same name.
+/// Moves money between two banks. Exit codes: 0 the money has moved, 4 no money has moved, 5 not
+/// decided yet: run it again with the same gid.
 #[derive(Debug, Parser)]
 struct Transfer {
-    /// The transfer's own name: the same name is the same transfer, however often it is started.
+    /// Name of the transfer. The same name is the same transfer, also if you start it again.
     #[arg(long)]
     gid: String,
-    /// From which account: BANK/ACCOUNT.
+    /// Account to take the money from: BANK/ACCOUNT.
     #[arg(long, value_parser = account)]
     from: (String, String),
-    /// To which account: BANK/ACCOUNT.
+    /// Account to give the money to: BANK/ACCOUNT.
     #[arg(long, value_parser = account)]
     to: (String, String),
-    /// How much.
+    /// Amount in cents.
     #[arg(long)]
     cents: i64,
-    /// What the banks speak: tcc-bank, or two-phase-bank.
+    /// Mode of the banks: tcc for tcc-bank, two-phase for two-phase-bank.
     #[arg(long, default_value = "tcc")]
     mode: Mode,
-    /// The coordinator.
+    /// Address of the coordinator.
     #[arg(long, env = "UNANIMO_ENDPOINT", default_value = "http://127.0.0.1:7610")]
     coordinator: String,
 }

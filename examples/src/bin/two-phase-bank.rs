@@ -1,4 +1,4 @@
-//! A bank that takes part in two-phase commits.
+//! Bank that takes part in transactions of two-phase commit.
 
 use clap::Parser;
 use unanimo_examples::serving::Bank;

@@ -1,14 +1,14 @@
-//! So many at once, for so long.
+//! Load of a number of workers for a time.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-/// Before anything is counted.
+/// Time to warm up, in which nothing is counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What was measured.
+/// Result of a measurement.
 pub(crate) struct Measured {
     latencies_us: Histogram<u64>,
     time: Duration,
@@ -29,8 +29,8 @@ fn count(number: u64) -> f64 {
     number as f64
 }
 
-/// Runs workers, each of which does one thing after the other, and counts what begins after the
-/// warm-up and ends in time.
+/// Runs workers, each of which repeats one operation, and counts operations that begin after the
+/// warm-up and end in time.
 pub(crate) async fn run<W, F>(
     workers: impl IntoIterator<Item = W>,
     time: Duration,

@@ -1,7 +1,7 @@
 //! Committed transactions per second, beside plain commits on the same server in the same run.
 //!
-//! Everything is on one machine: load, coordinator, participants and PostgreSQL, with `fsync` on.
-//! So figures are comparable with those of the same run only.
+//! Load, coordinator, participants and PostgreSQL with `fsync` are all on one machine. So compare
+//! figures with those of the same run only.
 
 mod load;
 mod plain;
@@ -17,24 +17,24 @@ use unanimo_tests::postgres::Server;
 use self::load::Measured;
 use self::world::World;
 
-/// The binary's own allocator: what is measured is what is served.
+/// Allocator of the program `unanimo`, so that the benchmark measures what the program does.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Durable writes that one commit per state change would need: begin, two votes, decision, end.
 const WRITES_WITHOUT_BATCHING: f64 = 5.0;
 
-/// How much better than one commit per state change the journal has to be.
+/// Factor by which the journal has to be better than one commit per state change.
 const RATIO_MIN: f64 = 3.0;
 
-/// Measures two-branch TCC transactions, each waited for until it is decided.
+/// Measures TCC transactions of two branches, each until it is decided.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long each figure is measured.
+    /// Seconds for each figure.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// End with 1 where 64 in flight through the library do not reach three times what one commit
-    /// per state change could give at most.
+    /// End with exit code 1 if 64 transactions in flight through the library are slower than three
+    /// times the maximum of one commit per state change.
     #[arg(long)]
     check: bool,
 }

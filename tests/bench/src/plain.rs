@@ -1,4 +1,4 @@
-//! The yardstick: what the server commits when every commit is a round trip of its own.
+//! Base line: commits per second of the server if every commit is a round trip of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use unanimo_tests::postgres::Server;
 
 use crate::load::{self, Measured};
 
-/// Single-row inserts, each a commit, on a connection each.
+/// Measures inserts of single rows, each with its own commit, on one connection per worker.
 pub(crate) async fn commits(
     server: &Server,
     connections: usize,

@@ -1,4 +1,4 @@
-//! A coordinator, and participants that say yes at once.
+//! Coordinator, and participants that vote PREPARED at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use crate::load::{self, Measured};
 
 const BRANCHES: [&str; 2] = ["a", "b"];
 
-/// How long a transaction may take.
+/// Longest time of a transaction.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With participants over the network.
+    /// Starts a world with participants over the network.
     pub(crate) async fn over_grpc(server: &Server) -> Result<Self> {
         let mut config = config(server).await;
         for name in BRANCHES {
@@ -81,7 +81,7 @@ impl World {
         Ok(Self { running, gids: Arc::default() })
     }
 
-    /// With participants in the coordinator's own process.
+    /// Starts a world with participants in the coordinator's process.
     pub(crate) async fn embedded(server: &Server) -> Result<Self> {
         let mut builder = Builder::new(config(server).await).without_network();
         for name in BRANCHES {
@@ -90,7 +90,7 @@ impl World {
         Ok(Self { running: builder.start().await?, gids: Arc::default() })
     }
 
-    /// Transactions that are submitted by gRPC, on one connection.
+    /// Measures transactions that are submitted by gRPC on one connection.
     pub(crate) async fn submit(&self, in_flight: usize, time: Duration) -> Result<Measured> {
         let address = self.running.grpc_address().context("it serves gRPC")?;
         let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
@@ -126,7 +126,7 @@ impl World {
         load::run((0..in_flight).map(|_| worker()), time).await
     }
 
-    /// Transactions that are begun through the library.
+    /// Measures transactions that are begun through the library.
     pub(crate) async fn begin(&self, in_flight: usize, time: Duration) -> Result<Measured> {
         let worker = || {
             let (engine, gids) = (self.running.engine().clone(), Arc::clone(&self.gids));
@@ -146,7 +146,7 @@ impl World {
     }
 
     pub(crate) async fn stop(self) {
-        // What is measured is measured: how it ends does not matter.
+        // The figures are complete: an error of the stop does not matter.
         let _ = self.running.stop().await;
     }
 }

@@ -1,5 +1,5 @@
-//! A bank as a process of its own: `MODE NAME DATABASE_URL`. It kills itself, or its
-//! database, at a point that the environment names.
+//! Bank as a process of its own: `MODE NAME DATABASE_URL`. It kills itself or its database at the
+//! crash point that the environment names.
 
 use unanimo_examples::{tcc, two_phase};
 use unanimo_sdk::{MySql, Postgres, Serve};
@@ -24,8 +24,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// As the coordinator's program does: whoever started it waits for this line.
-#[expect(clippy::print_stdout, reason = "it is read by whoever started it")]
+/// Prints the address, as `unanimo serve` does: the test waits for this line.
+#[expect(clippy::print_stdout, reason = "the test that started it reads it")]
 fn announce(address: std::net::SocketAddr) {
     println!("grpc http://{address}");
 }

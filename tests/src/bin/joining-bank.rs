@@ -1,6 +1,6 @@
-//! A bank whose service joins its callers' transactions, in a process that is there to be killed:
-//! `joining-bank NAME DATABASE_URL COORDINATOR`. It says `http http://HOST:PORT`, and `preparing` or
-//! `joined` where it stops for ever.
+//! Bank whose service joins its callers' transactions, in a process that a test kills:
+//! `joining-bank NAME DATABASE_URL COORDINATOR`. It prints `http http://HOST:PORT`, and `preparing`
+//! or `joined` where it waits for ever.
 
 use sqlx::SqliteConnection;
 use tokio::runtime::Runtime;
@@ -8,7 +8,7 @@ use unanimo_examples::Posting;
 use unanimo_sdk::{Call, Client, FinishError, Json, Participant, PrepareError, Sqlite, Tcc};
 use unanimo_tests::joining::{Bank, say};
 
-/// Puts money aside; the account `stall` never gets further than that.
+/// Action that holds money; for the account `stall` its handler waits for ever.
 struct Hold;
 
 const UNDO: &str = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";

@@ -1,4 +1,4 @@
-//! The coordinator's own program, which kills itself at a point that the environment names.
+//! Program `unanimo`, which kills itself at the crash point that the environment names.
 
 use std::process::ExitCode;
 

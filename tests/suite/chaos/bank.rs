@@ -1,4 +1,4 @@
-//! A bank: a process of its own, with a database server of its own.
+//! Bank in a process of its own, with a database server of its own.
 
 use rustix::process::Pid;
 use sqlx::{MySqlPool, PgPool};
@@ -10,23 +10,23 @@ use unanimo_tests::{bank_on_mariadb, mariadb, postgres};
 use super::Mode;
 use super::process::Process;
 
-/// What each bank's accounts hold at first.
+/// Sum of a bank's accounts at the start, in cents.
 pub(crate) const CAPITAL: i64 = ACCOUNTS as i64 * RICH;
 
 /// Accounts of each bank. Enough for transfers in opposite directions to meet now and then, and not
 /// all the time: in two-phase commit only a deadline ends such a deadlock.
 pub(crate) const ACCOUNTS: usize = 24;
 
-/// What each account holds at first. Nobody can spend more.
+/// Money of an account at the start, in cents. A transfer of more is refused.
 pub(crate) const RICH: i64 = 1_000_000;
 
-/// A transaction that some other program has prepared in the same database.
+/// Name of a transaction that another program has prepared in the same database.
 const OTHERS: &str = "some other program's";
 
 const OTHERS_WORK: &str =
     "BEGIN; CREATE TABLE others (); PREPARE TRANSACTION 'some other program''s'";
 
-/// A bank's database server.
+/// Database server of a bank.
 pub(crate) enum Server {
     Postgres(postgres::Server),
     MariaDb(mariadb::Server),
@@ -40,7 +40,7 @@ impl Server {
         }
     }
 
-    /// As hard as the database can be stopped without a kill.
+    /// Stops the server at once; MariaDB only by a kill.
     pub(crate) fn stop_immediately(&self) {
         match self {
             Self::Postgres(server) => server.stop_immediately(),
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    /// Starts it again if it has died.
+    /// Starts the server again if its process has ended.
     pub(crate) fn launch_if_dead(&self) {
         match self {
             Self::Postgres(server) => server.launch_if_dead(),
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Its main process.
+    /// Returns the id of its main process.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self {
             Self::Postgres(server) => server.pid(),
@@ -96,7 +96,7 @@ impl Bank {
         Self::serve(mode, name, Server::Postgres(server), url).await
     }
 
-    /// One of TCC on MariaDB.
+    /// Opens a TCC bank on MariaDB.
     pub(crate) async fn open_on_mariadb(name: &str) -> Self {
         let server = mariadb::Server::start();
         let url = server.database().await;
@@ -122,7 +122,7 @@ impl Bank {
         MySqlPool::connect(&self.url).await.unwrap()
     }
 
-    /// Money that is there, that is held, and that is coming in.
+    /// Returns the sums of all accounts: cents, held, incoming.
     pub(crate) async fn total(&self) -> (i64, i64, i64) {
         let all = match self.server {
             Server::Postgres(_) => accounts::balances(&self.postgres().await).await,
@@ -133,7 +133,7 @@ impl Bank {
         })
     }
 
-    /// Names of what is left prepared, but for what others prepared.
+    /// Returns the names of branches that are still prepared, without those of other programs.
     pub(crate) async fn in_doubt(&self) -> Vec<String> {
         match self.server {
             Server::Postgres(_) => {
@@ -155,7 +155,7 @@ impl Bank {
         }
     }
 
-    /// The barrier's rows: gid, branch, state.
+    /// Returns the barrier's rows: gid, branch id, state.
     pub(crate) async fn barrier(&self) -> Vec<(String, String, String)> {
         let rows = "SELECT gid, branch_id, state FROM unanimo_barrier";
         let found = match self.server {
@@ -166,7 +166,7 @@ impl Bank {
     }
 }
 
-/// The accounts at first.
+/// Returns the accounts at the start.
 fn opened() -> Vec<(String, i64)> {
     (0..ACCOUNTS).map(|number| (format!("a{number}"), RICH)).collect()
 }

@@ -1,4 +1,4 @@
-//! The coordinator dies, at every point between two durable steps.
+//! Crashes of the coordinator, at every crash point between two durable steps.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use unanimo_tests::postgres::Server;
 use super::transfers::some;
 use super::{Mode, World};
 
-/// At which visit of a point it dies.
+/// Visits of a crash point at which the coordinator is killed.
 const VISITS: [u32; 4] = [1, 2, 5, 11];
 
 async fn dies_at_every_point(mode: Mode) {
@@ -16,7 +16,7 @@ async fn dies_at_every_point(mode: Mode) {
     for point in POINTS {
         for nth in VISITS {
             world.coordinator.crash_at(point, nth);
-            // Batches gather what they can: how many transfers it takes is not known beforehand.
+            // The size of batches varies, so the number of transfers for a visit is not known.
             for wave in 0.. {
                 let transfers = some(&format!("{point}-{nth}-{wave}"), 8);
                 world.run_while(transfers, async |_| ()).await;
@@ -40,14 +40,14 @@ async fn s1_to_s10_two_phase_commit_survives_a_crash_at_every_point() {
     dies_at_every_point(Mode::TwoPhase).await;
 }
 
-/// It is killed in the middle of its work, and its successor at each point of taking over: the third
-/// one takes over from both.
+/// The coordinator is killed in the middle of its work, and its successor at each crash point of
+/// the adoption: the third one adopts the transactions of both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s1_to_s10_a_takeover_survives_a_crash_at_every_point() {
+async fn s1_to_s10_an_adoption_survives_a_crash_at_every_point() {
     let mut world = World::start(Mode::Tcc, &Server::shared().database().await).await;
     for point in ADOPTION_POINTS {
         let mut crashed = false;
-        // Whether anything is left to adopt depends on the moment of the kill.
+        // It depends on the moment of the kill if any transaction is left to adopt.
         for wave in 0..20 {
             world
                 .run_while(some(&format!("{point}-{wave}"), 30), async |world| {
@@ -65,7 +65,7 @@ async fn s1_to_s10_a_takeover_survives_a_crash_at_every_point() {
     world.check().await;
 }
 
-/// At moments that nobody chose, again and again, under load.
+/// The coordinator is killed at random moments, several times, under load.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_to_s10_kills_at_any_moment() {
     let mut world = World::start(Mode::Tcc, &Server::shared().database().await).await;

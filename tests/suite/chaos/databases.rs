@@ -1,4 +1,4 @@
-//! Databases die under load: the coordinator's, and a bank's.
+//! Databases that are killed under load: the coordinator's, and a bank's.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::bank::{self, Bank};
 use super::transfers::some;
 use super::{Mode, World};
 
-/// How a server ends.
+/// Ways to end the coordinator's server.
 const ENDS: [fn(&Server); 2] = [Server::kill, Server::stop_immediately];
 
-/// The same of a bank's.
+/// Ways to end a bank's server.
 const BANK_ENDS: [fn(&bank::Server); 2] = [bank::Server::kill, bank::Server::stop_immediately];
 
-/// Long enough for some transfers to be in the middle of something, and too short for all of them.
+/// Time before a kill: long enough to begin some transfers, too short to end all of them.
 const UNDER_WAY: Duration = Duration::from_millis(60);
 
 async fn ends_and_comes_back<S>(server: &S, end: fn(&S), launch: fn(&S)) {

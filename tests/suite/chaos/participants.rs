@@ -1,5 +1,5 @@
-//! Participants die around each of their durable steps, and so do their databases under them, while
-//! the coordinator dies whenever it likes.
+//! Participants and their databases that are killed around each of their durable steps, while the
+//! coordinator is killed at random moments.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::bank::Bank;
 use super::transfers::some;
 use super::{Mode, World};
 
-/// At which visit of a point something dies.
+/// Visits of a crash point at which a process is killed.
 const VISITS: [u32; 2] = [1, 4];
 
 fn points(mode: Mode) -> &'static [&'static str] {
@@ -20,7 +20,7 @@ fn points(mode: Mode) -> &'static [&'static str] {
     }
 }
 
-/// How often in a round the coordinator is killed, too.
+/// Kills the coordinator several times in a round.
 async fn kill_coordinator(world: &World) {
     for pause_ms in [30, 70] {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -37,7 +37,7 @@ async fn on_mariadb() -> World {
     World::with(Mode::Tcc, banks, &Server::shared().database().await).await
 }
 
-/// A bank kills itself at each point, again and again.
+/// A bank kills itself at each crash point, several times.
 async fn banks_die_at_every_point(mut world: World) {
     for (round, point) in points(world.mode).iter().enumerate() {
         for nth in VISITS {

@@ -1,4 +1,4 @@
-//! A process that is started again whenever it has ended, behind an address that stays.
+//! Process that is started again each time that it has ended, behind a fixed address.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ pub(crate) struct Process {
     program: &'static str,
     arguments: Vec<String>,
     process: Arc<Mutex<Option<Owned>>>,
-    /// How often it has ended by itself since it was last made to.
+    /// Number of times that it has ended by itself since the last restart by the test.
     crashes: Arc<AtomicU32>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
-/// A coordinator of these banks.
+/// Starts a coordinator of these banks.
 pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
     let mut arguments = vec!["serve".to_owned()];
     for (flag, value) in [
@@ -48,7 +48,7 @@ pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
 }
 
 impl Process {
-    /// Starts a program that says where it serves, and starts it again whenever it ends.
+    /// Starts a program that prints its address, and starts it again each time that it ends.
     pub(crate) async fn start(program: &'static str, arguments: Vec<String>) -> Self {
         let process = Self {
             relay: Relay::start().await,
@@ -66,24 +66,24 @@ impl Process {
         self.relay.url()
     }
 
-    /// Whether it has come to the point at which it kills itself.
+    /// Tells whether it has reached the crash point at which it kills itself.
     pub(crate) fn has_crashed(&self) -> bool {
         self.crashes.load(Ordering::SeqCst) > 0
     }
 
-    /// Kills it, and has it started again.
+    /// Kills the process, which is then started again.
     pub(crate) fn kill(&self) {
         if let Some(process) = &mut *self.process.lock().unwrap() {
             process.kill();
         }
     }
 
-    /// Starts it anew, to kill itself when it comes to the point for the nth time.
+    /// Starts it again with an armed crash point: at its nth visit the process kills itself.
     pub(crate) fn crash_at(&self, point: &str, nth: u32) {
         self.start_armed(format!("{point}:{nth}"));
     }
 
-    /// Starts it anew, to kill that process when it comes to the point for the nth time.
+    /// Starts it again with an armed crash point: at its nth visit it kills the process `victim`.
     pub(crate) fn kill_at(&self, point: &str, nth: u32, victim: Pid) {
         self.start_armed(format!("{point}:{nth}:{}", victim.as_raw_nonzero()));
     }
@@ -138,7 +138,7 @@ fn is_alive(process: &Mutex<Option<Owned>>) -> bool {
     child.is_some_and(|child| child.try_wait().unwrap().is_none())
 }
 
-/// Starts it, and waits until it says where it serves; `None` if it ends before that.
+/// Starts it, and waits until it prints its address; `None` if it ends before that.
 async fn spawn(mut command: Command) -> (Owned, Option<SocketAddr>) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

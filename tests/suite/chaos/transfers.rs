@@ -1,4 +1,4 @@
-//! What is asked of the coordinator.
+//! Transfers that the initiators ask the coordinator for.
 
 use unanimo_examples::Posting;
 use unanimo_sdk::client::{Draft, Error};
@@ -7,7 +7,7 @@ use unanimo_sdk::{Client, Json, Outcome};
 use super::Mode;
 use super::bank::{ACCOUNTS, RICH};
 
-/// Money from one bank to the other.
+/// Transfer of money from one bank to the other.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) gid: String,
@@ -15,7 +15,7 @@ pub(crate) struct Transfer {
     pub(crate) account: usize,
     pub(crate) cents: i64,
     pub(crate) interactive: bool,
-    /// What its initiators were told.
+    /// Outcomes that its initiators got.
     pub(crate) heard: Vec<Outcome>,
 }
 
@@ -27,12 +27,13 @@ impl Clone for Transfer {
 
 const BANKS: [&str; 2] = ["bank-a", "bank-b"];
 
-/// Some of every kind: both directions, many accounts, one that cannot be paid, one step by step.
+/// Makes transfers of every kind: both directions, many accounts, one without enough money, one
+/// that is interactive.
 pub(crate) fn some(round: &str, count: usize) -> Vec<Transfer> {
     let one = |index: usize| Transfer {
         gid: format!("{round}-{index}"),
         from: index % 2,
-        // These two go in opposite directions: in two-phase commit they lock each other out.
+        // These two have opposite directions: in two-phase commit they can deadlock.
         account: if index == 13 { 12 } else { index % ACCOUNTS },
         cents: if index % 5 == 4 { 2 * RICH } else { 1 + index as i64 },
         interactive: index % 4 == 3,
@@ -42,7 +43,7 @@ pub(crate) fn some(round: &str, count: usize) -> Vec<Transfer> {
 }
 
 impl Transfer {
-    /// What a bank gains if it commits.
+    /// Returns the cents that a bank gains if the transfer commits.
     pub(crate) fn gain_of(&self, bank: &str) -> i64 {
         if BANKS[self.from] == bank { -self.cents } else { self.cents }
     }
@@ -58,10 +59,10 @@ impl Transfer {
         Json(Posting { account: format!("a{}", self.account), cents: self.cents })
     }
 
-    /// Asks for it: twice at once, or step by step.
+    /// Runs the transfer: submits it twice at once, or runs it step by step.
     pub(crate) async fn run(&self, client: &Client, mode: Mode) -> Vec<Outcome> {
         if self.interactive {
-            // An initiator that loses its way gives up: the deadline ends the transaction.
+            // An initiator whose call fails gives up: the deadline then ends the transaction.
             return self.step_by_step(client, mode).await.into_iter().collect();
         }
         let (one, two) = tokio::join!(self.submit(client, mode), self.submit(client, mode));
@@ -86,7 +87,7 @@ impl Transfer {
     }
 }
 
-/// Whether one says committed and the other aborted.
+/// Tells whether one outcome is committed and the other aborted.
 pub(crate) fn opposite(one: &Outcome, other: &Outcome) -> bool {
     (one.is_committed() && other.is_aborted()) || (one.is_aborted() && other.is_committed())
 }

@@ -1,4 +1,4 @@
-//! Starting and ending.
+//! Start and end of `serve`.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,7 +16,7 @@ async fn a_signal_stops_it_in_good_order() {
         }
         program.process.signal(signal);
         let ran = program.end().await;
-        ran.check(0).complains(&["the coordinator has started", "listening", "good order"]);
+        ran.check(0).complains(&["the coordinator has started", "serves gRPC", "good order"]);
         assert_eq!(ran.out.lines().count(), 2, "the log is not in the output: {}", ran.out);
         assert!(!ran.err.contains('\u{1b}'), "no colors in a file: {}", ran.err);
     }
@@ -71,7 +71,7 @@ async fn a_database_that_is_not_there_is_told() {
     assert!(!ran.err.contains("secret"), "{}", ran.err);
 }
 
-/// Fenced by its own successor: a supervisor must not start it again, and can tell.
+/// Exit code 3: a supervisor must not start the process again, and can tell.
 #[tokio::test]
 async fn a_fenced_process_says_so_and_ends_with_3() {
     let url = Server::shared().database().await;
@@ -80,8 +80,8 @@ async fn a_fenced_process_says_so_and_ends_with_3() {
     let mut second = serve(&url, &[]);
     addresses(&mut second).await;
     first.end().await.check(3).complains(&[
-        "was fenced by its successor: node one was started again: it stops, and what it had in \
-         flight is taken over",
+        "was fenced by its successor: node one was started again; the coordinator stops, and \
+         another incarnation adopts its transactions",
     ]);
     second.process.signal(Signal::TERM);
     second.end().await.check(0);
@@ -100,7 +100,7 @@ async fn an_address_that_others_can_reach_is_warned_of() {
     program.end().await.check(0).complains(&["WARN", "there is no authentication"]);
 }
 
-/// Programs find the alarm and its transaction at the top of a line's object.
+/// Fields of the alarm are at the top level of the line's object, for programs.
 #[tokio::test]
 async fn the_log_can_be_json() {
     let served = Served::start(&["--log-format=json", "--stalled-after=50ms"]).await;

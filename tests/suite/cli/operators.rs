@@ -1,4 +1,4 @@
-//! What a person does to a transaction that does not end by itself.
+//! Operator's commands for a transaction that does not end by itself.
 
 use super::Served;
 
@@ -23,14 +23,14 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     super::until("the retry", async || (served.p.calls(&tx_id, "a").len() > before).then_some(()))
         .await;
     let ran = served.tx(&["retry", &tx_id, "--branch", "x"]).await;
-    ran.check(1).complains(&["branch_id: must name"]);
+    ran.check(2).complains(&["branch_id: must name"]);
 
     let resolve = ["resolve", "g", "--branch", "a", "--as", "rolled-back", "--note", "the bank"];
     served.tx(&resolve).await.check(2).complains(&["--operator <NAME>"]);
     let forget = ["forget", "g", "--operator", "ann", "--note", "paid by hand", "--json"];
     let ran = served.tx(&forget).await;
     ran.check(1).complains(&["reason: NOTHING_TO_FORGET (FAILED_PRECONDITION)"]);
-    // The operator is whoever is logged in.
+    // The operator's name is by default that of the user who is logged in.
     let mut command = served.tx_command(&resolve);
     command.env("USER", "bob");
     let ran = super::Program::start(command).end().await;

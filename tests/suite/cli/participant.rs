@@ -33,19 +33,19 @@ async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Se
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     accounts::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
-    // Duplicates that meet wait for each other's locks, and here not for long.
+    // Duplicates wait for each other's locks; a short timeout keeps the test short.
     let options = PostgresOptions::default().lock_timeout(Duration::from_millis(200));
     let database = options.connect(&url).await.unwrap();
     let serving = make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap();
     (serving, pool)
 }
 
-/// It passes, and nothing but what it committed is left.
+/// Checks that the participant passes, and that only committed work is left.
 async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
     let more = ["--payload", POSTING, "--refused-payload", TOO_MUCH, "--mode", mode, "--json"];
     let ran = check(serving.endpoint(), "bank", "debit", &more).await;
     let report = ran.check(0).json();
-    ran.complains(&["warning: this does real work at http://127.0.0.1:", "what it commits stays"]);
+    ran.complains(&["warning: the check does real work at http://127.0.0.1:", "commits stays"]);
     assert_eq!(report["passed"], true);
     let guarantees = report["guarantees"].as_array().unwrap();
     assert_eq!(guarantees.len(), GUARANTEES.len());
@@ -75,7 +75,8 @@ async fn a_tcc_participant_on_postgres_passes() {
 async fn a_two_phase_participant_on_postgres_passes() {
     let (serving, pool) = bank(two_phase::bank).await;
     passes(&serving, &pool, "two-phase").await;
-    // A mode that is not offered is refused, and so nothing that needs a yes is checked.
+    // The participant refuses a mode that it does not offer, so that guarantees after a vote
+    // PREPARED are skipped.
     let more = ["--payload", POSTING, "--mode", "tcc"];
     let ran = check(serving.endpoint(), "bank", "debit", &more).await;
     ran.check(1).says(&[
@@ -83,6 +84,7 @@ async fn a_two_phase_participant_on_postgres_passes() {
          debit in two-phase commit only",
         "hint: --payload JSON or --payload-file FILE gives one that it accepts",
         "nothing was committed, everything prepared was cancelled",
+        "skipped: a refusal by the action's own rule, because there is no --refused-payload",
     ]);
 }
 
@@ -157,6 +159,7 @@ async fn a_tcc_participant_on_sqlite_passes() {
     let line = format!("\n{count} passed, 0 failed, 0 skipped\n");
     ran.check(0).says(&["GUARANTEE ", "\nlate-prepare ", " passed  -\n", &line]);
     ran.says(&["branches were committed and stay so, all others were cancelled\n"]);
+    assert!(!ran.out.contains("skipped:"), "{}", ran.out);
     let (free, held): (i64, i64) =
         sqlx::query_as("SELECT free, held FROM stock").fetch_one(&pool).await.unwrap();
     let committed = ran.out.lines().find_map(|line| line.split_once(" branches were committed"));
@@ -187,7 +190,7 @@ async fn a_broken_participant_is_told_what_it_breaks() {
     assert!(seen.contains("was answered done, expected HEURISTIC_HAZARD"), "{seen}");
 }
 
-/// Rows of a participant must not stay locked because somebody lost patience.
+/// Ctrl-C must not leave branches prepared, which would keep rows of the participant locked.
 #[tokio::test]
 async fn ctrl_c_cancels_what_is_prepared() {
     let target = Faulty::new(Fault::None);
@@ -200,7 +203,7 @@ async fn ctrl_c_cancels_what_is_prepared() {
     until("a branch to be prepared", prepared).await;
     program.process.signal(Signal::INT);
     let ran = program.end().await;
-    ran.check(1).complains(&["stopping: what is prepared is cancelled first"]);
+    ran.check(1).complains(&["stopping: the prepared branches are cancelled first"]);
     ran.says(&["commit-races-cancel", "skipped  it was interrupted"]);
     assert_eq!(target.counts().0, 0, "{}", ran.out);
 }
@@ -220,7 +223,7 @@ async fn what_cannot_be_checked_is_told() {
         "error: failed to prepare a first branch of action work at participant other: Prepare was \
          not answered within 100ms, asked again and again; the last reply was FAILED_PRECONDITION: \
          this is participant faulty",
-        "hint: are --participant, --mode and --cluster-id what it expects?",
+        "hint: does the participant expect this --participant, --mode and --cluster-id?",
     ]);
     for (bad, complaint) in [
         (["--payload", "{"], "EOF while parsing"),

@@ -1,4 +1,4 @@
-//! The pages of docs/reference are what the program prints.
+//! Pages of docs/reference: they are equal to the program's output.
 
 use std::path::Path;
 

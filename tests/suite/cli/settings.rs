@@ -1,4 +1,4 @@
-//! The configuration, as a process takes it.
+//! Configuration of a process: files, variables, flags, and errors in them.
 
 use super::{Program, command, file, run};
 
@@ -38,8 +38,8 @@ async fn the_configuration_is_printed_without_its_secrets() {
     ran.check(0).says(&[
         "database-url = \"postgres://ann:***@db/x\"  # file\n",
         "lease = \"20s\"  # file\n",
-        "node = \"two\"  # flag or environment\n",
-        "call-timeout = \"7s\"  # flag or environment\n",
+        "node = \"two\"  # flag\n",
+        "call-timeout = \"7s\"  # environment\n",
         "listen = \"127.0.0.1:7610\"\n",
         "[participants]\nbank = [\"http://10.0.0.1:7000\"]",
     ]);

@@ -1,4 +1,4 @@
-//! Submitting from a file.
+//! `tx submit`.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -66,12 +66,12 @@ async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
     for (content, complaint) in [
         ("{", "EOF while parsing"),
         (r#"{"mode": "tcc", "branches": []}"#, "missing field `gid`"),
-        (r#"{"gid": "g", "mode": "saga"}"#, "mode: unknown variant `saga`"),
+        (r#"{"gid": "g", "mode": "xa"}"#, "mode: must be 2pc"),
         (r#"{"gid": "g", "mode": "tcc", "brunches": []}"#, "brunches: unknown field"),
         (r#"{"gid": "g", "mode": "tcc", "timeout": 5}"#, "timeout: invalid type"),
         (r#"{"gid": "g", "mode": "tcc", "branches": [{"branch_id": "ä"}]}"#, "[0].branch_id: must"),
     ] {
-        // No coordinator is needed to tell.
+        // The file is checked before any coordinator is called.
         let path = file(content);
         let ran = run(&["tx", "submit", &path]).await;
         ran.check(2).complains(&[&format!("error: failed to understand {path}: "), complaint]);
@@ -88,7 +88,7 @@ async fn a_refusal_names_its_reason_and_fields() {
     let served = Served::start(&["--keep-alive-interval=1ms"]).await;
     let path = file(&tcc("g", &["ok"]).replace("\"p\"", "\"nobody\""));
     let ran = served.tx(&["submit", &path]).await;
-    ran.check(1).complains(&[
+    ran.check(2).complains(&[
         "error: branches[0].participant must be known: participant nobody is not known",
         "\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n",
         "\n  branches[0].participant: must be known",
@@ -107,7 +107,7 @@ async fn nobody_at_the_endpoint_is_told() {
     let ran = run(&["tx", "list", "--endpoint", &endpoint]).await;
     ran.check(1).complains(&[
         &format!("error: failed to reach a coordinator at {endpoint}: Connection refused"),
-        "hint: is `unanimo serve` running there? --endpoint URL or UNANIMO_ENDPOINT",
+        "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT",
     ]);
     for (bad, complaint) in
         [("127.0.0.1:7610", "must be http://"), ("https://h:1", "must be http:")]

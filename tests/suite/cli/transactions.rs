@@ -1,4 +1,4 @@
-//! Looking at transactions.
+//! `tx list`, `tx show` and `tx watch`.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn a_list_is_filtered_and_goes_on() {
     assert_eq!(ran.check(0).out, "");
     ran.complains(&["no transactions"]);
     for (gid, action) in [("a-1", "ok"), ("a-2", "refuse"), ("b-3", "commit-heuristic")] {
-        served.submit(gid, &[action], &["--wait", "finished"]).await;
+        served.submit(gid, &[action], &["--wait", "ended"]).await;
     }
     let ran = served.tx(&["list"]).await;
     ran.check(0).says(&["CREATED", "TX_ID", "b-3", "heuristic mixed", "a-1  tcc   committed"]);
@@ -54,7 +54,7 @@ async fn a_list_is_filtered_and_goes_on() {
 async fn a_transaction_is_shown_with_its_branches_and_history() {
     let served = Served::start(&[]).await;
     let actions = ["fail-3", "output-7", "commit-fail-2"];
-    served.submit("g", &actions, &["--wait", "finished"]).await.check(0);
+    served.submit("g", &actions, &["--wait", "ended"]).await.check(0);
     let ran = served.tx(&["show", "g"]).await;
     ran.check(0).says(&[
         "gid        g\nmode       tcc\nstate      committed\ncreated    20",
@@ -79,7 +79,7 @@ async fn a_transaction_is_shown_with_its_branches_and_history() {
     assert_eq!(shown["timeline"][0]["event"], "begun");
     assert!(shown["created_at"].as_str().unwrap().ends_with('Z'));
 
-    // By either name; what only looks like a tx_id is found, too.
+    // By tx_id and by gid; a gid in the form of a tx_id is found, too.
     served.submit("01a0c2d4-0000-7000-8000-000000000000", &["ok"], &[]).await.check(0);
     for args in [vec![tx_id], vec!["--gid", "g"], vec!["01a0c2d4-0000-7000-8000-000000000000"]] {
         let mut all = vec!["show"];
@@ -90,7 +90,7 @@ async fn a_transaction_is_shown_with_its_branches_and_history() {
     ran.check(1).complains(&["reason: GID_UNKNOWN (NOT_FOUND)"]);
     let ran = served.tx(&["show", "nothing"]).await;
     ran.check(1).complains(&["reason: GID_UNKNOWN (NOT_FOUND)"]);
-    served.tx(&["show", "a b"]).await.check(1).complains(&["gid: must consist of A-Z"]);
+    served.tx(&["show", "a b"]).await.check(2).complains(&["gid: must consist of A-Z"]);
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn a_transaction_is_followed_to_its_end() {
     assert_eq!(lines[0]["state"], json!("committing"));
     assert_eq!(lines.last().unwrap()["branches"][0]["state"], "committed");
     assert_eq!(lines[0].get("timeline"), None);
-    // One that has ended.
+    // A transaction that has ended is watched, too.
     let ran = served.tx(&["watch", "g"]).await;
     assert_eq!(ran.check(0).out.lines().count(), 2);
 }

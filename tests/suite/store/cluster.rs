@@ -1,4 +1,4 @@
-//! Incarnations, their fence, and adoption.
+//! Incarnations, fences and adoption.
 
 use sqlx::Connection;
 use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
@@ -84,7 +84,7 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
         fixture.me
     );
 
-    // The heir goes on from there.
+    // The adopter goes on from there.
     let mut live = Live::resume(Transaction::restore(claimed[0].clone()));
     let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     let mut writer = fixture.store.batch_writer(heir).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_database_keeps_its_name(fixture: Fixture) {
     assert_eq!(again.cluster_id(), name);
 }
 
-/// One process a file, and a message that says so.
+/// A database file serves one process; the error of a second one says so.
 #[tokio::test]
 async fn a_second_opening_of_one_sqlite_file_is_refused() {
     let fixture = Fixture::sqlite().await;

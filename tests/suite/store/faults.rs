@@ -1,4 +1,4 @@
-//! Lost acknowledgements: a write that was not confirmed is neither lost nor made twice.
+//! Lost acknowledgements: an indeterminate write is neither lost nor made twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(a_lost_acknowledgement_is_found_out, an_indeterminate_write_is_never_replaced,);
 
-/// Every third batch ends without an answer: before it was written, or after.
+/// Store of which every third batch ends without an answer, before it is written or after.
 #[derive(Debug)]
 struct Forgetful {
     store: Arc<dyn Store>,
@@ -77,7 +77,7 @@ impl Store for Forgetful {
     }
 }
 
-/// Drives transactions through a journal that keeps losing its way, and compares the end.
+/// Runs transactions over a journal whose writes are often indeterminate, and compares the result.
 async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u32)) -> Vec<Live> {
     let mut journal = Journal::start(store, me);
     let mut lives = Vec::new();
@@ -90,7 +90,7 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
         }
         let young = lives.len() - 5;
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(1))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.completed(&wanted).await, []);
         for live in &mut lives[young..] {
             journal.submit(live.commit());
         }
@@ -101,7 +101,7 @@ async fn drive(store: Arc<dyn Store>, me: Incarnation, mut disturb: impl FnMut(u
             journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
         }
         let wanted: Vec<_> = lives[young..].iter().map(|live| (live.id(), Version(3))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.completed(&wanted).await, []);
     }
     disturb(u32::MAX);
     journal.end().await.unwrap();
@@ -124,8 +124,8 @@ async fn a_lost_acknowledgement_is_found_out(fixture: Fixture) {
     compare(&fixture.store, &lives).await;
 }
 
-/// A begin whose acknowledgement is lost, with a decision behind it: the decision must not take the
-/// begin's place.
+/// The acknowledgement of a begin is lost, and a decision waits behind it: the decision must not
+/// replace the begin.
 async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     let count = Arc::new(AtomicU32::new(2));
     let forgetful = Forgetful { store: Arc::clone(&fixture.store), count };
@@ -136,8 +136,8 @@ async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     journal.submit(live.rollback());
     let mut versions = Vec::new();
     while versions.last() != Some(&Version(2)) {
-        for settled in journal.results.recv().await.unwrap() {
-            let Completion::Durable(_, version) = settled else { panic!("{settled:?}") };
+        for completion in journal.results.recv().await.unwrap() {
+            let Completion::Durable(_, version) = completion else { panic!("{completion:?}") };
             versions.push(version);
         }
     }
@@ -146,7 +146,7 @@ async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     journal.end().await.unwrap();
 }
 
-/// The same on real connections that are cut when the server answers.
+/// Acknowledgements are lost on real connections, which are cut when the server answers.
 #[tokio::test]
 async fn a_connection_cut_at_the_answer_loses_and_doubles_nothing() {
     let direct = Server::shared().database().await;
@@ -169,7 +169,7 @@ async fn a_connection_cut_at_the_answer_loses_and_doubles_nothing() {
     compare(&direct, &lives).await;
 }
 
-/// The server dies under load and comes back.
+/// The server is killed under load and starts again.
 #[tokio::test]
 async fn a_killed_server_loses_and_doubles_nothing() {
     let server = Arc::new(Server::start());

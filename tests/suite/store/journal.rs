@@ -1,4 +1,4 @@
-//! The group-committing journal.
+//! Journal with group commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ on_both_stores!(
     the_journal_ends_when_it_is_fenced,
 );
 
-/// Counts flushes.
+/// Observer that counts flushes.
 #[derive(Debug, Default)]
 pub(crate) struct Flushes(std::sync::Mutex<Vec<usize>>);
 
@@ -34,7 +34,7 @@ impl Observer for Flushes {
     fn connected(&self, _connected: bool) {}
 }
 
-/// A running journal.
+/// Journal that runs.
 pub(crate) struct Journal {
     pub(crate) handle: Handle,
     pub(crate) results: mpsc::UnboundedReceiver<Vec<Completion>>,
@@ -57,13 +57,14 @@ impl Journal {
         transitions.into_iter().for_each(|transition| self.submit(transition));
     }
 
-    /// Results until these transactions have reached these versions, or something else happened.
-    pub(crate) async fn settle(&mut self, wanted: &[(TxId, Version)]) -> Vec<Completion> {
+    /// Waits until each of these transactions is durable at its version or has another completion,
+    /// and returns the others.
+    pub(crate) async fn completed(&mut self, wanted: &[(TxId, Version)]) -> Vec<Completion> {
         let mut open: HashMap<TxId, Version> = wanted.iter().copied().collect();
         let mut others = Vec::new();
         while !open.is_empty() {
-            for settled in self.results.recv().await.expect("the journal runs") {
-                match settled {
+            for completion in self.results.recv().await.expect("the journal runs") {
+                match completion {
                     Completion::Durable(id, version) => {
                         if open.get(&id).is_some_and(|wanted| *wanted <= version) {
                             open.remove(&id);
@@ -73,7 +74,7 @@ impl Journal {
                     | Completion::Lost(id)
                     | Completion::Refused(id, _) => {
                         open.remove(&id);
-                        others.push(settled);
+                        others.push(completion);
                     }
                 }
             }
@@ -96,13 +97,13 @@ async fn many_transactions_share_a_commit(fixture: Fixture) {
         lives.push(live);
     }
     let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(1))).collect();
-    assert_eq!(journal.settle(&wanted).await, []);
+    assert_eq!(journal.completed(&wanted).await, []);
     for live in &mut lives {
         journal.submit(live.commit());
         journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
     }
     let wanted: Vec<_> = lives.iter().map(|live| (live.id(), Version(3))).collect();
-    assert_eq!(journal.settle(&wanted).await, []);
+    assert_eq!(journal.completed(&wanted).await, []);
     let flushes = journal.flushes.0.lock().unwrap().len();
     assert!(flushes < 100, "{flushes} commits for 6,000 transitions");
     journal.end().await.unwrap();
@@ -115,11 +116,11 @@ async fn many_transactions_share_a_commit(fixture: Fixture) {
 async fn transitions_of_one_transaction_are_folded(fixture: Fixture) {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let (mut live, begin) = Live::begin(&new_gid());
-    // Handed over without a chance for the journal to run in between.
+    // All are handed over before the journal can run.
     journal.submit(begin);
     journal.submit(live.commit());
     journal.submit_all(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
-    assert_eq!(journal.settle(&[(live.id(), Version(3))]).await, []);
+    assert_eq!(journal.completed(&[(live.id(), Version(3))]).await, []);
     assert_eq!(*journal.flushes.0.lock().unwrap(), [1]);
     journal.end().await.unwrap();
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
@@ -139,10 +140,10 @@ async fn a_refused_row_fails_alone(fixture: Fixture) {
         journal.submit(begin);
         wanted.push((live.id(), Version(1)));
     }
-    let refused = journal.settle(&wanted).await;
+    let refused = journal.completed(&wanted).await;
     let refused: HashSet<TxId> = refused
         .into_iter()
-        .map(|settled| match settled {
+        .map(|completion| match completion {
             Completion::Refused(id, _) => id,
             other => panic!("{other:?}"),
         })
@@ -166,7 +167,7 @@ async fn a_taken_gid_is_told_and_the_rest_goes_on(fixture: Fixture) {
     let (third, begin) = Live::begin(&new_gid());
     journal.submit(begin);
     let wanted = [(second.id(), Version(2)), (third.id(), Version(1))];
-    let others = journal.settle(&wanted).await;
+    let others = journal.completed(&wanted).await;
     assert!(
         matches!(&others[..], [Completion::GidHeld(id, taken)]
             if *id == second.id() && taken.tx_id == first.id()),
@@ -179,12 +180,12 @@ async fn a_row_that_somebody_changed_is_lost(fixture: Fixture) {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let (mut live, begin) = Live::begin(&new_gid());
     journal.submit(begin);
-    journal.settle(&[(live.id(), Version(1))]).await;
-    // Somebody else writes the row: here, this owner by another way.
+    journal.completed(&[(live.id(), Version(1))]).await;
+    // The row is also written outside the journal.
     let claim = unanimo_coordinator::store::Claim::One(live.id(), fixture.me, Version(1));
     assert_eq!(fixture.store.transactions().claim(fixture.me, claim).await.unwrap().len(), 1);
     journal.submit(live.commit());
-    assert_eq!(journal.settle(&[(live.id(), Version(2))]).await, [Completion::Lost(live.id())]);
+    assert_eq!(journal.completed(&[(live.id(), Version(2))]).await, [Completion::Lost(live.id())]);
     journal.end().await.unwrap();
 }
 
@@ -192,7 +193,7 @@ async fn the_journal_ends_when_it_is_fenced(fixture: Fixture) {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let (mut live, begin) = Live::begin(&new_gid());
     journal.submit(begin);
-    journal.settle(&[(live.id(), Version(1))]).await;
+    journal.completed(&[(live.id(), Version(1))]).await;
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     journal.submit(live.commit());
     let end = journal.task.await.unwrap();

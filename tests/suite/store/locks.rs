@@ -1,4 +1,4 @@
-//! Locks that somebody else holds, on PostgreSQL.
+//! Locks of other sessions, on PostgreSQL.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ async fn raw(fixture: &Fixture) -> PgConnection {
     PgConnection::connect(&fixture.url).await.unwrap()
 }
 
-/// L3: whoever locks one row, the others go on as if nothing were.
+/// L3: a lock on one row does not delay the writes of other rows.
 #[tokio::test]
 async fn l3_a_locked_row_delays_only_itself() {
     let fixture = Fixture::postgres().await;
@@ -29,7 +29,7 @@ async fn l3_a_locked_row_delays_only_itself() {
         lives.push(live);
     }
     let all: Vec<_> = lives.iter().map(|live| (live.id(), Version(1))).collect();
-    journal.settle(&all).await;
+    journal.completed(&all).await;
 
     let mut locker = raw(&fixture).await;
     let locked = lives[17].id();
@@ -45,18 +45,18 @@ async fn l3_a_locked_row_delays_only_itself() {
         .filter(|live| live.id() != locked)
         .map(|live| (live.id(), Version(2)))
         .collect();
-    assert_eq!(journal.settle(&others).await, []);
+    assert_eq!(journal.completed(&others).await, []);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let waiting = fixture.store.transactions().find(&Key::Tx(locked)).await.unwrap().unwrap();
     assert_eq!(waiting.record.version, Version(1), "it is locked");
 
-    // What comes meanwhile is folded into what waits, and all of it goes through in the end.
+    // Later transitions join the write that waits, and all are written in the end.
     locker.execute("ROLLBACK").await.unwrap();
-    assert_eq!(journal.settle(&[(locked, Version(2))]).await, []);
+    assert_eq!(journal.completed(&[(locked, Version(2))]).await, []);
     journal.end().await.unwrap();
 }
 
-/// A rival's uncommitted gid: its own transaction waits, the others do not.
+/// A gid that another session has not committed delays its own transaction, and no other.
 #[tokio::test]
 async fn l3_an_uncommitted_gid_delays_only_itself() {
     for rival_commits in [false, true] {
@@ -81,8 +81,8 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
             others.push(live);
         }
         let wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(1))).collect();
-        assert_eq!(journal.settle(&wanted).await, []);
-        // Whoever comes now does not even meet it.
+        assert_eq!(journal.completed(&wanted).await, []);
+        // A later transaction does not wait for it.
         let started = Instant::now();
         for live in &mut others {
             journal.submit(live.commit());
@@ -91,13 +91,13 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
         journal.submit(begin);
         let mut wanted: Vec<_> = others.iter().map(|live| (live.id(), Version(2))).collect();
         wanted.push((late.id(), Version(1)));
-        assert_eq!(journal.settle(&wanted).await, []);
+        assert_eq!(journal.completed(&wanted).await, []);
         assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
 
         let end = if rival_commits { "COMMIT" } else { "ROLLBACK" };
         rival.execute(end).await.unwrap();
-        let settled = journal.settle(&[(waits.id(), Version(1))]).await;
-        match (rival_commits, &settled[..]) {
+        let completions = journal.completed(&[(waits.id(), Version(1))]).await;
+        match (rival_commits, &completions[..]) {
             (true, [Completion::GidHeld(id, _)]) => assert_eq!(*id, waits.id()),
             (false, []) => {}
             other => panic!("{other:?}"),
@@ -106,15 +106,15 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
     }
 }
 
-/// S5: a rival that fences holds the fence's row for a moment. Nothing fails for that; once it has
-/// committed, nothing is written any more.
+/// S5: another incarnation that fences locks the fence's row for a moment. No write fails for that;
+/// once it has committed, nothing more is written.
 #[tokio::test]
 async fn s5_a_batch_waits_for_a_rival_that_fences() {
     let fixture = Fixture::postgres().await;
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let (mut live, begin) = Live::begin(&new_gid());
     journal.submit(begin);
-    journal.settle(&[(live.id(), Version(1))]).await;
+    journal.completed(&[(live.id(), Version(1))]).await;
 
     let fence =
         format!("BEGIN; UPDATE fences SET fenced = true WHERE incarnation = {}", fixture.me);
@@ -123,12 +123,12 @@ async fn s5_a_batch_waits_for_a_rival_that_fences() {
     journal.submit(live.commit());
     let (other, begin) = Live::begin(&new_gid());
     journal.submit(begin);
-    // Longer than the lock timeout: nothing may fail for it.
+    // Longer than the lock timeout: no write may fail for it.
     let nothing = tokio::time::timeout(Duration::from_millis(700), journal.results.recv()).await;
     assert!(nothing.is_err(), "{nothing:?}");
     rival.execute("ROLLBACK").await.unwrap();
     let wanted = [(live.id(), Version(2)), (other.id(), Version(1))];
-    assert_eq!(journal.settle(&wanted).await, []);
+    assert_eq!(journal.completed(&wanted).await, []);
 
     rival.execute(sqlx::raw_sql(AssertSqlSafe(fence))).await.unwrap();
     let (never, begin) = Live::begin(&new_gid());

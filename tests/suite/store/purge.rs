@@ -1,4 +1,4 @@
-//! What may be purged, and what is told of it afterwards.
+//! Purge of transactions, and the answers about them afterwards.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ on_both_stores!(
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const RETENTION: Retention = Retention { details: DAY, gids: Duration::from_secs(2 * 24 * 3600) };
 
-/// A transaction that began at a time, as far as it was driven.
+/// Transaction that began at a given time, in the state that it has reached.
 async fn transaction(fixture: &Fixture, at: Timestamp, answer: Option<&PhaseTwoAnswer>) -> Live {
     let (mut live, begin) = Live::begin_with(definition(&new_gid()), at);
     fixture.write([begin]).await;
@@ -38,7 +38,7 @@ async fn s4_s11_only_ended_transactions_that_need_nobody_are_purged(fixture: Fix
     let heuristic = transaction(&fixture, LONG_AGO, Some(&mixed)).await;
     let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
 
-    // The first round takes the details, and what has none left is taken by the same one.
+    // The first purge deletes the details, and in the same run transactions without details.
     let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
     assert_eq!(fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap(), None);
@@ -73,7 +73,7 @@ async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {
 async fn what_is_young_stays(fixture: Fixture) {
     let at = now();
     let live = transaction(&fixture, at, Some(&PhaseTwoAnswer::Done)).await;
-    // An id from a clock far ahead, with an end that is long past by the database's.
+    // The id's time is far ahead of the database's clock, and the end is long past by it.
     let ahead = at.after(DAY * 30);
     let (mut odd, begin) = Live::begin_with(definition(&new_gid()), ahead);
     fixture.write([begin]).await;

@@ -1,4 +1,4 @@
-//! Lists, counts, and readers that go away.
+//! Lists, counts, and reads that are dropped.
 
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
     assert!(listed[0].record.state.attention());
 }
 
-/// Reads and rare writes are dropped at every moment of their lives; whatever is acknowledged
-/// afterwards, on the same connections, is there.
+/// Reads and rare writes are dropped at every moment; every write that is acknowledged afterwards
+/// on the same connections is durable.
 async fn s3_a_caller_that_goes_away_loses_no_acknowledged_write(fixture: Fixture) {
     let (live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;

@@ -1,4 +1,4 @@
-//! Single batches: what is written, and what is not.
+//! Single batches: transitions that are written, and those that are rejected.
 
 use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
 use unanimo_core::{HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
@@ -145,7 +145,7 @@ async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
     }
 }
 
-/// An interactive transaction's branches come one by one.
+/// Branches of an interactive transaction are written one by one.
 #[tokio::test]
 async fn branches_that_come_later_are_read_back() {
     for fixture in [Fixture::postgres().await, Fixture::sqlite().await] {

@@ -1,4 +1,4 @@
-//! The same shop on PostgreSQL, where handlers can do more that is wrong.
+//! Shop on PostgreSQL, correct or with one fault. Some faults are possible only there.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,19 +14,19 @@ use unanimo_tests::postgres::Server;
 use super::{Order, STOCK, check, run, run_broken};
 
 const GOOD: u8 = 0;
-/// It writes through a pool of its own.
+/// Fault: `try_` or `prepare` writes through a pool of its own.
 const OWN_POOL: u8 = 1;
-/// It reads, computes and writes back.
+/// Fault: `try_` reads, computes and writes back.
 const LOSES_UPDATES: u8 = 2;
-/// It commits by itself.
+/// Fault: `try_` commits by itself.
 const COMMITS: u8 = 3;
-/// `confirm` commits by itself.
+/// Fault: `confirm` commits by itself.
 const CONFIRM_COMMITS: u8 = 4;
 
-/// Connections of a participant: a life has few, for there are many.
+/// Connections of a participant: few, because a test starts many participants.
 const CONNECTIONS: u32 = 6;
 
-/// The shop in a schema of its own.
+/// Shop in a schema of its own.
 struct Shop<const FAULT: u8> {
     url: String,
 }
@@ -100,7 +100,7 @@ impl Tcc<Postgres> for Reserve {
                 if free < pieces {
                     return refuse("SOLD_OUT", "too few left");
                 }
-                // What it takes to look something up elsewhere.
+                // Time of a call to another service.
                 sqlx::query("SELECT pg_sleep(0.02)").execute(&mut *db).await?;
                 let write = sqlx::query("UPDATE stock SET free = $1, reserved = $2");
                 let write = write.bind(free - pieces).bind(reserved + pieces);

@@ -1,4 +1,4 @@
-//! A shop on SQLite, right or with one fault.
+//! Shop on SQLite, correct or with one fault.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,28 +14,28 @@ use uuid::Uuid;
 use super::{Order, STOCK, check, run, run_broken};
 
 pub(crate) const GOOD: u8 = 0;
-/// `cancel` gives nothing back.
+/// Fault: `cancel` gives nothing back.
 pub(super) const CANCEL_FORGETS: u8 = 1;
-/// `confirm` takes too little from the reservation.
+/// Fault: `confirm` takes too little from the reservation.
 const CONFIRM_DIFFERS: u8 = 2;
-/// `cancel` clears everything, and not its own.
+/// Fault: `cancel` clears the reservations of all transactions.
 const CANCEL_CLEARS: u8 = 3;
 const CONFIRM_FAILS: u8 = 4;
 const TRY_PANICS: u8 = 5;
 const CONFIRM_PANICS: u8 = 6;
 const CANCEL_PANICS: u8 = 7;
-/// `try_` writes through a connection of its own.
+/// Fault: `try_` writes through a connection of its own.
 const OWN_CONNECTION: u8 = 8;
-/// `try_` commits.
+/// Fault: `try_` commits.
 const TRY_COMMITS: u8 = 9;
-/// `try_` answers something else each time.
+/// Fault: `try_` returns a different output each time.
 const NEW_OUTPUT: u8 = 10;
-/// What `confirm` needs is in memory.
+/// Fault: `try_` keeps data for `confirm` in memory only.
 const IN_MEMORY: u8 = 11;
-/// A payload that it cannot read is an error.
+/// Fault: `try_` fails on a payload that it cannot read, and does not refuse it.
 const UNREADABLE: u8 = 12;
 
-/// The shop on a file of its own.
+/// Shop on a file of its own.
 pub(crate) struct Shop<const FAULT: u8> {
     folder: TempDir,
 }

@@ -1,7 +1,7 @@
 //! Generates the Rust code of `unanimo-proto` into the folder named by the first argument.
 //!
-//! A program of its own because its dependencies are heavy and nobody but the contract's editor and
-//! CI needs them. It compiles the `.proto` files itself, without `protoc`.
+//! It is a program of its own because its dependencies are large, and only CI and developers who
+//! change the contract need them. It compiles the `.proto` files without `protoc`.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&out)?;
 
     let descriptors = protox::compile(FILES, [&root])?;
-    // Reflection serves names and types; comments would only make every binary larger.
+    // Reflection needs names and types. Comments would make every binary larger.
     let mut bare = descriptors.clone();
     for file in &mut bare.file {
         file.source_code_info = None;
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     std::fs::write(out.join("unanimo.v1.bin"), bare.encode_to_vec())?;
 
     tonic_prost_build::configure()
-        // Payloads are handed on as they came in, without a copy.
+        // Payloads as `Bytes` are passed on without a copy.
         .bytes(".")
         .out_dir(&out)
         .compile_fds(descriptors)?;

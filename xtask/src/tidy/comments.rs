@@ -1,11 +1,11 @@
-//! A doc comment begins with a verb or a noun.
+//! Rule `comments`: a doc comment begins with a verb or a noun.
 
 use super::Violation;
 use super::tree::{File, Tree};
 
 pub(super) const RULE: &str = "comments";
 
-/// Words that begin a question where a statement is wanted.
+/// Words that begin a question or a riddle instead of a statement.
 const QUESTIONS: [&str; 5] = ["What", "How", "Why", "Whether", "Which"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
@@ -19,7 +19,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// First lines of comments that begin with one of `markers`.
+/// Finds the first lines of comments that begin with one of `markers`.
 fn openings(file: &File, text: &str, markers: &[&str]) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut before = None;

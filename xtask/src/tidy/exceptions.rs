@@ -1,15 +1,15 @@
-//! What is let through for now. The list only shrinks: a number that has become smaller, or an entry
-//! that nothing needs, is an error.
+//! Tolerated violations. The list only shrinks: a number that has become smaller, or an entry that
+//! is not needed, is an error.
 
 use super::{Violation, tree};
 
-/// Violations that are let through.
+/// Tolerated violations of one rule in one place.
 #[derive(Debug)]
 pub(super) struct Exception {
     pub(super) rule: &'static str,
-    /// A file or a folder.
+    /// Path of a file or a folder.
     pub(super) path: &'static str,
-    /// As [`Violation::item`]; empty for those without.
+    /// Name as in [`Violation::item`]; empty if it has none.
     pub(super) item: &'static str,
     /// Sum of the violations' measures.
     pub(super) measure: usize,
@@ -40,7 +40,7 @@ const fn exception(
     Exception { rule, path, item, measure, why }
 }
 
-/// Leaves what no exception covers, and adds exceptions that are not needed.
+/// Removes violations that an exception covers, and adds one for each exception that is not needed.
 pub(super) fn apply(found: Vec<Violation>, exceptions: &[Exception]) -> Vec<Violation> {
     let covers = |exception: &Exception, violation: &Violation| {
         exception.rule == violation.rule

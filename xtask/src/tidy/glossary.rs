@@ -1,4 +1,4 @@
-//! Words that the glossary shows as code are in the code.
+//! Rule `glossary`: words that the glossary shows as code are in the code.
 
 use std::collections::HashSet;
 
@@ -38,12 +38,12 @@ fn violation(line: usize, message: String) -> Violation {
     Violation { file: PAGE.to_owned(), line, rule: RULE, item: String::new(), measure: 1, message }
 }
 
-/// A word whatever its case is: the glossary's `gid_holder` is the code's `GidHolder`.
+/// Removes the differences of case: the glossary's `gid_holder` is the code's `GidHolder`.
 fn plain(word: &str) -> String {
     word.replace('_', "").to_lowercase()
 }
 
-/// Words in backticks in the first column of the glossary's table, with their lines.
+/// Returns the words in backticks in the first column of the glossary's table, with their lines.
 fn words(page: &str) -> Vec<(usize, &str)> {
     let mut words = Vec::new();
     let mut is_inside = false;

@@ -1,4 +1,4 @@
-//! Dependencies point one way: modules and crates use what stands below them, and nothing else.
+//! Rule `layers`: modules and crates depend on lower layers only.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ const MODULES: &[Modules] = &[
         modules: &["api"],
         may_not_use: &["admin", "coordinator", "cli"],
     },
-    // The ground floor.
+    // The lowest layer.
     Modules {
         krate: "unanimo-coordinator",
         modules: &["alarm", "crash", "env", "wire"],
@@ -51,7 +51,7 @@ const MODULES: &[Modules] = &[
     },
 ];
 
-/// Names that only some modules of a crate may use; none of them means that nobody may.
+/// Names that only some modules of a crate may use. No module means that none may.
 struct Names {
     krate: &'static str,
     names: &'static [&'static str],
@@ -72,7 +72,7 @@ const NAMES: &[Names] = &[
     },
 ];
 
-/// Crates of the workspace that a crate may depend on. Its tests may use any.
+/// Crates of the workspace on which a crate may depend. Its tests may use any.
 struct Crates {
     krate: &'static str,
     may_use: &'static [&'static str],
@@ -90,7 +90,7 @@ const CRATES: &[Crates] = &[
     Crates { krate: "unanimo-conformance", may_use: &["unanimo-proto"] },
 ];
 
-/// Crates that make the core impure.
+/// Crates that the core may not use, because they do input and output.
 const IMPURE: &[&str] = &["tokio", "tonic", "sqlx", "rand", "fastrand", "getrandom"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
@@ -150,7 +150,7 @@ fn check_names(krate: &str, path: &str, file: &File, code: &str) -> Vec<Violatio
                 [] => format!("`{krate}` may not use `{name}`"),
                 modules => format!("`{name}` may be used in {} only", modules.join(", ")),
             };
-            // A field or a method may have the name, a path's first part may not.
+            // A field or a method may have this name, the first part of a path may not.
             let rest = code[at + name.len()..].trim_start();
             let is_path =
                 rest.starts_with("::") || rest.starts_with(';') || rest.starts_with(" as ");
@@ -163,13 +163,13 @@ fn check_names(krate: &str, path: &str, file: &File, code: &str) -> Vec<Violatio
     found
 }
 
-/// Module at the crate's root that a file belongs to.
+/// Returns the module at the crate's root to which a file belongs.
 fn module(path: &str) -> &str {
     let first = path.split('/').next().unwrap_or(path);
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// Modules at the crate's root that a file names, by `crate::` or by enough `super::`.
+/// Returns the modules at the crate's root that a file names, by `crate::` or by enough `super::`.
 fn uses<'a>(path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
     let mut found = Vec::new();
     let depth = path.strip_suffix("/mod.rs").unwrap_or(path).split('/').count();
@@ -190,7 +190,7 @@ fn uses<'a>(path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
     found
 }
 
-/// Bodies of modules inside a file.
+/// Returns the bodies of modules inside a file.
 fn inline_modules(code: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, _) in identifiers(code).filter(|(_, word)| *word == "mod") {
@@ -200,7 +200,7 @@ fn inline_modules(code: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// First name of a path, or of each path in the braces.
+/// Returns the first name of a path, or of each path in the braces.
 fn first_names(code: &str, at: usize) -> Vec<(usize, &str)> {
     let name = |at: usize| {
         let start = at + code[at..].len() - code[at..].trim_start().len();

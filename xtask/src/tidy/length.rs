@@ -1,4 +1,4 @@
-//! Files and functions fit into a reader's head.
+//! Rule `length`: files and functions have a limited number of lines.
 
 use super::Violation;
 use super::rust::identifiers;
@@ -6,14 +6,14 @@ use super::tree::{File, Tree, line_of};
 
 pub(super) const RULE: &str = "length";
 
-/// Lines at most.
+/// Largest number of lines.
 struct Limits {
     file: usize,
     function: usize,
 }
 
 const SOURCE: Limits = Limits { file: 400, function: 70 };
-/// A test tells a story in order: cutting it up makes it harder to read.
+/// Limits of tests. They are larger, because a test is easier to read in one piece.
 const TEST: Limits = Limits { file: 700, function: 120 };
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
@@ -44,7 +44,7 @@ fn violation(file: &File, line: usize, item: &str, lines: usize, message: String
     Violation { file, line, rule: RULE, item, measure: lines, message }
 }
 
-/// First line of a file's own tests.
+/// Returns the first line of a file's own tests.
 fn tests_begin(code: &str) -> usize {
     let line = code.lines().position(|line| line.trim() == "#[cfg(test)]");
     line.map_or(usize::MAX, |line| line + 1)
@@ -54,11 +54,11 @@ fn tests_begin(code: &str) -> usize {
 struct Function<'a> {
     name: &'a str,
     line: usize,
-    /// From `fn` to the closing brace.
+    /// Lines from `fn` to the closing brace.
     lines: usize,
 }
 
-/// Functions with a body; `code` is without comments and strings.
+/// Finds the functions with a body; `code` is without comments and strings.
 fn functions(code: &str) -> Vec<Function<'_>> {
     let mut found = Vec::new();
     let mut words = identifiers(code).peekable();
@@ -66,7 +66,7 @@ fn functions(code: &str) -> Vec<Function<'_>> {
         if word != "fn" {
             continue;
         }
-        // Without a name it is the type of a function.
+        // `fn` without a name is the type of a function.
         let Some((name_at, name)) = words.peek().copied() else { continue };
         if !code[at + 2..name_at].trim().is_empty() {
             continue;
@@ -80,14 +80,15 @@ fn functions(code: &str) -> Vec<Function<'_>> {
     found
 }
 
-/// Offset of the brace that closes a function or a module, given the text from its name on.
+/// Returns the offset of the brace that closes a function or a module, in the text from its name
+/// on.
 pub(super) fn end_of_body(code: &str) -> Option<usize> {
     let (mut braces, mut others) = (0_usize, 0_usize);
     for (at, byte) in code.bytes().enumerate() {
         match byte {
             b'(' | b'[' => others += 1,
             b')' | b']' => others = others.checked_sub(1)?,
-            // A declaration without a body.
+            // It is a declaration without a body.
             b';' if braces == 0 && others == 0 => return None,
             b'{' => braces += 1,
             b'}' => {

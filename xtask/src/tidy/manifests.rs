@@ -1,4 +1,4 @@
-//! Versions, lints and what a package tells of itself are in one place: the workspace's manifest.
+//! Rule `manifests`: versions, lints and common fields of packages are in the workspace's manifest.
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
@@ -8,7 +8,7 @@ use super::tree::Tree;
 
 pub(super) const RULE: &str = "manifests";
 
-/// Fields of a package that are the workspace's.
+/// Fields of a package that it inherits from the workspace.
 const INHERITED: [&str; 5] = ["version", "edition", "rust-version", "license", "repository"];
 
 /// Fields that a package needs on a registry.
@@ -16,11 +16,11 @@ const PUBLISHED: [&str; 5] = ["description", "documentation", "readme", "keyword
 
 const TABLES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
-/// A crate's `Cargo.toml`.
+/// Manifest of a crate: its `Cargo.toml`.
 #[derive(Debug)]
 pub(super) struct Manifest {
     pub(super) path: String,
-    /// Its folder, with a `/` at the end; empty for the workspace's.
+    /// Folder of the crate, with a `/` at the end; empty for the workspace's.
     pub(super) folder: String,
     pub(super) name: String,
     text: String,
@@ -28,7 +28,7 @@ pub(super) struct Manifest {
 }
 
 impl Manifest {
-    /// Names of the packages that `kind` and the same of every target hold.
+    /// Returns the names of the packages in the table `kind`, of every target.
     pub(super) fn dependencies<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
         self.entries(kind).map(|(name, _)| name)
     }
@@ -41,7 +41,7 @@ impl Manifest {
         found.flatten().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Line of a key.
+    /// Returns the line of a key.
     pub(super) fn line_of(&self, key: &str) -> usize {
         let is_it = |line: &str| line.trim_start_matches(['"', '[']).starts_with(key);
         self.text.lines().position(is_it).map_or(1, |line| line + 1)
@@ -57,7 +57,7 @@ impl Manifest {
     }
 }
 
-/// Every crate's manifest that can be read; `check` tells of those that cannot.
+/// Returns every manifest that can be read; `check` reports the others.
 pub(super) fn manifests(tree: &Tree) -> Vec<Manifest> {
     let files = tree.files.iter().filter(|file| file.path.rsplit('/').next() == Some("Cargo.toml"));
     let parsed = files.filter_map(|file| {
@@ -69,7 +69,7 @@ pub(super) fn manifests(tree: &Tree) -> Vec<Manifest> {
     parsed.collect()
 }
 
-/// A field of `[workspace.package]`, given the workspace's manifest.
+/// Returns a field of `[workspace.package]` from the workspace's manifest.
 pub(crate) fn workspace_field(manifest: &str, field: &str) -> Result<String> {
     let table: Table = manifest.parse().context("read Cargo.toml")?;
     let package = table.get("workspace").and_then(|workspace| workspace.get("package"));
@@ -78,7 +78,7 @@ pub(crate) fn workspace_field(manifest: &str, field: &str) -> Result<String> {
     Ok(value.to_owned())
 }
 
-/// The workspace's `[profile]`, as a manifest of its own.
+/// Returns the workspace's `[profile]` as a manifest.
 pub(crate) fn profile(manifest: &str) -> Result<String> {
     let table: Table = manifest.parse().context("read Cargo.toml")?;
     let kept = table.into_iter().filter(|(name, _)| name == "profile").collect::<Table>();
@@ -112,7 +112,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// Members and dependencies of the workspace.
+/// Checks the members and dependencies of the workspace.
 fn check_workspace(root: &Manifest, crates: &[Manifest]) -> Vec<Violation> {
     let Some(workspace) = root.table.get("workspace") else { return Vec::new() };
     let mut found = Vec::new();
@@ -141,7 +141,7 @@ fn check_workspace(root: &Manifest, crates: &[Manifest]) -> Vec<Violation> {
     found
 }
 
-/// Everything that the workspace says is taken from there.
+/// Checks that a crate inherits all that the workspace defines.
 fn check_inheritance(manifest: &Manifest) -> Vec<Violation> {
     let is_inherited = |value: Option<&Value>| {
         value.and_then(|value| value.get("workspace")).and_then(Value::as_bool) == Some(true)
@@ -168,12 +168,12 @@ fn check_inheritance(manifest: &Manifest) -> Vec<Violation> {
     found
 }
 
-/// A crate that goes to a registry says so; what the workspace says is *no*.
+/// Tells whether a crate goes to a registry, which its manifest must say; the workspace says *no*.
 pub(super) fn is_published(manifest: &Manifest) -> bool {
     manifest.package("publish") == Some(&Value::Boolean(true))
 }
 
-/// Fields that a registry shows, and the page of documentation.
+/// Checks the fields that a registry shows, and the page of documentation.
 fn check_published(manifest: &Manifest, crates: &[Manifest]) -> Vec<Violation> {
     if manifest.package("publish").is_none() {
         let message = "says whether it goes to a registry: `publish = true` or `false`".to_owned();

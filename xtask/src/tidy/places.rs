@@ -1,15 +1,15 @@
-//! The project speaks of itself alone: no folders of somebody's machine, no tools of somebody's desk.
+//! Rule `places`: no folders of a developer's machine, and no names of a developer's tools.
 
 use super::Violation;
 use super::tree::Tree;
 
 pub(super) const RULE: &str = "places";
 
-/// Put together, so that this file passes.
+/// Names in parts, so that this file passes the check.
 const FOLDERS: [&str; 4] =
     [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "home/"), concat!("/", "Users/")];
 
-/// In lower case.
+/// Names of tools, in lower case.
 const TOOLS: [&str; 6] = [
     concat!("cla", "ude"),
     concat!("anth", "ropic"),
@@ -41,7 +41,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// The folder at the root: `src/work/` and `https://host/home/` are others.
+/// Finds a folder at the root: `src/work/` and `https://host/home/` are others.
 fn has_folder(line: &str, folder: &str) -> bool {
     line.match_indices(folder).any(|(at, _)| {
         let before = line[..at].chars().next_back();

@@ -1,23 +1,23 @@
-//! Rust source taken apart into code, comments and strings.
+//! Parts of Rust source: code, comments and strings.
 
-/// Three texts of the same shape as the source: what does not belong to a text is blank in it, lines
-/// are kept.
+/// Three texts of the same shape as the source. A part that does not belong to a text is blank in
+/// it, so that lines and offsets are those of the source.
 #[derive(Debug)]
 pub(super) struct Masked {
     pub(super) code: String,
-    /// With their `//`, `///`, `/*`.
+    /// Comments, with their `//`, `///` or `/*`.
     pub(super) comments: String,
-    /// What is between the quotes.
+    /// Texts between quotes.
     pub(super) strings: String,
 }
 
-/// The text that a byte belongs to.
+/// Text to which a byte belongs.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Code,
     Comment,
     Text,
-    /// A character literal: in none of the three.
+    /// Character literal, which is in none of the three.
     Character,
 }
 
@@ -62,14 +62,14 @@ fn kinds(source: &[u8]) -> Vec<Kind> {
     kinds
 }
 
-/// A string's quotes are code, so that `""` stays an expression.
+/// Marks a string's quotes as code, so that `""` stays an expression.
 fn string(kinds: &mut Vec<Kind>, open: usize, length: usize, close: usize) {
     kinds.resize(kinds.len() + open, Kind::Code);
     kinds.resize(kinds.len() + length, Kind::Text);
     kinds.resize(kinds.len() + close, Kind::Code);
 }
 
-/// Length of a comment that may hold others.
+/// Returns the length of a comment, which may have others inside.
 fn block_comment(rest: &[u8]) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while at < rest.len() {
@@ -89,7 +89,7 @@ fn block_comment(rest: &[u8]) -> usize {
     at
 }
 
-/// Number of `#` of a raw string that begins here.
+/// Returns the number of `#` of a raw string that begins here.
 fn raw_string(rest: &[u8]) -> Option<usize> {
     let rest = rest.strip_prefix(b"b").or_else(|| rest.strip_prefix(b"c")).unwrap_or(rest);
     let rest = rest.strip_prefix(b"r")?;
@@ -97,7 +97,7 @@ fn raw_string(rest: &[u8]) -> Option<usize> {
     (rest.get(hashes) == Some(&b'"')).then_some(hashes)
 }
 
-/// Length up to the closing quote.
+/// Returns the length up to the closing quote.
 fn until_quote(rest: &[u8], quote: u8) -> usize {
     let mut at = 0;
     while at < rest.len() && rest[at] != quote {
@@ -122,12 +122,12 @@ fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     text.windows(needle.len()).position(|window| window == needle)
 }
 
-/// A byte that can be part of an identifier.
+/// Tells whether a byte can be part of an identifier.
 pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Every identifier with its offset.
+/// Returns every identifier with its offset.
 pub(super) fn identifiers(code: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! The oldest Rust that builds the workspace is said in one place, and is true.
+//! Rule `toolchain`: the oldest Rust that builds the workspace is the same everywhere.
 
 use std::process::Command;
 
@@ -11,10 +11,10 @@ use super::tree::Tree;
 
 pub(super) const RULE: &str = "toolchain";
 
-/// Pages that name it.
+/// Pages that name the version.
 const PAGES: [&str; 2] = ["README.md", "CONTRIBUTING.md"];
 
-/// Number of a release: major, minor, patch.
+/// Release: major, minor, patch.
 type Release = [u32; 3];
 
 fn release(text: &str) -> Option<Release> {
@@ -28,7 +28,7 @@ fn violation(file: &str, line: usize, message: String) -> Violation {
     Violation { file: file.to_owned(), line, rule: RULE, item: String::new(), measure: 1, message }
 }
 
-/// The pages name the workspace's version, and no other.
+/// Checks that the pages name the workspace's version, and no other.
 pub(super) fn check_pages(tree: &Tree) -> Vec<Violation> {
     let ours =
         tree.file("Cargo.toml").and_then(|file| workspace_field(&file.text, "rust-version").ok());
@@ -46,7 +46,7 @@ pub(super) fn check_pages(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// Versions after the word "Rust", with their lines.
+/// Finds the versions after the word "Rust", with their lines.
 fn named(text: &str) -> Vec<(usize, &str)> {
     let mut named = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -61,7 +61,7 @@ fn named(text: &str) -> Vec<(usize, &str)> {
     named
 }
 
-/// No dependency asks for a newer Rust than the workspace says.
+/// Checks that no dependency needs a newer Rust than the workspace names.
 pub(super) fn check_dependencies(tree: &Tree) -> Result<Vec<Violation>> {
     let root = tree.file("Cargo.toml").context("there is no Cargo.toml")?;
     let mut command = Command::new(env!("CARGO"));

@@ -1,4 +1,4 @@
-//! The repository's text files, read once.
+//! Text files of the repository, read once.
 
 use std::fs;
 use std::path::Path;
@@ -7,20 +7,20 @@ use anyhow::{Context, Result};
 
 use super::rust::Masked;
 
-/// Folders that hold nothing of ours.
+/// Folders without files of the project.
 const OTHERS: [&str; 5] = ["target", ".git", ".venv", "unanimo-data", "__pycache__"];
 
-/// Ends of names of files that are text.
+/// Extensions of text files.
 const TEXTS: [&str; 12] =
     ["rs", "md", "toml", "proto", "sql", "py", "yaml", "yml", "txt", "sh", "Dockerfile", "run"];
 
-/// A text file.
+/// Text file.
 #[derive(Debug)]
 pub(super) struct File {
     /// Path from the workspace's folder, with `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// Its code, comments and strings apart, if it is Rust.
+    /// Code, comments and strings, if the file is Rust.
     pub(super) rust: Option<Masked>,
 }
 
@@ -34,12 +34,12 @@ impl File {
         self.path.rsplit(['.', '/']).next() == Some(extension)
     }
 
-    /// Generated code.
+    /// Tells whether the file is generated code.
     pub(super) fn is_generated(&self) -> bool {
         self.path.contains("/src/gen/")
     }
 
-    /// Code of tests only, by its folder.
+    /// Tells whether the file is code of tests only, by its folder.
     pub(super) fn is_test(&self) -> bool {
         self.path.split('/').any(|part| part == "tests")
     }
@@ -49,18 +49,18 @@ impl File {
     }
 }
 
-/// `path` is `prefix`, is in the folder `prefix`, or is `prefix.rs`.
+/// Tells whether `path` is `prefix`, is in the folder `prefix`, or is `prefix.rs`.
 pub(super) fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest == ".rs")
 }
 
-/// Line of an offset, from 1.
+/// Returns the line of an offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Every text file of the repository, in the order of paths.
+/// Reads every text file of the repository, in the order of paths.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) files: Vec<File>,
@@ -74,7 +74,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// A tree for tests.
+    /// Makes a tree for tests.
     #[cfg(test)]
     pub(super) fn of(files: &[(&str, &str)]) -> Self {
         Self { files: files.iter().map(|(path, text)| File::new(path, text)).collect() }
@@ -84,7 +84,7 @@ impl Tree {
         self.files.iter().find(|file| file.path == path)
     }
 
-    /// Rust files that a person wrote.
+    /// Returns the Rust files that are not generated.
     pub(super) fn rust(&self) -> impl Iterator<Item = (&File, &Masked)> {
         let written = self.files.iter().filter(|file| !file.is_generated());
         written.filter_map(|file| Some((file, file.rust.as_ref()?)))

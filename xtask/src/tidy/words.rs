@@ -1,4 +1,4 @@
-//! One word, one meaning: words that gave way to others are not used again.
+//! Rule `words`: one word for one thing. Words that were replaced are not used again.
 
 mod list;
 
@@ -9,7 +9,7 @@ use super::tree::{File, Tree, is_under, line_of};
 
 pub(super) const RULE: &str = "words";
 
-/// Holds the words that nobody else may.
+/// Path of the list, which is the only file that may hold the words.
 const OWN: &str = "xtask/src/tidy/words";
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
@@ -52,7 +52,7 @@ fn violation(file: &File, line: usize, banned: &Banned) -> Violation {
     }
 }
 
-/// A file's code and its prose.
+/// Returns a file's code and its prose.
 fn channels(file: &File) -> Vec<(String, bool)> {
     if let Some(rust) = &file.rust {
         let prose = [&rust.comments, &rust.strings].map(|text| (text.clone(), false));
@@ -64,7 +64,7 @@ fn channels(file: &File) -> Vec<(String, bool)> {
         Some("py" | "toml" | "yaml") => "#",
         _ => return vec![(file.text.clone(), false)],
     };
-    // A marker inside a string is rare in these, and harmless: the text is looked at all the same.
+    // A marker inside a string is rare in these, and the text is checked all the same.
     let (mut code, mut comments) = (String::new(), String::new());
     for line in file.text.lines() {
         let at = line.find(marker).unwrap_or(line.len());
@@ -74,12 +74,12 @@ fn channels(file: &File) -> Vec<(String, bool)> {
     vec![(code, true), (comments, false)]
 }
 
-/// A word of an identifier or of a sentence.
+/// Word of an identifier or of a sentence.
 #[derive(Debug)]
 struct Token {
     word: String,
     at: usize,
-    /// Nothing that ends a name or a sentence stands between this and the one before.
+    /// Tells that no end of a name or a sentence is between this word and the one before.
     is_joined: bool,
 }
 
@@ -99,7 +99,7 @@ fn tokens(text: &str, is_code: bool) -> Vec<Token> {
     tokens
 }
 
-/// Words of an identifier: `GidHolder`, `gid_holder` and `GID_HOLDER` have two.
+/// Splits an identifier into words: `GidHolder`, `gid_holder` and `GID_HOLDER` have two.
 fn split(identifier: &str) -> Vec<(usize, &str)> {
     let bytes = identifier.as_bytes();
     let mut words = Vec::new();
@@ -128,7 +128,7 @@ fn sequences(tokens: &[Token], words: &[&str]) -> Vec<usize> {
     tokens.windows(words.len()).filter(matches).map(|window| window[0].at).collect()
 }
 
-/// Where `code` stands as whole words.
+/// Returns the offsets at which `code` stands as whole words.
 fn occurrences(text: &str, code: &str) -> Vec<usize> {
     let is_whole = |at: &usize| {
         let before = at.checked_sub(1).map(|before| text.as_bytes()[before]);

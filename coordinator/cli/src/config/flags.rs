@@ -1,16 +1,20 @@
-//! The settings as flags and variables of the environment, made from the library's table.
+//! Flags and environment variables of the settings, made from the library's table.
 
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use unanimo_coordinator::config::{Config, Described, Layer};
 
-/// Key of the setting whose flag is given once for each participant.
+/// Key of the setting whose flag may be repeated, once for each participant.
 const PARTICIPANTS: &str = "participants";
 
-/// Settings that flags and the environment's variables gave.
+/// Settings of the environment's variables and of the flags.
 #[derive(Debug)]
-pub(super) struct Flags(pub(super) Layer);
+pub(super) struct Flags {
+    pub(super) environment: Layer,
+    pub(super) flags: Layer,
+}
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
@@ -24,15 +28,19 @@ impl Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut layer = Layer::default();
+        let (mut environment, mut flags) = (Layer::default(), Layer::default());
         for Described { key, .. } in Config::described() {
+            let layer = match matches.value_source(&key) {
+                Some(ValueSource::EnvVariable) => &mut environment,
+                _ => &mut flags,
+            };
             for text in matches.get_many::<String>(&key).into_iter().flatten() {
                 layer
                     .set(&key, text)
                     .map_err(|rule| clap::Error::raw(ErrorKind::ValueValidation, rule))?;
             }
         }
-        Ok(Self(layer))
+        Ok(Self { environment, flags })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -46,23 +54,24 @@ fn flag(setting: Described) -> Arg {
     let arg = Arg::new(key.clone()).value_name(value_name).value_parser(parser(&key, values));
     if key == PARTICIPANTS {
         return arg.long("participant").action(ArgAction::Append).help(
-            "Endpoint of a participant that does not register: NAME=http://HOST:PORT. May be given \
-             several times; in the file, a table [participants] of lists",
+            "Endpoint of a participant that does not register: NAME=http://HOST:PORT. The flag may \
+             be repeated. In the file it is a table [participants] of lists",
         );
     }
     let help = help.replace('\n', " ");
-    // In the file a list or a text, here as it would stand behind the flag.
+    // The documented default is TOML, such as `["loopback"]`; the help shows it as the flag takes
+    // it.
     let default = default.replace(['"', '[', ']'], "");
     let arg =
         arg.long(key).env(env).hide_env_values(true).help(format!("{help} [default: {default}]"));
     match values {
-        // The flag alone says yes.
+        // The flag without a value means true.
         ["true", "false"] => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         _ => arg,
     }
 }
 
-/// Accepts what the setting accepts, so that an error names the flag.
+/// Parser with the setting's own rule, so that the error message names the flag.
 fn parser(key: &str, values: &'static [&'static str]) -> ValueParser {
     if !values.is_empty() {
         return PossibleValuesParser::new(values).into();

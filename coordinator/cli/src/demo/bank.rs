@@ -1,5 +1,5 @@
-//! What a bank does: an ordinary participant. On SQLite by try, confirm, cancel; on PostgreSQL by
-//! two-phase commit.
+//! Handlers of a bank, which is an ordinary participant: TCC on SQLite, two-phase commit on
+//! PostgreSQL.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, SqliteConnection};
@@ -7,7 +7,7 @@ use unanimo_sdk::{
     Call, FinishError, Json, Participant, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, refuse,
 };
 
-/// An account's change, in cents: negative takes, positive gives.
+/// Change of an account, in cents: negative takes money, positive gives it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Posting {
     pub(super) account: String,
@@ -26,7 +26,7 @@ struct Post;
 
 type Posted = Call<Json<Posting>>;
 
-/// What is taken leaves `cents` at once and is `held`; what is given comes with the confirmation.
+/// Money that is taken moves from `cents` to `held` in try; money that is given arrives in confirm.
 impl Tcc<Sqlite> for Post {
     type Payload = Json<Posting>;
     type Output = ();
@@ -46,9 +46,9 @@ impl Tcc<Sqlite> for Post {
         call: &Posted,
         (): (),
     ) -> Result<(), FinishError> {
-        let settle = "UPDATE account SET cents = cents + max($2, 0), held = held - $2
-                      WHERE id = $1";
-        post(db, settle, call).await?;
+        let confirm = "UPDATE account SET cents = cents + max($2, 0), held = held - $2
+                       WHERE id = $1";
+        post(db, confirm, call).await?;
         Ok(())
     }
 
@@ -70,7 +70,7 @@ async fn post(db: &mut SqliteConnection, sql: &'static str, call: &Posted) -> sq
     Ok(sqlx::query(sql).bind(account).bind(cents).execute(db).await?.rows_affected())
 }
 
-/// Plain work: PostgreSQL keeps the transaction prepared, and nobody sees it before it is committed.
+/// Plain work: PostgreSQL keeps the local transaction prepared, and hides its changes until Commit.
 impl TwoPhase for Post {
     type Payload = Json<Posting>;
 

@@ -1,4 +1,4 @@
-//! Two banks, each with a database of its own.
+//! Banks of the demo, each with a database of its own.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const ACCOUNTS: &str = "
 CREATE TABLE account (id text PRIMARY KEY, cents bigint NOT NULL CHECK (cents >= 0),
                       held bigint NOT NULL DEFAULT 0)";
 
-/// A bank that is served.
+/// Bank that is served over gRPC.
 pub(super) struct Bank {
     pub(super) name: &'static str,
     pub(super) owner: &'static str,
@@ -63,7 +63,7 @@ impl Bank {
         Ok(Self { name, owner, endpoint, faults, data: Data::Postgres(pool) })
     }
 
-    /// The owner's cents, by the bank's own database.
+    /// Reads the owner's cents from the bank's own database.
     pub(super) async fn cents(&self) -> Result<i64, Failure> {
         let sum = "SELECT cents FROM account WHERE id = $1";
         Ok(match &self.data {
@@ -75,14 +75,14 @@ impl Bank {
     }
 }
 
-/// Databases on a server, dropped at the end.
+/// Databases on a PostgreSQL server, dropped at the end.
 pub(super) struct Databases {
     server: String,
     names: Vec<String>,
 }
 
 impl Databases {
-    /// Creates three: the coordinator's, and the banks'.
+    /// Creates three databases: the coordinator's, and one for each bank.
     pub(super) async fn create(server: &str) -> Result<Self, Failure> {
         let mut connection = PgConnection::connect(server).await?;
         let made = std::process::id();
@@ -96,7 +96,7 @@ impl Databases {
         Ok(databases)
     }
 
-    /// The address of one.
+    /// Returns the address of a database: 0 is the coordinator's, 1 and 2 the banks'.
     pub(super) fn url(&self, index: usize) -> String {
         let (server, query) = self.server.split_once('?').unwrap_or((&self.server, ""));
         let authority = server.find("://").map_or(0, |at| at + 3);
@@ -105,7 +105,7 @@ impl Databases {
         format!("{}/{}{query}", &server[..end], self.names[index])
     }
 
-    /// Drops them.
+    /// Drops the databases.
     pub(super) async fn drop(&self) -> Result<(), Failure> {
         let mut connection = PgConnection::connect(&self.server).await?;
         for name in &self.names {

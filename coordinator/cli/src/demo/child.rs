@@ -1,4 +1,4 @@
-//! The coordinator, in a process of its own.
+//! Coordinator in a process of its own.
 
 use std::process::Stdio;
 
@@ -7,15 +7,15 @@ use tokio::process::{Child, Command};
 
 use super::Failure;
 
-/// A coordinator that can be killed, and started again at the same address.
+/// Coordinator that can be killed, and started again at the same address.
 pub(super) struct Coordinator {
     arguments: Vec<String>,
     child: Child,
-    /// `http://HOST:PORT` of its gRPC services.
+    /// Address of its gRPC services: `http://HOST:PORT`.
     pub(super) endpoint: String,
 }
 
-/// What makes the tour short: a participant that was away is asked again soon.
+/// Settings that make the tour short: calls are repeated soon.
 const SHORT: [&str; 4] = ["--finish-backoff-max", "100ms", "--call-timeout", "500ms"];
 
 impl Coordinator {
@@ -40,12 +40,12 @@ impl Coordinator {
         self.child.id().unwrap_or_default()
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process as `kill -9` does, and waits until it is gone.
     pub(super) async fn kill(&mut self) -> Result<(), Failure> {
         self.child.kill().await.map_err(Failure::Child)
     }
 
-    /// Starts it again: the same database, the same address.
+    /// Starts the coordinator again, with the same database and address.
     pub(super) async fn start_again(&mut self) -> Result<(), Failure> {
         let listen = self.endpoint.trim_start_matches("http://").to_owned();
         (self.child, self.endpoint) = spawn(&self.arguments, &listen).await?;
@@ -57,7 +57,7 @@ async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Fa
     let program = std::env::current_exe().map_err(Failure::Child)?;
     let mut command = Command::new(program);
     command.args(arguments).args(["--listen", listen, "--log", "warn"]);
-    // What is set for a coordinator of one's own is not meant for this one.
+    // The user's settings are for another coordinator, not for this one.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
     }
@@ -71,11 +71,12 @@ async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Fa
     let endpoint = first.as_deref().and_then(|line| line.strip_prefix("grpc "));
     let Some(endpoint) = endpoint else {
         let mut text = String::new();
-        // What it said is a help; that it cannot be read is none.
+        // Its error output is added if it can be read.
         let _ = stderr.read_to_string(&mut text).await;
         return Err(Failure::ChildEnded(format!(": {}", text.trim())));
     };
-    // Its warnings are part of the tour's disorder, and explained there: they are read, and dropped.
+    // Its warnings are expected, because the tour makes faults. They are read, so that the pipe
+    // does not fill, and dropped.
     tokio::spawn(async move {
         let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     });

@@ -1,4 +1,4 @@
-//! What goes wrong between a bank and the coordinator, on demand.
+//! Faults between a bank and the coordinator, on demand.
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -10,19 +10,19 @@ use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
-/// A participant's network, which may be bad.
+/// Network in front of a participant, with faults.
 #[derive(Clone, Debug)]
 pub(super) struct Network<S> {
     pub(super) participant: S,
     pub(super) faults: Faults,
 }
 
-/// What is wrong with it now.
+/// Faults of a network at this moment.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     /// Answers to Prepare are lost.
     pub(super) loses_votes: watch::Sender<bool>,
-    /// Commits do not get through.
+    /// Commits are held back.
     pub(super) holds_commits: watch::Sender<bool>,
 }
 
@@ -33,7 +33,7 @@ impl Default for Faults {
 }
 
 impl<S: ParticipantService + Clone> Network<S> {
-    /// Serves the participant behind it; answers with the endpoint.
+    /// Serves the participant behind it, and returns the endpoint.
     pub(super) async fn serve(self) -> std::io::Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -61,7 +61,7 @@ impl<S: ParticipantService + Clone> ParticipantService for Network<S> {
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
-        // The sender is ours: it is always there.
+        // The sender lives as long as `self`, so the wait does not fail.
         let mut holds = self.faults.holds_commits.subscribe();
         let _ = holds.wait_for(|holds| !holds).await;
         self.participant.commit(request).await

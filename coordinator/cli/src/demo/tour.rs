@@ -1,4 +1,4 @@
-//! The tour itself, and what it says.
+//! Steps of the tour, and the text of each.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::banks::{Bank, Databases};
 use super::child::Coordinator;
 use crate::output::{self, BAD, GOOD, HEADING, HINT};
 
-/// What alice and bob have at first, in cents.
+/// Money of alice and bob at the start, in cents.
 const ALICE: i64 = 10_000;
 const BOB: i64 = 5_000;
 
-/// How long a transfer of the tour may take: a vote that is not there by then means ABORT.
+/// Timeout of a transfer: a vote that has not come by then means ABORT.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the tour waits for what is promised.
+/// Time that the tour waits for an expected result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(postgres: Option<&str>) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ pub(super) async fn run(postgres: Option<&str>) -> Result<(), Failure> {
     };
     let databases = Databases::create(server).await?;
     let toured = on_postgres(&databases).await;
-    // Whatever happened, the server is left as it was; a failure of the tour itself comes first.
+    // The databases are dropped also if the tour failed; its own error is the one to report.
     let dropped = databases.drop().await;
     toured.and(dropped)
 }
@@ -90,10 +90,10 @@ impl Tour {
         expect(outcome.is_committed(), &outcome)?;
         say(&format!(
             "   {GOOD}committed{GOOD:#} in {} ms. Both banks had voted yes, and the decision was on \
-             disk before anybody was told.\n",
+             disk before any answer was sent.\n",
             started.elapsed().as_millis()
         ))?;
-        self.settled([7_500, 7_500]).await
+        self.reached([7_500, 7_500]).await
     }
 
     async fn is_refused(&self) -> Result<(), Failure> {
@@ -101,41 +101,41 @@ impl Tour {
         let outcome = self.transfer("demo-2", 50_000).submit().await?;
         expect(outcome.is_aborted(), &outcome)?;
         say(&format!(
-            "   {BAD}{outcome}{BAD:#}\n   One no is enough: bob's bank gives up its part.\n"
+            "   {BAD}{outcome}{BAD:#}\n   One refusal is enough: bob's bank cancels its part.\n"
         ))?;
-        self.settled([7_500, 7_500]).await
+        self.reached([7_500, 7_500]).await
     }
 
     async fn falls_silent(&self) -> Result<(), Failure> {
-        heading("3. 10.00 from alice to bob, and bob's bank falls silent after it has prepared")?;
+        heading("3. 10.00 from alice to bob, and the answer of bob's bank to Prepare is lost")?;
         let loses = &self.banks[1].faults.loses_votes;
         loses.send_replace(true);
         let outcome = self.transfer("demo-3", 1_000).timeout(TIMEOUT).submit().await?;
         loses.send_replace(false);
         expect(outcome.is_aborted(), &outcome)?;
         say(&format!(
-            "   {BAD}{outcome}{BAD:#}\n   Whether bob's bank had prepared, nobody could know. So it \
-             was told to cancel, too.\n"
+            "   {BAD}{outcome}{BAD:#}\n   The coordinator could not know whether bob's bank had \
+             prepared. So it sent Cancel to that bank, too.\n"
         ))?;
-        self.settled([7_500, 7_500]).await
+        self.reached([7_500, 7_500]).await
     }
 
     async fn is_killed(&mut self) -> Result<(), Failure> {
-        heading("4. 15.00 from alice to bob, and kill -9 between the decision and its delivery")?;
+        heading("4. 15.00 from alice to bob, and kill -9 after the decision, before its delivery")?;
         let holds = self.banks[1].faults.holds_commits.clone();
         holds.send_replace(true);
         let outcome = self.transfer("demo-4", 1_500).submit().await?;
         expect(outcome.is_committed(), &outcome)?;
         self.until([6_000, 7_500]).await?;
         say(&format!(
-            "   {GOOD}committed{GOOD:#}. Alice's bank has heard of it, bob's has not: its network \
-             is down.\n"
+            "   {GOOD}committed{GOOD:#}. Alice's bank has the Commit, bob's bank has not: its \
+             network is down.\n"
         ))?;
         self.balances().await?;
         let killed = self.coordinator.pid();
         self.coordinator.kill().await?;
         say(&format!(
-            "   {BAD}kill -9 {killed}{BAD:#}: 15.00 are on their way, and nobody alive knows.\n"
+            "   {BAD}kill -9 {killed}{BAD:#}: 15.00 are missing, and no coordinator runs.\n"
         ))?;
         self.coordinator.start_again().await?;
         let started = Instant::now();
@@ -146,15 +146,16 @@ impl Tour {
         ))?;
         self.until([6_000, 9_000]).await?;
         say(&format!(
-            "   {GOOD}Delivered{GOOD:#} {} ms later: once, however often it was sent.\n",
+            "   {GOOD}Delivered{GOOD:#} {} ms later. It takes effect once, however often it is \
+             sent.\n",
             started.elapsed().as_millis()
         ))?;
         let again = self.transfer("demo-4", 1_500).submit().await?;
         expect(again.is_committed(), &again)?;
         say(
-            "   The initiator asks once more, to be sure: the same answer, and no more money moves.\n",
+            "   The initiator submits it once more: it gets the same answer, and no money moves.\n",
         )?;
-        self.settled([6_000, 9_000]).await
+        self.reached([6_000, 9_000]).await
     }
 
     async fn adds_up(&self) -> Result<(), Failure> {
@@ -163,22 +164,26 @@ impl Tour {
             return Err(Failure::Surprise(format!("there are {} now", money(total))));
         }
         say(&format!(
-            "\n{GOOD}{} before, {} now.{GOOD:#} Two transfers took place, two did not, none by half.\n",
+            "\n{GOOD}{} before, {} now.{GOOD:#} Two transfers took place, two did not, and none was \
+             half done.\n",
             money(ALICE + BOB),
             money(total)
         ))
     }
 
-    /// What an operator would look at, by the very commands.
+    /// Runs the commands with which an operator looks at transactions.
     async fn look(&self) -> Result<(), Failure> {
         self.command(&["tx", "list"]).await?;
         self.command(&["tx", "show", "demo-4"]).await?;
-        say("\nAlice's bank was told to commit twice: its first answer was not on disk when the \
-             coordinator died. Its barrier gave the same answer again, and no money moved.\n")?;
+        say(
+            "\nThe coordinator sent Commit to alice's bank twice: the first answer was not on disk \
+             when the coordinator was killed. The bank's barrier repeated its answer, and no money \
+             moved.\n",
+        )?;
         say(&format!(
-            "\nAll of this is gone now. Next: {HINT}unanimo serve{HINT:#} (or {HINT}cargo run -- \
-             serve{HINT:#}) starts a coordinator of your own; \
-             docs/first-participant.md makes your service part of its transactions.\n"
+            "\nThe demo has removed everything that it made. Next: {HINT}unanimo serve{HINT:#} (or \
+             {HINT}cargo run -- serve{HINT:#}) starts a coordinator of your own, and \
+             docs/first-participant.md shows how your service becomes a participant.\n"
         ))
     }
 
@@ -210,12 +215,12 @@ impl Tour {
         )
     }
 
-    async fn settled(&self, expected: [i64; 2]) -> Result<(), Failure> {
+    async fn reached(&self, expected: [i64; 2]) -> Result<(), Failure> {
         self.until(expected).await?;
         self.balances().await
     }
 
-    /// Waits until the banks' own databases say this.
+    /// Waits until alice and bob have these cents, by the banks' own databases.
     async fn until(&self, expected: [i64; 2]) -> Result<(), Failure> {
         let started = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! `unanimo participant check`: a running participant, driven through the list of guarantees.
+//! `unanimo participant check`: checks the list of guarantees against a running participant.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,68 +14,69 @@ use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
 
 use crate::error::{Error as CliError, last_cause};
-use crate::output::{self, BAD, GOOD, HINT, SOSO, clean, table};
+use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table};
 use crate::tx;
 
-/// Most bytes of a cluster's id.
+/// Longest cluster id, in bytes.
 const CLUSTER_BYTES_MAX: usize = 32;
 
-/// What stands below the options.
+/// Text below the options in `--help`.
 const MORE_HELP: &str = "\
-It does real work. Each guarantee makes transactions of its own, with ids that nobody else has: it
-prepares the action with the payload many times, and cancels it again. Some guarantees are about
-Commit: what they commit stays committed. Use a test account, or a test installation.
+The check does real work. Each guarantee uses transactions of its own, with new ids: it prepares the
+action with the payload many times, and cancels it again. Some guarantees are about Commit: work that
+they commit stays committed. Use a test account, or a test installation.
 
-No coordinator is needed, and none knows of it: nobody else ends what it prepares. So stop it with
-Ctrl-C if you must, which cancels what is prepared, and not with -9.
+No coordinator is needed, and no coordinator ends the branches that the check has prepared. To stop
+the check, press Ctrl-C: it then cancels its branches. Do not stop it with kill -9.
 
 JSON (--json): an object with participant, action, mode, passed (the exit code is 0), guarantees,
-  refused (the vote no that met the payload, or null), committed (how many branches were, and stay,
-  committed), left_behind (a list of branches that may be prepared still) and interrupted. A
-  guarantee is an object with name, result (passed, failed, skipped), seen (what was seen, or why
-  it was skipped; null if it passed), text (what must hold) and why.
+  refused (the refusal of the payload, or null), committed (number of branches that were committed
+  and stay so), left_behind (a list of branches that may still be prepared) and interrupted. A
+  guarantee is an object with name, result (passed, failed, skipped), seen (the failure, or the
+  reason for skipping; null if it passed), text (the rule) and why (the reason for the rule).
 
-Exit codes: 0 no guarantee is broken, and what had to be skipped is named; 1 one is broken, the
-  action refuses the payload from the beginning, or nobody answers; 2 an argument is wrong, and
-  nothing was sent.";
+Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason. 1 a guarantee is
+  broken, the action refuses the payload, or the participant cannot be reached. 2 an argument is
+  wrong, and nothing was sent.";
 
-/// Drive a running participant through the list of guarantees, and tell which it keeps
+/// Check whether a running participant keeps the guarantees that a coordinator needs
 ///
-/// Duplicates, late calls, calls at once and calls out of order: whatever networks, crashes and a
-/// coordinator that repeats itself do to a participant. It works for participants in any language.
+/// Sends duplicates, late calls, calls at once and calls out of order: all that a network, a crash
+/// or a coordinator that repeats a call can do. It works for a participant in any language.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE_HELP)]
 pub(crate) struct Args {
-    /// Where the participant answers
+    /// Endpoint of the participant: http://HOST:PORT
     #[arg(long, value_name = "URL", value_parser = tx::endpoint)]
     endpoint: String,
-    /// Its name
+    /// Name of the participant
     #[arg(long, value_name = "NAME", value_parser = ParticipantName::new)]
     participant: ParticipantName,
-    /// One of its actions
+    /// Action of the participant to check
     #[arg(long, value_name = "ACTION", value_parser = ActionName::new)]
     action: ActionName,
-    /// An argument that the action accepts, in JSON: it is prepared many times, and committed some
+    /// Payload that the action accepts, in JSON: it is prepared many times, and committed some
     /// times
     #[arg(long, value_name = "JSON", value_parser = json)]
     payload: Option<Bytes>,
-    /// The same from a file, whose bytes are sent as they are
+    /// File with a payload that the action accepts; its bytes are sent unchanged
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     payload_file: Option<PathBuf>,
-    /// An argument that the action refuses, in JSON, for the guarantees about refusals
+    /// Payload that the action refuses, in JSON. Without it the guarantees about refusals use a
+    /// Prepare after its deadline
     #[arg(long, value_name = "JSON", value_parser = json)]
     refused_payload: Option<Bytes>,
-    /// The mode in which it does the action
+    /// Mode in which the participant offers the action
     #[arg(long, value_name = "MODE", default_value = "tcc")]
     mode: Mode,
-    /// The cluster id to send, for a participant that insists on its coordinator's
+    /// Cluster id to send, for a participant that accepts only its own coordinator's
     #[arg(long, value_name = "ID", default_value = Options::CLUSTER_ID,
           value_parser = cluster_id)]
     cluster_id: String,
-    /// How long an operation is asked again before it counts as not answered
+    /// Time for which an operation is repeated before it counts as not answered
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     timeout: Period,
-    /// Print JSON for programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }
@@ -91,27 +92,27 @@ enum Mode {
     Saga,
 }
 
-/// Why nothing was checked.
+/// Failure to check anything.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The payload's file cannot be read.
     #[error("read the payload from {path}: {source}")]
     Payload { path: String, source: std::io::Error },
-    /// Nobody is there.
+    /// No participant listens there.
     #[error("reach a participant at {endpoint}: {why}")]
     Unreachable { endpoint: String, why: String },
-    /// It does not vote.
+    /// The participant does not vote.
     #[error("{0}")]
     Unusable(unanimo_conformance::Unusable),
 }
 
 impl Error {
-    /// Whether the arguments are to blame.
+    /// Tells whether an argument is wrong.
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::Payload { .. })
     }
 
-    /// What may help.
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Payload { .. } => return None,
@@ -119,8 +120,8 @@ impl Error {
                 "--endpoint is the participant's address, not the coordinator's"
             }
             Self::Unusable(_) => {
-                "are --participant, --mode and --cluster-id what it expects? A vote, even no, \
-                 travels in an OK reply"
+                "does the participant expect this --participant, --mode and --cluster-id? It must \
+                 send every vote, also REFUSED, in an OK reply"
             }
         };
         Some(text.to_owned())
@@ -132,7 +133,7 @@ fn json(text: &str) -> Result<Bytes, String> {
     Ok(tx::compact(json.get()).into())
 }
 
-/// Of the alphabet of names, and shorter.
+/// Parses a cluster id: the alphabet of names, and shorter.
 fn cluster_id(text: &str) -> Result<String, String> {
     let name = ParticipantName::new(text).map_err(|error| error.to_string())?;
     match name.as_str().len() {
@@ -144,32 +145,33 @@ fn cluster_id(text: &str) -> Result<String, String> {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let (endpoint, as_json) = (args.endpoint.clone(), args.json);
     let options = args.options()?;
-    let mode = options.mode;
+    let (mode, has_refused_payload) = (options.mode, options.refused_payload.is_some());
     let remote = Remote::connect(&endpoint).await.map_err(|error| Error::Unreachable {
         endpoint: endpoint.clone(),
         why: last_cause(&error),
     })?;
     output::note(&format!(
-        "{SOSO}warning:{SOSO:#} this does real work at {endpoint}, and what it commits stays"
+        "{CAUTION}warning:{CAUTION:#} the check does real work at {endpoint}, and work that it \
+         commits stays"
     ));
     let progress = |checked: &Checked| {
         if !as_json && matches!(checked.verdict, Verdict::Failed(_)) {
             output::note(&format!("{BAD}failed:{BAD:#} {}", checked.guarantee));
         }
     };
-    // From here on Ctrl-C leaves nothing prepared.
+    // From here on Ctrl-C cancels the prepared branches before the process ends.
     let mut interrupted = signal(SignalKind::interrupt())
         .map_err(|source| CliError::System { doing: "listen to signals", source })?;
     let stop = async {
         interrupted.recv().await;
-        output::note("stopping: what is prepared is cancelled first");
+        output::note("stopping: the prepared branches are cancelled first");
     };
     let report = unanimo_conformance::run(Arc::new(remote), options, progress, stop);
     let report = report.await.map_err(Error::Unusable)?;
     if as_json {
         output::print_json(&Json::new(&report, mode))?;
     } else {
-        output::print(&shown(&report))?;
+        output::print(&shown(&report, has_refused_payload))?;
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -198,7 +200,7 @@ impl Args {
     }
 }
 
-fn shown(report: &Report) -> String {
+fn shown(report: &Report, has_refused_payload: bool) -> String {
     let mut text = table(["GUARANTEE", "RESULT", "SEEN"], report.checked.iter().map(row));
     for checked in &report.checked {
         if matches!(checked.verdict, Verdict::Failed(_)) {
@@ -210,6 +212,12 @@ fn shown(report: &Report) -> String {
     let (passed, failed, skipped) = report.counts();
     let color = if report.passed() { GOOD } else { BAD };
     text += &format!("\n{color}{passed} passed, {failed} failed, {skipped} skipped{color:#}\n");
+    if !has_refused_payload {
+        text += &format!(
+            "{CAUTION}skipped{CAUTION:#}: a refusal by the action's own rule, because there is no \
+             --refused-payload; the guarantees about refusals used a Prepare after its deadline\n"
+        );
+    }
     if let Some(refused) = &report.refused {
         let (action, refused) = (&report.action, clean(refused));
         text += &format!(
@@ -242,7 +250,7 @@ fn words(verdict: &Verdict) -> (&'static str, Option<&str>) {
     }
 }
 
-/// What `--json` prints. Keys are only ever added.
+/// Output of `--json`. Keys are only ever added.
 #[derive(Serialize)]
 struct Json<'r> {
     participant: &'r str,

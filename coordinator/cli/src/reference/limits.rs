@@ -1,4 +1,4 @@
-//! docs/reference/limits.md.
+//! Page docs/reference/limits.md.
 
 use unanimo_coordinator::api::limits::{
     FEATURES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX,
@@ -12,7 +12,7 @@ use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
 
 use super::markdown::{code, table};
 
-/// What is bounded, by which setting, and what happens past it.
+/// Rows of limits that a setting sets: the limit, its setting, and the result of going past it.
 const SETTABLE: &[(&str, &str, &str)] = &[
     ("Branches of a transaction", "branches-max", "`FIELD_INVALID`"),
     ("Bytes of one payload", "payload-bytes-max", "`FIELD_INVALID`"),

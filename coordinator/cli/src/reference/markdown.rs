@@ -1,11 +1,11 @@
-//! Markdown's tables.
+//! Tables of Markdown.
 
-/// A text as code.
+/// Marks a text as code.
 pub(super) fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-/// A table, with an end of line after it.
+/// Makes a table that ends with a line feed.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -17,7 +17,7 @@ pub(super) fn table<const N: usize>(
     text
 }
 
-/// A bar would end the cell, within code as well.
+/// Escapes bars: each would end the cell, within code, too.
 fn escape(cell: &str) -> String {
     cell.replace('|', "\\|")
 }

@@ -1,4 +1,4 @@
-//! The connection to a coordinator, and its errors in words.
+//! Connection to a coordinator, and messages for its errors.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_coordinator::api::error::code_name;
-use unanimo_coordinator::store::in_full;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 
@@ -15,61 +14,86 @@ use super::Server;
 use crate::error::last_cause;
 use crate::output::clean;
 
-/// How long a connection may take to come about.
+/// Reason of an error about a field of the request.
+const FIELD_INVALID: &str = "FIELD_INVALID";
+
+/// Longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take that needs nothing but the coordinator.
+/// Longest time to wait for an answer, unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is no answer.
+/// Failure to get an answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nobody is there.
+    /// No coordinator listens there.
     #[error("failed to reach a coordinator at {endpoint}: {why}")]
     Unreachable {
-        /// Where.
+        /// Address of the coordinator.
         endpoint: String,
-        /// Why not.
+        /// Innermost cause.
         why: String,
     },
-    /// It answered with an error.
-    #[error("{}", in_words(.0))]
-    Refused(Box<Status>),
-    /// It answered with something that no coordinator of this version answers.
-    #[error("the coordinator's answer makes no sense: {0}")]
+    /// The coordinator, or something on the way to it, answered with an error.
+    #[error("{}", Words(.status, .endpoint))]
+    Refused {
+        /// The answer.
+        status: Box<Status>,
+        /// Address of the coordinator; empty until [`Error::at`] sets it.
+        endpoint: String,
+    },
+    /// The answer is one that no coordinator of this version sends.
+    #[error("the coordinator's answer is not valid: {0}")]
     Nonsense(&'static str),
-    /// It stopped telling before there was an end to tell.
+    /// The stream of changes ended before the transaction.
     #[error("the coordinator ended the stream before the transaction had ended")]
     CutOff,
 }
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        Self::Refused(Box::new(status))
+        Self::Refused { status: Box::new(status), endpoint: String::new() }
     }
 }
 
 impl Error {
-    /// What may help.
+    /// Adds the coordinator's address.
+    pub(super) fn at(self, server: &str) -> Self {
+        match self {
+            Self::Refused { status, .. } => Self::Refused { status, endpoint: server.to_owned() },
+            error => error,
+        }
+    }
+
+    /// Tells whether the coordinator found that a field of the request breaks a rule.
+    pub(crate) fn is_usage(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        let details = status.get_error_details();
+        details.error_info().is_some_and(|info| info.reason == FIELD_INVALID)
+    }
+
+    /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Unreachable { .. } => {
-                "is `unanimo serve` running there? --endpoint URL or UNANIMO_ENDPOINT names another"
+                "does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT names another \
+                 address"
             }
-            Self::Refused(status) => return hint(status),
-            Self::CutOff => "it may be stopping; `unanimo tx watch` again goes on from there",
-            Self::Nonsense(_) => "is it of another version?",
+            Self::Refused { status, .. } => return hint(status),
+            Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
+            Self::Nonsense(_) => "the coordinator may have another version than this program",
         };
         Some(text.to_owned())
     }
 
-    /// Whether the coordinator says that there is no such transaction.
+    /// Tells whether the coordinator answered that there is no such transaction.
     pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused(status) if status.code() == Code::NotFound)
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
     }
 }
 
-/// Ours have a reason; those of the connection have not.
+/// Tells whether a coordinator sent the error: its errors have a reason, those of the connection
+/// have none.
 fn has_reason(details: &ErrorDetails) -> bool {
     details.error_info().is_some()
 }
@@ -82,16 +106,16 @@ fn hint(status: &Status) -> Option<String> {
     if details.error_info().is_some_and(retryable) {
         let delay = details.retry_info().and_then(|info| info.retry_delay);
         let when = delay.map_or_else(String::new, |delay| format!(" in {delay:?}"));
-        return Some(format!("try again{when}: the same command takes effect only once"));
+        return Some(format!("run the same command again{when}; it takes effect only once"));
     }
     match status.code() {
         _ if has_reason(&details) => None,
         Code::Cancelled | Code::DeadlineExceeded => {
-            Some("--timeout sets how long to wait; what was asked for may still happen".to_owned())
+            Some("--timeout sets a longer wait; the request may still take effect".to_owned())
         }
         Code::Unavailable | Code::Unknown => Some(
-            "the connection broke, or the endpoint is no coordinator; what was asked for may or \
-             may not have happened"
+            "the connection broke, or the endpoint is no coordinator; the request may have taken \
+             effect or not"
                 .to_owned(),
         ),
         Code::Unimplemented => Some("the endpoint is no coordinator of this version".to_owned()),
@@ -99,22 +123,22 @@ fn hint(status: &Status) -> Option<String> {
     }
 }
 
-/// Message, reason and bad fields, a line each.
-fn in_words(status: &Status) -> Words<'_> {
-    Words(status)
-}
-
-struct Words<'a>(&'a Status);
+/// An answer as text: message, reason, bad fields and metadata, a line each. The second field is
+/// the coordinator's address.
+struct Words<'a>(&'a Status, &'a str);
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(status) = self;
+        let Self(status, endpoint) = self;
         let details = status.get_error_details();
         let code = code_name(status.code());
         let Some(info) = details.error_info() else {
-            let source = std::error::Error::source(status).map(in_full);
-            let why = source.unwrap_or_else(|| status.message().to_owned());
-            return write!(f, "no answer from the coordinator: {} ({code})", clean(&why));
+            let why = match std::error::Error::source(status) {
+                Some(source) => last_cause(source),
+                None => status.message().to_owned(),
+            };
+            let why = clean(&why);
+            return write!(f, "failed to get an answer from {endpoint}: {why} ({code})");
         };
         write!(f, "{}", clean(status.message()))?;
         write!(f, "\n  reason: {} ({code})", clean(&info.reason))?;
@@ -131,7 +155,7 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// A connection.
+/// Connection to a coordinator.
 pub(super) struct Client {
     pub(super) coordinator: CoordinatorServiceClient<Channel>,
     pub(super) operator: OperatorServiceClient<Channel>,
@@ -148,7 +172,7 @@ impl Client {
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(unreachable)?;
         Ok(Self {
-            // Whatever the server lets through is fine.
+            // The coordinator limits the size of messages; the client need not.
             coordinator: CoordinatorServiceClient::new(channel.clone())
                 .max_decoding_message_size(usize::MAX)
                 .max_encoding_message_size(usize::MAX),
@@ -157,12 +181,12 @@ impl Client {
         })
     }
 
-    /// A request that is to be answered in time.
+    /// Makes a request with the time limit of `--timeout`.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         Self::request_within(message, self.timeout)
     }
 
-    /// The same with a time of its own.
+    /// Makes a request with this time limit.
     pub(super) fn request_within<T>(message: T, timeout: Duration) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(timeout);

@@ -1,4 +1,4 @@
-//! A transaction as it stands in a file.
+//! File of a transaction, as `unanimo tx submit` reads it.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -7,25 +7,27 @@ use std::path::Path;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
 use unanimo_coordinator::config::Period;
 use unanimo_core::{ActionName, BranchId, Gid, ParticipantName};
 use unanimo_proto::v1;
 
 use super::json::compact;
+use super::words;
 
-/// Why a file is no transaction.
+/// Failure to read a transaction from a file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("read {name}: {source}")]
     Read { name: String, source: std::io::Error },
-    /// It breaks the schema.
+    /// The file breaks the schema.
     #[error("understand {name}: {}{why}", at(.field))]
     Field { name: String, field: String, why: String },
 }
 
-/// `.` is how the top is called.
+/// Prefix of a message: the path of the field. The root object, `.`, has none.
 fn at(field: &str) -> String {
     if field == "." { String::new() } else { format!("{field}: ") }
 }
@@ -34,19 +36,21 @@ fn at(field: &str) -> String {
 #[serde(deny_unknown_fields)]
 struct Definition {
     gid: Gid,
-    mode: Mode,
+    #[serde(deserialize_with = "mode")]
+    mode: v1::Mode,
     timeout: Option<Period>,
     #[serde(default)]
     metadata: HashMap<String, String>,
     branches: Vec<Branch>,
 }
 
-#[derive(Deserialize)]
-enum Mode {
-    #[serde(rename = "2pc")]
-    TwoPhaseCommit,
-    #[serde(rename = "tcc")]
-    Tcc,
+/// Reads a mode by the core's name of it.
+fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<v1::Mode, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let mode: unanimo_core::Mode = name.parse().map_err(D::Error::custom)?;
+    let all = [v1::Mode::TwoPhaseCommit, v1::Mode::Tcc, v1::Mode::Saga];
+    let found = all.into_iter().find(|wire| words::mode(*wire) == mode.name());
+    found.ok_or_else(|| D::Error::custom(format!("the contract has no mode {name}")))
 }
 
 #[derive(Deserialize)]
@@ -55,12 +59,12 @@ struct Branch {
     branch_id: BranchId,
     participant: ParticipantName,
     action: ActionName,
-    /// As it was written: reading numbers would round them.
+    /// JSON as it was written: a parsed number could be rounded.
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
 }
 
-/// Reads a file, or standard input where it is `-`.
+/// Reads a file, or standard input if the path is `-`.
 pub(super) fn read(path: &Path) -> Result<v1::SubmitTransactionRequest, Error> {
     let (name, text) = if path == Path::new("-") {
         let mut text = String::new();
@@ -74,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<v1::SubmitTransactionRequest, Error> {
     }
 }
 
-/// A request, or a field and what is wrong with it.
+/// Parses a file's text into a request. The error is a field's path and the rule that it breaks.
 fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
     let mut json = serde_json::Deserializer::from_str(text);
     let definition: Definition = serde_path_to_error::deserialize(&mut json)
@@ -87,10 +91,7 @@ fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
     });
     Ok(v1::SubmitTransactionRequest {
         gid: definition.gid.into(),
-        mode: match definition.mode {
-            Mode::TwoPhaseCommit => v1::Mode::TwoPhaseCommit.into(),
-            Mode::Tcc => v1::Mode::Tcc.into(),
-        },
+        mode: definition.mode.into(),
         branches: branches
             .map(|(index, branch)| branch.to_wire(index))
             .collect::<Result<_, _>>()?,
@@ -171,7 +172,7 @@ mod tests {
         check(r#"{"gid":"g","mode":"tcc"}"#, ".", "missing field `branches`");
         check(r#"{"gid":"a b"}"#, "gid", "must consist of A-Z");
         check(r#"{"gid":7}"#, "gid", "invalid type: integer `7`, expected a string");
-        check(r#"{"gid":"g","mode":"saga"}"#, "mode", "unknown variant `saga`");
+        check(r#"{"gid":"g","mode":"xa"}"#, "mode", "must be 2pc");
         check(r#"{"gid":"g","mod":"tcc"}"#, "mod", "unknown field `mod`");
         check(r#"{"gid":"g","timeout":60}"#, "timeout", "invalid type");
         check(r#"{"gid":"g","timeout":"soon"}"#, "timeout", "write 250ms");

@@ -1,5 +1,5 @@
-//! What `--json` prints. Keys are only ever added: programs depend on them. `unanimo tx --help`
-//! describes it.
+//! Output of `--json`, which `unanimo tx --help` describes. Keys are only ever added, because
+//! programs depend on them.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct Branch {
     vote: Option<String>,
     refusal: Option<Refusal>,
     prepare: Option<Attempts>,
-    finish: Option<Attempts>,
+    phase_two: Option<Attempts>,
     voted_at: Option<String>,
     ended_at: Option<String>,
     heuristic_note: Option<String>,
@@ -88,7 +88,7 @@ struct TimelineEntry {
     detail: Option<String>,
 }
 
-/// What became of a submission.
+/// Result of a submission.
 #[derive(Serialize)]
 pub(super) struct Submitted {
     tx_id: Option<String>,
@@ -118,11 +118,12 @@ struct SubmittedBranch {
 #[derive(Serialize)]
 pub(super) struct Page {
     pub(super) transactions: Vec<Transaction>,
-    /// For `--page-token`; null after the last page.
+    /// Argument of `--page-token` for the next page; null after the last one.
     pub(super) next_page_token: Option<String>,
 }
 
-/// How much of a transaction was asked for.
+/// Parts of a transaction that were asked for: a list has no branches, only the full view has a
+/// timeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
     List,
@@ -175,7 +176,7 @@ impl From<v1::Branch> for Branch {
             action: branch.action,
             refusal: branch.refusal.map(Refusal::from),
             prepare: branch.prepare_attempts.map(Attempts::from),
-            finish: branch.phase_two_attempts.map(Attempts::from),
+            phase_two: branch.phase_two_attempts.map(Attempts::from),
             voted_at: branch.voted_at.map(words::time),
             ended_at: branch.ended_at.map(words::time),
             heuristic_note: some(branch.heuristic_note),
@@ -194,7 +195,7 @@ impl Submitted {
             outcome: words::outcome(result.outcome()),
             heuristic: words::heuristic(result.heuristic()),
             abort_cause: words::abort_cause(result.abort_cause()),
-            // Nothing of it may be known yet.
+            // The tx_id is empty if the coordinator has not stored the transaction yet.
             tx_id: some(result.tx_id),
             gid,
             ended: result.ended,
@@ -252,21 +253,21 @@ fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Bytes as the JSON that they are, or else as base64.
+/// Returns the bytes as JSON if they are, otherwise as base64.
 fn content(payload: Option<&v1::Payload>) -> (Option<Box<RawValue>>, Option<String>) {
     let bytes = payload.map_or(&[][..], |payload| &payload.data);
     if bytes.is_empty() {
         return (None, None);
     }
     let json = serde_json::from_slice::<&RawValue>(bytes).ok();
-    // On one line, and otherwise as it came: reading numbers would round them.
+    // One line, otherwise unchanged: a parsed number could be rounded.
     match json.and_then(|json| RawValue::from_string(compact(json.get())).ok()) {
         Some(json) => (Some(json), None),
         None => (None, Some(BASE64_STANDARD.encode(bytes))),
     }
 }
 
-/// Valid JSON without the space between its tokens.
+/// Removes the white space between the tokens of valid JSON.
 pub(crate) fn compact(json: &str) -> String {
     let (mut in_text, mut escaped) = (false, false);
     let keep = |c: &char| {

@@ -11,41 +11,42 @@ use super::{Server, json, words};
 use crate::error::Error;
 use crate::output::{self, table};
 
-/// Most that a coordinator puts on a page.
+/// Most transactions of a page that a coordinator answers.
 const PAGE_MAX: u32 = 500;
 
 /// List transactions, newest first
 ///
-/// All conditions have to hold. Where more transactions match than --limit, a line on standard error
-/// (with --json: `next_page_token`) tells how to go on.
+/// Lists transactions that meet all conditions. If more match than --limit, a line on standard
+/// error (with --json: `next_page_token`) gives the --page-token of the next page.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): an object with transactions, a list as `unanimo tx --help` describes it, and
-  next_page_token, null after the last page.")]
+JSON (--json): an object with transactions (a list of transactions without branches and timeline,
+  as `unanimo tx --help` describes them) and next_page_token (null after the last page).")]
 pub(super) struct Args {
-    /// Only those in this state; several are separated by commas
+    /// Only transactions in this state; separate several by commas
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<State>,
-    /// Only those that a person has to look at: stalled, or heuristic and not forgotten
+    /// Only transactions that need an operator: stalled, or heuristic and not forgotten
     #[arg(long)]
     attention: bool,
-    /// Only those whose gid begins so
+    /// Only transactions whose gid begins with this prefix
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     gid_prefix: String,
-    /// Only those with a branch at this participant
+    /// Only transactions with a branch at this participant
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     participant: String,
-    /// Only those created then or later: 2026-01-31T12:00:00Z, or so long ago: 15m
+    /// Only transactions created at this time or later: 2026-01-31T12:00:00Z, or 15m for 15 minutes
+    /// ago
     #[arg(long, value_name = "WHEN")]
     since: Option<When>,
-    /// Only those created before then: as --since
+    /// Only transactions created before this time, in the form of --since
     #[arg(long, value_name = "WHEN")]
     until: Option<When>,
-    /// At most so many
+    /// Largest number of transactions to print
     #[arg(long, value_name = "NUMBER", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Where the list before ended
+    /// Token of the next page, as the previous list printed it
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     page_token: String,
 }
@@ -54,9 +55,9 @@ pub(super) struct Args {
 enum State {
     /// Not decided
     Active,
-    /// COMMIT is decided, some branches still owe their answer
+    /// COMMIT is decided, and not every branch has ended
     Committing,
-    /// ABORT is decided, some branches still owe their answer
+    /// ABORT is decided, and not every branch has ended
     Aborting,
     /// Ended after COMMIT
     Committed,
@@ -76,7 +77,7 @@ impl State {
     }
 }
 
-/// A moment, given by itself or by how long ago it was.
+/// Moment, given as a time or as a duration before now.
 #[derive(Clone, Copy, Debug)]
 struct When(Timestamp);
 
@@ -143,13 +144,13 @@ fn print(server: &Server, found: Vec<v1::Transaction>, next: String) -> Result<(
         return output::print_json(&json::Page { transactions, next_page_token });
     }
     if found.is_empty() {
-        output::note("no transactions");
+        output::note("no transactions match");
         return Ok(());
     }
     let header = ["CREATED", "TX_ID", "GID", "MODE", "STATE", "BRANCHES", "ATTENTION"];
     output::print(&table(header, found.iter().map(row)))?;
     if !next.is_empty() {
-        output::note(&format!("there are more: --page-token {next}"));
+        output::note(&format!("there are more; the next page has --page-token {next}"));
     }
     Ok(())
 }

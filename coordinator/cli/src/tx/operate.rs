@@ -1,5 +1,5 @@
-//! `unanimo tx retry`, `resolve` and `forget`: what a person may do to a transaction that does not
-//! end by itself.
+//! `unanimo tx retry`, `resolve` and `forget`: an operator's commands for a transaction that does
+//! not end by itself.
 
 use std::process::ExitCode;
 
@@ -12,44 +12,44 @@ use super::{Server, json};
 use crate::error::Error;
 use crate::output;
 
-/// Send what is owed at once, instead of at the next retry
+/// Send the waiting calls of a transaction now, before their next retry
 ///
-/// Use it once a participant is back. It is written to the transaction's history.
+/// Use it when a participant is repaired. The transaction's history records the command.
 #[derive(Debug, clap::Args)]
 pub(super) struct RetryArgs {
     #[command(flatten)]
     target: Target,
-    /// Only to this branch
+    /// Only this branch; without it, every branch that has not ended
     #[arg(long, value_name = "BRANCH_ID", default_value = "", hide_default_value = true)]
     branch: String,
-    /// Who asks, for the history
+    /// Your name, for the history
     #[arg(long, value_name = "NAME", env = "USER", default_value = "", hide_default_value = true)]
     operator: String,
 }
 
-/// End a branch by your word, because its participant never will
+/// End a branch by hand, if its participant will never answer
 ///
-/// The transaction must be decided, and the branch must owe an answer to Commit or Cancel. Nothing
-/// is sent to its participant any more. The decision stands, and the transaction becomes heuristic:
-/// it needs attention until `forget`.
+/// The transaction must be decided, and the branch must not have ended. The coordinator then sends
+/// nothing more to the participant for this branch. The decision does not change. The transaction
+/// becomes heuristic: it needs attention until `unanimo tx forget`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ResolveArgs {
     #[command(flatten)]
     target: Target,
-    /// The branch
+    /// Branch to end
     #[arg(long, value_name = "BRANCH_ID")]
     branch: String,
-    /// How you found its work, or made it
+    /// State of the branch's work, as you found it or have made it
     #[arg(long = "as", value_name = "HOW")]
     how: Resolution,
     #[command(flatten)]
     act: Act,
 }
 
-/// Settle the alarm of a heuristic transaction that has ended
+/// Clear the alarm of a heuristic transaction that has ended
 ///
-/// Do this once its data is right again. The transaction may then be purged like any other; what
-/// you did and noted stays in its history.
+/// Do this when the participants' data is right again. It deletes nothing: the transaction is
+/// purged after its retention, like any other. Your name and note stay in its history.
 #[derive(Debug, clap::Args)]
 pub(super) struct ForgetArgs {
     #[command(flatten)]
@@ -58,24 +58,24 @@ pub(super) struct ForgetArgs {
     act: Act,
 }
 
-/// What the history keeps of an act.
+/// Operator and reason, for the history.
 #[derive(Debug, clap::Args)]
 struct Act {
-    /// Who does it, for the history
+    /// Your name, for the history
     #[arg(long, value_name = "NAME", env = "USER")]
     operator: String,
-    /// Why, for the history
+    /// Your reason, for the history
     #[arg(long, value_name = "TEXT")]
     note: String,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Resolution {
-    /// Its work is committed
+    /// The work is committed
     Committed,
-    /// Its work is undone
+    /// The work is undone
     RolledBack,
-    /// Nobody can tell
+    /// Nobody can tell, or only a part is done
     Hazard,
 }
 
@@ -118,9 +118,9 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
     print(server, answer.into_inner().transaction)
 }
 
-/// The transaction after the act.
+/// Prints the transaction as it is now.
 fn print(server: &Server, tx: Option<v1::Transaction>) -> Result<ExitCode, Error> {
-    let tx = tx.ok_or(client::Error::Nonsense("a transaction was asked for, none came"))?;
+    let tx = tx.ok_or(client::Error::Nonsense("it has no transaction"))?;
     if server.json {
         output::print_json(&json::Transaction::new(tx, json::View::Basic))?;
     } else {

@@ -1,4 +1,4 @@
-//! `unanimo tx show`: everything that is known of one transaction.
+//! `unanimo tx show`: prints one transaction in full.
 
 use std::process::ExitCode;
 
@@ -8,12 +8,12 @@ use super::client::Client;
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
-use crate::output::{self, BAD, GOOD, HEADING, SOSO, clean, table};
+use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, table};
 
 /// Show a transaction: its state, its branches and its history
 ///
-/// Attempts to send the same call are one line of the history, with how many there were and the
-/// first and the last error.
+/// Repeated attempts of one call are one line of the history, with their number and their first and
+/// last error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -51,7 +51,7 @@ fn in_full(tx: &v1::Transaction) -> String {
     text
 }
 
-/// A line a fact, without branches.
+/// Makes the lines about the transaction itself, one for each fact.
 pub(super) fn head(tx: &v1::Transaction) -> String {
     let time = |at: Option<prost_types::Timestamp>| at.map(words::time).unwrap_or_default();
     let after = |at: Option<prost_types::Timestamp>| {
@@ -90,17 +90,17 @@ fn state(tx: &v1::Transaction) -> String {
     let state = words::state(tx.state());
     let (style, more) = match tx.state() {
         v1::TransactionState::Committed => (GOOD, ""),
-        v1::TransactionState::Committing => (GOOD, ": decided, and not every branch has answered"),
-        v1::TransactionState::Aborting => (SOSO, ": decided, and not every branch has answered"),
-        v1::TransactionState::Aborted => (SOSO, ""),
-        v1::TransactionState::Active => (SOSO, ": not decided"),
-        v1::TransactionState::Unspecified => (SOSO, ": a state of a later version"),
+        v1::TransactionState::Committing => (GOOD, ": decided, and not every branch has ended"),
+        v1::TransactionState::Aborting => (CAUTION, ": decided, and not every branch has ended"),
+        v1::TransactionState::Aborted => (CAUTION, ""),
+        v1::TransactionState::Active => (CAUTION, ": not decided"),
+        v1::TransactionState::Unspecified => (CAUTION, ": this version does not know the state"),
     };
     format!("{style}{state}{style:#}{more}")
 }
 
 fn branches(tx: &v1::Transaction) -> String {
-    let finishes = match tx.outcome() {
+    let phase_two = match tx.outcome() {
         v1::Outcome::Committed => "COMMITS",
         v1::Outcome::Aborted => "CANCELS",
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => "COMMITS/CANCELS",
@@ -113,7 +113,7 @@ fn branches(tx: &v1::Transaction) -> String {
         "STATE",
         "VOTE",
         "PREPARES",
-        finishes,
+        phase_two,
         "PAYLOAD",
         "OUTPUT",
         "LAST ERROR",
@@ -140,7 +140,7 @@ fn row(branch: &v1::Branch) -> [String; 11] {
     ]
 }
 
-/// What explains a branch's state, or what its calls met with on the way.
+/// Returns the reason for a branch's state, or the last error of its calls; empty if there is none.
 fn last_error(branch: &v1::Branch) -> String {
     if !branch.heuristic_note.is_empty() {
         return branch.heuristic_note.clone();
@@ -148,7 +148,7 @@ fn last_error(branch: &v1::Branch) -> String {
     if let Some(refusal) = &branch.refusal {
         return format!("{}: {}", refusal.reason, refusal.message);
     }
-    // The later phase's error is the later one.
+    // Phase two is later than phase one, and so is its last error.
     let attempts = [&branch.phase_two_attempts, &branch.prepare_attempts].into_iter().flatten();
     let mut errors = attempts.map(|attempts| &attempts.last_error);
     errors.find(|error| !error.is_empty()).cloned().unwrap_or_default()

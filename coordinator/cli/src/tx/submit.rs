@@ -1,4 +1,4 @@
-//! `unanimo tx submit`: a whole transaction from a file, and what became of it.
+//! `unanimo tx submit`: submits a transaction from a file, and prints its outcome.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,26 +9,26 @@ use unanimo_proto::v1;
 use super::client::{self, Client};
 use super::{Server, definition, json, words};
 use crate::error::Error;
-use crate::output::{self, BAD, GOOD, HINT, SOSO, clean, table};
+use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table};
 
-/// Longer than a transaction takes that asks for no timeout of its own.
+/// Time to wait for the answer: longer than the coordinator's default `timeout-default`, 60 s.
 const TIMEOUT: Period = Period::secs(90);
 
-/// What a file holds, for `--help`.
+/// Description of the file, for `--help`.
 const FILE_HELP: &str = r#"FILE is a JSON object:
-  gid       your name for the transaction, its idempotency key. Submitting the same file again is
-            the same transaction, and tells what became of it
+  gid       your name for the transaction, its idempotency key. If you submit the same file again,
+            it is the same transaction, and you get its outcome
   mode      "2pc" or "tcc"
-  timeout   time until it is aborted if it is not decided, such as "60s" or "1h 30m"; if left out,
-            the coordinator's `timeout-default`
-  metadata  an object of texts, carried along to participants; may be left out
+  timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is aborted. If left
+            out, the coordinator's `timeout-default`
+  metadata  an object of texts, which is sent to the participants; may be left out
   branches  a list of objects:
     branch_id       your name for the branch, unique in the transaction
-    participant     who is to do it, as registered or configured
-    action          what is to be done, one of the participant's actions
-    payload         the action's argument: any JSON, sent as it is written without the space
+    participant     name of a participant, as registered or configured
+    action          name of one of the participant's actions
+    payload         argument of the action, any JSON; it is sent as written, without the space
                     between its tokens
-    payload_base64  the argument if it is not JSON; of the two, one or neither
+    payload_base64  argument of the action if it is not JSON; do not give both
 
 Example:
   {
@@ -49,17 +49,17 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decid
   refusal {reason, message}, last_error, output_dropped, output or output_base64. The values are
   those of `unanimo tx --help`.
 
-Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout; 1 it failed, 2 FILE is wrong and
-  nothing was sent."#;
+Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout, 1 the command failed, 2 an
+  argument or a field of FILE is wrong and no transaction was begun."#;
 
 /// Submit a transaction from a file, and wait for its outcome
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = FILE_HELP)]
 pub(super) struct Args {
-    /// The transaction, in JSON; `-` reads standard input. --help describes it
+    /// File with the transaction, in JSON; `-` is standard input. --help describes it
     file: PathBuf,
-    /// What to wait for
-    #[arg(long, value_name = "WHAT", default_value = "decided")]
+    /// Event to wait for
+    #[arg(long, value_name = "EVENT", default_value = "decided")]
     wait: Wait,
 }
 
@@ -69,8 +69,7 @@ enum Wait {
     Accepted,
     /// The decision, which is final
     Decided,
-    /// The end: every participant has done what was decided
-    #[value(alias = "finished")]
+    /// The end: every branch has ended
     Ended,
 }
 
@@ -87,7 +86,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let submitted =
         client.coordinator.submit_transaction(Client::request_within(request, timeout)).await;
     let result = submitted.map_err(client::Error::from)?.into_inner().result;
-    let result = result.ok_or(client::Error::Nonsense("no result came"))?;
+    let result = result.ok_or(client::Error::Nonsense("it has no result"))?;
     let outcome = result.outcome();
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
@@ -95,7 +94,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         output::print(&shown(&gid, &result))
     };
     match printed {
-        // The outcome stands, whether anybody reads it or not.
+        // The exit code tells the outcome also if the output is not read.
         Ok(()) | Err(Error::ReaderGone) => Ok(exit_code(outcome)),
         Err(error) => Err(error),
     }
@@ -113,15 +112,15 @@ fn shown(gid: &str, result: &v1::TransactionResult) -> String {
     let cause = words::why_aborted(result.abort_cause(), &result.abort_branch_id);
     let outcome = match result.outcome() {
         v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}"),
-        v1::Outcome::Aborted => format!("{SOSO}aborted{SOSO:#}: {}", clean(&cause)),
+        v1::Outcome::Aborted => format!("{CAUTION}aborted{CAUTION:#}: {}", clean(&cause)),
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
-            format!("{SOSO}not decided yet{SOSO:#}")
+            format!("{CAUTION}not decided yet{CAUTION:#}")
         }
     };
     let mut text = format!("{outcome}\ngid    {gid}\ntx_id  {}\n", known(&result.tx_id));
     if !matches!(result.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified) {
         let heuristic = words::heuristic(result.heuristic());
-        text += &format!("{BAD}heuristic: {heuristic}{BAD:#}: a person has to look at it\n");
+        text += &format!("{BAD}heuristic: {heuristic}{BAD:#}: an operator has to look at it\n");
     }
     if !result.branches.is_empty() {
         text += "\n";

@@ -1,4 +1,4 @@
-//! Which transaction is meant: by the coordinator's name for it, or by the client's.
+//! Argument that names a transaction: its `tx_id` or its `gid`.
 
 use unanimo_core::TxId;
 use unanimo_proto::v1::{self, get_transaction_request, watch_transaction_request};
@@ -6,13 +6,13 @@ use unanimo_proto::v1::{self, get_transaction_request, watch_transaction_request
 use super::client::{Client, Error};
 use super::json::View;
 
-/// A transaction by one of its names.
+/// Name of a transaction.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
-    /// The transaction's tx_id or gid. What looks like a tx_id is tried as one first
+    /// tx_id or gid of the transaction. A name in the form of a tx_id is looked up as one first
     #[arg(value_name = "TX")]
     name: String,
-    /// TX is a gid, whatever it looks like
+    /// TX is a gid, also if it has the form of a tx_id
     #[arg(long)]
     gid: bool,
 }
@@ -22,7 +22,7 @@ impl Target {
         !self.gid && TxId::parse(&self.name).is_ok()
     }
 
-    /// The transaction.
+    /// Gets the transaction.
     pub(super) async fn get(
         &self,
         client: &mut Client,
@@ -33,7 +33,7 @@ impl Target {
             return get(client, by_gid, view).await;
         }
         match get(client, get_transaction_request::Key::TxId(self.name.clone()), view).await {
-            // The first answer tells more: it may be that it was purged.
+            // The first answer is kept, as it may say more: that the transaction was purged.
             Err(error) if error.is_not_found() => {
                 get(client, by_gid, view).await.map_err(|second| match second.is_not_found() {
                     true => error,
@@ -44,12 +44,12 @@ impl Target {
         }
     }
 
-    /// Its `tx_id`, which is all that acts on it take.
+    /// Gets its `tx_id`, by which an operator's calls name it.
     pub(super) async fn tx_id(&self, client: &mut Client) -> Result<String, Error> {
         Ok(self.get(client, View::Basic).await?.tx_id)
     }
 
-    /// Its `tx_id`, to be watched by.
+    /// Gets its `tx_id` as the key of a watch.
     pub(super) async fn watch_key(
         &self,
         client: &mut Client,
@@ -71,5 +71,5 @@ async fn get(
         ..Default::default()
     });
     let response = client.coordinator.get_transaction(request).await?.into_inner();
-    response.transaction.ok_or(Error::Nonsense("a transaction was asked for, none came"))
+    response.transaction.ok_or(Error::Nonsense("it has no transaction"))
 }

@@ -1,4 +1,4 @@
-//! `unanimo tx watch`: a line for each change of a transaction, until it has ended.
+//! `unanimo tx watch`: prints a line for each change of a transaction, until it has ended.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -15,12 +15,13 @@ use crate::output::{self, clean};
 
 /// Follow a transaction until it has ended
 ///
-/// Prints where it stands, then a line for each change: when it was seen, of what (`transaction`, or
-/// a branch), and what is so now. Changes that follow each other closely may be seen as one.
+/// Prints the present state, then a line for each change: the time at which this command saw it,
+/// the subject (`transaction` or a branch), and the new state. Changes that follow each other
+/// closely may be one line.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): a line for each change, each a whole transaction as `unanimo tx --help` describes it,
-  with branches and without timeline.")]
+JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`
+  describes it, with branches and without timeline.")]
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,
@@ -39,7 +40,8 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let mut known = HashMap::new();
     let mut ended = false;
     while let Some(change) = changes.message().await.map_err(client::Error::from)? {
-        let tx = change.transaction.ok_or(client::Error::Nonsense("a change of nothing came"))?;
+        let tx =
+            change.transaction.ok_or(client::Error::Nonsense("a change has no transaction"))?;
         ended = tx.ended_at.is_some();
         if server.json {
             output::print_json(&json::Transaction::new(tx, json::View::Basic))?;
@@ -50,12 +52,12 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     if ended { Ok(ExitCode::SUCCESS) } else { Err(client::Error::CutOff.into()) }
 }
 
-/// Lines of what is not as it was known, which is then known.
+/// Makes a line for each subject whose state differs from `known`, and updates `known`.
 fn news(tx: &v1::Transaction, known: &mut HashMap<String, String>) -> String {
     let seen = Timestamp::now();
     let branches = tx.branches.iter().map(|branch| (branch.branch_id.clone(), told(branch)));
     let whole = ("transaction".to_owned(), whole(tx));
-    // No branch can be mistaken for the transaction: a space is in no id.
+    // The transaction's key is a space, which no branch id can hold.
     let all = std::iter::once((String::from(" "), whole))
         .chain(branches.map(|(id, now)| (id.clone(), (format!("branch {id}"), now))));
     let mut text = String::new();

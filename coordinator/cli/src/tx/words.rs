@@ -1,24 +1,27 @@
-//! The contract's values as words: lower case, the same for people and in JSON.
+//! Words for the contract's values: lower case, the same for operators and in JSON.
 
 use jiff::Timestamp;
+use unanimo_core::Mode;
 use unanimo_proto::v1;
 
-/// A value's name without what all names of its type begin with; `None` if it is unspecified.
+/// Strips the prefix of its type from a value's name; `None` if the value is unspecified.
 fn word(name: &str, prefix: &str) -> Option<String> {
     let bare = name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase();
     (bare != "unspecified").then_some(bare)
 }
 
+/// Returns the name of a mode: the core's, and one for each mode of the contract that this core
+/// does not serve.
 pub(crate) fn mode(mode: v1::Mode) -> &'static str {
     match mode {
-        v1::Mode::TwoPhaseCommit => "2pc",
-        v1::Mode::Tcc => "tcc",
+        v1::Mode::TwoPhaseCommit => Mode::TwoPhaseCommit.name(),
+        v1::Mode::Tcc => Mode::Tcc.name(),
         v1::Mode::Saga => "saga",
         v1::Mode::Unspecified => "unknown",
     }
 }
 
-/// A state that this version does not know is one of a later version's.
+/// Returns the word, or "unknown" for a value of a later version.
 fn known(word: Option<String>) -> String {
     word.unwrap_or_else(|| "unknown".to_owned())
 }
@@ -47,7 +50,7 @@ pub(super) fn vote(vote: v1::Vote) -> Option<String> {
     word(vote.as_str_name(), "VOTE_")
 }
 
-/// Why it was aborted, for people.
+/// Tells the cause of an ABORT; empty if there is none.
 pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str) -> String {
     let of = if branch.is_empty() { "a branch".to_owned() } else { format!("branch {branch}") };
     match cause {
@@ -60,7 +63,7 @@ pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str) -> String {
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// Formats a time as RFC 3339 in UTC, to the millisecond.
 pub(super) fn time(at: prost_types::Timestamp) -> String {
     match Timestamp::new(at.seconds, at.nanos) {
         Ok(at) => format!("{at:.3}"),
@@ -68,7 +71,7 @@ pub(super) fn time(at: prost_types::Timestamp) -> String {
     }
 }
 
-/// From one moment to another, if both are known.
+/// Formats the time between two moments, if both are known.
 pub(super) fn between(
     from: Option<prost_types::Timestamp>,
     to: Option<prost_types::Timestamp>,
@@ -78,7 +81,7 @@ pub(super) fn between(
     Some(format!("{:#}", from.duration_until(to)))
 }
 
-/// How large a payload or output is; empty if there is none.
+/// Formats the size of a payload or output in bytes; empty if there is none.
 pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
     match payload.map_or(0, |payload| payload.data.len()) {
         _ if dropped => "dropped".to_owned(),
@@ -87,7 +90,7 @@ pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
     }
 }
 
-/// Why a person has to look at it; empty if nobody has to.
+/// Tells the reasons for which a transaction needs an operator; empty if it needs none.
 pub(super) fn attention(tx: &v1::Transaction) -> String {
     let heuristic = !matches!(tx.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified);
     let reasons = [

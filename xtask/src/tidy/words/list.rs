@@ -1,26 +1,27 @@
-//! Words that gave way to others, and what to write instead. ARCHITECTURE.md explains our words.
+//! Words that were replaced, and the words to write instead. The glossary in ARCHITECTURE.md
+//! explains the words in use.
 
-/// Words that are not used.
+/// Sequence of words that is not used any more.
 #[derive(Debug)]
 pub(super) struct Banned {
     pub(super) what: Sequence,
     pub(super) instead: &'static str,
-    /// Folders and files that it is about; none means all.
+    /// Folders and files to which the entry applies; none means all.
     pub(super) within: &'static [&'static str],
-    /// Folders and files where it may stand.
+    /// Folders and files that may use it.
     pub(super) except: &'static [&'static str],
 }
 
-/// Words one after the other, in lower case.
+/// Words in a row, in lower case.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sequence {
-    /// In names, comments, strings and pages.
+    /// Words in names, comments, strings and pages.
     Word(&'static [&'static str]),
-    /// In names only: `["take", "over"]` is in `take_over` and in `TakeOver`.
+    /// Words in names only: `["take", "over"]` is in `take_over` and in `TakeOver`.
     Name(&'static [&'static str]),
-    /// In comments, strings and pages only.
+    /// Words in comments, strings and pages only.
     Prose(&'static [&'static str]),
-    /// In code, as it stands.
+    /// Text of code.
     Code(&'static str),
 }
 
@@ -53,10 +54,10 @@ const COMPLETE: &str =
 const PHASE_TWO: &str = "PhaseTwo…, phase_two_…";
 const ENDED: &str = "ended (every branch of a transaction has)";
 const ADOPT: &str = "adopt, adoption";
-/// Settings keep their names: `finish_slots`, `finish_backoff`.
+/// Folder of rules that do not apply to settings, which keep names such as `finish_backoff`.
 const CORE: &[&str] = &["coordinator/core"];
 const COORDINATOR: &[&str] = &["coordinator"];
-/// The programs under these folders have chores of their own.
+/// Places that speak of the chores of `cargo xtask`.
 const CHORES: &[&str] = &["xtask", "Cargo.toml", "CONTRIBUTING.md", "ARCHITECTURE.md"];
 
 pub(super) const LIST: &[Banned] = &[
