@@ -24,6 +24,7 @@ use unanimo_tests::wait::until;
 
 mod admission;
 mod bad_input;
+mod by_gid;
 mod declarative;
 mod durability;
 mod http;
@@ -31,6 +32,7 @@ mod interactive;
 mod lives;
 mod operators;
 mod participants;
+mod payloads;
 mod queries;
 
 /// Quick pauses and free ports.
