@@ -24,6 +24,7 @@ use unanimo_tests::wait::until;
 
 mod admission;
 mod bad_input;
+mod by_gid;
 mod declarative;
 mod durability;
 mod features;
@@ -33,6 +34,7 @@ mod lives;
 mod operators;
 mod pages;
 mod participants;
+mod payloads;
 mod queries;
 mod reasons;
 mod registrations;

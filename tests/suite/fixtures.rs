@@ -80,6 +80,14 @@ impl Live {
         (Self { tx, now, policy }, effects.transition.unwrap())
     }
 
+    /// A gid that was never seen is rolled back.
+    pub(crate) fn tombstone(gid: &Gid, now: Timestamp) -> (Self, Transition) {
+        let policy = Policy::default();
+        let (tx, effects) =
+            Transaction::tombstone(tx_id(now), gid.clone(), String::new(), now, &policy);
+        (Self { tx, now, policy }, effects.transition.unwrap())
+    }
+
     pub(crate) fn resume(tx: Transaction) -> Self {
         Self { tx, now: now(), policy: Policy::default() }
     }
