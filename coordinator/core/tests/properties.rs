@@ -14,9 +14,9 @@ use bytes::Bytes;
 use common::{Durable, definition, request};
 use proptest::prelude::*;
 use unanimo_core::{
-    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, HeuristicKind, Incarnation,
-    Input, Mode, Operation, Outcome, Payload, Phase, PhaseTwo, PhaseTwoAnswer, PhaseTwoOperation,
-    Policy, PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Gid, HeuristicKind,
+    Incarnation, Input, Mode, Operation, Outcome, Payload, Phase, PhaseTwo, PhaseTwoAnswer,
+    PhaseTwoOperation, Policy, PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
 };
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
@@ -195,6 +195,15 @@ impl World {
         Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
     }
 
+    fn tombstone() -> Self {
+        let (policy, now) = (Policy::default(), Timestamp(5_000));
+        let (id, gid) = (TxId(uuid::Uuid::from_u128(99)), Gid::new("g").unwrap());
+        let (tx, effects) = Transaction::tombstone(id, gid, String::new(), now, &policy);
+        let mut witness = Witness::default();
+        witness.saw_calls(&effects);
+        Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
+    }
+
     fn apply(&mut self, input: Input) {
         let before = self.tx.record();
         let listed = match &input {
@@ -347,5 +356,22 @@ proptest! {
             let aborted = matches!(world.tx.phase().decision(), Some(Decision::Abort(_)));
             prop_assert!(told || !aborted || branch.progress.vote.is_some());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    /// Nothing is ever sent for a tombstone, and nothing changes it.
+    #[test]
+    fn s1_s4_a_tombstone_stays_as_it_was_made(moves in moves()) {
+        let mut world = World::tombstone();
+        let made = world.tx.state();
+        for a_move in moves {
+            world.play(a_move);
+            prop_assert_eq!(&world.tx.state(), &made);
+            prop_assert!(world.witness.sent.is_empty());
+        }
+        prop_assert_eq!(world.tx.outcome(), Outcome::Aborted);
     }
 }

@@ -213,6 +213,28 @@ async fn s3_a_tombstone_is_durable_before_anybody_hears_of_it() {
     assert_tombstone(&rolled_back, &rolled_back.tx_id);
 }
 
+/// A tombstone that loses its gid to a transaction rolls that one back. The transaction gets the gid in
+/// the database, after the look whether the gid is known.
+#[tokio::test]
+async fn s9_a_tombstone_that_loses_its_gid_rolls_the_holder_back() {
+    let world = World::postgres().await;
+    let begun = world.begin("x", Mode::Tcc).await.unwrap();
+    world.execute(&begun.tx_id, branch("a", "ok")).await.unwrap();
+    let mut holder = hold_up(&world, "UPDATE transactions SET gid = 'g' WHERE gid = 'x'").await;
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        holder.execute("COMMIT").await.unwrap();
+    };
+    let (rolled_back, ()) = tokio::join!(world.rollback_gid("g"), meanwhile);
+    let rolled_back = rolled_back.unwrap();
+    let told = (&rolled_back.tx_id, rolled_back.outcome());
+    assert_eq!(told, (&begun.tx_id, Outcome::Aborted));
+    until("its Cancel", async || {
+        (world.p.calls(&begun.tx_id, "a") == ["prepare", "cancel"]).then_some(())
+    })
+    .await;
+}
+
 async fn hold_up(world: &World, lock: &'static str) -> PgConnection {
     let mut holder = PgConnection::connect(world.config.database_url.expose()).await.unwrap();
     holder.execute("BEGIN").await.unwrap();
