@@ -1,5 +1,6 @@
 //! The connection to a coordinator, and its errors in words.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -124,6 +125,7 @@ impl fmt::Display for Words<'_> {
             }
         }
         let more = info.metadata.iter().filter(|(key, _)| *key != "retryable");
+        let more: BTreeMap<_, _> = more.collect();
         for (key, value) in more {
             write!(f, "\n  {}: {}", clean(key), clean(value))?;
         }
