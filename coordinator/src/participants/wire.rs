@@ -140,3 +140,22 @@ pub(super) fn failure(status: &Status) -> String {
         message => format!("{:?}: {message}", status.code()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of a later version is no answer, and an end of a later version a hazard.
+    #[test]
+    fn an_answer_that_is_not_known_is_never_a_success() {
+        assert!(matches!(prepare_answer(None), PrepareAnswer::Failed(_)));
+        assert!(matches!(commit_answer(None), PhaseTwoAnswer::Failed(_)));
+        assert!(matches!(cancel_answer(None), PhaseTwoAnswer::Failed(_)));
+        for kind in [0, 99, -1] {
+            let answer = heuristic(HeuristicOutcome { kind, note: "odd".to_owned() });
+            let expected =
+                PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "odd".to_owned() };
+            assert_eq!(answer, expected, "kind {kind}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use tonic::Code;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
     BranchState, ForgetTransactionRequest, Heuristic, ListTransactionsRequest, Outcome, Resolution,
-    ResolveBranchRequest, RetryTransactionRequest, TransactionState,
+    ResolveBranchRequest, RetryTransactionRequest, Transaction, TransactionState,
 };
 
 use super::{World, config, describe, sqlite_url, tcc};
@@ -88,7 +88,9 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     let world = World::start(config).await;
     let result = world.submit(tcc("g", &["commit-hang", "ok"])).await.unwrap();
     let tx_id = result.tx_id.as_str();
-    let shown = world.get_until("g", "its alarm", |t| t.stalled).await;
+    // The history follows the state: nothing waits until an alarm's event is durable.
+    let told = |t: &Transaction| t.timeline.iter().any(|entry| entry.event == "stalled");
+    let shown = world.get_until("g", "its alarm", |t| t.stalled && told(t)).await;
     assert_eq!(shown.state(), TransactionState::Committing);
     assert!(shown.attention);
     let event = shown.timeline.iter().find(|entry| entry.event == "stalled").unwrap();

@@ -21,11 +21,11 @@ pub(super) async fn begun_with_a_vote_out(world: &World, gid: &str) -> String {
     world.enlist(&tx_id, branch("mine", "ok")).await.unwrap();
     let request = ExecuteBranchRequest {
         tx_id: tx_id.clone(),
-        branch: Some(branch("out", "fail-9")),
+        branch: Some(branch("out", "fail-11")),
         ..Default::default()
     };
     let mut request = Request::new(request);
-    request.set_timeout(Duration::from_millis(50));
+    request.set_timeout(Duration::from_millis(500));
     let executed = world.client().execute_branch(request).await.unwrap().into_inner();
     assert_eq!((executed.vote(), executed.outcome()), (NONE, Outcome::NotDecided));
     tx_id

@@ -1,5 +1,6 @@
 //! Connection to a coordinator, and messages for its errors.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -148,6 +149,7 @@ impl fmt::Display for Words<'_> {
             }
         }
         let more = info.metadata.iter().filter(|(key, _)| *key != "retryable");
+        let more: BTreeMap<_, _> = more.collect();
         for (key, value) in more {
             write!(f, "\n  {}: {}", clean(key), clean(value))?;
         }

@@ -1,0 +1,23 @@
+//! The coordinator that answers.
+
+use super::Served;
+
+#[tokio::test]
+async fn a_coordinators_features_and_limits_are_printed() {
+    let served = Served::start(&["--branches-max=7", "--gid-retention=240h"]).await;
+    let ran = served.tx(&["server"]).await;
+    ran.check(0).says(&[
+        "version   0.",
+        "group     ",
+        "features  two_phase_commit, tcc, ",
+        "branches-max         7\n",
+        "timeout-default      1m\n",
+    ]);
+    let told = served.tx(&["server", "--json"]).await.check(0).json();
+    assert_eq!(told["limits"]["branches_max"], 7);
+    assert_eq!(told["limits"]["wait_max"], "5m");
+    assert!(told["cluster_id"].as_str().is_some_and(|id| !id.is_empty()));
+    let features = told["features"].as_array().unwrap();
+    assert!(features.iter().any(|feature| feature == "wait_for_accepted"));
+    served.stop().await.check(0);
+}
