@@ -127,9 +127,6 @@ impl Builder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, env, locals, network } = self;
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
         let store = store::open(config.database_url.expose(), &config.postgres()).await?;
         let listeners = match network {
             true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),

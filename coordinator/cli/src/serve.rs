@@ -52,6 +52,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
 async fn serve(config: Config) -> Result<ExitCode, Error> {
     // From here on signals are handled, also while the coordinator starts.
     let mut signals = Signals::new()?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let (node, database) = (config.node.clone(), config.database_url.clone());
     let mut running = tokio::select! {
         started = Builder::new(config).start() => started.map_err(Error::Start)?,

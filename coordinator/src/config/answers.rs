@@ -51,7 +51,8 @@ impl Config {
         .fold(0, usize::saturating_add)
     }
 
-    /// Returns what is allowed and yet worth a word when the coordinator starts.
+    /// Returns the remarks on settings that are allowed, to be logged when the coordinator starts. The
+    /// program does it; an embedder may.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let answer = self.answer_bytes_max();
