@@ -263,6 +263,8 @@ mod barrier;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod doubt;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod features;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod handler;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -293,7 +295,7 @@ pub use handler::{
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
-pub use payload::{Decode, Encode, Error as PayloadError, Json, Prost};
+pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
 pub use refusal::Refusal;

@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Mode, Payload, Vote,
+    BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Mode, Vote,
 };
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ pub use self::error::JoinError;
 use super::scope::Propagation;
 use crate::client::{Client, Output};
 use crate::participant::Service;
-use crate::payload::Encode;
+use crate::payload::{Encode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::{RawCall, Resource, Voted};
 use crate::wire::{self, Parts};
@@ -125,7 +125,7 @@ impl<R: Resource> Joiner<R> {
             branch_id: branch_id.clone(),
             participant: self.service.participant().to_owned(),
             action,
-            payload: Some(Payload { data: payload.encode()?, media_type: String::new() }),
+            payload: Some(Payload::of(&payload)?.into()),
             mode: Mode::Unspecified.into(),
         };
         let call = self.enlist(&propagation, spec).await?;
