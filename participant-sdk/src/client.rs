@@ -11,8 +11,8 @@ mod server;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
-use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::Mode;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 pub use unanimo_proto::v1::{AbortCause, Heuristic, ServerLimits};
 
 pub use self::draft::Draft;

@@ -29,7 +29,8 @@ mod tests {
 
     #[test]
     fn the_first_unknown_feature_is_named() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(unsupported(&[], "p"), None);
         assert_eq!(unsupported(&names(&FEATURES), "p"), None);
         let refusal = unsupported(&names(&["tcc", "sealed", "other"]), "p").expect("a refusal");

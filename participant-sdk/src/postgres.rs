@@ -9,8 +9,8 @@ mod two_phase;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;

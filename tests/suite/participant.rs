@@ -12,6 +12,7 @@ mod mariadb;
 mod model;
 mod paging;
 mod propagation;
+mod requirements;
 mod retention;
 mod slots;
 mod sweeper;

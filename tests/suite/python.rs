@@ -174,7 +174,7 @@ impl World {
 /// A transaction over both shops; nothing if there is no answer.
 async fn submit(client: &Client, gid: &str, python: i64, rust: i64) -> Option<Outcome> {
     let lamps = serde_json::json!({"item": "lamp", "pieces": python});
-    let draft = client.tcc(gid).timeout(Duration::from_secs(20));
+    let draft = client.tcc(gid).timeout(Duration::from_secs(20)).with_outputs();
     let draft = draft.branch("python", "py-shop", "reserve", Json(lamps));
     let pieces = serde_json::json!({"pieces": rust});
     draft.branch("rust", "shop", "reserve", Json(pieces)).submit().await.ok()
@@ -200,7 +200,9 @@ async fn a_shop_in_python_commits_aborts_and_refuses() {
     let client = world.client();
     let outcome = submit(&client, "both", 3, 3).await.unwrap();
     let Outcome::Committed(committed) = outcome else { panic!("{outcome:?}") };
-    let output: Json<serde_json::Value> = committed.branches[0].output.read().unwrap();
+    let output = &committed.branches[0].output;
+    assert_eq!(output.media_type(), "application/json");
+    let output: Json<serde_json::Value> = output.read().unwrap();
     assert_eq!(output.0, serde_json::json!({"reserved": 3}));
     world.until_stock(STOCK - 3).await;
 

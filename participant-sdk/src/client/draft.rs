@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode,
-    SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
+    BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode, SubmitTransactionRequest,
+    SubmitTransactionResponse, WaitFor,
 };
 
 use super::{Client, Error, Outcome, Transaction};

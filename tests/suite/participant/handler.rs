@@ -23,6 +23,8 @@ pub(crate) enum Deed {
     Work,
     /// Has its effect, and then votes no.
     Refuse,
+    /// Has its effect, and then votes no if it may fail.
+    OnlyIfItMustSucceed,
     /// Has its effect, and then fails.
     Fail,
     /// Runs this, errors swallowed, and then has its effect.
@@ -90,6 +92,7 @@ impl Handler {
             Deed::Refuse | Deed::RunWaitAndRefuse(..) => {
                 refuse("NO", format!("said the handler at run {run}"))
             }
+            Deed::OnlyIfItMustSucceed if !call.must_succeed() => refuse("MAY_FAIL", "it may fail"),
             Deed::Fail | Deed::WaitAndFail => Err(PrepareError::Failed("it failed".into())),
             _ => Ok(Json(run)),
         }
