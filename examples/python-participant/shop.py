@@ -22,7 +22,7 @@ from unanimo.v1 import (
 )
 
 import stock
-from barrier import Barrier, Busy
+from barrier import Barrier
 from participant import FEATURES, Participant
 
 log = logging.getLogger("shop")
@@ -40,6 +40,13 @@ PURGE_INTERVAL_S = 3600
 INQUIRE_MAX = 256
 # Branches are normally prepared for milliseconds.
 GRACE_S = 60
+
+# Verdicts on which nobody may act.
+ALARMS = {
+    coordinator_pb2.VERDICT_NEVER_SEEN: "in_doubt_unknown",
+    coordinator_pb2.VERDICT_PURGED: "in_doubt_unknown",
+    coordinator_pb2.VERDICT_HEURISTIC: "in_doubt_ended",
+}
 
 
 class Registration(threading.Thread):
@@ -98,8 +105,8 @@ class Sweeper(threading.Thread):
                 if since_purge_s >= PURGE_INTERVAL_S:
                     self._purge()
                     since_purge_s = 0
-            except (Busy, grpc.RpcError) as error:  # The next round does it.
-                log.warning("not swept: %s", error)
+            except Exception as error:  # The next round does it.
+                log.warning("not swept: %r", error)
 
     def stop(self):
         self.stopped.set()
@@ -114,19 +121,17 @@ class Sweeper(threading.Thread):
             return self.barrier.in_doubt(GRACE_S, after, limit)
 
         for (cluster_id, tx_id, branch_id), verdict in self._verdicts(page):
-            known = verdict.verdict in (
-                coordinator_pb2.VERDICT_COMMIT,
-                coordinator_pb2.VERDICT_CANCEL,
-                coordinator_pb2.VERDICT_RUNNING,
-                coordinator_pb2.VERDICT_UNSPECIFIED,
-            )
-            if not known or verdict.ended:
+            # A verdict of a later version is read as RUNNING.
+            alarm = ALARMS.get(verdict.verdict)
+            if alarm is None and verdict.ended:
+                alarm = "in_doubt_ended"
+            if alarm is not None:
                 log.error(
-                    "%s of %s (group %s) is in doubt, and the coordinator will not end it: %s",
+                    "alarm=%s branch %s of %s (group %s) is in doubt, and only a person can end it",
+                    alarm,
                     branch_id,
                     tx_id,
                     cluster_id,
-                    coordinator_pb2.Verdict.Name(verdict.verdict) if not known else "it has ended",
                 )
 
     def _purge(self):
@@ -160,7 +165,9 @@ class Sweeper(threading.Thread):
                     # Of another group than this coordinator's: nothing can be told of them here.
                     if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
                         raise
-                    log.error("branches of group %s: %s", cluster_id, error.details())
+                    log.error(
+                        "alarm=in_doubt_other_cluster group %s: %s", cluster_id, error.details()
+                    )
                     continue
                 yield from zip(keys, answer.verdicts)
 

@@ -1,4 +1,4 @@
-//! What a participant writes: its handlers, and how they answer.
+//! Handlers, which a participant writes, and their answers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,11 +32,11 @@ pub struct Branch {
 pub struct Call<P> {
     /// Whose it is.
     pub branch: Branch,
-    /// What it is to do.
+    /// Name of the work.
     pub action: String,
     /// The action's argument.
     pub payload: P,
-    /// What the initiator gave the transaction to carry along.
+    /// Metadata of the transaction, as the initiator gave them.
     pub metadata: HashMap<String, String>,
     /// Number of this attempt, as far as the coordinator remembers; from 1.
     pub attempt: u32,
@@ -162,7 +162,7 @@ pub trait TwoPhase: Send + Sync + 'static {
         call: &Call<Self::Payload>,
     ) -> impl Future<Output = Result<(), PrepareError>> + Send;
 
-    /// Whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
+    /// Tells whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
     /// two is owed to it.
     fn read_only(&self) -> bool {
         false
@@ -195,7 +195,7 @@ pub fn refuse<T>(reason: impl Into<String>, message: impl Into<String>) -> Resul
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why phase one of a branch has no yes. Every error becomes [`PrepareError::Failed`] by `?`.
+/// Phase one of a branch without a yes. Every error becomes [`PrepareError::Failed`] by `?`.
 #[derive(Debug)]
 pub enum PrepareError {
     /// The vote no.
@@ -206,7 +206,7 @@ pub enum PrepareError {
     Failed(BoxError),
 }
 
-/// Why phase two of a branch is not done. Every error becomes [`FinishError::Failed`] by `?`.
+/// Phase two of a branch that is not done. Every error becomes [`FinishError::Failed`] by `?`.
 #[derive(Debug)]
 pub enum FinishError {
     /// To be called again after this time.

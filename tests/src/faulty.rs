@@ -51,7 +51,7 @@ pub enum Fault {
     CancelsCommitted,
     /// Commit of what is cancelled is done.
     CommitsCancelled,
-    /// What has ended leaves no row.
+    /// An end leaves no row.
     ForgetsEnds,
     /// Prepare looks for a row, works, and then writes its own over whatever is there.
     LooksThenWrites,

@@ -19,7 +19,7 @@ fn options() -> Options {
     }
 }
 
-/// What failed, and with which words.
+/// Guarantees that failed, and the words.
 fn failed(report: &Report) -> Vec<(&'static str, &str)> {
     let failed = report.checked.iter().filter_map(|checked| match &checked.verdict {
         Verdict::Failed(seen) => Some((checked.guarantee, seen.as_str())),
@@ -28,7 +28,7 @@ fn failed(report: &Report) -> Vec<(&'static str, &str)> {
     failed.collect()
 }
 
-/// Which guarantees a fault breaks, and words that tell it from others.
+/// Guarantees that a fault breaks, and words that tell it from others.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
         Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),

@@ -38,7 +38,7 @@ fn python() -> Command {
     command
 }
 
-/// What protoc makes of the contract, as the example's README says.
+/// Stubs that protoc makes of the contract, as the example's README says.
 fn stubs() -> &'static Path {
     static STUBS: OnceLock<PathBuf> = OnceLock::new();
     STUBS.get_or_init(|| {
@@ -150,7 +150,7 @@ impl World {
         self.coordinator.client().unwrap()
     }
 
-    /// What both shops have must become what these transactions left.
+    /// Waits until both shops have what these transactions left.
     async fn until_stock(&self, free: i64) {
         let rust = format!("free {free}, reserved 0");
         let what = format!("both shops to have {free}; the one in Python:\n{}", self.python.log());

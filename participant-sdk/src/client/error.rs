@@ -15,9 +15,9 @@ pub enum Error {
     /// The coordinator's address is none.
     #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
     Endpoint {
-        /// What was given.
+        /// Text that was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// Rule that it breaks.
         #[source]
         source: tonic::transport::Error,
     },

@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
 use crate::wire::{self, Conditions, Parts};
 
-/// How long a call waits for a slot before it is answered with "working".
+/// Longest wait of a call for a slot before it is answered with "working".
 const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// After which a call that found no slot is to be sent again.
@@ -30,7 +30,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// After which an operation that met a lock is to be sent again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
-/// What the coordinator calls. Cheap to clone.
+/// Service that the coordinator calls. Cheap to clone.
 pub struct Service<R: Resource> {
     pub(super) inner: Arc<Inner<R>>,
     prepare_slots: Arc<Semaphore>,

@@ -51,7 +51,7 @@ pub(super) struct Branches {
 struct Branch {
     id: String,
     vote: Vote,
-    /// How many answers vouch for the vote. It counts while there is one.
+    /// Number of answers that vouch for the vote. It counts while there is one.
     vouchers: usize,
     /// Two answers said different things, or one said what cannot be.
     disputed: bool,
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(listed(&branches).len(), COLLECTED_MAX);
     }
 
-    /// What is refused before it is enlisted can abort nothing.
+    /// A branch that is refused before it is enlisted aborts nothing.
     #[test]
     fn s2_a_branch_that_has_its_place_is_on_the_reply_whatever_its_vote() {
         for id_bytes in [4, 22, 32, 41, 53, 128] {

@@ -222,7 +222,7 @@ impl<D: Database> World<D> {
         }
     }
 
-    /// How often the branch had this effect.
+    /// Number of times that the branch had this effect.
     pub(crate) async fn effects(&self, branch: &Branch, what: &str) -> i64 {
         let Branch { tx_id, branch_id, .. } = branch;
         let count = format!(
@@ -242,7 +242,7 @@ impl<D: Database> World<D> {
         D::text(&self.pool, state).await
     }
 
-    /// How often phase one was run, whatever the branch.
+    /// Number of times that phase one was run, whatever the branch.
     pub(crate) fn runs(&self) -> u64 {
         self.handler.runs.load(Ordering::SeqCst)
     }

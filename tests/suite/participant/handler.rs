@@ -9,7 +9,7 @@ use unanimo_sdk::{Call, FinishError, Isolation, Json, PrepareError, Saga, Tcc, r
 
 use super::databases::Database;
 
-/// What a call is to do in each operation, beside its effect.
+/// Deeds of a call in each operation, beside its effect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) prepare: Deed,
@@ -69,7 +69,7 @@ impl Gate {
 pub(crate) struct Handler {
     pub(crate) isolation: Isolation,
     pub(crate) gate: Arc<Gate>,
-    /// How often phase one was run.
+    /// Number of times that phase one was run.
     pub(crate) runs: Arc<AtomicU64>,
 }
 

@@ -1,4 +1,4 @@
-//! What is MariaDB's own.
+//! Cases of MariaDB alone.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,7 @@ async fn pair(world: &World<MySql>) {
     world.pool.execute("INSERT INTO pair SELECT seq, 0 FROM seq_1_to_64").await.unwrap();
 }
 
-/// What a handler has seen.
+/// Settings that a handler has seen.
 async fn seen(world: &World<MySql>) -> String {
     sqlx::query_scalar("SELECT branch_id FROM effect WHERE what = 'session'")
         .fetch_one(&world.pool)

@@ -51,7 +51,7 @@ pub enum JoinError {
     /// The coordinator's answer is for something else than what was asked.
     #[error("the coordinator's answer does not fit: {text}")]
     Answer {
-        /// What is wrong with it.
+        /// Difference.
         text: String,
     },
     /// The branch is enlisted, and has no vote: the transaction will abort.
