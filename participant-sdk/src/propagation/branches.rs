@@ -12,7 +12,7 @@ use crate::names::{ID_BYTES_MAX, is_name};
 pub const BRANCHES: HeaderName = HeaderName::from_static("unanimo-branches");
 
 /// Bytes of the header on a reply. Servers and clients of HTTP accept 8 KiB or more of all headers
-/// together, and other headers need room, too. It is enough for 78 branches with ids that the SDK makes,
+/// together, and other headers need room, too. It is enough for 77 branches with ids that the SDK makes,
 /// and for 29 with the longest ids of 128 bytes.
 pub(super) const REPLY_BYTES_MAX: usize = 4 << 10;
 
@@ -313,7 +313,7 @@ mod tests {
             }
             // The longest id that the SDK makes has 41 bytes.
             if id_bytes <= 41 {
-                assert!(fit >= 78, "{id_bytes}: {fit}");
+                assert!(fit >= 77, "{id_bytes}: {fit}");
             }
             for number in 0..fit.min(COLLECTED_MAX) {
                 branches.voted(&id(number), Vote::ReadOnly);

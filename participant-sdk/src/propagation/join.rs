@@ -90,7 +90,7 @@ impl<R: Resource> Joiner<R> {
     ///
     /// A handler runs in a task of its own, outside the transaction: it makes no calls for it.
     ///
-    /// The reply names at most 4,096 bytes of branches: 78 with ids that are made here. Nothing is enlisted
+    /// The reply names at most 4,096 bytes of branches: 77 with ids that are made here. Nothing is enlisted
     /// that would not be named.
     ///
     /// # Errors
