@@ -1,8 +1,8 @@
 """What makes operations idempotent and ordered: a row for each branch, in the participant's own
 database and in the same local transaction as its work.
 
-Nothing here knows what the participant does: `work(db, request)` is its business. The same rules in
-words: docs/participant-guide.md.
+Nothing here knows what the participant does: `work(db)` is its business. The same rules in words:
+docs/participant-guide.md.
 """
 
 import contextlib
@@ -14,13 +14,16 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS barrier (
     tx_id      text NOT NULL,
     branch_id  text NOT NULL,
+    cluster_id text NOT NULL,              -- the coordinator group that the transaction belongs to
     -- running (seen by its own transaction only), prepared, refused, committed, cancelled, lost
     state      text NOT NULL,
     output     blob NOT NULL DEFAULT x'',  -- what Prepare answered
+    output_type text NOT NULL DEFAULT '',  -- its media type
     reason     text NOT NULL DEFAULT '',   -- of a refusal
     message    text NOT NULL DEFAULT '',
-    -- When a Prepare without a trace is refused by its bound anyway, in seconds since 1970.
-    until      real NOT NULL DEFAULT 0,
+    -- The bound after which a Prepare without a trace is refused anyway, in seconds since 1970. NULL:
+    -- there is none, and the row is kept.
+    until      real,
     changed_at real NOT NULL,
     PRIMARY KEY (tx_id, branch_id)
 ) WITHOUT ROWID;
@@ -48,9 +51,10 @@ class Refused(Exception):
 @dataclass
 class Row:
     state: str
-    output: bytes
-    reason: str
-    message: str
+    output: bytes = b""
+    output_type: str = ""
+    reason: str = ""
+    message: str = ""
 
 
 class Barrier:
@@ -83,8 +87,16 @@ class Barrier:
             yield db
             db.execute("COMMIT")
 
-    def prepare(self, context, until, work):
-        """Votes: `("prepared", Row)` or `("refused", Row)`."""
+    def prepare(self, context, until, must_succeed, work):
+        """Votes: `("prepared", Row)` or `("refused", Row)`. `work(db)` returns the output and its media
+        type."""
+        try:
+            return self._prepare(context, until, must_succeed, work)
+        except Refused as no:
+            # Work that must succeed, and cannot yet: everything is rolled back, and nothing is stored.
+            return "refused", Row("refused", reason=no.reason, message=no.message)
+
+    def _prepare(self, context, until, must_succeed, work):
         with self.transaction() as db:
             # The row first, then the work.
             if not self._insert(db, context, "running", until):
@@ -94,17 +106,20 @@ class Barrier:
                 if row.state == "refused":
                     return "refused", row
                 # Cancel came first (or Commit did, and found nothing): never yes.
-                return "refused", Row("refused", b"", "ALREADY_ENDED", "phase two came first")
+                ended = "phase two came first"
+                return "refused", Row("refused", reason="ALREADY_ENDED", message=ended)
             db.execute("SAVEPOINT work")
             try:
                 # After the wait for the lock, not before it. (In a database server: its clock.)
                 if until is not None and time.time() > until:
                     raise Refused("TOO_LATE", "Prepare came after the transaction's deadline")
-                row = Row("prepared", work(db), "", "")
+                row = Row("prepared", *work(db))
             except Refused as no:
+                if must_succeed:
+                    raise
                 # Undoes the work and keeps the row: there is no gap for a duplicate.
                 db.execute("ROLLBACK TO work")
-                row = Row("refused", b"", no.reason, no.message)
+                row = Row("refused", reason=no.reason, message=no.message)
             self._mark(db, context, row)
         # Only now, after COMMIT, may it be answered.
         return row.state, row
@@ -117,7 +132,7 @@ class Barrier:
             row = self._find(db, context)
             if row.state == "prepared":
                 work(db, row.output)
-                self._mark(db, context, Row("committed", row.output, "", ""))
+                self._mark(db, context, Row("committed", row.output, row.output_type))
                 return "done", ""
             if row.state == "committed":
                 return "done", ""
@@ -125,16 +140,17 @@ class Barrier:
                 return "hazard", "Commit found no trace of a branch that voted yes"
             return "rollback", f"Commit found the branch {row.state}"
 
-    def cancel(self, context, work):
+    def cancel(self, context, until, work):
         """Ends: `("done", "")`, or a heuristic outcome and why."""
         with self.transaction() as db:
-            # The tombstone of a Cancel that comes first: the late Prepare will find it.
-            if self._insert(db, context, "cancelled", None):
+            # The tombstone of a Cancel that comes first: the late Prepare will find it. It is kept past
+            # the bound that this Prepare has.
+            if self._insert(db, context, "cancelled", until):
                 return "done", ""
             row = self._find(db, context)
             if row.state == "prepared":
                 work(db, row.output)
-                self._mark(db, context, Row("cancelled", b"", "", ""))
+                self._mark(db, context, Row("cancelled"))
                 return "done", ""
             if row.state in ("cancelled", "refused"):
                 return "done", ""
@@ -143,45 +159,55 @@ class Barrier:
             return "hazard", "an earlier Commit found no trace of the branch"
 
     def purge(self):
-        """Removes rows that no call can need any more. Not those that are prepared: somebody is still
-        owed their Commit or Cancel. Not those that are committed: whether the coordinator has heard
-        of it, only it can tell (`Inquire`)."""
-        # A tombstone does not know its Prepare's bound, which is at most a day (the longest timeout
-        # that a coordinator allows by default) after it.
-        old = time.time() - 2 * KEPT_S
+        """Removes rows that no call can need any more: a Prepare that comes still later is refused by
+        its bound. Rows without a bound stay. So do those that are evidence: `prepared` (somebody is owed
+        their Commit or Cancel), `lost` and `running` (a person has to look at them), and `committed`,
+        of which only the coordinator knows whether it will ask again."""
         with self.transaction() as db:
             db.execute(
-                "DELETE FROM barrier WHERE state IN ('refused', 'cancelled') "
-                "AND until < ? AND changed_at < ?",
-                (old, old),
+                "DELETE FROM barrier WHERE state IN ('refused', 'cancelled') AND until < ?",
+                (time.time() - KEPT_S,),
             )
 
-    def ended_long_ago(self, limit):
-        """Committed branches that may be purged if the coordinator knows that they ended."""
+    def in_doubt(self, grace_s, after, limit):
+        """Branches that have been prepared for a while, by coordinator group and key, behind `after`."""
+        return self._list("state = 'prepared' AND changed_at < ?", grace_s, after, limit)
+
+    def committed(self, after, limit):
+        """Committed branches whose rows may go once the coordinator says that they ended."""
+        return self._list("state = 'committed' AND until < ?", KEPT_S, after, limit)
+
+    def _list(self, condition, age_s, after, limit):
         with self.transaction() as db:
             return db.execute(
-                "SELECT tx_id, branch_id FROM barrier "
-                "WHERE state = 'committed' AND changed_at < ? LIMIT ?",
-                (time.time() - KEPT_S, limit),
+                f"SELECT cluster_id, tx_id, branch_id FROM barrier WHERE {condition} "
+                "AND (cluster_id, tx_id, branch_id) > (?, ?, ?) "
+                "ORDER BY cluster_id, tx_id, branch_id LIMIT ?",
+                (time.time() - age_s, *after, limit),
             ).fetchall()
 
     def forget(self, keys):
+        """Removes rows that the coordinator says it will never ask for again: committed ones only."""
         with self.transaction() as db:
-            db.executemany("DELETE FROM barrier WHERE tx_id = ? AND branch_id = ?", keys)
+            db.executemany(
+                "DELETE FROM barrier WHERE state = 'committed' "
+                "AND cluster_id = ? AND tx_id = ? AND branch_id = ?",
+                keys,
+            )
 
     @staticmethod
     def _insert(db, context, state, until):
         inserted = db.execute(
-            "INSERT INTO barrier (tx_id, branch_id, state, until, changed_at) "
-            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (context.tx_id, context.branch_id, state, until or 0, time.time()),
+            "INSERT INTO barrier (tx_id, branch_id, cluster_id, state, until, changed_at) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (context.tx_id, context.branch_id, context.cluster_id, state, until, time.time()),
         )
         return inserted.rowcount == 1
 
     @staticmethod
     def _find(db, context):
         found = db.execute(
-            "SELECT state, output, reason, message FROM barrier "
+            "SELECT state, output, output_type, reason, message FROM barrier "
             "WHERE tx_id = ? AND branch_id = ?",
             (context.tx_id, context.branch_id),
         )
@@ -190,11 +216,12 @@ class Barrier:
     @staticmethod
     def _mark(db, context, row):
         db.execute(
-            "UPDATE barrier SET state = ?, output = ?, reason = ?, message = ?, changed_at = ? "
-            "WHERE tx_id = ? AND branch_id = ?",
+            "UPDATE barrier SET state = ?, output = ?, output_type = ?, reason = ?, message = ?, "
+            "changed_at = ? WHERE tx_id = ? AND branch_id = ?",
             (
                 row.state,
                 row.output,
+                row.output_type,
                 row.reason,
                 row.message,
                 time.time(),

@@ -15,6 +15,10 @@ from barrier import Busy, Refused
 log = logging.getLogger("participant")
 
 ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+CLUSTER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,32}\Z")
+
+# What a Prepare may require. Anything else is refused: without it the work would be another one.
+FEATURES = ("must_succeed", "tcc")
 
 # After which a call that found something in its way is to be sent again.
 RETRY_AFTER = Duration(nanos=200_000_000)
@@ -38,11 +42,11 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if not self.prepare_slots.acquire(blocking=False):
             return wire.PrepareResponse(working=wire.Working(retry_after=RETRY_AFTER))
         try:
-            until = None
-            if request.HasField("prepare_until"):
-                until = request.prepare_until.ToNanoseconds() / 1e9
             vote, row = self.barrier.prepare(
-                request.context, until, lambda db: self._action(request).try_(db, request.payload)
+                request.context,
+                bound(request),
+                request.must_succeed,
+                lambda db: self._work(request, db),
             )
         except Busy:
             return wire.PrepareResponse(working=wire.Working(retry_after=RETRY_AFTER))
@@ -50,7 +54,8 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             self.prepare_slots.release()
         log.info("prepare %s of %s: %s", request.context.branch_id, request.context.tx_id, vote)
         if vote == "prepared":
-            return wire.PrepareResponse(prepared=wire.Prepared(output=row.output))
+            output = transaction_pb2.Payload(data=row.output, media_type=row.output_type)
+            return wire.PrepareResponse(prepared=wire.Prepared(output=output))
         # A message is cut off at 1,024 bytes on its way; a reason must not be longer than 64.
         refusal = transaction_pb2.Refusal(reason=row.reason, message=row.message[:250])
         return wire.PrepareResponse(refused=refusal)
@@ -62,7 +67,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             call,
             self.barrier.commit,
             lambda action: action.confirm,
-            wire.ParticipantServiceCommitResponse,
+            wire.CommitResponse,
         )
 
     def Cancel(self, request, call):
@@ -70,7 +75,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             "cancel",
             request,
             call,
-            self.barrier.cancel,
+            lambda context, work: self.barrier.cancel(context, bound(request), work),
             lambda action: action.cancel,
             wire.CancelResponse,
         )
@@ -81,7 +86,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             # The stored output, not the request's, which the coordinator may have lost.
             end, note = operation(
                 request.context,
-                lambda db, output: method(self._action(request))(db, request.payload, output),
+                lambda db, output: method(self._action(request))(db, request.payload.data, output),
             )
         except Busy:
             return response(working=wire.Working(retry_after=RETRY_AFTER))
@@ -89,6 +94,14 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if end == "done":
             return response(done=wire.Done())
         return response(heuristic=wire.HeuristicOutcome(kind=HEURISTICS[end], note=note))
+
+    def _work(self, request, db):
+        """Answers with the output and its media type."""
+        for feature in request.requires:
+            if feature not in FEATURES:
+                text = f"{self.name} does not know the required feature {feature}"
+                raise Refused("FEATURE_UNSUPPORTED", text)
+        return self._action(request).try_(db, request.payload.data)
 
     def _action(self, request):
         """Raised inside the barrier, a refusal is a vote like any other: stored."""
@@ -102,14 +115,23 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         """What names no branch of ours gets an error status, which is no vote."""
         context = request.context
         try:
-            uuid.UUID(context.tx_id)
+            canonical = str(uuid.UUID(context.tx_id)) == context.tx_id
         except ValueError:
+            canonical = False
+        if not canonical:
             call.abort(grpc.StatusCode.INVALID_ARGUMENT, "context.tx_id must be a UUID")
-        for field in ("gid", "branch_id"):
-            if not ID.match(getattr(context, field)):
+        for field, rule in (("gid", ID), ("branch_id", ID), ("cluster_id", CLUSTER_ID)):
+            if not rule.match(getattr(context, field)):
                 call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"context.{field} breaks the rules")
         if context.branch_number == 0 or context.mode == transaction_pb2.MODE_UNSPECIFIED:
             call.abort(grpc.StatusCode.INVALID_ARGUMENT, "context has no branch_number or mode")
         if context.participant != self.name:
             text = f"this is participant {self.name}, and not {context.participant}"
             call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def bound(request):
+    """Until when a Prepare of the branch may come, in seconds since 1970; None if there is no bound."""
+    if request.HasField("prepare_until"):
+        return request.prepare_until.ToNanoseconds() / 1e9
+    return None

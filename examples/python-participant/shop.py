@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import itertools
 import logging
 import signal
 import threading
@@ -22,7 +23,7 @@ from unanimo.v1 import (
 
 import stock
 from barrier import Barrier
-from participant import Participant
+from participant import FEATURES, Participant
 
 log = logging.getLogger("shop")
 
@@ -35,36 +36,39 @@ DRAIN_S = 30
 CALL_TIMEOUT_S = 5
 RETRY_S = 1
 PURGE_INTERVAL_S = 3600
+# A page of rows: more than a coordinator takes in one question is refused.
 INQUIRE_MAX = 256
+# Branches are normally prepared for milliseconds.
+GRACE_S = 60
+
+# Verdicts on which nobody may act.
+ALARMS = {
+    coordinator_pb2.VERDICT_NEVER_SEEN: "in_doubt_unknown",
+    coordinator_pb2.VERDICT_PURGED: "in_doubt_unknown",
+    coordinator_pb2.VERDICT_HEURISTIC: "in_doubt_ended",
+}
 
 
 class Registration(threading.Thread):
-    """Tells the coordinator where this process answers, again and again; and purges meanwhile."""
+    """Tells the coordinator where this process answers, again and again."""
 
-    def __init__(self, coordinator, name, endpoint, barrier):
+    def __init__(self, channel, name, endpoint):
         super().__init__(daemon=True)
-        self.channel = grpc.insecure_channel(coordinator.removeprefix("http://"))
-        self.directory = directory_pb2_grpc.ParticipantDirectoryServiceStub(self.channel)
-        self.name_of, self.endpoint, self.barrier = name, endpoint, barrier
-        # New for each start: calls that wait for this participant then go out at once.
-        self.instance = str(uuid.uuid4())
+        self.directory = directory_pb2_grpc.ParticipantDirectoryServiceStub(channel)
+        self.of = {
+            "participant": name,
+            "endpoint": endpoint,
+            # New for each start: calls that wait for this participant then go out at once.
+            "instance_id": str(uuid.uuid4()),
+        }
         self.stopped = threading.Event()
 
     def run(self):
-        since_purge_s = PURGE_INTERVAL_S
-        while True:
-            pause_s = self._register()
-            since_purge_s += pause_s
-            if since_purge_s >= PURGE_INTERVAL_S:
-                since_purge_s = 0
-                self._purge()
-            if self.stopped.wait(pause_s):
-                break
-        request = directory_pb2.DeregisterRequest(
-            participant=self.name_of, endpoint=self.endpoint
-        )
+        while not self.stopped.wait(self._register()):
+            pass
         with contextlib.suppress(grpc.RpcError):
-            self.directory.Deregister(request, timeout=CALL_TIMEOUT_S)
+            request = directory_pb2.DeregisterEndpointRequest(**self.of)
+            self.directory.DeregisterEndpoint(request, timeout=CALL_TIMEOUT_S)
 
     def stop(self):
         self.stopped.set()
@@ -72,38 +76,100 @@ class Registration(threading.Thread):
 
     def _register(self):
         """Registers once; answers after how many seconds to do it again."""
-        request = directory_pb2.RegisterRequest(
-            participant=self.name_of, endpoint=self.endpoint, instance_id=self.instance
+        request = directory_pb2.RegisterEndpointRequest(
+            **self.of, features=FEATURES, sdk="unanimo-example-python/0.1.0"
         )
         try:
-            answer = self.directory.Register(request, timeout=CALL_TIMEOUT_S)
+            answer = self.directory.RegisterEndpoint(request, timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:
             log.warning("not registered yet: %s", error.details())
             return RETRY_S
         return answer.keep_alive_interval.ToNanoseconds() / 1e9 or RETRY_S
 
+
+class Sweeper(threading.Thread):
+    """Asks the coordinator about branches that are in doubt, and removes rows that nobody needs."""
+
+    def __init__(self, channel, name, barrier, interval_s):
+        super().__init__(daemon=True)
+        self.coordinator = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        self.name_of, self.barrier, self.interval_s = name, barrier, interval_s
+        self.stopped = threading.Event()
+
+    def run(self):
+        since_purge_s = PURGE_INTERVAL_S
+        while not self.stopped.wait(self.interval_s):
+            since_purge_s += self.interval_s
+            try:
+                self._ask_for_what_is_in_doubt()
+                if since_purge_s >= PURGE_INTERVAL_S:
+                    self._purge()
+                    since_purge_s = 0
+            except Exception as error:  # The next round does it.
+                log.warning("not swept: %r", error)
+
+    def stop(self):
+        self.stopped.set()
+        self.join()
+
+    def _ask_for_what_is_in_doubt(self):
+        """To ask is enough: the coordinator then sends again the Commit or Cancel that it owes, with
+        the payload that the handler needs. What it does not know, or believes to have ended, only a
+        person can end: the row stays, and is an alarm."""
+
+        def page(after, limit):
+            return self.barrier.in_doubt(GRACE_S, after, limit)
+
+        for (cluster_id, tx_id, branch_id), verdict in self._verdicts(page):
+            # A verdict of a later version is read as RUNNING.
+            alarm = ALARMS.get(verdict.verdict)
+            if alarm is None and verdict.ended:
+                alarm = "in_doubt_ended"
+            if alarm is not None:
+                log.error(
+                    "alarm=%s branch %s of %s (group %s) is in doubt, and only a person can end it",
+                    alarm,
+                    branch_id,
+                    tx_id,
+                    cluster_id,
+                )
+
     def _purge(self):
-        """Rows that nobody needs any more. What is committed stays until the coordinator says that
-        it knows of it, or has itself forgotten the transaction."""
-        try:
-            self.barrier.purge()
-            keys = self.barrier.ended_long_ago(INQUIRE_MAX)
-            if not keys:
-                return
-            branches = [
-                coordinator_pb2.InquireBranch(tx_id=tx_id, branch_id=branch_id)
-                for tx_id, branch_id in keys
-            ]
-            request = coordinator_pb2.InquireRequest(participant=self.name_of, branches=branches)
-            coordinator = coordinator_pb2_grpc.CoordinatorServiceStub(self.channel)
-            results = coordinator.Inquire(request, timeout=CALL_TIMEOUT_S).results
-            self.barrier.forget(
-                key
-                for key, result in zip(keys, results)
-                if result.ended or result.verdict == coordinator_pb2.VERDICT_PURGED
-            )
-        except Exception:  # The next round does it.
-            log.exception("not purged")
+        self.barrier.purge()
+        # What is committed stays until the coordinator says that it will never ask for it again, or has
+        # itself purged the transaction.
+        gone = [
+            key
+            for key, verdict in self._verdicts(self.barrier.committed)
+            if verdict.ended or verdict.verdict == coordinator_pb2.VERDICT_PURGED
+        ]
+        self.barrier.forget(gone)
+
+    def _verdicts(self, page):
+        """Rows and the coordinator's record of each, page by page, each group's by themselves."""
+        after = ("", "", "")
+        while rows := page(after, INQUIRE_MAX):
+            after = rows[-1]
+            for cluster_id, keys in itertools.groupby(rows, key=lambda row: row[0]):
+                keys = list(keys)
+                branches = [
+                    coordinator_pb2.InquiredBranch(tx_id=tx_id, branch_id=branch_id)
+                    for _, tx_id, branch_id in keys
+                ]
+                request = coordinator_pb2.InquireBranchesRequest(
+                    participant=self.name_of, branches=branches, cluster_id=cluster_id
+                )
+                try:
+                    answer = self.coordinator.InquireBranches(request, timeout=CALL_TIMEOUT_S)
+                except grpc.RpcError as error:
+                    # Of another group than this coordinator's: nothing can be told of them here.
+                    if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                        raise
+                    log.error(
+                        "alarm=in_doubt_other_cluster group %s: %s", cluster_id, error.details()
+                    )
+                    continue
+                yield from zip(keys, answer.verdicts)
 
 
 def item(text):
@@ -119,6 +185,9 @@ def arguments():
     parser.add_argument("--coordinator", default="http://127.0.0.1:7610", metavar="URL")
     parser.add_argument("--advertise", metavar="URL", help="how the coordinator reaches this process")
     parser.add_argument("--item", type=item, action="append", default=[], metavar="ITEM=PIECES")
+    parser.add_argument(
+        "--sweep-interval", type=float, default=30, metavar="SECONDS", help="between two sweeps"
+    )
     return parser.parse_args()
 
 
@@ -147,13 +216,17 @@ def main():
     endpoint = args.advertise or f"http://{host}:{port}"
     print(f"participant {args.name} {endpoint}", flush=True)
 
-    registration = Registration(args.coordinator, args.name, endpoint, barrier)
-    registration.start()
+    channel = grpc.insecure_channel(args.coordinator.removeprefix("http://"))
+    registration = Registration(channel, args.name, endpoint)
+    sweeper = Sweeper(channel, args.name, barrier, args.sweep_interval)
+    for thread in (registration, sweeper):
+        thread.start()
     told_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told_to_end.set())
     told_to_end.wait()
-    registration.stop()
+    for thread in (registration, sweeper):
+        thread.stop()
     server.stop(DRAIN_S).wait()
 
 

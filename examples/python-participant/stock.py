@@ -39,8 +39,8 @@ class Reserve:
         )
         if taken.rowcount == 0:
             raise Refused("SOLD_OUT", f"fewer than {pieces} pieces of {item} are left")
-        # The output: the initiator gets it, and so do confirm and cancel.
-        return json.dumps({"reserved": pieces}).encode()
+        # The output and its media type: the initiator gets it, and so do confirm and cancel.
+        return json.dumps({"reserved": pieces}).encode(), "application/json"
 
     @staticmethod
     def confirm(db, payload, _output):

@@ -10,28 +10,28 @@ use unanimo_proto::v1::Mode;
 #[cfg(feature = "postgres")]
 use crate::handler::TwoPhase;
 use crate::handler::{Call, FinishError, Isolation, PrepareError, Saga, Tcc};
-use crate::payload::{Decode, Encode};
+use crate::payload::{Decode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::{Finish, Resource};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A handler whose payloads are bytes.
+/// A handler whose payloads are not read yet.
 pub(crate) trait Action<C>: Send + Sync {
     /// Phase one; answers with the output.
     fn prepare<'a>(
         &'a self,
         db: &'a mut C,
-        call: &'a Call<Bytes>,
-    ) -> BoxFuture<'a, Result<Bytes, PrepareError>>;
+        call: &'a Call<Payload>,
+    ) -> BoxFuture<'a, Result<Payload, PrepareError>>;
 
     /// Phase two of what was prepared.
     fn finish<'a>(
         &'a self,
         operation: Finish,
         db: &'a mut C,
-        call: &'a Call<Bytes>,
-        output: Bytes,
+        call: &'a Call<Payload>,
+        output: Payload,
     ) -> BoxFuture<'a, Result<(), FinishError>>;
 }
 
@@ -141,12 +141,12 @@ impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
     fn prepare<'a>(
         &'a self,
         db: &'a mut sqlx::PgConnection,
-        call: &'a Call<Bytes>,
-    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        call: &'a Call<Payload>,
+    ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
         Box::pin(async move {
             let call = typed(call)?;
             self.0.prepare(db, &call).await?;
-            Ok(Bytes::new())
+            Ok(Payload::default())
         })
     }
 
@@ -155,8 +155,8 @@ impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
         &'a self,
         _: Finish,
         _: &'a mut sqlx::PgConnection,
-        _: &'a Call<Bytes>,
-        _: Bytes,
+        _: &'a Call<Payload>,
+        _: Payload,
     ) -> BoxFuture<'a, Result<(), FinishError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -171,12 +171,12 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
     fn prepare<'a>(
         &'a self,
         db: &'a mut R::Connection,
-        call: &'a Call<Bytes>,
-    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        call: &'a Call<Payload>,
+    ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
         Box::pin(async move {
             let call = typed(call)?;
             let output = self.handler.try_(db, &call).await?;
-            Ok(output.encode()?)
+            Ok(Payload::of(&output)?)
         })
     }
 
@@ -184,12 +184,12 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         &'a self,
         operation: Finish,
         db: &'a mut R::Connection,
-        call: &'a Call<Bytes>,
-        output: Bytes,
+        call: &'a Call<Payload>,
+        output: Payload,
     ) -> BoxFuture<'a, Result<(), FinishError>> {
         Box::pin(async move {
-            let output = H::Output::decode(&output)?;
-            let payload = H::Payload::decode(&call.payload)?;
+            let output = H::Output::decode_payload(&output)?;
+            let payload = H::Payload::decode_payload(&call.payload)?;
             let call = with_payload(call, payload);
             match operation {
                 Finish::Commit => self.handler.confirm(db, &call, output).await,
@@ -211,11 +211,11 @@ impl<C: Send> Action<C> for Interrupted<C> {
     fn prepare<'a>(
         &'a self,
         db: &'a mut C,
-        call: &'a Call<Bytes>,
-    ) -> BoxFuture<'a, Result<Bytes, PrepareError>> {
+        call: &'a Call<Payload>,
+    ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
         Box::pin(async move {
             let output = self.action.prepare(db, call).await?;
-            match (self.interrupt)("prepare", &output) {
+            match (self.interrupt)("prepare", &output.data) {
                 true => Err(PrepareError::Failed(INTERRUPTED.into())),
                 false => Ok(output),
             }
@@ -226,8 +226,8 @@ impl<C: Send> Action<C> for Interrupted<C> {
         &'a self,
         operation: Finish,
         db: &'a mut C,
-        call: &'a Call<Bytes>,
-        output: Bytes,
+        call: &'a Call<Payload>,
+        output: Payload,
     ) -> BoxFuture<'a, Result<(), FinishError>> {
         Box::pin(async move {
             self.action.finish(operation, db, call, output).await?;
@@ -244,8 +244,8 @@ impl<C: Send> Action<C> for Interrupted<C> {
 }
 
 /// The call with its payload read; one that cannot be read is refused.
-pub(crate) fn typed<P: Decode>(call: &Call<Bytes>) -> Result<Call<P>, PrepareError> {
-    match P::decode(&call.payload) {
+pub(crate) fn typed<P: Decode>(call: &Call<Payload>) -> Result<Call<P>, PrepareError> {
+    match P::decode_payload(&call.payload) {
         Ok(payload) => Ok(with_payload(call, payload)),
         Err(error) => Err(PrepareError::Refused(Refusal::new(
             "PAYLOAD_UNREADABLE",
@@ -254,12 +254,13 @@ pub(crate) fn typed<P: Decode>(call: &Call<Bytes>) -> Result<Call<P>, PrepareErr
     }
 }
 
-fn with_payload<P>(call: &Call<Bytes>, payload: P) -> Call<P> {
+fn with_payload<P>(call: &Call<Payload>, payload: P) -> Call<P> {
     Call {
         branch: call.branch.clone(),
         action: call.action.clone(),
         payload,
         metadata: call.metadata.clone(),
         attempt: call.attempt,
+        must_succeed: call.must_succeed,
     }
 }

@@ -5,7 +5,8 @@
 //! - The row is inserted before the handler runs. Of two of one branch the second waits for the
 //!   first, and then finds its row: the stored answer is the answer.
 //! - A vote no is undone to a savepoint behind the row, and committed with it: there is no gap for a
-//!   duplicate.
+//!   duplicate. A no to work that must succeed is no vote: it leaves no row, and a later Prepare runs
+//!   the handler again.
 //! - Cancel inserts the row too, if there is none: the late Prepare then finds it, and is refused.
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
@@ -17,7 +18,6 @@ mod statements;
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use unanimo_proto::v1::HeuristicKind;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -27,6 +27,7 @@ pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
 use crate::action::Registered;
 use crate::handler::{FinishError, Isolation, PrepareError};
+use crate::payload::Payload;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
 use crate::wire::presentable;
@@ -102,7 +103,7 @@ pub(crate) enum Worked<B> {
     /// The answer is there already.
     Answered(Voted),
     /// The work is done, in this transaction; the row still says that it is running.
-    Done(B, Bytes),
+    Done(B, Payload),
 }
 
 /// Runs a handler's phase one behind the branch's row.
@@ -130,17 +131,24 @@ pub(crate) async fn work<B: Block>(
             }
         }
     };
-    block.undo().await?;
+    if !call.call.must_succeed {
+        block.undo().await?;
+    }
     refuse_here(block, call, no).await
 }
 
-/// Turns the row that this transaction inserted into a vote no.
+/// Turns the row that this transaction inserted into a vote no, unless the work must succeed.
 async fn refuse_here<B: Block>(
     mut block: B,
     call: &RawCall,
     no: Refusal,
 ) -> Result<Worked<B>, Fault> {
     let no = presentable(no);
+    if call.call.must_succeed {
+        // Rolls back the whole local transaction, the row with it.
+        drop(block);
+        return Ok(Worked::Answered(Voted::Refused(no)));
+    }
     block.mark(call, &Row::refused(no.clone())).await?;
     kept(block).await?;
     Ok(Worked::Answered(Voted::Refused(no)))
@@ -193,8 +201,9 @@ pub(crate) async fn refuse<B: Blocks>(
     leave(blocks, call, &row, call.until).await?.unwrap_or(row).vote()
 }
 
-/// Leaves a row where there is none, in a transaction of its own. `Some` is another row that is
-/// there now: one that was found, or the no of a Prepare that is too late.
+/// Leaves a row where there is none, in a transaction of its own. `Some` is another row that is the
+/// answer: one that was found, or the no of a Prepare that is too late. A no to work that must succeed
+/// is answered so, too, and leaves no row.
 pub(crate) async fn leave<B: Blocks>(
     blocks: &B,
     call: &RawCall,
@@ -204,12 +213,18 @@ pub(crate) async fn leave<B: Blocks>(
     let mut block = blocks.begin(Isolation::ReadCommitted).await?;
     match block.insert(call, row, until).await? {
         Inserted::Found(row) => Ok(Some(row)),
-        Inserted::New { late: true } if row.state.is_vote() => {
-            let row = Row::refused(too_late());
-            block.mark(call, &row).await?;
-            kept(block).await.map(|()| Some(row))
+        Inserted::New { late } => {
+            let late = late && row.state.is_vote();
+            let answer = if late { Row::refused(too_late()) } else { row.clone() };
+            if call.call.must_succeed && answer.state == State::Refused {
+                // Dropping the block rolls it back.
+                return Ok(Some(answer));
+            }
+            if late {
+                block.mark(call, &answer).await?;
+            }
+            kept(block).await.map(|()| late.then_some(answer))
         }
-        Inserted::New { .. } => kept(block).await.map(|()| None),
     }
 }
 

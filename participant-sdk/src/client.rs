@@ -1,24 +1,26 @@
-//! Starting transactions, and learning what became of them.
+//! Starting transactions, and learning their outcomes.
 
 mod calls;
 mod draft;
 mod error;
 mod interactive;
+mod lookup;
 mod outcome;
+mod server;
 
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
+use unanimo_proto::v1::Mode;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-pub use unanimo_proto::v1::{AbortCause, Heuristic};
-use unanimo_proto::v1::{
-    GetTransactionRequest, GetTransactionResponse, Mode, get_transaction_request,
-};
+pub use unanimo_proto::v1::{AbortCause, Heuristic, ServerLimits};
 
 pub use self::draft::Draft;
 pub use self::error::{BadField, Error};
 pub use self::interactive::{Executed, Transaction};
+pub use self::lookup::{Find, Rollback};
 pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome, Output};
+pub use self::server::ServerInfo;
 
 /// Bytes of a gRPC message: the coordinator's default.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -26,14 +28,14 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
 
-/// How long to wait for a connection.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a silent connection is tried, and how long its answer may take: so long it takes to
-/// notice that the other end has vanished.
+/// Pause between trials of a silent connection, and longest wait for the answer of each: a peer that
+/// has vanished is noticed within the two.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// How long a call waits if nothing else is said.
+/// Longest wait of a call if nothing else is said.
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// A coordinator's client. Cheap to clone.
@@ -71,7 +73,7 @@ impl Client {
         Ok(Self { service, wait_max: WAIT_DEFAULT })
     }
 
-    /// How long a call waits for its answer, with all its repetitions. Default 60 s. It has nothing
+    /// Bounds the wait of a call for its answer, with all its repetitions. Default 60 s. It has nothing
     /// to do with the transaction's own [timeout](Draft::timeout): a call that ends, ends no
     /// transaction.
     #[must_use]
@@ -94,23 +96,5 @@ impl Client {
     /// Prepares a two-phase commit under the name `gid`, as [`Self::tcc`] does.
     pub fn two_phase(&self, gid: impl Into<String>) -> Draft {
         Draft::new(self.clone(), gid.into(), Mode::TwoPhaseCommit)
-    }
-
-    /// What became of the transaction that was started under this name. Does not wait for a
-    /// decision.
-    ///
-    /// # Errors
-    /// There is none (reason `TRANSACTION_NEVER_SEEN`), or the coordinator was not reached.
-    pub async fn find(&self, gid: impl Into<String>) -> Result<Outcome, Error> {
-        let request = GetTransactionRequest {
-            key: Some(get_transaction_request::Key::Gid(gid.into())),
-            include_outputs: true,
-            ..Default::default()
-        };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
-            service.get_transaction(request).await
-        };
-        let response: GetTransactionResponse = self.call(request, call).await?;
-        Ok(Outcome::of_transaction(response.transaction.unwrap_or_default()))
     }
 }

@@ -17,7 +17,7 @@ use crate::resource::{Fault, sealed};
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// The coordinator's database that it belongs to.
+    /// The coordinator group that it belongs to.
     pub cluster_id: String,
     pub tx_id: Uuid,
     pub branch: BranchName,

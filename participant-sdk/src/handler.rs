@@ -1,4 +1,4 @@
-//! What a participant writes: its handlers, and how they answer.
+//! Handlers, which a participant writes, and their answers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Branch {
     pub branch_id: String,
     /// The branch's number within the transaction, from 1.
     pub number: u32,
-    /// The coordinator's database.
+    /// The coordinator group that the transaction belongs to.
     pub cluster_id: String,
     /// This participant, as the coordinator names it.
     pub participant: String,
@@ -32,14 +32,25 @@ pub struct Branch {
 pub struct Call<P> {
     /// Whose it is.
     pub branch: Branch,
-    /// What it is to do.
+    /// Name of the work.
     pub action: String,
     /// The action's argument.
     pub payload: P,
-    /// What the initiator gave the transaction to carry along.
+    /// Metadata of the transaction, as the initiator gave them.
     pub metadata: HashMap<String, String>,
-    /// How often the coordinator has sent it, as far as it remembers; from 1.
+    /// Number of this attempt, as far as the coordinator remembers; from 1.
     pub attempt: u32,
+    pub(crate) must_succeed: bool,
+}
+
+impl<P> Call<P> {
+    /// Tells whether the work may only succeed: the transaction can no longer be aborted, as a saga
+    /// after its pivot. A handler may still refuse. That is then no vote: it is not stored, the
+    /// coordinator raises an alarm, and the call comes again.
+    #[must_use]
+    pub fn must_succeed(&self) -> bool {
+        self.must_succeed
+    }
 }
 
 /// An action of a TCC transaction: try, confirm, cancel.
@@ -49,11 +60,12 @@ pub struct Call<P> {
 /// commit nor roll back. A handler need not check whether it ran before, or whether its `cancel`
 /// came first.
 pub trait Tcc<R: Resource>: Send + Sync + 'static {
-    /// The action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
-    /// [`Bytes`](bytes::Bytes) or `()`. One that cannot be read is refused before the handler.
+    /// Type of the action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
+    /// [`Payload`](crate::Payload), [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is
+    /// refused before the handler.
     type Payload: Decode + Send + Sync + 'static;
-    /// What `try_` found out: kept with the branch, sent to the initiator, and given to `confirm`
-    /// and `cancel`. At most 1 MiB.
+    /// Result of `try_`: kept with the branch and its media type, sent to the initiator, and given to
+    /// `confirm` and `cancel`. At most 1 MiB.
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Reserves: does the work so that it can be confirmed and can be cancelled, whatever happens.
@@ -102,8 +114,8 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
 pub trait Saga<R: Resource>: Send + Sync + 'static {
     /// The action's argument, as in [`Tcc`].
     type Payload: Decode + Send + Sync + 'static;
-    /// What `run` found out: kept with the branch, sent to the initiator, and given to `compensate`.
-    /// At most 1 MiB.
+    /// Result of `run`: kept with the branch, sent to the initiator, and given to `compensate`. At most
+    /// 1 MiB.
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Does the work. It is committed at once, and everybody sees it.
@@ -150,7 +162,7 @@ pub trait TwoPhase: Send + Sync + 'static {
         call: &Call<Self::Payload>,
     ) -> impl Future<Output = Result<(), PrepareError>> + Send;
 
-    /// Whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
+    /// Tells whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
     /// two is owed to it.
     fn read_only(&self) -> bool {
         false
@@ -183,7 +195,7 @@ pub fn refuse<T>(reason: impl Into<String>, message: impl Into<String>) -> Resul
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why phase one of a branch has no yes. Every error becomes [`PrepareError::Failed`] by `?`.
+/// Phase one of a branch without a yes. Every error becomes [`PrepareError::Failed`] by `?`.
 #[derive(Debug)]
 pub enum PrepareError {
     /// The vote no.
@@ -194,7 +206,7 @@ pub enum PrepareError {
     Failed(BoxError),
 }
 
-/// Why phase two of a branch is not done. Every error becomes [`FinishError::Failed`] by `?`.
+/// Phase two of a branch that is not done. Every error becomes [`FinishError::Failed`] by `?`.
 #[derive(Debug)]
 pub enum FinishError {
     /// To be called again after this time.

@@ -116,12 +116,12 @@
 //! The local transaction that a handler works in also holds the *barrier*: a row for the branch in
 //! the table `unanimo_barrier` of the participant's own database. By it a call that comes twice has
 //! its effect once and gets the same answer, a Cancel that overtakes its Prepare wins, and a vote is
-//! durable before it is told. A handler does its own work and nothing of that.
+//! durable before it is answered. A handler does its own work and nothing of that.
 //!
 //! # Which mode
 //!
 //! - **TCC** ([`Tcc`], [`Client::tcc`]): `try_` reserves in a local transaction that is committed at
-//!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` settle it.
+//!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` end it.
 //! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
 //!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
 //! - **Saga** ([`Saga`]): `run` does its work for good, in a local transaction of its own, and
@@ -263,6 +263,8 @@ mod barrier;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod doubt;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod features;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod handler;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -293,7 +295,7 @@ pub use handler::{
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
-pub use payload::{Decode, Encode, Error as PayloadError, Json, Prost};
+pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
 pub use refusal::Refusal;

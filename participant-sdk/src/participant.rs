@@ -12,7 +12,7 @@
 //!    PostgreSQL named `u/<cluster>/<participant>/<tx_id>/<branch number>`, and rows of
 //!    `unanimo_barrier` in state `prepared`. Whatever belongs to another participant, or was not
 //!    named by this crate, is not looked at.
-//! 2. asks the coordinators about them (`Inquire`), each about its own cluster's branches only.
+//! 2. asks the coordinators about them (`InquireBranches`), each about its own group's branches only.
 //! 3. acts on a decision, COMMIT or ABORT, and on nothing else: a prepared transaction is ended as by
 //!    the coordinator's own call; for a row the question makes the coordinator send its Commit or
 //!    Cancel again, which carries the payload that the handler needs. A transaction that is running
@@ -25,13 +25,13 @@
 //! | --- | --- | --- |
 //! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup | end it as the other branches of its transaction ended |
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
-//! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before tells why | mend that, such as a role that may not |
-//! | `in_doubt_other_cluster` | none of the coordinators has its transaction's database | register with the right one too, or end it by hand |
+//! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before gives the reason | mend that, such as a role that may not |
+//! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
 //!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
 //! handler would have done and setting its state in the same local transaction.
 //!
-//! [`Serving::in_doubt`] tells how many are in doubt, how old the oldest is, and how many have
+//! [`Serving::in_doubt`] returns how many are in doubt, how old the oldest is, and how many have
 //! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a
 //! line of level WARN, `branches are in doubt`, with `in_doubt`, `oldest_s` and `alarmed`.
 //!
@@ -69,14 +69,14 @@ use crate::handler::{Saga, Tcc};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
 
-/// Why a participant cannot be.
+/// Mistake in a participant's making.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A name breaks the rule.
     #[error("{what} {name:?} must be 1 to 64 bytes of [A-Za-z0-9_.:-]")]
     Name {
-        /// What it names.
+        /// Kind of thing that it names.
         what: &'static str,
         /// The name.
         name: String,
@@ -96,7 +96,7 @@ pub enum Error {
     Listen {
         /// The address.
         address: String,
-        /// Why not.
+        /// Reason.
         #[source]
         source: std::io::Error,
     },
@@ -106,9 +106,9 @@ pub enum Error {
     /// The coordinator's address is none.
     #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
     Coordinator {
-        /// What was given.
+        /// Text that was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// Rule that it breaks.
         #[source]
         source: tonic::transport::Error,
     },

@@ -9,8 +9,9 @@ mod two_phase;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
@@ -42,7 +43,7 @@ impl PostgresOptions {
         let mut connection = PgConnection::connect_with(&given).await.map_err(Error::Connect)?;
         let found = schema::find!(connection, "prepare_until");
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            schema::migrate(&MIGRATIONS, &mut connection).await?;
+            migrate(&mut connection).await?;
         }
         let prepared_max: String = sqlx::query_scalar("SHOW max_prepared_transactions")
             .fetch_one(&mut connection)
@@ -84,6 +85,26 @@ impl PostgresOptions {
         ]
     }
 }
+
+/// Upgrades the table. Whoever waits for it keeps everybody out who comes behind, and a prepared
+/// transaction that is in doubt holds it until it has ended: hence the bound.
+async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
+    let bound = format!("SET lock_timeout = {}", MIGRATION_LOCK_TIMEOUT.as_millis());
+    let bounded = sqlx::raw_sql(AssertSqlSafe(bound)).execute(&mut *connection).await;
+    bounded.map_err(Error::Connect)?;
+    schema::migrate(&MIGRATIONS, connection).await.map_err(|error| match error {
+        Error::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+            if error::code(&error) == Some(error::LOCK_TIMEOUT) =>
+        {
+            Error::InUse { waited: MIGRATION_LOCK_TIMEOUT }
+        }
+        other => other,
+    })
+}
+
+/// Longest wait for those who use the table while it is upgraded: a second or two is enough where
+/// handlers are at work.
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as sqlx does.
 const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \

@@ -118,11 +118,13 @@
 //!
 //! # Headers
 //!
-//! On a request, all or none of `unanimo-tx-id` (a UUID), `unanimo-gid`, `unanimo-mode` (`tcc` or
-//! `2pc`) and `unanimo-cluster-id`; `traceparent` and `tracestate` travel with them, unless the caller
-//! has set its own. On a reply `unanimo-tx-id`, and `unanimo-branches` with at most 64 items
-//! `<branch_id>=<vote>`, where a vote is `prepared`, `refused`, `read_only` or `none`. Trailers are not
-//! looked at for branches: what joins after a reply's headers are sent is not listed.
+//! On a request, all or none of `unanimo-tx-id` (a UUID), `unanimo-gid`, `unanimo-mode` (the mode of the
+//! branches that join: `tcc` or `2pc`) and `unanimo-cluster-id`; `traceparent` and `tracestate` travel
+//! with them, unless the caller has set its own. Another header whose name begins with `unanimo-` is
+//! refused: a later version may put there what the request means. On a reply `unanimo-tx-id`, and
+//! `unanimo-branches` with items `<branch_id>=<vote>` of at most 4,096 bytes together, where a vote is
+//! `prepared`, `refused`, `read_only` or `none`. Trailers are not looked at for branches: what joins
+//! after a reply's headers are sent is not listed.
 //!
 //! They are for services that trust each other. Take them off at the edge, as you do with other headers
 //! of your own: whoever sends them can make a participant join a transaction of its coordinator, if it

@@ -6,7 +6,6 @@ mod options;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use unanimo_proto::v1;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -14,6 +13,7 @@ pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
 use crate::action::Registered;
 use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
+use crate::payload::Payload;
 use crate::refusal::Refusal;
 
 /// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
@@ -35,7 +35,7 @@ pub trait Resource: Sweepable {
         action: &Registered<Self::Connection>,
     ) -> impl Future<Output = Result<Voted, Fault>> + Send;
 
-    /// Votes no without asking a handler; unless there is a vote already.
+    /// Votes no without asking a handler, unless there is a vote already.
     #[doc(hidden)]
     fn refuse(
         &self,
@@ -62,8 +62,10 @@ pub(crate) mod sealed {
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct RawCall {
-    pub call: Call<Bytes>,
+    pub call: Call<Payload>,
     pub mode: v1::Mode,
+    /// Features that the participant must know to do it.
+    pub requires: Vec<String>,
     /// Until then a Prepare of this branch may come. It is stored with the branch's row.
     pub until: Option<SystemTime>,
 }
@@ -95,7 +97,7 @@ pub enum Finish {
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Voted {
-    Prepared(Bytes),
+    Prepared(Payload),
     ReadOnly,
     Refused(Refusal),
     Working(Duration),

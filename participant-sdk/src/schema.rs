@@ -19,6 +19,16 @@ pub enum Error {
     /// The database cannot be reached.
     #[error("connect to the database")]
     Connect(#[source] sqlx::Error),
+    /// Upgrading the barrier's table has waited in vain for those who use it. Prepared transactions do,
+    /// for as long as they are in doubt.
+    #[error(
+        "upgrade the table unanimo_barrier: others have used it for {waited:?}; a prepared transaction \
+         (pg_prepared_xacts) does so until it has ended: let a process of the earlier version end it"
+    )]
+    InUse {
+        /// Time that was waited.
+        waited: std::time::Duration,
+    },
     /// The barrier's table cannot be made or upgraded.
     #[error("prepare the table unanimo_barrier")]
     Migrate(#[source] MigrateError),
@@ -60,7 +70,7 @@ macro_rules! find {
     ($connection:expr, $prepare_until:literal) => {{
         let columns = concat!(
             "SELECT tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, \
-             reason, message, ",
+             output_type, reason, message, ",
             $prepare_until,
             " FROM unanimo_barrier WHERE 1 = 0"
         );
@@ -116,10 +126,11 @@ mod tests {
             |table, columns, version| is_to_be_made(migrator, Found { table, columns, version });
         assert!(to_be_made(false, false, None).expect("nothing is there"));
         assert!(!to_be_made(true, true, None).expect("made by hand"));
-        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 1 })));
-        assert!(!to_be_made(true, true, Some(Some(1))).expect("made before"));
+        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 2 })));
+        assert!(to_be_made(true, false, Some(Some(1))).expect("made by an earlier version"));
+        assert!(!to_be_made(true, true, Some(Some(2))).expect("made before"));
         assert!(to_be_made(false, false, Some(None)).expect("interrupted"));
-        let newer = to_be_made(true, true, Some(Some(2)));
-        assert!(matches!(newer, Err(Error::Newer { found: 2, known: 1 })));
+        let newer = to_be_made(true, true, Some(Some(3)));
+        assert!(matches!(newer, Err(Error::Newer { found: 3, known: 2 })));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// What the three messages have in common.
+/// Fields that the three messages have in common.
 pub(crate) struct Parts {
     pub(crate) context: Option<v1::BranchContext>,
     pub(crate) action: String,
@@ -32,15 +32,31 @@ pub(crate) struct Parts {
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
 
+/// Conditions that a Prepare may have.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    pub(crate) requires: Vec<String>,
+    pub(crate) must_succeed: bool,
+}
+
+/// Reads a call that has no conditions.
 pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
+    call_with(parts, Conditions::default())
+}
+
+/// Reads a call.
+pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
     let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
-    let payload = payload.unwrap_or_default().data;
+    let payload = payload.unwrap_or_default().into();
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     let mode = context.mode();
     if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit | Mode::Saga) {
-        return Err(Status::unimplemented("context.mode must be TCC, two-phase commit or saga"));
+        return Err(invalid("context.mode", "must be TCC, two-phase commit or saga"));
     }
-    let tx_id = Uuid::parse_str(&context.tx_id).map_err(|_| invalid("tx_id", "must be a UUID"))?;
+    let tx_id = Uuid::parse_str(&context.tx_id).ok();
+    let canonical = tx_id.filter(|parsed| parsed.to_string() == context.tx_id);
+    let rule = "must be a UUID of 36 characters, lower case, with hyphens";
+    let tx_id = canonical.ok_or_else(|| invalid("context.tx_id", rule))?;
     for (field, text, bytes_max) in [
         ("context.gid", &context.gid, ID_BYTES_MAX),
         ("context.branch_id", &context.branch_id, ID_BYTES_MAX),
@@ -65,7 +81,9 @@ pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
         participant: context.participant,
     };
     let until = until(prepare_until);
-    Ok(RawCall { call: Call { branch, action, payload, metadata, attempt }, mode, until })
+    let Conditions { requires, must_succeed } = conditions;
+    let call = Call { branch, action, payload, metadata, attempt, must_succeed };
+    Ok(RawCall { call, mode, requires, until })
 }
 
 fn invalid(field: &str, rule: &str) -> Status {
@@ -81,8 +99,7 @@ pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
     use v1::prepare_response::Answer;
     let answer = match voted {
         Voted::Prepared(output) => {
-            let output = (!output.is_empty())
-                .then(|| v1::Payload { data: output, media_type: String::new() });
+            let output = (!output.is_empty()).then(|| output.into());
             Answer::Prepared(v1::Prepared { output })
         }
         Voted::ReadOnly => Answer::ReadOnly(v1::ReadOnly {}),

@@ -1,6 +1,6 @@
 //! Participant without the SDK, with its barrier in memory: correct, or with one fault.
 
-use crate::{bytes_of, payload};
+use crate::bytes_of;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, Done,
-    HeuristicKind, HeuristicOutcome, Mode, PrepareRequest, PrepareResponse, Prepared, ReadOnly,
-    Refusal, Working, cancel_response, commit_response, prepare_response,
+    HeuristicKind, HeuristicOutcome, Mode, Payload, PrepareRequest, PrepareResponse, Prepared,
+    ReadOnly, Refusal, Working, cancel_response, commit_response, prepare_response,
 };
 use uuid::Uuid;
 
@@ -65,11 +65,19 @@ pub enum Fault {
     ReadOnlyInTcc,
     /// Replies to Prepare have no answer.
     Mute,
+    /// It does what it is asked, whatever that requires.
+    IgnoresRequirements,
+    /// A refusal of work that must succeed is stored.
+    StoresFailures,
+    /// The media type of an output is not stored.
+    ForgetsMediaTypes,
+    /// It does not know work that must succeed, and says so: no fault.
+    MayAlwaysFail,
 }
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -89,6 +97,9 @@ impl Fault {
         Self::WordyReasons,
         Self::ReadOnlyInTcc,
         Self::Mute,
+        Self::IgnoresRequirements,
+        Self::StoresFailures,
+        Self::ForgetsMediaTypes,
     ];
 }
 
@@ -170,8 +181,8 @@ impl Faulty {
         Ok((context.tx_id, branch))
     }
 
-    /// Returns the vote of a branch that has a row.
-    fn vote(&self, state: &State) -> prepare_response::Answer {
+    /// Returns the vote of a branch that has a row, now or `again`.
+    fn vote(&self, state: &State, again: bool) -> prepare_response::Answer {
         use prepare_response::Answer;
         match state {
             State::Prepared(output) | State::Committed(output) => {
@@ -179,7 +190,12 @@ impl Faulty {
                     Fault::OutputsDiffer => new_output(),
                     _ => output.clone(),
                 };
-                Answer::Prepared(Prepared { output: payload(output) })
+                let media_type = if again && self.fault == Fault::ForgetsMediaTypes {
+                    String::new()
+                } else {
+                    "text/plain".to_owned()
+                };
+                Answer::Prepared(Prepared { output: Some(Payload { data: output, media_type }) })
             }
             State::Refused(refusal) => Answer::Refused(refusal.clone()),
             State::Cancelled | State::Lost => {
@@ -197,6 +213,10 @@ impl Faulty {
             };
             State::Refused(Refusal { reason, message: "no".to_owned() })
         };
+        if let Some(unknown) = self.unsupported(request) {
+            let reason = "FEATURE_UNSUPPORTED".to_owned();
+            return Ok(State::Refused(Refusal { reason, message: unknown.clone() }));
+        }
         let until = request.prepare_until.and_then(|until| SystemTime::try_from(until).ok());
         if until.is_some_and(|until| until < SystemTime::now()) && self.fault != Fault::IgnoresBound
         {
@@ -212,6 +232,25 @@ impl Faulty {
             b"no" => refused("NO"),
             _ => State::Prepared(new_output()),
         })
+    }
+}
+
+impl Faulty {
+    /// The first requirement that is not known.
+    fn unsupported<'r>(&self, request: &'r PrepareRequest) -> Option<&'r String> {
+        let known = |name: &str| match self.fault {
+            Fault::IgnoresRequirements => true,
+            Fault::MayAlwaysFail => false,
+            _ => name == "must_succeed",
+        };
+        request.requires.iter().find(|name| !known(name))
+    }
+
+    fn is_stored(&self, request: &PrepareRequest, state: &State) -> bool {
+        let no_vote = request.must_succeed
+            && self.fault != Fault::StoresFailures
+            && self.unsupported(request).is_none();
+        !matches!(state, State::Refused(_)) || !(no_vote || self.fault == Fault::ForgetsRefusals)
     }
 }
 
@@ -239,12 +278,14 @@ impl ParticipantService for Faulty {
             }
             Fault::LooksThenWrites => {
                 if let Some(state) = self.rows().get(&key) {
-                    return answered(self.vote(state));
+                    return answered(self.vote(state, true));
                 }
                 let state = self.work(&request)?;
                 tokio::time::sleep(WORK).await;
-                let answer = self.vote(&state);
-                self.rows().insert(key, state);
+                let answer = self.vote(&state, false);
+                if self.is_stored(&request, &state) {
+                    self.rows().insert(key, state);
+                }
                 return answered(answer);
             }
             _ => {}
@@ -252,11 +293,11 @@ impl ParticipantService for Faulty {
         tokio::time::sleep(WORK).await;
         let mut rows = self.rows();
         if let Some(state) = rows.get(&key) {
-            return answered(self.vote(state));
+            return answered(self.vote(state, true));
         }
         let state = self.work(&request)?;
-        let answer = self.vote(&state);
-        if self.fault != Fault::ForgetsRefusals || !matches!(state, State::Refused(_)) {
+        let answer = self.vote(&state, false);
+        if self.is_stored(&request, &state) {
             rows.insert(key, state);
         }
         answered(answer)

@@ -31,7 +31,26 @@ fn failed(report: &Report) -> Vec<(&'static str, &str)> {
 /// Checks the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
-        Fault::None | Fault::Mute => (&[], ""),
+        Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),
+        Fault::IgnoresRequirements => (
+            &["unknown-requirement"],
+            "Prepare that requires unanimo-check.no-such-feature was answered PREPARED",
+        ),
+        Fault::StoresFailures => (
+            &["must-succeed-refusal"],
+            "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
+        ),
+        Fault::ForgetsMediaTypes => (
+            &[
+                "duplicate-prepare",
+                "concurrent-prepare",
+                "late-duplicate",
+                "abandoned-prepare",
+                "independent-branches",
+                "prepare-after-commit",
+            ],
+            "(no media type); the first time it was PREPARED with output",
+        ),
         Fault::NoTombstone => (
             &["late-prepare", "prepare-races-cancel", "abandoned-prepare"],
             "a Prepare that came after its Cancel was answered PREPARED with output",
@@ -72,7 +91,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             "the same Prepare, sent a second time, was answered PREPARED with output",
         ),
         Fault::ForgetsRefusals => (
-            &["prepare-too-late"],
+            &["prepare-too-late", "unknown-requirement"],
             "a Prepare that was too late, sent again without a bound, was answered PREPARED",
         ),
         Fault::OneBranchATransaction => {
@@ -190,6 +209,21 @@ async fn an_action_that_refuses_the_payload_does_not_pass() {
     let why = "the action answers this payload REFUSED (NO: no)";
     assert!(skipped.contains(&("commit-twice", why)), "{report}");
     assert_eq!(report.committed, 0);
+}
+
+/// A participant that does not know the feature keeps all other guarantees.
+#[tokio::test]
+async fn work_that_must_succeed_is_not_checked_where_nobody_knows_it() {
+    let target = Arc::new(Faulty::new(Fault::MayAlwaysFail));
+    let report = unanimo_conformance::run(target, options(), |_| {}, pending()).await.unwrap();
+    assert!(report.passed(), "{report}");
+    let skipped: Vec<_> = report
+        .checked
+        .iter()
+        .filter(|checked| matches!(checked.verdict, Verdict::Skipped(_)))
+        .map(|checked| checked.guarantee)
+        .collect();
+    assert_eq!(skipped, ["must-succeed-refusal"], "{report}");
 }
 
 /// Steps of a saga are never sent Commit; all other guarantees apply to them, too.

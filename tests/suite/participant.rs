@@ -1,4 +1,4 @@
-//! What holds on the participants' side of the wire: their service is called as a coordinator would
+//! Promises on the participants' side of the wire: their service is called as a coordinator would
 //! call it, and as one never would.
 
 mod barrier;
@@ -7,11 +7,14 @@ mod databases;
 mod deaf;
 mod direct;
 mod handler;
+mod initiator;
 mod installed;
 mod mariadb;
 mod model;
 mod paging;
 mod propagation;
+mod registration;
+mod requirements;
 mod retention;
 mod slots;
 mod sweeper;

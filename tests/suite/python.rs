@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection};
-use unanimo_conformance::{Options, Remote};
+use unanimo_conformance::{Options, Remote, Session};
 use unanimo_sdk::{Client, Json, Outcome, Serve, Serving};
 use unanimo_testing::{Coordinator, Subject};
 use unanimo_tests::reaper::{Owned, run_folder};
@@ -79,7 +79,8 @@ impl PyShop {
         let mut command = python();
         command
             .arg(root().join("examples/python-participant/shop.py"))
-            .args(["--coordinator", coordinator, "--item", &stock, "--database"])
+            .args(["--coordinator", coordinator, "--item", &stock, "--sweep-interval", "0.3"])
+            .arg("--database")
             .arg(folder.join("shop.db"))
             .env("PYTHONPATH", stubs())
             .stdout(File::create(folder.join(format!("{life}.out"))).unwrap())
@@ -111,10 +112,22 @@ impl PyShop {
 
     /// Returns the pieces that are free and that are reserved.
     async fn stock(&self) -> (i64, i64) {
-        let file = format!("sqlite:{}", self.folder.join("shop.db").display());
-        let mut database = SqliteConnection::connect(&file).await.unwrap();
+        let mut database = self.database().await;
         let stock = sqlx::query_as("SELECT free, reserved FROM stock WHERE item = 'lamp'");
         stock.fetch_one(&mut database).await.unwrap()
+    }
+}
+
+impl PyShop {
+    async fn database(&self) -> SqliteConnection {
+        let file = format!("sqlite:{}", self.folder.join("shop.db").display());
+        SqliteConnection::connect(&file).await.unwrap()
+    }
+
+    /// States of the barrier's rows.
+    async fn states(&self) -> Vec<String> {
+        let states = sqlx::query_scalar("SELECT state FROM barrier ORDER BY state, tx_id");
+        states.fetch_all(&mut self.database().await).await.unwrap()
     }
 }
 
@@ -174,7 +187,7 @@ impl World {
 /// Submits a transaction over both shops; `None` if there is no answer.
 async fn submit(client: &Client, gid: &str, python: i64, rust: i64) -> Option<Outcome> {
     let lamps = serde_json::json!({"item": "lamp", "pieces": python});
-    let draft = client.tcc(gid).timeout(Duration::from_secs(20));
+    let draft = client.tcc(gid).timeout(Duration::from_secs(20)).with_outputs();
     let draft = draft.branch("python", "py-shop", "reserve", Json(lamps));
     let pieces = serde_json::json!({"pieces": rust});
     draft.branch("rust", "shop", "reserve", Json(pieces)).submit().await.ok()
@@ -225,9 +238,12 @@ async fn a_shop_in_python_keeps_every_guarantee() {
         refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
         ..Options::new("py-shop", "reserve")
     };
-    let remote = Remote::connect(&world.python.endpoint().await).await.unwrap();
-    let report =
-        unanimo_conformance::run(Arc::new(remote), options, |_| {}, pending()).await.unwrap();
+    let remote = Arc::new(Remote::connect(&world.python.endpoint().await).await.unwrap());
+    let session = Session::new(Arc::clone(&remote) as _, options.clone());
+    let branch = session.prepared().await.unwrap();
+    assert_eq!(branch.output.media_type, "application/json");
+    session.cancel(&branch).await.unwrap();
+    let report = unanimo_conformance::run(remote, options, |_| {}, pending()).await.unwrap();
     assert!(report.passed(), "{report}");
     assert_eq!(report.counts().2, 0, "nothing is skipped: {report}");
     let committed = i64::from(report.committed);
@@ -266,5 +282,44 @@ async fn s7_a_shop_in_python_is_killed_in_the_middle() {
     }
     world.until_stock(STOCK - committed).await;
     assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
+    world.stop().await;
+}
+
+/// S12: the right coordinator group is asked, and rows that are evidence are kept.
+#[tokio::test]
+async fn s12_a_shop_in_python_asks_each_group_about_its_own_rows() {
+    let mut world = World::start().await;
+    let client = world.client();
+    assert!(submit(&client, "gone", 1, 1).await.unwrap().is_committed());
+    until("its end", async || match client.find("gone").await.unwrap() {
+        Outcome::Committed(committed) => committed.ended.then_some(()),
+        _ => None,
+    })
+    .await;
+    // All of it happened long ago. Rows without a bound are kept, and so are those of somebody else.
+    let mut database = world.python.database().await;
+    let long_ago = "
+        DELETE FROM barrier WHERE state <> 'committed';
+        UPDATE barrier SET until = 1, changed_at = 1;
+        INSERT INTO barrier (tx_id, branch_id, cluster_id, state, until, changed_at)
+            SELECT '01890a5d-ac96-774b-bcce-b302099a805' || n, 'a', cluster, state, bound, 1 FROM (
+                SELECT 1 AS n, cluster_id AS cluster, 'prepared' AS state, 1 AS bound FROM barrier
+                UNION ALL SELECT 2, 'elsewhere', 'prepared', 1
+                UNION ALL SELECT 3, 'elsewhere', 'committed', 1
+                UNION ALL SELECT 4, 'elsewhere', 'lost', 1
+                UNION ALL SELECT 5, 'elsewhere', 'cancelled', NULL
+                UNION ALL SELECT 6, 'elsewhere', 'cancelled', 1)";
+    sqlx::raw_sql(long_ago).execute(&mut database).await.unwrap();
+    assert_eq!(world.python.states().await.len(), 7);
+    // It purges when it starts.
+    let endpoint = world.coordinator.endpoint();
+    world.python.kill(&endpoint);
+    let left = ["cancelled", "committed", "lost", "prepared", "prepared"];
+    until("the purge", async || (world.python.states().await == left).then_some(())).await;
+    for alarm in ["alarm=in_doubt_unknown", "alarm=in_doubt_other_cluster"] {
+        until(alarm, async || world.python.log().contains(alarm).then_some(())).await;
+    }
+    assert_eq!(world.python.states().await, left, "nobody ends them");
+    assert!(!world.python.log().contains("not swept"), "{}", world.python.log());
     world.stop().await;
 }

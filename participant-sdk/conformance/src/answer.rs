@@ -1,13 +1,12 @@
-//! What a participant answered, and how that reads.
+//! Answers of a participant, and their words.
 
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tonic::{Code, Status};
 use unanimo_proto::v1::{
-    CancelResponse, CommitResponse, Done, HeuristicKind, HeuristicOutcome, PrepareResponse,
-    Refusal, Working, cancel_response, commit_response, prepare_response,
+    CancelResponse, CommitResponse, Done, HeuristicKind, HeuristicOutcome, Payload,
+    PrepareResponse, Refusal, Working, cancel_response, commit_response, prepare_response,
 };
 
 /// Most characters of an output that are shown.
@@ -16,8 +15,8 @@ const SHOWN_MAX: usize = 60;
 /// A vote.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vote {
-    /// Yes, with the output.
-    Prepared(Bytes),
+    /// Yes, with the output and its media type.
+    Prepared(Payload),
     /// No.
     Refused(Refusal),
     /// Yes, and nothing was written.
@@ -42,7 +41,7 @@ pub(super) enum Reply<A> {
 }
 
 impl Vote {
-    /// Whether it is a yes that a Commit or a Cancel is owed to.
+    /// Tells whether it is a yes that a Commit or a Cancel is owed to.
     #[must_use]
     pub fn is_prepared(&self) -> bool {
         matches!(self, Self::Prepared(_))
@@ -50,7 +49,7 @@ impl Vote {
 }
 
 impl End {
-    /// How it ended by itself, if it did.
+    /// Returns its end by itself, if it ended so.
     #[must_use]
     pub fn heuristic(&self) -> Option<HeuristicKind> {
         match self {
@@ -67,7 +66,7 @@ pub(super) fn vote(response: PrepareResponse) -> Reply<Vote> {
     use prepare_response::Answer;
     match response.answer {
         Some(Answer::Prepared(prepared)) => {
-            Reply::Answer(Vote::Prepared(prepared.output.unwrap_or_default().data))
+            Reply::Answer(Vote::Prepared(prepared.output.unwrap_or_default()))
         }
         Some(Answer::Refused(refusal)) => Reply::Answer(Vote::Refused(refusal)),
         Some(Answer::ReadOnly(_)) => Reply::Answer(Vote::ReadOnly),
@@ -113,7 +112,7 @@ pub(super) fn status(status: &Status) -> String {
 impl fmt::Display for Vote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Prepared(output) if output.is_empty() => f.write_str("PREPARED"),
+            Self::Prepared(output) if *output == Payload::default() => f.write_str("PREPARED"),
             Self::Prepared(output) => write!(f, "PREPARED with output {}", shown(output)),
             Self::Refused(Refusal { reason, message }) => {
                 write!(f, "REFUSED ({reason}: {message})")
@@ -163,10 +162,11 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Bytes as text, if they are short text.
-fn shown(bytes: &Bytes) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().count() <= SHOWN_MAX => format!("`{text}`"),
-        _ => format!("of {} bytes", bytes.len()),
+/// Bytes as text, if they are short text, and their media type.
+fn shown(Payload { data, media_type }: &Payload) -> String {
+    let media_type = if media_type.is_empty() { "no media type" } else { media_type };
+    match std::str::from_utf8(data) {
+        Ok(text) if text.chars().count() <= SHOWN_MAX => format!("`{text}` ({media_type})"),
+        _ => format!("of {} bytes ({media_type})", data.len()),
     }
 }

@@ -1,6 +1,7 @@
 //! The guarantees, as a list. docs/participant-guide.md explains them to whoever writes a
 //! participant.
 
+mod conditions;
 mod ends;
 mod manners;
 mod races;
@@ -16,14 +17,14 @@ use super::session::{Session, Stop};
 /// A check that runs.
 type Checking = Pin<Box<dyn Future<Output = Result<(), Stop>> + Send>>;
 
-/// What a participant must hold to, and how that is checked.
+/// A rule that a participant must hold to, and its check.
 #[derive(Clone, Copy)]
 pub struct Guarantee {
     /// Stable, for programs: `duplicate-prepare`.
     pub name: &'static str,
-    /// What holds.
+    /// The rule.
     pub text: &'static str,
-    /// What goes wrong where it does not hold.
+    /// Damage where it does not hold.
     pub why: &'static str,
     /// Checks it, with branches of its own.
     pub check: fn(Session) -> Checking,
@@ -49,7 +50,8 @@ macro_rules! guarantees {
 
 guarantees! {
     "duplicate-prepare", votes::duplicate,
-        "The same Prepare, sent again, has no further effect and gets the same vote and output.",
+        "The same Prepare, sent again, has no further effect and gets the same vote and output, with \
+         the same media type.",
         "S7: an answer that is lost on its way makes the coordinator send the call again.";
     "concurrent-prepare", votes::concurrent,
         "Of the same Prepare, sent eight times at once, all get the same vote and output; WORKING \
@@ -68,6 +70,15 @@ guarantees! {
     "stored-refusal", votes::stored_refusal,
         "A REFUSED Prepare gets the same refusal when it is sent again; its Cancel is done.",
         "a vote that changes its mind could be a no that the initiator saw and a yes that commits.";
+    "unknown-requirement", conditions::unknown_requirement,
+        "A Prepare that requires a feature which the participant does not know is REFUSED with \
+         reason FEATURE_UNSUPPORTED, and the refusal is stored.",
+        "a later version asks for something that this work would not be: it must not be done \
+         without it.";
+    "must-succeed-refusal", conditions::must_succeed,
+        "REFUSED to a Prepare that must succeed is not stored: the same Prepare may be PREPARED \
+         later. PREPARED is stored as ever.",
+        "the transaction can no longer be aborted: a stored no would be the end of it.";
     "commit-after-refusal", votes::commit_after_refusal,
         "Commit of a branch that was REFUSED is heuristic, never done.",
         "S11: there is nothing that could be committed, and done would say that there was.";
@@ -119,8 +130,9 @@ guarantees! {
          status, not with a vote.",
         "a vote for a branch that cannot be named could never be found again.";
     "limits", manners::limits,
-        "Outputs have at most 1 MiB, and none in two-phase commit; a refusal's reason is 1 to 64 \
-         bytes of A-Z a-z 0-9 _ . : -, its message has at most 1,024.",
+        "Outputs have at most 1 MiB, a media type of at most 128 bytes of printable ASCII, and are \
+         none in two-phase commit; a refusal's reason is 1 to 64 bytes of A-Z a-z 0-9 _ . : -, its \
+         message has at most 1,024.",
         "what is over a limit is dropped or cut off on its way.";
     "commit-twice", ends::commit_twice,
         "Commit of a prepared branch is done, with and without the output, and done again.",

@@ -41,7 +41,7 @@ pub use self::guarantees::{GUARANTEES, Guarantee};
 pub use self::session::{Branch, Session, Stop};
 pub use self::target::{Remote, Target};
 
-/// What to ask a participant for, and how patiently.
+/// Work to ask a participant for, and the patience.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The participant's name.
@@ -56,7 +56,7 @@ pub struct Options {
     pub mode: Mode,
     /// The cluster id that its branches are to carry.
     pub cluster_id: String,
-    /// How long an operation is asked again before it counts as not answered.
+    /// Time for which an operation is asked again before it counts as not answered.
     pub patience: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Options {
     pub const PATIENCE: Duration = Duration::from_secs(15);
 }
 
-/// What came of one guarantee.
+/// Result of one guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds, as far as was seen.
@@ -92,20 +92,20 @@ pub enum Verdict {
     Skipped(String),
 }
 
-/// One guarantee, and what came of it.
+/// One guarantee, and its result.
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// Its name.
     pub guarantee: &'static str,
-    /// What it says.
+    /// Its rule.
     pub text: &'static str,
-    /// Why it has to hold.
+    /// Damage where it does not hold.
     pub why: &'static str,
-    /// What came of it.
+    /// Its result.
     pub verdict: Verdict,
 }
 
-/// What came of all guarantees.
+/// Results of all guarantees.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The participant.
@@ -116,7 +116,7 @@ pub struct Report {
     pub checked: Vec<Checked>,
     /// The refusal with which the action met [`Options::payload`]: what needs a yes is not checked.
     pub refused: Option<String>,
-    /// How many branches were committed: their work stays.
+    /// Number of branches that were committed: their work stays.
     pub committed: u32,
     /// Branches that may be prepared still, because the participant did not say that they ended.
     pub left_behind: Vec<String>,
@@ -125,7 +125,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing failed, nothing was left behind, and everything was checked that the action's
+    /// Tells whether nothing failed, nothing was left behind, and everything was checked that the action's
     /// mode allows: it was not stopped, and the action accepted the payload.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -136,7 +136,7 @@ impl Report {
             && !self.interrupted
     }
 
-    /// How many passed, failed and were skipped.
+    /// Counts those that passed, failed and were skipped.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
         self.checked.iter().fold((0, 0, 0), |(passed, failed, skipped), checked| {
@@ -175,7 +175,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Why there is nothing to check.
+/// A participant that cannot be checked.
 #[derive(Debug, thiserror::Error)]
 #[error("prepare a first branch of action {action} at participant {participant}: {why}")]
 pub struct Unusable {
@@ -183,7 +183,7 @@ pub struct Unusable {
     pub participant: String,
     /// The action.
     pub action: String,
-    /// What was seen.
+    /// Observation.
     pub why: String,
 }
 

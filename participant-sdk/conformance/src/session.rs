@@ -1,23 +1,23 @@
 //! One run: branches of its own, operations that are asked again as a coordinator would, and the
 //! end of what was left prepared.
 
-use std::collections::HashMap;
+mod branch;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
-use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, Payload, PrepareRequest,
-};
+use unanimo_proto::v1::{BranchContext, HeuristicKind, Mode, Payload};
 use uuid::Uuid;
 
+pub use self::branch::Branch;
+use self::branch::{cancel, commit, prepare};
 use super::answer::{self, End, Reply, Vote};
 use super::{Options, Target};
 
-/// How long one call may take before it is sent again.
+/// Longest time of one call before it is sent again.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
 /// Between calls that were answered with an error, or with WORKING that names no time.
@@ -26,31 +26,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause that WORKING can ask for: a check is not to take minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How far ahead a Prepare's bound is.
+/// Time from now to a Prepare's bound.
 const PREPARE_WITHIN: Duration = Duration::from_secs(600);
 
-/// Why a check ended before its end.
+/// Reason of a check to end before its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The guarantee is broken: what was seen.
     Failed(String),
     /// It cannot be checked here: why.
     Skipped(String),
-}
-
-/// A branch that a check made up, and what is sent with its operations.
-#[derive(Clone, Debug)]
-pub struct Branch {
-    /// What names it.
-    pub context: BranchContext,
-    /// What it is to do.
-    pub action: String,
-    /// The action's argument.
-    pub payload: Bytes,
-    /// When a Prepare without a trace is to be refused.
-    pub prepare_until: Option<SystemTime>,
-    /// What Prepare answered, if Commit and Cancel are to carry it.
-    pub output: Bytes,
 }
 
 /// A run. Cheap to clone.
@@ -80,27 +65,6 @@ impl fmt::Debug for Session {
     }
 }
 
-impl Branch {
-    fn key(&self) -> (String, String) {
-        (self.context.tx_id.clone(), self.context.branch_id.clone())
-    }
-
-    /// Another branch of the same transaction.
-    #[must_use]
-    pub fn sibling(&self) -> Self {
-        let mut sibling = self.clone();
-        sibling.context.branch_number += 1;
-        sibling.context.branch_id = format!("b{}", sibling.context.branch_number);
-        sibling
-    }
-}
-
-impl fmt::Display for Branch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.context.branch_id, self.context.tx_id)
-    }
-}
-
 impl Session {
     /// A run over a participant.
     #[must_use]
@@ -108,7 +72,7 @@ impl Session {
         Self { inner: Arc::new(Inner { target, options, traces: Mutex::default() }) }
     }
 
-    /// What is asked for.
+    /// Returns the options of the run.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.inner.options
@@ -133,7 +97,9 @@ impl Session {
             action: action.clone(),
             payload: payload.clone(),
             prepare_until: Some(SystemTime::now() + PREPARE_WITHIN),
-            output: Bytes::new(),
+            output: Payload::default(),
+            requires: Vec::new(),
+            must_succeed: false,
         }
     }
 
@@ -295,7 +261,7 @@ impl Session {
         results.into_iter().collect()
     }
 
-    /// Whether the action votes at all, and with which refusal if it votes no.
+    /// Asks for a first vote; answers with the refusal if it is no.
     pub(super) async fn first_vote(&self) -> Result<Option<String>, String> {
         match self.prepare(&self.branch()).await {
             Ok(vote @ Vote::Refused(_)) => Ok(Some(vote.to_string())),
@@ -314,7 +280,7 @@ impl Session {
         }
     }
 
-    /// How many branches were committed, and which may be prepared still.
+    /// Returns the number of branches that were committed, and those that may be prepared still.
     #[must_use]
     pub fn traces(&self) -> (u32, Vec<String>) {
         let traces = self.lock();
@@ -397,49 +363,7 @@ impl Asking {
     }
 }
 
-/// Whether it says nothing of the request itself.
+/// Tells whether it says nothing of the request itself.
 fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-}
-
-fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
-    PrepareRequest {
-        // That of a message without one.
-        context: Some(branch.context.clone())
-            .filter(|context| *context != BranchContext::default()),
-        action: branch.action.clone(),
-        payload: payload(&branch.payload),
-        prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
-        metadata: HashMap::new(),
-        attempt,
-        requires: Vec::new(),
-        must_succeed: false,
-    }
-}
-
-fn payload(data: &Bytes) -> Option<Payload> {
-    (!data.is_empty()).then(|| Payload { data: data.clone(), media_type: String::new() })
-}
-
-fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
-    CommitRequest {
-        context: Some(branch.context.clone()),
-        action: branch.action.clone(),
-        payload: payload(&branch.payload),
-        output: payload(&branch.output),
-        metadata: HashMap::new(),
-        attempt,
-    }
-}
-
-fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
-    CancelRequest {
-        context: Some(branch.context.clone()),
-        action: branch.action.clone(),
-        payload: payload(&branch.payload),
-        output: payload(&branch.output),
-        metadata: HashMap::new(),
-        attempt,
-        prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
-    }
 }

@@ -1,4 +1,4 @@
-//! Whom to check: a participant behind an address, or one in this process.
+//! The participant to check: one behind an address, or one in this process.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
-/// How long a connection may take to come about.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What can be asked to prepare, commit and cancel. A caller that waits no longer drops the call.
+/// A participant, as its caller sees it. A caller that waits no longer drops the call.
 #[async_trait]
 pub trait Target: Send + Sync + 'static {
     /// Phase one.

@@ -1,8 +1,8 @@
 //! A branch's row, and what each operation answers when it finds it.
 
-use bytes::Bytes;
 use unanimo_proto::v1::HeuristicKind;
 
+use crate::payload::Payload;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, Voted};
 
@@ -47,16 +47,16 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) state: State,
-    pub(crate) output: Bytes,
+    pub(crate) output: Payload,
     pub(crate) refusal: Refusal,
 }
 
-/// A row's columns: state, output, reason, message.
-pub(crate) type Columns = (String, Vec<u8>, String, String);
+/// A row's columns: state, output, output_type, reason, message.
+pub(crate) type Columns = (String, Vec<u8>, String, String, String);
 
 impl Row {
     pub(crate) fn new(state: State) -> Self {
-        Self { state, output: Bytes::new(), refusal: Refusal::new("", "") }
+        Self { state, output: Payload::default(), refusal: Refusal::new("", "") }
     }
 
     pub(crate) fn refused(refusal: Refusal) -> Self {
@@ -64,13 +64,14 @@ impl Row {
     }
 
     pub(crate) fn from_columns(columns: Columns) -> Result<Self, Fault> {
-        let (state, output, reason, message) = columns;
+        let (state, output, output_type, reason, message) = columns;
         let state = State::parse(&state).ok_or_else(|| {
             Fault::SetUp(format!(
                 "unanimo_barrier has the state {state}, which this version does not know"
             ))
         })?;
-        Ok(Self { state, output: output.into(), refusal: Refusal { reason, message } })
+        let output = Payload::new(output, output_type);
+        Ok(Self { state, output, refusal: Refusal { reason, message } })
     }
 
     /// Returns the answer of a Prepare that finds this row.
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn a_duplicate_gets_the_stored_answer_and_a_late_prepare_never_a_yes() {
         let vote = |state| Row::new(state).vote();
-        assert_eq!(vote(State::Prepared).expect("a vote"), Voted::Prepared(Bytes::new()));
+        assert_eq!(vote(State::Prepared).expect("a vote"), Voted::Prepared(Payload::default()));
         assert_eq!(vote(State::ReadOnly).expect("a vote"), Voted::ReadOnly);
         for state in [State::Refused, State::Cancelled, State::Lost] {
             assert!(matches!(vote(state), Ok(Voted::Refused(_))), "S8: {state:?}");

@@ -23,13 +23,14 @@ macro_rules! bind_new_row {
 }
 pub(crate) use bind_new_row;
 
-/// Binds what an update changes, in the order of the columns: state, output, reason, message; and
-/// then the row's key. A macro, because each database has its own types.
+/// Binds what an update changes, in the order of the columns: state, output, output_type, reason,
+/// message; and then the row's key. A macro, because each database has its own types.
 macro_rules! bind_outcome {
     ($query:expr, $row:expr, $tx_id:expr, $call:expr) => {
         $query
             .bind($row.state.as_str())
-            .bind($row.output.as_ref())
+            .bind($row.output.data.as_ref())
+            .bind($row.output.media_type.as_ref())
             .bind(&$row.refusal.reason)
             .bind(&$row.refusal.message)
             .bind($tx_id)

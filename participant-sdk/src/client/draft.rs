@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode, Payload,
-    SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
+    BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode, SubmitTransactionRequest,
+    SubmitTransactionResponse, WaitFor,
 };
 
 use super::{Client, Error, Outcome, Transaction};
-use crate::payload::{self, Encode};
+use crate::payload::{self, Encode, Payload};
 use crate::propagation::Context;
 
 /// A transaction that is about to be started: [submitted](Self::submit) as a whole, or
@@ -26,6 +25,7 @@ pub struct Draft {
     timeout: Option<Duration>,
     metadata: HashMap<String, String>,
     wait_for: WaitFor,
+    with_outputs: bool,
     branches: Vec<Spec>,
 }
 
@@ -38,13 +38,14 @@ impl Draft {
             timeout: None,
             metadata: HashMap::new(),
             wait_for: WaitFor::Decided,
+            with_outputs: false,
             branches: Vec::new(),
         }
     }
 
     /// Adds a branch: what `participant` is to do. `branch_id` is unique within the transaction, of
     /// the same rule as the gid. The payload is [`Json`](crate::Json), [`Prost`](crate::Prost),
-    /// [`Bytes`](bytes::Bytes) or `()`, at most 1 MiB.
+    /// [`Payload`], [`Bytes`](bytes::Bytes) or `()`, at most 1 MiB.
     #[expect(clippy::needless_pass_by_value, reason = "a payload is made where it is given")]
     pub fn branch(
         mut self,
@@ -53,7 +54,7 @@ impl Draft {
         action: impl Into<String>,
         payload: impl Encode,
     ) -> Self {
-        let spec = spec(branch_id.into(), participant.into(), action.into(), payload.encode());
+        let spec = spec(branch_id.into(), participant.into(), action.into(), Payload::of(&payload));
         self.branches.push(spec);
         self
     }
@@ -68,6 +69,24 @@ impl Draft {
     /// Carried along, and handed to participants. At most 16 KiB in all.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Makes [`Self::submit`] return as soon as the transaction is durable, mostly with
+    /// [`Outcome::NotDecided`]: it is driven to its end without the caller. [`Client::find`] tells the
+    /// outcome. In a transaction that is [begun](Self::begin), commit and rollback return so.
+    pub fn wait_until_accepted(mut self) -> Self {
+        self.wait_for = WaitFor::Accepted;
+        self
+    }
+
+    /// Makes the answers to submit, commit and rollback hold the outputs of the branches.
+    ///
+    /// Without it they do not: most initiators need no more than the outcome, outputs may have several
+    /// megabytes, and an answer that tells a decision should be small. [`Transaction::execute`] returns
+    /// the output of its branch in any case, and [`Client::find`] fetches outputs later.
+    pub fn with_outputs(mut self) -> Self {
+        self.with_outputs = true;
         self
     }
 
@@ -95,7 +114,7 @@ impl Draft {
             wait_for: self.wait_for.into(),
             metadata: self.metadata,
             requires: Vec::new(),
-            include_outputs: true,
+            include_outputs: self.with_outputs,
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.submit_transaction(request).await
@@ -123,8 +142,9 @@ impl Draft {
         let begun: BeginTransactionResponse = self.client.call(request, call).await?;
         let context = Context::new(&begun.tx_id, self.gid, self.mode, begun.cluster_id)
             .map_err(|_| Error::Answer("it names no transaction of a cluster"))?;
+        let answers = (self.wait_for, self.with_outputs);
         let deadline = begun.deadline.and_then(|at| std::time::SystemTime::try_from(at).ok());
-        let mut transaction = Transaction::new(self.client, context, self.wait_for, deadline);
+        let mut transaction = Transaction::new(self.client, context, answers, deadline);
         for branch in self.branches {
             let _executed = transaction.run(branch.map_err(unwritable)?).await?;
         }
@@ -138,11 +158,11 @@ pub(super) fn spec(
     branch_id: String,
     participant: String,
     action: String,
-    payload: Result<Bytes, payload::Error>,
+    payload: Result<Payload, payload::Error>,
 ) -> Spec {
     match payload {
-        Ok(data) => {
-            let payload = Some(Payload { data, media_type: String::new() });
+        Ok(payload) => {
+            let payload = Some(payload.into());
             let mode = Mode::Unspecified.into();
             Ok(BranchSpec { branch_id, participant, action, payload, mode })
         }

@@ -1,30 +1,32 @@
-//! Why a call has no answer, or the answer no.
+//! Calls that have no answer, or the answer no.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use tonic::Code;
 use tonic_types::StatusExt;
+use unanimo_proto::v1;
 
-/// Why a call failed.
+/// Failure of a call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The coordinator's address is none.
     #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
     Endpoint {
-        /// What was given.
+        /// Text that was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// Rule that it breaks.
         #[source]
         source: tonic::transport::Error,
     },
     /// A payload cannot be written.
     #[error("payload of branch {branch_id}: {error}")]
     Payload {
-        /// Whose.
+        /// The branch.
         branch_id: String,
-        /// Why not.
+        /// Reason.
         error: String,
     },
     /// The coordinator says no, and nothing has happened by this call.
@@ -34,18 +36,29 @@ pub enum Error {
         reason: String,
         /// For people.
         message: String,
-        /// Which fields of the request are wrong, and what rule they break.
+        /// Fields of the request that are wrong, and the rule that each breaks.
         fields: Vec<BadField>,
         /// The same call may succeed later.
         retryable: bool,
     },
-    /// No answer within the time to wait. Whether the call had its effect is not known; it may be
-    /// sent again.
+    /// The gid names another transaction: other branches, another mode, or begun the other way. Nothing
+    /// has happened by this call.
+    #[error("{message} (GID_REUSED)")]
+    GidReused {
+        /// The coordinator's name for the transaction that has the gid.
+        tx_id: String,
+        /// Its outcome, as far as the coordinator told it; `NotDecided` if it is not known.
+        outcome: v1::Outcome,
+        /// For people.
+        message: String,
+    },
+    /// No answer within the time to wait. The call may have had its effect or not; it may be sent
+    /// again.
     #[error("no answer from the coordinator within {waited:?}: {last}")]
     Unavailable {
-        /// How long.
+        /// Time that was waited.
         waited: Duration,
-        /// What the last attempt died of.
+        /// Error of the last attempt.
         last: String,
     },
     /// The coordinator answers what this version does not understand.
@@ -56,7 +69,7 @@ pub enum Error {
 /// A field of a request, and the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadField {
-    /// Which, such as `branches[0].payload`.
+    /// Name of the field, such as `branches[0].payload`.
     pub field: String,
     /// The rule.
     pub rule: String,
@@ -72,13 +85,13 @@ fn list(fields: &[BadField]) -> String {
     fields.iter().map(|field| format!("; {field}")).collect()
 }
 
-/// How an attempt failed.
+/// Kind of a failed attempt.
 pub(super) enum Failure {
     /// Answered with no.
     Rejected(Error),
     /// Answered with "not now": nothing has happened, and the call may be sent again.
     NotNow(Error, Option<Duration>),
-    /// Whether it had its effect is not known.
+    /// It may have had its effect or not.
     Unknown(String),
 }
 
@@ -107,6 +120,9 @@ impl Failure {
             field: violation.field.clone(),
             rule: violation.description.clone(),
         });
+        if info.reason == "GID_REUSED" {
+            return Self::Rejected(gid_reused(status, &info.metadata));
+        }
         let error = Error::Rejected {
             reason: info.reason.clone(),
             message: status.message().to_owned(),
@@ -118,4 +134,17 @@ impl Failure {
             false => Self::Rejected(error),
         }
     }
+}
+
+fn gid_reused(status: &tonic::Status, metadata: &HashMap<String, String>) -> Error {
+    let text = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
+    // By its name in the contract, with or without the enum's prefix.
+    let outcome = text("outcome").to_ascii_uppercase();
+    let outcome = match outcome.strip_prefix("OUTCOME_").unwrap_or(&outcome) {
+        "COMMITTED" => v1::Outcome::Committed,
+        "ABORTED" => v1::Outcome::Aborted,
+        _ => v1::Outcome::NotDecided,
+    };
+    let (tx_id, message) = (text("tx_id").to_owned(), status.message().to_owned());
+    Error::GidReused { tx_id, outcome, message }
 }

@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
 
 use super::draft::{spec, unwritable};
 use super::{Client, Error, Outcome, Output};
-use crate::payload::Encode;
+use crate::payload::{Encode, Payload};
 use crate::propagation::{Context, Propagation, Trace};
 use crate::refusal::Refusal;
 
@@ -26,6 +26,7 @@ pub struct Transaction {
     client: Client,
     tx_id: String,
     wait_for: WaitFor,
+    with_outputs: bool,
     deadline: Option<SystemTime>,
     /// Those that were executed.
     branches: Vec<CommitBranch>,
@@ -33,7 +34,7 @@ pub struct Transaction {
     propagation: Propagation,
 }
 
-/// What became of a branch's phase one.
+/// Result of a branch's phase one.
 #[derive(Debug)]
 #[must_use = "a branch that refused has aborted the transaction"]
 pub enum Executed {
@@ -46,7 +47,7 @@ pub enum Executed {
     /// It has no vote yet, and the time to wait is over: call again with the same branch, or go on;
     /// [`Transaction::commit`] waits for it.
     NotVoted {
-        /// What its calls died of last.
+        /// The last error of its calls.
         last_error: String,
     },
     /// The transaction was aborted before it voted.
@@ -57,12 +58,13 @@ impl Transaction {
     pub(super) fn new(
         client: Client,
         context: Context,
-        wait_for: WaitFor,
+        (wait_for, with_outputs): (WaitFor, bool),
         deadline: Option<SystemTime>,
     ) -> Self {
         let tx_id = context.tx_id().to_string();
         let propagation = Propagation::new(context, Trace::ambient());
-        Self { client, tx_id, wait_for, deadline, branches: Vec::new(), propagation }
+        let branches = Vec::new();
+        Self { client, tx_id, wait_for, with_outputs, deadline, branches, propagation }
     }
 
     /// The coordinator's name for it.
@@ -71,7 +73,7 @@ impl Transaction {
         &self.tx_id
     }
 
-    /// When it is aborted if it is not decided by then, by the coordinator's clock.
+    /// Returns the time of its abort if nothing was decided by then, by the coordinator's clock.
     #[must_use]
     pub fn deadline(&self) -> Option<SystemTime> {
         self.deadline
@@ -108,7 +110,7 @@ impl Transaction {
         action: impl Into<String>,
         payload: impl Encode,
     ) -> Result<Executed, Error> {
-        let spec = spec(branch_id.into(), participant.into(), action.into(), payload.encode());
+        let spec = spec(branch_id.into(), participant.into(), action.into(), Payload::of(&payload));
         self.run(spec.map_err(unwritable)?).await
     }
 
@@ -131,7 +133,7 @@ impl Transaction {
         let ExecuteBranchResponse { refusal, output, output_dropped, last_error, .. } = response;
         Ok(match (vote, outcome) {
             (Vote::Prepared, _) => {
-                Executed::Prepared(Output::new(output.unwrap_or_default().data, output_dropped))
+                Executed::Prepared(Output::new(output.unwrap_or_default().into(), output_dropped))
             }
             (Vote::ReadOnly, _) => Executed::ReadOnly,
             (Vote::Refused, _) => Executed::Refused(refusal.map(Refusal::from).unwrap_or_default()),
@@ -157,7 +159,7 @@ impl Transaction {
             branches,
             wait_for: self.wait_for.into(),
             requires: Vec::new(),
-            include_outputs: true,
+            include_outputs: self.with_outputs,
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.commit_transaction(request).await
@@ -177,7 +179,7 @@ impl Transaction {
         let request = RollbackTransactionRequest {
             key: Some(rollback_transaction_request::Key::TxId(self.tx_id.clone())),
             requires: Vec::new(),
-            include_outputs: true,
+            include_outputs: self.with_outputs,
             wait_for: self.wait_for.into(),
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {

@@ -1,16 +1,15 @@
-//! What became of a transaction.
+//! Outcomes of transactions.
 
 use std::fmt;
 
-use bytes::Bytes;
 use unanimo_proto::v1;
 use unanimo_proto::v1::{AbortCause, Heuristic};
 
 use super::error::Error;
-use crate::payload::{self, Decode};
+use crate::payload::{self, Decode, Payload};
 use crate::refusal::Refusal;
 
-/// What an initiator may conclude. Only the first two are final.
+/// Conclusion that an initiator may draw. Only the first two are final.
 #[derive(Debug)]
 #[must_use = "a transaction that is not decided may still commit"]
 pub enum Outcome {
@@ -30,9 +29,9 @@ pub struct Committed {
     pub tx_id: String,
     /// Every branch has ended.
     pub ended: bool,
-    /// Whether branches ended against the decision.
+    /// Deviation of branches from the decision.
     pub heuristic: Heuristic,
-    /// What is known of its branches, in the order of enlisting.
+    /// Results of its branches, as far as they are known, in the order of enlisting.
     pub branches: Vec<BranchOutcome>,
 }
 
@@ -41,17 +40,17 @@ pub struct Committed {
 pub struct Aborted {
     /// The coordinator's name for it.
     pub tx_id: String,
-    /// Why.
+    /// Reason of the abort.
     pub cause: AbortCause,
     /// The branch that the cause speaks of, if any.
     pub branch_id: Option<String>,
-    /// Why that branch voted no, if it did.
+    /// Reason of that branch's vote no, if it voted so.
     pub refusal: Option<Refusal>,
     /// Every branch has ended.
     pub ended: bool,
-    /// Whether branches ended against the decision.
+    /// Deviation of branches from the decision.
     pub heuristic: Heuristic,
-    /// What is known of its branches, in the order of enlisting.
+    /// Results of its branches, as far as they are known, in the order of enlisting.
     pub branches: Vec<BranchOutcome>,
 }
 
@@ -60,33 +59,34 @@ pub struct Aborted {
 pub struct NotDecided {
     /// The coordinator's name for it, if it was learned.
     pub tx_id: Option<String>,
-    /// Why there is no answer, if the coordinator gave none.
+    /// Failure of the call, if the coordinator gave no answer.
     pub error: Option<Error>,
 }
 
-/// What is known of a branch.
+/// Result of a branch, as far as it is known.
 #[derive(Clone, Debug)]
 pub struct BranchOutcome {
-    /// Which.
+    /// The branch.
     pub branch_id: String,
-    /// Why it voted no, if it did.
+    /// Reason of its vote no, if it voted so.
     pub refusal: Option<Refusal>,
-    /// What its handler found out.
+    /// Result of its handler. Empty unless outputs were asked for
+    /// ([`Draft::with_outputs`](super::Draft::with_outputs)).
     pub output: Output,
-    /// What its calls died of last; on abort this tells why a branch did not vote.
+    /// The last error of its calls; on abort this explains a missing vote.
     pub last_error: String,
 }
 
-/// What a handler found out in phase one.
+/// Result of a handler in phase one, with its media type.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    bytes: Bytes,
+    payload: Payload,
     dropped: bool,
 }
 
 impl Output {
-    pub(crate) fn new(bytes: Bytes, dropped: bool) -> Self {
-        Self { bytes, dropped }
+    pub(crate) fn new(payload: Payload, dropped: bool) -> Self {
+        Self { payload, dropped }
     }
 
     /// The value, read as [`Json`](crate::Json), [`Prost`](crate::Prost) or
@@ -95,10 +95,16 @@ impl Output {
     /// # Errors
     /// It is of another format.
     pub fn read<T: Decode>(&self) -> Result<T, payload::Error> {
-        T::decode(&self.bytes)
+        T::decode_payload(&self.payload)
     }
 
-    /// It was over a limit and is lost; the vote stands.
+    /// Returns its media type; empty if it is not known.
+    #[must_use]
+    pub fn media_type(&self) -> &str {
+        &self.payload.media_type
+    }
+
+    /// Tells whether it was over a limit and is lost; the vote stands.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
         self.dropped
@@ -106,19 +112,19 @@ impl Output {
 }
 
 impl Outcome {
-    /// Whether it is committed.
+    /// Tells whether it is committed.
     #[must_use]
     pub fn is_committed(&self) -> bool {
         matches!(self, Self::Committed(_))
     }
 
-    /// Whether it is aborted. Not the opposite of [`Self::is_committed`].
+    /// Tells whether it is aborted. Not the opposite of [`Self::is_committed`].
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         matches!(self, Self::Aborted(_))
     }
 
-    /// What an answer, or the lack of one, says.
+    /// Reads an answer, or the lack of one.
     pub(super) fn of_answer(
         answer: Result<Option<v1::TransactionResult>, Error>,
         tx_id: Option<&str>,
@@ -136,8 +142,9 @@ impl Outcome {
     }
 
     fn of_result(result: v1::TransactionResult) -> Self {
-        let (outcome, cause, heuristic) =
-            (result.outcome(), result.abort_cause(), result.heuristic());
+        let (outcome, cause) = (result.outcome(), result.abort_cause());
+        // A deviation that is not known here needs a person all the same.
+        let heuristic = Heuristic::try_from(result.heuristic).unwrap_or(Heuristic::Hazard);
         let v1::TransactionResult { tx_id, ended, abort_branch_id, branches, .. } = result;
         let branches: Vec<_> = branches.into_iter().map(BranchOutcome::of).collect();
         match outcome {
@@ -198,7 +205,7 @@ impl BranchOutcome {
         Self {
             branch_id: result.branch_id,
             refusal: result.refusal.map(Refusal::from),
-            output: Output::new(result.output.unwrap_or_default().data, result.output_dropped),
+            output: Output::new(result.output.unwrap_or_default().into(), result.output_dropped),
             last_error: result.last_error,
         }
     }

@@ -15,16 +15,16 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, SYSDATE(6), SYSDATE(6))";
 /// A locking read: a snapshot would hide the row that the insert met. It shares the lock that the
 /// failed insert left behind. `FOR UPDATE` would have two of these wait for each other.
 const FIND: &str = "
-SELECT state, output, reason, message FROM {table}
+SELECT state, output, output_type, reason, message FROM {table}
 WHERE tx_id = ? AND branch_id = ? LOCK IN SHARE MODE";
 
 const LOCK: &str = "
-SELECT state, output, reason, message FROM {table}
+SELECT state, output, output_type, reason, message FROM {table}
 WHERE tx_id = ? AND branch_id = ? FOR UPDATE";
 
 const MARK: &str = "
 UPDATE {table}
-SET state = ?, output = ?, reason = ?, message = ?, changed_at = SYSDATE(6)
+SET state = ?, output = ?, output_type = ?, reason = ?, message = ?, changed_at = SYSDATE(6)
 WHERE tx_id = ? AND branch_id = ?";
 
 /// Makes a pooled connection fit for a local transaction, whatever the handler before has done to

@@ -9,9 +9,9 @@ use unanimo_proto::v1::participant_directory_service_client::ParticipantDirector
 use unanimo_proto::v1::{
     DeregisterEndpointRequest, RegisterEndpointRequest, RegisterEndpointResponse,
 };
-use uuid::Uuid;
 
 use super::Error;
+use crate::features::FEATURES;
 
 /// Until the coordinator has said how often it wants to hear.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// After a registration that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a registration may take.
+/// Longest time of a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -31,15 +31,20 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    pub(super) fn new(coordinator: &str, participant: &str, endpoint: &str) -> Result<Self, Error> {
+    pub(super) fn new(
+        coordinator: &str,
+        participant: &str,
+        endpoint: &str,
+        instance_id: &str,
+    ) -> Result<Self, Error> {
         let channel = Endpoint::from_shared(coordinator.to_owned())
             .map_err(|source| Error::Coordinator { endpoint: coordinator.to_owned(), source })?;
         let channel = channel.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
         let request = RegisterEndpointRequest {
             participant: participant.to_owned(),
             endpoint: endpoint.to_owned(),
-            instance_id: Uuid::now_v7().to_string(),
-            features: Vec::new(),
+            instance_id: instance_id.to_owned(),
+            features: FEATURES.map(str::to_owned).to_vec(),
             sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         Ok(Self {

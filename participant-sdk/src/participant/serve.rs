@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
+use uuid::Uuid;
 
 use super::registration::Registration;
 use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper};
@@ -20,10 +21,10 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
 
-/// How long a stop waits for calls under way.
+/// Longest wait of a stop for calls under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where a participant is served, and who is told.
+/// Address at which a participant is served, and coordinators that are told.
 #[derive(Clone, Debug)]
 pub struct Serve {
     listen: String,
@@ -43,22 +44,24 @@ impl Serve {
         }
     }
 
-    /// Registers with the coordinator at this `http://HOST:PORT`, and stays registered.
+    /// Registers with the coordinator at this `http://HOST:PORT`, and stays registered. Called again it
+    /// adds another one: a node of the same coordinator group, or of another group. Each group's
+    /// transactions, and what is in doubt of them, are kept apart by the group's id.
     #[must_use]
     pub fn register_with(mut self, coordinator: impl Into<String>) -> Self {
         self.coordinators.push(coordinator.into());
         self
     }
 
-    /// How the coordinator reaches this process: `http://HOST:PORT`. Without it: the address that is
-    /// listened on.
+    /// Names the address at which the coordinator reaches this process: `http://HOST:PORT`. Without it:
+    /// the address that is listened on.
     #[must_use]
     pub fn advertise(mut self, endpoint: impl Into<String>) -> Self {
         self.advertise = Some(endpoint.into());
         self
     }
 
-    /// How it looks after branches [in doubt](super#in-doubt), asking the coordinators that it
+    /// Sets how it looks after branches [in doubt](super#in-doubt), asking the coordinators that it
     /// registers with. Without it: as by [`Sweep::default`].
     #[must_use]
     pub fn sweep(mut self, sweep: Sweep) -> Self {
@@ -102,9 +105,11 @@ impl<R: Resource> Service<R> {
             None if address.ip().is_unspecified() => return Err(Error::Advertise(address)),
             None => format!("http://{address}"),
         };
+        // Of this life of the process, whichever coordinator hears it.
+        let (name, instance_id) = (service.participant(), Uuid::now_v7().to_string());
         let registrations = coordinators
             .iter()
-            .map(|coordinator| Registration::new(coordinator, service.participant(), &endpoint))
+            .map(|coordinator| Registration::new(coordinator, name, &endpoint, &instance_id))
             .collect::<Result<Vec<_>, _>>()?;
         let sweeper = match sweep {
             Some(sweep) if !coordinators.is_empty() => Some(service.sweep(coordinators, sweep)?),
@@ -169,7 +174,8 @@ impl Serving {
         &self.endpoint
     }
 
-    /// What the sweeper left [in doubt](super#in-doubt); `None` if there is none.
+    /// Returns the branches that the sweeper left [in doubt](super#in-doubt); `None` if there is no
+    /// sweeper.
     #[must_use]
     pub fn in_doubt(&self) -> Option<InDoubt> {
         self.sweeper.as_ref().map(Sweeper::in_doubt)

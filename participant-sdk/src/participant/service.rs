@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
@@ -15,12 +14,14 @@ use unanimo_proto::v1::{
 };
 
 use crate::action::Registered;
+use crate::features;
 use crate::handler::Call;
+use crate::payload::Payload;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
-use crate::wire::{self, Parts};
+use crate::wire::{self, Conditions, Parts};
 
-/// How long a call waits for a slot before it is answered with "working".
+/// Longest wait of a call for a slot before it is answered with "working".
 const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// After which a call that found no slot is to be sent again.
@@ -29,7 +30,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// After which an operation that met a lock is to be sent again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
-/// What the coordinator calls. Cheap to clone.
+/// Service that the coordinator calls. Cheap to clone.
 pub struct Service<R: Resource> {
     pub(super) inner: Arc<Inner<R>>,
     prepare_slots: Arc<Semaphore>,
@@ -100,8 +101,8 @@ impl<R: Resource> Service<R> {
         self.prepare_slots.is_closed()
     }
 
-    fn call(&self, parts: Parts) -> Result<RawCall, Status> {
-        let call = wire::call(parts)?;
+    fn call(&self, parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
+        let call = wire::call_with(parts, conditions)?;
         let name = &self.inner.name;
         if call.branch().participant != *name {
             let asked = &call.branch().participant;
@@ -123,7 +124,7 @@ impl<R: Resource> Service<R> {
     }
 
     async fn finish(&self, operation: Finish, parts: Parts) -> Result<Finished, Status> {
-        let call = self.call(parts)?;
+        let call = self.call(parts, Conditions::default())?;
         let Some(slot) = slot(&self.finish_slots).await else {
             return Ok(Finished::Working(BUSY_PAUSE));
         };
@@ -158,10 +159,19 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<PrepareRequest>,
     ) -> Result<Response<PrepareResponse>, Status> {
-        let PrepareRequest { context, action, payload, prepare_until, metadata, attempt, .. } =
-            request.into_inner();
+        let PrepareRequest {
+            context,
+            action,
+            payload,
+            prepare_until,
+            metadata,
+            attempt,
+            requires,
+            must_succeed,
+        } = request.into_inner();
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
-        let voted = self.vote(self.call(parts)?).await?;
+        let call = self.call(parts, Conditions { requires, must_succeed })?;
+        let voted = self.vote(call).await?;
         Ok(Response::new(wire::voted(voted)))
     }
 
@@ -191,6 +201,9 @@ impl<R: Resource> ParticipantService for Service<R> {
 
 impl<R: Resource> Inner<R> {
     async fn prepare(&self, call: &RawCall) -> Result<Voted, Fault> {
+        if let Some(refusal) = features::unsupported(&call.requires, &self.name) {
+            return self.resource.refuse(call, refusal).await;
+        }
         let action = &call.call.action;
         let refusal = match self.actions.get(action) {
             Some(registered) if registered.mode == call.mode => {
@@ -235,7 +248,7 @@ pub(super) async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit>
 /// no database work half way. `None` tells that another operation is in its way.
 async fn in_own_task<T: Send + 'static>(
     operation: &'static str,
-    call: Call<Bytes>,
+    call: Call<Payload>,
     slot: OwnedSemaphorePermit,
     work: impl Future<Output = Result<T, Fault>> + Send + 'static,
 ) -> Result<Option<T>, Status> {

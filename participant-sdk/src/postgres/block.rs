@@ -21,18 +21,18 @@ ON CONFLICT (tx_id, branch_id) DO NOTHING
 RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
 
 const FIND: &str = "
-SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
+SELECT state, output, output_type, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
 
 const LOCK: &str = "
-SELECT state, output, reason, message, pg_current_xact_id()::text FROM unanimo_barrier
+SELECT state, output, output_type, reason, message, pg_current_xact_id()::text FROM unanimo_barrier
 WHERE tx_id = $1 AND branch_id = $2 FOR UPDATE";
 
 /// Only in the transaction that inserted or locked the row: a handler may have ended that one, and
 /// then nothing holds the row and its own work together.
 const MARK: &str = "
 UPDATE unanimo_barrier
-SET state = $1, output = $2, reason = $3, message = $4, changed_at = clock_timestamp()
-WHERE tx_id = $5 AND branch_id = $6 AND pg_current_xact_id()::text = $7";
+SET state = $1, output = $2, output_type = $3, reason = $4, message = $5, changed_at = clock_timestamp()
+WHERE tx_id = $6 AND branch_id = $7 AND pg_current_xact_id()::text = $8";
 
 /// The handler's settings must not be those of the row's update and of the commit: they could make it
 /// asynchronous, look for the row elsewhere, or leave a prepared transaction that another role owns.
@@ -124,16 +124,16 @@ impl Block for PgBlock {
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
-        type Found = (String, Vec<u8>, String, String, String);
+        type Found = (String, Vec<u8>, String, String, String, String);
         let found: Result<Option<Found>, _> = sqlx::query_as(LOCK)
             .bind(call.branch().tx_id)
             .bind(&call.branch().branch_id)
             .fetch_optional(&mut *self.transaction)
             .await;
         match found {
-            Ok(Some((state, output, reason, message, xid))) => {
+            Ok(Some((state, output, output_type, reason, message, xid))) => {
                 self.xid = xid;
-                Row::from_columns((state, output, reason, message)).map(Some)
+                Row::from_columns((state, output, output_type, reason, message)).map(Some)
             }
             Ok(None) => Ok(None),
             Err(error) => Err(self.failed("lock the branch's barrier row", error).await),

@@ -6,7 +6,6 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Postgres;
@@ -19,6 +18,7 @@ use super::name::name;
 use crate::action::Registered;
 use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
+use crate::payload::Payload;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
 use crate::wire::presentable;
@@ -36,7 +36,7 @@ impl Postgres {
         action: &Registered<PgConnection>,
     ) -> Result<Voted, Fault> {
         if self.is_prepared(call).await? {
-            return Ok(Voted::Prepared(Bytes::new()));
+            return Ok(Voted::Prepared(Payload::default()));
         }
         let blocks = self.for_prepare();
         let block = blocks.begin(action.isolation).await?;
@@ -45,7 +45,7 @@ impl Postgres {
             Ok(Worked::Done(block, _)) => block,
             // By a twin at work, or by one that has prepared meanwhile.
             Err(Fault::Busy) if self.is_prepared(call).await? => {
-                return Ok(Voted::Prepared(Bytes::new()));
+                return Ok(Voted::Prepared(Payload::default()));
             }
             Err(fault) => return Err(fault),
         };
@@ -55,7 +55,7 @@ impl Postgres {
         match prepare(block, call).await? {
             None => {
                 crash_point!("participant-after-prepare-transaction");
-                Ok(Voted::Prepared(Bytes::new()))
+                Ok(Voted::Prepared(Payload::default()))
             }
             // Transaction and row are gone: the no needs a row of its own.
             Some(refusal) => barrier::refuse(&blocks, call, refusal).await,
@@ -153,7 +153,7 @@ impl Postgres {
 
     async fn find(&self, pool: &sqlx::PgPool, call: &RawCall) -> Result<Option<Row>, Fault> {
         let found: Option<Columns> = sqlx::query_as(
-            "SELECT state, output, reason, message FROM unanimo_barrier
+            "SELECT state, output, output_type, reason, message FROM unanimo_barrier
              WHERE tx_id = $1 AND branch_id = $2",
         )
         .bind(call.branch().tx_id)

@@ -11,12 +11,13 @@ use crate::names::{ID_BYTES_MAX, is_name};
 /// branch that is enlisted and has no vote.
 pub const BRANCHES: HeaderName = HeaderName::from_static("unanimo-branches");
 
-/// Branches that one reply names: as many as a transaction has by default. Their names fit into the
-/// 16 KiB that HTTP/2 clients accept of headers.
-pub(super) const REPLY_BRANCHES_MAX: usize = 64;
+/// Bytes of the header on a reply. Servers and clients of HTTP accept 8 KiB or more of all headers
+/// together, and other headers need room, too. It is enough for 77 branches with ids that the SDK makes,
+/// and for 29 with the longest ids of 128 bytes.
+pub(super) const REPLY_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes of the headers that name them.
-const REPLY_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an item beside its branch id: `=read_only` is the longest vote, `, ` stands between two.
+const ITEM_BYTES_MAX: usize = "=read_only, ".len();
 
 /// Branches that are collected for a transaction: the most that a coordinator can be set to.
 const COLLECTED_MAX: usize = 1024;
@@ -28,7 +29,7 @@ const VOTES: [(Vote, &str); 4] = [
     (Vote::Unspecified, "none"),
 ];
 
-/// What became of a call, as far as its caller has looked.
+/// End of a call, as far as its caller has looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallEnd {
     /// The caller has its answer.
@@ -42,13 +43,15 @@ pub enum CallEnd {
 pub(super) struct Branches {
     mode: Mode,
     branches: Vec<Branch>,
+    /// Branch ids that are about to be enlisted. Their place on the reply is taken.
+    reserved: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Branch {
     id: String,
     vote: Vote,
-    /// How many answers vouch for the vote. It counts while there is one.
+    /// Number of answers that vouch for the vote. It counts while there is one.
     vouchers: usize,
     /// Two answers said different things, or one said what cannot be.
     disputed: bool,
@@ -56,7 +59,28 @@ struct Branch {
 
 impl Branches {
     pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, branches: Vec::new() }
+        Self { mode, branches: Vec::new(), reserved: Vec::new() }
+    }
+
+    /// Takes a place on the reply for a branch, whatever its vote; answers whether there is one.
+    pub(super) fn reserve(&mut self, id: &str) -> bool {
+        if self.branches.iter().any(|branch| branch.id == id) {
+            return true;
+        }
+        let ids = self.branches.iter().map(|branch| &branch.id).chain(&self.reserved);
+        let taken: usize = ids.map(|id| id.len() + ITEM_BYTES_MAX).sum();
+        let fits = taken + id.len() + ITEM_BYTES_MAX <= REPLY_BYTES_MAX;
+        if fits {
+            self.reserved.push(id.to_owned());
+        }
+        fits
+    }
+
+    /// Gives the place up: the branch has its entry by now, or never will.
+    pub(super) fn unreserve(&mut self, id: &str) {
+        if let Some(index) = self.reserved.iter().position(|reserved| reserved == id) {
+            self.reserved.swap_remove(index);
+        }
     }
 
     /// A branch is enlisted. As long as nothing else is noted of it, it has no vote.
@@ -113,21 +137,28 @@ impl Branches {
         listed.collect()
     }
 
-    /// The reply's header; `None` where there is nothing to tell.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let told = self.branches.len().min(REPLY_BRANCHES_MAX);
-        if told < self.branches.len() {
-            let branches = self.branches.len();
+    /// Returns the reply's header of at most `bytes_max` bytes; `None` where there is nothing to tell.
+    ///
+    /// Branches that joined in this service have their place. Those of services below may be too many
+    /// together: then some are not named, and the transaction aborts.
+    pub(super) fn header(&self, bytes_max: usize) -> Option<HeaderValue> {
+        let mut header = String::new();
+        let mut told = 0;
+        for branch in &self.branches {
+            let separator = if header.is_empty() { "" } else { ", " };
+            let item = format!("{separator}{}={}", branch.id, name(branch.counted()));
+            if header.len() + item.len() > bytes_max {
+                break;
+            }
+            header += &item;
+            told += 1;
+        }
+        let branches = self.branches.len();
+        if told < branches {
             tracing::warn!(branches, "a reply names {told} branches: the transaction will abort");
         }
-        let items: Vec<String> = self.branches[..told]
-            .iter()
-            .map(|b| format!("{}={}", b.id, name(b.counted())))
-            .collect();
-        if items.is_empty() {
-            return None;
-        }
-        Some(HeaderValue::from_str(&items.join(", ")).expect("names, and nothing else"))
+        (!header.is_empty())
+            .then(|| HeaderValue::from_str(&header).expect("names, and nothing else"))
     }
 
     /// `None`, and unlisted, past the bound.
@@ -155,12 +186,12 @@ fn name(vote: Vote) -> &'static str {
     VOTES.iter().find(|known| known.0 == vote).map_or("none", |known| known.1)
 }
 
-/// What a reply says of branches.
+/// Reads the branches that a reply names.
 pub(super) fn read(headers: &HeaderMap) -> Result<Vec<(String, Vote)>, Malformed> {
     let malformed = |rule: &str| Malformed::new(BRANCHES, rule);
     let values = || headers.get_all(BRANCHES).iter();
     if values().map(HeaderValue::len).sum::<usize>() > REPLY_BYTES_MAX {
-        return Err(malformed("must be at most 16 KiB"));
+        return Err(malformed("must be at most 4,096 bytes"));
     }
     let mut branches = Vec::new();
     for value in values() {
@@ -176,9 +207,6 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Vec<(String, Vote)>, Malformed
             }
             branches.push((id.to_owned(), vote.ok_or_else(|| malformed(ITEM_RULE))?));
         }
-    }
-    if branches.len() > REPLY_BRANCHES_MAX {
-        return Err(malformed("must name at most 64 branches"));
     }
     Ok(branches)
 }
@@ -209,7 +237,7 @@ mod tests {
             branches.voted(id, vote);
         }
         branches.enlisted("d_4");
-        let value = branches.header().expect("a header");
+        let value = branches.header(REPLY_BYTES_MAX).expect("a header");
         assert_eq!(value, "a:1=prepared, b.2=refused, c-3=read_only, d_4=none");
         let mut headers = HeaderMap::new();
         headers.append(BRANCHES, value);
@@ -219,19 +247,19 @@ mod tests {
         assert_eq!(above.take(read, CallEnd::Succeeded), ["a:1", "f"]);
         assert_eq!(listed(&above)[..4], listed(&branches)[..]);
         assert_eq!(listed(&above)[4].1, Vote::Unspecified);
-        assert_eq!(Branches::default().header(), None);
+        assert_eq!(Branches::default().header(REPLY_BYTES_MAX), None);
     }
 
     #[test]
     fn what_breaks_a_rule_is_taken_for_nothing() {
-        let many = vec!["a=none"; 65].join(",");
-        let large = format!("a=none,{}", " ".repeat(REPLY_BYTES_MAX));
+        let large = format!("a=none,{}", " ".repeat(REPLY_BYTES_MAX - 6));
+        let largest = format!("a=none,{}", " ".repeat(REPLY_BYTES_MAX - 7));
         for text in
             ["a", "a=", "=none", "a=yes", "a=PREPARED", "a b=none", "a=none; b=none", "é=none"]
         {
             assert_eq!(reply(text).expect_err(text).header, BRANCHES);
         }
-        assert!(reply(&many).is_err() && reply(&large).is_err());
+        assert!(reply(&large).is_err() && reply(&largest).is_ok());
     }
 
     #[test]
@@ -271,7 +299,41 @@ mod tests {
             branches.voted(&number.to_string(), Vote::Prepared);
         }
         assert_eq!(listed(&branches).len(), COLLECTED_MAX);
-        let header = branches.header().expect("a header");
-        assert_eq!(header.to_str().expect("text").split(',').count(), REPLY_BRANCHES_MAX);
+    }
+
+    /// A branch that is refused before it is enlisted aborts nothing.
+    #[test]
+    fn s2_a_branch_that_has_its_place_is_on_the_reply_whatever_its_vote() {
+        for id_bytes in [4, 22, 32, 41, 53, 128] {
+            let mut branches = Branches::new(Mode::TwoPhaseCommit);
+            let id = |number: usize| format!("{number:0id_bytes$}");
+            let fit = (0..).take_while(|number| branches.reserve(&id(*number))).count();
+            if id_bytes == 128 {
+                assert_eq!(fit, 29);
+            }
+            // The longest id that the SDK makes has 41 bytes.
+            if id_bytes <= 41 {
+                assert!(fit >= 77, "{id_bytes}: {fit}");
+            }
+            for number in 0..fit.min(COLLECTED_MAX) {
+                branches.voted(&id(number), Vote::ReadOnly);
+                branches.unreserve(&id(number));
+                assert!(branches.reserve(&id(number)), "it is there already");
+            }
+            let header = branches.header(REPLY_BYTES_MAX).expect("a header");
+            assert_eq!(header.to_str().expect("text").split(',').count(), fit);
+            let read = reply(header.to_str().expect("text")).expect("branches");
+            assert_eq!(read.len(), fit, "S2: the caller lists every one");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_given_up_is_free_again() {
+        let mut branches = Branches::new(Mode::Tcc);
+        let long = |number: usize| format!("{number:0128}");
+        assert!((0..29).all(|number| branches.reserve(&long(number))));
+        assert!(!branches.reserve(&long(29)));
+        branches.unreserve(&long(7));
+        assert!(branches.reserve(&long(29)));
     }
 }

@@ -118,7 +118,7 @@ fn end<R>(response: &Response<R>, grpc: bool) -> CallEnd {
     }
 }
 
-/// Whether the status of a call is in its trailers. That of gRPC-Web is in its body.
+/// Tells whether the status of a call is in its trailers. That of gRPC-Web is in its body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers.get(header::CONTENT_TYPE).and_then(|value| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc")?;

@@ -1,4 +1,4 @@
-//! Which transaction a request belongs to, as headers.
+//! The transaction that a request belongs to, as headers.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use unanimo_proto::v1::Mode;
@@ -12,13 +12,19 @@ pub const TX_ID: HeaderName = HeaderName::from_static("unanimo-tx-id");
 /// The transaction's gid.
 pub const GID: HeaderName = HeaderName::from_static("unanimo-gid");
 
-/// The transaction's mode: `tcc` or `2pc`.
+/// Mode of the branches that join for the request: `tcc` or `2pc`.
 pub const MODE: HeaderName = HeaderName::from_static("unanimo-mode");
 
-/// The id of the coordinator's database.
+/// Id of the coordinator group that the transaction belongs to.
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("unanimo-cluster-id");
 
-/// Which transaction a request belongs to. Four headers of the request, all or none of them.
+/// Beginning of the names of all these headers, of later versions, too.
+const PREFIX: &str = "unanimo-";
+
+/// Headers of a request.
+const KNOWN: [HeaderName; 4] = [TX_ID, GID, MODE, CLUSTER_ID];
+
+/// The transaction that a request belongs to: four headers of the request, all or none of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     tx_id: Uuid,
@@ -31,15 +37,30 @@ pub struct Context {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {header} {rule}")]
 pub struct Malformed {
-    /// Which.
+    /// The header.
     pub header: HeaderName,
     /// The rule.
     pub rule: String,
+    /// It may well be right, and this version does not know it.
+    unsupported: bool,
 }
 
 impl Malformed {
     pub(super) fn new(header: HeaderName, rule: impl Into<String>) -> Self {
-        Self { header, rule: rule.into() }
+        Self { header, rule: rule.into(), unsupported: false }
+    }
+
+    /// A header of a later version. It may change the meaning of the request, so nobody may drop it.
+    fn unsupported(header: HeaderName) -> Self {
+        let rule = "is not supported by this service (FEATURE_UNSUPPORTED); it knows unanimo-tx-id, \
+                    unanimo-gid, unanimo-mode and unanimo-cluster-id";
+        Self { header, rule: rule.to_owned(), unsupported: true }
+    }
+
+    /// Tells whether the header is of a later version, and not wrong.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.unsupported
     }
 }
 
@@ -76,9 +97,15 @@ impl Context {
     /// The context of a request; `None` if it is outside any transaction.
     ///
     /// # Errors
-    /// A header is missing, there twice, or breaks its rule.
+    /// A header is missing, there twice, or breaks its rule; or there is another header whose name
+    /// begins with `unanimo-`, with these or without: a later version may put there what this request
+    /// means.
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Malformed> {
-        if ![TX_ID, GID, MODE, CLUSTER_ID].iter().any(|name| headers.contains_key(name)) {
+        let later = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && !KNOWN.contains(name);
+        if let Some(header) = headers.keys().find(later) {
+            return Err(Malformed::unsupported(header.clone()));
+        }
+        if !KNOWN.iter().any(|name| headers.contains_key(name)) {
             return Ok(None);
         }
         let (tx_id, gid) = (single(headers, TX_ID)?, single(headers, GID)?);
@@ -116,13 +143,13 @@ impl Context {
         &self.gid
     }
 
-    /// The transaction's mode.
+    /// The mode of the branches that join.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The coordinator's database.
+    /// The coordinator group that the transaction belongs to.
     #[must_use]
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
@@ -200,6 +227,15 @@ mod tests {
             let error = Context::from_headers(&bad).expect_err(text);
             assert_eq!(error.header, name, "{text}");
             assert!(error.to_string().starts_with(&format!("header {name} must be")), "{error}");
+        }
+        for with_context in [true, false] {
+            let mut later = headers(if with_context { &good } else { &[] });
+            later.insert("unanimo-sealed", HeaderValue::from_static("1"));
+            let error = Context::from_headers(&later).expect_err("a later version's");
+            assert!(error.is_unsupported(), "{error}");
+            let text = error.to_string();
+            assert!(text.starts_with("header unanimo-sealed is not supported"), "{text}");
+            assert!(text.contains("FEATURE_UNSUPPORTED"), "{text}");
         }
         for (name, _) in good {
             let mut missing = headers(&good);

@@ -8,16 +8,14 @@ use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{
-    BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Mode, Payload, Vote,
-};
+use unanimo_proto::v1::{BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Vote};
 use uuid::Uuid;
 
 pub use self::error::JoinError;
 use super::scope::Propagation;
 use crate::client::{Client, Output};
 use crate::participant::Service;
-use crate::payload::Encode;
+use crate::payload::{Encode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::{RawCall, Resource, Voted};
 use crate::wire::{self, Parts};
@@ -28,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause, also of those that a handler asks for: somebody waits for the reply.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// What a service does to take part in the transactions of its callers. Cheap to clone.
+/// Lets a service take part in the transactions of its callers. Cheap to clone.
 ///
 /// It is made by [`Service::joiner`], for a service's own handlers of requests, behind a
 /// [`ServerLayer`](super::ServerLayer).
@@ -92,6 +90,9 @@ impl<R: Resource> Joiner<R> {
     ///
     /// A handler runs in a task of its own, outside the transaction: it makes no calls for it.
     ///
+    /// The reply names at most 4,096 bytes of branches: 77 with ids that are made here. Nothing is enlisted
+    /// that would not be named.
+    ///
     /// # Errors
     /// There is no vote. Where the branch was enlisted, the transaction aborts: joining once more
     /// makes another branch and does not change that.
@@ -100,12 +101,11 @@ impl<R: Resource> Joiner<R> {
         action: impl Into<String>,
         payload: impl Encode,
     ) -> Result<Joined, JoinError> {
-        // Within 128 bytes: a participant's name has at most 64.
-        let branch_id = format!("{}:{}", self.service.participant(), Uuid::now_v7().simple());
+        let branch_id = new_branch_id(self.service.participant());
         self.join_as(branch_id, action, payload).await
     }
 
-    /// As [`Self::join`], with a branch id of the service's own making, such as the idempotency key
+    /// Joins as [`Self::join`] does, with a branch id of the service's own making, such as the idempotency key
     /// of the request: 1 to 128 bytes of `[A-Za-z0-9_.:-]`, unique within the transaction. Whoever
     /// joins again under the same id with the same content is the same branch, has its effect once,
     /// and hears the same vote.
@@ -121,14 +121,18 @@ impl<R: Resource> Joiner<R> {
         let propagation = Propagation::current().ok_or(JoinError::NoTransaction)?;
         let give_up = Instant::now() + self.coordinator.wait_max();
         let (branch_id, action) = (branch_id.into(), action.into());
+        let full = || JoinError::ReplyFull { branch_id: branch_id.clone() };
+        // Before it is enlisted: a branch that the reply does not name means ABORT.
+        let place = propagation.reserve(&branch_id).ok_or_else(full)?;
         let spec = BranchSpec {
             branch_id: branch_id.clone(),
             participant: self.service.participant().to_owned(),
             action,
-            payload: Some(Payload { data: payload.encode()?, media_type: String::new() }),
-            mode: Mode::Unspecified.into(),
+            payload: Some(Payload::of(&payload)?.into()),
+            mode: propagation.context().mode().into(),
         };
         let call = self.enlist(&propagation, spec).await?;
+        drop(place);
         let (vote, joined) = self.prepare(call, give_up).await?;
         propagation.voted(&branch_id, vote);
         Ok(joined)
@@ -215,6 +219,32 @@ impl<R: Resource> Joiner<R> {
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
             call.call.attempt += 1;
+        }
+    }
+}
+
+/// Bytes of the participant's name in ids of branches.
+const NAME_PART_BYTES_MAX: usize = 8;
+
+/// Returns a branch id of at most 41 bytes, so that a reply can name many. It begins as the
+/// participant's name does, for people; no more of it, which may have 64 bytes.
+fn new_branch_id(participant: &str) -> String {
+    let part = participant.get(..NAME_PART_BYTES_MAX).unwrap_or(participant);
+    format!("{part}:{}", Uuid::now_v7().simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branch_ids_are_short_and_their_own() {
+        for (participant, part) in
+            [("a", "a:"), ("bank-one", "bank-one:"), ("bank-one-b", "bank-one:")]
+        {
+            let ids = [new_branch_id(participant), new_branch_id(participant)];
+            assert!(ids[0] != ids[1] && ids.iter().all(|id| id.starts_with(part)), "{ids:?}");
+            assert!(ids.iter().all(|id| id.len() <= 41), "{ids:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ pin_project! {
 struct Watch {
     propagation: Propagation,
     vouched: Vec<String>,
-    /// Whether the status comes at the end.
+    /// The status comes at the end.
     grpc: bool,
     progress: Progress,
 }

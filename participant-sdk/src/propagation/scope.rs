@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 use tokio::task::futures::TaskLocalFuture;
 use unanimo_proto::v1::CommitBranch;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use unanimo_proto::v1::Vote;
 
-use super::branches::{self, BRANCHES, Branches, CallEnd};
+use super::branches::{self, BRANCHES, Branches, CallEnd, REPLY_BYTES_MAX};
 use super::client::ClientLayer;
 use super::context::{Context, TX_ID, value};
 use super::trace::Trace;
@@ -17,7 +17,7 @@ tokio::task_local! {
     static AMBIENT: Ambient;
 }
 
-/// What the work at hand is part of.
+/// Transaction and trace that the work at hand is part of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ambient {
     pub(super) trace: Trace,
@@ -59,12 +59,24 @@ struct Inner {
     context: Context,
     trace: Trace,
     branches: Mutex<Branches>,
+    /// Its branches are named on a reply, which bounds them.
+    replies: bool,
 }
 
 impl Propagation {
+    /// That of an initiator.
     pub(crate) fn new(context: Context, trace: Trace) -> Self {
+        Self::with(context, trace, false)
+    }
+
+    /// That of a request that is being served.
+    pub(super) fn serving(context: Context, trace: Trace) -> Self {
+        Self::with(context, trace, true)
+    }
+
+    fn with(context: Context, trace: Trace, replies: bool) -> Self {
         let branches = Mutex::new(Branches::new(context.mode()));
-        Self { inner: Arc::new(Inner { context, trace, branches }) }
+        Self { inner: Arc::new(Inner { context, trace, branches, replies }) }
     }
 
     /// The transaction that the code at hand works for. It is known in the task that serves a request
@@ -86,7 +98,7 @@ impl Propagation {
         ClientLayer::of(self.clone())
     }
 
-    /// Which transaction it is.
+    /// Returns the transaction's context.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.inner.context
@@ -134,11 +146,19 @@ impl Propagation {
 
     /// Puts the branches so far on the reply to whoever called.
     pub(super) fn tell(&self, reply: &mut HeaderMap) {
-        if let Some(header) = self.branches().header() {
+        // A service that passes replies on may have put lines of its own there.
+        let there: usize = reply.get_all(BRANCHES).iter().map(HeaderValue::len).sum();
+        if let Some(header) = self.branches().header(REPLY_BYTES_MAX.saturating_sub(there)) {
             reply.insert(TX_ID, value(&self.inner.context.tx_id().to_string()));
-            // A service that passes replies on may have put lines of its own there.
             reply.append(BRANCHES, header);
         }
+    }
+
+    /// Takes a place on the reply for a branch that is about to be enlisted; `None` if there is none.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn reserve(&self, branch_id: &str) -> Option<Place<'_>> {
+        let has_place = !self.inner.replies || self.branches().reserve(branch_id);
+        has_place.then(|| Place { propagation: self, branch_id: branch_id.to_owned() })
     }
 
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
@@ -164,5 +184,20 @@ impl Propagation {
     fn branches(&self) -> MutexGuard<'_, Branches> {
         // Whatever panicked, the list is whole between two calls.
         self.inner.branches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place on the reply that is kept for a branch until the branch is enlisted, or is not.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[derive(Debug)]
+pub(super) struct Place<'p> {
+    propagation: &'p Propagation,
+    branch_id: String,
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.propagation.branches().unreserve(&self.branch_id);
     }
 }

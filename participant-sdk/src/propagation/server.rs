@@ -21,7 +21,9 @@ use super::trace::Trace;
 /// that joined for it, here and below, on the reply.
 ///
 /// A request without the context's headers is served outside any transaction. One whose headers break
-/// a rule is answered with 400, or `INVALID_ARGUMENT` in gRPC, and reaches no handler.
+/// a rule is answered with 400, or `INVALID_ARGUMENT` in gRPC, and reaches no handler. So is one with
+/// another header whose name begins with `unanimo-`, which a later version may have put there: it is
+/// answered with 400, or `UNIMPLEMENTED` in gRPC, with `FEATURE_UNSUPPORTED` and the header's name.
 ///
 /// The reply's headers are sent before its body: whoever joins while a body is streamed is not named,
 /// and the transaction aborts.
@@ -72,7 +74,7 @@ where
                 return ServerFuture::Malformed { error: Some(error), grpc };
             }
         };
-        let propagation = context.map(|context| Propagation::new(context, trace.clone()));
+        let propagation = context.map(|context| Propagation::serving(context, trace.clone()));
         if let Some(propagation) = &propagation {
             request.extensions_mut().insert(propagation.clone());
         }
@@ -115,15 +117,21 @@ where
                 Ok(response.map(|body| Answer::Handler { body }))
             }
             ServerProjection::Malformed { error, grpc } => {
-                let text = error.take().map(|error| error.to_string()).unwrap_or_default();
-                Ok(if *grpc { invalid_argument(text) } else { bad_request(text) })
+                let error = error.take();
+                let unsupported = error.as_ref().is_some_and(Malformed::is_unsupported);
+                let text = error.map(|error| error.to_string()).unwrap_or_default();
+                Ok(match (*grpc, unsupported) {
+                    (true, true) => status(tonic::Status::unimplemented(text)),
+                    (true, false) => status(tonic::Status::invalid_argument(text)),
+                    // Not of the 5xx, which many clients send again.
+                    (false, _) => bad_request(text),
+                })
             }
         })
     }
 }
 
-fn invalid_argument<R>(text: String) -> Response<Answer<R>> {
-    let status = tonic::Status::invalid_argument(text);
+fn status<R>(status: tonic::Status) -> Response<Answer<R>> {
     status.into_http::<tonic::body::Body>().map(|_| Answer::Text { text: None })
 }
 
@@ -263,6 +271,30 @@ mod tests {
         let response = around.enter(|| serve(Request::new(())));
         assert!(!response.headers().contains_key("unanimo-tx-id"));
         assert_eq!(text(response), "false");
+    }
+
+    /// A later version may put there what the request means.
+    #[test]
+    fn an_unknown_header_is_refused_and_named() {
+        for with_context in [true, false] {
+            let mut request = Request::new(());
+            if with_context {
+                propagation().inject(request.headers_mut());
+            }
+            request.headers_mut().insert("unanimo-sealed", HeaderValue::from_static("1"));
+            let mut grpc = request.clone();
+            let response = serve(request);
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+            let said = text(response);
+            assert!(said.starts_with("header unanimo-sealed is not supported"), "{said}");
+            assert!(said.contains("FEATURE_UNSUPPORTED"), "{said}");
+
+            let content = HeaderValue::from_static("application/grpc");
+            grpc.headers_mut().insert("content-type", content);
+            let status = tonic::Status::from_header_map(serve(grpc).headers()).expect("a status");
+            assert_eq!(status.code(), tonic::Code::Unimplemented);
+            assert!(status.message().contains("FEATURE_UNSUPPORTED"), "{status}");
+        }
     }
 
     #[test]

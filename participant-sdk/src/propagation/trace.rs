@@ -17,7 +17,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// What is malformed is left out: W3C asks not to fail for it.
+    /// Leaves out malformed headers: W3C asks not to fail for it.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let Some(parent) = joined(headers, &TRACEPARENT) else { return Self::default() };
         Self { parent: Some(parent), state: joined(headers, &TRACESTATE) }

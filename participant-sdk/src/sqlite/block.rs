@@ -18,13 +18,13 @@ ON CONFLICT (tx_id, branch_id) DO NOTHING
 RETURNING coalesce(CAST(unixepoch('subsec') * 1000 AS integer) > prepare_until_ms, 0)";
 
 const FIND: &str = "
-SELECT state, output, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
+SELECT state, output, output_type, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
 
 const MARK: &str = "
 UPDATE unanimo_barrier
-SET state = $1, output = $2, reason = $3, message = $4,
+SET state = $1, output = $2, output_type = $3, reason = $4, message = $5,
     changed_ms = CAST(unixepoch('subsec') * 1000 AS integer)
-WHERE tx_id = $5 AND branch_id = $6";
+WHERE tx_id = $6 AND branch_id = $7";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]

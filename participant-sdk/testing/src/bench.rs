@@ -10,7 +10,7 @@ use unanimo_proto::v1::Mode;
 use crate::lives::{Interruptions, Lives};
 use crate::subject::Subject;
 
-/// What the handlers of a mode are called.
+/// Names of the handlers of a mode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Methods {
     pub(crate) prepare: &'static str,
@@ -25,11 +25,11 @@ impl Methods {
         Self { prepare: "`prepare`", commit: "COMMIT PREPARED", cancel: "ROLLBACK PREPARED" };
 }
 
-/// What all checks of a run share.
+/// Common parts of all checks of a run.
 pub(crate) struct Bench<S> {
     pub(crate) options: Options,
     pub(crate) methods: Methods,
-    /// What one committed transaction must lead to, if that was told.
+    /// Data that one committed transaction must lead to, if it was told.
     pub(crate) effect: Option<String>,
     notes: Mutex<Vec<String>>,
     _subject: PhantomData<fn() -> S>,
@@ -115,7 +115,7 @@ impl<S: Subject> World<S> {
         done("Cancel", &end.map_err(|stop| named(self.methods.cancel, stop))?)
     }
 
-    /// Whether the data is as it should be; if not, what `words` say, and both.
+    /// Compares the data with what it should be; the error has `words`, and both.
     pub(crate) async fn compare(
         &self,
         expected: (&str, &str),

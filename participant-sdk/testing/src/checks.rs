@@ -1,4 +1,4 @@
-//! What must hold of a handler's effects, whatever happens around it.
+//! Rules for a handler's effects, whatever happens around it.
 
 mod crashes;
 mod effects;

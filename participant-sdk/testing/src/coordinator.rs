@@ -9,7 +9,7 @@ use unanimo_coordinator::coordinator::{Ended, StartError};
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_sdk::Client;
 
-/// How long a stop waits for transactions that are under way.
+/// Longest wait of a stop for transactions that are under way.
 const DRAIN: Period = Period::millis(200);
 
 /// The longest pause between calls that are sent again, and between registrations.
@@ -18,10 +18,10 @@ const PAUSE_MAX: Period = Period::secs(1);
 /// Between attempts of a coordinator that was not quick enough to give up its file and port.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a killed coordinator's file and port may take to be free.
+/// Longest wait until a killed coordinator's file and port are free.
 const RESTART_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Why there is no coordinator.
+/// A coordinator that cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

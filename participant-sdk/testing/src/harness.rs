@@ -1,4 +1,4 @@
-//! What is tested, with what, and in which order.
+//! Subject, payloads and order of the tests.
 
 use std::future::pending;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ pub struct Harness<S> {
     _subject: PhantomData<fn() -> S>,
 }
 
-/// How long an operation is asked again before it counts as not answered.
+/// Time for which an operation is asked again before it counts as not answered.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl<S: Subject> Harness<S> {
@@ -65,7 +65,7 @@ impl<S: Subject> Harness<S> {
         self
     }
 
-    /// What [`Subject::observe`] shows after one committed transaction on fresh data. Without it a
+    /// Names the text that [`Subject::observe`] returns after one committed transaction on fresh data. Without it a
     /// commit that does something else than it should is not found, as long as it does it always.
     #[must_use]
     pub fn effect(mut self, observed: impl Into<String>) -> Self {
@@ -73,7 +73,7 @@ impl<S: Subject> Harness<S> {
         self
     }
 
-    /// How long an operation is asked again before it counts as not answered. Default 10 s.
+    /// Sets the time for which an operation is asked again before it counts as not answered. Default 10 s.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.options.patience = patience;

@@ -30,7 +30,7 @@ pub(crate) struct Interruptions {
 #[derive(Debug, Default)]
 struct Armed {
     operation: Option<&'static str>,
-    /// What the handler that was interrupted had answered.
+    /// Output of the handler that was interrupted.
     output: Option<Bytes>,
 }
 
@@ -40,7 +40,7 @@ impl Interruptions {
         *self.lock() = Armed { operation: Some(operation), output: None };
     }
 
-    /// What the handler had answered that was interrupted, if one was.
+    /// Returns the output of the handler that was interrupted, if one was.
     pub(crate) fn interrupted(&self) -> Option<Bytes> {
         self.lock().output.clone()
     }

@@ -1,24 +1,24 @@
-//! What was found.
+//! Findings.
 
 use std::fmt;
 
 use unanimo_conformance::{Checked, Verdict};
 
-/// What was found, in words.
+/// Findings, in words.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The action.
     pub action: String,
-    /// What holds of the handlers' effects, and what does not.
+    /// Results of the checks of the handlers' effects.
     pub handler: Vec<Checked>,
-    /// What holds of the participant's answers; nothing if the handlers do not get through once.
+    /// Results of the checks of the participant's answers; nothing if the handlers do not get through once.
     pub protocol: Option<unanimo_conformance::Report>,
     /// Worth knowing, and no fault.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Whether every guarantee holds that could be checked, and the payload was accepted.
+    /// Tells whether every guarantee holds that could be checked, and the payload was accepted.
     #[must_use]
     pub fn passed(&self) -> bool {
         let failed = |checked: &Checked| matches!(checked.verdict, Verdict::Failed(_));

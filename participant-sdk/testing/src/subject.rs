@@ -1,4 +1,4 @@
-//! What is tested: a participant on data of its own.
+//! The subject of the tests: a participant on data of its own.
 
 use unanimo_sdk::{BoxError, Participant, Resource};
 

@@ -33,6 +33,8 @@ macro_rules! on_every_database {
     };
 }
 
+pub(super) use on_every_database;
+
 on_every_database!(
     s7_a_duplicate_prepare_gets_the_same_output,
     s7_duplicate_prepares_at_once_have_one_effect,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tonic::Request;
+use tonic::{Request, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, PrepareRequest,
@@ -46,6 +46,8 @@ pub(crate) struct Branch {
     pub(crate) action: String,
     pub(crate) payload: Bytes,
     pub(crate) until: Option<SystemTime>,
+    pub(crate) requires: Vec<String>,
+    pub(crate) must_succeed: bool,
 }
 
 impl Branch {
@@ -57,7 +59,15 @@ impl Branch {
             action: action.to_owned(),
             payload: serde_json::to_vec(job).unwrap().into(),
             until: Some(SystemTime::now() + Duration::from_secs(60)),
+            requires: Vec::new(),
+            must_succeed: false,
         }
+    }
+
+    /// The same, as a coordinator asks for it that can no longer abort: without a bound.
+    pub(crate) fn that_must_succeed(self) -> Self {
+        let requires = vec!["must_succeed".to_owned()];
+        Self { until: None, requires, must_succeed: true, ..self }
     }
 
     /// One of TCC.
@@ -115,18 +125,25 @@ impl<D: Database> World<D> {
         Self { pool, gate: Arc::clone(&handler.gate), service, handler }
     }
 
-    pub(crate) async fn prepare(&self, branch: &Branch) -> Vote {
+    /// The answer as it is on the wire.
+    pub(crate) async fn answer(&self, branch: &Branch) -> Result<prepare_response::Answer, Status> {
         let answer = self.service.prepare(Request::new(PrepareRequest {
             context: branch.context(),
             action: branch.action.clone(),
             payload: unanimo_tests::payload(branch.payload.clone()),
             prepare_until: branch.until.map(Into::into),
             attempt: 1,
+            requires: branch.requires.clone(),
+            must_succeed: branch.must_succeed,
             ..PrepareRequest::default()
         }));
+        Ok(answer.await?.into_inner().answer.unwrap())
+    }
+
+    pub(crate) async fn prepare(&self, branch: &Branch) -> Vote {
         use prepare_response::Answer;
-        match answer.await {
-            Ok(response) => match response.into_inner().answer.unwrap() {
+        match self.answer(branch).await {
+            Ok(answer) => match answer {
                 Answer::Prepared(prepared) => {
                     Vote::Prepared(unanimo_tests::bytes_of(prepared.output.as_ref()))
                 }
@@ -205,7 +222,7 @@ impl<D: Database> World<D> {
         }
     }
 
-    /// How often the branch had this effect.
+    /// Number of times that the branch had this effect.
     pub(crate) async fn effects(&self, branch: &Branch, what: &str) -> i64 {
         let Branch { tx_id, branch_id, .. } = branch;
         let count = format!(
@@ -225,7 +242,7 @@ impl<D: Database> World<D> {
         D::text(&self.pool, state).await
     }
 
-    /// How often phase one was run, whatever the branch.
+    /// Number of times that phase one was run, whatever the branch.
     pub(crate) fn runs(&self) -> u64 {
         self.handler.runs.load(Ordering::SeqCst)
     }

@@ -10,7 +10,7 @@ use unanimo_proto::v1::{
     PrepareRequest, PrepareResponse, cancel_response, commit_response,
 };
 
-/// What happens to Commits and Cancels.
+/// Fate of Commits and Cancels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ears {
     /// They arrive.

@@ -16,6 +16,8 @@ pub(crate) struct Branch {
     pub(crate) action: String,
     pub(crate) payload: bytes::Bytes,
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
+    pub(crate) requires: Vec<String>,
+    pub(crate) must_succeed: bool,
 }
 
 pub(crate) const CLUSTER: &str = "test-cluster";
@@ -33,7 +35,14 @@ pub(crate) fn branch(mode: Mode, action: &str) -> Branch {
     };
     let soon = SystemTime::now() + Duration::from_secs(60);
     let (action, payload) = (action.into(), bytes::Bytes::new());
-    Branch { context, action, payload, prepare_until: Some(soon.into()) }
+    Branch {
+        context,
+        action,
+        payload,
+        prepare_until: Some(soon.into()),
+        requires: Vec::new(),
+        must_succeed: false,
+    }
 }
 
 impl Branch {
@@ -57,6 +66,8 @@ impl Branch {
             payload: unanimo_tests::payload(self.payload.clone()),
             prepare_until: self.prepare_until,
             attempt: 1,
+            requires: self.requires.clone(),
+            must_succeed: self.must_succeed,
             ..Default::default()
         };
         let response = service.prepare(Request::new(request)).await?;

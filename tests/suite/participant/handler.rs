@@ -9,7 +9,7 @@ use unanimo_sdk::{Call, FinishError, Isolation, Json, PrepareError, Saga, Tcc, r
 
 use super::databases::Database;
 
-/// What a call is to do in each operation, beside its effect.
+/// Deeds of a call in each operation, beside its effect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) prepare: Deed,
@@ -23,6 +23,8 @@ pub(crate) enum Deed {
     Work,
     /// Has its effect, and then votes no.
     Refuse,
+    /// Has its effect, and then votes no if it may fail.
+    OnlyIfItMustSucceed,
     /// Has its effect, and then fails.
     Fail,
     /// Runs this, errors swallowed, and then has its effect.
@@ -67,7 +69,7 @@ impl Gate {
 pub(crate) struct Handler {
     pub(crate) isolation: Isolation,
     pub(crate) gate: Arc<Gate>,
-    /// How often phase one was run.
+    /// Number of times that phase one was run.
     pub(crate) runs: Arc<AtomicU64>,
 }
 
@@ -90,6 +92,7 @@ impl Handler {
             Deed::Refuse | Deed::RunWaitAndRefuse(..) => {
                 refuse("NO", format!("said the handler at run {run}"))
             }
+            Deed::OnlyIfItMustSucceed if !call.must_succeed() => refuse("MAY_FAIL", "it may fail"),
             Deed::Fail | Deed::WaitAndFail => Err(PrepareError::Failed("it failed".into())),
             _ => Ok(Json(run)),
         }

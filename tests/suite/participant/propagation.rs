@@ -3,6 +3,7 @@
 
 mod calls;
 mod contexts;
+mod full;
 mod handlers;
 mod kills;
 mod random;
@@ -28,7 +29,7 @@ use unanimo_tests::wait::until;
 
 use crate::coordinator;
 
-/// What each bank's accounts hold at first.
+/// Money of each bank's accounts at first.
 const RICH: i64 = 1_000;
 
 const ACCOUNTS: [&str; 3] = ["x", "y", "z"];
@@ -65,12 +66,12 @@ impl Till {
         Self { bank, pool }
     }
 
-    /// What `x`, `y` and `z` hold. Nothing may be held or on its way.
+    /// Money of `x`, `y` and `z`. Nothing may be held or on its way.
     async fn settled(&self) -> [i64; 3] {
         self.balances().await.0
     }
 
-    /// What all accounts hold.
+    /// Money of all accounts.
     async fn total(&self) -> i64 {
         self.balances().await.1
     }

@@ -1,4 +1,4 @@
-//! What a participant forgets, and what it never forgets.
+//! Rows that a participant purges, and rows that it never purges.
 
 use std::time::{Duration, SystemTime};
 

@@ -650,7 +650,7 @@ async fn s12_a_coordinator_that_is_down_is_asked_again() {
 /// Each coordinator is asked about its own branches, also where one participant serves two.
 #[tokio::test]
 async fn s12_two_coordinators_are_asked_about_their_own() {
-    let (pool, _, service) = bank().await;
+    let (pool, url, service) = bank().await;
     let first = World::start(service.clone(), Ears::Deaf).await;
     let second = World::start(service.clone(), Ears::Deaf).await;
     first.submit(two_phase("g", &["write"]), Outcome::Committed).await;
@@ -660,6 +660,16 @@ async fn s12_two_coordinators_are_asked_about_their_own() {
     nothing_in_doubt(&sweeper).await;
     assert!(prepared(&pool).await.is_empty());
     assert_eq!(sweeper.in_doubt().alarmed, 0);
+    drop(sweeper);
+
+    // Also where it registers with both.
+    first.submit(two_phase("h", &["write"]), Outcome::Committed).await;
+    second.submit(two_phase("h", &["write"]), Outcome::Committed).await;
+    let serve = Serve::on("127.0.0.1:0").register_with(first.url()).register_with(second.url());
+    let mut serving = participant(&url).await.serve(serve.sweep(eager())).await.unwrap();
+    serving.registered().await;
+    until("the commits", async || prepared(&pool).await.is_empty().then_some(())).await;
+    assert_eq!(serving.in_doubt().map(|told| told.alarmed), Some(0));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use unanimo_tests::wait::until;
 use super::direct::{Branch, branch, refused};
 
 mod at_work;
+mod conditions;
 mod doubt;
 mod handlers;
 mod limits;

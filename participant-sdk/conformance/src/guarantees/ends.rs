@@ -1,7 +1,6 @@
 //! Commit and Cancel of what was prepared, and of what was not.
 
-use bytes::Bytes;
-use unanimo_proto::v1::HeuristicKind;
+use unanimo_proto::v1::{HeuristicKind, Payload};
 
 use super::votes::TWINS;
 use super::{expect_done, expect_no_yes, expect_same};
@@ -10,7 +9,7 @@ use crate::session::{Branch, Session, Stop};
 
 /// The same branch where the coordinator has lost its output, in a crash say.
 fn without_output(branch: &Branch) -> Branch {
-    Branch { output: Bytes::new(), ..branch.clone() }
+    Branch { output: Payload::default(), ..branch.clone() }
 }
 
 pub(super) async fn cancel_twice(session: Session) -> Result<(), Stop> {

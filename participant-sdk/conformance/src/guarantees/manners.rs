@@ -1,6 +1,6 @@
-//! What a participant must not take, and what it must not send.
+//! Calls that a participant must not take, and answers that it must not send.
 
-use unanimo_proto::v1::{BranchContext, Refusal};
+use unanimo_proto::v1::{BranchContext, Payload, Refusal};
 
 use super::votes;
 use crate::session::{Branch, Session, Stop};
@@ -8,6 +8,9 @@ use crate::{Mode, Vote};
 
 /// Most bytes of an output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of an output's media type.
+const MEDIA_TYPE_BYTES_MAX: usize = 128;
 
 /// Most bytes of a refusal's reason.
 const REASON_BYTES_MAX: usize = 64;
@@ -48,7 +51,7 @@ pub(super) async fn limits(session: Session) -> Result<(), Stop> {
     unknown.action = votes::NO_ACTION.to_owned();
     for branch in [session.branch(), unknown] {
         match session.prepare(&branch).await {
-            Ok(Vote::Prepared(output)) => check_output(output.len(), session.options().mode)?,
+            Ok(Vote::Prepared(output)) => check_output(&output, session.options().mode)?,
             Ok(Vote::Refused(refusal)) => check_refusal(&refusal)?,
             // Other guarantees are about votes that do not come.
             Ok(Vote::ReadOnly) | Err(_) => {}
@@ -57,7 +60,16 @@ pub(super) async fn limits(session: Session) -> Result<(), Stop> {
     Ok(())
 }
 
-fn check_output(bytes: usize, mode: Mode) -> Result<(), Stop> {
+fn check_output(output: &Payload, mode: Mode) -> Result<(), Stop> {
+    let bytes = output.data.len();
+    let printable = output.media_type.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if output.media_type.len() > MEDIA_TYPE_BYTES_MAX || !printable {
+        return Err(Stop::Failed(format!(
+            "Prepare was answered with an output of media type {:?}, which is not at most \
+             {MEDIA_TYPE_BYTES_MAX} bytes of printable ASCII",
+            output.media_type
+        )));
+    }
     if mode == Mode::TwoPhaseCommit && bytes > 0 {
         return Err(Stop::Failed(format!(
             "Prepare was answered with an output of {bytes} bytes; in two-phase commit it could not \

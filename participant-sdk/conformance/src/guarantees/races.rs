@@ -6,13 +6,13 @@ use super::{expect_done, expect_no_yes};
 use crate::Vote;
 use crate::session::{Session, Stop};
 
-/// How often two operations are let loose on each other.
+/// Times that two operations are sent at once.
 const ROUNDS: usize = 20;
 
 /// The same where each round may commit work that stays.
 const COMMITTING_ROUNDS: usize = 5;
 
-/// How long callers wait before they go away: less than a participant takes, and more.
+/// Waits of callers before they go away: less than a participant takes, and more.
 const LEAVING_AFTER_MS: [u64; 8] = [0, 1, 2, 3, 5, 8, 13, 21];
 
 /// In every other round Cancel goes first, by so little that it may be overtaken.

@@ -6,7 +6,7 @@ use super::{expect_done, expect_refused, expect_same};
 use crate::session::{Branch, Session, Stop};
 use crate::{Mode, Vote};
 
-/// How many send the same at once. More than one waits behind the first, also where a participant
+/// Callers that send the same at once. More than one waits behind the first, also where a participant
 /// has a slot or two only.
 pub(super) const TWINS: usize = 8;
 
@@ -80,7 +80,7 @@ pub(super) async fn unknown_action(session: Session) -> Result<(), Stop> {
     expect_done(&end, "Cancel of a branch whose action is not offered")
 }
 
-/// A branch that is refused, and how that is brought about.
+/// A branch that is refused, and the means.
 fn to_refuse(session: &Session) -> (Branch, &'static str) {
     match &session.options().refused_payload {
         Some(payload) => {

@@ -64,12 +64,12 @@ impl Why {
             Self::Refused => (
                 "in_doubt_refused",
                 "a branch is in doubt, and the database does not end it as it was decided; the \
-                 warning before this line tells why",
+                 warning before this line gives the reason",
             ),
             Self::OtherCluster => (
                 "in_doubt_other_cluster",
-                "a branch is in doubt, and none of this participant's coordinators has its \
-                 transaction's database",
+                "a branch is in doubt, and none of this participant's coordinators is of its \
+                 transaction's group",
             ),
         }
     }

@@ -1,11 +1,11 @@
-//! Why a participant did not join, or has no vote.
+//! Participants that did not join, or have no vote.
 
 use tonic::{Code, Status};
 
 use crate::client;
 use crate::payload;
 
-/// Why there is no vote.
+/// Failure to join with a vote.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -21,6 +21,16 @@ pub enum JoinError {
     /// The participant is stopping.
     #[error("the participant is stopped")]
     Stopped,
+    /// The reply cannot name one more branch, and a branch that it does not name means ABORT. Nothing
+    /// was enlisted.
+    #[error(
+        "branch {branch_id} is not enlisted: with it the reply's unanimo-branches would have more than \
+         4,096 bytes; join with fewer branches for one request, or with shorter branch ids"
+    )]
+    ReplyFull {
+        /// The branch that would have been.
+        branch_id: String,
+    },
     /// The coordinator has not acknowledged the branch, so nothing was done.
     #[error("branch {branch_id} is not enlisted")]
     Enlist {
@@ -30,7 +40,7 @@ pub enum JoinError {
         #[source]
         source: client::Error,
     },
-    /// The transaction belongs to another coordinator's database than this participant's.
+    /// The transaction belongs to another coordinator group than this participant's coordinator.
     #[error("the transaction is of cluster {asked}, and this participant's coordinator of {own}")]
     OtherCluster {
         /// The cluster that the context names.
@@ -41,7 +51,7 @@ pub enum JoinError {
     /// The coordinator's answer is for something else than what was asked.
     #[error("the coordinator's answer does not fit: {text}")]
     Answer {
-        /// What is wrong with it.
+        /// Difference.
         text: String,
     },
     /// The branch is enlisted, and has no vote: the transaction will abort.
@@ -49,7 +59,7 @@ pub enum JoinError {
     NoVote {
         /// The branch.
         branch_id: String,
-        /// What its last attempt died of.
+        /// Error of its last attempt.
         last: String,
     },
 }
@@ -59,6 +69,7 @@ impl From<JoinError> for Status {
     fn from(error: JoinError) -> Self {
         let code = match &error {
             JoinError::NoTransaction
+            | JoinError::ReplyFull { .. }
             | JoinError::OtherCluster { .. }
             | JoinError::Enlist {
                 source: client::Error::Rejected { retryable: false, .. }, ..

@@ -15,7 +15,7 @@ const MOMENTS: u32 = 6;
 /// The moments are spread over so many times what a call took.
 const BEYOND: f64 = 1.3;
 
-/// Which call is crashed in.
+/// The call that is crashed in.
 #[derive(Clone, Copy)]
 enum Call {
     Prepare,
@@ -33,7 +33,7 @@ impl Call {
     }
 }
 
-/// How long the call takes when nothing is in its way.
+/// Time of the call when nothing is in its way.
 async fn duration<S: Subject>(bench: &Bench<S>, call: Call) -> Result<Duration, Stop> {
     let world = bench.world().await?;
     let branch = ready(&world, call).await?;

@@ -1,4 +1,4 @@
-//! What is left, and how often.
+//! Effects that are left, and their number.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::Once;
 use crate::bench::{Bench, Methods, named};
 use crate::subject::Subject;
 
-/// How many send the same at once.
+/// Callers that send the same at once.
 const TWINS: usize = 8;
 
 /// No JSON, no Protocol Buffers, no UTF-8.

@@ -30,7 +30,7 @@ pub(super) async fn prepare<S: Subject>(bench: &Bench<S>, once: &Once) -> Result
     world.compare(("before", &once.before), "after", words).await?;
     match world.prepare(&branch).await? {
         Vote::Prepared(output) => {
-            if first != output && !bench.is_two_phase() {
+            if first != output.data && !bench.is_two_phase() {
                 bench.note(format!(
                     "{method} answers another output each time it runs. That is no fault, for only \
                      the one that is committed is ever told; but whatever it told others of the one \

@@ -6,10 +6,10 @@ use super::Once;
 use crate::bench::{Bench, named};
 use crate::subject::Subject;
 
-/// How many transactions are made at once, if there is enough for so many.
+/// Transactions that are made at once, if there is enough for so many.
 const AT_ONCE: usize = 4;
 
-/// How often: it takes luck to meet.
+/// Rounds: it takes luck to meet.
 const ROUNDS: usize = 3;
 
 pub(super) async fn cancel_beside_commit<S: Subject>(

@@ -34,7 +34,7 @@ pub(super) enum Mode {
     TwoPhase,
 }
 
-/// How often each operation of a branch has had its effect.
+/// Number of times that each operation of a branch has had its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Effects {
     pub(super) prepared: i64,
@@ -271,7 +271,7 @@ struct Handler(Isolation);
 
 type Asked = unanimo_sdk::Call<bytes::Bytes>;
 
-/// What the handlers' work is on each database.
+/// The handlers' work on each database.
 trait Work {
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()>;
     async fn die(&mut self) -> sqlx::Result<()>;

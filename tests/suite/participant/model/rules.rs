@@ -1,4 +1,4 @@
-//! What a call does to a branch, by the rules alone.
+//! Effects of a call on a branch, by the rules alone.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) enum State {
     Lost,
 }
 
-/// What the caller hears.
+/// The answer that the caller hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Yes,
@@ -34,7 +34,7 @@ pub(super) enum Heard {
 }
 
 impl State {
-    /// What the database holds in this state.
+    /// Content of the database in this state.
     pub(super) fn effects(self, mode: Mode) -> Effects {
         let [prepared, committed, cancelled] = match (self, mode) {
             // What is prepared is seen once it is committed, and never if it is not.
@@ -47,7 +47,7 @@ impl State {
         Effects { prepared, committed, cancelled }
     }
 
-    /// What a call that runs to its end makes of it.
+    /// State that a call which runs to its end leads to.
     fn after(self, call: Call) -> (Self, Heard) {
         match (call.operation, self) {
             (Operation::Prepare, Self::None) => match call.fault {

@@ -1,4 +1,4 @@
-//! What is done to a branch, all of it drawn from a seed.
+//! Calls for a branch, all of it drawn from a seed.
 
 use fastrand::Rng;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(super) enum Operation {
     Cancel,
 }
 
-/// What goes wrong in a call, if its handler runs.
+/// Fault in a call, if its handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -49,7 +49,7 @@ pub(super) struct Schedule {
     pub(super) tx_id: Uuid,
     pub(super) repeatable_read: bool,
     pub(super) groups: Vec<Vec<Call>>,
-    /// What it is brought to an end with.
+    /// Operation that brings it to an end.
     pub(super) last: Operation,
 }
 

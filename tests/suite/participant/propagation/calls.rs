@@ -225,7 +225,7 @@ async fn s6_nothing_is_done_while_the_coordinator_is_away() {
     }
 }
 
-/// What has joined is durable, and the rest joins the coordinator's next life.
+/// A branch that has joined is durable, and the rest joins the coordinator's next life.
 #[tokio::test]
 async fn s6_a_coordinator_that_crashes_between_two_calls_forgets_no_branch() {
     for (mode, is_listed) in [(Mode::Tcc, true), (Mode::TwoPhase, true), (Mode::TwoPhase, false)] {

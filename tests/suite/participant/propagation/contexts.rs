@@ -1,4 +1,4 @@
-//! What a request carries: garbage, nothing, another cluster's transaction, a trace.
+//! Contents of requests: garbage, nothing, another cluster's transaction, a trace.
 
 use http::header::HeaderMap;
 use http::{HeaderValue, Request, StatusCode};

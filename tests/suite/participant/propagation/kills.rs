@@ -36,7 +36,7 @@ impl Process {
         process
     }
 
-    /// What it says next.
+    /// The next line that it prints.
     async fn says(&self) -> String {
         unanimo_tests::wait::until("a word of the bank's", async || self.said.try_recv().ok()).await
     }
@@ -136,7 +136,7 @@ async fn s7_a_bank_killed_between_its_vote_and_its_reply_undoes_what_it_prepared
     scene.aborts(&tx).await;
 }
 
-/// What was told before the kill is done after it.
+/// Decisions that were told before the kill are carried out after it.
 #[tokio::test]
 async fn s7_a_bank_killed_after_its_reply_commits_what_it_prepared() {
     let mut scene = Scene::start().await;

@@ -104,7 +104,7 @@ async fn s8_a_no_undoes_everything_whatever_savepoints_the_handler_set() {
     bank.is_clean().await;
 }
 
-/// What a handler sets ends with it, and neither loses its row nor makes its vote forgettable.
+/// A setting of a handler ends with it, and neither loses its row nor makes its vote forgettable.
 #[tokio::test]
 async fn s7_a_handlers_settings_are_its_own() {
     let bank = Bank::open().await;

@@ -1,4 +1,4 @@
-//! What PostgreSQL refuses.
+//! Refusals of PostgreSQL.
 
 use super::*;
 
