@@ -8,8 +8,9 @@ pub struct Payload {
     /// The bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub data: ::prost::bytes::Bytes,
-    /// Their media type (RFC 6838), such as `application/json`; at most 128 bytes of printable ASCII.
-    /// Empty: not known.
+    /// Their media type (RFC 6838), such as `application/json`; at most 128 bytes of printable ASCII,
+    /// without a space at either end. Empty: not known. In an output, a type that breaks this is
+    /// dropped.
     #[prost(string, tag = "2")]
     pub media_type: ::prost::alloc::string::String,
 }
@@ -47,7 +48,7 @@ pub struct BranchContext {
     /// The branch.
     #[prost(string, tag = "3")]
     pub branch_id: ::prost::alloc::string::String,
-    /// The branch's number, from 1: short, for names of prepared transactions.
+    /// The branch's number, from 1 to 65,535: short, for names of prepared transactions.
     #[prost(uint32, tag = "4")]
     pub branch_number: u32,
     /// The coordinator group that the transaction belongs to.
@@ -63,8 +64,8 @@ pub struct BranchContext {
 /// A business no, in a participant's words.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refusal {
-    /// Stable code for programs, such as INSUFFICIENT_FUNDS. At most 64 bytes of the alphabet of
-    /// names.
+    /// Stable code for programs, such as INSUFFICIENT_FUNDS: 1 to 64 bytes of the alphabet of names. A
+    /// reason that breaks this is replaced by REFUSED.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     /// One sentence for people. Cut off at 1,024 bytes.
@@ -193,7 +194,7 @@ pub struct Transaction {
     /// A person has to look at it: it is stalled, or heuristic and not forgotten.
     #[prost(bool, tag = "10")]
     pub attention: bool,
-    /// Number of its branches; also where `branches` is left out.
+    /// Number of its branches; also in lists. 0 once `stripped`.
     #[prost(uint32, tag = "11")]
     pub branch_count: u32,
     /// Its branches in the order of enlisting; empty in lists and once `stripped`.
@@ -211,7 +212,8 @@ pub struct Transaction {
     /// Time at which the last branch ended.
     #[prost(message, optional, tag = "16")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Its details were purged after the retention: only tx_id, gid, state and outcome are left.
+    /// Its branches, outputs, metadata and history were purged after the retention. A list by
+    /// participant does not find it then.
     #[prost(bool, tag = "17")]
     pub stripped: bool,
     /// Metadata that the initiator gave it; in lists only where it was asked for.
@@ -360,7 +362,7 @@ impl TransactionState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Heuristic {
-    /// Never sent. A value that the receiver does not know is read as HAZARD.
+    /// Never sent. Read as HAZARD, and so is a value that the receiver does not know.
     Unspecified = 0,
     /// Every branch that answered followed the decision.
     None = 1,
@@ -400,7 +402,8 @@ impl Heuristic {
 pub enum Vote {
     /// No vote is known.
     Unspecified = 0,
-    /// Yes: the branch can be committed and can be cancelled, whatever happens.
+    /// Yes. In two-phase commit and TCC: the branch can be committed and can be cancelled, whatever
+    /// happens. In a saga: the step is done, and can be compensated if it has a compensation.
     Prepared = 1,
     /// No: the branch cannot be committed; its participant has undone it already.
     Refused = 2,
@@ -732,7 +735,8 @@ pub struct ExecuteBranchRequest {
 /// The vote of the branch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExecuteBranchResponse {
-    /// The branch's number, given by the coordinator, from 1.
+    /// The branch's number, given by the coordinator, from 1 to 65,535; 0 where nothing could be read
+    /// before the call's deadline.
     #[prost(uint32, tag = "1")]
     pub branch_number: u32,
     /// The vote; UNSPECIFIED if it is still out, in which case the same call may be sent again.
@@ -846,9 +850,11 @@ pub mod rollback_transaction_request {
         /// The coordinator's name for it.
         #[prost(string, tag = "1")]
         TxId(::prost::alloc::string::String),
-        /// The client's name for it. If the gid was never seen, an aborted transaction without branches
-        /// is stored under it (a tombstone): a SubmitTransaction or BeginTransaction that comes later is
-        /// answered with that transaction, ABORTED by rollback, whatever it asks for.
+        /// The client's name for it. A gid that is not known, because it was never seen or because its
+        /// transaction was purged after the gid retention, gets an aborted transaction without branches (a
+        /// tombstone): a SubmitTransaction or BeginTransaction that comes later is answered with that
+        /// transaction, ABORTED by rollback, whatever it asks for. So for a gid that is older than the gid
+        /// retention the answer ABORTED says nothing about what happened under it before.
         #[prost(string, tag = "2")]
         Gid(::prost::alloc::string::String),
     }
@@ -876,6 +882,9 @@ pub struct GetTransactionRequest {
     /// Whether the answer holds the timeline.
     #[prost(bool, tag = "6")]
     pub include_timeline: bool,
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "7")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The transaction.
     #[prost(oneof = "get_transaction_request::Key", tags = "1, 2")]
     pub key: ::core::option::Option<get_transaction_request::Key>,
@@ -933,6 +942,9 @@ pub struct ListTransactionsRequest {
     /// Whether the answer holds the metadata of the transactions.
     #[prost(bool, tag = "9")]
     pub include_metadata: bool,
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "10")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A page of transactions, without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -954,6 +966,9 @@ pub struct WatchTransactionRequest {
     /// Whether the states hold the outputs of the branches.
     #[prost(bool, tag = "4")]
     pub include_outputs: bool,
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "5")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The transaction.
     #[prost(oneof = "watch_transaction_request::Key", tags = "1, 2")]
     pub key: ::core::option::Option<watch_transaction_request::Key>,
@@ -992,6 +1007,9 @@ pub struct InquireBranchesRequest {
     /// `cluster_id` in the metadata, instead of "never seen".
     #[prost(string, tag = "3")]
     pub cluster_id: ::prost::alloc::string::String,
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A branch in doubt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1062,7 +1080,8 @@ pub struct GetServerInfoResponse {
     #[prost(message, optional, tag = "4")]
     pub limits: ::core::option::Option<ServerLimits>,
 }
-/// Limits of a coordinator.
+/// Limits of a coordinator. None of them is ever 0: a limit that is 0 or absent is not told, because the
+/// coordinator is older than the field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerLimits {
     /// Most branches of a transaction.
@@ -1092,7 +1111,7 @@ pub struct ServerLimits {
     /// Timeout of a transaction that names none.
     #[prost(message, optional, tag = "9")]
     pub timeout_default: ::core::option::Option<::prost_types::Duration>,
-    /// Longest wait of a call that has no deadline.
+    /// Longest wait of a call, whatever its deadline; a call without a deadline waits for so long.
     #[prost(message, optional, tag = "10")]
     pub wait_max: ::core::option::Option<::prost_types::Duration>,
     /// Time for which an ended transaction keeps its gid: a request that comes again within it is
@@ -1384,9 +1403,9 @@ pub mod coordinator_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Asks for ABORT, of interactive and of submitted transactions. If COMMIT was decided before, the
-        /// answer says so. By a gid that was never seen it makes certain that nothing will ever run under
-        /// it. Caller: the initiator that began the transaction, any initiator for a gid that was never
-        /// seen, or an operator.
+        /// answer says so. By a gid that is not known it makes certain that nothing will ever run under it.
+        /// Caller: the initiator that began the transaction, any initiator for a gid that is not known, or an
+        /// operator.
         pub async fn rollback_transaction(
             &mut self,
             request: impl tonic::IntoRequest<super::RollbackTransactionRequest>,
@@ -1617,9 +1636,9 @@ pub mod coordinator_service_server {
             tonic::Status,
         >;
         /// Asks for ABORT, of interactive and of submitted transactions. If COMMIT was decided before, the
-        /// answer says so. By a gid that was never seen it makes certain that nothing will ever run under
-        /// it. Caller: the initiator that began the transaction, any initiator for a gid that was never
-        /// seen, or an operator.
+        /// answer says so. By a gid that is not known it makes certain that nothing will ever run under it.
+        /// Caller: the initiator that began the transaction, any initiator for a gid that is not known, or an
+        /// operator.
         async fn rollback_transaction(
             &self,
             request: tonic::Request<super::RollbackTransactionRequest>,
@@ -2351,8 +2370,10 @@ pub struct PrepareRequest {
     /// Number of this attempt, from 1. For logs: counting restarts with the coordinator.
     #[prost(uint32, tag = "6")]
     pub attempt: u32,
-    /// Features that the participant must know to do this. One that it does not know means REFUSED with
-    /// reason FEATURE_UNSUPPORTED, stored like any refusal.
+    /// Features that the participant must know to do this; at most 16 names. One that it does not know
+    /// means REFUSED with reason FEATURE_UNSUPPORTED, stored like any refusal, unless `requires` names
+    /// `must_succeed`: then no refusal is stored, by a participant that does not know `must_succeed`
+    /// either.
     #[prost(string, repeated, tag = "7")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The work may only succeed: the transaction can no longer be aborted (a saga after its pivot). A
@@ -2388,7 +2409,7 @@ pub mod prepare_response {
         Working(super::Working),
     }
 }
-/// The branch can be committed and can be cancelled, whatever happens.
+/// Yes: see VOTE_PREPARED.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Prepared {
     /// Result of the action, for the initiator and for Commit and Cancel. At most 1 MiB; over that it
@@ -2431,6 +2452,11 @@ pub struct CommitRequest {
     /// Number of this attempt, from 1.
     #[prost(uint32, tag = "6")]
     pub attempt: u32,
+    /// Features that the participant must know to do this. One that it does not know is answered with
+    /// UNIMPLEMENTED, which is no answer: nothing is done or stored, and the call comes again, perhaps
+    /// at another endpoint.
+    #[prost(string, repeated, tag = "7")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2483,6 +2509,9 @@ pub struct CancelRequest {
     /// was cancelled.
     #[prost(message, optional, tag = "7")]
     pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// As in CommitRequest.
+    #[prost(string, repeated, tag = "8")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2649,8 +2678,7 @@ pub mod participant_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Phase one: does the work so that it can be committed and can be cancelled, and votes. Caller:
-        /// coordinator.
+        /// Phase one: does the work, and votes. VOTE_PREPARED says what a yes promises. Caller: coordinator.
         pub async fn prepare(
             &mut self,
             request: impl tonic::IntoRequest<super::PrepareRequest>,
@@ -2736,8 +2764,7 @@ pub mod participant_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ParticipantServiceServer.
     #[async_trait]
     pub trait ParticipantService: std::marker::Send + std::marker::Sync + 'static {
-        /// Phase one: does the work so that it can be committed and can be cancelled, and votes. Caller:
-        /// coordinator.
+        /// Phase one: does the work, and votes. VOTE_PREPARED says what a yes promises. Caller: coordinator.
         async fn prepare(
             &self,
             request: tonic::Request<super::PrepareRequest>,
@@ -3029,6 +3056,9 @@ pub struct RegisterEndpointRequest {
     /// ASCII; may be empty.
     #[prost(string, tag = "5")]
     pub sdk: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "6")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The registration is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3050,11 +3080,16 @@ pub struct DeregisterEndpointRequest {
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
     /// The life of the process that goes away, as registered. An endpoint that another instance has
-    /// registered since stays.
+    /// registered since stays, as far as the running coordinator has heard of it; it comes back with
+    /// that instance's next registration.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
+    /// As in RegisterEndpointRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// The endpoint is gone, belongs to another instance by now, or was never there.
+/// The endpoint is gone, belongs to another instance by now, was never there, or is configured and
+/// stays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterEndpointResponse {}
 /// Asks for a page of participants.
@@ -3067,6 +3102,9 @@ pub struct ListParticipantsRequest {
     /// `next_page_token` of the page before; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+    /// As in RegisterEndpointRequest.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A page of participants.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3097,7 +3135,7 @@ pub struct ParticipantEndpoint {
     /// Named in the coordinator's configuration, and so never gone.
     #[prost(bool, tag = "2")]
     pub configured: bool,
-    /// Time of its last registration.
+    /// Time of its last registration; absent for a configured one.
     #[prost(message, optional, tag = "3")]
     pub last_seen_at: ::core::option::Option<::prost_types::Timestamp>,
     /// Whether it is called: configured, or seen lately.
@@ -3627,6 +3665,9 @@ pub struct RetryTransactionRequest {
     /// Name of the operator; at most 128 bytes.
     #[prost(string, tag = "3")]
     pub operator: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The calls go out.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3654,6 +3695,9 @@ pub struct ResolveBranchRequest {
     /// Reason; 1 to 1,024 bytes.
     #[prost(string, tag = "5")]
     pub note: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "6")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The branch has ended.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3674,6 +3718,9 @@ pub struct ForgetTransactionRequest {
     /// Reason; 1 to 1,024 bytes.
     #[prost(string, tag = "3")]
     pub note: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The alarm is cleared.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3731,8 +3778,9 @@ pub mod operator_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// For operators. Each act is written to the transaction's history with the operator's name and
-    /// note. The decision itself cannot be changed. An act that is sent again is answered as the first
-    /// time.
+    /// note. The decision itself cannot be changed. ResolveBranch and ForgetTransaction that are sent again
+    /// are answered as the first time and change nothing, until the details are purged; the first note
+    /// stays. RetryTransaction sends again each time.
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3937,8 +3985,9 @@ pub mod operator_service_server {
         >;
     }
     /// For operators. Each act is written to the transaction's history with the operator's name and
-    /// note. The decision itself cannot be changed. An act that is sent again is answered as the first
-    /// time.
+    /// note. The decision itself cannot be changed. ResolveBranch and ForgetTransaction that are sent again
+    /// are answered as the first time and change nothing, until the details are purged; the first note
+    /// stays. RetryTransaction sends again each time.
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
