@@ -7,8 +7,8 @@ use unanimo_coordinator::api::limits::{
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
-use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
+use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::markdown::{code, table};
 
@@ -80,7 +80,7 @@ participants are built from them, and databases bound those.
 /// What happens to a history over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
-fn names() -> [[String; 2]; 4] {
+fn names() -> [[String; 2]; 5] {
     let text = |max: usize| format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`");
     [
         ["`gid`, `branch_id`".into(), text(ID_BYTES_MAX)],
@@ -92,6 +92,13 @@ fn names() -> [[String; 2]; 4] {
         [
             "endpoints of participants".into(),
             format!("`http://HOST:PORT`, at most {ENDPOINT_BYTES_MAX} bytes"),
+        ],
+        [
+            "`media_type` of a payload".into(),
+            format!(
+                "empty, or at most {MEDIA_TYPE_BYTES_MAX} bytes of printable ASCII without a space \
+                 at either end; an output's that is none is dropped"
+            ),
         ],
     ]
 }
