@@ -1,6 +1,7 @@
 //! The gRPC services. Protobuf types come in here, are checked, and go no further: the engine takes
 //! and gives the core's types.
 
+mod bounds;
 mod convert;
 mod coordinator;
 mod deadline;
@@ -19,8 +20,8 @@ mod work;
 
 /// Bounds on requests and answers, for docs/reference/limits.md.
 pub mod limits {
+    pub use super::bounds::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
     pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
-    pub use super::error::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
     pub use super::features::REQUIRES_MAX;
     pub use super::page::{PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
     pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_core::{Mode, Outcome, Rejection, Violation};
 
+use super::bounds::{MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, bounded, first_fields};
 use crate::participants::{allow, directory};
 use crate::{engine, store};
 
@@ -19,23 +20,6 @@ pub const DOMAIN: &str = "unanimo";
 
 /// When to come back after an overload, or while something is on its way.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Most bytes of a status's message.
-pub const MESSAGE_BYTES_MAX: usize = 1024;
-
-/// Most bytes of a status as it travels: its message, and its details in base64, which hold the
-/// message again. Clients bound the headers that they accept, some at 8 KiB, and a connection ends
-/// where one is over it.
-pub const STATUS_BYTES_MAX: usize = 4096;
-
-/// Most bytes of a bad field's name, and of the rule that it breaks.
-const FIELD_BYTES_MAX: usize = 256;
-
-/// Most bytes of all bad fields and rules of a status.
-const FIELDS_BYTES_MAX: usize = 640;
-
-/// Most bytes of a value in a status's metadata.
-const METADATA_BYTES_MAX: usize = 128;
 
 /// Most bad fields that a status's message names.
 const LINES_MAX: usize = 4;
@@ -137,7 +121,7 @@ impl Reason {
         self.status_with(message, &[], &[])
     }
 
-    /// Makes the status. Whatever it is made of, it stays below [`STATUS_BYTES_MAX`].
+    /// Makes the status. Whatever it is made of, it stays below [`STATUS_BYTES_MAX`](super::bounds::STATUS_BYTES_MAX).
     fn status_with(
         self,
         message: impl std::fmt::Display,
@@ -174,36 +158,6 @@ impl Reason {
         }
         self.status_with(message, violations, &[])
     }
-}
-
-/// Returns the first violations that fit into a status.
-fn first_fields(violations: &[Violation]) -> Vec<FieldViolation> {
-    let mut bytes = 0;
-    let fields = violations.iter().map(|violation| {
-        let field = bounded(&violation.field, FIELD_BYTES_MAX);
-        FieldViolation::new(field, bounded(&violation.rule, FIELD_BYTES_MAX))
-    });
-    let fits = |field: &FieldViolation| {
-        bytes += field.field.len() + field.description.len();
-        bytes <= FIELDS_BYTES_MAX
-    };
-    fields.take_while(fits).collect()
-}
-
-/// Cuts a text so that it takes at most so many bytes in a header, where gRPC writes each byte
-/// outside printable ASCII as three.
-fn bounded(text: &str, bytes_max: usize) -> String {
-    let in_header = |c: char| if matches!(c, ' '..='~') { 1 } else { 3 * c.len_utf8() };
-    if text.chars().map(in_header).sum::<usize>() <= bytes_max {
-        return text.to_owned();
-    }
-    let mut left = bytes_max - in_header('…');
-    let fits = |c: &char| {
-        let fits = in_header(*c) <= left;
-        left = left.saturating_sub(in_header(*c));
-        fits
-    };
-    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// A code's name as the gRPC specification spells it.
@@ -346,6 +300,7 @@ pub(super) fn from_endpoint(error: allow::Error) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::STATUS_BYTES_MAX;
     use super::*;
 
     #[test]
@@ -404,15 +359,5 @@ mod tests {
         let details = status.get_error_details();
         assert_eq!(details.error_info().expect("it").metadata["violations"], "400");
         assert!(details.bad_request().expect("fields").field_violations.len() > 10);
-    }
-
-    #[test]
-    fn a_text_is_cut_on_a_characters_boundary() {
-        for (text, expected) in
-            [("abc", "abc"), (&*"a".repeat(30), "aaaaaaaaaaa…"), (&*"ä".repeat(30), "ä…")]
-        {
-            assert_eq!(bounded(text, 20), expected);
-        }
-        assert_eq!(bounded("äää", 18), "äää");
     }
 }

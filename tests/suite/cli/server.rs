@@ -10,8 +10,8 @@ async fn a_coordinators_features_and_limits_are_printed() {
         "version   0.",
         "group     ",
         "features  two_phase_commit, tcc, ",
-        "branches-max         7\n",
-        "timeout-default      1m\n",
+        "branches-max        7\n",
+        "timeout-default     1m\n",
     ]);
     let told = served.tx(&["server", "--json"]).await.check(0).json();
     assert_eq!(told["limits"]["branches_max"], 7);
