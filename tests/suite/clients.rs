@@ -110,8 +110,8 @@ async fn a_client_with_default_settings_reads_the_largest_transaction() {
     assert_eq!(found["refusals"], 1024);
     let size = |key: &str| usize::try_from(found[key].as_u64().unwrap()).unwrap();
     assert_eq!(size("notes"), branches * 1024);
-    // Four of 1 KiB each, but for calls that were held back because so many had failed.
-    assert!(size("errors") > 2 * branches * 1024, "{found}");
+    // Up to four of 1 KiB each. Fewer where the breaker held calls back because so many had failed.
+    assert!(size("errors") > branches * 1024, "{found}");
     assert!(size("timeline") > 150 << 10, "{found}");
     assert!(size("bytes") > CLIENT_BYTES_DEFAULT / 4 * 3, "it is no large one: {found}");
     let bound = Config::default().answer_bytes_max();
