@@ -333,11 +333,7 @@ impl Running {
             ended = self.body.next_end() => return Err(ended),
             () = tokio::time::sleep(self.drain_timeout) => {
                 let (left, _) = self.engine.in_flight();
-                tracing::info!(
-                    left,
-                    "the drain timeout is over; a later incarnation adopts the transactions in \
-                     flight"
-                );
+                tracing::info!(left, "the drain timeout is over; transactions left are adopted later");
             }
             () = drained => {}
         }
@@ -391,11 +387,7 @@ impl Body {
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
-            tracing::warn!(
-                %error,
-                "failed to give up the right to write; a successor has to wait for the end of \
-                 the lease"
-            );
+            tracing::warn!(%error, "failed to give up the lease; a successor waits for its end");
         }
         store.close().await;
         Ok(())

@@ -47,18 +47,18 @@ pub(super) fn page() -> String {
     format!(
         "# Limits
 
-Everything that a client can make large has a limit. Past it a request is refused with a clear error
-that names the field, and nothing is stored; see [errors](errors.md) for the reasons. What is begun
-is never refused for want of room: votes, Commit, Rollback, Commits and Cancels to participants, and
-what is taken over after a crash.
+Every part of a request that can be large has a limit. A request past a limit is refused with an error
+that names the field, and nothing is stored; see [errors](errors.md) for the reasons. Work of a
+transaction that has begun is never refused for lack of memory: votes, the client's Commit and
+Rollback, Commits and Cancels to participants, and the adoption of transactions after a crash.
 
 ## Limits that can be set
 
 {}
 ## Names and identifiers
 
-These are part of the wire contract and cannot be set: names of prepared transactions at
-participants are built from them, and databases bound those.
+These limits are part of the wire contract and cannot be set. Participants build the names of prepared
+transactions from these values, and databases limit the length of such names.
 
 {}
 ## Limits of requests
