@@ -37,9 +37,9 @@ JSON (--json):
     first_error, last_error}, voted_at, ended_at, heuristic_note, output_dropped,
     payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
-  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON is
-  in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is left
-  out. Later versions may add keys, and never remove one.";
+  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON
+  is in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is
+  left out. Later versions may add keys, and never remove one.";
 
 /// Submit, list and show transactions, and repair those that need an operator
 #[derive(Debug, clap::Args)]
