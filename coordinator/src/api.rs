@@ -6,28 +6,44 @@ mod coordinator;
 mod deadline;
 mod directory;
 pub mod error;
+pub mod features;
+mod info;
 mod operator;
+mod page;
 mod parse;
+mod query;
+mod rpc;
+mod timeline;
+mod watch;
+mod work;
 
-/// Bounds on requests, for docs/reference/limits.md.
+/// Bounds on requests and answers, for docs/reference/limits.md.
 pub mod limits {
-    pub use super::coordinator::{INQUIRE_MAX, PAGE_DEFAULT, PAGE_MAX};
-    pub use super::directory::INSTANCE_BYTES_MAX;
+    pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
+    pub use super::error::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
+    pub use super::features::REQUIRES_MAX;
+    pub use super::page::{PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
     pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
+    pub use super::query::INQUIRE_MAX;
+    pub use super::timeline::{TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 }
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
-use unanimo_core::{Incarnation, ParticipantName};
+use unanimo_core::Incarnation;
 use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
+pub(crate) use self::directory::Registering;
+use self::rpc::Rpc;
 use crate::engine;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -44,6 +60,8 @@ pub struct Options {
     pub header_bytes_max: u32,
     /// How long a call waits for an outcome if it has no deadline of its own.
     pub wait_max: Duration,
+    /// How long a gid is kept after the end of its transaction.
+    pub gid_retention: Duration,
     /// Endpoints that may be registered.
     pub endpoint_allow: Vec<Pattern>,
 }
@@ -58,34 +76,29 @@ pub(crate) struct Api {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) me: Incarnation,
     pub(crate) options: Arc<Options>,
+    pub(crate) registering: Arc<Registering>,
 }
 
 impl Api {
     /// Counts the answer of a request.
     async fn served<T>(
         &self,
-        method: &'static str,
+        rpc: Rpc,
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let result = work.await;
-        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let (method, code) = (rpc.name(), result.as_ref().map_or_else(Status::code, |_| Code::Ok));
         self.metrics.served(method, code);
         if let Err(status) = &result {
-            tracing::debug!(method, code = ?status.code(), message = status.message(), "refused");
+            let message = status.message();
+            tracing::debug!(method, roles = ?rpc.roles(), ?code, message, "refused");
         }
         result
     }
 
-    /// Keeps a participant's registration, in the store and in the directory.
-    async fn register(
-        &self,
-        name: &ParticipantName,
-        endpoint: &str,
-        instance: &str,
-    ) -> Result<(), crate::store::Error> {
-        self.store.endpoints().register(self.me, name, endpoint, self.env.now()).await?;
-        self.directory.seen(name, endpoint, instance);
-        Ok(())
+    /// Returns when a call has to be answered.
+    fn answer_by(&self, headers: &MetadataMap) -> Instant {
+        deadline::answer_by(headers, self.options.wait_max)
     }
 }
 

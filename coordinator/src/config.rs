@@ -5,6 +5,7 @@
 //! configuration and, through [`Config::described`], the flags of the command line and
 //! docs/reference/config.md.
 
+mod answers;
 mod load;
 mod rules;
 mod values;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
+pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 use self::values::Named;
 pub use self::values::{DatabaseUrl, LogFormat, NodeName, Period};
@@ -231,12 +233,12 @@ settings! {
     /// Most bytes of one payload.
     payload_bytes_max: usize = 1 << 20, "UNANIMO_PAYLOAD_BYTES_MAX";
     /// Most bytes of all payloads of a transaction.
-    payloads_bytes_max: usize = 4 << 20, "UNANIMO_PAYLOADS_BYTES_MAX";
+    payloads_bytes_max: usize = 3 << 19, "UNANIMO_PAYLOADS_BYTES_MAX";
     /// Most bytes of one output. A larger one is dropped, and the vote counts.
     output_bytes_max: usize = 1 << 20, "UNANIMO_OUTPUT_BYTES_MAX";
     /// Most bytes of all outputs of a transaction. An output beyond it is dropped, and the vote
     /// counts.
-    outputs_bytes_max: usize = 4 << 20, "UNANIMO_OUTPUTS_BYTES_MAX";
+    outputs_bytes_max: usize = 3 << 19, "UNANIMO_OUTPUTS_BYTES_MAX";
     /// Most bytes of a transaction's metadata, and of a request's gRPC metadata.
     metadata_bytes_max: usize = 16 << 10, "UNANIMO_METADATA_BYTES_MAX";
     /// Most bytes of a gRPC message.
@@ -327,6 +329,7 @@ impl Config {
             message_bytes_max: self.message_bytes_max,
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,
+            gid_retention: self.gid_retention.0,
             endpoint_allow: self.endpoint_allow.0.clone(),
         }
     }

@@ -21,13 +21,13 @@ use crate::engine::{self, Handle, adoption};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::participants::directory::Directory;
+use crate::participants::directory::{Directory, Registered};
 use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
 use crate::{admin, store::Registration};
 
-/// Time that requests may still take once no transaction is in flight. It is limited because the
-/// streams of Watch do not end by themselves.
+/// Time that requests may still take once no transaction is in flight and the streams of
+/// WatchTransaction have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Time that the journal may take for its last writes at the stop.
@@ -127,6 +127,9 @@ impl Builder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, env, locals, network } = self;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         let store = store::open(config.database_url.expose(), &config.postgres()).await?;
         let listeners = match network {
             true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),
@@ -193,6 +196,7 @@ impl Builder {
                 env,
                 me,
                 options: Arc::new(config.api()),
+                registering: Arc::default(),
             };
             let reporter = health.clone();
             vital.spawn(async move {
@@ -239,7 +243,7 @@ fn fill(
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
             // It counts as seen just now, because it could not register while no coordinator ran.
-            directory.seen(&name, &endpoint, "");
+            directory.seen(&name, &endpoint, Registered::default());
         }
     }
     for (name, urls) in &config.participants {
@@ -337,6 +341,7 @@ impl Running {
             }
             () = drained => {}
         }
+        self.engine.end_watches();
         self.body.leave().await
     }
 }

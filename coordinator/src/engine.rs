@@ -16,7 +16,7 @@ mod timers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Violation};
+use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Version, Violation};
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
@@ -72,11 +72,14 @@ impl Until {
     }
 }
 
-/// A transaction at a moment at which everything about it is durable.
+/// A transaction at a moment at which everything that anybody waits for is durable.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The transaction.
     pub tx: Transaction,
+    /// The last version that is durable. The transaction may be ahead of it by notes that nothing
+    /// waits for, such as attempts; what follows after a crash has a later one.
+    pub revision: Version,
     /// Its details are purged.
     pub stripped: bool,
 }
@@ -96,6 +99,9 @@ pub enum Error {
     /// Fields of the request break rules.
     #[error("the request breaks {} rule(s): {}", .0.len(), join(.0))]
     Invalid(Vec<Violation>),
+    /// Branches name participants that nobody knows.
+    #[error("the request names {} unknown participant(s): {}", .0.len(), join(.0))]
+    UnknownParticipants(Vec<Violation>),
     /// The core rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -116,6 +122,9 @@ pub enum Error {
     /// Nobody ever saw this transaction.
     #[error("the transaction was never seen")]
     NeverSeen,
+    /// No transaction has this gid.
+    #[error("the gid is unknown: it was never seen, or was purged after the gid retention")]
+    UnknownGid,
     /// It ended so long ago that it was deleted.
     #[error("the transaction has ended, and was purged after the retention")]
     Purged,

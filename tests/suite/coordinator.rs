@@ -14,8 +14,8 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
-    BranchSpec, GetTransactionRequest, Mode, SubmitTransactionRequest, Transaction,
-    TransactionResult, get_transaction_request,
+    BranchSpec, GetServerInfoRequest, GetTransactionRequest, Mode, SubmitTransactionRequest,
+    Transaction, TransactionResult, get_transaction_request,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
@@ -26,12 +26,19 @@ mod admission;
 mod bad_input;
 mod declarative;
 mod durability;
+mod features;
 mod http;
 mod interactive;
 mod lives;
 mod operators;
+mod pages;
 mod participants;
 mod queries;
+mod reasons;
+mod registrations;
+mod repetitions;
+mod waits;
+mod watches;
 
 /// Quick pauses and free ports.
 pub(crate) fn config(database_url: &str) -> Config {
@@ -125,6 +132,12 @@ impl World {
             ..Default::default()
         };
         self.client().get_transaction(request).await.unwrap().into_inner().transaction.unwrap()
+    }
+
+    /// The coordinator group, as the coordinator names it.
+    pub(crate) async fn cluster_id(&self) -> String {
+        let info = self.client().get_server_info(GetServerInfoRequest {}).await.unwrap();
+        info.into_inner().cluster_id
     }
 
     /// Waits until the transaction is as it should be.

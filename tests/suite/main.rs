@@ -5,6 +5,7 @@
 
 mod chaos;
 mod cli;
+mod clients;
 mod conformance;
 mod coordinator;
 mod fixtures;

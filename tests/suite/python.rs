@@ -25,11 +25,11 @@ const STOCK: i64 = 100;
 /// Pause before a client repeats a call that was not answered.
 const PAUSE: Duration = Duration::from_millis(50);
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-fn python() -> Command {
+pub(crate) fn python() -> Command {
     let program = root().join("target/python/venv/bin/python");
     let program = fs::exists(&program).unwrap().then_some(program);
     let program = program.expect("target/python/venv is not there: cargo xtask test makes it");
@@ -39,7 +39,7 @@ fn python() -> Command {
 }
 
 /// Generates the Python code of the contract, as the example's README says.
-fn stubs() -> &'static Path {
+pub(crate) fn stubs() -> &'static Path {
     static STUBS: OnceLock<PathBuf> = OnceLock::new();
     STUBS.get_or_init(|| {
         let folder = run_folder().join("stubs");

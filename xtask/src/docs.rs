@@ -52,7 +52,7 @@ pub(crate) fn check_codegen() -> Result<()> {
 /// Generates the reference pages.
 pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
-    for page in ["config", "metrics", "errors", "limits"] {
+    for page in ["config", "metrics", "errors", "limits", "features"] {
         let mut command = Command::new(env!("CARGO"));
         command.args(["run", "--quiet", "-p", "unanimo", "--", "reference", page]);
         let output = command.stderr(std::process::Stdio::inherit()).output()?;

@@ -1,5 +1,5 @@
-//! Python environment of the example participant: under `target/`, with the packages of its
-//! requirements, made once.
+//! Python environment of the examples: under `target/`, with the packages of their requirements,
+//! made once.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::step::run;
 
-const REQUIREMENTS: &str = "examples/python-participant/requirements.txt";
+/// The packages of both examples, in the same versions.
+const REQUIREMENTS: &str = "examples/python-initiator/requirements.txt";
 
 /// Folder of the environment, which tests/suite/python.rs uses.
 const ENVIRONMENT: &str = "target/python/venv";
@@ -22,7 +23,8 @@ pub(crate) fn ensure() -> Result<()> {
     let wanted = fs::read_to_string(REQUIREMENTS)?;
     let python = format!("{ENVIRONMENT}/bin/python");
     // The environment does not work if its Python was removed since.
-    let works = || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_tools"]));
+    let works =
+        || is_quiet(Command::new(&python).args(["-c", "import grpc, grpc_status, grpc_tools"]));
     if fs::read_to_string(STAMP).is_ok_and(|made| made == wanted) && works() {
         return Ok(());
     }

@@ -33,6 +33,8 @@ enum Page {
     Errors,
     /// Limits
     Limits,
+    /// Features that a request may require
+    Features,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
@@ -41,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
         Page::Metrics => metrics(),
         Page::Errors => errors(),
         Page::Limits => limits::page(),
+        Page::Features => features(),
     };
     output::print(&format!("{GENERATED}{page}"))?;
     Ok(ExitCode::SUCCESS)
@@ -134,9 +137,13 @@ fn errors() -> String {
 Every gRPC status other than OK that a coordinator answers has details of `google.rpc`:
 
 - `ErrorInfo` with the domain `{}` and one of the reasons below. Programs should read the reason, never
-  the message. Its metadata has `retryable`, which is `true` or `false`.
-- `BadRequest` with each bad field and the rule that it breaks, if the request is wrong.
+  the message. Its metadata has `retryable`, which is `true` or `false`, and the keys that a reason
+  names below.
+- `BadRequest` with each bad field and the rule that it breaks, if the request is wrong. If there are
+  more than fit, it has the first ones, and `violations` in the metadata is their number.
 - `RetryInfo` with the time to wait, if sending the same request again may help.
+
+A status is below {} bytes as it travels, and its message has at most {} bytes.
 
 Later versions add reasons, and rename none. A status without a reason comes from the connection, or
 from a program between client and coordinator: the request may have taken effect or not. Every call
@@ -147,6 +154,24 @@ decided yet*.
 
 {}",
         api::error::DOMAIN,
+        api::limits::STATUS_BYTES_MAX,
+        api::limits::MESSAGE_BYTES_MAX,
         table(["Reason", "Code", "Send again?", "Meaning"], rows)
+    )
+}
+
+fn features() -> String {
+    let rows =
+        api::features::TABLE.iter().map(|feature| [code(feature.name), feature.promise.into()]);
+    format!(
+        "# Features
+
+A request names in `requires` what it would mean something else without. A coordinator that does not
+know one of the names answers `UNIMPLEMENTED` with the reason `FEATURE_UNSUPPORTED` and stores
+nothing. `GetServerInfo` and `unanimo tx server` tell which features a coordinator knows. Features are
+added, never renamed.
+
+{}",
+        table(["Feature", "Promise"], rows)
     )
 }

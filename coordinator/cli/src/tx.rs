@@ -5,6 +5,7 @@ pub(super) mod definition;
 mod json;
 mod list;
 mod operate;
+mod server;
 mod show;
 mod submit;
 mod target;
@@ -29,8 +30,8 @@ JSON (--json):
     tx_id, gid, mode (2pc, tcc), state (active, committing, aborting, committed, aborted),
     outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
     no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
-    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count,
-    branches and timeline (each only in commands whose help says so).
+    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (grows with
+    each change), branches, timeline and timeline_dropped (each only in commands whose help says so).
   A branch is an object with
     branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
     null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
@@ -83,6 +84,9 @@ enum Command {
     Retry(operate::RetryArgs),
     Resolve(operate::ResolveArgs),
     Forget(operate::ForgetArgs),
+    /// Show the coordinator that answers: its version, group, features and limits
+    #[command(after_long_help = server::JSON_HELP)]
+    Server,
 }
 
 pub(super) fn endpoint(text: &str) -> Result<String, String> {
@@ -107,6 +111,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             Command::Retry(args) => operate::retry(&server, args).await,
             Command::Resolve(args) => operate::resolve(&server, args).await,
             Command::Forget(args) => operate::forget(&server, args).await,
+            Command::Server => server::run(&server).await,
         };
         ran.map_err(|error| match error {
             Error::Client(error) => Error::Client(error.at(&server.endpoint)),

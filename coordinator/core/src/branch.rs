@@ -64,6 +64,18 @@ pub enum HeuristicKind {
     Hazard,
 }
 
+impl HeuristicKind {
+    /// Describes the end to people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Commit => "committed",
+            Self::Rollback => "rolled back",
+            Self::Hazard => "a hazard",
+        }
+    }
+}
+
 /// Progress of phase two of a branch. The operation follows from the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,6 +154,9 @@ pub struct Progress {
     /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
     #[serde(skip_serializing_if = "is_false")]
     pub unanswered: bool,
+    /// The initiator has asked for COMMIT and listed it, while some vote was still out.
+    #[serde(skip_serializing_if = "is_false")]
+    pub listed: bool,
     /// The refusal's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,

@@ -126,6 +126,12 @@ text_id!(
     NAME_BYTES_MAX
 );
 
+text_id!(
+    /// Name of a feature that one side of a call demands of the other.
+    FeatureName,
+    NAME_BYTES_MAX
+);
+
 /// The coordinator's name for a transaction; keys everything at participants. A UUID of version 7:
 /// it carries the time at which it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -135,15 +135,32 @@ pub enum Rejection {
     /// Submit named all branches; it takes no others, and no Commit.
     #[error("the transaction was submitted with all its branches: it commits by itself")]
     NotInteractive,
+    /// The initiator has asked for COMMIT with another list of branches or votes, and that one waits.
+    #[error("the transaction waits to commit with another list of branches or votes")]
+    CommitReused,
     /// Only a branch that phase two is owed to can be resolved.
     #[error("branch {0} is not owed a commit or cancel: there is nothing to resolve")]
     NothingToResolve(BranchNumber),
-    /// Only a transaction that has ended, is heuristic and was not forgotten can be.
-    #[error("the transaction is not an ended heuristic one that waits to be forgotten")]
+    /// What an operator has said of a branch stays.
+    #[error("branch {0} was resolved as {kind} before, and stays so", kind = .1.in_words())]
+    ResolvedOtherwise(BranchId, HeuristicKind),
+    /// Only a transaction that has ended and is heuristic can be forgotten.
+    #[error("the transaction has not ended, or is not heuristic: there is nothing to forget")]
     NothingToForget,
-    /// No such branch.
+    /// No branch of this number.
     #[error("the transaction has no branch {0}")]
     UnknownBranch(BranchNumber),
+    /// No branch of this id.
+    #[error(transparent)]
+    NoBranch(Violation),
+}
+
+impl Rejection {
+    /// Makes the rejection of a field that names no branch of the transaction.
+    pub fn no_branch(field: impl Into<String>, id: &BranchId) -> Self {
+        let rule = format!("must name a branch of the transaction, {id} is none");
+        Self::NoBranch(Violation::new(field, rule))
+    }
 }
 
 impl std::fmt::Display for BranchNumber {

@@ -71,7 +71,8 @@ pub use definition::{
 pub use digest::{DIGEST_VERSION, Digest};
 pub use effects::{Call, Effects, Event, EventKind, State, Transition};
 pub use ids::{
-    ActionName, BranchId, BranchNumber, Gid, Incarnation, ParticipantName, TxId, Version,
+    ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, ParticipantName, TxId,
+    Version,
 };
 pub use input::{Input, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use policy::{Backoff, Limits, Policy};

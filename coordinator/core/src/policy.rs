@@ -31,9 +31,9 @@ impl Default for Limits {
         Self {
             branches_max: 64,
             payload_bytes_max: 1 << 20,
-            payloads_bytes_max: 4 << 20,
+            payloads_bytes_max: 3 << 19,
             output_bytes_max: 1 << 20,
-            outputs_bytes_max: 4 << 20,
+            outputs_bytes_max: 3 << 19,
             metadata_bytes_max: 16 << 10,
             timeout_max: Duration::from_secs(24 * 60 * 60),
             timeout_default: Duration::from_secs(60),

@@ -11,8 +11,12 @@
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
 //! | Recovered        | Prepare again what has no vote      | what is owed, again      | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
-//! | Resolve          | rejected                            | the branch ends          | rejected|
+//! | Resolve, new     | rejected                            | the branch ends          | rejected|
+//! | Resolve, again   | rejected                            | nothing more             | same    |
 //! | Forget           | rejected                            | rejected                 | cleared |
+//!
+//! COMMIT that waits for votes is durable before it is answered; another list is then rejected. A
+//! Forget that comes again changes nothing.
 //!
 //! The first input that decides wins; whoever comes later hears what won (promise S4). One table
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a

@@ -65,8 +65,8 @@ pub struct Transaction {
     /// Heuristic outcome as stored. Nothing else tells it once the branches are purged.
     pub(crate) known_heuristic: Heuristic,
     pub(crate) forgotten: bool,
-    /// The initiator has asked for COMMIT, and some vote is still out. Not stored: an initiator
-    /// that was not told the outcome asks again.
+    /// The initiator has asked for COMMIT. While some vote is out this is stored with each branch
+    /// (`listed`): the transaction goes on without its initiator.
     pub(crate) commit_asked: bool,
     /// Branches from this index on, and no others, are not in any transition yet.
     pub(crate) unwritten_branches: usize,
@@ -98,12 +98,12 @@ impl Transaction {
             identity,
             version,
             phase: state.phase,
+            commit_asked: branches.iter().any(|branch| branch.progress.listed),
             unwritten_branches: branches.len(),
             branches,
             stalled: state.stalled,
             known_heuristic: state.heuristic,
             forgotten: state.forgotten,
-            commit_asked: false,
             unwritten_outputs: Vec::new(),
         }
     }

@@ -362,10 +362,44 @@ fn interactive_commit_waits_for_votes_that_are_out() {
          execute a =>
          execute b => write; prepare b
          a prepared =>
-         commit a b =>
-         commit a b =>
+         commit a b => write
+         commit b a =>
          execute c => ! the transaction is decided, or asked to commit: it takes no more branches
          b prepared => COMMIT; commit a; commit b",
+    );
+}
+
+/// Whoever asked for COMMIT may go away: it is durable before it is answered.
+#[test]
+fn interactive_commit_that_waits_survives_a_crash() {
+    check(
+        "interactive tcc",
+        "enlist a => write
+         execute b => write; prepare b
+         execute c => write; prepare c
+         b prepared =>
+         commit a=prepared b c => write
+         crash => note+adopted; prepare c#2
+         execute d => ! the transaction is decided, or asked to commit: it takes no more branches
+         commit a=refused b c => ! the transaction waits to commit with another list of branches or votes
+         commit c b a=prepared =>
+         c prepared => COMMIT; commit a; commit b; commit c",
+    );
+}
+
+#[test]
+fn another_commit_is_rejected_while_the_first_waits() {
+    check(
+        "interactive tcc",
+        "enlist a => write
+         execute b => write; prepare b
+         commit a=prepared b => write
+         commit a=refused b => ! the transaction waits to commit with another list of branches or votes
+         commit a b => ! the transaction waits to commit with another list of branches or votes
+         commit a=prepared => ! the transaction waits to commit with another list of branches or votes
+         commit b=refused a=prepared =>
+         b prepared => COMMIT; commit a; commit b
+         commit a=refused b =>",
     );
 }
 
@@ -444,11 +478,11 @@ fn a_heuristic_end_waits_to_be_forgotten() {
         "a prepared =>
          b prepared => COMMIT; commit a; commit b
          a heuristic_commit =>
-         forget => ! the transaction is not an ended heuristic one that waits to be forgotten
+         forget => ! the transaction has not ended, or is not heuristic: there is nothing to forget
          b heuristic_rollback => END+heuristic
          crash =>
          forget => write+forgotten
-         forget => ! the transaction is not an ended heuristic one that waits to be forgotten",
+         forget =>",
     );
 }
 
@@ -460,8 +494,12 @@ fn an_operator_ends_a_branch_never_the_decision() {
          rollback => ABORT Rollback; cancel a; cancel b
          a resolve committed => write+resolved
          a done =>
-         a resolve rolled_back => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
-         b done => END
+         a resolve committed =>
+         a resolve rolled_back => ! branch a was resolved as committed before, and stays so
+         b resolve committed => END+resolved
+         crash =>
+         b resolve committed =>
+         b resolve hazard => ! branch b was resolved as committed before, and stays so
          forget => write+forgotten",
     );
 }

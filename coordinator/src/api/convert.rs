@@ -1,12 +1,16 @@
 //! The core's types as answers.
 
+use std::collections::HashMap;
+
 use unanimo_core::{
     AbortCause, Attempts, Branch, BranchState, Decision, Event, Heuristic, HeuristicKind, Identity,
-    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Transaction, Vote, timeline,
+    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Transaction, Version, Vote, timeline,
 };
 use unanimo_proto::v1;
 
+use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
+use crate::store::Stored;
 use crate::wire::{self, mode_to_wire, time_to_wire};
 
 /// Bytes of a user, of no known type.
@@ -77,8 +81,8 @@ fn refusal(refusal: Option<&Refusal>) -> Option<v1::Refusal> {
     })
 }
 
-/// What an initiator needs to know.
-pub(super) fn result(answer: Answer) -> v1::TransactionResult {
+/// What an initiator needs to know, with outputs only if it asked for them.
+pub(super) fn result(answer: Answer, outputs: bool) -> v1::TransactionResult {
     let view = match answer {
         Answer::View(view) => view,
         Answer::NotYet(tx_id) => {
@@ -98,17 +102,17 @@ pub(super) fn result(answer: Answer) -> v1::TransactionResult {
         heuristic: heuristic(tx.heuristic()).into(),
         abort_cause: abort_cause(tx.phase()).into(),
         abort_branch_id: abort_branch(tx),
-        branches: tx.branches().iter().map(branch_result).collect(),
+        branches: tx.branches().iter().map(|branch| branch_result(branch, outputs)).collect(),
     }
 }
 
-fn branch_result(branch: &Branch) -> v1::BranchResult {
+fn branch_result(branch: &Branch, outputs: bool) -> v1::BranchResult {
     let progress = &branch.progress;
     v1::BranchResult {
         branch_id: branch.spec.branch_id.to_string(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().map(payload),
+        output: branch.output.clone().filter(|_| outputs).map(payload),
         output_dropped: progress.output_dropped,
         last_error: branch.last_error().unwrap_or_default().to_owned(),
     }
@@ -150,21 +154,60 @@ pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v
     }
 }
 
-/// A transaction with its branches, and with payloads and history if they are given.
-pub(super) fn transaction(view: &View, full: Option<&[Event]>) -> v1::Transaction {
-    let View { tx, stripped } = view;
-    let mut shown = summary(tx.identity(), &tx.state(), *stripped);
+/// Parts of a branch that are shown only where they were asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Content {
+    /// Answers of the Prepares.
+    pub(super) outputs: bool,
+    /// Arguments of the actions.
+    pub(super) payloads: bool,
+}
+
+/// The revision of a state, as it is shown.
+pub(super) fn revision(view: &View) -> u64 {
+    revision_of(view.revision)
+}
+
+fn revision_of(version: Version) -> u64 {
+    u64::try_from(version.0).unwrap_or(0)
+}
+
+/// A transaction with its branches, and with its history if the events of it are given.
+pub(super) fn transaction(
+    view: &View,
+    content: Content,
+    events: Option<&[Event]>,
+) -> v1::Transaction {
+    let View { tx, stripped, .. } = view;
+    let mut shown = basics(tx.identity(), &tx.state(), *stripped);
+    shown.revision = revision(view);
+    shown.metadata = metadata(tx.identity());
     shown.abort_branch_id = abort_branch(tx);
     if !stripped {
-        shown.branches = tx.branches().iter().map(|b| branch(tx, b, full.is_some())).collect();
-        let entries = full.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
-        shown.timeline = entries.into_iter().map(timeline_entry).collect();
+        shown.branches = tx.branches().iter().map(|b| branch(tx, b, content)).collect();
+        let entries = events.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
+        (shown.timeline, shown.timeline_dropped) =
+            newest(entries.into_iter().map(timeline_entry).collect());
     }
     shown
 }
 
-/// A transaction without its branches.
-pub(super) fn summary(identity: &Identity, current: &State, stripped: bool) -> v1::Transaction {
+/// A transaction without its branches, with metadata if it was asked for.
+pub(super) fn summary(stored: &Stored, with_metadata: bool) -> v1::Transaction {
+    let record = &stored.record;
+    let mut shown = basics(&record.identity, &record.state, stored.stripped);
+    shown.revision = revision_of(record.version);
+    if with_metadata {
+        shown.metadata = metadata(&record.identity);
+    }
+    shown
+}
+
+fn metadata(identity: &Identity) -> HashMap<String, String> {
+    identity.metadata.clone().into_iter().collect()
+}
+
+fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transaction {
     let phase = current.phase;
     v1::Transaction {
         tx_id: identity.tx_id.to_string(),
@@ -173,25 +216,20 @@ pub(super) fn summary(identity: &Identity, current: &State, stripped: bool) -> v
         state: state(phase).into(),
         outcome: outcome(phase.into()).into(),
         abort_cause: abort_cause(phase).into(),
-        abort_branch_id: String::new(),
         heuristic: heuristic(current.heuristic).into(),
         stalled: current.stalled && phase.ended_at().is_none(),
         attention: current.attention(),
-        branches: Vec::new(),
         created_at: Some(time_to_wire(identity.created_at)),
         deadline: Some(time_to_wire(identity.deadline)),
         decided_at: phase.decided_at().map(time_to_wire),
         ended_at: phase.ended_at().map(time_to_wire),
         stripped,
-        metadata: identity.metadata.clone().into_iter().collect(),
-        timeline: Vec::new(),
-        timeline_dropped: 0,
-        revision: 0,
         branch_count: u32::try_from(current.branches.len()).unwrap_or(u32::MAX),
+        ..Default::default()
     }
 }
 
-fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
+fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
     let progress = &branch.progress;
     let note = match &progress.phase_two {
         PhaseTwo::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
@@ -206,14 +244,14 @@ fn branch(tx: &Transaction, branch: &Branch, full: bool) -> v1::Branch {
         state: branch_state(branch.state(tx.phase().decision())).into(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().map(payload),
+        output: branch.output.clone().filter(|_| content.outputs).map(payload),
         output_dropped: progress.output_dropped,
         prepare_attempts: attempts(&progress.prepare_attempts),
         phase_two_attempts: attempts(&progress.phase_two_attempts),
         voted_at: progress.voted_at.map(time_to_wire),
         ended_at: progress.ended_at.map(time_to_wire),
         heuristic_note: note,
-        payload: full.then(|| payload(branch.spec.payload.clone())),
+        payload: content.payloads.then(|| payload(branch.spec.payload.clone())),
         mode: mode_to_wire(tx.identity().mode).into(),
     }
 }
@@ -244,13 +282,4 @@ fn attempts(attempts: &Attempts) -> Option<v1::Attempts> {
         first_error: first_error.clone().unwrap_or_default(),
         last_error: last_error.clone().unwrap_or_default(),
     })
-}
-
-fn timeline_entry(entry: timeline::Entry) -> v1::TimelineEntry {
-    v1::TimelineEntry {
-        occurred_at: Some(time_to_wire(entry.at)),
-        event: entry.event.to_owned(),
-        branch_id: entry.branch_id.map(String::from).unwrap_or_default(),
-        detail: entry.detail,
-    }
 }

@@ -1,28 +1,64 @@
 //! What participants call to be found.
 
-use tonic::{Request, Response, Status};
-use unanimo_core::Timestamp;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use tokio::sync::{Mutex, MutexGuard};
+use tonic::{Request, Status};
+use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
 use super::error::{from_endpoint, from_store, invalid};
-use super::{Api, parse};
+use super::rpc::serve;
+use super::{Api, page, parse};
 use crate::participants::allow;
+use crate::participants::directory::{Registered, Shown};
 use crate::wire::time_to_wire;
 
-/// Most bytes of the name of a participant's process.
-pub const INSTANCE_BYTES_MAX: usize = 64;
+/// Most bytes of the name of a life of a participant's process.
+pub const INSTANCE_BYTES_MAX: usize = unanimo_core::ids::NAME_BYTES_MAX;
+
+/// Most features that a participant may register with.
+pub const FEATURES_MAX: usize = 32;
+
+/// Most bytes of the name and version of a participant's SDK.
+pub const SDK_BYTES_MAX: usize = 64;
+
+/// Registrations that may be under way at once.
+const LANES: usize = 16;
+
+/// Order of a participant's registrations and deregistrations. The row in the store and the entry in
+/// the directory are changed in one turn: a deregistration that looked at the directory before a
+/// newer registration cannot delete that one's row after it.
+#[derive(Debug, Default)]
+pub(crate) struct Registering {
+    lanes: [Mutex<()>; LANES],
+}
+
+impl Registering {
+    async fn turn(&self, name: &ParticipantName) -> MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::new().hash_one(name);
+        let lane = usize::try_from(hash % LANES as u64).unwrap_or(0);
+        self.lanes[lane].lock().await
+    }
+}
 
 impl Api {
     async fn keep_endpoint(
         &self,
-        request: v1::RegisterEndpointRequest,
+        request: Request<v1::RegisterEndpointRequest>,
     ) -> Result<v1::RegisterEndpointResponse, Status> {
-        let v1::RegisterEndpointRequest { participant, endpoint, instance_id, .. } = request;
+        let v1::RegisterEndpointRequest { participant, endpoint, instance_id, features, sdk } =
+            request.into_inner();
         let name = parse::participant("participant", &participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
-        parse::text("instance_id", &instance_id, INSTANCE_BYTES_MAX, true)?;
-        self.register(&name, &endpoint, &instance_id).await.map_err(from_store)?;
+        let instance = parse::instance(&instance_id)?;
+        let registered =
+            Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };
+        let _turn = self.registering.turn(&name).await;
+        let kept = self.store.endpoints().register(self.me, &name, &endpoint, self.env.now());
+        kept.await.map_err(from_store)?;
+        self.directory.seen(&name, &endpoint, registered);
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
         Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
@@ -32,63 +68,99 @@ impl Api {
 
     async fn remove_endpoint(
         &self,
-        request: v1::DeregisterEndpointRequest,
+        request: Request<v1::DeregisterEndpointRequest>,
     ) -> Result<v1::DeregisterEndpointResponse, Status> {
-        let v1::DeregisterEndpointRequest { participant, endpoint, .. } = request;
+        let v1::DeregisterEndpointRequest { participant, endpoint, instance_id } =
+            request.into_inner();
         let name = parse::participant("participant", &participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
+        let instance = parse::instance(&instance_id)?;
+        let _turn = self.registering.turn(&name).await;
+        if self.directory.belongs_to_another(&name, &endpoint, &instance) {
+            tracing::debug!(
+                participant = %name, endpoint, instance,
+                "an endpoint stays: another instance has registered it since"
+            );
+            return Ok(v1::DeregisterEndpointResponse {});
+        }
         self.store.endpoints().deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
         self.directory.remove(&name, &endpoint);
         tracing::info!(participant = %name, endpoint, "a participant has left");
         Ok(v1::DeregisterEndpointResponse {})
     }
 
-    fn participants(&self) -> v1::ListParticipantsResponse {
+    #[expect(clippy::unused_async, reason = "served as every rpc is")]
+    async fn participants(
+        &self,
+        request: Request<v1::ListParticipantsRequest>,
+    ) -> Result<v1::ListParticipantsResponse, Status> {
+        let v1::ListParticipantsRequest { page_size, page_token } = request.into_inner();
+        let limit = page::size(page_size) as usize;
+        let after = match page_token.as_str() {
+            "" => None,
+            token => Some(ParticipantName::new(token).map_err(|_| parse::bad_page_token())?),
+        };
         let now = self.env.now();
-        let participants = self.directory.list().into_iter().map(|(name, endpoints)| {
-            let endpoints = endpoints.into_iter().map(|shown| {
-                let silent_ms = u64::try_from(shown.silent_for.as_millis()).unwrap_or(u64::MAX);
-                let seen = Timestamp(now.0.saturating_sub(silent_ms));
-                v1::ParticipantEndpoint {
-                    endpoint: shown.url,
-                    configured: shown.configured,
-                    last_seen_at: (!shown.configured).then(|| time_to_wire(seen)),
-                    alive: shown.alive,
-                    ..Default::default()
-                }
-            });
-            v1::Participant { name: name.to_string(), endpoints: endpoints.collect() }
+        let listed = self.directory.list().into_iter();
+        let mut rest = listed.filter(|(name, _)| after.as_ref().is_none_or(|after| name > after));
+        let shown = rest.by_ref().take(limit).map(|(name, endpoints)| v1::Participant {
+            name: name.to_string(),
+            endpoints: endpoints.into_iter().map(|shown| endpoint(shown, now)).collect(),
         });
-        v1::ListParticipantsResponse {
-            participants: participants.collect(),
-            next_page_token: String::new(),
-        }
+        let (participants, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
+        let last = participants.last().filter(|_| !whole || rest.next().is_some());
+        let next_page_token = last.map(|last| last.name.clone()).unwrap_or_default();
+        Ok(v1::ListParticipantsResponse { participants, next_page_token })
     }
 }
 
-#[tonic::async_trait]
-impl ParticipantDirectoryService for Api {
-    async fn register_endpoint(
-        &self,
-        request: Request<v1::RegisterEndpointRequest>,
-    ) -> Result<Response<v1::RegisterEndpointResponse>, Status> {
-        let work = self.keep_endpoint(request.into_inner());
-        self.served("RegisterEndpoint", work).await.map(Response::new)
+fn endpoint(shown: Shown, now: Timestamp) -> v1::ParticipantEndpoint {
+    let silent_ms = u64::try_from(shown.silent_for.as_millis()).unwrap_or(u64::MAX);
+    let seen = Timestamp(now.0.saturating_sub(silent_ms));
+    let Registered { instance, features, sdk } = shown.registered;
+    v1::ParticipantEndpoint {
+        endpoint: shown.url,
+        configured: shown.configured,
+        last_seen_at: (!shown.configured).then(|| time_to_wire(seen)),
+        alive: shown.alive,
+        instance_id: instance,
+        features,
+        sdk,
     }
+}
 
-    async fn deregister_endpoint(
-        &self,
-        request: Request<v1::DeregisterEndpointRequest>,
-    ) -> Result<Response<v1::DeregisterEndpointResponse>, Status> {
-        let work = self.remove_endpoint(request.into_inner());
-        self.served("DeregisterEndpoint", work).await.map(Response::new)
+fn checked_features(features: Vec<String>) -> Result<Vec<String>, Status> {
+    if features.len() > FEATURES_MAX {
+        let rule = format!("would be one more than {FEATURES_MAX} features");
+        return Err(invalid(Violation::new(format!("features[{FEATURES_MAX}]"), rule)));
     }
+    for (index, name) in features.iter().enumerate() {
+        FeatureName::new(name).map_err(|rule| {
+            invalid(Violation::new(format!("features[{index}]"), rule.to_string()))
+        })?;
+    }
+    Ok(features)
+}
 
-    async fn list_participants(
-        &self,
-        _request: Request<v1::ListParticipantsRequest>,
-    ) -> Result<Response<v1::ListParticipantsResponse>, Status> {
-        let work = async { Ok(self.participants()) };
-        self.served("ListParticipants", work).await.map(Response::new)
+fn checked_sdk(sdk: String) -> Result<String, Status> {
+    parse::text("sdk", &sdk, SDK_BYTES_MAX, true)?;
+    if sdk.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        Ok(sdk)
+    } else {
+        Err(invalid(Violation::new("sdk", "must be printable ASCII")))
     }
+}
+
+serve! {
+    ParticipantDirectoryService {}
+
+    register_endpoint:
+        RegisterEndpoint(v1::RegisterEndpointRequest) -> v1::RegisterEndpointResponse
+            = keep_endpoint;
+    deregister_endpoint:
+        DeregisterEndpoint(v1::DeregisterEndpointRequest) -> v1::DeregisterEndpointResponse
+            = remove_endpoint;
+    list_participants:
+        ListParticipants(v1::ListParticipantsRequest) -> v1::ListParticipantsResponse
+            = participants;
 }

@@ -20,6 +20,26 @@ pub const DOMAIN: &str = "unanimo";
 /// When to come back after an overload, or while something is on its way.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Most bytes of a status's message.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Most bytes of a status as it travels: its message, and its details in base64, which hold the
+/// message again. Clients bound the headers that they accept, some at 8 KiB, and a connection ends
+/// where one is over it.
+pub const STATUS_BYTES_MAX: usize = 4096;
+
+/// Most bytes of a bad field's name, and of the rule that it breaks.
+const FIELD_BYTES_MAX: usize = 256;
+
+/// Most bytes of all bad fields and rules of a status.
+const FIELDS_BYTES_MAX: usize = 640;
+
+/// Most bytes of a value in a status's metadata.
+const METADATA_BYTES_MAX: usize = 128;
+
+/// Most bad fields that a status's message names.
+const LINES_MAX: usize = 4;
+
 /// A reason, as documented.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -59,31 +79,43 @@ macro_rules! reasons {
 
 reasons! {
     FieldInvalid = "FIELD_INVALID", InvalidArgument, final,
-        "A field breaks a rule, or names something that does not exist. `BadRequest` names each field and rule. Correct the request.";
+        "A field breaks a rule. `BadRequest` names each field and rule; where there are many, the first ones. Correct the request.";
+    ParticipantUnknown = "PARTICIPANT_UNKNOWN", InvalidArgument, final,
+        "A branch names a participant that never registered and is not configured. `BadRequest` names each such branch. Correct the name, or start the participant.";
+    BranchUnknown = "BRANCH_UNKNOWN", InvalidArgument, final,
+        "The request names a branch that the transaction does not have. `BadRequest` names the field.";
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final,
         "The mode is reserved and not served by this version.";
+    FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final,
+        "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
     GidReused = "GID_REUSED", AlreadyExists, final,
-        "The gid names another transaction: another mode, other branches, or begun the other way. Choose a new gid; `tx_id` in the metadata names the transaction that has it.";
+        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes. For other work choose a new gid. `tx_id` and, once it is known, `outcome` in the metadata are of the transaction that has it.";
     BranchReused = "BRANCH_REUSED", AlreadyExists, final,
-        "The branch id names a branch with other content.";
+        "The branch id names a branch with other content. The first request stands.";
+    CommitReused = "COMMIT_REUSED", AlreadyExists, final,
+        "The transaction waits to commit, and CommitTransaction listed other branches or votes then. The first list stands: send it again to wait with it, or roll back.";
     TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final,
         "The transaction is decided, or asked to commit: it takes no more branches.";
     NotInteractive = "TRANSACTION_NOT_INTERACTIVE", FailedPrecondition, final,
         "The transaction was submitted with all its branches: it takes no others and commits by itself.";
     NothingToResolve = "NOTHING_TO_RESOLVE", FailedPrecondition, final,
-        "The branch is not owed a commit or cancel.";
+        "The branch is not owed a commit or cancel, or an operator has resolved it otherwise before: that resolution stays, and the message names it.";
     NothingToForget = "NOTHING_TO_FORGET", FailedPrecondition, final,
-        "The transaction has not ended, is not heuristic, or was forgotten before.";
+        "The transaction has not ended, or is not heuristic.";
     Stripped = "TRANSACTION_STRIPPED", FailedPrecondition, final,
         "The transaction has ended and its details were purged; its outcome can still be read.";
     NeverSeen = "TRANSACTION_NEVER_SEEN", NotFound, final,
-        "No transaction of this name ever reached this database.";
+        "No transaction of this tx_id ever reached this database.";
     Purged = "TRANSACTION_PURGED", NotFound, final,
-        "The transaction ended so long ago that its outcome was deleted.";
+        "The transaction of this tx_id ended so long ago that its outcome was deleted.";
+    GidUnknown = "GID_UNKNOWN", NotFound, final,
+        "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final,
-        "The branches that an Inquire asks for belong to another coordinator's database; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
+        "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final,
         "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
+    ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry,
+        "A branch names a participant that nobody has registered yet, and the coordinator started less than three `keep-alive-interval`s ago. Nothing was stored. Later the same request is answered with PARTICIPANT_UNKNOWN.";
     ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry,
         "A branch names a participant that is known and not alive. Nothing was stored.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry,
@@ -93,9 +125,9 @@ reasons! {
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry,
         "The coordinator's database does not answer. What was asked for may or may not have happened; ask again under the same gid or ids.";
     Moving = "TRANSACTION_MOVING", Unavailable, retry,
-        "The transaction is on its way between owners, or something of it is not durable yet.";
+        "The transaction is on its way between owners, or something of it is not durable yet. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
     Stopped = "STOPPED", Unavailable, retry,
-        "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids.";
+        "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
     StoreRefused = "STORE_REFUSED", Internal, final,
         "The database refuses to store the transaction. A fault of ours: please report it.";
 }
@@ -105,6 +137,7 @@ impl Reason {
         self.status_with(message, &[], &[])
     }
 
+    /// Makes the status. Whatever it is made of, it stays below [`STATUS_BYTES_MAX`].
     fn status_with(
         self,
         message: impl std::fmt::Display,
@@ -112,19 +145,65 @@ impl Reason {
         metadata: &[(&str, String)],
     ) -> Status {
         let Described { name, code, retryable, .. } = *self.described();
-        let mut info: HashMap<String, String> =
-            metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let mut info: HashMap<String, String> = metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), bounded(value, METADATA_BYTES_MAX)))
+            .collect();
         info.insert("retryable".to_owned(), retryable.to_string());
+        let fields = first_fields(violations);
+        if fields.len() < violations.len() {
+            info.insert("violations".to_owned(), violations.len().to_string());
+        }
         let mut details = ErrorDetails::with_error_info(name, DOMAIN, info);
-        if !violations.is_empty() {
-            let fields = violations.iter().map(|v| FieldViolation::new(&v.field, &v.rule));
-            details.set_bad_request(fields.collect::<Vec<_>>());
+        if !fields.is_empty() {
+            details.set_bad_request(fields);
         }
         if retryable {
             details.set_retry_info(Some(RETRY_DELAY));
         }
-        Status::with_error_details(code, message.to_string(), details)
+        let message = bounded(&message.to_string(), MESSAGE_BYTES_MAX);
+        Status::with_error_details(code, message, details)
     }
+
+    /// Makes the status of several bad fields.
+    fn status_of(self, violations: &[Violation]) -> Status {
+        let lines = violations.iter().take(LINES_MAX).map(Violation::to_string);
+        let mut message = lines.collect::<Vec<_>>().join("; ");
+        if violations.len() > LINES_MAX {
+            message = format!("{} fields break rules: {message}; …", violations.len());
+        }
+        self.status_with(message, violations, &[])
+    }
+}
+
+/// Returns the first violations that fit into a status.
+fn first_fields(violations: &[Violation]) -> Vec<FieldViolation> {
+    let mut bytes = 0;
+    let fields = violations.iter().map(|violation| {
+        let field = bounded(&violation.field, FIELD_BYTES_MAX);
+        FieldViolation::new(field, bounded(&violation.rule, FIELD_BYTES_MAX))
+    });
+    let fits = |field: &FieldViolation| {
+        bytes += field.field.len() + field.description.len();
+        bytes <= FIELDS_BYTES_MAX
+    };
+    fields.take_while(fits).collect()
+}
+
+/// Cuts a text so that it takes at most so many bytes in a header, where gRPC writes each byte
+/// outside printable ASCII as three.
+fn bounded(text: &str, bytes_max: usize) -> String {
+    let in_header = |c: char| if matches!(c, ' '..='~') { 1 } else { 3 * c.len_utf8() };
+    if text.chars().map(in_header).sum::<usize>() <= bytes_max {
+        return text.to_owned();
+    }
+    let mut left = bytes_max - in_header('…');
+    let fits = |c: &char| {
+        let fits = in_header(*c) <= left;
+        left = left.saturating_sub(in_header(*c));
+        fits
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// A code's name as the gRPC specification spells it.
@@ -162,6 +241,13 @@ pub(super) fn unimplemented_mode() -> Status {
     Reason::ModeUnimplemented.status("mode MODE_SAGA is not served by this version")
 }
 
+/// The request demands features that nobody here knows.
+pub(super) fn unsupported(unknown: &[&str]) -> Status {
+    let message = format!("this coordinator does not know the feature(s) {}", unknown.join(", "));
+    let first = unknown.first().map(|name| ("feature", (*name).to_owned()));
+    Reason::FeatureUnsupported.status_with(message, &[], first.as_slice())
+}
+
 /// A coordinator knows nothing of another one's branches.
 pub(super) fn other_cluster(asked: &str, own: &str) -> Status {
     let message = format!("this coordinator's database is {own}, the branches belong to {asked}");
@@ -173,25 +259,23 @@ pub(super) fn other_cluster(asked: &str, own: &str) -> Status {
 pub(super) fn from_engine(error: engine::Error) -> Status {
     use engine::Error;
     match error {
-        Error::Invalid(violations) => match &violations[..] {
-            [one] => invalid(one.clone()),
-            several => {
-                let lines: Vec<String> = several.iter().map(Violation::to_string).collect();
-                Reason::FieldInvalid.status_with(lines.join("; "), several, &[])
-            }
-        },
+        Error::Invalid(violations) => Reason::FieldInvalid.status_of(&violations),
+        Error::UnknownParticipants(violations) => Reason::ParticipantUnknown.status_of(&violations),
         Error::Rejected(rejection) => from_rejection(rejection),
         Error::GidReused(tx_id) => {
             Reason::GidReused.status_with(&error, &[], &[("tx_id", tx_id.to_string())])
         }
         Error::Participant(directory::Error::Unknown(_)) => {
-            invalid(Violation::new("participant", format!("must be known: {error}")))
+            let violation = Violation::new("participant", format!("must be known: {error}"));
+            Reason::ParticipantUnknown.status_of(&[violation])
         }
+        Error::Participant(directory::Error::NotYet(_)) => Reason::ParticipantNotYet.status(error),
         Error::Participant(directory::Error::Gone(_)) => Reason::ParticipantGone.status(error),
         Error::Overloaded(_) => Reason::Overloaded.status(error),
         Error::Draining => Reason::Draining.status(error),
         Error::NeverSeen => Reason::NeverSeen.status(error),
         Error::Purged => Reason::Purged.status(error),
+        Error::UnknownGid => Reason::GidUnknown.status(error),
         Error::Stripped => Reason::Stripped.status(error),
         Error::Store(ref source) => {
             tracing::warn!(error = %source, "the store did not answer a request");
@@ -206,14 +290,18 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
 fn from_rejection(rejection: Rejection) -> Status {
     let reason = match rejection {
         Rejection::Invalid(violation) => return invalid(violation),
+        Rejection::NoBranch(violation) => return Reason::BranchUnknown.status_of(&[violation]),
         Rejection::UnknownBranch(number) => {
             let rule = format!("must name a branch of the transaction, {number} is none");
-            return invalid(Violation::new("branch_id", rule));
+            return Reason::BranchUnknown.status_of(&[Violation::new("branch_id", rule)]);
         }
         Rejection::BranchReused(_) => Reason::BranchReused,
+        Rejection::CommitReused => Reason::CommitReused,
         Rejection::Closed => Reason::TransactionClosed,
         Rejection::NotInteractive => Reason::NotInteractive,
-        Rejection::NothingToResolve(_) => Reason::NothingToResolve,
+        Rejection::NothingToResolve(_) | Rejection::ResolvedOtherwise(..) => {
+            Reason::NothingToResolve
+        }
         Rejection::NothingToForget => Reason::NothingToForget,
     };
     reason.status(rejection)
@@ -259,5 +347,51 @@ mod tests {
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(details.error_info().expect("it").metadata["retryable"], "true");
         assert!(details.retry_info().is_some());
+    }
+
+    /// Bytes of a status as it travels.
+    fn wire_bytes(status: &Status) -> usize {
+        let message = status.message().bytes();
+        let message: usize = message.map(|b| if matches!(b, b' '..=b'~') { 1 } else { 3 }).sum();
+        message + status.details().len().div_ceil(3) * 4
+    }
+
+    #[test]
+    fn a_status_is_bounded_whatever_it_is_made_of() {
+        for text in ["x", "ä", "\u{1f980}", "\0"] {
+            let long = text.repeat(20_000);
+            let violation = |n: usize| Violation::new(format!("branches[{n}].{long}"), &*long);
+            for count in [1, 3, 400] {
+                let violations = (0..count).map(violation).collect();
+                let status = from_engine(engine::Error::Invalid(violations));
+                assert!(wire_bytes(&status) < STATUS_BYTES_MAX, "{count} of {text:?}");
+                let fields = status.get_error_details().bad_request().expect("fields").clone();
+                assert!(fields.field_violations[0].field.starts_with("branches[0]."));
+            }
+            let status = unsupported(&[&long]);
+            assert!(wire_bytes(&status) < STATUS_BYTES_MAX, "a feature of {text:?}");
+            let status = from_engine(engine::Error::Refused(long));
+            assert!(wire_bytes(&status) < STATUS_BYTES_MAX, "an error of {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_tells_how_many_fields_are_bad() {
+        let violations = (0..400).map(|n| Violation::new(format!("branches[{n}]"), "must differ"));
+        let status = from_engine(engine::Error::Invalid(violations.collect()));
+        assert!(status.message().starts_with("400 fields break rules: branches[0] must differ; "));
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().expect("it").metadata["violations"], "400");
+        assert!(details.bad_request().expect("fields").field_violations.len() > 10);
+    }
+
+    #[test]
+    fn a_text_is_cut_on_a_characters_boundary() {
+        for (text, expected) in
+            [("abc", "abc"), (&*"a".repeat(30), "aaaaaaaaaaa…"), (&*"ä".repeat(30), "ä…")]
+        {
+            assert_eq!(bounded(text, 20), expected);
+        }
+        assert_eq!(bounded("äää", 18), "äää");
     }
 }

@@ -1,22 +1,24 @@
 //! What operators call.
 
-use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 use unanimo_core::{HeuristicKind, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::operator_service_server::OperatorService;
 
+use super::Api;
+use super::convert::{self, Content};
 use super::error::{from_engine, invalid};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
-use super::{Api, convert, deadline};
+use super::rpc::serve;
 use crate::engine::{Answer, Error};
 
 impl Api {
     async fn retry_owed(
         &self,
-        request: v1::RetryTransactionRequest,
-        by: Instant,
+        request: Request<v1::RetryTransactionRequest>,
     ) -> Result<v1::RetryTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
         let tx_id = parse::tx_id(&request.tx_id)?;
         parse::text("operator", &request.operator, OPERATOR_BYTES_MAX, true)?;
         let branch = match request.branch_id.as_str() {
@@ -29,9 +31,10 @@ impl Api {
 
     async fn resolve_one(
         &self,
-        request: v1::ResolveBranchRequest,
-        by: Instant,
+        request: Request<v1::ResolveBranchRequest>,
     ) -> Result<v1::ResolveBranchResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
         let resolution = request.resolution();
         let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, .. } = request;
         let tx_id = parse::tx_id(&tx_id)?;
@@ -53,10 +56,10 @@ impl Api {
 
     async fn forget_one(
         &self,
-        request: v1::ForgetTransactionRequest,
-        by: Instant,
+        request: Request<v1::ForgetTransactionRequest>,
     ) -> Result<v1::ForgetTransactionResponse, Status> {
-        let v1::ForgetTransactionRequest { tx_id, operator, note } = request;
+        let by = self.answer_by(request.metadata());
+        let v1::ForgetTransactionRequest { tx_id, operator, note } = request.into_inner();
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
@@ -67,37 +70,19 @@ impl Api {
 
 fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
     match answer.map_err(from_engine)? {
-        Answer::View(view) => Ok(Some(convert::transaction(&view, None))),
+        Answer::View(view) => Ok(Some(convert::transaction(&view, Content::default(), None))),
         Answer::NotYet(_) => Err(from_engine(Error::Moving)),
     }
 }
 
-#[tonic::async_trait]
-impl OperatorService for Api {
-    async fn retry_transaction(
-        &self,
-        request: Request<v1::RetryTransactionRequest>,
-    ) -> Result<Response<v1::RetryTransactionResponse>, Status> {
-        let by = deadline::answer_by(request.metadata(), self.options.wait_max);
-        let work = self.retry_owed(request.into_inner(), by);
-        self.served("RetryTransaction", work).await.map(Response::new)
-    }
+serve! {
+    OperatorService {}
 
-    async fn resolve_branch(
-        &self,
-        request: Request<v1::ResolveBranchRequest>,
-    ) -> Result<Response<v1::ResolveBranchResponse>, Status> {
-        let by = deadline::answer_by(request.metadata(), self.options.wait_max);
-        let work = self.resolve_one(request.into_inner(), by);
-        self.served("ResolveBranch", work).await.map(Response::new)
-    }
-
-    async fn forget_transaction(
-        &self,
-        request: Request<v1::ForgetTransactionRequest>,
-    ) -> Result<Response<v1::ForgetTransactionResponse>, Status> {
-        let by = deadline::answer_by(request.metadata(), self.options.wait_max);
-        let work = self.forget_one(request.into_inner(), by);
-        self.served("ForgetTransaction", work).await.map(Response::new)
-    }
+    retry_transaction:
+        RetryTransaction(v1::RetryTransactionRequest) -> v1::RetryTransactionResponse = retry_owed;
+    resolve_branch:
+        ResolveBranch(v1::ResolveBranchRequest) -> v1::ResolveBranchResponse = resolve_one;
+    forget_transaction:
+        ForgetTransaction(v1::ForgetTransactionRequest) -> v1::ForgetTransactionResponse
+            = forget_one;
 }

@@ -13,6 +13,7 @@ use unanimo_proto::v1;
 
 use super::error::{invalid, unimplemented_mode};
 use crate::engine::{BranchKey, Until};
+use crate::store::PhaseName;
 
 /// Most bytes of an operator's name.
 pub const OPERATOR_BYTES_MAX: usize = 128;
@@ -66,6 +67,18 @@ pub(super) fn inquired(
 
 pub(super) fn participant(field: &str, text: &str) -> Result<ParticipantName, Status> {
     named(field, ParticipantName::new(text)).map_err(invalid)
+}
+
+/// A life of a participant's process.
+pub(super) fn instance(text: &str) -> Result<String, Status> {
+    let checked = named("instance_id", ParticipantName::new(text)).map_err(invalid)?;
+    Ok(String::from(checked))
+}
+
+/// Makes the error of a page that goes on from no earlier one.
+pub(super) fn bad_page_token() -> Status {
+    let rule = "must be the next_page_token of an earlier page";
+    invalid(Violation::new("page_token", rule))
 }
 
 fn mode(mode: i32) -> Result<unanimo_core::Mode, Status> {
@@ -143,14 +156,35 @@ fn trace(headers: &MetadataMap) -> TraceContext {
     TraceContext { traceparent: header("traceparent"), tracestate: header("tracestate") }
 }
 
+/// The state to wait for; by default the decision.
 pub(super) fn wait_for(wait_for: i32) -> Result<Until, Status> {
+    wait_for_or(wait_for, Until::Decided)
+}
+
+/// The state to wait for, with the rpc's own default.
+pub(super) fn wait_for_or(wait_for: i32, default: Until) -> Result<Until, Status> {
     match v1::WaitFor::try_from(wait_for) {
-        Ok(v1::WaitFor::Unspecified | v1::WaitFor::Decided) => Ok(Until::Decided),
-        Ok(v1::WaitFor::Ended) => Ok(Until::Ended),
+        Ok(v1::WaitFor::Unspecified) => Ok(default),
         Ok(v1::WaitFor::Accepted) => Ok(Until::Durable),
+        Ok(v1::WaitFor::Decided) => Ok(Until::Decided),
+        Ok(v1::WaitFor::Ended) => Ok(Until::Ended),
         Err(_) => {
-            let rule = "must be WAIT_FOR_DECIDED or WAIT_FOR_ENDED";
+            let rule = "must be WAIT_FOR_ACCEPTED, WAIT_FOR_DECIDED or WAIT_FOR_ENDED";
             Err(invalid(Violation::new("wait_for", rule)))
+        }
+    }
+}
+
+/// A state by which transactions are listed.
+pub(super) fn phase(field: &str, state: i32) -> Result<PhaseName, Status> {
+    match v1::TransactionState::try_from(state) {
+        Ok(v1::TransactionState::Active) => Ok(PhaseName::Active),
+        Ok(v1::TransactionState::Committing) => Ok(PhaseName::Committing),
+        Ok(v1::TransactionState::Aborting) => Ok(PhaseName::Aborting),
+        Ok(v1::TransactionState::Committed) => Ok(PhaseName::Committed),
+        Ok(v1::TransactionState::Aborted) => Ok(PhaseName::Aborted),
+        Ok(v1::TransactionState::Unspecified) | Err(_) => {
+            Err(invalid(Violation::new(field, "must be a TransactionState of this version")))
         }
     }
 }

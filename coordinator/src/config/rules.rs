@@ -201,9 +201,9 @@ mod tests {
         check(|c| c.participant_slots = 0, "participant-slots must be at least 1");
         check(|c| c.branches_max = 2000, "branches-max must be at most 1024; is 2000");
         check(
-            |c| c.message_bytes_max = 4 << 20,
+            |c| c.message_bytes_max = 2 << 20,
             "payloads-bytes-max + metadata-bytes-max must be at most three quarters of \
-             message-bytes-max, 3145728; is 4210688",
+             message-bytes-max, 1572864; is 1589248",
         );
         check(
             |c| c.log = "loud=noise".to_owned(),

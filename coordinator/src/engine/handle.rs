@@ -51,6 +51,8 @@ pub(super) struct Shared {
     options: Arc<Options>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
+    /// Nobody may begin to follow a transaction any more.
+    stopping: AtomicBool,
     /// Every transaction that earlier incarnations left was adopted once.
     pub(super) has_adopted: AtomicBool,
     /// Held from the look whether a transaction is in memory until it has been brought there.
@@ -107,6 +109,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         options,
         metrics,
         draining: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
         has_adopted: AtomicBool::new(false),
         claiming: tokio::sync::Mutex::new(()),
     };
@@ -228,13 +231,21 @@ impl Handle {
         } else if !matches!(input, Input::CommitAsked { .. } | Input::RollbackAsked) {
             return Err(Error::Stripped);
         }
-        Ok(Answer::View(Box::new(View { tx, stripped })))
+        let revision = tx.version();
+        Ok(Answer::View(Box::new(View { tx, revision, stripped })))
     }
 
     /// Participants came back: what waits for them goes out.
     pub(crate) fn returned(&self, names: Vec<ParticipantName>) {
         // The engine may have ended.
         let _ = self.send(Message::Returned(names));
+    }
+
+    /// Ends the streams of all who follow a transaction; the coordinator is about to stop.
+    pub(crate) fn end_watches(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // The engine may have ended.
+        let _ = self.send(Message::EndWatches);
     }
 
     /// Refuses new work from now on.
@@ -275,18 +286,25 @@ impl Handle {
         answered(receiver, deadline).await
     }
 
-    /// The wait ran out: what can be said at once.
+    /// The wait ran out: the transaction as it stands, if what it has under way is durable by then.
     async fn not_yet(&self, key: Key) -> Result<Answer, Error> {
+        let until = Instant::now() + PEEK_MAX;
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Peek { key, reply })?;
         // An engine that has lost touch with its database looks at no message until it is back.
-        let Ok(known) = tokio::time::timeout(PEEK_MAX, receiver).await else {
+        let Ok(known) = tokio::time::timeout_at(until, receiver).await else {
             return Ok(Answer::NotYet(None));
         };
-        Ok(match known.map_err(|_| Error::Stopped)? {
-            Some((_, Some(view))) => Answer::View(view),
-            Some((tx_id, None)) => Answer::NotYet(Some(tx_id)),
-            None => Answer::NotYet(None),
+        let tx_id = match known.map_err(|_| Error::Stopped)? {
+            Some((_, Some(view))) => return Ok(Answer::View(view)),
+            Some((tx_id, None)) => tx_id,
+            None => return Ok(Answer::NotYet(None)),
+        };
+        let observe =
+            |reply| Message::Observe { key: Key::Tx(tx_id), until: Until::Durable, reply };
+        Ok(match self.ask(until, observe).await {
+            Ok(Some(view)) => Answer::View(view),
+            Ok(None) | Err(_) => Answer::NotYet(Some(tx_id)),
         })
     }
 
@@ -306,7 +324,7 @@ impl Handle {
 
     /// Tells *never seen* from *purged*, by the time that the identifier carries.
     async fn missing(&self, key: &Key) -> Result<Error, Error> {
-        let Key::Tx(tx_id) = key else { return Ok(Error::NeverSeen) };
+        let Key::Tx(tx_id) = key else { return Ok(Error::UnknownGid) };
         let watermark = self.shared.store.purge().watermark().await?;
         Ok(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })
     }
@@ -314,7 +332,8 @@ impl Handle {
 
 impl Stored {
     fn into_view(self) -> View {
-        View { tx: Transaction::restore(self.record), stripped: self.stripped }
+        let revision = self.record.version;
+        View { tx: Transaction::restore(self.record), revision, stripped: self.stripped }
     }
 }
 

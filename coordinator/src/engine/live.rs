@@ -8,7 +8,10 @@ use unanimo_core::{Call, Phase, Timestamp, Transaction, Version};
 
 use super::admission::Permit;
 use super::message::{Failure, Reply};
-use super::{Until, View};
+use super::{Error, Until, View};
+
+/// The state of a transaction that is followed, or the reason for which no more comes.
+pub(super) type Watching = Result<Box<View>, Error>;
 
 /// A live transaction.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(super) struct Live {
     /// Calls that wait until a version is durable.
     held: VecDeque<(Version, Call)>,
     waiters: Vec<(Until, Reply)>,
-    watchers: Option<watch::Sender<Box<View>>>,
+    watchers: Option<watch::Sender<Watching>>,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
     /// When it is to be looked at, as the timers have it.
@@ -90,18 +93,28 @@ impl Live {
     }
 
     pub(super) fn view(&self) -> Box<View> {
-        Box::new(View { tx: self.tx.clone(), stripped: false })
+        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false })
     }
 
     pub(super) fn wait(&mut self, until: Until, reply: Reply) {
         self.waiters.push((until, reply));
     }
 
-    pub(super) fn watch(&mut self) -> watch::Receiver<Box<View>> {
-        let view = self.view();
+    pub(super) fn watch(&mut self) -> watch::Receiver<Watching> {
         match &self.watchers {
             Some(watchers) => watchers.subscribe(),
-            None => self.watchers.insert(watch::channel(view).0).subscribe(),
+            None => {
+                let view = self.view();
+                self.watchers.insert(watch::channel(Ok(view)).0).subscribe()
+            }
+        }
+    }
+
+    /// Ends the streams of those who follow the transaction. They are told why: a sender that is
+    /// dropped without a word would look like the transaction's end.
+    pub(super) fn end_watches(&mut self, reason: Error) {
+        if let Some(watchers) = self.watchers.take() {
+            watchers.send_modify(|state| *state = Err(reason));
         }
     }
 
@@ -117,8 +130,12 @@ impl Live {
             // Whoever went away needs no answer.
             let _ = reply.send(Ok(self.view()));
         }
-        if let Some(watchers) = &self.watchers {
-            watchers.send_replace(self.view());
+        // Without a later version there is nothing that would still be true after a crash.
+        let is_news = |watchers: &&watch::Sender<Watching>| {
+            watchers.borrow().as_ref().is_ok_and(|seen| seen.revision < self.durable)
+        };
+        if let Some(watchers) = self.watchers.as_ref().filter(is_news) {
+            watchers.send_modify(|state| *state = Ok(self.view()));
         }
     }
 

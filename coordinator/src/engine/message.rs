@@ -7,6 +7,7 @@ use unanimo_core::{
 };
 
 use super::admission::Permit;
+use super::live::Watching;
 use super::{Error, Until, View};
 use crate::store::Key;
 
@@ -59,7 +60,9 @@ pub(super) enum Message {
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Follows a live transaction.
-    Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Box<View>>>> },
+    Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
+    /// The coordinator stops: whoever follows a transaction is told so.
+    EndWatches,
     /// Participants came back: what waits for them goes out.
     Returned(Vec<ParticipantName>),
 }

@@ -163,6 +163,9 @@ impl Service {
                 let receiver = live.filter(|live| live.is_durable()).map(Live::watch);
                 let _ = reply.send(receiver);
             }
+            Message::EndWatches => {
+                self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));
+            }
             Message::Returned(names) => self.returned(&names),
         }
     }
@@ -330,12 +333,14 @@ impl Service {
                     "the stored transaction was changed by another writer; it is read again"
                 );
                 live.dismiss(|| Failure::NotLive);
+                live.end_watches(Error::Moving);
                 self.adoption_wanted.notify_one();
             }
             Completion::Refused(tx_id, error) => {
                 self.metrics.write_refused();
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());
+                    live.end_watches(Error::Refused(error));
                 }
             }
         }

@@ -45,15 +45,30 @@ pub enum Error {
     /// Nobody ever registered or configured this name.
     #[error("participant {0} is not known: it never registered, and is not configured")]
     Unknown(ParticipantName),
+    /// The coordinator started a moment ago, and nobody has registered this name yet.
+    #[error("participant {0} has not registered yet: the coordinator started a moment ago")]
+    NotYet(ParticipantName),
     /// It was registered, and is not alive.
     #[error("participant {0} is gone: none of its endpoints has registered lately")]
     Gone(ParticipantName),
+}
+
+/// Registration of an endpoint, as its participant stated it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// The life of the participant's process; empty until it has registered here.
+    pub instance: String,
+    /// Features that it knows.
+    pub features: Vec<String>,
+    /// Name and version of its SDK.
+    pub sdk: String,
 }
 
 /// All participants. Cheap to share; looked up on every call, changed rarely.
 #[derive(Debug)]
 pub struct Directory {
     options: Options,
+    started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     /// Participants that came back, and whose waiting calls are to be sent.
     returned: RwLock<Vec<ParticipantName>>,
@@ -85,7 +100,7 @@ impl fmt::Debug for Local {
 struct Endpoint {
     url: String,
     configured: bool,
-    instance: String,
+    registered: Registered,
     last_seen: Instant,
     /// One connection for Prepares and one for the rest: HTTP/2 bounds the calls on a connection.
     prepare: ParticipantServiceClient<Channel>,
@@ -121,6 +136,8 @@ pub struct Shown {
     pub silent_for: Duration,
     /// It is called for new work.
     pub alive: bool,
+    /// Its last registration.
+    pub registered: Registered,
 }
 
 impl Directory {
@@ -129,6 +146,7 @@ impl Directory {
     pub fn new(options: Options) -> Self {
         Self {
             options,
+            started: Instant::now(),
             entries: RwLock::default(),
             returned: RwLock::default(),
             returning: Notify::new(),
@@ -177,35 +195,41 @@ impl Directory {
 
     /// Adds an endpoint of the configuration; it is never gone.
     pub fn add_configured(&self, name: &ParticipantName, url: &str) {
-        self.keep(name, url, "", true);
+        self.keep(name, url, Registered::default(), true);
     }
 
     /// Notes that an endpoint is alive. If it was not there, or was gone, or is another process
     /// than before, whatever waits for the participant goes out at once.
-    pub fn seen(&self, name: &ParticipantName, url: &str, instance: &str) {
-        if self.keep(name, url, instance, false) {
+    pub fn seen(&self, name: &ParticipantName, url: &str, registered: Registered) {
+        if self.keep(name, url, registered, false) {
             self.returned.write().unwrap_or_else(PoisonError::into_inner).push(name.clone());
             self.returning.notify_one();
         }
     }
 
     /// Tells whether the endpoint was not there, gone, or another process.
-    fn keep(&self, name: &ParticipantName, url: &str, instance: &str, configured: bool) -> bool {
+    fn keep(
+        &self,
+        name: &ParticipantName,
+        url: &str,
+        registered: Registered,
+        configured: bool,
+    ) -> bool {
         let entry = self.entry_or_new(name);
         let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some(known) = endpoints.iter_mut().find(|endpoint| endpoint.url == url) {
             let gone = now - known.last_seen > self.gone_after();
-            let other = known.instance != instance;
+            let other = known.registered.instance != registered.instance;
             known.last_seen = now;
-            instance.clone_into(&mut known.instance);
+            known.registered = registered;
             known.configured |= configured;
             return gone || other;
         }
         endpoints.push(Endpoint {
             url: url.to_owned(),
             configured,
-            instance: instance.to_owned(),
+            registered,
             last_seen: now,
             prepare: self.dial(url),
             phase_two: self.dial(url),
@@ -219,6 +243,17 @@ impl Directory {
             let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
             endpoints.retain(|endpoint| endpoint.configured || endpoint.url != url);
         }
+    }
+
+    /// Tells whether another process than `instance` has registered the endpoint since. After a
+    /// restart of the coordinator it is not known who has: then nobody else has.
+    #[must_use]
+    pub fn belongs_to_another(&self, name: &ParticipantName, url: &str, instance: &str) -> bool {
+        let Some(entry) = self.entry(name) else { return false };
+        let endpoints = read(&entry.endpoints);
+        let last = endpoints.iter().find(|endpoint| endpoint.url == url);
+        last.map(|endpoint| endpoint.registered.instance.as_str())
+            .is_some_and(|last| !last.is_empty() && last != instance)
     }
 
     fn dial(&self, url: &str) -> ParticipantServiceClient<Channel> {
@@ -240,7 +275,13 @@ impl Directory {
     /// # Errors
     /// It may not.
     pub fn check(&self, name: &ParticipantName) -> Result<(), Error> {
-        let entry = self.entry(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let Some(entry) = self.entry(name) else {
+            // Participants register at intervals: what is not there may only not have come yet.
+            return Err(match self.started.elapsed() <= self.gone_after() {
+                true => Error::NotYet(name.clone()),
+                false => Error::Unknown(name.clone()),
+            });
+        };
         if entry.local.is_some() {
             return Ok(());
         }
@@ -283,6 +324,7 @@ impl Directory {
                 configured: true,
                 silent_for: Duration::ZERO,
                 alive: true,
+                registered: Registered::default(),
             });
             let endpoints = read(&entry.endpoints);
             let remote = endpoints.iter().map(|endpoint| Shown {
@@ -290,6 +332,7 @@ impl Directory {
                 configured: endpoint.configured,
                 silent_for: endpoint.silent_for(),
                 alive: endpoint.is_alive(self.gone_after()),
+                registered: endpoint.registered.clone(),
             });
             (name.clone(), local.into_iter().chain(remote).collect())
         };

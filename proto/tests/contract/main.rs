@@ -4,6 +4,7 @@
 //! applied to descriptors, so that no other program is needed. `baseline/unanimo.v1.bin` is the contract
 //! that must be kept; `cargo xtask codegen --accept` makes the present one the baseline.
 
+mod callers;
 mod compatibility;
 mod sample;
 mod style;
@@ -61,4 +62,10 @@ fn every_file_of_the_contract_is_served() {
         names
     };
     assert_eq!(names(sources()), names(decode(FILE_DESCRIPTOR_SET)), "run `cargo xtask codegen`");
+}
+
+#[test]
+fn the_readme_tells_the_callers_of_each_call() {
+    let readme = include_str!("../../README.md");
+    assert_eq!(callers::in_table(readme), callers::in_comments(&sources()));
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost_types::field_descriptor_proto::Label;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet, FileOptions,
     ServiceDescriptorProto,
 };
 
@@ -15,14 +15,21 @@ pub(crate) fn faults(set: &FileDescriptorSet) -> Vec<String> {
     for file in &set.file {
         faults.start(file);
         faults.file(file);
-        packages.insert((file.package(), format!("{:?}", file.options)));
+        packages.insert((file.package(), format!("{:?}", options_of_package(file))));
     }
+    faults.java_classes(set);
     let names: HashSet<_> = packages.iter().map(|(package, _)| package).collect();
     if names.len() < packages.len() {
         faults.list.push("files of one package have different options".to_owned());
     }
     faults.messages_of_calls(set);
     faults.list
+}
+
+/// Options that every file of a package has alike.
+fn options_of_package(file: &FileDescriptorProto) -> Option<FileOptions> {
+    let options = file.options.clone();
+    options.map(|options| FileOptions { java_outer_classname: None, ..options })
 }
 
 #[derive(Default)]
@@ -92,6 +99,23 @@ impl Faults {
         }
         for (index, service) in (0..).zip(&file.service) {
             self.service(&[6, index], service);
+        }
+    }
+
+    /// The class that protoc makes of a Java file itself is named after the file. It does not see that a
+    /// message in another file has that name, and then no Java code can be made.
+    fn java_classes(&mut self, set: &FileDescriptorSet) {
+        let messages = set.file.iter().flat_map(|file| &file.message_type);
+        let messages: HashSet<_> = messages.map(DescriptorProto::name).collect();
+        for file in &set.file {
+            let stem = file.name().rsplit('/').next().and_then(|name| name.strip_suffix(".proto"));
+            let by_name: String = stem.unwrap_or_default().split('_').map(capitalized).collect();
+            let options = file.options.as_ref();
+            let class = options.and_then(|options| options.java_outer_classname.as_ref());
+            let class = class.unwrap_or(&by_name);
+            self.file = file.name().to_owned();
+            let rule = "no message has the name of the file's Java class";
+            self.expect(!messages.contains(class.as_str()), class, rule);
         }
     }
 
@@ -200,6 +224,12 @@ fn is_upper_snake(name: &str) -> bool {
     is_lower_snake(&name.to_ascii_lowercase()) && name == name.to_ascii_uppercase()
 }
 
+/// `some` as `Some`.
+fn capitalized(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}
+
 fn is_pascal(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -242,6 +272,7 @@ mod tests {
         finds(|file| file.package = text("unanimo"), "ends with a version");
         finds(|file| file.syntax = None, "the syntax is proto3");
         finds(|file| file.public_dependency = vec![0], "imports are not public");
+        finds(|file| file.message_type[0].name = text("Sample"), "the file's Java class");
     }
 
     #[test]

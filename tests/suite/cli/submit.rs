@@ -84,12 +84,13 @@ async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_refusal_names_its_reason_and_fields() {
-    let served = Served::start(&[]).await;
+    // The time in which participants may still come to register is over at once.
+    let served = Served::start(&["--keep-alive-interval=1ms"]).await;
     let path = file(&tcc("g", &["ok"]).replace("\"p\"", "\"nobody\""));
     let ran = served.tx(&["submit", &path]).await;
     ran.check(2).complains(&[
         "error: branches[0].participant must be known: participant nobody is not known",
-        "\n  reason: FIELD_INVALID (INVALID_ARGUMENT)\n",
+        "\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n",
         "\n  branches[0].participant: must be known",
     ]);
     served.submit("g", &["ok"], &[]).await.check(0);

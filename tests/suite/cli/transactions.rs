@@ -87,9 +87,9 @@ async fn a_transaction_is_shown_with_its_branches_and_history() {
         served.tx(&all).await.check(0);
     }
     let ran = served.tx(&["show", "--gid", tx_id]).await;
-    ran.check(1).complains(&["reason: TRANSACTION_NEVER_SEEN (NOT_FOUND)"]);
+    ran.check(1).complains(&["reason: GID_UNKNOWN (NOT_FOUND)"]);
     let ran = served.tx(&["show", "nothing"]).await;
-    ran.check(1).complains(&["reason: TRANSACTION_NEVER_SEEN (NOT_FOUND)"]);
+    ran.check(1).complains(&["reason: GID_UNKNOWN (NOT_FOUND)"]);
     served.tx(&["show", "a b"]).await.check(2).complains(&["gid: must consist of A-Z"]);
 }
 

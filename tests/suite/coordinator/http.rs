@@ -34,7 +34,7 @@ async fn health_readiness_and_metrics_are_served() {
         "unanimo_transactions_begun_total{mode=\"tcc\"} 1",
         "unanimo_transactions_decided_total{mode=\"tcc\",outcome=\"committed\"} 1",
         "unanimo_participant_calls_total{participant=\"p\",operation=\"commit\",result=\"answered\"} 1",
-        "unanimo_requests_total{method=\"Submit\",code=\"Ok\"} 1",
+        "unanimo_requests_total{method=\"SubmitTransaction\",code=\"Ok\"} 1",
         "unanimo_alarms{alarm=\"transaction_stalled\"} 0",
         "unanimo_transactions_live 0",
         "unanimo_lease_held 1",

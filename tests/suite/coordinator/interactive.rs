@@ -213,7 +213,7 @@ async fn what_does_not_fit_is_told_and_changes_nothing() {
     assert_eq!(describe(&other), (Code::AlreadyExists, "BRANCH_REUSED".into(), vec![]));
     let unknown = world.commit(&tx.tx_id, &[("a", NONE), ("x", NONE)]).await.unwrap_err();
     let field = vec!["branches[1].branch_id".to_owned()];
-    assert_eq!(describe(&unknown), (Code::InvalidArgument, "FIELD_INVALID".into(), field));
+    assert_eq!(describe(&unknown), (Code::InvalidArgument, "BRANCH_UNKNOWN".into(), field));
     let other_mode = world.begin("g", Mode::TwoPhaseCommit).await.unwrap_err();
     assert_eq!(describe(&other_mode), (Code::AlreadyExists, "GID_REUSED".into(), vec![]));
     let submitted = world.submit(super::tcc("g", &["ok"])).await.unwrap_err();

@@ -12,16 +12,19 @@ use unanimo_tests::wait::until;
 
 use super::{World, config, describe, millis, sqlite_url, tcc};
 
-pub(super) async fn register(world: &World, name: &str, endpoint: &str) {
+/// Registers an endpoint, and returns the instance under which it did.
+pub(super) async fn register(world: &World, name: &str, endpoint: &str) -> String {
+    let instance_id = uuid::Uuid::new_v4().to_string();
     let request = RegisterEndpointRequest {
         participant: name.into(),
         endpoint: endpoint.into(),
-        instance_id: uuid::Uuid::new_v4().to_string(),
+        instance_id: instance_id.clone(),
         ..Default::default()
     };
     let response = world.directory().register_endpoint(request).await.unwrap().into_inner();
     assert!(response.keep_alive_interval.is_some());
     assert!(!response.cluster_id.is_empty());
+    instance_id
 }
 
 fn at(name: &str, gid: &str, actions: &[&str]) -> unanimo_proto::v1::SubmitTransactionRequest {
@@ -75,7 +78,7 @@ async fn one_that_is_gone_is_unavailable_for_new_work_and_nothing_is_stored() {
     let request = DeregisterEndpointRequest {
         participant: "remote".into(),
         endpoint: endpoint.clone(),
-        ..Default::default()
+        instance_id: "whoever-it-was".into(),
     };
     world.directory().deregister_endpoint(request.clone()).await.unwrap();
     world.directory().deregister_endpoint(request).await.unwrap();
@@ -117,7 +120,7 @@ async fn endpoints_are_checked() {
         let request = RegisterEndpointRequest {
             participant: "remote".into(),
             endpoint: endpoint.into(),
-            instance_id: String::new(),
+            instance_id: "life-1".into(),
             ..Default::default()
         };
         let status = world.directory().register_endpoint(request).await.unwrap_err();
@@ -127,7 +130,7 @@ async fn endpoints_are_checked() {
     let request = RegisterEndpointRequest {
         participant: "a b".into(),
         endpoint: "http://localhost:7000".into(),
-        instance_id: String::new(),
+        instance_id: "life-1".into(),
         ..Default::default()
     };
     let status = world.directory().register_endpoint(request).await.unwrap_err();

@@ -146,7 +146,7 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
         let request = InquireBranchesRequest {
             participant: participant.into(),
             branches: branches.collect(),
-            cluster_id: String::new(),
+            cluster_id: world.cluster_id().await,
         };
         let results = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
         results.iter().map(|result| (result.verdict(), result.ended)).collect::<Vec<_>>()
@@ -208,7 +208,7 @@ async fn s12_a_branch_may_be_asked_for_by_its_number() {
             .await
             .map(|response| response.into_inner().verdicts)
     };
-    let told = inquire(&[2, 3], "").await.unwrap();
+    let told = inquire(&[2, 3], &world.cluster_id().await).await.unwrap();
     let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
     assert_eq!(verdicts, [(Verdict::Commit, true), (Verdict::NeverSeen, false)]);
     let context = told[0].context.clone().unwrap();
@@ -223,9 +223,12 @@ async fn s12_a_branch_may_be_asked_for_by_its_number() {
     let info = other.get_error_details().error_info().unwrap().clone();
     assert_eq!(info.metadata["cluster_id"], context.cluster_id);
 
-    let bad = inquire(&[1, 0], "").await.unwrap_err();
-    assert_eq!(describe(&bad).2, ["branches[1].branch_id"]);
-    let bad = inquire(&[1, 70_000], "").await.unwrap_err();
+    let bad = inquire(&[2], "").await.unwrap_err();
+    let field = vec!["cluster_id".to_owned()];
+    assert_eq!(describe(&bad), (Code::InvalidArgument, "FIELD_INVALID".into(), field));
+    let bad = inquire(&[1, 0], &context.cluster_id).await.unwrap_err();
+    assert_eq!(describe(&bad).2, ["branches[1].branch_number"]);
+    let bad = inquire(&[1, 70_000], &context.cluster_id).await.unwrap_err();
     assert_eq!(describe(&bad).2, ["branches[1].branch_number"]);
 }
 
@@ -255,7 +258,7 @@ async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
     let request = InquireBranchesRequest {
         participant: "p".into(),
         branches: branches.into(),
-        cluster_id: String::new(),
+        cluster_id: world.cluster_id().await,
     };
     let told = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
     let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();
@@ -290,7 +293,7 @@ async fn s10_a_purged_transaction_is_told_from_one_never_seen() {
     })
     .await;
     let by_gid = get(get_transaction_request::Key::Gid("g".into())).await.unwrap_err();
-    assert_eq!(by_gid, "TRANSACTION_NEVER_SEEN", "a gid is new after its retention");
+    assert_eq!(by_gid, "GID_UNKNOWN", "a gid is new after its retention");
     let now = crate::fixtures::tx_id(crate::fixtures::now());
     let never = get(get_transaction_request::Key::TxId(now.to_string())).await.unwrap_err();
     assert_eq!(never, "TRANSACTION_NEVER_SEEN");

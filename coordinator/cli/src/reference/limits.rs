@@ -1,10 +1,11 @@
 //! Page docs/reference/limits.md.
 
 use unanimo_coordinator::api::limits::{
-    INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX,
-    TRACE_BYTES_MAX,
+    FEATURES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX,
+    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, TIMELINE_BYTES_MAX,
+    TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
-use unanimo_coordinator::config::Config;
+use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
 use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
@@ -44,6 +45,7 @@ pub(super) fn page() -> String {
     let settable = SETTABLE
         .iter()
         .map(|(what, key, past)| [(*what).into(), default(key), code(key), (*past).into()]);
+    let (answer, client) = (Config::default().answer_bytes_max(), CLIENT_BYTES_DEFAULT);
     format!(
         "# Limits
 
@@ -55,6 +57,11 @@ Rollback, Commits and Cancels to participants, and the adoption of transactions 
 ## Limits that can be set
 
 {}
+The largest answer that the defaults allow, one transaction with all that can be asked for, has less than
+{answer} bytes. Clients in Go, Java, Python and Node.js take messages of {client} bytes unless they are told
+otherwise, so they need no settings. Where larger limits allow more than that, the coordinator warns when
+it starts, and such clients must raise their limit for received messages.
+
 ## Names and identifiers
 
 These limits are part of the wire contract and cannot be set. Participants build the names of prepared
@@ -69,6 +76,9 @@ transactions from these values, and databases limit the length of such names.
         table(["Limit", "Value", "Past it"], requests())
     )
 }
+
+/// What happens to a history over a limit.
+const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
 fn names() -> [[String; 2]; 4] {
     let text = |max: usize| format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`");
@@ -89,11 +99,25 @@ fn names() -> [[String; 2]; 4] {
 fn requests() -> Vec<[String; 3]> {
     let refused = "`FIELD_INVALID`";
     [
-        ("Transactions of a page of List", format!("{PAGE_MAX}, default {PAGE_DEFAULT}"), refused),
-        ("Branches of an Inquire", INQUIRE_MAX.to_string(), refused),
+        (
+            "Entries of a page of ListTransactions and ListParticipants",
+            format!("{PAGE_MAX}, default {PAGE_DEFAULT}"),
+            "the page has so many",
+        ),
+        (
+            "Bytes of a page",
+            format!("{PAGE_BYTES_MAX} bytes"),
+            "the page ends, and the next one goes on there",
+        ),
+        ("Timeline of a transaction", format!("{TIMELINE_ENTRIES_MAX} entries"), CUT),
+        ("Bytes of a timeline", format!("{TIMELINE_BYTES_MAX} bytes"), CUT),
+        ("Features in `requires`", REQUIRES_MAX.to_string(), refused),
+        ("Branches of InquireBranches", INQUIRE_MAX.to_string(), refused),
         ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),
         ("Operator's note", format!("{NOTE_BYTES_MAX} bytes"), refused),
         ("`instance_id` of a registration", format!("{INSTANCE_BYTES_MAX} bytes"), refused),
+        ("`features` of a registration", FEATURES_MAX.to_string(), refused),
+        ("`sdk` of a registration", format!("{SDK_BYTES_MAX} bytes"), refused),
         ("`traceparent`, `tracestate`", format!("{TRACE_BYTES_MAX} bytes each"), "it is ignored"),
         (
             "Error, refusal's message or heuristic note of a participant",

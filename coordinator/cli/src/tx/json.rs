@@ -31,10 +31,13 @@ pub(super) struct Transaction {
     stripped: bool,
     metadata: BTreeMap<String, String>,
     branch_count: u32,
+    revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     branches: Option<Vec<Branch>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<Vec<TimelineEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline_dropped: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -152,8 +155,10 @@ impl Transaction {
             stripped: tx.stripped,
             metadata: tx.metadata.into_iter().collect(),
             branch_count: tx.branch_count,
+            revision: tx.revision,
             branches: (view != View::List).then(branches),
             timeline: (view == View::Full).then(timeline),
+            timeline_dropped: (view == View::Full).then_some(tx.timeline_dropped),
         }
     }
 }

@@ -65,6 +65,8 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Wait {
+    /// That the request is durable: it is then driven to its end without anybody waiting
+    Accepted,
     /// The decision, which is final
     Decided,
     /// The end: every branch has ended
@@ -75,6 +77,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let mut request = definition::read(&args.file)?;
     let gid = request.gid.clone();
     request.wait_for = match args.wait {
+        Wait::Accepted => v1::WaitFor::Accepted.into(),
         Wait::Decided => v1::WaitFor::Decided.into(),
         Wait::Ended => v1::WaitFor::Ended.into(),
     };

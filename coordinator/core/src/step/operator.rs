@@ -16,8 +16,16 @@ impl Step<'_> {
         note: String,
     ) -> Result<(), Rejection> {
         let number = BranchNumber::from_index(index);
-        if !self.tx.branches[index].is_owed() {
-            return Err(Rejection::NothingToResolve(number));
+        let branch = &self.tx.branches[index];
+        match &branch.progress.phase_two {
+            PhaseTwo::Owed => {}
+            PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } if *known == kind => {
+                return Ok(());
+            }
+            PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } => {
+                return Err(Rejection::ResolvedOtherwise(branch.spec.branch_id.clone(), *known));
+            }
+            _ => return Err(Rejection::NothingToResolve(number)),
         }
         let note = clip(note);
         let detail = format!("as {kind:?} by {operator}: {note}");
@@ -29,8 +37,11 @@ impl Step<'_> {
 
     pub(super) fn forget(&mut self, operator: &str, note: &str) -> Result<(), Rejection> {
         let ended = matches!(self.tx.phase, Phase::Ended { .. });
-        if !ended || self.tx.heuristic() == Heuristic::None || self.tx.forgotten {
+        if !ended || self.tx.heuristic() == Heuristic::None {
             return Err(Rejection::NothingToForget);
+        }
+        if self.tx.forgotten {
+            return Ok(());
         }
         self.tx.forgotten = true;
         self.event(EventKind::Forgotten, None, clip(format!("by {operator}: {note}")));

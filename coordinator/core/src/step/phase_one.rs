@@ -74,8 +74,11 @@ impl Step<'_> {
             return Err(Rejection::NotInteractive);
         }
         let listed = self.resolve_listed(listed)?;
-        if self.tx.phase != Phase::Active || self.tx.commit_asked {
+        if self.tx.phase != Phase::Active {
             return Ok(());
+        }
+        if self.tx.commit_asked {
+            return self.same_list(&listed);
         }
         for (index, slot) in listed.iter().enumerate() {
             let branch = &self.tx.branches[index];
@@ -95,7 +98,25 @@ impl Step<'_> {
         }
         self.tx.commit_asked = true;
         self.evaluate();
+        if self.tx.phase == Phase::Active {
+            self.tx.branches.iter_mut().for_each(|branch| branch.progress.listed = true);
+            self.changed(Change::Awaited);
+        }
         Ok(())
+    }
+
+    /// Tells whether the list is the one that waits: that one names every branch, and has the votes
+    /// of those that the initiator called itself.
+    fn same_list(&self, listed: &[Option<Option<Vote>>]) -> Result<(), Rejection> {
+        let same = |(slot, branch): (&Option<Option<Vote>>, &Branch)| match branch.enlistment {
+            Enlistment::Coordinator => slot.is_some(),
+            Enlistment::Initiator => *slot == Some(branch.progress.vote),
+        };
+        if listed.iter().zip(&self.tx.branches).all(same) {
+            Ok(())
+        } else {
+            Err(Rejection::CommitReused)
+        }
     }
 
     /// Returns the initiator's entry for each branch, by index: `None` where the list has none.
@@ -107,8 +128,7 @@ impl Step<'_> {
         for (position, (id, vote)) in listed.iter().enumerate() {
             let field = |name: &str| format!("branches[{position}].{name}");
             let Some(branch) = self.tx.branch_by_id(id) else {
-                let rule = format!("must name a branch of the transaction, {id} is none");
-                return Err(Violation::new(field("branch_id"), rule).into());
+                return Err(Rejection::no_branch(field("branch_id"), id));
             };
             if slots[branch.number.index()].replace(*vote).is_some() {
                 let rule = format!("must be unique, {id} came before");

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
+use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId};
 
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until};
@@ -58,16 +58,15 @@ impl Handle {
             Answer::View(view) => view,
             Answer::NotYet(_) => return Err(Error::Moving),
         };
-        view.tx.branch_by_id(id).map(|branch| branch.number).ok_or_else(|| {
-            let rule = format!("must name a branch of the transaction, {id} is none");
-            Error::Invalid(vec![Violation::new("branch_id", rule)])
-        })
+        let number = view.tx.branch_by_id(id).map(|branch| branch.number);
+        number.ok_or_else(|| Rejection::no_branch("branch_id", id).into())
     }
 
-    /// Settles a heuristic transaction that has ended.
+    /// Clears the alarm of a heuristic transaction that has ended. One that was forgotten before is
+    /// answered as it is.
     ///
     /// # Errors
-    /// It has not ended, is not heuristic, or was forgotten before.
+    /// It has not ended, or is not heuristic.
     pub async fn forget(
         &self,
         tx_id: TxId,
@@ -88,6 +87,9 @@ impl Handle {
     ) -> Result<Option<Answer>, Error> {
         let (turn, adopt) = match self.locate(&Key::Tx(tx_id)).await? {
             None => (None, None),
+            Some(stored) if stored.record.state.forgotten => {
+                return Ok(Some(Answer::View(Box::new(stored.into_view()))));
+            }
             Some(stored) if stored.stripped => return Err(Rejection::NothingToForget.into()),
             Some(stored) => {
                 let (owner, version) = (stored.owner, stored.record.version);

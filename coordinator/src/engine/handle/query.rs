@@ -1,5 +1,7 @@
 //! Questions: what is, what becomes, and what a participant may do.
 
+use std::sync::atomic::Ordering;
+
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use unanimo_core::{
@@ -50,8 +52,9 @@ pub struct Inquired {
     pub of: Option<(Box<Transaction>, BranchNumber)>,
 }
 
-/// A transaction as it is now and, if it is live, as it becomes.
-pub type Watched = (Box<View>, Option<watch::Receiver<Box<View>>>);
+/// A transaction as it is now and, if it is live, as it becomes: each later state, or the reason
+/// for which no more comes. A sender that goes away has stopped with its engine.
+pub type Watched = (Box<View>, Option<watch::Receiver<Result<Box<View>, Error>>>);
 
 impl Handle {
     /// Follows a transaction: what it is now and, if it is live, what it becomes.
@@ -73,11 +76,16 @@ impl Handle {
         }
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Watch { key: key.clone(), reply })?;
-        let watching = receiver.await.map_err(|_| Error::Stopped)?;
-        Ok(watching.map(|mut receiver| {
-            let view = receiver.borrow_and_update().clone();
-            (view, Some(receiver))
-        }))
+        let Some(mut receiver) = receiver.await.map_err(|_| Error::Stopped)? else {
+            return Ok(None);
+        };
+        // Looked at after the loop has answered: whoever comes later than the end of all watches
+        // would wait for nothing.
+        if self.shared.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let view = receiver.borrow_and_update().clone()?;
+        Ok(Some((view, Some(receiver))))
     }
 
     /// Answers a participant that holds branches in doubt. Commits and Cancels that are owed to

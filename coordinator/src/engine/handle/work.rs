@@ -55,7 +55,7 @@ impl Handle {
         }
         let unknown: Vec<Violation> = self.unknown_participants(definition);
         if !unknown.is_empty() {
-            return Err(Error::Invalid(unknown));
+            return Err(Error::UnknownParticipants(unknown));
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         for branch in &definition.branches {
@@ -157,7 +157,8 @@ impl Handle {
         match shared.directory.check(&spec.participant) {
             Err(error @ Participant::Unknown(_)) => {
                 let rule = format!("must be known: {error}");
-                return Err(Error::Invalid(vec![Violation::new("branch.participant", rule)]));
+                let violation = Violation::new("branch.participant", rule);
+                return Err(Error::UnknownParticipants(vec![violation]));
             }
             checked => checked?,
         }

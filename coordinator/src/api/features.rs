@@ -1,0 +1,75 @@
+//! Features that a request may name in `requires`.
+//!
+//! A request that names one which this coordinator does not know would mean something else here: it
+//! is refused as a whole, before anything of it is looked at.
+
+use tonic::Status;
+use unanimo_core::{FeatureName, Violation};
+
+use super::error::{invalid, unsupported};
+
+/// Most features that a request may name.
+pub const REQUIRES_MAX: usize = 16;
+
+/// A feature, as documented.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// The name.
+    pub name: &'static str,
+    /// The behaviour that a coordinator promises by knowing it.
+    pub promise: &'static str,
+}
+
+/// Every feature that this coordinator knows. docs/reference/features.md is made from it.
+pub const TABLE: &[Described] = &[
+    Described {
+        name: "two_phase_commit",
+        promise: "Transactions of the mode `MODE_TWO_PHASE_COMMIT` are served.",
+    },
+    Described { name: "tcc", promise: "Transactions of the mode `MODE_TCC` are served." },
+    Described {
+        name: "wait_for_accepted",
+        promise: "`WAIT_FOR_ACCEPTED` is answered as soon as the request is durable, and the \
+                  transaction is then driven to its end without the caller.",
+    },
+    Described {
+        name: "rollback_by_gid",
+        promise: "RollbackTransaction takes a gid that was never seen: nothing will ever run under \
+                  it.",
+    },
+];
+
+/// Returns the names of [`TABLE`].
+pub(super) fn names() -> Vec<String> {
+    TABLE.iter().map(|feature| feature.name.to_owned()).collect()
+}
+
+/// Refuses a request that demands what this coordinator does not know.
+pub(super) fn check(requires: &[String]) -> Result<(), Status> {
+    let at = |index: usize| format!("requires[{index}]");
+    if requires.len() > REQUIRES_MAX {
+        let rule = format!("would be one more than {REQUIRES_MAX} features");
+        return Err(invalid(Violation::new(at(REQUIRES_MAX), rule)));
+    }
+    for (index, name) in requires.iter().enumerate() {
+        FeatureName::new(name)
+            .map_err(|rule| invalid(Violation::new(at(index), rule.to_string())))?;
+    }
+    let is_unknown = |name: &&String| TABLE.iter().all(|feature| feature.name != name.as_str());
+    let unknown: Vec<&str> = requires.iter().filter(is_unknown).map(String::as_str).collect();
+    if unknown.is_empty() { Ok(()) } else { Err(unsupported(&unknown)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn features_have_distinct_names_of_the_alphabet() {
+        let names: BTreeSet<_> = TABLE.iter().map(|feature| feature.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        assert!(check(&self::names()).is_ok());
+    }
+}

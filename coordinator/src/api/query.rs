@@ -1,0 +1,124 @@
+//! Questions: one transaction, many, and branches in doubt.
+
+use tonic::{Request, Status};
+use unanimo_core::{TxId, Violation};
+use unanimo_proto::v1::{self, get_transaction_request};
+
+use super::convert::{self, Content};
+use super::error::{from_engine, invalid, other_cluster};
+use super::{Api, page, parse};
+use crate::engine::{Answer, Until, View};
+use crate::store::{Filter, Key};
+
+/// Most branches of an inquiry.
+pub const INQUIRE_MAX: usize = 256;
+
+impl Api {
+    pub(super) async fn get(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<v1::GetTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
+        let until = parse::wait_for_or(request.wait_for, Until::Durable)?;
+        let content =
+            Content { outputs: request.include_outputs, payloads: request.include_payloads };
+        let key = match request.key {
+            Some(get_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            None => return Err(no_key()),
+        };
+        let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
+        let view = settled(answer)?;
+        let events = match request.include_timeline {
+            true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
+            false => None,
+        };
+        let transaction = convert::transaction(&view, content, events.as_deref());
+        Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
+    }
+
+    pub(super) async fn list(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<v1::ListTransactionsResponse, Status> {
+        let filter = filter(request.get_ref())?;
+        let listed = self.engine.list(&filter).await.map_err(from_engine)?;
+        let metadata = request.get_ref().include_metadata;
+        let shown = listed.iter().map(|stored| convert::summary(stored, metadata));
+        let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
+        let more = !whole || transactions.len() == filter.limit as usize;
+        let last = transactions.last().filter(|_| more);
+        let next_page_token = last.map(|last| last.tx_id.clone()).unwrap_or_default();
+        Ok(v1::ListTransactionsResponse { transactions, next_page_token })
+    }
+
+    pub(super) async fn inquire(
+        &self,
+        request: Request<v1::InquireBranchesRequest>,
+    ) -> Result<v1::InquireBranchesResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::InquireBranchesRequest { participant, branches, cluster_id } = request.into_inner();
+        let participant = parse::participant("participant", &participant)?;
+        let found = branches.len();
+        if found == 0 || found > INQUIRE_MAX {
+            let rule = format!("must have 1 to {INQUIRE_MAX} branches, has {found}");
+            return Err(invalid(Violation::new("branches", rule)));
+        }
+        let own = self.engine.cluster_id();
+        if cluster_id.is_empty() {
+            return Err(invalid(Violation::new("cluster_id", "must not be empty")));
+        }
+        if cluster_id != own {
+            return Err(other_cluster(&cluster_id, own));
+        }
+        let branches: Vec<_> = branches
+            .iter()
+            .enumerate()
+            .map(|(index, branch)| parse::inquired(&format!("branches[{index}]"), branch))
+            .collect::<Result<_, Status>>()?;
+        let known = self.engine.inquire(&participant, &branches, by).await.map_err(from_engine)?;
+        let results = known.iter().map(|known| convert::inquired(known, self.engine.policy(), own));
+        Ok(v1::InquireBranchesResponse { verdicts: results.collect() })
+    }
+}
+
+/// Makes the error of a request that names no transaction.
+pub(super) fn no_key() -> Status {
+    invalid(Violation::new("key", "must be tx_id or gid"))
+}
+
+/// Returns the view, or that nothing can be said yet.
+pub(super) fn settled(answer: Answer) -> Result<Box<View>, Status> {
+    match answer {
+        Answer::View(view) => Ok(view),
+        Answer::NotYet(_) => Err(from_engine(crate::engine::Error::Moving)),
+    }
+}
+
+fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
+    let phases = request.states.iter().enumerate();
+    let phases = phases.map(|(index, state)| parse::phase(&format!("states[{index}]"), *state));
+    let participant = match request.participant.as_str() {
+        "" => None,
+        name => Some(parse::participant("participant", name)?),
+    };
+    if !request.gid_prefix.is_empty() {
+        unanimo_core::Gid::new(&request.gid_prefix)
+            .map_err(|rule| invalid(Violation::new("gid_prefix", rule.to_string())))?;
+    }
+    let before = match request.page_token.as_str() {
+        "" => None,
+        token => Some(TxId::parse(token).map_err(|_| parse::bad_page_token())?),
+    };
+    Ok(Filter {
+        phases: phases.collect::<Result<_, _>>()?,
+        attention: request.attention,
+        gid_prefix: request.gid_prefix.clone(),
+        participant,
+        created_from: parse::time("created_from", request.created_from)?,
+        created_until: parse::time("created_until", request.created_until)?,
+        before,
+        limit: page::size(request.page_size),
+    })
+}

@@ -1,0 +1,120 @@
+//! Every rpc, and the roles that may call it.
+//!
+//! The contract states them beside each rpc. Callers have no identities yet: the table labels
+//! requests, and is the one place in which roles are to be enforced.
+
+/// Role of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Begins transactions, and asks for what it began.
+    Initiator,
+    /// Holds branches, and speaks for its own name.
+    Participant,
+    /// Acts on any transaction.
+    Operator,
+    /// Looks at any transaction.
+    Viewer,
+}
+
+macro_rules! rpcs {
+    ($($service:ident { $($rpc:ident: $($role:ident)|+;)* })*) => {
+        /// An rpc that the coordinator serves.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Rpc { $($($rpc,)*)* }
+
+        impl Rpc {
+            /// Every rpc, with its service.
+            #[cfg(test)]
+            const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
+
+            /// Returns its name, as the contract spells it.
+            pub(super) fn name(self) -> &'static str {
+                match self { $($(Self::$rpc => stringify!($rpc),)*)* }
+            }
+
+            /// Returns the roles that may call it.
+            pub(super) fn roles(self) -> &'static [Role] {
+                match self { $($(Self::$rpc => &[$(Role::$role),+],)*)* }
+            }
+        }
+    };
+}
+
+rpcs! {
+    CoordinatorService {
+        SubmitTransaction: Initiator;
+        BeginTransaction: Initiator;
+        ExecuteBranch: Initiator;
+        EnlistBranch: Initiator | Participant;
+        CommitTransaction: Initiator;
+        RollbackTransaction: Initiator | Operator;
+        GetTransaction: Initiator | Operator | Viewer;
+        ListTransactions: Initiator | Operator | Viewer;
+        WatchTransaction: Initiator | Operator | Viewer;
+        InquireBranches: Participant;
+        GetServerInfo: Initiator | Participant | Operator | Viewer;
+    }
+    ParticipantDirectoryService {
+        RegisterEndpoint: Participant;
+        DeregisterEndpoint: Participant;
+        ListParticipants: Operator | Viewer;
+    }
+    OperatorService {
+        RetryTransaction: Operator;
+        ResolveBranch: Operator;
+        ForgetTransaction: Operator;
+    }
+}
+
+/// Makes a service of the methods of [`Api`](super::Api): each call is counted under its rpc.
+macro_rules! serve {
+    (
+        $service:ident { $($associated:tt)* }
+        $($method:ident: $rpc:ident($request:ty) -> $response:ty = $work:ident;)*
+    ) => {
+        #[tonic::async_trait]
+        impl $service for Api {
+            $($associated)*
+
+            $(async fn $method(
+                &self,
+                request: tonic::Request<$request>,
+            ) -> Result<tonic::Response<$response>, tonic::Status> {
+                let work = Self::$work(self, request);
+                self.served($crate::api::rpc::Rpc::$rpc, work).await.map(tonic::Response::new)
+            })*
+        }
+    };
+}
+pub(super) use serve;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    /// Called by coordinators, and served by participants.
+    const OF_PARTICIPANTS: &str = "ParticipantService";
+
+    #[test]
+    fn every_rpc_of_the_contract_has_its_roles() {
+        let set = unanimo_proto::FILE_DESCRIPTOR_SET;
+        let set: FileDescriptorSet = prost::Message::decode(set).expect("descriptors");
+        let services = set.file.iter().flat_map(|file| &file.service);
+        let contract: BTreeSet<_> = services
+            .filter(|service| service.name() != OF_PARTICIPANTS)
+            .flat_map(|service| service.method.iter().map(|rpc| (service.name(), rpc.name())))
+            .collect();
+        let table: BTreeSet<_> =
+            Rpc::ALL.iter().map(|(service, rpc)| (*service, rpc.name())).collect();
+        assert_eq!(table, contract);
+        assert_eq!(Rpc::ALL.len(), table.len(), "each rpc is served once");
+        assert!(Rpc::ALL.iter().all(|(_, rpc)| !rpc.roles().is_empty()));
+        let by_operators: Vec<_> =
+            Rpc::ALL.iter().filter(|(_, rpc)| rpc.roles() == [Role::Operator]).collect();
+        assert!(by_operators.iter().all(|(service, _)| *service == "OperatorService"));
+    }
+}

@@ -1,0 +1,94 @@
+//! WatchTransaction: a stream of states that ends with OK only after the ended one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Status};
+use unanimo_proto::v1::{self, watch_transaction_request};
+
+use super::convert::{self, Content};
+use super::error::from_engine;
+use super::query::no_key;
+use super::{Api, parse};
+use crate::engine::{Error, View};
+use crate::store::Key;
+
+/// States of one transaction.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    first: Option<Box<View>>,
+    changes: Option<WatchStream<Result<Box<View>, Error>>>,
+    /// Revision of the last state that the caller has seen.
+    seen: u64,
+    content: Content,
+}
+
+impl Api {
+    pub(super) async fn watch(
+        &self,
+        request: Request<v1::WatchTransactionRequest>,
+    ) -> Result<Watching, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::WatchTransactionRequest { key, after_revision, include_outputs } =
+            request.into_inner();
+        let key = match key {
+            Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            None => return Err(no_key()),
+        };
+        let (view, receiver) = self.engine.watch(key, by).await.map_err(from_engine)?;
+        Ok(Watching {
+            first: Some(view),
+            changes: receiver.map(WatchStream::from_changes),
+            seen: after_revision,
+            content: Content { outputs: include_outputs, payloads: false },
+        })
+    }
+}
+
+impl Watching {
+    /// Returns the state if the caller has not seen it; the ended one in any case, after which
+    /// nothing comes.
+    fn news(&mut self, view: &View) -> Option<v1::WatchTransactionResponse> {
+        let (revision, ended) = (convert::revision(view), view.tx.phase().ended_at().is_some());
+        if ended {
+            self.changes = None;
+        } else if revision <= self.seen {
+            return None;
+        }
+        self.seen = revision;
+        let transaction = Some(convert::transaction(view, self.content, None));
+        Some(v1::WatchTransactionResponse { transaction })
+    }
+}
+
+impl Stream for Watching {
+    type Item = Result<v1::WatchTransactionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let this = &mut *self;
+            let next = match (this.first.take(), &mut this.changes) {
+                (Some(first), _) => Ok(first),
+                (None, None) => return Poll::Ready(None),
+                // Only an engine that ended goes away without a word.
+                (None, Some(changes)) => {
+                    ready!(Pin::new(changes).poll_next(cx)).unwrap_or(Err(Error::Stopped))
+                }
+            };
+            match next {
+                Ok(view) => {
+                    if let Some(news) = this.news(&view) {
+                        return Poll::Ready(Some(Ok(news)));
+                    }
+                }
+                Err(error) => {
+                    this.changes = None;
+                    return Poll::Ready(Some(Err(from_engine(error))));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Transactions that are begun, given branches, and ended: the rpcs of initiators.
+
+use tokio::time::Instant;
+use tonic::{Request, Status};
+use unanimo_core::{Drive, Enlistment, TxId};
+use unanimo_proto::v1::{self, rollback_transaction_request};
+
+use super::error::from_engine;
+use super::parse::{self, Definable};
+use super::query::{no_key, settled};
+use super::{Api, convert, features};
+use crate::engine::{Answer, Until, View};
+use crate::wire;
+
+impl Api {
+    pub(super) async fn submit(
+        &self,
+        request: Request<v1::SubmitTransactionRequest>,
+    ) -> Result<v1::SubmitTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let (headers, _, request) = request.into_parts();
+        features::check(&request.requires)?;
+        let until = parse::wait_for(request.wait_for)?;
+        let outputs = request.include_outputs;
+        let v1::SubmitTransactionRequest { gid, mode, branches, timeout, metadata, .. } = request;
+        let drive = Drive::Declarative;
+        let definable = Definable { gid, mode, drive, branches, timeout, metadata };
+        let definition = parse::definition(definable, &headers)?;
+        let answer = self.engine.begin(definition, until, by).await.map_err(from_engine)?;
+        Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
+    }
+
+    pub(super) async fn begin(
+        &self,
+        request: Request<v1::BeginTransactionRequest>,
+    ) -> Result<v1::BeginTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let (headers, _, request) = request.into_parts();
+        features::check(&request.requires)?;
+        let v1::BeginTransactionRequest { gid, mode, timeout, metadata, .. } = request;
+        let drive = Drive::Interactive;
+        let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
+        let definition = parse::definition(definable, &headers)?;
+        let answer = self.engine.begin(definition, Until::Durable, by).await;
+        let View { tx, .. } = *settled(answer.map_err(from_engine)?)?;
+        Ok(v1::BeginTransactionResponse {
+            tx_id: tx.tx_id().to_string(),
+            deadline: Some(wire::time_to_wire(tx.identity().deadline)),
+            outcome: convert::outcome(tx.outcome()).into(),
+            cluster_id: self.engine.cluster_id().to_owned(),
+        })
+    }
+
+    async fn enlist_branch(
+        &self,
+        tx_id: TxId,
+        spec: unanimo_core::BranchSpec,
+        enlistment: Enlistment,
+        by: Instant,
+    ) -> Result<Answer, Status> {
+        self.engine.enlist(tx_id, spec, enlistment, by).await.map_err(from_engine)
+    }
+
+    pub(super) async fn execute(
+        &self,
+        request: Request<v1::ExecuteBranchRequest>,
+    ) -> Result<v1::ExecuteBranchResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::ExecuteBranchRequest { tx_id, branch, requires } = request.into_inner();
+        features::check(&requires)?;
+        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
+        let id = spec.branch_id.clone();
+        match self.enlist_branch(tx_id, spec, Enlistment::Coordinator, by).await? {
+            Answer::View(view) => match view.tx.branch_by_id(&id) {
+                Some(branch) => Ok(convert::executed(&view.tx, branch)),
+                None => Err(from_engine(crate::engine::Error::Moving)),
+            },
+            Answer::NotYet(_) => Ok(v1::ExecuteBranchResponse {
+                outcome: v1::Outcome::NotDecided.into(),
+                ..Default::default()
+            }),
+        }
+    }
+
+    pub(super) async fn enlist(
+        &self,
+        request: Request<v1::EnlistBranchRequest>,
+    ) -> Result<v1::EnlistBranchResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::EnlistBranchRequest { tx_id, branch, requires } = request.into_inner();
+        features::check(&requires)?;
+        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
+        let id = spec.branch_id.clone();
+        let answer = self.enlist_branch(tx_id, spec, Enlistment::Initiator, by).await?;
+        let View { tx, .. } = *settled(answer)?;
+        // A branch that is known may be called only while nothing is decided.
+        if tx.phase().decision().is_some() {
+            return Err(from_engine(unanimo_core::Rejection::Closed.into()));
+        }
+        let Some(branch) = tx.branch_by_id(&id) else {
+            return Err(from_engine(crate::engine::Error::Moving));
+        };
+        let cluster_id = self.engine.cluster_id();
+        let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
+        Ok(v1::EnlistBranchResponse {
+            context: Some(context),
+            prepare_until: Some(wire::time_to_wire(tx.prepare_until(self.engine.policy()))),
+            metadata: tx.identity().metadata.clone().into_iter().collect(),
+        })
+    }
+
+    pub(super) async fn commit(
+        &self,
+        request: Request<v1::CommitTransactionRequest>,
+    ) -> Result<v1::CommitTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let v1::CommitTransactionRequest { tx_id, branches, wait_for, requires, include_outputs } =
+            request.into_inner();
+        features::check(&requires)?;
+        let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
+        let listed = branches
+            .iter()
+            .enumerate()
+            .map(|(index, branch)| {
+                let field = |name: &str| format!("branches[{index}].{name}");
+                let id = parse::branch_id(&field("branch_id"), &branch.branch_id)?;
+                Ok((id, parse::vote(&field("vote"), branch.vote)?))
+            })
+            .collect::<Result<Vec<_>, Status>>()?;
+        let answer = self.engine.commit(tx_id, listed, until, by).await.map_err(from_engine)?;
+        Ok(v1::CommitTransactionResponse { result: Some(convert::result(answer, include_outputs)) })
+    }
+
+    pub(super) async fn rollback(
+        &self,
+        request: Request<v1::RollbackTransactionRequest>,
+    ) -> Result<v1::RollbackTransactionResponse, Status> {
+        let by = self.answer_by(request.metadata());
+        let request = request.into_inner();
+        features::check(&request.requires)?;
+        let outputs = request.include_outputs;
+        let tx_id = match request.key {
+            Some(rollback_transaction_request::Key::TxId(text)) => parse::tx_id(&text)?,
+            Some(rollback_transaction_request::Key::Gid(_)) | None => return Err(no_key()),
+        };
+        let until = parse::wait_for(request.wait_for)?;
+        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
+        Ok(v1::RollbackTransactionResponse { result: Some(convert::result(answer, outputs)) })
+    }
+}

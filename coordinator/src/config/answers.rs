@@ -1,0 +1,91 @@
+//! Size of the largest answer that the limits allow, and what clients take.
+
+use unanimo_core::TEXT_BYTES_MAX;
+use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
+
+use super::Config;
+use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX};
+
+/// Bytes of a message that gRPC clients take when nobody tells them otherwise: the default of Go, Java,
+/// Python and Node.js.
+pub const CLIENT_BYTES_DEFAULT: usize = 4 << 20;
+
+/// Most bytes of the media type of a payload or an output.
+const MEDIA_TYPE_BYTES_MAX: usize = 128;
+
+/// Texts of a branch: reason and message of its refusal, the first and the last error of Prepare and of
+/// phase two, and the note of a heuristic outcome.
+const BRANCH_TEXTS: usize = 7;
+
+/// Tags, lengths, numbers and times of one branch, and tags and lengths of its texts.
+const BRANCH_FIXED_BYTES: usize = 256;
+
+/// Identifiers, states and times of a transaction, and tags and lengths of the lines of its timeline.
+const TRANSACTION_FIXED_BYTES: usize = 8 << 10;
+
+/// Bytes on the wire of one byte of metadata, at most: an entry whose key is one byte and whose value is
+/// empty has a tag and a length of its own, and one of each for key and value.
+const METADATA_FACTOR: usize = 7;
+
+impl Config {
+    /// Returns the most bytes of an answer that holds one transaction with everything that can be asked
+    /// for: payloads, outputs, metadata, errors, notes and timeline, each at its limit.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> usize {
+        let names = ID_BYTES_MAX + 2 * NAME_BYTES_MAX + 2 * MEDIA_TYPE_BYTES_MAX;
+        // A note by an operator begins with the name.
+        let texts = BRANCH_TEXTS * TEXT_BYTES_MAX + OPERATOR_BYTES_MAX;
+        let branches = self.branches_max.saturating_mul(names + texts + BRANCH_FIXED_BYTES);
+        [
+            self.payloads_bytes_max,
+            self.outputs_bytes_max,
+            self.metadata_bytes_max.saturating_mul(METADATA_FACTOR),
+            branches,
+            TIMELINE_BYTES_MAX,
+            TRANSACTION_FIXED_BYTES,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+
+    /// Returns what is allowed and yet worth a word when the coordinator starts.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let answer = self.answer_bytes_max();
+        let large = (answer > CLIENT_BYTES_DEFAULT).then(|| {
+            format!(
+                "an answer may have up to {answer} bytes with these limits: clients in Go, Java, Python, \
+                 Node.js and others take {CLIENT_BYTES_DEFAULT} bytes unless their own limit for \
+                 received messages is raised"
+            )
+        });
+        large.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_fits_into_what_clients_take_by_default() {
+        let config = Config::default();
+        let answer = config.answer_bytes_max();
+        assert!(answer <= CLIENT_BYTES_DEFAULT, "{answer} bytes");
+        assert_eq!(config.warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_core() {
+        assert_eq!(Config::default().engine().policy, unanimo_core::Policy::default());
+    }
+
+    #[test]
+    fn larger_limits_tell_which_clients_must_raise_theirs() {
+        let config = Config { outputs_bytes_max: 4 << 20, ..Config::default() };
+        let warnings = config.warnings();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("Go, Java, Python"), "{warnings:?}");
+        assert!(!warnings[0].contains('\n'), "{warnings:?}");
+    }
+}

@@ -1,0 +1,64 @@
+// Submits one transaction, and sends it again until the coordinator has answered.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	unanimov1 "github.com/unanimo-tx/unanimo/gen/go/unanimo/v1"
+)
+
+// final tells whether the coordinator itself has said no, for good.
+func final(err error) bool {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Domain == "unanimo" {
+			return info.Metadata["retryable"] != "true"
+		}
+	}
+	return false // not from the coordinator: nothing is known
+}
+
+func main() {
+	address, gid := os.Args[1], os.Args[2]
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	coordinator := unanimov1.NewCoordinatorServiceClient(connection)
+	request := &unanimov1.SubmitTransactionRequest{
+		Gid:  gid,
+		Mode: unanimov1.Mode_MODE_TCC,
+		Branches: []*unanimov1.BranchSpec{{
+			BranchId: "lamps", Participant: "py-shop", Action: "reserve",
+			Payload: &unanimov1.Payload{
+				Data: []byte(`{"item": "lamp", "pieces": 2}`), MediaType: "application/json",
+			},
+		}},
+		IncludeOutputs: true,
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		response, err := coordinator.SubmitTransaction(ctx, request)
+		cancel()
+		switch {
+		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_COMMITTED:
+			fmt.Println("committed:", string(response.Result.Branches[0].Output.GetData()))
+			return
+		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_ABORTED:
+			fmt.Println("aborted:", response.Result.AbortCause, response.Result.Branches[0].Refusal)
+			os.Exit(4)
+		case err != nil && final(err):
+			log.Fatal(err) // the request is wrong, or the gid names another transaction
+		}
+		log.Println("not known yet:", err)
+		time.Sleep(pause)
+	}
+}

@@ -1,0 +1,100 @@
+"""Calls to a coordinator that survive lost answers. Take this file along: it knows nothing of orders."""
+
+import random
+import time
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from unanimo.v1 import coordinator_pb2 as wire
+from unanimo.v1 import coordinator_pb2_grpc, transaction_pb2
+
+COMMITTED = transaction_pb2.OUTCOME_COMMITTED
+ABORTED = transaction_pb2.OUTCOME_ABORTED
+
+# Deadline of one call. Longer than most transactions take, so that one call is mostly enough.
+CALL_TIMEOUT_S = 10
+
+# Pauses between calls: doubled from the first to the last, and spread.
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 5
+
+
+class NotKnown(Exception):
+    """Patience has run out and no answer has come: the outcome may be either, or may still be open."""
+
+
+class Refused(Exception):
+    """The coordinator itself said no, and the same call will never do better."""
+
+    def __init__(self, reason, message, metadata):
+        super().__init__(f"{reason}: {message}")
+        self.reason, self.metadata = reason, metadata
+
+
+class Initiator:
+    def __init__(self, address):
+        # Without pings a connection whose other end vanished would hang until the system notices.
+        pings = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
+        self.stub = coordinator_pb2_grpc.CoordinatorServiceStub(
+            grpc.insecure_channel(address, options=pings)
+        )
+
+    def submit(self, request, patience_s):
+        """Runs a transaction to its outcome. The request is sent again as it is, byte for byte: its gid
+        makes it the same transaction, however often it arrives."""
+        return self._until_decided(self.stub.SubmitTransaction, request, patience_s)
+
+    def rollback(self, gid, patience_s):
+        """Asks for ABORT. Afterwards nothing of this gid will ever run, unless it was committed before:
+        look at the outcome."""
+        request = wire.RollbackTransactionRequest(gid=gid)
+        return self._until_decided(self.stub.RollbackTransaction, request, patience_s)
+
+    def outcome(self, gid, patience_s):
+        """The transaction as it stands, or None if the coordinator knows no such gid."""
+        request = wire.GetTransactionRequest(
+            gid=gid, wait_for=transaction_pb2.WAIT_FOR_DECIDED, include_outputs=True
+        )
+        try:
+            return self._answer(self.stub.GetTransaction, request, patience_s).transaction
+        except Refused as no:
+            if no.reason in ("GID_UNKNOWN", "TRANSACTION_NEVER_SEEN", "TRANSACTION_PURGED"):
+                return None
+            raise
+
+    def _until_decided(self, call, request, patience_s):
+        until = time.monotonic() + patience_s
+        while True:
+            result = self._answer(call, request, until - time.monotonic()).result
+            if result.outcome in (COMMITTED, ABORTED):
+                return result
+            # Not decided, or a value of a later version, which means the same. The call has waited.
+
+    def _answer(self, call, request, patience_s):
+        """Calls until the coordinator answers."""
+        until, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
+        while (left_s := until - time.monotonic()) > 0:
+            try:
+                return call(request, timeout=min(left_s, CALL_TIMEOUT_S))
+            except grpc.RpcError as error:
+                told_s = judge(error)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            time.sleep(min(max(told_s, pause_s * random.uniform(0.5, 1)), max(left_s, 0)))
+        raise NotKnown("no answer so far")
+
+
+def judge(error):
+    """Raises Refused if the error is the coordinator's last word; answers the pause that it asks for.
+
+    Any other status, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL or UNKNOWN from the connection, a proxy or a
+    library, tells nothing about the transaction.
+    """
+    status, pause_s, info = rpc_status.from_call(error), 0, error_details_pb2.ErrorInfo()
+    for detail in status.details if status else ():
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            pause_s = retry.retry_delay.ToNanoseconds() / 1e9
+        detail.Unpack(info)
+    if info.domain == "unanimo" and info.metadata["retryable"] != "true":
+        raise Refused(info.reason, error.details(), dict(info.metadata)) from error
+    return pause_s

@@ -1,0 +1,87 @@
+"""Orders pieces of an item, as a transaction of one branch.
+
+    PYTHONPATH=stubs python order.py submit order-1 --item lamp --pieces 2
+    PYTHONPATH=stubs python order.py outcome order-1
+    PYTHONPATH=stubs python order.py rollback order-1
+
+The exit code is 0 for committed, 4 for aborted, 5 if neither is known, and 1 for a refusal.
+"""
+
+import argparse
+import json
+import sys
+
+from unanimo.v1 import coordinator_pb2 as wire
+from unanimo.v1 import transaction_pb2
+
+from initiator import ABORTED, COMMITTED, Initiator, NotKnown, Refused
+
+EXIT_COMMITTED, EXIT_REFUSED, EXIT_ABORTED, EXIT_NOT_KNOWN = 0, 1, 4, 5
+
+
+def order(args):
+    payload = json.dumps({"item": args.item, "pieces": args.pieces}, sort_keys=True).encode()
+    branch = transaction_pb2.BranchSpec(
+        branch_id="order",
+        participant=args.participant,
+        action=args.action,
+        payload=transaction_pb2.Payload(data=payload, media_type="application/json"),
+    )
+    # A list of any number of branches, at as many participants: all of them, or none.
+    return wire.SubmitTransactionRequest(
+        gid=args.gid, mode=transaction_pb2.MODE_TCC, branches=[branch], include_outputs=True
+    )
+
+
+def tell(result):
+    """Prints a result or a transaction, and answers the exit code."""
+    if result is None:
+        print("not known to the coordinator")
+        return EXIT_NOT_KNOWN
+    if result.heuristic in (transaction_pb2.HEURISTIC_MIXED, transaction_pb2.HEURISTIC_HAZARD):
+        print("a branch ended against the decision, or cannot tell: a person must look", file=sys.stderr)
+    if result.outcome == COMMITTED:
+        print("committed", *(branch.output.data.decode() for branch in result.branches))
+        return EXIT_COMMITTED
+    if result.outcome == ABORTED:
+        cause = transaction_pb2.AbortCause.Name(result.abort_cause)
+        refusals = (b.refusal for b in result.branches if b.HasField("refusal"))
+        print("aborted", cause, *(f"{refusal.reason}: {refusal.message}" for refusal in refusals))
+        return EXIT_ABORTED
+    print("not decided")
+    return EXIT_NOT_KNOWN
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("do", choices=["submit", "outcome", "rollback"])
+    parser.add_argument("gid", help="your own name for the order: the same order, the same gid")
+    parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="HOST:PORT")
+    parser.add_argument("--participant", default="py-shop")
+    parser.add_argument("--action", default="reserve")
+    parser.add_argument("--item", default="lamp")
+    parser.add_argument("--pieces", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    coordinator = Initiator(args.coordinator)
+    try:
+        if args.do == "submit":
+            return tell(coordinator.submit(order(args), args.patience))
+        if args.do == "rollback":
+            return tell(coordinator.rollback(args.gid, args.patience))
+        return tell(coordinator.outcome(args.gid, args.patience))
+    except NotKnown as error:
+        # Not an ABORT: ask for the outcome later, or make it one by a rollback.
+        print(f"not known: {error}")
+        return EXIT_NOT_KNOWN
+    except Refused as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+//! Clients in other languages, with the settings that they have if nobody changes them.
+
+mod largest;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+use unanimo_coordinator::config::CLIENT_BYTES_DEFAULT;
+use unanimo_coordinator::{Builder, Config, Running};
+use unanimo_core::{Limits, ParticipantName};
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::{BranchSpec, Mode, Outcome, SubmitTransactionRequest, WaitFor};
+use unanimo_tests::relay::Relay;
+use unanimo_tests::scripted::Scripted;
+
+use self::largest::Largest;
+use crate::coordinator::{self, World, channel, config, sqlite_url};
+use crate::python::{python, root, stubs};
+
+/// A program in Python that finds the contract's generated code.
+async fn run(script: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::from(python());
+    command.arg(root().join(script)).args(arguments).env("PYTHONPATH", stubs());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.unwrap()
+}
+
+fn address(running: &Running) -> String {
+    running.grpc_address().unwrap().to_string()
+}
+
+/// What a client in Python has read.
+async fn read(running: &Running, what: &str, name: &str) -> Value {
+    let output = run("tests/suite/clients/read.py", &[&address(running), what, name]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A name of the greatest length that begins so.
+fn longest(start: &str, bytes: usize) -> String {
+    format!("{start:x<bytes$}")
+}
+
+/// As many entries as metadata of this size can have, with keys of three bytes: each is three times as
+/// long on the wire.
+fn metadata(bytes: usize) -> HashMap<String, String> {
+    let letters = || ('a'..='z').chain('A'..='Z');
+    let keys = letters().flat_map(|a| letters().map(move |b| (a, b)));
+    let keys = keys.flat_map(|(a, b)| letters().map(move |c| format!("{a}{b}{c}")));
+    keys.take(bytes / 3).map(|key| (key, String::new())).collect()
+}
+
+fn client(channel: Channel) -> CoordinatorServiceClient<Channel> {
+    CoordinatorServiceClient::new(channel)
+}
+
+/// As large as a transaction can be by default: each payload and output has its share of the total.
+fn largest_request(limits: &Limits, participant: &ParticipantName) -> SubmitTransactionRequest {
+    let share = limits.payloads_bytes_max / limits.branches_max;
+    let branch = |number: usize| {
+        let vote = if number + 1 == limits.branches_max { b'n' } else { b'y' };
+        BranchSpec {
+            branch_id: longest(&format!("b{number}-"), 128),
+            participant: participant.to_string(),
+            action: longest("a", 64),
+            payload: largest::payload(vec![vote; share]),
+            mode: Mode::Unspecified.into(),
+        }
+    };
+    SubmitTransactionRequest {
+        gid: longest("largest-", 128),
+        mode: Mode::Tcc.into(),
+        branches: (0..limits.branches_max).map(branch).collect(),
+        timeout: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        wait_for: WaitFor::Ended.into(),
+        metadata: metadata(limits.metadata_bytes_max),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_default_settings_reads_the_largest_transaction() {
+    let limits = Limits::default();
+    let participant = ParticipantName::new(&longest("p", 64)).unwrap();
+    let largest = Largest {
+        others: limits.branches_max - 1,
+        output_bytes: limits.outputs_bytes_max / limits.branches_max,
+        ..Largest::default()
+    };
+    let builder = Builder::new(config(&sqlite_url()));
+    let running = builder.participant(participant.clone(), Arc::new(largest)).start();
+    let running = running.await.unwrap();
+    let request = largest_request(&limits, &participant);
+    let gid = request.gid.clone();
+    let answer = client(channel(&running)).submit_transaction(request).await.unwrap().into_inner();
+    assert_eq!(answer.result.unwrap().outcome(), Outcome::Aborted);
+
+    let found = read(&running, "largest", &gid).await;
+    let branches = limits.branches_max;
+    assert_eq!(found["branches"], branches);
+    assert_eq!(found["payloads"], limits.payloads_bytes_max);
+    let outputs = limits.outputs_bytes_max / branches * (branches - 1);
+    assert_eq!((&found["outputs"], &found["outputs_dropped"]), (&json!(outputs), &json!(0)));
+    assert_eq!(found["metadata"], limits.metadata_bytes_max / 3 * 3);
+    assert_eq!(found["refusals"], 1024);
+    // An error begins with its code, and is cut off in the middle of a word: "…" has three bytes.
+    let texts = |count: usize| count * 1020..=count * 1024;
+    let size = |key: &str| usize::try_from(found[key].as_u64().unwrap()).unwrap();
+    assert!(texts(4 * branches).contains(&size("errors")), "{found}");
+    assert!(texts(branches).contains(&size("notes")), "{found}");
+    assert!(size("timeline") > 200 << 10, "{found}");
+    assert!(size("bytes") > CLIENT_BYTES_DEFAULT / 8 * 7, "it is no large one: {found}");
+    let bound = Config::default().answer_bytes_max();
+    assert!(size("bytes") <= bound, "the bound is {bound}: {found}");
+}
+
+#[tokio::test]
+async fn a_client_with_default_settings_reads_long_pages_with_metadata() {
+    const COUNT: usize = 280;
+    let world = World::sqlite().await;
+    let bytes = Limits::default().metadata_bytes_max;
+    assert!(COUNT * bytes > CLIENT_BYTES_DEFAULT);
+    let mut submitted = JoinSet::new();
+    for number in 0..COUNT {
+        let mut request = coordinator::tcc(&format!("page-{number}"), &["ok"]);
+        request.metadata = [("k".to_owned(), "v".repeat(bytes - 1))].into();
+        let mut client = world.client();
+        submitted.spawn(async move { client.submit_transaction(request).await.map(drop) });
+    }
+    submitted.join_all().await.into_iter().collect::<Result<(), _>>().unwrap();
+
+    let found = read(&world.running, "pages", "page-").await;
+    assert_eq!(found["transactions"], COUNT, "{found}");
+    assert!(found["bytes"].as_u64().unwrap() > CLIENT_BYTES_DEFAULT as u64, "{found}");
+    assert!(found["pages"].as_u64().unwrap() > 1, "{found}");
+}
+
+/// The example of docs/initiator-guide.md.
+async fn order(address: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let at = ["--coordinator", address, "--participant", "p"];
+    let output = run("examples/python-initiator/order.py", &[arguments, &at].concat()).await;
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[track_caller]
+fn check(ran: (Option<i32>, String), code: i32, words: &str) {
+    assert!(ran.0 == Some(code) && ran.1.contains(words), "{ran:?}");
+    assert!(!ran.1.contains("Traceback"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_initiator_in_python_tells_each_outcome_apart() {
+    let world = World::sqlite().await;
+    let at = address(&world.running);
+    let submit = async |gid, action| order(&at, &["submit", gid, "--action", action]).await;
+    check(submit("yes", "output-3").await, 0, "committed ooo");
+    check(submit("yes", "output-3").await, 0, "committed ooo");
+    check(submit("no", "refuse").await, 4, "aborted ABORT_CAUSE_REFUSED NO_MONEY");
+    check(submit("yes", "other").await, 1, "GID_REUSED");
+    check(submit("b,d", "ok").await, 1, "FIELD_INVALID");
+    check(order(&at, &["outcome", "yes"]).await, 0, "committed ooo");
+    check(order(&at, &["outcome", "no"]).await, 4, "aborted");
+    check(order(&at, &["outcome", "never"]).await, 5, "not known to the coordinator");
+    let hang = ["submit", "hangs", "--action", "hang", "--patience", "2"];
+    check(order(&at, &hang).await, 5, "not known");
+    check(order(&at, &["rollback", "hangs"]).await, 4, "aborted ABORT_CAUSE_ROLLBACK");
+    check(order(&at, &["rollback", "yes"]).await, 0, "committed");
+    check(order(&at, &["rollback", "never"]).await, 4, "aborted ABORT_CAUSE_ROLLBACK");
+    check(submit("never", "ok").await, 4, "aborted ABORT_CAUSE_ROLLBACK");
+    let prepares = world.p.seen().iter().filter(|seen| seen.operation == "prepare").count();
+    assert_eq!(prepares, 3, "yes, no and hangs: {:?}", world.p.seen());
+}
+
+/// L1, S4: a client whose coordinator is away asks until it is back, and its work is done once.
+#[tokio::test]
+async fn the_initiator_in_python_outlives_its_coordinator() {
+    let relay = Relay::start().await;
+    let url = relay.url();
+    let at = url.strip_prefix("http://").unwrap_or(&url).to_owned();
+    let arguments = ["submit", "once", "--action", "ok"];
+    let ran = tokio::spawn(async move { order(&at, &arguments).await });
+    // Nobody answers at first; the calls of this time are lost.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let p = Scripted::default();
+    let name = ParticipantName::new("p").unwrap();
+    let builder = Builder::new(config(&sqlite_url())).participant(name, Arc::new(p.clone()));
+    let running = builder.start().await.unwrap();
+    let target: SocketAddr = running.grpc_address().unwrap();
+    relay.point_to(Some(target));
+    check(ran.await.unwrap(), 0, "committed");
+    let prepares = p.seen().iter().filter(|seen| seen.operation == "prepare").count();
+    assert_eq!(prepares, 1);
+}
