@@ -30,8 +30,9 @@ JSON (--json):
     tx_id, gid, mode (2pc, tcc), state (active, committing, aborting, committed, aborted),
     outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
     no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
-    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (grows with
-    each change), branches, timeline and timeline_dropped (each only in commands whose help says so).
+    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (larger
+    after each change), branches, timeline and timeline_dropped (the last three only in commands
+    whose help says so).
   A branch is an object with
     branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
     null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,

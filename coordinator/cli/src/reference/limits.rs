@@ -57,10 +57,10 @@ Rollback, Commits and Cancels to participants, and the adoption of transactions 
 ## Limits that can be set
 
 {}
-The largest answer that the defaults allow, one transaction with all that can be asked for, has less than
-{answer} bytes. Clients in Go, Java, Python and Node.js take messages of {client} bytes unless they are told
-otherwise, so they need no settings. Where larger limits allow more than that, the coordinator warns when
-it starts, and such clients must raise their limit for received messages.
+With the defaults, the largest answer (one transaction with all its parts) has less than {answer} bytes.
+Clients in Go, Java, Python and Node.js accept messages of up to {client} bytes by default, so they need
+no settings. If larger limits allow a larger answer, the coordinator warns when it starts, and such
+clients must raise their limit for received messages.
 
 ## Names and identifiers
 
@@ -77,7 +77,7 @@ transactions from these values, and databases limit the length of such names.
     )
 }
 
-/// What happens to a history over a limit.
+/// Result of a history over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
 fn names() -> [[String; 2]; 4] {
