@@ -127,14 +127,9 @@ impl Builder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, env, locals, network } = self;
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let store = store::open(config.database_url.expose(), &config.postgres()).await?;
-        let listeners = match network {
-            true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),
-            false => None,
-        };
+        let listeners = if network { Some(listen(&config).await?) } else { None };
         let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
@@ -215,6 +210,10 @@ impl Builder {
         let body = Body { store, me, journal, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, TcpListener), StartError> {
+    Ok((bind(config.listen).await?, bind(config.admin_listen).await?))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -20,7 +20,7 @@ const TOO_LONG: &str = "is to be split";
 
 pub(super) const EXCEPTIONS: &[Exception] = &[
     exception("length", "participant-sdk/conformance/src/session.rs", "", 445, TOO_LONG),
-    exception("length", "coordinator/src/coordinator.rs", "start", 86, TOO_LONG),
+    exception("length", "coordinator/src/coordinator.rs", "start", 85, TOO_LONG),
     exception(
         "manifests",
         "examples/Cargo.toml",
