@@ -16,7 +16,9 @@ mod timers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_core::{BranchNumber, Enlistment, Rejection, Transaction, TxId, Version, Violation};
+use unanimo_core::{
+    BranchNumber, Enlistment, Outcome, Rejection, Transaction, TxId, Version, Violation,
+};
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
@@ -105,9 +107,14 @@ pub enum Error {
     /// The core rejected it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The gid belongs to another request.
-    #[error("the gid is in use for another request: transaction {0}")]
-    GidReused(TxId),
+    /// The gid belongs to another request, durably.
+    #[error("the gid is in use for another request: transaction {tx_id}")]
+    GidReused {
+        /// That request's transaction.
+        tx_id: TxId,
+        /// Its outcome, if it is decided.
+        outcome: Option<Outcome>,
+    },
     /// A branch names a participant that takes no new work.
     #[error(transparent)]
     Participant(#[from] directory::Error),

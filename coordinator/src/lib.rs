@@ -14,7 +14,7 @@
 //! use unanimo_coordinator::engine::{Answer, Until};
 //! use unanimo_coordinator::{
 //!     ActionName, BranchId, BranchSpec, Builder, Config, Definition, Drive, Gid, Mode, Outcome,
-//!     ParticipantName, ParticipantService,
+//!     ParticipantName, ParticipantService, Payload,
 //! };
 //!
 //! # mod bank {
@@ -67,7 +67,8 @@
 //!         branch_id: BranchId::new("pay")?,
 //!         participant: ParticipantName::new("bank")?,
 //!         action: ActionName::new("debit")?,
-//!         payload: "10 EUR".into(),
+//!         payload: Payload { data: "10 EUR".into(), media_type: "text/plain".into() },
+//!         mode: Mode::Tcc,
 //!     }],
 //!     timeout: None,
 //!     metadata: Default::default(),
@@ -149,6 +150,6 @@ pub use config::Config;
 pub use coordinator::{Builder, Running};
 pub use participants::ParticipantService;
 pub use unanimo_core::{
-    ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
-    TraceContext,
+    ActionName, BranchId, BranchRequest, BranchSpec, Definition, Drive, Gid, Mode, Outcome,
+    ParticipantName, Payload, TraceContext,
 };

@@ -50,6 +50,9 @@ table! {
     unanimo_transactions_begun_total: "counter" ["mode"]
         "Transactions begun",
         alert "";
+    unanimo_rolled_back_unseen_total: "counter" [""]
+        "Rollbacks of a gid that was never seen: each leaves an aborted tombstone",
+        alert "";
     unanimo_transactions_decided_total: "counter" ["mode, outcome"]
         "Transactions decided",
         alert "the share of `aborted` is far above its usual level";
@@ -161,6 +164,7 @@ type Gauge01 = Gauge<i64, std::sync::atomic::AtomicI64>;
 pub struct Metrics {
     registry: Registry,
     begun: Family<ModeLabel, Counter>,
+    rolled_back_unseen: Counter,
     decided: Family<DecidedLabels, Counter>,
     decision_seconds: Histogram,
     live: Gauge01,
@@ -194,6 +198,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             begun: Family::default(),
+            rolled_back_unseen: Counter::default(),
             decided: Family::default(),
             decision_seconds: seconds(),
             live: Gauge::default(),
@@ -238,6 +243,7 @@ impl Metrics {
     fn register_all(&mut self) {
         let mut all = Registrar { registry: &mut self.registry, table: TABLE.iter() };
         all.add("unanimo_transactions_begun_total", self.begun.clone());
+        all.add("unanimo_rolled_back_unseen_total", self.rolled_back_unseen.clone());
         all.add("unanimo_transactions_decided_total", self.decided.clone());
         all.add("unanimo_decision_seconds", self.decision_seconds.clone());
         all.add("unanimo_transactions_live", self.live.clone());
@@ -270,6 +276,11 @@ impl Metrics {
     /// Counts a transaction that has begun.
     pub fn begun(&self, mode: Mode) {
         self.begun.get_or_create(&ModeLabel { mode: mode.name() }).inc();
+    }
+
+    /// Counts a durable rollback of a gid that was never seen.
+    pub fn rolled_back_unseen(&self) {
+        self.rolled_back_unseen.inc();
     }
 
     /// Counts a decision, and measures the time since the begin.

@@ -1,8 +1,9 @@
 //! Participant whose behaviour is the action's name, and which records its calls.
 //!
 //! Actions, with a number for `N`: `ok`, `refuse`, `read-only`, `hang`, `fail-N` (N Prepares fail
-//! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer),
-//! `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead), `cancel-hazard`.
+//! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
+//! that is `text/plain`), `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead),
+//! `cancel-hazard`.
 
 use crate::{bytes_of, payload};
 use std::collections::HashMap;
@@ -18,8 +19,8 @@ use tonic::{Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse, Done,
-    HeuristicKind, HeuristicOutcome, PrepareRequest, PrepareResponse, Prepared, ReadOnly, Refusal,
-    Working, cancel_response, commit_response, prepare_response,
+    HeuristicKind, HeuristicOutcome, Payload, PrepareRequest, PrepareResponse, Prepared, ReadOnly,
+    Refusal, Working, cancel_response, commit_response, prepare_response,
 };
 
 /// Call that has arrived.
@@ -35,6 +36,8 @@ pub struct Seen {
     pub payload: Bytes,
     /// Output that came with the call.
     pub output: Bytes,
+    /// Media types of payload and output.
+    pub media_types: [String; 2],
     /// Trace that came with the call.
     pub traceparent: String,
     /// Metadata that came with the call.
@@ -107,14 +110,18 @@ impl Scripted {
     /// Records a call, and returns how often it has come, this time included.
     fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
         let Parts { context, payload, output, metadata } = *parts;
+        let media_type = |payload: Option<&Payload>| {
+            payload.map(|payload| payload.media_type.clone()).unwrap_or_default()
+        };
         let context = context.expect("every call names its branch");
         let header = request.metadata().get("traceparent");
         let seen = Seen {
             operation,
             tx_id: context.tx_id.clone(),
             branch_id: context.branch_id.clone(),
-            payload: payload.clone(),
-            output: output.clone(),
+            payload: bytes_of(payload),
+            output: bytes_of(output),
+            media_types: [media_type(payload), media_type(output)],
             traceparent: header.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
             metadata: metadata.clone(),
         };
@@ -137,8 +144,8 @@ impl Scripted {
 
 struct Parts<'a> {
     context: Option<&'a BranchContext>,
-    payload: &'a Bytes,
-    output: &'a Bytes,
+    payload: Option<&'a Payload>,
+    output: Option<&'a Payload>,
     metadata: &'a HashMap<String, String>,
 }
 
@@ -156,8 +163,8 @@ impl ParticipantService for Scripted {
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &bytes_of(message.payload.as_ref()),
-            output: &Bytes::new(),
+            payload: message.payload.as_ref(),
+            output: None,
             metadata: &message.metadata,
         };
         let count = self.note("prepare", &request, &parts);
@@ -170,6 +177,11 @@ impl ParticipantService for Scripted {
             })),
             "read-only" => Some(Answer::ReadOnly(ReadOnly {})),
             "empty" => None,
+            "typed" => {
+                let output =
+                    Payload { data: Bytes::from_static(b"o"), media_type: "text/plain".into() };
+                Some(Answer::Prepared(Prepared { output: Some(output) }))
+            }
             "hang" => std::future::pending().await,
             _ if number(action, "fail-").is_some_and(|times| count <= times) => {
                 return Err(Status::unavailable("not now"));
@@ -194,8 +206,8 @@ impl ParticipantService for Scripted {
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &bytes_of(message.payload.as_ref()),
-            output: &bytes_of(message.output.as_ref()),
+            payload: message.payload.as_ref(),
+            output: message.output.as_ref(),
             metadata: &message.metadata,
         };
         let count = self.note("commit", &request, &parts);
@@ -222,8 +234,8 @@ impl ParticipantService for Scripted {
         let message = request.get_ref();
         let parts = Parts {
             context: message.context.as_ref(),
-            payload: &bytes_of(message.payload.as_ref()),
-            output: &bytes_of(message.output.as_ref()),
+            payload: message.payload.as_ref(),
+            output: message.output.as_ref(),
             metadata: &message.metadata,
         };
         self.note("cancel", &request, &parts);

@@ -24,6 +24,7 @@ use unanimo_tests::wait::until;
 
 mod admission;
 mod bad_input;
+mod by_gid;
 mod declarative;
 mod durability;
 mod features;
@@ -33,6 +34,7 @@ mod lives;
 mod operators;
 mod pages;
 mod participants;
+mod payloads;
 mod queries;
 mod reasons;
 mod registrations;
@@ -178,6 +180,7 @@ pub(crate) fn tcc(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
         mode: Mode::Tcc.into(),
         branches: ids.zip(actions).map(|(id, action)| branch(&id, action)).collect(),
         timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        include_outputs: true,
         ..Default::default()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use unanimo_core::{
     ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Effects, Gid, Input, Mode,
-    ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Policy, PrepareAnswer, Timestamp,
+    ParticipantName, Payload, PhaseTwoAnswer, PhaseTwoOperation, Policy, PrepareAnswer, Timestamp,
     TraceContext, Transaction, Transition, TxId,
 };
 use uuid::Uuid;
@@ -37,7 +37,11 @@ pub(crate) fn spec(id: &str) -> BranchSpec {
         branch_id: BranchId::new(id).unwrap(),
         participant: ParticipantName::new("bank").unwrap(),
         action: ActionName::new("debit").unwrap(),
-        payload: Bytes::from_static(b"10 EUR \0\xff"),
+        payload: Payload {
+            data: Bytes::from_static(b"10 EUR \0\xff"),
+            media_type: format!("application/{id}"),
+        },
+        mode: Mode::Tcc,
     }
 }
 
@@ -76,6 +80,14 @@ impl Live {
         (Self { tx, now, policy }, effects.transition.unwrap())
     }
 
+    /// A gid that was never seen is rolled back.
+    pub(crate) fn tombstone(gid: &Gid, now: Timestamp) -> (Self, Transition) {
+        let policy = Policy::default();
+        let (tx, effects) =
+            Transaction::tombstone(tx_id(now), gid.clone(), String::new(), now, &policy);
+        (Self { tx, now, policy }, effects.transition.unwrap())
+    }
+
     pub(crate) fn resume(tx: Transaction) -> Self {
         Self { tx, now: now(), policy: Policy::default() }
     }
@@ -93,7 +105,9 @@ impl Live {
         let mut last = None;
         for number in self.numbers() {
             let output = self.tx.branch(number).unwrap().spec.branch_id.to_string();
-            let answer = PrepareAnswer::Prepared(Bytes::from(output));
+            let media_type = format!("text/{output}");
+            let output = Payload { data: Bytes::from(output), media_type };
+            let answer = PrepareAnswer::Prepared(output);
             let effects = self.apply(Input::PrepareAnswered { number, attempt: 1, answer });
             last = effects.transition.or(last);
         }

@@ -12,6 +12,7 @@ mod cluster;
 mod faults;
 mod journal;
 mod locks;
+mod migration;
 mod purge;
 mod reads;
 mod writes;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
 use crate::definition::BranchSpec;
 use crate::ids::BranchNumber;
+use crate::payload::Payload;
 use crate::time::Timestamp;
 
 /// Most bytes of an error, a refusal's message or a note that are kept. Enough for a sentence and a
@@ -230,7 +230,7 @@ pub struct Branch {
     /// Its progress.
     pub progress: Progress,
     /// Output of its Prepare.
-    pub output: Option<Bytes>,
+    pub output: Option<Payload>,
     /// The call under way. Not stored: after a crash nothing is.
     pub(crate) in_flight: Option<InFlight>,
     /// When the next attempt is due. Not stored.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Digests};
 use crate::ids::{ActionName, BranchId, Gid, ParticipantName};
+use crate::payload::Payload;
 use crate::policy::Limits;
 
 /// Protocol that brings the branches of a transaction to one outcome.
@@ -66,7 +66,40 @@ pub struct BranchSpec {
     /// The action to be done.
     pub action: ActionName,
     /// The action's argument, opaque.
-    pub payload: Bytes,
+    pub payload: Payload,
+    /// Its mode.
+    pub mode: Mode,
+}
+
+/// A branch as a request states it that names a transaction which has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchRequest {
+    /// The initiator's name for it.
+    pub branch_id: BranchId,
+    /// Who holds it.
+    pub participant: ParticipantName,
+    /// The action to be done.
+    pub action: ActionName,
+    /// The action's argument, opaque.
+    pub payload: Payload,
+    /// Its mode; `None` for the transaction's.
+    pub mode: Option<Mode>,
+}
+
+impl BranchRequest {
+    /// The branch, in a transaction of this mode.
+    #[must_use]
+    pub fn in_mode(self, of_transaction: Mode) -> BranchSpec {
+        let Self { branch_id, participant, action, payload, mode } = self;
+        BranchSpec { branch_id, participant, action, payload, mode: mode.unwrap_or(of_transaction) }
+    }
+}
+
+impl From<BranchSpec> for BranchRequest {
+    fn from(spec: BranchSpec) -> Self {
+        let BranchSpec { branch_id, participant, action, payload, mode } = spec;
+        Self { branch_id, participant, action, payload, mode: Some(mode) }
+    }
 }
 
 /// W3C Trace Context of the call that began the transaction, handed to participants as it came.
@@ -139,9 +172,14 @@ impl Definition {
                 found.push(Violation::new(format!("branches[{index}].branch_id"), rule));
             }
             let field = format!("branches[{index}].payload");
-            found.extend(too_large(field, branch.payload.len(), limits.payload_bytes_max));
+            found.extend(branch.payload.bad_media_type(&field));
+            found.extend(too_large(field, branch.payload.data.len(), limits.payload_bytes_max));
+            if branch.mode != self.mode {
+                let rule = format!("must be the mode of the transaction, {}", self.mode.name());
+                found.push(Violation::new(format!("branches[{index}].mode"), rule));
+            }
         }
-        let total = self.branches.iter().map(|b| b.payload.len()).sum();
+        let total = self.branches.iter().map(|b| b.payload.data.len()).sum();
         found.extend(too_large("branches.payload", total, limits.payloads_bytes_max).map(
             |mut v| {
                 v.rule.push_str(" over all branches");
@@ -172,13 +210,25 @@ impl Definition {
     /// metadata, trace and caller.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(self)
+        self.digests().newest()
+    }
+
+    /// Returns the digest by an earlier rule; `None` if there is no such rule.
+    #[must_use]
+    pub fn digest_by(&self, version: i16) -> Option<Digest> {
+        self.digests().by(version)
+    }
+
+    /// Returns the digests by every rule, to compare with a stored one.
+    #[must_use]
+    pub fn digests(&self) -> Digests {
+        Digests::of(self)
     }
 
     /// Bytes that the transaction will hold in memory for its branches.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.branches.iter().map(|branch| branch.payload.len()).sum()
+        self.branches.iter().map(|branch| branch.payload.held_bytes()).sum()
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::branch::{Enlistment, Progress};
 use crate::decision::{Heuristic, Operation, Phase};
 use crate::definition::BranchSpec;
 use crate::ids::{BranchNumber, TxId, Version};
+use crate::payload::Payload;
 use crate::time::Timestamp;
 use crate::transaction::Identity;
 
@@ -73,7 +72,7 @@ pub struct Transition {
     /// Branches that are new with it.
     pub enlisted: Vec<(BranchNumber, Enlistment, Arc<BranchSpec>)>,
     /// Outputs that are new with it.
-    pub outputs: Vec<(BranchNumber, Bytes)>,
+    pub outputs: Vec<(BranchNumber, Payload)>,
     /// Lines for the history.
     pub events: Vec<Event>,
     /// Something waits until it is durable. If not, it may be written whenever it suits.
@@ -98,8 +97,9 @@ impl Transition {
     pub fn size(&self) -> usize {
         // What a row costs besides its payload: identifiers, state as JSON, headers.
         const ROW: usize = 256;
-        let branches: usize = self.enlisted.iter().map(|(_, _, s)| ROW + s.payload.len()).sum();
-        let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.len()).sum();
+        let branches: usize =
+            self.enlisted.iter().map(|(_, _, s)| ROW + s.payload.held_bytes()).sum();
+        let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.held_bytes()).sum();
         ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len())
     }
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::branch::{Enlistment, HeuristicKind, Refusal, Vote};
 use crate::decision::PhaseTwoOperation;
-use crate::definition::{BranchSpec, Violation};
+use crate::definition::{BranchRequest, Mode, Violation};
 use crate::ids::{BranchId, BranchNumber, Incarnation};
+use crate::payload::Payload;
 
 /// Something that happened. The caller adds when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub enum Input {
     /// The initiator adds a branch: Execute, or Enlist.
     Enlist {
         /// The branch.
-        spec: BranchSpec,
+        branch: BranchRequest,
         /// Who sends its Prepare.
         enlistment: Enlistment,
     },
@@ -85,7 +84,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareAnswer {
     /// Voted PREPARED, with an output.
-    Prepared(Bytes),
+    Prepared(Payload),
     /// Voted READ_ONLY.
     ReadOnly,
     /// Voted REFUSED.
@@ -129,6 +128,9 @@ pub enum Rejection {
     /// The branch id is in use for other content.
     #[error("branch {0} is enlisted with other content")]
     BranchReused(BranchId),
+    /// Branches of several modes in one transaction are for later versions.
+    #[error("branch.mode must be the mode of the transaction, {}", .0.name())]
+    OtherMode(Mode),
     /// No branch may be added any more.
     #[error("the transaction is decided, or asked to commit: it takes no more branches")]
     Closed,

@@ -10,7 +10,7 @@
 //! use bytes::Bytes;
 //! use unanimo_core::{
 //!     ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Input, Mode, Outcome,
-//!     ParticipantName, Policy, PrepareAnswer, Timestamp, Transaction, TxId,
+//!     ParticipantName, Payload, Policy, PrepareAnswer, Timestamp, Transaction, TxId,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,7 +23,11 @@
 //!         branch_id: BranchId::new("pay")?,
 //!         participant: ParticipantName::new("bank")?,
 //!         action: ActionName::new("debit")?,
-//!         payload: Bytes::from_static(b"10 EUR"),
+//!         payload: Payload {
+//!             data: Bytes::from_static(b"10 EUR"),
+//!             media_type: "text/plain".to_owned(),
+//!         },
+//!         mode: Mode::Tcc,
 //!     }],
 //!     timeout: None,
 //!     metadata: Default::default(),
@@ -38,7 +42,7 @@
 //! let [call] = effects.calls[..] else { panic!("one branch, one call") };
 //!
 //! // The participant's yes decides COMMIT, which must be durable before anybody hears of it.
-//! let answer = PrepareAnswer::Prepared(Bytes::new());
+//! let answer = PrepareAnswer::Prepared(Payload::default());
 //! let yes = Input::PrepareAnswered { number: call.number, attempt: call.attempt, answer };
 //! let effects = tx.apply(yes, Timestamp(1_010), &policy)?;
 //! assert!(effects.transition.is_some_and(|transition| transition.awaited));
@@ -54,6 +58,7 @@ mod digest;
 mod effects;
 pub mod ids;
 mod input;
+mod payload;
 mod policy;
 mod step;
 mod time;
@@ -66,15 +71,17 @@ pub use branch::{
 };
 pub use decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase, PhaseTwoOperation};
 pub use definition::{
-    BranchSpec, Definition, Drive, Mode, TraceContext, UnknownMode, Violation, too_large,
+    BranchRequest, BranchSpec, Definition, Drive, Mode, TraceContext, UnknownMode, Violation,
+    too_large,
 };
-pub use digest::{DIGEST_VERSION, Digest};
+pub use digest::{DIGEST_VERSION, Digest, Digests};
 pub use effects::{Call, Effects, Event, EventKind, State, Transition};
 pub use ids::{
     ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, ParticipantName, TxId,
     Version,
 };
 pub use input::{Input, PhaseTwoAnswer, PrepareAnswer, Rejection};
+pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
 pub use policy::{Backoff, Limits, Policy};
 pub use time::Timestamp;
-pub use transaction::{Identity, Record, Transaction};
+pub use transaction::{Identity, Origin, Record, Transaction};

@@ -18,6 +18,10 @@
 //! COMMIT that waits for votes is durable before it is answered; another list is then rejected. A
 //! Forget that comes again changes nothing.
 //!
+//! A transaction begins in one of two ways: a request makes an active one, and a rollback of a gid that
+//! was never seen makes a tombstone, which is ended from the start. The tombstone takes the same
+//! inputs by the same table.
+//!
 //! The first input that decides wins; whoever comes later hears what won (promise S4). One table
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
 //! transaction.
@@ -31,12 +35,13 @@ use std::sync::Arc;
 use crate::branch::{Branch, InFlight};
 use crate::decision::{Operation, Phase};
 use crate::definition::Definition;
+use crate::digest::Digest;
 use crate::effects::{Call, Effects, Event, EventKind, Transition};
-use crate::ids::{BranchNumber, TxId, Version};
+use crate::ids::{BranchNumber, Gid, TxId, Version};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
 use crate::time::Timestamp;
-use crate::transaction::{Identity, Transaction};
+use crate::transaction::{Identity, Origin, Transaction};
 
 impl Transaction {
     /// A new transaction, and its first effects. The definition must have no
@@ -53,8 +58,7 @@ impl Transaction {
         let identity = Identity {
             tx_id,
             gid: definition.gid,
-            mode: definition.mode,
-            drive: definition.drive,
+            origin: Origin::Request { mode: definition.mode, drive: definition.drive },
             digest,
             created_at: now,
             deadline: now.after(timeout),
@@ -62,22 +66,57 @@ impl Transaction {
             trace: definition.trace,
             initiator: definition.initiator,
         };
-        let mut transaction = Self {
+        let mut transaction = Self::unwritten(identity);
+        let mut step = Step::new(&mut transaction, now, policy);
+        step.begun(definition.branches);
+        let effects = step.into_effects();
+        (transaction, effects)
+    }
+
+    /// A tombstone, and its effects: the initiator asks for ABORT of a gid that was never seen. It is
+    /// aborted and ended at once, has no branches, and answers every request that comes later under
+    /// the gid. If the gid turns out to belong to another transaction, that one is to be rolled back
+    /// instead.
+    #[must_use]
+    pub fn tombstone(
+        tx_id: TxId,
+        gid: Gid,
+        initiator: String,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> (Self, Effects) {
+        let identity = Identity {
+            tx_id,
+            gid,
+            origin: Origin::Tombstone,
+            digest: Digest::TOMBSTONE,
+            created_at: now,
+            deadline: now,
+            metadata: Default::default(),
+            trace: Default::default(),
+            initiator,
+        };
+        let mut transaction = Self::unwritten(identity);
+        let mut step = Step::new(&mut transaction, now, policy);
+        step.rollback_asked();
+        let effects = step.into_effects();
+        (transaction, effects)
+    }
+
+    /// A transaction to which nothing has happened.
+    fn unwritten(identity: Identity) -> Self {
+        Self {
             identity: Arc::new(identity),
             version: Version::default(),
             phase: Phase::Active,
-            branches: Vec::with_capacity(definition.branches.len()),
+            branches: Vec::new(),
             stalled: false,
             known_heuristic: crate::Heuristic::None,
             forgotten: false,
             commit_asked: false,
             unwritten_branches: 0,
             unwritten_outputs: Vec::new(),
-        };
-        let mut step = Step::new(&mut transaction, now, policy);
-        step.begun(definition.branches);
-        let effects = step.into_effects();
-        (transaction, effects)
+        }
     }
 
     /// Takes an input. Total: an input that does not fit is a [`Rejection`], and changes nothing.
@@ -92,7 +131,7 @@ impl Transaction {
     ) -> Result<Effects, Rejection> {
         let mut step = Step::new(self, now, policy);
         match input {
-            Input::Enlist { spec, enlistment } => step.enlist(spec, enlistment)?,
+            Input::Enlist { branch, enlistment } => step.enlist(branch, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
             Input::RollbackAsked => step.rollback_asked(),
             Input::PrepareAnswered { number, attempt, answer } => {

@@ -5,7 +5,7 @@ use crate::decision::{AbortCause, Decision};
 use crate::effects::Event;
 use crate::ids::BranchId;
 use crate::time::Timestamp;
-use crate::transaction::Transaction;
+use crate::transaction::{Origin, Transaction};
 
 /// A line of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,13 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
     };
     let id_of = |number| tx.branch(number).map(|branch| &branch.spec.branch_id);
 
-    line(tx.identity.created_at, "begun", None, String::new());
+    match tx.identity.origin {
+        Origin::Request { .. } => line(tx.identity.created_at, "begun", None, String::new()),
+        Origin::Tombstone => {
+            let detail = "no transaction of this gid was known".to_owned();
+            line(tx.identity.created_at, "rolled_back_unseen", None, detail);
+        }
+    }
     for branch in &tx.branches {
         let id = Some(&branch.spec.branch_id);
         let progress = &branch.progress;
@@ -73,7 +79,7 @@ pub fn timeline(tx: &Transaction, events: &[Event]) -> Vec<Entry> {
 /// Rank of an event within one millisecond: the order in which such events must have happened.
 fn place(event: &str) -> u8 {
     match event {
-        "begun" => 0,
+        "begun" | "rolled_back_unseen" => 0,
         "prepare" => 1,
         "prepared" | "read_only" | "refused" => 2,
         "decided" => 3,

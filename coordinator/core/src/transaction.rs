@@ -3,16 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::branch::{Branch, Enlistment, Progress};
 use crate::decision::{Heuristic, Outcome, Phase};
 use crate::definition::{BranchSpec, Drive, Mode, TraceContext};
 use crate::digest::Digest;
 use crate::effects::State;
 use crate::ids::{BranchId, BranchNumber, Gid, TxId, Version};
+use crate::payload::Payload;
 use crate::policy::Policy;
 use crate::time::Timestamp;
+
+/// The way in which a transaction came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An initiator asked for it: Submit or Begin.
+    Request {
+        /// Its mode.
+        mode: Mode,
+        /// Who says when to commit.
+        drive: Drive,
+    },
+    /// A rollback of a gid that was never seen: the transaction has no branches, no mode, and was
+    /// aborted from the start. It answers whatever comes later under its gid.
+    Tombstone,
+}
 
 /// The part of a transaction that never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +35,8 @@ pub struct Identity {
     pub tx_id: TxId,
     /// The client's name for it.
     pub gid: Gid,
-    /// Its mode.
-    pub mode: Mode,
-    /// Who says when to commit.
-    pub drive: Drive,
+    /// The way in which it came to be.
+    pub origin: Origin,
     /// Digest of the request: another request under the same gid must have the same one.
     pub digest: Digest,
     /// When it was begun.
@@ -39,6 +51,26 @@ pub struct Identity {
     pub initiator: String,
 }
 
+impl Identity {
+    /// Its mode; a tombstone has none.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        match self.origin {
+            Origin::Request { mode, .. } => Some(mode),
+            Origin::Tombstone => None,
+        }
+    }
+
+    /// Who says when to commit; nobody does in a tombstone.
+    #[must_use]
+    pub fn drive(&self) -> Option<Drive> {
+        match self.origin {
+            Origin::Request { drive, .. } => Some(drive),
+            Origin::Tombstone => None,
+        }
+    }
+}
+
 /// A transaction as a store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -51,7 +83,7 @@ pub struct Record {
     /// Its branches, by number.
     pub branches: Vec<(Enlistment, Arc<BranchSpec>)>,
     /// Outputs of their Prepares, where they were kept.
-    pub outputs: Vec<(BranchNumber, Bytes)>,
+    pub outputs: Vec<(BranchNumber, Payload)>,
 }
 
 /// A live transaction: the state machine's state.
@@ -214,7 +246,7 @@ impl Transaction {
     /// Bytes of payloads and outputs that it holds in memory.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let output = |b: &Branch| b.output.as_ref().map_or(0, Bytes::len);
-        self.branches.iter().map(|b| b.spec.payload.len() + output(b)).sum()
+        let output = |b: &Branch| b.output.as_ref().map_or(0, Payload::held_bytes);
+        self.branches.iter().map(|b| b.spec.payload.held_bytes() + output(b)).sum()
     }
 }

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Durable, definition, spec};
+use common::{Durable, definition, request};
 use proptest::prelude::*;
 use unanimo_core::{
     BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, HeuristicKind, Incarnation,
-    Input, Mode, Operation, Outcome, Phase, PhaseTwo, PhaseTwoAnswer, PhaseTwoOperation, Policy,
-    PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
+    Input, Mode, Operation, Outcome, Payload, Phase, PhaseTwo, PhaseTwoAnswer, PhaseTwoOperation,
+    Policy, PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
 };
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
@@ -39,7 +39,7 @@ fn branch_number() -> impl Strategy<Value = BranchNumber> {
 
 fn prepare_answer() -> impl Strategy<Value = PrepareAnswer> {
     prop_oneof![
-        6 => (0..3_usize).prop_map(|n| PrepareAnswer::Prepared(Bytes::from(vec![1; n]))),
+        6 => (0..3_usize).prop_map(|n| PrepareAnswer::Prepared(Bytes::from(vec![1; n]).into())),
         1 => Just(PrepareAnswer::ReadOnly),
         1 => Just(PrepareAnswer::Refused(Refusal::default())),
         1 => Just(PrepareAnswer::Working { retry_after: Duration::from_millis(20) }),
@@ -83,7 +83,7 @@ fn input() -> impl Strategy<Value = Input> {
     let enlistment = prop_oneof![Just(Enlistment::Coordinator), Just(Enlistment::Initiator)];
     prop_oneof![
         3 => (0..BRANCHES.len(), enlistment)
-            .prop_map(|(n, enlistment)| Input::Enlist { spec: spec(BRANCHES[n]), enlistment }),
+            .prop_map(|(n, enlistment)| Input::Enlist { branch: request(BRANCHES[n]), enlistment }),
         2 => proptest::collection::vec((branch_id(), vote()), 0..4)
             .prop_map(|listed| Input::CommitAsked { listed }),
         1 => Just(Input::RollbackAsked),
@@ -162,7 +162,7 @@ impl Witness {
     }
 
     fn heard_vote(&mut self, tx: &Transaction, branch: BranchNumber, answer: &PrepareAnswer) {
-        let read_only = tx.identity().mode == Mode::TwoPhaseCommit;
+        let read_only = tx.identity().mode() == Some(Mode::TwoPhaseCommit);
         match answer {
             PrepareAnswer::Prepared(_) => self.yes.entry(branch).or_default().insert("prepared"),
             PrepareAnswer::ReadOnly if read_only => {
@@ -303,7 +303,7 @@ impl World {
                     Operation::Prepare => Input::PrepareAnswered {
                         number,
                         attempt,
-                        answer: PrepareAnswer::Prepared(Bytes::new()),
+                        answer: PrepareAnswer::Prepared(Payload::default()),
                     },
                     Operation::PhaseTwo(operation) => Input::PhaseTwoAnswered {
                         number,

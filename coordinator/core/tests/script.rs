@@ -11,11 +11,11 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Durable, definition, spec};
+use common::{Durable, definition, request};
 use unanimo_core::{
-    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, HeuristicKind, Incarnation,
-    Input, Mode, Phase, PhaseTwoAnswer, PhaseTwoOperation, Policy, PrepareAnswer, Refusal,
-    Timestamp, Transaction, TxId, Vote,
+    BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Gid, HeuristicKind,
+    Incarnation, Input, Mode, Payload, Phase, PhaseTwoAnswer, PhaseTwoOperation, Policy,
+    PrepareAnswer, Refusal, Rejection, Timestamp, Transaction, TxId, Vote,
 };
 
 struct Script {
@@ -26,9 +26,16 @@ struct Script {
     policy: Policy,
 }
 
-/// Runs a script against a new transaction: `tcc a b`, `2pc a b`, `interactive tcc`.
+/// Runs a script against a new transaction: `tcc a b`, `2pc a b`, `interactive tcc`, `tombstone`.
 #[track_caller]
 fn check(setup: &str, script: &str) {
+    let (policy, now, tx_id) =
+        (Policy::default(), Timestamp(1_000_000), TxId(uuid::Uuid::from_u128(7)));
+    if setup == "tombstone" {
+        let gid = Gid::new("g").unwrap();
+        let (tx, begun) = Transaction::tombstone(tx_id, gid, String::new(), now, &policy);
+        return run(tx, &begun, now, policy, "ABORT Rollback+END", script);
+    }
     let (drive, rest) = match setup.strip_prefix("interactive ") {
         Some(rest) => (Drive::Interactive, rest),
         None => (Drive::Declarative, setup),
@@ -36,15 +43,25 @@ fn check(setup: &str, script: &str) {
     let mut words = rest.split_whitespace();
     let mode = words.next().and_then(|word| word.parse().ok()).unwrap_or(Mode::Tcc);
     let branches: Vec<&str> = words.collect();
-    let policy = Policy::default();
-    let now = Timestamp(1_000_000);
     let definition = definition(mode, drive, &branches);
-    let (tx, begun) = Transaction::begin(TxId(uuid::Uuid::from_u128(7)), definition, now, &policy);
-    let durable = Durable::begun(&begun);
-    let mut script_run = Script { durable, tx, before: Phase::Active, now, policy };
-    let first = script_run.render(&begun);
+    let (tx, begun) = Transaction::begin(tx_id, definition, now, &policy);
     let calls: Vec<String> = branches.iter().map(|id| format!("prepare {id}")).collect();
-    assert_eq!(first, [vec!["write".to_owned()], calls].concat().join("; "));
+    let first = [vec!["write".to_owned()], calls].concat().join("; ");
+    run(tx, &begun, now, policy, &first, script);
+}
+
+#[track_caller]
+fn run(
+    tx: Transaction,
+    begun: &Effects,
+    now: Timestamp,
+    policy: Policy,
+    first: &str,
+    script: &str,
+) {
+    let durable = Durable::begun(begun);
+    let mut script_run = Script { durable, tx, before: Phase::Active, now, policy };
+    assert_eq!(script_run.render(begun), first);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = line.split_once("=>").expect("a line has =>");
         assert_eq!(script_run.play(input.trim()), expected.trim(), "at `{line}`");
@@ -65,8 +82,10 @@ impl Script {
             "commit" => {
                 Input::CommitAsked { listed: rest.split_whitespace().map(listed).collect() }
             }
-            "execute" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Coordinator },
-            "enlist" => Input::Enlist { spec: spec(rest), enlistment: Enlistment::Initiator },
+            "execute" => {
+                Input::Enlist { branch: request(rest), enlistment: Enlistment::Coordinator }
+            }
+            "enlist" => Input::Enlist { branch: request(rest), enlistment: Enlistment::Initiator },
             "forget" => Input::Forget { operator: "op".into(), note: "seen".into() },
             "retry" => Input::Retry { number: None, operator: None },
             "crash" => {
@@ -113,10 +132,8 @@ impl Script {
         let active = self.tx.phase() == Phase::Active;
         match answer {
             "prepared" => {
-                prepare(PrepareAnswer::Prepared(Bytes::from(vec![
-                    b'o';
-                    argument.parse().unwrap_or(0)
-                ])))
+                let output = Bytes::from(vec![b'o'; argument.parse().unwrap_or(0)]);
+                prepare(PrepareAnswer::Prepared(output.into()))
             }
             "read_only" => prepare(PrepareAnswer::ReadOnly),
             "refused" => prepare(PrepareAnswer::Refused(Refusal {
@@ -530,4 +547,62 @@ fn an_output_over_a_limit_is_dropped_and_the_vote_stands() {
          e prepared 1 => COMMIT+output_dropped; commit a; commit b; commit c; commit d; commit e",
     );
     check("2pc a", "a prepared 1 => COMMIT+output_dropped; commit a");
+}
+
+/// Nothing that comes later changes a tombstone, and nothing is ever sent for it.
+#[test]
+fn a_tombstone_is_aborted_and_ended_from_the_start() {
+    check(
+        "tombstone",
+        "rollback =>
+         commit =>
+         commit a => ! branches[0].branch_id must name a branch of the transaction, a is none
+         execute a => ! the transaction is decided, or asked to commit: it takes no more branches
+         enlist a => ! the transaction is decided, or asked to commit: it takes no more branches
+         tick +600000 =>
+         retry =>
+         forget => ! the transaction has not ended, or is not heuristic: there is nothing to forget
+         crash =>
+         rollback =>",
+    );
+}
+
+/// An output whose media type breaks the rule loses the type; the vote and the bytes stand.
+#[test]
+fn an_output_keeps_its_bytes_and_a_good_media_type() {
+    for (media_type, kept) in [("text/plain", "text/plain"), ("text/é", ""), (" x", "")] {
+        let (policy, now) = (Policy::default(), Timestamp(1));
+        let definition = definition(Mode::Tcc, Drive::Declarative, &["a"]);
+        let id = TxId(uuid::Uuid::from_u128(7));
+        let (mut tx, begun) = Transaction::begin(id, definition, now, &policy);
+        let output = Payload { data: Bytes::from_static(b"o"), media_type: media_type.to_owned() };
+        let input = Input::PrepareAnswered {
+            number: begun.calls[0].number,
+            attempt: 1,
+            answer: PrepareAnswer::Prepared(output),
+        };
+        let effects = tx.apply(input, now, &policy).unwrap();
+        let expected = Payload { data: Bytes::from_static(b"o"), media_type: kept.to_owned() };
+        let (_, written) = &effects.transition.unwrap().outputs[0];
+        assert_eq!((written, tx.branches()[0].output.as_ref()), (&expected, Some(&expected)));
+    }
+}
+
+/// In this version every branch has the mode of its transaction.
+#[test]
+fn a_branch_of_another_mode_is_refused() {
+    let (policy, now) = (Policy::default(), Timestamp(1));
+    let definition = definition(Mode::Tcc, Drive::Interactive, &[]);
+    let id = TxId(uuid::Uuid::from_u128(7));
+    let (mut tx, _) = Transaction::begin(id, definition, now, &policy);
+    let enlist = |mode| Input::Enlist {
+        branch: unanimo_core::BranchRequest { mode, ..request("a") },
+        enlistment: Enlistment::Coordinator,
+    };
+    let refused = tx.apply(enlist(Some(Mode::TwoPhaseCommit)), now, &policy).unwrap_err();
+    assert_eq!(refused, Rejection::OtherMode(Mode::Tcc));
+    tx.apply(enlist(None), now, &policy).unwrap();
+    assert_eq!(tx.branches()[0].spec.mode, Mode::Tcc);
+    // Named or not, it is the same branch.
+    assert!(tx.apply(enlist(Some(Mode::Tcc)), now, &policy).unwrap().transition.is_none());
 }

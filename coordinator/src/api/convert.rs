@@ -11,12 +11,7 @@ use unanimo_proto::v1;
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
 use crate::store::Stored;
-use crate::wire::{self, mode_to_wire, time_to_wire};
-
-/// Bytes of a user, of no known type.
-fn payload(data: bytes::Bytes) -> v1::Payload {
-    v1::Payload { data, media_type: String::new() }
-}
+use crate::wire::{self, mode_to_wire, payload_to_wire, time_to_wire};
 
 pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
     match outcome {
@@ -112,7 +107,7 @@ fn branch_result(branch: &Branch, outputs: bool) -> v1::BranchResult {
         branch_id: branch.spec.branch_id.to_string(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().filter(|_| outputs).map(payload),
+        output: branch.output.as_ref().filter(|_| outputs).and_then(payload_to_wire),
         output_dropped: progress.output_dropped,
         last_error: branch.last_error().unwrap_or_default().to_owned(),
     }
@@ -125,7 +120,7 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteBranchRe
         branch_number: branch.number.get().into(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().map(payload),
+        output: branch.output.as_ref().and_then(payload_to_wire),
         output_dropped: progress.output_dropped,
         outcome: outcome(tx.outcome()).into(),
         last_error: branch.last_error().unwrap_or_default().to_owned(),
@@ -212,7 +207,7 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
     v1::Transaction {
         tx_id: identity.tx_id.to_string(),
         gid: identity.gid.to_string(),
-        mode: mode_to_wire(identity.mode).into(),
+        mode: identity.mode().map_or(v1::Mode::Unspecified, mode_to_wire).into(),
         state: state(phase).into(),
         outcome: outcome(phase.into()).into(),
         abort_cause: abort_cause(phase).into(),
@@ -244,15 +239,15 @@ fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
         state: branch_state(branch.state(tx.phase().decision())).into(),
         vote: vote(progress.vote).into(),
         refusal: refusal(progress.refusal.as_ref()),
-        output: branch.output.clone().filter(|_| content.outputs).map(payload),
+        output: branch.output.as_ref().filter(|_| content.outputs).and_then(payload_to_wire),
         output_dropped: progress.output_dropped,
         prepare_attempts: attempts(&progress.prepare_attempts),
         phase_two_attempts: attempts(&progress.phase_two_attempts),
         voted_at: progress.voted_at.map(time_to_wire),
         ended_at: progress.ended_at.map(time_to_wire),
         heuristic_note: note,
-        payload: content.payloads.then(|| payload(branch.spec.payload.clone())),
-        mode: mode_to_wire(tx.identity().mode).into(),
+        payload: content.payloads.then(|| payload_to_wire(&branch.spec.payload)).flatten(),
+        mode: mode_to_wire(branch.spec.mode).into(),
     }
 }
 

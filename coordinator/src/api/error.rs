@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use unanimo_core::{Rejection, Violation};
+use unanimo_core::{Mode, Outcome, Rejection, Violation};
 
 use crate::participants::{allow, directory};
 use crate::{engine, store};
@@ -85,11 +85,11 @@ reasons! {
     BranchUnknown = "BRANCH_UNKNOWN", InvalidArgument, final,
         "The request names a branch that the transaction does not have. `BadRequest` names the field.";
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final,
-        "The mode is reserved and not served by this version.";
+        "The mode is reserved, or a branch has another mode than its transaction; this version serves neither. The message names the field.";
     FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final,
         "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
     GidReused = "GID_REUSED", AlreadyExists, final,
-        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes. For other work choose a new gid. `tx_id` and, once it is known, `outcome` in the metadata are of the transaction that has it.";
+        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes. For other work choose a new gid. `tx_id` in the metadata names its transaction, and `outcome` is `committed` or `aborted` once that is decided.";
     BranchReused = "BRANCH_REUSED", AlreadyExists, final,
         "The branch id names a branch with other content. The first request stands.";
     CommitReused = "COMMIT_REUSED", AlreadyExists, final,
@@ -237,8 +237,16 @@ pub(super) fn invalid(violation: Violation) -> Status {
 }
 
 /// The mode is reserved.
-pub(super) fn unimplemented_mode() -> Status {
-    Reason::ModeUnimplemented.status("mode MODE_SAGA is not served by this version")
+pub(super) fn unimplemented_mode(field: &str) -> Status {
+    let message = format!("{field} must not be MODE_SAGA: it is not served by this version");
+    Reason::ModeUnimplemented.status(message)
+}
+
+/// Branches of several modes are for later versions.
+pub(super) fn other_mode(field: &str, of_transaction: Mode) -> Status {
+    let name = of_transaction.name();
+    let message = format!("{field} must be the mode of the transaction, {name}, in this version");
+    Reason::ModeUnimplemented.status(message)
 }
 
 /// The request demands features that nobody here knows.
@@ -262,8 +270,11 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         Error::Invalid(violations) => Reason::FieldInvalid.status_of(&violations),
         Error::UnknownParticipants(violations) => Reason::ParticipantUnknown.status_of(&violations),
         Error::Rejected(rejection) => from_rejection(rejection),
-        Error::GidReused(tx_id) => {
-            Reason::GidReused.status_with(&error, &[], &[("tx_id", tx_id.to_string())])
+        Error::GidReused { tx_id, outcome } => {
+            let mut metadata = vec![("tx_id", tx_id.to_string())];
+            let outcome = outcome.and_then(outcome_name);
+            metadata.extend(outcome.map(|name| ("outcome", name.to_owned())));
+            Reason::GidReused.status_with(&error, &[], &metadata)
         }
         Error::Participant(directory::Error::Unknown(_)) => {
             let violation = Violation::new("participant", format!("must be known: {error}"));
@@ -287,6 +298,15 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
     }
 }
 
+/// A decided outcome, in one word.
+fn outcome_name(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Committed => Some("committed"),
+        Outcome::Aborted => Some("aborted"),
+        Outcome::NotDecided => None,
+    }
+}
+
 fn from_rejection(rejection: Rejection) -> Status {
     let reason = match rejection {
         Rejection::Invalid(violation) => return invalid(violation),
@@ -295,6 +315,7 @@ fn from_rejection(rejection: Rejection) -> Status {
             let rule = format!("must name a branch of the transaction, {number} is none");
             return Reason::BranchUnknown.status_of(&[Violation::new("branch_id", rule)]);
         }
+        Rejection::OtherMode(_) => Reason::ModeUnimplemented,
         Rejection::BranchReused(_) => Reason::BranchReused,
         Rejection::CommitReused => Reason::CommitReused,
         Rejection::Closed => Reason::TransactionClosed,

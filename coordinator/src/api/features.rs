@@ -37,6 +37,10 @@ pub const TABLE: &[Described] = &[
         promise: "RollbackTransaction takes a gid that was never seen: nothing will ever run under \
                   it.",
     },
+    Described {
+        name: "payload_media_type",
+        promise: "The media type of a payload or output is kept and delivered with its bytes.",
+    },
 ];
 
 /// Returns the names of [`TABLE`].

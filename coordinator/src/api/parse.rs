@@ -6,14 +6,15 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchSpec, Definition, Drive, Gid, ParticipantName,
-    Timestamp, TraceContext, TxId, Violation, Vote, ids,
+    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Definition, Drive, Gid, Mode,
+    ParticipantName, Timestamp, TraceContext, TxId, Violation, Vote, ids,
 };
 use unanimo_proto::v1;
 
-use super::error::{invalid, unimplemented_mode};
+use super::error::{invalid, other_mode, unimplemented_mode};
 use crate::engine::{BranchKey, Until};
 use crate::store::PhaseName;
+use crate::wire;
 
 /// Most bytes of an operator's name.
 pub const OPERATOR_BYTES_MAX: usize = 128;
@@ -81,35 +82,52 @@ pub(super) fn bad_page_token() -> Status {
     invalid(Violation::new("page_token", rule))
 }
 
-fn mode(mode: i32) -> Result<unanimo_core::Mode, Status> {
+/// A mode; `None` for UNSPECIFIED.
+fn mode(field: &str, mode: i32) -> Result<Option<Mode>, Status> {
     match v1::Mode::try_from(mode) {
-        Ok(v1::Mode::TwoPhaseCommit) => Ok(unanimo_core::Mode::TwoPhaseCommit),
-        Ok(v1::Mode::Tcc) => Ok(unanimo_core::Mode::Tcc),
-        Ok(v1::Mode::Saga) => Err(unimplemented_mode()),
-        Ok(v1::Mode::Unspecified) | Err(_) => {
-            let rule = "must be MODE_TWO_PHASE_COMMIT or MODE_TCC";
-            Err(invalid(Violation::new("mode", rule)))
-        }
+        Ok(v1::Mode::Unspecified) => Ok(None),
+        Ok(v1::Mode::TwoPhaseCommit) => Ok(Some(Mode::TwoPhaseCommit)),
+        Ok(v1::Mode::Tcc) => Ok(Some(Mode::Tcc)),
+        Ok(v1::Mode::Saga) => Err(unimplemented_mode(field)),
+        Err(_) => Err(bad_mode(field)),
     }
 }
 
-pub(super) fn spec(field: &str, spec: v1::BranchSpec) -> Result<BranchSpec, Status> {
-    let v1::BranchSpec { branch_id, participant, action, payload, .. } = spec;
+fn bad_mode(field: &str) -> Status {
+    invalid(Violation::new(field, "must be MODE_TWO_PHASE_COMMIT or MODE_TCC"))
+}
+
+fn branch(field: &str, spec: v1::BranchSpec) -> Result<BranchRequest, Status> {
+    let v1::BranchSpec { branch_id, participant, action, payload, mode } = spec;
     let at = |name: &str| format!("{field}.{name}");
+    let mode = self::mode(&at("mode"), mode)?;
     let checked = || {
-        Ok(BranchSpec {
+        Ok(BranchRequest {
             branch_id: named(&at("branch_id"), BranchId::new(&branch_id))?,
             participant: named(&at("participant"), ParticipantName::new(&participant))?,
             action: named(&at("action"), ActionName::new(&action))?,
-            payload: payload.unwrap_or_default().data,
+            payload: payload.map(wire::payload_from_wire).unwrap_or_default(),
+            mode,
         })
     };
     checked().map_err(invalid)
 }
 
-pub(super) fn one_spec(spec: Option<v1::BranchSpec>) -> Result<BranchSpec, Status> {
+/// A branch of a transaction of this mode.
+fn spec(field: &str, spec: v1::BranchSpec, of_transaction: Mode) -> Result<BranchSpec, Status> {
+    let branch = branch(field, spec)?;
+    match branch.mode {
+        Some(other) if other != of_transaction => {
+            Err(other_mode(&format!("{field}.mode"), of_transaction))
+        }
+        _ => Ok(branch.in_mode(of_transaction)),
+    }
+}
+
+/// A branch of a transaction that the request names.
+pub(super) fn one_branch(spec: Option<v1::BranchSpec>) -> Result<BranchRequest, Status> {
     let given = spec.ok_or_else(|| invalid(Violation::new("branch", "must be given")))?;
-    self::spec("branch", given)
+    branch("branch", given)
 }
 
 /// What Submit and Begin have in common.
@@ -127,12 +145,14 @@ pub(super) struct Definable {
 pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<Definition, Status> {
     let Definable { gid, mode, drive, branches, timeout, metadata } = request;
     let branches = branches.into_iter().enumerate();
+    let gid = self::gid(&gid)?;
+    let mode = self::mode("mode", mode)?.ok_or_else(|| bad_mode("mode"))?;
     Ok(Definition {
-        gid: self::gid(&gid)?,
-        mode: self::mode(mode)?,
+        gid,
+        mode,
         drive,
         branches: branches
-            .map(|(index, branch)| spec(&format!("branches[{index}]"), branch))
+            .map(|(index, branch)| spec(&format!("branches[{index}]"), branch, mode))
             .collect::<Result<_, _>>()?,
         timeout: timeout.map(duration).transpose()?,
         metadata: metadata.into_iter().collect(),

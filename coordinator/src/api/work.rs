@@ -54,11 +54,11 @@ impl Api {
     async fn enlist_branch(
         &self,
         tx_id: TxId,
-        spec: unanimo_core::BranchSpec,
+        branch: unanimo_core::BranchRequest,
         enlistment: Enlistment,
         by: Instant,
     ) -> Result<Answer, Status> {
-        self.engine.enlist(tx_id, spec, enlistment, by).await.map_err(from_engine)
+        self.engine.enlist(tx_id, branch, enlistment, by).await.map_err(from_engine)
     }
 
     pub(super) async fn execute(
@@ -68,9 +68,9 @@ impl Api {
         let by = self.answer_by(request.metadata());
         let v1::ExecuteBranchRequest { tx_id, branch, requires } = request.into_inner();
         features::check(&requires)?;
-        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
-        let id = spec.branch_id.clone();
-        match self.enlist_branch(tx_id, spec, Enlistment::Coordinator, by).await? {
+        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
+        let id = branch.branch_id.clone();
+        match self.enlist_branch(tx_id, branch, Enlistment::Coordinator, by).await? {
             Answer::View(view) => match view.tx.branch_by_id(&id) {
                 Some(branch) => Ok(convert::executed(&view.tx, branch)),
                 None => Err(from_engine(crate::engine::Error::Moving)),
@@ -89,9 +89,9 @@ impl Api {
         let by = self.answer_by(request.metadata());
         let v1::EnlistBranchRequest { tx_id, branch, requires } = request.into_inner();
         features::check(&requires)?;
-        let (tx_id, spec) = (parse::tx_id(&tx_id)?, parse::one_spec(branch)?);
-        let id = spec.branch_id.clone();
-        let answer = self.enlist_branch(tx_id, spec, Enlistment::Initiator, by).await?;
+        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
+        let id = branch.branch_id.clone();
+        let answer = self.enlist_branch(tx_id, branch, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *settled(answer)?;
         // A branch that is known may be called only while nothing is decided.
         if tx.phase().decision().is_some() {
@@ -139,12 +139,17 @@ impl Api {
         let request = request.into_inner();
         features::check(&request.requires)?;
         let outputs = request.include_outputs;
-        let tx_id = match request.key {
-            Some(rollback_transaction_request::Key::TxId(text)) => parse::tx_id(&text)?,
-            Some(rollback_transaction_request::Key::Gid(_)) | None => return Err(no_key()),
-        };
         let until = parse::wait_for(request.wait_for)?;
-        let answer = self.engine.rollback(tx_id, until, by).await.map_err(from_engine)?;
+        let answer = match request.key {
+            Some(rollback_transaction_request::Key::TxId(text)) => {
+                self.engine.rollback(parse::tx_id(&text)?, until, by).await
+            }
+            Some(rollback_transaction_request::Key::Gid(text)) => {
+                self.engine.rollback_gid(parse::gid(&text)?, until, by).await
+            }
+            None => return Err(no_key()),
+        };
+        let answer = answer.map_err(from_engine)?;
         Ok(v1::RollbackTransactionResponse { result: Some(convert::result(answer, outputs)) })
     }
 }

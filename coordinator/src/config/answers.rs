@@ -4,7 +4,7 @@ use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
 
 use super::Config;
-use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX};
+use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 
 /// Most bytes of a message that gRPC clients accept by default, in Go, Java, Python and Node.js.
 pub const CLIENT_BYTES_DEFAULT: usize = 4 << 20;
@@ -19,9 +19,11 @@ const BRANCH_TEXTS: usize = 7;
 /// Tags, lengths, numbers and times of one branch, and tags and lengths of its texts.
 const BRANCH_FIXED_BYTES: usize = 256;
 
-/// Identifiers, states and times of a transaction, and tags and lengths of the lines of its
-/// timeline.
-const TRANSACTION_FIXED_BYTES: usize = 8 << 10;
+/// Tag and length of a line of the timeline.
+const LINE_FIXED_BYTES: usize = 4;
+
+/// Identifiers, states and times of a transaction.
+const TRANSACTION_FIXED_BYTES: usize = 1024;
 
 /// Most bytes on the wire for one byte of metadata: an entry with a key of one byte and an empty
 /// value has a tag and a length of its own, and one of each for key and value.
@@ -41,7 +43,7 @@ impl Config {
             self.outputs_bytes_max,
             self.metadata_bytes_max.saturating_mul(METADATA_FACTOR),
             branches,
-            TIMELINE_BYTES_MAX,
+            TIMELINE_BYTES_MAX + TIMELINE_ENTRIES_MAX * LINE_FIXED_BYTES,
             TRANSACTION_FIXED_BYTES,
         ]
         .into_iter()

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
+use unanimo_core::{
+    BranchId, Digests, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
+};
 
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
@@ -136,7 +138,7 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(tx_id, Input::CommitAsked { listed }, until, deadline).await
+        self.input(Key::Tx(tx_id), Input::CommitAsked { listed }, until, deadline).await
     }
 
     /// Asks for ABORT.
@@ -149,7 +151,7 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(tx_id, Input::RollbackAsked, until, deadline).await
+        self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await
     }
 
     /// Waits for a transaction, wherever it is.
@@ -166,16 +168,16 @@ impl Handle {
 
     async fn input(
         &self,
-        tx_id: TxId,
+        key: Key,
         input: Input,
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let message = |reply| {
-            let input = input.clone();
-            Ok(Message::Input { tx_id, input, adopt: None, until, reply })
+            let (key, input) = (key.clone(), input.clone());
+            Ok(Message::Input { key, input, adopt: None, until, reply })
         };
-        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+        match self.reach(&key, deadline, message).await? {
             Reached::Live(answer) => Ok(answer),
             Reached::Ended(stored) => self.on_ended(*stored, input),
         }
@@ -196,7 +198,9 @@ impl Handle {
                 sent?;
                 match answered(receiver, deadline).await {
                     Ok(Some(view)) => return Ok(Some(Reached::Live(Answer::View(view)))),
-                    Ok(None) => return Ok(Some(Reached::Live(self.not_yet(key.clone()).await?))),
+                    Ok(None) => {
+                        return Ok(Some(Reached::Live(self.not_yet(key.clone(), None).await?)));
+                    }
                     Err(Failure::Error(error)) => return Err(error),
                     Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
                 }
@@ -287,10 +291,11 @@ impl Handle {
     }
 
     /// The wait ran out: the transaction as it stands, if what it has under way is durable by then.
-    async fn not_yet(&self, key: Key) -> Result<Answer, Error> {
+    /// With a request, a transaction of another one is only seen where all of it is durable.
+    async fn not_yet(&self, key: Key, request: Option<Digests>) -> Result<Answer, Error> {
         let until = Instant::now() + PEEK_MAX;
         let (reply, receiver) = oneshot::channel();
-        self.send(Message::Peek { key, reply })?;
+        self.send(Message::Peek { key, request: request.map(Box::new), reply })?;
         // An engine that has lost touch with its database looks at no message until it is back.
         let Ok(known) = tokio::time::timeout_at(until, receiver).await else {
             return Ok(Answer::NotYet(None));

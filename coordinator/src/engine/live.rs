@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use unanimo_core::{Call, Phase, Timestamp, Transaction, Version};
+use unanimo_core::{Call, Digests, Phase, Timestamp, Transaction, TxId, Version};
 
 use super::admission::Permit;
 use super::message::{Failure, Reply};
@@ -81,6 +81,11 @@ impl Live {
         calls
     }
 
+    /// Tells whether it is stored. Before that its gid may turn out to belong to another one.
+    pub(super) fn is_stored(&self) -> bool {
+        self.durable > Version::default()
+    }
+
     /// Everything that anybody may hear of is durable.
     pub(super) fn is_durable(&self) -> bool {
         self.awaited <= self.durable
@@ -90,6 +95,14 @@ impl Live {
     pub(super) fn may_leave(&self) -> bool {
         let ended = matches!(self.tx.phase(), Phase::Ended { .. });
         ended && self.durable == self.tx.version() && self.waiters.is_empty()
+    }
+
+    /// Returns what may be told of it at once; see [`Message::Peek`](super::message::Message).
+    pub(super) fn peek(&self, request: Option<&Digests>) -> Option<(TxId, Option<Box<View>>)> {
+        let view = self.is_durable().then(|| self.view());
+        let own = request.is_none_or(|request| request.matches(self.tx.identity().digest));
+        let seen = self.is_stored() && (own || view.is_some());
+        seen.then(|| (self.tx.tx_id(), view))
     }
 
     pub(super) fn view(&self) -> Box<View> {
@@ -144,11 +157,6 @@ impl Live {
         for (_, reply) in self.waiters.drain(..) {
             let _ = reply.send(Err(failure()));
         }
-    }
-
-    /// Returns the waiting callers, to attach them to another transaction.
-    pub(super) fn take_waiters(&mut self) -> Vec<(Until, Reply)> {
-        std::mem::take(&mut self.waiters)
     }
 
     pub(super) fn started_prepare(&mut self, task: AbortHandle) {

@@ -2,14 +2,14 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchNumber, BranchSpec, Definition, Digest, Enlistment, Gid, Input, ParticipantName,
+    BranchNumber, BranchRequest, Definition, Digests, Enlistment, Gid, Input, ParticipantName,
     PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
 };
 
 use super::admission::Permit;
 use super::live::Watching;
 use super::{Error, Until, View};
-use crate::store::Key;
+use crate::store::{GidHolder, Key};
 
 /// Where an answer goes.
 pub(super) type Reply = oneshot::Sender<Result<Box<View>, Failure>>;
@@ -21,8 +21,9 @@ pub(super) enum Failure {
     Error(Error),
     /// The transaction is not in memory (any more): it has to be looked for.
     NotLive,
-    /// The gid belongs to this transaction, which is not in memory.
-    Elsewhere(TxId),
+    /// The gid belongs to this transaction. It may be another request's, and not durable: nothing of
+    /// it may be told before it was looked at.
+    Elsewhere(GidHolder),
 }
 
 impl From<Error> for Failure {
@@ -44,15 +45,30 @@ pub(super) enum Message {
     /// A new transaction, unless its gid is live already.
     Begin { definition: Box<Definition>, permit: Permit, until: Until, reply: Reply },
     /// A repeated request under a gid that is live: it waits for the transaction that is there.
-    Attach { gid: Gid, digest: Digest, until: Until, reply: Reply },
+    Attach { gid: Gid, digests: Box<Digests>, until: Until, reply: Reply },
+    /// ABORT of a gid that the store does not know: a tombstone, unless the gid is live by now. Then
+    /// its transaction is rolled back.
+    Tombstone { gid: Gid, permit: Permit, until: Until, reply: Reply },
     /// Waits for a live transaction.
     Observe { key: Key, until: Until, reply: Reply },
-    /// Reads a live transaction at once: gives no view while something of it is not durable.
-    Peek { key: Key, reply: oneshot::Sender<Option<(TxId, Option<Box<View>>)>> },
+    /// Reads a live transaction at once: gives no view while something of it is not durable. One that
+    /// is not stored yet is not seen at all; nor is one of another request than this, if one is
+    /// named, as long as something of it is not durable.
+    Peek {
+        key: Key,
+        request: Option<Box<Digests>>,
+        reply: oneshot::Sender<Option<(TxId, Option<Box<View>>)>>,
+    },
     /// A branch of an interactive transaction. Waits for its vote if the coordinator asks for it.
-    Enlist { tx_id: TxId, spec: BranchSpec, enlistment: Enlistment, permit: Permit, reply: Reply },
+    Enlist {
+        tx_id: TxId,
+        branch: BranchRequest,
+        enlistment: Enlistment,
+        permit: Permit,
+        reply: Reply,
+    },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
-    Input { tx_id: TxId, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
+    Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
     /// A call has ended.
     CallEnded { tx_id: TxId, number: BranchNumber, attempt: u32, end: CallEnd },
     /// Transactions that this incarnation has durably made its own.

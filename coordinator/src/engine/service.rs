@@ -1,5 +1,6 @@
 //! The loop that owns all live transactions.
 
+mod begin;
 mod calls;
 mod log;
 
@@ -9,11 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use unanimo_core::{
-    Definition, Effects, Gid, Incarnation, Input, Record, Timestamp, Transaction, TxId, Version,
+    Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
 };
 use uuid::Uuid;
 
-use super::admission::{Admission, Permit};
+use super::admission::Admission;
 use super::live::Live;
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
@@ -109,33 +110,31 @@ impl Service {
             Message::Begin { definition, permit, until, reply } => {
                 self.begin(*definition, permit, until, reply);
             }
-            Message::Attach { gid, digest, until, reply } => match self.by_gid.get(&gid) {
-                Some(&tx_id) => self.attach(tx_id, digest, until, reply),
+            Message::Attach { gid, digests, until, reply } => match self.by_gid.get(&gid) {
+                Some(&tx_id) => self.attach(tx_id, &digests, until, reply),
                 None => fail(reply, Failure::NotLive),
             },
+            Message::Tombstone { gid, permit, until, reply } => {
+                self.rollback_unseen(gid, permit, until, reply);
+            }
             Message::Observe { key, until, reply } => match self.find(&key) {
                 Some(tx_id) => self.wait(tx_id, until, reply),
                 None => fail(reply, Failure::NotLive),
             },
-            Message::Peek { key, reply } => {
-                let live = self.find(&key).and_then(|tx_id| Some((tx_id, self.live.get(&tx_id)?)));
-                let seen =
-                    live.map(|(tx_id, live)| (tx_id, live.is_durable().then(|| live.view())));
-                let _ = reply.send(seen);
+            Message::Peek { key, request, reply } => {
+                let live = self.find(&key).and_then(|tx_id| self.live.get(&tx_id));
+                let _ = reply.send(live.and_then(|live| live.peek(request.as_deref())));
             }
-            Message::Enlist { tx_id, spec, enlistment, permit, reply } => {
-                self.enlist(tx_id, Input::Enlist { spec, enlistment }, permit, reply);
+            Message::Enlist { tx_id, branch, enlistment, permit, reply } => {
+                self.enlist(tx_id, Input::Enlist { branch, enlistment }, permit, reply);
             }
-            Message::Input { tx_id, input, adopt, until, reply } => {
+            Message::Input { key, input, adopt, until, reply } => {
                 if let Some(record) = adopt {
                     self.insert(*record);
                 }
-                match self.apply(tx_id, input, self.env.now()) {
-                    Ok(()) => self.wait(tx_id, until, reply),
-                    Err(failure) => {
-                        fail(reply, failure);
-                        self.leave_if_done(tx_id);
-                    }
+                match self.find(&key) {
+                    Some(tx_id) => self.input(tx_id, input, until, reply),
+                    None => fail(reply, Failure::NotLive),
                 }
             }
             Message::CallEnded { tx_id, number, attempt, end } => {
@@ -177,51 +176,15 @@ impl Service {
         }
     }
 
-    fn begin(&mut self, definition: Definition, permit: Permit, until: Until, reply: Reply) {
-        if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
-            return self.attach(tx_id, definition.digest(), until, reply);
+    /// Applies an input from outside, and answers when what the caller waits for has come.
+    fn input(&mut self, tx_id: TxId, input: Input, until: Until, reply: Reply) {
+        match self.apply(tx_id, input, self.env.now()) {
+            Ok(()) => self.wait(tx_id, until, reply),
+            Err(failure) => {
+                fail(reply, failure);
+                self.leave_if_done(tx_id);
+            }
         }
-        let (mode, gid) = (definition.mode, definition.gid.clone());
-        let now = self.env.now();
-        let tx_id = self.env.tx_id(now);
-        let (tx, effects) = Transaction::begin(tx_id, definition, now, &self.options.policy);
-        tracing::debug!(%tx_id, %gid, mode = mode.name(), "the transaction has begun");
-        self.metrics.begun(mode);
-        self.by_gid.insert(gid, tx_id);
-        let mut live = Live::new(tx, permit, Version::default());
-        live.wait(until, reply);
-        self.live.insert(tx_id, live);
-        self.carry_out(tx_id, effects);
-    }
-
-    /// Attaches a request to the live transaction of its gid; another request under that gid fails.
-    fn attach(&mut self, tx_id: TxId, digest: unanimo_core::Digest, until: Until, reply: Reply) {
-        let known = self.live.get(&tx_id).map(|live| live.tx.identity().digest);
-        if known == Some(digest) {
-            self.wait(tx_id, until, reply);
-        } else {
-            fail(reply, Error::GidReused(tx_id).into());
-        }
-    }
-
-    fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
-        let Input::Enlist { spec, enlistment } = &input else { return };
-        let (id, enlistment) = (spec.branch_id.clone(), *enlistment);
-        let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
-        let is_new = self.live.get(&tx_id).and_then(known).is_none();
-        if let Err(failure) = self.apply(tx_id, input, self.env.now()) {
-            return fail(reply, failure);
-        }
-        let Some(live) = self.live.get_mut(&tx_id) else {
-            return fail(reply, Failure::NotLive);
-        };
-        // A repetition holds nothing more.
-        if is_new {
-            live.permits.push(permit);
-        }
-        let enlisting = |number| Until::of_enlisting(enlistment, number);
-        let until = known(live).map_or(Until::Durable, enlisting);
-        self.wait(tx_id, until, reply);
     }
 
     fn wait(&mut self, tx_id: TxId, until: Until, reply: Reply) {
@@ -245,7 +208,9 @@ impl Service {
             live.stop_prepares();
             let identity = live.tx.identity();
             let took = identity.created_at.until(now);
-            self.metrics.decided(identity.mode, live.tx.outcome(), took);
+            if let Some(mode) = identity.mode() {
+                self.metrics.decided(mode, live.tx.outcome(), took);
+            }
             tracing::debug!(
                 %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
@@ -309,20 +274,17 @@ impl Service {
             Completion::Durable(tx_id, version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
+                    if live.tx.identity().origin == Origin::Tombstone && !live.is_stored() {
+                        self.metrics.rolled_back_unseen();
+                    }
                     live.became_durable(version);
                     self.release(tx_id);
                 }
             }
             Completion::GidHeld(tx_id, holder) => {
-                let Some(mut live) = self.remove(tx_id) else { return };
-                if live.tx.identity().digest != holder.digest {
-                    return live.dismiss(|| Error::GidReused(holder.tx_id).into());
-                }
-                if !self.live.contains_key(&holder.tx_id) {
-                    return live.dismiss(|| Failure::Elsewhere(holder.tx_id));
-                }
-                for (until, reply) in live.take_waiters() {
-                    self.wait(holder.tx_id, until, reply);
+                // Whoever waits looks at the holder: it may be another request's.
+                if let Some(mut live) = self.remove(tx_id) {
+                    live.dismiss(|| Failure::Elsewhere(holder.clone()));
                 }
             }
             Completion::Lost(tx_id) => {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use unanimo_core::{
-    BranchNumber, BranchSpec, Identity, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Timestamp,
+    BranchNumber, BranchSpec, Identity, Payload, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer,
+    Timestamp,
 };
 
 use super::directory::{Directory, Entry, Route};
@@ -25,7 +25,7 @@ pub struct BranchCall {
     /// Its number.
     pub number: BranchNumber,
     /// Output of its Prepare.
-    pub output: Option<Bytes>,
+    pub output: Option<Payload>,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When a Prepare may start at the latest.

@@ -7,12 +7,12 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use unanimo_core::{HeuristicKind, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext};
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, Payload, PrepareRequest,
-    cancel_response, commit_response, prepare_response,
+    BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, PrepareRequest, cancel_response,
+    commit_response, prepare_response,
 };
 
 use super::caller::BranchCall;
-use crate::wire::{self, time_to_wire};
+use crate::wire::{self, payload_from_wire, payload_to_wire, time_to_wire};
 
 fn context(branch: &BranchCall) -> BranchContext {
     wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
@@ -22,7 +22,7 @@ pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
     PrepareRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: payload(branch.spec.payload.clone()),
+        payload: payload_to_wire(&branch.spec.payload),
         prepare_until: Some(time_to_wire(branch.prepare_until)),
         metadata: metadata(branch),
         attempt: branch.attempt,
@@ -31,16 +31,12 @@ pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
     }
 }
 
-fn payload(data: bytes::Bytes) -> Option<Payload> {
-    (!data.is_empty()).then(|| Payload { data, media_type: String::new() })
-}
-
 pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
     CommitRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: payload(branch.spec.payload.clone()),
-        output: branch.output.clone().and_then(payload),
+        payload: payload_to_wire(&branch.spec.payload),
+        output: branch.output.as_ref().and_then(payload_to_wire),
         metadata: metadata(branch),
         attempt: branch.attempt,
     }
@@ -50,8 +46,8 @@ pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
     CancelRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
-        payload: payload(branch.spec.payload.clone()),
-        output: branch.output.clone().and_then(payload),
+        payload: payload_to_wire(&branch.spec.payload),
+        output: branch.output.as_ref().and_then(payload_to_wire),
         metadata: metadata(branch),
         attempt: branch.attempt,
         prepare_until: Some(time_to_wire(branch.prepare_until)),
@@ -82,7 +78,8 @@ pub(super) fn prepare_answer(answer: Option<prepare_response::Answer>) -> Prepar
     use prepare_response::Answer;
     match answer {
         Some(Answer::Prepared(prepared)) => {
-            PrepareAnswer::Prepared(prepared.output.unwrap_or_default().data)
+            let output = prepared.output.map(payload_from_wire);
+            PrepareAnswer::Prepared(output.unwrap_or_default())
         }
         Some(Answer::Refused(refusal)) => {
             PrepareAnswer::Refused(Refusal { reason: refusal.reason, message: refusal.message })

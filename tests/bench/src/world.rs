@@ -171,7 +171,8 @@ fn definition(gid: &str) -> Result<Definition> {
             branch_id: BranchId::new(name)?,
             participant: ParticipantName::new(name)?,
             action: ActionName::new("try")?,
-            payload: Bytes::from_static(b"ten euros"),
+            payload: Bytes::from_static(b"ten euros").into(),
+            mode: Mode::Tcc,
         })
     };
     Ok(Definition {

@@ -7,7 +7,7 @@ use super::run;
 #[tokio::test]
 async fn the_reference_is_of_this_program() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference");
-    for page in ["config", "metrics", "errors", "limits"] {
+    for page in ["config", "metrics", "errors", "limits", "features"] {
         let ran = run(&["reference", page]).await;
         let written = std::fs::read_to_string(folder.join(page).with_extension("md")).unwrap();
         assert_eq!(ran.check(0).out, written, "docs/reference/{page}.md: run cargo xtask docs");

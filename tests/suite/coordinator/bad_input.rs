@@ -4,7 +4,8 @@ use tonic::Code;
 use unanimo_proto::v1::{
     BeginTransactionRequest, BranchSpec, CommitTransactionRequest, ExecuteBranchRequest,
     GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest, Mode,
-    Outcome, RollbackTransactionRequest, SubmitTransactionRequest, get_transaction_request,
+    Outcome, Payload, RollbackTransactionRequest, SubmitTransactionRequest,
+    get_transaction_request,
 };
 
 use super::{World, branch, describe, millis, tcc};
@@ -81,6 +82,34 @@ async fn each_bad_field_is_named_with_its_rule() {
 
     let status = world.submit(with(|r| r.mode = Mode::Saga.into())).await.unwrap_err();
     assert_eq!(describe(&status), (Code::Unimplemented, "MODE_UNIMPLEMENTED".into(), vec![]));
+
+    let long = "t".repeat(129);
+    for (media_type, rule) in [
+        (long.as_str(), "must be at most 128 bytes, has 129"),
+        ("text/é", "must be printable ASCII"),
+        (" text", "must be printable ASCII without a space at either end"),
+    ] {
+        let odd = with_branch(|b| {
+            b.payload = Some(Payload { media_type: media_type.into(), ..Default::default() });
+        });
+        check(&world, odd, "branches[1].payload.media_type", rule).await;
+    }
+    let odd = with_branch(|b| b.mode = 99);
+    check(&world, odd, "branches[1].mode", "must be MODE_TWO_PHASE_COMMIT or MODE_TCC").await;
+    for mode in [Mode::TwoPhaseCommit, Mode::Saga] {
+        let status = world.submit(with_branch(|b| b.mode = mode.into())).await.unwrap_err();
+        assert_eq!(describe(&status), (Code::Unimplemented, "MODE_UNIMPLEMENTED".into(), vec![]));
+        assert!(status.message().contains("branches[1].mode"), "{}", status.message());
+    }
+    let begun = world.begin("i", Mode::Tcc).await.unwrap();
+    let other = BranchSpec { mode: Mode::TwoPhaseCommit.into(), ..branch("a", "ok") };
+    let status = world.execute(&begun.tx_id, other).await.unwrap_err();
+    assert_eq!(describe(&status), (Code::Unimplemented, "MODE_UNIMPLEMENTED".into(), vec![]));
+    assert!(status.message().contains("branch.mode"), "{}", status.message());
+    let mut odd = branch("a", "ok");
+    odd.payload.as_mut().unwrap().media_type = "\n".into();
+    let status = world.execute(&begun.tx_id, odd).await.unwrap_err();
+    assert_eq!(describe(&status).2, ["branch.payload.media_type"]);
 
     // Several at once are all named.
     let status = world

@@ -71,14 +71,14 @@ async fn one_that_is_gone_is_unavailable_for_new_work_and_nothing_is_stored() {
         })
     })
     .await;
-    register(&world, "remote", &endpoint).await;
+    let instance_id = register(&world, "remote", &endpoint).await;
     let request = at("remote", "after", &["ok"]);
     assert_eq!(world.submit(request).await.unwrap().outcome(), Outcome::Committed);
 
     let request = DeregisterEndpointRequest {
         participant: "remote".into(),
         endpoint: endpoint.clone(),
-        instance_id: "whoever-it-was".into(),
+        instance_id,
     };
     world.directory().deregister_endpoint(request.clone()).await.unwrap();
     world.directory().deregister_endpoint(request).await.unwrap();

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::store::{Key, Purged, Retention};
+use unanimo_coordinator::store::{Key, Purged, Retention, Written};
 use unanimo_core::{
     Event, EventKind, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation, Timestamp,
 };
 
-use super::{Fixture, on_both_stores};
+use super::{Fixture, a_write, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -15,6 +15,7 @@ on_both_stores!(
     s10_the_watermark_is_raised_before_a_gid_is_deleted,
     what_is_young_stays,
     a_forgotten_transaction_leaves_its_audit_behind,
+    s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -86,6 +87,25 @@ async fn what_is_young_stays(fixture: Fixture) {
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
     assert!(fixture.store.transactions().find(&Key::Tx(odd.id())).await.unwrap().is_some());
+}
+
+async fn s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention(fixture: Fixture) {
+    let gid = new_gid();
+    let (tombstone, begin) = Live::tombstone(&gid, LONG_AGO);
+    fixture.write([begin]).await;
+    let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
+    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    let stored = fixture.store.transactions().find(&Key::Gid(gid.clone())).await.unwrap().unwrap();
+    assert!(stored.stripped);
+    assert_eq!(stored.record.identity, *tombstone.tx.identity());
+    assert_eq!(stored.record.state.phase, tombstone.tx.phase());
+    let (_, later) = Live::begin(&gid);
+    let written = fixture.writer().await.write(&[a_write(later)]).await.unwrap();
+    assert!(matches!(&written[..], [Written::GidHeld(holder)] if holder.tx_id == tombstone.id()));
+
+    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
 }
 
 async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {

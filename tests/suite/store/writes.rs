@@ -1,10 +1,10 @@
 //! Single batches: transitions that are written, and those that are rejected.
 
 use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
-use unanimo_core::{HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
+use unanimo_core::{Digest, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
 use super::{Fixture, a_write, create, on_both_stores};
-use crate::fixtures::{Live, new_gid};
+use crate::fixtures::{Live, new_gid, now};
 
 on_both_stores!(
     what_is_written_is_read_back,
@@ -14,6 +14,8 @@ on_both_stores!(
     s5_a_fenced_incarnation_writes_nothing,
     a_refused_row_leaves_nothing_of_the_batch,
     two_owners_send_one_gid_at_once,
+    s9_a_tombstone_is_read_back_and_holds_its_gid,
+    s9_a_tombstone_and_a_request_race_for_one_gid,
 );
 
 async fn what_is_written_is_read_back(fixture: Fixture) {
@@ -145,6 +147,46 @@ async fn two_owners_send_one_gid_at_once(fixture: Fixture) {
     }
 }
 
+async fn s9_a_tombstone_is_read_back_and_holds_its_gid(fixture: Fixture) {
+    let gid = new_gid();
+    let (tombstone, begin) = Live::tombstone(&gid, now());
+    fixture.write([begin]).await;
+    for key in [Key::Tx(tombstone.id()), Key::Gid(gid.clone())] {
+        let stored = fixture.store.transactions().find(&key).await.unwrap().unwrap();
+        assert_eq!(stored.record, tombstone.tx.record());
+    }
+    let holder = GidHolder { tx_id: tombstone.id(), digest: Digest::TOMBSTONE };
+    for (_, later) in [Live::begin(&gid), Live::tombstone(&gid, now())] {
+        let written = fixture.writer().await.write(&[a_write(later)]).await.unwrap();
+        assert_eq!(written, [Written::GidHeld(holder.clone())]);
+    }
+}
+
+/// Two incarnations: one rolls back a gid that it has never seen, the other one begins under it.
+async fn s9_a_tombstone_and_a_request_race_for_one_gid(fixture: Fixture) {
+    let rival = create(&fixture.store, "two").await;
+    let mut mine = fixture.writer().await;
+    let mut its = fixture.store.batch_writer(rival).await.unwrap();
+    for round in 0..50 {
+        let gid = new_gid();
+        let (tombstone, buried) = Live::tombstone(&gid, now());
+        let (request, begun) = Live::begin(&gid);
+        let batches = ([a_write(buried)], [a_write(begun)]);
+        let (first, second) = tokio::join!(mine.write(&batches.0), its.write(&batches.1));
+        let (first, second) = (first.unwrap().remove(0), second.unwrap().remove(0));
+        let winner = match (&first, &second) {
+            (Written::Applied, Written::GidHeld(holder)) if holder.tx_id == tombstone.id() => {
+                assert_eq!(holder.digest, Digest::TOMBSTONE);
+                tombstone
+            }
+            (Written::GidHeld(holder), Written::Applied) if holder.tx_id == request.id() => request,
+            other => panic!("round {round}: {other:?}"),
+        };
+        let stored = fixture.store.transactions().find(&Key::Gid(gid)).await.unwrap().unwrap();
+        assert_eq!(stored.record, winner.tx.record(), "the loser left nothing");
+    }
+}
+
 /// Branches of an interactive transaction are written one by one.
 #[tokio::test]
 async fn branches_that_come_later_are_read_back() {
@@ -159,7 +201,7 @@ async fn branches_that_come_later_are_read_back() {
             ("y", unanimo_core::Enlistment::Initiator),
         ] {
             let spec = crate::fixtures::spec(id);
-            let effects = live.apply(Input::Enlist { spec, enlistment });
+            let effects = live.apply(Input::Enlist { branch: spec.into(), enlistment });
             fixture.write([effects.transition.unwrap()]).await;
         }
         let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();

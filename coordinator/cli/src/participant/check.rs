@@ -283,7 +283,7 @@ impl<'r> Json<'r> {
         Self {
             participant: &report.participant,
             action: &report.action,
-            mode: tx::mode(mode),
+            mode: tx::mode(mode.into()),
             passed: report.passed(),
             guarantees: report.checked.iter().map(guarantee).collect(),
             refused: report.refused.as_deref(),

@@ -49,7 +49,7 @@ fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<v1::Mode, D::Error
     let name = String::deserialize(deserializer)?;
     let mode: unanimo_core::Mode = name.parse().map_err(D::Error::custom)?;
     let all = [v1::Mode::TwoPhaseCommit, v1::Mode::Tcc, v1::Mode::Saga];
-    let found = all.into_iter().find(|wire| words::mode(*wire) == mode.name());
+    let found = all.into_iter().find(|wire| words::mode((*wire).into()) == mode.name());
     found.ok_or_else(|| D::Error::custom(format!("the contract has no mode {name}")))
 }
 

@@ -136,7 +136,7 @@ impl Transaction {
         let branches = || tx.branches.into_iter().map(Branch::from).collect();
         let timeline = || tx.timeline.into_iter().map(TimelineEntry::from).collect();
         Self {
-            mode: words::mode(v1::Mode::try_from(tx.mode).unwrap_or_default()),
+            mode: words::mode(tx.mode),
             state: words::state(v1::TransactionState::try_from(tx.state).unwrap_or_default()),
             outcome: words::outcome(v1::Outcome::try_from(tx.outcome).unwrap_or_default()),
             abort_cause: words::abort_cause(

@@ -160,7 +160,7 @@ fn row(tx: &v1::Transaction) -> [String; 7] {
         tx.created_at.map(words::time).unwrap_or_default(),
         tx.tx_id.clone(),
         tx.gid.clone(),
-        words::mode(tx.mode()).to_owned(),
+        words::mode(tx.mode).to_owned(),
         words::state(tx.state()),
         tx.branch_count.to_string(),
         words::attention(tx),

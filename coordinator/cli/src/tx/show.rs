@@ -71,7 +71,7 @@ pub(super) fn head(tx: &v1::Transaction) -> String {
     let facts = [
         ("tx_id", tx.tx_id.clone()),
         ("gid", tx.gid.clone()),
-        ("mode", words::mode(tx.mode()).to_owned()),
+        ("mode", words::mode(tx.mode).to_owned()),
         ("state", state(tx)),
         ("aborted", clean(&words::why_aborted(tx.abort_cause(), &tx.abort_branch_id))),
         ("heuristic", heuristic),

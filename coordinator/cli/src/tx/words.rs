@@ -10,14 +10,15 @@ fn word(name: &str, prefix: &str) -> Option<String> {
     (bare != "unspecified").then_some(bare)
 }
 
-/// Returns the name of a mode: the core's, and one for each mode of the contract that this core
-/// does not serve.
-pub(crate) fn mode(mode: v1::Mode) -> &'static str {
-    match mode {
-        v1::Mode::TwoPhaseCommit => Mode::TwoPhaseCommit.name(),
-        v1::Mode::Tcc => Mode::Tcc.name(),
-        v1::Mode::Saga => "saga",
-        v1::Mode::Unspecified => "unknown",
+/// Returns the name of a mode as it travels: the core's, and one for each mode of the contract that
+/// this core does not serve. The tombstone of a rollback by gid has none.
+pub(crate) fn mode(mode: i32) -> &'static str {
+    match v1::Mode::try_from(mode) {
+        Ok(v1::Mode::TwoPhaseCommit) => Mode::TwoPhaseCommit.name(),
+        Ok(v1::Mode::Tcc) => Mode::Tcc.name(),
+        Ok(v1::Mode::Saga) => "saga",
+        Ok(v1::Mode::Unspecified) => "none",
+        Err(_) => "unknown",
     }
 }
 

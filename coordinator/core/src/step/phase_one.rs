@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip};
 use crate::decision::{AbortCause, Decision, Phase};
-use crate::definition::{BranchSpec, Drive, Mode, Violation, too_large};
+use crate::definition::{BranchRequest, BranchSpec, Drive, Mode, Violation, too_large};
 use crate::effects::EventKind;
 use crate::ids::{BranchId, BranchNumber, Incarnation};
 use crate::input::{PrepareAnswer, Rejection};
+use crate::payload::Payload;
 
 impl Step<'_> {
     pub(super) fn begun(&mut self, specs: Vec<BranchSpec>) {
@@ -22,9 +21,12 @@ impl Step<'_> {
 
     pub(super) fn enlist(
         &mut self,
-        spec: BranchSpec,
+        branch: BranchRequest,
         enlistment: Enlistment,
     ) -> Result<(), Rejection> {
+        // A tombstone takes no branch.
+        let of_transaction = self.tx.identity.mode().ok_or(Rejection::Closed)?;
+        let spec = branch.in_mode(of_transaction);
         if let Some(known) = self.tx.branch_by_id(&spec.branch_id) {
             return if *known.spec == spec && known.enlistment == enlistment {
                 Ok(())
@@ -32,20 +34,25 @@ impl Step<'_> {
                 Err(Rejection::BranchReused(spec.branch_id))
             };
         }
-        if self.tx.identity.drive == Drive::Declarative {
+        if self.tx.identity.drive() == Some(Drive::Declarative) {
             return Err(Rejection::NotInteractive);
         }
         if self.tx.phase != Phase::Active || self.tx.commit_asked {
             return Err(Rejection::Closed);
+        }
+        if spec.mode != of_transaction {
+            return Err(Rejection::OtherMode(of_transaction));
         }
         let limits = &self.policy.limits;
         if self.tx.branches.len() >= limits.branches_max {
             let rule = format!("would be one more than {} of a transaction", limits.branches_max);
             return Err(Violation::new("branch", rule).into());
         }
-        let payload = spec.payload.len();
-        let total = payload + self.tx.branches.iter().map(|b| b.spec.payload.len()).sum::<usize>();
-        let over = too_large("branch.payload", payload, limits.payload_bytes_max)
+        let payload = spec.payload.data.len();
+        let total =
+            payload + self.tx.branches.iter().map(|b| b.spec.payload.data.len()).sum::<usize>();
+        let over = (spec.payload.bad_media_type("branch.payload"))
+            .or_else(|| too_large("branch.payload", payload, limits.payload_bytes_max))
             .or_else(|| too_large("payloads of all branches", total, limits.payloads_bytes_max));
         if let Some(violation) = over {
             return Err(violation.into());
@@ -70,7 +77,7 @@ impl Step<'_> {
         &mut self,
         listed: &[(BranchId, Option<Vote>)],
     ) -> Result<(), Rejection> {
-        if self.tx.identity.drive == Drive::Declarative {
+        if self.tx.identity.drive() == Some(Drive::Declarative) {
             return Err(Rejection::NotInteractive);
         }
         let listed = self.resolve_listed(listed)?;
@@ -136,7 +143,7 @@ impl Step<'_> {
             }
             let read_only = *vote == Some(Vote::ReadOnly);
             let own_word = branch.enlistment == Enlistment::Initiator;
-            if read_only && own_word && self.tx.identity.mode == Mode::Tcc {
+            if read_only && own_word && branch.spec.mode == Mode::Tcc {
                 let rule = "must not be READ_ONLY: TCC has no such vote";
                 return Err(Violation::new(field("vote"), rule).into());
             }
@@ -173,7 +180,7 @@ impl Step<'_> {
                 self.take_output(index, output);
                 self.voted(index, Vote::Prepared, current);
             }
-            PrepareAnswer::ReadOnly if self.tx.identity.mode == Mode::TwoPhaseCommit => {
+            PrepareAnswer::ReadOnly if branch.spec.mode == Mode::TwoPhaseCommit => {
                 self.voted(index, Vote::ReadOnly, current);
             }
             PrepareAnswer::Refused(refusal) => {
@@ -209,24 +216,25 @@ impl Step<'_> {
         self.evaluate();
     }
 
-    fn take_output(&mut self, index: usize, output: Bytes) {
-        if output.is_empty() {
+    fn take_output(&mut self, index: usize, output: Payload) {
+        let output = output.without_bad_media_type();
+        // A prepared transaction's output could not be told again after a crash.
+        let untellable = self.tx.branches[index].spec.mode == Mode::TwoPhaseCommit;
+        if output.is_empty() || (untellable && output.data.is_empty()) {
             return;
         }
+        let size = output.data.len();
         let limits = &self.policy.limits;
         let held: usize =
-            self.tx.branches.iter().map(|b| b.output.as_ref().map_or(0, Bytes::len)).sum();
-        let over = output.len() > limits.output_bytes_max
-            || held + output.len() > limits.outputs_bytes_max;
-        // A prepared transaction's output could not be told again after a crash.
-        let untellable = self.tx.identity.mode == Mode::TwoPhaseCommit;
+            self.tx.branches.iter().filter_map(|b| b.output.as_ref()).map(|o| o.data.len()).sum();
+        let over = size > limits.output_bytes_max || held + size > limits.outputs_bytes_max;
         let number = BranchNumber::from_index(index);
         if over || untellable {
             self.branch(index).progress.output_dropped = true;
             let detail = if untellable {
                 "two-phase commit has no outputs".to_owned()
             } else {
-                format!("{} bytes are over the limit", output.len())
+                format!("{size} bytes are over the limit")
             };
             self.event(EventKind::OutputDropped, Some(number), detail);
         } else {
@@ -242,7 +250,7 @@ impl Step<'_> {
             let number = branch.number;
             return self.decide(Decision::Abort(AbortCause::Refused(number)));
         }
-        let wanted = self.tx.identity.drive == Drive::Declarative || self.tx.commit_asked;
+        let wanted = self.tx.identity.drive() == Some(Drive::Declarative) || self.tx.commit_asked;
         if wanted && self.tx.branches.iter().all(|b| b.progress.vote.is_some_and(Vote::is_yes)) {
             self.decide(Decision::Commit);
         }

@@ -5,17 +5,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_core::{
-    ActionName, BranchId, BranchSpec, Definition, Drive, Effects, Gid, Mode, ParticipantName,
-    Record, Transaction,
+    ActionName, BranchId, BranchRequest, BranchSpec, Definition, Drive, Effects, Gid, Mode,
+    ParticipantName, Payload, Record, Transaction,
 };
 
 /// A branch of this name.
-pub(crate) fn spec(id: &str) -> BranchSpec {
-    BranchSpec {
+pub(crate) fn spec(id: &str, mode: Mode) -> BranchSpec {
+    request(id).in_mode(mode)
+}
+
+/// A request to add a branch of this name.
+pub(crate) fn request(id: &str) -> BranchRequest {
+    BranchRequest {
         branch_id: BranchId::new(id).unwrap(),
         participant: ParticipantName::new("bank").unwrap(),
         action: ActionName::new("debit").unwrap(),
-        payload: Bytes::from_static(b"10"),
+        payload: Payload::from(Bytes::from_static(b"10")),
+        mode: None,
     }
 }
 
@@ -25,7 +31,7 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
         gid: Gid::new("g").unwrap(),
         mode,
         drive,
-        branches: branches.iter().map(|id| spec(id)).collect(),
+        branches: branches.iter().map(|id| spec(id, mode)).collect(),
         timeout: Some(Duration::from_secs(60)),
         metadata: Default::default(),
         trace: Default::default(),

@@ -26,7 +26,7 @@ impl Handle {
             None => None,
         };
         let input = Input::Retry { number, operator: Some(operator) };
-        self.input(tx_id, input, Until::Durable, deadline).await
+        self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
     }
 
     /// Ends a branch by an operator's word.
@@ -44,7 +44,7 @@ impl Handle {
     ) -> Result<Answer, Error> {
         let number = self.number_of(tx_id, branch, deadline).await?;
         let input = Input::Resolve { number, kind, operator, note };
-        self.input(tx_id, input, Until::Durable, deadline).await
+        self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
     }
 
     async fn number_of(
@@ -102,7 +102,8 @@ impl Handle {
         };
         let input = Input::Forget { operator: operator.to_owned(), note: note.to_owned() };
         let (reply, receiver) = oneshot::channel();
-        self.send(Message::Input { tx_id, input, adopt, until: Until::Durable, reply })?;
+        let key = Key::Tx(tx_id);
+        self.send(Message::Input { key, input, adopt, until: Until::Durable, reply })?;
         // Whoever has the next turn is answered behind this message.
         drop(turn);
         match answered(receiver, deadline).await {

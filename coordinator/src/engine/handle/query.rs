@@ -135,7 +135,7 @@ impl Handle {
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
             let input = Input::Retry { number: Some(number), operator: None };
-            self.input(tx_id, input, Until::Durable, deadline).await?;
+            self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await?;
         }
         // Of the answers to phase two only the last one of a transaction is waited for: before that,
         // a crash may forget this branch's, and it would be told again.

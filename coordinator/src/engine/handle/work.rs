@@ -3,13 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
-use unanimo_core::{BranchSpec, Definition, Digest, Enlistment, Input, TxId, Violation};
+use unanimo_core::{
+    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Outcome, TxId, Violation,
+};
 
 use super::super::admission::Permit;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until, View};
 use super::{Handle, Reached};
-use crate::store::Key;
+use crate::store::{GidHolder, Key};
 
 impl Handle {
     /// Begins a transaction, or finds the one that the same request began before.
@@ -24,26 +26,67 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let gid = Key::Gid(definition.gid.clone());
-        let digest = definition.digest();
+        let digests = definition.digests();
         let answer = match self.admit(&definition) {
             Ok(permit) => {
                 let definition = Box::new(definition);
                 self.ask(deadline, |reply| Message::Begin { definition, permit, until, reply })
                     .await
             }
-            Err(refusal) => match self.known(&gid, digest, until, deadline).await {
-                Err(Failure::Error(Error::NeverSeen)) => Err(refusal.into()),
+            Err(refusal) => match self.known(&gid, digests, until, deadline).await {
+                Err(Failure::Error(Error::UnknownGid)) => Err(refusal.into()),
                 known => known,
             },
         };
-        match answer {
-            Ok(None) => self.not_yet(gid).await,
-            Ok(Some(view)) => Ok(Answer::View(view)),
-            // Another transaction has the gid, under the same request: it is this one's answer.
-            Err(Failure::Elsewhere(tx_id)) => self.wait(Key::Tx(tx_id), until, deadline).await,
-            Err(Failure::NotLive) => self.wait(gid, until, deadline).await,
-            Err(Failure::Error(error)) => Err(error),
+        let answer = match answer {
+            Ok(None) => self.not_yet(gid, Some(digests)).await?,
+            Ok(Some(view)) => Answer::View(view),
+            // Another transaction has the gid. Under the same request its answer is this one's;
+            // under another one, nothing is told of it before it is durable.
+            Err(Failure::Elsewhere(holder)) if digests.matches(holder.digest) => {
+                self.wait(Key::Tx(holder.tx_id), until, deadline).await.map_err(moved)?
+            }
+            Err(Failure::Elsewhere(holder)) => {
+                let found = self.wait(Key::Tx(holder.tx_id), Until::Durable, deadline).await;
+                nameless(found.map_err(moved)?)
+            }
+            Err(Failure::NotLive) => {
+                nameless(self.wait(gid, until, deadline).await.map_err(moved)?)
+            }
+            Err(Failure::Error(error)) => return Err(error),
+        };
+        answer_to(&digests, answer)
+    }
+
+    /// Asks for ABORT by the client's own name. A gid that was never seen becomes a tombstone: an
+    /// aborted transaction that answers whatever comes later under it.
+    ///
+    /// # Errors
+    /// The gid was never seen, and new work is refused.
+    pub async fn rollback_gid(
+        &self,
+        gid: Gid,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let key = Key::Gid(gid.clone());
+        match self.input(key.clone(), Input::RollbackAsked, until, deadline).await {
+            Err(Error::UnknownGid) => {}
+            known => return known,
         }
+        let draining = self.shared.draining.load(Ordering::Relaxed);
+        self.refuse_if(draining, "draining", || Error::Draining)?;
+        let permit = self.place(1, 0)?;
+        let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
+        let holder = match self.ask(deadline, tombstone).await {
+            Ok(None) => return self.not_yet(key, None).await,
+            Ok(Some(view)) => return Ok(Answer::View(view)),
+            Err(Failure::Error(error)) => return Err(error),
+            // The tombstone lost the gid to another transaction: that one is rolled back.
+            Err(Failure::Elsewhere(holder)) => Key::Tx(holder.tx_id),
+            Err(Failure::NotLive) => key,
+        };
+        self.input(holder, Input::RollbackAsked, until, deadline).await.map_err(moved)
     }
 
     /// Counts new work, or says why it is refused.
@@ -100,25 +143,22 @@ impl Handle {
     async fn known(
         &self,
         gid: &Key,
-        digest: Digest,
+        digests: Digests,
         until: Until,
         deadline: Instant,
     ) -> Result<Option<Box<View>>, Failure> {
         let Key::Gid(name) = gid else { return Err(Failure::NotLive) };
         let name = name.clone();
-        let attach = |reply| Message::Attach { gid: name, digest, until, reply };
+        let attach =
+            |reply| Message::Attach { gid: name, digests: Box::new(digests), until, reply };
         match self.ask(deadline, attach).await {
             Err(Failure::NotLive) => {}
             other => return other,
         }
         let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
-        let Some(stored) = stored else { return Err(Error::NeverSeen.into()) };
-        let identity = &stored.record.identity;
-        if identity.digest == digest {
-            Err(Failure::Elsewhere(identity.tx_id))
-        } else {
-            Err(Error::GidReused(identity.tx_id).into())
-        }
+        let Some(stored) = stored else { return Err(Error::UnknownGid.into()) };
+        let Identity { tx_id, digest, .. } = *stored.record.identity;
+        Err(Failure::Elsewhere(GidHolder { tx_id, digest }))
     }
 
     /// Enlists a branch. For one whose Prepare the coordinator sends, waits for its vote.
@@ -128,15 +168,15 @@ impl Handle {
     pub async fn enlist(
         &self,
         tx_id: TxId,
-        spec: BranchSpec,
+        branch: BranchRequest,
         enlistment: Enlistment,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        match self.enlist_new(tx_id, &spec, enlistment, deadline).await {
+        match self.enlist_new(tx_id, &branch, enlistment, deadline).await {
             // What is known is answered even where new work is refused.
             Err(error @ (Error::Overloaded(_) | Error::Draining | Error::Participant(_))) => {
-                let input = Input::Enlist { spec: spec.clone(), enlistment };
-                match self.known_branch(tx_id, &spec, input, deadline).await? {
+                let input = Input::Enlist { branch: branch.clone(), enlistment };
+                match self.known_branch(tx_id, &branch, input, deadline).await? {
                     Some(answer) => Ok(answer),
                     None => Err(error),
                 }
@@ -148,13 +188,13 @@ impl Handle {
     async fn enlist_new(
         &self,
         tx_id: TxId,
-        spec: &BranchSpec,
+        branch: &BranchRequest,
         enlistment: Enlistment,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         use crate::participants::directory::Error as Participant;
         let shared = &self.shared;
-        match shared.directory.check(&spec.participant) {
+        match shared.directory.check(&branch.participant) {
             Err(error @ Participant::Unknown(_)) => {
                 let rule = format!("must be known: {error}");
                 let violation = Violation::new("branch.participant", rule);
@@ -164,13 +204,13 @@ impl Handle {
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         let message = |reply| {
-            let permit = self.place(0, spec.payload.len())?;
-            Ok(Message::Enlist { tx_id, spec: spec.clone(), enlistment, permit, reply })
+            let permit = self.place(0, branch.payload.held_bytes())?;
+            Ok(Message::Enlist { tx_id, branch: branch.clone(), enlistment, permit, reply })
         };
         match self.reach(&Key::Tx(tx_id), deadline, message).await? {
             Reached::Live(answer) => Ok(answer),
             Reached::Ended(stored) => {
-                self.on_ended(*stored, Input::Enlist { spec: spec.clone(), enlistment })
+                self.on_ended(*stored, Input::Enlist { branch: branch.clone(), enlistment })
             }
         }
     }
@@ -179,7 +219,7 @@ impl Handle {
     async fn known_branch(
         &self,
         tx_id: TxId,
-        spec: &BranchSpec,
+        branch: &BranchRequest,
         input: Input,
         deadline: Instant,
     ) -> Result<Option<Answer>, Error> {
@@ -187,8 +227,35 @@ impl Handle {
             Answer::View(view) => view,
             not_yet @ Answer::NotYet(_) => return Ok(Some(not_yet)),
         };
-        let Some(branch) = view.tx.branch_by_id(&spec.branch_id) else { return Ok(None) };
-        let until = Until::of_enlisting(branch.enlistment, branch.number);
-        self.input(tx_id, input, until, deadline).await.map(Some)
+        let Some(known) = view.tx.branch_by_id(&branch.branch_id) else { return Ok(None) };
+        let until = Until::of_enlisting(known.enlistment, known.number);
+        self.input(Key::Tx(tx_id), input, until, deadline).await.map(Some)
+    }
+}
+
+/// A transaction answers the request that it was made of, and no other one (promise S9).
+fn answer_to(digests: &Digests, answer: Answer) -> Result<Answer, Error> {
+    match answer {
+        Answer::View(view) if !digests.matches(view.tx.identity().digest) => {
+            let outcome = Some(view.tx.outcome()).filter(|known| *known != Outcome::NotDecided);
+            Err(Error::GidReused { tx_id: view.tx.tx_id(), outcome })
+        }
+        answer => Ok(answer),
+    }
+}
+
+/// The answer without the name of a transaction that may be another request's.
+fn nameless(answer: Answer) -> Answer {
+    match answer {
+        Answer::NotYet(_) => Answer::NotYet(None),
+        view @ Answer::View(_) => view,
+    }
+}
+
+/// A transaction that was there a moment ago is on its way, not unknown.
+fn moved(error: Error) -> Error {
+    match error {
+        Error::NeverSeen | Error::UnknownGid => Error::Moving,
+        other => other,
     }
 }

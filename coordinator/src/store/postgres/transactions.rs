@@ -170,14 +170,14 @@ async fn details(
         return Ok((transactions, Vec::new(), Vec::new()));
     }
     let branches = sqlx::query_as(
-        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload
+        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type, mode
          FROM branches WHERE tx_id = ANY($1) ORDER BY tx_id, number",
     )
     .bind(&ids)
     .fetch_all(&mut *connection)
     .await?;
     let outputs = sqlx::query_as(
-        "SELECT tx_id, number, output FROM outputs WHERE tx_id = ANY($1) ORDER BY tx_id, number",
+        "SELECT tx_id, number, output, output_type FROM outputs WHERE tx_id = ANY($1) ORDER BY tx_id, number",
     )
     .bind(&ids)
     .fetch_all(connection)

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sqlx::FromRow;
-use unanimo_core::{ActionName, BranchId, BranchNumber, BranchSpec, Enlistment, ParticipantName};
+use unanimo_core::{
+    ActionName, BranchId, BranchNumber, BranchSpec, Enlistment, Mode, ParticipantName, Payload,
+};
 use uuid::Uuid;
 
 use super::super::Error;
@@ -20,6 +22,8 @@ pub(in crate::store) struct BranchRow {
     action: String,
     enlisted_by: String,
     payload: Vec<u8>,
+    payload_type: String,
+    mode: Option<String>,
 }
 
 /// A row of `outputs`.
@@ -28,6 +32,7 @@ pub(in crate::store) struct OutputRow {
     pub(in crate::store) tx_id: Uuid,
     number: i16,
     output: Vec<u8>,
+    output_type: String,
 }
 
 pub(in crate::store) fn enlistment_name(enlistment: Enlistment) -> &'static str {
@@ -38,7 +43,12 @@ pub(in crate::store) fn enlistment_name(enlistment: Enlistment) -> &'static str 
 }
 
 impl BranchRow {
-    pub(super) fn into_spec(self, index: usize) -> Result<(Enlistment, Arc<BranchSpec>), Error> {
+    /// A branch of a transaction of this mode; a tombstone has no mode and no branches.
+    pub(super) fn into_spec(
+        self,
+        index: usize,
+        of_transaction: Option<Mode>,
+    ) -> Result<(Enlistment, Arc<BranchSpec>), Error> {
         if number_from_column(self.number, "branches.number")?.index() != index {
             return Err(corrupt("branches.number", self.number.to_string()));
         }
@@ -47,6 +57,9 @@ impl BranchRow {
             "initiator" => Enlistment::Initiator,
             other => return Err(corrupt("branches.enlisted_by", other)),
         };
+        let own = self.mode.as_deref();
+        let own = own.map(|name| name.parse().map_err(|_| corrupt("branches.mode", name)));
+        let mode = own.transpose()?.or(of_transaction);
         let spec = BranchSpec {
             branch_id: BranchId::new(&self.branch_id)
                 .map_err(|_| corrupt("branches.branch_id", &self.branch_id))?,
@@ -54,14 +67,16 @@ impl BranchRow {
                 .map_err(|_| corrupt("branches.participant", &self.participant))?,
             action: ActionName::new(&self.action)
                 .map_err(|_| corrupt("branches.action", &self.action))?,
-            payload: Bytes::from(self.payload),
+            payload: Payload { data: Bytes::from(self.payload), media_type: self.payload_type },
+            mode: mode.ok_or_else(|| corrupt("branches.mode", "NULL"))?,
         };
         Ok((enlistment, Arc::new(spec)))
     }
 }
 
 impl OutputRow {
-    pub(super) fn into_output(self) -> Result<(BranchNumber, Bytes), Error> {
-        Ok((number_from_column(self.number, "outputs.number")?, Bytes::from(self.output)))
+    pub(super) fn into_output(self) -> Result<(BranchNumber, Payload), Error> {
+        let output = Payload { data: Bytes::from(self.output), media_type: self.output_type };
+        Ok((number_from_column(self.number, "outputs.number")?, output))
     }
 }

@@ -1,6 +1,6 @@
 //! Columns of a transaction that never change.
 
-use unanimo_core::{Drive, Gid, Identity, Mode, TxId};
+use unanimo_core::{Drive, Gid, Identity, Origin, TxId};
 
 use super::super::Error;
 use super::{TransactionRow, corrupt, digest_from_columns, ms_from_column, ms_to_column, to_json};
@@ -22,16 +22,15 @@ pub(in crate::store) struct IdentityColumns<'a> {
 
 impl<'a> IdentityColumns<'a> {
     pub(in crate::store) fn of(identity: &'a Identity) -> Self {
+        let (mode, drive) = match identity.origin {
+            Origin::Request { mode, drive: Drive::Declarative } => (mode.name(), "declarative"),
+            Origin::Request { mode, drive: Drive::Interactive } => (mode.name(), "interactive"),
+            Origin::Tombstone => ("none", "tombstone"),
+        };
         Self {
             gid: identity.gid.as_str(),
-            mode: match identity.mode {
-                Mode::TwoPhaseCommit => "2pc",
-                Mode::Tcc => "tcc",
-            },
-            drive: match identity.drive {
-                Drive::Declarative => "declarative",
-                Drive::Interactive => "interactive",
-            },
+            mode,
+            drive,
             digest: &identity.digest.hash,
             digest_version: identity.digest.version,
             created_ms: ms_to_column(identity.created_at),
@@ -49,16 +48,7 @@ impl TransactionRow {
         Ok(Identity {
             tx_id: TxId(self.tx_id),
             gid: Gid::new(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
-            mode: match self.mode.as_str() {
-                "2pc" => Mode::TwoPhaseCommit,
-                "tcc" => Mode::Tcc,
-                other => return Err(corrupt("transactions.mode", other)),
-            },
-            drive: match self.drive.as_str() {
-                "declarative" => Drive::Declarative,
-                "interactive" => Drive::Interactive,
-                other => return Err(corrupt("transactions.drive", other)),
-            },
+            origin: self.origin()?,
             digest: digest_from_columns(self.digest_version, &self.digest)?,
             created_at: ms_from_column(self.created_ms),
             deadline: ms_from_column(self.deadline_ms),
@@ -67,5 +57,16 @@ impl TransactionRow {
             trace: serde_json::from_str(&self.trace).map_err(json("transactions.trace"))?,
             initiator: self.initiator.clone(),
         })
+    }
+
+    fn origin(&self) -> Result<Origin, Error> {
+        let drive = match (self.mode.as_str(), self.drive.as_str()) {
+            ("none", "tombstone") => return Ok(Origin::Tombstone),
+            (_, "declarative") => Drive::Declarative,
+            (_, "interactive") => Drive::Interactive,
+            (_, other) => return Err(corrupt("transactions.drive", other)),
+        };
+        let mode = self.mode.parse().map_err(|_| corrupt("transactions.mode", &self.mode))?;
+        Ok(Origin::Request { mode, drive })
     }
 }

@@ -72,14 +72,16 @@ impl TransactionRow {
         branches: Vec<BranchRow>,
         outputs: Vec<OutputRow>,
     ) -> Result<Stored, Error> {
+        let identity = Arc::new(self.identity()?);
+        let mode = identity.mode();
         let record = Record {
-            identity: Arc::new(self.identity()?),
+            identity,
             version: Version(self.version),
             state: self.state()?,
             branches: branches
                 .into_iter()
                 .enumerate()
-                .map(|(index, row)| row.into_spec(index))
+                .map(|(index, row)| row.into_spec(index, mode))
                 .collect::<Result<_, _>>()?,
             outputs: outputs.into_iter().map(OutputRow::into_output).collect::<Result<_, _>>()?,
         };

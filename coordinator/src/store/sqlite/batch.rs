@@ -130,8 +130,9 @@ impl Writer {
         for (number, enlistment, spec) in &transition.enlisted {
             sqlx::query(
                 "INSERT INTO branches
-                     (tx_id, number, branch_id, participant, action, enlisted_by, payload)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                     (tx_id, number, branch_id, participant, action, enlisted_by, payload,
+                      payload_type, mode)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             )
             .bind(tx_id)
             .bind(number_to_column(*number))
@@ -139,17 +140,22 @@ impl Writer {
             .bind(spec.participant.as_str())
             .bind(spec.action.as_str())
             .bind(enlistment_name(*enlistment))
-            .bind(spec.payload.as_ref())
+            .bind(spec.payload.data.as_ref())
+            .bind(spec.payload.media_type.as_str())
+            .bind(spec.mode.name())
             .execute(&mut self.connection)
             .await?;
         }
         for (number, output) in &transition.outputs {
-            sqlx::query("INSERT INTO outputs (tx_id, number, output) VALUES ($1, $2, $3)")
-                .bind(tx_id)
-                .bind(number_to_column(*number))
-                .bind(output.as_ref())
-                .execute(&mut self.connection)
-                .await?;
+            sqlx::query(
+                "INSERT INTO outputs (tx_id, number, output, output_type) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(tx_id)
+            .bind(number_to_column(*number))
+            .bind(output.data.as_ref())
+            .bind(output.media_type.as_str())
+            .execute(&mut self.connection)
+            .await?;
         }
         for (ordinal, event) in (0_i16..).zip(&transition.events) {
             sqlx::query(

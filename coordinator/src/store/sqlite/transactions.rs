@@ -153,7 +153,8 @@ async fn details(
     for transaction in &transactions {
         branches.extend(
             sqlx::query_as::<_, BranchRow>(
-                "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload
+                "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type,
+                mode
                  FROM branches WHERE tx_id = $1 ORDER BY number",
             )
             .bind(transaction.tx_id)
@@ -162,7 +163,7 @@ async fn details(
         );
         outputs.extend(
             sqlx::query_as::<_, OutputRow>(
-                "SELECT tx_id, number, output FROM outputs WHERE tx_id = $1 ORDER BY number",
+                "SELECT tx_id, number, output, output_type FROM outputs WHERE tx_id = $1 ORDER BY number",
             )
             .bind(transaction.tx_id)
             .fetch_all(&mut *connection)

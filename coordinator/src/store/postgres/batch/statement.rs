@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryScalar;
-use unanimo_core::{BranchSpec, Event, Incarnation};
+use unanimo_core::{BranchSpec, Event, Incarnation, Payload};
 use uuid::Uuid;
 
 use super::super::super::Write;
@@ -59,19 +59,22 @@ WITH fence AS MATERIALIZED (
 ), applied AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
 ), more_branches AS (
-    INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload)
+    INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload,
+        payload_type, mode)
     SELECT new.* FROM UNNEST($39::uuid[], $40::int2[], $41::text[], $42::text[], $43::text[],
-        $44::text[], $45::bytea[])
-        AS new (tx_id, number, branch_id, participant, action, enlisted_by, payload)
+        $44::text[], $45::bytea[], $46::text[], $47::text[])
+        AS new (tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type,
+            mode)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), more_outputs AS (
-    INSERT INTO outputs (tx_id, number, output)
-    SELECT new.* FROM UNNEST($46::uuid[], $47::int2[], $48::bytea[]) AS new (tx_id, number, output)
+    INSERT INTO outputs (tx_id, number, output, output_type)
+    SELECT new.* FROM UNNEST($48::uuid[], $49::int2[], $50::bytea[], $51::text[])
+        AS new (tx_id, number, output, output_type)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), more_events AS (
     INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    SELECT new.* FROM UNNEST($49::uuid[], $50::int8[], $51::int2[], $52::int8[], $53::text[],
-        $54::int2[], $55::text[], $56::bool[])
+    SELECT new.* FROM UNNEST($52::uuid[], $53::int8[], $54::int2[], $55::int8[], $56::text[],
+        $57::int2[], $58::text[], $59::bool[])
         AS new (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 )
@@ -85,7 +88,7 @@ pub(super) struct Columns<'a> {
     begun: Vec<(Uuid, IdentityColumns<'a>, i64, Uuid, StateColumns)>,
     moved: Vec<(Uuid, i64, i64, Uuid, StateColumns)>,
     branches: Vec<(Uuid, i16, &'a BranchSpec, &'static str)>,
-    outputs: Vec<(Uuid, i16, &'a [u8])>,
+    outputs: Vec<(Uuid, i16, &'a Payload)>,
     events: Vec<(Uuid, i64, i16, &'a Event)>,
 }
 
@@ -150,10 +153,13 @@ impl<'a> Columns<'a> {
             .bind(column(branches, |row| row.2.participant.as_str()))
             .bind(column(branches, |row| row.2.action.as_str()))
             .bind(column(branches, |row| row.3))
-            .bind(column(branches, |row| row.2.payload.as_ref()))
+            .bind(column(branches, |row| row.2.payload.data.as_ref()))
+            .bind(column(branches, |row| row.2.payload.media_type.as_str()))
+            .bind(column(branches, |row| row.2.mode.name()))
             .bind(column(outputs, |row| row.0))
             .bind(column(outputs, |row| row.1))
-            .bind(column(outputs, |row| row.2))
+            .bind(column(outputs, |row| row.2.data.as_ref()))
+            .bind(column(outputs, |row| row.2.media_type.as_str()))
             .bind(column(events, |row| row.0))
             .bind(column(events, |row| row.1))
             .bind(column(events, |row| row.2))

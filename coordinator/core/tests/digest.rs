@@ -1,0 +1,74 @@
+//! Promise S9: two requests under one gid are the same by the rule of the digest that is stored.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[expect(dead_code, reason = "its store is for the other tests")]
+mod common;
+
+use std::time::Duration;
+
+use common::definition;
+use unanimo_core::{DIGEST_VERSION, Definition, Digest, Drive, Mode, ParticipantName};
+
+fn base() -> Definition {
+    definition(Mode::Tcc, Drive::Declarative, &["a", "b"])
+}
+
+fn with(change: impl FnOnce(&mut Definition)) -> Definition {
+    let mut changed = base();
+    change(&mut changed);
+    changed
+}
+
+fn hex(digest: Digest) -> String {
+    digest.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hashes as another program makes them by the written rules. Rows keep digests for as long as gids live: a rule never changes.
+#[test]
+fn s9_the_rules_make_what_they_made() {
+    assert_eq!(
+        hex(base().digest_by(1).unwrap()),
+        "f9d3da4679e35171d3fceb4bf8540b562aafbbb94149648820662eefdf0aa9be"
+    );
+    assert_eq!(
+        hex(base().digest_by(2).unwrap()),
+        "9ca54b8edf4ed2714498d52276874c654fc2b6c87ecc2eb28cee1f142f239b0b"
+    );
+    assert_eq!(base().digest(), base().digest_by(DIGEST_VERSION).unwrap());
+    assert_eq!(base().digest_by(3), None);
+    assert_eq!(base().digest_by(0), None);
+}
+
+#[test]
+fn s9_each_rule_tells_what_it_covers() {
+    type Change = fn(&mut Definition);
+    // A change, and whether rules 1 and 2 see another request in it.
+    let changes: [(&str, Change, bool, bool); 11] = [
+        ("timeout", |d| d.timeout = Some(Duration::from_secs(1)), false, false),
+        ("metadata", |d| drop(d.metadata.insert("k".into(), "v".into())), false, false),
+        ("initiator", |d| d.initiator = "ann".into(), false, false),
+        ("media type", |d| d.branches[1].payload.media_type = "text/plain".into(), false, true),
+        ("branch mode", |d| d.branches[1].mode = Mode::TwoPhaseCommit, false, true),
+        ("payload", |d| d.branches[1].payload.data = "11".into(), true, true),
+        (
+            "participant",
+            |d| d.branches[0].participant = ParticipantName::new("x").unwrap(),
+            true,
+            true,
+        ),
+        ("order", |d| d.branches.reverse(), true, true),
+        ("a branch less", |d| drop(d.branches.pop()), true, true),
+        ("mode", |d| d.mode = Mode::TwoPhaseCommit, true, true),
+        ("drive", |d| d.drive = Drive::Interactive, true, true),
+    ];
+    for (what, change, by_first, by_second) in changes {
+        let digests = with(change).digests();
+        for (version, differs) in [(1, by_first), (2, by_second)] {
+            let stored = base().digest_by(version).unwrap();
+            assert_eq!(!digests.matches(stored), differs, "{what} by rule {version}");
+        }
+        assert!(digests.matches(Digest::TOMBSTONE), "a tombstone stands for every request");
+        let unknown = Digest { version: 9, ..base().digest() };
+        assert!(!digests.matches(unknown), "a rule of a later version");
+    }
+}

@@ -1,0 +1,99 @@
+//! New work in the loop: transactions that begin, tombstones, and branches that are enlisted.
+
+use unanimo_core::{Definition, Digests, Effects, Gid, Input, Transaction, TxId, Version};
+
+use super::super::Until;
+use super::super::admission::Permit;
+use super::super::live::Live;
+use super::super::message::{Failure, Reply};
+use super::{Service, fail};
+use crate::store::GidHolder;
+
+impl Service {
+    pub(super) fn begin(
+        &mut self,
+        definition: Definition,
+        permit: Permit,
+        until: Until,
+        reply: Reply,
+    ) {
+        if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
+            return self.attach(tx_id, &definition.digests(), until, reply);
+        }
+        let mode = definition.mode;
+        let now = self.env.now();
+        let tx_id = self.env.tx_id(now);
+        let begun = Transaction::begin(tx_id, definition, now, &self.options.policy);
+        tracing::debug!(
+            %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
+        );
+        self.metrics.begun(mode);
+        self.create(begun, permit, until, reply);
+    }
+
+    /// Asks for ABORT of a gid that the store did not know. The first that is stored under the gid
+    /// wins: a transaction that began meanwhile is rolled back like any other one.
+    pub(super) fn rollback_unseen(&mut self, gid: Gid, permit: Permit, until: Until, reply: Reply) {
+        if let Some(&tx_id) = self.by_gid.get(&gid) {
+            return self.input(tx_id, Input::RollbackAsked, until, reply);
+        }
+        let now = self.env.now();
+        let tx_id = self.env.tx_id(now);
+        tracing::debug!(%tx_id, %gid, "a gid that was never seen is rolled back");
+        // Nobody is authenticated yet.
+        let initiator = String::new();
+        let policy = &self.options.policy;
+        let tombstone = Transaction::tombstone(tx_id, gid, initiator, now, policy);
+        self.create(tombstone, permit, until, reply);
+    }
+
+    /// Takes a new transaction to memory, and has it written.
+    fn create(
+        &mut self,
+        (tx, effects): (Transaction, Effects),
+        permit: Permit,
+        until: Until,
+        reply: Reply,
+    ) {
+        let tx_id = tx.tx_id();
+        self.by_gid.insert(tx.identity().gid.clone(), tx_id);
+        let mut live = Live::new(tx, permit, Version::default());
+        live.wait(until, reply);
+        self.live.insert(tx_id, live);
+        self.carry_out(tx_id, effects);
+    }
+
+    /// Attaches a request to the live transaction of its gid, if that is its own. Another request's
+    /// may not be durable, so nothing of it is told here.
+    pub(super) fn attach(&mut self, tx_id: TxId, digests: &Digests, until: Until, reply: Reply) {
+        let Some(live) = self.live.get(&tx_id) else {
+            return fail(reply, Failure::NotLive);
+        };
+        let digest = live.tx.identity().digest;
+        if digests.matches(digest) {
+            self.wait(tx_id, until, reply);
+        } else {
+            fail(reply, Failure::Elsewhere(GidHolder { tx_id, digest }));
+        }
+    }
+
+    pub(super) fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
+        let Input::Enlist { branch, enlistment } = &input else { return };
+        let (id, enlistment) = (branch.branch_id.clone(), *enlistment);
+        let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
+        let is_new = self.live.get(&tx_id).and_then(known).is_none();
+        if let Err(failure) = self.apply(tx_id, input, self.env.now()) {
+            return fail(reply, failure);
+        }
+        let Some(live) = self.live.get_mut(&tx_id) else {
+            return fail(reply, Failure::NotLive);
+        };
+        // A repetition holds nothing more.
+        if is_new {
+            live.permits.push(permit);
+        }
+        let enlisting = |number| Until::of_enlisting(enlistment, number);
+        let until = known(live).map_or(Until::Durable, enlisting);
+        self.wait(tx_id, until, reply);
+    }
+}

@@ -1,0 +1,14 @@
+-- Media types of payloads and outputs, and the mode of each branch.
+
+ALTER TABLE branches
+    -- Media type of the payload; empty: not known.
+    ADD COLUMN payload_type text NOT NULL DEFAULT '',
+    -- NULL: the transaction's mode. Rows from before this column have it.
+    ADD COLUMN mode         text;
+
+ALTER TABLE outputs
+    -- Media type of the output; empty: not known.
+    ADD COLUMN output_type text NOT NULL DEFAULT '';
+
+-- A rollback of a gid that was never seen leaves a tombstone: a transaction without branches with
+-- mode 'none', drive 'tombstone' and digest version 0, aborted and ended from the start.
