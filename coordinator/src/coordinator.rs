@@ -128,10 +128,7 @@ impl Builder {
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, env, locals, network } = self;
         let store = store::open(config.database_url.expose(), &config.postgres()).await?;
-        let listeners = match network {
-            true => Some((bind(config.listen).await?, bind(config.admin_listen).await?)),
-            false => None,
-        };
+        let listeners = if network { Some(listen(&config).await?) } else { None };
         let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
@@ -212,6 +209,10 @@ impl Builder {
         let body = Body { store, me, journal, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, TcpListener), StartError> {
+    Ok((bind(config.listen).await?, bind(config.admin_listen).await?))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -334,11 +335,7 @@ impl Running {
             ended = self.body.next_end() => return Err(ended),
             () = tokio::time::sleep(self.drain_timeout) => {
                 let (left, _) = self.engine.in_flight();
-                tracing::info!(
-                    left,
-                    "the drain timeout is over; a later incarnation adopts the transactions in \
-                     flight"
-                );
+                tracing::info!(left, "the drain timeout is over; transactions left are adopted later");
             }
             () = drained => {}
         }
@@ -393,11 +390,7 @@ impl Body {
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
-            tracing::warn!(
-                %error,
-                "failed to give up the right to write; a successor has to wait for the end of \
-                 the lease"
-            );
+            tracing::warn!(%error, "failed to give up the lease; a successor waits for its end");
         }
         store.close().await;
         Ok(())

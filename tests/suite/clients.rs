@@ -34,7 +34,7 @@ fn address(running: &Running) -> String {
     running.grpc_address().unwrap().to_string()
 }
 
-/// What a client in Python has read.
+/// Runs the client in Python, and returns what it has read.
 async fn read(running: &Running, what: &str, name: &str) -> Value {
     let output = run("tests/suite/clients/read.py", &[&address(running), what, name]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -166,10 +166,10 @@ fn features() -> String {
     format!(
         "# Features
 
-A request names in `requires` what it would mean something else without. A coordinator that does not
-know one of the names answers `UNIMPLEMENTED` with the reason `FEATURE_UNSUPPORTED` and stores
-nothing. `GetServerInfo` and `unanimo tx server` tell which features a coordinator knows. Features are
-added, never renamed.
+A request names in `requires` the features without which it would mean something else. A coordinator
+that does not know one of them answers `UNIMPLEMENTED` with the reason `FEATURE_UNSUPPORTED` and stores
+nothing. `GetServerInfo` and `unanimo tx server` list the features of a coordinator. Later versions
+add features, and rename none.
 
 {}",
         table(["Feature", "Promise"], rows)

@@ -30,17 +30,18 @@ JSON (--json):
     tx_id, gid, mode (2pc, tcc), state (active, committing, aborting, committed, aborted),
     outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
     no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
-    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (grows with
-    each change), branches, timeline and timeline_dropped (each only in commands whose help says so).
+    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (larger
+    after each change), branches, timeline and timeline_dropped (the last three only in commands
+    whose help says so).
   A branch is an object with
     branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
     null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
     first_error, last_error}, voted_at, ended_at, heuristic_note, output_dropped,
     payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
-  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON is
-  in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is left
-  out. Later versions may add keys, and never remove one.";
+  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON
+  is in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is
+  left out. Later versions may add keys, and never remove one.";
 
 /// Submit, list and show transactions, and repair those that need an operator
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! Size of the largest answer that the limits allow, and what clients take.
+//! Size of the largest answer that the limits allow, and the limit of clients.
 
 use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
@@ -6,15 +6,14 @@ use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
 use super::Config;
 use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 
-/// Bytes of a message that gRPC clients take when nobody tells them otherwise: the default of Go, Java,
-/// Python and Node.js.
+/// Most bytes of a message that gRPC clients accept by default, in Go, Java, Python and Node.js.
 pub const CLIENT_BYTES_DEFAULT: usize = 4 << 20;
 
 /// Most bytes of the media type of a payload or an output.
 const MEDIA_TYPE_BYTES_MAX: usize = 128;
 
-/// Texts of a branch: reason and message of its refusal, the first and the last error of Prepare and of
-/// phase two, and the note of a heuristic outcome.
+/// Texts of a branch: reason and message of its refusal, the first and the last error of Prepare
+/// and of phase two, and the note of a heuristic outcome.
 const BRANCH_TEXTS: usize = 7;
 
 /// Tags, lengths, numbers and times of one branch, and tags and lengths of its texts.
@@ -26,13 +25,13 @@ const LINE_FIXED_BYTES: usize = 4;
 /// Identifiers, states and times of a transaction.
 const TRANSACTION_FIXED_BYTES: usize = 1024;
 
-/// Bytes on the wire of one byte of metadata, at most: an entry whose key is one byte and whose value is
-/// empty has a tag and a length of its own, and one of each for key and value.
+/// Most bytes on the wire for one byte of metadata: an entry with a key of one byte and an empty
+/// value has a tag and a length of its own, and one of each for key and value.
 const METADATA_FACTOR: usize = 7;
 
 impl Config {
-    /// Returns the most bytes of an answer that holds one transaction with everything that can be asked
-    /// for: payloads, outputs, metadata, errors, notes and timeline, each at its limit.
+    /// Returns the largest size, in bytes, of an answer with one transaction in full: payloads,
+    /// outputs, metadata, errors, notes and timeline, each at its limit.
     #[must_use]
     pub fn answer_bytes_max(&self) -> usize {
         let names = ID_BYTES_MAX + 2 * NAME_BYTES_MAX + 2 * MEDIA_TYPE_BYTES_MAX;
@@ -51,16 +50,16 @@ impl Config {
         .fold(0, usize::saturating_add)
     }
 
-    /// Returns the remarks on settings that are allowed, to be logged when the coordinator starts. The
-    /// program does it; an embedder may.
+    /// Returns warnings about allowed settings, to be logged when the coordinator starts. The program
+    /// logs them; an embedder may.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let answer = self.answer_bytes_max();
         let large = (answer > CLIENT_BYTES_DEFAULT).then(|| {
             format!(
-                "an answer may have up to {answer} bytes with these limits: clients in Go, Java, Python, \
-                 Node.js and others take {CLIENT_BYTES_DEFAULT} bytes unless their own limit for \
-                 received messages is raised"
+                "with these limits an answer may have up to {answer} bytes; clients in Go, Java, Python, \
+                 Node.js and others accept {CLIENT_BYTES_DEFAULT} bytes by default: raise their limit \
+                 for received messages"
             )
         });
         large.into_iter().collect()

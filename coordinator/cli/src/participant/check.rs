@@ -22,9 +22,9 @@ const CLUSTER_BYTES_MAX: usize = 32;
 
 /// Text below the options in `--help`.
 const MORE_HELP: &str = "\
-The check does real work. Each guarantee uses transactions of its own, with new ids: it prepares the
-action with the payload many times, and cancels it again. Some guarantees are about Commit: work that
-they commit stays committed. Use a test account, or a test installation.
+The check does real work. Each guarantee uses transactions of its own, with new ids: it prepares
+the action with the payload many times, and cancels it again. Some guarantees are about Commit:
+work that they commit stays committed. Use a test account, or a test installation.
 
 No coordinator is needed, and no coordinator ends the branches that the check has prepared. To stop
 the check, press Ctrl-C: it then cancels its branches. Do not stop it with kill -9.

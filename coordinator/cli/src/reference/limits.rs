@@ -49,23 +49,23 @@ pub(super) fn page() -> String {
     format!(
         "# Limits
 
-Everything that a client can make large has a limit. Past it a request is refused with a clear error
-that names the field, and nothing is stored; see [errors](errors.md) for the reasons. What is begun
-is never refused for want of room: votes, Commit, Rollback, Commits and Cancels to participants, and
-what is taken over after a crash.
+Every part of a request that can be large has a limit. A request past a limit is refused with an error
+that names the field, and nothing is stored; see [errors](errors.md) for the reasons. Work of a
+transaction that has begun is never refused for lack of memory: votes, the client's Commit and
+Rollback, Commits and Cancels to participants, and the adoption of transactions after a crash.
 
 ## Limits that can be set
 
 {}
-The largest answer that the defaults allow, one transaction with all that can be asked for, has less than
-{answer} bytes. Clients in Go, Java, Python and Node.js take messages of {client} bytes unless they are told
-otherwise, so they need no settings. Where larger limits allow more than that, the coordinator warns when
-it starts, and such clients must raise their limit for received messages.
+With the defaults, the largest answer (one transaction with all its parts) has less than {answer} bytes.
+Clients in Go, Java, Python and Node.js accept messages of up to {client} bytes by default, so they need
+no settings. If larger limits allow a larger answer, the coordinator warns when it starts, and such
+clients must raise their limit for received messages.
 
 ## Names and identifiers
 
-These are part of the wire contract and cannot be set: names of prepared transactions at
-participants are built from them, and databases bound those.
+These limits are part of the wire contract and cannot be set. Participants build the names of prepared
+transactions from these values, and databases limit the length of such names.
 
 {}
 ## Limits of requests
@@ -77,7 +77,7 @@ participants are built from them, and databases bound those.
     )
 }
 
-/// What happens to a history over a limit.
+/// Result of a history over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
 fn names() -> [[String; 2]; 5] {

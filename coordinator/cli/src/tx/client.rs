@@ -15,9 +15,6 @@ use super::Server;
 use crate::error::last_cause;
 use crate::output::clean;
 
-/// Reason of an error about a field of the request.
-const FIELD_INVALID: &str = "FIELD_INVALID";
-
 /// Longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,9 +65,8 @@ impl Error {
 
     /// Tells whether the coordinator found that a field of the request breaks a rule.
     pub(crate) fn is_usage(&self) -> bool {
-        let Self::Refused { status, .. } = self else { return false };
-        let details = status.get_error_details();
-        details.error_info().is_some_and(|info| info.reason == FIELD_INVALID)
+        matches!(self, Self::Refused { status, .. }
+            if status.code() == Code::InvalidArgument && has_reason(&status.get_error_details()))
     }
 
     /// Returns a hint for the operator.

@@ -1,4 +1,4 @@
-//! `unanimo tx server`: the coordinator that answers.
+//! `unanimo tx server`: prints version, group, features and limits of the coordinator that answers.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::client::{self, Client};
 use crate::error::Error;
 use crate::output::{self, table};
 
-/// For `--help`.
+/// Description of the output of `--json`, for `--help`.
 pub(super) const JSON_HELP: &str = "\
-JSON (--json): an object with version, cluster_id, features, and limits: an object whose values are
-  numbers, of bytes where the key says so, and lengths of time such as \"1m 30s\".";
+JSON (--json): an object with version, cluster_id, features (a list of names) and limits (an object
+  of numbers, and of durations such as \"1m 30s\"; a key with `bytes` is in bytes).";
 
 #[derive(Serialize)]
 struct Info {

@@ -65,7 +65,7 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Wait {
-    /// That the request is durable: it is then driven to its end without anybody waiting
+    /// The transaction is durable; the coordinator then goes on without you
     Accepted,
     /// The decision, which is final
     Decided,
