@@ -287,9 +287,8 @@ async fn a_gid_that_is_taken_tells_whose_it_is() {
             ("outcome".to_owned(), word.to_owned()),
         ]);
         let details = ErrorDetails::with_error_info("GID_REUSED", "unanimo", metadata);
-        let mut fake = Fake::default();
-        fake.refusal =
-            Some(Status::with_error_details(Code::AlreadyExists, "it is taken", details));
+        let refusal = Some(Status::with_error_details(Code::AlreadyExists, "it is taken", details));
+        let fake = Fake { refusal, ..Fake::default() };
         let error = fake.client().await.tcc("g").submit().await.unwrap_err();
         assert_eq!(error.to_string(), "it is taken (GID_REUSED)");
         let Error::GidReused { tx_id, outcome: heard, .. } = error else { panic!("{error:?}") };
