@@ -48,8 +48,9 @@ impl Api {
         &self,
         request: Request<v1::RegisterEndpointRequest>,
     ) -> Result<v1::RegisterEndpointResponse, Status> {
-        let v1::RegisterEndpointRequest { participant, endpoint, instance_id, features, sdk } =
-            request.into_inner();
+        let v1::RegisterEndpointRequest {
+            participant, endpoint, instance_id, features, sdk, ..
+        } = request.into_inner();
         let name = parse::participant("participant", &participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
@@ -70,7 +71,7 @@ impl Api {
         &self,
         request: Request<v1::DeregisterEndpointRequest>,
     ) -> Result<v1::DeregisterEndpointResponse, Status> {
-        let v1::DeregisterEndpointRequest { participant, endpoint, instance_id } =
+        let v1::DeregisterEndpointRequest { participant, endpoint, instance_id, .. } =
             request.into_inner();
         let name = parse::participant("participant", &participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
@@ -94,7 +95,7 @@ impl Api {
         &self,
         request: Request<v1::ListParticipantsRequest>,
     ) -> Result<v1::ListParticipantsResponse, Status> {
-        let v1::ListParticipantsRequest { page_size, page_token } = request.into_inner();
+        let v1::ListParticipantsRequest { page_size, page_token, .. } = request.into_inner();
         let limit = page::size(page_size) as usize;
         let after = match page_token.as_str() {
             "" => None,
@@ -117,7 +118,7 @@ impl Api {
 fn endpoint(shown: Shown, now: Timestamp) -> v1::ParticipantEndpoint {
     let silent_ms = u64::try_from(shown.silent_for.as_millis()).unwrap_or(u64::MAX);
     let seen = Timestamp(now.0.saturating_sub(silent_ms));
-    let Registered { instance, features, sdk } = shown.registered;
+    let Registered { instance, features, sdk, .. } = shown.registered;
     v1::ParticipantEndpoint {
         endpoint: shown.url,
         configured: shown.configured,

@@ -3,8 +3,9 @@
 //! A request that names one which this coordinator does not know would mean something else here: it
 //! is refused as a whole, before anything of it is looked at.
 
-use tonic::Status;
+use tonic::{Request, Status};
 use unanimo_core::{FeatureName, Violation};
+use unanimo_proto::v1;
 
 use super::error::{invalid, unsupported};
 
@@ -48,8 +49,51 @@ pub(super) fn names() -> Vec<String> {
     TABLE.iter().map(|feature| feature.name.to_owned()).collect()
 }
 
-/// Refuses a request that demands what this coordinator does not know.
-pub(super) fn check(requires: &[String]) -> Result<(), Status> {
+/// A request, and the features that it requires.
+pub(super) trait Requires {
+    /// Returns the names in `requires`.
+    fn requires(&self) -> &[String];
+}
+
+macro_rules! requires {
+    ($($request:ident),* $(,)?) => {
+        $(impl Requires for v1::$request {
+            fn requires(&self) -> &[String] {
+                &self.requires
+            }
+        })*
+    };
+}
+
+requires!(
+    SubmitTransactionRequest,
+    BeginTransactionRequest,
+    ExecuteBranchRequest,
+    EnlistBranchRequest,
+    CommitTransactionRequest,
+    RollbackTransactionRequest,
+    GetTransactionRequest,
+    ListTransactionsRequest,
+    WatchTransactionRequest,
+    InquireBranchesRequest,
+    RegisterEndpointRequest,
+    DeregisterEndpointRequest,
+    ListParticipantsRequest,
+    RetryTransactionRequest,
+    ResolveBranchRequest,
+    ForgetTransactionRequest,
+);
+
+impl Requires for v1::GetServerInfoRequest {
+    /// Nothing: its answer says which features there are.
+    fn requires(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// Refuses a request that requires a feature which this coordinator does not know.
+pub(super) fn check<T: Requires>(request: &Request<T>) -> Result<(), Status> {
+    let requires = request.get_ref().requires();
     let at = |index: usize| format!("requires[{index}]");
     if requires.len() > REQUIRES_MAX {
         let rule = format!("would be one more than {REQUIRES_MAX} features");
@@ -74,6 +118,8 @@ mod tests {
     fn features_have_distinct_names_of_the_alphabet() {
         let names: BTreeSet<_> = TABLE.iter().map(|feature| feature.name).collect();
         assert_eq!(names.len(), TABLE.len());
-        assert!(check(&self::names()).is_ok());
+        let requires = self::names();
+        let request = v1::GetTransactionRequest { requires, ..Default::default() };
+        assert!(check(&Request::new(request)).is_ok());
     }
 }

@@ -59,7 +59,7 @@ impl Api {
         request: Request<v1::ForgetTransactionRequest>,
     ) -> Result<v1::ForgetTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::ForgetTransactionRequest { tx_id, operator, note } = request.into_inner();
+        let v1::ForgetTransactionRequest { tx_id, operator, note, .. } = request.into_inner();
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;

@@ -58,7 +58,8 @@ impl Api {
         request: Request<v1::InquireBranchesRequest>,
     ) -> Result<v1::InquireBranchesResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::InquireBranchesRequest { participant, branches, cluster_id } = request.into_inner();
+        let v1::InquireBranchesRequest { participant, branches, cluster_id, .. } =
+            request.into_inner();
         let participant = parse::participant("participant", &participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {

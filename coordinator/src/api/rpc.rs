@@ -66,7 +66,8 @@ rpcs! {
     }
 }
 
-/// Makes a service of the methods of [`Api`](super::Api): each call is counted under its rpc.
+/// Makes a service of the methods of [`Api`](super::Api): the requirements of each request are checked
+/// before anything else, and each call is counted under its rpc.
 macro_rules! serve {
     (
         $service:ident { $($associated:tt)* }
@@ -80,7 +81,10 @@ macro_rules! serve {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
-                let work = Self::$work(self, request);
+                let work = async {
+                    $crate::api::features::check(&request)?;
+                    Self::$work(self, request).await
+                };
                 self.served($crate::api::rpc::Rpc::$rpc, work).await.map(tonic::Response::new)
             })*
         }

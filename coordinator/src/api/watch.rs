@@ -31,7 +31,7 @@ impl Api {
         request: Request<v1::WatchTransactionRequest>,
     ) -> Result<Watching, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::WatchTransactionRequest { key, after_revision, include_outputs } =
+        let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
         let key = match key {
             Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),

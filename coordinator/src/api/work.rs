@@ -8,7 +8,7 @@ use unanimo_proto::v1::{self, rollback_transaction_request};
 use super::error::from_engine;
 use super::parse::{self, Definable};
 use super::query::{no_key, settled};
-use super::{Api, convert, features};
+use super::{Api, convert};
 use crate::engine::{Answer, Until, View};
 use crate::wire;
 
@@ -19,7 +19,6 @@ impl Api {
     ) -> Result<v1::SubmitTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let (headers, _, request) = request.into_parts();
-        features::check(&request.requires)?;
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
         let v1::SubmitTransactionRequest { gid, mode, branches, timeout, metadata, .. } = request;
@@ -36,7 +35,6 @@ impl Api {
     ) -> Result<v1::BeginTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let (headers, _, request) = request.into_parts();
-        features::check(&request.requires)?;
         let v1::BeginTransactionRequest { gid, mode, timeout, metadata, .. } = request;
         let drive = Drive::Interactive;
         let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
@@ -66,8 +64,7 @@ impl Api {
         request: Request<v1::ExecuteBranchRequest>,
     ) -> Result<v1::ExecuteBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::ExecuteBranchRequest { tx_id, branch, requires } = request.into_inner();
-        features::check(&requires)?;
+        let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
         let id = branch.branch_id.clone();
         match self.enlist_branch(tx_id, branch, Enlistment::Coordinator, by).await? {
@@ -87,8 +84,7 @@ impl Api {
         request: Request<v1::EnlistBranchRequest>,
     ) -> Result<v1::EnlistBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::EnlistBranchRequest { tx_id, branch, requires } = request.into_inner();
-        features::check(&requires)?;
+        let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
         let id = branch.branch_id.clone();
         let answer = self.enlist_branch(tx_id, branch, Enlistment::Initiator, by).await?;
@@ -114,9 +110,8 @@ impl Api {
         request: Request<v1::CommitTransactionRequest>,
     ) -> Result<v1::CommitTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
-        let v1::CommitTransactionRequest { tx_id, branches, wait_for, requires, include_outputs } =
+        let v1::CommitTransactionRequest { tx_id, branches, wait_for, include_outputs, .. } =
             request.into_inner();
-        features::check(&requires)?;
         let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
         let listed = branches
             .iter()
@@ -137,7 +132,6 @@ impl Api {
     ) -> Result<v1::RollbackTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let request = request.into_inner();
-        features::check(&request.requires)?;
         let outputs = request.include_outputs;
         let until = parse::wait_for(request.wait_for)?;
         let answer = match request.key {

@@ -39,6 +39,7 @@ pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
         output: branch.output.as_ref().and_then(payload_to_wire),
         metadata: metadata(branch),
         attempt: branch.attempt,
+        requires: Vec::new(),
     }
 }
 
@@ -51,6 +52,7 @@ pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
         metadata: metadata(branch),
         attempt: branch.attempt,
         prepare_until: Some(time_to_wire(branch.prepare_until)),
+        requires: Vec::new(),
     }
 }
 

@@ -46,6 +46,7 @@ impl Registration {
             instance_id: instance_id.to_owned(),
             features: FEATURES.map(str::to_owned).to_vec(),
             sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
+            requires: Vec::new(),
         };
         Ok(Self {
             client: ParticipantDirectoryServiceClient::new(channel),
@@ -69,7 +70,8 @@ impl Registration {
             }
         }
         let RegisterEndpointRequest { participant, endpoint, instance_id, .. } = self.request;
-        let request = DeregisterEndpointRequest { participant, endpoint, instance_id };
+        let request =
+            DeregisterEndpointRequest { participant, endpoint, instance_id, requires: Vec::new() };
         if let Err(status) = self.client.deregister_endpoint(request).await {
             let coordinator = self.coordinator;
             tracing::warn!(coordinator, error = status.message(), "not deregistered");

@@ -209,6 +209,7 @@ async fn requests_about_no_transaction_are_told_so() {
         participant: "p".into(),
         branches,
         cluster_id: "c".into(),
+        ..Default::default()
     };
     let request = inquire(vec![many; 257]);
     assert_eq!(describe(&client.inquire_branches(request).await.unwrap_err()).2, ["branches"]);

@@ -16,6 +16,7 @@ fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveBranchRe
         resolution: resolution.into(),
         operator: "ann".into(),
         note: "the bank is closed".into(),
+        ..Default::default()
     }
 }
 
@@ -24,6 +25,7 @@ fn forget(tx_id: &str) -> ForgetTransactionRequest {
         tx_id: tx_id.into(),
         operator: "ann".into(),
         note: "paid by hand".into(),
+        ..Default::default()
     }
 }
 
@@ -102,6 +104,7 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
         tx_id: tx_id.into(),
         branch_id: branch.into(),
         operator: "ann".into(),
+        ..Default::default()
     };
     world.operator().retry_transaction(retry("")).await.unwrap();
     super::until("the retry", async || (world.p.calls(tx_id, "a").len() > before).then_some(()))

@@ -77,7 +77,8 @@ async fn participants_are_listed_by_name_in_pages() {
     }
     let (mut names, mut sizes, mut token) = (Vec::new(), Vec::new(), String::new());
     loop {
-        let request = ListParticipantsRequest { page_size: 2, page_token: token };
+        let request =
+            ListParticipantsRequest { page_size: 2, page_token: token, ..Default::default() };
         let page = world.directory().list_participants(request).await.unwrap().into_inner();
         sizes.push(page.participants.len());
         names.extend(page.participants.into_iter().map(|listed| listed.name));
@@ -88,10 +89,12 @@ async fn participants_are_listed_by_name_in_pages() {
     }
     assert_eq!(names, ["a", "p", "q", "r", "s"]);
     assert_eq!(sizes, [2, 2, 1]);
-    let request = ListParticipantsRequest { page_size: 5, page_token: String::new() };
+    let request =
+        ListParticipantsRequest { page_size: 5, page_token: String::new(), ..Default::default() };
     let page = world.directory().list_participants(request).await.unwrap().into_inner();
     assert_eq!((page.participants.len(), &*page.next_page_token), (5, ""));
-    let request = ListParticipantsRequest { page_size: 2, page_token: "a b".into() };
+    let request =
+        ListParticipantsRequest { page_size: 2, page_token: "a b".into(), ..Default::default() };
     let status = world.directory().list_participants(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["page_token"]);
 }

@@ -79,6 +79,7 @@ async fn one_that_is_gone_is_unavailable_for_new_work_and_nothing_is_stored() {
         participant: "remote".into(),
         endpoint: endpoint.clone(),
         instance_id,
+        ..Default::default()
     };
     world.directory().deregister_endpoint(request.clone()).await.unwrap();
     world.directory().deregister_endpoint(request).await.unwrap();

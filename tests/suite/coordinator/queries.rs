@@ -147,6 +147,7 @@ async fn s12_an_inquiry_is_answered_for_each_branch() {
             participant: participant.into(),
             branches: branches.collect(),
             cluster_id: world.cluster_id().await,
+            ..Default::default()
         };
         let results = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
         results.iter().map(|result| (result.verdict(), result.ended)).collect::<Vec<_>>()
@@ -201,6 +202,7 @@ async fn s12_a_branch_may_be_asked_for_by_its_number() {
             participant: "p".into(),
             branches: branches.collect(),
             cluster_id: cluster_id.into(),
+            ..Default::default()
         };
         world
             .client()
@@ -248,6 +250,7 @@ async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
             resolution: resolution.into(),
             operator: "ann".into(),
             note: "by hand".into(),
+            ..Default::default()
         };
         world.operator().resolve_branch(request).await.unwrap();
     }
@@ -259,6 +262,7 @@ async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
         participant: "p".into(),
         branches: branches.into(),
         cluster_id: world.cluster_id().await,
+        ..Default::default()
     };
     let told = world.client().inquire_branches(request).await.unwrap().into_inner().verdicts;
     let verdicts: Vec<_> = told.iter().map(|told| (told.verdict(), told.ended)).collect();

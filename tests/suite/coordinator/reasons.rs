@@ -102,6 +102,7 @@ async fn unknown_enum_values_are_refused() {
         resolution: 99,
         operator: "ann".into(),
         note: "odd".into(),
+        ..Default::default()
     };
     let status = world.operator().resolve_branch(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["resolution"]);

@@ -17,6 +17,7 @@ fn registration(instance: &str) -> RegisterEndpointRequest {
         instance_id: instance.into(),
         features: vec!["must_succeed".into()],
         sdk: "unanimo-sdk-rust/0.1.0".into(),
+        ..Default::default()
     }
 }
 
@@ -25,6 +26,7 @@ async fn leave(world: &World, instance: &str) {
         participant: "bank".into(),
         endpoint: ENDPOINT.into(),
         instance_id: instance.into(),
+        ..Default::default()
     };
     world.directory().deregister_endpoint(request).await.unwrap();
 }
@@ -89,6 +91,7 @@ async fn a_registration_is_checked() {
         participant: "bank".into(),
         endpoint: ENDPOINT.into(),
         instance_id: String::new(),
+        ..Default::default()
     };
     let status = world.directory().deregister_endpoint(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["instance_id"]);

@@ -95,6 +95,7 @@ fn resolve(tx_id: &str, resolution: Resolution) -> ResolveBranchRequest {
         resolution: resolution.into(),
         operator: "ann".into(),
         note: "by hand".into(),
+        ..Default::default()
     }
 }
 
@@ -111,6 +112,7 @@ async fn an_operators_act_that_is_sent_again_is_answered_as_the_first_time() {
         tx_id: tx_id.clone(),
         operator: "ann".into(),
         note: "repaired".into(),
+        ..Default::default()
     };
     let (mut resolved, mut forgotten): (Option<Transaction>, Option<Transaction>) = (None, None);
     for restarted in [false, true] {

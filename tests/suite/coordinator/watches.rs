@@ -22,6 +22,7 @@ impl Watch {
             key: Some(watch_transaction_request::Key::Gid(gid.into())),
             after_revision,
             include_outputs: false,
+            ..Default::default()
         };
         Self(world.client().watch_transaction(request).await.unwrap().into_inner())
     }

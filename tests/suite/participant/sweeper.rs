@@ -202,6 +202,7 @@ where
             resolution: resolution.into(),
             operator: "ann".into(),
             note: "by hand".into(),
+            ..Default::default()
         };
         self.operator().resolve_branch(request).await.unwrap();
     }

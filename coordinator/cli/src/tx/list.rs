@@ -113,6 +113,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         page_size: 0,
         page_token: args.page_token,
         include_metadata: true,
+        requires: Vec::new(),
     };
     let mut client = Client::connect(server).await?;
     let mut found: Vec<v1::Transaction> = Vec::new();

@@ -83,8 +83,12 @@ pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, 
     let mut client = Client::connect(server).await?;
     let tx_id = args.target.tx_id(&mut client).await?;
     let RetryArgs { branch, operator, .. } = args;
-    let request =
-        client.request(v1::RetryTransactionRequest { tx_id, branch_id: branch, operator });
+    let request = client.request(v1::RetryTransactionRequest {
+        tx_id,
+        branch_id: branch,
+        operator,
+        ..Default::default()
+    });
     let answer = client.operator.retry_transaction(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
 }
@@ -104,6 +108,7 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
         resolution: resolution.into(),
         operator,
         note,
+        ..Default::default()
     });
     let answer = client.operator.resolve_branch(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
@@ -113,7 +118,12 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
     let mut client = Client::connect(server).await?;
     let tx_id = args.target.tx_id(&mut client).await?;
     let Act { operator, note } = args.act;
-    let request = client.request(v1::ForgetTransactionRequest { tx_id, operator, note });
+    let request = client.request(v1::ForgetTransactionRequest {
+        tx_id,
+        operator,
+        note,
+        ..Default::default()
+    });
     let answer = client.operator.forget_transaction(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
 }

@@ -81,6 +81,7 @@ pub(super) fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
         output: output(&branch.output),
         metadata: HashMap::new(),
         attempt,
+        requires: Vec::new(),
     }
 }
 
@@ -93,6 +94,7 @@ pub(super) fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
         metadata: HashMap::new(),
         attempt,
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
+        requires: Vec::new(),
     }
 }
 

@@ -78,6 +78,7 @@ impl Inquirer {
             participant: self.participant.clone(),
             branches,
             cluster_id: cluster_id.to_owned(),
+            requires: Vec::new(),
         };
         let mut all_others = true;
         for (coordinator, client) in &mut self.coordinators {
