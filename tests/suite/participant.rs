@@ -7,6 +7,7 @@ mod databases;
 mod deaf;
 mod direct;
 mod handler;
+mod indeterminate;
 mod initiator;
 mod installed;
 mod mariadb;
