@@ -3,6 +3,7 @@
 
 mod barrier;
 mod calls;
+mod client;
 mod databases;
 mod deaf;
 mod direct;
