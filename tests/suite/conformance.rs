@@ -33,7 +33,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
         Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),
         Fault::IgnoresRequirements => (
-            &["unknown-requirement", "unknown-requirement-that-must-succeed"],
+            &["unknown-requirement", "must-succeed-requirement"],
             "Prepare that requires unanimo-check.no-such-feature was answered PREPARED",
         ),
         Fault::IgnoresPhaseTwoRequirements => (
@@ -44,7 +44,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
         }
         Fault::StoresFailures => (
-            &["must-succeed-refusal", "unknown-requirement-that-must-succeed"],
+            &["must-succeed-refusal", "must-succeed-requirement"],
             "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
         ),
         Fault::ForgetsMediaTypes => (
