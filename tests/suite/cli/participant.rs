@@ -177,7 +177,7 @@ async fn a_broken_participant_is_told_what_it_breaks() {
          PREPARED with output",
         "\nlate-prepare\n  must hold  A Prepare that comes after its Cancel is REFUSED",
         "\n  because    S8: nobody would ever cancel what it did",
-        " passed, 3 failed, 0 skipped\n",
+        " passed, 4 failed, 0 skipped\n",
     ]);
     let endpoint = Faulty::new(Fault::CommitsAnything).serve().await;
     let ran = check(&endpoint, "faulty", "work", &["--json"]).await;
