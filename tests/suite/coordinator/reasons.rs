@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tonic::Code;
-use tonic_types::StatusExt;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{

@@ -104,11 +104,17 @@ async fn s3_a_caller_that_goes_away_loses_no_acknowledged_write(fixture: Fixture
         let key = Key::Tx(live.id());
         let _ = tokio::time::timeout(patience, fixture.store.transactions().find(&key)).await;
         let endpoint = format!("http://dropped-{round}");
-        let register = fixture.store.endpoints().register(fixture.me, &name, &endpoint, now());
+        let register =
+            fixture.store.endpoints().register(fixture.me, &name, &endpoint, "life", now());
         let _ = tokio::time::timeout(patience, register).await;
 
         let endpoint = format!("http://kept-{round}");
-        fixture.store.endpoints().register(fixture.me, &name, &endpoint, now()).await.unwrap();
+        fixture
+            .store
+            .endpoints()
+            .register(fixture.me, &name, &endpoint, "life", now())
+            .await
+            .unwrap();
         let seen = fixture.store.endpoints().list().await.unwrap();
         let seen = seen.iter().any(|r| r.endpoint.as_deref() == Some(&endpoint));
         assert!(seen, "round {round}: an acknowledged write is missing");
