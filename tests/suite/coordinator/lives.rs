@@ -144,8 +144,8 @@ async fn a_second_start_of_a_node_ends_the_first() {
     assert_eq!(
         ended.to_string(),
         format!(
-            "incarnation {} was fenced by its successor: node one was started again: it stops, \
-             and another incarnation adopts what it had in flight",
+            "incarnation {} was fenced by its successor: node one was started again; the \
+             coordinator stops, and another incarnation adopts its transactions",
             fenced.incarnation
         )
     );

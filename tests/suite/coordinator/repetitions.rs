@@ -152,7 +152,7 @@ async fn an_operators_act_that_is_sent_again_is_answered_as_the_first_time() {
 #[tokio::test]
 async fn a_known_branch_of_an_unknown_participant_is_answered() {
     let mut config = config(&sqlite_url());
-    config.keep_alive_interval = Period::millis(20);
+    config.keep_alive_interval = Period::millis(500);
     let file = config.database_url.expose().trim_start_matches("sqlite:").to_owned();
     let world = World::start(config).await;
     let remote = Scripted::default();
