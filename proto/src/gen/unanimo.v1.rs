@@ -228,7 +228,10 @@ pub struct Transaction {
     /// Entries of the history that were cut off at its beginning.
     #[prost(uint32, tag = "20")]
     pub timeline_dropped: u32,
-    /// Grows with each change of the transaction. Opaque but for its order.
+    /// Grows with each durable change of the transaction. Opaque but for its order. The decision, a
+    /// heuristic outcome and the end are shown only once they are durable; the progress of single
+    /// branches, such as a vote or an answer to Commit, may be ahead of what is durable: a crash of the
+    /// coordinator may lose it until it comes again.
     #[prost(uint64, tag = "21")]
     pub revision: u64,
 }
@@ -989,7 +992,8 @@ pub mod watch_transaction_request {
 /// State of the transaction at a moment.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchTransactionResponse {
-    /// The transaction; only what is durable. Its `revision` is where a new call goes on from.
+    /// The transaction. Its decision, heuristic outcome and end are durable; the progress of single
+    /// branches may be ahead of what is durable. Its `revision` is where a new call goes on from.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
 }
@@ -3080,8 +3084,7 @@ pub struct DeregisterEndpointRequest {
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
     /// The life of the process that goes away, as registered. An endpoint that another instance has
-    /// registered since stays, as far as the running coordinator has heard of it; it comes back with
-    /// that instance's next registration.
+    /// registered since stays.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// As in RegisterEndpointRequest.
@@ -3141,8 +3144,8 @@ pub struct ParticipantEndpoint {
     /// Whether it is called: configured, or seen lately.
     #[prost(bool, tag = "4")]
     pub alive: bool,
-    /// The life of its process that registered last; empty until it has registered with the running
-    /// coordinator.
+    /// The life of its process that registered last; empty for a configured endpoint that never
+    /// registered.
     #[prost(string, tag = "5")]
     pub instance_id: ::prost::alloc::string::String,
     /// Features that it registered with; empty until it has registered with the running coordinator.
