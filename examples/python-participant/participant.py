@@ -14,10 +14,10 @@ from barrier import Busy, Refused
 
 log = logging.getLogger("participant")
 
-ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
-CLUSTER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,32}\Z")
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
+CLUSTER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}\Z")
 
-# What a Prepare may require. Anything else is refused: without it the work would be another one.
+# What a call may require. Anything else is refused: without it the work would be another one.
 FEATURES = ("must_succeed", "tcc")
 
 # After which a call that found something in its way is to be sent again.
@@ -45,7 +45,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             vote, row = self.barrier.prepare(
                 request.context,
                 bound(request),
-                request.must_succeed,
+                must_succeed(request),
                 lambda db: self._work(request, db),
             )
         except Busy:
@@ -61,7 +61,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         return wire.PrepareResponse(refused=refusal)
 
     def Commit(self, request, call):
-        return self._finish(
+        return self._phase_two(
             "commit",
             request,
             call,
@@ -71,7 +71,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         )
 
     def Cancel(self, request, call):
-        return self._finish(
+        return self._phase_two(
             "cancel",
             request,
             call,
@@ -80,13 +80,18 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             wire.CancelResponse,
         )
 
-    def _finish(self, name, request, call, operation, method, response):
+    def _phase_two(self, name, request, call, operation, method, response):
         self._check(request, call)
+        unknown = unknown_feature(request)
+        if unknown:
+            # No answer: the call comes again, perhaps at another endpoint.
+            text = f"{self.name} does not know the required feature {unknown}"
+            call.abort(grpc.StatusCode.UNIMPLEMENTED, text)
         try:
-            # The stored output, not the request's, which the coordinator may have lost.
+            # The row has been prepared, so the mode was known then. The stored output, not the request's, which the coordinator may have lost.
             end, note = operation(
                 request.context,
-                lambda db, output: method(self._action(request))(db, request.payload.data, output),
+                lambda db, output: method(self.actions[request.action])(db, request.payload.data, output),
             )
         except Busy:
             return response(working=wire.Working(retry_after=RETRY_AFTER))
@@ -97,10 +102,10 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
 
     def _work(self, request, db):
         """Answers with the output and its media type."""
-        for feature in request.requires:
-            if feature not in FEATURES:
-                text = f"{self.name} does not know the required feature {feature}"
-                raise Refused("FEATURE_UNSUPPORTED", text)
+        unknown = unknown_feature(request)
+        if unknown:
+            text = f"{self.name} does not know the required feature {unknown}"
+            raise Refused("FEATURE_UNSUPPORTED", text)
         return self._action(request).try_(db, request.payload.data)
 
     def _action(self, request):
@@ -128,6 +133,18 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if context.participant != self.name:
             text = f"this is participant {self.name}, and not {context.participant}"
             call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def unknown_feature(request):
+    """The first required feature that is not known, or None."""
+    return next((name for name in request.requires if name not in FEATURES), None)
+
+
+def must_succeed(request):
+    """Whether no refusal may be stored. The name in `requires` is enough where something else is not
+    known."""
+    named = "must_succeed" in request.requires and unknown_feature(request) is not None
+    return request.must_succeed or named
 
 
 def bound(request):

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgConnection;
 use unanimo_sdk::{
-    Call, FinishError, Json, Participant, Postgres, PrepareError, Refusal, Tcc, refuse,
+    Call, Json, Participant, PhaseTwoError, Postgres, PrepareError, Refusal, Tcc, refuse,
 };
 
 use crate::accounts::{self, Posting};
@@ -38,12 +38,12 @@ impl Tcc<Postgres> for Debit {
         }
     }
 
-    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         post(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await?;
         Ok(())
     }
 
-    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         let release = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";
         post(db, release, call).await?;
         Ok(())
@@ -63,14 +63,14 @@ impl Tcc<Postgres> for Credit {
         }
     }
 
-    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+    async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         let arrive = "UPDATE account SET cents = cents + $2, incoming = incoming - $2
                       WHERE id = $1";
         post(db, arrive, call).await?;
         Ok(())
     }
 
-    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> Finished {
+    async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         post(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1", call).await?;
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Tcc<Postgres> for Credit {
 
 type Posted = Call<Json<Posting>>;
 
-type Finished = Result<(), FinishError>;
+type PhaseTwoResult = Result<(), PhaseTwoError>;
 
 /// Runs a statement for a posting, and returns the number of accounts that it changed.
 pub(crate) async fn post(

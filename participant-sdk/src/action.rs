@@ -9,10 +9,10 @@ use unanimo_proto::v1::Mode;
 
 #[cfg(feature = "postgres")]
 use crate::handler::TwoPhase;
-use crate::handler::{Call, FinishError, Isolation, PrepareError, Saga, Tcc};
+use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc};
 use crate::payload::{Decode, Payload};
 use crate::refusal::Refusal;
-use crate::resource::{Finish, Resource};
+use crate::resource::{PhaseTwoOperation, Resource};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -26,13 +26,13 @@ pub(crate) trait Action<C>: Send + Sync {
     ) -> BoxFuture<'a, Result<Payload, PrepareError>>;
 
     /// Phase two of what was prepared.
-    fn finish<'a>(
+    fn phase_two<'a>(
         &'a self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         db: &'a mut C,
         call: &'a Call<Payload>,
         output: Payload,
-    ) -> BoxFuture<'a, Result<(), FinishError>>;
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 }
 
 /// Told which operation's handler has succeeded, with which output; says whether its work is to be
@@ -103,7 +103,7 @@ impl<R: Resource, H: Saga<R>> Tcc<R> for SagaStep<R, H> {
         _: &mut R::Connection,
         _: &Call<H::Payload>,
         _: H::Output,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl<R: Resource, H: Saga<R>> Tcc<R> for SagaStep<R, H> {
         db: &mut R::Connection,
         call: &Call<H::Payload>,
         output: H::Output,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         self.handler.compensate(db, call, output).await
     }
 
@@ -151,13 +151,13 @@ impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
     }
 
     /// The database does it: there is no handler of phase two.
-    fn finish<'a>(
+    fn phase_two<'a>(
         &'a self,
-        _: Finish,
+        _: PhaseTwoOperation,
         _: &'a mut sqlx::PgConnection,
         _: &'a Call<Payload>,
         _: Payload,
-    ) -> BoxFuture<'a, Result<(), FinishError>> {
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -180,20 +180,20 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         })
     }
 
-    fn finish<'a>(
+    fn phase_two<'a>(
         &'a self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         db: &'a mut R::Connection,
         call: &'a Call<Payload>,
         output: Payload,
-    ) -> BoxFuture<'a, Result<(), FinishError>> {
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(async move {
             let output = H::Output::decode_payload(&output)?;
             let payload = H::Payload::decode_payload(&call.payload)?;
             let call = with_payload(call, payload);
             match operation {
-                Finish::Commit => self.handler.confirm(db, &call, output).await,
-                Finish::Cancel => self.handler.cancel(db, &call, output).await,
+                PhaseTwoOperation::Commit => self.handler.confirm(db, &call, output).await,
+                PhaseTwoOperation::Cancel => self.handler.cancel(db, &call, output).await,
             }
         })
     }
@@ -222,21 +222,21 @@ impl<C: Send> Action<C> for Interrupted<C> {
         })
     }
 
-    fn finish<'a>(
+    fn phase_two<'a>(
         &'a self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         db: &'a mut C,
         call: &'a Call<Payload>,
         output: Payload,
-    ) -> BoxFuture<'a, Result<(), FinishError>> {
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(async move {
-            self.action.finish(operation, db, call, output).await?;
+            self.action.phase_two(operation, db, call, output).await?;
             let name = match operation {
-                Finish::Commit => "commit",
-                Finish::Cancel => "cancel",
+                PhaseTwoOperation::Commit => "commit",
+                PhaseTwoOperation::Cancel => "cancel",
             };
             match (self.interrupt)(name, &Bytes::new()) {
-                true => Err(FinishError::Failed(INTERRUPTED.into())),
+                true => Err(PhaseTwoError::Failed(INTERRUPTED.into())),
                 false => Ok(()),
             }
         })

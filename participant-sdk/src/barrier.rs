@@ -26,10 +26,10 @@ use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
 use crate::action::Registered;
-use crate::handler::{FinishError, Isolation, PrepareError};
+use crate::handler::{Isolation, PhaseTwoError, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Voted};
 use crate::wire::presentable;
 
 /// The vote no of a Prepare that came after the deadline.
@@ -229,44 +229,44 @@ pub(crate) async fn leave<B: Blocks>(
 }
 
 /// Phase two of TCC, and of a saga's step.
-pub(crate) async fn finish<B: Blocks>(
+pub(crate) async fn phase_two<B: Blocks>(
     blocks: &B,
-    operation: Finish,
+    operation: PhaseTwoOperation,
     call: &RawCall,
     action: Option<&Registered<<B::Block as Block>::Connection>>,
-) -> Result<Finished, Fault> {
+) -> Result<PhaseTwoAnswer, Fault> {
     let isolation = action.map(|action| action.isolation).unwrap_or_default();
     let mut block = blocks.begin(isolation).await?;
     let Some(row) = block.lock(call).await? else {
         drop(block);
         return match operation {
-            Finish::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),
-            Finish::Commit => nothing_to_commit(blocks, call).await,
+            PhaseTwoOperation::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),
+            PhaseTwoOperation::Commit => nothing_to_commit(blocks, call).await,
         };
     };
-    if let Some(finished) = row.end(operation) {
-        return Ok(finished);
+    if let Some(answered) = row.end(operation) {
+        return Ok(answered);
     }
     let Some(action) = action else { return Err(Fault::NotOffered(call.call.action.clone())) };
     let output = row.output.clone();
-    match action.action.finish(operation, block.connection(), &call.call, output).await {
+    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
         Ok(()) => {}
-        Err(FinishError::Working(pause)) => return Ok(Finished::Working(pause)),
-        Err(FinishError::Failed(error)) => return Err(Fault::Handler(error)),
+        Err(PhaseTwoError::Working(pause)) => return Ok(PhaseTwoAnswer::Working(pause)),
+        Err(PhaseTwoError::Failed(error)) => return Err(Fault::Handler(error)),
     }
     if let Some(Refusal { message, .. }) = block.check().await? {
         return Err(Fault::Handler(message.into()));
     }
     let state = match operation {
-        Finish::Commit => State::Committed,
-        Finish::Cancel => State::Cancelled,
+        PhaseTwoOperation::Commit => State::Committed,
+        PhaseTwoOperation::Cancel => State::Cancelled,
     };
     block.mark(call, &Row { state, ..row }).await?;
     crash_point!("participant-before-end-is-durable");
     match block.commit().await? {
         None => {
             crash_point!("participant-after-end-is-durable");
-            Ok(Finished::Done)
+            Ok(PhaseTwoAnswer::Done)
         }
         Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
     }
@@ -277,10 +277,10 @@ pub(crate) async fn finish<B: Blocks>(
 pub(crate) async fn leave_tombstone<B: Blocks>(
     blocks: &B,
     call: &RawCall,
-) -> Result<Option<Finished>, Fault> {
+) -> Result<Option<PhaseTwoAnswer>, Fault> {
     match leave(blocks, call, &Row::new(State::Cancelled), call.until).await? {
-        None => Ok(Some(Finished::Done)),
-        Some(row) => Ok(row.end(Finish::Cancel)),
+        None => Ok(Some(PhaseTwoAnswer::Done)),
+        Some(row) => Ok(row.end(PhaseTwoOperation::Cancel)),
     }
 }
 
@@ -288,11 +288,11 @@ pub(crate) async fn leave_tombstone<B: Blocks>(
 pub(crate) async fn nothing_to_commit<B: Blocks>(
     blocks: &B,
     call: &RawCall,
-) -> Result<Finished, Fault> {
+) -> Result<PhaseTwoAnswer, Fault> {
     match leave(blocks, call, &Row::new(State::Lost), None).await? {
         None => {
             let note = NOTHING_TO_COMMIT.to_owned();
-            Ok(Finished::Heuristic(HeuristicKind::Hazard, note))
+            Ok(PhaseTwoAnswer::Heuristic(HeuristicKind::Hazard, note))
         }
         Some(_) => Err(Fault::Busy),
     }

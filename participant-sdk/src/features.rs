@@ -6,9 +6,12 @@ use crate::refusal::Refusal;
 /// dropped: the work would mean something else without it.
 ///
 /// - `must_succeed`: the work may only succeed; a refusal of it is not stored.
-/// - `saga`, `tcc`, `two_phase_commit`: the modes of branches. A participant that knows a mode still
-///   refuses an action that it does not offer in it.
-pub(crate) const FEATURES: [&str; 4] = ["must_succeed", "saga", "tcc", "two_phase_commit"];
+/// - `tcc`, `two_phase_commit`: the modes of branches. A participant that knows a mode still refuses an
+///   action that it does not offer in it. `saga` is not among them before a coordinator serves it.
+pub(crate) const FEATURES: [&str; 3] = [MUST_SUCCEED, "tcc", "two_phase_commit"];
+
+/// The work may only succeed.
+pub(crate) const MUST_SUCCEED: &str = "must_succeed";
 
 /// Reason of the refusal of a feature that is not known, on every transport.
 pub(crate) const FEATURE_UNSUPPORTED: &str = "FEATURE_UNSUPPORTED";

@@ -88,7 +88,7 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
         db: &mut R::Connection,
         call: &Call<Self::Payload>,
         output: Self::Output,
-    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
 
     /// Takes the reservation back. Runs only after `try_`, and has its effect once.
     ///
@@ -99,7 +99,7 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
         db: &mut R::Connection,
         call: &Call<Self::Payload>,
         output: Self::Output,
-    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
 
     /// In which isolation its transactions run.
     fn isolation(&self) -> Isolation {
@@ -137,7 +137,7 @@ pub trait Saga<R: Resource>: Send + Sync + 'static {
         db: &mut R::Connection,
         call: &Call<Self::Payload>,
         output: Self::Output,
-    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
 
     /// In which isolation its transactions run.
     fn isolation(&self) -> Isolation {
@@ -206,9 +206,9 @@ pub enum PrepareError {
     Failed(BoxError),
 }
 
-/// Phase two of a branch that is not done. Every error becomes [`FinishError::Failed`] by `?`.
+/// Phase two of a branch that is not done. Every error becomes [`PhaseTwoError::Failed`] by `?`.
 #[derive(Debug)]
-pub enum FinishError {
+pub enum PhaseTwoError {
     /// To be called again after this time.
     Working(Duration),
     /// Something went wrong: to be called again.
@@ -221,7 +221,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for PrepareError {
     }
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for FinishError {
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for PhaseTwoError {
     fn from(error: E) -> Self {
         Self::Failed(Box::new(error))
     }

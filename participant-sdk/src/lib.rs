@@ -11,7 +11,7 @@
 //! use serde::{Deserialize, Serialize};
 //! use sqlx::SqliteConnection;
 //! use unanimo_sdk::{
-//!     Call, Client, FinishError, Json, Participant, PrepareError, Serve, Sqlite, Tcc, refuse,
+//!     Call, Client, PhaseTwoError, Json, Participant, PrepareError, Serve, Sqlite, Tcc, refuse,
 //! };
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -47,7 +47,7 @@
 //!         db: &mut SqliteConnection,
 //!         order: &Call<Json<Order>>,
 //!         (): (),
-//!     ) -> Result<(), FinishError> {
+//!     ) -> Result<(), PhaseTwoError> {
 //!         let sold = sqlx::query("UPDATE stock SET reserved = reserved - $2 WHERE item = $1");
 //!         sold.bind(&order.payload.item).bind(order.payload.pieces).execute(db).await?;
 //!         Ok(())
@@ -58,7 +58,7 @@
 //!         db: &mut SqliteConnection,
 //!         order: &Call<Json<Order>>,
 //!         (): (),
-//!     ) -> Result<(), FinishError> {
+//!     ) -> Result<(), PhaseTwoError> {
 //!         let back = sqlx::query(
 //!             "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1",
 //!         );
@@ -183,7 +183,7 @@
 //! ```
 //! # #[cfg(feature = "postgres")] mod example {
 //! use sqlx::PgConnection;
-//! use unanimo_sdk::{Call, FinishError, Json, PrepareError, Saga, Postgres};
+//! use unanimo_sdk::{Call, PhaseTwoError, Json, PrepareError, Saga, Postgres};
 //!
 //! struct Book;
 //!
@@ -207,7 +207,7 @@
 //!         db: &mut PgConnection,
 //!         _: &Call<Json<String>>,
 //!         Json(booking): Json<i64>,
-//!     ) -> Result<(), FinishError> {
+//!     ) -> Result<(), PhaseTwoError> {
 //!         sqlx::query("DELETE FROM booking WHERE id = $1").bind(booking).execute(db).await?;
 //!         Ok(())
 //!     }
@@ -289,7 +289,7 @@ pub use client::{Client, Outcome};
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
-    BoxError, Branch, Call, FinishError, Isolation, PrepareError, Saga, Tcc, refuse,
+    BoxError, Branch, Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc, refuse,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};

@@ -21,7 +21,8 @@ use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
 use crate::resource::{
-    ACQUIRE_TIMEOUT, Fault, Finish, Finished, RawCall, Resource, Slots, Voted, options, sealed,
+    ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Slots, Voted,
+    options, sealed,
 };
 use crate::schema::{self, Error};
 
@@ -76,7 +77,7 @@ impl MySqlOptions {
         };
         Ok(MySql {
             prepare: pool(self.prepare_connections),
-            finish: pool(self.finish_connections),
+            phase_two: pool(self.phase_two_connections),
             slots: self.slots(),
             statements: Arc::new(statements),
         })
@@ -124,7 +125,7 @@ const MIGRATION_TURN_SECS: i64 = 60;
 #[derive(Clone, Debug)]
 pub struct MySql {
     prepare: MySqlPool,
-    finish: MySqlPool,
+    phase_two: MySqlPool,
     slots: Slots,
     statements: Arc<Statements>,
 }
@@ -142,8 +143,8 @@ impl MySql {
         MySqlBlocks { pool: &self.prepare, statements: &self.statements }
     }
 
-    fn for_finish(&self) -> MySqlBlocks<'_> {
-        MySqlBlocks { pool: &self.finish, statements: &self.statements }
+    fn for_phase_two(&self) -> MySqlBlocks<'_> {
+        MySqlBlocks { pool: &self.phase_two, statements: &self.statements }
     }
 }
 
@@ -169,12 +170,12 @@ impl Resource for MySql {
         barrier::refuse(&self.for_prepare(), call, refusal).await
     }
 
-    async fn finish(
+    async fn phase_two(
         &self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         call: &RawCall,
         action: Option<&Registered<MySqlConnection>>,
-    ) -> Result<Finished, Fault> {
-        barrier::finish(&self.for_finish(), operation, call, action).await
+    ) -> Result<PhaseTwoAnswer, Fault> {
+        barrier::phase_two(&self.for_phase_two(), operation, call, action).await
     }
 }

@@ -74,7 +74,9 @@ use crate::resource::Resource;
 #[non_exhaustive]
 pub enum Error {
     /// A name breaks the rule.
-    #[error("{what} {name:?} must be 1 to 64 bytes of [A-Za-z0-9_.:-]")]
+    #[error(
+        "{what} {name:?} must be 1 to 64 bytes of [A-Za-z0-9_.:-], and begin with a letter, a digit or _"
+    )]
     Name {
         /// Kind of thing that it names.
         what: &'static str,

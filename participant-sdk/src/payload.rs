@@ -24,7 +24,9 @@ pub enum Error {
     #[error("{0} bytes where none were expected")]
     NotEmpty(usize),
     /// The media type breaks the rule.
-    #[error("media type {0:?} must be at most 128 bytes of printable ASCII")]
+    #[error(
+        "media type {0:?} must be at most 128 bytes of printable ASCII, without space at either end"
+    )]
     MediaType(String),
 }
 
@@ -103,7 +105,10 @@ impl Payload {
 }
 
 fn is_media_type(text: &str) -> bool {
-    text.len() <= MEDIA_TYPE_BYTES_MAX && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+    text.len() <= MEDIA_TYPE_BYTES_MAX
+        && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
 }
 
 impl From<v1::Payload> for Payload {
@@ -264,8 +269,9 @@ mod tests {
         assert_eq!(Bytes::decode_payload(&own).expect("bytes"), "lamp;2");
         let longest = "x".repeat(MEDIA_TYPE_BYTES_MAX);
         assert!(Payload::of(&Payload::new("", longest)).is_ok());
-        for bad in ["x".repeat(MEDIA_TYPE_BYTES_MAX + 1), "a\0".to_owned(), "é".to_owned()] {
-            let error = Payload::of(&Payload::new("", bad)).expect_err("no media type");
+        let longer = "x".repeat(MEDIA_TYPE_BYTES_MAX + 1);
+        for bad in [&*longer, "a\0", "é", " a/b", "a/b ", " "] {
+            let error = Payload::of(&Payload::new("", bad.to_owned())).expect_err("no media type");
             assert!(error.to_string().contains("printable ASCII"), "{error}");
         }
     }

@@ -20,7 +20,8 @@ use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
 use crate::resource::{
-    ACQUIRE_TIMEOUT, Fault, Finish, Finished, RawCall, Resource, Slots, Voted, options, sealed,
+    ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Slots, Voted,
+    options, sealed,
 };
 use crate::schema::{self, Error};
 
@@ -63,7 +64,7 @@ impl PostgresOptions {
         };
         Ok(Postgres {
             prepare: pool(self.prepare_connections),
-            finish: pool(self.finish_connections),
+            phase_two: pool(self.phase_two_connections),
             slots: self.slots(),
             can_prepare: prepared_max != "0",
         })
@@ -122,7 +123,7 @@ async fn clean(connection: &mut PgConnection) -> bool {
 #[derive(Clone, Debug)]
 pub struct Postgres {
     prepare: PgPool,
-    finish: PgPool,
+    phase_two: PgPool,
     slots: Slots,
     can_prepare: bool,
 }
@@ -146,8 +147,8 @@ impl Postgres {
         PgBlocks { pool: &self.prepare, with_savepoint: false }
     }
 
-    fn for_finish(&self) -> PgBlocks<'_> {
-        PgBlocks { pool: &self.finish, with_savepoint: true }
+    fn for_phase_two(&self) -> PgBlocks<'_> {
+        PgBlocks { pool: &self.phase_two, with_savepoint: true }
     }
 }
 
@@ -177,16 +178,16 @@ impl Resource for Postgres {
         barrier::refuse(&self.for_prepare(), call, refusal).await
     }
 
-    async fn finish(
+    async fn phase_two(
         &self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         call: &RawCall,
         action: Option<&Registered<PgConnection>>,
-    ) -> Result<Finished, Fault> {
+    ) -> Result<PhaseTwoAnswer, Fault> {
         match (call.mode, operation) {
-            (Mode::TwoPhaseCommit, Finish::Commit) => self.commit_prepared(call).await,
-            (Mode::TwoPhaseCommit, Finish::Cancel) => self.rollback_prepared(call).await,
-            _ => barrier::finish(&self.for_finish(), operation, call, action).await,
+            (Mode::TwoPhaseCommit, PhaseTwoOperation::Commit) => self.commit_prepared(call).await,
+            (Mode::TwoPhaseCommit, PhaseTwoOperation::Cancel) => self.rollback_prepared(call).await,
+            _ => barrier::phase_two(&self.for_phase_two(), operation, call, action).await,
         }
     }
 }

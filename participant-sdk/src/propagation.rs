@@ -11,7 +11,7 @@
 //! # #[cfg(feature = "sqlite")] mod example {
 //! # use std::error::Error;
 //! # use sqlx::SqliteConnection;
-//! # use unanimo_sdk::{Call, FinishError, PrepareError, Tcc};
+//! # use unanimo_sdk::{Call, PhaseTwoError, PrepareError, Tcc};
 //! # pub struct Reserve;
 //! # impl Tcc<Sqlite> for Reserve {
 //! #     type Payload = Json<String>;
@@ -19,9 +19,9 @@
 //! #     async fn try_(&self, _: &mut SqliteConnection, _: &Call<Json<String>>)
 //! #         -> Result<(), PrepareError> { Ok(()) }
 //! #     async fn confirm(&self, _: &mut SqliteConnection, _: &Call<Json<String>>, (): ())
-//! #         -> Result<(), FinishError> { Ok(()) }
+//! #         -> Result<(), PhaseTwoError> { Ok(()) }
 //! #     async fn cancel(&self, _: &mut SqliteConnection, _: &Call<Json<String>>, (): ())
-//! #         -> Result<(), FinishError> { Ok(()) }
+//! #         -> Result<(), PhaseTwoError> { Ok(()) }
 //! # }
 //! use axum::Router;
 //! use axum::extract::{Path, State};

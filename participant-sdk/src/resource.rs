@@ -45,12 +45,12 @@ pub trait Resource: Sweepable {
 
     /// Phase two.
     #[doc(hidden)]
-    fn finish(
+    fn phase_two(
         &self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         call: &RawCall,
         action: Option<&Registered<Self::Connection>>,
-    ) -> impl Future<Output = Result<Finished, Fault>> + Send;
+    ) -> impl Future<Output = Result<PhaseTwoAnswer, Fault>> + Send;
 }
 
 pub(crate) mod sealed {
@@ -58,7 +58,7 @@ pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-/// A call with its payload as it came, and the mode of its transaction.
+/// A call with its payload as it came, and the mode of its branch: `Unspecified` if it is not known here.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct RawCall {
@@ -82,13 +82,13 @@ impl RawCall {
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     pub prepare: usize,
-    pub finish: usize,
+    pub phase_two: usize,
 }
 
 /// Operation of phase two.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
+pub enum PhaseTwoOperation {
     Commit,
     Cancel,
 }
@@ -106,7 +106,7 @@ pub enum Voted {
 /// An end that is durable, or that there is none yet.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finished {
+pub enum PhaseTwoAnswer {
     Done,
     Working(Duration),
     Heuristic(v1::HeuristicKind, String),

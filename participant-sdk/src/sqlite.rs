@@ -17,7 +17,9 @@ use self::block::SqliteBlocks;
 use crate::action::Registered;
 use crate::barrier;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Slots, Voted, sealed};
+use crate::resource::{
+    Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Slots, Voted, sealed,
+};
 use crate::schema::{self, Error};
 
 /// Longest wait of an operation for another one's local transaction: there is one at a time.
@@ -33,7 +35,7 @@ const SLOTS: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     prepare: SqlitePool,
-    finish: SqlitePool,
+    phase_two: SqlitePool,
 }
 
 impl Sqlite {
@@ -70,7 +72,7 @@ impl Sqlite {
                 })
                 .connect_lazy_with(connect.clone())
         };
-        Ok(Self { prepare: pool(), finish: pool() })
+        Ok(Self { prepare: pool(), phase_two: pool() })
     }
 }
 
@@ -80,7 +82,7 @@ impl Resource for Sqlite {
     type Connection = SqliteConnection;
 
     fn slots(&self) -> Slots {
-        Slots { prepare: SLOTS as usize, finish: SLOTS as usize }
+        Slots { prepare: SLOTS as usize, phase_two: SLOTS as usize }
     }
 
     async fn prepare(
@@ -96,13 +98,13 @@ impl Resource for Sqlite {
         barrier::refuse(&SqliteBlocks { pool: &self.prepare }, call, refusal).await
     }
 
-    async fn finish(
+    async fn phase_two(
         &self,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         call: &RawCall,
         action: Option<&Registered<SqliteConnection>>,
-    ) -> Result<Finished, Fault> {
-        barrier::finish(&SqliteBlocks { pool: &self.finish }, operation, call, action).await
+    ) -> Result<PhaseTwoAnswer, Fault> {
+        barrier::phase_two(&SqliteBlocks { pool: &self.phase_two }, operation, call, action).await
     }
 }
 

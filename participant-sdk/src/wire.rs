@@ -9,11 +9,13 @@ use uuid::Uuid;
 use crate::handler::{Branch, Call};
 use crate::names::{CLUSTER_BYTES_MAX, ID_BYTES_MAX, NAME_BYTES_MAX, is_name};
 use crate::refusal::Refusal;
-use crate::resource::{Finished, RawCall, Voted};
+use crate::resource::{PhaseTwoAnswer, RawCall, Voted};
 
 /// Bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
+/// Returns the word of a barrier's row, which is for people. There is none for a mode that is not known
+/// here.
 pub(crate) fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::TwoPhaseCommit => "2pc",
@@ -32,7 +34,7 @@ pub(crate) struct Parts {
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
 
-/// Conditions that a Prepare may have.
+/// Conditions that an operation may have.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
     pub(crate) requires: Vec<String>,
@@ -49,10 +51,11 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
     let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
     let payload = payload.unwrap_or_default().into();
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
-    let mode = context.mode();
-    if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit | Mode::Saga) {
-        return Err(invalid("context.mode", "must be TCC, two-phase commit or saga"));
+    if context.mode == i32::from(Mode::Unspecified) {
+        return Err(invalid("context.mode", "must be there"));
     }
+    // One that is not known here becomes `Unspecified`.
+    let mode = context.mode();
     let tx_id = Uuid::parse_str(&context.tx_id).ok();
     let canonical = tx_id.filter(|parsed| parsed.to_string() == context.tx_id);
     let rule = "must be a UUID of 36 characters, lower case, with hyphens";
@@ -65,7 +68,9 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
         ("action", &action, NAME_BYTES_MAX),
     ] {
         if !is_name(text, bytes_max) {
-            let rule = format!("must be 1 to {bytes_max} bytes of [A-Za-z0-9_.:-]");
+            let rule = format!(
+                "must be 1 to {bytes_max} bytes of [A-Za-z0-9_.:-], and begin with a letter, a digit or _"
+            );
             return Err(invalid(field, &rule));
         }
     }
@@ -111,22 +116,22 @@ pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
     v1::PrepareResponse { answer: Some(answer) }
 }
 
-pub(crate) fn committed(finished: Finished) -> v1::CommitResponse {
+pub(crate) fn committed(answered: PhaseTwoAnswer) -> v1::CommitResponse {
     use v1::commit_response::Answer;
-    let answer = match finished {
-        Finished::Done => Answer::Done(v1::Done {}),
-        Finished::Working(pause) => Answer::Working(working(pause)),
-        Finished::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
+    let answer = match answered {
+        PhaseTwoAnswer::Done => Answer::Done(v1::Done {}),
+        PhaseTwoAnswer::Working(pause) => Answer::Working(working(pause)),
+        PhaseTwoAnswer::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
     };
     v1::CommitResponse { answer: Some(answer) }
 }
 
-pub(crate) fn cancelled(finished: Finished) -> v1::CancelResponse {
+pub(crate) fn cancelled(answered: PhaseTwoAnswer) -> v1::CancelResponse {
     use v1::cancel_response::Answer;
-    let answer = match finished {
-        Finished::Done => Answer::Done(v1::Done {}),
-        Finished::Working(pause) => Answer::Working(working(pause)),
-        Finished::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
+    let answer = match answered {
+        PhaseTwoAnswer::Done => Answer::Done(v1::Done {}),
+        PhaseTwoAnswer::Working(pause) => Answer::Working(working(pause)),
+        PhaseTwoAnswer::Heuristic(kind, note) => Answer::Heuristic(heuristic(kind, note)),
     };
     v1::CancelResponse { answer: Some(answer) }
 }

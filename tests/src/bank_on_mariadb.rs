@@ -2,7 +2,7 @@
 
 use sqlx::{MySqlConnection, MySqlPool};
 use unanimo_examples::Posting;
-use unanimo_sdk::{Call, FinishError, Json, MySql, Participant, PrepareError, Tcc, refuse};
+use unanimo_sdk::{Call, Json, MySql, Participant, PhaseTwoError, PrepareError, Tcc, refuse};
 
 /// Makes the participant, with the actions `debit` and `credit`.
 #[must_use]
@@ -74,7 +74,7 @@ impl Tcc<MySql> for Action {
         db: &mut MySqlConnection,
         call: &Call<Json<Posting>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         post(db, self.confirm, &call.payload).await?;
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Tcc<MySql> for Action {
         db: &mut MySqlConnection,
         call: &Call<Json<Posting>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         post(db, self.cancel, &call.payload).await?;
         Ok(())
     }

@@ -67,6 +67,10 @@ pub enum Fault {
     Mute,
     /// It does what it is asked, whatever that requires.
     IgnoresRequirements,
+    /// It ends a branch as it is told, whatever that requires.
+    IgnoresPhaseTwoRequirements,
+    /// A mode that the participant does not know is an error.
+    UnknownModeIsAnError,
     /// A refusal of work that must succeed is stored.
     StoresFailures,
     /// The media type of an output is not stored.
@@ -77,7 +81,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -98,6 +102,8 @@ impl Fault {
         Self::ReadOnlyInTcc,
         Self::Mute,
         Self::IgnoresRequirements,
+        Self::IgnoresPhaseTwoRequirements,
+        Self::UnknownModeIsAnError,
         Self::StoresFailures,
         Self::ForgetsMediaTypes,
     ];
@@ -161,12 +167,15 @@ impl Faulty {
         let context = context.unwrap_or_default();
         let named = |text: &str| {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
-            !text.is_empty() && text.bytes().all(allowed)
+            let first = text.bytes().next();
+            let begins = first.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            begins && text.bytes().all(allowed)
         };
         let good = Uuid::parse_str(&context.tx_id).is_ok()
             && named(&context.branch_id)
             && context.branch_number > 0
-            && context.mode() != Mode::Unspecified;
+            && (context.mode() != Mode::Unspecified
+                || context.mode != 0 && self.fault != Fault::UnknownModeIsAnError);
         if !good && self.fault != Fault::TakesAnyContext {
             return Err(Status::invalid_argument("context breaks the rules"));
         }
@@ -217,6 +226,11 @@ impl Faulty {
             let reason = "FEATURE_UNSUPPORTED".to_owned();
             return Ok(State::Refused(Refusal { reason, message: unknown.clone() }));
         }
+        let context = request.context.as_ref();
+        if context.is_some_and(|context| context.mode != 0 && context.mode() != Mode::Tcc) {
+            let (reason, message) = ("MODE_NOT_OFFERED".to_owned(), "only TCC".to_owned());
+            return Ok(State::Refused(Refusal { reason, message }));
+        }
         let until = request.prepare_until.and_then(|until| SystemTime::try_from(until).ok());
         if until.is_some_and(|until| until < SystemTime::now()) && self.fault != Fault::IgnoresBound
         {
@@ -246,10 +260,23 @@ impl Faulty {
         request.requires.iter().find(|name| !known(name))
     }
 
+    /// Refuses phase two that requires anything: nothing is known here that it could.
+    fn check_phase_two(&self, requires: &[String]) -> Result<(), Status> {
+        match requires.first() {
+            Some(name) if self.fault != Fault::IgnoresPhaseTwoRequirements => {
+                Err(Status::unimplemented(format!("{name} is not known")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn is_stored(&self, request: &PrepareRequest, state: &State) -> bool {
-        let no_vote = request.must_succeed
-            && self.fault != Fault::StoresFailures
-            && self.unsupported(request).is_none();
+        let named = || request.requires.iter().any(|name| name == "must_succeed");
+        let must_succeed = match self.unsupported(request) {
+            Some(_) => named(),
+            None => request.must_succeed,
+        };
+        let no_vote = must_succeed && self.fault != Fault::StoresFailures;
         !matches!(state, State::Refused(_)) || !(no_vote || self.fault == Fault::ForgetsRefusals)
     }
 }
@@ -308,7 +335,9 @@ impl ParticipantService for Faulty {
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
         use commit_response::Answer;
-        let key = self.key(request.into_inner().context)?;
+        let request = request.into_inner();
+        let key = self.key(request.context)?;
+        self.check_phase_two(&request.requires)?;
         let mut rows = self.rows();
         let (answer, state) = match rows.get(&key).cloned() {
             Some(State::Prepared(output) | State::Committed(output)) => {
@@ -339,7 +368,9 @@ impl ParticipantService for Faulty {
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
         use cancel_response::Answer;
-        let key = self.key(request.into_inner().context)?;
+        let request = request.into_inner();
+        let key = self.key(request.context)?;
+        self.check_phase_two(&request.requires)?;
         let mut rows = self.rows();
         let found = rows.get(&key).cloned();
         let answered = |answer| Ok(Response::new(CancelResponse { answer: Some(answer) }));

@@ -36,8 +36,15 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             &["unknown-requirement"],
             "Prepare that requires unanimo-check.no-such-feature was answered PREPARED",
         ),
+        Fault::IgnoresPhaseTwoRequirements => (
+            &["unknown-phase-two-requirement"],
+            "Cancel that requires unanimo-check.no-such-feature was answered, expected the status",
+        ),
+        Fault::UnknownModeIsAnError => {
+            (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
+        }
         Fault::StoresFailures => (
-            &["must-succeed-refusal"],
+            &["must-succeed-refusal", "unknown-requirement-that-must-succeed"],
             "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
         ),
         Fault::ForgetsMediaTypes => (

@@ -3,10 +3,12 @@
 
 mod barrier;
 mod calls;
+mod client;
 mod databases;
 mod deaf;
 mod direct;
 mod handler;
+mod indeterminate;
 mod initiator;
 mod installed;
 mod mariadb;

@@ -215,6 +215,7 @@ async fn a_shop_in_python_commits_aborts_and_refuses() {
     let Outcome::Committed(committed) = outcome else { panic!("{outcome:?}") };
     let output: Json<serde_json::Value> = committed.branches[0].output.read().unwrap();
     assert_eq!(output.0, serde_json::json!({"reserved": 3}));
+    assert_eq!(committed.branches[0].output.media_type(), "application/json");
     world.until_stock(STOCK - 3).await;
 
     for (gid, python, rust, words) in [

@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 use sqlx::{SqliteConnection, SqlitePool};
-use unanimo_sdk::{Call, FinishError, Json, Participant, PrepareError, Serve, Sqlite, Tcc, refuse};
+use unanimo_sdk::{
+    Call, Json, Participant, PhaseTwoError, PrepareError, Serve, Sqlite, Tcc, refuse,
+};
 
 #[derive(Deserialize)]
 struct Order {
@@ -39,7 +41,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         call: &Call<Json<Order>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let Order { item, pieces } = &*call.payload;
         let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
         sqlx::query(sell).bind(item).bind(pieces).execute(db).await?;
@@ -51,7 +53,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         call: &Call<Json<Order>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let Order { item, pieces } = &*call.payload;
         let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
         sqlx::query(back).bind(item).bind(pieces).execute(db).await?;

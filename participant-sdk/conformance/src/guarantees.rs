@@ -79,6 +79,20 @@ guarantees! {
         "REFUSED to a Prepare that must succeed is not stored: the same Prepare may be PREPARED \
          later. PREPARED is stored as ever.",
         "the transaction can no longer be aborted: a stored no would be the end of it.";
+    "unknown-requirement-that-must-succeed", conditions::unknown_and_must_succeed,
+        "REFUSED to a Prepare that requires `must_succeed` and a feature which the participant does \
+         not know is not stored, by a participant that does not know `must_succeed` either.",
+        "the transaction can no longer be aborted: a stored no would be the end of it, where another \
+         process may know the feature.";
+    "unknown-phase-two-requirement", conditions::phase_two,
+        "Commit and Cancel that require a feature which the participant does not know are answered \
+         with the status UNIMPLEMENTED; nothing is done or stored.",
+        "an answer would end a branch otherwise than it was told.";
+    "unknown-mode", conditions::unknown_mode,
+        "A Prepare in a mode that the participant does not know is REFUSED with reason \
+         MODE_NOT_OFFERED, and the refusal is stored; its Commit and Cancel are answered by the row, \
+         and Cancel without a row leaves a tombstone.",
+        "an error status is no vote, and no end: the coordinator would ask for ever.";
     "commit-after-refusal", votes::commit_after_refusal,
         "Commit of a branch that was REFUSED is heuristic, never done.",
         "S11: there is nothing that could be committed, and done would say that there was.";
@@ -130,7 +144,7 @@ guarantees! {
          status, not with a vote.",
         "a vote for a branch that cannot be named could never be found again.";
     "limits", manners::limits,
-        "Outputs have at most 1 MiB, a media type of at most 128 bytes of printable ASCII, and are \
+        "Outputs have at most 1 MiB, a media type of at most 128 bytes of printable ASCII without space at either end, and are \
          none in two-phase commit; a refusal's reason is 1 to 64 bytes of A-Z a-z 0-9 _ . : -, its \
          message has at most 1,024.",
         "what is over a limit is dropped or cut off on its way.";

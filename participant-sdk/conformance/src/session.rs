@@ -2,6 +2,7 @@
 //! end of what was left prepared.
 
 mod branch;
+mod unimplemented;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +100,7 @@ impl Session {
             prepare_until: Some(SystemTime::now() + PREPARE_WITHIN),
             output: Payload::default(),
             requires: Vec::new(),
+            phase_two_requires: Vec::new(),
             must_succeed: false,
         }
     }

@@ -4,7 +4,7 @@ use unanimo_proto::v1::HeuristicKind;
 
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, Voted};
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, Voted};
 
 /// State of a branch, by its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,17 +89,19 @@ impl Row {
     }
 
     /// Returns the answer of a Commit or Cancel that finds this row, if the handler need not run.
-    pub(crate) fn end(&self, operation: Finish) -> Option<Finished> {
-        let heuristic = |kind, note: &str| Some(Finished::Heuristic(kind, note.to_owned()));
+    pub(crate) fn end(&self, operation: PhaseTwoOperation) -> Option<PhaseTwoAnswer> {
+        let heuristic = |kind, note: &str| Some(PhaseTwoAnswer::Heuristic(kind, note.to_owned()));
         match (self.state, operation) {
             (State::Prepared, _) => None,
             (State::ReadOnly, _)
-            | (State::Committed, Finish::Commit)
-            | (State::Cancelled | State::Refused, Finish::Cancel) => Some(Finished::Done),
-            (State::Committed, Finish::Cancel) => {
+            | (State::Committed, PhaseTwoOperation::Commit)
+            | (State::Cancelled | State::Refused, PhaseTwoOperation::Cancel) => {
+                Some(PhaseTwoAnswer::Done)
+            }
+            (State::Committed, PhaseTwoOperation::Cancel) => {
                 heuristic(HeuristicKind::Commit, "Cancel found the branch committed")
             }
-            (State::Cancelled | State::Refused, Finish::Commit) => {
+            (State::Cancelled | State::Refused, PhaseTwoOperation::Commit) => {
                 heuristic(HeuristicKind::Rollback, "Commit found the branch undone")
             }
             (State::Lost, _) => heuristic(HeuristicKind::Hazard, NOTHING_TO_COMMIT),
@@ -146,16 +148,18 @@ mod tests {
             (State::Running, Some(Hazard), Some(Hazard)),
         ] {
             let row = Row::new(state);
-            for (operation, expected) in [(Finish::Commit, commit), (Finish::Cancel, cancel)] {
+            for (operation, expected) in
+                [(PhaseTwoOperation::Commit, commit), (PhaseTwoOperation::Cancel, cancel)]
+            {
                 let kind = match row.end(operation).expect("an end") {
-                    Finished::Heuristic(kind, _) => Some(kind),
-                    Finished::Done => None,
-                    Finished::Working(_) => panic!("{state:?}"),
+                    PhaseTwoAnswer::Heuristic(kind, _) => Some(kind),
+                    PhaseTwoAnswer::Done => None,
+                    PhaseTwoAnswer::Working(_) => panic!("{state:?}"),
                 };
                 assert_eq!(kind, expected, "S11: {state:?} {operation:?}");
             }
         }
-        assert_eq!(Row::new(State::Prepared).end(Finish::Commit), None);
+        assert_eq!(Row::new(State::Prepared).end(PhaseTwoOperation::Commit), None);
     }
 
     #[test]

@@ -17,11 +17,47 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Kind of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Changes something, so that an attempt whose answer was lost matters.
+    Change,
+    /// Changes nothing.
+    Read,
+}
+
 impl Client {
-    /// Sends a call until it is answered, or the time is up. An answer that says "not now" after an
-    /// attempt whose effect is not known does not make it known.
+    /// Sends a call that changes something until it is answered, or the time is up. An attempt that
+    /// may have had its effect makes the call indeterminate: a later refusal does not speak of it, so
+    /// that only an OK reply, or an answer that excludes every attempt, decides.
     pub(crate) async fn call<Req, Res, F>(
         &self,
+        request: Req,
+        call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
+    ) -> Result<Res, Error>
+    where
+        Req: Clone,
+        F: Future<Output = Result<Response<Res>, Status>>,
+    {
+        self.send(Kind::Change, request, call).await
+    }
+
+    /// Sends a question until it is answered, or the time is up.
+    pub(super) async fn ask<Req, Res, F>(
+        &self,
+        request: Req,
+        call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
+    ) -> Result<Res, Error>
+    where
+        Req: Clone,
+        F: Future<Output = Result<Response<Res>, Status>>,
+    {
+        self.send(Kind::Read, request, call).await
+    }
+
+    async fn send<Req, Res, F>(
+        &self,
+        kind: Kind,
         request: Req,
         call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
     ) -> Result<Res, Error>
@@ -33,7 +69,7 @@ impl Client {
         let trace = Trace::ambient();
         let deadline = started + self.wait_max;
         let mut pause = PAUSE;
-        let mut unknown = None;
+        let mut indeterminate = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut attempt = Request::new(request.clone());
@@ -43,25 +79,23 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            let (refusal, wait) = match Failure::of(&status) {
-                Failure::Rejected(error) => return Err(error),
-                Failure::NotNow(error, wait) => (Some(error), wait),
-                Failure::Unknown(text) => {
-                    unknown = Some(text);
-                    (None, None)
+            let unavailable = |last: String| Error::Unavailable { waited: started.elapsed(), last };
+            let (error, again, least) = match Failure::of(&status) {
+                Failure::Definite(error) => return Err(error),
+                Failure::Refused(error) => (error, false, None),
+                Failure::NotNow(error, least) => (error, true, least),
+                Failure::Indeterminate { text, again, pause } => {
+                    indeterminate |= kind == Kind::Change;
+                    (unavailable(text), again, pause)
                 }
             };
-            let wait = wait.unwrap_or(pause).max(pause);
-            if Instant::now() + wait >= deadline {
-                return Err(match (unknown, refusal) {
-                    (None, Some(refusal)) => refusal,
-                    (unknown, refusal) => Error::Unavailable {
-                        waited: started.elapsed(),
-                        last: refusal
-                            .map(|refusal| refusal.to_string())
-                            .or(unknown)
-                            .unwrap_or_default(),
-                    },
+            let wait = least.unwrap_or(pause).max(pause);
+            if !again || Instant::now() + wait >= deadline {
+                return Err(match error {
+                    error @ Error::Rejected { .. } if indeterminate => {
+                        unavailable(error.to_string())
+                    }
+                    error => error,
                 });
             }
             tokio::time::sleep(wait).await;

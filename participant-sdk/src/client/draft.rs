@@ -99,8 +99,8 @@ impl Draft {
     /// Hands the transaction over. The coordinator runs both phases, whether anybody waits or not.
     ///
     /// # Errors
-    /// The coordinator does not take it: nothing has happened. That no answer came is no error, but
-    /// [`Outcome::NotDecided`].
+    /// The coordinator does not take it: nothing has happened. That no answer came, or none that
+    /// excludes every attempt, is no error, but [`Outcome::NotDecided`].
     pub async fn submit(self) -> Result<Outcome, Error> {
         let mut branches = Vec::with_capacity(self.branches.len());
         for branch in self.branches {

@@ -8,6 +8,9 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use unanimo_proto::v1;
 
+/// Domain of the coordinator's `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "unanimo";
+
 /// Failure of a call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -29,7 +32,7 @@ pub enum Error {
         /// Reason.
         error: String,
     },
-    /// The coordinator says no, and nothing has happened by this call.
+    /// The coordinator says no, and nothing has happened by any attempt of this call.
     #[error("{message} ({reason}){}", list(.fields))]
     Rejected {
         /// Stable code for programs; the coordinator's reference lists them.
@@ -52,9 +55,12 @@ pub enum Error {
         /// For people.
         message: String,
     },
-    /// No answer within the time to wait. The call may have had its effect or not; it may be sent
-    /// again.
-    #[error("no answer from the coordinator within {waited:?}: {last}")]
+    /// No answer that tells what became of the call: it was lost, or it came from a proxy, or it
+    /// says nothing of an earlier attempt whose answer was lost. The call may have had its effect or
+    /// not; it may be sent again.
+    #[error(
+        "no answer from the coordinator after {waited:?} that tells what became of the call: {last}"
+    )]
     Unavailable {
         /// Time that was waited.
         waited: Duration,
@@ -85,54 +91,71 @@ fn list(fields: &[BadField]) -> String {
     fields.iter().map(|field| format!("; {field}")).collect()
 }
 
-/// Kind of a failed attempt.
+/// Result of an attempt that has no OK reply.
 pub(super) enum Failure {
-    /// Answered with no.
-    Rejected(Error),
-    /// Answered with "not now": nothing has happened, and the call may be sent again.
+    /// The coordinator's answer that tells what became of earlier attempts, too.
+    Definite(Error),
+    /// The coordinator's no. This attempt changed nothing, and neither would another one.
+    Refused(Error),
+    /// The coordinator's "not now": this attempt changed nothing, and the call may be sent again.
     NotNow(Error, Option<Duration>),
-    /// It may have had its effect or not.
-    Unknown(String),
+    /// The attempt may have had its effect or not.
+    Indeterminate {
+        /// Status in words.
+        text: String,
+        /// Another attempt may be answered.
+        again: bool,
+        /// Least pause before it, if the coordinator named one.
+        pause: Option<Duration>,
+    },
 }
 
 impl Failure {
     pub(super) fn of(status: &tonic::Status) -> Self {
         let details = status.get_error_details();
-        let Some(info) = details.error_info() else {
-            // No word of the coordinator's: the transport's, or that of something in between.
-            return match status.code() {
-                Code::InvalidArgument
-                | Code::Unimplemented
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-                | Code::OutOfRange => Self::Rejected(Error::Rejected {
-                    reason: format!("{:?}", status.code()),
-                    message: status.message().to_owned(),
-                    fields: Vec::new(),
-                    retryable: false,
-                }),
-                code => Self::Unknown(format!("{code:?}: {}", status.message())),
-            };
+        let Some(info) = details.error_info().filter(|info| info.domain == DOMAIN) else {
+            return Self::of_another(status);
         };
-        let retryable = info.metadata.get("retryable").is_some_and(|value| value == "true");
+        let is = |key: &str, value: &str| info.metadata.get(key).is_some_and(|is| is == value);
+        let retryable = is("retryable", "true");
+        let pause = details.retry_info().and_then(|info| info.retry_delay);
+        // Another request has the gid, so no attempt of this one was ever accepted under it.
+        if info.reason == "GID_REUSED" {
+            return Self::Definite(gid_reused(status, &info.metadata));
+        }
+        if !is("effect", "none") {
+            let text = format!("{} ({})", status.message(), info.reason);
+            return Self::Indeterminate { text, again: retryable, pause };
+        }
         let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
         let fields = violations.unwrap_or_default().iter().map(|violation| BadField {
             field: violation.field.clone(),
             rule: violation.description.clone(),
         });
-        if info.reason == "GID_REUSED" {
-            return Self::Rejected(gid_reused(status, &info.metadata));
-        }
         let error = Error::Rejected {
             reason: info.reason.clone(),
             message: status.message().to_owned(),
             fields: fields.collect(),
             retryable,
         };
-        match retryable {
-            true => Self::NotNow(error, details.retry_info().and_then(|info| info.retry_delay)),
-            false => Self::Rejected(error),
-        }
+        if retryable { Self::NotNow(error, pause) } else { Self::Refused(error) }
+    }
+
+    /// A status that the coordinator's services did not make: the transport's, or a proxy's. The
+    /// coordinator may have done what was asked all the same.
+    fn of_another(status: &tonic::Status) -> Self {
+        let permanent = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::OutOfRange
+                | Code::PermissionDenied
+                | Code::ResourceExhausted
+                | Code::Unauthenticated
+                | Code::Unimplemented
+        );
+        let text = format!("{:?}: {}", status.code(), status.message());
+        Self::Indeterminate { text, again: !permanent, pause: None }
     }
 }
 

@@ -106,7 +106,7 @@ impl IntoFuture for Find {
             let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
                 service.get_transaction(request).await
             };
-            let response: GetTransactionResponse = self.client.call(request, call).await?;
+            let response: GetTransactionResponse = self.client.ask(request, call).await?;
             Ok(Outcome::of_transaction(response.transaction.unwrap_or_default()))
         })
     }

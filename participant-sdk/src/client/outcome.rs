@@ -143,8 +143,11 @@ impl Outcome {
 
     fn of_result(result: v1::TransactionResult) -> Self {
         let (outcome, cause) = (result.outcome(), result.abort_cause());
-        // A deviation that is not known here needs a person all the same.
-        let heuristic = Heuristic::try_from(result.heuristic).unwrap_or(Heuristic::Hazard);
+        // A deviation that is not told, or not known here, needs a person all the same.
+        let heuristic = match Heuristic::try_from(result.heuristic) {
+            Ok(Heuristic::Unspecified) | Err(_) => Heuristic::Hazard,
+            Ok(known) => known,
+        };
         let v1::TransactionResult { tx_id, ended, abort_branch_id, branches, .. } = result;
         let branches: Vec<_> = branches.into_iter().map(BranchOutcome::of).collect();
         match outcome {

@@ -29,7 +29,7 @@ impl Client {
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.get_server_info(request).await
         };
-        let answer: GetServerInfoResponse = self.call(GetServerInfoRequest {}, call).await?;
+        let answer: GetServerInfoResponse = self.ask(GetServerInfoRequest {}, call).await?;
         let GetServerInfoResponse { version, cluster_id, features, limits } = answer;
         Ok(ServerInfo { version, cluster_id, features, limits: limits.unwrap_or_default() })
     }

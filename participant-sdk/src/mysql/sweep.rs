@@ -68,7 +68,7 @@ impl Statements {
 
 impl MySql {
     async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.finish.begin().await.map_err(fault("begin a transaction"))
+        self.phase_two.begin().await.map_err(fault("begin a transaction"))
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {

@@ -196,7 +196,7 @@ impl Serving {
     }
 
     /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s. What they
-    /// leave open is finished by another process of this participant, or by the next one.
+    /// leave open is ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let sweeper = self.sweeper.take();

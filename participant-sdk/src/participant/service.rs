@@ -14,11 +14,11 @@ use unanimo_proto::v1::{
 };
 
 use crate::action::Registered;
-use crate::features;
+use crate::features::{self, MUST_SUCCEED};
 use crate::handler::Call;
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Resource, Voted};
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Voted};
 use crate::wire::{self, Conditions, Parts};
 
 /// Longest wait of a call for a slot before it is answered with "working".
@@ -34,7 +34,7 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 pub struct Service<R: Resource> {
     pub(super) inner: Arc<Inner<R>>,
     prepare_slots: Arc<Semaphore>,
-    pub(super) finish_slots: Arc<Semaphore>,
+    pub(super) phase_two_slots: Arc<Semaphore>,
     slots: (usize, usize),
 }
 
@@ -50,7 +50,7 @@ impl<R: Resource> Clone for Service<R> {
         Self {
             inner: Arc::clone(&self.inner),
             prepare_slots: Arc::clone(&self.prepare_slots),
-            finish_slots: Arc::clone(&self.finish_slots),
+            phase_two_slots: Arc::clone(&self.phase_two_slots),
             slots: self.slots,
         }
     }
@@ -72,8 +72,8 @@ impl<R: Resource> Service<R> {
         Self {
             inner: Arc::new(Inner { name, resource, actions }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
-            finish_slots: Arc::new(Semaphore::new(slots.finish)),
-            slots: (slots.prepare, slots.finish),
+            phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
+            slots: (slots.prepare, slots.phase_two),
         }
     }
 
@@ -86,7 +86,7 @@ impl<R: Resource> Service<R> {
     /// Waits until nothing is at work. Nothing is begun any more.
     pub(super) async fn drain(&self) {
         for (slots, count) in
-            [(&self.prepare_slots, self.slots.0), (&self.finish_slots, self.slots.1)]
+            [(&self.prepare_slots, self.slots.0), (&self.phase_two_slots, self.slots.1)]
         {
             let all = u32::try_from(count).unwrap_or(u32::MAX);
             if let Ok(permits) = slots.acquire_many(all).await {
@@ -123,33 +123,47 @@ impl<R: Resource> Service<R> {
         Ok(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))
     }
 
-    async fn finish(&self, operation: Finish, parts: Parts) -> Result<Finished, Status> {
-        let call = self.call(parts, Conditions::default())?;
-        let Some(slot) = slot(&self.finish_slots).await else {
-            return Ok(Finished::Working(BUSY_PAUSE));
+    async fn phase_two(
+        &self,
+        operation: PhaseTwoOperation,
+        parts: Parts,
+        requires: Vec<String>,
+    ) -> Result<PhaseTwoAnswer, Status> {
+        let call = self.call(parts, Conditions { requires, must_succeed: false })?;
+        if let Some(no) = features::unsupported(&call.requires, &self.inner.name) {
+            // No answer: the call comes again, perhaps at another endpoint.
+            return Err(Status::unimplemented(no.message));
+        }
+        let Some(slot) = slot(&self.phase_two_slots).await else {
+            return Ok(PhaseTwoAnswer::Working(BUSY_PAUSE));
         };
-        self.finish_call(slot, operation, call).await
+        self.phase_two_call(slot, operation, call).await
     }
 
-    pub(super) async fn finish_call(
+    pub(super) async fn phase_two_call(
         &self,
         slot: OwnedSemaphorePermit,
-        operation: Finish,
+        operation: PhaseTwoOperation,
         call: RawCall,
-    ) -> Result<Finished, Status> {
+    ) -> Result<PhaseTwoAnswer, Status> {
         let inner = Arc::clone(&self.inner);
         let name = match operation {
-            Finish::Commit => "commit",
-            Finish::Cancel => "cancel",
+            PhaseTwoOperation::Commit => "commit",
+            PhaseTwoOperation::Cancel => "cancel",
         };
         let of = call.call.clone();
         let work = async move {
             let action = inner.actions.get(&call.call.action);
-            let action = action.filter(|action| action.mode == call.mode);
-            inner.resource.finish(operation, &call, action).await
+            // Of a mode that is not known here the row was never prepared by two-phase commit.
+            let fits = |mode: Mode| match call.mode {
+                Mode::Unspecified => mode != Mode::TwoPhaseCommit,
+                asked => mode == asked,
+            };
+            let action = action.filter(|action| fits(action.mode));
+            inner.resource.phase_two(operation, &call, action).await
         };
-        let finished = in_own_task(name, of, slot, work).await?;
-        Ok(finished.unwrap_or(Finished::Working(LOCKED_PAUSE)))
+        let answered = in_own_task(name, of, slot, work).await?;
+        Ok(answered.unwrap_or(PhaseTwoAnswer::Working(LOCKED_PAUSE)))
     }
 }
 
@@ -179,30 +193,41 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
-        let CommitRequest { context, action, payload, metadata, attempt, .. } =
+        let CommitRequest { context, action, payload, metadata, attempt, requires, .. } =
             request.into_inner();
         // Nothing comes of a Prepare after a Commit.
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until: None };
-        let finished = self.finish(Finish::Commit, parts).await?;
-        Ok(Response::new(wire::committed(finished)))
+        let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires).await?;
+        Ok(Response::new(wire::committed(answered)))
     }
 
     async fn cancel(
         &self,
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
-        let CancelRequest { context, action, payload, metadata, attempt, prepare_until, .. } =
-            request.into_inner();
+        let CancelRequest {
+            context,
+            action,
+            payload,
+            metadata,
+            attempt,
+            prepare_until,
+            requires,
+            ..
+        } = request.into_inner();
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
-        let finished = self.finish(Finish::Cancel, parts).await?;
-        Ok(Response::new(wire::cancelled(finished)))
+        let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires).await?;
+        Ok(Response::new(wire::cancelled(answered)))
     }
 }
 
 impl<R: Resource> Inner<R> {
     async fn prepare(&self, call: &RawCall) -> Result<Voted, Fault> {
         if let Some(refusal) = features::unsupported(&call.requires, &self.name) {
-            return self.resource.refuse(call, refusal).await;
+            let mut call = call.clone();
+            // Nobody may store a no to work that must succeed, not even without knowing of it.
+            call.call.must_succeed |= call.requires.iter().any(|name| name == MUST_SUCCEED);
+            return self.resource.refuse(&call, refusal).await;
         }
         let action = &call.call.action;
         let refusal = match self.actions.get(action) {
@@ -215,6 +240,9 @@ impl<R: Resource> Inner<R> {
                     "MODE_NOT_OFFERED",
                     format!("{} does {action} in {offered} only, not in {asked}", self.name),
                 )
+            }
+            None if call.mode == Mode::Unspecified => {
+                Refusal::new("MODE_NOT_OFFERED", format!("{} does not know the mode", self.name))
             }
             None => Refusal::new(
                 "ACTION_NOT_OFFERED",
@@ -235,7 +263,8 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::TwoPhaseCommit => "two-phase commit",
         Mode::Saga => "saga",
-        _ => "TCC",
+        Mode::Tcc => "TCC",
+        Mode::Unspecified => "a mode that it does not know",
     }
 }
 

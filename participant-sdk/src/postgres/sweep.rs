@@ -59,7 +59,7 @@ DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
 
 impl Postgres {
     async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.finish.begin().await.map_err(fault("begin a transaction"))
+        self.phase_two.begin().await.map_err(fault("begin a transaction"))
     }
 
     fn question(&self, question: Question) -> &'static str {
@@ -76,7 +76,7 @@ impl Sweepable for Postgres {
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
         let all: Vec<(String, i64)> = sqlx::query_as(PREPARED)
             .bind(PREFIX)
-            .fetch_all(&self.finish)
+            .fetch_all(&self.phase_two)
             .await
             .map_err(fault("list prepared transactions"))?;
         let own = all.iter().filter_map(|(gid, age_ms)| {
@@ -99,7 +99,7 @@ impl Sweepable for Postgres {
             .bind(participant)
             .bind(tx_ids)
             .bind(branch_ids)
-            .execute(&self.finish)
+            .execute(&self.phase_two)
             .await
             .map_err(fault("purge barrier rows"))?;
         Ok(purged.rows_affected())

@@ -20,7 +20,7 @@ use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Finish, Finished, RawCall, Voted};
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Voted};
 use crate::wire::presentable;
 
 /// Times that Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
@@ -102,21 +102,21 @@ impl Postgres {
     }
 
     /// Phase two after COMMIT.
-    pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
+    pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
         let statement = format!("COMMIT PREPARED '{}'", name(call.branch()));
         match self.end_prepared("commit the prepared transaction", statement).await? {
-            End::Done => Ok(Finished::Done),
+            End::Done => Ok(PhaseTwoAnswer::Done),
             End::Busy => Err(Fault::Busy),
             // Committed before, or lost: the row tells.
-            End::Missing => match self.find(&self.finish, call).await? {
-                Some(row) => Ok(row.end(Finish::Commit).unwrap_or(Finished::Done)),
-                None => barrier::nothing_to_commit(&self.for_finish(), call).await,
+            End::Missing => match self.find(&self.phase_two, call).await? {
+                Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
+                None => barrier::nothing_to_commit(&self.for_phase_two(), call).await,
             },
         }
     }
 
     /// Phase two after ABORT: nothing is prepared, and nothing ever will be.
-    pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<Finished, Fault> {
+    pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
         for _ in 0..TURNS_MAX {
             let statement = format!("ROLLBACK PREPARED '{}'", name(call.branch()));
             match self.end_prepared("roll the prepared transaction back", statement).await? {
@@ -124,9 +124,9 @@ impl Postgres {
                 End::Busy => return Err(Fault::Busy),
             }
             // By a Prepare at work, or one that has prepared meanwhile: from the beginning.
-            match barrier::leave_tombstone(&self.for_finish(), call).await {
+            match barrier::leave_tombstone(&self.for_phase_two(), call).await {
                 Err(Fault::Busy) | Ok(None) => {}
-                Ok(Some(finished)) => return Ok(finished),
+                Ok(Some(answered)) => return Ok(answered),
                 Err(fault) => return Err(fault),
             }
         }
@@ -167,7 +167,7 @@ impl Postgres {
     async fn end_prepared(&self, doing: &'static str, statement: String) -> Result<End, Fault> {
         crash_point!("participant-before-end-prepared");
         // The name is of an alphabet that needs no quoting.
-        let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.finish).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.phase_two).await;
         match done {
             Ok(_) => {
                 crash_point!("participant-after-end-prepared");

@@ -87,7 +87,9 @@ impl Context {
             [(GID, &gid, ID_BYTES_MAX), (CLUSTER_ID, &cluster_id, CLUSTER_BYTES_MAX)]
         {
             if !is_name(text, bytes_max) {
-                let rule = format!("must be 1 to {bytes_max} bytes of [A-Za-z0-9_.:-]");
+                let rule = format!(
+                    "must be 1 to {bytes_max} bytes of [A-Za-z0-9_.:-], and begin with a letter, a digit or _"
+                );
                 return Err(Malformed::new(header, rule));
             }
         }

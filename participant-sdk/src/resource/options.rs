@@ -13,7 +13,7 @@ macro_rules! options {
         #[derive(Clone, Debug)]
         pub struct $name {
             prepare_connections: u32,
-            finish_connections: u32,
+            phase_two_connections: u32,
             lock_timeout: std::time::Duration,
             statement_timeout: std::time::Duration,
             idle_timeout: std::time::Duration,
@@ -23,7 +23,7 @@ macro_rules! options {
             fn default() -> Self {
                 Self {
                     prepare_connections: 16,
-                    finish_connections: 16,
+                    phase_two_connections: 16,
                     lock_timeout: std::time::Duration::from_secs(2),
                     statement_timeout: std::time::Duration::from_secs(30),
                     idle_timeout: std::time::Duration::from_secs(60),
@@ -42,8 +42,8 @@ macro_rules! options {
             /// Connections for phase two, and so Commits and Cancels at once. Never used for phase
             /// one, which may wait for locks that only phase two frees. Default 16.
             #[must_use]
-            pub fn finish_connections(mut self, connections: u32) -> Self {
-                self.finish_connections = connections.max(1);
+            pub fn phase_two_connections(mut self, connections: u32) -> Self {
+                self.phase_two_connections = connections.max(1);
                 self
             }
 
@@ -79,7 +79,7 @@ macro_rules! options {
             fn slots(&self) -> $crate::resource::Slots {
                 $crate::resource::Slots {
                     prepare: self.prepare_connections as usize,
-                    finish: self.finish_connections as usize,
+                    phase_two: self.phase_two_connections as usize,
                 }
             }
         }

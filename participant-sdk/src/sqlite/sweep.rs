@@ -40,7 +40,7 @@ DELETE FROM unanimo_barrier WHERE state = 'committed' AND (tx_id, branch_id) IN 
 
 impl Sqlite {
     async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.finish.begin().await.map_err(fault("begin a transaction"))
+        self.phase_two.begin().await.map_err(fault("begin a transaction"))
     }
 
     fn question(&self, question: Question) -> &'static str {
@@ -65,7 +65,7 @@ impl Sweepable for Sqlite {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);
         });
         delete.push(") AND participant = ").push_bind(participant);
-        let purged = delete.build().persistent(false).execute(&self.finish).await;
+        let purged = delete.build().persistent(false).execute(&self.phase_two).await;
         Ok(purged.map_err(fault("purge barrier rows"))?.rows_affected())
     }
 }

@@ -16,7 +16,7 @@
 //! use serde::{Deserialize, Serialize};
 //! use sqlx::{Connection, SqliteConnection};
 //! use unanimo_sdk::{
-//!     BoxError, Call, FinishError, Json, Participant, PrepareError, Sqlite, Tcc, refuse,
+//!     BoxError, Call, PhaseTwoError, Json, Participant, PrepareError, Sqlite, Tcc, refuse,
 //! };
 //! use unanimo_testing::{Harness, Subject};
 //!
@@ -50,7 +50,7 @@
 //!         db: &mut SqliteConnection,
 //!         order: &Call<Json<Order>>,
 //!         (): (),
-//!     ) -> Result<(), FinishError> {
+//!     ) -> Result<(), PhaseTwoError> {
 //!         let sold = "UPDATE stock SET reserved = reserved - $1";
 //!         sqlx::query(sold).bind(order.payload.pieces).execute(db).await?;
 //!         Ok(())
@@ -61,7 +61,7 @@
 //!         db: &mut SqliteConnection,
 //!         order: &Call<Json<Order>>,
 //!         (): (),
-//!     ) -> Result<(), FinishError> {
+//!     ) -> Result<(), PhaseTwoError> {
 //!         let back = "UPDATE stock SET reserved = reserved - $1, free = free + $1";
 //!         sqlx::query(back).bind(order.payload.pieces).execute(db).await?;
 //!         Ok(())

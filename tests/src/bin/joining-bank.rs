@@ -5,7 +5,7 @@
 use sqlx::SqliteConnection;
 use tokio::runtime::Runtime;
 use unanimo_examples::Posting;
-use unanimo_sdk::{Call, Client, FinishError, Json, Participant, PrepareError, Sqlite, Tcc};
+use unanimo_sdk::{Call, Client, Json, Participant, PhaseTwoError, PrepareError, Sqlite, Tcc};
 use unanimo_tests::joining::{Bank, say};
 
 /// Action that holds money; for the account `stall` its handler waits for ever.
@@ -36,7 +36,7 @@ impl Tcc<Sqlite> for Hold {
         db: &mut SqliteConnection,
         call: &Call<Json<Posting>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Ok(post(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await?)
     }
 
@@ -45,7 +45,7 @@ impl Tcc<Sqlite> for Hold {
         db: &mut SqliteConnection,
         call: &Call<Json<Posting>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Ok(post(db, UNDO, call).await?)
     }
 }

@@ -9,8 +9,8 @@ use sqlx::{PgPool, SqliteConnection};
 use unanimo_conformance::GUARANTEES;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
-    Call, FinishError, Json, Participant, Postgres, PostgresOptions, PrepareError, Serve, Serving,
-    Sqlite, Tcc, refuse,
+    Call, Json, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Serve,
+    Serving, Sqlite, Tcc, refuse,
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
@@ -127,7 +127,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         _: &Call<Json<Pieces>>,
         output: Json<i64>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Self::run(db, "UPDATE stock SET held = held - $1", output.0).await?;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         _: &Call<Json<Pieces>>,
         output: Json<i64>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Self::run(db, "UPDATE stock SET held = held - $1, free = free + $1", output.0).await?;
         Ok(())
     }

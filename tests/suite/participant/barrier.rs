@@ -61,13 +61,13 @@ on_every_database!(
     s8_compensation_before_a_saga_step_leaves_a_tombstone,
 );
 
-const WORK: Job = Job { prepare: Deed::Work, finish: Deed::Work };
+const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
 
 /// Rounds of a race.
 const ROUNDS: usize = 60;
 
 fn job(prepare: Deed) -> Job {
-    Job { prepare, finish: Deed::Work }
+    Job { prepare, phase_two: Deed::Work }
 }
 
 async fn s7_a_duplicate_prepare_gets_the_same_output<D: Database>(world: World<D>) {
@@ -316,7 +316,7 @@ async fn s7_a_handler_that_ends_its_transaction_in_phase_two_is_not_done<D: Data
 ) {
     for sql in ["COMMIT", "ROLLBACK", "COMMIT; BEGIN"] {
         for deed in [Deed::Run(sql.to_owned()), Deed::ThenRun(sql.to_owned())] {
-            let job = Job { prepare: Deed::Work, finish: deed.clone() };
+            let job = Job { prepare: Deed::Work, phase_two: deed.clone() };
             let [committed, cancelled] = [Branch::tcc(&job), Branch::tcc(&job)];
             for branch in [&committed, &cancelled] {
                 assert!(world.prepare(branch).await.is_prepared());
@@ -334,7 +334,7 @@ async fn s7_a_handler_may_use_savepoints<D: Database>(world: World<D>) {
     let sql = "SAVEPOINT mine; INSERT INTO effect VALUES ('', '', 'undone');
                ROLLBACK TO SAVEPOINT mine; RELEASE SAVEPOINT mine";
     let deed = Deed::Run(sql.to_owned());
-    let branch = Branch::tcc(&Job { prepare: deed.clone(), finish: deed });
+    let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: deed });
     assert!(world.prepare(&branch).await.is_prepared());
     assert_eq!(world.commit(&branch).await, End::Done);
     assert_eq!(world.effects(&branch, "confirm").await, 1);
@@ -353,7 +353,7 @@ async fn s7_a_failed_handler_leaves_nothing<D: Database>(world: World<D>) {
 }
 
 async fn s7_a_failed_phase_two_is_done_later<D: Database>(world: World<D>) {
-    let branch = Branch::tcc(&Job { prepare: Deed::Work, finish: Deed::Fail });
+    let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: Deed::Fail });
     assert!(world.prepare(&branch).await.is_prepared());
     assert_eq!(world.commit(&branch).await, End::Unanswered);
     assert_eq!(world.effects(&branch, "confirm").await, 0);

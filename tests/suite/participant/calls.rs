@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, PrepareRequest,
@@ -43,6 +43,8 @@ pub(crate) struct Branch {
     pub(crate) tx_id: Uuid,
     pub(crate) branch_id: String,
     pub(crate) mode: Mode,
+    /// The mode is one that a later version has.
+    pub(crate) of_later_mode: bool,
     pub(crate) action: String,
     pub(crate) payload: Bytes,
     pub(crate) until: Option<SystemTime>,
@@ -56,6 +58,7 @@ impl Branch {
             tx_id: Uuid::now_v7(),
             branch_id: "b1".to_owned(),
             mode,
+            of_later_mode: false,
             action: action.to_owned(),
             payload: serde_json::to_vec(job).unwrap().into(),
             until: Some(SystemTime::now() + Duration::from_secs(60)),
@@ -83,7 +86,7 @@ impl Branch {
             branch_number: 1,
             cluster_id: "cluster".to_owned(),
             participant: "bank".to_owned(),
-            mode: self.mode.into(),
+            mode: if self.of_later_mode { 4711 } else { self.mode.into() },
         })
     }
 }
@@ -187,6 +190,21 @@ impl<D: Database> World<D> {
             Ok(Answer::Heuristic(heuristic)) => End::Heuristic(heuristic.kind()),
             Err(_) => End::Unanswered,
         }
+    }
+
+    /// Sends Commit and Cancel that require this; answers with what comes back.
+    pub(crate) async fn end_requiring(&self, branch: &Branch, requires: &[String]) -> [Code; 2] {
+        let code = |status: Result<(), Status>| status.err().map_or(Code::Ok, |no| no.code());
+        let (context, action) = (branch.context(), branch.action.clone());
+        let requires = requires.to_vec();
+        let commit = CommitRequest { context, action, requires, ..CommitRequest::default() };
+        let (context, action) = (branch.context(), branch.action.clone());
+        let requires = commit.requires.clone();
+        let cancel = CancelRequest { context, action, requires, ..CancelRequest::default() };
+        [
+            code(self.service.commit(Request::new(commit)).await.map(drop)),
+            code(self.service.cancel(Request::new(cancel)).await.map(drop)),
+        ]
     }
 
     /// Asks until there is a vote, as the coordinator does.

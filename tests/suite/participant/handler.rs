@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use unanimo_sdk::{Call, FinishError, Isolation, Json, PrepareError, Saga, Tcc, refuse};
+use unanimo_sdk::{Call, Isolation, Json, PhaseTwoError, PrepareError, Saga, Tcc, refuse};
 
 use super::databases::Database;
 
@@ -13,7 +13,7 @@ use super::databases::Database;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) prepare: Deed,
-    pub(crate) finish: Deed,
+    pub(crate) phase_two: Deed,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -103,10 +103,10 @@ impl Handler {
         db: &mut D::Connection,
         call: &Call<Json<Job>>,
         what: &str,
-    ) -> Result<(), FinishError> {
-        self.act::<D>(db, call, what, &call.payload.finish).await?;
-        match call.payload.finish {
-            Deed::Fail | Deed::WaitAndFail => Err(FinishError::Failed("it failed".into())),
+    ) -> Result<(), PhaseTwoError> {
+        self.act::<D>(db, call, what, &call.payload.phase_two).await?;
+        match call.payload.phase_two {
+            Deed::Fail | Deed::WaitAndFail => Err(PhaseTwoError::Failed("it failed".into())),
             _ => Ok(()),
         }
     }
@@ -158,7 +158,7 @@ impl<D: Database> Tcc<D> for Handler {
         db: &mut D::Connection,
         call: &Call<Json<Job>>,
         _: Json<u64>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         self.phase_two::<D>(db, call, "confirm").await
     }
 
@@ -167,7 +167,7 @@ impl<D: Database> Tcc<D> for Handler {
         db: &mut D::Connection,
         call: &Call<Json<Job>>,
         _: Json<u64>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         self.phase_two::<D>(db, call, "cancel").await
     }
 
@@ -193,7 +193,7 @@ impl<D: Database> Saga<D> for Handler {
         db: &mut D::Connection,
         call: &Call<Json<Job>>,
         _: Json<u64>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         self.phase_two::<D>(db, call, "compensate").await
     }
 

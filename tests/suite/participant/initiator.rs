@@ -1,6 +1,6 @@
 //! The initiator's client, against a coordinator that answers as it is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,15 +21,18 @@ const TX: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// A coordinator that gives one answer to everything, and notes what it was asked.
 #[derive(Clone, Default)]
-struct Fake {
+pub(super) struct Fake {
     result: TransactionResult,
     executed: ExecuteBranchResponse,
+    /// Answer to every call that `first` leaves.
     refusal: Option<Status>,
+    /// Answers to the first calls.
+    first: Arc<Mutex<VecDeque<Status>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
-    fn new(outcome: i32) -> Self {
+    pub(super) fn new(outcome: i32) -> Self {
         let tx_id = TX.to_owned();
         Self {
             result: TransactionResult { tx_id, outcome, ..Default::default() },
@@ -37,7 +40,17 @@ impl Fake {
         }
     }
 
-    async fn client(&self) -> Client {
+    /// Makes it answer so before all else, once each.
+    pub(super) fn at_first(self, answers: impl IntoIterator<Item = Status>) -> Self {
+        Self { first: Arc::new(Mutex::new(answers.into_iter().collect())), ..self }
+    }
+
+    /// Makes it refuse whatever comes.
+    pub(super) fn refusing(self, refusal: Status) -> Self {
+        Self { refusal: Some(refusal), ..self }
+    }
+
+    pub(super) async fn client(&self) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -46,12 +59,16 @@ impl Fake {
         Client::new(format!("http://{address}")).unwrap().wait_at_most(Duration::from_secs(5))
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn note<T>(&self, asked: impl Into<String>, answer: T) -> Result<Response<T>, Status> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked.into());
+        if let Some(status) = self.first.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        {
+            return Err(status);
+        }
         self.refusal.clone().map_or_else(|| Ok(Response::new(answer)), Err)
     }
 }
@@ -201,6 +218,7 @@ async fn s11_a_deviation_of_a_later_version_is_a_hazard() {
     for (heuristic, read) in [
         (Heuristic::None.into(), Heuristic::None),
         (Heuristic::Mixed.into(), Heuristic::Mixed),
+        (Heuristic::Unspecified.into(), Heuristic::Hazard),
         (LATER, Heuristic::Hazard),
     ] {
         let mut fake = Fake::new(Outcome::Committed.into());

@@ -11,10 +11,10 @@ use unanimo_tests::mariadb::Server;
 use super::calls::{Branch, End, Vote, World};
 use super::handler::{Deed, Job};
 
-const WORK: Job = Job { prepare: Deed::Work, finish: Deed::Work };
+const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
 
 fn prepare(deed: Deed) -> Branch {
-    Branch::tcc(&Job { prepare: deed, finish: Deed::Work })
+    Branch::tcc(&Job { prepare: deed, phase_two: Deed::Work })
 }
 
 /// A participant with one connection for each phase, that waits for locks a second at most.
@@ -22,7 +22,7 @@ async fn narrow(server: &Server) -> World<MySql> {
     let url = server.database().await;
     let options = MySqlOptions::default()
         .prepare_connections(1)
-        .finish_connections(1)
+        .phase_two_connections(1)
         .lock_timeout(Duration::from_millis(300));
     let resource = options.connect(&url).await.unwrap();
     World::with(resource, MySqlPool::connect(&url).await.unwrap(), Isolation::ReadCommitted).await
@@ -76,8 +76,8 @@ async fn s7_a_handler_that_goes_on_after_a_deadlock_never_gets_a_vote() {
         assert!(world.prepare(&healed).await.is_prepared());
     }
     for commits in [true, false] {
-        let finish = Deed::RunAndWait(one.clone(), two.clone());
-        let branch = Branch::tcc(&Job { prepare: Deed::Work, finish });
+        let phase_two = Deed::RunAndWait(one.clone(), two.clone());
+        let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two });
         assert!(world.prepare(&branch).await.is_prepared());
         let end = async {
             if commits { world.commit(&branch).await } else { world.cancel(&branch).await }
@@ -146,8 +146,8 @@ async fn s7_a_lock_timeout_that_ends_the_transaction_ends_the_vote() {
     // The timeout is what ends the transaction, so there must have been something to end.
     assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
     assert_eq!(world.state(&branch).await, None);
-    let finish = Deed::Run(TAKE_TWO.to_owned());
-    let branch = Branch::tcc(&Job { prepare: Deed::Work, finish });
+    let phase_two = Deed::Run(TAKE_TWO.to_owned());
+    let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two });
     assert!(world.prepare(&branch).await.is_prepared());
     assert_eq!(world.commit(&branch).await, End::Unanswered);
     assert_eq!(world.state(&branch).await.as_deref(), Some("prepared"));
@@ -185,7 +185,7 @@ async fn s7_whatever_commits_implicitly_never_gets_a_yes() {
         for deed in [Deed::Run(sql.to_owned()), Deed::ThenRun(sql.to_owned())] {
             let branch = prepare(deed.clone());
             assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "S7: {deed:?}");
-            let branch = Branch::tcc(&Job { prepare: Deed::Work, finish: deed.clone() });
+            let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: deed.clone() });
             assert!(world.prepare(&branch).await.is_prepared());
             assert_eq!(world.commit(&branch).await, End::Unanswered, "S7: {deed:?}");
         }
@@ -201,7 +201,7 @@ async fn l3_branches_do_not_wait_for_each_other() {
     for isolation in [Isolation::ReadCommitted, Isolation::RepeatableRead] {
         let world = World::<MySql>::open(isolation).await;
         let before: Vec<_> = (0..50).map(|_| Branch::tcc(&WORK)).collect();
-        let held = Branch::tcc(&Job { prepare: Deed::Wait, finish: Deed::Work });
+        let held = Branch::tcc(&Job { prepare: Deed::Wait, phase_two: Deed::Work });
         let after: Vec<_> = (0..50).map(|_| Branch::tcc(&WORK)).collect();
         let at_work = {
             let (world, held) = (world.clone(), held.clone());

@@ -67,7 +67,7 @@ impl Till {
     }
 
     /// Money of `x`, `y` and `z`. Nothing may be held or on its way.
-    async fn settled(&self) -> [i64; 3] {
+    async fn ended_balances(&self) -> [i64; 3] {
         self.balances().await.0
     }
 
@@ -191,8 +191,8 @@ impl World {
 
     /// Nothing has moved.
     async fn untouched(&self) {
-        assert_eq!(self.a.settled().await, [RICH; 3]);
-        assert_eq!(self.b.settled().await, [RICH; 3]);
+        assert_eq!(self.a.ended_balances().await, [RICH; 3]);
+        assert_eq!(self.b.ended_balances().await, [RICH; 3]);
     }
 }
 

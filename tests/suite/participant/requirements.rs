@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use tonic::Code;
 use unanimo_proto::v1::prepare_response::Answer;
-use unanimo_proto::v1::{Mode, Payload};
+use unanimo_proto::v1::{HeuristicKind, Mode, Payload};
 
 use super::barrier::on_every_database;
 use super::calls::{Branch, End, Vote, World};
@@ -16,12 +17,15 @@ on_every_database!(
     s7_what_is_stored_answers_work_that_must_succeed_too,
     s7_work_that_must_succeed_runs_once_after_a_twin_has_refused,
     s7_a_duplicate_gets_the_same_media_type,
+    s7_a_refusal_of_an_unknown_feature_is_not_stored_where_work_must_succeed,
+    s7_phase_two_that_requires_an_unknown_feature_is_no_answer,
+    s8_s11_a_mode_that_is_not_known_is_answered_by_the_row,
 );
 
-const WORK: Job = Job { prepare: Deed::Work, finish: Deed::Work };
+const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
 
 fn job(prepare: Deed) -> Job {
-    Job { prepare, finish: Deed::Work }
+    Job { prepare, phase_two: Deed::Work }
 }
 
 /// The same branch with nothing wrong about it.
@@ -50,7 +54,7 @@ async fn s7_an_unknown_requirement_is_refused_and_stored<D: Database>(world: Wor
         assert_eq!(world.cancel(&branch).await, End::Done);
     }
     assert_eq!(world.runs(), 0);
-    let known = requiring(&["must_succeed", "saga", "tcc", "two_phase_commit"]);
+    let known = requiring(&["must_succeed", "tcc", "two_phase_commit"]);
     let branch = Branch { requires: known, ..Branch::tcc(&WORK) };
     assert!(world.prepare(&branch).await.is_prepared());
 }
@@ -123,6 +127,66 @@ async fn s7_work_that_must_succeed_runs_once_after_a_twin_has_refused<D: Databas
     assert!(twin.await.unwrap().is_prepared());
     assert_eq!(world.effects(&branch, "try").await, 1, "S7");
     assert_eq!(world.runs(), 2, "S7");
+}
+
+async fn s7_a_refusal_of_an_unknown_feature_is_not_stored_where_work_must_succeed<D: Database>(
+    world: World<D>,
+) {
+    for must_succeed in [true, false] {
+        let requires = requiring(&["must_succeed", "sealed"]);
+        let branch = Branch { requires, must_succeed, ..Branch::tcc(&WORK) };
+        for _ in 0..2 {
+            assert_eq!(world.prepare(&branch).await, Vote::refused("FEATURE_UNSUPPORTED"));
+            assert_eq!(world.state(&branch).await, None, "must_succeed={must_succeed}");
+        }
+        assert!(world.vote(&Branch { must_succeed: false, ..healed(&branch) }).await.is_prepared());
+    }
+    // No coordinator serves sagas yet.
+    let saga = Branch { requires: requiring(&["saga"]), ..Branch::tcc(&WORK) };
+    assert_eq!(world.prepare(&saga).await, Vote::refused("FEATURE_UNSUPPORTED"));
+}
+
+async fn s7_phase_two_that_requires_an_unknown_feature_is_no_answer<D: Database>(world: World<D>) {
+    let branch = Branch::tcc(&WORK);
+    let sealed = requiring(&["tcc", "sealed"]);
+    for state in [None, Some("prepared")] {
+        assert_eq!(world.end_requiring(&branch, &sealed).await, [Code::Unimplemented; 2]);
+        assert_eq!(world.state(&branch).await.as_deref(), state, "nothing is stored");
+        assert!(world.vote(&branch).await.is_prepared());
+    }
+    for what in ["confirm", "cancel"] {
+        assert_eq!(world.effects(&branch, what).await, 0, "nothing is done");
+    }
+    assert_eq!(world.committed(&branch).await, End::Done);
+}
+
+async fn s8_s11_a_mode_that_is_not_known_is_answered_by_the_row<D: Database>(world: World<D>) {
+    let later = |branch: &Branch| Branch { of_later_mode: true, ..branch.clone() };
+    for action in ["work", "unknown"] {
+        let branch = later(&Branch::new(Mode::Tcc, action, &WORK));
+        assert_eq!(world.prepare(&branch).await, Vote::refused("MODE_NOT_OFFERED"));
+        assert_eq!(world.state(&branch).await.as_deref(), Some("refused"), "S7: stored");
+        let again = world.prepare(&healed(&branch)).await;
+        assert_eq!(again, Vote::refused("MODE_NOT_OFFERED"), "S7: the stored answer");
+        let rolled_back = End::Heuristic(HeuristicKind::Rollback);
+        assert_eq!(world.commit(&branch).await, rolled_back, "S11");
+        assert_eq!(world.cancel(&branch).await, End::Done);
+    }
+    let early = Branch::tcc(&WORK);
+    assert_eq!(world.cancel(&later(&early)).await, End::Done);
+    assert_eq!(world.state(&early).await.as_deref(), Some("cancelled"), "S8: a tombstone");
+    assert_eq!(world.prepare(&early).await, Vote::refused("ALREADY_ENDED"), "S8");
+    assert_eq!(world.runs(), 0);
+    let commits = Branch::tcc(&WORK);
+    assert!(world.vote(&commits).await.is_prepared());
+    assert_eq!(world.committed(&later(&commits)).await, End::Done);
+    assert_eq!(world.cancel(&later(&commits)).await, End::Heuristic(HeuristicKind::Commit), "S11");
+    let cancels = Branch::tcc(&WORK);
+    assert!(world.vote(&cancels).await.is_prepared());
+    assert_eq!(world.cancelled(&later(&cancels)).await, End::Done);
+    let unspecified = Branch { mode: Mode::Unspecified, ..Branch::tcc(&WORK) };
+    assert_eq!(world.prepare(&unspecified).await, Vote::Unanswered);
+    assert_eq!(world.cancel(&unspecified).await, End::Unanswered);
 }
 
 async fn s7_a_duplicate_gets_the_same_media_type<D: Database>(world: World<D>) {

@@ -15,7 +15,7 @@ use unanimo_proto::v1::{
     SubmitTransactionRequest, Transaction, get_transaction_request,
 };
 use unanimo_sdk::{
-    Call, FinishError, InDoubt, MySql, Participant, Postgres, PrepareError, Resource, Serve,
+    Call, InDoubt, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Serve,
     Service, Sqlite, Sweep, Sweeper, Tcc, TwoPhase, refuse,
 };
 use unanimo_tests::mariadb;
@@ -79,7 +79,7 @@ macro_rules! reserve_on {
                 _: &mut $connection,
                 call: &Call<bytes::Bytes>,
                 (): (),
-            ) -> Result<(), FinishError> {
+            ) -> Result<(), PhaseTwoError> {
                 assert!(!call.payload.is_empty(), "it comes with what it needs");
                 Ok(())
             }
@@ -89,7 +89,7 @@ macro_rules! reserve_on {
                 _: &mut $connection,
                 _: &Call<bytes::Bytes>,
                 (): (),
-            ) -> Result<(), FinishError> {
+            ) -> Result<(), PhaseTwoError> {
                 Ok(())
             }
         }
@@ -428,7 +428,7 @@ async fn l4_what_the_coordinator_never_saw_raises_an_alarm_and_is_not_touched() 
     two_sweeps(&sweeper).await;
     assert_eq!(prepared(&pool).await, std::slice::from_ref(&name));
     assert_eq!(states(&pool, &tx_id.to_string()).await, pairs(&[("a", "prepared")]));
-    // A person ends them: the alarms are settled.
+    // A person ends them: the alarms are cleared.
     let roll_back = format!("ROLLBACK PREPARED '{name}'");
     pool.execute(AssertSqlSafe(roll_back)).await.unwrap();
     pool.execute("UPDATE unanimo_barrier SET state = 'cancelled'").await.unwrap();

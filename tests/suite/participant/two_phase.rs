@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::{
-    Call, FinishError, Isolation, Participant, Postgres, PostgresOptions, PrepareError, Service,
+    Call, Isolation, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Service,
     Tcc, TwoPhase, refuse,
 };
 use unanimo_tests::postgres::Server;
@@ -133,8 +133,8 @@ impl Tcc<Postgres> for TccSql {
         db: &mut PgConnection,
         call: &Call<Bytes>,
         (): (),
-    ) -> Result<(), FinishError> {
-        self.0.run(db, &call.payload).await.map_err(|_| FinishError::Failed("it failed".into()))
+    ) -> Result<(), PhaseTwoError> {
+        self.0.run(db, &call.payload).await.map_err(|_| PhaseTwoError::Failed("it failed".into()))
     }
 
     async fn cancel(
@@ -142,7 +142,7 @@ impl Tcc<Postgres> for TccSql {
         _: &mut PgConnection,
         _: &Call<Bytes>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         Ok(())
     }
 }
@@ -176,7 +176,7 @@ impl Bank {
         let gate = Arc::new(Semaphore::new(0));
         let options = PostgresOptions::default()
             .prepare_connections(1)
-            .finish_connections(1)
+            .phase_two_connections(1)
             .lock_timeout(Duration::from_secs(1))
             .statement_timeout(Duration::from_secs(7));
         let service = serve(options.connect(by).await.unwrap(), &gate);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 use unanimo_sdk::{
-    BoxError, Call, FinishError, Json, Participant, Postgres, PostgresOptions, PrepareError, Tcc,
+    BoxError, Call, Json, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Tcc,
     TwoPhase, refuse,
 };
 use unanimo_testing::{Harness, Subject};
@@ -53,7 +53,7 @@ impl<const FAULT: u8> Subject for Shop<FAULT> {
     async fn participant(&self) -> Result<Participant<Postgres>, BoxError> {
         let options = PostgresOptions::default()
             .prepare_connections(CONNECTIONS)
-            .finish_connections(CONNECTIONS)
+            .phase_two_connections(CONNECTIONS)
             .lock_timeout(std::time::Duration::from_millis(200));
         let database = options.connect(&self.url).await?;
         let pool = PgPool::connect_lazy(&self.url)?;
@@ -121,7 +121,7 @@ impl Tcc<Postgres> for Reserve {
         db: &mut PgConnection,
         call: &Call<Json<Order>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         write(db, "UPDATE stock SET reserved = reserved - $1", call.payload.pieces).await?;
         if self.fault == CONFIRM_COMMITS {
             sqlx::raw_sql("COMMIT; BEGIN").execute(db).await?;
@@ -134,7 +134,7 @@ impl Tcc<Postgres> for Reserve {
         db: &mut PgConnection,
         call: &Call<Json<Order>>,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let back = "UPDATE stock SET reserved = reserved - $1, free = free + $1";
         write(db, back, call.payload.pieces).await?;
         Ok(())

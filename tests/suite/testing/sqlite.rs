@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
-use unanimo_sdk::{BoxError, Call, FinishError, Participant, PrepareError, Sqlite, Tcc, refuse};
+use unanimo_sdk::{BoxError, Call, Participant, PhaseTwoError, PrepareError, Sqlite, Tcc, refuse};
 use unanimo_testing::{Harness, Subject};
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
@@ -142,7 +142,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         call: &Call<Bytes>,
         _: Bytes,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let mut pieces = self.pieces(call)?;
         match self.fault {
             CONFIRM_DIFFERS => pieces -= 1,
@@ -164,7 +164,7 @@ impl Tcc<Sqlite> for Reserve {
         db: &mut SqliteConnection,
         call: &Call<Bytes>,
         _: Bytes,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let pieces = self.pieces(call)?;
         let statement = match self.fault {
             CANCEL_PANICS => panic!("cancel panics"),

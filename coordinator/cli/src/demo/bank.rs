@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, SqliteConnection};
 use unanimo_sdk::{
-    Call, FinishError, Json, Participant, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, refuse,
+    Call, Json, Participant, PhaseTwoError, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, refuse,
 };
 
 /// Change of an account, in cents: negative takes money, positive gives it.
@@ -45,7 +45,7 @@ impl Tcc<Sqlite> for Post {
         db: &mut SqliteConnection,
         call: &Posted,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let confirm = "UPDATE account SET cents = cents + max($2, 0), held = held - $2
                        WHERE id = $1";
         post(db, confirm, call).await?;
@@ -57,7 +57,7 @@ impl Tcc<Sqlite> for Post {
         db: &mut SqliteConnection,
         call: &Posted,
         (): (),
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         let release = "UPDATE account SET cents = cents - min($2, 0), held = held - $2
                        WHERE id = $1";
         post(db, release, call).await?;

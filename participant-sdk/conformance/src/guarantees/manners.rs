@@ -37,6 +37,7 @@ pub(super) async fn malformed(session: Session) -> Result<(), Stop> {
         ("an empty tx_id", with(|context| context.tx_id.clear())),
         ("a tx_id that is no UUID", with(|context| context.tx_id = "4711".to_owned())),
         ("an empty branch_id", with(|context| context.branch_id.clear())),
+        ("a branch_id that begins with a dot", with(|context| context.branch_id.insert(0, '.'))),
         ("a branch_id with a slash", with(|context| context.branch_id = "a/b'c".to_owned())),
         ("branch_number 0", with(|context| context.branch_number = 0)),
         ("no mode", with(|context| context.mode = Mode::Unspecified.into())),
@@ -63,10 +64,11 @@ pub(super) async fn limits(session: Session) -> Result<(), Stop> {
 fn check_output(output: &Payload, mode: Mode) -> Result<(), Stop> {
     let bytes = output.data.len();
     let printable = output.media_type.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if output.media_type.len() > MEDIA_TYPE_BYTES_MAX || !printable {
+    let trimmed = output.media_type.trim_matches(' ').len() == output.media_type.len();
+    if output.media_type.len() > MEDIA_TYPE_BYTES_MAX || !printable || !trimmed {
         return Err(Stop::Failed(format!(
             "Prepare was answered with an output of media type {:?}, which is not at most \
-             {MEDIA_TYPE_BYTES_MAX} bytes of printable ASCII",
+             {MEDIA_TYPE_BYTES_MAX} bytes of printable ASCII without space at either end",
             output.media_type
         )));
     }

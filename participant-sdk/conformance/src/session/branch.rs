@@ -22,6 +22,8 @@ pub struct Branch {
     pub output: Payload,
     /// Features that Prepare requires.
     pub requires: Vec<String>,
+    /// Features that Commit and Cancel require.
+    pub phase_two_requires: Vec<String>,
     /// Prepare may only succeed.
     pub must_succeed: bool,
 }
@@ -81,7 +83,7 @@ pub(super) fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
         output: output(&branch.output),
         metadata: HashMap::new(),
         attempt,
-        requires: Vec::new(),
+        requires: branch.phase_two_requires.clone(),
     }
 }
 
@@ -94,7 +96,7 @@ pub(super) fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
         metadata: HashMap::new(),
         attempt,
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
-        requires: Vec::new(),
+        requires: branch.phase_two_requires.clone(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::alarms::{Alarms, Why};
 use super::inquiry::{Asked, BATCH, Inquirer};
 use super::{InDoubt, Sweep};
 use crate::doubt::{BranchName, Count, Doubt, RowKey};
-use crate::resource::{Fault, Finish, Finished, RawCall, Resource};
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
 use crate::wire::{self, Parts};
 
 /// Rows of a sweep. The next one goes on behind them.
@@ -135,8 +135,8 @@ impl<R: Resource> Pass<R> {
     /// Does with a branch as the coordinator says. `Some` says why nothing can be done, ever.
     async fn act(&self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
         let operation = match result.verdict() {
-            Verdict::Commit => Finish::Commit,
-            Verdict::Cancel => Finish::Cancel,
+            Verdict::Commit => PhaseTwoOperation::Commit,
+            Verdict::Cancel => PhaseTwoOperation::Cancel,
             Verdict::NeverSeen => return Some(Why::NeverSeen),
             Verdict::Purged => return Some(Why::Purged),
             Verdict::Heuristic => return Some(Why::Heuristic),
@@ -154,19 +154,19 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Ends a prepared transaction in the way of the operation that never came.
-    async fn end(&self, operation: Finish, call: RawCall) -> Option<Why> {
+    async fn end(&self, operation: PhaseTwoOperation, call: RawCall) -> Option<Why> {
         let branch = call.branch().clone();
         let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
-        let slot = slot(&self.service.finish_slots).await?;
-        match self.service.finish_call(slot, operation, call).await {
-            Ok(Finished::Done) => {
+        let slot = slot(&self.service.phase_two_slots).await?;
+        match self.service.phase_two_call(slot, operation, call).await {
+            Ok(PhaseTwoAnswer::Done) => {
                 tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
             }
             // Another session is at it.
-            Ok(Finished::Working(_)) => {}
+            Ok(PhaseTwoAnswer::Working(_)) => {}
             // The task has told why. The next sweep tries again.
             Err(_) => return Some(Why::Refused),
-            Ok(Finished::Heuristic(kind, note)) => tracing::error!(
+            Ok(PhaseTwoAnswer::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,
                 "a branch in doubt had ended against the decision"
@@ -220,7 +220,7 @@ impl<R: Resource> Service<R> {
         &self,
         query: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let _slot = slot(&self.finish_slots).await.ok_or(Fault::Busy)?;
+        let _slot = slot(&self.phase_two_slots).await.ok_or(Fault::Busy)?;
         query.await
     }
 }

@@ -9,7 +9,7 @@ use unanimo_proto::v1::{
     cancel_response, commit_response, prepare_response,
 };
 use unanimo_sdk::{
-    FinishError, Isolation, MySqlOptions, Participant as Making, PostgresOptions, PrepareError,
+    Isolation, MySqlOptions, Participant as Making, PhaseTwoError, PostgresOptions, PrepareError,
     Sqlite, Tcc, TwoPhase, refuse,
 };
 use unanimo_tests::mariadb;
@@ -327,7 +327,7 @@ async fn phase_two<W: Work>(
     db: &mut W,
     call: &Asked,
     what: &'static str,
-) -> Result<(), FinishError> {
+) -> Result<(), PhaseTwoError> {
     db.note(call, what).await?;
     match call.payload.as_ref() {
         b"fails" => Err(sqlx::Error::RowNotFound.into()),
@@ -351,7 +351,7 @@ macro_rules! tcc_handler {
                 db: &mut $connection,
                 call: &Asked,
                 (): (),
-            ) -> Result<(), FinishError> {
+            ) -> Result<(), PhaseTwoError> {
                 phase_two(db, call, "commit").await
             }
 
@@ -360,7 +360,7 @@ macro_rules! tcc_handler {
                 db: &mut $connection,
                 call: &Asked,
                 (): (),
-            ) -> Result<(), FinishError> {
+            ) -> Result<(), PhaseTwoError> {
                 phase_two(db, call, "cancel").await
             }
 

@@ -59,14 +59,14 @@ impl State {
             (Operation::Prepare, _) => (self, Heard::No),
 
             (Operation::Commit, Self::None) => (Self::Lost, Heard::Hazard),
-            (Operation::Commit, Self::Prepared) => self.finished(call, Self::Committed),
+            (Operation::Commit, Self::Prepared) => self.phase_two(call, Self::Committed),
             (Operation::Commit, Self::Committed) => (self, Heard::Done),
             (Operation::Commit, Self::Refused | Self::Undone | Self::Tombstone) => {
                 (self, Heard::HeuristicRollback)
             }
 
             (Operation::Cancel, Self::None) => (Self::Tombstone, Heard::Done),
-            (Operation::Cancel, Self::Prepared) => self.finished(call, Self::Undone),
+            (Operation::Cancel, Self::Prepared) => self.phase_two(call, Self::Undone),
             (Operation::Cancel, Self::Refused | Self::Undone | Self::Tombstone) => {
                 (self, Heard::Done)
             }
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    fn finished(self, call: Call, end: Self) -> (Self, Heard) {
+    fn phase_two(self, call: Call, end: Self) -> (Self, Heard) {
         match call.fault {
             Fault::Fails | Fault::Dies => (self, Heard::Nothing),
             _ => (end, Heard::Done),

@@ -68,19 +68,19 @@ impl Schedule {
             let size = if rng.bool() { 1 } else { rng.usize(2..=CALLS_MAX) };
             groups.push((0..size).map(|_| call(&mut rng, decided, mode)).collect());
         }
-        let last = decided.unwrap_or_else(|| finish(&mut rng));
+        let last = decided.unwrap_or_else(|| phase_two(&mut rng));
         Self { tx_id: Uuid::now_v7(), repeatable_read, groups, last }
     }
 }
 
-fn finish(rng: &mut Rng) -> Operation {
+fn phase_two(rng: &mut Rng) -> Operation {
     if rng.bool() { Operation::Commit } else { Operation::Cancel }
 }
 
 fn call(rng: &mut Rng, decided: Option<Operation>, mode: Mode) -> Call {
     let operation = match rng.u8(0..5) {
         0..=2 => Operation::Prepare,
-        _ => decided.unwrap_or_else(|| finish(rng)),
+        _ => decided.unwrap_or_else(|| phase_two(rng)),
     };
     let fault = match (rng.u8(0..10), operation) {
         (0, Operation::Prepare) => Fault::Refuses,

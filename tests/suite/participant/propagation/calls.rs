@@ -18,8 +18,8 @@ async fn s7_both_services_commit_what_they_joined_with() {
         let Outcome::Committed(committed) = world.ended(&tx).await else { panic!("{mode:?}") };
         let branches: Vec<_> = committed.branches.iter().map(|b| &b.branch_id[..2]).collect();
         assert_eq!(branches, ["a:", "b:"], "one below is listed, too");
-        assert_eq!(world.a.settled().await, [RICH - 100, RICH, RICH]);
-        assert_eq!(world.b.settled().await, [RICH, RICH + 100, RICH]);
+        assert_eq!(world.a.ended_balances().await, [RICH - 100, RICH, RICH]);
+        assert_eq!(world.b.ended_balances().await, [RICH, RICH + 100, RICH]);
         assert_eq!((world.a.states().await, world.b.states().await), committed_rows());
     }
 }
@@ -110,7 +110,7 @@ async fn s7_a_call_that_is_sent_again_under_its_own_name_has_its_effect_once() {
             assert_eq!(status, StatusCode::CONFLICT, "other content: {text}");
             assert!(world.ended(&tx).await.is_committed(), "{then}");
             let credited = 100 * (i64::try_from(n).unwrap() + 1);
-            assert_eq!(world.b.settled().await, [RICH, RICH + credited, RICH]);
+            assert_eq!(world.b.ended_balances().await, [RICH, RICH + credited, RICH]);
         }
     }
 }
@@ -147,7 +147,7 @@ async fn a_call_that_reached_nobody_may_be_sent_elsewhere() {
     let (status, _) = world.order_at_b(&tx, "credit/y/100/ok", None).await.unwrap();
     assert_eq!(status, StatusCode::OK);
     assert!(world.ended(&tx).await.is_committed());
-    assert_eq!(world.b.settled().await, [RICH, RICH + 100, RICH]);
+    assert_eq!(world.b.ended_balances().await, [RICH, RICH + 100, RICH]);
 }
 
 /// Of many calls at once, from the scope's own clients, none is forgotten.
@@ -167,8 +167,8 @@ async fn s2_every_branch_of_calls_at_once_is_listed() {
     }
     let Outcome::Committed(committed) = world.ended(&tx).await else { panic!("it is not") };
     assert_eq!(committed.branches.len(), 2 * CALLS);
-    assert_eq!(world.a.settled().await, [RICH - 12, RICH, RICH]);
-    assert_eq!(world.b.settled().await, [RICH, RICH + 12, RICH]);
+    assert_eq!(world.a.ended_balances().await, [RICH - 12, RICH, RICH]);
+    assert_eq!(world.b.ended_balances().await, [RICH, RICH + 12, RICH]);
 }
 
 /// All at once, in one task.
@@ -201,7 +201,7 @@ async fn executed_and_joined_branches_commit_together() {
     let Outcome::Committed(committed) = world.ended(&tx).await else { panic!("it is not") };
     assert_eq!(committed.branches.len(), 2);
     assert_eq!(world.coordinator.p.calls(tx.tx_id(), "mine"), ["prepare", "commit"]);
-    assert_eq!(world.a.settled().await, [RICH - 100, RICH, RICH]);
+    assert_eq!(world.a.ended_balances().await, [RICH - 100, RICH, RICH]);
 }
 
 /// Without the coordinator's word that the branch is durable, nothing is done.
@@ -221,7 +221,7 @@ async fn s6_nothing_is_done_while_the_coordinator_is_away() {
         world.relay.point_to(world.coordinator.running.grpc_address());
         world.order(&tx, "debit/x/100/ok credit/y/100/ok").await.unwrap();
         assert!(world.ended(&tx).await.is_committed());
-        assert_eq!(world.b.settled().await, [RICH, RICH + 100, RICH]);
+        assert_eq!(world.b.ended_balances().await, [RICH, RICH + 100, RICH]);
     }
 }
 
@@ -243,8 +243,8 @@ async fn s6_a_coordinator_that_crashes_between_two_calls_forgets_no_branch() {
         assert_eq!(status, StatusCode::OK, "{text}");
         assert_eq!(world.ended(&tx).await.is_committed(), is_listed);
         let moved = if is_listed { 100 } else { 0 };
-        assert_eq!(world.a.settled().await, [RICH - moved, RICH, RICH]);
-        assert_eq!(world.b.settled().await, [RICH, RICH + moved, RICH]);
+        assert_eq!(world.a.ended_balances().await, [RICH - moved, RICH, RICH]);
+        assert_eq!(world.b.ended_balances().await, [RICH, RICH + moved, RICH]);
     }
 }
 

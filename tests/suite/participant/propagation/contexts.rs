@@ -109,7 +109,7 @@ async fn a_reply_names_its_transaction_and_branches() {
     assert!(world.ended(&other).await.is_committed(), "of nothing");
     propagation.collect(&reply, CallEnd::Succeeded);
     assert!(world.ended(&tx).await.is_committed());
-    assert_eq!(world.b.settled().await, [RICH - 100, RICH, RICH]);
+    assert_eq!(world.b.ended_balances().await, [RICH - 100, RICH, RICH]);
 }
 
 /// A context's coordinator is never called: a participant asks its own, which has not seen it.

@@ -12,7 +12,7 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{BranchState, GetTransactionRequest, get_transaction_request};
 use unanimo_sdk::client::Transaction;
 use unanimo_sdk::{
-    Call, Client, FinishError, Json, Participant, PrepareError, Sqlite, Tcc, refuse,
+    Call, Client, Json, Participant, PhaseTwoError, PrepareError, Sqlite, Tcc, refuse,
 };
 use unanimo_tests::joining::{self, Bank};
 use unanimo_tests::reaper::run_folder;
@@ -53,7 +53,7 @@ impl Tcc<Sqlite> for Told {
         db: &mut SqliteConnection,
         call: &Call<Json<Posting>>,
         _: Json<u32>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         assert_eq!(call.metadata, metadata());
         sqlx::query("INSERT INTO work VALUES (1)").execute(db).await?;
         Ok(())
@@ -64,7 +64,7 @@ impl Tcc<Sqlite> for Told {
         db: &mut SqliteConnection,
         _: &Call<Json<Posting>>,
         _: Json<u32>,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), PhaseTwoError> {
         sqlx::query("DELETE FROM work").execute(db).await?;
         Ok(())
     }
