@@ -148,9 +148,9 @@ async fn order(address: &str, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[track_caller]
-fn check(ran: (Option<i32>, String), code: i32, words: &str) {
-    assert!(ran.0 == Some(code) && ran.1.contains(words), "{ran:?}");
-    assert!(!ran.1.contains("Traceback"), "{ran:?}");
+fn check((exit, said): (Option<i32>, String), code: i32, words: &str) {
+    assert!(exit == Some(code) && said.contains(words), "{exit:?}: {said}");
+    assert!(!said.contains("Traceback"), "{said}");
 }
 
 #[tokio::test]
