@@ -227,8 +227,9 @@ impl Faulty {
             return Ok(State::Refused(Refusal { reason, message: unknown.clone() }));
         }
         let context = request.context.as_ref();
-        if context.is_some_and(|context| context.mode != 0 && context.mode() != Mode::Tcc) {
-            let (reason, message) = ("MODE_NOT_OFFERED".to_owned(), "only TCC".to_owned());
+        if context.is_some_and(|context| context.mode != 0 && context.mode() == Mode::Unspecified) {
+            let reason = "MODE_NOT_OFFERED".to_owned();
+            let message = "it is not known".to_owned();
             return Ok(State::Refused(Refusal { reason, message }));
         }
         let until = request.prepare_until.and_then(|until| SystemTime::try_from(until).ok());

@@ -33,7 +33,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
         Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),
         Fault::IgnoresRequirements => (
-            &["unknown-requirement"],
+            &["unknown-requirement", "must-succeed-requirement"],
             "Prepare that requires unanimo-check.no-such-feature was answered PREPARED",
         ),
         Fault::IgnoresPhaseTwoRequirements => (
@@ -44,7 +44,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
         }
         Fault::StoresFailures => (
-            &["must-succeed-refusal", "unknown-requirement-that-must-succeed"],
+            &["must-succeed-refusal", "must-succeed-requirement"],
             "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
         ),
         Fault::ForgetsMediaTypes => (
@@ -59,11 +59,12 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             "(no media type); the first time it was PREPARED with output",
         ),
         Fault::NoTombstone => (
-            &["late-prepare", "prepare-races-cancel", "abandoned-prepare"],
+            &["unknown-mode", "late-prepare", "prepare-races-cancel", "abandoned-prepare"],
             "a Prepare that came after its Cancel was answered PREPARED with output",
         ),
         Fault::CancelNeedsPrepare => (
             &[
+                "unknown-mode",
                 "cancel-before-prepare",
                 "concurrent-cancel-before-prepare",
                 "late-prepare",
@@ -74,6 +75,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         ),
         Fault::CancelWaitsForPrepare => (
             &[
+                "unknown-mode",
                 "cancel-before-prepare",
                 "concurrent-cancel-before-prepare",
                 "late-prepare",
@@ -98,7 +100,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             "the same Prepare, sent a second time, was answered PREPARED with output",
         ),
         Fault::ForgetsRefusals => (
-            &["prepare-too-late", "unknown-requirement"],
+            &["prepare-too-late", "unknown-requirement", "unknown-mode"],
             "a Prepare that was too late, sent again without a bound, was answered PREPARED",
         ),
         Fault::OneBranchATransaction => {
@@ -121,6 +123,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         ),
         Fault::ForgetsEnds => (
             &[
+                "unknown-mode",
                 "late-prepare",
                 "prepare-races-cancel",
                 "abandoned-prepare",

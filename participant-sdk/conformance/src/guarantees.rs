@@ -79,7 +79,7 @@ guarantees! {
         "REFUSED to a Prepare that must succeed is not stored: the same Prepare may be PREPARED \
          later. PREPARED is stored as ever.",
         "the transaction can no longer be aborted: a stored no would be the end of it.";
-    "unknown-requirement-that-must-succeed", conditions::unknown_and_must_succeed,
+    "must-succeed-requirement", conditions::unknown_and_must_succeed,
         "REFUSED to a Prepare that requires `must_succeed` and a feature which the participant does \
          not know is not stored, by a participant that does not know `must_succeed` either.",
         "the transaction can no longer be aborted: a stored no would be the end of it, where another \
