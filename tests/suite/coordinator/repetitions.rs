@@ -160,8 +160,7 @@ async fn a_known_branch_of_an_unknown_participant_is_answered() {
     let tx_id = world.begin("g", Mode::Tcc).await.unwrap().tx_id;
     let mut spec = branch("a", "ok");
     spec.participant = "remote".into();
-    let first = world.execute(&tx_id, spec.clone()).await.unwrap();
-    assert_eq!(first.vote(), Vote::Prepared);
+    let first = world.enlist(&tx_id, spec.clone()).await.unwrap();
 
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
@@ -176,5 +175,5 @@ async fn a_known_branch_of_an_unknown_participant_is_answered() {
         (describe(&status).1 == "PARTICIPANT_UNKNOWN").then_some(())
     })
     .await;
-    assert_eq!(world.execute(&tx_id, spec).await.unwrap().vote(), Vote::Prepared);
+    assert_eq!(world.enlist(&tx_id, spec).await.unwrap().context, first.context);
 }
