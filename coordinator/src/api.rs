@@ -25,7 +25,7 @@ pub mod limits {
     pub use super::features::REQUIRES_MAX;
     pub use super::page::{PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
     pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
-    pub use super::query::INQUIRE_MAX;
+    pub use super::query::{INQUIRE_MAX, STATES_MAX};
     pub use super::timeline::{TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 }
 
@@ -52,22 +52,22 @@ use crate::participants::allow::Pattern;
 use crate::participants::directory::Directory;
 use crate::store::Store;
 
-/// What may be set of the services.
+/// Settings of the services.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Largest gRPC message that is accepted.
     pub message_bytes_max: usize,
     /// Largest header list of a request.
     pub header_bytes_max: u32,
-    /// How long a call waits for an outcome if it has no deadline of its own.
+    /// Time that a call without a deadline waits for an outcome.
     pub wait_max: Duration,
-    /// How long a gid is kept after the end of its transaction.
+    /// Time that a gid is kept after the end of its transaction.
     pub gid_retention: Duration,
     /// Endpoints that may be registered.
     pub endpoint_allow: Vec<Pattern>,
 }
 
-/// What the services need.
+/// State that the services share.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub(crate) engine: engine::Handle,

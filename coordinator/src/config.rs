@@ -214,9 +214,9 @@ settings! {
     /// Longest pause between Prepares.
     prepare_backoff_max: Period = Period::secs(2), "UNANIMO_PREPARE_BACKOFF_MAX";
     /// Pause after the first failed Commit or Cancel; it doubles with each failure.
-    finish_backoff: Period = Period::millis(100), "UNANIMO_FINISH_BACKOFF";
+    phase_two_backoff: Period = Period::millis(100), "UNANIMO_PHASE_TWO_BACKOFF";
     /// Longest pause between Commits or Cancels. They are repeated until the branch ends.
-    finish_backoff_max: Period = Period::secs(30), "UNANIMO_FINISH_BACKOFF_MAX";
+    phase_two_backoff_max: Period = Period::secs(30), "UNANIMO_PHASE_TWO_BACKOFF_MAX";
     /// Longest pause that a participant may ask for by answering that it is still working.
     retry_after_max: Period = Period::secs(60), "UNANIMO_RETRY_AFTER_MAX";
     /// Duration of phase two after which the alarm `transaction_stalled` is raised.
@@ -302,8 +302,8 @@ impl Config {
                 cap: self.prepare_backoff_max.0,
             },
             phase_two_backoff: Backoff {
-                base: self.finish_backoff.0,
-                cap: self.finish_backoff_max.0,
+                base: self.phase_two_backoff.0,
+                cap: self.phase_two_backoff_max.0,
             },
             retry_after_max: self.retry_after_max.0,
             stalled_after: self.stalled_after.0,

@@ -237,11 +237,11 @@ fn fill(
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
     registrations: Vec<Registration>,
 ) {
-    for Registration { name, endpoint, .. } in registrations {
+    for Registration { name, endpoint, instance, .. } in registrations {
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
             // It counts as seen just now, because it could not register while no coordinator ran.
-            directory.seen(&name, &endpoint, Registered::default());
+            directory.seen(&name, &endpoint, Registered { instance, ..Registered::default() });
         }
     }
     for (name, urls) in &config.participants {

@@ -54,9 +54,9 @@ pub enum Until {
 impl Until {
     /// Returns the state that a caller of Enlist or Execute waits for. No vote of a branch that its
     /// initiator calls ever comes here.
-    fn of_enlisting(enlistment: Enlistment, branch: BranchNumber) -> Self {
+    fn of_enlisting(enlistment: Enlistment, number: BranchNumber) -> Self {
         match enlistment {
-            Enlistment::Coordinator => Self::Voted(branch),
+            Enlistment::Coordinator => Self::Voted(number),
             Enlistment::Initiator => Self::Durable,
         }
     }

@@ -32,10 +32,10 @@
 //! #         }
 //! #         async fn commit(
 //! #             &self,
-//! #             _: Request<ParticipantServiceCommitRequest>,
-//! #         ) -> Result<Response<ParticipantServiceCommitResponse>, Status> {
-//! #             let done = participant_service_commit_response::Answer::Done(Done {});
-//! #             Ok(Response::new(ParticipantServiceCommitResponse { answer: Some(done) }))
+//! #             _: Request<CommitRequest>,
+//! #         ) -> Result<Response<CommitResponse>, Status> {
+//! #             let done = commit_response::Answer::Done(Done {});
+//! #             Ok(Response::new(CommitResponse { answer: Some(done) }))
 //! #         }
 //! #         async fn cancel(
 //! #             &self,

@@ -18,13 +18,26 @@ CALL_TIMEOUT_S = 10
 # Pauses between calls: doubled from the first to the last, and spread.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 5
 
+# Shortest time from one answer "not decided" to the next call.
+NOT_DECIDED_PAUSE_S = 1
+
+# Codes that do not pass by themselves where the status is not the coordinator's own.
+LASTING = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+
 
 class NotKnown(Exception):
-    """Patience has run out and no answer has come: the outcome may be either, or may still be open."""
+    """No answer has come, and patience has run out or asking again does not help. The outcome may be
+    either, or may still be open."""
 
 
 class Refused(Exception):
-    """The coordinator itself said no, and the same call will never do better."""
+    """The coordinator itself said no. The same call does not help until something else has changed."""
 
     def __init__(self, reason, message, metadata):
         super().__init__(f"{reason}: {message}")
@@ -65,10 +78,12 @@ class Initiator:
     def _until_decided(self, call, request, patience_s):
         until = time.monotonic() + patience_s
         while True:
-            result = self._answer(call, request, until - time.monotonic()).result
+            asked = time.monotonic()
+            result = self._answer(call, request, until - asked).result
             if result.outcome in (COMMITTED, ABORTED):
                 return result
-            # Not decided, or a value of a later version, which means the same. The call has waited.
+            # Not decided, or a value of a later version, which means the same. Mostly the call has waited.
+            time.sleep(max(0, asked + NOT_DECIDED_PAUSE_S - time.monotonic()))
 
     def _answer(self, call, request, patience_s):
         """Calls until the coordinator answers."""
@@ -77,24 +92,46 @@ class Initiator:
             try:
                 return call(request, timeout=min(left_s, CALL_TIMEOUT_S))
             except grpc.RpcError as error:
+                if request.include_outputs and is_too_large(error):
+                    # The outputs are no part of what makes two requests the same.
+                    smaller = type(request)()
+                    smaller.CopyFrom(request)
+                    smaller.include_outputs = False
+                    request = smaller
+                    continue
                 told_s = judge(error)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
             time.sleep(min(max(told_s, pause_s * random.uniform(0.5, 1)), max(left_s, 0)))
         raise NotKnown("no answer so far")
 
 
-def judge(error):
-    """Raises Refused if the error is the coordinator's last word; answers the pause that it asks for.
-
-    Any other status, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL or UNKNOWN from the connection, a proxy or a
-    library, tells nothing about the transaction.
-    """
+def details(error):
+    """Returns the coordinator's ErrorInfo, which is empty in a status of anybody else, and the pause that
+    it asks for."""
     status, pause_s, info = rpc_status.from_call(error), 0, error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
         retry = error_details_pb2.RetryInfo()
         if detail.Unpack(retry):
             pause_s = retry.retry_delay.ToNanoseconds() / 1e9
         detail.Unpack(info)
-    if info.domain == "unanimo" and info.metadata["retryable"] != "true":
+    return info if info.domain == "unanimo" else error_details_pb2.ErrorInfo(), pause_s
+
+
+def is_too_large(error):
+    """Tells whether this program's own gRPC library refused an answer for its size."""
+    return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and not details(error)[0].reason
+
+
+def judge(error):
+    """Returns the pause before the next attempt. Raises Refused if the coordinator itself said no, and
+    NotKnown for a status of anybody else that does not pass by itself.
+
+    Any other status, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL or UNKNOWN from the connection, a proxy or a
+    library, tells nothing about the transaction.
+    """
+    info, pause_s = details(error)
+    if info.reason and info.metadata["retryable"] != "true":
         raise Refused(info.reason, error.details(), dict(info.metadata)) from error
+    if not info.reason and error.code() in LASTING:
+        raise NotKnown(f"{error.code().name}: {error.details()}; a person must look") from error
     return pause_s

@@ -135,7 +135,7 @@ fn sqlite(path: &Path) -> String {
 /// Starts `serve` on free ports, with short pauses.
 fn serve(database_url: &str, more: &[&str]) -> Program {
     let quick = "serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --node one --lease 2s \
-                 --prepare-backoff 5ms --finish-backoff 5ms --finish-backoff-max 200ms \
+                 --prepare-backoff 5ms --phase-two-backoff 5ms --phase-two-backoff-max 200ms \
                  --drain-timeout 5s";
     let mut args: Vec<&str> = quick.split_whitespace().collect();
     args.extend(["--database-url", database_url]);

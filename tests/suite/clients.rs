@@ -148,9 +148,9 @@ async fn order(address: &str, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[track_caller]
-fn check(ran: (Option<i32>, String), code: i32, words: &str) {
-    assert!(ran.0 == Some(code) && ran.1.contains(words), "{ran:?}");
-    assert!(!ran.1.contains("Traceback"), "{ran:?}");
+fn check((exit, said): (Option<i32>, String), code: i32, words: &str) {
+    assert!(exit == Some(code) && said.contains(words), "{exit:?}: {said}");
+    assert!(!said.contains("Traceback"), "{said}");
 }
 
 #[tokio::test]
@@ -174,6 +174,24 @@ async fn the_initiator_in_python_tells_each_outcome_apart() {
     check(submit("never", "ok").await, 4, "aborted ABORT_CAUSE_ROLLBACK");
     let prepares = world.p.seen().iter().filter(|seen| seen.operation == "prepare").count();
     assert_eq!(prepares, 3, "yes, no and hangs: {:?}", world.p.seen());
+}
+
+/// S10: a status that is not the coordinator's own and does not pass by itself ends the initiator at
+/// once, and tells nothing of the outcome.
+#[tokio::test]
+async fn the_initiator_in_python_does_not_repeat_what_never_passes() {
+    // A server without the coordinator's services, as behind a wrong address or a proxy.
+    let (_health, service) = tonic_health::server::health_reporter();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = tonic::transport::Server::builder().add_service(service);
+    let serving = tokio::spawn(server.serve_with_incoming(incoming));
+    for arguments in [["submit", "o-1"], ["outcome", "o-1"], ["rollback", "o-1"]] {
+        let patient = [&arguments[..], &["--patience", "20"]].concat();
+        check(order(&at, &patient).await, 5, "not known: UNIMPLEMENTED");
+    }
+    serving.abort();
 }
 
 /// L1, S4: a client whose coordinator is away asks until it is back, and its work is done once.

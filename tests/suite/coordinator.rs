@@ -51,8 +51,8 @@ pub(crate) fn config(database_url: &str) -> Config {
         listen: any,
         admin_listen: any,
         prepare_backoff: Period::millis(5),
-        finish_backoff: Period::millis(5),
-        finish_backoff_max: Period::millis(200),
+        phase_two_backoff: Period::millis(5),
+        phase_two_backoff_max: Period::millis(200),
         lease: Period::secs(2),
         ..Config::default()
     }

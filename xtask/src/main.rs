@@ -26,8 +26,8 @@ cargo xtask CHORE
 
   test [ARGS…]   run every test; installs PostgreSQL, MariaDB and Python if they are not there; ARGS
                  go to `cargo test`
-  ci             what must pass before a change is taken: tidy, formatting, clippy, generated files,
-                 tests, packages, documentation, links
+  ci             what must pass before a change is accepted: tidy, links, formatting, clippy, generated
+                 files, tests, packages, documentation; ends with the seconds of each
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
                  every violation with a count for each folder, and fails for none
   codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the
@@ -38,6 +38,7 @@ cargo xtask CHORE
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
   msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
+  links          check that every relative link of every page leads to a file and a heading
   hygiene        cargo-deny and cargo-machete, where they are installed
   help           this text
 ";
@@ -69,6 +70,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["package", rest @ ..] => publish::package(rest),
         ["msrv"] => msrv::msrv(),
         ["hygiene"] => ci::hygiene(),
+        ["links"] => links::check(),
         [] | ["help" | "--help" | "-h"] => {
             eprint!("{HELP}");
             Ok(())

@@ -20,7 +20,10 @@ const PROGRAM: &str = "unanimo";
 pub(crate) fn package(arguments: &[&str]) -> Result<()> {
     let names = tidy::published()?;
     let packages = names.iter().flat_map(|name| ["-p", name]);
-    let pack = ["package", "--quiet", "--allow-dirty"].into_iter().chain(packages);
+    // This folder, whatever CARGO_TARGET_DIR says: the packages are read from it below.
+    let pack = ["package", "--quiet", "--allow-dirty", "--target-dir", "target"]
+        .into_iter()
+        .chain(packages);
     match arguments {
         [] => {
             cargo(pack.chain(["--no-verify"]))?;

@@ -41,15 +41,21 @@ impl Steps {
     ) -> Result<()> {
         eprintln!("==> {name}");
         let started = Instant::now();
-        work().with_context(|| format!("{name} failed"))?;
+        let result = work().with_context(|| format!("{name} failed"));
         self.done.push((name, started.elapsed().as_secs()));
-        Ok(())
+        if result.is_err() {
+            self.summary(&format!("{name} failed"));
+        }
+        result
     }
 
-    pub(crate) fn summary(&self) {
-        eprintln!("==> all is well");
+    /// Prints the seconds of each step, and of all of them.
+    pub(crate) fn summary(&self, title: &str) {
+        eprintln!("==> {title}");
         for (name, secs) in &self.done {
             eprintln!("{secs:>5} s  {name}");
         }
+        let all: u64 = self.done.iter().map(|(_, secs)| secs).sum();
+        eprintln!("{all:>5} s  in all");
     }
 }

@@ -26,7 +26,7 @@ use self::tree::Tree;
 
 /// Number of tolerated violations of the rules about words (`comments`, `words`). Zero makes them
 /// as strict as the others.
-const WORDING_TOLERATED: usize = 412;
+const WORDING_TOLERATED: usize = 0;
 
 /// Rules to which [`WORDING_TOLERATED`] applies.
 const WORDING: [&str; 2] = [comments::RULE, words::RULE];

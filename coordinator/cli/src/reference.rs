@@ -129,7 +129,8 @@ level ERROR with the field `alarm`, whose values are below, and with the field `
 fn errors() -> String {
     let rows = api::error::TABLE.iter().map(|reason| {
         let retry = if reason.retryable { "yes" } else { "no" };
-        [code(reason.name), code(code_name(reason.code)), retry.into(), reason.help.into()]
+        let (name, status) = (code(reason.name), code(code_name(reason.code)));
+        [name, status, retry.into(), reason.effect.name().into(), reason.help.into()]
     });
     format!(
         "# Errors
@@ -137,8 +138,8 @@ fn errors() -> String {
 Every gRPC status other than OK that a coordinator answers has details of `google.rpc`:
 
 - `ErrorInfo` with the domain `{}` and one of the reasons below. Programs should read the reason, never
-  the message. Its metadata has `retryable`, which is `true` or `false`, and the keys that a reason
-  names below.
+  the message. Its metadata has `retryable`, which is `true` or `false`, `effect`, which is `none` if
+  this call changed nothing and else `unknown`, and the keys that a reason names below.
 - `BadRequest` with each bad field and the rule that it breaks, if the request is wrong. If there are
   more than fit, it has the first ones, and `violations` in the metadata is their number.
 - `RetryInfo` with the time to wait, if sending the same request again may help.
@@ -156,7 +157,7 @@ decided yet*.
         api::error::DOMAIN,
         api::limits::STATUS_BYTES_MAX,
         api::limits::MESSAGE_BYTES_MAX,
-        table(["Reason", "Code", "Send again?", "Meaning"], rows)
+        table(["Reason", "Code", "Send again?", "Effect", "Meaning"], rows)
     )
 }
 

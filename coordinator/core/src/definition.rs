@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Digests};
-use crate::ids::{ActionName, BranchId, Gid, ParticipantName};
+use crate::ids::{ActionName, BranchId, Gid, NAME_BYTES_MAX, ParticipantName, check_alphabet};
 use crate::payload::Payload;
 use crate::policy::Limits;
 
@@ -164,6 +164,8 @@ impl Definition {
         if count > limits.branches_max {
             let rule = format!("must have at most {} branches, has {count}", limits.branches_max);
             found.push(Violation::new("branches", rule));
+            // A list that is too long is not gone through.
+            return found;
         }
         let mut seen = BTreeSet::new();
         for (index, branch) in self.branches.iter().enumerate() {
@@ -196,7 +198,7 @@ impl Definition {
         let mut found: Vec<_> =
             too_large("metadata", size, limits.metadata_bytes_max).into_iter().collect();
         for (key, value) in &self.metadata {
-            if let Err(rule) = ParticipantName::new(key) {
+            if let Err(rule) = check_alphabet(key, NAME_BYTES_MAX) {
                 found.push(Violation::new(format!("metadata key {key:?}"), rule.to_string()));
             }
             if value.contains('\0') {

@@ -35,12 +35,20 @@ pub enum Error {
         /// Where it begins, from 0.
         at: usize,
     },
+    /// It begins with a byte with which none begins: `-` would be read as a flag by programs, and `.`
+    /// and `:` as a path or an address.
+    #[error("must begin with a letter, a digit or _, begins with {0:?}")]
+    Start(char),
     /// Not a UUID in its canonical form.
     #[error("must be a UUID as the coordinator gave it (36 characters, lower case, hyphens)")]
     NotAUuid,
 }
 
-fn check(text: &str, max: usize) -> Result<(), Error> {
+/// Checks length and alphabet.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn check_alphabet(text: &str, max: usize) -> Result<(), Error> {
     if text.is_empty() {
         return Err(Error::Empty);
     }
@@ -54,6 +62,14 @@ fn check(text: &str, max: usize) -> Result<(), Error> {
     }
 }
 
+fn check(text: &str, max: usize) -> Result<(), Error> {
+    check_alphabet(text, max)?;
+    match text.chars().next() {
+        Some(first) if first.is_ascii_alphanumeric() || first == '_' => Ok(()),
+        first => first.map_or(Err(Error::Empty), |first| Err(Error::Start(first))),
+    }
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
@@ -62,12 +78,22 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks length and alphabet.
+            /// Checks length, alphabet and first character.
             ///
             /// # Errors
             /// The rule that the text breaks.
             pub fn new(text: &str) -> Result<Self, Error> {
                 check(text, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// Takes the name of something that is there: the rule for the first character is newer
+            /// than what may be stored.
+            ///
+            /// # Errors
+            /// The text breaks the rule for length or alphabet.
+            pub fn known(text: &str) -> Result<Self, Error> {
+                check_alphabet(text, $max)?;
                 Ok(Self(text.into()))
             }
 
@@ -225,5 +251,30 @@ impl Version {
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_begins_with_a_letter_a_digit_or_an_underscore() {
+        for text in ["a", "Z-", "9.x", "_:"] {
+            assert!(Gid::new(text).is_ok() && ActionName::new(text).is_ok(), "{text}");
+        }
+        for text in ["-a", ".a", ":a"] {
+            let error = BranchId::new(text).expect_err(text);
+            assert_eq!(error, Error::Start(text.as_bytes()[0].into()));
+            let rule =
+                format!("must begin with a letter, a digit or _, begins with {:?}", &text[..1]);
+            assert_eq!(error.to_string().replace('\'', "\""), rule);
+            // A stored one is read all the same.
+            assert_eq!(BranchId::known(text).expect("of the alphabet").as_str(), text);
+        }
+        for text in ["", "a b", "ä"] {
+            assert_eq!(Gid::known(text), Gid::new(text), "{text:?}");
+            assert!(Gid::known(text).is_err(), "{text:?}");
+        }
     }
 }

@@ -143,7 +143,7 @@ pub enum Rejection {
     /// Only a branch that phase two is owed to can be resolved.
     #[error("branch {0} is not owed a commit or cancel: there is nothing to resolve")]
     NothingToResolve(BranchNumber),
-    /// What an operator has said of a branch stays.
+    /// An operator has ended the branch otherwise before.
     #[error("branch {0} was resolved as {kind} before, and stays so", kind = .1.in_words())]
     ResolvedOtherwise(BranchId, HeuristicKind),
     /// Only a transaction that has ended and is heuristic can be forgotten.

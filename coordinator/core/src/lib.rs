@@ -82,6 +82,6 @@ pub use ids::{
 };
 pub use input::{Input, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
-pub use policy::{Backoff, Limits, Policy};
+pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy};
 pub use time::Timestamp;
 pub use transaction::{Identity, Origin, Record, Transaction};

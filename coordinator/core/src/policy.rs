@@ -5,6 +5,10 @@ use std::time::Duration;
 use crate::ids::{BranchNumber, TxId};
 use crate::time::millis;
 
+/// Most branches that their limit may allow: branch numbers are stored in two bytes, and a
+/// transaction's state is one row. A longer list is refused before any of it is read.
+pub const BRANCHES_MAX: usize = 1024;
+
 /// Bounds on what one transaction may hold. Past one of them: a clear error, and nothing lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

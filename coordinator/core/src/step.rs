@@ -270,6 +270,9 @@ impl<'a> Step<'a> {
 
     /// Sends the calls that wait for their next attempt.
     fn retry(&mut self, only: Option<usize>, operator: Option<String>) {
+        if matches!(self.tx.phase, Phase::Ended { .. }) {
+            return;
+        }
         if let Some(operator) = operator {
             let number = only.map(BranchNumber::from_index);
             self.event(EventKind::Retried, number, format!("by {operator}"));

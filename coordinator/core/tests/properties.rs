@@ -120,7 +120,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 #[derive(Default)]
 struct Witness {
     sent: Vec<(BranchNumber, Operation, u32)>,
-    finishes: BTreeSet<&'static str>,
+    phase_twos: BTreeSet<&'static str>,
     yes: BTreeMap<BranchNumber, BTreeSet<&'static str>>,
     outcome: Option<Outcome>,
     ended: bool,
@@ -132,9 +132,9 @@ impl Witness {
         for Call { number, operation, attempt } in effects.calls.iter().copied() {
             self.sent.push((number, operation, attempt));
             if operation != Operation::Prepare {
-                self.finishes.insert(operation.as_str());
+                self.phase_twos.insert(operation.as_str());
             }
-            assert!(self.finishes.len() <= 1, "S1: both commit and cancel were sent");
+            assert!(self.phase_twos.len() <= 1, "S1: both commit and cancel were sent");
         }
     }
 
@@ -161,12 +161,12 @@ impl Witness {
         self.ended |= ended;
     }
 
-    fn heard_vote(&mut self, tx: &Transaction, branch: BranchNumber, answer: &PrepareAnswer) {
+    fn heard_vote(&mut self, tx: &Transaction, number: BranchNumber, answer: &PrepareAnswer) {
         let read_only = tx.identity().mode() == Some(Mode::TwoPhaseCommit);
         match answer {
-            PrepareAnswer::Prepared(_) => self.yes.entry(branch).or_default().insert("prepared"),
+            PrepareAnswer::Prepared(_) => self.yes.entry(number).or_default().insert("prepared"),
             PrepareAnswer::ReadOnly if read_only => {
-                self.yes.entry(branch).or_default().insert("read_only")
+                self.yes.entry(number).or_default().insert("read_only")
             }
             _ => return,
         };

@@ -76,7 +76,7 @@ fn refusal(refusal: Option<&Refusal>) -> Option<v1::Refusal> {
     })
 }
 
-/// What an initiator needs to know, with outputs only if it asked for them.
+/// Returns what an initiator needs to know, with outputs only if it asked for them.
 pub(super) fn result(answer: Answer, outputs: bool) -> v1::TransactionResult {
     let view = match answer {
         Answer::View(view) => view,
@@ -127,7 +127,7 @@ pub(super) fn executed(tx: &Transaction, branch: &Branch) -> v1::ExecuteBranchRe
     }
 }
 
-/// What a participant is told of a branch that it holds in doubt.
+/// Returns what a participant is told of a branch that it holds in doubt.
 pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v1::BranchVerdict {
     let verdict = match known.verdict {
         Verdict::Running => v1::Verdict::Running,

@@ -1,4 +1,4 @@
-//! What participants call to be found.
+//! The rpcs of participants, by which they are found.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
@@ -8,11 +8,12 @@ use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
-use super::error::{from_endpoint, from_store, invalid};
+use super::error::{from_endpoint, from_engine, from_store, invalid, too_many_endpoints};
 use super::rpc::serve;
 use super::{Api, page, parse};
+use crate::engine;
 use crate::participants::allow;
-use crate::participants::directory::{Registered, Shown};
+use crate::participants::directory::{Place, Registered, Shown};
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a life of a participant's process.
@@ -28,8 +29,8 @@ pub const SDK_BYTES_MAX: usize = 64;
 const LANES: usize = 16;
 
 /// Order of a participant's registrations and deregistrations. The row in the store and the entry in
-/// the directory are changed in one turn: a deregistration that looked at the directory before a
-/// newer registration cannot delete that one's row after it.
+/// the directory are changed in one turn, which goes on when its client hangs up: else the two would
+/// differ.
 #[derive(Debug, Default)]
 pub(crate) struct Registering {
     lanes: [Mutex<()>; LANES],
@@ -51,15 +52,13 @@ impl Api {
         let v1::RegisterEndpointRequest {
             participant, endpoint, instance_id, features, sdk, ..
         } = request.into_inner();
-        let name = parse::participant("participant", &participant)?;
+        let name = parse::participant(&participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
         let registered =
             Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };
-        let _turn = self.registering.turn(&name).await;
-        let kept = self.store.endpoints().register(self.me, &name, &endpoint, self.env.now());
-        kept.await.map_err(from_store)?;
-        self.directory.seen(&name, &endpoint, registered);
+        let this = self.clone();
+        to_its_end(async move { this.keep(&name, &endpoint, registered).await }).await?;
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
         Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
@@ -73,21 +72,63 @@ impl Api {
     ) -> Result<v1::DeregisterEndpointResponse, Status> {
         let v1::DeregisterEndpointRequest { participant, endpoint, instance_id, .. } =
             request.into_inner();
-        let name = parse::participant("participant", &participant)?;
+        let name = parse::known_participant(&participant)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
         let instance = parse::instance(&instance_id)?;
-        let _turn = self.registering.turn(&name).await;
-        if self.directory.belongs_to_another(&name, &endpoint, &instance) {
-            tracing::debug!(
-                participant = %name, endpoint, instance,
-                "an endpoint stays: another instance has registered it since"
-            );
-            return Ok(v1::DeregisterEndpointResponse {});
-        }
-        self.store.endpoints().deregister(self.me, &name, &endpoint).await.map_err(from_store)?;
-        self.directory.remove(&name, &endpoint);
-        tracing::info!(participant = %name, endpoint, "a participant has left");
+        let this = self.clone();
+        to_its_end(async move {
+            let _turn = this.registering.turn(&name).await;
+            match this.remove(&name, &endpoint, &instance).await? {
+                true => tracing::info!(participant = %name, endpoint, "a participant has left"),
+                false => tracing::debug!(
+                    participant = %name, endpoint, instance,
+                    "an endpoint stays: another instance has registered it since"
+                ),
+            }
+            Ok(())
+        })
+        .await?;
         Ok(v1::DeregisterEndpointResponse {})
+    }
+
+    async fn keep(
+        &self,
+        name: &ParticipantName,
+        endpoint: &str,
+        registered: Registered,
+    ) -> Result<(), Status> {
+        let _turn = self.registering.turn(name).await;
+        match self.directory.place_for(name, endpoint) {
+            Place::Free => {}
+            Place::Instead { url, instance } => {
+                self.remove(name, &url, &instance).await?;
+                tracing::info!(
+                    participant = %name, endpoint = url,
+                    "an endpoint that was gone has made place for another one"
+                );
+            }
+            Place::Taken => return Err(too_many_endpoints(name)),
+        }
+        let (instance, now) = (&registered.instance, self.env.now());
+        let kept = self.store.endpoints().register(self.me, name, endpoint, instance, now);
+        kept.await.map_err(from_store)?;
+        self.directory.seen(name, endpoint, registered);
+        Ok(())
+    }
+
+    /// Takes an endpoint away in the caller's turn, and tells whether it is not another instance's.
+    async fn remove(
+        &self,
+        name: &ParticipantName,
+        endpoint: &str,
+        instance: &str,
+    ) -> Result<bool, Status> {
+        let leaving = self.store.endpoints().deregister(self.me, name, endpoint, instance);
+        let has_left = leaving.await.map_err(from_store)?;
+        if has_left {
+            self.directory.remove(name, endpoint);
+        }
+        Ok(has_left)
     }
 
     #[expect(clippy::unused_async, reason = "served as every rpc is")]
@@ -99,7 +140,7 @@ impl Api {
         let limit = page::size(page_size) as usize;
         let after = match page_token.as_str() {
             "" => None,
-            token => Some(ParticipantName::new(token).map_err(|_| parse::bad_page_token())?),
+            token => Some(ParticipantName::known(token).map_err(|_| parse::bad_page_token())?),
         };
         let now = self.env.now();
         let listed = self.directory.list().into_iter();
@@ -113,6 +154,13 @@ impl Api {
         let next_page_token = last.map(|last| last.name.clone()).unwrap_or_default();
         Ok(v1::ListParticipantsResponse { participants, next_page_token })
     }
+}
+
+/// Does it in a task that goes on when the caller goes away.
+async fn to_its_end(
+    work: impl Future<Output = Result<(), Status>> + Send + 'static,
+) -> Result<(), Status> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(from_engine(engine::Error::Stopped)))
 }
 
 fn endpoint(shown: Shown, now: Timestamp) -> v1::ParticipantEndpoint {

@@ -1,164 +1,19 @@
 //! Errors on the wire. The only place that makes a `tonic::Status`.
 //!
 //! Each has a stable reason in `google.rpc.ErrorInfo`, which also says whether the same request may
-//! be sent again; `google.rpc.BadRequest` names each bad field, and `google.rpc.RetryInfo` says when
-//! to come back. docs/reference/errors.md is made from [`TABLE`].
+//! be sent again, and whether this one may have changed something; `google.rpc.BadRequest` names each
+//! bad field, and `google.rpc.RetryInfo` says when to come back.
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod reasons;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
-use unanimo_core::{Mode, Outcome, Rejection, Violation};
+use unanimo_core::{Mode, Outcome, ParticipantName, Rejection, Violation};
 
-use super::bounds::{MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, bounded, first_fields};
-use crate::participants::{allow, directory};
+use self::reasons::Reason;
+pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
+use crate::participants::allow;
+use crate::participants::directory::{self, ENDPOINTS_MAX};
 use crate::{engine, store};
-
-/// Domain of every reason.
-pub const DOMAIN: &str = "unanimo";
-
-/// When to come back after an overload, or while something is on its way.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Most bad fields that a status's message names.
-const LINES_MAX: usize = 4;
-
-/// A reason, as documented.
-#[derive(Clone, Copy, Debug)]
-pub struct Described {
-    /// The reason.
-    pub name: &'static str,
-    /// The gRPC status code that it comes with.
-    pub code: Code,
-    /// Whether the same request may succeed when it is sent again.
-    pub retryable: bool,
-    /// What it means, and what to do.
-    pub help: &'static str,
-}
-
-macro_rules! reasons {
-    ($($reason:ident = $name:literal, $code:ident, $retry:ident, $help:literal;)*) => {
-        /// Why a request was not served.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Reason { $($reason,)* }
-
-        /// Every reason.
-        pub const TABLE: &[Described] = &[$(Described {
-            name: $name,
-            code: Code::$code,
-            retryable: reasons!(@$retry),
-            help: $help,
-        },)*];
-
-        impl Reason {
-            fn described(self) -> &'static Described {
-                &TABLE[self as usize]
-            }
-        }
-    };
-    (@retry) => { true };
-    (@final) => { false };
-}
-
-reasons! {
-    FieldInvalid = "FIELD_INVALID", InvalidArgument, final,
-        "A field breaks a rule. `BadRequest` names each field and rule; where there are many, the first ones. Correct the request.";
-    ParticipantUnknown = "PARTICIPANT_UNKNOWN", InvalidArgument, final,
-        "A branch names a participant that never registered and is not configured. `BadRequest` names each such branch. Correct the name, or start the participant.";
-    BranchUnknown = "BRANCH_UNKNOWN", InvalidArgument, final,
-        "The request names a branch that the transaction does not have. `BadRequest` names the field.";
-    ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final,
-        "The mode is reserved, or a branch has another mode than its transaction; this version serves neither. The message names the field.";
-    FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final,
-        "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
-    GidReused = "GID_REUSED", AlreadyExists, final,
-        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes. For other work choose a new gid. `tx_id` in the metadata names its transaction, and `outcome` is `committed` or `aborted` once that is decided.";
-    BranchReused = "BRANCH_REUSED", AlreadyExists, final,
-        "The branch id names a branch with other content. The first request stands.";
-    CommitReused = "COMMIT_REUSED", AlreadyExists, final,
-        "The transaction waits to commit, and CommitTransaction listed other branches or votes then. The first list stands: send it again to wait with it, or roll back.";
-    TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final,
-        "The transaction is decided, or asked to commit: it takes no more branches.";
-    NotInteractive = "TRANSACTION_NOT_INTERACTIVE", FailedPrecondition, final,
-        "The transaction was submitted with all its branches: it takes no others and commits by itself.";
-    NothingToResolve = "NOTHING_TO_RESOLVE", FailedPrecondition, final,
-        "The branch is not owed a commit or cancel, or an operator has resolved it otherwise before: that resolution stays, and the message names it.";
-    NothingToForget = "NOTHING_TO_FORGET", FailedPrecondition, final,
-        "The transaction has not ended, or is not heuristic.";
-    Stripped = "TRANSACTION_STRIPPED", FailedPrecondition, final,
-        "The transaction has ended and its details were purged; its outcome can still be read.";
-    NeverSeen = "TRANSACTION_NEVER_SEEN", NotFound, final,
-        "No transaction of this tx_id ever reached this database.";
-    Purged = "TRANSACTION_PURGED", NotFound, final,
-        "The transaction of this tx_id ended so long ago that its outcome was deleted.";
-    GidUnknown = "GID_UNKNOWN", NotFound, final,
-        "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
-    OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final,
-        "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
-    EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final,
-        "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
-    ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry,
-        "A branch names a participant that nobody has registered yet, and the coordinator started less than three `keep-alive-interval`s ago. Nothing was stored. Later the same request is answered with PARTICIPANT_UNKNOWN.";
-    ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry,
-        "A branch names a participant that is known and not alive. Nothing was stored.";
-    Overloaded = "OVERLOADED", ResourceExhausted, retry,
-        "Too much is in flight. Nothing was stored. Come back after the delay in `RetryInfo`.";
-    Draining = "DRAINING", Unavailable, retry,
-        "The coordinator is stopping. Nothing was stored.";
-    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry,
-        "The coordinator's database does not answer. What was asked for may or may not have happened; ask again under the same gid or ids.";
-    Moving = "TRANSACTION_MOVING", Unavailable, retry,
-        "The transaction is on its way between owners, or something of it is not durable yet. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
-    Stopped = "STOPPED", Unavailable, retry,
-        "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
-    StoreRefused = "STORE_REFUSED", Internal, final,
-        "The database refuses to store the transaction. A fault of ours: please report it.";
-}
-
-impl Reason {
-    fn status(self, message: impl std::fmt::Display) -> Status {
-        self.status_with(message, &[], &[])
-    }
-
-    /// Makes the status. Whatever it is made of, it stays below [`STATUS_BYTES_MAX`](super::bounds::STATUS_BYTES_MAX).
-    fn status_with(
-        self,
-        message: impl std::fmt::Display,
-        violations: &[Violation],
-        metadata: &[(&str, String)],
-    ) -> Status {
-        let Described { name, code, retryable, .. } = *self.described();
-        let mut info: HashMap<String, String> = metadata
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), bounded(value, METADATA_BYTES_MAX)))
-            .collect();
-        info.insert("retryable".to_owned(), retryable.to_string());
-        let fields = first_fields(violations);
-        if fields.len() < violations.len() {
-            info.insert("violations".to_owned(), violations.len().to_string());
-        }
-        let mut details = ErrorDetails::with_error_info(name, DOMAIN, info);
-        if !fields.is_empty() {
-            details.set_bad_request(fields);
-        }
-        if retryable {
-            details.set_retry_info(Some(RETRY_DELAY));
-        }
-        let message = bounded(&message.to_string(), MESSAGE_BYTES_MAX);
-        Status::with_error_details(code, message, details)
-    }
-
-    /// Makes the status of several bad fields.
-    fn status_of(self, violations: &[Violation]) -> Status {
-        let lines = violations.iter().take(LINES_MAX).map(Violation::to_string);
-        let mut message = lines.collect::<Vec<_>>().join("; ");
-        if violations.len() > LINES_MAX {
-            message = format!("{} fields break rules: {message}; …", violations.len());
-        }
-        self.status_with(message, violations, &[])
-    }
-}
 
 /// A code's name as the gRPC specification spells it.
 #[must_use]
@@ -290,6 +145,14 @@ pub(super) fn from_store(error: store::Error) -> Status {
     }
 }
 
+/// The participant has as many endpoints as it may have, and all of them are alive.
+pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
+    let message = format!(
+        "participant {name} has {ENDPOINTS_MAX} endpoints that are alive, and may have no more"
+    );
+    Reason::Overloaded.status(message)
+}
+
 /// An endpoint that cannot be registered.
 pub(super) fn from_endpoint(error: allow::Error) -> Status {
     match error {
@@ -300,6 +163,8 @@ pub(super) fn from_endpoint(error: allow::Error) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt;
+
     use super::super::bounds::STATUS_BYTES_MAX;
     use super::*;
 
@@ -313,7 +178,7 @@ mod tests {
         let details = status.get_error_details();
         let info = details.error_info().expect("every error has it");
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("FIELD_INVALID", "unanimo"));
-        assert_eq!(info.metadata["retryable"], "false");
+        assert_eq!((&*info.metadata["retryable"], &*info.metadata["effect"]), ("false", "none"));
         let fields = &details.bad_request().expect("fields").field_violations;
         assert_eq!((&*fields[1].field, &*fields[1].description), ("timeout", "is odd"));
         assert!(details.retry_info().is_none());
@@ -323,6 +188,34 @@ mod tests {
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(details.error_info().expect("it").metadata["retryable"], "true");
         assert!(details.retry_info().is_some());
+    }
+
+    /// A call is never said to have changed nothing where something may have been stored.
+    #[test]
+    fn an_error_tells_whether_its_call_may_have_changed_something() {
+        let effect = |error| {
+            let details = from_engine(error).get_error_details();
+            details.error_info().expect("every error has it").metadata["effect"].clone()
+        };
+        let no_answer = || store::Error::Url(String::new());
+        for error in [
+            engine::Error::Store(std::sync::Arc::new(no_answer())),
+            engine::Error::Moving,
+            engine::Error::Stopped,
+            engine::Error::Refused(String::new()),
+            // Enlist answers so too where the branch was stored, and the deadline came meanwhile.
+            Rejection::Closed.into(),
+        ] {
+            assert_eq!(effect(error.clone()), "unknown", "{error:?}");
+        }
+        for error in [
+            engine::Error::Draining,
+            engine::Error::UnknownGid,
+            engine::Error::NeverSeen,
+            Rejection::CommitReused.into(),
+        ] {
+            assert_eq!(effect(error.clone()), "none", "{error:?}");
+        }
     }
 
     /// Bytes of a status as it travels.

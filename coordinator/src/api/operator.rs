@@ -1,4 +1,4 @@
-//! What operators call.
+//! Operators' rpcs.
 
 use tonic::{Request, Status};
 use unanimo_core::{HeuristicKind, Violation};

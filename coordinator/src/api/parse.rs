@@ -37,8 +37,14 @@ pub(super) fn gid(text: &str) -> Result<Gid, Status> {
     named("gid", Gid::new(text)).map_err(invalid)
 }
 
+/// The gid of a transaction that is asked for.
+pub(super) fn known_gid(text: &str) -> Result<Gid, Status> {
+    named("gid", Gid::known(text)).map_err(invalid)
+}
+
+/// The id of a branch that is asked for.
 pub(super) fn branch_id(field: &str, text: &str) -> Result<BranchId, Status> {
-    named(field, BranchId::new(text)).map_err(invalid)
+    named(field, BranchId::known(text)).map_err(invalid)
 }
 
 /// A branch that is asked for, by its id or, without one, by its number.
@@ -66,14 +72,21 @@ pub(super) fn inquired(
     Ok((tx_id, BranchKey::Number(number)))
 }
 
-pub(super) fn participant(field: &str, text: &str) -> Result<ParticipantName, Status> {
-    named(field, ParticipantName::new(text)).map_err(invalid)
+/// The name under which a participant registers.
+pub(super) fn participant(text: &str) -> Result<ParticipantName, Status> {
+    named("participant", ParticipantName::new(text)).map_err(invalid)
+}
+
+/// The name of a participant that asks, or is asked for.
+pub(super) fn known_participant(text: &str) -> Result<ParticipantName, Status> {
+    named("participant", ParticipantName::known(text)).map_err(invalid)
 }
 
 /// A life of a participant's process.
 pub(super) fn instance(text: &str) -> Result<String, Status> {
-    let checked = named("instance_id", ParticipantName::new(text)).map_err(invalid)?;
-    Ok(String::from(checked))
+    let checked = ids::check_alphabet(text, ids::NAME_BYTES_MAX);
+    named("instance_id", checked).map_err(invalid)?;
+    Ok(text.to_owned())
 }
 
 /// Makes the error of a page that goes on from no earlier one.
@@ -130,7 +143,7 @@ pub(super) fn one_branch(spec: Option<v1::BranchSpec>) -> Result<BranchRequest, 
     branch("branch", given)
 }
 
-/// What Submit and Begin have in common.
+/// Fields that Submit and Begin have in common.
 pub(super) struct Definable {
     pub(super) gid: String,
     pub(super) mode: i32,
@@ -164,7 +177,7 @@ pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<De
 
 fn duration(timeout: prost_types::Duration) -> Result<Duration, Status> {
     let rule = "must be a positive duration";
-    Duration::try_from(timeout).map_err(|_| invalid(Violation::new("timeout", rule)))
+    wire::duration_from_wire(timeout).ok_or_else(|| invalid(Violation::new("timeout", rule)))
 }
 
 /// W3C asks to ignore a trace context that is malformed, not to fail for it.

@@ -10,6 +10,9 @@ use super::{Api, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
 
+/// Most states by which transactions are listed: all that there are.
+pub const STATES_MAX: usize = 5;
+
 /// Most branches of an inquiry.
 pub const INQUIRE_MAX: usize = 256;
 
@@ -25,11 +28,11 @@ impl Api {
             Content { outputs: request.include_outputs, payloads: request.include_payloads };
         let key = match request.key {
             Some(get_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
-        let view = settled(answer)?;
+        let view = durable_view(answer)?;
         let events = match request.include_timeline {
             true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
             false => None,
@@ -60,7 +63,7 @@ impl Api {
         let by = self.answer_by(request.metadata());
         let v1::InquireBranchesRequest { participant, branches, cluster_id, .. } =
             request.into_inner();
-        let participant = parse::participant("participant", &participant)?;
+        let participant = parse::known_participant(&participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {
             let rule = format!("must have 1 to {INQUIRE_MAX} branches, has {found}");
@@ -90,7 +93,7 @@ pub(super) fn no_key() -> Status {
 }
 
 /// Returns the view, or that nothing can be said yet.
-pub(super) fn settled(answer: Answer) -> Result<Box<View>, Status> {
+pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
     match answer {
         Answer::View(view) => Ok(view),
         Answer::NotYet(_) => Err(from_engine(crate::engine::Error::Moving)),
@@ -98,14 +101,19 @@ pub(super) fn settled(answer: Answer) -> Result<Box<View>, Status> {
 }
 
 fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
+    let count = request.states.len();
+    if count > STATES_MAX {
+        let rule = format!("must have at most {STATES_MAX} states, has {count}");
+        return Err(invalid(Violation::new("states", rule)));
+    }
     let phases = request.states.iter().enumerate();
     let phases = phases.map(|(index, state)| parse::phase(&format!("states[{index}]"), *state));
     let participant = match request.participant.as_str() {
         "" => None,
-        name => Some(parse::participant("participant", name)?),
+        name => Some(parse::known_participant(name)?),
     };
     if !request.gid_prefix.is_empty() {
-        unanimo_core::Gid::new(&request.gid_prefix)
+        unanimo_core::Gid::known(&request.gid_prefix)
             .map_err(|rule| invalid(Violation::new("gid_prefix", rule.to_string())))?;
     }
     let before = match request.page_token.as_str() {

@@ -35,7 +35,7 @@ impl Api {
             request.into_inner();
         let key = match key {
             Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
         let (view, receiver) = self.engine.watch(key, by).await.map_err(from_engine)?;

@@ -2,12 +2,12 @@
 
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{Drive, Enlistment, TxId};
+use unanimo_core::{BRANCHES_MAX, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
-use super::error::from_engine;
+use super::error::{from_engine, invalid};
 use super::parse::{self, Definable};
-use super::query::{no_key, settled};
+use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{Answer, Until, View};
 use crate::wire;
@@ -22,6 +22,7 @@ impl Api {
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
         let v1::SubmitTransactionRequest { gid, mode, branches, timeout, metadata, .. } = request;
+        self.check_count(branches.len())?;
         let drive = Drive::Declarative;
         let definable = Definable { gid, mode, drive, branches, timeout, metadata };
         let definition = parse::definition(definable, &headers)?;
@@ -40,13 +41,24 @@ impl Api {
         let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
         let definition = parse::definition(definable, &headers)?;
         let answer = self.engine.begin(definition, Until::Durable, by).await;
-        let View { tx, .. } = *settled(answer.map_err(from_engine)?)?;
+        let View { tx, .. } = *durable_view(answer.map_err(from_engine)?)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.identity().deadline)),
             outcome: convert::outcome(tx.outcome()).into(),
             cluster_id: self.engine.cluster_id().to_owned(),
         })
+    }
+
+    /// Refuses a list of branches that no transaction can have. Whether this one may have so many is
+    /// said by the engine, once it knows that the request is not one that came before.
+    fn check_count(&self, found: usize) -> Result<(), Status> {
+        if found <= BRANCHES_MAX {
+            return Ok(());
+        }
+        let max = self.engine.policy().limits.branches_max;
+        let rule = format!("must have at most {max} branches, has {found}");
+        Err(invalid(Violation::new("branches", rule)))
     }
 
     async fn enlist_branch(
@@ -88,7 +100,7 @@ impl Api {
         let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
         let id = branch.branch_id.clone();
         let answer = self.enlist_branch(tx_id, branch, Enlistment::Initiator, by).await?;
-        let View { tx, .. } = *settled(answer)?;
+        let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided.
         if tx.phase().decision().is_some() {
             return Err(from_engine(unanimo_core::Rejection::Closed.into()));
@@ -113,6 +125,7 @@ impl Api {
         let v1::CommitTransactionRequest { tx_id, branches, wait_for, include_outputs, .. } =
             request.into_inner();
         let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
+        self.check_count(branches.len())?;
         let listed = branches
             .iter()
             .enumerate()

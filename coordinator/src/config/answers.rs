@@ -1,16 +1,13 @@
 //! Size of the largest answer that the limits allow, and the limit of clients.
 
-use unanimo_core::TEXT_BYTES_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
+use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::Config;
 use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 
 /// Most bytes of a message that gRPC clients accept by default, in Go, Java, Python and Node.js.
 pub const CLIENT_BYTES_DEFAULT: usize = 4 << 20;
-
-/// Most bytes of the media type of a payload or an output.
-const MEDIA_TYPE_BYTES_MAX: usize = 128;
 
 /// Texts of a branch: reason and message of its refusal, the first and the last error of Prepare
 /// and of phase two, and the note of a heuristic outcome.

@@ -5,17 +5,13 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use unanimo_core::Violation;
+use unanimo_core::{BRANCHES_MAX, Violation};
 
 use super::{Config, Period};
 use crate::participants::allow;
 
 /// Longest duration of a setting. A longer one is a mistake, and could overflow a sum.
 const PERIOD_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// Largest `branches-max`: branch numbers are stored in two bytes, and a transaction's state is one
-/// row.
-const BRANCHES_MAX: usize = 1024;
 
 #[derive(Default)]
 struct Rules(Vec<Violation>);
@@ -89,8 +85,8 @@ impl Config {
             ("keep-alive-interval", self.keep_alive_interval),
             ("prepare-backoff", self.prepare_backoff),
             ("prepare-backoff-max", self.prepare_backoff_max),
-            ("finish-backoff", self.finish_backoff),
-            ("finish-backoff-max", self.finish_backoff_max),
+            ("phase-two-backoff", self.phase_two_backoff),
+            ("phase-two-backoff-max", self.phase_two_backoff_max),
             ("retry-after-max", self.retry_after_max),
             ("stalled-after", self.stalled_after),
             ("timeout-default", self.timeout_default),
@@ -115,8 +111,8 @@ impl Config {
             ("prepare-backoff-max", self.prepare_backoff_max),
         );
         rules.at_most(
-            ("finish-backoff", self.finish_backoff),
-            ("finish-backoff-max", self.finish_backoff_max),
+            ("phase-two-backoff", self.phase_two_backoff),
+            ("phase-two-backoff-max", self.phase_two_backoff_max),
         );
         rules.at_most(("timeout-default", self.timeout_default), ("timeout-max", self.timeout_max));
         rules.at_most(("retention", self.retention), ("gid-retention", self.gid_retention));
@@ -191,8 +187,8 @@ mod tests {
             "retention must be at most gid-retention, 1m; is 24h",
         );
         check(
-            |c| c.finish_backoff = Period::secs(31),
-            "finish-backoff must be at most finish-backoff-max, 30s; is 31s",
+            |c| c.phase_two_backoff = Period::secs(31),
+            "phase-two-backoff must be at most phase-two-backoff-max, 30s; is 31s",
         );
         check(
             |c| c.timeout_default = Period::secs(100_000),

@@ -184,14 +184,15 @@ impl Handle {
     }
 
     /// Asks the loop for a transaction. If that is not in memory, brings it there and asks again,
-    /// with a new message, or answers with what is stored if it has ended.
+    /// with a new message, or answers with what is stored if it has ended. A search that outlives the
+    /// deadline is given up.
     async fn reach(
         &self,
         key: &Key,
         deadline: Instant,
         mut message: impl FnMut(Reply) -> Result<Message, Error>,
     ) -> Result<Reached, Error> {
-        self.search(|| {
+        let search = self.search(|| {
             let (reply, receiver) = oneshot::channel();
             let sent = message(reply).and_then(|message| self.send(message));
             async move {
@@ -206,8 +207,12 @@ impl Handle {
                 }
                 Ok(self.locate(key).await?.map(Reached::Ended))
             }
-        })
-        .await
+        });
+        // Everything that must go to its end does so in tasks of its own.
+        match tokio::time::timeout_at(deadline + PEEK_MAX, search).await {
+            Ok(reached) => reached,
+            Err(_) => Ok(Reached::Live(Answer::NotYet(None))),
+        }
     }
 
     /// Makes attempts until one finds the transaction. Between two of them it may move: from one
@@ -228,6 +233,8 @@ impl Handle {
     /// rejected.
     fn on_ended(&self, stored: Stored, input: Input) -> Result<Answer, Error> {
         let stripped = stored.stripped;
+        // Nothing is written, whatever the input does to the copy here.
+        let revision = stored.record.version;
         let mut tx = Transaction::restore(stored.record);
         if !stripped {
             let at = tx.identity().created_at;
@@ -235,7 +242,6 @@ impl Handle {
         } else if !matches!(input, Input::CommitAsked { .. } | Input::RollbackAsked) {
             return Err(Error::Stripped);
         }
-        let revision = tx.version();
         Ok(Answer::View(Box::new(View { tx, revision, stripped })))
     }
 

@@ -1,5 +1,7 @@
 //! Names of participants, and where they answer.
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +13,7 @@ use tonic::transport::{Channel, Endpoint as Dial};
 use unanimo_core::ParticipantName;
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
+pub use self::place::{ENDPOINTS_MAX, Place};
 use super::ParticipantService;
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
@@ -243,17 +246,6 @@ impl Directory {
             let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
             endpoints.retain(|endpoint| endpoint.configured || endpoint.url != url);
         }
-    }
-
-    /// Tells whether another process than `instance` has registered the endpoint since. After a
-    /// restart of the coordinator it is not known who has: then nobody else has.
-    #[must_use]
-    pub fn belongs_to_another(&self, name: &ParticipantName, url: &str, instance: &str) -> bool {
-        let Some(entry) = self.entry(name) else { return false };
-        let endpoints = read(&entry.endpoints);
-        let last = endpoints.iter().find(|endpoint| endpoint.url == url);
-        last.map(|endpoint| endpoint.registered.instance.as_str())
-            .is_some_and(|last| !last.is_empty() && last != instance)
     }
 
     fn dial(&self, url: &str) -> ParticipantServiceClient<Channel> {

@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
 };
 
 use super::caller::BranchCall;
-use crate::wire::{self, payload_from_wire, payload_to_wire, time_to_wire};
+use crate::wire::{self, duration_from_wire, payload_from_wire, payload_to_wire, time_to_wire};
 
 fn context(branch: &BranchCall) -> BranchContext {
     wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
@@ -132,7 +132,7 @@ fn heuristic(outcome: HeuristicOutcome) -> PhaseTwoAnswer {
 
 /// A pause that is no duration is left to the coordinator.
 fn pause(retry_after: Option<prost_types::Duration>) -> Duration {
-    retry_after.and_then(|pause| Duration::try_from(pause).ok()).unwrap_or_default()
+    retry_after.and_then(duration_from_wire).unwrap_or_default()
 }
 
 /// A status as the error of an attempt.
@@ -146,6 +146,21 @@ pub(super) fn failure(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_that_is_no_duration_is_none() {
+        for (seconds, nanos, ms) in [
+            (2, 500_000_000, 2500),
+            (-1, 0, 0),
+            (i64::MIN, i32::MIN, 0),
+            (1, -1, 0),
+            (1, 1_000_000_000, 0),
+        ] {
+            let asked = prost_types::Duration { seconds, nanos };
+            assert_eq!(pause(Some(asked)), Duration::from_millis(ms), "{asked:?}");
+        }
+        assert_eq!(pause(None), Duration::ZERO);
+    }
 
     /// An answer of a later version is no answer, and an end of a later version a hazard.
     #[test]

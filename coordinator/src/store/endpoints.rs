@@ -12,6 +12,8 @@ pub struct Registration {
     pub name: ParticipantName,
     /// Address where it answers; `None` if it has left every endpoint.
     pub endpoint: Option<String>,
+    /// The life of its process that registered there last; empty if that is not known.
+    pub instance: String,
     /// Time of its last registration there.
     pub last_seen: Timestamp,
 }
@@ -19,7 +21,7 @@ pub struct Registration {
 /// Durable registrations: after a restart the coordinator knows whom to call.
 #[async_trait]
 pub trait Endpoints: Send + Sync {
-    /// Keeps a participant's endpoint, or moves its time.
+    /// Keeps a participant's endpoint for this life of its process, or moves its time.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
@@ -28,10 +30,12 @@ pub trait Endpoints: Send + Sync {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
+        instance: &str,
         now: Timestamp,
     ) -> Result<(), Error>;
 
-    /// Takes an endpoint away; the participant's name stays known.
+    /// Takes an endpoint away, unless another life of the participant's process has registered it
+    /// since: then the answer is `false`. The participant's name stays known.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
@@ -40,7 +44,8 @@ pub trait Endpoints: Send + Sync {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
-    ) -> Result<(), Error>;
+        instance: &str,
+    ) -> Result<bool, Error>;
 
     /// Lists every participant's endpoints.
     async fn list(&self) -> Result<Vec<Registration>, Error>;

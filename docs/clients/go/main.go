@@ -10,20 +10,30 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	unanimov1 "github.com/unanimo-tx/unanimo/gen/go/unanimo/v1"
 )
 
-// final tells whether the coordinator itself has said no, for good.
-func final(err error) bool {
+// giveUp returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and
+// the exit code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
+func giveUp(err error) int {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Domain == "unanimo" {
-			return info.Metadata["retryable"] != "true"
+			if info.Metadata["retryable"] == "true" {
+				return 0
+			}
+			return 1
 		}
 	}
-	return false // not from the coordinator: nothing is known
+	switch status.Code(err) {
+	case codes.Unimplemented, codes.OutOfRange, codes.Unauthenticated, codes.PermissionDenied,
+		codes.ResourceExhausted:
+		return 5 // not from the coordinator, and does not pass by itself: a person must look
+	}
+	return 0 // not from the coordinator: nothing is known yet
 }
 
 func main() {
@@ -55,8 +65,12 @@ func main() {
 		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_ABORTED:
 			fmt.Println("aborted:", response.Result.AbortCause, response.Result.Branches[0].Refusal)
 			os.Exit(4)
-		case err != nil && final(err):
-			log.Fatal(err) // the request is wrong, or the gid names another transaction
+		case err != nil && giveUp(err) == 5 && status.Code(err) == codes.ResourceExhausted && request.IncludeOutputs:
+			request.IncludeOutputs = false // the answer was too large for this client: once more, without outputs
+			continue
+		case err != nil && giveUp(err) != 0:
+			log.Println(err)
+			os.Exit(giveUp(err))
 		}
 		log.Println("not known yet:", err)
 		time.Sleep(pause)

@@ -1,5 +1,5 @@
 // Submits one transaction, and sends it again until the coordinator has answered.
-import { credentials, loadPackageDefinition, type ServiceError } from "@grpc/grpc-js";
+import { credentials, loadPackageDefinition, status, type ServiceError } from "@grpc/grpc-js";
 import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 import { getProtoPath } from "google-proto-files";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -24,16 +24,28 @@ const errors = loadSync(["google/rpc/status.proto", "google/rpc/error_details.pr
 const decode = (type: string, bytes: Buffer): any =>
   (errors[type] as MessageTypeDefinition<object, object>).deserialize(bytes);
 
-/** Tells whether the coordinator itself has said no, for good. */
-function isFinal(error: ServiceError): boolean {
-  const [status] = error.metadata.get("grpc-status-details-bin");
-  if (!status) return false; // not from the coordinator: nothing is known
-  for (const detail of decode("google.rpc.Status", status as Buffer).details) {
+/** Codes that do not pass by themselves where they are not the coordinator's own. */
+const LASTING = [
+  status.UNIMPLEMENTED,
+  status.OUT_OF_RANGE,
+  status.UNAUTHENTICATED,
+  status.PERMISSION_DENIED,
+  status.RESOURCE_EXHAUSTED,
+];
+
+/**
+ * Returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and the exit
+ * code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
+ */
+function giveUp(error: ServiceError): number {
+  const [bytes] = error.metadata.get("grpc-status-details-bin");
+  const details = bytes ? decode("google.rpc.Status", bytes as Buffer).details : [];
+  for (const detail of details) {
     if (!detail.type_url.endsWith("/google.rpc.ErrorInfo")) continue;
     const info = decode("google.rpc.ErrorInfo", detail.value);
-    return info.domain === "unanimo" && info.metadata.retryable !== "true";
+    if (info.domain === "unanimo") return info.metadata.retryable === "true" ? 0 : 1;
   }
-  return false;
+  return LASTING.includes(error.code) ? 5 : 0;
 }
 
 function submit(request: SubmitTransactionRequest): Promise<SubmitTransactionResponse__Output> {
@@ -75,8 +87,14 @@ async function main(): Promise<number> {
       }
       console.error("not decided yet");
     } catch (error) {
-      if (isFinal(error as ServiceError)) throw error; // the request is wrong, or the gid names another
-      console.error("not known yet:", (error as ServiceError).message);
+      const { code, message } = error as ServiceError;
+      const exitCode = giveUp(error as ServiceError);
+      if (exitCode === 5 && code === status.RESOURCE_EXHAUSTED && request.include_outputs) {
+        request.include_outputs = false; // the answer was too large for this client: once more, without outputs
+        continue;
+      }
+      console.error(exitCode === 0 ? "not known yet:" : "stopped:", message);
+      if (exitCode !== 0) return exitCode;
     }
     await sleep(pause);
   }

@@ -1,4 +1,4 @@
--- Media types of payloads and outputs, and the mode of each branch.
+-- Media types of payloads and outputs, the mode of each branch, and who registered an endpoint.
 
 -- Media type of the payload; empty: not known.
 ALTER TABLE branches ADD COLUMN payload_type text NOT NULL DEFAULT '';
@@ -6,6 +6,9 @@ ALTER TABLE branches ADD COLUMN payload_type text NOT NULL DEFAULT '';
 ALTER TABLE branches ADD COLUMN mode text CHECK (mode IN ('2pc', 'tcc'));
 -- Media type of the output; empty: not known.
 ALTER TABLE outputs ADD COLUMN output_type text NOT NULL DEFAULT '';
+
+-- The life of the participant's process that registered last. Empty: not known.
+ALTER TABLE endpoints ADD COLUMN instance_id text NOT NULL DEFAULT '';
 
 -- A rollback of a gid that was never seen leaves a tombstone: a transaction without branches with
 -- mode 'none', drive 'tombstone' and digest version 0, aborted and ended from the start. SQLite
@@ -33,7 +36,7 @@ CREATE TABLE transactions_next (
     heuristic      text     NOT NULL DEFAULT 'none' CHECK (heuristic IN ('none', 'mixed', 'hazard')),
     stalled        integer  NOT NULL DEFAULT 0,
     forgotten      integer  NOT NULL DEFAULT 0,
-    -- A person has to look at it: stalled or heuristic, and not settled.
+    -- A person has to look at it: stalled or heuristic, and not cleared.
     attention      integer  NOT NULL DEFAULT 0,
     -- Details are gone; gid, digest and outcome are kept for the idempotency retention.
     stripped       integer  NOT NULL DEFAULT 0,

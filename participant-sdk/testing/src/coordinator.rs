@@ -122,7 +122,7 @@ async fn begin(folder: &TempDir, listen: SocketAddr) -> Result<Running, StartErr
         drain_timeout: DRAIN,
         // What fails in a test is back in a moment: nobody wants to wait for longer pauses.
         prepare_backoff_max: PAUSE_MAX,
-        finish_backoff_max: PAUSE_MAX,
+        phase_two_backoff_max: PAUSE_MAX,
         keep_alive_interval: PAUSE_MAX,
         ..Config::default()
     };

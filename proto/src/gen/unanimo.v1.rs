@@ -185,7 +185,7 @@ pub struct Transaction {
     /// The branch that `abort_cause` speaks of, if any; empty in lists and once `stripped`.
     #[prost(string, tag = "7")]
     pub abort_branch_id: ::prost::alloc::string::String,
-    /// Whether branches ended against the decision.
+    /// Deviation of branches from the decision.
     #[prost(enumeration = "Heuristic", tag = "8")]
     pub heuristic: i32,
     /// Phase two has gone on for longer than the coordinator's `stalled-after`.
@@ -228,7 +228,10 @@ pub struct Transaction {
     /// Entries of the history that were cut off at its beginning.
     #[prost(uint32, tag = "20")]
     pub timeline_dropped: u32,
-    /// Grows with each change of the transaction. Opaque but for its order.
+    /// Grows with each durable change of the transaction. Opaque but for its order. The decision, a
+    /// heuristic outcome and the end are shown only once they are durable; the progress of single
+    /// branches, such as a vote or an answer to Commit, may be ahead of what is durable: a crash of the
+    /// coordinator may lose it until it comes again.
     #[prost(uint64, tag = "21")]
     pub revision: u64,
 }
@@ -621,7 +624,7 @@ pub struct SubmitTransactionRequest {
     /// Features that the coordinator must know to serve this request. At most 16 names.
     #[prost(string, repeated, tag = "7")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whether the answer holds the outputs of the branches.
+    /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "8")]
     pub include_outputs: bool,
 }
@@ -642,10 +645,10 @@ pub struct TransactionResult {
     /// The outcome, as far as it is durable.
     #[prost(enumeration = "Outcome", tag = "2")]
     pub outcome: i32,
-    /// Whether every branch has ended.
+    /// True once every branch has ended.
     #[prost(bool, tag = "3")]
     pub ended: bool,
-    /// Whether branches ended against the decision.
+    /// Deviation of branches from the decision.
     #[prost(enumeration = "Heuristic", tag = "4")]
     pub heuristic: i32,
     /// Reason of an ABORT.
@@ -804,7 +807,7 @@ pub struct CommitTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whether the answer holds the outputs of the branches.
+    /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "5")]
     pub include_outputs: bool,
 }
@@ -835,7 +838,7 @@ pub struct RollbackTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whether the answer holds the outputs of the branches.
+    /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "5")]
     pub include_outputs: bool,
     /// The transaction.
@@ -873,13 +876,13 @@ pub struct GetTransactionRequest {
     /// is the transaction as it stands.
     #[prost(enumeration = "WaitFor", tag = "3")]
     pub wait_for: i32,
-    /// Whether the answer holds the outputs of the branches.
+    /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "4")]
     pub include_outputs: bool,
-    /// Whether the answer holds the payloads of the branches.
+    /// True if the answer shall hold the payloads of the branches.
     #[prost(bool, tag = "5")]
     pub include_payloads: bool,
-    /// Whether the answer holds the timeline.
+    /// True if the answer shall hold the timeline.
     #[prost(bool, tag = "6")]
     pub include_timeline: bool,
     /// As in SubmitTransactionRequest.
@@ -939,7 +942,7 @@ pub struct ListTransactionsRequest {
     /// `next_page_token` of the page before; empty for the first.
     #[prost(string, tag = "8")]
     pub page_token: ::prost::alloc::string::String,
-    /// Whether the answer holds the metadata of the transactions.
+    /// True if the answer shall hold the metadata of the transactions.
     #[prost(bool, tag = "9")]
     pub include_metadata: bool,
     /// As in SubmitTransactionRequest.
@@ -963,7 +966,7 @@ pub struct WatchTransactionRequest {
     /// present state. An ended transaction is sent in any case.
     #[prost(uint64, tag = "3")]
     pub after_revision: u64,
-    /// Whether the states hold the outputs of the branches.
+    /// True if the states shall hold the outputs of the branches.
     #[prost(bool, tag = "4")]
     pub include_outputs: bool,
     /// As in SubmitTransactionRequest.
@@ -989,7 +992,8 @@ pub mod watch_transaction_request {
 /// State of the transaction at a moment.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchTransactionResponse {
-    /// The transaction; only what is durable. Its `revision` is where a new call goes on from.
+    /// The transaction. Its decision, heuristic outcome and end are durable; the progress of single
+    /// branches may be ahead of what is durable. Its `revision` is where a new call goes on from.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
 }
@@ -3080,8 +3084,7 @@ pub struct DeregisterEndpointRequest {
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
     /// The life of the process that goes away, as registered. An endpoint that another instance has
-    /// registered since stays, as far as the running coordinator has heard of it; it comes back with
-    /// that instance's next registration.
+    /// registered since stays.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// As in RegisterEndpointRequest.
@@ -3138,11 +3141,11 @@ pub struct ParticipantEndpoint {
     /// Time of its last registration; absent for a configured one.
     #[prost(message, optional, tag = "3")]
     pub last_seen_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whether it is called: configured, or seen lately.
+    /// True if it is called: it is configured, or was seen lately.
     #[prost(bool, tag = "4")]
     pub alive: bool,
-    /// The life of its process that registered last; empty until it has registered with the running
-    /// coordinator.
+    /// The life of its process that registered last; empty for a configured endpoint that never
+    /// registered.
     #[prost(string, tag = "5")]
     pub instance_id: ::prost::alloc::string::String,
     /// Features that it registered with; empty until it has registered with the running coordinator.

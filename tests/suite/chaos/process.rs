@@ -35,8 +35,8 @@ pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
         ("--call-timeout", "3s"),
         ("--prepare-backoff", "5ms"),
         ("--prepare-backoff-max", "200ms"),
-        ("--finish-backoff", "5ms"),
-        ("--finish-backoff-max", "200ms"),
+        ("--phase-two-backoff", "5ms"),
+        ("--phase-two-backoff-max", "200ms"),
         ("--timeout-default", "4s"),
     ] {
         arguments.extend([flag.to_owned(), value.to_owned()]);

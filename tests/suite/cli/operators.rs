@@ -7,8 +7,8 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     let served = Served::start(&[
         "--stalled-after=50ms",
         "--call-timeout=50ms",
-        "--finish-backoff=1h",
-        "--finish-backoff-max=1h",
+        "--phase-two-backoff=1h",
+        "--phase-two-backoff-max=1h",
     ])
     .await;
     let submitted = served.submit("g", &["commit-hang", "ok"], &["--json"]).await;

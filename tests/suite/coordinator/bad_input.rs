@@ -38,6 +38,13 @@ async fn each_bad_field_is_named_with_its_rule() {
     check(&world, with(|r| r.gid = "a/b".into()), "gid", alphabet).await;
     check(&world, with(|r| r.gid = "a\0b".into()), "gid", alphabet).await;
     check(&world, with(|r| r.gid = "ä".into()), "gid", alphabet).await;
+    let start = "must begin with a letter, a digit or _, begins with '-'";
+    check(&world, with(|r| r.gid = "-a".into()), "gid", start).await;
+    let dash = with_branch(|b| b.branch_id = "-a".into());
+    check(&world, dash, "branches[1].branch_id", start).await;
+    let least = prost_types::Duration { seconds: i64::MIN, nanos: i32::MIN };
+    let negative = with(|r| r.timeout = Some(least));
+    check(&world, negative, "timeout", "must be a positive duration").await;
     check(&world, with(|r| r.mode = 0), "mode", "must be MODE_TWO_PHASE_COMMIT or MODE_TCC").await;
     check(&world, with(|r| r.mode = 99), "mode", "must be MODE_TWO_PHASE_COMMIT").await;
     check(

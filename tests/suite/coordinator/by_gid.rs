@@ -1,4 +1,4 @@
-//! What is asked and told by the client's own name: rollback by gid, and whose answer a gid gives.
+//! Requests by the client's own name: rollback by gid, and whose answer a gid gives.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use unanimo_proto::v1::{
 };
 use unanimo_tests::postgres::Server;
 
+use super::http::http_get;
 use super::{World, branch, config, describe, sqlite_url, tcc, until};
 
 impl World {
@@ -67,6 +68,19 @@ async fn s9_a_gid_that_was_never_seen_is_rolled_back_for_good() {
         }
         assert!(world.p.seen().is_empty(), "nobody is called for a tombstone");
     }
+}
+
+/// Only the first rollback makes a tombstone, and only for a gid that nobody has.
+#[tokio::test]
+async fn tombstones_are_counted() {
+    let world = World::sqlite().await;
+    world.submit(tcc("seen", &["ok"])).await.unwrap();
+    for gid in ["g", "g", "seen", "h"] {
+        world.rollback_gid(gid).await.unwrap();
+    }
+    let (_, text) = http_get(&world, "/metrics").await;
+    let line = text.lines().find(|line| line.starts_with("unanimo_rolled_back_unseen_total"));
+    assert_eq!(line, Some("unanimo_rolled_back_unseen_total 2"));
 }
 
 /// A gid that is known is rolled back as its transaction is.
@@ -306,7 +320,7 @@ async fn s3_s9_a_reused_gid_is_told_when_the_first_request_is_durable() {
     assert_eq!(reused(&third), (first.tx_id, Some("aborted".to_owned())));
 }
 
-/// What GID_REUSED says of the first request.
+/// Returns what GID_REUSED says of the first request.
 #[track_caller]
 fn reused(status: &Status) -> (String, Option<String>) {
     assert_eq!(describe(status).1, "GID_REUSED");

@@ -131,7 +131,7 @@ async fn s9_s10_a_client_may_hang_up_in_any_call() {
 async fn l1_every_transaction_ends_once_faults_are_healed() {
     let server = Server::start();
     let config = config(&server.database().await);
-    let bound = 2 * config.lease.0 + config.finish_backoff_max.0;
+    let bound = 2 * config.lease.0 + config.phase_two_backoff_max.0;
     let world = World::start(config.clone()).await;
     world.p.hold(true);
     for n in 0..20 {

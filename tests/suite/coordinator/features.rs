@@ -1,4 +1,4 @@
-//! What a request may require, and what a coordinator tells of itself.
+//! Features that a request may require, and what a coordinator tells of itself.
 
 use std::time::Duration;
 

@@ -12,9 +12,9 @@ use unanimo_tests::scripted::Scripted;
 
 use super::{World, config, describe, sqlite_url, tcc};
 
-/// What was decided goes on after a crash; what was not is asked for again.
+/// Phase two goes on after a crash; votes that are missing are asked for again.
 #[tokio::test]
-async fn a_restart_takes_over_what_was_in_flight() {
+async fn a_restart_adopts_what_was_in_flight() {
     for url in [sqlite_url(), Server::shared().database().await] {
         let world = World::start(config(&url)).await;
         world.p.hold(true);
@@ -144,8 +144,8 @@ async fn a_second_start_of_a_node_ends_the_first() {
     assert_eq!(
         ended.to_string(),
         format!(
-            "incarnation {} was fenced by its successor: node one was started again: it stops, \
-             and another incarnation adopts what it had in flight",
+            "incarnation {} was fenced by its successor: node one was started again; the \
+             coordinator stops, and another incarnation adopts its transactions",
             fenced.incarnation
         )
     );
@@ -154,10 +154,10 @@ async fn a_second_start_of_a_node_ends_the_first() {
     assert_eq!(shown.outcome(), Outcome::Committed);
 }
 
-/// L2: another node name is refused while the first one's heartbeat moves, and takes over within a
-/// lease and two seconds after that.
+/// L2: another node name is refused while the first one's heartbeat moves, and adopts within a lease
+/// and two seconds after that.
 #[tokio::test]
-async fn l2_another_node_waits_for_silence_and_takes_over() {
+async fn l2_another_node_waits_for_silence_and_adopts() {
     let url = Server::shared().database().await;
     let first = World::start(config(&url)).await;
     first.p.hold(true);

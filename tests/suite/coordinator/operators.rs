@@ -85,8 +85,8 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     let mut config = config(&sqlite_url());
     config.stalled_after = Period::millis(100);
     config.call_timeout = Period::millis(50);
-    config.finish_backoff = Period::secs(1000);
-    config.finish_backoff_max = Period::secs(1000);
+    config.phase_two_backoff = Period::secs(1000);
+    config.phase_two_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     let result = world.submit(tcc("g", &["commit-hang", "ok"])).await.unwrap();
     let tx_id = result.tx_id.as_str();
@@ -142,4 +142,21 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     for act in ["stalled", "retried", "resolved", "forgotten"] {
         assert!(acts.contains(&act), "{act} in {acts:?}");
     }
+}
+
+/// A retry of a transaction that has ended changes nothing, and the revision that it tells is one
+/// that is stored.
+#[tokio::test]
+async fn a_retry_of_an_ended_transaction_changes_nothing() {
+    let world = World::sqlite().await;
+    let result = world.submit(tcc("g", &["ok"])).await.unwrap();
+    let ended = world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let request = RetryTransactionRequest {
+        tx_id: result.tx_id,
+        operator: "ann".into(),
+        ..Default::default()
+    };
+    let retried = world.operator().retry_transaction(request).await.unwrap().into_inner();
+    assert_eq!(retried.transaction.unwrap().revision, ended.revision);
+    assert_eq!(world.get("g").await, ended);
 }

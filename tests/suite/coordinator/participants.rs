@@ -90,8 +90,8 @@ async fn one_that_is_gone_is_unavailable_for_new_work_and_nothing_is_stored() {
 #[tokio::test]
 async fn what_is_owed_goes_out_at_once_when_a_participant_comes_back() {
     let mut config = config(&sqlite_url());
-    config.finish_backoff = Period::secs(1000);
-    config.finish_backoff_max = Period::secs(1000);
+    config.phase_two_backoff = Period::secs(1000);
+    config.phase_two_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     let remote = Scripted::default();
     let endpoint = remote.serve().await;

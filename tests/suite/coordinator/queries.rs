@@ -107,8 +107,8 @@ async fn a_list_is_filtered_and_paged() {
 #[tokio::test]
 async fn s12_an_inquiry_is_answered_for_each_branch() {
     let mut config = config(&sqlite_url());
-    config.finish_backoff = Period::secs(1000);
-    config.finish_backoff_max = Period::secs(1000);
+    config.phase_two_backoff = Period::secs(1000);
+    config.phase_two_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     world.p.hold(true);
     let committed = world.submit(tcc("c", &["commit-fail-2", "ok"])).await.unwrap().tx_id;
@@ -239,8 +239,8 @@ async fn s12_a_branch_may_be_asked_for_by_its_number() {
 async fn s12_a_branch_that_was_resolved_against_the_decision_is_told_apart() {
     let mut config = config(&sqlite_url());
     config.call_timeout = Period::millis(50);
-    config.finish_backoff = Period::secs(1000);
-    config.finish_backoff_max = Period::secs(1000);
+    config.phase_two_backoff = Period::secs(1000);
+    config.phase_two_backoff_max = Period::secs(1000);
     let world = World::start(config).await;
     let tx_id = world.submit(tcc("g", &["commit-hang", "commit-hang"])).await.unwrap().tx_id;
     for (branch, resolution) in [("a", Resolution::Committed), ("b", Resolution::RolledBack)] {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use tonic::{Code, Request, Status};
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
@@ -9,8 +10,10 @@ use unanimo_proto::v1::{
     Heuristic, Mode, Outcome, Resolution, ResolveBranchRequest, Transaction, TransactionState,
     Vote, WaitFor,
 };
+use unanimo_tests::scripted::Scripted;
 
-use super::{World, branch, config, describe, sqlite_url, tcc};
+use super::participants::register;
+use super::{World, branch, config, describe, sqlite_url, tcc, until};
 
 pub(super) const NONE: Vote = Vote::Unspecified;
 
@@ -104,8 +107,8 @@ fn resolve(tx_id: &str, resolution: Resolution) -> ResolveBranchRequest {
 async fn an_operators_act_that_is_sent_again_is_answered_as_the_first_time() {
     let mut config = config(&sqlite_url());
     config.call_timeout = Period::millis(50);
-    config.finish_backoff = Period::secs(1000);
-    config.finish_backoff_max = Period::secs(1000);
+    config.phase_two_backoff = Period::secs(1000);
+    config.phase_two_backoff_max = Period::secs(1000);
     let mut world = World::start(config).await;
     let tx_id = world.submit(tcc("g", &["commit-hang", "ok"])).await.unwrap().tx_id;
     let forget = ForgetTransactionRequest {
@@ -143,4 +146,34 @@ async fn an_operators_act_that_is_sent_again_is_answered_as_the_first_time() {
     let timeline = world.get("g").await.timeline;
     let count = |event: &str| timeline.iter().filter(|entry| entry.event == event).count();
     assert_eq!((count("resolved"), count("forgotten")), (1, 1), "each act took place once");
+}
+
+/// A branch that is known is answered where nobody knows its participant's name any more.
+#[tokio::test]
+async fn a_known_branch_of_an_unknown_participant_is_answered() {
+    let mut config = config(&sqlite_url());
+    config.keep_alive_interval = Period::millis(500);
+    let file = config.database_url.expose().trim_start_matches("sqlite:").to_owned();
+    let world = World::start(config).await;
+    let remote = Scripted::default();
+    register(&world, "remote", &remote.serve().await).await;
+    let tx_id = world.begin("g", Mode::Tcc).await.unwrap().tx_id;
+    let mut spec = branch("a", "ok");
+    spec.participant = "remote".into();
+    let first = world.enlist(&tx_id, spec.clone()).await.unwrap();
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let forget = "DELETE FROM endpoints; DELETE FROM participants;";
+    sqlx::raw_sql(forget).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let world = world.crash_and_restart().await;
+    let mut other = spec.clone();
+    other.branch_id = "b".into();
+    until("the name to be unknown", async || {
+        let status = world.execute(&tx_id, other.clone()).await.unwrap_err();
+        (describe(&status).1 == "PARTICIPANT_UNKNOWN").then_some(())
+    })
+    .await;
+    assert_eq!(world.enlist(&tx_id, spec).await.unwrap().context, first.context);
 }

@@ -1,4 +1,4 @@
-//! What a call waits for, and what goes on without its caller.
+//! Waits of calls, and what goes on without its caller.
 
 use std::time::{Duration, Instant};
 

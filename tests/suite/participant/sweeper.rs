@@ -130,8 +130,8 @@ where
 {
     pub(super) async fn start(service: S, ears: Ears) -> Self {
         let mut config = config(&sqlite_url());
-        config.finish_backoff = Period::secs(1000);
-        config.finish_backoff_max = Period::secs(1000);
+        config.phase_two_backoff = Period::secs(1000);
+        config.phase_two_backoff_max = Period::secs(1000);
         Self::start_with(config, service, ears).await
     }
 

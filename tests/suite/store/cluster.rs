@@ -111,7 +111,7 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
     let (live, begin) = Live::begin(&new_gid());
     fixture.write([begin]).await;
     let name = ParticipantName::new("bank").unwrap();
-    fixture.store.endpoints().register(fixture.me, &name, "http://a", now()).await.unwrap();
+    fixture.store.endpoints().register(fixture.me, &name, "http://a", "life", now()).await.unwrap();
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
 
     let one = Claim::One(live.id(), fixture.me, Version(1));
@@ -125,9 +125,11 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
     let purged = fixture.store.purge().run(fixture.me, retention).await;
     assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
     assert_eq!(fixture.store.purge().watermark().await.unwrap().0, 0);
-    let registered = fixture.store.endpoints().register(fixture.me, &name, "http://b", now()).await;
+    let registered =
+        fixture.store.endpoints().register(fixture.me, &name, "http://b", "life", now()).await;
     assert!(matches!(registered, Err(Error::Fenced(_))), "{registered:?}");
-    let deregistered = fixture.store.endpoints().deregister(fixture.me, &name, "http://a").await;
+    let deregistered =
+        fixture.store.endpoints().deregister(fixture.me, &name, "http://a", "life").await;
     assert!(matches!(deregistered, Err(Error::Fenced(_))), "{deregistered:?}");
     let registrations = fixture.store.endpoints().list().await.unwrap();
     assert_eq!(registrations.len(), 1);
@@ -152,12 +154,12 @@ async fn registrations_are_kept(fixture: Fixture) {
         (ParticipantName::new("bank").unwrap(), ParticipantName::new("shop").unwrap());
     let at = now();
     let me = fixture.me;
-    fixture.store.endpoints().register(me, &shop, "http://s", at).await.unwrap();
-    fixture.store.endpoints().register(me, &bank, "http://b2", at).await.unwrap();
-    fixture.store.endpoints().register(me, &bank, "http://b1", at).await.unwrap();
+    fixture.store.endpoints().register(me, &shop, "http://s", "life", at).await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b2", "life", at).await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b1", "life", at).await.unwrap();
     let later = at.after(std::time::Duration::from_secs(9));
-    fixture.store.endpoints().register(me, &bank, "http://b1", later).await.unwrap();
-    fixture.store.endpoints().deregister(me, &shop, "http://s").await.unwrap();
+    fixture.store.endpoints().register(me, &bank, "http://b1", "life", later).await.unwrap();
+    fixture.store.endpoints().deregister(me, &shop, "http://s", "life").await.unwrap();
     let found = fixture.store.endpoints().list().await.unwrap();
     let found: Vec<_> =
         found.iter().map(|r| (r.name.as_str(), r.endpoint.as_deref(), r.last_seen)).collect();

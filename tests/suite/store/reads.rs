@@ -10,9 +10,28 @@ use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
     a_list_is_filtered_and_paged,
+    an_endpoint_is_deregistered_by_the_instance_that_registered_it_last,
     stalled_transactions_are_counted_and_listed,
     s3_a_caller_that_goes_away_loses_no_acknowledged_write,
 );
+
+async fn an_endpoint_is_deregistered_by_the_instance_that_registered_it_last(fixture: Fixture) {
+    let (endpoints, me) = (fixture.store.endpoints(), fixture.me);
+    let name = ParticipantName::new("bank").unwrap();
+    let url = "http://127.0.0.1:9";
+    endpoints.register(me, &name, url, "old", now()).await.unwrap();
+    endpoints.register(me, &name, url, "new", now()).await.unwrap();
+    assert!(!endpoints.deregister(me, &name, url, "old").await.unwrap(), "it is the new one's");
+    let listed = endpoints.list().await.unwrap();
+    let shown: Vec<_> = listed.iter().map(|l| (l.endpoint.as_deref(), &*l.instance)).collect();
+    assert_eq!(shown, [(Some(url), "new")]);
+    assert!(endpoints.deregister(me, &name, url, "new").await.unwrap());
+    assert!(endpoints.deregister(me, &name, url, "new").await.unwrap(), "it has left");
+    assert_eq!(endpoints.list().await.unwrap()[0].endpoint, None, "the name stays");
+    // One that was registered before instances were stored.
+    endpoints.register(me, &name, url, "", now()).await.unwrap();
+    assert!(endpoints.deregister(me, &name, url, "any").await.unwrap());
+}
 
 async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     let mut ids = Vec::new();
@@ -85,11 +104,17 @@ async fn s3_a_caller_that_goes_away_loses_no_acknowledged_write(fixture: Fixture
         let key = Key::Tx(live.id());
         let _ = tokio::time::timeout(patience, fixture.store.transactions().find(&key)).await;
         let endpoint = format!("http://dropped-{round}");
-        let register = fixture.store.endpoints().register(fixture.me, &name, &endpoint, now());
+        let register =
+            fixture.store.endpoints().register(fixture.me, &name, &endpoint, "life", now());
         let _ = tokio::time::timeout(patience, register).await;
 
         let endpoint = format!("http://kept-{round}");
-        fixture.store.endpoints().register(fixture.me, &name, &endpoint, now()).await.unwrap();
+        fixture
+            .store
+            .endpoints()
+            .register(fixture.me, &name, &endpoint, "life", now())
+            .await
+            .unwrap();
         let seen = fixture.store.endpoints().list().await.unwrap();
         let seen = seen.iter().any(|r| r.endpoint.as_deref() == Some(&endpoint));
         assert!(seen, "round {round}: an acknowledged write is missing");

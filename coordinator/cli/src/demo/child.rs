@@ -16,7 +16,7 @@ pub(super) struct Coordinator {
 }
 
 /// Settings that make the tour short: calls are repeated soon.
-const SHORT: [&str; 4] = ["--finish-backoff-max", "100ms", "--call-timeout", "500ms"];
+const SHORT: [&str; 4] = ["--phase-two-backoff-max", "100ms", "--call-timeout", "500ms"];
 
 impl Coordinator {
     pub(super) async fn start(

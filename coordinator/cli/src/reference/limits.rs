@@ -2,11 +2,12 @@
 
 use unanimo_coordinator::api::limits::{
     FEATURES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX,
-    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, TIMELINE_BYTES_MAX,
-    TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
+    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, STATES_MAX,
+    TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
+use unanimo_coordinator::participants::directory::ENDPOINTS_MAX;
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
 use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
@@ -80,11 +81,17 @@ transactions from these values, and databases limit the length of such names.
 /// Result of a history over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
-fn names() -> [[String; 2]; 5] {
-    let text = |max: usize| format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`");
+fn names() -> [[String; 2]; 6] {
+    let text = |max: usize| {
+        format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`, the first one a letter, a digit or `_`")
+    };
     [
         ["`gid`, `branch_id`".into(), text(ID_BYTES_MAX)],
-        ["names of participants, actions and nodes; keys of metadata".into(), text(NAME_BYTES_MAX)],
+        ["names of participants, actions, nodes and features".into(), text(NAME_BYTES_MAX)],
+        [
+            "keys of metadata, `instance_id`, reasons of refusals".into(),
+            format!("1 to {NAME_BYTES_MAX} bytes of `A-Z a-z 0-9 _ . : -`"),
+        ],
         [
             "`tx_id`".into(),
             "a UUID as the coordinator gave it: 36 characters, lower case, hyphens".into(),
@@ -123,6 +130,12 @@ fn requests() -> Vec<[String; 3]> {
         ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),
         ("Operator's note", format!("{NOTE_BYTES_MAX} bytes"), refused),
         ("`instance_id` of a registration", format!("{INSTANCE_BYTES_MAX} bytes"), refused),
+        (
+            "Endpoints of a participant",
+            ENDPOINTS_MAX.to_string(),
+            "the one that is gone for the longest time leaves; `OVERLOADED` if all are alive",
+        ),
+        ("`states` of ListTransactions", STATES_MAX.to_string(), refused),
         ("`features` of a registration", FEATURES_MAX.to_string(), refused),
         ("`sdk` of a registration", format!("{SDK_BYTES_MAX} bytes"), refused),
         ("`traceparent`, `tracestate`", format!("{TRACE_BYTES_MAX} bytes each"), "it is ignored"),

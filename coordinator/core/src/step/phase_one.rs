@@ -7,7 +7,7 @@ use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip}
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::{BranchRequest, BranchSpec, Drive, Mode, Violation, too_large};
 use crate::effects::EventKind;
-use crate::ids::{BranchId, BranchNumber, Incarnation};
+use crate::ids::{BranchId, BranchNumber, Incarnation, NAME_BYTES_MAX, check_alphabet};
 use crate::input::{PrepareAnswer, Rejection};
 use crate::payload::Payload;
 
@@ -185,7 +185,7 @@ impl Step<'_> {
             }
             PrepareAnswer::Refused(refusal) => {
                 let Refusal { reason, message } = refusal;
-                let refusal = Refusal { reason: clip(reason), message: clip(message) };
+                let refusal = Refusal { reason: known_reason(reason), message: clip(message) };
                 self.branch(index).progress.refusal = Some(refusal);
                 self.voted(index, Vote::Refused, current);
             }
@@ -310,6 +310,18 @@ impl Step<'_> {
                 branch.progress.unanswered |= branch.progress.vote.is_none();
             }
         }
+    }
+}
+
+/// Reason that stands for one that programs cannot read.
+const REFUSED: &str = "REFUSED";
+
+/// Returns the reason of a refusal, or [`REFUSED`] if it is longer than a name or has other
+/// characters.
+fn known_reason(reason: String) -> String {
+    match check_alphabet(&reason, NAME_BYTES_MAX) {
+        Ok(()) => reason,
+        Err(_) => REFUSED.to_owned(),
     }
 }
 

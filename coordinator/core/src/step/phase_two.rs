@@ -36,6 +36,8 @@ impl Step<'_> {
                     let number = branch.number;
                     let note = clip(note);
                     self.event(EventKind::Heuristic, Some(number), format!("{kind:?}: {note}"));
+                    // Nobody hears of it before a crash can no longer take it back.
+                    self.changed(Change::Awaited);
                     let phase_two = PhaseTwo::Heuristic { kind, note, operator: None };
                     self.end_branch(index, phase_two);
                 }

@@ -11,7 +11,7 @@ use unanimo_core::{
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
-use super::Handle;
+use super::{Handle, PEEK_MAX};
 use crate::store::{Filter, Key, Stored};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
@@ -76,7 +76,9 @@ impl Handle {
         }
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Watch { key: key.clone(), reply })?;
-        let Some(mut receiver) = receiver.await.map_err(|_| Error::Stopped)? else {
+        let following = tokio::time::timeout_at(deadline + PEEK_MAX, receiver).await;
+        let following = following.map_err(|_| Error::Moving)?;
+        let Some(mut receiver) = following.map_err(|_| Error::Stopped)? else {
             return Ok(None);
         };
         // Looked at after the loop has answered: whoever comes later than the end of all watches

@@ -10,7 +10,7 @@ use unanimo_core::{
 use super::super::admission::Permit;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until, View};
-use super::{Handle, Reached};
+use super::{Handle, PEEK_MAX, Reached};
 use crate::store::{GidHolder, Key};
 
 impl Handle {
@@ -155,7 +155,11 @@ impl Handle {
             Err(Failure::NotLive) => {}
             other => return other,
         }
-        let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
+        let found = self.shared.store.transactions().find(gid);
+        let Ok(found) = tokio::time::timeout_at(deadline + PEEK_MAX, found).await else {
+            return Ok(None);
+        };
+        let stored = found.map_err(Error::from)?;
         let Some(stored) = stored else { return Err(Error::UnknownGid.into()) };
         let Identity { tx_id, digest, .. } = *stored.record.identity;
         Err(Failure::Elsewhere(GidHolder { tx_id, digest }))
@@ -174,7 +178,12 @@ impl Handle {
     ) -> Result<Answer, Error> {
         match self.enlist_new(tx_id, &branch, enlistment, deadline).await {
             // What is known is answered even where new work is refused.
-            Err(error @ (Error::Overloaded(_) | Error::Draining | Error::Participant(_))) => {
+            Err(
+                error @ (Error::Overloaded(_)
+                | Error::Draining
+                | Error::Participant(_)
+                | Error::UnknownParticipants(_)),
+            ) => {
                 let input = Input::Enlist { branch: branch.clone(), enlistment };
                 match self.known_branch(tx_id, &branch, input, deadline).await? {
                     Some(answer) => Ok(answer),

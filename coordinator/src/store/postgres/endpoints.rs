@@ -12,18 +12,25 @@ WITH fence AS MATERIALIZED (
 ), name AS (
     INSERT INTO participants (name) SELECT $2 FROM fence ON CONFLICT DO NOTHING
 ), endpoint AS (
-    INSERT INTO endpoints (name, endpoint, last_seen_ms) SELECT $2, $3, $4 FROM fence
-    ON CONFLICT (name, endpoint) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
+    INSERT INTO endpoints (name, endpoint, last_seen_ms, instance_id) SELECT $2, $3, $4, $5 FROM fence
+    ON CONFLICT (name, endpoint) DO UPDATE
+    SET last_seen_ms = excluded.last_seen_ms, instance_id = excluded.instance_id
 )
 SELECT EXISTS (SELECT 1 FROM fence)";
 
+/// An endpoint that is there and was not deleted is another instance's.
 const DEREGISTER: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), gone AS (
-    DELETE FROM endpoints WHERE name = $2 AND endpoint = $3 AND EXISTS (SELECT 1 FROM fence)
+    DELETE FROM endpoints
+    WHERE name = $2 AND endpoint = $3 AND instance_id IN ('', $4) AND EXISTS (SELECT 1 FROM fence)
+    RETURNING 1
 )
-SELECT EXISTS (SELECT 1 FROM fence)";
+SELECT
+    EXISTS (SELECT 1 FROM fence),
+    EXISTS (SELECT 1 FROM gone)
+        OR NOT EXISTS (SELECT 1 FROM endpoints WHERE name = $2 AND endpoint = $3)";
 
 #[async_trait]
 impl Endpoints for Postgres {
@@ -32,13 +39,15 @@ impl Endpoints for Postgres {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
+        instance: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
         let query = sqlx::query_as(REGISTER)
             .bind(me.0)
             .bind(String::from(name.clone()))
             .bind(endpoint.to_owned())
-            .bind(rows::ms_to_column(now));
+            .bind(rows::ms_to_column(now))
+            .bind(instance.to_owned());
         let (unfenced,) = self.row("register a participant", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
@@ -48,13 +57,15 @@ impl Endpoints for Postgres {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
-    ) -> Result<(), Error> {
+        instance: &str,
+    ) -> Result<bool, Error> {
         let query = sqlx::query_as(DEREGISTER)
             .bind(me.0)
             .bind(String::from(name.clone()))
-            .bind(endpoint.to_owned());
-        let (unfenced,) = self.row("deregister a participant", query).await?;
-        if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
+            .bind(endpoint.to_owned())
+            .bind(instance.to_owned());
+        let (unfenced, left) = self.row("deregister a participant", query).await?;
+        if unfenced { Ok(left) } else { Err(Error::Fenced(me)) }
     }
 
     async fn list(&self) -> Result<Vec<Registration>, Error> {

@@ -61,11 +61,11 @@ impl BranchRow {
         let own = own.map(|name| name.parse().map_err(|_| corrupt("branches.mode", name)));
         let mode = own.transpose()?.or(of_transaction);
         let spec = BranchSpec {
-            branch_id: BranchId::new(&self.branch_id)
+            branch_id: BranchId::known(&self.branch_id)
                 .map_err(|_| corrupt("branches.branch_id", &self.branch_id))?,
-            participant: ParticipantName::new(&self.participant)
+            participant: ParticipantName::known(&self.participant)
                 .map_err(|_| corrupt("branches.participant", &self.participant))?,
-            action: ActionName::new(&self.action)
+            action: ActionName::known(&self.action)
                 .map_err(|_| corrupt("branches.action", &self.action))?,
             payload: Payload { data: Bytes::from(self.payload), media_type: self.payload_type },
             mode: mode.ok_or_else(|| corrupt("branches.mode", "NULL"))?,

@@ -8,7 +8,8 @@ use super::{corrupt, ms_from_column};
 
 /// Every participant's name, with each of its endpoints or none.
 pub(in crate::store) const SELECT_REGISTRATIONS: &str = "
-SELECT p.name AS name, e.endpoint AS endpoint, coalesce(e.last_seen_ms, 0) AS last_seen_ms
+SELECT p.name AS name, e.endpoint AS endpoint, coalesce(e.last_seen_ms, 0) AS last_seen_ms,
+    coalesce(e.instance_id, '') AS instance_id
 FROM participants AS p LEFT JOIN endpoints AS e ON e.name = p.name
 ORDER BY p.name, e.endpoint";
 
@@ -18,14 +19,16 @@ pub(in crate::store) struct RegistrationRow {
     name: String,
     endpoint: Option<String>,
     last_seen_ms: i64,
+    instance_id: String,
 }
 
 impl RegistrationRow {
     pub(in crate::store) fn into_registration(self) -> Result<Registration, Error> {
         Ok(Registration {
-            name: ParticipantName::new(&self.name)
+            name: ParticipantName::known(&self.name)
                 .map_err(|_| corrupt("participants.name", &self.name))?,
             endpoint: self.endpoint,
+            instance: self.instance_id,
             last_seen: ms_from_column(self.last_seen_ms),
         })
     }

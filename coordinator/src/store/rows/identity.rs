@@ -47,7 +47,7 @@ impl TransactionRow {
         let json = |what| move |_| corrupt(what, "not the JSON that is written there");
         Ok(Identity {
             tx_id: TxId(self.tx_id),
-            gid: Gid::new(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
+            gid: Gid::known(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
             origin: self.origin()?,
             digest: digest_from_columns(self.digest_version, &self.digest)?,
             created_at: ms_from_column(self.created_ms),

@@ -13,9 +13,11 @@ impl Endpoints for Sqlite {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
+        instance: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (name, endpoint) = (name.clone(), endpoint.to_owned());
+        let instance = instance.to_owned();
         self.write("register a participant", Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO participants (name) VALUES ($1) ON CONFLICT DO NOTHING")
@@ -23,13 +25,15 @@ impl Endpoints for Sqlite {
                     .execute(&mut *connection)
                     .await?;
                 sqlx::query(
-                    "INSERT INTO endpoints (name, endpoint, last_seen_ms) VALUES ($1, $2, $3)
-                     ON CONFLICT (name, endpoint)
-                     DO UPDATE SET last_seen_ms = excluded.last_seen_ms",
+                    "INSERT INTO endpoints (name, endpoint, last_seen_ms, instance_id)
+                     VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (name, endpoint) DO UPDATE
+                     SET last_seen_ms = excluded.last_seen_ms, instance_id = excluded.instance_id",
                 )
                 .bind(name.as_str())
                 .bind(endpoint)
                 .bind(rows::ms_to_column(now))
+                .bind(instance)
                 .execute(connection)
                 .await?;
                 Ok(())
@@ -43,16 +47,29 @@ impl Endpoints for Sqlite {
         me: Incarnation,
         name: &ParticipantName,
         endpoint: &str,
-    ) -> Result<(), Error> {
+        instance: &str,
+    ) -> Result<bool, Error> {
         let (name, endpoint) = (name.clone(), endpoint.to_owned());
+        let instance = instance.to_owned();
         self.write("deregister a participant", Some(me), move |connection| {
             Box::pin(async move {
-                sqlx::query("DELETE FROM endpoints WHERE name = $1 AND endpoint = $2")
-                    .bind(name.as_str())
-                    .bind(endpoint)
-                    .execute(connection)
-                    .await?;
-                Ok(())
+                sqlx::query(
+                    "DELETE FROM endpoints
+                     WHERE name = $1 AND endpoint = $2 AND instance_id IN ('', $3)",
+                )
+                .bind(name.as_str())
+                .bind(&endpoint)
+                .bind(instance)
+                .execute(&mut *connection)
+                .await?;
+                // One that is still there is another instance's.
+                let stays: Option<(i64,)> =
+                    sqlx::query_as("SELECT 1 FROM endpoints WHERE name = $1 AND endpoint = $2")
+                        .bind(name.as_str())
+                        .bind(&endpoint)
+                        .fetch_optional(connection)
+                        .await?;
+                Ok(stays.is_none())
             })
         })
         .await

@@ -54,7 +54,7 @@ const COMPLETE: &str =
 const PHASE_TWO: &str = "PhaseTwo…, phase_two_…";
 const ENDED: &str = "ended (every branch of a transaction has)";
 const ADOPT: &str = "adopt, adoption";
-/// Folder of rules that do not apply to settings, which keep names such as `finish_backoff`.
+/// Folder in which nothing but a transaction ends.
 const CORE: &[&str] = &["coordinator/core"];
 const COORDINATOR: &[&str] = &["coordinator"];
 /// Places that speak of the chores of `cargo xtask`.
@@ -71,8 +71,8 @@ pub(super) const LIST: &[Banned] = &[
     everywhere(Name(&["finish", "answered"]), PHASE_TWO),
     within(CORE, Code("Finish"), PHASE_TWO),
     within(CORE, Name(&["finish", "call"]), PHASE_TWO),
-    within(CORE, Name(&["finish", "backoff"]), PHASE_TWO),
-    within(CORE, Name(&["finish", "attempts"]), PHASE_TWO),
+    within(COORDINATOR, Name(&["finish", "backoff"]), PHASE_TWO),
+    within(COORDINATOR, Name(&["finish", "attempts"]), PHASE_TWO),
     everywhere(Code("Until::Finished"), ENDED),
     everywhere(Name(&["wait", "for", "finished"]), ENDED),
     within(CORE, Name(&["finished"]), ENDED),

@@ -11,22 +11,31 @@ import dev.unanimo.v1.SubmitTransactionRequest;
 import dev.unanimo.v1.TransactionResult;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
+import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.util.concurrent.TimeUnit;
 
 /** Submits one transaction, and sends it again until the coordinator has answered. */
 public final class Main {
-    /** Tells whether the coordinator itself has said no, for good. */
-    static boolean isFinal(StatusRuntimeException error) throws Exception {
+    /**
+     * Returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and the
+     * exit code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
+     */
+    static int giveUp(StatusRuntimeException error) throws Exception {
         for (Any detail : StatusProto.fromThrowable(error).getDetailsList()) {
             if (detail.is(ErrorInfo.class)) {
                 ErrorInfo info = detail.unpack(ErrorInfo.class);
-                return info.getDomain().equals("unanimo")
-                        && !info.getMetadataOrDefault("retryable", "").equals("true");
+                if (info.getDomain().equals("unanimo")) {
+                    return info.getMetadataOrDefault("retryable", "").equals("true") ? 0 : 1;
+                }
             }
         }
-        return false; // not from the coordinator: nothing is known
+        return switch (error.getStatus().getCode()) {
+            // Not from the coordinator, and does not pass by itself: a person must look.
+            case UNIMPLEMENTED, OUT_OF_RANGE, UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED -> 5;
+            default -> 0;
+        };
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -57,8 +66,15 @@ public final class Main {
                     default -> System.err.println("not decided yet");
                 }
             } catch (StatusRuntimeException error) {
-                if (isFinal(error)) throw error; // the request is wrong, or the gid names another
-                System.err.println("not known yet: " + error.getStatus());
+                int exitCode = giveUp(error);
+                if (exitCode == 5 && error.getStatus().getCode() == Status.Code.RESOURCE_EXHAUSTED
+                        && request.getIncludeOutputs()) {
+                    // The answer was too large for this client: once more, without outputs.
+                    request = request.toBuilder().setIncludeOutputs(false).build();
+                    continue;
+                }
+                System.err.println((exitCode == 0 ? "not known yet: " : "stopped: ") + error.getStatus());
+                if (exitCode != 0) System.exit(exitCode);
             }
             Thread.sleep(pause);
         }

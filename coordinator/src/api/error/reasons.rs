@@ -1,0 +1,180 @@
+//! Reasons of refusals, and the statuses made of them. docs/reference/errors.md is made from
+//! [`TABLE`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use unanimo_core::Violation;
+
+use super::super::bounds::{MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, bounded, first_fields};
+
+/// Domain of every reason.
+pub const DOMAIN: &str = "unanimo";
+
+/// When to come back after an overload, or while something is on its way.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Most bad fields that a status's message names.
+const LINES_MAX: usize = 4;
+
+/// Effect of a call that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It changed nothing.
+    None,
+    /// It may have changed something.
+    Unknown,
+}
+
+impl Effect {
+    /// Returns its name, as it stands in the metadata of a refusal.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A reason, as documented.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// The reason.
+    pub name: &'static str,
+    /// The gRPC status code that it comes with.
+    pub code: Code,
+    /// The same request may succeed when it is sent again.
+    pub retryable: bool,
+    /// Effect of the call that is answered so.
+    pub effect: Effect,
+    /// Meaning, and what to do.
+    pub help: &'static str,
+}
+
+macro_rules! reasons {
+    ($($reason:ident = $name:literal, $code:ident, $retry:ident, $effect:ident, $help:literal;)*) => {
+        /// Reason for which a request was not served.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(in crate::api) enum Reason { $($reason,)* }
+
+        /// Every reason.
+        pub const TABLE: &[Described] = &[$(Described {
+            name: $name,
+            code: Code::$code,
+            retryable: reasons!(@$retry),
+            effect: Effect::$effect,
+            help: $help,
+        },)*];
+
+        impl Reason {
+            fn described(self) -> &'static Described {
+                &TABLE[self as usize]
+            }
+        }
+    };
+    (@retry) => { true };
+    (@final) => { false };
+}
+
+reasons! {
+    FieldInvalid = "FIELD_INVALID", InvalidArgument, final, None,
+        "A field breaks a rule. `BadRequest` names each field and rule; where there are many, the first ones. Correct the request.";
+    ParticipantUnknown = "PARTICIPANT_UNKNOWN", InvalidArgument, final, None,
+        "A branch names a participant that never registered and is not configured. `BadRequest` names each such branch. Correct the name, or start the participant.";
+    BranchUnknown = "BRANCH_UNKNOWN", InvalidArgument, final, None,
+        "The request names a branch that the transaction does not have. `BadRequest` names the field.";
+    ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final, None,
+        "The mode is reserved, or a branch has another mode than its transaction; this version serves neither. The message names the field.";
+    FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final, None,
+        "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
+    GidReused = "GID_REUSED", AlreadyExists, final, None,
+        "The gid names another transaction: another mode, other branches, or begun the other way. The first request stands: ask for it by GetTransaction, or send the same bytes. For other work choose a new gid. `tx_id` in the metadata names its transaction, and `outcome` is `committed` or `aborted` once that is decided.";
+    BranchReused = "BRANCH_REUSED", AlreadyExists, final, None,
+        "The branch id names a branch with other content. The first request stands.";
+    CommitReused = "COMMIT_REUSED", AlreadyExists, final, None,
+        "The transaction waits to commit, and CommitTransaction listed other branches or votes then. The first list stands: send it again to wait with it, or roll back.";
+    TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final, Unknown,
+        "The transaction is decided, or asked to commit: it takes no more branches. A branch of this call may have been enlisted before that: it is cancelled then, and its participant must not be called.";
+    NotInteractive = "TRANSACTION_NOT_INTERACTIVE", FailedPrecondition, final, None,
+        "The transaction was submitted with all its branches: it takes no others and commits by itself.";
+    NothingToResolve = "NOTHING_TO_RESOLVE", FailedPrecondition, final, None,
+        "The branch is not owed a commit or cancel, or an operator has resolved it otherwise before: that resolution stays, and the message names it.";
+    NothingToForget = "NOTHING_TO_FORGET", FailedPrecondition, final, None,
+        "The transaction has not ended, or is not heuristic.";
+    Stripped = "TRANSACTION_STRIPPED", FailedPrecondition, final, None,
+        "The transaction has ended and its details were purged; its outcome can still be read.";
+    NeverSeen = "TRANSACTION_NEVER_SEEN", NotFound, final, None,
+        "No transaction of this tx_id ever reached this database.";
+    Purged = "TRANSACTION_PURGED", NotFound, final, None,
+        "The transaction of this tx_id ended so long ago that its outcome was deleted.";
+    GidUnknown = "GID_UNKNOWN", NotFound, final, None,
+        "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
+    OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
+        "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
+    EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final, None,
+        "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
+    ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry, None,
+        "A branch names a participant that nobody has registered yet, and the coordinator started less than three `keep-alive-interval`s ago. Nothing was stored. Later the same request is answered with PARTICIPANT_UNKNOWN.";
+    ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry, None,
+        "A branch names a participant that is known and not alive. Nothing was stored.";
+    Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
+        "Too much is in flight, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
+    Draining = "DRAINING", Unavailable, retry, None,
+        "The coordinator is stopping. Nothing was stored.";
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry, Unknown,
+        "The coordinator's database does not answer. What was asked for may or may not have happened; ask again under the same gid or ids.";
+    Moving = "TRANSACTION_MOVING", Unavailable, retry, Unknown,
+        "The transaction is on its way between owners, or something of it is not durable yet. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
+    Stopped = "STOPPED", Unavailable, retry, Unknown,
+        "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
+    StoreRefused = "STORE_REFUSED", Internal, final, Unknown,
+        "The database refuses to store the transaction. A fault of ours: please report it.";
+}
+
+impl Reason {
+    pub(super) fn status(self, message: impl std::fmt::Display) -> Status {
+        self.status_with(message, &[], &[])
+    }
+
+    /// Makes the status. Whatever it is made of, it stays below [`STATUS_BYTES_MAX`](super::super::bounds::STATUS_BYTES_MAX).
+    pub(super) fn status_with(
+        self,
+        message: impl std::fmt::Display,
+        violations: &[Violation],
+        metadata: &[(&str, String)],
+    ) -> Status {
+        let Described { name, code, retryable, effect, .. } = *self.described();
+        let mut info: HashMap<String, String> = metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), bounded(value, METADATA_BYTES_MAX)))
+            .collect();
+        info.insert("retryable".to_owned(), retryable.to_string());
+        info.insert("effect".to_owned(), effect.name().to_owned());
+        let fields = first_fields(violations);
+        if fields.len() < violations.len() {
+            info.insert("violations".to_owned(), violations.len().to_string());
+        }
+        let mut details = ErrorDetails::with_error_info(name, DOMAIN, info);
+        if !fields.is_empty() {
+            details.set_bad_request(fields);
+        }
+        if retryable {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        let message = bounded(&message.to_string(), MESSAGE_BYTES_MAX);
+        Status::with_error_details(code, message, details)
+    }
+
+    /// Makes the status of several bad fields.
+    pub(super) fn status_of(self, violations: &[Violation]) -> Status {
+        let lines = violations.iter().take(LINES_MAX).map(Violation::to_string);
+        let mut message = lines.collect::<Vec<_>>().join("; ");
+        if violations.len() > LINES_MAX {
+            message = format!("{} fields break rules: {message}; …", violations.len());
+        }
+        self.status_with(message, violations, &[])
+    }
+}
