@@ -28,7 +28,17 @@ fn failed(report: &Report) -> Vec<(&'static str, &str)> {
     failed.collect()
 }
 
-/// Checks the guarantees that a fault breaks, and a part of the message.
+/// Guarantees in which a Prepare is sent again and its output compared.
+const REPEATED_PREPARES: &[&str] = &[
+    "duplicate-prepare",
+    "concurrent-prepare",
+    "late-duplicate",
+    "abandoned-prepare",
+    "independent-branches",
+    "prepare-after-commit",
+];
+
+/// Returns the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
         Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),
@@ -47,17 +57,9 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             &["must-succeed-refusal", "must-succeed-requirement"],
             "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
         ),
-        Fault::ForgetsMediaTypes => (
-            &[
-                "duplicate-prepare",
-                "concurrent-prepare",
-                "late-duplicate",
-                "abandoned-prepare",
-                "independent-branches",
-                "prepare-after-commit",
-            ],
-            "(no media type); the first time it was PREPARED with output",
-        ),
+        Fault::ForgetsMediaTypes => {
+            (REPEATED_PREPARES, "(no media type); the first time it was PREPARED with output")
+        }
         Fault::NoTombstone => (
             &["unknown-mode", "late-prepare", "prepare-races-cancel", "abandoned-prepare"],
             "a Prepare that came after its Cancel was answered PREPARED with output",
@@ -89,14 +91,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
              HEURISTIC_HAZARD",
         ),
         Fault::OutputsDiffer => (
-            &[
-                "duplicate-prepare",
-                "concurrent-prepare",
-                "late-duplicate",
-                "abandoned-prepare",
-                "independent-branches",
-                "prepare-after-commit",
-            ],
+            REPEATED_PREPARES,
             "the same Prepare, sent a second time, was answered PREPARED with output",
         ),
         Fault::ForgetsRefusals => (
