@@ -79,21 +79,24 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            let unavailable = |last: String| Error::Unavailable { waited: started.elapsed(), last };
+            let unavailable = |last: String, retryable: bool| {
+                let waited = started.elapsed();
+                Error::Unavailable { waited, last, retryable }
+            };
             let (error, again, least) = match Failure::of(&status) {
                 Failure::Definite(error) => return Err(error),
                 Failure::Refused(error) => (error, false, None),
                 Failure::NotNow(error, least) => (error, true, least),
                 Failure::Indeterminate { text, again, pause } => {
                     indeterminate |= kind == Kind::Change;
-                    (unavailable(text), again, pause)
+                    (unavailable(text, again), again, pause)
                 }
             };
             let wait = least.unwrap_or(pause).max(pause);
             if !again || Instant::now() + wait >= deadline {
                 return Err(match error {
                     error @ Error::Rejected { .. } if indeterminate => {
-                        unavailable(error.to_string())
+                        unavailable(error.to_string(), again)
                     }
                     error => error,
                 });

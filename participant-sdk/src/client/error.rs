@@ -66,6 +66,8 @@ pub enum Error {
         waited: Duration,
         /// Error of the last attempt.
         last: String,
+        /// The same call may be answered later.
+        retryable: bool,
     },
     /// The coordinator answers what this version does not understand.
     #[error("the coordinator's answer is not understood: {0}")]

@@ -72,7 +72,10 @@ impl From<JoinError> for Status {
             | JoinError::ReplyFull { .. }
             | JoinError::OtherCluster { .. }
             | JoinError::Enlist {
-                source: client::Error::Rejected { retryable: false, .. }, ..
+                source:
+                    client::Error::Rejected { retryable: false, .. }
+                    | client::Error::Unavailable { retryable: false, .. },
+                ..
             } => Code::FailedPrecondition,
             JoinError::Stopped | JoinError::Enlist { .. } => Code::Unavailable,
             JoinError::Payload(_) | JoinError::Answer { .. } => Code::Internal,
