@@ -99,6 +99,10 @@ impl Payload {
         Ok(Self { data: value.encode()?, media_type })
     }
 
+    #[cfg_attr(
+        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+        expect(dead_code, reason = "participants alone join, and they need a database")
+    )]
     pub(crate) fn is_empty(&self) -> bool {
         self.data.is_empty() && self.media_type.is_empty()
     }

@@ -17,6 +17,10 @@ pub const BRANCHES: HeaderName = HeaderName::from_static("unanimo-branches");
 pub(super) const REPLY_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes of an item beside its branch id: `=read_only` is the longest vote, `, ` stands between two.
+#[cfg_attr(
+    not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+    expect(dead_code, reason = "participants alone join, and they need a database")
+)]
 const ITEM_BYTES_MAX: usize = "=read_only, ".len();
 
 /// Branches that are collected for a transaction: the most that a coordinator can be set to.
@@ -44,6 +48,10 @@ pub(super) struct Branches {
     mode: Mode,
     branches: Vec<Branch>,
     /// Branch ids that are about to be enlisted. Their place on the reply is taken.
+    #[cfg_attr(
+        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+        expect(dead_code, reason = "participants alone join, and they need a database")
+    )]
     reserved: Vec<String>,
 }
 
@@ -63,6 +71,10 @@ impl Branches {
     }
 
     /// Takes a place on the reply for a branch, whatever its vote; answers whether there is one.
+    #[cfg_attr(
+        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+        expect(dead_code, reason = "participants alone join, and they need a database")
+    )]
     pub(super) fn reserve(&mut self, id: &str) -> bool {
         if self.branches.iter().any(|branch| branch.id == id) {
             return true;
@@ -77,6 +89,10 @@ impl Branches {
     }
 
     /// Gives the place up: the branch has its entry by now, or never will.
+    #[cfg_attr(
+        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+        expect(dead_code, reason = "participants alone join, and they need a database")
+    )]
     pub(super) fn unreserve(&mut self, id: &str) {
         if let Some(index) = self.reserved.iter().position(|reserved| reserved == id) {
             self.reserved.swap_remove(index);

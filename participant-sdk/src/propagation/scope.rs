@@ -60,6 +60,10 @@ struct Inner {
     trace: Trace,
     branches: Mutex<Branches>,
     /// Its branches are named on a reply, which bounds them.
+    #[cfg_attr(
+        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
+        expect(dead_code, reason = "participants alone join, and they need a database")
+    )]
     replies: bool,
 }
 
