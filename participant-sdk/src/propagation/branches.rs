@@ -17,10 +17,6 @@ pub const BRANCHES: HeaderName = HeaderName::from_static("unanimo-branches");
 pub(super) const REPLY_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes of an item beside its branch id: `=read_only` is the longest vote, `, ` stands between two.
-#[cfg_attr(
-    not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
-    expect(dead_code, reason = "participants alone join, and they need a database")
-)]
 const ITEM_BYTES_MAX: usize = "=read_only, ".len();
 
 /// Branches that are collected for a transaction: the most that a coordinator can be set to.
@@ -48,10 +44,6 @@ pub(super) struct Branches {
     mode: Mode,
     branches: Vec<Branch>,
     /// Branch ids that are about to be enlisted. Their place on the reply is taken.
-    #[cfg_attr(
-        not(any(test, feature = "mysql", feature = "postgres", feature = "sqlite")),
-        expect(dead_code, reason = "participants alone join, and they need a database")
-    )]
     reserved: Vec<String>,
 }
 
