@@ -56,7 +56,7 @@ async fn help_is_offered() {
         "--call-timeout <DURATION>",
         "[default: 10s]",
         "[default: loopback]",
-        "[env: UNANIMO_CALL_TIMEOUT]",
+        "UNANIMO_CALL_TIMEOUT]",
     ]);
     let ran = run(&["--help"]).await;
     assert!(!ran.check(0).out.contains("reference"), "{}", ran.out);

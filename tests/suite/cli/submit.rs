@@ -95,8 +95,9 @@ async fn a_refusal_names_its_reason_and_fields() {
     ]);
     served.submit("g", &["ok"], &[]).await.check(0);
     let ran = served.submit("g", &["refuse"], &[]).await;
-    ran.check(1)
-        .complains(&["reason: GID_REUSED (ALREADY_EXISTS)\n  outcome: committed\n  tx_id: 0"]);
+    ran.check(1).complains(&[
+        "reason: GID_REUSED (ALREADY_EXISTS)\n  effect: none\n  outcome: committed\n  tx_id: 0",
+    ]);
     served.stop().await.check(0);
 }
 
