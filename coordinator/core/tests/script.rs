@@ -389,7 +389,7 @@ fn interactive_commit_waits_for_votes_that_are_out() {
     );
 }
 
-/// Whoever asked for COMMIT may go away: it is durable before it is answered.
+/// COMMIT that waits for votes is durable before it is answered: its caller may go away.
 #[test]
 fn interactive_commit_that_waits_survives_a_crash() {
     check(
