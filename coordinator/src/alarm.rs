@@ -7,6 +7,12 @@ pub const TRANSACTION_STALLED: &str = "transaction_stalled";
 /// Name of the alarm: a branch ended by its participant's own decision, or by an operator's.
 pub const HEURISTIC_OUTCOME: &str = "heuristic_outcome";
 
+/// Name of the alarm: a step after the pivot of a saga was refused.
+pub const REFUSED_AFTER_COMMIT: &str = "refused_after_commit";
+
+/// Name of the alarm: the pivot of a saga has no answer.
+pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
+
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
@@ -41,6 +47,23 @@ pub const TABLE: &[Described] = &[
         act: "Compare the data of the participants and repair it by hand. The decision does not \
               change.",
         cleared: "`unanimo tx forget`",
+    },
+    Described {
+        name: REFUSED_AFTER_COMMIT,
+        raised: "A participant refused a step of a saga that comes after the pivot. The saga is \
+                 committed and only goes forward, so that the refusal is not stored; the coordinator \
+                 repeats the call.",
+        act: "Repair what the participant's refusal names; then `unanimo tx retry` sends the step at \
+              once. If the participant will never do it, use `unanimo tx resolve`.",
+        cleared: "the transaction's end",
+    },
+    Described {
+        name: PIVOT_UNANSWERED,
+        raised: "The pivot of a saga was sent, and has no answer for longer than `stalled-after` past \
+                 the saga's deadline. Only its answer decides; the coordinator repeats the call.",
+        act: "`unanimo tx show` prints the participant's last error. Repair the participant; then \
+              `unanimo tx retry` sends the call at once.",
+        cleared: "the transaction's end",
     },
     Described {
         name: WRITE_REFUSED,

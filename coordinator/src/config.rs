@@ -294,6 +294,7 @@ impl Config {
             metadata_bytes_max: self.metadata_bytes_max,
             timeout_max: self.timeout_max.0,
             timeout_default: self.timeout_default.0,
+            ..Limits::default()
         };
         let policy = Policy {
             limits,
@@ -308,6 +309,7 @@ impl Config {
             retry_after_max: self.retry_after_max.0,
             stalled_after: self.stalled_after.0,
             clock_skew: self.clock_skew.0,
+            ..Policy::default()
         };
         let bounds = engine::Bounds {
             transactions_max: self.transactions_max,

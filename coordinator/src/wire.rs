@@ -10,6 +10,7 @@ pub(crate) fn mode_to_wire(mode: Mode) -> v1::Mode {
     match mode {
         Mode::TwoPhaseCommit => v1::Mode::TwoPhaseCommit,
         Mode::Tcc => v1::Mode::Tcc,
+        Mode::Saga => v1::Mode::Saga,
     }
 }
 

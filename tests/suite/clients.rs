@@ -70,6 +70,7 @@ fn largest_request(limits: &Limits, participant: &ParticipantName) -> SubmitTran
             action: longest("a", 64),
             payload: largest::payload(vec![vote; share]),
             mode: Mode::Unspecified.into(),
+            ..Default::default()
         }
     };
     SubmitTransactionRequest {

@@ -169,6 +169,7 @@ pub(crate) fn branch(id: &str, action: &str) -> BranchSpec {
         action: action.into(),
         payload: unanimo_tests::payload(format!("payload of {id}").into_bytes()),
         mode: Mode::Unspecified.into(),
+        ..Default::default()
     }
 }
 

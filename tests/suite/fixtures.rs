@@ -42,6 +42,7 @@ pub(crate) fn spec(id: &str) -> BranchSpec {
             media_type: format!("application/{id}"),
         },
         mode: Mode::Tcc,
+        step: Default::default(),
     }
 }
 
@@ -52,6 +53,10 @@ pub(crate) fn definition(gid: &Gid) -> Definition {
         drive: Drive::Declarative,
         branches: vec![spec("a"), spec("b")],
         timeout: Some(Duration::from_secs(60)),
+        start: Default::default(),
+        locks: Vec::new(),
+        parent: None,
+        children: Vec::new(),
         metadata: [("tenant".to_owned(), "blue ☂".to_owned())].into(),
         trace: TraceContext {
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),

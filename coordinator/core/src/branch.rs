@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
-use crate::definition::BranchSpec;
+use crate::definition::{BranchSpec, Compensation, Lock, Mode};
 use crate::ids::BranchNumber;
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -154,6 +154,10 @@ pub struct Progress {
     /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
     #[serde(skip_serializing_if = "is_false")]
     pub unanswered: bool,
+    /// The pivot: its Prepare may have been sent. Durable before it is, so that nothing but its answer
+    /// decides from then on.
+    #[serde(skip_serializing_if = "is_false")]
+    pub released: bool,
     /// The initiator has asked for COMMIT and listed it, while some vote was still out.
     #[serde(skip_serializing_if = "is_false")]
     pub listed: bool,
@@ -191,6 +195,8 @@ fn is_open(phase_two: &PhaseTwo) -> bool {
 pub enum BranchState {
     /// Durable; its initiator calls it.
     Enlisted,
+    /// Durable; its time has not come.
+    Waiting,
     /// Prepare was sent, no vote is known.
     Preparing,
     /// Voted yes.
@@ -207,8 +213,75 @@ pub enum BranchState {
     Cancelling,
     /// Cancelled.
     Cancelled,
+    /// A saga's step that is done for good.
+    Done,
+    /// A saga's step whose effect stays after an ABORT.
+    Kept,
     /// Ended by itself.
     Heuristic(HeuristicKind),
+}
+
+/// Progress of a request for locks. Not stored: the locks themselves are, and a request that comes again
+/// finds those that are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locks {
+    /// They are held, or there are none.
+    Granted,
+    /// They were not asked for.
+    Wanted,
+    /// The request is under way.
+    Asked { attempt: u32, since: Timestamp },
+    /// The request comes again at this time.
+    Waiting { attempt: u32, since: Timestamp, retry_at: Timestamp },
+}
+
+impl Locks {
+    pub(crate) fn of(locks: &[Lock]) -> Self {
+        if locks.is_empty() { Self::Granted } else { Self::Wanted }
+    }
+
+    pub(crate) fn are_granted(self) -> bool {
+        self == Self::Granted
+    }
+
+    pub(crate) fn is_due(self, now: Timestamp) -> bool {
+        match self {
+            Self::Wanted => true,
+            Self::Waiting { retry_at, .. } => retry_at <= now,
+            Self::Granted | Self::Asked { .. } => false,
+        }
+    }
+
+    /// Tells whether nothing is under way, or about to come again.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Self::Granted | Self::Wanted)
+    }
+
+    pub(crate) fn retry_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting { retry_at, .. } => Some(retry_at),
+            Self::Granted | Self::Wanted | Self::Asked { .. } => None,
+        }
+    }
+
+    /// Asks, and returns the number of the attempt.
+    pub(crate) fn ask(&mut self, now: Timestamp) -> u32 {
+        let (attempt, since) = match *self {
+            Self::Asked { attempt, since } | Self::Waiting { attempt, since, .. } => {
+                (attempt.saturating_add(1), since)
+            }
+            Self::Granted | Self::Wanted => (1, now),
+        };
+        *self = Self::Asked { attempt, since };
+        attempt
+    }
+
+    /// Has what waits go out now.
+    pub(crate) fn hurry(&mut self, now: Timestamp) {
+        if let Self::Waiting { retry_at, .. } = self {
+            *retry_at = now;
+        }
+    }
 }
 
 /// A call that is under way.
@@ -235,6 +308,8 @@ pub struct Branch {
     pub(crate) in_flight: Option<InFlight>,
     /// When the next attempt is due. Not stored.
     pub(crate) retry_at: Option<Timestamp>,
+    /// The locks that it takes.
+    pub(crate) locks: Locks,
 }
 
 impl Branch {
@@ -244,7 +319,9 @@ impl Branch {
         enlistment: Enlistment,
         progress: Progress,
     ) -> Self {
-        Self { number, spec, enlistment, progress, output: None, in_flight: None, retry_at: None }
+        let locks = Locks::of(&spec.step.locks);
+        let (output, in_flight, retry_at) = (None, None, None);
+        Self { number, spec, enlistment, progress, output, in_flight, retry_at, locks }
     }
 
     /// Where it stands under `decision`.
@@ -257,16 +334,47 @@ impl Branch {
             (PhaseTwo::Done, _) => BranchState::Cancelled,
             (PhaseTwo::Owed, Some(PhaseTwoOperation::Commit)) => BranchState::Committing,
             (PhaseTwo::Owed, _) => BranchState::Cancelling,
+            (PhaseTwo::NotOwed, Some(operation)) if self.spec.mode == Mode::Saga => {
+                self.state_of_step(operation)
+            }
+            (PhaseTwo::NotOwed, Some(_)) if self.progress.vote.is_none() => BranchState::Cancelled,
             (PhaseTwo::Open | PhaseTwo::NotOwed, _) => {
                 match (self.progress.vote, self.enlistment) {
                     (Some(Vote::Prepared), _) => BranchState::Prepared,
                     (Some(Vote::ReadOnly), _) => BranchState::ReadOnly,
                     (Some(Vote::Refused), _) => BranchState::Refused,
+                    (None, Enlistment::Coordinator) if self.was_never_called() => {
+                        BranchState::Waiting
+                    }
                     (None, Enlistment::Coordinator) => BranchState::Preparing,
                     (None, Enlistment::Initiator) => BranchState::Enlisted,
                 }
             }
         }
+    }
+
+    /// Returns the state of a saga's step to which nothing is owed.
+    fn state_of_step(&self, decided: PhaseTwoOperation) -> BranchState {
+        let kept = self.spec.step.compensation != Compensation::Compensate;
+        match (self.progress.vote, decided) {
+            (Some(Vote::Refused), _) => BranchState::Refused,
+            (_, PhaseTwoOperation::Commit) => BranchState::Done,
+            (vote, PhaseTwoOperation::Cancel) => {
+                let may_have_run = vote.is_some() || self.progress.unanswered;
+                if kept && may_have_run { BranchState::Kept } else { BranchState::Cancelled }
+            }
+        }
+    }
+
+    /// Tells whether no Prepare of it was ever handed out, as far as is known.
+    pub(crate) fn was_never_called(&self) -> bool {
+        self.progress.prepare_attempts.count == 0
+    }
+
+    /// Tells whether it holds the locks that it takes.
+    #[must_use]
+    pub fn has_its_locks(&self) -> bool {
+        self.locks.are_granted()
     }
 
     /// Tells whether this very call is still wanted. A call that waited for its transition to

@@ -16,6 +16,12 @@ pub enum AbortCause {
     Unlisted(BranchNumber),
     /// Commit listed this branch, which its initiator had called itself, without a vote.
     NoVote(BranchNumber),
+    /// This branch used up its attempts, or its time, without a vote.
+    GaveUp(BranchNumber),
+    /// A lock was not had in time: of this branch, or of the transaction itself.
+    Locked(Option<BranchNumber>),
+    /// The transaction is a child, and its parent decided ABORT.
+    Parent,
 }
 
 impl AbortCause {
@@ -23,8 +29,12 @@ impl AbortCause {
     #[must_use]
     pub fn number(self) -> Option<BranchNumber> {
         match self {
-            Self::Refused(number) | Self::Unlisted(number) | Self::NoVote(number) => Some(number),
-            Self::Deadline | Self::Rollback => None,
+            Self::Refused(number)
+            | Self::Unlisted(number)
+            | Self::NoVote(number)
+            | Self::GaveUp(number) => Some(number),
+            Self::Locked(number) => number,
+            Self::Deadline | Self::Rollback | Self::Parent => None,
         }
     }
 }
@@ -82,8 +92,15 @@ impl Operation {
 /// Where a transaction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Begun, and waiting for its time: nothing was sent.
+    Scheduled,
     /// Phase one: nothing decided.
     Active,
+    /// A child whose branches all voted yes: its parent decides, and no deadline does.
+    InDoubt {
+        /// When the last vote came.
+        at: Timestamp,
+    },
     /// Phase two: some branch still owes its answer.
     Decided {
         /// The decision.
@@ -107,7 +124,7 @@ impl Phase {
     #[must_use]
     pub fn decision(self) -> Option<Decision> {
         match self {
-            Self::Active => None,
+            Self::Scheduled | Self::Active | Self::InDoubt { .. } => None,
             Self::Decided { decision, .. } | Self::Ended { decision, .. } => Some(decision),
         }
     }
@@ -116,7 +133,7 @@ impl Phase {
     #[must_use]
     pub fn decided_at(self) -> Option<Timestamp> {
         match self {
-            Self::Active => None,
+            Self::Scheduled | Self::Active | Self::InDoubt { .. } => None,
             Self::Decided { at, .. } => Some(at),
             Self::Ended { decided_at, .. } => Some(decided_at),
         }
@@ -127,8 +144,14 @@ impl Phase {
     pub fn ended_at(self) -> Option<Timestamp> {
         match self {
             Self::Ended { at, .. } => Some(at),
-            Self::Active | Self::Decided { .. } => None,
+            Self::Scheduled | Self::Active | Self::InDoubt { .. } | Self::Decided { .. } => None,
         }
+    }
+
+    /// Tells whether a decision can still be made.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Scheduled | Self::Active | Self::InDoubt { .. })
     }
 }
 

@@ -1,15 +1,20 @@
 //! Definition of a transaction and its branches, as its initiator states it, and the rules for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod rules;
+mod step;
+
+pub use self::rules::{Violation, too_large};
+pub use self::step::{Compensation, Lock, LockMode, RetryPolicy, StepInput, StepSpec};
 use crate::digest::{Digest, Digests};
-use crate::ids::{ActionName, BranchId, Gid, NAME_BYTES_MAX, ParticipantName, check_alphabet};
+use crate::ids::{ActionName, BranchId, BranchNumber, Gid, ParticipantName, TxId};
 use crate::payload::Payload;
-use crate::policy::Limits;
+use crate::time::Timestamp;
 
 /// Protocol that brings the branches of a transaction to one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,11 +23,13 @@ pub enum Mode {
     TwoPhaseCommit,
     /// Try, confirm, cancel: work is reserved in a visible local transaction.
     Tcc,
+    /// Steps with compensations: work is done at once, and made up for if the saga aborts.
+    Saga,
 }
 
 /// Name of a mode that this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be 2pc or tcc, is {0:?}")]
+#[error("must be 2pc, tcc or saga, is {0:?}")]
 pub struct UnknownMode(String);
 
 impl Mode {
@@ -32,6 +39,7 @@ impl Mode {
         match self {
             Self::TwoPhaseCommit => "2pc",
             Self::Tcc => "tcc",
+            Self::Saga => "saga",
         }
     }
 }
@@ -40,7 +48,7 @@ impl FromStr for Mode {
     type Err = UnknownMode;
 
     fn from_str(name: &str) -> Result<Self, UnknownMode> {
-        [Self::TwoPhaseCommit, Self::Tcc]
+        [Self::TwoPhaseCommit, Self::Tcc, Self::Saga]
             .into_iter()
             .find(|mode| mode.name() == name)
             .ok_or_else(|| UnknownMode(name.to_owned()))
@@ -69,6 +77,23 @@ pub struct BranchSpec {
     pub payload: Payload,
     /// Its mode.
     pub mode: Mode,
+    /// Its place and manners in a saga.
+    pub step: StepSpec,
+}
+
+impl BranchSpec {
+    /// Tells whether another one asks for the same: what only says when, and how often, is not
+    /// compared.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { branch_id, participant, action, payload, mode, step } = self;
+        *branch_id == other.branch_id
+            && *participant == other.participant
+            && *action == other.action
+            && *payload == other.payload
+            && *mode == other.mode
+            && step.is_same(&other.step)
+    }
 }
 
 /// A branch as a request states it that names a transaction which has begun.
@@ -84,21 +109,24 @@ pub struct BranchRequest {
     pub payload: Payload,
     /// Its mode; `None` for the transaction's.
     pub mode: Option<Mode>,
+    /// Its place and manners in a saga.
+    pub step: StepSpec,
 }
 
 impl BranchRequest {
     /// The branch, in a transaction of this mode.
     #[must_use]
     pub fn in_mode(self, of_transaction: Mode) -> BranchSpec {
-        let Self { branch_id, participant, action, payload, mode } = self;
-        BranchSpec { branch_id, participant, action, payload, mode: mode.unwrap_or(of_transaction) }
+        let Self { branch_id, participant, action, payload, mode, step } = self;
+        let mode = mode.unwrap_or(of_transaction);
+        BranchSpec { branch_id, participant, action, payload, mode, step }
     }
 }
 
 impl From<BranchSpec> for BranchRequest {
     fn from(spec: BranchSpec) -> Self {
-        let BranchSpec { branch_id, participant, action, payload, mode } = spec;
-        Self { branch_id, participant, action, payload, mode: Some(mode) }
+        let BranchSpec { branch_id, participant, action, payload, mode, step } = spec;
+        Self { branch_id, participant, action, payload, mode: Some(mode), step }
     }
 }
 
@@ -114,6 +142,29 @@ pub struct TraceContext {
     pub tracestate: Option<String>,
 }
 
+/// When a transaction starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// As soon as it is durable.
+    #[default]
+    AtOnce,
+    /// At this time, or at once if that has passed.
+    At(Timestamp),
+    /// So long after its begin.
+    After(Duration),
+}
+
+/// The branch of another transaction that a child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other transaction.
+    pub tx_id: TxId,
+    /// Its branch.
+    pub number: BranchNumber,
+    /// The transaction at the top, for which all below hold their locks together.
+    pub root: TxId,
+}
+
 /// A transaction, as its initiator states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
@@ -125,8 +176,17 @@ pub struct Definition {
     pub drive: Drive,
     /// Its branches; none when interactive.
     pub branches: Vec<BranchSpec>,
-    /// Time until ABORT; `None` for the default.
+    /// Time until ABORT; `None` for the default. It counts from the start.
     pub timeout: Option<Duration>,
+    /// When it starts.
+    pub start: Start,
+    /// Locks to be had before any branch is sent.
+    pub locks: Vec<Lock>,
+    /// The branch that it is, if it is a child.
+    pub parent: Option<Parent>,
+    /// The children that its branches are, by the branch's index, as they will begin. Their rules are
+    /// checked together with its own.
+    pub children: Vec<(usize, Definition)>,
     /// Carried along for participants.
     pub metadata: BTreeMap<String, String>,
     /// Carried along for participants.
@@ -135,79 +195,7 @@ pub struct Definition {
     pub initiator: String,
 }
 
-/// A field of a request, and the rule that it breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {rule}")]
-pub struct Violation {
-    /// Path of the field, as the request spells it: `branches[2].payload`.
-    pub field: String,
-    /// The rule, fitting after the field: `must be at most 10 bytes, has 12`.
-    pub rule: String,
-}
-
-impl Violation {
-    /// A violation of `rule` by `field`.
-    pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self { field: field.into(), rule: rule.into() }
-    }
-}
-
 impl Definition {
-    /// Every rule that the definition breaks.
-    #[must_use]
-    pub fn violations(&self, limits: &Limits) -> Vec<Violation> {
-        let mut found = Vec::new();
-        let count = self.branches.len();
-        if self.drive == Drive::Declarative && count == 0 {
-            found.push(Violation::new("branches", "must have at least 1 branch, has none"));
-        }
-        if count > limits.branches_max {
-            let rule = format!("must have at most {} branches, has {count}", limits.branches_max);
-            found.push(Violation::new("branches", rule));
-            // A list that is too long is not gone through.
-            return found;
-        }
-        let mut seen = BTreeSet::new();
-        for (index, branch) in self.branches.iter().enumerate() {
-            if !seen.insert(&branch.branch_id) {
-                let rule = format!("must be unique, {} came before", branch.branch_id);
-                found.push(Violation::new(format!("branches[{index}].branch_id"), rule));
-            }
-            let field = format!("branches[{index}].payload");
-            found.extend(branch.payload.bad_media_type(&field));
-            found.extend(too_large(field, branch.payload.data.len(), limits.payload_bytes_max));
-            if branch.mode != self.mode {
-                let rule = format!("must be the mode of the transaction, {}", self.mode.name());
-                found.push(Violation::new(format!("branches[{index}].mode"), rule));
-            }
-        }
-        let total = self.branches.iter().map(|b| b.payload.data.len()).sum();
-        found.extend(too_large("branches.payload", total, limits.payloads_bytes_max).map(
-            |mut v| {
-                v.rule.push_str(" over all branches");
-                v
-            },
-        ));
-        found.extend(self.timeout.and_then(|timeout| bad_timeout(timeout, limits.timeout_max)));
-        found.extend(self.bad_metadata(limits));
-        found
-    }
-
-    fn bad_metadata(&self, limits: &Limits) -> Vec<Violation> {
-        let size = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let mut found: Vec<_> =
-            too_large("metadata", size, limits.metadata_bytes_max).into_iter().collect();
-        for (key, value) in &self.metadata {
-            if let Err(rule) = check_alphabet(key, NAME_BYTES_MAX) {
-                found.push(Violation::new(format!("metadata key {key:?}"), rule.to_string()));
-            }
-            if value.contains('\0') {
-                found.push(Violation::new(format!("metadata[{key:?}]"), "must hold no NUL byte"));
-            }
-        }
-        found
-    }
-
     /// Returns the digest, which two equal requests share: it covers everything but timeouts,
     /// metadata, trace and caller.
     #[must_use]
@@ -232,21 +220,4 @@ impl Definition {
     pub fn payload_bytes(&self) -> usize {
         self.branches.iter().map(|branch| branch.payload.held_bytes()).sum()
     }
-}
-
-/// The violation of a size bound, if it is one.
-#[must_use]
-pub fn too_large(field: impl Into<String>, found: usize, max: usize) -> Option<Violation> {
-    (found > max)
-        .then(|| Violation::new(field, format!("must be at most {max} bytes, has {found}")))
-}
-
-fn bad_timeout(timeout: Duration, max: Duration) -> Option<Violation> {
-    if timeout < Duration::from_millis(1) {
-        return Some(Violation::new("timeout", "must be at least 1 ms"));
-    }
-    (timeout > max).then(|| {
-        let rule = format!("must be at most {} s, is {} s", max.as_secs(), timeout.as_secs());
-        Violation::new("timeout", rule)
-    })
 }

@@ -79,7 +79,9 @@ fn rule_1(definition: &Definition) -> [u8; 32] {
     }]);
     hash.update([mode_byte(definition.mode)]);
     hash.update((definition.branches.len() as u64).to_be_bytes());
-    for BranchSpec { branch_id, participant, action, payload, mode: _ } in &definition.branches {
+    for BranchSpec { branch_id, participant, action, payload, mode: _, step: _ } in
+        &definition.branches
+    {
         for part in [branch_id.as_str(), participant.as_str(), action.as_str()] {
             text(&mut hash, part.as_bytes());
         }
@@ -102,6 +104,7 @@ fn mode_byte(mode: Mode) -> u8 {
     match mode {
         Mode::TwoPhaseCommit => 1,
         Mode::Tcc => 2,
+        Mode::Saga => 3,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::branch::{Enlistment, Progress};
 use crate::decision::{Heuristic, Operation, Phase};
 use crate::definition::BranchSpec;
+use crate::history;
 use crate::ids::{BranchNumber, TxId, Version};
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -19,6 +20,18 @@ pub struct Effects {
     /// one, is durable; not before (promises S3 and S6). The same holds for whatever is told of the
     /// transaction to anybody.
     pub calls: Vec<Call>,
+    /// Locks to be taken, at the time at which calls may be sent.
+    pub locks: Vec<LockRequest>,
+}
+
+/// A request for locks: those of a branch, or of the transaction itself, all or none. Its end comes
+/// back as [`crate::Input::LocksAnswered`], whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// Number of the branch; `None` for the transaction's own.
+    pub number: Option<BranchNumber>,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
 }
 
 /// A call to a participant, unless [`crate::Branch::awaits`] says by then that it is no longer
@@ -45,6 +58,13 @@ pub struct State {
     pub stalled: bool,
     /// An operator has cleared the alarm of its heuristic outcome.
     pub forgotten: bool,
+    /// When it started, where it was to start later than at once.
+    pub started_at: Option<Timestamp>,
+    /// More about the cause of an ABORT.
+    pub abort_detail: Option<String>,
+    /// Nothing happens before this time, unless somebody asks for something: it need not be in memory
+    /// until then.
+    pub wake_at: Option<Timestamp>,
     /// Each branch, by number.
     pub branches: Vec<Progress>,
 }
@@ -75,6 +95,10 @@ pub struct Transition {
     pub outputs: Vec<(BranchNumber, Payload)>,
     /// Lines for the history.
     pub events: Vec<Event>,
+    /// Recorded history of it and of those folded into it; none where nothing is recorded.
+    pub history: Vec<history::Entry>,
+    /// The transaction has ended, and held locks: they are given back with this write.
+    pub releases_locks: bool,
     /// Something waits until it is durable. If not, it may be written whenever it suits.
     pub awaited: bool,
 }
@@ -89,6 +113,8 @@ impl Transition {
         self.enlisted.extend(later.enlisted);
         self.outputs.extend(later.outputs);
         self.events.extend(later.events);
+        self.history.extend(later.history);
+        self.releases_locks |= later.releases_locks;
         self.awaited |= later.awaited;
     }
 
@@ -153,6 +179,14 @@ event_kinds! {
     Resolved = "resolved",
     /// An operator cleared the alarm.
     Forgotten = "forgotten",
+    /// The transaction's time has come.
+    Started = "started",
+    /// All branches of a child voted yes.
+    InDoubt = "in_doubt",
+    /// A step that may only succeed was refused; it is sent again.
+    RefusedAfterCommit = "refused_after_commit",
+    /// The pivot's answer is waited for, past the deadline.
+    PivotUnanswered = "pivot_unanswered",
 }
 
 impl EventKind {

@@ -153,6 +153,18 @@ text_id!(
 );
 
 text_id!(
+    /// Name of an input of a step, as its participant knows it.
+    InputName,
+    NAME_BYTES_MAX
+);
+
+text_id!(
+    /// Name of a lock.
+    LockName,
+    ID_BYTES_MAX
+);
+
+text_id!(
     /// Name of a feature that one side of a call demands of the other.
     FeatureName,
     NAME_BYTES_MAX
@@ -160,7 +172,8 @@ text_id!(
 
 /// The coordinator's name for a transaction; keys everything at participants. A UUID of version 7:
 /// it carries the time at which it was made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TxId(pub Uuid);
 
 impl TxId {
@@ -186,6 +199,19 @@ impl TxId {
             7 => u64::try_from(self.0.as_u128() >> 80).unwrap_or(0),
             _ => 0,
         }
+    }
+}
+
+impl TryFrom<String> for TxId {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<TxId> for String {
+    fn from(id: TxId) -> Self {
+        id.to_string()
     }
 }
 
@@ -232,7 +258,7 @@ impl BranchNumber {
 }
 
 /// One life of a coordinator process: the unit of ownership. Later lives have larger numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation(pub i64);
 
 impl fmt::Display for Incarnation {
@@ -243,7 +269,9 @@ impl fmt::Display for Incarnation {
 
 /// Number of changes of a transaction's durable form. Every transition has the next one; a write
 /// that folds several has the last one's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Version(pub i64);
 
 impl Version {

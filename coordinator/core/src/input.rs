@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::branch::{Enlistment, HeuristicKind, Refusal, Vote};
 use crate::decision::PhaseTwoOperation;
 use crate::definition::{BranchRequest, Mode, Violation};
-use crate::ids::{BranchId, BranchNumber, Incarnation};
+use crate::ids::{BranchId, BranchNumber, Gid, Incarnation, LockName};
 use crate::payload::Payload;
 
 /// Something that happened. The caller adds when.
@@ -60,6 +60,20 @@ pub enum Input {
         /// The operator, if it was one.
         operator: Option<String>,
     },
+    /// A request for locks came to an end.
+    LocksAnswered {
+        /// Of which branch; `None` for the transaction's own locks.
+        number: Option<BranchNumber>,
+        /// Number of the attempt.
+        attempt: u32,
+        /// Its result.
+        answer: LockAnswer,
+    },
+    /// The parent of a child has decided.
+    ParentDecided {
+        /// The decision, as the operation that the parent owes to its branch.
+        operation: PhaseTwoOperation,
+    },
     /// An operator ends a branch by word.
     Resolve {
         /// Number of the branch.
@@ -98,6 +112,24 @@ pub enum PrepareAnswer {
     Failed(String),
 }
 
+/// Result of one request for locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// All of them are held, durably.
+    Granted,
+    /// One is held, or waited for, by a transaction that goes first.
+    Held {
+        /// The lock.
+        lock: LockName,
+        /// The client's name for that transaction.
+        holder: Gid,
+        /// That transaction is older than this one.
+        older: bool,
+    },
+    /// The store did not answer; they may be held.
+    Failed(String),
+}
+
 /// Result of one attempt of Commit or Cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PhaseTwoAnswer {
@@ -128,9 +160,18 @@ pub enum Rejection {
     /// The branch id is in use for other content.
     #[error("branch {0} is enlisted with other content")]
     BranchReused(BranchId),
-    /// Branches of several modes in one transaction are for later versions.
+    /// Only a saga has branches of several modes.
     #[error("branch.mode must be the mode of the transaction, {}", .0.name())]
     OtherMode(Mode),
+    /// The decision of a child that has voted is its parent's.
+    #[error("the transaction is a branch of another one, and has voted: its parent decides")]
+    ParentDecides,
+    /// A parent decides COMMIT only after its child has voted.
+    #[error("the transaction has not voted: its parent cannot commit it")]
+    NotVoted,
+    /// Only a child has a parent.
+    #[error("the transaction is no branch of another one")]
+    NoParent,
     /// No branch may be added any more.
     #[error("the transaction is decided, or asked to commit: it takes no more branches")]
     Closed,

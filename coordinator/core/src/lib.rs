@@ -28,8 +28,13 @@
 //!             media_type: "text/plain".to_owned(),
 //!         },
 //!         mode: Mode::Tcc,
+//!         step: Default::default(),
 //!     }],
 //!     timeout: None,
+//!     start: Default::default(),
+//!     locks: Vec::new(),
+//!     parent: None,
+//!     children: Vec::new(),
 //!     metadata: Default::default(),
 //!     trace: Default::default(),
 //!     initiator: String::new(),
@@ -56,10 +61,13 @@ mod decision;
 mod definition;
 mod digest;
 mod effects;
+mod graph;
+pub mod history;
 pub mod ids;
 mod input;
 mod payload;
 mod policy;
+mod schedule;
 mod step;
 mod time;
 pub mod timeline;
@@ -71,16 +79,16 @@ pub use branch::{
 };
 pub use decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase, PhaseTwoOperation};
 pub use definition::{
-    BranchRequest, BranchSpec, Definition, Drive, Mode, TraceContext, UnknownMode, Violation,
-    too_large,
+    BranchRequest, BranchSpec, Compensation, Definition, Drive, Lock, LockMode, Mode, Parent,
+    RetryPolicy, Start, StepInput, StepSpec, TraceContext, UnknownMode, Violation, too_large,
 };
 pub use digest::{DIGEST_VERSION, Digest, Digests};
-pub use effects::{Call, Effects, Event, EventKind, State, Transition};
+pub use effects::{Call, Effects, Event, EventKind, LockRequest, State, Transition};
 pub use ids::{
-    ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, ParticipantName, TxId,
-    Version,
+    ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, InputName, LockName,
+    ParticipantName, TxId, Version,
 };
-pub use input::{Input, PhaseTwoAnswer, PrepareAnswer, Rejection};
+pub use input::{Input, LockAnswer, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
 pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy};
 pub use time::Timestamp;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::definition::RetryPolicy;
 use crate::ids::{BranchNumber, TxId};
 use crate::time::millis;
 
@@ -24,6 +25,12 @@ pub struct Limits {
     pub outputs_bytes_max: usize,
     /// Bytes of the keys and values of a transaction's metadata. It travels in every call.
     pub metadata_bytes_max: usize,
+    /// Locks of one list: a transaction's own, or a branch's.
+    pub locks_max: usize,
+    /// Children that stand in each other.
+    pub children_depth_max: usize,
+    /// Longest time ahead of a start, and longest delay of a step.
+    pub start_delay_max: Duration,
     /// Longest timeout that a client may ask for.
     pub timeout_max: Duration,
     /// Timeout of a transaction whose client asked for none.
@@ -39,6 +46,9 @@ impl Default for Limits {
             output_bytes_max: 1 << 20,
             outputs_bytes_max: 3 << 19,
             metadata_bytes_max: 16 << 10,
+            locks_max: 16,
+            children_depth_max: 4,
+            start_delay_max: Duration::from_secs(366 * 24 * 60 * 60),
             timeout_max: Duration::from_secs(24 * 60 * 60),
             timeout_default: Duration::from_secs(60),
         }
@@ -56,6 +66,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Returns these pauses as a step wants them.
+    pub(crate) fn for_step(self, retry: Option<RetryPolicy>) -> Self {
+        let Some(retry) = retry else { return self };
+        let base = retry.backoff_min.unwrap_or(self.base);
+        Self { base, cap: retry.backoff_max.unwrap_or(self.cap).max(base) }
+    }
+
     /// The pause after the `attempt`-th failure, from 1. The same arguments give the same pause:
     /// the spread comes from the transaction's own identifier.
     #[must_use]
@@ -69,7 +86,7 @@ impl Backoff {
 
 /// A number that differs between calls and attempts as if it were random (the finalizer of
 /// SplitMix64, Steele et al. 2014).
-fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
+pub(crate) fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
     let (high, low) = tx_id.0.as_u64_pair();
     let mut z = high ^ low.rotate_left(32) ^ (u64::from(number.get()) << 40) ^ u64::from(attempt);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -86,6 +103,13 @@ pub struct Policy {
     pub prepare_backoff: Backoff,
     /// Between attempts of Commit and Cancel, which go on for ever.
     pub phase_two_backoff: Backoff,
+    /// Between attempts to take locks that others hold.
+    pub lock_backoff: Backoff,
+    /// A vote of a saga's step is written down by itself if the last write is longer ago than this.
+    /// Before that it is not worth a write: a crash loses the vote, and the step is asked again.
+    pub vote_noted_after: Duration,
+    /// Transactions that are late after a long stop start within this time.
+    pub late_starts_spread: Duration,
     /// Longest pause that a participant's WORKING may ask for.
     pub retry_after_max: Duration,
     /// Phase two that lasts longer than this is stalled, and raises an alarm.
@@ -107,6 +131,9 @@ impl Default for Policy {
                 base: Duration::from_millis(100),
                 cap: Duration::from_secs(30),
             },
+            lock_backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) },
+            vote_noted_after: Duration::from_secs(1),
+            late_starts_spread: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(60),
             stalled_after: Duration::from_secs(60),
             clock_skew: Duration::from_secs(5),

@@ -2,18 +2,26 @@
 //!
 //! | input            | active                              | decided                  | ended   |
 //! |------------------|-------------------------------------|--------------------------|---------|
-//! | Enlist, new      | durable, then Prepare               | rejected                 | rejected|
+//! | Enlist, new      | durable, then Prepare when due      | rejected                 | rejected|
 //! | Enlist, known    | nothing more                        | nothing more             | same    |
 //! | CommitAsked      | COMMIT, ABORT, or wait for votes    | nothing: it is decided   | same    |
-//! | RollbackAsked    | ABORT                               | nothing: it is decided   | same    |
-//! | PrepareAnswered  | vote, or try again                  | nothing: too late        | same    |
+//! | RollbackAsked    | ABORT; pivot sent: wait for it      | nothing: it is decided   | same    |
+//! | PrepareAnswered  | vote, or try again                  | a step after the pivot   | nothing |
 //! | PhaseTwoAnswered | nothing: none was sent              | end, or try again        | nothing |
+//! | LocksAnswered    | granted, wait, or ABORT             | nothing: too late        | same    |
+//! | ParentDecided    | ABORT of a child                    | nothing: it is decided   | same    |
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
-//! | Recovered        | Prepare again what has no vote      | what is owed, again      | nothing |
+//! | Recovered        | what is due, again                  | what is due, again       | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
 //! | Resolve, new     | rejected                            | the branch ends          | rejected|
 //! | Resolve, again   | rejected                            | nothing more             | same    |
 //! | Forget           | rejected                            | rejected                 | cleared |
+//!
+//! Two more phases come before the decision. A transaction that is *scheduled* waits for its time: a
+//! Tick starts it, and ABORT ends it, to whom nothing was ever sent. A child that is *in doubt* has all
+//! of its votes: only its parent's decision moves it.
+//!
+//! After each input the [scheduler](crate::schedule) says what is to be sent now. Nothing else sends.
 //!
 //! COMMIT that waits for votes is durable before it is answered; another list is then rejected. A
 //! Forget that comes again changes nothing.
@@ -26,17 +34,18 @@
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
 //! transaction.
 
+mod locks;
 mod operator;
 mod phase_one;
 mod phase_two;
 
 use std::sync::Arc;
 
-use crate::branch::{Branch, InFlight};
-use crate::decision::{Operation, Phase};
-use crate::definition::Definition;
+use crate::branch::{Branch, InFlight, Locks};
+use crate::decision::{AbortCause, Decision, Operation, Phase};
+use crate::definition::{Definition, Start};
 use crate::digest::Digest;
-use crate::effects::{Call, Effects, Event, EventKind, Transition};
+use crate::effects::{Call, Effects, Event, EventKind, LockRequest, Transition};
 use crate::ids::{BranchNumber, Gid, TxId, Version};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
@@ -55,13 +64,22 @@ impl Transaction {
     ) -> (Self, Effects) {
         let timeout = definition.timeout.unwrap_or(policy.limits.timeout_default);
         let digest = definition.digest();
+        let start_at = match definition.start {
+            Start::AtOnce => None,
+            Start::At(at) => Some(at),
+            Start::After(delay) => Some(now.after(delay)),
+        };
+        let start_at = start_at.filter(|at| *at > now);
         let identity = Identity {
             tx_id,
             gid: definition.gid,
             origin: Origin::Request { mode: definition.mode, drive: definition.drive },
             digest,
             created_at: now,
-            deadline: now.after(timeout),
+            deadline: start_at.unwrap_or(now).after(timeout),
+            start_at,
+            locks: definition.locks,
+            parent: definition.parent,
             metadata: definition.metadata,
             trace: definition.trace,
             initiator: definition.initiator,
@@ -92,13 +110,16 @@ impl Transaction {
             digest: Digest::TOMBSTONE,
             created_at: now,
             deadline: now,
+            start_at: None,
+            locks: Vec::new(),
+            parent: None,
             metadata: Default::default(),
             trace: Default::default(),
             initiator,
         };
         let mut transaction = Self::unwritten(identity);
         let mut step = Step::new(&mut transaction, now, policy);
-        step.rollback_asked();
+        step.decide(Decision::Abort(AbortCause::Rollback));
         let effects = step.into_effects();
         (transaction, effects)
     }
@@ -106,9 +127,16 @@ impl Transaction {
     /// A transaction to which nothing has happened.
     fn unwritten(identity: Identity) -> Self {
         Self {
+            graph: Arc::default(),
+            locks: Locks::of(&identity.locks),
+            started_at: None,
+            not_before: Timestamp::default(),
+            abort_detail: None,
+            written_at: identity.created_at,
+            written_wake_at: None,
+            phase: if identity.start_at.is_some() { Phase::Scheduled } else { Phase::Active },
             identity: Arc::new(identity),
             version: Version::default(),
-            phase: Phase::Active,
             branches: Vec::new(),
             stalled: false,
             known_heuristic: crate::Heuristic::None,
@@ -133,12 +161,17 @@ impl Transaction {
         match input {
             Input::Enlist { branch, enlistment } => step.enlist(branch, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
-            Input::RollbackAsked => step.rollback_asked(),
+            Input::RollbackAsked => step.rollback_asked()?,
+            Input::ParentDecided { operation } => step.parent_decided(operation)?,
             Input::PrepareAnswered { number, attempt, answer } => {
                 step.prepare_answered(step.known(number)?, attempt, answer);
             }
             Input::PhaseTwoAnswered { number, operation, attempt, answer } => {
                 step.phase_two_answered(step.known(number)?, operation, attempt, answer);
+            }
+            Input::LocksAnswered { number, attempt, answer } => {
+                let index = number.map(|number| step.known(number)).transpose()?;
+                step.locks_answered(index, attempt, answer);
             }
             Input::Tick => step.tick(),
             Input::Recovered { by } => step.recovered(by),
@@ -171,21 +204,26 @@ struct Step<'a> {
     policy: &'a Policy,
     change: Option<Change>,
     calls: Vec<Call>,
+    locks: Vec<LockRequest>,
     events: Vec<Event>,
 }
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
-        Self { tx, now, policy, change: None, calls: Vec::new(), events: Vec::new() }
+        let (calls, locks, events) = (Vec::new(), Vec::new(), Vec::new());
+        Self { tx, now, policy, change: None, calls, locks, events }
     }
 
-    /// Turns what changed into a transition.
-    fn into_effects(self) -> Effects {
-        let Self { tx, change, calls, events, .. } = self;
+    /// Sends what is due, and turns what changed into a transition.
+    fn into_effects(mut self) -> Effects {
+        self.send_what_is_due();
+        self.note_a_sleep();
+        let Self { tx, change, calls, locks, events, now, .. } = self;
         let Some(change) = change else {
             debug_assert!(events.is_empty(), "an event without a change would be lost");
-            return Effects { transition: None, calls };
+            return Effects { transition: None, calls, locks };
         };
+        tx.written_at = now;
         let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
         tx.version = tx.version.next();
         let enlisted = tx.branches[tx.unwritten_branches..]
@@ -205,9 +243,37 @@ impl<'a> Step<'a> {
             enlisted,
             outputs,
             events,
+            history: Vec::new(),
+            releases_locks: tx.takes_locks() && matches!(tx.phase, Phase::Ended { .. }),
             awaited: change == Change::Awaited,
         };
-        Effects { transition: Some(transition), calls }
+        Effects { transition: Some(transition), calls, locks }
+    }
+
+    /// Calls whoever is due, and asks for the locks that are needed next.
+    fn send_what_is_due(&mut self) {
+        for (index, operation) in self.tx.due(self.now) {
+            self.call(index, operation);
+        }
+        for owner in self.tx.due_locks(self.now) {
+            let now = self.now;
+            let attempt = self.locks_of(owner).ask(now);
+            self.locks.push(LockRequest { number: owner.map(BranchNumber::from_index), attempt });
+        }
+    }
+
+    /// Has it written that nothing but time is waited for: then the transaction may leave memory.
+    fn note_a_sleep(&mut self) {
+        let until = self
+            .tx
+            .sleeps_until()
+            .filter(|until| self.now.until(*until) > self.policy.vote_noted_after);
+        if until.is_some() && until != self.tx.written_wake_at {
+            self.changed(Change::Noted);
+        }
+        if self.change.is_some() {
+            self.tx.written_wake_at = self.tx.sleeps_until();
+        }
     }
 
     fn changed(&mut self, change: Change) {
@@ -233,13 +299,14 @@ impl<'a> Step<'a> {
         &mut self.tx.branches[index]
     }
 
-    /// Sends the branch what it is owed in this phase.
-    fn call(&mut self, index: usize) {
-        let operation = match self.tx.phase.decision() {
-            None => Operation::Prepare,
-            Some(decision) => Operation::PhaseTwo(decision.operation()),
-        };
+    /// Has the branch called.
+    fn call(&mut self, index: usize, operation: Operation) {
         let now = self.now;
+        let branch = self.branch(index);
+        if branch.spec.step.pivot && !branch.progress.released {
+            branch.progress.released = true;
+            self.changed(Change::Awaited);
+        }
         let branch = self.branch(index);
         let attempts = match operation {
             Operation::Prepare => &mut branch.progress.prepare_attempts,
@@ -254,17 +321,21 @@ impl<'a> Step<'a> {
 
     /// Time has passed.
     fn tick(&mut self) {
+        let (now, stalled_after) = (self.now, self.policy.stalled_after);
         match self.tx.phase {
-            Phase::Active if self.now >= self.tx.identity.deadline => self.deadline_passed(),
-            Phase::Decided { at, .. } if self.now >= at.after(self.policy.stalled_after) => {
-                self.stalled();
+            Phase::Scheduled if now >= self.tx.starts_at() => self.start(),
+            Phase::Active if self.tx.has_deadline() => {
+                if now >= self.tx.deadline() {
+                    self.deadline_passed();
+                } else {
+                    self.give_up();
+                }
             }
-            Phase::Active | Phase::Decided { .. } | Phase::Ended { .. } => {}
-        }
-        for index in 0..self.tx.branches.len() {
-            if self.tx.branches[index].retry_at.is_some_and(|due| due <= self.now) {
-                self.call(index);
+            Phase::Active if now >= self.tx.deadline().after(stalled_after) => {
+                self.pivot_unanswered();
             }
+            Phase::Decided { at, .. } if now >= at.after(stalled_after) => self.stalled(),
+            _ => {}
         }
     }
 
@@ -278,22 +349,31 @@ impl<'a> Step<'a> {
             self.event(EventKind::Retried, number, format!("by {operator}"));
             self.changed(Change::Awaited);
         }
+        let now = self.now;
         for index in 0..self.tx.branches.len() {
-            let wanted = only.is_none_or(|only| only == index);
-            if wanted && self.tx.branches[index].retry_at.is_some() {
-                self.call(index);
+            if only.is_none_or(|only| only == index) {
+                let branch = self.branch(index);
+                branch.retry_at = None;
+                branch.locks.hurry(now);
             }
+        }
+        if only.is_none() {
+            self.tx.locks.hurry(now);
         }
     }
 
     /// The attempt is over and told nothing: when to send the next one.
     fn failed(&mut self, index: usize, error: String, pause: Option<std::time::Duration>) {
         let (tx_id, now, policy) = (self.tx.identity.tx_id, self.now, self.policy);
-        let phase_one = self.tx.phase == Phase::Active;
+        let decided = self.tx.phase.decision().is_some();
+        let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
         let branch = self.branch(index);
         let (attempts, backoff) = if phase_one {
             branch.progress.unanswered = true;
-            (&mut branch.progress.prepare_attempts, policy.prepare_backoff)
+            // A step after the pivot goes on for ever, as phase two does.
+            let usual = if decided { policy.phase_two_backoff } else { policy.prepare_backoff };
+            let backoff = usual.for_step(branch.spec.step.retry);
+            (&mut branch.progress.prepare_attempts, backoff)
         } else {
             (&mut branch.progress.phase_two_attempts, policy.phase_two_backoff)
         };
@@ -309,6 +389,10 @@ impl<'a> Step<'a> {
         // write for each: the count is noted whenever it has doubled.
         if count.is_power_of_two() {
             self.changed(Change::Noted);
+        }
+        let attempts_max = self.tx.branches[index].spec.step.retry.and_then(|r| r.attempts_max);
+        if phase_one && attempts_max.is_some_and(|max| count >= max) {
+            self.gave_up(index);
         }
     }
 }

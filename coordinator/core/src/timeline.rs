@@ -112,6 +112,12 @@ pub fn cause_in_words(cause: AbortCause, branch_id: &str) -> String {
         AbortCause::Rollback => "the initiator asked for it".to_owned(),
         AbortCause::Unlisted(_) => format!("Commit did not list branch {branch_id}"),
         AbortCause::NoVote(_) => format!("Commit listed branch {branch_id} without its vote"),
+        AbortCause::GaveUp(_) => {
+            format!("branch {branch_id} used up the attempts or the time of its retry policy")
+        }
+        AbortCause::Locked(Some(_)) => format!("a lock of branch {branch_id} was not had in time"),
+        AbortCause::Locked(None) => "a lock was not had in time".to_owned(),
+        AbortCause::Parent => "the parent decided it".to_owned(),
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::branch::{Branch, Enlistment, Progress};
-use crate::decision::{Heuristic, Outcome, Phase};
-use crate::definition::{BranchSpec, Drive, Mode, TraceContext};
+use crate::branch::{Branch, Enlistment, Locks, Progress};
+use crate::decision::{Heuristic, Operation, Outcome, Phase};
+use crate::definition::{BranchSpec, Drive, Lock, Mode, Parent, StepInput, TraceContext};
 use crate::digest::Digest;
 use crate::effects::State;
-use crate::ids::{BranchId, BranchNumber, Gid, TxId, Version};
+use crate::graph::Graph;
+use crate::ids::{BranchId, BranchNumber, Gid, InputName, TxId, Version};
 use crate::payload::Payload;
-use crate::policy::Policy;
 use crate::time::Timestamp;
 
 /// The way in which a transaction came to be.
@@ -41,8 +41,14 @@ pub struct Identity {
     pub digest: Digest,
     /// When it was begun.
     pub created_at: Timestamp,
-    /// When ABORT is decided if nothing else was.
+    /// When ABORT is decided if nothing else was, if it starts in time.
     pub deadline: Timestamp,
+    /// When it starts, if not at once.
+    pub start_at: Option<Timestamp>,
+    /// Locks to be had before any branch is sent.
+    pub locks: Vec<Lock>,
+    /// The branch that it is, if it is a child.
+    pub parent: Option<Parent>,
     /// Carried along for participants.
     pub metadata: BTreeMap<String, String>,
     /// Carried along for participants.
@@ -93,6 +99,20 @@ pub struct Transaction {
     pub(crate) version: Version,
     pub(crate) phase: Phase,
     pub(crate) branches: Vec<Branch>,
+    /// The order of its branches.
+    pub(crate) graph: Arc<Graph>,
+    /// The transaction's own locks.
+    pub(crate) locks: Locks,
+    /// When it started, where it was to start later than at once.
+    pub(crate) started_at: Option<Timestamp>,
+    /// It does not start before this time. Not stored: what is late after a long stop is spread out.
+    pub(crate) not_before: Timestamp,
+    /// More about the cause of an ABORT.
+    pub(crate) abort_detail: Option<String>,
+    /// Until when it sleeps, as it was last written. Not stored.
+    pub(crate) written_wake_at: Option<Timestamp>,
+    /// When the last transition was made. Not stored.
+    pub(crate) written_at: Timestamp,
     pub(crate) stalled: bool,
     /// Heuristic outcome as stored. Nothing else tells it once the branches are purged.
     pub(crate) known_heuristic: Heuristic,
@@ -126,7 +146,16 @@ impl Transaction {
                 branch.output = Some(output);
             }
         }
+        // Whoever wrote it had checked it: what has no order was never stored.
+        let graph = Graph::of(branches.iter().map(|branch| &*branch.spec)).unwrap_or_default();
         Self {
+            graph: Arc::new(graph),
+            locks: Locks::of(&identity.locks),
+            started_at: state.started_at,
+            not_before: Timestamp::default(),
+            abort_detail: state.abort_detail,
+            written_at: Timestamp::default(),
+            written_wake_at: state.wake_at,
             identity,
             version,
             phase: state.phase,
@@ -165,6 +194,9 @@ impl Transaction {
             heuristic: self.heuristic(),
             stalled: self.stalled,
             forgotten: self.forgotten,
+            started_at: self.started_at,
+            abort_detail: self.abort_detail.clone(),
+            wake_at: self.sleeps_until(),
             branches: progress,
         }
     }
@@ -225,22 +257,54 @@ impl Transaction {
         of_branches.map_or(self.known_heuristic, |worst| worst.max(self.known_heuristic))
     }
 
-    /// A Prepare that starts later than this must be refused by its participant.
+    /// Returns the outputs of earlier branches that go with the calls of this one, as far as they are
+    /// known.
     #[must_use]
-    pub fn prepare_until(&self, policy: &Policy) -> Timestamp {
-        self.identity.deadline.after(policy.clock_skew)
+    pub fn inputs_of(&self, branch: &Branch) -> Vec<(InputName, Payload)> {
+        let known = |input: &StepInput| {
+            let output = self.branch_by_id(&input.branch_id)?.output.clone()?;
+            Some((input.name.clone(), output))
+        };
+        branch.spec.step.inputs.iter().filter_map(known).collect()
     }
 
-    /// When [`crate::Input::Tick`] is due next; `None` if nothing waits for time.
+    /// Returns the time at which the branch is sent, where it waits for nothing else.
     #[must_use]
-    pub fn wake_at(&self, policy: &Policy) -> Option<Timestamp> {
-        let own = match self.phase {
-            Phase::Active => Some(self.identity.deadline),
-            Phase::Decided { at, .. } if !self.stalled => Some(at.after(policy.stalled_after)),
-            Phase::Decided { .. } => None,
-            Phase::Ended { .. } => return None,
-        };
-        self.branches.iter().filter_map(|branch| branch.retry_at).chain(own).min()
+    pub fn due_at(&self, branch: &Branch) -> Option<Timestamp> {
+        let index = branch.number.index();
+        let waits = self.owes(index) == Some(Operation::Prepare) && branch.was_never_called();
+        self.ready_at(index).filter(|_| waits)
+    }
+
+    /// More about the cause of an ABORT.
+    #[must_use]
+    pub fn abort_detail(&self) -> Option<&str> {
+        self.abort_detail.as_deref()
+    }
+
+    /// When it started, where it was to start later than at once.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.started_at
+    }
+
+    /// Tells whether it, or any of its branches, takes locks.
+    #[must_use]
+    pub fn takes_locks(&self) -> bool {
+        let of_branch = |branch: &Branch| !branch.spec.step.locks.is_empty();
+        !self.identity.locks.is_empty() || self.branches.iter().any(of_branch)
+    }
+
+    /// Tells whether it holds the locks that it takes for itself.
+    #[must_use]
+    pub fn has_its_locks(&self) -> bool {
+        self.locks.are_granted()
+    }
+
+    /// Returns the time until which it need not be in memory: nothing happens by itself before.
+    #[must_use]
+    pub fn sleeps_until(&self) -> Option<Timestamp> {
+        self.quiet_until()
     }
 
     /// Bytes of payloads and outputs that it holds in memory.

@@ -24,7 +24,9 @@ pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
 fn state(phase: Phase) -> v1::TransactionState {
     use v1::TransactionState as State;
     match phase {
+        Phase::Scheduled => State::Scheduled,
         Phase::Active => State::Active,
+        Phase::InDoubt { .. } => State::InDoubt,
         Phase::Decided { decision: Decision::Commit, .. } => State::Committing,
         Phase::Decided { decision: Decision::Abort(_), .. } => State::Aborting,
         Phase::Ended { decision: Decision::Commit, .. } => State::Committed,
@@ -50,6 +52,9 @@ fn abort_cause(phase: Phase) -> v1::AbortCause {
         AbortCause::Rollback => v1::AbortCause::Rollback,
         AbortCause::Unlisted(_) => v1::AbortCause::Unlisted,
         AbortCause::NoVote(_) => v1::AbortCause::NoVote,
+        AbortCause::GaveUp(_) => v1::AbortCause::GaveUp,
+        AbortCause::Locked(_) => v1::AbortCause::Locked,
+        AbortCause::Parent => v1::AbortCause::Parent,
     }
 }
 
@@ -98,6 +103,7 @@ pub(super) fn result(answer: Answer, outputs: bool) -> v1::TransactionResult {
         abort_cause: abort_cause(tx.phase()).into(),
         abort_branch_id: abort_branch(tx),
         branches: tx.branches().iter().map(|branch| branch_result(branch, outputs)).collect(),
+        abort_detail: tx.abort_detail().unwrap_or_default().to_owned(),
     }
 }
 
@@ -145,7 +151,9 @@ pub(super) fn inquired(known: &Inquired, policy: &Policy, cluster_id: &str) -> v
             wire::context(tx.identity(), &branch.spec, branch.number, cluster_id)
         }),
         action: of.map(|(_, branch)| branch.spec.action.to_string()).unwrap_or_default(),
-        prepare_until: of.map(|(tx, _)| time_to_wire(tx.prepare_until(policy))),
+        prepare_until: of
+            .and_then(|(tx, branch)| tx.prepare_until(branch, policy))
+            .map(time_to_wire),
     }
 }
 
@@ -248,11 +256,15 @@ fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
         heuristic_note: note,
         payload: content.payloads.then(|| payload_to_wire(&branch.spec.payload)).flatten(),
         mode: mode_to_wire(branch.spec.mode).into(),
+        ..Default::default()
     }
 }
 
 fn branch_state(state: BranchState) -> v1::BranchState {
     match state {
+        BranchState::Waiting => v1::BranchState::Waiting,
+        BranchState::Done => v1::BranchState::Done,
+        BranchState::Kept => v1::BranchState::Kept,
         BranchState::Enlisted => v1::BranchState::Enlisted,
         BranchState::Preparing => v1::BranchState::Preparing,
         BranchState::Prepared => v1::BranchState::Prepared,

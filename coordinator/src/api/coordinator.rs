@@ -29,6 +29,8 @@ serve! {
         ListTransactions(v1::ListTransactionsRequest) -> v1::ListTransactionsResponse = list;
     watch_transaction:
         WatchTransaction(v1::WatchTransactionRequest) -> Watching = watch;
+    export_transaction:
+        ExportTransaction(v1::ExportTransactionRequest) -> v1::ExportTransactionResponse = export;
     inquire_branches:
         InquireBranches(v1::InquireBranchesRequest) -> v1::InquireBranchesResponse = inquire;
     get_server_info:

@@ -7,7 +7,7 @@
 mod reasons;
 
 use tonic::{Code, Status};
-use unanimo_core::{Mode, Outcome, ParticipantName, Rejection, Violation};
+use unanimo_core::{Mode, Outcome, ParticipantName, Rejection, TxId, Violation};
 
 use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
@@ -63,6 +63,11 @@ pub(super) fn unsupported(unknown: &[&str]) -> Status {
     let message = format!("this coordinator does not know the feature(s) {}", unknown.join(", "));
     let first = unknown.first().map(|name| ("feature", (*name).to_owned()));
     Reason::FeatureUnsupported.status_with(message, &[], first.as_slice())
+}
+
+/// No history was recorded.
+pub(super) fn no_history(tx_id: TxId) -> Status {
+    Reason::NoHistory.status(format!("no history of transaction {tx_id} was recorded"))
 }
 
 /// A coordinator knows nothing of another one's branches.
@@ -131,6 +136,9 @@ fn from_rejection(rejection: Rejection) -> Status {
         Rejection::NotInteractive => Reason::NotInteractive,
         Rejection::NothingToResolve(_) | Rejection::ResolvedOtherwise(..) => {
             Reason::NothingToResolve
+        }
+        Rejection::ParentDecides | Rejection::NotVoted | Rejection::NoParent => {
+            Reason::ParentDecides
         }
         Rejection::NothingToForget => Reason::NothingToForget,
     };

@@ -75,6 +75,7 @@ requires!(
     GetTransactionRequest,
     ListTransactionsRequest,
     WatchTransactionRequest,
+    ExportTransactionRequest,
     InquireBranchesRequest,
     RegisterEndpointRequest,
     DeregisterEndpointRequest,

@@ -25,6 +25,8 @@ impl Api {
             timeout_default: period(limits.timeout_default),
             wait_max: period(self.options.wait_max),
             gid_retention: period(self.options.gid_retention),
+            locks_max: u32::try_from(limits.locks_max).unwrap_or(u32::MAX),
+            start_delay_max: period(limits.start_delay_max),
         };
         Ok(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -111,7 +111,7 @@ fn bad_mode(field: &str) -> Status {
 }
 
 fn branch(field: &str, spec: v1::BranchSpec) -> Result<BranchRequest, Status> {
-    let v1::BranchSpec { branch_id, participant, action, payload, mode } = spec;
+    let v1::BranchSpec { branch_id, participant, action, payload, mode, .. } = spec;
     let at = |name: &str| format!("{field}.{name}");
     let mode = self::mode(&at("mode"), mode)?;
     let checked = || {
@@ -121,6 +121,7 @@ fn branch(field: &str, spec: v1::BranchSpec) -> Result<BranchRequest, Status> {
             action: named(&at("action"), ActionName::new(&action))?,
             payload: payload.map(wire::payload_from_wire).unwrap_or_default(),
             mode,
+            step: Default::default(),
         })
     };
     checked().map_err(invalid)
@@ -168,6 +169,10 @@ pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<De
             .map(|(index, branch)| spec(&format!("branches[{index}]"), branch, mode))
             .collect::<Result<_, _>>()?,
         timeout: timeout.map(duration).transpose()?,
+        start: Default::default(),
+        locks: Vec::new(),
+        parent: None,
+        children: Vec::new(),
         metadata: metadata.into_iter().collect(),
         trace: trace(headers),
         // Nobody is authenticated yet.
@@ -211,7 +216,9 @@ pub(super) fn wait_for_or(wait_for: i32, default: Until) -> Result<Until, Status
 /// A state by which transactions are listed.
 pub(super) fn phase(field: &str, state: i32) -> Result<PhaseName, Status> {
     match v1::TransactionState::try_from(state) {
+        Ok(v1::TransactionState::Scheduled) => Ok(PhaseName::Scheduled),
         Ok(v1::TransactionState::Active) => Ok(PhaseName::Active),
+        Ok(v1::TransactionState::InDoubt) => Ok(PhaseName::InDoubt),
         Ok(v1::TransactionState::Committing) => Ok(PhaseName::Committing),
         Ok(v1::TransactionState::Aborting) => Ok(PhaseName::Aborting),
         Ok(v1::TransactionState::Committed) => Ok(PhaseName::Committed),

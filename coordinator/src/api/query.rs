@@ -5,13 +5,13 @@ use unanimo_core::{TxId, Violation};
 use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::convert::{self, Content};
-use super::error::{from_engine, invalid, other_cluster};
+use super::error::{from_engine, invalid, no_history, other_cluster};
 use super::{Api, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
 
 /// Most states by which transactions are listed: all that there are.
-pub const STATES_MAX: usize = 5;
+pub const STATES_MAX: usize = 7;
 
 /// Most branches of an inquiry.
 pub const INQUIRE_MAX: usize = 256;
@@ -39,6 +39,22 @@ impl Api {
         };
         let transaction = convert::transaction(&view, content, events.as_deref());
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
+    }
+
+    pub(super) async fn export(
+        &self,
+        request: Request<v1::ExportTransactionRequest>,
+    ) -> Result<v1::ExportTransactionResponse, Status> {
+        use v1::export_transaction_request::Key as Named;
+        let by = self.answer_by(request.metadata());
+        let key = match request.into_inner().key {
+            Some(Named::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(Named::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
+            None => return Err(no_key()),
+        };
+        let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
+        let view = durable_view(answer)?;
+        Err(no_history(view.tx.tx_id()))
     }
 
     pub(super) async fn list(

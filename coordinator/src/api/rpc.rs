@@ -51,6 +51,7 @@ rpcs! {
         GetTransaction: Initiator | Operator | Viewer;
         ListTransactions: Initiator | Operator | Viewer;
         WatchTransaction: Initiator | Operator | Viewer;
+        ExportTransaction: Initiator | Operator | Viewer;
         InquireBranches: Participant;
         GetServerInfo: Initiator | Participant | Operator | Viewer;
     }

@@ -112,7 +112,7 @@ impl Api {
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
         Ok(v1::EnlistBranchResponse {
             context: Some(context),
-            prepare_until: Some(wire::time_to_wire(tx.prepare_until(self.engine.policy()))),
+            prepare_until: tx.prepare_until(branch, self.engine.policy()).map(wire::time_to_wire),
             metadata: tx.identity().metadata.clone().into_iter().collect(),
         })
     }

@@ -221,7 +221,7 @@ impl Service {
 
     /// Hands the transition to the journal, and holds the calls until it is durable.
     fn carry_out(&mut self, tx_id: TxId, effects: Effects) {
-        let Effects { transition, calls } = effects;
+        let Effects { transition, calls, locks: _ } = effects;
         if let Some(transition) = transition {
             self.log_events(&transition);
             if let Some(live) = self.live.get_mut(&tx_id) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use unanimo_core::{
-    BranchNumber, BranchSpec, Identity, Payload, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer,
-    Timestamp,
+    BranchNumber, BranchSpec, Identity, InputName, Payload, PhaseTwoAnswer, PhaseTwoOperation,
+    PrepareAnswer, Timestamp,
 };
 
 use super::directory::{Directory, Entry, Route};
@@ -28,8 +28,12 @@ pub struct BranchCall {
     pub output: Option<Payload>,
     /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// When a Prepare may start at the latest.
-    pub prepare_until: Timestamp,
+    /// Outputs of earlier branches that go with it.
+    pub inputs: Vec<(InputName, Payload)>,
+    /// Its Prepare may only succeed.
+    pub must_succeed: bool,
+    /// When a Prepare may start at the latest, if there is such a time.
+    pub prepare_until: Option<Timestamp>,
     /// The database's name.
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
-use unanimo_core::{HeuristicKind, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext};
+use unanimo_core::{
+    HeuristicKind, InputName, Payload, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext,
+};
+use unanimo_proto::v1;
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, HeuristicOutcome, PrepareRequest, cancel_response,
     commit_response, prepare_response,
@@ -23,12 +26,28 @@ pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
         context: Some(context(branch)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
-        prepare_until: Some(time_to_wire(branch.prepare_until)),
+        prepare_until: branch.prepare_until.map(time_to_wire),
         metadata: metadata(branch),
         attempt: branch.attempt,
-        requires: Vec::new(),
-        must_succeed: false,
+        requires: requires(branch),
+        must_succeed: branch.must_succeed,
+        inputs: inputs(branch),
     }
+}
+
+/// Features without which a Prepare would mean something else.
+fn requires(branch: &BranchCall) -> Vec<String> {
+    let must_succeed = branch.must_succeed.then_some("must_succeed");
+    let inputs = (!branch.spec.step.inputs.is_empty()).then_some("step_inputs");
+    must_succeed.into_iter().chain(inputs).map(str::to_owned).collect()
+}
+
+fn inputs(branch: &BranchCall) -> HashMap<String, v1::Payload> {
+    let to_wire = |(name, output): &(InputName, Payload)| {
+        // An output is known, and may be empty.
+        (name.to_string(), payload_to_wire(output).unwrap_or_default())
+    };
+    branch.inputs.iter().map(to_wire).collect()
 }
 
 pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
@@ -40,6 +59,7 @@ pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
         metadata: metadata(branch),
         attempt: branch.attempt,
         requires: Vec::new(),
+        inputs: inputs(branch),
     }
 }
 
@@ -51,8 +71,9 @@ pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
         output: branch.output.as_ref().and_then(payload_to_wire),
         metadata: metadata(branch),
         attempt: branch.attempt,
-        prepare_until: Some(time_to_wire(branch.prepare_until)),
+        prepare_until: branch.prepare_until.map(time_to_wire),
         requires: Vec::new(),
+        inputs: inputs(branch),
     }
 }
 

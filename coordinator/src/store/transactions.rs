@@ -69,8 +69,12 @@ pub struct Filter {
 /// A phase and its decision, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PhaseName {
+    /// Begun, not started.
+    Scheduled,
     /// Not decided.
     Active,
+    /// A child that waits for its parent's decision.
+    InDoubt,
     /// COMMIT, not ended.
     Committing,
     /// ABORT, not ended.
@@ -86,7 +90,9 @@ impl PhaseName {
     #[must_use]
     pub fn of(phase: Phase) -> Self {
         match phase {
+            Phase::Scheduled => Self::Scheduled,
             Phase::Active => Self::Active,
+            Phase::InDoubt { .. } => Self::InDoubt,
             Phase::Decided { decision: Decision::Commit, .. } => Self::Committing,
             Phase::Decided { decision: Decision::Abort(_), .. } => Self::Aborting,
             Phase::Ended { decision: Decision::Commit, .. } => Self::Committed,
@@ -98,7 +104,9 @@ impl PhaseName {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Scheduled => "scheduled",
             Self::Active => "active",
+            Self::InDoubt => "in_doubt",
             Self::Committing => "committing",
             Self::Aborting => "aborting",
             Self::Committed => "committed",

@@ -115,6 +115,7 @@ impl Draft {
             metadata: self.metadata,
             requires: Vec::new(),
             include_outputs: self.with_outputs,
+            ..Default::default()
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.submit_transaction(request).await
@@ -135,6 +136,7 @@ impl Draft {
             timeout: self.timeout.map(timeout_to_wire),
             metadata: self.metadata,
             requires: Vec::new(),
+            locks: Vec::new(),
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.begin_transaction(request).await
@@ -164,7 +166,7 @@ pub(super) fn spec(
         Ok(payload) => {
             let payload = Some(payload.into());
             let mode = Mode::Unspecified.into();
-            Ok(BranchSpec { branch_id, participant, action, payload, mode })
+            Ok(BranchSpec { branch_id, participant, action, payload, mode, ..Default::default() })
         }
         Err(error) => Err((branch_id, error.to_string())),
     }

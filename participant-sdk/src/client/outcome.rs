@@ -192,6 +192,7 @@ impl Outcome {
             heuristic: transaction.heuristic,
             abort_cause: transaction.abort_cause,
             abort_branch_id: transaction.abort_branch_id,
+            abort_detail: transaction.abort_detail,
             branches: branches.collect(),
         })
     }

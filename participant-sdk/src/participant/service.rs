@@ -182,6 +182,7 @@ impl<R: Resource> ParticipantService for Service<R> {
             attempt,
             requires,
             must_succeed,
+            inputs: _,
         } = request.into_inner();
         let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
         let call = self.call(parts, Conditions { requires, must_succeed })?;

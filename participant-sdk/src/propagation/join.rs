@@ -130,6 +130,7 @@ impl<R: Resource> Joiner<R> {
             action,
             payload: Some(Payload::of(&payload)?.into()),
             mode: propagation.context().mode().into(),
+            ..Default::default()
         };
         let call = self.enlist(&propagation, spec).await?;
         drop(place);

@@ -15,7 +15,7 @@ pub struct Payload {
     pub media_type: ::prost::alloc::string::String,
 }
 /// One participant's share of a transaction, as the initiator states it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BranchSpec {
     /// Unique within the transaction; chosen by the caller that enlists the branch; makes ExecuteBranch
     /// and EnlistBranch idempotent.
@@ -32,9 +32,144 @@ pub struct BranchSpec {
     /// Cancel.
     #[prost(message, optional, tag = "4")]
     pub payload: ::core::option::Option<Payload>,
-    /// Its mode; UNSPECIFIED for the transaction's. This version refuses any other with UNIMPLEMENTED.
+    /// Its mode; UNSPECIFIED for the transaction's. In a saga any mode; in another transaction any other
+    /// mode than the transaction's is refused with UNIMPLEMENTED.
     #[prost(enumeration = "Mode", tag = "5")]
     pub mode: i32,
+    /// The fields from here on are for branches of a saga, and refused elsewhere.
+    ///
+    /// Ids of the branches that must have voted yes before this one is sent. On ABORT this branch is
+    /// cancelled before any of them is. In SubmitTransaction they may stand anywhere in the list, without
+    /// a cycle; in ExecuteBranch and EnlistBranch they must be enlisted. Part of the content that is
+    /// compared.
+    #[prost(string, repeated, tag = "6")]
+    pub depends_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Outputs of earlier branches that are delivered with this branch's calls. Each must be of a branch
+    /// that this one depends on, directly or not. Part of the content that is compared. A participant that
+    /// does not know the feature `step_inputs` refuses the branch.
+    #[prost(message, repeated, tag = "7")]
+    pub inputs: ::prost::alloc::vec::Vec<StepInput>,
+    /// True for the step whose yes decides COMMIT: after it the saga only goes forward. At most one, in
+    /// SubmitTransaction only, not in a child, and of MODE_SAGA. Every branch that does not depend on it
+    /// is sent, and has voted yes, before it is. Once it was sent, deadline and RollbackTransaction wait
+    /// for its answer. Part of the content that is compared.
+    #[prost(bool, tag = "8")]
+    pub pivot: bool,
+    /// The way in which ABORT undoes the step. Part of the content that is compared.
+    #[prost(enumeration = "Compensation", tag = "9")]
+    pub compensation: i32,
+    /// Attempts until its Prepare is given up. Absent: attempts go on until the deadline of the
+    /// transaction. Must be absent in the pivot and after it. Not compared.
+    #[prost(message, optional, tag = "10")]
+    pub retry: ::core::option::Option<RetryPolicy>,
+    /// Time to wait for the answer of one attempt. Default and most: what the coordinator is set to. Not
+    /// compared.
+    #[prost(message, optional, tag = "11")]
+    pub attempt_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Time between the last vote that it waits for and its first attempt; in a branch without
+    /// `depends_on`, from the start of the transaction. The deadline of the transaction goes on meanwhile.
+    /// Not compared.
+    #[prost(message, optional, tag = "12")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// Earliest time of its first attempt. Not compared.
+    #[prost(message, optional, tag = "13")]
+    pub start_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Locks to be had before it is sent; at most 16. Part of the content that is compared.
+    #[prost(message, repeated, tag = "14")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// A transaction of this coordinator in the place of a participant: `participant`, `action` and
+    /// `payload` must be empty. Its gid is the parent's gid, `.` and the branch_id, or, where that would be
+    /// too long, the parent's tx_id, `.` and the branch number. It votes PREPARED once all of its branches
+    /// voted yes, and REFUSED once it has ended after an ABORT of its own. Then its parent's decision is
+    /// its decision. Part of the content that is compared.
+    #[prost(message, optional, tag = "15")]
+    pub child: ::core::option::Option<ChildTransaction>,
+}
+/// The output of an earlier branch, under the name by which this branch's participant knows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StepInput {
+    /// Name of the input: 1 to 64 bytes of the alphabet of names; unique in the branch.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The branch whose output it is. Not one in two-phase commit, which has no output.
+    #[prost(string, tag = "2")]
+    pub branch_id: ::prost::alloc::string::String,
+}
+/// Attempts of one branch's Prepare.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryPolicy {
+    /// Most attempts that are sent; 0: no such bound.
+    #[prost(uint32, tag = "1")]
+    pub attempts_max: u32,
+    /// Pause after the first failure; it doubles with each further one. Default: the coordinator's.
+    #[prost(message, optional, tag = "2")]
+    pub backoff_min: ::core::option::Option<::prost_types::Duration>,
+    /// Longest pause. Default: the coordinator's, or `backoff_min` if that is longer.
+    #[prost(message, optional, tag = "3")]
+    pub backoff_max: ::core::option::Option<::prost_types::Duration>,
+    /// Time after the first attempt at which no further attempt is made, and the one under way is not
+    /// waited for. Absent: no such bound.
+    #[prost(message, optional, tag = "4")]
+    pub give_up_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// A name that transactions hold against each other. It locks nothing at participants: it keeps apart
+/// the transactions that name it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lock {
+    /// The name, such as `account:42`: 1 to 128 bytes of the alphabet of identifiers. Unique in the
+    /// transaction's own list, and in a branch's.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its mode; UNSPECIFIED means EXCLUSIVE.
+    #[prost(enumeration = "LockMode", tag = "2")]
+    pub mode: i32,
+    /// Time for which to wait for an older transaction that holds it, or waits for it; at the end of
+    /// it the transaction aborts with LOCKED. For a younger one it is waited until the deadline. Default
+    /// 10 s, at most 24 h; 0 is to not wait. Not compared.
+    #[prost(message, optional, tag = "3")]
+    pub wait_max: ::core::option::Option<::prost_types::Duration>,
+}
+/// A lock of a transaction.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldLock {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its mode.
+    #[prost(enumeration = "LockMode", tag = "2")]
+    pub mode: i32,
+    /// False while the transaction waits for it.
+    #[prost(bool, tag = "3")]
+    pub granted: bool,
+    /// The branch that takes it; empty for the transaction's own.
+    #[prost(string, tag = "4")]
+    pub branch_id: ::prost::alloc::string::String,
+}
+/// A transaction as a branch of another one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChildTransaction {
+    /// Its mode.
+    #[prost(enumeration = "Mode", tag = "1")]
+    pub mode: i32,
+    /// Its branches: 1 to 64, none of them a pivot. Children may stand in each other, at most 4 deep.
+    #[prost(message, repeated, tag = "2")]
+    pub branches: ::prost::alloc::vec::Vec<BranchSpec>,
+    /// As in SubmitTransactionRequest; it counts from the child's begin, and ends when it has voted.
+    #[prost(message, optional, tag = "3")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Locks to be had before any of its branches is sent; at most 16.
+    #[prost(message, repeated, tag = "4")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+}
+/// The branch of another transaction that a child is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParentBranch {
+    /// The parent.
+    #[prost(string, tag = "1")]
+    pub tx_id: ::prost::alloc::string::String,
+    /// Its branch.
+    #[prost(string, tag = "2")]
+    pub branch_id: ::prost::alloc::string::String,
 }
 /// Names a branch to its participant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -93,7 +228,7 @@ pub struct Attempts {
     pub last_error: ::prost::alloc::string::String,
 }
 /// A branch, as the coordinator knows it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Branch {
     /// Chosen by the caller that enlisted it.
     #[prost(string, tag = "1")]
@@ -144,6 +279,24 @@ pub struct Branch {
     /// Explanation of a heuristic outcome, by the participant or the operator.
     #[prost(string, tag = "16")]
     pub heuristic_note: ::prost::alloc::string::String,
+    /// As in BranchSpec.
+    #[prost(string, repeated, tag = "17")]
+    pub depends_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in BranchSpec.
+    #[prost(message, repeated, tag = "18")]
+    pub inputs: ::prost::alloc::vec::Vec<StepInput>,
+    /// As in BranchSpec.
+    #[prost(bool, tag = "19")]
+    pub pivot: bool,
+    /// As in BranchSpec.
+    #[prost(enumeration = "Compensation", tag = "20")]
+    pub compensation: i32,
+    /// Time at which it is sent, where it only waits for that.
+    #[prost(message, optional, tag = "21")]
+    pub due_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The gid of the child that it is; empty if it is none.
+    #[prost(string, tag = "22")]
+    pub child_gid: ::prost::alloc::string::String,
 }
 /// A line of a transaction's history, for people.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -234,6 +387,21 @@ pub struct Transaction {
     /// coordinator may lose it until it comes again.
     #[prost(uint64, tag = "21")]
     pub revision: u64,
+    /// Time before which nothing is sent, where the initiator gave one.
+    #[prost(message, optional, tag = "22")]
+    pub start_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time at which it started, where it has a `start_at`. Deadline and delays count from it.
+    #[prost(message, optional, tag = "23")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its locks, and those of its branches; empty in lists, and once it has ended.
+    #[prost(message, repeated, tag = "24")]
+    pub locks: ::prost::alloc::vec::Vec<HeldLock>,
+    /// One sentence that explains `abort_cause`, where there is more to say; empty in lists.
+    #[prost(string, tag = "25")]
+    pub abort_detail: ::prost::alloc::string::String,
+    /// The branch that it is, if it is a child.
+    #[prost(message, optional, tag = "26")]
+    pub parent: ::core::option::Option<ParentBranch>,
 }
 /// The protocol that brings branches to one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -247,7 +415,8 @@ pub enum Mode {
     /// Try, confirm, cancel: participants reserve in a visible local transaction, then confirm or
     /// cancel it.
     Tcc = 2,
-    /// Steps with compensations, in dependency order. Not served yet: answered with UNIMPLEMENTED.
+    /// Steps with compensations, in dependency order. A branch of a saga may have any mode: one in
+    /// two-phase commit or TCC keeps its work reserved until the saga is decided.
     Saga = 3,
 }
 impl Mode {
@@ -332,6 +501,10 @@ pub enum TransactionState {
     Committed = 4,
     /// Ended after ABORT. See `heuristic` for branches that ended against it.
     Aborted = 5,
+    /// Begun, and not started: it waits for its `start_at`. Nothing was sent to any participant.
+    Scheduled = 6,
+    /// A child whose branches all voted yes: it waits for the decision of its parent, without a deadline.
+    InDoubt = 7,
 }
 impl TransactionState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -346,6 +519,8 @@ impl TransactionState {
             Self::Aborting => "TRANSACTION_STATE_ABORTING",
             Self::Committed => "TRANSACTION_STATE_COMMITTED",
             Self::Aborted => "TRANSACTION_STATE_ABORTED",
+            Self::Scheduled => "TRANSACTION_STATE_SCHEDULED",
+            Self::InDoubt => "TRANSACTION_STATE_IN_DOUBT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -357,6 +532,8 @@ impl TransactionState {
             "TRANSACTION_STATE_ABORTING" => Some(Self::Aborting),
             "TRANSACTION_STATE_COMMITTED" => Some(Self::Committed),
             "TRANSACTION_STATE_ABORTED" => Some(Self::Aborted),
+            "TRANSACTION_STATE_SCHEDULED" => Some(Self::Scheduled),
+            "TRANSACTION_STATE_IN_DOUBT" => Some(Self::InDoubt),
             _ => None,
         }
     }
@@ -467,6 +644,12 @@ pub enum BranchState {
     HeuristicRollback = 11,
     /// Ended, and nobody can tell how.
     HeuristicHazard = 12,
+    /// Durable, and not due: it waits for the branches that it depends on, for its time, or for a lock.
+    Waiting = 13,
+    /// A saga's step that may have run, and is not compensated by its definition: ABORT leaves its effect.
+    Kept = 14,
+    /// A saga's step that is done for good: COMMIT is decided, and nothing is owed to it.
+    Done = 15,
 }
 impl BranchState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -488,6 +671,9 @@ impl BranchState {
             Self::HeuristicCommit => "BRANCH_STATE_HEURISTIC_COMMIT",
             Self::HeuristicRollback => "BRANCH_STATE_HEURISTIC_ROLLBACK",
             Self::HeuristicHazard => "BRANCH_STATE_HEURISTIC_HAZARD",
+            Self::Waiting => "BRANCH_STATE_WAITING",
+            Self::Kept => "BRANCH_STATE_KEPT",
+            Self::Done => "BRANCH_STATE_DONE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -506,6 +692,9 @@ impl BranchState {
             "BRANCH_STATE_HEURISTIC_COMMIT" => Some(Self::HeuristicCommit),
             "BRANCH_STATE_HEURISTIC_ROLLBACK" => Some(Self::HeuristicRollback),
             "BRANCH_STATE_HEURISTIC_HAZARD" => Some(Self::HeuristicHazard),
+            "BRANCH_STATE_WAITING" => Some(Self::Waiting),
+            "BRANCH_STATE_KEPT" => Some(Self::Kept),
+            "BRANCH_STATE_DONE" => Some(Self::Done),
             _ => None,
         }
     }
@@ -526,6 +715,12 @@ pub enum AbortCause {
     Unlisted = 4,
     /// CommitTransaction listed a branch that its initiator had called by itself, without its vote.
     NoVote = 5,
+    /// A step used up the attempts or the time of its retry policy without a vote.
+    GaveUp = 6,
+    /// A lock was not had in time. `abort_detail` names the lock and its holder.
+    Locked = 7,
+    /// The transaction is a child, and its parent decided ABORT.
+    Parent = 8,
 }
 impl AbortCause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -540,6 +735,9 @@ impl AbortCause {
             Self::Rollback => "ABORT_CAUSE_ROLLBACK",
             Self::Unlisted => "ABORT_CAUSE_UNLISTED",
             Self::NoVote => "ABORT_CAUSE_NO_VOTE",
+            Self::GaveUp => "ABORT_CAUSE_GAVE_UP",
+            Self::Locked => "ABORT_CAUSE_LOCKED",
+            Self::Parent => "ABORT_CAUSE_PARENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -551,6 +749,9 @@ impl AbortCause {
             "ABORT_CAUSE_ROLLBACK" => Some(Self::Rollback),
             "ABORT_CAUSE_UNLISTED" => Some(Self::Unlisted),
             "ABORT_CAUSE_NO_VOTE" => Some(Self::NoVote),
+            "ABORT_CAUSE_GAVE_UP" => Some(Self::GaveUp),
+            "ABORT_CAUSE_LOCKED" => Some(Self::Locked),
+            "ABORT_CAUSE_PARENT" => Some(Self::Parent),
             _ => None,
         }
     }
@@ -593,6 +794,78 @@ impl WaitFor {
         }
     }
 }
+/// The way in which ABORT undoes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Compensation {
+    /// COMPENSATE. In an answer also a value that the receiver does not know.
+    Unspecified = 0,
+    /// Cancel is sent, and has the participant's action compensated.
+    Compensate = 1,
+    /// There is no compensation, and none is needed: for the pivot and the steps after it. Refused in a
+    /// step that ABORT may follow.
+    None = 2,
+    /// There is no compensation, and its effect stays if the saga aborts. Not for the pivot or the steps
+    /// after it.
+    Kept = 3,
+}
+impl Compensation {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COMPENSATION_UNSPECIFIED",
+            Self::Compensate => "COMPENSATION_COMPENSATE",
+            Self::None => "COMPENSATION_NONE",
+            Self::Kept => "COMPENSATION_KEPT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMPENSATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "COMPENSATION_COMPENSATE" => Some(Self::Compensate),
+            "COMPENSATION_NONE" => Some(Self::None),
+            "COMPENSATION_KEPT" => Some(Self::Kept),
+            _ => None,
+        }
+    }
+}
+/// Mode of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LockMode {
+    /// EXCLUSIVE.
+    Unspecified = 0,
+    /// Held by one transaction.
+    Exclusive = 1,
+    /// Held by any number of transactions that all hold it so.
+    Shared = 2,
+}
+impl LockMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOCK_MODE_UNSPECIFIED",
+            Self::Exclusive => "LOCK_MODE_EXCLUSIVE",
+            Self::Shared => "LOCK_MODE_SHARED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOCK_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOCK_MODE_EXCLUSIVE" => Some(Self::Exclusive),
+            "LOCK_MODE_SHARED" => Some(Self::Shared),
+            _ => None,
+        }
+    }
+}
 /// A whole transaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitTransactionRequest {
@@ -627,6 +900,18 @@ pub struct SubmitTransactionRequest {
     /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "8")]
     pub include_outputs: bool,
+    /// Time before which nothing is sent to any participant: the transaction is durable, and can be
+    /// rolled back. `timeout` counts from the start. Default: at once. At most 366 days ahead. One that has
+    /// passed is at once. `requires` names `start_later`.
+    #[prost(message, optional, tag = "9")]
+    pub start_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same, as a time from now; not together with `start_at`.
+    #[prost(message, optional, tag = "10")]
+    pub start_delay: ::core::option::Option<::prost_types::Duration>,
+    /// Locks to be had before any branch is sent; at most 16. Part of the content that is compared.
+    /// `requires` names `locks`.
+    #[prost(message, repeated, tag = "11")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
 }
 /// Answer to SubmitTransaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -660,6 +945,9 @@ pub struct TransactionResult {
     /// One result for each branch, in the order of enlisting. Empty once the details were purged.
     #[prost(message, repeated, tag = "7")]
     pub branches: ::prost::alloc::vec::Vec<BranchResult>,
+    /// One sentence that explains `abort_cause`, where there is more to say.
+    #[prost(string, tag = "8")]
+    pub abort_detail: ::prost::alloc::string::String,
 }
 /// State of a branch, as an initiator needs it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -704,6 +992,9 @@ pub struct BeginTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "5")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in SubmitTransactionRequest.
+    #[prost(message, repeated, tag = "6")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
 }
 /// A transaction that was begun, durably.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -723,7 +1014,7 @@ pub struct BeginTransactionResponse {
     pub cluster_id: ::prost::alloc::string::String,
 }
 /// A branch whose Prepare the coordinator is to send.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteBranchRequest {
     /// The transaction.
     #[prost(string, tag = "1")]
@@ -763,7 +1054,7 @@ pub struct ExecuteBranchResponse {
     pub last_error: ::prost::alloc::string::String,
 }
 /// A branch whose participant the initiator is about to call itself.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EnlistBranchRequest {
     /// The transaction.
     #[prost(string, tag = "1")]
@@ -1065,6 +1356,38 @@ pub struct BranchVerdict {
     #[prost(message, optional, tag = "5")]
     pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
 }
+/// Asks for the recorded history of one transaction.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportTransactionRequest {
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The transaction.
+    #[prost(oneof = "export_transaction_request::Key", tags = "1, 2")]
+    pub key: ::core::option::Option<export_transaction_request::Key>,
+}
+/// Nested message and enum types in `ExportTransactionRequest`.
+pub mod export_transaction_request {
+    /// The transaction.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        /// The coordinator's name for it.
+        #[prost(string, tag = "1")]
+        TxId(::prost::alloc::string::String),
+        /// The client's name for it.
+        #[prost(string, tag = "2")]
+        Gid(::prost::alloc::string::String),
+    }
+}
+/// A recorded history. A transaction of which none was recorded is FAILED_PRECONDITION with reason
+/// NO_HISTORY; which ones are recorded is a setting of the coordinator, by default those that are sagas.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportTransactionResponse {
+    /// The history as JSON, described in docs/history.md of the project. It holds no bytes of payloads and
+    /// outputs.
+    #[prost(string, tag = "1")]
+    pub history_json: ::prost::alloc::string::String,
+}
 /// Asks about the coordinator itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerInfoRequest {}
@@ -1122,6 +1445,12 @@ pub struct ServerLimits {
     /// answered as the first one was.
     #[prost(message, optional, tag = "11")]
     pub gid_retention: ::core::option::Option<::prost_types::Duration>,
+    /// Most locks of a transaction's own list, and of one branch.
+    #[prost(uint32, tag = "12")]
+    pub locks_max: u32,
+    /// Longest time ahead of a transaction's start, and longest delay of a step.
+    #[prost(message, optional, tag = "13")]
+    pub start_delay_max: ::core::option::Option<::prost_types::Duration>,
 }
 /// The act that the coordinator's record allows for a branch in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1552,6 +1881,34 @@ pub mod coordinator_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Returns the recorded history of one transaction: inputs, transitions and calls, from which its
+        /// states can be computed again. Caller: as GetTransaction.
+        pub async fn export_transaction(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportTransactionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportTransactionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.CoordinatorService/ExportTransaction",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("unanimo.v1.CoordinatorService", "ExportTransaction"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Returns the version, coordinator group, features and limits of this coordinator. Caller: anybody.
         pub async fn get_server_info(
             &mut self,
@@ -1694,6 +2051,15 @@ pub mod coordinator_service_server {
             request: tonic::Request<super::InquireBranchesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::InquireBranchesResponse>,
+            tonic::Status,
+        >;
+        /// Returns the recorded history of one transaction: inputs, transitions and calls, from which its
+        /// states can be computed again. Caller: as GetTransaction.
+        async fn export_transaction(
+            &self,
+            request: tonic::Request<super::ExportTransactionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportTransactionResponse>,
             tonic::Status,
         >;
         /// Returns the version, coordinator group, features and limits of this coordinator. Caller: anybody.
@@ -2262,6 +2628,55 @@ pub mod coordinator_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/unanimo.v1.CoordinatorService/ExportTransaction" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportTransactionSvc<T: CoordinatorService>(pub Arc<T>);
+                    impl<
+                        T: CoordinatorService,
+                    > tonic::server::UnaryService<super::ExportTransactionRequest>
+                    for ExportTransactionSvc<T> {
+                        type Response = super::ExportTransactionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportTransactionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CoordinatorService>::export_transaction(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportTransactionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/unanimo.v1.CoordinatorService/GetServerInfo" => {
                     #[allow(non_camel_case_types)]
                     struct GetServerInfoSvc<T: CoordinatorService>(pub Arc<T>);
@@ -2386,6 +2801,10 @@ pub struct PrepareRequest {
     /// `requires` names `must_succeed`.
     #[prost(bool, tag = "8")]
     pub must_succeed: bool,
+    /// Outputs of earlier steps, by the names that the branch gave them. One that was over a limit, or that
+    /// its step did not return, is missing. `requires` then names `step_inputs`. At most 1.5 MiB.
+    #[prost(map = "string, message", tag = "9")]
+    pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
 /// The vote, or the answer that there is none yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2461,6 +2880,9 @@ pub struct CommitRequest {
     /// at another endpoint.
     #[prost(string, repeated, tag = "7")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in PrepareRequest, without the entry in `requires`.
+    #[prost(map = "string, message", tag = "8")]
+    pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2516,6 +2938,10 @@ pub struct CancelRequest {
     /// As in CommitRequest.
     #[prost(string, repeated, tag = "8")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in PrepareRequest, without the entry in `requires`. An input is missing where its step was
+    /// never known to be done: then this branch was never prepared.
+    #[prost(map = "string, message", tag = "9")]
+    pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -109,6 +109,7 @@ impl World {
                             media_type: String::new(),
                         }),
                         mode: v1::Mode::Unspecified.into(),
+                        ..Default::default()
                     });
                     let request = SubmitTransactionRequest {
                         gid,
@@ -173,6 +174,7 @@ fn definition(gid: &str) -> Result<Definition> {
             action: ActionName::new("try")?,
             payload: Bytes::from_static(b"ten euros").into(),
             mode: Mode::Tcc,
+            step: Default::default(),
         })
     };
     Ok(Definition {
@@ -181,6 +183,10 @@ fn definition(gid: &str) -> Result<Definition> {
         drive: Drive::Declarative,
         branches: BRANCHES.into_iter().map(branch).collect::<Result<_>>()?,
         timeout: None,
+        start: Default::default(),
+        locks: Vec::new(),
+        parent: None,
+        children: Vec::new(),
         metadata: Default::default(),
         trace: TraceContext::default(),
         initiator: String::new(),

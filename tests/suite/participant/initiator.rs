@@ -119,6 +119,13 @@ impl CoordinatorService for Fake {
         Err(Status::unimplemented("nobody enlists here"))
     }
 
+    async fn export_transaction(
+        &self,
+        _: Request<ExportTransactionRequest>,
+    ) -> Result<Response<ExportTransactionResponse>, Status> {
+        Err(Status::unimplemented("nothing is recorded here"))
+    }
+
     async fn commit_transaction(
         &self,
         request: Request<CommitTransactionRequest>,

@@ -100,6 +100,7 @@ fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
         metadata: definition.metadata,
         requires: Vec::new(),
         include_outputs: true,
+        ..Default::default()
     })
 }
 
@@ -128,6 +129,7 @@ impl Branch {
             action: self.action.to_string(),
             payload,
             mode: v1::Mode::Unspecified.into(),
+            ..Default::default()
         })
     }
 }

@@ -94,6 +94,10 @@ fn state(tx: &v1::Transaction) -> String {
         v1::TransactionState::Aborting => (CAUTION, ": decided, and not every branch has ended"),
         v1::TransactionState::Aborted => (CAUTION, ""),
         v1::TransactionState::Active => (CAUTION, ": not decided"),
+        v1::TransactionState::Scheduled => (CAUTION, ": it waits for its start"),
+        v1::TransactionState::InDoubt => {
+            (CAUTION, ": its branches voted yes, and its parent decides")
+        }
         v1::TransactionState::Unspecified => (CAUTION, ": this version does not know the state"),
     };
     format!("{style}{state}{style:#}{more}")

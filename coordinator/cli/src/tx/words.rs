@@ -16,7 +16,7 @@ pub(crate) fn mode(mode: i32) -> &'static str {
     match v1::Mode::try_from(mode) {
         Ok(v1::Mode::TwoPhaseCommit) => Mode::TwoPhaseCommit.name(),
         Ok(v1::Mode::Tcc) => Mode::Tcc.name(),
-        Ok(v1::Mode::Saga) => "saga",
+        Ok(v1::Mode::Saga) => Mode::Saga.name(),
         Ok(v1::Mode::Unspecified) => "none",
         Err(_) => "unknown",
     }
@@ -61,6 +61,11 @@ pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str) -> String {
         v1::AbortCause::Rollback => "the initiator asked for it".to_owned(),
         v1::AbortCause::Unlisted => format!("Commit did not list {of}"),
         v1::AbortCause::NoVote => format!("Commit listed {of} without its vote"),
+        v1::AbortCause::GaveUp => {
+            format!("{of} used up the attempts or the time of its retry policy")
+        }
+        v1::AbortCause::Locked => "a lock was not had in time".to_owned(),
+        v1::AbortCause::Parent => "the parent decided it".to_owned(),
     }
 }
 

@@ -17,8 +17,11 @@ impl Step<'_> {
     ) -> Result<(), Rejection> {
         let number = BranchNumber::from_index(index);
         let branch = &self.tx.branches[index];
+        let decided = self.tx.phase.decision().is_some();
         match &branch.progress.phase_two {
             PhaseTwo::Owed => {}
+            // A step after the pivot whose participant will never do it.
+            PhaseTwo::Open if decided && self.tx.owes(index).is_some() => {}
             PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } if *known == kind => {
                 return Ok(());
             }

@@ -1,21 +1,38 @@
 //! Phase one: branches are enlisted and vote, until something decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip};
-use crate::decision::{AbortCause, Decision, Phase};
-use crate::definition::{BranchRequest, BranchSpec, Drive, Mode, Violation, too_large};
+use crate::decision::{AbortCause, Decision, Operation, Phase, PhaseTwoOperation};
+use crate::definition::{
+    BranchRequest, BranchSpec, Compensation, Drive, Mode, Violation, too_large,
+};
 use crate::effects::EventKind;
+use crate::graph::Graph;
 use crate::ids::{BranchId, BranchNumber, Incarnation, NAME_BYTES_MAX, check_alphabet};
 use crate::input::{PrepareAnswer, Rejection};
 use crate::payload::Payload;
+use crate::policy::spread;
+use crate::time::millis;
+use crate::transaction::Transaction;
 
 impl Step<'_> {
     pub(super) fn begun(&mut self, specs: Vec<BranchSpec>) {
+        // The definition has no violations: there is an order.
+        self.tx.graph = Arc::new(Graph::of(specs.iter()).unwrap_or_default());
         for spec in specs {
             self.add(spec, Enlistment::Coordinator);
         }
+        self.changed(Change::Awaited);
+    }
+
+    /// The transaction's time has come. Nothing is sent before that is durable.
+    pub(super) fn start(&mut self) {
+        self.tx.phase = Phase::Active;
+        self.tx.started_at = Some(self.now);
+        self.event(EventKind::Started, None, String::new());
         self.changed(Change::Awaited);
     }
 
@@ -28,7 +45,7 @@ impl Step<'_> {
         let of_transaction = self.tx.identity.mode().ok_or(Rejection::Closed)?;
         let spec = branch.in_mode(of_transaction);
         if let Some(known) = self.tx.branch_by_id(&spec.branch_id) {
-            return if *known.spec == spec && known.enlistment == enlistment {
+            return if known.spec.is_same(&spec) && known.enlistment == enlistment {
                 Ok(())
             } else {
                 Err(Rejection::BranchReused(spec.branch_id))
@@ -40,7 +57,7 @@ impl Step<'_> {
         if self.tx.phase != Phase::Active || self.tx.commit_asked {
             return Err(Rejection::Closed);
         }
-        if spec.mode != of_transaction {
+        if spec.mode != of_transaction && of_transaction != Mode::Saga {
             return Err(Rejection::OtherMode(of_transaction));
         }
         let limits = &self.policy.limits;
@@ -64,13 +81,9 @@ impl Step<'_> {
 
     /// The branch becomes durable, and is called only then (promise S6).
     fn add(&mut self, spec: BranchSpec, enlistment: Enlistment) {
-        let index = self.tx.branches.len();
-        let number = BranchNumber::from_index(index);
+        let number = BranchNumber::from_index(self.tx.branches.len());
         let branch = Branch::new(number, Arc::new(spec), enlistment, Progress::default());
         self.tx.branches.push(branch);
-        if enlistment == Enlistment::Coordinator {
-            self.call(index);
-        }
     }
 
     pub(super) fn commit_asked(
@@ -158,10 +171,36 @@ impl Step<'_> {
         progress.voted_at = Some(now);
     }
 
-    pub(super) fn rollback_asked(&mut self) {
-        if self.tx.phase == Phase::Active {
-            self.decide(Decision::Abort(AbortCause::Rollback));
+    pub(super) fn rollback_asked(&mut self) -> Result<(), Rejection> {
+        match self.tx.phase {
+            Phase::InDoubt { .. } => return Err(Rejection::ParentDecides),
+            // The pivot's answer decides, whoever asks for what.
+            Phase::Active if self.tx.is_pivot_sent() => {}
+            Phase::Scheduled | Phase::Active => {
+                self.decide(Decision::Abort(AbortCause::Rollback));
+            }
+            Phase::Decided { .. } | Phase::Ended { .. } => {}
         }
+        Ok(())
+    }
+
+    /// The parent of a child has decided, and its decision is the child's.
+    pub(super) fn parent_decided(&mut self, operation: PhaseTwoOperation) -> Result<(), Rejection> {
+        if self.tx.identity.parent.is_none() {
+            return Err(Rejection::NoParent);
+        }
+        match (self.tx.phase, operation) {
+            (Phase::InDoubt { .. }, PhaseTwoOperation::Commit) => self.decide(Decision::Commit),
+            // COMMIT without all votes: the parent was told of none.
+            (Phase::Scheduled | Phase::Active, PhaseTwoOperation::Commit) => {
+                return Err(Rejection::NotVoted);
+            }
+            (phase, PhaseTwoOperation::Cancel) if phase.is_open() => {
+                self.decide(Decision::Abort(AbortCause::Parent));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn deadline_passed(&mut self) {
@@ -169,11 +208,11 @@ impl Step<'_> {
     }
 
     pub(super) fn prepare_answered(&mut self, index: usize, attempt: u32, answer: PrepareAnswer) {
-        let branch = &self.tx.branches[index];
-        let late = self.tx.phase != Phase::Active || branch.progress.vote.is_some();
-        if late || branch.enlistment == Enlistment::Initiator {
+        if self.tx.owes(index) != Some(Operation::Prepare) {
             return;
         }
+        let must_succeed = self.tx.graph.is_after_pivot(index);
+        let branch = &self.tx.branches[index];
         let current = branch.awaits(crate::Operation::Prepare, attempt);
         match answer {
             PrepareAnswer::Prepared(output) => {
@@ -182,6 +221,9 @@ impl Step<'_> {
             }
             PrepareAnswer::ReadOnly if branch.spec.mode == Mode::TwoPhaseCommit => {
                 self.voted(index, Vote::ReadOnly, current);
+            }
+            PrepareAnswer::Refused(refusal) if must_succeed => {
+                self.refused_after_commit(index, &refusal, current);
             }
             PrepareAnswer::Refused(refusal) => {
                 let Refusal { reason, message } = refusal;
@@ -192,8 +234,9 @@ impl Step<'_> {
             // An attempt that was given up before ended now: its end is known already.
             _ if !current => {}
             PrepareAnswer::ReadOnly => {
+                let mode = branch.spec.mode.name();
                 let error =
-                    "the participant answered READ_ONLY, which is no vote in TCC".to_owned();
+                    format!("the participant answered READ_ONLY, which is no vote in mode {mode}");
                 self.failed(index, error, None);
             }
             PrepareAnswer::Working { retry_after } => {
@@ -213,7 +256,58 @@ impl Step<'_> {
         branch.progress.voted_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
-        self.evaluate();
+        if self.tx.phase == Phase::Active {
+            self.evaluate();
+        } else {
+            self.conclude(index, Decision::Commit);
+            self.end_if_all_ended();
+        }
+        let since = self.tx.written_at.until(now);
+        if self.tx.graph.is_ordered() && since > self.policy.vote_noted_after {
+            self.changed(Change::Noted);
+        }
+    }
+
+    /// A step after the pivot was refused. That is no vote: there is only forward.
+    fn refused_after_commit(&mut self, index: usize, refusal: &Refusal, current: bool) {
+        let Refusal { reason, message } = refusal;
+        let error = clip(format!("REFUSED after COMMIT: {reason}: {message}"));
+        if !self.tx.stalled {
+            self.tx.stalled = true;
+            let number = BranchNumber::from_index(index);
+            self.event(EventKind::RefusedAfterCommit, Some(number), error.clone());
+            self.changed(Change::Awaited);
+        }
+        if current {
+            self.failed(index, error, None);
+        }
+    }
+
+    /// The pivot is out, and the deadline long past: a person has to know.
+    pub(super) fn pivot_unanswered(&mut self) {
+        if !self.tx.stalled {
+            self.tx.stalled = true;
+            let pivot = self.tx.graph.pivot().map(BranchNumber::from_index);
+            let detail = "only its answer decides; it is sent again".to_owned();
+            self.event(EventKind::PivotUnanswered, pivot, detail);
+        }
+    }
+
+    /// Decides ABORT if some branch was tried for longer than its policy allows.
+    pub(super) fn give_up(&mut self) {
+        let out_of_time =
+            |index: &usize| self.tx.gives_up_at(*index).is_some_and(|at| at <= self.now);
+        if let Some(index) = (0..self.tx.branches.len()).find(out_of_time) {
+            self.gave_up(index);
+        }
+    }
+
+    pub(super) fn gave_up(&mut self, index: usize) {
+        let number = BranchNumber::from_index(index);
+        let attempts = &self.tx.branches[index].progress.prepare_attempts;
+        let last = attempts.last_error.as_deref().unwrap_or("no answer yet");
+        self.tx.abort_detail = Some(clip(format!("{} attempt(s); last: {last}", attempts.count)));
+        self.decide(Decision::Abort(AbortCause::GaveUp(number)));
     }
 
     fn take_output(&mut self, index: usize, output: Payload) {
@@ -250,32 +344,54 @@ impl Step<'_> {
             let number = branch.number;
             return self.decide(Decision::Abort(AbortCause::Refused(number)));
         }
+        let is_yes = |branch: &Branch| branch.progress.vote.is_some_and(Vote::is_yes);
+        if let Some(pivot) = self.tx.graph.pivot() {
+            // Everything that does not come after it voted yes before it was sent.
+            if is_yes(&self.tx.branches[pivot]) {
+                self.decide(Decision::Commit);
+            }
+            return;
+        }
         let wanted = self.tx.identity.drive() == Some(Drive::Declarative) || self.tx.commit_asked;
-        if wanted && self.tx.branches.iter().all(|b| b.progress.vote.is_some_and(Vote::is_yes)) {
-            self.decide(Decision::Commit);
+        if wanted && self.tx.branches.iter().all(is_yes) {
+            if self.tx.identity.parent.is_some() {
+                self.tx.phase = Phase::InDoubt { at: self.now };
+                self.event(EventKind::InDoubt, None, String::new());
+                self.changed(Change::Awaited);
+            } else {
+                self.decide(Decision::Commit);
+            }
         }
     }
 
     /// Makes the decision: the only place that does.
-    fn decide(&mut self, decision: Decision) {
-        debug_assert_eq!(self.tx.phase, Phase::Active);
-        let now = self.now;
-        self.tx.phase = Phase::Decided { decision, at: now };
+    pub(super) fn decide(&mut self, decision: Decision) {
+        debug_assert!(self.tx.phase.is_open());
+        self.tx.phase = Phase::Decided { decision, at: self.now };
         self.changed(Change::Awaited);
         for index in 0..self.tx.branches.len() {
             let branch = self.branch(index);
             let cut_off = branch.in_flight.take().is_some();
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
-            if is_owed(branch, decision) {
-                branch.progress.phase_two = PhaseTwo::Owed;
-                self.call(index);
-            } else {
-                branch.progress.phase_two = PhaseTwo::NotOwed;
-                branch.progress.ended_at = Some(now);
+            // After COMMIT the steps behind the pivot are still to be done.
+            if decision != Decision::Commit || !self.tx.graph.is_after_pivot(index) {
+                self.conclude(index, decision);
             }
         }
         self.end_if_all_ended();
+    }
+
+    /// Settles what the decision owes to a branch that has voted, or never will.
+    fn conclude(&mut self, index: usize, decision: Decision) {
+        let now = self.now;
+        let branch = self.branch(index);
+        if is_owed(branch, decision) {
+            branch.progress.phase_two = PhaseTwo::Owed;
+        } else {
+            branch.progress.phase_two = PhaseTwo::NotOwed;
+            branch.progress.ended_at = Some(now);
+        }
     }
 
     pub(super) fn recovered(&mut self, by: Incarnation) {
@@ -283,32 +399,38 @@ impl Step<'_> {
             return;
         }
         self.event(EventKind::Adopted, None, format!("by incarnation {by}"));
-        if self.tx.phase == Phase::Active && self.now >= self.tx.identity.deadline {
-            self.mark_unanswered();
-            return self.deadline_passed();
-        }
-        self.mark_unanswered();
-        for index in 0..self.tx.branches.len() {
-            let branch = &self.tx.branches[index];
-            let votes = self.tx.phase == Phase::Active
-                && branch.enlistment == Enlistment::Coordinator
-                && branch.progress.vote.is_none();
-            if votes || branch.is_owed() {
-                self.call(index);
+        match self.tx.phase {
+            Phase::Scheduled => self.spread_a_late_start(),
+            Phase::Active => {
+                self.mark_unanswered();
+                if self.tx.has_deadline() && self.now >= self.tx.deadline() {
+                    self.deadline_passed();
+                } else {
+                    // Votes may have been noted by a transition that came before the decision's.
+                    self.evaluate();
+                }
             }
-        }
-        // Votes may have been noted by a transition that came before the decision's.
-        if self.tx.phase == Phase::Active {
-            self.evaluate();
+            Phase::InDoubt { .. } | Phase::Decided { .. } | Phase::Ended { .. } => {}
         }
     }
 
-    /// Whatever the earlier incarnation had under way is unanswered.
+    /// After a long stop many are late: each starts at a time of its own.
+    fn spread_a_late_start(&mut self) {
+        let late = self.tx.starts_at().until(self.now);
+        let within = millis(late.min(self.policy.late_starts_spread));
+        let first = BranchNumber::from_index(0);
+        let pause = spread(self.tx.identity.tx_id, first, 0) % (within + 1);
+        self.tx.not_before = self.now.after(Duration::from_millis(pause));
+    }
+
+    /// Whatever the earlier incarnation may have sent is unanswered. Steps are sent as soon as those
+    /// before them have voted, and no vote is awaited: so the record does not tell which were sent. Only
+    /// the pivot's sending is in it, and nothing behind it is sent before COMMIT.
     fn mark_unanswered(&mut self) {
-        if self.tx.phase == Phase::Active {
-            for branch in &mut self.tx.branches {
-                branch.progress.unanswered |= branch.progress.vote.is_none();
-            }
+        let Transaction { branches, graph, .. } = &mut *self.tx;
+        for (index, branch) in branches.iter_mut().enumerate() {
+            let sent = graph.may_be_undone(index) || branch.progress.released;
+            branch.progress.unanswered |= sent && branch.progress.vote.is_none();
         }
     }
 }
@@ -330,12 +452,15 @@ fn known_reason(reason: String) -> String {
 /// have been called more often than its vote tells.
 fn is_owed(branch: &Branch, decision: Decision) -> bool {
     let Progress { vote, unanswered, .. } = branch.progress;
-    match (vote, decision) {
-        (Some(Vote::Prepared), _) | (None, Decision::Abort(_)) => true,
-        (Some(Vote::ReadOnly | Vote::Refused), Decision::Commit) => false,
-        (Some(Vote::ReadOnly | Vote::Refused), Decision::Abort(_)) => {
-            unanswered || branch.enlistment == Enlistment::Initiator
+    let of_saga = branch.spec.mode == Mode::Saga;
+    match decision {
+        // A step is done by its yes.
+        Decision::Commit => vote == Some(Vote::Prepared) && !of_saga,
+        Decision::Abort(_) if of_saga && branch.spec.step.compensation == Compensation::Kept => {
+            false
         }
-        (None, Decision::Commit) => unreachable!("COMMIT is decided on yes votes only"),
+        Decision::Abort(_) => {
+            vote == Some(Vote::Prepared) || unanswered || branch.enlistment == Enlistment::Initiator
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Step<'_> {
         let Phase::Decided { decision, at } = self.tx.phase else {
             return;
         };
-        if self.tx.branches.iter().any(crate::Branch::is_owed) {
+        if self.tx.branches.iter().any(|branch| branch.progress.ended_at.is_none()) {
             return;
         }
         self.tx.phase = Phase::Ended { decision, decided_at: at, at: self.now };
@@ -89,7 +89,7 @@ impl Step<'_> {
             .tx
             .branches
             .iter()
-            .filter(|branch| branch.is_owed())
+            .filter(|branch| branch.progress.ended_at.is_none())
             .map(|branch| branch.spec.branch_id.as_str())
             .collect();
         let detail = format!("waiting for {}", owing.join(", "));

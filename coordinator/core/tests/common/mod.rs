@@ -22,6 +22,7 @@ pub(crate) fn request(id: &str) -> BranchRequest {
         action: ActionName::new("debit").unwrap(),
         payload: Payload::from(Bytes::from_static(b"10")),
         mode: None,
+        step: Default::default(),
     }
 }
 
@@ -33,6 +34,10 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
         drive,
         branches: branches.iter().map(|id| spec(id, mode)).collect(),
         timeout: Some(Duration::from_secs(60)),
+        start: Default::default(),
+        locks: Vec::new(),
+        parent: None,
+        children: Vec::new(),
         metadata: Default::default(),
         trace: Default::default(),
         initiator: String::new(),

@@ -104,6 +104,10 @@ reasons! {
         "The branch is not owed a commit or cancel, or an operator has resolved it otherwise before: that resolution stays, and the message names it.";
     NothingToForget = "NOTHING_TO_FORGET", FailedPrecondition, final, None,
         "The transaction has not ended, or is not heuristic.";
+    NoHistory = "NO_HISTORY", FailedPrecondition, final, None,
+        "No history of the transaction was recorded: the setting `history` says which transactions have one.";
+    ParentDecides = "PARENT_DECIDES", FailedPrecondition, final, None,
+        "The transaction is a branch of another one, and has voted: only that one's decision moves it. Commit or roll back the parent.";
     Stripped = "TRANSACTION_STRIPPED", FailedPrecondition, final, None,
         "The transaction has ended and its details were purged; its outcome can still be read.";
     NeverSeen = "TRANSACTION_NEVER_SEEN", NotFound, final, None,

@@ -20,10 +20,17 @@ impl Service {
         let policy = &self.options.policy;
         let call_timeout = self.options.call_timeout;
         let timeout = match call.operation {
-            // Nobody waits for a vote past the deadline.
             Operation::Prepare => {
-                let left = self.env.now().until(live.tx.identity().deadline);
-                call_timeout.min(left.max(Duration::from_millis(1)))
+                let timeout = branch.spec.step.attempt_timeout.unwrap_or(call_timeout);
+                let timeout = timeout.min(call_timeout);
+                // Nobody waits for a vote past the deadline, where there is one.
+                match live.tx.prepare_until(branch, policy) {
+                    Some(_) => {
+                        let left = self.env.now().until(live.tx.deadline());
+                        timeout.min(left.max(Duration::from_millis(1)))
+                    }
+                    None => timeout,
+                }
             }
             Operation::PhaseTwo(_) => call_timeout,
         };
@@ -33,7 +40,9 @@ impl Service {
             number: branch.number,
             output: branch.output.clone(),
             attempt: call.attempt,
-            prepare_until: live.tx.prepare_until(policy),
+            inputs: live.tx.inputs_of(branch),
+            must_succeed: live.tx.must_succeed(branch),
+            prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,
         };

@@ -29,6 +29,17 @@ impl Service {
                 EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
+                EventKind::RefusedAfterCommit => tracing::error!(
+                    alarm = alarm::REFUSED_AFTER_COMMIT, %tx_id, %gid, branch_id, detail,
+                    "a participant refused a step that may only succeed; it is sent again"
+                ),
+                EventKind::PivotUnanswered => tracing::error!(
+                    alarm = alarm::PIVOT_UNANSWERED, %tx_id, %gid, branch_id, detail,
+                    "the pivot of a saga has no answer long after the saga's deadline"
+                ),
+                EventKind::Started | EventKind::InDoubt => {
+                    tracing::debug!(%tx_id, %gid, event = kind.as_str(), "the transaction moved on");
+                }
                 EventKind::Adopted => {
                     tracing::debug!(%tx_id, %gid, detail, "the transaction was adopted");
                 }

@@ -69,6 +69,7 @@ impl BranchRow {
                 .map_err(|_| corrupt("branches.action", &self.action))?,
             payload: Payload { data: Bytes::from(self.payload), media_type: self.payload_type },
             mode: mode.ok_or_else(|| corrupt("branches.mode", "NULL"))?,
+            step: Default::default(),
         };
         Ok((enlistment, Arc::new(spec)))
     }

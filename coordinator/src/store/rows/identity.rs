@@ -52,6 +52,9 @@ impl TransactionRow {
             digest: digest_from_columns(self.digest_version, &self.digest)?,
             created_at: ms_from_column(self.created_ms),
             deadline: ms_from_column(self.deadline_ms),
+            start_at: None,
+            locks: Vec::new(),
+            parent: None,
             metadata: serde_json::from_str(&self.metadata)
                 .map_err(json("transactions.metadata"))?,
             trace: serde_json::from_str(&self.trace).map_err(json("transactions.trace"))?,

@@ -62,6 +62,9 @@ impl TransactionRow {
             },
             stalled: self.stalled,
             forgotten: self.forgotten,
+            started_at: None,
+            abort_detail: None,
+            wake_at: None,
             branches: serde_json::from_str(&self.progress).map_err(|_| {
                 corrupt("transactions.progress", "not the JSON that is written there")
             })?,
@@ -72,6 +75,7 @@ impl TransactionRow {
         let at =
             |ms: Option<i64>, what| ms.map(ms_from_column).ok_or_else(|| corrupt(what, "NULL"));
         let (decision, ended) = match self.phase.as_str() {
+            "scheduled" => return Ok(Phase::Scheduled),
             "active" => return Ok(Phase::Active),
             "committing" => (Decision::Commit, false),
             "committed" => (Decision::Commit, true),
@@ -99,6 +103,9 @@ impl TransactionRow {
             Some("rollback") => Ok(AbortCause::Rollback),
             Some("unlisted") => Ok(AbortCause::Unlisted(branch()?)),
             Some("no_vote") => Ok(AbortCause::NoVote(branch()?)),
+            Some("gave_up") => Ok(AbortCause::GaveUp(branch()?)),
+            Some("locked") => Ok(AbortCause::Locked(branch().ok())),
+            Some("parent") => Ok(AbortCause::Parent),
             other => Err(corrupt("transactions.abort_cause", other.unwrap_or("NULL"))),
         }
     }
@@ -111,5 +118,8 @@ fn cause_name(cause: AbortCause) -> &'static str {
         AbortCause::Rollback => "rollback",
         AbortCause::Unlisted(_) => "unlisted",
         AbortCause::NoVote(_) => "no_vote",
+        AbortCause::GaveUp(_) => "gave_up",
+        AbortCause::Locked(_) => "locked",
+        AbortCause::Parent => "parent",
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         attempt,
         requires: branch.requires.clone(),
         must_succeed: branch.must_succeed,
+        inputs: HashMap::new(),
     }
 }
 
@@ -84,6 +85,7 @@ pub(super) fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
         metadata: HashMap::new(),
         attempt,
         requires: branch.phase_two_requires.clone(),
+        inputs: HashMap::new(),
     }
 }
 
@@ -97,6 +99,7 @@ pub(super) fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
         attempt,
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         requires: branch.phase_two_requires.clone(),
+        inputs: HashMap::new(),
     }
 }
 

@@ -1,0 +1,99 @@
+//! The rules for a definition.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Definition, Drive};
+use crate::ids::{NAME_BYTES_MAX, check_alphabet};
+use crate::policy::Limits;
+
+/// A field of a request, and the rule that it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {rule}")]
+pub struct Violation {
+    /// Path of the field, as the request spells it: `branches[2].payload`.
+    pub field: String,
+    /// The rule, fitting after the field: `must be at most 10 bytes, has 12`.
+    pub rule: String,
+}
+
+impl Violation {
+    /// A violation of `rule` by `field`.
+    pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self { field: field.into(), rule: rule.into() }
+    }
+}
+
+impl Definition {
+    /// Every rule that the definition breaks.
+    #[must_use]
+    pub fn violations(&self, limits: &Limits) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let count = self.branches.len();
+        if self.drive == Drive::Declarative && count == 0 {
+            found.push(Violation::new("branches", "must have at least 1 branch, has none"));
+        }
+        if count > limits.branches_max {
+            let rule = format!("must have at most {} branches, has {count}", limits.branches_max);
+            found.push(Violation::new("branches", rule));
+            // A list that is too long is not gone through.
+            return found;
+        }
+        let mut seen = BTreeSet::new();
+        for (index, branch) in self.branches.iter().enumerate() {
+            if !seen.insert(&branch.branch_id) {
+                let rule = format!("must be unique, {} came before", branch.branch_id);
+                found.push(Violation::new(format!("branches[{index}].branch_id"), rule));
+            }
+            let field = format!("branches[{index}].payload");
+            found.extend(branch.payload.bad_media_type(&field));
+            found.extend(too_large(field, branch.payload.data.len(), limits.payload_bytes_max));
+            if branch.mode != self.mode {
+                let rule = format!("must be the mode of the transaction, {}", self.mode.name());
+                found.push(Violation::new(format!("branches[{index}].mode"), rule));
+            }
+        }
+        let total = self.branches.iter().map(|b| b.payload.data.len()).sum();
+        found.extend(too_large("branches.payload", total, limits.payloads_bytes_max).map(
+            |mut v| {
+                v.rule.push_str(" over all branches");
+                v
+            },
+        ));
+        found.extend(self.timeout.and_then(|timeout| bad_timeout(timeout, limits.timeout_max)));
+        found.extend(self.bad_metadata(limits));
+        found
+    }
+
+    fn bad_metadata(&self, limits: &Limits) -> Vec<Violation> {
+        let size = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let mut found: Vec<_> =
+            too_large("metadata", size, limits.metadata_bytes_max).into_iter().collect();
+        for (key, value) in &self.metadata {
+            if let Err(rule) = check_alphabet(key, NAME_BYTES_MAX) {
+                found.push(Violation::new(format!("metadata key {key:?}"), rule.to_string()));
+            }
+            if value.contains('\0') {
+                found.push(Violation::new(format!("metadata[{key:?}]"), "must hold no NUL byte"));
+            }
+        }
+        found
+    }
+}
+
+/// The violation of a size bound, if it is one.
+#[must_use]
+pub fn too_large(field: impl Into<String>, found: usize, max: usize) -> Option<Violation> {
+    (found > max)
+        .then(|| Violation::new(field, format!("must be at most {max} bytes, has {found}")))
+}
+
+fn bad_timeout(timeout: Duration, max: Duration) -> Option<Violation> {
+    if timeout < Duration::from_millis(1) {
+        return Some(Violation::new("timeout", "must be at least 1 ms"));
+    }
+    (timeout > max).then(|| {
+        let rule = format!("must be at most {} s, is {} s", max.as_secs(), timeout.as_secs());
+        Violation::new("timeout", rule)
+    })
+}

@@ -1,0 +1,206 @@
+//! The scheduler: what is to be sent now, and when the next thing is due, in any mode.
+//!
+//! [`Transaction::owes`] says which operation a branch is owed, and [`Transaction::is_released`]
+//! whether its time has come. A branch that is owed something and not released waits: for the branches
+//! that it depends on, for its delay, for its locks; or, on ABORT, for those that depend on it.
+
+use crate::branch::{Branch, Enlistment, Locks, Vote};
+use crate::decision::{Decision, Operation, Phase, PhaseTwoOperation};
+use crate::policy::Policy;
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+impl Transaction {
+    /// Returns the branches that are to be called now.
+    pub(crate) fn due(&self, now: Timestamp) -> Vec<(usize, Operation)> {
+        let is_due = |(index, branch): (usize, &Branch)| {
+            let idle = branch.in_flight.is_none() && branch.retry_at.is_none_or(|at| at <= now);
+            let operation = self.owes(index).filter(|_| idle)?;
+            self.is_released(index, operation, now).then_some((index, operation))
+        };
+        self.branches.iter().enumerate().filter_map(is_due).collect()
+    }
+
+    /// Returns the owners of locks that are to be asked for now: branches, or the transaction itself.
+    pub(crate) fn due_locks(&self, now: Timestamp) -> Vec<Option<usize>> {
+        if self.phase != Phase::Active {
+            return Vec::new();
+        }
+        let own = self.locks.is_due(now).then_some(None);
+        let is_due = |(index, branch): (usize, &Branch)| {
+            let wanted = branch.locks.is_due(now) && self.owes(index).is_some();
+            (wanted && self.is_ready(index, now)).then_some(Some(index))
+        };
+        let of_branches = self.branches.iter().enumerate().filter_map(is_due);
+        own.into_iter().chain(of_branches.filter(|_| self.locks.are_granted())).collect()
+    }
+
+    /// Returns the operation that the branch is owed in this phase, whether or not its time has come.
+    pub(crate) fn owes(&self, index: usize) -> Option<Operation> {
+        let branch = &self.branches[index];
+        let votes = branch.enlistment == Enlistment::Coordinator && branch.progress.vote.is_none();
+        match self.phase {
+            Phase::Active => votes.then_some(Operation::Prepare),
+            Phase::Decided { decision, .. } if branch.is_owed() => {
+                Some(Operation::PhaseTwo(decision.operation()))
+            }
+            Phase::Decided { decision: Decision::Commit, .. } => {
+                (votes && branch.progress.ended_at.is_none()).then_some(Operation::Prepare)
+            }
+            Phase::Scheduled
+            | Phase::InDoubt { .. }
+            | Phase::Decided { .. }
+            | Phase::Ended { .. } => None,
+        }
+    }
+
+    /// Tells whether the operation that the branch is owed may be sent.
+    fn is_released(&self, index: usize, operation: Operation, now: Timestamp) -> bool {
+        match operation {
+            Operation::Prepare => {
+                // Whatever is sent after the decision had its locks before.
+                let locked = self.locks.are_granted() && self.branches[index].locks.are_granted();
+                (locked || self.phase != Phase::Active) && self.is_ready(index, now)
+            }
+            Operation::PhaseTwo(PhaseTwoOperation::Commit) => true,
+            // In reverse order: whatever depends on it has ended.
+            Operation::PhaseTwo(PhaseTwoOperation::Cancel) => {
+                self.graph.below(index).all(|at| self.branches[at].progress.ended_at.is_some())
+            }
+        }
+    }
+
+    /// Tells whether nothing but locks stands before the branch's Prepare.
+    fn is_ready(&self, index: usize, now: Timestamp) -> bool {
+        self.ready_at(index).is_some_and(|at| at <= now)
+    }
+
+    /// Returns the time from which the branch's Prepare may be sent; `None` while a branch that it
+    /// depends on has not voted yes.
+    pub(crate) fn ready_at(&self, index: usize) -> Option<Timestamp> {
+        let mut last = self.started_at.unwrap_or(self.identity.created_at);
+        for before in self.graph.before(index) {
+            let branch = &self.branches[*before];
+            let progress = &branch.progress;
+            // One that its initiator calls is not waited for. After the pivot an operator may have ended
+            // a branch by word.
+            let over = branch.enlistment == Enlistment::Initiator || progress.ended_at.is_some();
+            if !over && !progress.vote.is_some_and(Vote::is_yes) {
+                return None;
+            }
+            last = last.max(progress.voted_at.unwrap_or(last));
+        }
+        let step = &self.branches[index].spec.step;
+        let delayed = step.delay.map_or(last, |delay| last.after(delay));
+        Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
+    }
+
+    /// When ABORT is decided if nothing else was. It counts from the start, so that a late one moves
+    /// it.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        let late = match (self.identity.start_at, self.started_at) {
+            (Some(planned), Some(started)) => planned.until(started),
+            _ => std::time::Duration::ZERO,
+        };
+        self.identity.deadline.after(late)
+    }
+
+    /// Tells whether the deadline can still decide: not in a child that has voted, nor once the
+    /// pivot is under way.
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.phase == Phase::Active && !self.is_pivot_sent()
+    }
+
+    /// Tells whether the pivot's Prepare was released: from then on only its answer decides.
+    pub(crate) fn is_pivot_sent(&self) -> bool {
+        self.graph.pivot().is_some_and(|pivot| self.branches[pivot].progress.released)
+    }
+
+    /// A Prepare of this branch that starts later than this must be refused by its participant. The
+    /// pivot and what comes after it have no such time: they are sent for as long as it takes.
+    #[must_use]
+    pub fn prepare_until(&self, branch: &Branch, policy: &Policy) -> Option<Timestamp> {
+        let index = branch.number.index();
+        self.graph.may_be_undone(index).then(|| self.deadline().after(policy.clock_skew))
+    }
+
+    /// Tells whether the branch's Prepare may only succeed: the saga is past its pivot.
+    #[must_use]
+    pub fn must_succeed(&self, branch: &Branch) -> bool {
+        self.graph.is_after_pivot(branch.number.index())
+    }
+
+    /// When [`crate::Input::Tick`] is due next; `None` if nothing waits for time.
+    #[must_use]
+    pub fn wake_at(&self, policy: &Policy) -> Option<Timestamp> {
+        let own = match self.phase {
+            Phase::Scheduled => return Some(self.starts_at()),
+            Phase::Active if self.has_deadline() => Some(self.deadline()),
+            Phase::Active if !self.stalled => Some(self.deadline().after(policy.stalled_after)),
+            Phase::Decided { at, .. } if !self.stalled => Some(at.after(policy.stalled_after)),
+            Phase::Active | Phase::InDoubt { .. } | Phase::Decided { .. } => None,
+            Phase::Ended { .. } => return None,
+        };
+        let of_branches = (0..self.branches.len()).filter_map(|index| self.branch_wakes_at(index));
+        of_branches.chain(self.locks.retry_at()).chain(own).min()
+    }
+
+    /// When a transaction that waits for its time starts.
+    pub(crate) fn starts_at(&self) -> Timestamp {
+        let planned = self.identity.start_at.unwrap_or(self.identity.created_at);
+        planned.max(self.not_before)
+    }
+
+    /// When the branch is to be looked at: its next attempt, the end of its patience, or its start.
+    fn branch_wakes_at(&self, index: usize) -> Option<Timestamp> {
+        let branch = &self.branches[index];
+        let starts = || match branch.locks {
+            _ if self.owes(index) != Some(Operation::Prepare) => None,
+            Locks::Asked { .. } => None,
+            Locks::Waiting { retry_at, .. } => Some(retry_at),
+            Locks::Granted | Locks::Wanted => {
+                self.ready_at(index).filter(|_| self.locks.are_granted())
+            }
+        };
+        let next = match branch.in_flight {
+            Some(_) => None,
+            None => branch.retry_at.or_else(starts),
+        };
+        next.into_iter().chain(self.gives_up_at(index)).min()
+    }
+
+    /// When the branch's Prepare is given up, if its policy says so.
+    pub(crate) fn gives_up_at(&self, index: usize) -> Option<Timestamp> {
+        let branch = &self.branches[index];
+        let patience = branch.spec.step.retry?.give_up_after?;
+        let waits = self.phase == Phase::Active && branch.progress.vote.is_none();
+        let tried = branch.progress.prepare_attempts.count > 0;
+        (waits && tried).then(|| branch.progress.prepare_attempts.first_at.after(patience))
+    }
+
+    /// Returns the time before which nothing happens by itself, where only time is waited for.
+    pub(crate) fn quiet_until(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Scheduled => self.identity.start_at,
+            Phase::Active if self.has_deadline() && !self.has_work() => {
+                let starts =
+                    (0..self.branches.len()).filter_map(|index| self.ready_at_if_owed(index));
+                starts.min().map(|at| at.min(self.deadline()))
+            }
+            _ => None,
+        }
+    }
+
+    fn ready_at_if_owed(&self, index: usize) -> Option<Timestamp> {
+        self.owes(index).and_then(|_| self.ready_at(index))
+    }
+
+    /// Tells whether anything but time is waited for.
+    fn has_work(&self) -> bool {
+        !self.locks.is_idle()
+            || self.branches.iter().any(|branch| {
+                branch.in_flight.is_some() || branch.retry_at.is_some() || !branch.locks.is_idle()
+            })
+    }
+}

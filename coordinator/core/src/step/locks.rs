@@ -1,0 +1,64 @@
+//! Locks: taken by the store, in the order of age, and waited for here.
+
+use super::Step;
+use crate::branch::{Locks, clip};
+use crate::decision::{AbortCause, Decision, Phase};
+use crate::definition::Lock;
+use crate::ids::{BranchNumber, LockName};
+use crate::input::LockAnswer;
+
+impl Step<'_> {
+    pub(super) fn locks_of(&mut self, owner: Option<usize>) -> &mut Locks {
+        match owner {
+            Some(index) => &mut self.branch(index).locks,
+            None => &mut self.tx.locks,
+        }
+    }
+
+    pub(super) fn locks_answered(
+        &mut self,
+        owner: Option<usize>,
+        attempt: u32,
+        answer: LockAnswer,
+    ) {
+        let Locks::Asked { attempt: current, since } = *self.locks_of(owner) else { return };
+        if current != attempt || self.tx.phase != Phase::Active {
+            return;
+        }
+        let number = owner.map(BranchNumber::from_index);
+        let (now, tx_id) = (self.now, self.tx.identity.tx_id);
+        let at_number = number.unwrap_or_else(|| BranchNumber::from_index(0));
+        let pause = self.policy.lock_backoff.pause(tx_id, at_number, attempt);
+        let mut retry_at = now.after(pause);
+        match answer {
+            LockAnswer::Granted => {
+                *self.locks_of(owner) = Locks::Granted;
+                return;
+            }
+            LockAnswer::Held { lock, holder, older } => {
+                // An older transaction waits for a younger one until its deadline: of several that wait
+                // for each other in a circle one is younger than the one that it waits for, and gives
+                // up.
+                let gives_up_at = since.after(self.wait_max(owner, &lock));
+                if older && now >= gives_up_at {
+                    let detail = format!("lock {lock} is held by transaction {holder}");
+                    self.tx.abort_detail = Some(clip(detail));
+                    return self.decide(Decision::Abort(AbortCause::Locked(number)));
+                }
+                if older {
+                    retry_at = retry_at.min(gives_up_at);
+                }
+            }
+            LockAnswer::Failed(_) => {}
+        }
+        *self.locks_of(owner) = Locks::Waiting { attempt, since, retry_at };
+    }
+
+    fn wait_max(&self, owner: Option<usize>, lock: &LockName) -> std::time::Duration {
+        let of_owner: &[Lock] = match owner {
+            Some(index) => &self.tx.branches[index].spec.step.locks,
+            None => &self.tx.identity.locks,
+        };
+        of_owner.iter().find(|own| own.name == *lock).map_or_else(Default::default, |l| l.wait_max)
+    }
+}
