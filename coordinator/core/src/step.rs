@@ -40,8 +40,9 @@ mod phase_one;
 mod phase_two;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::branch::{Branch, InFlight, Locks};
+use crate::branch::{Attempts, Branch, InFlight, Locks};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
@@ -363,7 +364,29 @@ impl<'a> Step<'a> {
     }
 
     /// The attempt is over and told nothing: when to send the next one.
-    fn failed(&mut self, index: usize, error: String, pause: Option<std::time::Duration>) {
+    fn failed(&mut self, index: usize, error: String) {
+        self.try_again(index, error, None);
+        let branch = &self.tx.branches[index];
+        let Attempts { count, working, .. } = branch.progress.prepare_attempts;
+        let attempts_max = branch.spec.step.retry.and_then(|retry| retry.attempts_max);
+        let failures = count.saturating_sub(working);
+        let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
+        if phase_one && attempts_max.is_some_and(|max| failures >= max) {
+            self.gave_up(index);
+        }
+    }
+
+    /// The participant is at it: when to ask again.
+    fn working(&mut self, index: usize, retry_after: Duration) {
+        if self.tx.owes(index) == Some(Operation::Prepare) {
+            let attempts = &mut self.branch(index).progress.prepare_attempts;
+            attempts.working = attempts.working.saturating_add(1);
+        }
+        let pause = (!retry_after.is_zero()).then_some(retry_after);
+        self.try_again(index, "the participant answered WORKING".to_owned(), pause);
+    }
+
+    fn try_again(&mut self, index: usize, error: String, pause: Option<Duration>) {
         let (tx_id, now, policy) = (self.tx.identity.tx_id, self.now, self.policy);
         let decided = self.tx.phase.decision().is_some();
         let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
@@ -389,10 +412,6 @@ impl<'a> Step<'a> {
         // write for each: the count is noted whenever it has doubled.
         if count.is_power_of_two() {
             self.changed(Change::Noted);
-        }
-        let attempts_max = self.tx.branches[index].spec.step.retry.and_then(|r| r.attempts_max);
-        if phase_one && attempts_max.is_some_and(|max| count >= max) {
-            self.gave_up(index);
         }
     }
 }
