@@ -299,7 +299,7 @@ fn branch_state(state: BranchState) -> v1::BranchState {
 }
 
 fn attempts(attempts: &Attempts) -> Option<v1::Attempts> {
-    let Attempts { count, first_at, last_at, first_error, last_error } = attempts;
+    let Attempts { count, first_at, last_at, first_error, last_error, .. } = attempts;
     (*count > 0).then(|| v1::Attempts {
         count: *count,
         first_at: Some(time_to_wire(*first_at)),
