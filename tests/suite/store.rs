@@ -15,6 +15,7 @@ mod locks;
 mod migration;
 mod purge;
 mod reads;
+mod sagas;
 mod writes;
 
 /// Store of a test, with a first incarnation.
