@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-mod rules;
+pub(crate) mod rules;
 mod step;
 
 pub use self::rules::{Violation, too_large};

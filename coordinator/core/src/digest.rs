@@ -8,7 +8,13 @@
 //!   of the transaction (1 two-phase commit, 2 TCC), the number of branches, and for each branch in
 //!   the request's order its id, participant, action, and the bytes of its payload.
 //! - Rule 2: SHA-256 over the 32 bytes that rule 1 makes, and for each branch in the request's
-//!   order a byte for its mode (as above) and the media type of its payload.
+//!   order a byte for its mode (as above; 3 for a saga) and the media type of its payload.
+//! - Rule 3: SHA-256 over the 32 bytes that rule 2 makes, the transaction's locks, and for each branch
+//!   in the request's order: the number of ids that it depends on and each of them; the number of its
+//!   inputs, and the name and branch id of each; a byte for the pivot (0 or 1), a byte for its
+//!   compensation (0 compensate, 1 none, 2 kept), and its locks. Locks are their number, and for each its
+//!   name and a byte for its mode (1 exclusive, 2 shared). It is the rule for sagas and for transactions
+//!   with locks; rule 2 is the rule for all others, to which it would add nothing.
 //!
 //! The rule's number is stored with the digest. A request is compared by the rule of the digest that
 //! is stored: [`Digests`] has one for every rule, so that a request that comes again is recognised
@@ -18,16 +24,16 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::definition::{BranchSpec, Definition, Drive, Mode};
+use crate::definition::{BranchSpec, Compensation, Definition, Drive, Lock, LockMode, Mode};
 
-/// The rule by which new digests are made. A change of the rule gets the next number, and the old
+/// The newest rule by which digests are made. A change of the rule gets the next number, and the old
 /// ones stay.
-pub const DIGEST_VERSION: i16 = 2;
+pub const DIGEST_VERSION: i16 = 3;
 
 /// Digest of a request, as it is stored with its transaction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
-    /// The rule that made it: 1 or 2, or 0 for [`Digest::TOMBSTONE`].
+    /// The rule that made it, from 1, or 0 for [`Digest::TOMBSTONE`].
     pub version: i16,
     /// The hash.
     pub hash: [u8; 32],
@@ -39,7 +45,7 @@ impl Digest {
     pub const TOMBSTONE: Self = Self { version: 0, hash: [0; 32] };
 }
 
-/// Digests of one request, by every rule.
+/// Digests of one request, by every rule that covers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests([Digest; 2]);
 
@@ -47,6 +53,11 @@ impl Digests {
     pub(crate) fn of(definition: &Definition) -> Self {
         let first = Digest { version: 1, hash: rule_1(definition) };
         let second = Digest { version: 2, hash: rule_2(&first.hash, definition) };
+        if has_more(definition) {
+            // The earlier rules would take it for a request that says less.
+            let third = Digest { version: 3, hash: rule_3(&second.hash, definition) };
+            return Self([third, third]);
+        }
         Self([first, second])
     }
 
@@ -98,6 +109,49 @@ fn rule_2(rule_1: &[u8; 32], definition: &Definition) -> [u8; 32] {
         text(&mut hash, payload.media_type.as_bytes());
     }
     hash.finalize().into()
+}
+
+/// Tells whether the definition holds anything that rule 3 covers.
+fn has_more(definition: &Definition) -> bool {
+    definition.mode == Mode::Saga || !definition.locks.is_empty()
+}
+
+fn rule_3(rule_2: &[u8; 32], definition: &Definition) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(rule_2);
+    locks(&mut hash, &definition.locks);
+    for BranchSpec { step, .. } in &definition.branches {
+        number(&mut hash, step.depends_on.len());
+        step.depends_on.iter().for_each(|id| text(&mut hash, id.as_str().as_bytes()));
+        number(&mut hash, step.inputs.len());
+        for input in &step.inputs {
+            text(&mut hash, input.name.as_str().as_bytes());
+            text(&mut hash, input.branch_id.as_str().as_bytes());
+        }
+        let compensation = match step.compensation {
+            Compensation::Compensate => 0,
+            Compensation::None => 1,
+            Compensation::Kept => 2,
+        };
+        hash.update([u8::from(step.pivot), compensation]);
+        locks(&mut hash, &step.locks);
+    }
+    hash.finalize().into()
+}
+
+fn locks(hash: &mut Sha256, locks: &[Lock]) {
+    number(hash, locks.len());
+    for Lock { name, mode, wait_max: _ } in locks {
+        text(hash, name.as_str().as_bytes());
+        hash.update([match mode {
+            LockMode::Exclusive => 1,
+            LockMode::Shared => 2,
+        }]);
+    }
+}
+
+fn number(hash: &mut Sha256, number: usize) {
+    hash.update((number as u64).to_be_bytes());
 }
 
 fn mode_byte(mode: Mode) -> u8 {

@@ -7,7 +7,10 @@ mod common;
 use std::time::Duration;
 
 use common::definition;
-use unanimo_core::{DIGEST_VERSION, Definition, Digest, Drive, Mode, ParticipantName};
+use unanimo_core::{
+    BranchId, Compensation, DIGEST_VERSION, Definition, Digest, Drive, InputName, Lock, LockMode,
+    LockName, Mode, ParticipantName, RetryPolicy, Start, StepInput, Timestamp,
+};
 
 fn base() -> Definition {
     definition(Mode::Tcc, Drive::Declarative, &["a", "b"])
@@ -17,6 +20,26 @@ fn with(change: impl FnOnce(&mut Definition)) -> Definition {
     let mut changed = base();
     change(&mut changed);
     changed
+}
+
+/// A saga in which everything is said that rule 3 covers.
+fn saga() -> Definition {
+    let mut saga = definition(Mode::Saga, Drive::Declarative, &["a", "b"]);
+    saga.locks = vec![lock("shelf:7", LockMode::Shared)];
+    let step = &mut saga.branches[1].step;
+    step.depends_on = vec![BranchId::new("a").unwrap()];
+    step.inputs = vec![StepInput {
+        name: InputName::new("ticket").unwrap(),
+        branch_id: BranchId::new("a").unwrap(),
+    }];
+    step.pivot = true;
+    step.compensation = Compensation::None;
+    step.locks = vec![lock("account:42", LockMode::Exclusive)];
+    saga
+}
+
+fn lock(name: &str, mode: LockMode) -> Lock {
+    Lock { name: LockName::new(name).unwrap(), mode, wait_max: Duration::from_secs(1) }
 }
 
 fn hex(digest: Digest) -> String {
@@ -34,8 +57,12 @@ fn s9_the_rules_make_what_they_made() {
         hex(base().digest_by(2).unwrap()),
         "9ca54b8edf4ed2714498d52276874c654fc2b6c87ecc2eb28cee1f142f239b0b"
     );
-    assert_eq!(base().digest(), base().digest_by(DIGEST_VERSION).unwrap());
+    assert_eq!(base().digest(), base().digest_by(2).unwrap());
     assert_eq!(base().digest_by(3), None);
+    assert_eq!(
+        hex(saga().digest_by(DIGEST_VERSION).unwrap()),
+        "7a61cff7eef21d92c80bee6286069a34aabf7ddba0859eadb5f4992cd52116e9"
+    );
     assert_eq!(base().digest_by(0), None);
 }
 
@@ -71,4 +98,43 @@ fn s9_each_rule_tells_what_it_covers() {
         let unknown = Digest { version: 9, ..base().digest() };
         assert!(!digests.matches(unknown), "a rule of a later version");
     }
+}
+
+#[test]
+fn s9_the_rule_for_sagas_tells_what_it_covers() {
+    type Change = fn(&mut Definition);
+    let same: [(&str, Change); 7] = [
+        ("start", |d| d.start = Start::After(Duration::from_secs(9))),
+        ("wait for a lock", |d| d.locks[0].wait_max = Duration::ZERO),
+        ("wait for a step's lock", |d| d.branches[1].step.locks[0].wait_max = Duration::ZERO),
+        ("retry", |d| d.branches[0].step.retry = Some(RetryPolicy::default())),
+        ("attempt timeout", |d| d.branches[0].step.attempt_timeout = Some(Duration::from_secs(1))),
+        ("delay", |d| d.branches[0].step.delay = Some(Duration::from_secs(1))),
+        ("start of a step", |d| d.branches[0].step.start_at = Some(Timestamp(1))),
+    ];
+    let other: [(&str, Change); 8] = [
+        ("a lock less", |d| d.locks.clear()),
+        ("mode of a lock", |d| d.locks[0].mode = LockMode::Exclusive),
+        ("name of a step's lock", |d| d.branches[1].step.locks[0].name = d.locks[0].name.clone()),
+        ("dependencies", |d| d.branches[1].step.depends_on.clear()),
+        ("inputs", |d| d.branches[1].step.inputs.clear()),
+        ("pivot", |d| d.branches[1].step.pivot = false),
+        ("compensation", |d| d.branches[1].step.compensation = Compensation::Compensate),
+        ("mode of a branch", |d| d.branches[0].mode = Mode::Tcc),
+    ];
+    let stored = saga().digest();
+    for (what, change, is_same) in same
+        .map(|(what, change)| (what, change, true))
+        .into_iter()
+        .chain(other.map(|(what, change)| (what, change, false)))
+    {
+        let mut changed = saga();
+        change(&mut changed);
+        assert_eq!(changed.digests().matches(stored), is_same, "{what}");
+    }
+    // A transaction with locks is not the one without them, whose digest an earlier rule made.
+    let mut locked = base();
+    locked.locks = vec![lock("account:42", LockMode::Exclusive)];
+    assert!(!locked.digests().matches(base().digest()));
+    assert!(!base().digests().matches(locked.digest()));
 }

@@ -4,18 +4,20 @@
 //! figures with those of the same run only.
 
 mod load;
+mod memory;
 mod plain;
+mod volume;
 mod world;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use unanimo_tests::postgres::Server;
 
 use self::load::Measured;
-use self::world::World;
+use self::world::{Shape, World};
 
 /// Allocator of the program `unanimo`, so that the benchmark measures what the program does.
 #[global_allocator]
@@ -27,21 +29,49 @@ const WRITES_WITHOUT_BATCHING: f64 = 5.0;
 /// Factor by which the journal has to be better than one commit per state change.
 const RATIO_MIN: f64 = 3.0;
 
-/// Measures TCC transactions of two branches, each until it is decided.
+/// Factor by which a saga of two steps, which is done after its phase one, has to be faster than a TCC
+/// transaction of two branches.
+const SAGA_RATIO_MIN: f64 = 1.2;
+
+/// Measures TCC transactions of two branches and sagas of two steps, each until it is decided.
 #[derive(Debug, Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    measure: Option<Measure>,
     /// Seconds for each figure.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// End with exit code 1 if 64 transactions in flight through the library are slower than three
-    /// times the maximum of one commit per state change.
+    /// times the maximum of one commit per state change, or sagas slower than 1.2 times TCC.
     #[arg(long)]
     check: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Measure {
+    /// Runs sagas of ten steps to their ends on the embedded store, and tells the memory that it took.
+    Sagas {
+        /// Number of sagas.
+        #[arg(long, default_value_t = 10_000)]
+        count: u64,
+    },
+    /// Begins transactions that start tomorrow on the embedded store, and tells the memory that they
+    /// take, before and after a restart.
+    Sleepers {
+        /// Number of transactions.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+    },
+}
+
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Arguments { seconds, check } = Arguments::parse();
+    let Arguments { measure, seconds, check } = Arguments::parse();
+    match measure {
+        Some(Measure::Sagas { count }) => return volume::sagas(count).await,
+        Some(Measure::Sleepers { count }) => return volume::sleepers(count).await,
+        None => {}
+    }
     let time = Duration::from_secs(seconds);
     let server = Server::durable();
 
@@ -54,8 +84,10 @@ async fn main() -> Result<ExitCode> {
     }
     world.stop().await;
     let world = World::embedded(&server).await?;
-    let embedded = world.begin(64, time).await?;
+    let embedded = world.begin(Shape::Tcc, 64, time).await?;
     print("TCC through the library, PostgreSQL", 64, &embedded);
+    let saga = world.begin(Shape::Saga, 64, time).await?;
+    print("sagas through the library, PostgreSQL", 64, &saga);
     world.stop().await;
 
     let ratio = embedded.per_second() / (plain.per_second() / WRITES_WITHOUT_BATCHING);
@@ -65,6 +97,14 @@ async fn main() -> Result<ExitCode> {
          {RATIO_MIN} are needed: {}",
         if passed { "passed" } else { "FAILED" }
     ));
+    let saga_ratio = saga.per_second() / embedded.per_second();
+    let sagas_passed = saga_ratio >= SAGA_RATIO_MIN;
+    say(&format!(
+        "sagas of two steps ÷ TCC of two branches = {saga_ratio:.2}; at least {SAGA_RATIO_MIN} are \
+         needed: {}",
+        if sagas_passed { "passed" } else { "FAILED" }
+    ));
+    let passed = passed && sagas_passed;
     Ok(if passed || !check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

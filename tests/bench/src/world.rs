@@ -16,7 +16,7 @@ use unanimo_coordinator::engine::{Answer, Until};
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::{
     ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
-    TraceContext,
+    StepSpec, TraceContext,
 };
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
@@ -31,7 +31,7 @@ const BRANCHES: [&str; 2] = ["a", "b"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
-struct Willing;
+pub(crate) struct Willing;
 
 #[async_trait]
 impl ParticipantService for Willing {
@@ -128,13 +128,18 @@ impl World {
     }
 
     /// Measures transactions that are begun through the library.
-    pub(crate) async fn begin(&self, in_flight: usize, time: Duration) -> Result<Measured> {
+    pub(crate) async fn begin(
+        &self,
+        shape: Shape,
+        in_flight: usize,
+        time: Duration,
+    ) -> Result<Measured> {
         let worker = || {
             let (engine, gids) = (self.running.engine().clone(), Arc::clone(&self.gids));
             move || {
                 let (engine, gid) = (engine.clone(), next(&gids));
                 async move {
-                    let definition = definition(&gid)?;
+                    let definition = definition(&gid, shape)?;
                     let deadline = Instant::now() + PATIENCE;
                     let answer = engine.begin(definition, Until::Decided, deadline).await?;
                     let Answer::View(view) = answer else { anyhow::bail!("not decided") };
@@ -166,20 +171,37 @@ async fn config(server: &Server) -> Config {
     }
 }
 
-fn definition(gid: &str) -> Result<Definition> {
+/// Kind of transaction that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// TCC with two branches.
+    Tcc,
+    /// A saga in which the second of two steps depends on the first.
+    Saga,
+}
+
+fn definition(gid: &str, shape: Shape) -> Result<Definition> {
+    let mode = match shape {
+        Shape::Tcc => Mode::Tcc,
+        Shape::Saga => Mode::Saga,
+    };
     let branch = |name: &str| {
+        let mut step = StepSpec::default();
+        if mode == Mode::Saga && name != BRANCHES[0] {
+            step.depends_on = vec![BranchId::new(BRANCHES[0])?];
+        }
         Ok(BranchSpec {
             branch_id: BranchId::new(name)?,
             participant: ParticipantName::new(name)?,
             action: ActionName::new("try")?,
             payload: Bytes::from_static(b"ten euros").into(),
-            mode: Mode::Tcc,
-            step: Default::default(),
+            mode,
+            step,
         })
     };
     Ok(Definition {
         gid: Gid::new(gid)?,
-        mode: Mode::Tcc,
+        mode,
         drive: Drive::Declarative,
         branches: BRANCHES.into_iter().map(branch).collect::<Result<_>>()?,
         timeout: None,

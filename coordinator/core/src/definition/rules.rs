@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Definition, Drive};
+pub(crate) mod step;
+
+use self::step::Around;
+use super::{BranchSpec, Definition, Drive, Mode, Start};
+use crate::graph::Graph;
 use crate::ids::{NAME_BYTES_MAX, check_alphabet};
 use crate::policy::Limits;
 
@@ -25,9 +29,13 @@ impl Violation {
 }
 
 impl Definition {
-    /// Every rule that the definition breaks.
+    /// Every rule that the definition breaks, and those that its children break.
     #[must_use]
     pub fn violations(&self, limits: &Limits) -> Vec<Violation> {
+        self.violations_at_depth(limits, 0)
+    }
+
+    fn violations_at_depth(&self, limits: &Limits, depth: usize) -> Vec<Violation> {
         let mut found = Vec::new();
         let count = self.branches.len();
         if self.drive == Drive::Declarative && count == 0 {
@@ -48,6 +56,11 @@ impl Definition {
             let field = format!("branches[{index}].payload");
             found.extend(branch.payload.bad_media_type(&field));
             found.extend(too_large(field, branch.payload.data.len(), limits.payload_bytes_max));
+            if self.mode == Mode::Saga {
+                continue;
+            }
+            let field = format!("branches[{index}]");
+            found.extend(step::only_in_sagas(&field, &branch.step));
             if branch.mode != self.mode {
                 let rule = format!("must be the mode of the transaction, {}", self.mode.name());
                 found.push(Violation::new(format!("branches[{index}].mode"), rule));
@@ -60,8 +73,58 @@ impl Definition {
                 v
             },
         ));
+        if self.mode == Mode::Saga {
+            found.extend(self.bad_steps(limits));
+        }
         found.extend(self.timeout.and_then(|timeout| bad_timeout(timeout, limits.timeout_max)));
+        if let Start::After(delay) = self.start {
+            found.extend(step::too_long("start_delay".to_owned(), delay, limits.start_delay_max));
+        }
+        found.extend(step::lock_violations("locks", &self.locks, limits));
         found.extend(self.bad_metadata(limits));
+        found.extend(self.bad_children(limits, depth));
+        found
+    }
+
+    fn bad_steps(&self, limits: &Limits) -> Vec<Violation> {
+        let branches: Vec<&BranchSpec> = self.branches.iter().collect();
+        let (graph, cycle) = match Graph::of(self.branches.iter()) {
+            Ok(graph) => (graph, None),
+            // Without an order nothing can be said of ancestors.
+            Err(cycle) => (Graph::default(), Some(step::cycle(&branches, &cycle))),
+        };
+        if let Some(cycle) = cycle {
+            return vec![cycle];
+        }
+        let no_pivot = match (self.drive, self.parent) {
+            (Drive::Interactive, _) => Some("the initiator of an interactive saga decides"),
+            (_, Some(_)) => Some("the parent of a child decides"),
+            (Drive::Declarative, None) => None,
+        };
+        let timeout = self.timeout.unwrap_or(limits.timeout_default);
+        let around = Around { branches: &branches, graph: &graph, no_pivot, timeout, limits };
+        let of = |index| step::violations(&format!("branches[{index}]"), index, around);
+        (0..branches.len()).flat_map(of).collect()
+    }
+
+    fn bad_children(&self, limits: &Limits, depth: usize) -> Vec<Violation> {
+        let mut found = Vec::new();
+        for (index, child) in &self.children {
+            let field = format!("branches[{index}].child");
+            if self.mode != Mode::Saga {
+                let rule = "must not be set: the transaction is no saga";
+                found.push(Violation::new(field, rule));
+            } else if depth >= limits.children_depth_max {
+                let rule = format!("must stand at most {} deep", limits.children_depth_max);
+                found.push(Violation::new(field, rule));
+            } else {
+                let below = child.violations_at_depth(limits, depth + 1).into_iter();
+                found.extend(below.map(|Violation { field: inner, rule }| Violation {
+                    field: format!("{field}.{inner}"),
+                    rule,
+                }));
+            }
+        }
         found
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, PhaseTwo, Progress, Refusal, Vote, clip};
 use crate::decision::{AbortCause, Decision, Operation, Phase, PhaseTwoOperation};
+use crate::definition::rules::step::{self as rules, Around};
 use crate::definition::{
-    BranchRequest, BranchSpec, Compensation, Drive, Mode, Violation, too_large,
+    BranchRequest, BranchSpec, Compensation, Drive, Mode, StepSpec, Violation, too_large,
 };
 use crate::effects::EventKind;
 use crate::graph::Graph;
@@ -16,7 +17,7 @@ use crate::input::{PrepareAnswer, Rejection};
 use crate::payload::Payload;
 use crate::policy::spread;
 use crate::time::millis;
-use crate::transaction::Transaction;
+use crate::transaction::{Identity, Transaction};
 
 impl Step<'_> {
     pub(super) fn begun(&mut self, specs: Vec<BranchSpec>) {
@@ -74,8 +75,51 @@ impl Step<'_> {
         if let Some(violation) = over {
             return Err(violation.into());
         }
+        self.order(&spec, enlistment, of_transaction)?;
         self.add(spec, enlistment);
         self.changed(Change::Awaited);
+        Ok(())
+    }
+
+    /// Puts a new branch into the order of the others, if it breaks no rule.
+    fn order(
+        &mut self,
+        spec: &BranchSpec,
+        enlistment: Enlistment,
+        of_transaction: Mode,
+    ) -> Result<(), Rejection> {
+        let first = |violations: Vec<Violation>| match violations.into_iter().next() {
+            Some(violation) => Err(Rejection::from(violation)),
+            None => Ok(()),
+        };
+        if of_transaction != Mode::Saga {
+            return first(rules::only_in_sagas("branch", &spec.step));
+        }
+        if enlistment == Enlistment::Initiator {
+            // The coordinator sends it nothing before the decision.
+            let depends_on = spec.step.depends_on.clone();
+            let compensation = spec.step.compensation;
+            let ordered = StepSpec { depends_on, compensation, ..StepSpec::default() };
+            if ordered != spec.step {
+                let rule = "must only say depends_on and compensation of a branch that its initiator calls";
+                return Err(Violation::new("branch", rule).into());
+            }
+        }
+        let known = self.tx.branches.iter().map(|branch| &*branch.spec);
+        let branches: Vec<&BranchSpec> = known.chain([spec]).collect();
+        let index = branches.len() - 1;
+        // A new branch closes no circle: none of the others names it.
+        let graph = Graph::of(branches.iter().copied()).unwrap_or_default();
+        let Identity { created_at, deadline, .. } = *self.tx.identity;
+        let around = Around {
+            branches: &branches,
+            graph: &graph,
+            no_pivot: Some("the initiator of an interactive saga decides"),
+            timeout: created_at.until(deadline),
+            limits: &self.policy.limits,
+        };
+        first(rules::violations("branch", index, around))?;
+        self.tx.graph = Arc::new(graph);
         Ok(())
     }
 
@@ -237,13 +281,12 @@ impl Step<'_> {
                 let mode = branch.spec.mode.name();
                 let error =
                     format!("the participant answered READ_ONLY, which is no vote in mode {mode}");
-                self.failed(index, error, None);
+                self.failed(index, error);
             }
             PrepareAnswer::Working { retry_after } => {
-                let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "the participant answered WORKING".to_owned(), pause);
+                self.working(index, retry_after);
             }
-            PrepareAnswer::Failed(error) => self.failed(index, error, None),
+            PrepareAnswer::Failed(error) => self.failed(index, error),
         }
     }
 
@@ -279,7 +322,7 @@ impl Step<'_> {
             self.changed(Change::Awaited);
         }
         if current {
-            self.failed(index, error, None);
+            self.failed(index, error);
         }
     }
 

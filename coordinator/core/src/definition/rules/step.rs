@@ -1,0 +1,276 @@
+//! The rules for the part of a branch that only sagas have.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::{BranchSpec, Compensation, Lock, Mode, RetryPolicy, StepInput, StepSpec};
+use super::Violation;
+use crate::graph::{Cycle, Graph};
+use crate::ids::BranchId;
+use crate::policy::Limits;
+
+/// Shortest pause, delay or patience: times are kept in milliseconds.
+const DURATION_MIN: Duration = Duration::from_millis(1);
+
+/// The transaction around a branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around<'a> {
+    /// All branches, by index.
+    pub(crate) branches: &'a [&'a BranchSpec],
+    /// Their order.
+    pub(crate) graph: &'a Graph,
+    /// Reason for which there can be no pivot; `None` if there can.
+    pub(crate) no_pivot: Option<&'static str>,
+    /// Time until ABORT.
+    pub(crate) timeout: Duration,
+    pub(crate) limits: &'a Limits,
+}
+
+/// Every rule that the step at `index` breaks; `field` is the path of the branch.
+pub(crate) fn violations(field: &str, index: usize, around: Around<'_>) -> Vec<Violation> {
+    let branch = around.branches[index];
+    let rules = Rules { field, index, branch, around };
+    let mut found = rules.dependencies();
+    found.extend(rules.inputs());
+    found.extend(rules.pivot());
+    found.extend(rules.compensation());
+    found.extend(rules.attempts());
+    found.extend(rules.times());
+    found.extend(rules.locks());
+    found
+}
+
+/// Every field that is for sagas alone, and set in a branch of a transaction that is none.
+pub(crate) fn only_in_sagas(field: &str, step: &StepSpec) -> Vec<Violation> {
+    let StepSpec {
+        depends_on,
+        inputs,
+        pivot,
+        compensation,
+        retry,
+        attempt_timeout,
+        delay,
+        start_at,
+        locks,
+    } = step;
+    let set = [
+        ("depends_on", !depends_on.is_empty()),
+        ("inputs", !inputs.is_empty()),
+        ("pivot", *pivot),
+        ("compensation", *compensation != Compensation::default()),
+        ("retry", retry.is_some()),
+        ("attempt_timeout", attempt_timeout.is_some()),
+        ("delay", delay.is_some()),
+        ("start_at", start_at.is_some()),
+        ("locks", !locks.is_empty()),
+    ];
+    let rule = "must not be set: the transaction is no saga";
+    let of = |name: &str| Violation::new(format!("{field}.{name}"), rule);
+    set.into_iter().filter(|(_, set)| *set).map(|(name, _)| of(name)).collect()
+}
+
+/// The violation of branches that wait for each other in a circle.
+pub(crate) fn cycle(branches: &[&BranchSpec], Cycle(path): &Cycle) -> Violation {
+    let name = |index: &usize| branches[*index].branch_id.as_str();
+    let first = path.first().copied().unwrap_or_default();
+    let names: Vec<&str> = path.iter().chain([&first]).map(name).collect();
+    let rule = format!("must not lead back to the branch: {}", names.join(" depends on "));
+    Violation::new(format!("branches[{first}].depends_on"), rule)
+}
+
+/// Every rule that a list of locks breaks.
+pub(crate) fn lock_violations(field: &str, locks: &[Lock], limits: &Limits) -> Vec<Violation> {
+    let count = locks.len();
+    if count > limits.locks_max {
+        let rule = format!("must have at most {} locks, has {count}", limits.locks_max);
+        return vec![Violation::new(field, rule)];
+    }
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (at, Lock { name, wait_max, .. }) in locks.iter().enumerate() {
+        if !seen.insert(name) {
+            let rule = format!("must be unique, {name} came before");
+            found.push(Violation::new(format!("{field}[{at}].name"), rule));
+        }
+        found.extend(too_long(format!("{field}[{at}].wait_max"), *wait_max, limits.timeout_max));
+    }
+    found
+}
+
+/// The violation of a bound on a duration, if it is one.
+pub(super) fn too_long(field: String, found: Duration, max: Duration) -> Option<Violation> {
+    (found > max).then(|| {
+        let rule = format!("must be at most {} s, is {} s", max.as_secs(), found.as_secs());
+        Violation::new(field, rule)
+    })
+}
+
+struct Rules<'a> {
+    field: &'a str,
+    index: usize,
+    branch: &'a BranchSpec,
+    around: Around<'a>,
+}
+
+impl Rules<'_> {
+    fn violation(&self, name: &str, rule: impl Into<String>) -> Violation {
+        Violation::new(format!("{}.{name}", self.field), rule)
+    }
+
+    fn index_of(&self, id: &BranchId) -> Option<usize> {
+        self.around.branches.iter().position(|branch| branch.branch_id == *id)
+    }
+
+    fn dependencies(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (at, id) in self.branch.step.depends_on.iter().enumerate() {
+            let name = format!("depends_on[{at}]");
+            if *id == self.branch.branch_id {
+                found.push(self.violation(&name, "must not name the branch itself"));
+            } else if self.index_of(id).is_none() {
+                let rule = format!("must name a branch of the transaction, {id} is none");
+                found.push(self.violation(&name, rule));
+            } else if !seen.insert(id) {
+                found.push(self.violation(&name, format!("must be unique, {id} came before")));
+            }
+        }
+        found
+    }
+
+    fn inputs(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (at, StepInput { name, branch_id }) in self.branch.step.inputs.iter().enumerate() {
+            if !seen.insert(name) {
+                let rule = format!("must be unique, {name} came before");
+                found.push(self.violation(&format!("inputs[{at}].name"), rule));
+            }
+            let of = format!("inputs[{at}].branch_id");
+            let Some(source) = self.index_of(branch_id) else {
+                let rule = format!("must name a branch of the transaction, {branch_id} is none");
+                found.push(self.violation(&of, rule));
+                continue;
+            };
+            if !self.around.graph.depends(self.index, source) {
+                let rule = format!(
+                    "must name a branch that {} depends on, directly or not; {branch_id} is none",
+                    self.branch.branch_id
+                );
+                found.push(self.violation(&of, rule));
+            } else if self.around.branches[source].mode == Mode::TwoPhaseCommit {
+                let rule = format!(
+                    "must name a branch with an output, {branch_id} is in two-phase commit and has none"
+                );
+                found.push(self.violation(&of, rule));
+            }
+        }
+        found
+    }
+
+    fn pivot(&self) -> Vec<Violation> {
+        if !self.branch.step.pivot {
+            return Vec::new();
+        }
+        let first = self.around.branches.iter().position(|branch| branch.step.pivot);
+        let mode = self.branch.mode;
+        let rules = [
+            self.around.no_pivot.map(|why| format!("must not be set: {why}")),
+            first.filter(|first| *first != self.index).map(|first| {
+                let first = &self.around.branches[first].branch_id;
+                format!("must be set in one branch at most, {first} is the pivot")
+            }),
+            (mode != Mode::Saga).then(|| {
+                format!("must not be set in a branch of mode {}: the pivot is a step", mode.name())
+            }),
+        ];
+        rules.into_iter().flatten().map(|rule| self.violation("pivot", rule)).collect()
+    }
+
+    fn compensation(&self) -> Option<Violation> {
+        let compensation = self.branch.step.compensation;
+        if compensation != Compensation::Compensate && self.branch.mode != Mode::Saga {
+            let rule = format!(
+                "must not be set: a branch of mode {} is cancelled",
+                self.branch.mode.name()
+            );
+            return Some(self.violation("compensation", rule));
+        }
+        let undoable = self.around.graph.may_be_undone(self.index);
+        let rule = match compensation {
+            Compensation::None if undoable => {
+                "must not be none: an ABORT may follow the branch; say kept if its effect is to stay"
+            }
+            Compensation::Kept if !undoable => {
+                "must not be kept: no ABORT follows the pivot; say none"
+            }
+            _ => return None,
+        };
+        Some(self.violation("compensation", rule))
+    }
+
+    fn attempts(&self) -> Vec<Violation> {
+        let Some(retry) = self.branch.step.retry else { return Vec::new() };
+        if !self.around.graph.may_be_undone(self.index) {
+            let rule = "must not be set in the pivot or after it: it is sent until it is answered";
+            return vec![self.violation("retry", rule)];
+        }
+        let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
+        let mut found = Vec::new();
+        if attempts_max == Some(0) {
+            found.push(self.violation("retry.attempts_max", "must be at least 1"));
+        }
+        for (name, duration) in [
+            ("retry.backoff_min", backoff_min),
+            ("retry.backoff_max", backoff_max),
+            ("retry.give_up_after", give_up_after),
+        ] {
+            found.extend(self.in_range(name, duration, self.around.limits.timeout_max));
+        }
+        if let (Some(min), Some(max)) = (backoff_min, backoff_max)
+            && max < min
+        {
+            found.push(self.violation("retry.backoff_max", "must be at least backoff_min"));
+        }
+        found
+    }
+
+    fn times(&self) -> Vec<Violation> {
+        let StepSpec { attempt_timeout, delay, .. } = &self.branch.step;
+        let limits = self.around.limits;
+        let mut found: Vec<Violation> = self
+            .in_range("attempt_timeout", *attempt_timeout, limits.timeout_max)
+            .into_iter()
+            .collect();
+        if let Some(delay) = *delay {
+            found.extend(too_long(format!("{}.delay", self.field), delay, limits.start_delay_max));
+            let undoable = self.around.graph.may_be_undone(self.index);
+            if undoable && delay >= self.around.timeout {
+                let rule = format!(
+                    "must be less than the timeout of the transaction, {} s",
+                    self.around.timeout.as_secs()
+                );
+                found.push(self.violation("delay", rule));
+            }
+        }
+        found
+    }
+
+    fn in_range(&self, name: &str, found: Option<Duration>, max: Duration) -> Option<Violation> {
+        let found = found?;
+        if found < DURATION_MIN {
+            return Some(self.violation(name, "must be at least 1 ms"));
+        }
+        too_long(format!("{}.{name}", self.field), found, max)
+    }
+
+    fn locks(&self) -> Vec<Violation> {
+        let locks = &self.branch.step.locks;
+        if !locks.is_empty() && self.around.graph.is_after_pivot(self.index) {
+            let rule = "must not be set after the pivot: nothing could be undone for a lock that is \
+                        not had; take it before";
+            return vec![self.violation("locks", rule)];
+        }
+        lock_violations(&format!("{}.locks", self.field), locks, self.around.limits)
+    }
+}

@@ -1,0 +1,300 @@
+//! Rules for the definition of a saga: each mistake is refused before anything runs, and its place is
+//! named.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[expect(dead_code, reason = "its store is for the other tests")]
+mod common;
+
+use std::time::Duration;
+
+use common::definition;
+use unanimo_core::{
+    BranchId, Compensation, Definition, Drive, Enlistment, InputName, Limits, Lock, LockMode,
+    LockName, Mode, Parent, Policy, Rejection, RetryPolicy, StepInput, Timestamp, Transaction,
+    TxId, Violation,
+};
+
+/// A saga in which `b` and `c` depend on `a`, and `d` on both.
+fn diamond() -> Definition {
+    let mut saga = definition(Mode::Saga, Drive::Declarative, &["a", "b", "c", "d"]);
+    for (index, on) in [(1, "a"), (2, "a"), (3, "b"), (3, "c")] {
+        saga.branches[index].step.depends_on.push(id(on));
+    }
+    saga
+}
+
+fn id(text: &str) -> BranchId {
+    BranchId::new(text).unwrap()
+}
+
+fn input(name: &str, of: &str) -> StepInput {
+    StepInput { name: InputName::new(name).unwrap(), branch_id: id(of) }
+}
+
+fn lock(name: &str) -> Lock {
+    Lock {
+        name: LockName::new(name).unwrap(),
+        mode: LockMode::Exclusive,
+        wait_max: Duration::from_secs(1),
+    }
+}
+
+fn found(change: impl FnOnce(&mut Definition)) -> Vec<String> {
+    let mut saga = diamond();
+    change(&mut saga);
+    let violations = saga.violations(&Limits::default());
+    violations.iter().map(Violation::to_string).collect()
+}
+
+#[test]
+fn a_saga_without_mistakes_passes() {
+    assert_eq!(found(|_| {}), [""; 0]);
+    let everything = found(|saga| {
+        saga.locks = vec![lock("account:1")];
+        saga.branches[0].mode = Mode::Tcc;
+        saga.branches[1].step.compensation = Compensation::Kept;
+        saga.branches[1].step.retry = Some(RetryPolicy {
+            attempts_max: Some(3),
+            backoff_min: Some(Duration::from_millis(10)),
+            backoff_max: Some(Duration::from_secs(1)),
+            give_up_after: Some(Duration::from_secs(30)),
+        });
+        saga.branches[2].step.pivot = true;
+        saga.branches[2].step.locks = vec![lock("account:1")];
+        saga.branches[3].step.compensation = Compensation::None;
+        saga.branches[3].step.inputs = vec![input("x", "a"), input("y", "b"), input("z", "c")];
+        saga.branches[3].step.delay = Some(Duration::from_secs(7 * 24 * 60 * 60));
+    });
+    assert_eq!(everything, [""; 0]);
+}
+
+#[test]
+fn each_mistake_of_order_is_refused_and_named() {
+    assert_eq!(
+        found(|saga| saga.branches[0].step.depends_on.push(id("d"))),
+        [
+            "branches[0].depends_on must not lead back to the branch: a depends on d depends on b depends on a"
+        ]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[1].step.depends_on.push(id("b"))),
+        ["branches[1].depends_on must not lead back to the branch: b depends on b"]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[3].step.depends_on[1] = id("nobody")),
+        ["branches[3].depends_on[1] must name a branch of the transaction, nobody is none"]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[3].step.depends_on[1] = id("b")),
+        ["branches[3].depends_on[1] must be unique, b came before"]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[2].branch_id = id("b"))[0],
+        "branches[2].branch_id must be unique, b came before"
+    );
+    let many: Vec<String> = (0..65).map(|n| format!("s{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let many = definition(Mode::Saga, Drive::Declarative, &many);
+    assert_eq!(
+        many.violations(&Limits::default())[0].to_string(),
+        "branches must have at most 64 branches, has 65"
+    );
+}
+
+#[test]
+fn each_mistake_of_inputs_is_refused_and_named() {
+    assert_eq!(
+        found(|saga| saga.branches[1].step.inputs = vec![input("x", "c")]),
+        [
+            "branches[1].inputs[0].branch_id must name a branch that b depends on, directly or not; c is none"
+        ]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[1].step.inputs = vec![input("x", "nobody")]),
+        ["branches[1].inputs[0].branch_id must name a branch of the transaction, nobody is none"]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[3].step.inputs = vec![input("x", "a"), input("x", "b")]),
+        ["branches[3].inputs[1].name must be unique, x came before"]
+    );
+    let prepared = found(|saga| {
+        saga.branches[0].mode = Mode::TwoPhaseCommit;
+        saga.branches[1].step.inputs = vec![input("x", "a")];
+    });
+    assert_eq!(
+        prepared,
+        [
+            "branches[1].inputs[0].branch_id must name a branch with an output, a is in two-phase commit and has none"
+        ]
+    );
+}
+
+#[test]
+fn each_mistake_of_the_pivot_is_refused_and_named() {
+    let pivots = |saga: &mut Definition| {
+        saga.branches[1].step.pivot = true;
+        saga.branches[2].step.pivot = true;
+    };
+    assert_eq!(
+        found(pivots),
+        ["branches[2].pivot must be set in one branch at most, b is the pivot"]
+    );
+    let pivot_at =
+        |index: usize| move |saga: &mut Definition| saga.branches[index].step.pivot = true;
+    let reserved = found(|saga| {
+        pivot_at(1)(saga);
+        saga.branches[1].mode = Mode::Tcc;
+    });
+    assert_eq!(
+        reserved,
+        ["branches[1].pivot must not be set in a branch of mode tcc: the pivot is a step"]
+    );
+    let child = found(|saga| {
+        pivot_at(1)(saga);
+        let tx_id = TxId(uuid::Uuid::nil());
+        let number = unanimo_core::BranchNumber::from_index(0);
+        saga.parent = Some(Parent { tx_id, number, root: tx_id });
+    });
+    assert_eq!(child, ["branches[1].pivot must not be set: the parent of a child decides"]);
+    assert_eq!(
+        found(|saga| saga.branches[3].step.compensation = Compensation::None),
+        [
+            "branches[3].compensation must not be none: an ABORT may follow the branch; say kept if its effect is to stay"
+        ]
+    );
+    for index in [1, 3] {
+        let kept = found(|saga| {
+            pivot_at(1)(saga);
+            saga.branches[index].step.compensation = Compensation::Kept;
+        });
+        assert_eq!(
+            kept,
+            [format!(
+                "branches[{index}].compensation must not be kept: no ABORT follows the pivot; say none"
+            )]
+        );
+        let retry = found(|saga| {
+            pivot_at(1)(saga);
+            saga.branches[index].step.retry = Some(RetryPolicy::default());
+        });
+        assert_eq!(
+            retry,
+            [format!(
+                "branches[{index}].retry must not be set in the pivot or after it: it is sent until it is answered"
+            )]
+        );
+    }
+    let locked = found(|saga| {
+        pivot_at(1)(saga);
+        saga.branches[3].step.locks = vec![lock("x")];
+    });
+    assert_eq!(
+        locked,
+        [
+            "branches[3].locks must not be set after the pivot: nothing could be undone for a lock that is not had; take it before"
+        ]
+    );
+}
+
+#[test]
+fn each_mistake_of_numbers_and_times_is_refused_and_named() {
+    let retry = |retry: RetryPolicy| found(|saga| saga.branches[1].step.retry = Some(retry));
+    assert_eq!(
+        retry(RetryPolicy { attempts_max: Some(0), ..RetryPolicy::default() }),
+        ["branches[1].retry.attempts_max must be at least 1"]
+    );
+    assert_eq!(
+        retry(RetryPolicy { give_up_after: Some(Duration::ZERO), ..RetryPolicy::default() }),
+        ["branches[1].retry.give_up_after must be at least 1 ms"]
+    );
+    let (min, max) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(1)));
+    assert_eq!(
+        retry(RetryPolicy { backoff_min: min, backoff_max: max, ..RetryPolicy::default() }),
+        ["branches[1].retry.backoff_max must be at least backoff_min"]
+    );
+    assert_eq!(
+        found(|saga| saga.branches[1].step.delay = Some(Duration::from_secs(60))),
+        ["branches[1].delay must be less than the timeout of the transaction, 60 s"]
+    );
+    assert_eq!(
+        found(|saga| saga.locks = vec![lock("x"), lock("x")]),
+        ["locks[1].name must be unique, x came before"]
+    );
+    assert_eq!(
+        found(
+            |saga| saga.branches[1].step.locks = (0..17).map(|n| lock(&format!("l{n}"))).collect()
+        ),
+        ["branches[1].locks must have at most 16 locks, has 17"]
+    );
+}
+
+#[test]
+fn fields_of_sagas_are_refused_elsewhere() {
+    let mut tcc = definition(Mode::Tcc, Drive::Declarative, &["a", "b"]);
+    tcc.branches[1].step.depends_on = vec![id("a")];
+    tcc.branches[1].step.pivot = true;
+    let violations = tcc.violations(&Limits::default());
+    let rule = "must not be set: the transaction is no saga";
+    assert_eq!(
+        violations,
+        [Violation::new("branches[1].depends_on", rule), Violation::new("branches[1].pivot", rule)]
+    );
+}
+
+#[test]
+fn mistakes_of_a_child_are_named_within_their_branch() {
+    let mut inner = diamond();
+    inner.branches[1].step.inputs = vec![input("x", "c")];
+    let nest = |inner: Definition| {
+        let mut outer = diamond();
+        outer.children = vec![(2, inner)];
+        outer
+    };
+    assert_eq!(
+        nest(inner.clone()).violations(&Limits::default())[0].field,
+        "branches[2].child.branches[1].inputs[0].branch_id"
+    );
+    let too_deep = nest(nest(nest(nest(nest(diamond())))));
+    assert_eq!(
+        too_deep.violations(&Limits::default())[0].to_string(),
+        "branches[2].child.branches[2].child.branches[2].child.branches[2].child.branches[2].child \
+         must stand at most 4 deep"
+    );
+}
+
+#[test]
+fn an_enlisted_step_obeys_the_same_rules() {
+    let policy = Policy::default();
+    let begin = definition(Mode::Saga, Drive::Interactive, &[]);
+    let (mut tx, _) = Transaction::begin(TxId(uuid::Uuid::nil()), begin, Timestamp(1), &policy);
+    let mut enlist =
+        |name: &str, change: &dyn Fn(&mut unanimo_core::BranchRequest), by: Enlistment| {
+            let mut branch = common::request(name);
+            change(&mut branch);
+            let input = unanimo_core::Input::Enlist { branch, enlistment: by };
+            match tx.apply(input, Timestamp(2), &policy) {
+                Ok(_) => String::new(),
+                Err(Rejection::Invalid(violation)) => violation.to_string(),
+                Err(other) => format!("another rejection: {other}"),
+            }
+        };
+    let by = Enlistment::Coordinator;
+    assert_eq!(enlist("a", &|_| {}, by), "");
+    assert_eq!(
+        enlist("b", &|b| b.step.depends_on = vec![id("z")], by),
+        "branch.depends_on[0] must name a branch of the transaction, z is none"
+    );
+    assert_eq!(
+        enlist("b", &|b| b.step.pivot = true, by),
+        "branch.pivot must not be set: the initiator of an interactive saga decides"
+    );
+    assert_eq!(
+        enlist("b", &|b| b.step.inputs = vec![input("x", "a")], by),
+        "branch.inputs[0].branch_id must name a branch that b depends on, directly or not; a is none"
+    );
+    assert_eq!(enlist("b", &|b| b.step.depends_on = vec![id("a")], by), "");
+    assert_eq!(
+        enlist("c", &|b| b.step.delay = Some(Duration::from_secs(1)), Enlistment::Initiator),
+        "branch must only say depends_on and compensation of a branch that its initiator calls"
+    );
+}
