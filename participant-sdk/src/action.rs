@@ -1,5 +1,7 @@
 //! Handlers of any type, behind one face.
 
+mod step;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,9 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use unanimo_proto::v1::Mode;
 
+use self::step::{SagaStep, UncompensatedStep};
 #[cfg(feature = "postgres")]
 use crate::handler::TwoPhase;
-use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc};
+use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc, Uncompensated};
 use crate::payload::{Decode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::{PhaseTwoOperation, Resource};
@@ -75,49 +78,15 @@ impl<C: Send> Registered<C> {
     }
 
     pub(crate) fn saga<R: Resource<Connection = C>, H: Saga<R>>(handler: H) -> Self {
-        let step = SagaStep { handler, _resource: std::marker::PhantomData::<fn(R)> };
-        Self { mode: Mode::Saga, ..Self::tcc::<R, _>(step) }
-    }
-}
-
-/// A saga's step is a TCC action that has nothing left to confirm.
-struct SagaStep<R, H> {
-    handler: H,
-    _resource: std::marker::PhantomData<fn(R)>,
-}
-
-impl<R: Resource, H: Saga<R>> Tcc<R> for SagaStep<R, H> {
-    type Payload = H::Payload;
-    type Output = H::Output;
-
-    async fn try_(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<H::Payload>,
-    ) -> Result<H::Output, PrepareError> {
-        self.handler.run(db, call).await
+        Self { mode: Mode::Saga, ..Self::tcc::<R, _>(SagaStep::new(handler)) }
     }
 
-    async fn confirm(
-        &self,
-        _: &mut R::Connection,
-        _: &Call<H::Payload>,
-        _: H::Output,
-    ) -> Result<(), PhaseTwoError> {
-        Ok(())
-    }
-
-    async fn cancel(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<H::Payload>,
-        output: H::Output,
-    ) -> Result<(), PhaseTwoError> {
-        self.handler.compensate(db, call, output).await
-    }
-
-    fn isolation(&self) -> Isolation {
-        self.handler.isolation()
+    pub(crate) fn uncompensated<R, H>(handler: H) -> Self
+    where
+        R: Resource<Connection = C>,
+        H: Uncompensated<R>,
+    {
+        Self::saga::<R, _>(UncompensatedStep::new(handler))
     }
 }
 
@@ -262,5 +231,6 @@ fn with_payload<P>(call: &Call<Payload>, payload: P) -> Call<P> {
         metadata: call.metadata.clone(),
         attempt: call.attempt,
         must_succeed: call.must_succeed,
+        inputs: Arc::clone(&call.inputs),
     }
 }

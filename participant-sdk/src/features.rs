@@ -6,9 +6,11 @@ use crate::refusal::Refusal;
 /// dropped: the work would mean something else without it.
 ///
 /// - `must_succeed`: the work may only succeed; a refusal of it is not stored.
-/// - `tcc`, `two_phase_commit`: the modes of branches. A participant that knows a mode still refuses an
-///   action that it does not offer in it. `saga` is not among them before a coordinator serves it.
-pub(crate) const FEATURES: [&str; 3] = [MUST_SUCCEED, "tcc", "two_phase_commit"];
+/// - `saga`, `tcc`, `two_phase_commit`: the modes of branches. A participant that knows a mode still
+///   refuses an action that it does not offer in it.
+/// - `step_inputs`: outputs of earlier steps reach the handler.
+pub(crate) const FEATURES: [&str; 5] =
+    [MUST_SUCCEED, "saga", "step_inputs", "tcc", "two_phase_commit"];
 
 /// The work may only succeed.
 pub(crate) const MUST_SUCCEED: &str = "must_succeed";

@@ -1,12 +1,18 @@
 //! Handlers, which a participant writes, and their answers.
 
+mod input;
+mod saga;
+
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::payload::{Decode, Encode};
+pub use self::input::InputError;
+pub use self::saga::{Saga, Uncompensated};
+use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::Resource;
 
@@ -41,6 +47,7 @@ pub struct Call<P> {
     /// Number of this attempt, as far as the coordinator remembers; from 1.
     pub attempt: u32,
     pub(crate) must_succeed: bool,
+    pub(crate) inputs: Arc<HashMap<String, Payload>>,
 }
 
 impl<P> Call<P> {
@@ -95,44 +102,6 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// # Errors
     /// It is called again until it succeeds.
     fn cancel(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<Self::Payload>,
-        output: Self::Output,
-    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
-
-    /// In which isolation its transactions run.
-    fn isolation(&self) -> Isolation {
-        Isolation::ReadCommitted
-    }
-}
-
-/// A step of a saga: an action that is done for good, and another one that makes up for it.
-///
-/// Both run in local transactions as the methods of [`Tcc`] do, with the same guards: a handler need
-/// not check whether it ran before, or whether it is compensated before it ran.
-pub trait Saga<R: Resource>: Send + Sync + 'static {
-    /// The action's argument, as in [`Tcc`].
-    type Payload: Decode + Send + Sync + 'static;
-    /// Result of `run`: kept with the branch, sent to the initiator, and given to `compensate`. At most
-    /// 1 MiB.
-    type Output: Encode + Decode + Send + Sync + 'static;
-
-    /// Does the work. It is committed at once, and everybody sees it.
-    ///
-    /// # Errors
-    /// As of [`Tcc::try_`].
-    fn run(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<Self::Payload>,
-    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
-
-    /// Makes up for the work of `run`. Runs only after it, and has its effect once.
-    ///
-    /// # Errors
-    /// It is called again until it succeeds.
-    fn compensate(
         &self,
         db: &mut R::Connection,
         call: &Call<Self::Payload>,

@@ -124,9 +124,9 @@
 //!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` end it.
 //! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
 //!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
-//! - **Saga** ([`Saga`]): `run` does its work for good, in a local transaction of its own, and
-//!   `compensate` makes up for it where the transaction is given up. Participants are ready for it;
-//!   the coordinator does not start sagas yet.
+//! - **Saga** ([`Saga`], [`Uncompensated`]): `run` does its work for good, in a local transaction of its
+//!   own, and `compensate` makes up for it where the saga is given up. A step reads what earlier ones
+//!   answered by [`Call::input`].
 //!
 //! # Two-phase commit
 //!
@@ -289,7 +289,8 @@ pub use client::{Client, Outcome};
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
-    BoxError, Branch, Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc, refuse,
+    BoxError, Branch, Call, InputError, Isolation, PhaseTwoError, PrepareError, Saga, Tcc,
+    Uncompensated, refuse,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};

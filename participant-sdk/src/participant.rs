@@ -65,7 +65,7 @@ pub use self::serve::{Serve, Serving};
 pub use self::service::Service;
 pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
-use crate::handler::{Saga, Tcc};
+use crate::handler::{Saga, Tcc, Uncompensated};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
 
@@ -139,10 +139,16 @@ impl<R: Resource> Participant<R> {
         self.with(action.into(), Registered::tcc(handler))
     }
 
-    /// Offers an action as a step of sagas.
+    /// Offers an action as a step of sagas, with its compensation.
     #[must_use]
     pub fn saga(self, action: impl Into<String>, handler: impl Saga<R>) -> Self {
         self.with(action.into(), Registered::saga(handler))
+    }
+
+    /// Offers an action as a step of sagas that nothing makes up for.
+    #[must_use]
+    pub fn uncompensated(self, action: impl Into<String>, handler: impl Uncompensated<R>) -> Self {
+        self.with(action.into(), Registered::uncompensated(handler))
     }
 
     /// Lets a test come between a handler's success and the commit of its work. Of the crate

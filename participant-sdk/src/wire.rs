@@ -1,5 +1,7 @@
 //! Messages of the participant service as calls, and answers as messages.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tonic::Status;
@@ -29,7 +31,8 @@ pub(crate) struct Parts {
     pub(crate) context: Option<v1::BranchContext>,
     pub(crate) action: String,
     pub(crate) payload: Option<v1::Payload>,
-    pub(crate) metadata: std::collections::HashMap<String, String>,
+    pub(crate) inputs: HashMap<String, v1::Payload>,
+    pub(crate) metadata: HashMap<String, String>,
     pub(crate) attempt: u32,
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
 }
@@ -48,7 +51,7 @@ pub(crate) fn call(parts: Parts) -> Result<RawCall, Status> {
 
 /// Reads a call.
 pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
-    let Parts { context, action, payload, metadata, attempt, prepare_until } = parts;
+    let Parts { context, action, payload, inputs, metadata, attempt, prepare_until } = parts;
     let payload = payload.unwrap_or_default().into();
     let context = context.ok_or_else(|| invalid("context", "must be there"))?;
     if context.mode == i32::from(Mode::Unspecified) {
@@ -87,7 +90,9 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
     };
     let until = until(prepare_until);
     let Conditions { requires, must_succeed } = conditions;
-    let call = Call { branch, action, payload, metadata, attempt, must_succeed };
+    let inputs = inputs.into_iter().map(|(name, input)| (name, input.into())).collect();
+    let inputs = Arc::new(inputs);
+    let call = Call { branch, action, payload, metadata, attempt, must_succeed, inputs };
     Ok(RawCall { call, mode, requires, until })
 }
 

@@ -19,5 +19,6 @@ mod registration;
 mod requirements;
 mod retention;
 mod slots;
+mod steps;
 mod sweeper;
 mod two_phase;

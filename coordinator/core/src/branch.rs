@@ -117,6 +117,10 @@ pub struct Attempts {
     /// Error of the last attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Number of attempts that were answered WORKING: the participant is at it, and a retry policy does
+    /// not count them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub working: u32,
 }
 
 impl Attempts {
@@ -184,6 +188,11 @@ pub struct Progress {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn is_open(phase_two: &PhaseTwo) -> bool {

@@ -126,7 +126,8 @@ impl Transition {
         let branches: usize =
             self.enlisted.iter().map(|(_, _, s)| ROW + s.payload.held_bytes()).sum();
         let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.held_bytes()).sum();
-        ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len())
+        let history: usize = self.history.iter().map(history::Entry::size).sum();
+        ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len()) + history
     }
 }
 

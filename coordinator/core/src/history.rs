@@ -1,15 +1,129 @@
 //! Recorded history of a transaction: its inputs and what they led to, for export and replay.
+//!
+//! Each [`Entry`] is one transition: the inputs since the one before it, the calls and lock requests
+//! that each led to, and how the transaction stood after the last of them. No byte of a payload is in it.
+//!
+//! What a crash loses it loses in both: inputs that led to no transition, and the state that they led
+//! to. So a replay that comes to a recovery goes on from the last transition, as the coordinator did.
+
+mod input;
+mod settings;
+mod standing;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Version;
+pub use self::input::{
+    Caller, Input, LockResult, PhaseTwoResult, PrepareResult, RecordedOperation, Size,
+    TEXT_BYTES_MAX,
+};
+pub use self::settings::{Bounds, Pauses, Settings};
+pub use self::standing::Standing;
+use crate::ids::{BranchNumber, Version};
 use crate::time::Timestamp;
 
-/// Inputs that led to one transition.
+/// Most inputs that wait for a transition to be written with. One more makes a transition of its own, so
+/// that neither memory nor what a crash loses grows without end.
+pub const PENDING_MAX: usize = 64;
+
+/// Last version that is recorded. A participant that is down makes an entry for each [`PENDING_MAX`] inputs:
+/// that is an entry in 16 minutes for one branch, and the first ten days of it.
+pub const LAST_VERSION: Version = Version(1_000);
+
+/// One transition, and the inputs that led to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The version that the transition made.
     pub version: Version,
     /// When.
     pub at: Timestamp,
+    /// The inputs since the last transition, oldest first. The last one made this one.
+    pub steps: Vec<Step>,
+    /// The inputs changed nothing that must survive: it was made because so many waited.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub forced: bool,
+    /// Calls and answers waited until it was durable.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub awaited: bool,
+    /// Its locks were given back with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub releases_locks: bool,
+    /// Names of the events that were written with it, as the timeline has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+    /// The transaction after it.
+    pub after: Standing,
+}
+
+impl Entry {
+    /// About how many bytes it takes to write.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // What a step, a call and a word cost as JSON, a short text included.
+        const STEP: usize = 256;
+        const CALL: usize = 64;
+        const WORD: usize = 16;
+        let of_step = |step: &Step| STEP + CALL * (step.calls.len() + step.locks.len());
+        let steps: usize = self.steps.iter().map(of_step).sum();
+        STEP + steps + CALL * self.events.len() + WORD * self.after.branches.len()
+    }
+}
+
+/// One input, and what it led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// The input.
+    pub input: Input,
+    /// Calls that were to be sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<Call>,
+    /// Locks that were to be taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<LockRequest>,
+    /// When time alone was to be the next input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A call to a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Number of the branch.
+    pub branch: BranchNumber,
+    /// Operation.
+    pub operation: RecordedOperation,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// A Prepare that starts later is refused by its participant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// It may only succeed: it was sent after the pivot.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub must_succeed: bool,
+}
+
+/// A request for locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRequest {
+    /// Number of the branch; absent for the transaction's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchNumber>,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+}
+
+/// An event that was written with a transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its name.
+    pub name: String,
+    /// Number of the branch, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchNumber>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

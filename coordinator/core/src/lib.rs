@@ -90,6 +90,6 @@ pub use ids::{
 };
 pub use input::{Input, LockAnswer, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
-pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy};
+pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy, Record as RecordPolicy};
 pub use time::Timestamp;
 pub use transaction::{Identity, Origin, Record, Transaction};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::definition::RetryPolicy;
+use crate::definition::{Mode, RetryPolicy};
 use crate::ids::{BranchNumber, TxId};
 use crate::time::millis;
 
@@ -94,6 +94,43 @@ pub(crate) fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Transactions of which a [history](crate::history) is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// Sagas. They are long, and each costs many calls: a record costs them little.
+    #[default]
+    Sagas,
+    /// All.
+    All,
+    /// None.
+    None,
+}
+
+impl Record {
+    /// Every choice.
+    pub const ALL: &[Self] = &[Self::Sagas, Self::All, Self::None];
+
+    /// Returns the stable name, as it is set and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sagas => "sagas",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
+
+    /// Tells whether the history of a transaction of this mode is recorded; a tombstone has none.
+    #[must_use]
+    pub fn applies_to(self, mode: Option<Mode>) -> bool {
+        match self {
+            Self::Sagas => mode == Some(Mode::Saga),
+            Self::All => mode.is_some(),
+            Self::None => false,
+        }
+    }
+}
+
 /// Settings that the state machine follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -117,6 +154,8 @@ pub struct Policy {
     /// Allowance for a participant's clock that runs behind: a Prepare may start this much after
     /// the deadline.
     pub clock_skew: Duration,
+    /// Transactions of which a history is recorded.
+    pub record: Record,
 }
 
 impl Default for Policy {
@@ -137,6 +176,7 @@ impl Default for Policy {
             retry_after_max: Duration::from_secs(60),
             stalled_after: Duration::from_secs(60),
             clock_skew: Duration::from_secs(5),
+            record: Record::default(),
         }
     }
 }

@@ -34,18 +34,21 @@
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
 //! transaction.
 
+mod finish;
 mod locks;
 mod operator;
 mod phase_one;
 mod phase_two;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::branch::{Branch, InFlight, Locks};
+use crate::branch::{Attempts, Branch, InFlight, Locks};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
-use crate::effects::{Call, Effects, Event, EventKind, LockRequest, Transition};
+use crate::effects::{Call, Effects, Event, EventKind, LockRequest};
+use crate::history;
 use crate::ids::{BranchNumber, Gid, TxId, Version};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
@@ -85,8 +88,11 @@ impl Transaction {
             initiator: definition.initiator,
         };
         let mut transaction = Self::unwritten(identity);
+        let branches = definition.branches;
+        let recorded = history::Input::begin(&transaction, &branches, policy);
         let mut step = Step::new(&mut transaction, now, policy);
-        step.begun(definition.branches);
+        step.recorded = recorded;
+        step.begun(branches);
         let effects = step.into_effects();
         (transaction, effects)
     }
@@ -144,6 +150,7 @@ impl Transaction {
             commit_asked: false,
             unwritten_branches: 0,
             unwritten_outputs: Vec::new(),
+            unrecorded: Vec::new(),
         }
     }
 
@@ -157,7 +164,9 @@ impl Transaction {
         now: Timestamp,
         policy: &Policy,
     ) -> Result<Effects, Rejection> {
+        let recorded = history::Input::of(&input, self, policy);
         let mut step = Step::new(self, now, policy);
+        step.recorded = recorded;
         match input {
             Input::Enlist { branch, enlistment } => step.enlist(branch, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
@@ -206,74 +215,14 @@ struct Step<'a> {
     calls: Vec<Call>,
     locks: Vec<LockRequest>,
     events: Vec<Event>,
+    /// The input, if it is recorded.
+    recorded: Option<history::Input>,
 }
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
         let (calls, locks, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tx, now, policy, change: None, calls, locks, events }
-    }
-
-    /// Sends what is due, and turns what changed into a transition.
-    fn into_effects(mut self) -> Effects {
-        self.send_what_is_due();
-        self.note_a_sleep();
-        let Self { tx, change, calls, locks, events, now, .. } = self;
-        let Some(change) = change else {
-            debug_assert!(events.is_empty(), "an event without a change would be lost");
-            return Effects { transition: None, calls, locks };
-        };
-        tx.written_at = now;
-        let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
-        tx.version = tx.version.next();
-        let enlisted = tx.branches[tx.unwritten_branches..]
-            .iter()
-            .map(|branch| (branch.number, branch.enlistment, Arc::clone(&branch.spec)))
-            .collect();
-        tx.unwritten_branches = tx.branches.len();
-        let outputs = std::mem::take(&mut tx.unwritten_outputs)
-            .into_iter()
-            .filter_map(|number| Some((number, tx.branches[number.index()].output.clone()?)))
-            .collect();
-        let transition = Transition {
-            tx_id: tx.identity.tx_id,
-            version: tx.version,
-            begins,
-            state: tx.state(),
-            enlisted,
-            outputs,
-            events,
-            history: Vec::new(),
-            releases_locks: tx.takes_locks() && matches!(tx.phase, Phase::Ended { .. }),
-            awaited: change == Change::Awaited,
-        };
-        Effects { transition: Some(transition), calls, locks }
-    }
-
-    /// Calls whoever is due, and asks for the locks that are needed next.
-    fn send_what_is_due(&mut self) {
-        for (index, operation) in self.tx.due(self.now) {
-            self.call(index, operation);
-        }
-        for owner in self.tx.due_locks(self.now) {
-            let now = self.now;
-            let attempt = self.locks_of(owner).ask(now);
-            self.locks.push(LockRequest { number: owner.map(BranchNumber::from_index), attempt });
-        }
-    }
-
-    /// Has it written that nothing but time is waited for: then the transaction may leave memory.
-    fn note_a_sleep(&mut self) {
-        let until = self
-            .tx
-            .sleeps_until()
-            .filter(|until| self.now.until(*until) > self.policy.vote_noted_after);
-        if until.is_some() && until != self.tx.written_wake_at {
-            self.changed(Change::Noted);
-        }
-        if self.change.is_some() {
-            self.tx.written_wake_at = self.tx.sleeps_until();
-        }
+        Self { tx, now, policy, change: None, calls, locks, events, recorded: None }
     }
 
     fn changed(&mut self, change: Change) {
@@ -363,7 +312,29 @@ impl<'a> Step<'a> {
     }
 
     /// The attempt is over and told nothing: when to send the next one.
-    fn failed(&mut self, index: usize, error: String, pause: Option<std::time::Duration>) {
+    fn failed(&mut self, index: usize, error: String) {
+        self.try_again(index, error, None);
+        let branch = &self.tx.branches[index];
+        let Attempts { count, working, .. } = branch.progress.prepare_attempts;
+        let attempts_max = branch.spec.step.retry.and_then(|retry| retry.attempts_max);
+        let failures = count.saturating_sub(working);
+        let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
+        if phase_one && attempts_max.is_some_and(|max| failures >= max) {
+            self.gave_up(index);
+        }
+    }
+
+    /// The participant is at it: when to ask again.
+    fn working(&mut self, index: usize, retry_after: Duration) {
+        if self.tx.owes(index) == Some(Operation::Prepare) {
+            let attempts = &mut self.branch(index).progress.prepare_attempts;
+            attempts.working = attempts.working.saturating_add(1);
+        }
+        let pause = (!retry_after.is_zero()).then_some(retry_after);
+        self.try_again(index, "the participant answered WORKING".to_owned(), pause);
+    }
+
+    fn try_again(&mut self, index: usize, error: String, pause: Option<Duration>) {
         let (tx_id, now, policy) = (self.tx.identity.tx_id, self.now, self.policy);
         let decided = self.tx.phase.decision().is_some();
         let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
@@ -389,10 +360,6 @@ impl<'a> Step<'a> {
         // write for each: the count is noted whenever it has doubled.
         if count.is_power_of_two() {
             self.changed(Change::Noted);
-        }
-        let attempts_max = self.tx.branches[index].spec.step.retry.and_then(|r| r.attempts_max);
-        if phase_one && attempts_max.is_some_and(|max| count >= max) {
-            self.gave_up(index);
         }
     }
 }

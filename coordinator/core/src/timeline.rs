@@ -91,7 +91,7 @@ fn place(event: &str) -> u8 {
 
 /// The attempts of a call in one line; none if the first one succeeded, whose answer tells it all.
 fn attempts(attempts: &Attempts) -> impl Iterator<Item = (Timestamp, String)> {
-    let Attempts { count, first_at, last_at, first_error, last_error } = attempts;
+    let Attempts { count, first_at, last_at, first_error, last_error, .. } = attempts;
     let text = match (first_error, last_error) {
         (Some(first), Some(_)) if *count == 1 => format!("1 attempt: {first}"),
         (Some(first), Some(last)) if first == last => format!("{count} attempts: {first}"),

@@ -9,6 +9,7 @@ use crate::definition::{BranchSpec, Drive, Lock, Mode, Parent, StepInput, TraceC
 use crate::digest::Digest;
 use crate::effects::State;
 use crate::graph::Graph;
+use crate::history;
 use crate::ids::{BranchId, BranchNumber, Gid, InputName, TxId, Version};
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -124,6 +125,8 @@ pub struct Transaction {
     pub(crate) unwritten_branches: usize,
     /// Outputs that are in no transition yet.
     pub(crate) unwritten_outputs: Vec<BranchNumber>,
+    /// Recorded inputs that are in no transition yet.
+    pub(crate) unrecorded: Vec<history::Step>,
 }
 
 impl Transaction {
@@ -166,6 +169,7 @@ impl Transaction {
             known_heuristic: state.heuristic,
             forgotten: state.forgotten,
             unwritten_outputs: Vec::new(),
+            unrecorded: Vec::new(),
         }
     }
 

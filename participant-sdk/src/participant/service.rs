@@ -182,9 +182,9 @@ impl<R: Resource> ParticipantService for Service<R> {
             attempt,
             requires,
             must_succeed,
-            inputs: _,
+            inputs,
         } = request.into_inner();
-        let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
+        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
         let call = self.call(parts, Conditions { requires, must_succeed })?;
         let voted = self.vote(call).await?;
         Ok(Response::new(wire::voted(voted)))
@@ -194,10 +194,19 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
-        let CommitRequest { context, action, payload, metadata, attempt, requires, .. } =
-            request.into_inner();
+        let CommitRequest {
+            context,
+            action,
+            payload,
+            output: _,
+            metadata,
+            attempt,
+            requires,
+            inputs,
+        } = request.into_inner();
         // Nothing comes of a Prepare after a Commit.
-        let parts = Parts { context, action, payload, metadata, attempt, prepare_until: None };
+        let prepare_until = None;
+        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
         let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires).await?;
         Ok(Response::new(wire::committed(answered)))
     }
@@ -210,13 +219,14 @@ impl<R: Resource> ParticipantService for Service<R> {
             context,
             action,
             payload,
+            output: _,
             metadata,
             attempt,
             prepare_until,
             requires,
-            ..
+            inputs,
         } = request.into_inner();
-        let parts = Parts { context, action, payload, metadata, attempt, prepare_until };
+        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
         let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires).await?;
         Ok(Response::new(wire::cancelled(answered)))
     }

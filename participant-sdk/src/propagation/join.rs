@@ -2,6 +2,7 @@
 
 mod error;
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -162,7 +163,9 @@ impl<R: Resource> Joiner<R> {
         let enlisted = self.coordinator.call(request, call).await;
         let EnlistBranchResponse { context, prepare_until, metadata } = enlisted
             .map_err(|source| JoinError::Enlist { branch_id: branch_id.clone(), source })?;
-        let parts = Parts { context, action, payload, metadata, attempt: 1, prepare_until };
+        // A branch that its initiator calls is no step, and has no inputs.
+        let inputs = HashMap::new();
+        let parts = Parts { context, action, payload, inputs, metadata, attempt: 1, prepare_until };
         let call = wire::call(parts)
             .map_err(|status| JoinError::Answer { text: status.message().to_owned() })?;
         let branch = call.branch();

@@ -1,5 +1,6 @@
 //! A participant that is called as the coordinator calls it, without a wire in between.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use tonic::{Code, Request, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, PrepareRequest,
+    BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, Payload, PrepareRequest,
     cancel_response, commit_response, prepare_response,
 };
 use unanimo_sdk::{Isolation, Participant, Service};
@@ -47,6 +48,7 @@ pub(crate) struct Branch {
     pub(crate) of_later_mode: bool,
     pub(crate) action: String,
     pub(crate) payload: Bytes,
+    pub(crate) inputs: HashMap<String, Payload>,
     pub(crate) until: Option<SystemTime>,
     pub(crate) requires: Vec<String>,
     pub(crate) must_succeed: bool,
@@ -61,6 +63,7 @@ impl Branch {
             of_later_mode: false,
             action: action.to_owned(),
             payload: serde_json::to_vec(job).unwrap().into(),
+            inputs: HashMap::new(),
             until: Some(SystemTime::now() + Duration::from_secs(60)),
             requires: Vec::new(),
             must_succeed: false,
@@ -71,6 +74,20 @@ impl Branch {
     pub(crate) fn that_must_succeed(self) -> Self {
         let requires = vec!["must_succeed".to_owned()];
         Self { until: None, requires, must_succeed: true, ..self }
+    }
+
+    /// The same with an input, which the participant must know of.
+    pub(crate) fn with_input(mut self, name: &str, data: &str) -> Self {
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        let input = Payload { data, media_type: "application/json".to_owned() };
+        self.inputs.insert(name.to_owned(), input);
+        self.requires.push("step_inputs".to_owned());
+        self
+    }
+
+    /// A step of a saga.
+    pub(crate) fn step(job: &Job) -> Self {
+        Self::new(Mode::Saga, "step", job)
     }
 
     /// One of TCC.
@@ -123,7 +140,8 @@ impl<D: Database> World<D> {
         let handler = Handler::new(isolation);
         let participant = Participant::new("bank", resource)
             .tcc("work", handler.clone())
-            .saga("step", handler.clone());
+            .saga("step", handler.clone())
+            .uncompensated("final", handler.clone());
         let service = participant.service().unwrap();
         Self { pool, gate: Arc::clone(&handler.gate), service, handler }
     }
@@ -138,6 +156,7 @@ impl<D: Database> World<D> {
             attempt: 1,
             requires: branch.requires.clone(),
             must_succeed: branch.must_succeed,
+            inputs: branch.inputs.clone(),
             ..PrepareRequest::default()
         }));
         Ok(answer.await?.into_inner().answer.unwrap())
@@ -164,6 +183,7 @@ impl<D: Database> World<D> {
             action: branch.action.clone(),
             payload: unanimo_tests::payload(branch.payload.clone()),
             attempt: 1,
+            inputs: branch.inputs.clone(),
             ..CommitRequest::default()
         }));
         use commit_response::Answer;
@@ -181,6 +201,8 @@ impl<D: Database> World<D> {
             action: branch.action.clone(),
             payload: unanimo_tests::payload(branch.payload.clone()),
             attempt: 1,
+            prepare_until: branch.until.map(Into::into),
+            inputs: branch.inputs.clone(),
             ..CancelRequest::default()
         }));
         use cancel_response::Answer;

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use unanimo_sdk::{Call, Isolation, Json, PhaseTwoError, PrepareError, Saga, Tcc, refuse};
+use unanimo_sdk::{
+    Call, InputError, Isolation, Json, PhaseTwoError, PrepareError, Saga, Tcc, Uncompensated,
+    refuse,
+};
 
 use super::databases::Database;
 
@@ -39,6 +42,10 @@ pub(crate) enum Deed {
     Wait,
     /// The same, and then fails.
     WaitAndFail,
+    /// Has its effect, and then panics.
+    Panic,
+    /// Has its effect, and another one that is the text of this input.
+    Read(String),
 }
 
 /// Where handlers wait.
@@ -87,7 +94,7 @@ impl Handler {
         call: &Call<Json<Job>>,
     ) -> Result<Json<u64>, PrepareError> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
-        self.act::<D>(db, call, "try", &call.payload.prepare).await?;
+        self.act::<D, PrepareError>(db, call, "try", &call.payload.prepare).await?;
         match call.payload.prepare {
             Deed::Refuse | Deed::RunWaitAndRefuse(..) => {
                 refuse("NO", format!("said the handler at run {run}"))
@@ -104,20 +111,20 @@ impl Handler {
         call: &Call<Json<Job>>,
         what: &str,
     ) -> Result<(), PhaseTwoError> {
-        self.act::<D>(db, call, what, &call.payload.phase_two).await?;
+        self.act::<D, PhaseTwoError>(db, call, what, &call.payload.phase_two).await?;
         match call.payload.phase_two {
             Deed::Fail | Deed::WaitAndFail => Err(PhaseTwoError::Failed("it failed".into())),
             _ => Ok(()),
         }
     }
 
-    async fn act<D: Database>(
+    async fn act<D: Database, E: From<InputError> + From<sqlx::Error>>(
         &self,
         db: &mut D::Connection,
         call: &Call<Json<Job>>,
         what: &str,
         deed: &Deed,
-    ) -> sqlx::Result<()> {
+    ) -> Result<(), E> {
         match deed {
             // Handlers may swallow what they like.
             Deed::Run(sql) => drop(D::run(db, sql.clone()).await),
@@ -135,6 +142,13 @@ impl Handler {
         match deed {
             Deed::ThenRun(sql) => drop(D::run(db, sql.clone()).await),
             Deed::Wait | Deed::WaitAndFail => self.gate.wait().await,
+            Deed::Panic => panic!("the handler was told to"),
+            Deed::Read(name) => {
+                let Json(text) = call.input::<Json<String>>(name)?;
+                let read =
+                    format!("INSERT INTO effect VALUES ('{tx_id}', '{branch_id}', '{text}')");
+                D::run(db, read).await?;
+            }
             _ => {}
         }
         Ok(())
@@ -195,6 +209,23 @@ impl<D: Database> Saga<D> for Handler {
         _: Json<u64>,
     ) -> Result<(), PhaseTwoError> {
         self.phase_two::<D>(db, call, "compensate").await
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+}
+
+impl<D: Database> Uncompensated<D> for Handler {
+    type Payload = Json<Job>;
+    type Output = Json<u64>;
+
+    async fn run(
+        &self,
+        db: &mut D::Connection,
+        call: &Call<Json<Job>>,
+    ) -> Result<Json<u64>, PrepareError> {
+        self.phase_one::<D>(db, call).await
     }
 
     fn isolation(&self) -> Isolation {

@@ -54,7 +54,7 @@ async fn s7_an_unknown_requirement_is_refused_and_stored<D: Database>(world: Wor
         assert_eq!(world.cancel(&branch).await, End::Done);
     }
     assert_eq!(world.runs(), 0);
-    let known = requiring(&["must_succeed", "tcc", "two_phase_commit"]);
+    let known = requiring(&["must_succeed", "saga", "step_inputs", "tcc", "two_phase_commit"]);
     let branch = Branch { requires: known, ..Branch::tcc(&WORK) };
     assert!(world.prepare(&branch).await.is_prepared());
 }
@@ -141,9 +141,6 @@ async fn s7_a_refusal_of_an_unknown_feature_is_not_stored_where_work_must_succee
         }
         assert!(world.vote(&Branch { must_succeed: false, ..healed(&branch) }).await.is_prepared());
     }
-    // No coordinator serves sagas yet.
-    let saga = Branch { requires: requiring(&["saga"]), ..Branch::tcc(&WORK) };
-    assert_eq!(world.prepare(&saga).await, Vote::refused("FEATURE_UNSUPPORTED"));
 }
 
 async fn s7_phase_two_that_requires_an_unknown_feature_is_no_answer<D: Database>(world: World<D>) {

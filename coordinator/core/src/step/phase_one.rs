@@ -281,13 +281,12 @@ impl Step<'_> {
                 let mode = branch.spec.mode.name();
                 let error =
                     format!("the participant answered READ_ONLY, which is no vote in mode {mode}");
-                self.failed(index, error, None);
+                self.failed(index, error);
             }
             PrepareAnswer::Working { retry_after } => {
-                let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "the participant answered WORKING".to_owned(), pause);
+                self.working(index, retry_after);
             }
-            PrepareAnswer::Failed(error) => self.failed(index, error, None),
+            PrepareAnswer::Failed(error) => self.failed(index, error),
         }
     }
 
@@ -323,7 +322,7 @@ impl Step<'_> {
             self.changed(Change::Awaited);
         }
         if current {
-            self.failed(index, error, None);
+            self.failed(index, error);
         }
     }
 

@@ -45,10 +45,9 @@ impl Step<'_> {
             // An attempt that was given up before ended now: its end is known already.
             _ if !current => {}
             PhaseTwoAnswer::Working { retry_after } => {
-                let pause = (!retry_after.is_zero()).then_some(retry_after);
-                self.failed(index, "the participant answered WORKING".to_owned(), pause);
+                self.working(index, retry_after);
             }
-            PhaseTwoAnswer::Failed(error) => self.failed(index, error, None),
+            PhaseTwoAnswer::Failed(error) => self.failed(index, error),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One sweep: what is in doubt is listed, asked about, and ended where that is decided.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -201,7 +201,8 @@ fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
         context: result.context,
         action: result.action,
         payload: None,
-        metadata: std::collections::HashMap::new(),
+        inputs: HashMap::new(),
+        metadata: HashMap::new(),
         attempt: 1,
         prepare_until: result.prepare_until,
     };

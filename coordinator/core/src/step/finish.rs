@@ -1,0 +1,152 @@
+//! End of an input: what is due is sent, the input is recorded, and what changed becomes a transition.
+
+use std::sync::Arc;
+
+use super::{Change, Step};
+use crate::decision::{Operation, Phase};
+use crate::effects::{Effects, Event, LockRequest, Transition};
+use crate::history::{self, PENDING_MAX};
+use crate::ids::{BranchNumber, Version};
+use crate::policy::Policy;
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+impl Step<'_> {
+    /// Sends what is due, and turns what changed into a transition.
+    pub(super) fn into_effects(mut self) -> Effects {
+        self.send_what_is_due();
+        self.note_a_sleep();
+        let forced = self.record();
+        if self.change.is_some() {
+            self.tx.written_wake_at = self.tx.sleeps_until();
+        }
+        let Self { tx, change, calls, locks, events, now, policy, .. } = self;
+        let Some(change) = change else {
+            debug_assert!(events.is_empty(), "an event without a change would be lost");
+            return Effects { transition: None, calls, locks };
+        };
+        tx.written_at = now;
+        let begins = (tx.version == Version::default()).then(|| Arc::clone(&tx.identity));
+        tx.version = tx.version.next();
+        let enlisted = tx.branches[tx.unwritten_branches..]
+            .iter()
+            .map(|branch| (branch.number, branch.enlistment, Arc::clone(&branch.spec)))
+            .collect();
+        tx.unwritten_branches = tx.branches.len();
+        let outputs = std::mem::take(&mut tx.unwritten_outputs)
+            .into_iter()
+            .filter_map(|number| Some((number, tx.branches[number.index()].output.clone()?)))
+            .collect();
+        let awaited = change == Change::Awaited;
+        let releases_locks = tx.takes_locks() && matches!(tx.phase, Phase::Ended { .. });
+        let history = entry(tx, policy, &events, Made { at: now, forced, awaited, releases_locks });
+        let transition = Transition {
+            tx_id: tx.identity.tx_id,
+            version: tx.version,
+            begins,
+            state: tx.state(),
+            enlisted,
+            outputs,
+            events,
+            history: history.into_iter().collect(),
+            releases_locks,
+            awaited,
+        };
+        Effects { transition: Some(transition), calls, locks }
+    }
+
+    /// Calls whoever is due, and asks for the locks that are needed next.
+    fn send_what_is_due(&mut self) {
+        for (index, operation) in self.tx.due(self.now) {
+            self.call(index, operation);
+        }
+        for owner in self.tx.due_locks(self.now) {
+            let now = self.now;
+            let attempt = self.locks_of(owner).ask(now);
+            self.locks.push(LockRequest { number: owner.map(BranchNumber::from_index), attempt });
+        }
+    }
+
+    /// Has it written that nothing but time is waited for: then the transaction may leave memory.
+    fn note_a_sleep(&mut self) {
+        let until = self
+            .tx
+            .sleeps_until()
+            .filter(|until| self.now.until(*until) > self.policy.vote_noted_after);
+        if until.is_some() && until != self.tx.written_wake_at {
+            self.changed(Change::Noted);
+        }
+    }
+
+    /// Keeps the input for the history, with what it led to. Returns true if so many wait that they are
+    /// written by themselves.
+    fn record(&mut self) -> bool {
+        let Some(input) = self.recorded.take() else { return false };
+        let idle = self.change.is_none() && self.calls.is_empty() && self.locks.is_empty();
+        let ended = matches!(self.tx.phase, Phase::Ended { .. });
+        if idle && (ended || input.shows_in_effects()) {
+            return false;
+        }
+        let step = history::Step {
+            at: self.now,
+            input,
+            calls: self.calls.iter().map(|call| self.recorded_call(call)).collect(),
+            locks: self.locks.iter().map(recorded_request).collect(),
+            wake_at: self.tx.wake_at(self.policy),
+        };
+        self.tx.unrecorded.push(step);
+        let forced = self.change.is_none() && self.tx.unrecorded.len() >= PENDING_MAX;
+        if forced {
+            self.changed(Change::Noted);
+        }
+        forced
+    }
+
+    fn recorded_call(&self, call: &crate::Call) -> history::Call {
+        let branch = &self.tx.branches[call.number.index()];
+        let prepare = call.operation == Operation::Prepare;
+        history::Call {
+            branch: call.number,
+            operation: call.operation.into(),
+            attempt: call.attempt,
+            until: self.tx.prepare_until(branch, self.policy).filter(|_| prepare),
+            must_succeed: prepare && self.tx.must_succeed(branch),
+        }
+    }
+}
+
+fn recorded_request(request: &LockRequest) -> history::LockRequest {
+    history::LockRequest { branch: request.number, attempt: request.attempt }
+}
+
+/// How a transition came about.
+#[derive(Clone, Copy)]
+struct Made {
+    at: Timestamp,
+    forced: bool,
+    awaited: bool,
+    releases_locks: bool,
+}
+
+/// Makes the history's entry of a transition; none where nothing is recorded.
+fn entry(
+    tx: &mut Transaction,
+    policy: &Policy,
+    events: &[Event],
+    made: Made,
+) -> Option<history::Entry> {
+    let steps = std::mem::take(&mut tx.unrecorded);
+    let Made { at, forced, awaited, releases_locks } = made;
+    let named =
+        |event: &Event| history::Event { name: event.kind.as_str().into(), branch: event.number };
+    (!steps.is_empty()).then(|| history::Entry {
+        version: tx.version,
+        at,
+        steps,
+        forced,
+        awaited,
+        releases_locks,
+        events: events.iter().map(named).collect(),
+        after: history::Standing::of(tx, policy),
+    })
+}
