@@ -136,3 +136,106 @@ fn of_form(form: Form) -> Value {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::definition::SagaFile;
+    use crate::tree;
+
+    fn validator() -> jsonschema::Validator {
+        let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+        jsonschema::draft202012::meta::validate(&schema).expect("a schema");
+        jsonschema::draft202012::new(&schema).expect("a schema")
+    }
+
+    fn instance(text: &str) -> Value {
+        let node = tree::parse("f", text).expect("YAML");
+        serde_json::from_str(&node.value.to_json()).expect("JSON")
+    }
+
+    /// Returns the definitions in a folder and in those below it.
+    fn definitions(folder: &Path) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            let is_yaml =
+                path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+            if path.is_dir() {
+                found.extend(definitions(&path));
+            } else if is_yaml {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                found.push((path.display().to_string(), text));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_schema_accepts_every_definition_without_mistakes() {
+        let validator = validator();
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let own = definitions(&here.join("tests/definitions"));
+        assert!(own.len() >= 2);
+        // The examples are not in the package of this crate.
+        for (file, text) in own.into_iter().chain(definitions(&here.join("../../examples/sagas"))) {
+            if let Err(problems) = SagaFile::parse(&file, &text) {
+                panic!("{problems}");
+            }
+            let errors: Vec<_> =
+                validator.iter_errors(&instance(&text)).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{file}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_has_a_wrong_shape() {
+        let validator = validator();
+        let with = |step: &str| format!("{{saga: a, steps: {{s: {{{step}}}}}}}");
+        let good = "participant: p, action: a";
+        assert!(validator.is_valid(&instance(&with(good))));
+        let many: String = (0..65).map(|at| format!("s{at}: {{{good}}}, ")).collect();
+        for text in [
+            "{saga: a}".to_owned(),
+            "{steps: {s: {participant: p, action: a}}}".to_owned(),
+            "{saga: a, steps: {}}".to_owned(),
+            "{saga: a b, steps: {s: {participant: p, action: a}}}".to_owned(),
+            format!("{{saga: a, steps: {{{many}}}}}"),
+            format!("{{saga: a, steps: {{'s s': {{{good}}}}}}}"),
+            format!("{{saga: a, steps: {{s: {{{good}}}}}, start_at: x, start_delay: y}}"),
+            format!("{{saga: a, steps: {{s: {{{good}}}}}, input: {{x: text}}}}"),
+            with("participant: p"),
+            with(&format!("{good}, acton: a")),
+            with(&format!("{good}, pivot: yes")),
+            with(&format!("{good}, mode: xa")),
+            with(&format!("{good}, after: 1")),
+            with(&format!("{good}, retry: {{attempts: 0}}")),
+            with(&format!("{good}, retry: {{tries: 1}}")),
+            with(&format!("{good}, locks: [{{mode: shared}}]")),
+            with(&format!("{good}, payload: 1, payload_base64: YQ==")),
+            with(&format!("{good}, child: {{steps: {{t: {{{good}}}}}}}")),
+            with("child: {steps: {}}"),
+        ] {
+            assert!(!validator.is_valid(&instance(&text)), "{text}");
+            assert!(SagaFile::parse("f", &text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_table_is_read() {
+        // A field that is in the table and that nobody reads would be silently ignored: the
+        // definitions of the tests use each, and the reader has a name for each.
+        let source = [
+            include_str!("reader.rs"),
+            include_str!("reader/step.rs"),
+            include_str!("reader/parts.rs"),
+        ]
+        .concat();
+        for field in Object::ALL.into_iter().flat_map(Object::fields) {
+            let is_read = source.contains(&format!("\"{}\"", field.name));
+            assert!(is_read || field.name == "$schema", "{}", field.name);
+        }
+    }
+}
