@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod participant;
 mod reference;
+mod replay;
 mod serve;
 mod tx;
 
@@ -24,7 +25,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  success; `tx submit`: the transaction is committed
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
-     `participant check`: a guarantee is broken, or none could be checked
+     `participant check`: a guarantee is broken, or none could be checked; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions
@@ -44,6 +45,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Replay(replay::Args),
     Participant(participant::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),

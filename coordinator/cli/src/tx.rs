@@ -2,6 +2,7 @@
 
 pub(super) mod client;
 pub(super) mod definition;
+pub(super) mod export;
 mod json;
 mod list;
 mod operate;
@@ -55,7 +56,7 @@ pub(super) struct Args {
 
 /// Coordinator to call, and form of the output.
 #[derive(Debug, clap::Args)]
-struct Server {
+pub(super) struct Server {
     /// Address of the coordinator's gRPC services: http://HOST:PORT
     #[arg(
         long,
@@ -73,7 +74,7 @@ struct Server {
     timeout: Option<Period>,
     /// Print JSON, for programs; `unanimo tx --help` describes it
     #[arg(long, global = true, help_heading = COMMON)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -81,6 +82,7 @@ enum Command {
     Submit(submit::Args),
     List(list::Args),
     Show(show::Args),
+    Export(export::Args),
     Watch(watch::Args),
     Retry(operate::RetryArgs),
     Resolve(operate::ResolveArgs),
@@ -98,25 +100,36 @@ pub(super) fn endpoint(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { doing: "start the runtime", source })?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let Args { server, command } = args;
         let ran = match command {
             Command::Submit(args) => submit::run(&server, args).await,
             Command::List(args) => list::run(&server, args).await,
             Command::Show(args) => show::run(&server, args).await,
+            Command::Export(args) => export::run(&server, args).await,
             Command::Watch(args) => watch::run(&server, args).await,
             Command::Retry(args) => operate::retry(&server, args).await,
             Command::Resolve(args) => operate::resolve(&server, args).await,
             Command::Forget(args) => operate::forget(&server, args).await,
             Command::Server => server::run(&server).await,
         };
-        ran.map_err(|error| match error {
-            Error::Client(error) => Error::Client(error.at(&server.endpoint)),
-            error => error,
-        })
+        ran.map_err(|error| server.name_in(error))
     })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { doing: "start the runtime", source })
+}
+
+impl Server {
+    /// Names the coordinator in an error of a call to it.
+    fn name_in(&self, error: Error) -> Error {
+        match error {
+            Error::Client(error) => Error::Client(error.at(&self.endpoint)),
+            error => error,
+        }
+    }
 }
