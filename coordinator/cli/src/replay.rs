@@ -170,17 +170,18 @@ fn tell(
     let head = format!("{} ({})", subject.gid, subject.mode.name());
     let text = match outcome {
         Ok(sum) => {
-            let mut counts = vec![
-                format!("{} inputs", sum.inputs),
-                format!("{} transitions", sum.transitions),
-                format!("{} calls", sum.calls),
+            let counts = [
+                (sum.inputs, "input"),
+                (sum.transitions, "transition"),
+                (sum.calls, "call"),
+                (sum.lock_requests, "lock request"),
+                (sum.recoveries, "adoption"),
             ];
-            if sum.lock_requests > 0 {
-                counts.push(format!("{} lock requests", sum.lock_requests));
-            }
-            if sum.recoveries > 0 {
-                counts.push(format!("{} adoptions", sum.recoveries));
-            }
+            let told = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
+                let plural = if count == 1 { "" } else { "s" };
+                format!("{count} {what}{plural}")
+            });
+            let counts: Vec<String> = told.collect();
             let counts = counts.join(", ");
             format!("{GOOD}equal{GOOD:#}    {head}: {counts}; recorded by {recorded_by}\n")
         }
@@ -276,7 +277,7 @@ mod tests {
             ("/branches/0/by", "\"me\"", "branches[0].by: unknown variant `me`"),
             ("/branches/0/payload/bytes", "99999999999", "branches[0].payload must be at most"),
             ("/branches/1/depends_on", "[7]", "branches[1].depends_on[0] must number one of the 2"),
-            ("/branches/1/branch_id", "\"book\"", "branches[1].branch_id must be unique"),
+            ("/branches/1/branch_id", "\"a\"", "branches[1].branch_id must be unique"),
             ("/entries", "[]", "entries must have at least 1 entry"),
             ("/entries/0/version", "2", "entries[0] must begin the transaction (version 1)"),
             ("/entries/1/version", "1", "entries[1].version must be above 1"),

@@ -8,10 +8,11 @@
 //! | `starts 5000`, `lock NAME`, `child` | start after so many ms; a lock of its own; it has a parent |
 //! | `branch NAME WORDS` | a branch: `after a,b`, `takes a` (its output), `pivot`, `kept`, `none`, `tcc`, `2pc`, `tries 3`, `patience 500`, `delay 500`, `lock NAME` |
 //! | `enlist NAME WORDS`, `execute NAME WORDS` | a branch that is added, called by the initiator or the coordinator |
-//! | `NAME ANSWER` | of the call under way: `prepared [BYTES]`, `read_only`, `refused`, `working MS`, `failed`, `done`, `commits`, `rolls_back`, `hazard` |
+//! | `NAME ANSWER` | of its last call, a vote of its last Prepare: `prepared [BYTES]`, `read_only`, `refused`, `working MS`, `failed`, `done`, `commits`, `rolls_back`, `hazard` |
 //! | `locks ANSWER`, `locks NAME ANSWER` | `granted`, `older` or `younger` (held by another one), `failed` |
 //! | `commit a=prepared,b`, `rollback`, `parent commit` | what is asked for |
 //! | `wait 500`, `wake` | time passes; until the next tick |
+//! | `stop 500` | so many ms without a coordinator |
 //! | `crash` | adopted by the next incarnation |
 //! | `retry`, `resolve NAME commits`, `forget` | an operator's acts |
 
@@ -91,6 +92,10 @@ impl Run {
     }
 
     fn play(&mut self, line: &str) {
+        if let Some(ms) = line.strip_prefix("stop ") {
+            self.now = self.now.after(Duration::from_millis(ms.parse().unwrap()));
+            return;
+        }
         let input = self.input(line);
         let effects = self.tx.apply(input, self.now, &self.policy);
         self.carry_out(effects.unwrap_or_else(|rejection| panic!("{line}: {rejection}")));
@@ -152,7 +157,10 @@ impl Run {
         let number = self.number(name);
         let (answer, argument) = answer.split_once(' ').unwrap_or((answer, ""));
         let number_of = |text: &str| text.parse().unwrap_or(0);
-        let call = self.calls.iter().rev().find(|call| call.number == number);
+        let is_vote = ["prepared", "read_only", "refused"].contains(&answer);
+        let call = self.calls.iter().rev().find(|call| {
+            call.number == number && (!is_vote || call.operation == Operation::Prepare)
+        });
         let Call { operation, attempt, .. } = *call.expect("it was called");
         let prepare = |answer| Input::PrepareAnswered { number, attempt, answer };
         let Operation::PhaseTwo(operation) = operation else {

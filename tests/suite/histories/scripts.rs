@@ -102,7 +102,7 @@ pub(super) const SCRIPTS: &[(&str, &str)] = &[
     ("saga-cancelled-before-start", "saga\nstarts 7200000\nbranch a\nwait 1000\nrollback"),
     (
         "saga-late-after-a-stop",
-        "saga\nstarts 7200000\nbranch a\nwait 1000\nwait 90000000\ncrash\nwake\na prepared",
+        "saga\nstarts 7200000\nbranch a\nwait 1000\nstop 90000000\ncrash\nwake\na prepared",
     ),
     (
         "saga-child-commits",
@@ -120,7 +120,8 @@ pub(super) const SCRIPTS: &[(&str, &str)] = &[
     (
         "saga-crashes",
         "saga\nbranch a\nbranch b after a\nbranch c after b\na prepared 4\ncrash\na prepared 4\n\
-         wait 3000\nb prepared\ncrash\nc refused\nb failed\ncrash\nb done\ncrash\na done",
+         wait 3000\nb prepared\ncrash\nc refused\nc failed\ncrash\nc done\nb done\ncrash\na done\n\
+         c done\nb done",
     ),
     (
         "saga-operator",
