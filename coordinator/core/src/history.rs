@@ -11,6 +11,7 @@
 mod check;
 mod document;
 mod input;
+mod recording;
 mod replay;
 mod settings;
 mod standing;
