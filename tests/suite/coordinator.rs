@@ -39,6 +39,7 @@ mod queries;
 mod reasons;
 mod registrations;
 mod repetitions;
+mod sagas;
 mod waits;
 mod watches;
 
