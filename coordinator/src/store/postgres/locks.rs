@@ -29,6 +29,10 @@ SELECT count(*) FROM (
 /// decided, who holds until it has ended. Whatever the family holds
 /// already, in this mode or a stricter one, nobody else can stand in the way of, whoever waits. Rows are
 /// rewritten even if nothing changes: a grant that is only found may not be durable, the answer is.
+///
+/// A batch that began before a request for its transaction was committed, and found the row free only
+/// afterwards, ends the transaction and does not see the new rows. They count for nothing, and are
+/// deleted by whoever asks for these names next, or with the transaction's details.
 const TAKE: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
@@ -57,6 +61,9 @@ WITH fence AS MATERIALIZED (
     FROM wanted WHERE EXISTS (SELECT 1 FROM own)
     ON CONFLICT (name, tx_id, exclusive)
     DO UPDATE SET granted = locks.granted OR excluded.granted
+), no_longer AS (
+    DELETE FROM locks AS old USING transactions AS ended
+    WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL
 )
 SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
     obstacle.name, obstacle.gid, obstacle.older
