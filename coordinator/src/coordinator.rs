@@ -114,6 +114,13 @@ impl Builder {
         self
     }
 
+    /// Sets the source of the time of day and of identifiers; by default the system.
+    #[must_use]
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = env;
+        self
+    }
+
     /// Disables both servers. The coordinator is then used through [`Running::engine`] alone.
     #[must_use]
     pub fn without_network(mut self) -> Self {

@@ -1,6 +1,8 @@
 //! Sagas, through the gRPC services. What a participant saw is told by its own record.
 
 mod bad_input;
+mod children;
+mod locks;
 mod pivot;
 mod steps;
 mod times;

@@ -225,7 +225,9 @@ async fn s7_a_restart_goes_on_with_the_step_that_was_under_way() {
         let shown = ended(&world, "g").await;
         assert_eq!(shown.outcome(), Outcome::Aborted);
         assert_eq!(shown.abort_cause(), AbortCause::Refused);
-        assert_eq!(order(&world, &tx_id, "cancel"), ["b", "a"]);
+        // What a crash may have hidden counts as unanswered: `c` may be compensated, too.
+        let cancels = order(&world, &tx_id, "cancel").into_iter().filter(|id| id != "c");
+        assert_eq!(cancels.collect::<Vec<_>>(), ["b", "a"]);
         let seen = world.p.seen();
         let last = seen.iter().rfind(|s| s.branch_id == "b" && s.operation == "prepare").unwrap();
         assert_eq!(last.inputs["ticket"], b"oo"[..], "the input survives");

@@ -1,7 +1,11 @@
 //! Starts that come later, and transactions that sleep until then.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use unanimo_coordinator::env::{Env, SystemEnv};
+use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{
     AbortCause, BranchState, Mode, Outcome, SubmitTransactionRequest, TransactionState, WaitFor,
 };
@@ -127,4 +131,98 @@ async fn a_saga_sleeps_between_two_steps() {
         assert_eq!((result.outcome(), result.ended), (Outcome::Aborted, true));
         assert_eq!(world.p.calls(&tx_id, "a"), ["prepare", "cancel"]);
     }
+}
+
+/// Clock that can be set ahead.
+#[derive(Debug, Default)]
+struct Clock {
+    ahead_ms: AtomicU64,
+}
+
+impl Clock {
+    fn set_ahead(&self, ms: i64) {
+        self.ahead_ms.store(ms.unsigned_abs(), Ordering::Relaxed);
+    }
+}
+
+impl Env for Clock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemEnv.now().0 + self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn tx_id(&self, now: Timestamp) -> TxId {
+        SystemEnv.tx_id(now)
+    }
+}
+
+/// L1: what slept starts when its time has come, the soonest first, in the life in which it began and in
+/// the next one; what is due later still costs nothing.
+#[tokio::test]
+async fn l1_what_sleeps_starts_at_its_time() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let (p, config) = (world.p.clone(), world.config.clone());
+        drop(world);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let clock = Arc::new(Clock::default());
+        let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
+        for n in 0..100 {
+            accept(&world, later(&format!("soon{n}"), DAY_MS + n)).await;
+        }
+        let next = accept(&world, later("next", 2 * DAY_MS)).await;
+        accept(&world, later("last", 3 * DAY_MS)).await;
+        nothing_in_memory(&world).await;
+        // Half an hour before its time it is in memory, and not sent.
+        clock.set_ahead(DAY_MS - 30 * 60 * 1000);
+        super::until("the soonest", async || (in_memory(&world) == 100).then_some(())).await;
+        assert_eq!(p.seen(), []);
+        clock.set_ahead(DAY_MS + 1000);
+        let shown = ended(&world, "soon99").await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        for n in 0..100 {
+            ended(&world, &format!("soon{n}")).await;
+        }
+        nothing_in_memory(&world).await;
+
+        drop(world);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        clock.set_ahead(2 * DAY_MS + 60_000);
+        let world = World::start_at(config, p, clock).await;
+        super::until("the next", async || {
+            (world.p.calls(&next, "a") == ["prepare", "commit"]).then_some(())
+        })
+        .await;
+        assert_eq!(world.get("last").await.state(), TransactionState::Scheduled);
+    }
+}
+
+/// One that is followed stays in memory, starts there, and is not brought there once more.
+#[tokio::test]
+async fn a_sleeper_that_is_followed_stays_in_memory() {
+    let world = World::sqlite().await;
+    let (p, config) = (world.p.clone(), world.config.clone());
+    drop(world);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
+    let tx_id = accept(&world, later("g", DAY_MS)).await;
+    nothing_in_memory(&world).await;
+    let request = unanimo_proto::v1::WatchTransactionRequest {
+        key: Some(unanimo_proto::v1::watch_transaction_request::Key::TxId(tx_id.clone())),
+        ..Default::default()
+    };
+    let mut states = world.client().watch_transaction(request).await.unwrap().into_inner();
+    assert!(states.message().await.unwrap().is_some());
+    // Longer than what was asked for stays by itself.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(in_memory(&world), 1);
+    // Its time comes near: its row is rewritten before the scan would take it for one that sleeps.
+    clock.set_ahead(DAY_MS - 63 * 60 * 1000);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    clock.set_ahead(DAY_MS + 1000);
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        last = state.transaction;
+    }
+    assert_eq!(last.unwrap().outcome(), Outcome::Committed);
+    assert_eq!(p.calls(&tx_id, "a"), ["prepare", "commit"]);
 }
