@@ -195,6 +195,32 @@ async fn l1_what_sleeps_starts_at_its_time() {
     }
 }
 
+/// L5: however many are due at once, no more are in memory than may be, and all of them start.
+#[tokio::test]
+async fn l5_what_is_due_at_once_stays_within_the_bound() {
+    let world = World::sqlite().await;
+    let (p, mut config) = (world.p.clone(), world.config.clone());
+    drop(world);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    config.transactions_max = 8;
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
+    for n in 0..40 {
+        accept(&world, later(&format!("g{n}"), DAY_MS)).await;
+        nothing_in_memory(&world).await;
+    }
+    p.hold(true);
+    clock.set_ahead(DAY_MS - 30 * 60 * 1000);
+    super::until("half of the places", async || (in_memory(&world) == 4).then_some(())).await;
+    clock.set_ahead(DAY_MS + 1000);
+    super::until("all places", async || (in_memory(&world) == 8).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_memory(&world), 8);
+    p.hold(false);
+    nothing_in_memory(&world).await;
+    super::until("all starts", async || (p.seen().len() == 80).then_some(())).await;
+}
+
 /// One that is followed stays in memory, starts there, and is not brought there once more.
 #[tokio::test]
 async fn a_sleeper_that_is_followed_stays_in_memory() {
