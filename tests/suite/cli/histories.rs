@@ -82,7 +82,7 @@ async fn the_setting_says_what_is_recorded() {
     run(&["replay", "--endpoint", &served.endpoint, "s"]).await.check(0).says(&["equal", "(saga)"]);
 }
 
-/// What the engine and the store make of a crash is what the core's replay makes of it.
+/// A crash means to the engine and the store what it means to a replay.
 #[tokio::test]
 async fn s3_a_history_goes_on_after_a_kill() {
     let url = sqlite(&new_path(".db"));

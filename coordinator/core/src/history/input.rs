@@ -18,7 +18,7 @@ pub const TEXT_BYTES_MAX: usize = 128;
 pub enum Input {
     /// It was begun, with the first so many branches of the definition.
     Begin {
-        /// How many.
+        /// Number of branches.
         branches: u16,
         /// The settings in force.
         settings: Box<Settings>,
@@ -35,7 +35,8 @@ pub enum Input {
     /// A branch was added.
     Enlist {
         /// Its number.
-        branch: BranchNumber,
+        #[serde(rename = "branch")]
+        number: BranchNumber,
         /// Who sends its Prepare.
         by: Caller,
     },
@@ -54,7 +55,8 @@ pub enum Input {
     /// A Prepare came to an end.
     PrepareAnswered {
         /// Of which branch.
-        branch: BranchNumber,
+        #[serde(rename = "branch")]
+        number: BranchNumber,
         /// Number of the attempt.
         attempt: u32,
         /// Its result.
@@ -63,7 +65,8 @@ pub enum Input {
     /// A Commit or Cancel came to an end.
     PhaseTwoAnswered {
         /// Of which branch.
-        branch: BranchNumber,
+        #[serde(rename = "branch")]
+        number: BranchNumber,
         /// `commit` or `cancel`.
         operation: RecordedOperation,
         /// Number of the attempt.
@@ -75,7 +78,8 @@ pub enum Input {
     LocksAnswered {
         /// Of which branch; absent for the transaction's own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        branch: Option<BranchNumber>,
+        #[serde(rename = "branch")]
+        number: Option<BranchNumber>,
         /// Number of the attempt.
         attempt: u32,
         /// Its result.
@@ -83,19 +87,21 @@ pub enum Input {
     },
     /// Time passed.
     Tick,
-    /// What waits was sent at once.
+    /// Calls that waited were sent at once.
     Retry {
         /// Of which branch; absent for all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        branch: Option<BranchNumber>,
+        #[serde(rename = "branch")]
+        number: Option<BranchNumber>,
         /// The operator, if it was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         operator: Option<String>,
     },
     /// An operator ended a branch by word.
     Resolve {
-        /// Which branch.
-        branch: BranchNumber,
+        /// Number of the branch.
+        #[serde(rename = "branch")]
+        number: BranchNumber,
         /// Its end.
         kind: HeuristicKind,
         /// Who said so.
@@ -171,7 +177,7 @@ pub enum PrepareResult {
     },
     /// The call failed.
     Failed {
-        /// How.
+        /// The error.
         error: String,
     },
 }
@@ -197,7 +203,7 @@ pub enum PhaseTwoResult {
     },
     /// The call failed.
     Failed {
-        /// How.
+        /// The error.
         error: String,
     },
 }
@@ -219,7 +225,7 @@ pub enum LockResult {
     },
     /// The store did not answer.
     Failed {
-        /// How.
+        /// The error.
         error: String,
     },
 }

@@ -57,7 +57,7 @@ impl Input {
         match input {
             Live::Enlist { enlistment, .. } => Self::Enlist {
                 // One that is known changes nothing, and is not kept.
-                branch: BranchNumber::from_index(tx.branches().len()),
+                number: BranchNumber::from_index(tx.branches().len()),
                 by: (*enlistment).into(),
             },
             Live::CommitAsked { listed } => {
@@ -69,18 +69,18 @@ impl Input {
                 Self::ParentDecided { operation: Operation::PhaseTwo(*operation).into() }
             }
             Live::PrepareAnswered { number, attempt, answer } => {
-                Self::PrepareAnswered { branch: *number, attempt: *attempt, answer: answer.into() }
+                Self::PrepareAnswered { number: *number, attempt: *attempt, answer: answer.into() }
             }
             Live::PhaseTwoAnswered { number, operation, attempt, answer } => {
                 Self::PhaseTwoAnswered {
-                    branch: *number,
+                    number: *number,
                     operation: Operation::PhaseTwo(*operation).into(),
                     attempt: *attempt,
                     answer: answer.into(),
                 }
             }
             Live::LocksAnswered { number, attempt, answer } => {
-                Self::LocksAnswered { branch: *number, attempt: *attempt, answer: answer.into() }
+                Self::LocksAnswered { number: *number, attempt: *attempt, answer: answer.into() }
             }
             Live::Tick => Self::Tick,
             Live::Recovered { by } => Self::Recovered {
@@ -89,10 +89,10 @@ impl Input {
                 found: Box::new(Standing::of(tx, policy)),
             },
             Live::Retry { number, operator } => {
-                Self::Retry { branch: *number, operator: operator.as_deref().map(short) }
+                Self::Retry { number: *number, operator: operator.as_deref().map(short) }
             }
             Live::Resolve { number, kind, operator, note } => Self::Resolve {
-                branch: *number,
+                number: *number,
                 kind: *kind,
                 operator: short(operator),
                 note: short(note),

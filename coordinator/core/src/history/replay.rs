@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::transaction::{Record, Transaction};
 
-/// What a replay went through, if it found no difference.
+/// Numbers of what a replay went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Transitions.
