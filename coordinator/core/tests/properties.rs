@@ -33,8 +33,10 @@ enum Move {
     Prepare(usize, PrepareAnswer),
     PhaseTwo(usize, PhaseTwoAnswer),
     Pass(u64),
-    /// Lose everything after the last `usize` transitions that nobody awaits, and recover.
-    Crash,
+    /// The process dies. What nobody awaited is lost, if the journal had not come to it.
+    Crash {
+        loses: bool,
+    },
 }
 
 fn branch_number() -> impl Strategy<Value = BranchNumber> {
@@ -114,7 +116,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             5 => (0..64_usize, prepare_answer()).prop_map(|(n, a)| Move::Prepare(n, a)),
             4 => (0..64_usize, phase_two_answer()).prop_map(|(n, a)| Move::PhaseTwo(n, a)),
             2 => (1..40_000_u64).prop_map(Move::Pass),
-            1 => Just(Move::Crash),
+            1 => any::<bool>().prop_map(|loses| Move::Crash { loses }),
         ],
         0..40,
     )
@@ -181,7 +183,10 @@ impl Witness {
 struct World {
     tx: Transaction,
     durable: Durable,
+    /// What is left by a crash that loses all that nobody awaited.
+    awaited: Durable,
     history: History,
+    awaited_history: History,
     witness: Witness,
     now: Timestamp,
     policy: Policy,
@@ -195,24 +200,24 @@ impl World {
         let branches = if drive == Drive::Declarative { &BRANCHES[..] } else { &[] };
         let id = TxId(uuid::Uuid::from_u128(99));
         let (tx, effects) = Transaction::begin(id, definition(mode, drive, branches), now, &policy);
-        let mut witness = Witness::default();
-        witness.saw_calls(&effects);
-        let mut history = History::default();
-        history.write(&effects);
-        let durable = Durable::begun(&effects);
-        Self { tx, durable, history, witness, now, policy, lives: 1 }
+        Self::of(tx, &effects, now, policy)
     }
 
     fn tombstone() -> Self {
         let (policy, now) = (Policy::default(), Timestamp(5_000));
         let (id, gid) = (TxId(uuid::Uuid::from_u128(99)), Gid::new("g").unwrap());
         let (tx, effects) = Transaction::tombstone(id, gid, String::new(), now, &policy);
+        Self::of(tx, &effects, now, policy)
+    }
+
+    fn of(tx: Transaction, begun: &Effects, now: Timestamp, policy: Policy) -> Self {
         let mut witness = Witness::default();
-        witness.saw_calls(&effects);
+        witness.saw_calls(begun);
         let mut history = History::default();
-        history.write(&effects);
-        let durable = Durable::begun(&effects);
-        Self { tx, durable, history, witness, now, policy, lives: 1 }
+        history.write(begun);
+        let durable = Durable::begun(begun);
+        let (awaited, awaited_history) = (durable.clone(), history.clone());
+        Self { tx, durable, awaited, history, awaited_history, witness, now, policy, lives: 1 }
     }
 
     fn apply(&mut self, input: Input) {
@@ -236,6 +241,10 @@ impl World {
                 }
                 self.durable.write(&effects);
                 self.history.write(&effects);
+                if effects.transition.as_ref().is_some_and(|transition| transition.awaited) {
+                    self.awaited = self.durable.clone();
+                    self.awaited_history = self.history.clone();
+                }
                 let unwritten = effects.transition.is_none();
                 self.check_durable(unwritten);
                 self.witness.saw_calls(&effects);
@@ -246,19 +255,20 @@ impl World {
         self.check_alive();
     }
 
-    /// S2, S3: the phase in memory and the votes that it rests on are in the store.
+    /// S2, S3: whatever a crash loses, the phase in memory and the votes that it rests on stay.
     fn check_durable(&self, unwritten: bool) {
-        assert_eq!(self.durable.0.state.phase, self.tx.phase(), "a phase that is not written");
+        assert_eq!(self.awaited.0.state.phase, self.tx.phase(), "S3: nobody waits for a phase");
         if !unwritten {
             assert_eq!(self.durable.0, self.tx.record(), "a transition that lacks something");
         }
         if self.tx.outcome() == Outcome::Committed {
-            let votes = self.durable.0.state.branches.iter().map(|progress| progress.vote);
+            let votes = self.awaited.0.state.branches.iter().map(|progress| progress.vote);
             assert!(votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)), "S2: lost votes");
         }
     }
 
-    /// Whatever is owed is under way or has a time at which it will be.
+    /// Whatever is owed is under way, or will be before the longest pause is over. The deadline alone
+    /// is no such time.
     fn check_alive(&self) {
         let wake = self.tx.wake_at(&self.policy);
         let phase = self.tx.phase();
@@ -275,7 +285,12 @@ impl World {
             let under_way = sent
                 .filter(|(number, op, _)| *number == branch.number && *op == operation)
                 .any(|(_, _, attempt)| branch.awaits(operation, *attempt));
-            assert!(under_way || wake.is_some(), "branch {} is owed and forgotten", branch.number);
+            let backoff = match operation {
+                Operation::Prepare => self.policy.prepare_backoff,
+                Operation::PhaseTwo(_) => self.policy.phase_two_backoff,
+            };
+            let in_time = wake.is_some_and(|wake| wake <= self.now.after(backoff.cap));
+            assert!(under_way || in_time, "branch {} is owed and forgotten", branch.number);
         }
     }
 
@@ -300,8 +315,14 @@ impl World {
                 self.now = self.now.after(Duration::from_millis(ms));
                 self.apply(Input::Tick);
             }
-            Move::Crash => {
+            Move::Crash { loses } => {
+                if loses {
+                    self.durable = self.awaited.clone();
+                    self.history = self.awaited_history.clone();
+                }
                 self.tx = self.durable.recover();
+                self.awaited = self.durable.clone();
+                self.awaited_history = self.history.clone();
                 self.lives += 1;
                 self.apply(Input::Recovered { by: Incarnation(self.lives) });
             }

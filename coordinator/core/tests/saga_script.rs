@@ -240,7 +240,6 @@ fn after_commit_there_is_only_forward() {
          tick +100 => prepare b#2
          crash => note+adopted; prepare b#2
          b prepared => prepare c
-         tick +20000 => note+stalled
          c prepared => END",
     );
     assert!(script.tx.branches().iter().all(|branch| branch.progress.refusal.is_none()));

@@ -17,11 +17,62 @@ mod plan;
 mod play;
 
 use life::Life;
+use participants::Effect;
 use plan::plan;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// What the plans came to. A generator that reaches nothing proves nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    committed: u64,
+    aborted: u64,
+    committed_by_pivot: u64,
+    steps_after_pivot: u64,
+    undone_in_order: u64,
+    kept: u64,
+    children_in_doubt: u64,
+    crashed: u64,
+}
+
+impl Tally {
+    fn count(&mut self, life: &Life) {
+        let rows = &life.participants.rows;
+        let depends = &life.order.depends;
+        let undone = |at: usize| rows[at].effect == Effect::Undone;
+        let any_before = |at: usize| (0..rows.len()).any(|b| depends[at][b] && undone(b));
+        self.committed += u64::from(life.committed());
+        self.aborted += u64::from(!life.committed());
+        let by_pivot = life.committed() && life.order.pivot.is_some();
+        self.committed_by_pivot += u64::from(by_pivot);
+        let after = by_pivot && (0..rows.len()).any(|at| life.order.is_after_pivot(at));
+        self.steps_after_pivot += u64::from(after);
+        self.undone_in_order += u64::from((0..rows.len()).any(|at| undone(at) && any_before(at)));
+        let kept = |row: &participants::Row| row.kept && row.effect == Effect::Held;
+        self.kept += u64::from(!life.committed() && rows.iter().any(kept));
+        self.children_in_doubt += u64::from(life.in_doubt);
+        self.crashed += u64::from(life.life > 1);
+    }
+
+    fn check(&self, cases: u64) {
+        let Self { committed, aborted, committed_by_pivot, steps_after_pivot, .. } = *self;
+        let Self { undone_in_order, kept, children_in_doubt, crashed, .. } = *self;
+        for (name, count) in [
+            ("committed", committed),
+            ("aborted", aborted),
+            ("committed by a pivot", committed_by_pivot),
+            ("with steps after the pivot", steps_after_pivot),
+            ("undone in order", undone_in_order),
+            ("with kept effects", kept),
+            ("in doubt", children_in_doubt),
+            ("crashed", crashed),
+        ] {
+            assert!(count * 50 >= cases, "only {count} of {cases} plans were {name}");
+        }
+    }
 }
 
 #[test]
@@ -35,12 +86,14 @@ fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
     };
+    let tally = std::cell::RefCell::new(Tally::default());
     let played = TestRunner::new(config).run(&plan(), |plan| {
-        let moves = plan.moves.clone();
+        let moves = plan.played();
         let mut life = Life::begin(plan);
         moves.into_iter().for_each(|a_move| life.play(a_move));
         life.heal();
         life.check_end();
+        tally.borrow_mut().count(&life);
         life.late_deliveries();
         life.check_end();
         Ok(())
@@ -48,4 +101,7 @@ fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
     if let Err(failure) = played {
         panic!("UNANIMO_SEED={seed}: {failure}");
     }
+    let tally = tally.into_inner();
+    eprintln!("{tally:?}");
+    tally.check(cases);
 }

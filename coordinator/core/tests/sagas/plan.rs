@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) slow_journal: bool,
     /// Participants' clocks run behind by this.
     pub(crate) skew_ms: u64,
+    /// Nobody says no, and nobody waits for long.
+    pub(crate) calm: bool,
     pub(crate) moves: Vec<Move>,
 }
 
@@ -220,12 +222,12 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
     let steps = proptest::collection::vec(step(), 1..=12);
     let pivot = proptest::option::weighted(0.5, 0..64_usize);
     let times = (proptest::option::weighted(0.15, 1..60_000_u64), 20_001..90_000_u64, 0..5_000_u64);
-    let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>());
-    let moves = proptest::collection::vec(a_move(), 0..80);
+    let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>(), any::<bool>());
+    let moves = proptest::collection::vec(a_move(), 0..70);
     (shape, mode, steps, pivot, times, flags, moves).prop_map(
         |(shape, mode, steps, pivot, times, flags, moves)| {
             let (start_ms, timeout_ms, skew_ms) = times;
-            let (reversed, locks, slow_journal) = flags;
+            let (reversed, locks, slow_journal, calm) = flags;
             let pivot = pivot.map(|at| at % steps.len());
             let pivot = pivot.filter(|_| shape == Shape::Declarative && mode == Mode::Saga);
             let start_ms = start_ms.filter(|_| shape == Shape::Declarative);
@@ -242,6 +244,7 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
                 timeout_ms,
                 slow_journal,
                 skew_ms,
+                calm,
                 moves,
             }
         },
@@ -316,6 +319,19 @@ fn lock(name: &str) -> Lock {
 }
 
 impl Plan {
+    /// Returns the moves that are to be played.
+    pub(crate) fn played(&self) -> Vec<Move> {
+        let disturbs = |a_move: &Move| match a_move {
+            Move::Rollback
+            | Move::Commit { left_out: Some(_) }
+            | Move::Parent { commit: false } => true,
+            Move::Pass(ms) => *ms > 2_000,
+            Move::Deliver { fate, .. } | Move::Call { fate, .. } => *fate == Fate::Refused,
+            _ => false,
+        };
+        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).cloned().collect()
+    }
+
     /// Returns the transaction as it is begun, all of its branches, and their order.
     pub(crate) fn definition(&self) -> (Definition, Vec<BranchSpec>, Order) {
         let order = Order::of(self);
