@@ -1,4 +1,4 @@
-//! What only sagas store: steps, later starts, children, recorded history; and sleepers.
+//! The part of a transaction that only sagas store: steps, later starts, children, recorded history.
 
 use std::time::Duration;
 
