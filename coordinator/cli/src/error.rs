@@ -8,7 +8,7 @@ use unanimo_coordinator::store::in_full;
 use unanimo_coordinator::{config, coordinator};
 
 use super::output::{BAD, HINT};
-use super::{demo, participant, replay, tx};
+use super::{demo, participant, replay, saga, tx};
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub(super) enum Error {
     /// A transaction's file cannot be read or breaks the schema.
     #[error("failed to {0}")]
     Definition(tx::definition::Error),
+    /// A saga's definition or its inputs break rules.
+    #[error("failed to {0}")]
+    Saga(saga::Error),
     /// A recorded history cannot be read or breaks a rule.
     #[error("failed to {0}")]
     History(replay::Error),
@@ -53,7 +56,7 @@ impl Error {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) => ExitCode::from(2),
             Self::History(error) if error.is_usage() => ExitCode::from(2),
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
@@ -101,6 +104,12 @@ impl From<tx::client::Error> for Error {
 impl From<tx::definition::Error> for Error {
     fn from(error: tx::definition::Error) -> Self {
         Self::Definition(error)
+    }
+}
+
+impl From<saga::Error> for Error {
+    fn from(error: saga::Error) -> Self {
+        Self::Saga(error)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
 /// Gets the history of the transaction that this name stands for.
 pub(crate) fn fetch(server: &Server, name: &str) -> Result<String, Error> {
     let target = Target::named(name);
-    super::runtime()?.block_on(history(server, &target)).map_err(|error| server.name_in(error))
+    server.block_on(history(server, &target))
 }
 
 async fn history(server: &Server, target: &Target) -> Result<String, Error> {

@@ -173,13 +173,12 @@ impl Handle {
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
     match (branch.state(decision), decision) {
         (_, None) => Verdict::Running,
-        // Its effect stays, whatever the saga's end: nothing will ever be sent to it.
-        (BranchState::Kept, Some(_)) => Verdict::Commit,
         (BranchState::Heuristic(HeuristicKind::Rollback), Some(Decision::Commit))
         | (BranchState::Heuristic(HeuristicKind::Commit), Some(Decision::Abort(_))) => {
             Verdict::Heuristic
         }
-        (_, Some(Decision::Commit)) => Verdict::Commit,
+        // The effect of a step that is kept stays, whatever the saga's end.
+        (BranchState::Kept, Some(_)) | (_, Some(Decision::Commit)) => Verdict::Commit,
         (_, Some(Decision::Abort(_))) => Verdict::Cancel,
     }
 }
