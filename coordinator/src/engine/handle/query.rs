@@ -160,6 +160,14 @@ impl Handle {
     pub async fn events(&self, tx_id: TxId) -> Result<Vec<unanimo_core::Event>, Error> {
         Ok(self.shared.store.transactions().events(tx_id).await?)
     }
+
+    /// A transaction's recorded history: the JSON of each entry, oldest first.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
+        Ok(self.shared.store.transactions().history(tx_id).await?)
+    }
 }
 
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
