@@ -1,12 +1,13 @@
 //! A store of one transaction, and definitions to begin with.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_core::{
     ActionName, BranchId, BranchRequest, BranchSpec, Definition, Drive, Effects, Gid, Mode,
-    ParticipantName, Payload, Record, Transaction,
+    ParticipantName, Payload, Record, Transaction, Transition,
 };
 
 /// A branch of this name.
@@ -66,10 +67,15 @@ impl Durable {
 
     /// Writes what the effects ask for.
     pub(crate) fn write(&mut self, effects: &Effects) {
-        let Some(transition) = effects.transition.clone() else {
-            return;
-        };
-        assert_eq!(transition.version, self.0.version.next(), "a version was skipped");
+        if let Some(transition) = effects.transition.clone() {
+            assert_eq!(transition.version, self.0.version.next(), "a version was skipped");
+            self.write_transition(transition);
+        }
+    }
+
+    /// Writes a transition, or several that were folded.
+    pub(crate) fn write_transition(&mut self, transition: Transition) {
+        assert!(transition.version > self.0.version, "an earlier version was written again");
         self.0.version = transition.version;
         self.0.state = transition.state;
         for (number, enlistment, spec) in transition.enlisted {
