@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
 pub use self::status::Status;
+use crate::api::children::Children;
 use crate::api::{self, Api};
 use crate::cluster::{birth, lease};
 use crate::config::Config;
-use crate::api::children::Children;
 use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;

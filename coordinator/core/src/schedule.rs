@@ -143,7 +143,9 @@ impl Transaction {
             Phase::Ended { .. } => return None,
         };
         let of_branches = (0..self.branches.len()).filter_map(|index| self.branch_wakes_at(index));
-        of_branches.chain(self.locks.retry_at()).chain(own).min()
+        // After the decision no locks are taken any more.
+        let locks = self.locks.retry_at().filter(|_| self.phase == Phase::Active);
+        of_branches.chain(locks).chain(own).min()
     }
 
     /// When a transaction that waits for its time starts.

@@ -6,17 +6,21 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/history.rs"]
+mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Durable, definition, request};
+use history::History;
 use proptest::prelude::*;
 use unanimo_core::{
     BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Gid, HeuristicKind,
     Incarnation, Input, Mode, Operation, Outcome, Payload, Phase, PhaseTwo, PhaseTwoAnswer,
-    PhaseTwoOperation, Policy, PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
+    PhaseTwoOperation, Policy, PrepareAnswer, RecordPolicy, Refusal, Timestamp, Transaction, TxId,
+    Vote,
 };
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
@@ -24,7 +28,7 @@ const BRANCHES: [&str; 3] = ["a", "b", "c"];
 /// Moves of the generator; numbers are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Move {
-    Input(Input),
+    Input(Box<Input>),
     /// Answer a call that was really sent, of any attempt, perhaps again.
     Prepare(usize, PrepareAnswer),
     PhaseTwo(usize, PhaseTwoAnswer),
@@ -106,7 +110,7 @@ fn input() -> impl Strategy<Value = Input> {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(
         prop_oneof![
-            3 => input().prop_map(Move::Input),
+            3 => input().prop_map(|input| Move::Input(Box::new(input))),
             5 => (0..64_usize, prepare_answer()).prop_map(|(n, a)| Move::Prepare(n, a)),
             4 => (0..64_usize, phase_two_answer()).prop_map(|(n, a)| Move::PhaseTwo(n, a)),
             2 => (1..40_000_u64).prop_map(Move::Pass),
@@ -177,6 +181,7 @@ impl Witness {
 struct World {
     tx: Transaction,
     durable: Durable,
+    history: History,
     witness: Witness,
     now: Timestamp,
     policy: Policy,
@@ -185,14 +190,17 @@ struct World {
 
 impl World {
     fn begin(mode: Mode, drive: Drive) -> Self {
-        let policy = Policy::default();
+        let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
         let now = Timestamp(5_000);
         let branches = if drive == Drive::Declarative { &BRANCHES[..] } else { &[] };
         let id = TxId(uuid::Uuid::from_u128(99));
         let (tx, effects) = Transaction::begin(id, definition(mode, drive, branches), now, &policy);
         let mut witness = Witness::default();
         witness.saw_calls(&effects);
-        Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
+        let mut history = History::default();
+        history.write(&effects);
+        let durable = Durable::begun(&effects);
+        Self { tx, durable, history, witness, now, policy, lives: 1 }
     }
 
     fn tombstone() -> Self {
@@ -201,7 +209,10 @@ impl World {
         let (tx, effects) = Transaction::tombstone(id, gid, String::new(), now, &policy);
         let mut witness = Witness::default();
         witness.saw_calls(&effects);
-        Self { tx, durable: Durable::begun(&effects), witness, now, policy, lives: 1 }
+        let mut history = History::default();
+        history.write(&effects);
+        let durable = Durable::begun(&effects);
+        Self { tx, durable, history, witness, now, policy, lives: 1 }
     }
 
     fn apply(&mut self, input: Input) {
@@ -224,6 +235,7 @@ impl World {
                     }
                 }
                 self.durable.write(&effects);
+                self.history.write(&effects);
                 let unwritten = effects.transition.is_none();
                 self.check_durable(unwritten);
                 self.witness.saw_calls(&effects);
@@ -269,7 +281,7 @@ impl World {
 
     fn play(&mut self, a_move: Move) {
         match a_move {
-            Move::Input(input) => self.apply(input),
+            Move::Input(input) => self.apply(*input),
             Move::Prepare(n, answer) => {
                 let sent: Vec<_> = self.sent(|operation| operation == Operation::Prepare);
                 if let Some((number, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
@@ -348,6 +360,7 @@ proptest! {
             world.play(a_move);
         }
         world.heal();
+        world.history.check(&world.durable.0);
         // S7, the coordinator's half: who voted PREPARED has heard of the decision.
         for branch in world.tx.branches() {
             let phase_two = &branch.progress.phase_two;

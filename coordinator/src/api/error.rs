@@ -48,8 +48,9 @@ pub(super) fn invalid(violation: Violation) -> Status {
 /// Only a saga has branches of several modes.
 pub(super) fn other_mode(field: &str, of_transaction: Mode) -> Status {
     let name = of_transaction.name();
-    let message =
-        format!("{field} must be the mode of the transaction, {name}: only a saga has branches of others");
+    let message = format!(
+        "{field} must be the mode of the transaction, {name}: only a saga has branches of others"
+    );
     Reason::ModeUnimplemented.status(message)
 }
 

@@ -14,8 +14,8 @@ use unanimo_core::{
 };
 use unanimo_proto::v1;
 
-pub use self::step::LOCK_WAIT_DEFAULT;
 pub(super) use self::branch::{Read, Reading, stored_child};
+pub use self::step::LOCK_WAIT_DEFAULT;
 use super::error::invalid;
 use crate::engine::{BranchKey, Until};
 use crate::participants::own;

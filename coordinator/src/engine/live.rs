@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use unanimo_core::{
-    Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version,
-};
+use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
 
 use super::admission::Permit;
 use super::message::{Failure, Reply};

@@ -26,8 +26,8 @@ use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
-use crate::store::{Key, Store};
 use crate::store::journal::{self, Completion};
+use crate::store::{Key, Store};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);

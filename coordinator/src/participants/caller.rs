@@ -82,8 +82,7 @@ impl Caller {
         call: BranchCall,
     ) -> PhaseTwoAnswer {
         let commit = async |route: Route| {
-            let request =
-                || wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
+            let request = || wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
@@ -92,8 +91,7 @@ impl Caller {
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
         let cancel = async |route: Route| {
-            let request =
-                || wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
+            let request = || wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,

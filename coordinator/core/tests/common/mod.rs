@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod script;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_core::{
-    ActionName, BranchId, BranchRequest, BranchSpec, Definition, Drive, Effects, Gid, Mode,
-    ParticipantName, Payload, Record, Transaction, Transition,
+    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Compensation, Definition, Drive,
+    Effects, Gid, Lock, LockMode, LockName, Mode, Parent, ParticipantName, Payload, Record, Start,
+    Transaction, Transition, TxId,
 };
 
 /// A branch of this name.
@@ -43,6 +46,74 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
         trace: Default::default(),
         initiator: String::new(),
     }
+}
+
+/// A saga of these branches, and a minute of time. A word is an id, and what is to say of it:
+/// `b<a,c` depends on `a` and `c`, `p!` is the pivot, `a:tcc` has its own mode, and after `+` stand
+/// `kept`, `none`, `lock`, `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
+/// the saga itself: `+child`, `+lock`, `+start=ms`.
+pub(crate) fn saga(drive: Drive, words: &[&str]) -> Definition {
+    let mut saga = definition(Mode::Saga, drive, &[]);
+    for word in words {
+        let mut parts = word.split('+');
+        let head = parts.next().unwrap();
+        if !head.is_empty() {
+            saga.branches.push(step(head, parts));
+            continue;
+        }
+        for (name, ms) in parts.map(name_and_number) {
+            match name {
+                "child" => {
+                    let root = TxId(uuid::Uuid::from_u128(1));
+                    let number = BranchNumber::from_index(0);
+                    saga.parent = Some(Parent { tx_id: root, number, root });
+                }
+                "lock" => saga.locks.push(lock()),
+                "start" => saga.start = Start::After(Duration::from_millis(ms)),
+                other => panic!("unknown word {other}"),
+            }
+        }
+    }
+    let violations = saga.violations(&Default::default());
+    assert!(violations.is_empty(), "the saga breaks a rule: {violations:?}");
+    saga
+}
+
+/// One branch of a saga, as [`saga`] reads it.
+pub(crate) fn step<'a>(head: &str, words: impl Iterator<Item = &'a str>) -> BranchSpec {
+    let (head, depends_on) = head.split_once('<').unwrap_or((head, ""));
+    let (head, mode) = head.split_once(':').unwrap_or((head, "saga"));
+    let mut spec = spec(head.trim_end_matches('!'), mode.parse().unwrap());
+    spec.step.pivot = head.ends_with('!');
+    let ids = depends_on.split(',').filter(|id| !id.is_empty());
+    spec.step.depends_on = ids.map(|id| BranchId::new(id).unwrap()).collect();
+    for (name, number) in words.map(name_and_number) {
+        let ms = Duration::from_millis(number);
+        let step = &mut spec.step;
+        match name {
+            "kept" => step.compensation = Compensation::Kept,
+            "none" => step.compensation = Compensation::None,
+            "lock" => step.locks.push(lock()),
+            "delay" => step.delay = Some(ms),
+            "attempts" => {
+                step.retry.get_or_insert_default().attempts_max = Some(number.try_into().unwrap());
+            }
+            "patience" => step.retry.get_or_insert_default().give_up_after = Some(ms),
+            other => panic!("unknown word {other}"),
+        }
+    }
+    spec
+}
+
+fn name_and_number(word: &str) -> (&str, u64) {
+    let (name, number) = word.split_once('=').unwrap_or((word, "0"));
+    (name, number.parse().unwrap())
+}
+
+/// Lock `l`, waited for 700 ms.
+fn lock() -> Lock {
+    let name = LockName::new("l").unwrap();
+    Lock { name, mode: LockMode::Exclusive, wait_max: Duration::from_millis(700) }
 }
 
 /// Rows that a store would hold: made of transitions alone, and so all that a crash leaves.

@@ -74,10 +74,8 @@ pub(super) fn one(
     let own_mode = mode(&at("mode"), spec.mode)?;
     if let Some(child) = &spec.child {
         nothing_but_a_child(&at, &spec, own_mode)?;
-        let payload = Payload {
-            data: child.encode_to_vec().into(),
-            media_type: CHILD_MEDIA_TYPE.to_owned(),
-        };
+        let payload =
+            Payload { data: child.encode_to_vec().into(), media_type: CHILD_MEDIA_TYPE.to_owned() };
         let child = spec.child.map(|child| self::child(&at("child"), child, number, reading));
         // Its decision is the transaction's: it is told of COMMIT, too.
         let mode = Some(Mode::Tcc);
@@ -144,7 +142,8 @@ fn child(
     let (branches, children) = all(&at("branches"), branches, own, reading)?;
     let unknown = TxId(Uuid::nil());
     Ok(Definition {
-        gid: Gid::known("child").map_err(|rule| invalid(Violation::new(field, rule.to_string())))?,
+        gid: Gid::known("child")
+            .map_err(|rule| invalid(Violation::new(field, rule.to_string())))?,
         mode: own,
         drive: Drive::Declarative,
         branches,
@@ -165,7 +164,8 @@ pub(in crate::api) fn stored_child(
     number: BranchNumber,
     reading: Reading<'_>,
 ) -> Result<Definition, String> {
-    let decoded = v1::ChildTransaction::decode(&*payload.data).map_err(|error| error.to_string())?;
+    let decoded =
+        v1::ChildTransaction::decode(&*payload.data).map_err(|error| error.to_string())?;
     // It was read before: only limits that were lowered since can be in its way.
     child("child", decoded, number, reading).map_err(|status| status.message().to_owned())
 }
