@@ -12,6 +12,7 @@ mod indeterminate;
 mod initiator;
 mod inquired;
 mod installed;
+mod killed_step;
 mod mariadb;
 mod model;
 mod paging;

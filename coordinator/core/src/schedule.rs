@@ -137,8 +137,7 @@ impl Transaction {
         let own = match self.phase {
             Phase::Scheduled => return Some(self.starts_at()),
             Phase::Active if self.has_deadline() => Some(self.deadline()),
-            Phase::Active if !self.stalled => Some(self.deadline().after(policy.stalled_after)),
-            Phase::Decided { at, .. } if !self.stalled => Some(at.after(policy.stalled_after)),
+            Phase::Active | Phase::Decided { .. } if !self.stalled => self.stalls_at(policy),
             Phase::Active | Phase::InDoubt { .. } | Phase::Decided { .. } => None,
             Phase::Ended { .. } => return None,
         };
@@ -146,6 +145,24 @@ impl Transaction {
         // After the decision no locks are taken any more.
         let locks = self.locks.retry_at().filter(|_| self.phase == Phase::Active);
         of_branches.chain(locks).chain(own).min()
+    }
+
+    /// When a transaction that only its participants hold up is stalled: so long after the deadline,
+    /// where the pivot is waited for; after the decision; or after the time from which a step behind
+    /// the pivot was to be sent.
+    pub(crate) fn stalls_at(&self, policy: &Policy) -> Option<Timestamp> {
+        let since = match self.phase {
+            Phase::Active if !self.has_deadline() => self.deadline(),
+            Phase::Decided { at, .. } => {
+                let due = |index| match self.owes(index)? {
+                    Operation::Prepare => Some(self.ready_at(index)?.max(at)),
+                    Operation::PhaseTwo(_) => Some(at),
+                };
+                (0..self.branches.len()).filter_map(due).min().unwrap_or(at)
+            }
+            _ => return None,
+        };
+        Some(since.after(policy.stalled_after))
     }
 
     /// When a transaction that waits for its time starts.

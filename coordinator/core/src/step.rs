@@ -270,7 +270,8 @@ impl<'a> Step<'a> {
 
     /// Time has passed.
     fn tick(&mut self) {
-        let (now, stalled_after) = (self.now, self.policy.stalled_after);
+        let now = self.now;
+        let stalls = self.tx.stalls_at(self.policy).is_some_and(|at| at <= now);
         match self.tx.phase {
             Phase::Scheduled if now >= self.tx.starts_at() => self.start(),
             Phase::Active if self.tx.has_deadline() => {
@@ -280,10 +281,8 @@ impl<'a> Step<'a> {
                     self.give_up();
                 }
             }
-            Phase::Active if now >= self.tx.deadline().after(stalled_after) => {
-                self.pivot_unanswered();
-            }
-            Phase::Decided { at, .. } if now >= at.after(stalled_after) => self.stalled(),
+            Phase::Active if stalls => self.pivot_unanswered(),
+            Phase::Decided { .. } if stalls => self.stalled(),
             _ => {}
         }
     }

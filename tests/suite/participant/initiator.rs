@@ -15,6 +15,7 @@ use unanimo_sdk::client::{Error, Executed};
 use unanimo_sdk::{Client, Json, Outcome as Heard};
 
 mod sagas;
+mod served;
 
 /// An enum value that a later version may add.
 const LATER: i32 = 99;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::store::{Filter, Key, PhaseName};
+use unanimo_coordinator::store::{Filter, Key, PhaseName, Write, Written};
 use unanimo_core::{
     AbortCause, BranchId, BranchNumber, Compensation, Decision, Definition, InputName, Lock,
-    LockMode, LockName, Mode, Parent, Phase, RetryPolicy, Start, State, StepInput, StepSpec,
-    Timestamp, Transition, TxId, Version, history,
+    LockMode, LockName, Mode, Parent, Phase, PhaseTwoAnswer, PhaseTwoOperation, RetryPolicy, Start,
+    State, StepInput, StepSpec, Timestamp, Transition, TxId, Version,
 };
 
 use super::{Fixture, a_write, on_both_stores};
@@ -85,6 +85,7 @@ fn next(begin: &Transition, version: i64, state: State) -> Transition {
         begins: None,
         state,
         enlisted: Vec::new(),
+        history: Vec::new(),
         ..begin.clone()
     }
 }
@@ -142,39 +143,51 @@ async fn every_phase_and_cause_is_read_back_and_found_by_its_name(fixture: Fixtu
     assert_eq!(fixture.store.transactions().attention().await.unwrap(), Default::default());
 }
 
-fn entry(version: i64) -> history::Entry {
-    serde_json::from_value(serde_json::json!({ "version": version, "at": version * 1000 }))
-        .expect("an entry of the core's form")
-}
-
 async fn history_of(fixture: &Fixture, tx_id: TxId) -> Vec<String> {
     fixture.store.transactions().history(tx_id).await.unwrap()
 }
 
 /// One row for each entry, those of folded transitions included, and only if the write is applied.
 async fn recorded_history_is_written_with_its_transition(fixture: Fixture) {
-    let (mut live, mut begin) = Live::begin(&new_gid());
-    begin.history = vec![entry(1)];
-    let mut commit = live.commit();
-    commit.history = vec![entry(2)];
-    let mut end = live
-        .phase_two(unanimo_core::PhaseTwoOperation::Commit, &unanimo_core::PhaseTwoAnswer::Done);
-    let mut last = end.pop().unwrap();
-    last.history = vec![entry(3)];
-    for folded in end {
-        commit.fold(folded);
+    let mut definition = definition(&new_gid());
+    definition.mode = Mode::Saga;
+    definition.branches.iter_mut().for_each(|branch| branch.mode = Mode::Saga);
+    let (mut live, begin) = Live::begin_with(definition, now());
+    let mut rest = live.rollback();
+    for later in live.phase_two(PhaseTwoOperation::Cancel, &PhaseTwoAnswer::Done) {
+        rest.fold(later);
     }
-    commit.fold(last);
-    fixture.write([begin.clone()]).await;
-    let mut write = a_write(commit);
-    write.base = Version(1);
+    let entries: Vec<_> = [&begin, &rest].into_iter().flat_map(|t| t.history.clone()).collect();
+    assert!(begin.history.len() == 1 && rest.history.len() > 1, "{entries:?}");
+    fixture.write([begin]).await;
+    let write = Write { base: Version(1), ..a_write(rest.clone()) };
     for _ in 0..2 {
         fixture.writer().await.write(std::slice::from_ref(&write)).await.unwrap();
     }
-    let stale = fixture.writer().await.write(&[a_write(begin)]).await.unwrap();
-    assert_eq!(stale.len(), 1);
-    let expected: Vec<_> =
-        [1, 2, 3].map(|v| serde_json::to_string(&entry(v)).unwrap()).into_iter().collect();
+    let lost = fixture.writer().await.write(&[a_write(rest)]).await.unwrap();
+    assert_eq!(lost, [Written::Lost]);
+    let expected: Vec<_> = entries.iter().map(|e| serde_json::to_string(e).unwrap()).collect();
     assert_eq!(history_of(&fixture, live.id()).await, expected);
     assert_eq!(history_of(&fixture, tx_id(now())).await, [String::new(); 0]);
+}
+
+/// The batch is bounded in bytes by an estimate that must not be below what is written.
+#[test]
+fn what_sagas_write_counts_in_the_size_of_a_batch() {
+    let long = |prefix: &str| format!("{prefix}{}", "x".repeat(128 - prefix.len()));
+    let mut definition = full();
+    let plain = Live::begin_with(definition.clone(), now()).1;
+    let step = &mut definition.branches[1].step;
+    let mut bytes = serde_json::to_string(step).unwrap().len();
+    for index in 0..60 {
+        let name = long(&index.to_string());
+        step.locks.push(lock(&name, LockMode::Exclusive, u64::from(u32::MAX)));
+        step.inputs.push(StepInput {
+            name: InputName::new(&name[..64]).unwrap(),
+            branch_id: branch_id(&name),
+        });
+    }
+    bytes = serde_json::to_string(step).unwrap().len() - bytes;
+    let large = Live::begin_with(definition, now()).1;
+    assert!(large.size() - plain.size() >= bytes, "{} of {bytes}", large.size() - plain.size());
 }

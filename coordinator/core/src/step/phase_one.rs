@@ -411,6 +411,8 @@ impl Step<'_> {
     pub(super) fn decide(&mut self, decision: Decision) {
         debug_assert!(self.tx.phase.is_open());
         self.tx.phase = Phase::Decided { decision, at: self.now };
+        // The alarm of a pivot that did not answer is settled, and the next one will be heard.
+        self.tx.stalled = false;
         self.changed(Change::Awaited);
         for index in 0..self.tx.branches.len() {
             let branch = self.branch(index);
@@ -499,7 +501,10 @@ fn is_owed(branch: &Branch, decision: Decision) -> bool {
     match decision {
         // A step is done by its yes.
         Decision::Commit => vote == Some(Vote::Prepared) && !of_saga,
-        Decision::Abort(_) if of_saga && branch.spec.step.compensation == Compensation::Kept => {
+        // There is nothing that could undo it.
+        Decision::Abort(_)
+            if of_saga && branch.spec.step.compensation != Compensation::Compensate =>
+        {
             false
         }
         Decision::Abort(_) => {

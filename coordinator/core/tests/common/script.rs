@@ -73,8 +73,7 @@ fn run(
     script_run.note_locks(begun);
     assert_eq!(script_run.render(begun), first);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (input, expected) = line.split_once("=>").expect("a line has =>");
-        assert_eq!(script_run.play(input.trim()), expected.trim(), "at `{line}`");
+        script_run.line(line);
     }
     script_run
 }
@@ -83,6 +82,18 @@ impl Script {
     /// Time until a Tick is due.
     pub(crate) fn wakes_in(&self) -> Option<Duration> {
         self.tx.wake_at(&self.policy).map(|at| self.now.until(at))
+    }
+
+    /// Plays one line.
+    #[track_caller]
+    pub(crate) fn line(&mut self, line: &str) {
+        let (input, expected) = line.split_once("=>").expect("a line has =>");
+        assert_eq!(self.play(input.trim()), expected.trim(), "at `{line}`");
+    }
+
+    /// Time passes, and nobody looks.
+    pub(crate) fn sleep(&mut self, time: Duration) {
+        self.now = self.now.after(time);
     }
 
     fn play(&mut self, line: &str) -> String {

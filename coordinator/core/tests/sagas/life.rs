@@ -55,7 +55,6 @@ pub(crate) struct Life {
     /// The parent's decision.
     pub(crate) parent: Option<PhaseTwoOperation>,
     pub(crate) rollback_asked: bool,
-    pub(crate) operator_came: bool,
     pub(crate) commit_asked: bool,
     /// The decision that was durable once.
     pub(crate) decided: Option<Decision>,
@@ -93,7 +92,6 @@ impl Life {
             life: 1,
             parent: None,
             rollback_asked: false,
-            operator_came: false,
             commit_asked: false,
             decided: None,
             ended: false,
@@ -224,8 +222,9 @@ impl Life {
         self.lock_calls.clear();
         self.journal.unwritten.clear();
         self.now = self.now.after(std::time::Duration::from_millis(down_ms));
-        // What sleeps is not adopted before its time.
-        if let Some(wake) = self.journal.durable.0.state.wake_at {
+        // What sleeps is not adopted before its time, unless somebody asks for it.
+        let wake = self.journal.durable.0.state.wake_at;
+        if let Some(wake) = wake.filter(|_| down_ms % 2 == 0) {
             self.now = self.now.max(wake);
         }
         self.tx = self.journal.durable.recover();

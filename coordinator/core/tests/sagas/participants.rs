@@ -99,7 +99,7 @@ impl Participants {
                     self.vote(at, Vote::ReadOnly, now)
                 }
                 _ => {
-                    self.check_effect(call, now);
+                    self.check_effect(call);
                     self.rows[at].effect = Effect::Held;
                     self.vote(at, Vote::Prepared, now)
                 }
@@ -130,7 +130,7 @@ impl Participants {
     }
 
     /// An effect comes into being: whatever it depends on has said yes, and none of that is undone.
-    fn check_effect(&self, call: &Prepare, now: Timestamp) {
+    fn check_effect(&self, call: &Prepare) {
         let at = call.at;
         for before in (0..self.rows.len()).filter(|before| self.order.depends[at][*before]) {
             let row = &self.rows[before];
@@ -147,7 +147,6 @@ impl Participants {
             let before: usize = name.trim_start_matches("of_").parse().unwrap();
             assert_eq!(*output, self.output(before), "{at} got another output of {before}");
         }
-        let _ = now;
     }
 
     pub(crate) fn phase_two(

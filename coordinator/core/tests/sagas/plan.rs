@@ -112,7 +112,10 @@ pub(crate) enum Move {
     Parent {
         commit: bool,
     },
-    Retry(Option<usize>),
+    Retry {
+        at: Option<usize>,
+        by_operator: bool,
+    },
     Resolve(usize, HeuristicKind),
     Forget,
 }
@@ -196,7 +199,8 @@ fn a_move() -> impl Strategy<Value = Move> {
         2 => proptest::option::weighted(0.1, 0..64_usize)
             .prop_map(|left_out| Move::Commit { left_out }),
         2 => prop::bool::weighted(0.6).prop_map(|commit| Move::Parent { commit }),
-        1 => proptest::option::of(0..64_usize).prop_map(Move::Retry),
+        1 => (proptest::option::of(0..64_usize), any::<bool>())
+            .prop_map(|(at, by_operator)| Move::Retry { at, by_operator }),
         1 => (0..64_usize, heuristic()).prop_map(|(at, kind)| Move::Resolve(at, kind)),
         1 => Just(Move::Forget),
     ]
@@ -216,7 +220,7 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
     let steps = proptest::collection::vec(step(), 1..=12);
     let pivot = proptest::option::weighted(0.5, 0..64_usize);
     let times = (proptest::option::weighted(0.15, 1..60_000_u64), 20_001..90_000_u64, 0..5_000_u64);
-    let flags = (any::<bool>(), prop::bool::weighted(0.15), any::<bool>());
+    let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>());
     let moves = proptest::collection::vec(a_move(), 0..80);
     (shape, mode, steps, pivot, times, flags, moves).prop_map(
         |(shape, mode, steps, pivot, times, flags, moves)| {

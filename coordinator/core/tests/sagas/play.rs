@@ -44,16 +44,18 @@ impl Life {
             Move::Call { at, fate } => self.initiator_calls(at, fate),
             Move::Commit { left_out } => self.ask_commit(left_out),
             Move::Parent { commit } => self.parent_decides(commit),
-            Move::Retry(at) => {
+            Move::Retry { at, by_operator } => {
                 let number = at.map(|at| self.number(at));
-                self.apply(Input::Retry { number, operator: None });
+                let operator = by_operator.then(|| "op".to_owned());
+                self.apply(Input::Retry { number, operator });
             }
             Move::Resolve(at, kind) => {
                 let number = self.number(at);
                 let (operator, note) = ("op".to_owned(), "by hand".to_owned());
-                if self.apply(Input::Resolve { number, kind, operator, note }) {
-                    self.participants.rows[number.index()].by_word = true;
-                }
+                let before = self.participants.rows[number.index()].by_word;
+                self.participants.rows[number.index()].by_word = true;
+                let accepted = self.apply(Input::Resolve { number, kind, operator, note });
+                self.participants.rows[number.index()].by_word = before || accepted;
             }
             Move::Forget => {
                 self.apply(Input::Forget { operator: "op".into(), note: "seen".into() });
@@ -190,8 +192,7 @@ impl Life {
     /// Faults are healed: all is written and answered, and time passes.
     pub(crate) fn heal(&mut self) {
         self.write(usize::MAX);
-        let healed_at = self.now;
-        let commits = self.must_commit() && !self.rollback_asked && !self.operator_came;
+        let commits = self.must_commit() && !self.rollback_asked;
         for _ in 0..ROUNDS_MAX {
             while let Some(packet) = self.awaited_packets().first().copied() {
                 self.deliver(packet, Fate::Done);
@@ -221,7 +222,6 @@ impl Life {
             !commits || self.committed(),
             "nothing stood in its way, and it aborted: {phase:?}"
         );
-        let _ = healed_at;
     }
 
     /// Whatever was ever sent arrives once more, and participants have deleted what they may.
