@@ -105,7 +105,11 @@ fn branch(spec: &BranchSpec, child: Option<&Definition>) -> v1::BranchSpec {
         ..Default::default()
     };
     match child {
-        Some(child) => branch.child = Some(self::child(child)),
+        Some(child) => {
+            // The mode is the child's own.
+            branch.mode = v1::Mode::Unspecified.into();
+            branch.child = Some(self::child(child));
+        }
         None => {
             branch.participant = spec.participant.to_string();
             branch.action = spec.action.to_string();

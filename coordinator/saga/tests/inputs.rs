@@ -78,6 +78,7 @@ fn a_definition_becomes_a_request() {
     assert_eq!((&payload.data[..], payload.media_type.as_str()), (&[0xff, 0][..], "image/png"));
     assert_eq!(bytes.mode(), v1::Mode::Tcc);
 
+    assert_eq!(sub.mode(), v1::Mode::Unspecified, "the mode is the child's own");
     let child = sub.child.as_ref().expect("it");
     assert_eq!((sub.participant.as_str(), sub.payload.is_none()), ("", true));
     assert_eq!((child.mode(), child.timeout.expect("it").seconds), (v1::Mode::Tcc, 5));
