@@ -11,5 +11,6 @@ mod coordinator;
 mod fixtures;
 mod participant;
 mod python;
+mod sagas_examples;
 mod store;
 mod testing;
