@@ -58,7 +58,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started_ns = logbook::now_ns();
     let (gid, events) = (gid.to_owned(), Vec::new());
     let mut run = Run { example, gid, host, coordinator, events, refusals: 0, lost: 0 };
-    let result = run.to_its_end(saga, signals).await?;
+    let result = run.drive(saga, signals).await?;
     let story = run.story(started_ns, result).await?;
     show::print(args, &story);
     if let Some(file) = &args.history {
@@ -95,7 +95,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_its_end(
+    async fn drive(
         &mut self,
         saga: SubmitTransactionRequest,
         mut signals: mpsc::UnboundedReceiver<Signal>,
