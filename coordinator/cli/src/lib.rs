@@ -15,6 +15,7 @@ mod logging;
 mod output;
 mod participant;
 mod reference;
+mod replay;
 mod saga;
 mod serve;
 mod tx;
@@ -29,7 +30,7 @@ Exit codes:
   0  success; `tx submit` and `saga run`: the transaction is committed
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
-     definition has a mistake
+     definition has a mistake; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions
@@ -50,6 +51,7 @@ enum Command {
     Config(config::Args),
     Tx(tx::Args),
     Saga(saga::Args),
+    Replay(replay::Args),
     Participant(participant::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
         Command::Saga(args) => saga::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),

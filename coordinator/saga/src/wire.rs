@@ -106,9 +106,9 @@ fn branch(spec: &BranchSpec, child: Option<&Definition>) -> v1::BranchSpec {
     };
     match child {
         Some(child) => {
-            // The mode is the child's own.
-            branch.mode = v1::Mode::Unspecified.into();
             branch.child = Some(self::child(child));
+            // The mode of the branch follows from the child.
+            branch.mode = v1::Mode::Unspecified.into();
         }
         None => {
             branch.participant = spec.participant.to_string();
