@@ -12,5 +12,6 @@ mod fixtures;
 mod histories;
 mod participant;
 mod python;
+mod sagas_examples;
 mod store;
 mod testing;
