@@ -2,6 +2,7 @@
 //! and gives the core's types.
 
 mod bounds;
+pub(crate) mod children;
 mod convert;
 mod coordinator;
 mod deadline;
@@ -24,7 +25,9 @@ pub mod limits {
     pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
     pub use super::features::REQUIRES_MAX;
     pub use super::page::{PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
-    pub use super::parse::{NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX};
+    pub use super::parse::{
+        LOCK_WAIT_DEFAULT, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX,
+    };
     pub use super::query::{INQUIRE_MAX, STATES_MAX};
     pub use super::timeline::{TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 }
@@ -44,6 +47,7 @@ use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
 pub(crate) use self::directory::Registering;
+use self::parse::Reading;
 use self::rpc::Rpc;
 use crate::engine;
 use crate::env::Env;
@@ -95,6 +99,11 @@ impl Api {
             tracing::debug!(method, roles = ?rpc.roles(), ?code, message, "refused");
         }
         result
+    }
+
+    /// Returns the circumstances under which a request is read.
+    fn reading(&self) -> Reading<'_> {
+        Reading { now: self.env.now(), limits: &self.engine.policy().limits, depth: 0 }
     }
 
     /// Returns when a call has to be answered.

@@ -20,7 +20,7 @@ use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 use self::values::Named;
-pub use self::values::{DatabaseUrl, LogFormat, NodeName, Period};
+pub use self::values::{DatabaseUrl, History, LogFormat, NodeName, Period};
 use crate::participants::allow::{self, Pattern};
 use crate::participants::directory;
 use crate::store::{PostgresOptions, Retention};
@@ -251,6 +251,8 @@ settings! {
     gid_retention: Period = Period::secs(7 * 24 * 60 * 60), "UNANIMO_GID_RETENTION";
     /// Interval between two purges of ended transactions.
     purge_interval: Period = Period::secs(10), "UNANIMO_PURGE_INTERVAL";
+    /// Transactions of which a history is recorded, for export and replay: `sagas`, `all` or `none`.
+    history: History = History::default(), "UNANIMO_HISTORY";
     /// Connections to PostgreSQL for reads and rare writes. The journal has its own.
     postgres_connections: u32 = 8, "UNANIMO_POSTGRES_CONNECTIONS";
     /// Longest time of a statement in PostgreSQL.
@@ -309,6 +311,7 @@ impl Config {
             retry_after_max: self.retry_after_max.0,
             stalled_after: self.stalled_after.0,
             clock_skew: self.clock_skew.0,
+            record: self.history.0,
             ..Policy::default()
         };
         let bounds = engine::Bounds {

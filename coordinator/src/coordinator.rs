@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
 pub use self::status::Status;
+use crate::api::children::Children;
 use crate::api::{self, Api};
 use crate::cluster::{birth, lease};
 use crate::config::Config;
-use crate::engine::{self, Handle, adoption};
+use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -151,6 +152,7 @@ impl Builder {
             completions,
             adoption_wanted: Arc::clone(&adoption_wanted),
         });
+        directory.add_own(Arc::new(Children::new(engine.downgrade())));
         let status = Arc::new(Status::new(
             Arc::clone(&store),
             engine.clone(),
@@ -162,6 +164,7 @@ impl Builder {
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
+        helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
         helpers.spawn(maintenance::wake_returned(Arc::clone(&directory), engine.clone()));
         let purging = maintenance::Purge {
             store: Arc::clone(&store),

@@ -1,7 +1,7 @@
 //! Crash points, at which a test can kill the process as `kill -9` does.
 //!
 //! There is one between any two durable steps of the coordinator and a participant, so that a test
-//! can loop over [`POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each. They
+//! can loop over [`POINTS`], [`SAGA_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each. They
 //! exist only with the feature `failpoints`; without it `crash_point!` expands to nothing.
 
 /// Marks a crash point.
@@ -21,6 +21,10 @@ pub const POINTS: &[&str] = &[
     "call-before-send",
     "call-after-answer",
 ];
+
+/// Crash points that a saga passes besides, if it takes locks or has a child.
+#[cfg(feature = "failpoints")]
+pub const SAGA_POINTS: &[&str] = &["locks-taken", "child-voted", "child-ended"];
 
 /// Crash points between the end of an incarnation and the work of its successor. An incarnation
 /// passes each of them once.

@@ -7,22 +7,25 @@
 
 mod admission;
 pub(crate) mod adoption;
+pub(crate) mod children;
 mod handle;
 mod live;
 mod message;
 mod service;
+pub(crate) mod sleepers;
 mod timers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use unanimo_core::{
-    BranchNumber, Enlistment, Outcome, Rejection, Transaction, TxId, Version, Violation,
+    BranchNumber, Decision, Enlistment, Outcome, Phase, Rejection, Transaction, TxId, Version,
+    Violation,
 };
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
-pub(crate) use self::handle::{Parts, engine};
+pub(crate) use self::handle::{Parts, WeakHandle, engine};
 pub use self::service::Service;
 use crate::participants::directory;
 use crate::store;
@@ -45,6 +48,8 @@ pub enum Until {
     Durable,
     /// The branch has voted, or the transaction is decided.
     Voted(BranchNumber),
+    /// The transaction is a child, and has voted or ended.
+    ChildVoted,
     /// The decision is durable.
     Decided,
     /// Every branch has ended.
@@ -68,6 +73,12 @@ impl Until {
             Self::Voted(number) => {
                 decided || tx.branch(number).is_none_or(|branch| branch.progress.vote.is_some())
             }
+            Self::ChildVoted => match tx.phase() {
+                Phase::Scheduled | Phase::Active => false,
+                // A refusal is told once everything is undone.
+                Phase::Decided { decision, .. } => decision == Decision::Commit,
+                Phase::InDoubt { .. } | Phase::Ended { .. } => true,
+            },
             Self::Decided => decided,
             Self::Ended => tx.phase().ended_at().is_some(),
         }

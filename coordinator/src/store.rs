@@ -1,7 +1,7 @@
 //! The durable state of the coordinator, on PostgreSQL and on SQLite.
 //!
 //! [`Store`] gives access to what is kept, each by a trait of its own: [`Incarnations`],
-//! [`Transactions`], [`Endpoints`], [`Purge`]. Transitions are written by the [`journal`] alone,
+//! [`Transactions`], [`Locks`], [`Endpoints`], [`Purge`]. Transitions are written by the [`journal`] alone,
 //! through [`Store::batch_writer`].
 //!
 //! Two rules hold for all of it. A write names its [`Incarnation`] and has no effect once that
@@ -13,12 +13,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use unanimo_core::Incarnation;
+use unanimo_core::{Incarnation, TxId};
 
 mod batch;
 mod endpoints;
 mod incarnations;
 pub mod journal;
+mod locks;
 mod postgres;
 mod purge;
 mod rows;
@@ -28,6 +29,7 @@ mod transactions;
 pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Write, Written};
 pub use endpoints::{Endpoints, Registration};
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
+pub use locks::{LockTake, LockTaken, Locks};
 pub use postgres::{Postgres, PostgresOptions};
 pub use purge::{Purge, Purged, Retention};
 pub use sqlite::Sqlite;
@@ -48,6 +50,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Transactions, read and adopted.
     fn transactions(&self) -> &dyn Transactions;
+
+    /// Locks that transactions hold against each other.
+    fn locks(&self) -> &dyn Locks;
 
     /// Participants' endpoints.
     fn endpoints(&self) -> &dyn Endpoints;
@@ -88,6 +93,9 @@ pub enum Error {
     /// The incarnation has lost its right to write.
     #[error("incarnation {0} is fenced")]
     Fenced(Incarnation),
+    /// The transaction takes no more locks: it is decided, or another incarnation's.
+    #[error("take locks for transaction {0}: it is decided, or another incarnation owns it")]
+    NotOpen(TxId),
     /// The database did not do it, or did not say that it did.
     #[error("{doing}")]
     Database {

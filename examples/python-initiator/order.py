@@ -65,15 +65,10 @@ def arguments():
     return parser.parse_args()
 
 
-def main():
-    args = arguments()
-    coordinator = Initiator(args.coordinator)
+def exit_code(ask):
+    """Asks the coordinator, prints what it says, and answers the exit code."""
     try:
-        if args.do == "submit":
-            return tell(coordinator.submit(order(args), args.patience))
-        if args.do == "rollback":
-            return tell(coordinator.rollback(args.gid, args.patience))
-        return tell(coordinator.outcome(args.gid, args.patience))
+        return tell(ask())
     except NotKnown as error:
         # Not an ABORT: ask for the outcome later, or make it one by a rollback.
         print(f"not known: {error}")
@@ -81,6 +76,16 @@ def main():
     except Refused as error:
         print(f"refused: {error}", file=sys.stderr)
         return EXIT_REFUSED
+
+
+def main():
+    args = arguments()
+    coordinator = Initiator(args.coordinator)
+    if args.do == "submit":
+        return exit_code(lambda: coordinator.submit(order(args), args.patience))
+    if args.do == "rollback":
+        return exit_code(lambda: coordinator.rollback(args.gid, args.patience))
+    return exit_code(lambda: coordinator.outcome(args.gid, args.patience))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS barrier (
     tx_id      text NOT NULL,
     branch_id  text NOT NULL,
     cluster_id text NOT NULL,              -- the coordinator group that the transaction belongs to
+    mode       text NOT NULL DEFAULT 'tcc',
     -- running (seen by its own transaction only), prepared, refused, committed, cancelled, lost
     state      text NOT NULL,
     output     blob NOT NULL DEFAULT x'',  -- what Prepare answered
@@ -31,6 +32,9 @@ CREATE TABLE IF NOT EXISTS barrier (
 
 # How long a call waits for another one's local transaction before it answers "working".
 LOCK_TIMEOUT_S = 2.0
+
+# How long a step of a saga that runs is not asked about again.
+STEP_PAUSE_S = 3600
 
 # How long rows are kept past the time at which they could still matter.
 KEPT_S = 24 * 3600
@@ -55,6 +59,7 @@ class Row:
     output_type: str = ""
     reason: str = ""
     message: str = ""
+    mode: str = ""
 
 
 class Barrier:
@@ -87,19 +92,19 @@ class Barrier:
             yield db
             db.execute("COMMIT")
 
-    def prepare(self, context, until, must_succeed, work):
+    def prepare(self, context, mode, until, must_succeed, work):
         """Votes: `("prepared", Row)` or `("refused", Row)`. `work(db)` returns the output and its media
         type."""
         try:
-            return self._prepare(context, until, must_succeed, work)
+            return self._prepare(context, mode, until, must_succeed, work)
         except Refused as no:
             # Work that must succeed, and cannot yet: everything is rolled back, and nothing is stored.
             return "refused", Row("refused", reason=no.reason, message=no.message)
 
-    def _prepare(self, context, until, must_succeed, work):
+    def _prepare(self, context, mode, until, must_succeed, work):
         with self.transaction() as db:
             # The row first, then the work.
-            if not self._insert(db, context, "running", until):
+            if not self._insert(db, context, "running", until, mode):
                 row = self._find(db, context)
                 if row.state in ("prepared", "committed"):
                     return "prepared", row
@@ -131,7 +136,7 @@ class Barrier:
                 return "hazard", "Commit found no trace of a branch that voted yes"
             row = self._find(db, context)
             if row.state == "prepared":
-                work(db, row.output)
+                work(db, row.mode, row.output)
                 self._mark(db, context, Row("committed", row.output, row.output_type))
                 return "done", ""
             if row.state == "committed":
@@ -149,7 +154,7 @@ class Barrier:
                 return "done", ""
             row = self._find(db, context)
             if row.state == "prepared":
-                work(db, row.output)
+                work(db, row.mode, row.output)
                 self._mark(db, context, Row("cancelled"))
                 return "done", ""
             if row.state in ("cancelled", "refused"):
@@ -177,10 +182,37 @@ class Barrier:
         """Committed branches whose rows may go once the coordinator says that they ended."""
         return self._list("state = 'committed' AND until < ?", KEPT_S, after, limit)
 
+    def unbounded(self, after, limit):
+        """Committed branches without a bound, as a saga has them after its pivot."""
+        return self._list(
+            "state = 'committed' AND until IS NULL AND changed_at < ?", KEPT_S, after, limit
+        )
+
+    def bound(self, keys):
+        """Their saga has ended: nothing is sent for them any more, and their rows may go in a day."""
+        self._change("UPDATE barrier SET until = ? WHERE state = 'committed' AND until IS NULL", keys, 0)
+
+    def commit_steps(self, keys):
+        """Steps whose saga is committed: nobody sends them a Commit."""
+        statement = "UPDATE barrier SET state = 'committed', changed_at = ? WHERE state = 'prepared'"
+        self._change(statement + " AND mode = 'saga'", keys, 0)
+
+    def ask_later(self, keys):
+        """Steps whose saga still runs: it may take days."""
+        statement = "UPDATE barrier SET changed_at = ? WHERE state = 'prepared' AND mode = 'saga'"
+        self._change(statement, keys, STEP_PAUSE_S)
+
+    def _change(self, statement, keys, later_s):
+        with self.transaction() as db:
+            db.executemany(
+                f"{statement} AND cluster_id = ? AND tx_id = ? AND branch_id = ?",
+                [(time.time() + later_s, *key) for key in keys],
+            )
+
     def _list(self, condition, age_s, after, limit):
         with self.transaction() as db:
             return db.execute(
-                f"SELECT cluster_id, tx_id, branch_id FROM barrier WHERE {condition} "
+                f"SELECT cluster_id, tx_id, branch_id, mode FROM barrier WHERE {condition} "
                 "AND (cluster_id, tx_id, branch_id) > (?, ?, ?) "
                 "ORDER BY cluster_id, tx_id, branch_id LIMIT ?",
                 (time.time() - age_s, *after, limit),
@@ -196,18 +228,18 @@ class Barrier:
             )
 
     @staticmethod
-    def _insert(db, context, state, until):
+    def _insert(db, context, state, until, mode=""):
         inserted = db.execute(
-            "INSERT INTO barrier (tx_id, branch_id, cluster_id, state, until, changed_at) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (context.tx_id, context.branch_id, context.cluster_id, state, until, time.time()),
+            "INSERT INTO barrier (tx_id, branch_id, cluster_id, state, until, mode, changed_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (context.tx_id, context.branch_id, context.cluster_id, state, until, mode, time.time()),
         )
         return inserted.rowcount == 1
 
     @staticmethod
     def _find(db, context):
         found = db.execute(
-            "SELECT state, output, output_type, reason, message FROM barrier "
+            "SELECT state, output, output_type, reason, message, mode FROM barrier "
             "WHERE tx_id = ? AND branch_id = ?",
             (context.tx_id, context.branch_id),
         )

@@ -18,7 +18,12 @@ ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 CLUSTER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}\Z")
 
 # What a call may require. Anything else is refused: without it the work would be another one.
-FEATURES = ("must_succeed", "tcc")
+FEATURES = ("must_succeed", "saga", "step_inputs", "tcc")
+
+# Modes that it takes part in, and each one's own name for Prepare, Commit and Cancel. A step of a saga is
+# sent no Commit: its yes is the end of it.
+MODES = {transaction_pb2.MODE_TCC: "tcc", transaction_pb2.MODE_SAGA: "saga"}
+METHODS = {"tcc": ("try_", "confirm", "cancel"), "saga": ("run", None, "compensate")}
 
 # After which a call that found something in its way is to be sent again.
 RETRY_AFTER = Duration(nanos=200_000_000)
@@ -44,6 +49,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         try:
             vote, row = self.barrier.prepare(
                 request.context,
+                MODES.get(request.context.mode, ""),
                 bound(request),
                 must_succeed(request),
                 lambda db: self._work(request, db),
@@ -66,7 +72,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             request,
             call,
             self.barrier.commit,
-            lambda action: action.confirm,
+            1,
             wire.CommitResponse,
         )
 
@@ -76,7 +82,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             request,
             call,
             lambda context, work: self.barrier.cancel(context, bound(request), work),
-            lambda action: action.cancel,
+            2,
             wire.CancelResponse,
         )
 
@@ -88,10 +94,8 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             text = f"{self.name} does not know the required feature {unknown}"
             call.abort(grpc.StatusCode.UNIMPLEMENTED, text)
         try:
-            # The row has been prepared, so the mode was known then. The stored output, not the request's, which the coordinator may have lost.
             end, note = operation(
-                request.context,
-                lambda db, output: method(self.actions[request.action])(db, request.payload.data, output),
+                request.context, lambda db, mode, output: self._end(request, method, db, mode, output)
             )
         except Busy:
             return response(working=wire.Working(retry_after=RETRY_AFTER))
@@ -100,21 +104,30 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             return response(done=wire.Done())
         return response(heuristic=wire.HeuristicOutcome(kind=HEURISTICS[end], note=note))
 
+    def _end(self, request, method, db, mode, output):
+        """By the row's mode and output: the request's mode may be of a later version, and its output may have
+        been lost by the coordinator."""
+        name = METHODS[mode][method]
+        if name is not None:
+            action = self.actions[mode][request.action]
+            getattr(action, name)(db, request.payload.data, inputs(request), output)
+
     def _work(self, request, db):
         """Answers with the output and its media type."""
         unknown = unknown_feature(request)
         if unknown:
             text = f"{self.name} does not know the required feature {unknown}"
             raise Refused("FEATURE_UNSUPPORTED", text)
-        return self._action(request).try_(db, request.payload.data)
-
-    def _action(self, request):
-        """Raised inside the barrier, a refusal is a vote like any other: stored."""
-        if request.context.mode != transaction_pb2.MODE_TCC:
-            raise Refused("MODE_NOT_OFFERED", f"{self.name} takes part in TCC only")
-        if request.action not in self.actions:
-            raise Refused("ACTION_NOT_OFFERED", f"{self.name} has no action {request.action}")
-        return self.actions[request.action]
+        # Raised inside the barrier, a refusal is a vote like any other: stored.
+        mode = MODES.get(request.context.mode)
+        if mode is None:
+            raise Refused("MODE_NOT_OFFERED", f"{self.name} takes part in TCC and sagas only")
+        action = self.actions[mode].get(request.action)
+        if action is None:
+            raise Refused(
+                "ACTION_NOT_OFFERED", f"{self.name} has no action {request.action} in mode {mode}"
+            )
+        return getattr(action, METHODS[mode][0])(db, request.payload.data, inputs(request))
 
     def _check(self, request, call):
         """What names no branch of ours gets an error status, which is no vote."""
@@ -145,6 +158,11 @@ def must_succeed(request):
     known."""
     named = "must_succeed" in request.requires and unknown_feature(request) is not None
     return request.must_succeed or named
+
+
+def inputs(request):
+    """Outputs of earlier steps, by the names that the saga's definition gives them."""
+    return {name: payload.data for name, payload in request.inputs.items()}
 
 
 def bound(request):

@@ -1,4 +1,4 @@
-"""A shop in Python that takes part in transactions: it reserves pieces of its stock.
+"""A shop in Python that takes part in transactions: it reserves and sells pieces of its stock.
 
     PYTHONPATH=stubs python shop.py --database shop.db --item lamp=10
 """
@@ -115,12 +115,18 @@ class Sweeper(threading.Thread):
     def _ask_for_what_is_in_doubt(self):
         """To ask is enough: the coordinator then sends again the Commit or Cancel that it owes, with
         the payload that the handler needs. What it does not know, or believes to have ended, only a
-        person can end: the row stays, and is an alarm."""
+        person can end: the row stays, and is an alarm. A step of a saga that is committed is sent
+        nothing: its row is committed here."""
+        committed, running = [], []
 
         def page(after, limit):
             return self.barrier.in_doubt(GRACE_S, after, limit)
 
-        for (cluster_id, tx_id, branch_id), verdict in self._verdicts(page):
+        for (*key, mode), verdict in self._verdicts(page):
+            cluster_id, tx_id, branch_id = key
+            if mode == "saga" and verdict.verdict == coordinator_pb2.VERDICT_COMMIT:
+                committed.append(key)
+                continue
             # A verdict of a later version is read as RUNNING.
             alarm = ALARMS.get(verdict.verdict)
             if alarm is None and verdict.ended:
@@ -133,28 +139,35 @@ class Sweeper(threading.Thread):
                     tx_id,
                     cluster_id,
                 )
+            elif mode == "saga":
+                running.append(key)
+        self.barrier.commit_steps(committed)
+        self.barrier.ask_later(running)
 
     def _purge(self):
         self.barrier.purge()
         # What is committed stays until the coordinator says that it will never ask for it again, or has
         # itself purged the transaction.
-        gone = [
-            key
-            for key, verdict in self._verdicts(self.barrier.committed)
+        self.barrier.bound(self._over(self.barrier.unbounded))
+        self.barrier.forget(self._over(self.barrier.committed))
+
+    def _over(self, page):
+        return [
+            row[:3]
+            for row, verdict in self._verdicts(page)
             if verdict.ended or verdict.verdict == coordinator_pb2.VERDICT_PURGED
         ]
-        self.barrier.forget(gone)
 
     def _verdicts(self, page):
         """Rows and the coordinator's record of each, page by page, each group's by themselves."""
         after = ("", "", "")
         while rows := page(after, INQUIRE_MAX):
-            after = rows[-1]
+            after = rows[-1][:3]
             for cluster_id, keys in itertools.groupby(rows, key=lambda row: row[0]):
                 keys = list(keys)
                 branches = [
                     coordinator_pb2.InquiredBranch(tx_id=tx_id, branch_id=branch_id)
-                    for _, tx_id, branch_id in keys
+                    for _, tx_id, branch_id, _ in keys
                 ]
                 request = coordinator_pb2.InquireBranchesRequest(
                     participant=self.name_of, branches=branches, cluster_id=cluster_id
@@ -196,7 +209,8 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     barrier = Barrier(args.database)
     with barrier.transaction() as db:
-        db.execute(stock.SCHEMA)
+        for table in stock.SCHEMA:
+            db.execute(table)
         # What is there is not filled up again at the next start.
         db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
 

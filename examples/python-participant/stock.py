@@ -1,16 +1,25 @@
-"""The business: pieces of items, which are reserved, sold, or put back."""
+"""The business: pieces of items, which are reserved, sold, or put back: as an action of TCC, and as a step
+of sagas."""
 
 import json
 
 from barrier import Refused
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS stock (
     item     text    PRIMARY KEY,
     free     integer NOT NULL CHECK (free >= 0),
     reserved integer NOT NULL DEFAULT 0 CHECK (reserved >= 0)
-);
-"""
+)""",
+    """
+CREATE TABLE IF NOT EXISTS sale (
+    id       integer PRIMARY KEY AUTOINCREMENT,
+    item     text    NOT NULL,
+    pieces   integer NOT NULL,
+    customer text    NOT NULL
+)""",
+)
 
 
 def parse(payload):
@@ -25,12 +34,25 @@ def parse(payload):
     return item, pieces
 
 
+def read_input(inputs, name):
+    """The output of an earlier step, by the name that the saga's definition gives it: a JSON text."""
+    if name not in inputs:
+        raise Refused("INPUT_MISSING", f"input {name} must be given")
+    try:
+        value = json.loads(inputs[name])
+    except ValueError as error:
+        raise Refused("INPUT_UNREADABLE", f"input {name} must be JSON: {error}") from error
+    if not isinstance(value, str):
+        raise Refused("INPUT_UNREADABLE", f"input {name} must be a text")
+    return value
+
+
 class Reserve:
     """An action of TCC. Each method works in the local transaction that it is given, and neither
     commits nor asks whether it ran before: the barrier has done that."""
 
     @staticmethod
-    def try_(db, payload):
+    def try_(db, payload, _inputs):
         item, pieces = parse(payload)
         taken = db.execute(
             "UPDATE stock SET free = free - ?2, reserved = reserved + ?2 "
@@ -43,12 +65,12 @@ class Reserve:
         return json.dumps({"reserved": pieces}).encode(), "application/json"
 
     @staticmethod
-    def confirm(db, payload, _output):
+    def confirm(db, payload, _inputs, _output):
         item, pieces = parse(payload)
         db.execute("UPDATE stock SET reserved = reserved - ?2 WHERE item = ?1", (item, pieces))
 
     @staticmethod
-    def cancel(db, payload, _output):
+    def cancel(db, payload, _inputs, _output):
         item, pieces = parse(payload)
         db.execute(
             "UPDATE stock SET reserved = reserved - ?2, free = free + ?2 WHERE item = ?1",
@@ -56,4 +78,31 @@ class Reserve:
         )
 
 
-ACTIONS = {"reserve": Reserve}
+class Sell:
+    """A step of sagas, and what makes up for it. `run` is done for good; if the saga commits, nothing more
+    is called. `compensate` gets the payload and the inputs again, and the output of `run`."""
+
+    @staticmethod
+    def run(db, payload, inputs):
+        item, pieces = parse(payload)
+        customer = read_input(inputs, "customer")
+        taken = db.execute(
+            "UPDATE stock SET free = free - ?2 WHERE item = ?1 AND free >= ?2", (item, pieces)
+        )
+        if taken.rowcount == 0:
+            raise Refused("SOLD_OUT", f"fewer than {pieces} pieces of {item} are left")
+        sale = db.execute(
+            "INSERT INTO sale (item, pieces, customer) VALUES (?, ?, ?)", (item, pieces, customer)
+        )
+        # Later steps read it as an input.
+        return json.dumps({"sale": sale.lastrowid}).encode(), "application/json"
+
+    @staticmethod
+    def compensate(db, payload, _inputs, output):
+        item, pieces = parse(payload)
+        db.execute("DELETE FROM sale WHERE id = ?", (json.loads(output)["sale"],))
+        db.execute("UPDATE stock SET free = free + ?2 WHERE item = ?1", (item, pieces))
+
+
+# By mode and name: an action is offered in one mode.
+ACTIONS = {"tcc": {"reserve": Reserve}, "saga": {"sell": Sell}}

@@ -9,3 +9,8 @@ pub mod tcc;
 pub mod two_phase;
 
 pub use accounts::Posting;
+
+/// The code in a guide, which compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/initiator-guide.md")]
+struct InitiatorGuide;

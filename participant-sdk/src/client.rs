@@ -1,26 +1,39 @@
 //! Starting transactions, and learning their outcomes.
 
+mod action;
 mod calls;
 mod draft;
 mod error;
 mod interactive;
+mod lock;
 mod lookup;
 mod outcome;
+mod output;
+mod requires;
+mod retry;
 mod server;
+mod step;
+mod steps;
 
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 use unanimo_proto::v1::Mode;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-pub use unanimo_proto::v1::{AbortCause, Heuristic, ServerLimits};
+pub use unanimo_proto::v1::{AbortCause, Compensation, Heuristic, ServerLimits};
 
+pub use self::action::{Inputs, StepAction};
 pub use self::draft::Draft;
 pub use self::error::{BadField, Error};
-pub use self::interactive::{Executed, Transaction};
+pub use self::interactive::{Executed, PreparedStep, Transaction};
+pub use self::lock::Lock;
 pub use self::lookup::{Find, Rollback};
-pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome, Output};
+pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome};
+pub use self::output::{Output, OutputError, StepOutput};
+pub use self::retry::Retry;
 pub use self::server::ServerInfo;
+pub use self::step::{Step, StepRef};
+pub use self::steps::{Child, Steps};
 
 /// Bytes of a gRPC message: the coordinator's default.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -96,5 +109,12 @@ impl Client {
     /// Prepares a two-phase commit under the name `gid`, as [`Self::tcc`] does.
     pub fn two_phase(&self, gid: impl Into<String>) -> Draft {
         Draft::new(self.clone(), gid.into(), Mode::TwoPhaseCommit)
+    }
+
+    /// Prepares a saga under the name `gid`, as [`Self::tcc`] does: described as a whole by
+    /// [`Draft::steps`] and submitted, or [begun](Draft::begin) and driven step by step. A coordinator
+    /// that serves no sagas refuses it, with the reason `FEATURE_UNSUPPORTED`.
+    pub fn saga(&self, gid: impl Into<String>) -> Draft {
+        Draft::new(self.clone(), gid.into(), Mode::Saga)
     }
 }

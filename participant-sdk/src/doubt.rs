@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::columns::age;
-pub(crate) use self::columns::{Row, committed, count, doubt, limit, millis};
+pub(crate) use self::columns::{DoubtRow, Row, committed, count, doubt, limit, millis};
 pub(crate) use self::questions::{Question, answer_questions, position};
 use crate::resource::{Fault, sealed};
 
@@ -21,8 +21,11 @@ pub struct Doubt {
     pub cluster_id: String,
     pub tx_id: Uuid,
     pub branch: BranchName,
-    /// Since it was prepared, by the database's clock.
+    /// Since it was prepared, by the database's clock. Of a step: since the coordinator was last known
+    /// to know of it.
     pub age: Duration,
+    /// It is a step of a saga: done, and to be compensated or not.
+    pub is_step: bool,
 }
 
 /// All that is known of a branch's name.
@@ -48,12 +51,28 @@ pub struct Committed {
     pub prepare_until: i64,
 }
 
-/// A number, and the age of the oldest.
+/// Change of rows that the coordinator was asked about.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// Rows in state `committed` are deleted.
+    Purge,
+    /// Rows in state `committed` without `prepare_until` get one, the present: their transaction has
+    /// ended, and the coordinator sends nothing for them any more.
+    Bound,
+    /// Steps in state `prepared` become `committed`: their saga is.
+    CommitSteps,
+    /// Steps in state `prepared` are known to the coordinator: they are asked about later and later.
+    KeepSteps,
+}
+
+/// A number of branches in doubt, the age of the oldest, and a number of steps that are done.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub count: u64,
     pub oldest: Duration,
+    pub steps: u64,
 }
 
 /// Questions of the sweeper to a participant's database. All times are by the database's own clock.
@@ -70,14 +89,15 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// Counts the rows in state `prepared`.
+    /// Counts the rows in state `prepared`, steps of sagas by themselves.
     fn count_prepared(
         &self,
         participant: &str,
     ) -> impl Future<Output = Result<Count, Fault>> + Send;
 
     /// At most `limit` rows in state `prepared` for longer than `grace`, ordered by key, after that
-    /// key.
+    /// key. Of the steps of sagas only those that are due: after [`RowChange::KeepSteps`] each waits for
+    /// half of what it has lived, at most an hour.
     fn prepared_rows(
         &self,
         participant: &str,
@@ -105,10 +125,21 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Committed>, Fault>> + Send;
 
-    /// Deletes these rows in state `committed`; tells how many.
-    fn purge_committed(
+    /// At most `limit` rows in state `committed` without `prepare_until` that have been so for
+    /// `retention`, ordered by key, after that key.
+    fn unbounded_rows(
+        &self,
+        participant: &str,
+        retention: Duration,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Committed>, Fault>> + Send;
+
+    /// Changes those of these rows that are in the change's state; tells how many.
+    fn change_rows(
         &self,
         participant: &str,
         keys: &[RowKey],
+        change: RowChange,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }

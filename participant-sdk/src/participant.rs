@@ -23,7 +23,7 @@
 //!
 //! | `alarm` | the branch is in doubt, and | what to do |
 //! | --- | --- | --- |
-//! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup | end it as the other branches of its transaction ended |
+//! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup. Of a saga's step also: nobody here asked about it for longer than the coordinator's retention | end it as the other branches of its transaction ended |
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
 //! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before gives the reason | mend that, such as a role that may not |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
@@ -34,6 +34,14 @@
 //! [`Serving::in_doubt`] returns how many are in doubt, how old the oldest is, and how many have
 //! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a
 //! line of level WARN, `branches are in doubt`, with `in_doubt`, `oldest_s` and `alarmed`.
+//!
+//! # Steps of sagas
+//!
+//! A step is done by its yes, and nothing is sent to it if its saga commits. Its row stays `prepared`
+//! until the sweeper hears that COMMIT is decided for it, and makes it `committed`. Until then it counts
+//! as one of [`InDoubt::steps`], which are not in doubt. A saga may take days, so the pause before a step
+//! is asked about again is half of what it has lived, at least the grace and at most an hour: the
+//! coordinator's retention must be longer than that. A compensation is the coordinator's to send.
 //!
 //! # Retention
 //!
@@ -47,7 +55,10 @@
 //! - rows in state `committed` when besides that the coordinator says that the transaction has ended,
 //!   durably, or that it has purged it. It then never sends Commit again, not after a crash either,
 //!   so that no Commit can miss the row and be taken for a loss.
-//! - rows in state `prepared`, `lost` and `running`, and rows without `prepare_until`: never.
+//! - rows in state `committed` without `prepare_until`, as steps after a saga's pivot have: when they have
+//!   been so for that time, and the coordinator says that the transaction has ended, the sweeper sets
+//!   `prepare_until` to the present. From then on they are as the others.
+//! - rows in state `prepared`, `lost` and `running`, and all others without `prepare_until`: never.
 //!
 //! [`Sweep::keep_rows`] switches that off. A coordinator's database that is restored from a backup
 //! older than the retention may send a Commit whose row is gone: that is answered as a heuristic

@@ -119,7 +119,7 @@
 //! # Headers
 //!
 //! On a request, all or none of `unanimo-tx-id` (a UUID), `unanimo-gid`, `unanimo-mode` (the mode of the
-//! branches that join: `tcc` or `2pc`) and `unanimo-cluster-id`; `traceparent` and `tracestate` travel
+//! branches that join: `tcc`, `2pc` or `saga`) and `unanimo-cluster-id`; `traceparent` and `tracestate` travel
 //! with them, unless the caller has set its own. Another header whose name begins with `unanimo-` is
 //! refused: a later version may put there what the request means. On a reply `unanimo-tx-id`, and
 //! `unanimo-branches` with items `<branch_id>=<vote>` of at most 4,096 bytes together, where a vote is

@@ -21,7 +21,8 @@ use uuid::Uuid;
 /// Name of the participant.
 pub const NAME: &str = "faulty";
 
-/// Name of its action, which refuses the payload `no`.
+/// Name of its action, which refuses the payload `no`, and reads the input `ticket` for the payload
+/// `ticket`.
 pub const ACTION: &str = "work";
 
 /// Fault of a participant.
@@ -75,13 +76,21 @@ pub enum Fault {
     StoresFailures,
     /// The media type of an output is not stored.
     ForgetsMediaTypes,
+    /// An input that the action does not read is refused.
+    RefusesOtherInputs,
+    /// A missing input is an error.
+    MissingInputIsAnError,
+    /// Cancel without an input that the action reads is an error.
+    CancelNeedsInputs,
+    /// A yes to work that must succeed is not stored.
+    ForgetsSuccess,
     /// It does not know work that must succeed, and says so: no fault.
     MayAlwaysFail,
 }
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -106,8 +115,15 @@ impl Fault {
         Self::UnknownModeIsAnError,
         Self::StoresFailures,
         Self::ForgetsMediaTypes,
+        Self::RefusesOtherInputs,
+        Self::MissingInputIsAnError,
+        Self::CancelNeedsInputs,
+        Self::ForgetsSuccess,
     ];
 }
+
+/// Name of the input that the action reads.
+pub const INPUT: &str = "ticket";
 
 /// Time that Prepare works.
 const WORK: Duration = Duration::from_millis(3);
@@ -243,10 +259,19 @@ impl Faulty {
                 _ => Ok(refused("NO_SUCH_ACTION")),
             };
         }
-        Ok(match &bytes_of(request.payload.as_ref())[..] {
-            b"no" => refused("NO"),
-            _ => State::Prepared(new_output()),
-        })
+        let payload = bytes_of(request.payload.as_ref());
+        let ticket = request.inputs.contains_key(INPUT);
+        if self.fault == Fault::RefusesOtherInputs && request.inputs.len() > usize::from(ticket) {
+            return Ok(refused("UNKNOWN_INPUT"));
+        }
+        match &payload[..] {
+            b"no" => Ok(refused("NO")),
+            b"ticket" if !ticket && self.fault == Fault::MissingInputIsAnError => {
+                Err(Status::invalid_argument("no ticket"))
+            }
+            b"ticket" if !ticket => Ok(refused("NO_TICKET")),
+            _ => Ok(State::Prepared(new_output())),
+        }
     }
 }
 
@@ -256,7 +281,7 @@ impl Faulty {
         let known = |name: &str| match self.fault {
             Fault::IgnoresRequirements => true,
             Fault::MayAlwaysFail => false,
-            _ => name == "must_succeed",
+            _ => name == "must_succeed" || name == "step_inputs",
         };
         request.requires.iter().find(|name| !known(name))
     }
@@ -278,6 +303,9 @@ impl Faulty {
             None => request.must_succeed,
         };
         let no_vote = must_succeed && self.fault != Fault::StoresFailures;
+        if must_succeed && self.fault == Fault::ForgetsSuccess {
+            return false;
+        }
         !matches!(state, State::Refused(_)) || !(no_vote || self.fault == Fault::ForgetsRefusals)
     }
 }
@@ -372,6 +400,10 @@ impl ParticipantService for Faulty {
         let request = request.into_inner();
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
+        let reads = &bytes_of(request.payload.as_ref())[..] == b"ticket";
+        if reads && self.fault == Fault::CancelNeedsInputs && !request.inputs.contains_key(INPUT) {
+            return Err(Status::invalid_argument("no ticket"));
+        }
         let mut rows = self.rows();
         let found = rows.get(&key).cloned();
         let answered = |answer| Ok(Response::new(CancelResponse { answer: Some(answer) }));

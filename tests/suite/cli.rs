@@ -15,6 +15,7 @@ mod lives;
 mod operators;
 mod participant;
 mod reference;
+mod sagas;
 mod server;
 mod settings;
 mod submit;

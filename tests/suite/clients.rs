@@ -177,6 +177,28 @@ async fn the_initiator_in_python_tells_each_outcome_apart() {
     assert_eq!(prepares, 3, "yes, no and hangs: {:?}", world.p.seen());
 }
 
+#[tokio::test]
+async fn a_saga_in_python_hands_on_what_a_step_returned() {
+    let world = World::sqlite().await;
+    let at = address(&world.running);
+    let sale = async |gid: &str, sell: &str| {
+        let arguments = [gid, "--coordinator", &at, "--customers", "p", "--shop", "p"];
+        let actions = ["--register", "output-3", "--sell", sell];
+        let sale = "examples/python-initiator/sale.py";
+        let output = run(sale, &[&arguments[..], &actions].concat()).await;
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    check(sale("yes", "output-1").await, 0, "committed ooo o");
+    let sold = world.get("yes").await.branches.remove(1);
+    assert_eq!(sold.depends_on, ["customer"]);
+    assert_eq!((&*sold.inputs[0].name, &*sold.inputs[0].branch_id), ("customer", "customer"));
+    check(sale("no", "refuse").await, 4, "aborted ABORT_CAUSE_REFUSED NO_MONEY");
+    let undone = |tx: &unanimo_proto::v1::Transaction| tx.ended_at.is_some();
+    let tx = world.get_until("no", "the saga has ended", undone).await;
+    assert_eq!(world.p.calls(&tx.tx_id, "customer"), ["prepare", "cancel"]);
+}
+
 /// S10: a status that is not the coordinator's own and does not pass by itself ends the initiator at
 /// once, and tells nothing of the outcome.
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Example participant in Python, in a process of its own, with a real coordinator.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection};
-use unanimo_conformance::{Options, Remote, Session};
+use unanimo_conformance::{Options, Remote, Session, Vote};
+use unanimo_proto::v1::Mode;
 use unanimo_sdk::{Client, Json, Outcome, Serve, Serving};
 use unanimo_testing::{Coordinator, Subject};
 use unanimo_tests::reaper::{Owned, run_folder};
@@ -122,6 +124,12 @@ impl PyShop {
     async fn database(&self) -> SqliteConnection {
         let file = format!("sqlite:{}", self.folder.join("shop.db").display());
         SqliteConnection::connect(&file).await.unwrap()
+    }
+
+    /// Customers of its sales.
+    async fn sales(&self) -> Vec<String> {
+        let sales = sqlx::query_scalar("SELECT customer FROM sale ORDER BY id");
+        sales.fetch_all(&mut self.database().await).await.unwrap()
     }
 
     /// States of the barrier's rows.
@@ -237,6 +245,8 @@ async fn a_shop_in_python_keeps_every_guarantee() {
     let options = Options {
         payload: Bytes::from_static(br#"{"item": "lamp", "pieces": 2}"#),
         refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
+        // One that it does not read.
+        inputs: BTreeMap::from([("note".to_owned(), Bytes::from_static(b"1"))]),
         ..Options::new("py-shop", "reserve")
     };
     let remote = Arc::new(Remote::connect(&world.python.endpoint().await).await.unwrap());
@@ -249,6 +259,40 @@ async fn a_shop_in_python_keeps_every_guarantee() {
     assert_eq!(report.counts().2, 0, "nothing is skipped: {report}");
     let committed = i64::from(report.committed);
     assert_eq!(world.python.stock().await, (STOCK - 2 * committed, 0), "{report}");
+    assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
+    world.stop().await;
+}
+
+/// A step of a saga with an input, and its compensation, which needs the step's output.
+#[tokio::test]
+async fn a_step_in_python_keeps_every_guarantee() {
+    let world = World::start().await;
+    let options = Options {
+        payload: Bytes::from_static(br#"{"item": "lamp", "pieces": 2}"#),
+        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
+        inputs: BTreeMap::from([("customer".to_owned(), Bytes::from_static(b"\"customer-7\""))]),
+        mode: Mode::Saga,
+        ..Options::new("py-shop", "sell")
+    };
+    let remote = Arc::new(Remote::connect(&world.python.endpoint().await).await.unwrap());
+    let session = Session::new(Arc::clone(&remote) as _, options.clone());
+    let mut branch = session.branch();
+    branch.inputs.clear();
+    let vote = session.prepare(&branch).await.unwrap();
+    let words = "REFUSED (INPUT_MISSING: input customer must be given)";
+    assert_eq!(vote.to_string(), words);
+    let branch = session.branch();
+    let vote = session.prepare(&branch).await.unwrap();
+    assert!(matches!(vote, Vote::Prepared(_)), "{vote}");
+    assert_eq!(world.python.sales().await, ["customer-7"]);
+    assert_eq!(world.python.stock().await, (STOCK - 2, 0));
+    session.cancel(&branch).await.unwrap();
+
+    let report = unanimo_conformance::run(remote, options, |_| {}, pending()).await.unwrap();
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.counts().2, 8, "only what is about Commit is skipped: {report}");
+    assert_eq!(world.python.stock().await, (STOCK, 0), "all is compensated: {report}");
+    assert_eq!(world.python.sales().await, [""; 0]);
     assert!(!world.python.log().contains("Traceback"), "{}", world.python.log());
     world.stop().await;
 }

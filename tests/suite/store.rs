@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sqlx::Connection;
 use unanimo_coordinator::store::{self, BatchWriter, PostgresOptions, Store, Write, Written};
 use unanimo_core::{Incarnation, Transition, Version};
 use unanimo_tests::postgres::Server;
@@ -11,10 +12,13 @@ use uuid::Uuid;
 mod cluster;
 mod faults;
 mod journal;
+mod lock_takes;
 mod locks;
 mod migration;
 mod purge;
 mod reads;
+mod sagas;
+mod sleepers;
 mod writes;
 
 /// Store of a test, with a first incarnation.
@@ -61,6 +65,19 @@ pub(crate) async fn create(store: &Arc<dyn Store>, node: &str) -> Incarnation {
         .await
         .unwrap()
         .expect("nobody else is created at the same time")
+}
+
+/// Counts the rows of a table, past the store.
+pub(crate) async fn count(fixture: &Fixture, table: &str) -> i64 {
+    let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    if let Some(path) = fixture.url.strip_prefix("sqlite:") {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
+    } else {
+        let mut raw = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
+    }
 }
 
 pub(crate) fn a_write(transition: Transition) -> Write {

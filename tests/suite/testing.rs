@@ -1,6 +1,7 @@
 //! Crate `unanimo-testing`: correct handlers pass, and each fault of a handler is named.
 
 mod postgres;
+mod saga;
 pub(crate) mod sqlite;
 
 use std::time::Duration;

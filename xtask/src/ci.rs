@@ -55,6 +55,7 @@ fn sdk_features() -> Result<()> {
 const NOT_EMBEDDED: &[&str] = &[
     "unanimo",
     "unanimo-conformance",
+    "unanimo-saga",
     "unanimo-sdk",
     "anstream",
     "clap",

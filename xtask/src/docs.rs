@@ -49,17 +49,24 @@ pub(crate) fn check_codegen() -> Result<()> {
     Ok(())
 }
 
-/// Generates the reference pages.
+/// Generates the reference pages, and the JSON Schema of definitions of sagas.
 pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
     for page in ["config", "metrics", "errors", "limits", "features"] {
-        let mut command = Command::new(env!("CARGO"));
-        command.args(["run", "--quiet", "-p", "unanimo", "--", "reference", page]);
-        let output = command.stderr(std::process::Stdio::inherit()).output()?;
-        if !output.status.success() {
-            bail!("{command:?}: {}", output.status);
-        }
-        fs::write(format!("docs/reference/{page}.md"), output.stdout)?;
+        let printed = printed_by_program(&["reference", page])?;
+        fs::write(format!("docs/reference/{page}.md"), printed)?;
     }
+    fs::write("docs/reference/saga.schema.json", printed_by_program(&["saga", "schema"])?)?;
     Ok(())
+}
+
+/// Returns the output of the program `unanimo` with these arguments.
+fn printed_by_program(arguments: &[&str]) -> Result<Vec<u8>> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "-p", "unanimo", "--"]).args(arguments);
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", output.status);
+    }
+    Ok(output.stdout)
 }

@@ -8,7 +8,7 @@ use unanimo_coordinator::store::in_full;
 use unanimo_coordinator::{config, coordinator};
 
 use super::output::{BAD, HINT};
-use super::{demo, participant, tx};
+use super::{demo, participant, saga, tx};
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub(super) enum Error {
     /// A transaction's file cannot be read or breaks the schema.
     #[error("failed to {0}")]
     Definition(tx::definition::Error),
+    /// A saga's definition or its inputs break rules.
+    #[error("failed to {0}")]
+    Saga(saga::Error),
     /// The coordinator cannot be reached, or answered with an error.
     #[error("{0}")]
     Client(tx::client::Error),
@@ -50,7 +53,7 @@ impl Error {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) => ExitCode::from(2),
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
@@ -96,6 +99,12 @@ impl From<tx::client::Error> for Error {
 impl From<tx::definition::Error> for Error {
     fn from(error: tx::definition::Error) -> Self {
         Self::Definition(error)
+    }
+}
+
+impl From<saga::Error> for Error {
+    fn from(error: saga::Error) -> Self {
+        Self::Saga(error)
     }
 }
 

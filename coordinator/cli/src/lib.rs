@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod participant;
 mod reference;
+mod saga;
 mod serve;
 mod tx;
 
@@ -22,14 +23,15 @@ use clap::Parser;
 /// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success; `tx submit`: the transaction is committed
+  0  success; `tx submit` and `saga run`: the transaction is committed
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
-     `participant check`: a guarantee is broken, or none could be checked
+     `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
+     definition has a mistake
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions
-  4  `tx submit`: the transaction is aborted
-  5  `tx submit`: the transaction is not decided yet";
+  4  `tx submit` and `saga run`: the transaction is aborted
+  5  `tx submit` and `saga run`: the transaction is not decided yet";
 
 /// Coordinates transactions over several services: two-phase commit and TCC, over gRPC
 #[derive(Debug, Parser)]
@@ -44,6 +46,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Saga(saga::Args),
     Participant(participant::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Saga(args) => saga::run(args),
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),

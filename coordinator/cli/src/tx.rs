@@ -2,13 +2,13 @@
 
 pub(super) mod client;
 pub(super) mod definition;
-mod json;
+pub(super) mod json;
 mod list;
 mod operate;
 mod server;
 mod show;
-mod submit;
-mod target;
+pub(super) mod submit;
+pub(super) mod target;
 mod watch;
 mod words;
 
@@ -27,17 +27,20 @@ const COMMON: &str = "Options of every command";
 const JSON_HELP: &str = "\
 JSON (--json):
   A transaction is an object with
-    tx_id, gid, mode (2pc, tcc), state (active, committing, aborting, committed, aborted),
-    outcome (not_decided, committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
-    no_vote, or null), abort_branch_id, heuristic (none, mixed, hazard), stalled, attention,
-    created_at, deadline, decided_at, ended_at, stripped, metadata, branch_count, revision (larger
-    after each change), branches, timeline and timeline_dropped (the last three only in commands
-    whose help says so).
+    tx_id, gid, mode (2pc, tcc, saga), state (scheduled, active, in_doubt, committing, aborting,
+    committed, aborted), outcome (not_decided, committed, aborted), abort_cause (refused, deadline,
+    rollback, unlisted, no_vote, gave_up, locked, parent, or null), abort_branch_id, abort_detail,
+    heuristic (none, mixed, hazard), stalled, attention, created_at, start_at, started_at, deadline,
+    decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
+    with name, mode (exclusive, shared), granted, branch_id), branch_count, revision (larger after
+    each change), branches, timeline and timeline_dropped (the last three only in commands whose
+    help says so).
   A branch is an object with
-    branch_id, branch_number, participant, action, state, vote (prepared, refused, read_only, or
-    null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
-    first_error, last_error}, voted_at, ended_at, heuristic_note, output_dropped,
-    payload or payload_base64, output or output_base64.
+    branch_id, branch_number, participant, action, mode, state, vote (prepared, refused, read_only,
+    or null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
+    first_error, last_error}, voted_at, ended_at, heuristic_note, depends_on, inputs (a list of
+    objects with name, branch_id), pivot, compensation (compensate, none, kept), due_at, child_gid,
+    output_dropped, payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
   Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON
   is in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is
@@ -55,7 +58,7 @@ pub(super) struct Args {
 
 /// Coordinator to call, and form of the output.
 #[derive(Debug, clap::Args)]
-struct Server {
+pub(super) struct Server {
     /// Address of the coordinator's gRPC services: http://HOST:PORT
     #[arg(
         long,
@@ -67,13 +70,13 @@ struct Server {
         value_parser = endpoint
     )]
     endpoint: String,
-    /// Time to wait for the coordinator's answer [default: 90s for `submit`, no limit for `watch`,
-    /// 10s for the others]
+    /// Time to wait for the coordinator's answer [default: 90s for `tx submit` and `saga run`, no
+    /// limit for `tx watch`, 10s for the others]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
     timeout: Option<Period>,
     /// Print JSON, for programs; `unanimo tx --help` describes it
     #[arg(long, global = true, help_heading = COMMON)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -97,14 +100,27 @@ pub(super) fn endpoint(text: &str) -> Result<String, String> {
     parsed.map(|_| text.to_owned()).map_err(|violation| violation.rule)
 }
 
+impl Server {
+    /// Runs a command that calls the coordinator.
+    pub(super) fn block_on(
+        &self,
+        command: impl Future<Output = Result<ExitCode, Error>>,
+    ) -> Result<ExitCode, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::System { doing: "start the runtime", source })?;
+        runtime.block_on(command).map_err(|error| match error {
+            Error::Client(error) => Error::Client(error.at(&self.endpoint)),
+            error => error,
+        })
+    }
+}
+
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { doing: "start the runtime", source })?;
-    runtime.block_on(async {
-        let Args { server, command } = args;
-        let ran = match command {
+    let Args { server, command } = args;
+    server.block_on(async {
+        match command {
             Command::Submit(args) => submit::run(&server, args).await,
             Command::List(args) => list::run(&server, args).await,
             Command::Show(args) => show::run(&server, args).await,
@@ -113,10 +129,6 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             Command::Resolve(args) => operate::resolve(&server, args).await,
             Command::Forget(args) => operate::forget(&server, args).await,
             Command::Server => server::run(&server).await,
-        };
-        ran.map_err(|error| match error {
-            Error::Client(error) => Error::Client(error.at(&server.endpoint)),
-            error => error,
-        })
+        }
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::branch::{Enlistment, Progress};
 use crate::decision::{Heuristic, Operation, Phase};
-use crate::definition::BranchSpec;
+use crate::definition::{BranchSpec, StepSpec};
 use crate::history;
 use crate::ids::{BranchNumber, TxId, Version};
 use crate::payload::Payload;
@@ -123,11 +123,20 @@ impl Transition {
     pub fn size(&self) -> usize {
         // What a row costs besides its payload: identifiers, state as JSON, headers.
         const ROW: usize = 256;
-        let branches: usize =
-            self.enlisted.iter().map(|(_, _, s)| ROW + s.payload.held_bytes()).sum();
+        // The longest name, and what stands around it in JSON.
+        const NAME: usize = 192;
+        let step = |step: &StepSpec| {
+            let StepSpec { depends_on, inputs, locks, .. } = step;
+            let names = depends_on.len() + 2 * inputs.len() + locks.len();
+            if *step == StepSpec::default() { 0 } else { ROW + NAME * names }
+        };
+        let branch = |spec: &BranchSpec| ROW + spec.payload.held_bytes() + step(&spec.step);
+        let branches: usize = self.enlisted.iter().map(|(_, _, spec)| branch(spec)).sum();
+        let locks = self.begins.as_ref().map_or(0, |identity| NAME * identity.locks.len());
         let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.held_bytes()).sum();
         let history: usize = self.history.iter().map(history::Entry::size).sum();
-        ROW + branches + outputs + ROW * (self.state.branches.len() + self.events.len()) + history
+        let rows = 1 + self.state.branches.len() + self.events.len();
+        ROW * rows + branches + outputs + locks + history
     }
 }
 

@@ -1,25 +1,37 @@
 //! Recorded history of a transaction: its inputs and what they led to, for export and replay.
 //!
 //! Each [`Entry`] is one transition: the inputs since the one before it, the calls and lock requests
-//! that each led to, and how the transaction stood after the last of them. No byte of a payload is in it.
+//! that each led to, and how the transaction stood after the last of them. A [`Document`] is all of it, with
+//! the definition, and with no byte of a payload. [`replay()`] applies the inputs to this code, and tells
+//! the first [`Difference`]; [`Replay`] goes step by step.
 //!
 //! What a crash loses it loses in both: inputs that led to no transition, and the state that they led
 //! to. So a replay that comes to a recovery goes on from the last transition, as the coordinator did.
 
+mod check;
+mod document;
 mod input;
+mod replay;
 mod settings;
 mod standing;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::document::{BranchShape, Cut, Document, FORMAT, Order, Program, Subject};
 pub use self::input::{
     Caller, Input, LockResult, PhaseTwoResult, PrepareResult, RecordedOperation, Size,
     TEXT_BYTES_MAX,
 };
+pub use self::replay::{Difference, Error, Moment, Replay, Replayed, replay};
 pub use self::settings::{Bounds, Pauses, Settings};
 pub use self::standing::Standing;
+use crate::decision::Operation;
+use crate::effects;
 use crate::ids::{BranchNumber, Version};
+use crate::policy::Policy;
 use crate::time::Timestamp;
+use crate::transaction::Transaction;
 
 /// Most inputs that wait for a transition to be written with. One more makes a transition of its own, so
 /// that neither memory nor what a crash loses grows without end.
@@ -103,6 +115,21 @@ pub struct Call {
     pub must_succeed: bool,
 }
 
+impl Call {
+    /// Returns the recorded form of a call.
+    pub(crate) fn of(call: &effects::Call, tx: &Transaction, policy: &Policy) -> Self {
+        let branch = &tx.branches[call.number.index()];
+        let prepare = call.operation == Operation::Prepare;
+        Self {
+            branch: call.number,
+            operation: call.operation.into(),
+            attempt: call.attempt,
+            until: tx.prepare_until(branch, policy).filter(|_| prepare),
+            must_succeed: prepare && tx.must_succeed(branch),
+        }
+    }
+}
+
 /// A request for locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRequest {
@@ -113,6 +140,12 @@ pub struct LockRequest {
     pub attempt: u32,
 }
 
+impl From<&effects::LockRequest> for LockRequest {
+    fn from(request: &effects::LockRequest) -> Self {
+        Self { branch: request.number, attempt: request.attempt }
+    }
+}
+
 /// An event that was written with a transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -121,6 +154,12 @@ pub struct Event {
     /// Number of the branch, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchNumber>,
+}
+
+impl From<&effects::Event> for Event {
+    fn from(event: &effects::Event) -> Self {
+        Self { name: event.kind.as_str().to_owned(), branch: event.number }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -1,7 +1,6 @@
 //! Promise S9: two requests under one gid are the same by the rule of the digest that is stored.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[expect(dead_code, reason = "its store is for the other tests")]
 mod common;
 
 use std::time::Duration;

@@ -6,17 +6,21 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/history.rs"]
+mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Durable, definition, request};
+use history::History;
 use proptest::prelude::*;
 use unanimo_core::{
     BranchId, BranchNumber, Call, Decision, Drive, Effects, Enlistment, Gid, HeuristicKind,
     Incarnation, Input, Mode, Operation, Outcome, Payload, Phase, PhaseTwo, PhaseTwoAnswer,
-    PhaseTwoOperation, Policy, PrepareAnswer, Refusal, Timestamp, Transaction, TxId, Vote,
+    PhaseTwoOperation, Policy, PrepareAnswer, RecordPolicy, Refusal, Timestamp, Transaction, TxId,
+    Vote,
 };
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
@@ -24,7 +28,7 @@ const BRANCHES: [&str; 3] = ["a", "b", "c"];
 /// Moves of the generator; numbers are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Move {
-    Input(Input),
+    Input(Box<Input>),
     /// Answer a call that was really sent, of any attempt, perhaps again.
     Prepare(usize, PrepareAnswer),
     PhaseTwo(usize, PhaseTwoAnswer),
@@ -108,7 +112,7 @@ fn input() -> impl Strategy<Value = Input> {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(
         prop_oneof![
-            3 => input().prop_map(Move::Input),
+            3 => input().prop_map(|input| Move::Input(Box::new(input))),
             5 => (0..64_usize, prepare_answer()).prop_map(|(n, a)| Move::Prepare(n, a)),
             4 => (0..64_usize, phase_two_answer()).prop_map(|(n, a)| Move::PhaseTwo(n, a)),
             2 => (1..40_000_u64).prop_map(Move::Pass),
@@ -179,8 +183,9 @@ impl Witness {
 struct World {
     tx: Transaction,
     durable: Durable,
-    /// What is left by a crash that loses all that nobody awaited.
-    awaited: Durable,
+    /// The rest after a crash that loses all that nobody awaited.
+    awaited: (Durable, History),
+    history: History,
     witness: Witness,
     now: Timestamp,
     policy: Policy,
@@ -189,7 +194,7 @@ struct World {
 
 impl World {
     fn begin(mode: Mode, drive: Drive) -> Self {
-        let policy = Policy::default();
+        let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
         let now = Timestamp(5_000);
         let branches = if drive == Drive::Declarative { &BRANCHES[..] } else { &[] };
         let id = TxId(uuid::Uuid::from_u128(99));
@@ -207,9 +212,11 @@ impl World {
     fn of(tx: Transaction, begun: &Effects, now: Timestamp, policy: Policy) -> Self {
         let mut witness = Witness::default();
         witness.saw_calls(begun);
+        let mut history = History::default();
+        history.write(begun);
         let durable = Durable::begun(begun);
-        let awaited = durable.clone();
-        Self { tx, durable, awaited, witness, now, policy, lives: 1 }
+        let awaited = (durable.clone(), history.clone());
+        Self { tx, durable, awaited, history, witness, now, policy, lives: 1 }
     }
 
     fn apply(&mut self, input: Input) {
@@ -232,8 +239,9 @@ impl World {
                     }
                 }
                 self.durable.write(&effects);
+                self.history.write(&effects);
                 if effects.transition.as_ref().is_some_and(|transition| transition.awaited) {
-                    self.awaited = self.durable.clone();
+                    self.awaited = (self.durable.clone(), self.history.clone());
                 }
                 let unwritten = effects.transition.is_none();
                 self.check_durable(unwritten);
@@ -247,12 +255,12 @@ impl World {
 
     /// S2, S3: whatever a crash loses, the phase in memory and the votes that it rests on stay.
     fn check_durable(&self, unwritten: bool) {
-        assert_eq!(self.awaited.0.state.phase, self.tx.phase(), "S3: nobody waits for a phase");
+        assert_eq!(self.awaited.0.0.state.phase, self.tx.phase(), "S3: nobody waits for a phase");
         if !unwritten {
             assert_eq!(self.durable.0, self.tx.record(), "a transition that lacks something");
         }
         if self.tx.outcome() == Outcome::Committed {
-            let votes = self.awaited.0.state.branches.iter().map(|progress| progress.vote);
+            let votes = self.awaited.0.0.state.branches.iter().map(|progress| progress.vote);
             assert!(votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)), "S2: lost votes");
         }
     }
@@ -286,7 +294,7 @@ impl World {
 
     fn play(&mut self, a_move: Move) {
         match a_move {
-            Move::Input(input) => self.apply(input),
+            Move::Input(input) => self.apply(*input),
             Move::Prepare(n, answer) => {
                 let sent: Vec<_> = self.sent(|operation| operation == Operation::Prepare);
                 if let Some((number, _, attempt)) = sent.get(n % sent.len().max(1)).copied() {
@@ -307,10 +315,10 @@ impl World {
             }
             Move::Crash { loses } => {
                 if loses {
-                    self.durable = self.awaited.clone();
+                    (self.durable, self.history) = self.awaited.clone();
                 }
                 self.tx = self.durable.recover();
-                self.awaited = self.durable.clone();
+                self.awaited = (self.durable.clone(), self.history.clone());
                 self.lives += 1;
                 self.apply(Input::Recovered { by: Incarnation(self.lives) });
             }
@@ -369,6 +377,7 @@ proptest! {
             world.play(a_move);
         }
         world.heal();
+        world.history.check(&world.durable.0);
         // S7, the coordinator's half: who voted PREPARED has heard of the decision.
         for branch in world.tx.branches() {
             let phase_two = &branch.progress.phase_two;

@@ -2,7 +2,6 @@
 //! named.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[expect(dead_code, reason = "its store is for the other tests")]
 mod common;
 
 use std::time::Duration;

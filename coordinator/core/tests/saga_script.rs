@@ -1,5 +1,4 @@
 //! Rules of sagas, one script each: see [`common::script`]. The first line of a script is the begin.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
@@ -50,7 +49,7 @@ fn a_step_that_waits_for_its_time_after_commit_is_no_stall() {
 }
 
 #[test]
-fn the_pivots_answer_settles_its_alarm_and_a_refusal_after_it_raises_another() {
+fn the_pivots_answer_clears_its_alarm_and_a_refusal_after_it_raises_another() {
     check(
         "saga p! b<p",
         "write; prepare p

@@ -1,5 +1,7 @@
 //! The core's types as answers.
 
+mod step;
+
 use std::collections::HashMap;
 
 use unanimo_core::{
@@ -8,6 +10,7 @@ use unanimo_core::{
 };
 use unanimo_proto::v1;
 
+use self::step::{child_gid, compensation, held_locks, input};
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
 use crate::store::Stored;
@@ -186,7 +189,10 @@ pub(super) fn transaction(
     shown.revision = revision(view);
     shown.metadata = metadata(tx.identity());
     shown.abort_branch_id = abort_branch(tx);
+    shown.abort_detail = tx.abort_detail().unwrap_or_default().to_owned();
+    shown.deadline = Some(time_to_wire(tx.deadline()));
     if !stripped {
+        shown.locks = held_locks(tx);
         shown.branches = tx.branches().iter().map(|b| branch(tx, b, content)).collect();
         let entries = events.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
         (shown.timeline, shown.timeline_dropped) =
@@ -224,6 +230,13 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
         attention: current.attention(),
         created_at: Some(time_to_wire(identity.created_at)),
         deadline: Some(time_to_wire(identity.deadline)),
+        start_at: identity.start_at.map(time_to_wire),
+        started_at: current.started_at.map(time_to_wire),
+        // The branch's id is known to the parent alone.
+        parent: identity.parent.map(|parent| v1::ParentBranch {
+            tx_id: parent.tx_id.to_string(),
+            branch_id: String::new(),
+        }),
         decided_at: phase.decided_at().map(time_to_wire),
         ended_at: phase.ended_at().map(time_to_wire),
         stripped,
@@ -233,7 +246,7 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
 }
 
 fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
-    let progress = &branch.progress;
+    let (progress, step) = (&branch.progress, &branch.spec.step);
     let note = match &progress.phase_two {
         PhaseTwo::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
         PhaseTwo::Heuristic { note, operator: None, .. } => note.clone(),
@@ -256,7 +269,12 @@ fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
         heuristic_note: note,
         payload: content.payloads.then(|| payload_to_wire(&branch.spec.payload)).flatten(),
         mode: mode_to_wire(branch.spec.mode).into(),
-        ..Default::default()
+        depends_on: step.depends_on.iter().map(ToString::to_string).collect(),
+        inputs: step.inputs.iter().map(input).collect(),
+        pivot: step.pivot,
+        compensation: compensation(branch).into(),
+        due_at: tx.due_at(branch).map(time_to_wire),
+        child_gid: child_gid(tx, branch),
     }
 }
 

@@ -45,16 +45,12 @@ pub(super) fn invalid(violation: Violation) -> Status {
     Reason::FieldInvalid.status_with(&violation, std::slice::from_ref(&violation), &[])
 }
 
-/// The mode is reserved.
-pub(super) fn unimplemented_mode(field: &str) -> Status {
-    let message = format!("{field} must not be MODE_SAGA: it is not served by this version");
-    Reason::ModeUnimplemented.status(message)
-}
-
-/// Branches of several modes are for later versions.
+/// Only a saga has branches of several modes.
 pub(super) fn other_mode(field: &str, of_transaction: Mode) -> Status {
     let name = of_transaction.name();
-    let message = format!("{field} must be the mode of the transaction, {name}, in this version");
+    let message = format!(
+        "{field} must be the mode of the transaction, {name}: only a saga has branches of others"
+    );
     Reason::ModeUnimplemented.status(message)
 }
 

@@ -29,6 +29,26 @@ pub const TABLE: &[Described] = &[
     },
     Described { name: "tcc", promise: "Transactions of the mode `MODE_TCC` are served." },
     Described {
+        name: "saga",
+        promise: "Transactions of the mode `MODE_SAGA` are served: order, inputs, a pivot, \
+                  compensations, retry policies, and children.",
+    },
+    Described {
+        name: "start_later",
+        promise: "`start_at` and `start_delay` of SubmitTransaction are kept: nothing is sent to \
+                  any participant before that.",
+    },
+    Described {
+        name: "locks",
+        promise: "`locks` of a transaction and of a saga's step are taken before anything is sent \
+                  that needs them, and given back when the transaction has ended.",
+    },
+    Described {
+        name: "history",
+        promise: "ExportTransaction answers with the recorded history of a transaction, where one \
+                  was recorded.",
+    },
+    Described {
         name: "wait_for_accepted",
         promise: "`WAIT_FOR_ACCEPTED` is answered as soon as the request is durable, and the \
                   transaction is then driven to its end without the caller.",

@@ -1,18 +1,24 @@
 //! Requests as the core's types. What breaks a rule is an error that names the field.
 
+mod branch;
+mod step;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Definition, Drive, Gid, Mode,
-    ParticipantName, Timestamp, TraceContext, TxId, Violation, Vote, ids,
+    BranchId, BranchNumber, Definition, Drive, Gid, Mode, ParticipantName, Start, Timestamp,
+    TraceContext, TxId, Violation, Vote, ids,
 };
 use unanimo_proto::v1;
 
-use super::error::{invalid, other_mode, unimplemented_mode};
+pub(super) use self::branch::{Read, Reading, stored_child};
+pub use self::step::LOCK_WAIT_DEFAULT;
+use super::error::invalid;
 use crate::engine::{BranchKey, Until};
+use crate::participants::own;
 use crate::store::PhaseName;
 use crate::wire;
 
@@ -74,6 +80,9 @@ pub(super) fn inquired(
 
 /// The name under which a participant registers.
 pub(super) fn participant(text: &str) -> Result<ParticipantName, Status> {
+    if text == own::NAME {
+        return Err(invalid(Violation::new("participant", own::RESERVED)));
+    }
     named("participant", ParticipantName::new(text)).map_err(invalid)
 }
 
@@ -101,50 +110,27 @@ fn mode(field: &str, mode: i32) -> Result<Option<Mode>, Status> {
         Ok(v1::Mode::Unspecified) => Ok(None),
         Ok(v1::Mode::TwoPhaseCommit) => Ok(Some(Mode::TwoPhaseCommit)),
         Ok(v1::Mode::Tcc) => Ok(Some(Mode::Tcc)),
-        Ok(v1::Mode::Saga) => Err(unimplemented_mode(field)),
+        Ok(v1::Mode::Saga) => Ok(Some(Mode::Saga)),
         Err(_) => Err(bad_mode(field)),
     }
 }
 
 fn bad_mode(field: &str) -> Status {
-    invalid(Violation::new(field, "must be MODE_TWO_PHASE_COMMIT or MODE_TCC"))
-}
-
-fn branch(field: &str, spec: v1::BranchSpec) -> Result<BranchRequest, Status> {
-    let v1::BranchSpec { branch_id, participant, action, payload, mode, .. } = spec;
-    let at = |name: &str| format!("{field}.{name}");
-    let mode = self::mode(&at("mode"), mode)?;
-    let checked = || {
-        Ok(BranchRequest {
-            branch_id: named(&at("branch_id"), BranchId::new(&branch_id))?,
-            participant: named(&at("participant"), ParticipantName::new(&participant))?,
-            action: named(&at("action"), ActionName::new(&action))?,
-            payload: payload.map(wire::payload_from_wire).unwrap_or_default(),
-            mode,
-            step: Default::default(),
-        })
-    };
-    checked().map_err(invalid)
-}
-
-/// A branch of a transaction of this mode.
-fn spec(field: &str, spec: v1::BranchSpec, of_transaction: Mode) -> Result<BranchSpec, Status> {
-    let branch = branch(field, spec)?;
-    match branch.mode {
-        Some(other) if other != of_transaction => {
-            Err(other_mode(&format!("{field}.mode"), of_transaction))
-        }
-        _ => Ok(branch.in_mode(of_transaction)),
-    }
+    invalid(Violation::new(field, "must be MODE_TWO_PHASE_COMMIT, MODE_TCC or MODE_SAGA"))
 }
 
 /// A branch of a transaction that the request names.
-pub(super) fn one_branch(spec: Option<v1::BranchSpec>) -> Result<BranchRequest, Status> {
+pub(super) fn one_branch(
+    spec: Option<v1::BranchSpec>,
+    reading: Reading<'_>,
+) -> Result<Read, Status> {
     let given = spec.ok_or_else(|| invalid(Violation::new("branch", "must be given")))?;
-    branch("branch", given)
+    // Its number is not known yet.
+    branch::one("branch", given, BranchNumber::from_index(0), reading)
 }
 
 /// Fields that Submit and Begin have in common.
+#[derive(Debug)]
 pub(super) struct Definable {
     pub(super) gid: String,
     pub(super) mode: i32,
@@ -152,27 +138,32 @@ pub(super) struct Definable {
     pub(super) branches: Vec<v1::BranchSpec>,
     pub(super) timeout: Option<prost_types::Duration>,
     pub(super) metadata: HashMap<String, String>,
+    pub(super) start_at: Option<prost_types::Timestamp>,
+    pub(super) start_delay: Option<prost_types::Duration>,
+    pub(super) locks: Vec<v1::Lock>,
 }
 
 /// A definition; its own rules are checked by the engine, after it has looked whether it knows the
 /// gid.
-pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<Definition, Status> {
-    let Definable { gid, mode, drive, branches, timeout, metadata } = request;
-    let branches = branches.into_iter().enumerate();
+pub(super) fn definition(
+    request: Definable,
+    headers: &MetadataMap,
+    reading: Reading<'_>,
+) -> Result<Definition, Status> {
+    let Definable { gid, mode, drive, branches, timeout, metadata, .. } = request;
     let gid = self::gid(&gid)?;
     let mode = self::mode("mode", mode)?.ok_or_else(|| bad_mode("mode"))?;
+    let (branches, children) = branch::all("branches", branches, mode, reading)?;
     Ok(Definition {
         gid,
         mode,
         drive,
-        branches: branches
-            .map(|(index, branch)| spec(&format!("branches[{index}]"), branch, mode))
-            .collect::<Result<_, _>>()?,
-        timeout: timeout.map(duration).transpose()?,
-        start: Default::default(),
-        locks: Vec::new(),
+        branches,
+        timeout: duration("timeout", timeout)?,
+        start: start(request.start_at, request.start_delay, reading)?,
+        locks: step::locks("locks", &request.locks)?,
         parent: None,
-        children: Vec::new(),
+        children,
         metadata: metadata.into_iter().collect(),
         trace: trace(headers),
         // Nobody is authenticated yet.
@@ -180,9 +171,32 @@ pub(super) fn definition(request: Definable, headers: &MetadataMap) -> Result<De
     })
 }
 
-fn duration(timeout: prost_types::Duration) -> Result<Duration, Status> {
-    let rule = "must be a positive duration";
-    wire::duration_from_wire(timeout).ok_or_else(|| invalid(Violation::new("timeout", rule)))
+fn start(
+    at: Option<prost_types::Timestamp>,
+    delay: Option<prost_types::Duration>,
+    reading: Reading<'_>,
+) -> Result<Start, Status> {
+    let at = step::start_at("start_at", at, reading.now, reading.limits)?;
+    match (at, duration("start_delay", delay)?) {
+        (None, None) => Ok(Start::AtOnce),
+        (Some(at), None) => Ok(Start::At(at)),
+        (None, Some(delay)) => Ok(Start::After(delay)),
+        (Some(_), Some(_)) => {
+            let rule = "must not be set together with start_at";
+            Err(invalid(Violation::new("start_delay", rule)))
+        }
+    }
+}
+
+fn duration(
+    field: &str,
+    duration: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, Status> {
+    let read = |duration| {
+        let rule = "must be a positive duration";
+        wire::duration_from_wire(duration).ok_or_else(|| invalid(Violation::new(field, rule)))
+    };
+    duration.map(read).transpose()
 }
 
 /// W3C asks to ignore a trace context that is malformed, not to fail for it.

@@ -1,7 +1,8 @@
 //! Questions: one transaction, many, and branches in doubt.
 
+use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{TxId, Violation};
+use unanimo_core::{Parent, TxId, Violation};
 use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::convert::{self, Content};
@@ -37,8 +38,20 @@ impl Api {
             true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
             false => None,
         };
-        let transaction = convert::transaction(&view, content, events.as_deref());
+        let mut transaction = convert::transaction(&view, content, events.as_deref());
+        if let (Some(shown), Some(parent)) = (&mut transaction.parent, view.tx.identity().parent) {
+            shown.branch_id = self.parents_branch(parent, by).await;
+        }
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
+    }
+
+    /// Returns the id of the branch that a child is, as its parent knows it; nothing if the parent
+    /// cannot be read.
+    async fn parents_branch(&self, parent: Parent, by: Instant) -> String {
+        let parents = self.engine.wait(Key::Tx(parent.tx_id), Until::Durable, by).await;
+        let Ok(Answer::View(view)) = parents else { return String::new() };
+        let branch = view.tx.branch(parent.number);
+        branch.map(|branch| branch.spec.branch_id.to_string()).unwrap_or_default()
     }
 
     pub(super) async fn export(

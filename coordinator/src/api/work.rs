@@ -6,7 +6,7 @@ use unanimo_core::{BRANCHES_MAX, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
 use super::error::{from_engine, invalid};
-use super::parse::{self, Definable};
+use super::parse::{self, Definable, Read};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{Answer, Until, View};
@@ -21,11 +21,18 @@ impl Api {
         let (headers, _, request) = request.into_parts();
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
-        let v1::SubmitTransactionRequest { gid, mode, branches, timeout, metadata, .. } = request;
-        self.check_count(branches.len())?;
-        let drive = Drive::Declarative;
-        let definable = Definable { gid, mode, drive, branches, timeout, metadata };
-        let definition = parse::definition(definable, &headers)?;
+        let definable = Definable {
+            gid: request.gid,
+            mode: request.mode,
+            drive: Drive::Declarative,
+            branches: request.branches,
+            timeout: request.timeout,
+            metadata: request.metadata,
+            start_at: request.start_at,
+            start_delay: request.start_delay,
+            locks: request.locks,
+        };
+        let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.engine.begin(definition, until, by).await.map_err(from_engine)?;
         Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
     }
@@ -36,15 +43,23 @@ impl Api {
     ) -> Result<v1::BeginTransactionResponse, Status> {
         let by = self.answer_by(request.metadata());
         let (headers, _, request) = request.into_parts();
-        let v1::BeginTransactionRequest { gid, mode, timeout, metadata, .. } = request;
-        let drive = Drive::Interactive;
-        let definable = Definable { gid, mode, drive, branches: Vec::new(), timeout, metadata };
-        let definition = parse::definition(definable, &headers)?;
+        let definable = Definable {
+            gid: request.gid,
+            mode: request.mode,
+            drive: Drive::Interactive,
+            branches: Vec::new(),
+            timeout: request.timeout,
+            metadata: request.metadata,
+            start_at: None,
+            start_delay: None,
+            locks: request.locks,
+        };
+        let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.engine.begin(definition, Until::Durable, by).await;
         let View { tx, .. } = *durable_view(answer.map_err(from_engine)?)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
-            deadline: Some(wire::time_to_wire(tx.identity().deadline)),
+            deadline: Some(wire::time_to_wire(tx.deadline())),
             outcome: convert::outcome(tx.outcome()).into(),
             cluster_id: self.engine.cluster_id().to_owned(),
         })
@@ -64,11 +79,11 @@ impl Api {
     async fn enlist_branch(
         &self,
         tx_id: TxId,
-        branch: unanimo_core::BranchRequest,
+        Read { branch, child }: Read,
         enlistment: Enlistment,
         by: Instant,
     ) -> Result<Answer, Status> {
-        self.engine.enlist(tx_id, branch, enlistment, by).await.map_err(from_engine)
+        self.engine.enlist(tx_id, branch, child, enlistment, by).await.map_err(from_engine)
     }
 
     pub(super) async fn execute(
@@ -77,9 +92,9 @@ impl Api {
     ) -> Result<v1::ExecuteBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
-        let id = branch.branch_id.clone();
-        match self.enlist_branch(tx_id, branch, Enlistment::Coordinator, by).await? {
+        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
+        let id = read.branch.branch_id.clone();
+        match self.enlist_branch(tx_id, read, Enlistment::Coordinator, by).await? {
             Answer::View(view) => match view.tx.branch_by_id(&id) {
                 Some(branch) => Ok(convert::executed(&view.tx, branch)),
                 None => Err(from_engine(crate::engine::Error::Moving)),
@@ -97,9 +112,13 @@ impl Api {
     ) -> Result<v1::EnlistBranchResponse, Status> {
         let by = self.answer_by(request.metadata());
         let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, branch) = (parse::tx_id(&tx_id)?, parse::one_branch(branch)?);
-        let id = branch.branch_id.clone();
-        let answer = self.enlist_branch(tx_id, branch, Enlistment::Initiator, by).await?;
+        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
+        if read.child.is_some() {
+            let rule = "must be absent: the initiator cannot call a child, ExecuteBranch can";
+            return Err(invalid(Violation::new("branch.child", rule)));
+        }
+        let id = read.branch.branch_id.clone();
+        let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided.
         if tx.phase().decision().is_some() {

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 use unanimo_core::{BRANCHES_MAX, Violation};
 
 use super::{Config, Period};
-use crate::participants::allow;
+use crate::participants::{allow, own};
 
 /// Longest duration of a setting. A longer one is a mistake, and could overflow a sum.
 const PERIOD_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -51,6 +51,9 @@ impl Config {
             });
         }
         for (name, urls) in &self.participants {
+            rules.check(name.as_str() != own::NAME, &format!("participants.{name}"), || {
+                own::RESERVED.to_owned()
+            });
             for violation in urls.iter().filter_map(|url| allow::parse_endpoint(url).err()) {
                 rules.check(false, &format!("participants.{name}"), || violation.rule);
             }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unanimo_core::ParticipantName;
+use unanimo_core::{ParticipantName, RecordPolicy};
 
 use crate::participants::allow::Pattern;
 
@@ -34,6 +34,7 @@ named! {
     bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
     LogFormat = "FORMAT" ["human", "json"];
+    History = "WHICH" ["sagas", "all", "none"];
     String = "FILTER";
     Period = "DURATION";
     usize = "NUMBER";
@@ -172,6 +173,34 @@ impl FromStr for LogFormat {
             "json" => Ok(Self::Json),
             _ => Err("must be human or json"),
         }
+    }
+}
+
+/// Transactions of which a history is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub struct History(pub RecordPolicy);
+
+impl FromStr for History {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = RecordPolicy::ALL.iter().find(|policy| policy.name() == text);
+        known.copied().map(Self).ok_or("must be sagas, all or none")
+    }
+}
+
+impl TryFrom<String> for History {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<History> for &'static str {
+    fn from(History(policy): History) -> Self {
+        policy.name()
     }
 }
 

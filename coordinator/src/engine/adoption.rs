@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{MutexGuard, Notify, oneshot};
-use unanimo_core::{Incarnation, Record, TxId, Version};
+use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 
 use super::message::Message;
 use super::{Error, Handle};
@@ -91,6 +91,24 @@ impl Handle {
             }
         }
         Ok(adopted)
+    }
+
+    /// Brings transactions to memory that sleep until this time or shorter, and counts them.
+    pub(super) async fn adopt_due(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<usize, store::Error> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let _turn = self.turn_to_claim().await;
+        let claim = Claim::Due { until, limit };
+        let records = self.shared.store.transactions().claim(self.shared.me, claim).await?;
+        let count = records.len();
+        if count > 0 {
+            crash_point!("adoption-after-claim");
+            self.bring_to_memory(records).await;
+        }
+        Ok(count)
     }
 
     /// Adopts one transaction, unless it is in memory here by then, or was changed meanwhile.

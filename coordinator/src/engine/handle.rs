@@ -1,15 +1,16 @@
 //! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
+mod children;
 mod operator;
 mod query;
 mod work;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use unanimo_core::{
     BranchId, Digests, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
@@ -19,8 +20,9 @@ pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;
+use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
-use super::{Answer, Error, Options, Until, View};
+use super::{Answer, Bounds, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -41,6 +43,17 @@ const PEEK_MAX: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
+}
+
+/// A handle for what the engine itself calls: it keeps nothing of the engine alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakHandle(Weak<Shared>);
+
+impl WeakHandle {
+    /// Returns a handle, unless the engine has ended.
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        Some(Handle { shared: self.0.upgrade()? })
+    }
 }
 
 #[derive(Debug)]
@@ -92,6 +105,9 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         caller: Caller::new(Arc::clone(&directory), lease.clone(), Arc::clone(&metrics)),
         lease,
         journal,
+        store: Arc::clone(&store),
+        lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
+        lock_waits: Default::default(),
         admission: Arc::clone(&admission),
         adoption_wanted: parts.adoption_wanted,
         inbox,
@@ -100,6 +116,8 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         live: HashMap::new(),
         by_gid: HashMap::new(),
         timers: Timers::default(),
+        asleep: Timers::default(),
+        look_at_sleepers: Instant::now(),
         writes: 0,
     };
     let shared = Shared {
@@ -239,7 +257,10 @@ impl Handle {
         if !stripped {
             let at = tx.identity().created_at;
             tx.apply(input, at, &self.shared.options.policy)?;
-        } else if !matches!(input, Input::CommitAsked { .. } | Input::RollbackAsked) {
+        } else if !matches!(
+            input,
+            Input::CommitAsked { .. } | Input::RollbackAsked | Input::ParentDecided { .. }
+        ) {
             return Err(Error::Stripped);
         }
         Ok(Answer::View(Box::new(View { tx, revision, stripped })))
@@ -267,6 +288,21 @@ impl Handle {
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.shared.admission.transactions(), self.shared.admission.bytes())
+    }
+
+    /// Returns a handle that does not keep the engine alive.
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.shared))
+    }
+
+    /// Counts the places that are free in this share of all: in half of them for 2.
+    pub(super) fn free_places(&self, share: usize) -> usize {
+        let (transactions, bytes) = self.in_flight();
+        let Bounds { transactions_max, bytes_max } = self.shared.options.bounds;
+        if bytes >= bytes_max / share {
+            return 0;
+        }
+        (transactions_max / share).saturating_sub(transactions)
     }
 
     /// The rules that requests are checked against.

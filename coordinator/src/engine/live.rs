@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use unanimo_core::{Call, Digests, Phase, Timestamp, Transaction, TxId, Version};
+use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
 
 use super::admission::Permit;
 use super::message::{Failure, Reply};
@@ -12,6 +12,15 @@ use super::{Error, Until, View};
 
 /// The state of a transaction that is followed, or the reason for which no more comes.
 pub(super) type Watching = Result<Box<View>, Error>;
+
+/// Work that waits until a version is durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    /// A call to a participant.
+    Call(Call),
+    /// A request for locks.
+    Locks(LockRequest),
+}
 
 /// A live transaction.
 #[derive(Debug)]
@@ -23,14 +32,18 @@ pub(super) struct Live {
     durable: Version,
     /// The last version that something waits for.
     awaited: Version,
-    /// Calls that wait until a version is durable.
-    held: VecDeque<(Version, Call)>,
+    /// Work that waits until a version is durable, in order.
+    held: VecDeque<(Version, Held)>,
     waiters: Vec<(Until, Reply)>,
     watchers: Option<watch::Sender<Watching>>,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
     /// When it is to be looked at, as the timers have it.
     pub(super) wake_at: Option<Timestamp>,
+    /// Until when it sleeps, if its row is to say so.
+    pub(super) asleep_until: Option<Timestamp>,
+    /// It stays in memory until then: somebody who asked for it is about to look at it.
+    pub(super) stays_until: Timestamp,
 }
 
 impl Live {
@@ -46,6 +59,8 @@ impl Live {
             watchers: None,
             prepares: Vec::new(),
             wake_at: None,
+            asleep_until: None,
+            stays_until: Timestamp::default(),
         }
     }
 
@@ -56,9 +71,11 @@ impl Live {
         }
     }
 
-    /// Keeps calls until everything that was awaited so far is durable (promises S3, S6).
-    pub(super) fn hold(&mut self, calls: Vec<Call>) {
-        self.held.extend(calls.into_iter().map(|call| (self.awaited, call)));
+    /// Keeps work until everything that was awaited so far is durable (promises S3, S6).
+    pub(super) fn hold(&mut self, calls: Vec<Call>, locks: Vec<LockRequest>) {
+        let locks = locks.into_iter().map(Held::Locks);
+        let work = locks.chain(calls.into_iter().map(Held::Call));
+        self.held.extend(work.map(|work| (self.awaited, work)));
     }
 
     /// The journal has made a version durable.
@@ -66,19 +83,25 @@ impl Live {
         self.durable = self.durable.max(version);
     }
 
-    /// Calls that may go out now, and are still wanted.
-    pub(super) fn released(&mut self) -> Vec<Call> {
-        let mut calls = Vec::new();
-        while let Some((version, call)) = self.held.front().copied()
+    /// Returns the work that may go out now, and is still wanted.
+    pub(super) fn released(&mut self) -> Vec<Held> {
+        let mut released = Vec::new();
+        while let Some((version, work)) = self.held.front().copied()
             && version <= self.durable
         {
             self.held.pop_front();
-            let branch = self.tx.branch(call.number);
-            if branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt)) {
-                calls.push(call);
+            let wanted = match work {
+                Held::Call(call) => {
+                    let branch = self.tx.branch(call.number);
+                    branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt))
+                }
+                Held::Locks(_) => self.tx.phase() == Phase::Active,
+            };
+            if wanted {
+                released.push(work);
             }
         }
-        calls
+        released
     }
 
     /// Tells whether it is stored. Before that its gid may turn out to belong to another one.
@@ -91,10 +114,24 @@ impl Live {
         self.awaited <= self.durable
     }
 
-    /// Tells whether it has ended, all of that is durable, and no caller waits.
-    pub(super) fn may_leave(&self) -> bool {
-        let ended = matches!(self.tx.phase(), Phase::Ended { .. });
-        ended && self.durable == self.tx.version() && self.waiters.is_empty()
+    /// Tells whether it has ended or sleeps, all of that is durable, and no caller waits.
+    pub(super) fn may_leave(&self, now: Timestamp) -> bool {
+        let settled = self.durable == self.tx.version() && self.waiters.is_empty();
+        settled && (self.has_ended() || self.sleeps(now))
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.tx.phase(), Phase::Ended { .. })
+    }
+
+    /// Tells whether nothing but time is waited for, nobody follows it, and its row says so.
+    fn sleeps(&self, now: Timestamp) -> bool {
+        let followed = self.watchers.as_ref().is_some_and(|w| w.receiver_count() > 0);
+        self.asleep_until.is_some()
+            && self.asleep_until == self.tx.sleeps_until()
+            && now >= self.stays_until
+            && self.held.is_empty()
+            && !followed
     }
 
     /// Returns what may be told of it at once; see [`Message::Peek`](super::message::Message).

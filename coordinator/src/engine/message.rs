@@ -2,8 +2,9 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchNumber, BranchRequest, Definition, Digests, Enlistment, Gid, Input, ParticipantName,
-    PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
+    BranchNumber, BranchRequest, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
+    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
+    Version,
 };
 
 use super::admission::Permit;
@@ -71,6 +72,8 @@ pub(super) enum Message {
     Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
     /// A call has ended.
     CallEnded { tx_id: TxId, number: BranchNumber, attempt: u32, end: CallEnd },
+    /// A request for locks has ended.
+    LocksTaken { tx_id: TxId, request: LockRequest, answer: LockAnswer },
     /// Transactions that this incarnation has durably made its own.
     Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.

@@ -2,20 +2,23 @@
 
 mod begin;
 mod calls;
+pub(super) mod locks;
 mod log;
+mod sleep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use unanimo_core::{
     Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
 };
 use uuid::Uuid;
 
+use self::locks::LockWaits;
 use super::admission::Admission;
-use super::live::Live;
+use super::live::{Held, Live};
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
 use super::{Error, Options, Until};
@@ -23,8 +26,8 @@ use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
-use crate::store::Key;
 use crate::store::journal::{self, Completion};
+use crate::store::{Key, Store};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -42,6 +45,10 @@ pub struct Service {
     pub(super) metrics: Arc<Metrics>,
     pub(super) lease: Lease,
     pub(super) journal: journal::Handle,
+    /// For locks. Everything else is written by the journal.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) lock_slots: Arc<Semaphore>,
+    pub(super) lock_waits: LockWaits,
     pub(super) caller: Caller,
     pub(super) admission: Arc<Admission>,
     /// Asks for a scan of what this incarnation owns and does not know.
@@ -53,6 +60,10 @@ pub struct Service {
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers,
+    /// Transactions in memory whose rows say that they sleep, by the time until which they do.
+    pub(super) asleep: Timers,
+    /// When those are looked at next.
+    pub(super) look_at_sleepers: tokio::time::Instant,
     pub(super) writes: u64,
 }
 
@@ -82,6 +93,7 @@ impl Service {
             // Without its lease an incarnation decides nothing, and sends nothing.
             self.lease.held().await;
             self.tick();
+            self.let_sleepers_go();
         }
     }
 
@@ -146,6 +158,9 @@ impl Service {
                 };
                 // It may have left memory: ended by an operator, or lost.
                 let _ = self.apply(tx_id, input, self.env.now());
+            }
+            Message::LocksTaken { tx_id, request, answer } => {
+                self.locks_taken(tx_id, request, answer);
             }
             Message::Adopt { records, done } => {
                 self.metrics.adopted(records.len());
@@ -219,11 +234,12 @@ impl Service {
         Ok(())
     }
 
-    /// Hands the transition to the journal, and holds the calls until it is durable.
+    /// Hands the transition to the journal, and holds the rest until it is durable.
     fn carry_out(&mut self, tx_id: TxId, effects: Effects) {
-        let Effects { transition, calls, locks: _ } = effects;
-        if let Some(transition) = transition {
+        let Effects { transition, calls, locks } = effects;
+        if let Some(mut transition) = transition {
             self.log_events(&transition);
+            self.note_a_sleep(&mut transition);
             if let Some(live) = self.live.get_mut(&tx_id) {
                 live.handed_over(transition.version, transition.awaited);
             }
@@ -233,34 +249,46 @@ impl Service {
             self.journal.submit(transition, write_id);
         }
         if let Some(live) = self.live.get_mut(&tx_id) {
-            live.hold(calls);
+            live.hold(calls, locks);
         }
         self.release(tx_id);
     }
 
-    /// Sends the calls and gives the answers that wait for no write any more.
+    /// Sends the calls, asks for the locks, and gives the answers that wait for no write any more.
     fn release(&mut self, tx_id: TxId) {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
-        let calls = live.released();
+        let released = live.released();
         live.answer();
         let wake_at = live.tx.wake_at(&self.options.policy);
         self.timers.set(tx_id, &mut live.wake_at, wake_at);
-        for call in calls {
-            self.call(tx_id, call);
+        for work in released {
+            match work {
+                Held::Call(call) => self.call(tx_id, call),
+                Held::Locks(request) => self.take_locks(tx_id, request),
+            }
         }
         self.leave_if_done(tx_id);
     }
 
     fn leave_if_done(&mut self, tx_id: TxId) {
-        if self.live.get(&tx_id).is_some_and(Live::may_leave) {
+        let now = self.env.now();
+        if !self.live.get(&tx_id).is_some_and(|live| live.may_leave(now)) {
+            return;
+        }
+        let Some(live) = self.remove(tx_id) else { return };
+        if live.has_ended() {
             tracing::debug!(%tx_id, "the transaction has ended");
-            self.remove(tx_id);
+            self.wake_lock_waits(&live.tx);
+        } else {
+            tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
         }
     }
 
     fn remove(&mut self, tx_id: TxId) -> Option<Live> {
         let mut live = self.live.remove(&tx_id)?;
         self.timers.set(tx_id, &mut live.wake_at, None);
+        self.asleep.set(tx_id, &mut live.asleep_until, None);
+        self.lock_waits.forget(tx_id);
         live.stop_prepares();
         let gid = &live.tx.identity().gid;
         if self.by_gid.get(gid) == Some(&tx_id) {
@@ -327,8 +355,10 @@ impl Service {
         }
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
+        let now = self.env.now();
+        self.keep_for_a_while(tx_id, now);
         // Never rejected: it is the first input after a restore.
-        let _ = self.apply(tx_id, Input::Recovered { by: self.me }, self.env.now());
+        let _ = self.apply(tx_id, Input::Recovered { by: self.me }, now);
     }
 
     fn returned(&mut self, names: &[unanimo_core::ParticipantName]) {

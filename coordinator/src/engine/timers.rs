@@ -25,6 +25,11 @@ impl Timers {
         *from = to;
     }
 
+    /// Every transaction that has a time.
+    pub(super) fn all(&self) -> Vec<TxId> {
+        self.due.iter().map(|(_, tx_id)| *tx_id).collect()
+    }
+
     /// The earliest time of all.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)

@@ -61,10 +61,12 @@ impl Caller {
     /// Sends Prepare and waits for its end.
     pub async fn prepare(&self, call: BranchCall) -> PrepareAnswer {
         let sending = async |route: Route| {
-            let request = wire::request(wire::prepare(&call), &call.identity.trace, call.timeout);
+            let request =
+                || wire::request(wire::prepare(&call), &call.identity.trace, call.timeout);
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.prepare(request)).await,
-                Route::Local(service) => service.prepare(request).await,
+                Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
+                Route::Local(service) => service.prepare(request()).await,
+                Route::Own(own) => return Ok(own.prepare(&call).await),
             };
             response.map(|response| wire::prepare_answer(response.into_inner().answer))
         };
@@ -80,18 +82,20 @@ impl Caller {
         call: BranchCall,
     ) -> PhaseTwoAnswer {
         let commit = async |route: Route| {
-            let request = wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
+            let request = || wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.commit(request)).await,
-                Route::Local(service) => service.commit(request).await,
+                Route::Remote(mut client) => Box::pin(client.commit(request())).await,
+                Route::Local(service) => service.commit(request()).await,
+                Route::Own(own) => return Ok(own.phase_two(operation, &call).await),
             };
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
         let cancel = async |route: Route| {
-            let request = wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
+            let request = || wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.cancel(request)).await,
-                Route::Local(service) => service.cancel(request).await,
+                Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
+                Route::Local(service) => service.cancel(request()).await,
+                Route::Own(own) => return Ok(own.phase_two(operation, &call).await),
             };
             response.map(|response| wire::cancel_answer(response.into_inner().answer))
         };

@@ -15,6 +15,7 @@ use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 pub use self::place::{ENDPOINTS_MAX, Place};
 use super::ParticipantService;
+use super::own::{self, Own};
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
@@ -91,7 +92,11 @@ pub(crate) struct Entry {
 
 /// A participant inside this process.
 #[derive(Clone)]
-struct Local(Arc<dyn ParticipantService>);
+enum Local {
+    Service(Arc<dyn ParticipantService>),
+    /// The coordinator itself.
+    Own(Arc<dyn Own>),
+}
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,6 +122,8 @@ pub(crate) enum Route {
     Remote(ParticipantServiceClient<Channel>),
     /// In this process.
     Local(Arc<dyn ParticipantService>),
+    /// The coordinator itself.
+    Own(Arc<dyn Own>),
 }
 
 impl fmt::Debug for Route {
@@ -124,6 +131,7 @@ impl fmt::Debug for Route {
         f.write_str(match self {
             Self::Remote(_) => "remote",
             Self::Local(_) => "local",
+            Self::Own(_) => "own",
         })
     }
 }
@@ -177,17 +185,32 @@ impl Directory {
     }
 
     fn new_entry(&self, local: Option<Local>) -> Entry {
+        // A child waits for its own participants, and a slot that it held meanwhile would be missing to
+        // the children below it, or behind it. There are no more of them than live transactions.
+        let slots = match local {
+            Some(Local::Own(_)) => Semaphore::MAX_PERMITS,
+            Some(Local::Service(_)) | None => self.options.slots,
+        };
         Entry {
             endpoints: RwLock::default(),
             local,
-            prepare_slots: Semaphore::new(self.options.slots),
-            phase_two_slots: Semaphore::new(self.options.slots),
+            prepare_slots: Semaphore::new(slots),
+            phase_two_slots: Semaphore::new(slots),
         }
     }
 
     /// Adds a participant that lives in this process.
     pub fn add_local(&self, name: ParticipantName, service: Arc<dyn ParticipantService>) {
-        let entry = Arc::new(self.new_entry(Some(Local(service))));
+        self.insert_local(name, Local::Service(service));
+    }
+
+    /// Adds the coordinator itself, in the place of whoever has its name.
+    pub(crate) fn add_own(&self, service: Arc<dyn Own>) {
+        self.insert_local(own::name(), Local::Own(service));
+    }
+
+    fn insert_local(&self, name: ParticipantName, local: Local) {
+        let entry = Arc::new(self.new_entry(Some(local)));
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name, entry);
     }
 
@@ -293,8 +316,10 @@ impl Directory {
     /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is
     /// also sent to endpoints that were not heard of lately, if there are no others.
     pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
-        if let Some(Local(service)) = &entry.local {
-            return Some(Route::Local(Arc::clone(service)));
+        match &entry.local {
+            Some(Local::Service(service)) => return Some(Route::Local(Arc::clone(service))),
+            Some(Local::Own(own)) => return Some(Route::Own(Arc::clone(own))),
+            None => {}
         }
         let endpoints = read(&entry.endpoints);
         let alive: Vec<&Endpoint> =
@@ -306,7 +331,7 @@ impl Directory {
         Some(Route::Remote(client.clone()))
     }
 
-    /// Everybody, by name.
+    /// Everybody but the coordinator itself, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(ParticipantName, Vec<Shown>)> {
         let entries = read(&self.entries);
@@ -328,7 +353,10 @@ impl Directory {
             });
             (name.clone(), local.into_iter().chain(remote).collect())
         };
-        entries.iter().map(show).collect()
+        let others = |(_, entry): &(&ParticipantName, &Arc<Entry>)| {
+            !matches!(entry.local, Some(Local::Own(_)))
+        };
+        entries.iter().filter(others).map(show).collect()
     }
 
     /// Waits until participants have come back, and says which.

@@ -8,6 +8,7 @@
 mod batch;
 mod endpoints;
 mod incarnations;
+mod locks;
 mod purge;
 mod transactions;
 
@@ -21,7 +22,7 @@ use sqlx::{ConnectOptions, Connection, FromRow};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
-use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
+use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
@@ -199,6 +200,10 @@ impl Store for Postgres {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn locks(&self) -> &dyn Locks {
         self
     }
 

@@ -4,18 +4,21 @@ mod branch;
 mod endpoint;
 mod event;
 mod identity;
+mod lock;
 mod state;
 mod transaction;
 
 use unanimo_core::{BranchNumber, Digest, Timestamp};
 
-pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name};
+pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
 pub(super) use self::endpoint::{RegistrationRow, SELECT_REGISTRATIONS};
 pub(super) use self::event::{EventRow, SELECT_EVENTS};
 pub(super) use self::identity::IdentityColumns;
+pub(super) use self::lock::TakenRow;
 pub(super) use self::state::StateColumns;
 pub(super) use self::transaction::{
-    COUNT_ATTENTION, Rows, SELECT_OPEN, TransactionRow, assemble, select_transactions,
+    COUNT_ATTENTION, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble,
+    select_transactions,
 };
 use super::Error;
 
@@ -31,9 +34,17 @@ pub(super) fn ms_from_column(ms: i64) -> Timestamp {
     Timestamp(u64::try_from(ms).unwrap_or(0))
 }
 
+/// The column of one entry of a transaction's recorded history.
+pub(super) fn history_to_column(entry: &unanimo_core::history::Entry) -> String {
+    to_json(entry)
+}
+
 fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("the core's types have string keys and no failing parts")
 }
+
+/// Value of an error about a column that cannot be read.
+const NOT_OUR_JSON: &str = "not the JSON that is written there";
 
 fn corrupt(what: &'static str, value: impl Into<String>) -> Error {
     Error::Corrupt { what, value: value.into() }

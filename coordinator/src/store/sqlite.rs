@@ -8,6 +8,7 @@
 mod batch;
 mod endpoints;
 mod incarnations;
+mod locks;
 mod purge;
 mod transactions;
 
@@ -26,7 +27,7 @@ use sqlx::{ConnectOptions, Connection, FromRow};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
-use super::{BatchWriter, Endpoints, Error, Incarnations, Purge, Store, Transactions};
+use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -200,6 +201,10 @@ impl Store for Sqlite {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn locks(&self) -> &dyn Locks {
         self
     }
 

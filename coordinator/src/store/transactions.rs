@@ -38,10 +38,18 @@ impl Stored {
 /// Choice of transactions to adopt.
 #[derive(Clone, Copy, Debug)]
 pub enum Claim {
-    /// Unended ones of fenced incarnations, at most so many.
+    /// Unended ones of fenced incarnations, at most so many. None that sleeps.
     OfFenced(u32),
-    /// This one, if it still has this owner and version. The owner must be the claimant itself or
-    /// fenced.
+    /// Those that sleep until this time or shorter, and are of fenced incarnations or the claimant's
+    /// own; the soonest first. They sleep no longer.
+    Due {
+        /// The time.
+        until: Timestamp,
+        /// At most so many.
+        limit: u32,
+    },
+    /// This one, if it still has this owner and version, even if it sleeps: it does so no longer. The
+    /// owner must be the claimant itself or fenced.
     One(TxId, Incarnation, Version),
 }
 
@@ -131,7 +139,7 @@ pub trait Transactions: Send + Sync {
     /// only then answers with it. A fenced claimant gets none.
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error>;
 
-    /// Lists unended transactions of this owner.
+    /// Lists unended transactions of this owner, without those that sleep.
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error>;
 
     /// Reads a transaction.
@@ -139,6 +147,10 @@ pub trait Transactions: Send + Sync {
 
     /// Reads a transaction's events, oldest first.
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error>;
+
+    /// Reads a transaction's recorded history: the JSON of each entry, by version. Empty where none was
+    /// recorded, and once its details are purged.
+    async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error>;
 
     /// Reads a page of transactions without their branches, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error>;

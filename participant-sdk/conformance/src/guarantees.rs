@@ -3,6 +3,7 @@
 
 mod conditions;
 mod ends;
+mod inputs;
 mod manners;
 mod races;
 mod tombstones;
@@ -77,13 +78,24 @@ guarantees! {
          without it.";
     "must-succeed-refusal", conditions::must_succeed,
         "REFUSED to a Prepare that must succeed is not stored: the same Prepare may be PREPARED \
-         later. PREPARED is stored as ever.",
+         later. PREPARED is stored as ever: sent again, eight times at once as well, it gets the same \
+         output.",
         "the transaction can no longer be aborted: a stored no would be the end of it.";
     "must-succeed-requirement", conditions::unknown_and_must_succeed,
         "REFUSED to a Prepare that requires `must_succeed` and a feature which the participant does \
          not know is not stored, by a participant that does not know `must_succeed` either.",
         "the transaction can no longer be aborted: a stored no would be the end of it, where another \
          process may know the feature.";
+    "step-inputs", inputs::given,
+        "A Prepare with inputs that requires `step_inputs` is answered as one without those that the \
+         action does not read; its duplicates get the same vote and output, and its Cancel is done, \
+         with and without them.",
+        "a saga hands the answers of its earlier steps on; a compensation gets them, too.";
+    "missing-input", inputs::missing,
+        "A Prepare without an input that the action reads gets a vote: REFUSED, which is stored as any \
+         refusal. Cancel of a branch that was never prepared is done without any input.",
+        "an input that was over a limit, or that its step did not return, is missing for ever: an \
+         error status would be asked for again until the deadline.";
     "unknown-phase-two-requirement", conditions::phase_two,
         "Commit and Cancel that require a feature which the participant does not know are answered \
          with the status UNIMPLEMENTED; nothing is done or stored.",

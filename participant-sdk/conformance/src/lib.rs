@@ -29,6 +29,7 @@ mod guarantees;
 mod session;
 mod target;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub struct Options {
     pub payload: Bytes,
     /// An argument of the action that it refuses, for the guarantees about refusals.
     pub refused_payload: Option<Bytes>,
+    /// Inputs that the action reads, by name: what earlier steps of a saga would have answered. Sent with
+    /// every operation.
+    pub inputs: BTreeMap<String, Bytes>,
     /// The mode that it does the action in.
     pub mode: Mode,
     /// The cluster id that its branches are to carry.
@@ -68,6 +72,7 @@ impl Options {
             action: action.into(),
             payload: Bytes::new(),
             refused_payload: None,
+            inputs: BTreeMap::new(),
             mode: Mode::Tcc,
             cluster_id: Self::CLUSTER_ID.to_owned(),
             patience: Self::PATIENCE,

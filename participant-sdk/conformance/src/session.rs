@@ -82,7 +82,7 @@ impl Session {
     /// A branch of a transaction that nobody has seen.
     #[must_use]
     pub fn branch(&self) -> Branch {
-        let Options { participant, action, payload, mode, cluster_id, .. } = self.options();
+        let Options { participant, action, payload, inputs, mode, cluster_id, .. } = self.options();
         let tx_id = Uuid::now_v7().to_string();
         let context = BranchContext {
             gid: format!("check-{tx_id}"),
@@ -97,6 +97,7 @@ impl Session {
             context,
             action: action.clone(),
             payload: payload.clone(),
+            inputs: inputs.clone(),
             prepare_until: Some(SystemTime::now() + PREPARE_WITHIN),
             output: Payload::default(),
             requires: Vec::new(),

@@ -1,7 +1,7 @@
 //! A transaction that is about to be started.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -10,6 +10,10 @@ use unanimo_proto::v1::{
     SubmitTransactionResponse, WaitFor,
 };
 
+use super::error::BadField;
+use super::lock::Lock;
+use super::requires::requires;
+use super::steps::Steps;
 use super::{Client, Error, Outcome, Transaction};
 use crate::payload::{self, Encode, Payload};
 use crate::propagation::Context;
@@ -26,7 +30,16 @@ pub struct Draft {
     metadata: HashMap<String, String>,
     wait_for: WaitFor,
     with_outputs: bool,
+    start: Option<Start>,
+    locks: Vec<Lock>,
     branches: Vec<Spec>,
+}
+
+/// Time before which nothing is sent.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    At(SystemTime),
+    After(Duration),
 }
 
 impl Draft {
@@ -39,6 +52,8 @@ impl Draft {
             metadata: HashMap::new(),
             wait_for: WaitFor::Decided,
             with_outputs: false,
+            start: None,
+            locks: Vec::new(),
             branches: Vec::new(),
         }
     }
@@ -96,47 +111,128 @@ impl Draft {
         self
     }
 
+    /// Adds steps whose types and order the compiler checks. `describe` adds them, and returns what the
+    /// program needs afterwards: mostly [outputs](super::StepRef::output) to be read, or nothing.
+    ///
+    /// ```
+    /// # use unanimo_sdk::{Client, Json};
+    /// use unanimo_sdk::client::{Compensation, Retry, StepAction};
+    ///
+    /// const FLIGHT: StepAction<Json<String>, Json<u64>> = StepAction::new("airline", "book");
+    /// const HOTEL: StepAction<Json<String>, Json<String>> = StepAction::new("hotel", "book");
+    /// const PAY: StepAction<Json<u64>, (), (Json<u64>, Json<String>)> =
+    ///     StepAction::new("bank", "pay").inputs(["ticket", "room"]);
+    /// const MAIL: StepAction<(), ()> = StepAction::new("mailer", "mail");
+    ///
+    /// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let (trip, ticket) = client.saga("trip-4711").steps(|saga| {
+    ///     let to = || Json("Lisbon".to_owned());
+    ///     let flight = saga.add(FLIGHT.step("flight", to()).retry(Retry::attempts(5)));
+    ///     // At the same time as the flight, and compensated if that is refused.
+    ///     let hotel = saga.add(HOTEL.step("hotel", to()));
+    ///     // The bank gets the outputs of both, as its inputs `ticket` and `room`.
+    ///     let pay = PAY.step("pay", Json(250)).inputs((&flight, &hotel));
+    ///     let pay = saga.add(pay.pivot().compensation(Compensation::None));
+    ///     saga.add(MAIL.step("mail", ()).after(&pay).compensation(Compensation::None));
+    ///     flight.output()
+    /// });
+    /// let outcome = trip.with_outputs().submit().await?;
+    /// if outcome.is_committed() {
+    ///     let Json(ticket) = outcome.output(&ticket)?;
+    ///     println!("ticket {ticket}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Programs that do not compile are shown at [`Steps`].
+    #[must_use = "nothing happens before it is submitted or begun"]
+    pub fn steps<T>(mut self, describe: impl for<'s> FnOnce(&mut Steps<'s>) -> T) -> (Self, T) {
+        let (steps, described) = Steps::describe(describe);
+        self.branches.extend(steps);
+        (self, described)
+    }
+
+    /// Starts it at this time: until then it is durable, nothing is sent to any participant, and a
+    /// rollback ends it. Its timeout counts from the start. At most 366 days ahead; for
+    /// [`Self::submit`] alone. Submit waits no longer than any [call](Client::wait_at_most):
+    /// [`Self::wait_until_accepted`] goes well with it.
+    pub fn start_at(mut self, at: SystemTime) -> Self {
+        self.start = Some(Start::At(at));
+        self
+    }
+
+    /// Starts it after this time from now, as [`Self::start_at`] does. The last one of the two counts.
+    pub fn start_delay(mut self, delay: Duration) -> Self {
+        self.start = Some(Start::After(delay));
+        self
+    }
+
+    /// Adds a lock to be had before any branch is sent, and held until the transaction has ended. At
+    /// most 16.
+    pub fn lock(mut self, lock: Lock) -> Self {
+        self.locks.push(lock);
+        self
+    }
+
     /// Hands the transaction over. The coordinator runs both phases, whether anybody waits or not.
     ///
     /// # Errors
     /// The coordinator does not take it: nothing has happened. That no answer came, or none that
     /// excludes every attempt, is no error, but [`Outcome::NotDecided`].
     pub async fn submit(self) -> Result<Outcome, Error> {
-        let mut branches = Vec::with_capacity(self.branches.len());
-        for branch in self.branches {
-            branches.push(branch.map_err(unwritable)?);
-        }
-        let request = SubmitTransactionRequest {
-            gid: self.gid,
-            mode: self.mode.into(),
-            branches,
-            timeout: self.timeout.map(timeout_to_wire),
-            wait_for: self.wait_for.into(),
-            metadata: self.metadata,
-            requires: Vec::new(),
-            include_outputs: self.with_outputs,
-            ..Default::default()
-        };
+        let client = self.client.clone();
+        let request = self.into_request()?;
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.submit_transaction(request).await
         };
-        let answer = self.client.call(request, call).await;
+        let answer = client.call(request, call).await;
         Outcome::of_answer(answer.map(|SubmitTransactionResponse { result }| result), None)
     }
 
+    pub(super) fn into_request(self) -> Result<SubmitTransactionRequest, Error> {
+        let branches: Result<Vec<_>, _> = self.branches.into_iter().collect();
+        let branches = branches.map_err(unwritable)?;
+        let (start_at, start_delay) = match self.start {
+            Some(Start::At(at)) => (Some(at.into()), None),
+            Some(Start::After(delay)) => (None, Some(duration_to_wire(delay))),
+            None => (None, None),
+        };
+        let (locked, later) = (!self.locks.is_empty(), self.start.is_some());
+        Ok(SubmitTransactionRequest {
+            requires: requires(self.mode, &branches, locked, later),
+            gid: self.gid,
+            mode: self.mode.into(),
+            branches,
+            timeout: self.timeout.map(duration_to_wire),
+            wait_for: self.wait_for.into(),
+            metadata: self.metadata,
+            include_outputs: self.with_outputs,
+            start_at,
+            start_delay,
+            locks: self.locks.into_iter().map(Into::into).collect(),
+        })
+    }
+
     /// Begins the transaction, or finds it again: the same gid is the same transaction. Branches are
-    /// added by [`Transaction::execute`], those given to [`Self::branch`] first of all.
+    /// added by [`Transaction::execute`] and [`Transaction::execute_step`], those given to
+    /// [`Self::branch`] and [`Self::steps`] first of all.
     ///
     /// # Errors
-    /// The coordinator does not take it, or gives no answer: then it may be called again.
+    /// It starts later, the coordinator does not take it, or it gives no answer: then it may be called
+    /// again.
     pub async fn begin(self) -> Result<Transaction, Error> {
+        if self.start.is_some() {
+            let rule = "must be absent: a transaction that is begun starts at once".to_owned();
+            return Err(Error::Request(BadField { field: "start_at".to_owned(), rule }));
+        }
         let request = BeginTransactionRequest {
             gid: self.gid.clone(),
             mode: self.mode.into(),
-            timeout: self.timeout.map(timeout_to_wire),
+            timeout: self.timeout.map(duration_to_wire),
             metadata: self.metadata,
-            requires: Vec::new(),
-            locks: Vec::new(),
+            requires: requires(self.mode, &[], !self.locks.is_empty(), false),
+            locks: self.locks.into_iter().map(Into::into).collect(),
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.begin_transaction(request).await
@@ -145,7 +241,7 @@ impl Draft {
         let context = Context::new(&begun.tx_id, self.gid, self.mode, begun.cluster_id)
             .map_err(|_| Error::Answer("it names no transaction of a cluster"))?;
         let answers = (self.wait_for, self.with_outputs);
-        let deadline = begun.deadline.and_then(|at| std::time::SystemTime::try_from(at).ok());
+        let deadline = begun.deadline.and_then(|at| SystemTime::try_from(at).ok());
         let mut transaction = Transaction::new(self.client, context, answers, deadline);
         for branch in self.branches {
             let _executed = transaction.run(branch.map_err(unwritable)?).await?;
@@ -177,7 +273,10 @@ pub(super) fn unwritable((branch_id, error): (String, String)) -> Error {
 }
 
 /// Longer than the coordinator allows in any case: it says so.
-fn timeout_to_wire(timeout: Duration) -> prost_types::Duration {
+pub(super) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     let longest = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
-    prost_types::Duration::try_from(timeout).unwrap_or(longest)
+    prost_types::Duration::try_from(duration).unwrap_or(longest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ pub enum Error {
         /// Reason.
         error: String,
     },
+    /// The request cannot be made. Nothing was sent.
+    #[error("{0}")]
+    Request(BadField),
     /// The coordinator says no, and nothing has happened by any attempt of this call.
     #[error("{message} ({reason}){}", list(.fields))]
     Rejected {

@@ -6,13 +6,17 @@ use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     self, BranchSpec, CommitBranch, CommitTransactionRequest, CommitTransactionResponse,
-    ExecuteBranchRequest, ExecuteBranchResponse, RollbackTransactionRequest,
+    ExecuteBranchRequest, ExecuteBranchResponse, Mode, RollbackTransactionRequest,
     RollbackTransactionResponse, Vote, WaitFor, rollback_transaction_request,
 };
 
 use super::draft::{spec, unwritable};
-use super::{Client, Error, Outcome, Output};
-use crate::payload::{Encode, Payload};
+use super::error::BadField;
+use super::output::{Output, OutputError};
+use super::requires::requires;
+use super::step::{Step, StepRef};
+use super::{Client, Error, Outcome};
+use crate::payload::{Decode, Encode, Payload};
 use crate::propagation::{Context, Propagation, Trace};
 use crate::refusal::Refusal;
 
@@ -37,9 +41,9 @@ pub struct Transaction {
 /// Result of a branch's phase one.
 #[derive(Debug)]
 #[must_use = "a branch that refused has aborted the transaction"]
-pub enum Executed {
+pub enum Executed<P = Output> {
     /// It voted yes.
-    Prepared(Output),
+    Prepared(P),
     /// It voted yes, and has written nothing.
     ReadOnly,
     /// It voted no: the transaction is aborted.
@@ -52,6 +56,24 @@ pub enum Executed {
     },
     /// The transaction was aborted before it voted.
     Aborted,
+}
+
+/// A step that voted yes.
+#[derive(Debug)]
+pub struct PreparedStep<O> {
+    /// The step, for later ones that read its output or wait for it.
+    pub step: StepRef<'static, O>,
+    output: Output,
+}
+
+impl<O: Decode> PreparedStep<O> {
+    /// Reads its output.
+    ///
+    /// # Errors
+    /// It was dropped, or is of another format.
+    pub fn output(&self) -> Result<O, OutputError> {
+        self.output.of_step(self.step.branch_id())
+    }
 }
 
 impl Transaction {
@@ -114,13 +136,55 @@ impl Transaction {
         self.run(spec.map_err(unwritable)?).await
     }
 
+    /// Adds a typed step and waits for its vote, as [`Self::execute`] does. Steps that were executed
+    /// earlier give it their outputs: the coordinator hands them on, and on ABORT compensates this step
+    /// first.
+    ///
+    /// ```
+    /// # use unanimo_sdk::{Client, Json, Outcome};
+    /// use unanimo_sdk::client::{Executed, StepAction};
+    ///
+    /// const FLIGHT: StepAction<Json<String>, Json<u64>> = StepAction::new("airline", "book");
+    /// const MAIL: StepAction<(), (), (Json<u64>,)> =
+    ///     StepAction::new("mailer", "mail").inputs(["ticket"]);
+    ///
+    /// # async fn run(client: Client) -> Result<Outcome, Box<dyn std::error::Error>> {
+    /// let mut trip = client.saga("trip-4711").begin().await?;
+    /// let book = FLIGHT.step("flight", Json("Lisbon".to_owned()));
+    /// let Executed::Prepared(flight) = trip.execute_step(book).await? else {
+    ///     return Ok(trip.rollback().await?);
+    /// };
+    /// println!("ticket {}", flight.output()?.0);
+    /// let mail = MAIL.step("mail", ()).inputs((&flight.step,));
+    /// let Executed::Prepared(_) = trip.execute_step(mail).await? else {
+    ///     return Ok(trip.rollback().await?);
+    /// };
+    /// Ok(trip.commit().await?)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Self::execute`]. A step of another transaction is refused before anything is sent.
+    pub async fn execute_step<O>(
+        &mut self,
+        step: Step<'static, O>,
+    ) -> Result<Executed<PreparedStep<O>>, Error> {
+        let (spec, step, tx_ids) = step.into_parts(Some(self.tx_id.clone()));
+        if let Some(other) = tx_ids.iter().find(|tx_id| **tx_id != self.tx_id) {
+            let field = format!("depends_on of {}", step.branch_id());
+            let rule = format!("must name steps of this transaction, not of {other}");
+            return Err(Error::Request(BadField { field, rule }));
+        }
+        let executed = self.run(spec.map_err(unwritable)?).await?;
+        Ok(executed.map(|output| PreparedStep { step, output }))
+    }
+
     pub(super) async fn run(&mut self, branch: BranchSpec) -> Result<Executed, Error> {
         let branch_id = branch.branch_id.clone();
-        let request = ExecuteBranchRequest {
-            tx_id: self.tx_id.clone(),
-            branch: Some(branch),
-            requires: Vec::new(),
-        };
+        // The mode of the transaction was asked for at its begin.
+        let requires = requires(Mode::Unspecified, std::slice::from_ref(&branch), false, false);
+        let request =
+            ExecuteBranchRequest { tx_id: self.tx_id.clone(), branch: Some(branch), requires };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.execute_branch(request).await
         };
@@ -190,5 +254,17 @@ impl Transaction {
             answer.map(|RollbackTransactionResponse { result }| result),
             Some(&self.tx_id),
         )
+    }
+}
+
+impl<P> Executed<P> {
+    fn map<Q>(self, prepared: impl FnOnce(P) -> Q) -> Executed<Q> {
+        match self {
+            Self::Prepared(output) => Executed::Prepared(prepared(output)),
+            Self::ReadOnly => Executed::ReadOnly,
+            Self::Refused(refusal) => Executed::Refused(refusal),
+            Self::NotVoted { last_error } => Executed::NotVoted { last_error },
+            Self::Aborted => Executed::Aborted,
+        }
     }
 }

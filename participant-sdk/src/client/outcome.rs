@@ -6,7 +6,7 @@ use unanimo_proto::v1;
 use unanimo_proto::v1::{AbortCause, Heuristic};
 
 use super::error::Error;
-use crate::payload::{self, Decode, Payload};
+use super::output::Output;
 use crate::refusal::Refusal;
 
 /// Conclusion that an initiator may draw. Only the first two are final.
@@ -46,6 +46,9 @@ pub struct Aborted {
     pub branch_id: Option<String>,
     /// Reason of that branch's vote no, if it voted so.
     pub refusal: Option<Refusal>,
+    /// One sentence that explains the cause, where there is more to say: for [`AbortCause::Locked`]
+    /// the lock, and the transaction that holds it. May be empty.
+    pub detail: String,
     /// Every branch has ended.
     pub ended: bool,
     /// Deviation of branches from the decision.
@@ -75,40 +78,6 @@ pub struct BranchOutcome {
     pub output: Output,
     /// The last error of its calls; on abort this explains a missing vote.
     pub last_error: String,
-}
-
-/// Result of a handler in phase one, with its media type.
-#[derive(Clone, Debug, Default)]
-pub struct Output {
-    payload: Payload,
-    dropped: bool,
-}
-
-impl Output {
-    pub(crate) fn new(payload: Payload, dropped: bool) -> Self {
-        Self { payload, dropped }
-    }
-
-    /// The value, read as [`Json`](crate::Json), [`Prost`](crate::Prost) or
-    /// [`Bytes`](bytes::Bytes).
-    ///
-    /// # Errors
-    /// It is of another format.
-    pub fn read<T: Decode>(&self) -> Result<T, payload::Error> {
-        T::decode_payload(&self.payload)
-    }
-
-    /// Returns its media type; empty if it is not known.
-    #[must_use]
-    pub fn media_type(&self) -> &str {
-        &self.payload.media_type
-    }
-
-    /// Tells whether it was over a limit and is lost; the vote stands.
-    #[must_use]
-    pub fn is_dropped(&self) -> bool {
-        self.dropped
-    }
 }
 
 impl Outcome {
@@ -148,7 +117,14 @@ impl Outcome {
             Ok(Heuristic::Unspecified) | Err(_) => Heuristic::Hazard,
             Ok(known) => known,
         };
-        let v1::TransactionResult { tx_id, ended, abort_branch_id, branches, .. } = result;
+        let v1::TransactionResult {
+            tx_id,
+            ended,
+            abort_branch_id,
+            abort_detail: detail,
+            branches,
+            ..
+        } = result;
         let branches: Vec<_> = branches.into_iter().map(BranchOutcome::of).collect();
         match outcome {
             v1::Outcome::Committed => {
@@ -163,6 +139,7 @@ impl Outcome {
                     cause,
                     branch_id,
                     refusal,
+                    detail,
                     ended,
                     heuristic,
                     branches,
@@ -233,20 +210,28 @@ impl fmt::Display for Aborted {
         let branch = self.branch_id.as_deref().unwrap_or("a branch");
         match (self.cause, &self.refusal) {
             (_, Some(refusal)) => {
-                write!(f, "aborted: {branch} refused: {} ({})", refusal.message, refusal.reason)
+                write!(f, "aborted: {branch} refused: {} ({})", refusal.message, refusal.reason)?;
             }
             (AbortCause::Deadline, _) => {
                 f.write_str("aborted: not every vote was there before the deadline")?;
                 let silent = self.branches.iter().find(|branch| !branch.last_error.is_empty());
-                match silent {
-                    Some(branch) => write!(f, " ({}: {})", branch.branch_id, branch.last_error),
-                    None => Ok(()),
+                if let Some(branch) = silent {
+                    write!(f, " ({}: {})", branch.branch_id, branch.last_error)?;
                 }
             }
-            (AbortCause::Rollback, _) => f.write_str("aborted: its initiator rolled it back"),
-            (AbortCause::Unlisted, _) => write!(f, "aborted: {branch} was not listed"),
-            (AbortCause::NoVote, _) => write!(f, "aborted: {branch} was listed without a vote"),
-            _ => f.write_str("aborted"),
+            (AbortCause::Rollback, _) => f.write_str("aborted: its initiator rolled it back")?,
+            (AbortCause::Unlisted, _) => write!(f, "aborted: {branch} was not listed")?,
+            (AbortCause::NoVote, _) => write!(f, "aborted: {branch} was listed without a vote")?,
+            (AbortCause::GaveUp, _) => {
+                write!(f, "aborted: {branch} did not vote within the bounds of its attempts")?;
+            }
+            (AbortCause::Locked, _) => f.write_str("aborted: a lock was not had in time")?,
+            (AbortCause::Parent, _) => f.write_str("aborted: its parent was aborted")?,
+            (AbortCause::Unspecified | AbortCause::Refused, _) => f.write_str("aborted")?,
+        }
+        match &*self.detail {
+            "" => Ok(()),
+            detail => write!(f, "; {detail}"),
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::resource::Fault;
 /// Cluster, transaction, branch, and an age or a time.
 pub(crate) type Row<T> = (String, T, String, i64);
 
+/// The same, and the mode.
+pub(crate) type DoubtRow<T> = (String, T, String, i64, String);
+
 /// A column that holds a transaction's id.
 pub(crate) trait TxIdColumn {
     fn read(self) -> Result<Uuid, Fault>;
@@ -29,15 +32,16 @@ impl TxIdColumn for String {
     }
 }
 
-pub(crate) fn count((count, oldest_ms): (i64, i64)) -> Count {
-    Count { count: count.unsigned_abs(), oldest: age(oldest_ms) }
+pub(crate) fn count((count, oldest_ms, steps): (i64, i64, i64)) -> Count {
+    let (count, steps) = (count.unsigned_abs(), steps.unsigned_abs());
+    Count { count, oldest: age(oldest_ms), steps }
 }
 
 pub(crate) fn doubt<T: TxIdColumn>(
-    (cluster_id, tx_id, branch_id, age_ms): Row<T>,
+    (cluster_id, tx_id, branch_id, age_ms, mode): DoubtRow<T>,
 ) -> Result<Doubt, Fault> {
-    let tx_id = tx_id.read()?;
-    Ok(Doubt { cluster_id, tx_id, branch: BranchName::Id(branch_id), age: age(age_ms) })
+    let (tx_id, branch, is_step) = (tx_id.read()?, BranchName::Id(branch_id), mode == "saga");
+    Ok(Doubt { cluster_id, tx_id, branch, age: age(age_ms), is_step })
 }
 
 pub(crate) fn committed<T: TxIdColumn>(

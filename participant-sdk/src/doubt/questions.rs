@@ -7,16 +7,20 @@ use super::RowKey;
 /// Names a statement; the parameters are in this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Question {
-    /// Number of prepared rows and milliseconds of the oldest: participant.
+    /// Number of prepared rows that are no steps, milliseconds of the oldest of them, number of steps:
+    /// participant.
     CountPrepared,
-    /// Prepared rows as [`Row`](super::Row) with their age: participant, grace in milliseconds, key
-    /// to go on after (two parameters), limit.
+    /// Prepared rows as [`DoubtRow`](super::DoubtRow) with their age: participant, grace in
+    /// milliseconds, key to go on after (two parameters), limit.
     PreparedRows,
     /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit.
     PurgeUndone,
     /// Committed rows as [`Row`](super::Row) with their `prepare_until`: participant, retention in
     /// milliseconds, `prepare_until` and key to go on after (three parameters), limit.
     CommittedRows,
+    /// Committed rows without `prepare_until` as [`Row`](super::Row) with a number that means nothing:
+    /// participant, retention in milliseconds, key to go on after (two parameters), limit.
+    UnboundedRows,
 }
 
 /// Returns the key to go on after; before the first row, one that is less than every key.
@@ -29,7 +33,7 @@ pub(crate) fn position(after: Option<&RowKey>) -> (Uuid, &str) {
 /// `sweeping`, which begins a transaction for one: on MariaDB a statement outside of one would leave
 /// one open.
 macro_rules! answer_questions {
-    ($fault:path, $row:ty, $tx_id:expr) => {
+    ($fault:path, $type:ty, $tx_id:expr) => {
         async fn count_prepared(
             &self,
             participant: &str,
@@ -60,7 +64,8 @@ macro_rules! answer_questions {
                 .bind($crate::doubt::limit(limit))
                 .fetch_all(&mut *sweeping)
                 .await;
-            let rows: Vec<$row> = rows.map_err($fault("list the rows that are prepared"))?;
+            let rows = rows.map_err($fault("list the rows that are prepared"))?;
+            let rows: Vec<$crate::doubt::DoubtRow<$type>> = rows;
             rows.into_iter().map($crate::doubt::doubt).collect()
         }
 
@@ -100,7 +105,30 @@ macro_rules! answer_questions {
                 .bind($crate::doubt::limit(limit))
                 .fetch_all(&mut *sweeping)
                 .await;
-            let rows: Vec<$row> = rows.map_err($fault("list the rows that are committed"))?;
+            let rows = rows.map_err($fault("list the rows that are committed"))?;
+            let rows: Vec<$crate::doubt::Row<$type>> = rows;
+            rows.into_iter().map($crate::doubt::committed).collect()
+        }
+
+        async fn unbounded_rows(
+            &self,
+            participant: &str,
+            retention: std::time::Duration,
+            after: Option<&$crate::doubt::RowKey>,
+            limit: usize,
+        ) -> Result<Vec<$crate::doubt::Committed>, $crate::resource::Fault> {
+            let (tx_id, branch_id) = $crate::doubt::position(after);
+            let mut sweeping = self.sweeping().await?;
+            let rows = sqlx::query_as(self.question($crate::doubt::Question::UnboundedRows))
+                .bind(participant)
+                .bind($crate::doubt::millis(retention))
+                .bind($tx_id(tx_id))
+                .bind(branch_id)
+                .bind($crate::doubt::limit(limit))
+                .fetch_all(&mut *sweeping)
+                .await;
+            let rows = rows.map_err($fault("list the rows that have no bound"))?;
+            let rows: Vec<$crate::doubt::Row<$type>> = rows;
             rows.into_iter().map($crate::doubt::committed).collect()
         }
     };

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{Question, Row, RowKey, Sweepable, answer_questions};
+use crate::doubt::{Question, RowChange, RowKey, Sweepable, answer_questions};
 use crate::resource::Fault;
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
@@ -14,13 +14,19 @@ const NOW_MS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1
 
 const AGE_MS: &str = "TIMESTAMPDIFF(MICROSECOND, changed_at, SYSDATE(6)) DIV 1000";
 
+/// Milliseconds from the row's making to its last change.
+const LIVED_MS: &str = "TIMESTAMPDIFF(MICROSECOND, created_at, changed_at) DIV 1000";
+
 const COUNT: &str = "
-SELECT count(*), coalesce(max({age}), 0) FROM {table}
-WHERE state = 'prepared' AND participant = ?";
+SELECT count(CASE WHEN mode <> 'saga' THEN 1 END),
+    coalesce(max(CASE WHEN mode <> 'saga' THEN {age} END), 0),
+    count(CASE WHEN mode = 'saga' THEN 1 END)
+FROM {table} WHERE state = 'prepared' AND participant = ?";
 
 const ROWS: &str = "
-SELECT cluster_id, tx_id, branch_id, {age} FROM {table}
+SELECT cluster_id, tx_id, branch_id, {age}, mode FROM {table}
 WHERE state = 'prepared' AND participant = ? AND {age} >= ?
+    AND (mode <> 'saga' OR {age} >= LEAST({lived} DIV 2, 3600000))
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
@@ -36,9 +42,27 @@ WHERE state = 'committed' AND participant = ? AND prepare_until_ms < {now} - ?
     AND (prepare_until_ms, tx_id, branch_id) > (?, ?, ?)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 
+const UNBOUNDED: &str = "
+SELECT cluster_id, tx_id, branch_id, 0 FROM {table}
+WHERE state = 'committed' AND participant = ? AND prepare_until_ms IS NULL AND {age} >= ?
+    AND (tx_id, branch_id) > (?, ?)
+ORDER BY tx_id, branch_id LIMIT ?";
+
 /// The keys follow as a list of rows. Each database knows another way to pass many keys.
-const PURGE_COMMITTED: &str = "
+const PURGE: &str = "
 DELETE FROM {table} WHERE state = 'committed' AND (tx_id, branch_id) IN ";
+
+const BOUND: &str = "
+UPDATE {table} SET prepare_until_ms = {now}
+WHERE state = 'committed' AND prepare_until_ms IS NULL AND (tx_id, branch_id) IN ";
+
+const COMMIT_STEPS: &str = "
+UPDATE {table} SET state = 'committed', changed_at = SYSDATE(6)
+WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
+
+const KEEP_STEPS: &str = "
+UPDATE {table} SET changed_at = SYSDATE(6)
+WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
 
 /// The statements for one database: as those of local transactions they name it.
 #[derive(Clone, Debug)]
@@ -47,21 +71,30 @@ pub(super) struct Statements {
     rows: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
-    purge_committed: Arc<str>,
+    unbounded: Arc<str>,
+    purge: Arc<str>,
+    bound: Arc<str>,
+    commit_steps: Arc<str>,
+    keep_steps: Arc<str>,
 }
 
 impl Statements {
     pub(super) fn new(table: &str) -> Self {
         let of = |statement: &str| {
             let statement = statement.replace("{table}", table);
-            statement.replace("{age}", AGE_MS).replace("{now}", NOW_MS).into()
+            let statement = statement.replace("{age}", AGE_MS).replace("{lived}", LIVED_MS);
+            statement.replace("{now}", NOW_MS).into()
         };
         Self {
             count: of(COUNT),
             rows: of(ROWS),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
-            purge_committed: of(PURGE_COMMITTED),
+            unbounded: of(UNBOUNDED),
+            purge: of(PURGE),
+            bound: of(BOUND),
+            commit_steps: of(COMMIT_STEPS),
+            keep_steps: of(KEEP_STEPS),
         }
     }
 }
@@ -78,27 +111,39 @@ impl MySql {
             Question::PreparedRows => &statements.rows,
             Question::PurgeUndone => &statements.purge_undone,
             Question::CommittedRows => &statements.committed,
+            Question::UnboundedRows => &statements.unbounded,
         }))
     }
 }
 
 impl Sweepable for MySql {
-    answer_questions!(fault, Row<String>, |tx_id: Uuid| tx_id.to_string());
+    answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
-    async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
+    async fn change_rows(
+        &self,
+        participant: &str,
+        keys: &[RowKey],
+        change: RowChange,
+    ) -> Result<u64, Fault> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let mut delete = QueryBuilder::<Db>::new(&*self.statements.sweep.purge_committed);
+        let statements = &self.statements.sweep;
+        let mut statement = QueryBuilder::<Db>::new(match change {
+            RowChange::Purge => &*statements.purge,
+            RowChange::Bound => &*statements.bound,
+            RowChange::CommitSteps => &*statements.commit_steps,
+            RowChange::KeepSteps => &*statements.keep_steps,
+        });
         // Not `push_values`: what it makes is no list to either server.
-        delete.push_tuples(keys, |mut row, (tx_id, branch_id)| {
+        statement.push_tuples(keys, |mut row, (tx_id, branch_id)| {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);
         });
-        delete.push(" AND participant = ").push_bind(participant);
-        let mut purging = self.sweeping().await?;
-        let purged = delete.build().persistent(false).execute(&mut *purging).await;
-        let purged = purged.map_err(fault("purge barrier rows"))?;
-        purging.commit().await.map_err(fault("purge barrier rows"))?;
-        Ok(purged.rows_affected())
+        statement.push(" AND participant = ").push_bind(participant);
+        let mut changing = self.sweeping().await?;
+        let changed = statement.build().persistent(false).execute(&mut *changing).await;
+        let changed = changed.map_err(fault("change barrier rows"))?;
+        changing.commit().await.map_err(fault("change barrier rows"))?;
+        Ok(changed.rows_affected())
     }
 }

@@ -5,6 +5,7 @@ mod alarms;
 mod inquiry;
 mod pass;
 mod retention;
+mod steps;
 
 use std::time::Duration;
 
@@ -88,10 +89,13 @@ impl Sweep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InDoubt {
-    /// Branches that are prepared, the youngest included.
+    /// Branches that are prepared, the youngest included, but no steps of sagas.
     pub count: u64,
     /// Age of the oldest of them, by the database's clock; zero if there is none.
     pub oldest: Duration,
+    /// Steps of sagas that are done, and whose saga is not decided, to be compensated, or not asked
+    /// about yet. They are not in doubt: a saga may take days.
+    pub steps: u64,
     /// Branches that only a person can end: each has raised an alarm.
     pub alarmed: u64,
     /// Sweeps so far. Before the first one nothing is known, and all else is zero.
@@ -152,7 +156,14 @@ impl<R: Resource> Service<R> {
         let (stop, stopped) = watch::channel(false);
         let (tell, in_doubt) = watch::channel(InDoubt::default());
         let (service, interval) = (self.clone(), sweep.interval);
-        let pass = Pass { service, inquirer, sweep, stopped: stopped.clone(), after: None };
+        let pass = Pass {
+            service,
+            inquirer,
+            sweep,
+            stopped: stopped.clone(),
+            after: None,
+            looked_at: None,
+        };
         let task = tokio::spawn(run(pass, interval, stopped, tell));
         Ok(Sweeper { stop, in_doubt, task })
     }

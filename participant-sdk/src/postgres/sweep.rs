@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::Postgres;
 use super::error::fault;
 use super::name::{self, PREFIX};
-use crate::doubt::{BranchName, Doubt, Question, Row, RowKey, Sweepable, age, answer_questions};
+use crate::doubt::{
+    BranchName, Doubt, Question, RowChange, RowKey, Sweepable, age, answer_questions,
+};
 use crate::resource::Fault;
 
 /// Names are those of the whole server, and can be ended only from their own database.
@@ -17,16 +19,20 @@ WHERE database = current_database() AND left(gid, length($1)) = $1
 ORDER BY prepared";
 
 const COUNT: &str = "
-SELECT count(*),
-    (extract(epoch FROM clock_timestamp() - coalesce(min(changed_at), now())) * 1000)::bigint
+SELECT count(*) FILTER (WHERE mode <> 'saga'),
+    (extract(epoch FROM clock_timestamp()
+        - coalesce(min(changed_at) FILTER (WHERE mode <> 'saga'), now())) * 1000)::bigint,
+    count(*) FILTER (WHERE mode = 'saga')
 FROM unanimo_barrier WHERE state = 'prepared' AND participant = $1";
 
 const ROWS: &str = "
 SELECT cluster_id, tx_id, branch_id,
-    (extract(epoch FROM clock_timestamp() - changed_at) * 1000)::bigint
+    (extract(epoch FROM clock_timestamp() - changed_at) * 1000)::bigint, mode
 FROM unanimo_barrier
 WHERE state = 'prepared' AND participant = $1
     AND changed_at <= clock_timestamp() - $2::bigint * interval '1 millisecond'
+    AND (mode <> 'saga' OR changed_at
+        <= clock_timestamp() - least((changed_at - created_at) / 2, interval '1 hour'))
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
@@ -48,14 +54,45 @@ WHERE state = 'committed' AND participant = $1
         > (timestamptz 'epoch' + $3::bigint * interval '1 microsecond', $4, $5)
 ORDER BY prepare_until, tx_id, branch_id LIMIT $6";
 
-/// The keys are two arrays. Each database knows another way to pass many keys.
-const PURGE_COMMITTED: &str = "
-DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
-    SELECT tx_id, branch_id FROM unanimo_barrier
-    JOIN unnest($2::uuid[], $3::text[]) AS k (tx_id, branch_id) USING (tx_id, branch_id)
-    WHERE state = 'committed' AND participant = $1
-    ORDER BY tx_id, branch_id
-    FOR UPDATE OF unanimo_barrier SKIP LOCKED)";
+const UNBOUNDED: &str = "
+SELECT cluster_id, tx_id, branch_id, 0::bigint FROM unanimo_barrier
+WHERE state = 'committed' AND participant = $1 AND prepare_until IS NULL
+    AND changed_at <= clock_timestamp() - $2::bigint * interval '1 millisecond'
+    AND (tx_id, branch_id) > ($3, $4)
+ORDER BY tx_id, branch_id LIMIT $5";
+
+/// A statement for rows whose keys are two arrays. Each database knows another way to pass many keys.
+macro_rules! of_keys {
+    ($statement:literal, $condition:literal) => {
+        concat!(
+            $statement,
+            " WHERE (tx_id, branch_id) IN (
+                SELECT tx_id, branch_id FROM unanimo_barrier
+                JOIN unnest($2::uuid[], $3::text[]) AS k (tx_id, branch_id) USING (tx_id, branch_id)
+                WHERE participant = $1 AND ",
+            $condition,
+            " ORDER BY tx_id, branch_id FOR UPDATE OF unanimo_barrier SKIP LOCKED)"
+        )
+    };
+}
+
+fn change(change: RowChange) -> &'static str {
+    match change {
+        RowChange::Purge => of_keys!("DELETE FROM unanimo_barrier", "state = 'committed'"),
+        RowChange::Bound => of_keys!(
+            "UPDATE unanimo_barrier SET prepare_until = clock_timestamp()",
+            "state = 'committed' AND prepare_until IS NULL"
+        ),
+        RowChange::CommitSteps => of_keys!(
+            "UPDATE unanimo_barrier SET state = 'committed', changed_at = clock_timestamp()",
+            "state = 'prepared' AND mode = 'saga'"
+        ),
+        RowChange::KeepSteps => of_keys!(
+            "UPDATE unanimo_barrier SET changed_at = clock_timestamp()",
+            "state = 'prepared' AND mode = 'saga'"
+        ),
+    }
+}
 
 impl Postgres {
     async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
@@ -68,6 +105,7 @@ impl Postgres {
             Question::PreparedRows => ROWS,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,
+            Question::UnboundedRows => UNBOUNDED,
         }
     }
 }
@@ -86,22 +124,28 @@ impl Sweepable for Postgres {
                 tx_id: parsed.tx_id,
                 branch: BranchName::Number(parsed.number),
                 age: age(*age_ms),
+                is_step: false,
             })
         });
         Ok(own.collect())
     }
 
-    answer_questions!(fault, Row<Uuid>, std::convert::identity);
+    answer_questions!(fault, Uuid, std::convert::identity);
 
-    async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
+    async fn change_rows(
+        &self,
+        participant: &str,
+        keys: &[RowKey],
+        how: RowChange,
+    ) -> Result<u64, Fault> {
         let (tx_ids, branch_ids): (Vec<Uuid>, Vec<String>) = keys.iter().cloned().unzip();
-        let purged = sqlx::query(PURGE_COMMITTED)
+        let changed = sqlx::query(change(how))
             .bind(participant)
             .bind(tx_ids)
             .bind(branch_ids)
             .execute(&self.phase_two)
             .await
-            .map_err(fault("purge barrier rows"))?;
-        Ok(purged.rows_affected())
+            .map_err(fault("change barrier rows"))?;
+        Ok(changed.rows_affected())
     }
 }

@@ -98,11 +98,12 @@ impl Branches {
 
     /// A branch has voted, by the word of its own participant.
     pub(super) fn voted(&mut self, id: &str, vote: Vote) {
-        let read_only_in_tcc = vote == Vote::ReadOnly && self.mode == Mode::Tcc;
+        let read_only_elsewhere = vote == Vote::ReadOnly && self.mode != Mode::TwoPhaseCommit;
         let Some(branch) = self.entry(id) else { return };
-        // TCC has no such vote, and a branch has one: whoever says otherwise proves nothing.
+        // Only two-phase commit has such a vote, and a branch has one: whoever says otherwise proves
+        // nothing.
         let disputed = branch.vote != Vote::Unspecified && branch.vote != vote;
-        if read_only_in_tcc || disputed {
+        if read_only_elsewhere || disputed {
             tracing::warn!(branch_id = id, vote = vote.as_str_name(), "a vote that cannot be");
             branch.disputed = true;
         }

@@ -12,7 +12,7 @@ pub const TX_ID: HeaderName = HeaderName::from_static("unanimo-tx-id");
 /// The transaction's gid.
 pub const GID: HeaderName = HeaderName::from_static("unanimo-gid");
 
-/// Mode of the branches that join for the request: `tcc` or `2pc`.
+/// Mode of the branches that join for the request: `tcc`, `2pc` or `saga`.
 pub const MODE: HeaderName = HeaderName::from_static("unanimo-mode");
 
 /// Id of the coordinator group that the transaction belongs to.
@@ -80,7 +80,7 @@ impl Context {
         let tx_id = canonical.ok_or_else(|| {
             Malformed::new(TX_ID, "must be a UUID of 36 characters, lower case, with hyphens")
         })?;
-        if !matches!(mode, Mode::Tcc | Mode::TwoPhaseCommit) {
+        if mode == Mode::Unspecified {
             return Err(Malformed::new(MODE, MODE_RULE));
         }
         for (header, text, bytes_max) in
@@ -114,6 +114,7 @@ impl Context {
         let mode = match single(headers, MODE)? {
             "tcc" => Mode::Tcc,
             "2pc" => Mode::TwoPhaseCommit,
+            "saga" => Mode::Saga,
             _ => return Err(Malformed::new(MODE, MODE_RULE)),
         };
         Self::new(tx_id, gid, mode, single(headers, CLUSTER_ID)?).map(Some)
@@ -123,7 +124,8 @@ impl Context {
     pub fn write_to(&self, headers: &mut HeaderMap) {
         let mode = match self.mode {
             Mode::TwoPhaseCommit => "2pc",
-            _ => "tcc",
+            Mode::Saga => "saga",
+            Mode::Tcc | Mode::Unspecified => "tcc",
         };
         let tx_id = self.tx_id.to_string();
         for (header, text) in
@@ -158,7 +160,7 @@ impl Context {
     }
 }
 
-const MODE_RULE: &str = "must be tcc or 2pc";
+const MODE_RULE: &str = "must be tcc, 2pc or saga";
 
 /// A text of the alphabet of names as a header's value.
 pub(super) fn value(text: &str) -> HeaderValue {
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_context_comes_back_and_no_header_is_no_transaction() {
-        for mode in [Mode::Tcc, Mode::TwoPhaseCommit] {
+        for mode in [Mode::Tcc, Mode::TwoPhaseCommit, Mode::Saga] {
             let context = Context::new(UUID, "order-1:a", mode, "c0ffee").expect("a context");
             let mut headers = headers(&[("unanimo-gid", "of somebody else")]);
             context.write_to(&mut headers);
@@ -220,7 +222,7 @@ mod tests {
             ("unanimo-gid", "é"),
             ("unanimo-gid", &long),
             ("unanimo-mode", "TCC"),
-            ("unanimo-mode", "saga"),
+            ("unanimo-mode", "xa"),
             ("unanimo-cluster-id", "a/b"),
             ("unanimo-cluster-id", &longer),
         ] {

@@ -5,18 +5,23 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
-use crate::doubt::{Question, Row, RowKey, Sweepable, answer_questions};
+use crate::doubt::{Question, RowChange, RowKey, Sweepable, answer_questions};
 use crate::resource::Fault;
 
 const COUNT: &str = "
-SELECT count(*), coalesce(CAST(unixepoch('subsec') * 1000 AS integer) - min(changed_ms), 0)
+SELECT count(*) FILTER (WHERE mode <> 'saga'),
+    coalesce(CAST(unixepoch('subsec') * 1000 AS integer)
+        - min(changed_ms) FILTER (WHERE mode <> 'saga'), 0),
+    count(*) FILTER (WHERE mode = 'saga')
 FROM unanimo_barrier WHERE state = 'prepared' AND participant = $1";
 
 const ROWS: &str = "
-SELECT cluster_id, tx_id, branch_id, CAST(unixepoch('subsec') * 1000 AS integer) - changed_ms
+SELECT cluster_id, tx_id, branch_id, CAST(unixepoch('subsec') * 1000 AS integer) - changed_ms, mode
 FROM unanimo_barrier
 WHERE state = 'prepared' AND participant = $1
     AND changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
+    AND (mode <> 'saga' OR changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer)
+        - min((changed_ms - created_ms) / 2, 3600000))
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
@@ -34,9 +39,35 @@ WHERE state = 'committed' AND participant = $1
     AND (prepare_until_ms, tx_id, branch_id) > ($3, $4, $5)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $6";
 
+const UNBOUNDED: &str = "
+SELECT cluster_id, tx_id, branch_id, 0 FROM unanimo_barrier
+WHERE state = 'committed' AND participant = $1 AND prepare_until_ms IS NULL
+    AND changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
+    AND (tx_id, branch_id) > ($3, $4)
+ORDER BY tx_id, branch_id LIMIT $5";
+
 /// The keys follow as VALUES. Each database knows another way to pass many keys.
-const PURGE_COMMITTED: &str = "
-DELETE FROM unanimo_barrier WHERE state = 'committed' AND (tx_id, branch_id) IN (";
+fn change(change: RowChange) -> &'static str {
+    match change {
+        RowChange::Purge => {
+            "DELETE FROM unanimo_barrier WHERE state = 'committed' AND (tx_id, branch_id) IN ("
+        }
+        RowChange::Bound => {
+            "UPDATE unanimo_barrier
+             SET prepare_until_ms = CAST(unixepoch('subsec') * 1000 AS integer)
+             WHERE state = 'committed' AND prepare_until_ms IS NULL AND (tx_id, branch_id) IN ("
+        }
+        RowChange::CommitSteps => {
+            "UPDATE unanimo_barrier
+             SET state = 'committed', changed_ms = CAST(unixepoch('subsec') * 1000 AS integer)
+             WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ("
+        }
+        RowChange::KeepSteps => {
+            "UPDATE unanimo_barrier SET changed_ms = CAST(unixepoch('subsec') * 1000 AS integer)
+             WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ("
+        }
+    }
+}
 
 impl Sqlite {
     async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
@@ -49,23 +80,29 @@ impl Sqlite {
             Question::PreparedRows => ROWS,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,
+            Question::UnboundedRows => UNBOUNDED,
         }
     }
 }
 
 impl Sweepable for Sqlite {
-    answer_questions!(fault, Row<String>, |tx_id: Uuid| tx_id.to_string());
+    answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
-    async fn purge_committed(&self, participant: &str, keys: &[RowKey]) -> Result<u64, Fault> {
+    async fn change_rows(
+        &self,
+        participant: &str,
+        keys: &[RowKey],
+        how: RowChange,
+    ) -> Result<u64, Fault> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let mut delete = QueryBuilder::<Db>::new(PURGE_COMMITTED);
-        delete.push_values(keys, |mut row, (tx_id, branch_id)| {
+        let mut statement = QueryBuilder::<Db>::new(change(how));
+        statement.push_values(keys, |mut row, (tx_id, branch_id)| {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);
         });
-        delete.push(") AND participant = ").push_bind(participant);
-        let purged = delete.build().persistent(false).execute(&self.phase_two).await;
-        Ok(purged.map_err(fault("purge barrier rows"))?.rows_affected())
+        statement.push(") AND participant = ").push_bind(participant);
+        let changed = statement.build().persistent(false).execute(&self.phase_two).await;
+        Ok(changed.map_err(fault("change barrier rows"))?.rows_affected())
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Methods {
 impl Methods {
     pub(crate) const TCC: Self =
         Self { prepare: "`try_`", commit: "`confirm`", cancel: "`cancel`" };
+    pub(crate) const SAGA: Self =
+        Self { prepare: "`run`", commit: "the end of the saga", cancel: "`compensate`" };
     pub(crate) const TWO_PHASE: Self =
         Self { prepare: "`prepare`", commit: "COMMIT PREPARED", cancel: "ROLLBACK PREPARED" };
 }
@@ -47,6 +49,14 @@ impl<S: Subject> Bench<S> {
 
     pub(crate) fn is_two_phase(&self) -> bool {
         self.options.mode == Mode::TwoPhaseCommit
+    }
+
+    /// Stops a check about Commit where none is ever sent.
+    pub(crate) fn needs_commit(&self) -> Result<(), Stop> {
+        match self.options.mode {
+            Mode::Saga => Err(Stop::Skipped("a step of a saga is not sent Commit".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn note(&self, note: String) {
@@ -105,7 +115,7 @@ impl<S: Subject> World<S> {
 
     /// Commits a branch that voted yes.
     pub(crate) async fn commit(&self, branch: &Branch) -> Result<(), Stop> {
-        let end = self.session.commit(branch).await;
+        let end = commit(&self.session, branch).await;
         done("Commit", &end.map_err(|stop| named(self.methods.commit, stop))?)
     }
 
@@ -131,6 +141,14 @@ impl<S: Subject> World<S> {
         Err(Stop::Failed(format!(
             "{words}\n         {label:width$}  {expected}\n         {found:width$}  {seen}"
         )))
+    }
+}
+
+/// Sends Commit. A step of a saga is sent none: it is committed by its yes.
+pub(crate) async fn commit(session: &Session, branch: &Branch) -> Result<End, Stop> {
+    match session.options().mode {
+        Mode::Saga => Ok(End::Done),
+        _ => session.commit(branch).await,
     }
 }
 

@@ -78,6 +78,13 @@ checks! {
     "unreadable-payload", effects::unreadable,
         "A payload that cannot be read is refused, and changes nothing.",
         "an error is no vote: the coordinator would ask until the deadline.";
+    "work-that-must-succeed", effects::must_succeed,
+        "A refusal of work that must succeed changes nothing; asked for again, sent twice, it has the \
+         effect of one.",
+        "after a saga's pivot nobody can undo it: it is asked for until it succeeds.";
+    "without-inputs", effects::missing_input,
+        "A Prepare without the inputs that the action reads changes nothing, unless it votes yes.",
+        "an input that was over a limit is missing, and the step must not do half of its work.";
     "rollback-of-prepare", rollbacks::prepare,
         "Where Prepare's local transaction is rolled back after its handler ran, nothing is left of \
          it; run again, it has the effect of one run.",

@@ -38,6 +38,12 @@ impl<S: Subject> Harness<S> {
         Self::new(action.into(), Mode::TwoPhaseCommit, Methods::TWO_PHASE)
     }
 
+    /// Tests an action as a step of sagas: `run` and `compensate`. A step is sent no Commit: it is
+    /// committed by its yes, so that [`Self::effect`] is what `run` leaves.
+    pub fn saga(action: impl Into<String>) -> Self {
+        Self::new(action.into(), Mode::Saga, Methods::SAGA)
+    }
+
     fn new(action: String, mode: Mode, methods: Methods) -> Self {
         let options = Options { mode, patience: PATIENCE, ..Options::new("", action) };
         Self { options, methods, effect: None, error: None, _subject: PhantomData }
@@ -49,6 +55,18 @@ impl<S: Subject> Harness<S> {
     pub fn payload(mut self, payload: impl Encode) -> Self {
         match payload.encode() {
             Ok(bytes) => self.options.payload = bytes,
+            Err(error) => self.error = Some(error),
+        }
+        self
+    }
+
+    /// An input that the action reads: what an earlier step of a saga answers under this name. It comes
+    /// with `run` and with `compensate`.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
+    pub fn input(mut self, name: impl Into<String>, input: impl Encode) -> Self {
+        match input.encode() {
+            Ok(bytes) => drop(self.options.inputs.insert(name.into(), bytes)),
             Err(error) => self.error = Some(error),
         }
         self
@@ -83,11 +101,11 @@ impl<S: Subject> Harness<S> {
     /// Runs everything.
     ///
     /// # Panics
-    /// A payload cannot be encoded, or the first subject cannot be made: then there is nothing to
+    /// A payload or an input cannot be encoded, or the first subject cannot be made: then there is nothing to
     /// test.
     pub async fn run(self) -> Report {
         let Self { mut options, methods, effect, error, .. } = self;
-        assert!(error.is_none(), "the payload cannot be encoded: {error:?}");
+        assert!(error.is_none(), "a payload or an input cannot be encoded: {error:?}");
         let first = World::<S>::begin(&options, methods).await;
         let first = first.unwrap_or_else(|stop| panic!("there is nothing to test: {stop:?}"));
         options.participant = first.participant();

@@ -130,6 +130,13 @@
 //! of these the data must be what one undisturbed transaction leaves, or what was there before. Then
 //! the answers are driven through the list of `unanimo participant check`. It takes some seconds.
 //!
+//! # Steps of sagas
+//!
+//! [`Harness::saga`] tests `run` and `compensate`. A step is sent no Commit, so `effect` is what `run` leaves.
+//! Give it what it reads of earlier steps: `.input("ticket", Json(…))`. Beside the checks above it is asked for
+//! without its inputs, and as a step after a pivot, which must succeed: a refusal leaves nothing, and is
+//! no vote.
+//!
 //! # What it cannot see
 //!
 //! Effects that [`Subject::observe`] does not show: a mail that was sent, a call to a payment service.

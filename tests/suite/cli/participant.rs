@@ -43,6 +43,7 @@ async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Se
 /// Checks that the participant passes, and that only committed work is left.
 async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
     let more = ["--payload", POSTING, "--refused-payload", TOO_MUCH, "--mode", mode, "--json"];
+    let more = [&more[..], &["--input", "note=1"]].concat();
     let ran = check(serving.endpoint(), "bank", "debit", &more).await;
     let report = ran.check(0).json();
     ran.complains(&["warning: the check does real work at http://127.0.0.1:", "commits stays"]);
@@ -86,6 +87,25 @@ async fn a_two_phase_participant_on_postgres_passes() {
         "nothing was committed, everything prepared was cancelled",
         "skipped: a refusal by the action's own rule, because there is no --refused-payload",
     ]);
+}
+
+/// A step that reads an input is checked with `--input`.
+#[tokio::test]
+async fn a_step_is_given_its_inputs() {
+    let endpoint = Faulty::new(Fault::None).serve().await;
+    let payload = file("ticket");
+    let more = ["--payload-file", payload.as_str(), "--mode", "saga"];
+    let ran = check(&endpoint, "faulty", "work", &more).await;
+    ran.check(1).says(&["work answers this payload REFUSED (NO_TICKET: no)"]);
+    let more = [&more[..], &["--input", "ticket=7"]].concat();
+    let ran = check(&endpoint, "faulty", "work", &more).await;
+    ran.check(0).says(&[" passed, 0 failed, 8 skipped\n", "nothing was committed"]);
+    for (input, rule) in
+        [("ticket", "must be NAME=JSON"), ("a b=1", "the name "), ("ticket={", "EOF while parsing")]
+    {
+        let ran = check(&endpoint, "faulty", "work", &["--input", input]).await;
+        ran.check(2).complains(&["--input", rule]);
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,6 +174,7 @@ async fn a_tcc_participant_on_sqlite_passes() {
     let serving = shop.serve(Serve::on("127.0.0.1:0")).await.unwrap();
     let payload = file(r#"{"pieces":2}"#);
     let more = ["--payload-file", payload.as_str(), "--refused-payload", r#"{"pieces":100}"#];
+    let more = [&more[..], &["--input", "note=1", "--input", "other=[2]"]].concat();
     let ran = check(serving.endpoint(), "shop", "reserve", &more).await;
     let count = GUARANTEES.len();
     let line = format!("\n{count} passed, 0 failed, 0 skipped\n");
@@ -177,7 +198,8 @@ async fn a_broken_participant_is_told_what_it_breaks() {
          PREPARED with output",
         "\nlate-prepare\n  must hold  A Prepare that comes after its Cancel is REFUSED",
         "\n  because    S8: nobody would ever cancel what it did",
-        " passed, 4 failed, 0 skipped\n",
+        "missing-input                     skipped  no input was given that the action reads",
+        " passed, 4 failed, 1 skipped\n",
     ]);
     let endpoint = Faulty::new(Fault::CommitsAnything).serve().await;
     let ran = check(&endpoint, "faulty", "work", &["--json"]).await;

@@ -33,7 +33,7 @@ async fn an_outcome_is_printed_and_is_the_exit_code() {
     assert_eq!(
         again,
         json!({"tx_id": null, "gid": "good", "outcome": "committed", "ended": true,
-               "heuristic": "none", "abort_cause": null, "abort_branch_id": null,
+               "heuristic": "none", "abort_cause": null, "abort_branch_id": null, "abort_detail": null,
                "branches": [branch("a"), second]})
     );
     let aborted = served.submit("bad", &["ok", "refuse"], &["--json"]).await;

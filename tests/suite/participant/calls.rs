@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, HeuristicKind, Mode, Payload, PrepareRequest,
     cancel_response, commit_response, prepare_response,
 };
-use unanimo_sdk::{Isolation, Participant, Service};
+use unanimo_sdk::{Isolation, Participant, Service, Sweep, Sweeper};
 use unanimo_tests::wait::PATIENCE;
 use uuid::Uuid;
 
@@ -144,6 +144,11 @@ impl<D: Database> World<D> {
             .uncompensated("final", handler.clone());
         let service = participant.service().unwrap();
         Self { pool, gate: Arc::clone(&handler.gate), service, handler }
+    }
+
+    /// Sweeps what is prepared here, and asks this coordinator.
+    pub(crate) fn sweep(&self, coordinator: &str, sweep: Sweep) -> Sweeper {
+        self.service.sweep([coordinator], sweep).unwrap()
     }
 
     /// The answer as it is on the wire.

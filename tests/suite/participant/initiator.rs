@@ -14,6 +14,9 @@ use unanimo_proto::v1::*;
 use unanimo_sdk::client::{Error, Executed};
 use unanimo_sdk::{Client, Json, Outcome as Heard};
 
+mod sagas;
+mod served;
+
 /// An enum value that a later version may add.
 const LATER: i32 = 99;
 
@@ -29,6 +32,8 @@ pub(super) struct Fake {
     /// Answers to the first calls.
     first: Arc<Mutex<VecDeque<Status>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    begun: Arc<Mutex<Vec<BeginTransactionRequest>>>,
+    run: Arc<Mutex<Vec<ExecuteBranchRequest>>>,
 }
 
 impl Fake {
@@ -99,16 +104,18 @@ impl CoordinatorService for Fake {
 
     async fn begin_transaction(
         &self,
-        _: Request<BeginTransactionRequest>,
+        request: Request<BeginTransactionRequest>,
     ) -> Result<Response<BeginTransactionResponse>, Status> {
-        let (tx_id, cluster_id) = (TX.to_owned(), "c".to_owned());
+        self.begun.lock().unwrap().push(request.into_inner());
+        let (tx_id, cluster_id) = (self.result.tx_id.clone(), "c".to_owned());
         self.note("begin", BeginTransactionResponse { tx_id, cluster_id, ..Default::default() })
     }
 
     async fn execute_branch(
         &self,
-        _: Request<ExecuteBranchRequest>,
+        request: Request<ExecuteBranchRequest>,
     ) -> Result<Response<ExecuteBranchResponse>, Status> {
+        self.run.lock().unwrap().push(request.into_inner());
         self.note("execute", self.executed.clone())
     }
 
@@ -151,8 +158,16 @@ impl CoordinatorService for Fake {
         request: Request<GetTransactionRequest>,
     ) -> Result<Response<GetTransactionResponse>, Status> {
         let GetTransactionRequest { wait_for, include_outputs, .. } = request.into_inner();
-        let TransactionResult { tx_id, outcome, heuristic, .. } = self.result.clone();
-        let transaction = Some(Transaction { tx_id, outcome, heuristic, ..Default::default() });
+        let result = self.result.clone();
+        let transaction = Some(Transaction {
+            tx_id: result.tx_id,
+            outcome: result.outcome,
+            heuristic: result.heuristic,
+            abort_cause: result.abort_cause,
+            abort_branch_id: result.abort_branch_id,
+            abort_detail: result.abort_detail,
+            ..Default::default()
+        });
         let asked = format!("get {} outputs={include_outputs}", wait(wait_for));
         self.note(asked, GetTransactionResponse { transaction })
     }

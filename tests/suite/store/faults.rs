@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimo_coordinator::store::journal::Completion;
 use unanimo_coordinator::store::{
-    self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, PostgresOptions, Purge,
-    Store, Transactions, Write, Written,
+    self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, Locks, PostgresOptions,
+    Purge, Store, Transactions, Write, Written,
 };
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use unanimo_tests::postgres::Server;
@@ -61,6 +61,9 @@ impl Store for Forgetful {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn locks(&self) -> &dyn Locks {
+        self.store.locks()
     }
     fn endpoints(&self) -> &dyn Endpoints {
         self.store.endpoints()

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use unanimo_coordinator::store::{self, Key, PostgresOptions};
-use unanimo_core::{Mode, TxId};
+use unanimo_core::{Mode, StepSpec, TxId};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
@@ -27,17 +27,26 @@ fn rows(bytes: impl Fn(&str) -> String, id: &str, no: &str) -> String {
     )
 }
 
-/// The first schema alone.
-fn first(all: &Migrator) -> Migrator {
-    let first = all.iter().filter(|migration| migration.version == 1).cloned().collect();
+/// The schema as it was at this version.
+fn up_to(version: i64, all: &Migrator) -> Migrator {
+    let first = all.iter().filter(|migration| migration.version <= version).cloned().collect();
     Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT }
 }
 
 #[tokio::test]
 async fn rows_of_the_first_schema_are_read() {
+    rows_of_an_earlier_schema_are_read(1).await;
+}
+
+#[tokio::test]
+async fn rows_of_the_second_schema_are_read() {
+    rows_of_an_earlier_schema_are_read(2).await;
+}
+
+async fn rows_of_an_earlier_schema_are_read(version: i64) {
     let url = Server::shared().database().await;
     let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
-    first(&unanimo_migrations::coordinator::POSTGRES).run(&mut connection).await.unwrap();
+    up_to(version, &unanimo_migrations::coordinator::POSTGRES).run(&mut connection).await.unwrap();
     let id = format!("'{TX_ID}'");
     let script = rows(|hex| format!("decode('{hex}', 'hex')"), &id, "false");
     sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
@@ -47,7 +56,7 @@ async fn rows_of_the_first_schema_are_read() {
     let file = run_folder().join(format!("{}.db", Uuid::new_v4()));
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    first(&unanimo_migrations::coordinator::SQLITE).run(&mut connection).await.unwrap();
+    up_to(version, &unanimo_migrations::coordinator::SQLITE).run(&mut connection).await.unwrap();
     let script = rows(|hex| format!("x'{hex}'"), &format!("x'{TX_ID}'"), "0");
     sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
@@ -63,5 +72,9 @@ async fn check(url: &str) {
     let (_, branch) = &stored.branches[0];
     assert_eq!(branch.mode, Mode::TwoPhaseCommit, "the transaction's");
     assert_eq!((&*branch.payload.data, &*branch.payload.media_type), (&b"o"[..], ""));
+    assert_eq!(branch.step, StepSpec::default());
+    assert_eq!((stored.identity.start_at, &*stored.identity.locks), (None, &[][..]));
+    assert_eq!((stored.identity.parent, stored.state.wake_at), (None, None));
+    assert!(store.transactions().history(stored.identity.tx_id).await.unwrap().is_empty());
     assert_eq!((&*stored.outputs[0].1.data, &*stored.outputs[0].1.media_type), (&b"o"[..], ""));
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::store::{Key, Purged, Retention, Written};
+use unanimo_coordinator::store::{Key, LockTake, LockTaken, Purged, Retention, Written};
 use unanimo_core::{
-    Event, EventKind, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation, Timestamp,
+    Event, EventKind, HeuristicKind, Input, Lock, LockMode, LockName, Mode, PhaseTwoAnswer,
+    PhaseTwoOperation, Timestamp,
 };
 
-use super::{Fixture, a_write, on_both_stores};
+use super::{Fixture, a_write, count, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -16,6 +17,7 @@ on_both_stores!(
     what_is_young_stays,
     a_forgotten_transaction_leaves_its_audit_behind,
     s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention,
+    what_a_saga_left_goes_with_the_details,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -126,4 +128,38 @@ async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
         detail: "by ann: paid by hand".into(),
     };
     assert_eq!(fixture.store.transactions().events(live.id()).await.unwrap(), [audit]);
+}
+
+/// History, and lock rows that the end of a transaction has missed.
+async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
+    let saga = async |at, name| {
+        let name = LockName::new(name).unwrap();
+        let mut definition = definition(&new_gid());
+        definition.mode = Mode::Saga;
+        definition.branches.iter_mut().for_each(|branch| branch.mode = Mode::Saga);
+        let wait_max = Duration::ZERO;
+        definition.locks = vec![Lock { name: name.clone(), mode: LockMode::Shared, wait_max }];
+        let (mut live, begin) = Live::begin_with(definition, at);
+        assert_eq!(begin.history.len(), 1, "it is recorded");
+        fixture.write([begin]).await;
+        let locks = vec![(name.clone(), LockMode::Shared)];
+        let take = LockTake { tx_id: live.id(), family: live.id(), locks };
+        let taken = fixture.store.locks().take(fixture.me, &take).await.unwrap();
+        assert_eq!(taken, LockTaken::Granted);
+        let mut end = live.rollback();
+        end.releases_locks = false;
+        fixture.write([end]).await;
+        live
+    };
+    let (old, young) = (saga(LONG_AGO, "a").await, saga(now(), "b").await);
+    let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
+    assert_eq!((count(&fixture, "locks").await, count(&fixture, "history").await), (2, 4));
+    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    assert_eq!((count(&fixture, "locks").await, count(&fixture, "history").await), (1, 2));
+    let transactions = fixture.store.transactions();
+    assert!(transactions.history(old.id()).await.unwrap().is_empty());
+    assert_eq!(transactions.history(young.id()).await.unwrap().len(), 2);
+    let stripped = transactions.find(&Key::Tx(old.id())).await.unwrap().unwrap().record;
+    assert_eq!((&*stripped.identity.locks, stripped.state.phase), (&[][..], old.tx.phase()));
 }

@@ -86,6 +86,7 @@ const CRATES: &[Crates] = &[
         krate: "unanimo-coordinator",
         may_use: &["unanimo-core", "unanimo-migrations", "unanimo-proto"],
     },
+    Crates { krate: "unanimo-saga", may_use: &["unanimo-core", "unanimo-proto"] },
     Crates { krate: "unanimo-sdk", may_use: &["unanimo-migrations", "unanimo-proto"] },
     Crates { krate: "unanimo-conformance", may_use: &["unanimo-proto"] },
 ];

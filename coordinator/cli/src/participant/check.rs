@@ -66,6 +66,10 @@ pub(crate) struct Args {
     /// Prepare after its deadline
     #[arg(long, value_name = "JSON", value_parser = json)]
     refused_payload: Option<Bytes>,
+    /// Input that the action reads, as NAME=JSON: what an earlier step of a saga answers. Can be given
+    /// several times
+    #[arg(long, value_name = "NAME=JSON", value_parser = input)]
+    input: Vec<(String, Bytes)>,
     /// Mode in which the participant offers the action
     #[arg(long, value_name = "MODE", default_value = "tcc")]
     mode: Mode,
@@ -133,6 +137,13 @@ fn json(text: &str) -> Result<Bytes, String> {
     Ok(tx::compact(json.get()).into())
 }
 
+/// Parses an input: its name, and JSON.
+fn input(text: &str) -> Result<(String, Bytes), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=JSON")?;
+    let name = ActionName::new(name).map_err(|error| format!("the name {error}"))?;
+    Ok((name.as_str().to_owned(), json(value)?))
+}
+
 /// Parses a cluster id: the alphabet of names, and shorter.
 fn cluster_id(text: &str) -> Result<String, String> {
     let name = ParticipantName::new(text).map_err(|error| error.to_string())?;
@@ -188,6 +199,7 @@ impl Args {
         Ok(Options {
             payload,
             refused_payload: self.refused_payload,
+            inputs: self.input.into_iter().collect(),
             mode: match self.mode {
                 Mode::Tcc => v1::Mode::Tcc,
                 Mode::TwoPhase => v1::Mode::TwoPhaseCommit,

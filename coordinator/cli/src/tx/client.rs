@@ -84,7 +84,7 @@ impl Error {
     }
 
     /// Tells whether the coordinator answered that there is no such transaction.
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
     }
 }
@@ -154,14 +154,14 @@ impl fmt::Display for Words<'_> {
 }
 
 /// Connection to a coordinator.
-pub(super) struct Client {
-    pub(super) coordinator: CoordinatorServiceClient<Channel>,
+pub(crate) struct Client {
+    pub(crate) coordinator: CoordinatorServiceClient<Channel>,
     pub(super) operator: OperatorServiceClient<Channel>,
     timeout: Duration,
 }
 
 impl Client {
-    pub(super) async fn connect(server: &Server) -> Result<Self, Error> {
+    pub(crate) async fn connect(server: &Server) -> Result<Self, Error> {
         let unreachable = |error: tonic::transport::Error| Error::Unreachable {
             endpoint: server.endpoint.clone(),
             why: last_cause(&error),
@@ -180,7 +180,7 @@ impl Client {
     }
 
     /// Makes a request with the time limit of `--timeout`.
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         Self::request_within(message, self.timeout)
     }
 

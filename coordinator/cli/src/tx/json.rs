@@ -21,15 +21,20 @@ pub(super) struct Transaction {
     outcome: String,
     abort_cause: Option<String>,
     abort_branch_id: Option<String>,
+    abort_detail: Option<String>,
     heuristic: String,
     stalled: bool,
     attention: bool,
     created_at: Option<String>,
+    start_at: Option<String>,
+    started_at: Option<String>,
     deadline: Option<String>,
     decided_at: Option<String>,
     ended_at: Option<String>,
     stripped: bool,
     metadata: BTreeMap<String, String>,
+    parent: Option<Parent>,
+    locks: Vec<Lock>,
     branch_count: u32,
     revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,11 +46,32 @@ pub(super) struct Transaction {
 }
 
 #[derive(Serialize)]
+struct Parent {
+    tx_id: String,
+    branch_id: String,
+}
+
+#[derive(Serialize)]
+struct Lock {
+    name: String,
+    mode: &'static str,
+    granted: bool,
+    branch_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Input {
+    name: String,
+    branch_id: String,
+}
+
+#[derive(Serialize)]
 struct Branch {
     branch_id: String,
     branch_number: u32,
     participant: String,
     action: String,
+    mode: &'static str,
     state: String,
     vote: Option<String>,
     refusal: Option<Refusal>,
@@ -54,6 +80,12 @@ struct Branch {
     voted_at: Option<String>,
     ended_at: Option<String>,
     heuristic_note: Option<String>,
+    depends_on: Vec<String>,
+    inputs: Vec<Input>,
+    pivot: bool,
+    compensation: String,
+    due_at: Option<String>,
+    child_gid: Option<String>,
     output_dropped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Box<RawValue>>,
@@ -90,7 +122,7 @@ struct TimelineEntry {
 
 /// Result of a submission.
 #[derive(Serialize)]
-pub(super) struct Submitted {
+pub(crate) struct Submitted {
     tx_id: Option<String>,
     gid: String,
     outcome: String,
@@ -98,6 +130,7 @@ pub(super) struct Submitted {
     heuristic: String,
     abort_cause: Option<String>,
     abort_branch_id: Option<String>,
+    abort_detail: Option<String>,
     branches: Vec<SubmittedBranch>,
 }
 
@@ -125,7 +158,7 @@ pub(super) struct Page {
 /// Parts of a transaction that were asked for: a list has no branches, only the full view has a
 /// timeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
+pub(crate) enum View {
     List,
     Basic,
     Full,
@@ -146,14 +179,21 @@ impl Transaction {
             tx_id: tx.tx_id,
             gid: tx.gid,
             abort_branch_id: some(tx.abort_branch_id),
+            abort_detail: some(tx.abort_detail),
             stalled: tx.stalled,
             attention: tx.attention,
             created_at: tx.created_at.map(words::time),
+            start_at: tx.start_at.map(words::time),
+            started_at: tx.started_at.map(words::time),
             deadline: tx.deadline.map(words::time),
             decided_at: tx.decided_at.map(words::time),
             ended_at: tx.ended_at.map(words::time),
             stripped: tx.stripped,
             metadata: tx.metadata.into_iter().collect(),
+            parent: tx
+                .parent
+                .map(|v1::ParentBranch { tx_id, branch_id }| Parent { tx_id, branch_id }),
+            locks: tx.locks.into_iter().map(Lock::from).collect(),
             branch_count: tx.branch_count,
             revision: tx.revision,
             branches: (view != View::List).then(branches),
@@ -168,7 +208,9 @@ impl From<v1::Branch> for Branch {
         let (payload, payload_base64) = content(branch.payload.as_ref());
         let (output, output_base64) = content(branch.output.as_ref());
         Self {
+            mode: words::mode(branch.mode),
             state: words::branch_state(branch.state()),
+            compensation: words::compensation(branch.compensation()),
             vote: words::vote(branch.vote()),
             branch_id: branch.branch_id,
             branch_number: branch.branch_number,
@@ -180,6 +222,11 @@ impl From<v1::Branch> for Branch {
             voted_at: branch.voted_at.map(words::time),
             ended_at: branch.ended_at.map(words::time),
             heuristic_note: some(branch.heuristic_note),
+            depends_on: branch.depends_on,
+            inputs: branch.inputs.into_iter().map(Input::from).collect(),
+            pivot: branch.pivot,
+            due_at: branch.due_at.map(words::time),
+            child_gid: some(branch.child_gid),
             output_dropped: branch.output_dropped,
             payload,
             payload_base64,
@@ -189,8 +236,21 @@ impl From<v1::Branch> for Branch {
     }
 }
 
+impl From<v1::HeldLock> for Lock {
+    fn from(lock: v1::HeldLock) -> Self {
+        let mode = words::lock_mode(lock.mode());
+        Self { name: lock.name, mode, granted: lock.granted, branch_id: some(lock.branch_id) }
+    }
+}
+
+impl From<v1::StepInput> for Input {
+    fn from(v1::StepInput { name, branch_id }: v1::StepInput) -> Self {
+        Self { name, branch_id }
+    }
+}
+
 impl Submitted {
-    pub(super) fn new(gid: String, result: v1::TransactionResult) -> Self {
+    pub(crate) fn new(gid: String, result: v1::TransactionResult) -> Self {
         Self {
             outcome: words::outcome(result.outcome()),
             heuristic: words::heuristic(result.heuristic()),
@@ -200,6 +260,7 @@ impl Submitted {
             gid,
             ended: result.ended,
             abort_branch_id: some(result.abort_branch_id),
+            abort_detail: some(result.abort_detail),
             branches: result.branches.into_iter().map(SubmittedBranch::from).collect(),
         }
     }

@@ -53,8 +53,13 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum State {
+    /// Begun, and waiting for its start
+    Scheduled,
     /// Not decided
     Active,
+    /// A child whose branches voted yes, and whose parent decides
+    #[value(alias = "in_doubt")]
+    InDoubt,
     /// COMMIT is decided, and not every branch has ended
     Committing,
     /// ABORT is decided, and not every branch has ended
@@ -68,7 +73,9 @@ enum State {
 impl State {
     fn to_wire(self) -> v1::TransactionState {
         match self {
+            Self::Scheduled => v1::TransactionState::Scheduled,
             Self::Active => v1::TransactionState::Active,
+            Self::InDoubt => v1::TransactionState::InDoubt,
             Self::Committing => v1::TransactionState::Committing,
             Self::Aborting => v1::TransactionState::Aborting,
             Self::Committed => v1::TransactionState::Committed,

@@ -73,13 +73,20 @@ pub(super) fn head(tx: &v1::Transaction) -> String {
         ("gid", tx.gid.clone()),
         ("mode", words::mode(tx.mode).to_owned()),
         ("state", state(tx)),
-        ("aborted", clean(&words::why_aborted(tx.abort_cause(), &tx.abort_branch_id))),
+        (
+            "aborted",
+            clean(&words::why_aborted(tx.abort_cause(), &tx.abort_branch_id, &tx.abort_detail)),
+        ),
         ("heuristic", heuristic),
         ("attention", attention),
+        ("parent", parent(tx)),
         ("created", time(tx.created_at)),
+        ("starts", if tx.started_at.is_none() { time(tx.start_at) } else { String::new() }),
+        ("started", after(tx.started_at)),
         ("deadline", if tx.decided_at.is_none() { time(tx.deadline) } else { String::new() }),
         ("decided", after(tx.decided_at)),
         ("ended", after(tx.ended_at)),
+        ("locks", locks(tx)),
         ("metadata", metadata.collect::<Vec<_>>().join(" ")),
     ];
     let told = facts.into_iter().filter(|(_, fact)| !fact.is_empty());
@@ -103,6 +110,26 @@ fn state(tx: &v1::Transaction) -> String {
     format!("{style}{state}{style:#}{more}")
 }
 
+fn parent(tx: &v1::Transaction) -> String {
+    let parent = tx.parent.as_ref();
+    parent.map_or_else(String::new, |parent| {
+        format!("branch {} of {}", clean(&parent.branch_id), clean(&parent.tx_id))
+    })
+}
+
+fn locks(tx: &v1::Transaction) -> String {
+    let lock = |lock: &v1::HeldLock| {
+        let mode = words::lock_mode(lock.mode());
+        let of = match lock.branch_id.as_str() {
+            "" => String::new(),
+            branch => format!(" for {}", clean(branch)),
+        };
+        let waits = if lock.granted { "" } else { ", waits" };
+        format!("{} ({mode}{waits}{of})", clean(&lock.name))
+    };
+    tx.locks.iter().map(lock).collect::<Vec<_>>().join(", ")
+}
+
 fn branches(tx: &v1::Transaction) -> String {
     let phase_two = match tx.outcome() {
         v1::Outcome::Committed => "COMMITS",
@@ -120,12 +147,12 @@ fn branches(tx: &v1::Transaction) -> String {
         phase_two,
         "PAYLOAD",
         "OUTPUT",
-        "LAST ERROR",
+        "NOTE",
     ];
-    table(header, tx.branches.iter().map(row))
+    table(header, tx.branches.iter().map(|branch| row(tx, branch)))
 }
 
-fn row(branch: &v1::Branch) -> [String; 11] {
+fn row(tx: &v1::Transaction, branch: &v1::Branch) -> [String; 11] {
     let sent = |attempts: &Option<v1::Attempts>| {
         attempts.as_ref().map(|attempts| attempts.count.to_string()).unwrap_or_default()
     };
@@ -140,8 +167,67 @@ fn row(branch: &v1::Branch) -> [String; 11] {
         sent(&branch.phase_two_attempts),
         words::size(branch.payload.as_ref(), false),
         words::size(branch.output.as_ref(), branch.output_dropped),
-        last_error(branch),
+        note(tx, branch),
     ]
+}
+
+/// Returns what is to be said of a branch beside its columns: its part in a saga, what it waits for,
+/// and its last error.
+fn note(tx: &v1::Transaction, branch: &v1::Branch) -> String {
+    let mut notes = Vec::new();
+    notes.extend(branch.pivot.then(|| "pivot".to_owned()));
+    if branch.mode != tx.mode {
+        notes.push(words::mode(branch.mode).to_owned());
+    }
+    notes.extend((!branch.child_gid.is_empty()).then(|| format!("child {}", branch.child_gid)));
+    if branch.state() == v1::BranchState::Waiting {
+        notes.extend(waits_for(tx, branch));
+    }
+    notes.extend(Some(last_error(branch)).filter(|error| !error.is_empty()));
+    notes.join("; ")
+}
+
+/// Tells what a branch waits for: other branches, locks, its time.
+fn waits_for(tx: &v1::Transaction, branch: &v1::Branch) -> Vec<String> {
+    let is_open = |id: &&String| {
+        let voted = tx.branches.iter().find(|other| other.branch_id == **id).map(v1::Branch::vote);
+        !matches!(voted, Some(v1::Vote::Prepared | v1::Vote::ReadOnly))
+    };
+    let mut open: Vec<&str> =
+        branch.depends_on.iter().filter(is_open).map(String::as_str).collect();
+    if branch.pivot && open.is_empty() && tx.outcome() == v1::Outcome::NotDecided {
+        let voted = |vote| matches!(vote, v1::Vote::Prepared | v1::Vote::ReadOnly);
+        let others = tx.branches.iter().filter(|other| {
+            other.branch_id != branch.branch_id
+                && !voted(other.vote())
+                && !follows(tx, other, branch)
+        });
+        open.extend(others.map(|other| other.branch_id.as_str()));
+    }
+    let locks = tx.locks.iter().filter(|lock| !lock.granted);
+    let locks =
+        locks.filter(|lock| lock.branch_id.is_empty() || lock.branch_id == branch.branch_id);
+    let locks: Vec<&str> = locks.map(|lock| lock.name.as_str()).collect();
+    let mut told = Vec::new();
+    told.extend((!open.is_empty()).then(|| format!("waits for {}", open.join(", "))));
+    told.extend((!locks.is_empty()).then(|| format!("waits for lock {}", locks.join(", "))));
+    told.extend(branch.due_at.map(|at| format!("due {}", words::time(at))));
+    told
+}
+
+/// Tells whether a branch depends on another one, directly or not.
+fn follows(tx: &v1::Transaction, branch: &v1::Branch, on: &v1::Branch) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    let mut open = vec![branch];
+    while let Some(branch) = open.pop() {
+        if branch.depends_on.contains(&on.branch_id) {
+            return true;
+        }
+        let before =
+            tx.branches.iter().filter(|other| branch.depends_on.contains(&other.branch_id));
+        open.extend(before.filter(|other| seen.insert(other.branch_id.as_str())));
+    }
+    false
 }
 
 /// Returns the reason for a branch's state, or the last error of its calls; empty if there is none.

@@ -45,7 +45,7 @@ Example:
   }
 
 JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), ended,
-  heuristic, abort_cause, abort_branch_id, and branches: a list of objects with branch_id, vote,
+  heuristic, abort_cause, abort_branch_id, abort_detail, and branches: a list of objects with branch_id, vote,
   refusal {reason, message}, last_error, output_dropped, output or output_base64. The values are
   those of `unanimo tx --help`.
 
@@ -64,7 +64,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Wait {
+pub(crate) enum Wait {
     /// The transaction is durable; the coordinator then goes on without you
     Accepted,
     /// The decision, which is final
@@ -74,25 +74,39 @@ enum Wait {
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
-    let mut request = definition::read(&args.file)?;
+    let request = definition::read(&args.file)?;
     let gid = request.gid.clone();
-    request.wait_for = match args.wait {
-        Wait::Accepted => v1::WaitFor::Accepted.into(),
-        Wait::Decided => v1::WaitFor::Decided.into(),
-        Wait::Ended => v1::WaitFor::Ended.into(),
-    };
     let mut client = Client::connect(server).await?;
-    let timeout = server.timeout.unwrap_or(TIMEOUT).0;
-    let submitted =
-        client.coordinator.submit_transaction(Client::request_within(request, timeout)).await;
-    let result = submitted.map_err(client::Error::from)?.into_inner().result;
-    let result = result.ok_or(client::Error::Nonsense("it has no result"))?;
+    let result = submit(server, &mut client, request, args.wait).await?;
     let outcome = result.outcome();
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
     } else {
         output::print(&shown(&gid, &result))
     };
+    end(printed, outcome)
+}
+
+/// Submits a transaction, and waits for this event.
+pub(crate) async fn submit(
+    server: &Server,
+    client: &mut Client,
+    mut request: v1::SubmitTransactionRequest,
+    wait: Wait,
+) -> Result<v1::TransactionResult, client::Error> {
+    request.wait_for = match wait {
+        Wait::Accepted => v1::WaitFor::Accepted.into(),
+        Wait::Decided => v1::WaitFor::Decided.into(),
+        Wait::Ended => v1::WaitFor::Ended.into(),
+    };
+    let timeout = server.timeout.unwrap_or(TIMEOUT).0;
+    let submitted =
+        client.coordinator.submit_transaction(Client::request_within(request, timeout)).await?;
+    submitted.into_inner().result.ok_or(client::Error::Nonsense("it has no result"))
+}
+
+/// Makes the exit code of a submission whose result was printed.
+pub(crate) fn end(printed: Result<(), Error>, outcome: v1::Outcome) -> Result<ExitCode, Error> {
     match printed {
         // The exit code tells the outcome also if the output is not read.
         Ok(()) | Err(Error::ReaderGone) => Ok(exit_code(outcome)),
@@ -108,8 +122,10 @@ fn exit_code(outcome: v1::Outcome) -> ExitCode {
     }
 }
 
-fn shown(gid: &str, result: &v1::TransactionResult) -> String {
-    let cause = words::why_aborted(result.abort_cause(), &result.abort_branch_id);
+/// Makes the text about a result.
+pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
+    let cause =
+        words::why_aborted(result.abort_cause(), &result.abort_branch_id, &result.abort_detail);
     let outcome = match result.outcome() {
         v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}"),
         v1::Outcome::Aborted => format!("{CAUTION}aborted{CAUTION:#}: {}", clean(&cause)),

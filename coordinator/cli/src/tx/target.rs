@@ -8,7 +8,7 @@ use super::json::View;
 
 /// Name of a transaction.
 #[derive(Debug, clap::Args)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// tx_id or gid of the transaction. A name in the form of a tx_id is looked up as one first
     #[arg(value_name = "TX")]
     name: String,

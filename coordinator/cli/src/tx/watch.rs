@@ -71,7 +71,7 @@ fn news(tx: &v1::Transaction, known: &mut HashMap<String, String>) -> String {
 }
 
 fn whole(tx: &v1::Transaction) -> String {
-    let why = words::why_aborted(tx.abort_cause(), &tx.abort_branch_id);
+    let why = words::why_aborted(tx.abort_cause(), &tx.abort_branch_id, &tx.abort_detail);
     let parts = [words::state(tx.state()), why, words::attention(tx)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }

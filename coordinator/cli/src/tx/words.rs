@@ -47,12 +47,33 @@ pub(super) fn abort_cause(cause: v1::AbortCause) -> Option<String> {
     word(cause.as_str_name(), "ABORT_CAUSE_")
 }
 
+/// Returns the name of a compensation, which is never left out.
+pub(super) fn compensation(compensation: v1::Compensation) -> String {
+    match compensation {
+        v1::Compensation::Unspecified => "compensate".to_owned(),
+        known => word(known.as_str_name(), "COMPENSATION_").unwrap_or_default(),
+    }
+}
+
+/// Returns the name of a lock's mode, which is never left out.
+pub(super) fn lock_mode(mode: v1::LockMode) -> &'static str {
+    match mode {
+        v1::LockMode::Shared => "shared",
+        v1::LockMode::Exclusive | v1::LockMode::Unspecified => "exclusive",
+    }
+}
+
 pub(super) fn vote(vote: v1::Vote) -> Option<String> {
     word(vote.as_str_name(), "VOTE_")
 }
 
-/// Tells the cause of an ABORT; empty if there is none.
-pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str) -> String {
+/// Tells the cause of an ABORT, and its detail; empty if there is none.
+pub(super) fn why_aborted(cause: v1::AbortCause, branch: &str, detail: &str) -> String {
+    let why = cause_of(cause, branch);
+    if detail.is_empty() { why } else { format!("{why}: {detail}") }
+}
+
+fn cause_of(cause: v1::AbortCause, branch: &str) -> String {
     let of = if branch.is_empty() { "a branch".to_owned() } else { format!("branch {branch}") };
     match cause {
         v1::AbortCause::Unspecified => String::new(),

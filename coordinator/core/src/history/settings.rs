@@ -97,7 +97,13 @@ impl Settings {
                 payloads_bytes_max: self.limits.payloads_bytes_max,
                 output_bytes_max: self.limits.output_bytes_max,
                 outputs_bytes_max: self.limits.outputs_bytes_max,
-                ..Limits::default()
+                // Whatever was accepted was within the others.
+                metadata_bytes_max: usize::MAX,
+                locks_max: usize::MAX,
+                children_depth_max: usize::MAX,
+                start_delay_max: Duration::MAX,
+                timeout_max: Duration::MAX,
+                timeout_default: Limits::default().timeout_default,
             },
             prepare_backoff: backoff(self.prepare_backoff),
             phase_two_backoff: backoff(self.phase_two_backoff),

@@ -3,13 +3,23 @@
 use std::sync::Arc;
 
 use super::{Change, Step};
-use crate::decision::{Operation, Phase};
+use crate::decision::Phase;
 use crate::effects::{Effects, Event, LockRequest, Transition};
 use crate::history::{self, PENDING_MAX};
 use crate::ids::{BranchNumber, Version};
 use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
+
+impl Transaction {
+    /// Makes the transition that a history has because many inputs waited to be written. Recording makes
+    /// it by itself; a replay follows the record.
+    pub(crate) fn note(&mut self, now: Timestamp, policy: &Policy) -> Effects {
+        let mut step = Step::new(self, now, policy);
+        step.changed(Change::Noted);
+        step.into_effects()
+    }
+}
 
 impl Step<'_> {
     /// Sends what is due, and turns what changed into a transition.
@@ -90,8 +100,12 @@ impl Step<'_> {
         let step = history::Step {
             at: self.now,
             input,
-            calls: self.calls.iter().map(|call| self.recorded_call(call)).collect(),
-            locks: self.locks.iter().map(recorded_request).collect(),
+            calls: self
+                .calls
+                .iter()
+                .map(|call| history::Call::of(call, self.tx, self.policy))
+                .collect(),
+            locks: self.locks.iter().map(Into::into).collect(),
             wake_at: self.tx.wake_at(self.policy),
         };
         self.tx.unrecorded.push(step);
@@ -101,22 +115,6 @@ impl Step<'_> {
         }
         forced
     }
-
-    fn recorded_call(&self, call: &crate::Call) -> history::Call {
-        let branch = &self.tx.branches[call.number.index()];
-        let prepare = call.operation == Operation::Prepare;
-        history::Call {
-            branch: call.number,
-            operation: call.operation.into(),
-            attempt: call.attempt,
-            until: self.tx.prepare_until(branch, self.policy).filter(|_| prepare),
-            must_succeed: prepare && self.tx.must_succeed(branch),
-        }
-    }
-}
-
-fn recorded_request(request: &LockRequest) -> history::LockRequest {
-    history::LockRequest { branch: request.number, attempt: request.attempt }
 }
 
 /// How a transition came about.
@@ -137,8 +135,6 @@ fn entry(
 ) -> Option<history::Entry> {
     let steps = std::mem::take(&mut tx.unrecorded);
     let Made { at, forced, awaited, releases_locks } = made;
-    let named =
-        |event: &Event| history::Event { name: event.kind.as_str().into(), branch: event.number };
     (!steps.is_empty()).then(|| history::Entry {
         version: tx.version,
         at,
@@ -146,7 +142,7 @@ fn entry(
         forced,
         awaited,
         releases_locks,
-        events: events.iter().map(named).collect(),
+        events: events.iter().map(Into::into).collect(),
         after: history::Standing::of(tx, policy),
     })
 }

@@ -25,7 +25,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// What the plans came to. A generator that reaches nothing proves nothing.
+/// Results of the plans. A generator that reaches nothing proves nothing.
 #[derive(Debug, Default)]
 struct Tally {
     committed: u64,

@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) moves: Vec<Move>,
 }
 
-/// What becomes of one delivery of a call.
+/// Result of one delivery of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Done, and answered.
@@ -256,7 +256,7 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
 pub(crate) struct Order {
     /// `depends[a][b]`: `a` depends on `b`, directly or not, or because `a` is the pivot.
     pub(crate) depends: Vec<Vec<bool>>,
-    /// What each names itself.
+    /// Those that each names itself.
     pub(crate) named: Vec<Vec<usize>>,
     pub(crate) pivot: Option<usize>,
 }

@@ -87,7 +87,7 @@ reasons! {
     BranchUnknown = "BRANCH_UNKNOWN", InvalidArgument, final, None,
         "The request names a branch that the transaction does not have. `BadRequest` names the field.";
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final, None,
-        "The mode is reserved, or a branch has another mode than its transaction; this version serves neither. The message names the field.";
+        "A branch has another mode than its transaction, which is no saga. The message names the field.";
     FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final, None,
         "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
     GidReused = "GID_REUSED", AlreadyExists, final, None,

@@ -2,11 +2,13 @@
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId};
+use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
 
+use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until};
 use super::{Handle, answered};
+use crate::participants::own;
 use crate::store::Key;
 
 impl Handle {
@@ -43,8 +45,28 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let number = self.number_of(tx_id, branch, deadline).await?;
+        self.refuse_a_child(tx_id, number, deadline).await?;
         let input = Input::Resolve { number, kind, operator, note };
         self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
+    }
+
+    /// Refuses to end a child by word: it would wait for a decision that nobody sends any more.
+    async fn refuse_a_child(
+        &self,
+        tx_id: TxId,
+        number: unanimo_core::BranchNumber,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let Answer::View(view) = self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? else {
+            return Err(Error::Moving);
+        };
+        let Some(branch) = view.tx.branch(number) else { return Ok(()) };
+        if branch.spec.participant.as_str() != own::NAME {
+            return Ok(());
+        }
+        let child = gid_of_child(view.tx.identity(), &branch.spec.branch_id, number);
+        let rule = format!("must be no child: resolve the branches of transaction {child} instead");
+        Err(Rejection::from(Violation::new("branch_id", rule)).into())
     }
 
     async fn number_of(

@@ -165,6 +165,8 @@ impl Handle {
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
     match (branch.state(decision), decision) {
         (_, None) => Verdict::Running,
+        // Its effect stays, whatever the saga's end: nothing will ever be sent to it.
+        (BranchState::Kept, Some(_)) => Verdict::Commit,
         (BranchState::Heuristic(HeuristicKind::Rollback), Some(Decision::Commit))
         | (BranchState::Heuristic(HeuristicKind::Commit), Some(Decision::Abort(_))) => {
             Verdict::Heuristic

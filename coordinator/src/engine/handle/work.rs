@@ -25,9 +25,20 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
+        let admitted = self.admit(&definition);
+        self.begin_admitted(definition, admitted, until, deadline).await
+    }
+
+    pub(super) async fn begin_admitted(
+        &self,
+        definition: Definition,
+        admitted: Result<Permit, Error>,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         let gid = Key::Gid(definition.gid.clone());
         let digests = definition.digests();
-        let answer = match self.admit(&definition) {
+        let answer = match admitted {
             Ok(permit) => {
                 let definition = Box::new(definition);
                 self.ask(deadline, |reply| Message::Begin { definition, permit, until, reply })
@@ -77,6 +88,19 @@ impl Handle {
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
         let permit = self.place(1, 0)?;
+        self.leave_tombstone(gid, permit, until, deadline).await
+    }
+
+    /// Leaves a tombstone under a gid that the store does not know, or rolls back the transaction that
+    /// has it by then.
+    pub(super) async fn leave_tombstone(
+        &self,
+        gid: Gid,
+        permit: Permit,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let key = Key::Gid(gid.clone());
         let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
         let holder = match self.ask(deadline, tombstone).await {
             Ok(None) => return self.not_yet(key, None).await,
@@ -96,27 +120,38 @@ impl Handle {
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
-        let unknown: Vec<Violation> = self.unknown_participants(definition);
+        let unknown: Vec<Violation> = self.unknown_participants("", definition);
         if !unknown.is_empty() {
             return Err(Error::UnknownParticipants(unknown));
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
+        self.check_participants(definition)?;
+        self.place(1, definition.payload_bytes())
+    }
+
+    /// Checks that all participants take new work, those of children included.
+    fn check_participants(&self, definition: &Definition) -> Result<(), Error> {
+        let Self { shared } = self;
         for branch in &definition.branches {
             let check = shared.directory.check(&branch.participant);
             check.inspect_err(|_| shared.metrics.refused("participant_gone"))?;
         }
-        self.place(1, definition.payload_bytes())
+        definition.children.iter().try_for_each(|(_, child)| self.check_participants(child))
     }
 
-    fn unknown_participants(&self, definition: &Definition) -> Vec<Violation> {
+    fn unknown_participants(&self, prefix: &str, definition: &Definition) -> Vec<Violation> {
         use crate::participants::directory::Error;
         let mut violations = Vec::new();
         for (index, branch) in definition.branches.iter().enumerate() {
             if let Err(error @ Error::Unknown(_)) = self.shared.directory.check(&branch.participant)
             {
-                let field = format!("branches[{index}].participant");
+                let field = format!("{prefix}branches[{index}].participant");
                 violations.push(Violation::new(field, format!("must be known: {error}")));
             }
+        }
+        for (index, child) in &definition.children {
+            let prefix = format!("{prefix}branches[{index}].child.");
+            violations.extend(self.unknown_participants(&prefix, child));
         }
         violations
     }
@@ -165,7 +200,8 @@ impl Handle {
         Err(Failure::Elsewhere(GidHolder { tx_id, digest }))
     }
 
-    /// Enlists a branch. For one whose Prepare the coordinator sends, waits for its vote.
+    /// Enlists a branch, which may be a child. For one whose Prepare the coordinator sends, waits for its
+    /// vote.
     ///
     /// # Errors
     /// The branch breaks rules, or new work is refused.
@@ -173,10 +209,16 @@ impl Handle {
         &self,
         tx_id: TxId,
         branch: BranchRequest,
+        child: Option<Definition>,
         enlistment: Enlistment,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        match self.enlist_new(tx_id, &branch, enlistment, deadline).await {
+        let checked = child.map_or(Ok(()), |child| self.check_child("branch.child.", &child));
+        let enlisted = match checked {
+            Ok(()) => self.enlist_new(tx_id, &branch, enlistment, deadline).await,
+            Err(error) => Err(error),
+        };
+        match enlisted {
             // What is known is answered even where new work is refused.
             Err(
                 error @ (Error::Overloaded(_)
@@ -192,6 +234,20 @@ impl Handle {
             }
             other => other,
         }
+    }
+
+    /// Checks the rules of a child that is enlisted, and its participants.
+    fn check_child(&self, prefix: &str, child: &Definition) -> Result<(), Error> {
+        let violations = child.violations(&self.shared.options.policy.limits);
+        if !violations.is_empty() {
+            let at = |v: Violation| Violation::new(format!("{prefix}{}", v.field), v.rule);
+            return Err(Error::Invalid(violations.into_iter().map(at).collect()));
+        }
+        let unknown = self.unknown_participants(prefix, child);
+        if !unknown.is_empty() {
+            return Err(Error::UnknownParticipants(unknown));
+        }
+        self.check_participants(child)
     }
 
     async fn enlist_new(

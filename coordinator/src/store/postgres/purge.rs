@@ -26,10 +26,14 @@ WITH fence AS MATERIALIZED (
     DELETE FROM outputs WHERE tx_id IN (SELECT tx_id FROM old)
 ), no_events AS (
     DELETE FROM events WHERE tx_id IN (SELECT tx_id FROM old) AND NOT audit
+), no_history AS (
+    DELETE FROM history WHERE tx_id IN (SELECT tx_id FROM old)
+), no_locks AS (
+    DELETE FROM locks WHERE tx_id IN (SELECT tx_id FROM old)
 )
 UPDATE transactions
 SET stripped = true, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
-    version = version + 1, write_id = gen_random_uuid()
+    begun_with = '', more = '', version = version + 1, write_id = gen_random_uuid()
 WHERE tx_id IN (SELECT tx_id FROM old)
 RETURNING tx_id";
 

@@ -6,8 +6,8 @@ use unanimo_core::{Event, Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
 use super::super::rows::{
-    self, COUNT_ATTENTION, EventRow, Rows, SELECT_EVENTS, SELECT_OPEN, TransactionRow,
-    ms_to_column, select_transactions,
+    self, COUNT_ATTENTION, EventRow, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
+    TransactionRow, ms_to_column, select_transactions,
 };
 use super::super::{AttentionCount, Claim, Error, Filter, Key, PhaseName, Stored, Transactions};
 use super::Postgres;
@@ -21,7 +21,7 @@ WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), free AS MATERIALIZED (
     SELECT tx_id FROM transactions
-    WHERE ended_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+    WHERE ended_ms IS NULL AND wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
         AND owner IN (SELECT incarnation FROM fences WHERE fenced)
     LIMIT $2
     FOR NO KEY UPDATE SKIP LOCKED
@@ -31,12 +31,29 @@ SET owner = $1, version = version + 1, write_id = gen_random_uuid()
 FROM free WHERE taken.tx_id = free.tx_id
 RETURNING taken.tx_id";
 
+/// The soonest first: an index in the order of `wake_ms` is read up to the limit. Whoever is claimed no
+/// longer sleeps: it is in memory, or an open transaction like others.
+const CLAIM_DUE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), due AS MATERIALIZED (
+    SELECT tx_id FROM transactions
+    WHERE wake_ms <= $2 AND ended_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
+    ORDER BY wake_ms LIMIT $3
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE transactions AS taken
+SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL
+FROM due WHERE taken.tx_id = due.tx_id
+RETURNING taken.tx_id";
+
 const CLAIM_ONE: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 )
 UPDATE transactions
-SET owner = $1, version = version + 1, write_id = gen_random_uuid()
+SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL
 WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
     AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
 RETURNING tx_id";
@@ -59,24 +76,21 @@ impl Transactions for Postgres {
         let stored = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
-                    let claimed: Vec<Uuid> = match claim {
+                    let query = match claim {
                         Claim::OfFenced(limit) => {
-                            sqlx::query_scalar(CLAIM_OF_FENCED)
-                                .bind(me.0)
-                                .bind(i64::from(limit))
-                                .fetch_all(&mut *connection)
-                                .await?
+                            sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
-                        Claim::One(tx_id, owner, version) => {
-                            sqlx::query_scalar(CLAIM_ONE)
-                                .bind(me.0)
-                                .bind(tx_id.0)
-                                .bind(owner.0)
-                                .bind(version.0)
-                                .fetch_all(&mut *connection)
-                                .await?
-                        }
+                        Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)
+                            .bind(me.0)
+                            .bind(ms_to_column(until))
+                            .bind(i64::from(limit)),
+                        Claim::One(tx_id, owner, version) => sqlx::query_scalar(CLAIM_ONE)
+                            .bind(me.0)
+                            .bind(tx_id.0)
+                            .bind(owner.0)
+                            .bind(version.0),
                     };
+                    let claimed: Vec<Uuid> = query.fetch_all(&mut *connection).await?;
                     // These rows are mine now: nobody changes them between the two statements.
                     transactions(connection, claimed).await
                 })
@@ -108,6 +122,12 @@ impl Transactions for Postgres {
         let query = sqlx::query_as(SELECT_EVENTS).bind(tx_id.0);
         let rows: Vec<EventRow> = self.rows("read a transaction's events", query).await?;
         rows.into_iter().map(EventRow::into_event).collect()
+    }
+
+    async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
+        let query = sqlx::query_as(SELECT_HISTORY).bind(tx_id.0);
+        let rows: Vec<(String,)> = self.rows("read a transaction's history", query).await?;
+        Ok(rows.into_iter().map(|(entry,)| entry).collect())
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
@@ -170,7 +190,8 @@ async fn details(
         return Ok((transactions, Vec::new(), Vec::new()));
     }
     let branches = sqlx::query_as(
-        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type, mode
+        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload,
+             payload_type, mode, step
          FROM branches WHERE tx_id = ANY($1) ORDER BY tx_id, number",
     )
     .bind(&ids)

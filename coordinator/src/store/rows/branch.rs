@@ -6,11 +6,12 @@ use bytes::Bytes;
 use sqlx::FromRow;
 use unanimo_core::{
     ActionName, BranchId, BranchNumber, BranchSpec, Enlistment, Mode, ParticipantName, Payload,
+    StepSpec,
 };
 use uuid::Uuid;
 
 use super::super::Error;
-use super::{corrupt, number_from_column};
+use super::{NOT_OUR_JSON, corrupt, number_from_column, to_json};
 
 /// A row of `branches`.
 #[derive(Debug, FromRow)]
@@ -24,6 +25,7 @@ pub(in crate::store) struct BranchRow {
     payload: Vec<u8>,
     payload_type: String,
     mode: Option<String>,
+    step: Option<String>,
 }
 
 /// A row of `outputs`.
@@ -40,6 +42,17 @@ pub(in crate::store) fn enlistment_name(enlistment: Enlistment) -> &'static str 
         Enlistment::Coordinator => "coordinator",
         Enlistment::Initiator => "initiator",
     }
+}
+
+/// The column of what only sagas have: `None` for the default, which is every branch of another mode.
+pub(in crate::store) fn step_to_column(step: &StepSpec) -> Option<String> {
+    (*step != StepSpec::default()).then(|| to_json(step))
+}
+
+fn step_from_column(json: Option<&str>) -> Result<StepSpec, Error> {
+    json.map_or(Ok(StepSpec::default()), |json| {
+        serde_json::from_str(json).map_err(|_| corrupt("branches.step", NOT_OUR_JSON))
+    })
 }
 
 impl BranchRow {
@@ -69,7 +82,7 @@ impl BranchRow {
                 .map_err(|_| corrupt("branches.action", &self.action))?,
             payload: Payload { data: Bytes::from(self.payload), media_type: self.payload_type },
             mode: mode.ok_or_else(|| corrupt("branches.mode", "NULL"))?,
-            step: Default::default(),
+            step: step_from_column(self.step.as_deref())?,
         };
         Ok((enlistment, Arc::new(spec)))
     }

@@ -1,9 +1,13 @@
 //! Columns of a transaction that never change.
 
-use unanimo_core::{Drive, Gid, Identity, Origin, TxId};
+use serde::{Deserialize, Serialize};
+use unanimo_core::{Drive, Gid, Identity, Lock, Origin, Parent, Timestamp, TxId};
 
 use super::super::Error;
-use super::{TransactionRow, corrupt, digest_from_columns, ms_from_column, ms_to_column, to_json};
+use super::{
+    NOT_OUR_JSON, TransactionRow, corrupt, digest_from_columns, ms_from_column, ms_to_column,
+    to_json,
+};
 
 /// An identity, spread over columns.
 #[derive(Debug)]
@@ -18,6 +22,36 @@ pub(in crate::store) struct IdentityColumns<'a> {
     pub(in crate::store) initiator: &'a str,
     pub(in crate::store) metadata: String,
     pub(in crate::store) trace: String,
+    pub(in crate::store) begun_with: String,
+}
+
+/// What few transactions begin with, in one column: JSON, or empty for nothing of it.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct BegunWith {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    locks: Vec<Lock>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<Parent>,
+}
+
+impl BegunWith {
+    fn to_column(identity: &Identity) -> String {
+        let Identity { start_at, locks, parent, .. } = identity;
+        if start_at.is_none() && locks.is_empty() && parent.is_none() {
+            return String::new();
+        }
+        to_json(&Self { start_at: *start_at, locks: locks.clone(), parent: *parent })
+    }
+
+    fn from_column(json: &str) -> Result<Self, Error> {
+        if json.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(json).map_err(|_| corrupt("transactions.begun_with", NOT_OUR_JSON))
+    }
 }
 
 impl<'a> IdentityColumns<'a> {
@@ -38,13 +72,15 @@ impl<'a> IdentityColumns<'a> {
             initiator: &identity.initiator,
             metadata: to_json(&identity.metadata),
             trace: to_json(&identity.trace),
+            begun_with: BegunWith::to_column(identity),
         }
     }
 }
 
 impl TransactionRow {
     pub(super) fn identity(&self) -> Result<Identity, Error> {
-        let json = |what| move |_| corrupt(what, "not the JSON that is written there");
+        let json = |what| move |_| corrupt(what, NOT_OUR_JSON);
+        let BegunWith { start_at, locks, parent } = BegunWith::from_column(&self.begun_with)?;
         Ok(Identity {
             tx_id: TxId(self.tx_id),
             gid: Gid::known(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
@@ -52,9 +88,9 @@ impl TransactionRow {
             digest: digest_from_columns(self.digest_version, &self.digest)?,
             created_at: ms_from_column(self.created_ms),
             deadline: ms_from_column(self.deadline_ms),
-            start_at: None,
-            locks: Vec::new(),
-            parent: None,
+            start_at,
+            locks,
+            parent,
             metadata: serde_json::from_str(&self.metadata)
                 .map_err(json("transactions.metadata"))?,
             trace: serde_json::from_str(&self.trace).map_err(json("transactions.trace"))?,

@@ -1,11 +1,12 @@
 //! Columns of a transaction's state.
 
-use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State};
+use serde::{Deserialize, Serialize};
+use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State, Timestamp};
 
 use super::super::{Error, PhaseName};
 use super::{
-    TransactionRow, corrupt, ms_from_column, ms_to_column, number_from_column, number_to_column,
-    to_json,
+    NOT_OUR_JSON, TransactionRow, corrupt, ms_from_column, ms_to_column, number_from_column,
+    number_to_column, to_json,
 };
 
 /// A transaction's state, spread over columns.
@@ -21,6 +22,35 @@ pub(in crate::store) struct StateColumns {
     pub(in crate::store) forgotten: bool,
     pub(in crate::store) attention: bool,
     pub(in crate::store) progress: String,
+    pub(in crate::store) more: String,
+    pub(in crate::store) wake_ms: Option<i64>,
+}
+
+/// What few transactions have in their state, in one column: JSON, or empty for nothing of it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct More {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    abort_detail: Option<String>,
+}
+
+impl More {
+    fn to_column(state: &State) -> String {
+        let State { started_at, abort_detail, .. } = state;
+        if started_at.is_none() && abort_detail.is_none() {
+            return String::new();
+        }
+        to_json(&Self { started_at: *started_at, abort_detail: abort_detail.clone() })
+    }
+
+    fn from_column(json: &str) -> Result<Self, Error> {
+        if json.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(json).map_err(|_| corrupt("transactions.more", NOT_OUR_JSON))
+    }
 }
 
 impl StateColumns {
@@ -35,7 +65,7 @@ impl StateColumns {
             phase: PhaseName::of(state.phase).as_str(),
             abort_cause,
             abort_branch,
-            decided_ms: state.phase.decided_at().map(ms_to_column),
+            decided_ms: decided_at(state.phase).map(ms_to_column),
             ended_ms: state.phase.ended_at().map(ms_to_column),
             heuristic: match state.heuristic {
                 Heuristic::None => "none",
@@ -46,12 +76,15 @@ impl StateColumns {
             forgotten: state.forgotten,
             attention: state.attention(),
             progress: to_json(&state.branches),
+            more: More::to_column(state),
+            wake_ms: state.wake_at.map(ms_to_column),
         }
     }
 }
 
 impl TransactionRow {
     pub(super) fn state(&self) -> Result<State, Error> {
+        let More { started_at, abort_detail } = More::from_column(&self.more)?;
         Ok(State {
             phase: self.phase()?,
             heuristic: match self.heuristic.as_str() {
@@ -62,12 +95,11 @@ impl TransactionRow {
             },
             stalled: self.stalled,
             forgotten: self.forgotten,
-            started_at: None,
-            abort_detail: None,
-            wake_at: None,
-            branches: serde_json::from_str(&self.progress).map_err(|_| {
-                corrupt("transactions.progress", "not the JSON that is written there")
-            })?,
+            started_at,
+            abort_detail,
+            wake_at: self.wake_ms.map(ms_from_column),
+            branches: serde_json::from_str(&self.progress)
+                .map_err(|_| corrupt("transactions.progress", NOT_OUR_JSON))?,
         })
     }
 
@@ -77,6 +109,9 @@ impl TransactionRow {
         let (decision, ended) = match self.phase.as_str() {
             "scheduled" => return Ok(Phase::Scheduled),
             "active" => return Ok(Phase::Active),
+            "in_doubt" => {
+                return Ok(Phase::InDoubt { at: at(self.decided_ms, "transactions.decided_ms")? });
+            }
             "committing" => (Decision::Commit, false),
             "committed" => (Decision::Commit, true),
             "aborting" => (Decision::Abort(self.cause()?), false),
@@ -104,10 +139,19 @@ impl TransactionRow {
             Some("unlisted") => Ok(AbortCause::Unlisted(branch()?)),
             Some("no_vote") => Ok(AbortCause::NoVote(branch()?)),
             Some("gave_up") => Ok(AbortCause::GaveUp(branch()?)),
-            Some("locked") => Ok(AbortCause::Locked(branch().ok())),
+            Some("locked") if self.abort_branch.is_none() => Ok(AbortCause::Locked(None)),
+            Some("locked") => Ok(AbortCause::Locked(Some(branch()?))),
             Some("parent") => Ok(AbortCause::Parent),
             other => Err(corrupt("transactions.abort_cause", other.unwrap_or("NULL"))),
         }
+    }
+}
+
+/// The column is also the time since when a child waits for its parent's decision.
+fn decided_at(phase: Phase) -> Option<Timestamp> {
+    match phase {
+        Phase::InDoubt { at } => Some(at),
+        other => other.decided_at(),
     }
 }
 

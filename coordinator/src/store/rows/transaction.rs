@@ -16,7 +16,8 @@ macro_rules! select_transactions {
         concat!(
             "SELECT tx_id, gid, owner, version, mode, drive, digest, digest_version, created_ms, \
              deadline_ms, phase, abort_cause, abort_branch, decided_ms, ended_ms, heuristic, \
-             stalled, forgotten, stripped, initiator, metadata, trace, progress \
+             stalled, forgotten, stripped, initiator, metadata, trace, progress, begun_with, more, \
+             wake_ms \
              FROM transactions AS t ",
             $rest
         )
@@ -24,9 +25,14 @@ macro_rules! select_transactions {
 }
 pub(in crate::store) use select_transactions;
 
-/// Unended transactions of an owner.
-pub(in crate::store) const SELECT_OPEN: &str =
-    "SELECT tx_id, version FROM transactions WHERE ended_ms IS NULL AND owner = $1";
+/// Unended transactions of an owner, but for those that sleep.
+pub(in crate::store) const SELECT_OPEN: &str = "
+SELECT tx_id, version FROM transactions
+WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1";
+
+/// Recorded history of a transaction, oldest first.
+pub(in crate::store) const SELECT_HISTORY: &str =
+    "SELECT entry FROM history WHERE tx_id = $1 ORDER BY version";
 
 /// Numbers of transactions that need a person: stalled ones, heuristic ones.
 pub(in crate::store) const COUNT_ATTENTION: &str = "
@@ -63,6 +69,9 @@ pub(in crate::store) struct TransactionRow {
     pub(super) metadata: String,
     pub(super) trace: String,
     pub(super) progress: String,
+    pub(super) begun_with: String,
+    pub(super) more: String,
+    pub(super) wake_ms: Option<i64>,
 }
 
 impl TransactionRow {

@@ -7,8 +7,8 @@ use unanimo_core::{Incarnation, Transition, TxId};
 use uuid::Uuid;
 
 use super::super::rows::{
-    IdentityColumns, StateColumns, digest_from_columns, enlistment_name, ms_to_column,
-    number_to_column,
+    IdentityColumns, StateColumns, digest_from_columns, enlistment_name, history_to_column,
+    ms_to_column, number_to_column, step_to_column,
 };
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::is_unfenced;
@@ -16,16 +16,17 @@ use super::is_unfenced;
 const BEGIN_TRANSACTION: &str = "
 INSERT INTO transactions (
     owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-    metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms, ended_ms,
-    heuristic, stalled, forgotten, attention, progress)
+    metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch, decided_ms,
+    ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21, $22, $23, $24)
+    $21, $22, $23, $24, $25, $26, $27)
 ON CONFLICT DO NOTHING";
 
 const MOVE_TRANSACTION: &str = "
 UPDATE transactions
 SET version = $4, write_id = $5, phase = $6, abort_cause = $7, abort_branch = $8, decided_ms = $9,
-    ended_ms = $10, heuristic = $11, stalled = $12, forgotten = $13, attention = $14, progress = $15
+    ended_ms = $10, heuristic = $11, stalled = $12, forgotten = $13, attention = $14, progress = $15,
+    more = $16, wake_ms = $17
 WHERE tx_id = $1 AND owner = $2 AND version = $3";
 
 /// The connection.
@@ -99,6 +100,7 @@ impl Writer {
                     .bind(identity.initiator)
                     .bind(identity.metadata)
                     .bind(identity.trace)
+                    .bind(identity.begun_with)
             }
             None => sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(self.me.0).bind(base.0),
         };
@@ -115,6 +117,8 @@ impl Writer {
             .bind(state.forgotten)
             .bind(state.attention)
             .bind(state.progress)
+            .bind(state.more)
+            .bind(state.wake_ms)
             .execute(&mut self.connection)
             .await
             .map_err(classify)?;
@@ -131,8 +135,8 @@ impl Writer {
             sqlx::query(
                 "INSERT INTO branches
                      (tx_id, number, branch_id, participant, action, enlisted_by, payload,
-                      payload_type, mode)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                      payload_type, mode, step)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(tx_id)
             .bind(number_to_column(*number))
@@ -143,6 +147,7 @@ impl Writer {
             .bind(spec.payload.data.as_ref())
             .bind(spec.payload.media_type.as_str())
             .bind(spec.mode.name())
+            .bind(step_to_column(&spec.step))
             .execute(&mut self.connection)
             .await?;
         }
@@ -172,6 +177,20 @@ impl Writer {
             .bind(event.kind.is_audit())
             .execute(&mut self.connection)
             .await?;
+        }
+        for entry in &transition.history {
+            sqlx::query("INSERT INTO history (tx_id, version, entry) VALUES ($1, $2, $3)")
+                .bind(tx_id)
+                .bind(entry.version.0)
+                .bind(history_to_column(entry))
+                .execute(&mut self.connection)
+                .await?;
+        }
+        if transition.releases_locks {
+            sqlx::query("DELETE FROM locks WHERE tx_id = $1")
+                .bind(tx_id)
+                .execute(&mut self.connection)
+                .await?;
         }
         Ok(())
     }

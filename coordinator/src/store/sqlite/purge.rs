@@ -12,7 +12,7 @@ use super::Sqlite;
 const STRIP: &str = "
 UPDATE transactions
 SET stripped = 1, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
-    version = version + 1, write_id = randomblob(16)
+    begun_with = '', more = '', version = version + 1, write_id = randomblob(16)
 WHERE tx_id IN (
     SELECT tx_id FROM transactions
     WHERE ended_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $1
@@ -55,6 +55,8 @@ impl Purge for Sqlite {
                     "DELETE FROM branches WHERE tx_id = $1",
                     "DELETE FROM outputs WHERE tx_id = $1",
                     "DELETE FROM events WHERE tx_id = $1 AND NOT audit",
+                    "DELETE FROM history WHERE tx_id = $1",
+                    "DELETE FROM locks WHERE tx_id = $1",
                 ] {
                     for tx_id in &stripped {
                         sqlx::query(statement).bind(*tx_id).execute(&mut *connection).await?;

@@ -6,8 +6,8 @@ use unanimo_core::{Event, Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
 use super::super::rows::{
-    self, BranchRow, COUNT_ATTENTION, EventRow, OutputRow, Rows, SELECT_EVENTS, SELECT_OPEN,
-    TransactionRow, ms_to_column, select_transactions,
+    self, BranchRow, COUNT_ATTENTION, EventRow, OutputRow, Rows, SELECT_EVENTS, SELECT_HISTORY,
+    SELECT_OPEN, TransactionRow, ms_to_column, select_transactions,
 };
 use super::super::{AttentionCount, Claim, Error, Filter, Key, PhaseName, Stored, Transactions};
 use super::Sqlite;
@@ -17,13 +17,24 @@ UPDATE transactions
 SET owner = $1, version = version + 1, write_id = randomblob(16)
 WHERE tx_id IN (
     SELECT tx_id FROM transactions
-    WHERE ended_ms IS NULL AND owner IN (SELECT incarnation FROM fences WHERE fenced)
+    WHERE ended_ms IS NULL AND wake_ms IS NULL
+        AND owner IN (SELECT incarnation FROM fences WHERE fenced)
     LIMIT $2)
+RETURNING tx_id";
+
+const CLAIM_DUE: &str = "
+UPDATE transactions
+SET owner = $1, version = version + 1, write_id = randomblob(16), wake_ms = NULL
+WHERE tx_id IN (
+    SELECT tx_id FROM transactions
+    WHERE wake_ms <= $2 AND ended_ms IS NULL
+        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
+    ORDER BY wake_ms LIMIT $3)
 RETURNING tx_id";
 
 const CLAIM_ONE: &str = "
 UPDATE transactions
-SET owner = $1, version = version + 1, write_id = randomblob(16)
+SET owner = $1, version = version + 1, write_id = randomblob(16), wake_ms = NULL
 WHERE tx_id = $2 AND owner = $3 AND version = $4
     AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
 RETURNING tx_id";
@@ -47,24 +58,21 @@ impl Transactions for Sqlite {
         let stored = self
             .write("adopt transactions", Some(me), move |connection| {
                 Box::pin(async move {
-                    let claimed: Vec<Uuid> = match claim {
+                    let query = match claim {
                         Claim::OfFenced(limit) => {
-                            sqlx::query_scalar(CLAIM_OF_FENCED)
-                                .bind(me.0)
-                                .bind(i64::from(limit))
-                                .fetch_all(&mut *connection)
-                                .await?
+                            sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
-                        Claim::One(tx_id, owner, version) => {
-                            sqlx::query_scalar(CLAIM_ONE)
-                                .bind(me.0)
-                                .bind(tx_id.0)
-                                .bind(owner.0)
-                                .bind(version.0)
-                                .fetch_all(&mut *connection)
-                                .await?
-                        }
+                        Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)
+                            .bind(me.0)
+                            .bind(ms_to_column(until))
+                            .bind(i64::from(limit)),
+                        Claim::One(tx_id, owner, version) => sqlx::query_scalar(CLAIM_ONE)
+                            .bind(me.0)
+                            .bind(tx_id.0)
+                            .bind(owner.0)
+                            .bind(version.0),
                     };
+                    let claimed: Vec<Uuid> = query.fetch_all(&mut *connection).await?;
                     transactions(connection, &claimed).await
                 })
             })
@@ -105,6 +113,12 @@ impl Transactions for Sqlite {
         let query = sqlx::query_as(SELECT_EVENTS).bind(tx_id.0);
         let rows: Vec<EventRow> = self.rows("read a transaction's events", query).await?;
         rows.into_iter().map(EventRow::into_event).collect()
+    }
+
+    async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
+        let query = sqlx::query_as(SELECT_HISTORY).bind(tx_id.0);
+        let rows: Vec<(String,)> = self.rows("read a transaction's history", query).await?;
+        Ok(rows.into_iter().map(|(entry,)| entry).collect())
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
@@ -153,8 +167,8 @@ async fn details(
     for transaction in &transactions {
         branches.extend(
             sqlx::query_as::<_, BranchRow>(
-                "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type,
-                mode
+                "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload,
+                 payload_type, mode, step
                  FROM branches WHERE tx_id = $1 ORDER BY number",
             )
             .bind(transaction.tx_id)

@@ -67,8 +67,17 @@ pub(super) async fn must_succeed(session: Session) -> Result<(), Stop> {
         let vote = session.prepare(&bad).await?;
         expect_refused(&vote, &format!("Prepare that must succeed and cannot{time}"))?;
     }
-    let vote = session.prepare(&good).await?;
-    expect_prepared(&vote, "a Prepare that must succeed, sent again when it can,")?;
+    let first = session.prepare(&good).await?;
+    expect_prepared(&first, "a Prepare that must succeed, sent again when it can,")?;
+    let twins = session
+        .at_once(votes::TWINS, |session, _| {
+            let good = good.clone();
+            async move { session.prepare(&good).await }
+        })
+        .await?;
+    for again in &twins {
+        expect_same(&first, again, "a Prepare that must succeed and did, sent again,")?;
+    }
     let end = session.cancel(&good).await?;
     expect_done(&end, "Cancel of a branch that was refused before it was prepared")
 }
@@ -148,7 +157,7 @@ pub(super) async fn unknown_mode(session: Session) -> Result<(), Stop> {
     expect_no_yes(&vote, &format!("a Prepare that came after its Cancel in mode {NO_MODE}"))
 }
 
-fn is_unsupported(vote: &Vote) -> bool {
+pub(super) fn is_unsupported(vote: &Vote) -> bool {
     matches!(vote, Vote::Refused(refusal) if refusal.reason == UNSUPPORTED)
 }
 

@@ -1,6 +1,6 @@
 //! A branch that a check made up, and the calls for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -16,6 +16,8 @@ pub struct Branch {
     pub action: String,
     /// The action's argument.
     pub payload: Bytes,
+    /// Inputs, by name. Where there are any, Prepare requires `step_inputs` besides `requires`.
+    pub inputs: BTreeMap<String, Bytes>,
     /// Time after which a Prepare without a trace is to be refused.
     pub prepare_until: Option<SystemTime>,
     /// Output of Prepare, if Commit and Cancel are to carry it.
@@ -57,6 +59,7 @@ impl fmt::Display for Branch {
 }
 
 pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
+    let inputs = (!branch.inputs.is_empty()).then(|| STEP_INPUTS.to_owned());
     PrepareRequest {
         // That of a message without one.
         context: Some(branch.context.clone())
@@ -66,10 +69,18 @@ pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         metadata: HashMap::new(),
         attempt,
-        requires: branch.requires.clone(),
+        requires: branch.requires.iter().cloned().chain(inputs).collect(),
         must_succeed: branch.must_succeed,
-        inputs: HashMap::new(),
+        inputs: inputs_of(branch),
     }
+}
+
+/// Feature of a Prepare with inputs.
+const STEP_INPUTS: &str = "step_inputs";
+
+fn inputs_of(branch: &Branch) -> HashMap<String, Payload> {
+    let payload = |data: &Bytes| Payload { data: data.clone(), media_type: String::new() };
+    branch.inputs.iter().map(|(name, data)| (name.clone(), payload(data))).collect()
 }
 
 fn payload(data: &Bytes) -> Option<Payload> {
@@ -85,7 +96,7 @@ pub(super) fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
         metadata: HashMap::new(),
         attempt,
         requires: branch.phase_two_requires.clone(),
-        inputs: HashMap::new(),
+        inputs: inputs_of(branch),
     }
 }
 
@@ -99,7 +110,7 @@ pub(super) fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
         attempt,
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         requires: branch.phase_two_requires.clone(),
-        inputs: HashMap::new(),
+        inputs: inputs_of(branch),
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Why {
     NeverSeen,
     /// The coordinator has forgotten it.
     Purged,
+    /// A step of a saga that the coordinator has forgotten.
+    PurgedStep,
     /// It has ended against the decision, as far as the coordinator knows.
     Heuristic,
     /// It has ended, as far as the coordinator knows, who will therefore send nothing.
@@ -50,6 +52,12 @@ impl Why {
                 "in_doubt_unknown",
                 "a branch is in doubt, and the coordinator has purged its transaction: was this \
                  database restored?",
+            ),
+            Self::PurgedStep => (
+                "in_doubt_unknown",
+                "a step of a saga is done, and the coordinator has purged the saga before this \
+                 participant asked about it: was this participant, or its sweeper, away for longer \
+                 than the coordinator's retention, or its database restored?",
             ),
             Self::Heuristic => (
                 "in_doubt_ended",
@@ -134,7 +142,7 @@ impl Alarms {
 }
 
 fn tell(participant: &str, doubt: &Doubt, why: Why) {
-    let Doubt { cluster_id, tx_id, branch, age } = doubt;
+    let Doubt { cluster_id, tx_id, branch, age, is_step: _ } = doubt;
     let (alarm, message) = why.alarm();
     let (branch_id, branch_number) = match branch {
         BranchName::Id(id) => (id.as_str(), 0),
@@ -162,6 +170,7 @@ mod tests {
             tx_id: Uuid::nil(),
             branch: BranchName::Number(number),
             age: Duration::ZERO,
+            is_step: false,
         }
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::super::service::{Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{Asked, BATCH, Inquirer};
+use super::steps::Steps;
 use super::{InDoubt, Sweep};
 use crate::doubt::{BranchName, Count, Doubt, RowKey};
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
@@ -26,6 +27,8 @@ pub(super) struct Pass<R: Resource> {
     pub(super) stopped: watch::Receiver<bool>,
     /// The last row that was looked at, where a sweep ended before the last row.
     pub(super) after: Option<RowKey>,
+    /// Time at which rows without a bound were looked for.
+    pub(super) looked_at: Option<Instant>,
 }
 
 /// Result of a sweep.
@@ -77,14 +80,14 @@ impl<R: Resource> Pass<R> {
         let mut prepared = service.queried(resource.prepared_transactions(name)).await?;
         prepared.retain(|doubt| doubt.age >= grace);
         for batch in prepared.chunks(BATCH) {
-            self.ask_about(batch, alarms, listed).await;
+            self.ask_about(batch, alarms, listed).await?;
         }
         let mut seen = 0;
         while !self.is_stopped() && seen < ROWS_MAX {
             let after = self.after.take();
             let rows = resource.prepared_rows(name, grace, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
-            self.ask_about(&rows, alarms, listed).await;
+            self.ask_about(&rows, alarms, listed).await?;
             if rows.len() < BATCH {
                 return Ok(());
             }
@@ -98,7 +101,13 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Asks about a batch, each cluster's branches by themselves, and does as it is told.
-    async fn ask_about(&mut self, batch: &[Doubt], alarms: &mut Alarms, listed: &mut Listed) {
+    async fn ask_about(
+        &mut self,
+        batch: &[Doubt],
+        alarms: &mut Alarms,
+        listed: &mut Listed,
+    ) -> Result<(), Fault> {
+        let mut steps = Steps::default();
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
             listed.insert((doubt.tx_id, doubt.branch.clone()));
@@ -106,7 +115,7 @@ impl<R: Resource> Pass<R> {
         }
         for (cluster_id, doubts) in clusters {
             if self.is_stopped() {
-                return;
+                return Ok(());
             }
             let branches = doubts.iter().map(|doubt| (doubt.tx_id, &doubt.branch));
             match self.inquirer.ask(cluster_id, branches).await {
@@ -118,7 +127,12 @@ impl<R: Resource> Pass<R> {
                 }
                 Asked::Told(results) => {
                     for (doubt, result) in doubts.into_iter().zip(results) {
-                        match self.act(doubt, result).await {
+                        let why = if doubt.is_step {
+                            steps.told(doubt, &result)
+                        } else {
+                            self.act(doubt, result).await
+                        };
+                        match why {
                             Some(why) => self.alarm(alarms, doubt, why),
                             None => alarms.clear(doubt),
                         }
@@ -126,6 +140,7 @@ impl<R: Resource> Pass<R> {
                 }
             }
         }
+        self.change(steps).await
     }
 
     fn alarm(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {
@@ -179,7 +194,8 @@ impl<R: Resource> Pass<R> {
     async fn count(&self, alarmed: u64) -> Result<InDoubt, Fault> {
         let (name, resource) = (self.service.participant(), &self.service.inner.resource);
         let prepared = self.service.queried(resource.prepared_transactions(name)).await?;
-        let Count { count, oldest } = self.service.queried(resource.count_prepared(name)).await?;
+        let Count { count, oldest, steps } =
+            self.service.queried(resource.count_prepared(name)).await?;
         let oldest = prepared.iter().map(|doubt| doubt.age).fold(oldest, std::cmp::Ord::max);
         let count = count + u64::try_from(prepared.len()).unwrap_or(u64::MAX);
         if oldest > self.sweep.grace {
@@ -191,7 +207,7 @@ impl<R: Resource> Pass<R> {
                 "branches are in doubt"
             );
         }
-        Ok(InDoubt { count, oldest, alarmed, sweeps: 0 })
+        Ok(InDoubt { count, oldest, steps, alarmed, sweeps: 0 })
     }
 }
 

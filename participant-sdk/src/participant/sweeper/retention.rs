@@ -6,24 +6,36 @@
 //! - Rows of committed branches: when besides that the coordinator says that their transaction has
 //!   ended, or has purged it. It then sends nothing for it any more, so that no Commit can miss the
 //!   row.
-//! - All others, and rows without `prepare_until`: never.
+//! - Rows of committed branches without `prepare_until`, which a saga has after its pivot: when they have
+//!   been committed for as long, and the coordinator says that their transaction has ended, they get
+//!   the present as their `prepare_until`. From then on they are as all others: a message that was
+//!   under way when the transaction ended still finds its row.
+//! - All others: never.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
 
 use super::inquiry::{Asked, BATCH};
 use super::pass::Pass;
-use crate::doubt::{BranchName, Committed, RowKey};
+use crate::doubt::{BranchName, Committed, RowChange, RowKey};
 use crate::resource::{Fault, Resource};
 
 /// Rows that one run looks at: half a minute's work at most. What is left is for the next one.
 const ROWS_MAX: usize = 20_000;
 
+/// Looks for rows without a bound in the time of a retention.
+const LOOKS: u32 = 24;
+
+/// Longest pause between two of them, however long the retention is.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
 impl<R: Resource> Pass<R> {
     /// Purges what may go; answers whether something may be left.
     pub(super) async fn purge(&mut self, retention: Duration) -> Result<bool, Fault> {
+        self.bound(retention).await?;
         let committed_left = self.purge_committed(retention).await?;
         Ok(self.purge_undone(retention).await? || committed_left)
     }
@@ -56,7 +68,8 @@ impl<R: Resource> Pass<R> {
             let rows = resource.committed_rows(name, retention, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
             let over = self.over(&rows).await;
-            purged += service.queried(resource.purge_committed(name, &over)).await?;
+            let purge = resource.change_rows(name, &over, RowChange::Purge);
+            purged += service.queried(purge).await?;
             seen += rows.len();
             if rows.len() < BATCH {
                 break;
@@ -67,6 +80,33 @@ impl<R: Resource> Pass<R> {
         tell(name, "committed", purged);
         // Rows that must stay do not make the next run come sooner.
         Ok(seen >= ROWS_MAX && purged > 0)
+    }
+
+    /// Gives a bound to rows without one whose transaction has ended. Seldom: no index finds them on
+    /// SQLite, and they are kept for another retention.
+    async fn bound(&mut self, retention: Duration) -> Result<(), Fault> {
+        let pause = (retention / LOOKS).min(LOOK_PAUSE_MAX);
+        if self.looked_at.is_some_and(|looked_at| looked_at.elapsed() < pause) {
+            return Ok(());
+        }
+        let looked_at = Instant::now();
+        let service = self.service.clone();
+        let (name, resource) = (service.participant(), &service.inner.resource);
+        let mut seen = 0;
+        let mut after: Option<RowKey> = None;
+        while seen < ROWS_MAX && !self.is_stopped() {
+            let rows = resource.unbounded_rows(name, retention, after.as_ref(), BATCH);
+            let rows = service.queried(rows).await?;
+            let over = self.over(&rows).await;
+            service.queried(resource.change_rows(name, &over, RowChange::Bound)).await?;
+            seen += rows.len();
+            if rows.len() < BATCH {
+                break;
+            }
+            after = rows.into_iter().next_back().map(|row| row.key);
+        }
+        self.looked_at = Some(looked_at);
+        Ok(())
     }
 
     /// Those whose coordinator will never speak of them again.

@@ -105,6 +105,7 @@ pub(super) async fn prepare<S: Subject>(bench: &Bench<S>, once: &Once) -> Result
 }
 
 pub(super) async fn commit<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    bench.needs_commit()?;
     let method = bench.methods.commit;
     for after in moments(duration(bench, Call::Commit).await?) {
         let world = bench.world().await?;

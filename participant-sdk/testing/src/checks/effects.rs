@@ -1,12 +1,13 @@
 //! Effects that are left, and their number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use unanimo_conformance::{Branch, Stop, Vote};
 
 use super::Once;
-use crate::bench::{Bench, Methods, named};
+use crate::bench::{self, Bench, Methods, named};
 use crate::subject::Subject;
 
 /// Callers that send the same at once.
@@ -51,13 +52,14 @@ pub(super) async fn cancel_undoes<S: Subject>(bench: &Bench<S>, once: &Once) -> 
     let branch = world.prepared().await?;
     world.cancel(&branch).await?;
     let before = ("before", once.before.as_str());
+    let Methods { prepare, cancel, .. } = bench.methods;
     let words = match bench.is_two_phase() {
-        false => "`cancel` does not undo what `try_` did:",
-        true => {
+        false => format!("{cancel} does not undo what {prepare} did:"),
+        true => format!(
             "after the prepared transaction was rolled back, something was still there that \
-             `prepare` did: it writes outside the connection that it is given, through its own pool \
+             {prepare} did: it writes outside the connection that it is given, through its own pool \
              say:"
-        }
+        ),
     };
     world.compare(before, "after", words).await
 }
@@ -103,7 +105,7 @@ pub(super) async fn duplicates_at_once<S: Subject>(
             let branch = branch.clone();
             async move {
                 match commits {
-                    true => session.commit(&branch).await,
+                    true => bench::commit(&session, &branch).await,
                     false => session.cancel(&branch).await,
                 }
             }
@@ -166,5 +168,44 @@ pub(super) async fn unreadable<S: Subject>(bench: &Bench<S>, once: &Once) -> Res
         world.cancel(&branch).await?;
     }
     let words = format!("a payload of garbage was answered {vote}, and changed something:");
+    world.compare(("before", &once.before), "after", words).await
+}
+
+/// As a step after a saga's pivot is asked for: nobody can undo it any more.
+pub(super) async fn must_succeed<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    let world = bench.world().await?;
+    let good = world.session.branch().that_must_succeed();
+    let method = bench.methods.prepare;
+    if let Some(payload) = bench.options.refused_payload.clone() {
+        let vote = world.prepare(&Branch { payload, ..good.clone() }).await?;
+        let words =
+            format!("{method} answered {vote} to work that must succeed, and changed something:");
+        world.compare(("before", &once.before), "after", words).await?;
+    }
+    for _ in 0..2 {
+        let vote = world.prepare(&good).await?;
+        if !vote.is_prepared() {
+            let text = format!("{method} answered {vote} to work that must succeed, and can");
+            return Err(Stop::Failed(text));
+        }
+    }
+    world.commit(&good).await?;
+    let words = format!("{method} of work that must succeed had another effect than once:");
+    world.compare(("once", &once.after), "after", words).await
+}
+
+pub(super) async fn missing_input<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
+    if bench.options.inputs.is_empty() {
+        return Err(Stop::Skipped("no `input` was given".to_owned()));
+    }
+    let world = bench.world().await?;
+    let whole = world.session.branch();
+    let branch = Branch { inputs: BTreeMap::new(), ..whole.clone() };
+    let vote = world.prepare(&branch).await?;
+    if vote.is_prepared() {
+        // It may do without.
+        world.cancel(&whole).await?;
+    }
+    let words = format!("a Prepare without inputs was answered {vote}, and changed something:");
     world.compare(("before", &once.before), "after", words).await
 }

@@ -3,7 +3,7 @@
 use unanimo_conformance::{Stop, Vote};
 
 use super::Once;
-use crate::bench::{Bench, World};
+use crate::bench::{Bench, Methods, World};
 use crate::subject::Subject;
 
 /// Runs Prepare's handler, and rolls its work back.
@@ -64,6 +64,7 @@ fn has_handlers<S: Subject>(bench: &Bench<S>) -> Result<(), Stop> {
 
 pub(super) async fn commit<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
     has_handlers(bench)?;
+    bench.needs_commit()?;
     let world = bench.world().await?;
     let branch = world.prepared().await?;
     world.interruptions.arm("commit");
@@ -80,7 +81,10 @@ pub(super) async fn cancel<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<
     let branch = world.prepared().await?;
     world.interruptions.arm("cancel");
     world.cancel(&branch).await?;
-    let words = "`cancel` writes outside the connection that it is given, or does not undo what \
-                 `try_` did: rolled back and run again, it left:";
+    let Methods { prepare, cancel, .. } = bench.methods;
+    let words = format!(
+        "{cancel} writes outside the connection that it is given, or does not undo what {prepare} did: \
+         rolled back and run again, it left:"
+    );
     world.compare(("before", &once.before), "after", words).await
 }

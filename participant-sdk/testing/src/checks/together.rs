@@ -3,7 +3,7 @@
 use unanimo_conformance::{Branch, Session, Stop, Vote};
 
 use super::Once;
-use crate::bench::{Bench, named};
+use crate::bench::{self, Bench, named};
 use crate::subject::Subject;
 
 /// Transactions that are made at once, if there is enough for so many.
@@ -89,7 +89,7 @@ async fn whole(
             return Err(Stop::Failed(text));
         }
     }
-    let end = session.commit(branch).await.map_err(|stop| named(commit, stop))?;
+    let end = bench::commit(session, branch).await.map_err(|stop| named(commit, stop))?;
     match end.heuristic() {
         None => Ok(()),
         Some(_) => {

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::super::super::Write;
 use super::super::super::rows::{
-    IdentityColumns, StateColumns, enlistment_name, ms_to_column, number_to_column,
+    IdentityColumns, StateColumns, enlistment_name, history_to_column, ms_to_column,
+    number_to_column, step_to_column,
 };
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
@@ -21,28 +22,29 @@ WITH fence AS MATERIALIZED (
 ), begun AS (
     INSERT INTO transactions (
         owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms, ended_ms,
-        heuristic, stalled, forgotten, attention, progress)
+        metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
+        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
     SELECT $1, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, version, write_id, phase, abort_cause, abort_branch,
-        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress
+        metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
+        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms
     FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::int2[],
-        $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::int8[], $14::uuid[],
-        $15::text[], $16::text[], $17::int2[], $18::int8[], $19::int8[], $20::text[], $21::bool[],
-        $22::bool[], $23::bool[], $24::text[])
+        $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::int8[],
+        $15::uuid[], $16::text[], $17::text[], $18::int2[], $19::int8[], $20::int8[], $21::text[],
+        $22::bool[], $23::bool[], $24::bool[], $25::text[], $26::text[], $27::int8[])
         AS new (tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-            metadata, trace, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress)
+            metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
+            decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more,
+            wake_ms)
     WHERE EXISTS (SELECT 1 FROM fence)
     ON CONFLICT DO NOTHING
     RETURNING tx_id
 ), held AS MATERIALIZED (
     SELECT old.ctid AS place, new.*
-    FROM UNNEST($25::uuid[], $26::int8[], $27::int8[], $28::uuid[], $29::text[], $30::text[],
-        $31::int2[], $32::int8[], $33::int8[], $34::text[], $35::bool[], $36::bool[], $37::bool[],
-        $38::text[])
+    FROM UNNEST($28::uuid[], $29::int8[], $30::int8[], $31::uuid[], $32::text[], $33::text[],
+        $34::int2[], $35::int8[], $36::int8[], $37::text[], $38::bool[], $39::bool[], $40::bool[],
+        $41::text[], $42::text[], $43::int8[])
         AS new (tx_id, base, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress)
+            ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
     JOIN transactions AS old ON old.tx_id = new.tx_id
     WHERE old.owner = $1 AND old.version = new.base AND EXISTS (SELECT 1 FROM fence)
     FOR NO KEY UPDATE OF old SKIP LOCKED
@@ -52,7 +54,7 @@ WITH fence AS MATERIALIZED (
         abort_cause = new.abort_cause, abort_branch = new.abort_branch,
         decided_ms = new.decided_ms, ended_ms = new.ended_ms, heuristic = new.heuristic,
         stalled = new.stalled, forgotten = new.forgotten, attention = new.attention,
-        progress = new.progress
+        progress = new.progress, more = new.more, wake_ms = new.wake_ms
     FROM held AS new
     WHERE old.ctid = new.place
     RETURNING old.tx_id
@@ -60,23 +62,31 @@ WITH fence AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
 ), more_branches AS (
     INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload,
-        payload_type, mode)
-    SELECT new.* FROM UNNEST($39::uuid[], $40::int2[], $41::text[], $42::text[], $43::text[],
-        $44::text[], $45::bytea[], $46::text[], $47::text[])
+        payload_type, mode, step)
+    SELECT new.* FROM UNNEST($44::uuid[], $45::int2[], $46::text[], $47::text[], $48::text[],
+        $49::text[], $50::bytea[], $51::text[], $52::text[], $53::text[])
         AS new (tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type,
-            mode)
+            mode, step)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), more_outputs AS (
     INSERT INTO outputs (tx_id, number, output, output_type)
-    SELECT new.* FROM UNNEST($48::uuid[], $49::int2[], $50::bytea[], $51::text[])
+    SELECT new.* FROM UNNEST($54::uuid[], $55::int2[], $56::bytea[], $57::text[])
         AS new (tx_id, number, output, output_type)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), more_events AS (
     INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    SELECT new.* FROM UNNEST($52::uuid[], $53::int8[], $54::int2[], $55::int8[], $56::text[],
-        $57::int2[], $58::text[], $59::bool[])
+    SELECT new.* FROM UNNEST($58::uuid[], $59::int8[], $60::int2[], $61::int8[], $62::text[],
+        $63::int2[], $64::text[], $65::bool[])
         AS new (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
+), more_history AS (
+    INSERT INTO history (tx_id, version, entry)
+    SELECT new.* FROM UNNEST($66::uuid[], $67::int8[], $68::text[]) AS new (tx_id, version, entry)
+    WHERE new.tx_id IN (SELECT tx_id FROM applied)
+), no_locks AS (
+    DELETE FROM locks WHERE tx_id IN (
+        SELECT ended.tx_id FROM UNNEST($69::uuid[]) AS ended (tx_id)
+        WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
 SELECT tx_id FROM applied UNION ALL SELECT NULL FROM fence";
 
@@ -87,9 +97,11 @@ pub(super) type Query<'a> = QueryScalar<'a, sqlx::Postgres, Option<Uuid>, PgArgu
 pub(super) struct Columns<'a> {
     begun: Vec<(Uuid, IdentityColumns<'a>, i64, Uuid, StateColumns)>,
     moved: Vec<(Uuid, i64, i64, Uuid, StateColumns)>,
-    branches: Vec<(Uuid, i16, &'a BranchSpec, &'static str)>,
+    branches: Vec<(Uuid, i16, &'a BranchSpec, &'static str, Option<String>)>,
     outputs: Vec<(Uuid, i16, &'a Payload)>,
     events: Vec<(Uuid, i64, i16, &'a Event)>,
+    history: Vec<(Uuid, i64, String)>,
+    releases: Vec<Uuid>,
 }
 
 impl<'a> Columns<'a> {
@@ -108,13 +120,21 @@ impl<'a> Columns<'a> {
             }
             for (number, enlistment, spec) in &transition.enlisted {
                 let enlisted_by = enlistment_name(*enlistment);
-                columns.branches.push((tx_id, number_to_column(*number), spec, enlisted_by));
+                let number = number_to_column(*number);
+                let step = step_to_column(&spec.step);
+                columns.branches.push((tx_id, number, spec, enlisted_by, step));
             }
             for (number, output) in &transition.outputs {
                 columns.outputs.push((tx_id, number_to_column(*number), output));
             }
             for (ordinal, event) in (0..).zip(&transition.events) {
                 columns.events.push((tx_id, version, ordinal, event));
+            }
+            for entry in &transition.history {
+                columns.history.push((tx_id, entry.version.0, history_to_column(entry)));
+            }
+            if transition.releases_locks {
+                columns.releases.push(tx_id);
             }
         }
         // One order for everybody: two batches that meet wait for each other instead of deadlocking.
@@ -125,7 +145,7 @@ impl<'a> Columns<'a> {
 
     /// Returns the statement, with all columns bound.
     pub(super) fn query(&self, me: Incarnation) -> Query<'_> {
-        let Self { begun, moved, branches, outputs, events } = self;
+        let Self { begun, moved, branches, outputs, events, history, releases } = self;
         let query = sqlx::query_scalar(BATCH)
             .bind(me.0)
             .bind(column(begun, |row| row.0))
@@ -139,6 +159,7 @@ impl<'a> Columns<'a> {
             .bind(column(begun, |row| row.1.initiator))
             .bind(column(begun, |row| row.1.metadata.as_str()))
             .bind(column(begun, |row| row.1.trace.as_str()))
+            .bind(column(begun, |row| row.1.begun_with.as_str()))
             .bind(column(begun, |row| row.2))
             .bind(column(begun, |row| row.3));
         let query = bind_state(query, begun, |row| &row.4)
@@ -156,6 +177,7 @@ impl<'a> Columns<'a> {
             .bind(column(branches, |row| row.2.payload.data.as_ref()))
             .bind(column(branches, |row| row.2.payload.media_type.as_str()))
             .bind(column(branches, |row| row.2.mode.name()))
+            .bind(column(branches, |row| row.4.as_deref()))
             .bind(column(outputs, |row| row.0))
             .bind(column(outputs, |row| row.1))
             .bind(column(outputs, |row| row.2.data.as_ref()))
@@ -168,6 +190,10 @@ impl<'a> Columns<'a> {
             .bind(column(events, |row| row.3.number.map(number_to_column)))
             .bind(column(events, |row| row.3.detail.as_str()))
             .bind(column(events, |row| row.3.kind.is_audit()))
+            .bind(column(history, |row| row.0))
+            .bind(column(history, |row| row.1))
+            .bind(column(history, |row| row.2.as_str()))
+            .bind(releases)
     }
 }
 
@@ -187,6 +213,8 @@ fn bind_state<'a, R>(
         .bind(column(rows, |row| state(row).forgotten))
         .bind(column(rows, |row| state(row).attention))
         .bind(column(rows, |row| state(row).progress.as_str()))
+        .bind(column(rows, |row| state(row).more.as_str()))
+        .bind(column(rows, |row| state(row).wake_ms))
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {

@@ -1,0 +1,138 @@
+//! `unanimo saga graph`: draws a definition, or a transaction as it is.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use unanimo_proto::v1::{self, get_transaction_request::Key};
+use unanimo_saga::SagaFile;
+use unanimo_saga::graph::Graph;
+
+use super::Error;
+use crate::error::Error as Failure;
+use crate::output;
+use crate::tx::Server;
+use crate::tx::client::{self, Client};
+
+/// Children that stand in each other are drawn as deep as a coordinator allows.
+const CHILDREN_DEPTH_MAX: usize = 4;
+
+/// Draw the steps of a definition, or of a transaction as it is
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Text: a line for each step, below what it waits for. Signs of a definition: ○ step, ◇ reserved (TCC or
+  two-phase commit), ◆ pivot, ▣ child. Signs of a transaction: ○ waiting or not sent, ◐ preparing,
+  ● prepared or done, ✗ refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: Server,
+    /// File with the definition, in YAML or JSON; `-` is standard input
+    #[arg(required_unless_present = "gid")]
+    file: Option<PathBuf>,
+    /// gid of a transaction, to draw as the coordinator knows it
+    #[arg(long, conflicts_with = "file")]
+    gid: Option<String>,
+    /// Form of the picture
+    #[arg(long, default_value = "text")]
+    format: Format,
+    /// File to write; standard output if it is left out
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For a terminal
+    Text,
+    /// A picture
+    Svg,
+    /// Mermaid, as many pages draw it
+    Mermaid,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match (&args.file, &args.gid) {
+        (Some(path), _) => {
+            let file = SagaFile::read(path).map_err(Error::Definition)?;
+            write(args, &Graph::of_definition(&file))
+        }
+        (None, gid) => args.server.block_on(async {
+            let mut client = Client::connect(&args.server).await?;
+            let tx = get(&mut client, gid.as_deref().unwrap_or_default()).await?;
+            write(args, &drawn(&mut client, &tx).await?)
+        }),
+    }
+}
+
+fn write(args: &Args, graph: &Graph) -> Result<ExitCode, Failure> {
+    let text = match args.format {
+        Format::Text => graph.to_text(),
+        Format::Svg => graph.to_svg(),
+        Format::Mermaid => graph.to_mermaid(),
+    };
+    match &args.output {
+        None => output::print(&text)?,
+        Some(path) => std::fs::write(path, text)
+            .map_err(|source| Error::Write { file: path.display().to_string(), source })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws a transaction and its children; `None` if there is none of this gid.
+pub(super) async fn fetch(client: &mut Client, gid: &str) -> Result<Option<Graph>, client::Error> {
+    match get(client, gid).await {
+        Ok(tx) => Ok(Some(drawn(client, &tx).await?)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn get(client: &mut Client, gid: &str) -> Result<v1::Transaction, client::Error> {
+    let key = Some(Key::Gid(gid.to_owned()));
+    let request = client.request(v1::GetTransactionRequest { key, ..Default::default() });
+    let found = client.coordinator.get_transaction(request).await?.into_inner().transaction;
+    found.ok_or(client::Error::Nonsense("it has no transaction"))
+}
+
+/// Draws a transaction, with the children that have begun.
+async fn drawn(client: &mut Client, tx: &v1::Transaction) -> Result<Graph, client::Error> {
+    let mut graphs = vec![(Graph::of_transaction(tx), None)];
+    let mut open: Vec<_> = children(tx, 0, 1);
+    while let Some(Child { of, step, gid, depth }) = open.pop() {
+        let tx = match get(client, &gid).await {
+            Ok(tx) => tx,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        graphs.push((Graph::of_transaction(&tx), Some((of, step))));
+        if depth < CHILDREN_DEPTH_MAX {
+            open.extend(children(&tx, graphs.len() - 1, depth + 1));
+        }
+    }
+    // A child comes after its parent, so that it is whole when it is put into it.
+    while let Some((graph, place)) = graphs.pop() {
+        match place {
+            None => return Ok(graph),
+            Some((of, step)) => graphs[of].0.attach(&step, graph),
+        }
+    }
+    Err(client::Error::Nonsense("it has no transaction"))
+}
+
+/// A child that is to be drawn.
+struct Child {
+    /// Place of its parent in the list.
+    of: usize,
+    step: String,
+    gid: String,
+    depth: usize,
+}
+
+fn children(tx: &v1::Transaction, of: usize, depth: usize) -> Vec<Child> {
+    let child = |branch: &v1::Branch| Child {
+        of,
+        step: branch.branch_id.clone(),
+        gid: branch.child_gid.clone(),
+        depth,
+    };
+    tx.branches.iter().filter(|branch| !branch.child_gid.is_empty()).map(child).collect()
+}

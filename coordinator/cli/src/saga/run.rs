@@ -1,0 +1,94 @@
+//! `unanimo saga run`: submits a saga from a definition and its inputs, and prints what came out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use unanimo_core::Gid;
+use unanimo_proto::v1;
+use unanimo_saga::{SagaFile, graph::Graph};
+
+use super::{Error, InputArgs, graph, warn};
+use crate::error::Error as Failure;
+use crate::output::{self, HEADING, clean};
+use crate::tx::client::Client;
+use crate::tx::submit::{self, Wait};
+use crate::tx::{Server, json};
+
+/// Run a saga from a definition, and wait for its outcome
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+docs/saga-definitions.md describes FILE. The same gid with the same steps and inputs is the same
+  transaction: run the command again, and you get its outcome.
+
+JSON (--json): as `unanimo tx submit` prints it.
+
+Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout, 1 the command failed, 2 an
+  argument, an input or a field of FILE is wrong and no transaction was begun.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: Server,
+    /// File with the definition, in YAML or JSON; `-` is standard input
+    file: PathBuf,
+    /// Your name for the transaction, its idempotency key
+    #[arg(long)]
+    gid: String,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Event to wait for
+    #[arg(long, value_name = "EVENT", default_value = "decided")]
+    wait: Wait,
+    /// Draw the transaction as it is after the wait
+    #[arg(long, conflicts_with = "json")]
+    graph: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let request = request(args)?;
+    args.server.block_on(async {
+        let mut client = Client::connect(&args.server).await?;
+        let result = submit::submit(&args.server, &mut client, request, args.wait).await?;
+        let outcome = result.outcome();
+        let printed = if args.server.json {
+            output::print_json(&json::Submitted::new(args.gid.clone(), result))
+        } else {
+            let mut text = submit::shown(&args.gid, &result) + &outputs(&result);
+            if args.graph {
+                let drawn = graph::fetch(&mut client, &args.gid).await?;
+                text += &drawn
+                    .map_or_else(String::new, |graph: Graph| format!("\n{}", graph.to_text()));
+            }
+            output::print(&text)
+        };
+        submit::end(printed, outcome)
+    })
+}
+
+fn request(args: &Args) -> Result<v1::SubmitTransactionRequest, Error> {
+    let gid = Gid::new(&args.gid).map_err(Error::Gid)?;
+    let file = SagaFile::read(&args.file).map_err(Error::Definition)?;
+    warn(&file);
+    let name = args.file.display().to_string();
+    let filled = file.with(&args.inputs.read()?);
+    let saga = filled.map_err(|problems| Error::Inputs { file: name, problems })?;
+    Ok(saga.request(&gid))
+}
+
+/// Makes the lines about the outputs of the steps.
+fn outputs(result: &v1::TransactionResult) -> String {
+    let lines: Vec<_> = result
+        .branches
+        .iter()
+        .filter_map(|branch| {
+            let output = branch.output.as_ref().filter(|output| !output.data.is_empty())?;
+            let text = match std::str::from_utf8(&output.data) {
+                Ok(text) => clean(text),
+                Err(_) => format!("{} bytes", output.data.len()),
+            };
+            Some(format!("{}: {text}\n", branch.branch_id))
+        })
+        .collect();
+    match lines.as_slice() {
+        [] => String::new(),
+        lines => format!("\n{HEADING}Outputs{HEADING:#}\n{}", lines.concat()),
+    }
+}

@@ -1,0 +1,156 @@
+//! Comparison of what an input led to with what the record says.
+
+use super::Difference;
+use crate::effects::{Effects, Transition};
+use crate::history::{Call, Document, Entry, Event, LockRequest, Standing, Step};
+use crate::ids::BranchNumber;
+use crate::input::Rejection;
+use crate::policy::Policy;
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+type Compared = Result<(), Box<Difference>>;
+
+/// The place in the record that is compared.
+#[derive(Clone, Copy)]
+pub(super) struct Compare<'a> {
+    pub(super) document: &'a Document,
+    pub(super) entry: &'a Entry,
+    /// Index of the step.
+    pub(super) at: usize,
+}
+
+impl Compare<'_> {
+    /// What is sent, and when the next tick is due.
+    pub(super) fn effects(
+        self,
+        step: &Step,
+        effects: &Effects,
+        tx: &Transaction,
+        policy: &Policy,
+    ) -> Compared {
+        let document = self.document;
+        let calls: Vec<Call> =
+            effects.calls.iter().map(|call| Call::of(call, tx, policy)).collect();
+        self.same("the calls differ", &step.calls, &calls, |calls| document.calls_in_words(calls))?;
+        let locks: Vec<LockRequest> = effects.locks.iter().map(Into::into).collect();
+        self.same("the requests for locks differ", &step.locks, &locks, |locks| {
+            document.locks_in_words(locks)
+        })?;
+        let wake_at = tx.wake_at(policy);
+        self.same("the time of the next tick differs", &step.wake_at, &wake_at, |at| self.time(*at))
+    }
+
+    /// The transition, and the transaction after it.
+    pub(super) fn transition(
+        self,
+        made: &Transition,
+        tx: &Transaction,
+        policy: &Policy,
+    ) -> Compared {
+        let entry = self.entry;
+        if made.version != entry.version {
+            let (recorded, replayed) = (entry.version.0, made.version.0);
+            let what = "the version differs".to_owned();
+            return Err(self.difference(what, recorded.to_string(), replayed.to_string()));
+        }
+        let awaited = |awaited: &bool| match awaited {
+            true => "calls and answers wait for it".to_owned(),
+            false => "nothing waits for it".to_owned(),
+        };
+        self.same("the urgency of the write differs", &entry.awaited, &made.awaited, awaited)?;
+        let events: Vec<Event> = made.events.iter().map(Into::into).collect();
+        self.same("the events differ", &entry.events, &events, |events| {
+            self.document.events_in_words(events)
+        })?;
+        self.standing(&entry.after, &Standing::of(tx, policy))?;
+        let releases = |releases: &bool| if *releases { "they are" } else { "they are not" }.into();
+        let what = "whether the locks are given back differs";
+        self.same(what, &entry.releases_locks, &made.releases_locks, releases)
+    }
+
+    /// The transaction that a recovery finds.
+    pub(super) fn found(self, recorded: &Standing, found: &Standing) -> Compared {
+        self.standing(recorded, found).map_err(|mut difference| {
+            difference.what = format!("found at the recovery: {}", difference.what);
+            difference
+        })
+    }
+
+    pub(super) fn rejected(self, rejection: &Rejection) -> Box<Difference> {
+        let what = "the input is not taken any more".to_owned();
+        self.difference(what, "taken".to_owned(), format!("rejected: {rejection}"))
+    }
+
+    /// A transition where none was, or none where one was.
+    pub(super) fn no_such_transition(self, made: Option<&Transition>) -> Box<Difference> {
+        let last = self.at + 1 == self.entry.steps.len();
+        let recorded = match (last, self.entry.forced) {
+            (false, _) => "none".to_owned(),
+            (true, true) => "one because many inputs waited".to_owned(),
+            (true, false) => format!("version {}", self.entry.version.0),
+        };
+        let replayed =
+            made.map_or_else(|| "none".to_owned(), |made| format!("version {}", made.version.0));
+        self.difference("the transition differs".to_owned(), recorded, replayed)
+    }
+
+    fn standing(self, recorded: &Standing, replayed: &Standing) -> Compared {
+        let document = self.document;
+        let phase = |standing: &Standing| document.phase_in_words(standing);
+        self.same("the phase differs", &phase(recorded), &phase(replayed), Clone::clone)?;
+        let count = |standing: &Standing| standing.branches.len();
+        self.same("the number of branches differs", &count(recorded), &count(replayed), |count| {
+            count.to_string()
+        })?;
+        for (index, (before, now)) in recorded.branches.iter().zip(&replayed.branches).enumerate() {
+            let name = document.name(BranchNumber::from_index(index));
+            self.same(&format!("the state of {name} differs"), before, now, ToString::to_string)?;
+        }
+        let flags = |standing: &Standing| {
+            let heuristic = standing.heuristic.as_deref().unwrap_or("not heuristic");
+            let stalled = if standing.stalled { ", stalled" } else { "" };
+            let forgotten = if standing.forgotten { ", alarm cleared" } else { "" };
+            format!("{heuristic}{stalled}{forgotten}")
+        };
+        self.same("the alarms differ", &flags(recorded), &flags(replayed), Clone::clone)?;
+        for (what, before, now) in [
+            ("the deadline differs", recorded.deadline, replayed.deadline),
+            ("the end of the sleep differs", recorded.sleeps_until, replayed.sleeps_until),
+            ("the time of the next tick differs", recorded.wake_at, replayed.wake_at),
+        ] {
+            self.same(what, &before, &now, |at| self.time(*at))?;
+        }
+        Ok(())
+    }
+
+    fn same<T: PartialEq>(
+        self,
+        what: &str,
+        recorded: &T,
+        replayed: &T,
+        in_words: impl Fn(&T) -> String,
+    ) -> Compared {
+        if recorded == replayed {
+            return Ok(());
+        }
+        Err(self.difference(what.to_owned(), in_words(recorded), in_words(replayed)))
+    }
+
+    fn time(self, at: Option<Timestamp>) -> String {
+        at.map_or_else(|| "none".to_owned(), |at| self.document.time(at))
+    }
+
+    fn difference(self, what: String, recorded: String, replayed: String) -> Box<Difference> {
+        let step = &self.entry.steps[self.at];
+        Box::new(Difference {
+            version: self.entry.version,
+            step: self.at + 1,
+            at: self.document.time(step.at),
+            input: self.document.input_in_words(&step.input),
+            what,
+            recorded,
+            replayed,
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! A definition as a file, and the saga that it becomes with its inputs.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use unanimo_core::{Definition, Gid, Limits, Mode};
+use unanimo_proto::v1;
+
+use crate::inputs::Inputs;
+use crate::problem::{Problem, Problems};
+use crate::reader::{self, Read};
+use crate::tree::{self, Node};
+use crate::wire;
+
+/// Most bytes of a file: what a transaction may hold, and room for how it is written.
+pub const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// Failure to get a definition from a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read {name}: {source}")]
+    Read {
+        /// The file.
+        name: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The definition breaks rules.
+    #[error("understand {name}:\n{problems}")]
+    Broken {
+        /// The file.
+        name: String,
+        /// The rules.
+        problems: Problems,
+    },
+}
+
+/// A definition of a saga that breaks no rule.
+#[derive(Clone, Debug)]
+pub struct SagaFile {
+    file: String,
+    root: Node,
+    name: String,
+    /// With samples in the place of inputs.
+    definition: Definition,
+    warnings: Vec<Problem>,
+    inputs: std::collections::BTreeMap<String, crate::inputs::Declaration>,
+}
+
+impl SagaFile {
+    /// Reads a file, or standard input if the path is `-`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the definition breaks rules.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let is_stdin = path == Path::new("-");
+        let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        let mut text = String::new();
+        let read = if is_stdin {
+            std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
+        } else {
+            std::fs::File::open(path)
+                .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+        };
+        if let Err(source) = read {
+            return Err(Error::Read { name, source });
+        }
+        match Self::parse(&name, &text) {
+            Ok(file) => Ok(file),
+            Err(problems) => Err(Error::Broken { name, problems }),
+        }
+    }
+
+    /// Reads a text in YAML or JSON; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// The rules that the definition breaks.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+            let rule = format!("must be at most {FILE_BYTES_MAX} bytes");
+            let (file, path) = (file.to_owned(), String::new());
+            return Err(Problems::one(Problem { file, place: None, path, rule }));
+        }
+        let root = match tree::parse(file, text) {
+            Ok(root) => root,
+            Err(first) => return Err(Problems::with_first(first)),
+        };
+        let mut read = reader::read(file, &root, None);
+        add_violations(file, &mut read);
+        let warnings = warnings(file, &read);
+        if let Some(problems) = Problems::of(read.problems) {
+            return Err(problems);
+        }
+        let Read { name, definition, inputs, .. } = read;
+        Ok(Self { file: file.to_owned(), root, name, definition, warnings, inputs })
+    }
+
+    /// Returns the name of the saga.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the names of the inputs that a run needs, and of those that have a default.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.inputs.keys().map(String::as_str)
+    }
+
+    /// Returns what is allowed and may be a mistake.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Returns the definition, in which samples stand for the inputs.
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// Puts the values of the inputs in their places.
+    ///
+    /// # Errors
+    /// A value is missing, of a wrong type or for no input; or the definition breaks a rule with it.
+    pub fn with(&self, inputs: &Inputs) -> Result<Saga, Problems> {
+        let mut problems = Vec::new();
+        let known = inputs.resolve(&self.file, &self.inputs, &mut problems);
+        if let Some(problems) = Problems::of(problems) {
+            return Err(problems);
+        }
+        let mut read = reader::read(&self.file, &self.root, Some(known));
+        add_violations(&self.file, &mut read);
+        match Problems::of(read.problems) {
+            Some(problems) => Err(problems),
+            None => Ok(Saga { request: wire::request(&read.definition) }),
+        }
+    }
+}
+
+/// A saga with its inputs, ready to run.
+#[derive(Clone, Debug)]
+pub struct Saga {
+    request: v1::SubmitTransactionRequest,
+}
+
+impl Saga {
+    /// Returns the request that runs it as the transaction `gid`.
+    #[must_use]
+    pub fn request(&self, gid: &Gid) -> v1::SubmitTransactionRequest {
+        v1::SubmitTransactionRequest { gid: gid.to_string(), ..self.request.clone() }
+    }
+}
+
+/// Adds the rules of the core that the definition breaks.
+fn add_violations(file: &str, read: &mut Read) {
+    for violation in read.definition.violations(&Limits::default()) {
+        // Steps that are missing, or are no object, were told already.
+        if violation.field.ends_with("branches") && !read.places.has(&violation.field) {
+            continue;
+        }
+        let (place, path) = read.places.find(&violation.field);
+        let file = file.to_owned();
+        read.problems.push(Problem { file, place, path, rule: violation.rule });
+    }
+}
+
+/// Finds steps in two-phase commit that hold their rows locked while other steps work.
+fn warnings(file: &str, read: &Read) -> Vec<Problem> {
+    let branches = &read.definition.branches;
+    let mut found = Vec::new();
+    for (index, branch) in branches.iter().enumerate() {
+        let follows = |other: &&unanimo_core::BranchSpec| {
+            other.step.depends_on.contains(&branch.branch_id) && !other.step.pivot
+        };
+        let follower = branches.iter().find(follows);
+        if let (Mode::TwoPhaseCommit, Some(follower)) = (branch.mode, follower) {
+            let (place, path) = read.places.find(&format!("branches[{index}].mode"));
+            let rule = format!(
+                "keeps rows locked while {} works; let a step in two-phase commit come last before \
+                 the pivot, or make it tcc",
+                follower.branch_id
+            );
+            found.push(Problem { file: file.to_owned(), place, path, rule });
+        }
+    }
+    found
+}

@@ -1,0 +1,195 @@
+//! Placeholders such as `${input.account}` in texts, and the values in their places.
+
+use std::collections::BTreeMap;
+
+use crate::inputs::{Declaration, Type};
+use crate::nearest::hint;
+use crate::problem::Place;
+use crate::tree::{Node, Value};
+
+/// Values of the inputs, known or not yet.
+#[derive(Debug)]
+pub(crate) struct Values {
+    /// Values that were given, and defaults. `None` while a definition is only checked: samples stand
+    /// for the values then.
+    pub(crate) known: Option<BTreeMap<String, Node>>,
+    /// Inputs that the definition declares; `None` if it declares none.
+    pub(crate) declared: Option<BTreeMap<String, Declaration>>,
+}
+
+/// A text whose placeholders are replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pub(crate) value: Value,
+    /// A sample stands for a value that is not known yet.
+    pub(crate) is_sample: bool,
+    /// Names of the inputs that it uses.
+    pub(crate) used: Vec<String>,
+}
+
+/// A part of a text.
+#[derive(Debug, PartialEq, Eq)]
+enum Part<'a> {
+    Text(&'a str),
+    /// Path of an input's value, such as `["customer", "name"]`.
+    Input(Vec<&'a str>),
+}
+
+impl Values {
+    /// Replaces the placeholders of a text. A text that is one placeholder becomes the value, with its
+    /// type; elsewhere the value's text is inserted.
+    ///
+    /// # Errors
+    /// The rule that a placeholder breaks.
+    pub(crate) fn fill(&self, text: &str, place: Place) -> Result<Filled, String> {
+        let mut filled = Filled { value: Value::Null, is_sample: false, used: Vec::new() };
+        let parts = split(text)?;
+        if let [Part::Input(path)] = parts.as_slice() {
+            filled.value = self.value(path, place, &mut filled)?.value;
+            return Ok(filled);
+        }
+        let mut whole = String::with_capacity(text.len());
+        for part in &parts {
+            match part {
+                Part::Text(text) => whole.push_str(text),
+                Part::Input(path) => match self.value(path, place, &mut filled)?.value {
+                    Value::Text(value) | Value::Number(value) => whole.push_str(&value),
+                    Value::Bool(value) => whole.push_str(&value.to_string()),
+                    other => {
+                        let name = path.join(".");
+                        return Err(format!(
+                            "must be ${{input.{name}}} and nothing else, because the value is {}",
+                            other.kind()
+                        ));
+                    }
+                },
+            }
+        }
+        filled.value = Value::Text(whole);
+        Ok(filled)
+    }
+
+    fn value(&self, path: &[&str], place: Place, filled: &mut Filled) -> Result<Node, String> {
+        let (name, rest) = path.split_first().map_or(("", &[][..]), |(name, rest)| (*name, rest));
+        filled.used.push(name.to_owned());
+        let declaration = self.declared.as_ref().map(|declared| match declared.get(name) {
+            Some(declaration) => Ok(declaration),
+            None => {
+                let near = hint(name, declared.keys().map(String::as_str));
+                Err(format!("must name an input that is declared, {name} is not{near}"))
+            }
+        });
+        let declaration = declaration.transpose()?;
+        let Some(known) = &self.known else {
+            filled.is_sample = true;
+            let kind = declaration.map_or(Type::Any, |declaration| declaration.kind);
+            if !rest.is_empty() && !matches!(kind, Type::Any | Type::Object) {
+                return Err(format!("must not look into {name}, which is declared as no object"));
+            }
+            let value = if rest.is_empty() { kind.sample() } else { Type::Any.sample() };
+            return Ok(Node { place, value });
+        };
+        // A value that is missing was told already.
+        let mut value =
+            known.get(name).cloned().unwrap_or(Node { place, value: Type::Any.sample() });
+        for (depth, field) in rest.iter().enumerate() {
+            let entries = match value.value {
+                Value::Map(entries) => entries,
+                other => return Err(missing(&path[..=depth], field, other.kind())),
+            };
+            let found = entries.into_iter().find(|(key, _)| key.name == *field);
+            let (_, inner) = found.ok_or_else(|| missing(&path[..=depth], field, "without it"))?;
+            value = inner;
+        }
+        Ok(value)
+    }
+}
+
+fn missing(path: &[&str], field: &str, found: &str) -> String {
+    format!("needs {field} in the input {}, which is {found}", path.join("."))
+}
+
+/// Splits a text at its placeholders. `$${` is the text `${`.
+fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            parts.push(Part::Text(&rest[..at - 1]));
+            parts.push(Part::Text("${"));
+            rest = &rest[at + 2..];
+            continue;
+        }
+        if at > 0 {
+            parts.push(Part::Text(&rest[..at]));
+        }
+        let inner = &rest[at + 2..];
+        let end = inner.find('}').ok_or("must close each ${ with }; write $${ for the text ${")?;
+        parts.push(Part::Input(path_of(&inner[..end])?));
+        rest = &inner[end + 1..];
+    }
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(Part::Text(rest));
+    }
+    Ok(parts)
+}
+
+fn path_of(placeholder: &str) -> Result<Vec<&str>, String> {
+    let rule = || format!("must have placeholders such as ${{input.NAME}}, has ${{{placeholder}}}");
+    let path = placeholder.trim().strip_prefix("input.").ok_or_else(rule)?;
+    let names: Vec<_> = path.split('.').collect();
+    let is_name = |name: &&str| is_input_name(name);
+    if names.iter().all(is_name) { Ok(names) } else { Err(rule()) }
+}
+
+/// Tells whether a text can be the name of an input.
+pub(crate) fn is_input_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree;
+
+    fn fill(text: &str) -> Result<String, String> {
+        let Value::Map(entries) =
+            tree::parse("f", "{a: 5, n: 1.50, o: {b: [1, x]}, t: \"it's\"}").expect("inputs").value
+        else {
+            panic!("an object")
+        };
+        let known = entries.into_iter().map(|(key, node)| (key.name, node)).collect();
+        let values = Values { known: Some(known), declared: None };
+        let place = Place { line: 1, column: 1 };
+        values.fill(text, place).map(|filled| filled.value.to_json())
+    }
+
+    #[test]
+    fn a_placeholder_alone_keeps_its_type_and_others_become_text() {
+        for (text, expected) in [
+            ("${input.a}", "5"),
+            ("${ input.n }", "1.50"),
+            ("${input.o}", r#"{"b":[1,"x"]}"#),
+            ("${input.o.b}", r#"[1,"x"]"#),
+            ("account:${input.a}-${input.t}", r#""account:5-it's""#),
+            ("cost $5, $${input.a}, $", r#""cost $5, ${input.a}, $""#),
+            ("", r#""""#),
+        ] {
+            assert_eq!(fill(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_placeholder_is_told() {
+        for (text, expected) in [
+            ("${a}", "must have placeholders such as ${input.NAME}, has ${a}"),
+            ("${input.}", "must have placeholders such as ${input.NAME}, has ${input.}"),
+            ("x ${input.a", "must close each ${ with }; write $${ for the text ${"),
+            ("x ${input.o}", "must be ${input.o} and nothing else, because the value is an object"),
+            ("${input.o.c}", "needs c in the input o, which is without it"),
+            ("${input.a.c}", "needs c in the input a, which is a number"),
+        ] {
+            assert_eq!(fill(text), Err(expected.to_owned()), "{text}");
+        }
+    }
+}

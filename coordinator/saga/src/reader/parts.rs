@@ -1,0 +1,199 @@
+//! Values of single fields.
+
+use std::time::Duration;
+
+use unanimo_core::{Lock, LockMode, LockName, Timestamp, ids};
+
+use super::{Reader, parse_duration, parse_time};
+use crate::fields::{LOCK_MODES, Object};
+use crate::inputs::{Declaration, Type};
+use crate::nearest::hint;
+use crate::places::At;
+use crate::tree::{Node, Value};
+
+/// Time for which a lock is waited for where the definition does not say, as the contract has it.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+impl Reader<'_> {
+    pub(super) fn text(&mut self, at: &At, node: &Node) -> Option<String> {
+        self.places.note(at, node.place);
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            _ => {
+                self.not_a(at, node, "a text");
+                None
+            }
+        }
+    }
+
+    pub(super) fn flag(&mut self, at: &At, node: &Node) -> Option<bool> {
+        self.places.note(at, node.place);
+        match &node.value {
+            Value::Bool(flag) => Some(*flag),
+            _ => {
+                self.not_a(at, node, "true or false");
+                None
+            }
+        }
+    }
+
+    pub(super) fn count(&mut self, at: &At, node: &Node) -> Option<u32> {
+        self.places.note(at, node.place);
+        let count = match &node.value {
+            Value::Number(number) => number.parse().ok().filter(|count| *count > 0),
+            _ => None,
+        };
+        if count.is_none() {
+            self.not_a(at, node, "a whole number of at least 1");
+        }
+        count
+    }
+
+    pub(super) fn choice(&mut self, at: &At, node: &Node, of: &[&str]) -> Option<String> {
+        let text = self.text(at, node)?;
+        if of.contains(&text.as_str()) {
+            return Some(text);
+        }
+        let near = hint(&text, of.iter().copied());
+        self.problem(at, node.place, format!("must be {}, is {text:?}{near}", of.join(", ")));
+        None
+    }
+
+    /// Reads a name or an id by its own rule. A bad one is told, and is `None`.
+    pub(super) fn name<T>(
+        &mut self,
+        at: &At,
+        node: &Node,
+        parse: fn(&str) -> Result<T, ids::Error>,
+    ) -> Option<T> {
+        let text = self.text(at, node)?;
+        match parse(&text) {
+            Ok(name) => Some(name),
+            Err(rule) => {
+                self.problem(at, node.place, rule.to_string());
+                None
+            }
+        }
+    }
+
+    /// Replaces the placeholders of a value. The second part tells whether a sample stands in it.
+    pub(super) fn filled(&mut self, at: &At, node: &Node) -> Option<(Value, bool)> {
+        let Value::Text(text) = &node.value else { return Some((node.value.clone(), false)) };
+        match self.values.fill(text, node.place) {
+            Ok(filled) => {
+                for name in filled.used {
+                    let (place, path) = (node.place, at.path.clone());
+                    let used = Declaration { kind: Type::Any, default: None, place, path };
+                    self.used.entry(name).or_insert(used);
+                }
+                Some((filled.value, filled.is_sample))
+            }
+            Err(rule) => {
+                self.problem(at, node.place, rule);
+                None
+            }
+        }
+    }
+
+    /// Replaces the placeholders of all texts in a value.
+    pub(super) fn filled_through(&mut self, at: &At, node: &Node) -> Value {
+        match &node.value {
+            Value::List(items) => {
+                let item = |(index, node): (usize, &Node)| Node {
+                    place: node.place,
+                    value: self.filled_through(&at.item(index), node),
+                };
+                Value::List(items.iter().enumerate().map(item).collect())
+            }
+            Value::Map(entries) => Value::Map(
+                entries
+                    .iter()
+                    .map(|(key, node)| {
+                        let value = self.filled_through(&at.field(&key.name, &key.name), node);
+                        (key.clone(), Node { place: node.place, value })
+                    })
+                    .collect(),
+            ),
+            _ => self.filled(at, node).map_or(Value::Null, |(value, _)| value),
+        }
+    }
+
+    /// Reads a text that may hold placeholders; `None` also where its value is not known yet.
+    fn filled_text(&mut self, at: &At, node: &Node) -> Option<String> {
+        self.places.note(at, node.place);
+        match self.filled(at, node)? {
+            (_, true) => None,
+            (Value::Text(text), false) => Some(text),
+            (value, false) => {
+                self.not_a(at, &Node { place: node.place, value }, "a text");
+                None
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, at: &At, node: &Node) -> Option<Duration> {
+        let text = self.filled_text(at, node)?;
+        let duration = parse_duration(&text);
+        if duration.is_none() {
+            let rule = format!("must be a duration such as 250ms, 15s or 1h 30m, is {text:?}");
+            self.problem(at, node.place, rule);
+        }
+        duration
+    }
+
+    pub(super) fn time(&mut self, at: &At, node: &Node) -> Option<Timestamp> {
+        let text = self.filled_text(at, node)?;
+        let time = parse_time(&text);
+        if time.is_none() {
+            let rule = format!("must be a time such as 2026-01-31T12:00:00Z, is {text:?}");
+            self.problem(at, node.place, rule);
+        }
+        time
+    }
+
+    pub(super) fn locks(&mut self, at: &At, node: &Node) -> Vec<Lock> {
+        self.places.note(at, node.place);
+        let Value::List(items) = &node.value else {
+            self.not_a(at, node, "a list of locks");
+            return Vec::new();
+        };
+        let lock = |(index, node)| self.lock(&at.item(index), node);
+        items.iter().enumerate().filter_map(lock).collect()
+    }
+
+    /// Reads a lock: an object, or its name alone.
+    fn lock(&mut self, at: &At, node: &Node) -> Option<Lock> {
+        if let Value::Text(_) = node.value {
+            let name = self.lock_name(at, node)?;
+            return Some(Lock { name, mode: LockMode::Exclusive, wait_max: LOCK_WAIT });
+        }
+        let fields = self.object(at, node, Object::Lock)?;
+        let name = fields.get("name").and_then(|(at, node)| self.lock_name(&at, node));
+        let mode = fields.get("mode").and_then(|(at, node)| self.choice(&at, node, LOCK_MODES));
+        let mode = match mode.as_deref() {
+            Some("shared") => LockMode::Shared,
+            _ => LockMode::Exclusive,
+        };
+        let wait =
+            fields.get_as("wait", "wait_max").and_then(|(at, node)| self.duration(&at, node));
+        Some(Lock { name: name?, mode, wait_max: wait.unwrap_or(LOCK_WAIT) })
+    }
+
+    fn lock_name(&mut self, at: &At, node: &Node) -> Option<LockName> {
+        self.places.note(at, node.place);
+        let text = match self.filled(at, node)?.0 {
+            Value::Text(text) | Value::Number(text) => text,
+            value => {
+                self.not_a(at, &Node { place: node.place, value }, "a text");
+                return None;
+            }
+        };
+        match LockName::new(&text) {
+            Ok(name) => Some(name),
+            Err(rule) => {
+                self.problem(at, node.place, format!("{rule} ({text:?})"));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Each mistake is told with its place, its path and the rule, all of them at once.
+
+use std::fmt::Write as _;
+
+use unanimo_saga::SagaFile;
+
+const TRIP: &str = "\
+saga: book-trip
+input: {account: string, amount: integer}
+timeout: 10m
+locks: [{name: \"account:${input.account}\", wait: 5s}]
+steps:
+  flight: {participant: airline, action: reserve, mode: tcc, payload: {of: \"${input.account}\"}}
+  hotel:
+    participant: inn
+    action: reserve
+    retry: {attempts: 5, backoff: 200ms, backoff_max: 5s, give_up_after: 1m}
+  pay:
+    participant: bank
+    action: charge
+    after: [flight, hotel]
+    inputs: {ticket: flight}
+    pivot: true
+    payload: {amount: \"${input.amount}\"}
+    attempt_timeout: 3s
+  mail: {participant: post, action: send, after: pay, compensation: none}
+";
+
+#[track_caller]
+fn check(text: &str, expected: &[&str]) {
+    let found = match SagaFile::parse("f", text) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    };
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected, "{text}");
+}
+
+/// Checks the definition above with one text of it replaced.
+#[track_caller]
+fn with(from: &str, to: &str, expected: &[&str]) {
+    assert_eq!(TRIP.matches(from).count(), 1, "{from:?} is in it once");
+    check(&TRIP.replace(from, to), expected);
+}
+
+#[test]
+fn a_definition_without_mistakes_passes() {
+    check(TRIP, &[]);
+}
+
+#[test]
+fn the_syntax_is_told() {
+    with("steps:\n", "steps\n", &["f:6:9: must be YAML or JSON: simple key expect ':'"]);
+    check("", &["f:1:1: is empty"]);
+    check("- saga", &["f:1:1: must be an object, is a list"]);
+    check("saga: a", &["f:1:1: steps must be given"]);
+}
+
+#[test]
+fn an_unknown_field_is_told_with_the_nearest_name() {
+    with(
+        "    action: charge",
+        "    acton: charge",
+        &[
+            "f:11:3: steps.pay.action must be given",
+            "f:13:5: steps.pay.acton is no field of a step; did you mean action?",
+        ],
+    );
+    with(
+        "wait: 5s",
+        "lease: 5s",
+        &["f:4:44: locks[0].lease is no field of a lock; the fields are name, mode, wait"],
+    );
+    with(
+        "timeout: 10m",
+        "timout: 10m",
+        &["f:3:1: timout is no field of a saga; did you mean timeout?"],
+    );
+}
+
+#[test]
+fn a_wrong_type_is_told() {
+    with(
+        "pivot: true",
+        "pivot: yes",
+        &[
+            "f:16:12: steps.pay.pivot must be true or false, is a text",
+            // Without a pivot.
+            "f:19:69: steps.mail.compensation must not be none: an ABORT may follow the branch; say \
+             kept if its effect is to stay",
+        ],
+    );
+    with(
+        "attempts: 5",
+        "attempts: 0",
+        &["f:10:23: steps.hotel.retry.attempts must be a whole number of at least 1, is a number"],
+    );
+    with("timeout: 10m", "timeout: 10", &["f:3:10: timeout must be a text, is a number"]);
+    with(
+        "timeout: 10m",
+        "timeout: soon",
+        &["f:3:10: timeout must be a duration such as 250ms, 15s or 1h 30m, is \"soon\""],
+    );
+    with(
+        "inputs: {ticket: flight}",
+        "inputs: [flight]",
+        &[
+            "f:15:13: steps.pay.inputs must be an object: name of each input, and the step whose output \
+         it is, is a list",
+        ],
+    );
+    with(
+        "mode: tcc",
+        "mode: tc",
+        &["f:6:57: steps.flight.mode must be saga, tcc, 2pc, is \"tc\"; did you mean tcc?"],
+    );
+    with(
+        "payload: {of: \"${input.account}\"}",
+        "payload_base64: \"?\"",
+        &["f:6:78: steps.flight.payload_base64 must be base64: Invalid symbol 63, offset 0."],
+    );
+}
+
+#[test]
+fn a_cycle_names_its_steps() {
+    with(
+        "    action: reserve\n    retry",
+        "    action: reserve\n    after: [pay]\n    retry",
+        &[
+            "f:10:12: steps.hotel.after must not lead back to the branch: hotel depends on pay depends on \
+         hotel",
+        ],
+    );
+    with(
+        "after: pay",
+        "after: mail",
+        &["f:19:50: steps.mail.after must not lead back to the branch: mail depends on mail"],
+    );
+}
+
+#[test]
+fn a_step_that_is_not_there_is_told_with_the_nearest_name() {
+    with(
+        "[flight, hotel]",
+        "[flight, hotle]",
+        &[
+            "f:14:21: steps.pay.after[1] must be the name of a step, \"hotle\" is none; did you mean hotel?",
+        ],
+    );
+    with(
+        "{ticket: flight}",
+        "{ticket: train}",
+        &["f:15:22: steps.pay.inputs.ticket must be the name of a step, \"train\" is none"],
+    );
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_told() {
+    with("  mail:", "  flight:", &["f:19:3: steps.flight must be unique, it is in line 6 already"]);
+    with(
+        "[flight, hotel]",
+        "[flight, flight]",
+        &["f:14:21: steps.pay.after[1] must be unique, flight came before"],
+    );
+}
+
+#[test]
+fn too_many_steps_are_told() {
+    let mut text = "saga: many\nsteps:\n".to_owned();
+    for step in 0..65 {
+        writeln!(text, "  s{step}: {{participant: p, action: a}}").unwrap();
+    }
+    check(&text, &["f:3:3: steps must have at most 64 branches, has 65"]);
+    check("saga: a\nsteps: {}", &["f:2:8: steps must have at least 1 branch, has none"]);
+}
+
+#[test]
+fn an_output_of_a_step_that_does_not_come_before_is_told() {
+    with("compensation: none}", "compensation: none, inputs: {a: flight}}", &[]);
+    with(
+        "retry:",
+        "inputs: {a: flight}\n    retry:",
+        &[
+            "f:10:17: steps.hotel.inputs.a must name a branch that hotel depends on, directly or not; flight \
+         is none",
+        ],
+    );
+    with(
+        "mode: tcc",
+        "mode: 2pc",
+        &[
+            "f:15:22: steps.pay.inputs.ticket must name a branch with an output, flight is in two-phase \
+         commit and has none",
+        ],
+    );
+}
+
+#[test]
+fn the_rules_of_the_pivot_are_told() {
+    with(
+        "compensation: none}",
+        "compensation: none, pivot: true}",
+        &["f:19:82: steps.mail.pivot must be set in one branch at most, pay is the pivot"],
+    );
+    with(
+        "    retry:",
+        "    compensation: none\n    retry:",
+        &[
+            "f:10:19: steps.hotel.compensation must not be none: an ABORT may follow the branch; say kept \
+         if its effect is to stay",
+        ],
+    );
+    with(
+        "    attempt_timeout: 3s",
+        "    retry: {attempts: 2}",
+        &[
+            "f:18:12: steps.pay.retry must not be set in the pivot or after it: it is sent until it is answered",
+        ],
+    );
+}
+
+#[test]
+fn bad_names_are_told() {
+    with(
+        "saga: book-trip",
+        "saga: book trip",
+        &["f:1:7: saga must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 4"],
+    );
+    with(
+        "  mail:",
+        "  -mail:",
+        &["f:19:3: steps.-mail must begin with a letter, a digit or _, begins with '-'"],
+    );
+    with(
+        "participant: bank",
+        "participant: unanimo",
+        &[
+            "f:12:18: steps.pay.participant must not be the coordinator itself; a transaction as a step is a child",
+        ],
+    );
+    with(
+        "account:${input.account}",
+        "account ${input.account}",
+        &[
+            "f:4:16: locks[0].name must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 7 (\"account x\")",
+        ],
+    );
+}
+
+#[test]
+fn a_child_is_checked_with_its_own_places() {
+    let text = "\
+saga: order
+steps:
+  sub:
+    child:
+      timeout: 1m
+      steps:
+        a: {participant: p, action: x, pivot: true}
+        b: {participant: p, action: x, after: [c]}
+    payload: 1
+";
+    check(
+        text,
+        &[
+            "f:7:47: steps.sub.child.steps.a.pivot must not be set: the parent of a child decides",
+            "f:8:48: steps.sub.child.steps.b.after[0] must be the name of a step, \"c\" is none",
+            "f:9:14: steps.sub.payload must not be given together with child",
+        ],
+    );
+    let tcc = "saga: a\nsteps:\n  sub: {child: {mode: tcc, steps: {a: {participant: p, action: x, mode: saga, delay: 1s}}}}";
+    check(
+        tcc,
+        &[
+            "f:3:73: steps.sub.child.steps.a.mode must be the mode of the transaction, tcc",
+            "f:3:86: steps.sub.child.steps.a.delay must not be set: the transaction is no saga",
+        ],
+    );
+}
+
+#[test]
+fn placeholders_name_inputs() {
+    with(
+        "\"${input.amount}\"",
+        "\"${input.amuont}\"",
+        &[
+            "f:17:23: steps.pay.payload.amount must name an input that is declared, amuont is not; did you \
+         mean amount?",
+        ],
+    );
+    with(
+        "amount: integer",
+        "amount: int",
+        &[
+            "f:2:34: input.amount must be string, integer, number, boolean, list, object, any, is \"int\"",
+        ],
+    );
+    with(
+        "amount: integer",
+        "amount: {type: integer, default: much}",
+        &["f:2:59: input.amount.default must be of type integer, is a text"],
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "\
+saga: ''
+steps:
+  a: {participant: p, acton: x, after: [b, z]}
+  b: {participant: 'p p', action: x, pivot: true, retry: {attempts: 1}, metadata: 1}
+start_at: today
+start_delay: 1s
+";
+    check(
+        text,
+        &[
+            "f:1:7: saga must not be empty",
+            "f:3:3: steps.a.action must be given",
+            "f:3:23: steps.a.acton is no field of a step; did you mean action?",
+            "f:3:44: steps.a.after[1] must be the name of a step, \"z\" is none",
+            "f:4:20: steps.b.participant must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 1",
+            "f:4:58: steps.b.retry must not be set in the pivot or after it: it is sent until it is answered",
+            "f:4:73: steps.b.metadata is no field of a step; the fields are participant, action, mode, payload, \
+         payload_base64, media_type, after, inputs, pivot, compensation, retry, attempt_timeout, delay, \
+         start_at, locks, child",
+            "f:5:11: start_at must be a time such as 2026-01-31T12:00:00Z, is \"today\"",
+            "f:6:14: start_delay must not be given together with start_at",
+        ],
+    );
+}
+
+#[test]
+fn two_phase_commit_that_others_wait_for_is_a_warning() {
+    let text = "\
+saga: a
+steps:
+  a: {participant: p, action: x, mode: 2pc}
+  b: {participant: p, action: x, after: [a]}
+";
+    let file = SagaFile::parse("f", text).expect("it is allowed");
+    let warnings: Vec<_> = file.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "f:3:40: steps.a.mode keeps rows locked while b works; let a step in two-phase commit come last \
+         before the pivot, or make it tcc",
+        ]
+    );
+    let file = SagaFile::parse("f", &text.replace("[a]", "[a], pivot: true")).expect("it is good");
+    assert!(file.warnings().is_empty());
+}

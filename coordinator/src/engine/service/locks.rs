@@ -1,0 +1,203 @@
+//! Requests for locks, each in a task of its own, and transactions that wait for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use unanimo_core::{
+    BranchNumber, Incarnation, Input, Lock, LockAnswer, LockName, LockRequest, Phase, Transaction,
+    TxId,
+};
+
+use super::super::message::Message;
+use super::Service;
+use crate::cluster::lease::Lease;
+use crate::store::{LockTake, LockTaken, Store};
+
+/// Requests for locks that the store is asked at once. More would only wait for its connections, which
+/// reads and adoption need as well.
+pub(in crate::engine) const TAKES_MAX: usize = 16;
+
+/// Transactions that are woken when a lock is given back: the oldest ones, of which the first gets it.
+/// The others come again by themselves.
+const WAKES_MAX: usize = 8;
+
+impl Service {
+    /// Asks the store for locks, from a task that reports the end whatever happens.
+    pub(super) fn take_locks(&mut self, tx_id: TxId, request: LockRequest) {
+        let (Some(live), Some(inbox)) = (self.live.get(&tx_id), self.own.upgrade()) else { return };
+        let identity = live.tx.identity();
+        let locks = match request.number {
+            Some(number) => live.tx.branch(number).map(|branch| &*branch.spec.step.locks),
+            None => Some(&*identity.locks),
+        };
+        let take = LockTake {
+            tx_id,
+            family: identity.parent.map_or(tx_id, |parent| parent.root),
+            locks: locks.unwrap_or_default().iter().map(|l| (l.name.clone(), l.mode)).collect(),
+        };
+        let report = Report { inbox, tx_id, request, answer: None };
+        let taker = Taker {
+            store: Arc::clone(&self.store),
+            me: self.me,
+            lease: self.lease.clone(),
+            slots: Arc::clone(&self.lock_slots),
+        };
+        tokio::spawn(taker.take(take, report));
+    }
+
+    /// Applies the answer of the store.
+    pub(super) fn locks_taken(&mut self, tx_id: TxId, request: LockRequest, answer: LockAnswer) {
+        let LockRequest { number, attempt } = request;
+        if let LockAnswer::Held { lock, holder, .. } = &answer
+            && let Some(live) = self.live.get(&tx_id)
+        {
+            let gid = &live.tx.identity().gid;
+            tracing::debug!(%tx_id, %gid, %lock, %holder, attempt, "a lock is waited for");
+            self.lock_waits.add(lock.clone(), tx_id, number);
+        }
+        // It may have left memory.
+        let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer }, self.env.now());
+    }
+
+    /// Has those ask again that wait for the locks of a transaction that has ended. Others that hold or
+    /// wait for them may be on other nodes: whoever waits asks again by itself as well.
+    pub(super) fn wake_lock_waits(&mut self, ended: &Transaction) {
+        if !ended.takes_locks() || self.lock_waits.is_empty() {
+            return;
+        }
+        let now = self.env.now();
+        for lock in names(ended) {
+            for (tx_id, number) in self.lock_waits.take_oldest(&lock, WAKES_MAX) {
+                let waits =
+                    self.live.get(&tx_id).is_some_and(|live| live.tx.phase() == Phase::Active);
+                if waits {
+                    let _ = self.apply(tx_id, Input::Retry { number, operator: None }, now);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the names of all locks that a transaction and its branches take.
+fn names(tx: &Transaction) -> BTreeSet<LockName> {
+    let of_branches = tx.branches().iter().flat_map(|branch| &branch.spec.step.locks);
+    let name = |lock: &Lock| lock.name.clone();
+    tx.identity().locks.iter().chain(of_branches).map(name).collect()
+}
+
+/// Everything that a request for locks needs.
+struct Taker {
+    store: Arc<dyn Store>,
+    me: Incarnation,
+    lease: Lease,
+    slots: Arc<Semaphore>,
+}
+
+impl Taker {
+    async fn take(self, take: LockTake, mut report: Report) {
+        let Ok(_slot) = self.slots.acquire().await else { return };
+        if !self.lease.is_held() {
+            let error = "the coordinator's lease has run out";
+            report.answer = Some(LockAnswer::Failed(error.to_owned()));
+            return;
+        }
+        let answer = match self.store.locks().take(self.me, &take).await {
+            Ok(LockTaken::Granted) => LockAnswer::Granted,
+            Ok(LockTaken::Held { lock, holder, older }) => LockAnswer::Held { lock, holder, older },
+            Err(error) => {
+                let error = crate::store::in_full(&error);
+                tracing::warn!(tx_id = %take.tx_id, error, "failed to take locks; it is repeated");
+                LockAnswer::Failed(error)
+            }
+        };
+        crash_point!("locks-taken");
+        report.answer = Some(answer);
+    }
+}
+
+/// Reports the end of a request: its answer, or that there is none if its task ends without one.
+struct Report {
+    inbox: mpsc::UnboundedSender<Message>,
+    tx_id: TxId,
+    request: LockRequest,
+    answer: Option<LockAnswer>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let lost = || LockAnswer::Failed("the request's task ended without a result".to_owned());
+        let answer = self.answer.take().unwrap_or_else(lost);
+        let (tx_id, request) = (self.tx_id, self.request);
+        // The engine may have ended.
+        let _ = self.inbox.send(Message::LocksTaken { tx_id, request, answer });
+    }
+}
+
+/// Owner of a request that waits: a branch, or the transaction itself.
+type Waiter = (TxId, Option<BranchNumber>);
+
+/// Transactions in memory that wait for locks. A hint: whoever waits asks again after a pause.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct LockWaits {
+    by_lock: BTreeMap<LockName, BTreeSet<Waiter>>,
+    by_waiter: BTreeMap<TxId, BTreeSet<(LockName, Option<BranchNumber>)>>,
+}
+
+impl LockWaits {
+    fn is_empty(&self) -> bool {
+        self.by_lock.is_empty()
+    }
+
+    fn add(&mut self, lock: LockName, tx_id: TxId, number: Option<BranchNumber>) {
+        self.by_waiter.entry(tx_id).or_default().insert((lock.clone(), number));
+        self.by_lock.entry(lock).or_default().insert((tx_id, number));
+    }
+
+    /// Takes out those that wait for longest: identifiers grow with time.
+    fn take_oldest(&mut self, lock: &LockName, max: usize) -> Vec<Waiter> {
+        let Some(waiters) = self.by_lock.get_mut(lock) else { return Vec::new() };
+        let oldest: Vec<Waiter> = std::iter::from_fn(|| waiters.pop_first()).take(max).collect();
+        if waiters.is_empty() {
+            self.by_lock.remove(lock);
+        }
+        oldest
+    }
+
+    /// Forgets a transaction that leaves memory.
+    pub(super) fn forget(&mut self, tx_id: TxId) {
+        for (lock, number) in self.by_waiter.remove(&tx_id).unwrap_or_default() {
+            if let Some(waiters) = self.by_lock.get_mut(&lock) {
+                waiters.remove(&(tx_id, number));
+                if waiters.is_empty() {
+                    self.by_lock.remove(&lock);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_woken_and_those_that_left_are_forgotten() {
+        let lock = LockName::new("account:42").expect("a name");
+        let tx = |n| TxId(Uuid::from_u128(n));
+        let mut waits = LockWaits::default();
+        for n in [5, 3, 9, 1] {
+            waits.add(lock.clone(), tx(n), None);
+        }
+        waits.add(lock.clone(), tx(3), Some(BranchNumber::from_index(0)));
+        waits.forget(tx(1));
+        let oldest = waits.take_oldest(&lock, 3);
+        let first = Some(BranchNumber::from_index(0));
+        assert_eq!(oldest, [(tx(3), None), (tx(3), first), (tx(5), None)]);
+        waits.forget(tx(9));
+        assert!(waits.is_empty());
+        assert_eq!(waits.take_oldest(&lock, 3), []);
+    }
+}

@@ -1,0 +1,63 @@
+//! Transactions that sleep: what starts tomorrow need not be in memory today.
+//!
+//! The row of one that may leave memory says until when it sleeps. Whatever stays, or is back, has a row
+//! that says nothing of it. So the [scan](super::super::sleepers) for what is due finds only what is not
+//! in memory.
+
+use std::time::Duration;
+
+use unanimo_core::{Input, Timestamp, Transition, TxId};
+
+use super::super::sleepers::AHEAD;
+use super::Service;
+
+/// Shortest time ahead for which a transaction leaves memory. Longer than the scan looks ahead, so that
+/// what has just left is not brought back at once, and what stays has its row rewritten before it is due.
+const SLEEP_MIN: Duration = AHEAD.saturating_add(Duration::from_secs(5 * 60));
+
+/// Interval between two looks at transactions that sleep in memory: for somebody who followed or waited,
+/// and has gone meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for which a transaction that was brought to memory stays there: whoever asked for it looks for it
+/// in a moment.
+const STAY: Duration = Duration::from_secs(5);
+
+impl Service {
+    /// Notes whether the row says that the transaction sleeps: only one that leaves memory does.
+    pub(super) fn note_a_sleep(&mut self, transition: &mut Transition) {
+        let now = self.env.now();
+        let until = transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN);
+        transition.state.wake_at = until;
+        if let Some(live) = self.live.get_mut(&transition.tx_id) {
+            self.asleep.set(transition.tx_id, &mut live.asleep_until, until);
+        }
+    }
+
+    /// Keeps a transaction in memory that was brought there, though it sleeps.
+    pub(super) fn keep_for_a_while(&mut self, tx_id: TxId, now: Timestamp) {
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            live.stays_until = now.after(STAY);
+        }
+    }
+
+    /// Lets go of transactions that sleep and that nobody looks at any more.
+    pub(super) fn let_sleepers_go(&mut self) {
+        let instant = tokio::time::Instant::now();
+        if instant < self.look_at_sleepers {
+            return;
+        }
+        self.look_at_sleepers = instant + LOOK_INTERVAL;
+        let now = self.env.now();
+        // It was followed for so long that its time is near: it stays, and its row is to say so.
+        while let Some(tx_id) = self.asleep.due(now.after(SLEEP_MIN)) {
+            let _ = self.apply(tx_id, Input::Recovered { by: self.me }, now);
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                self.asleep.set(tx_id, &mut live.asleep_until, None);
+            }
+        }
+        for tx_id in self.asleep.all() {
+            self.leave_if_done(tx_id);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Locks on PostgreSQL.
+
+use async_trait::async_trait;
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgDatabaseError};
+use unanimo_core::{Incarnation, TxId};
+
+use super::super::rows::TakenRow;
+use super::super::{Error, LockTake, LockTaken, Locks};
+use super::Postgres;
+
+/// Times that a request is made whose database transaction was ended for the sake of another one: for
+/// a deadlock, or for what cannot be put in one order with it. The server has then undone it.
+const TRIES_MAX: u32 = 5;
+
+/// Waits until nobody else decides about these names, and keeps others out until the end of the
+/// database transaction. The array is in the order that everybody keeps. Two names with one hash wait
+/// for each other needlessly, and that is all. The first number tells these locks from those of other
+/// programs in the database.
+const ONE_AFTER_THE_OTHER: &str = "
+SELECT count(*) FROM (
+    SELECT pg_advisory_xact_lock(1970170221, hash) FROM UNNEST($1::int4[]) AS ordered (hash)
+) AS waited";
+
+/// Decides, and writes the rows. A statement of its own, because its snapshot must be younger than the
+/// wait: it sees every row of these names.
+///
+/// The transaction's row is locked so that no batch ends it meanwhile. Who waits counts until it is
+/// decided, who holds until it has ended. Whatever the family holds
+/// already, in this mode or a stricter one, nobody else can stand in the way of, whoever waits. Rows are
+/// rewritten even if nothing changes: a grant that is only found may not be durable, the answer is.
+///
+/// A batch that began before a request for its transaction was committed, and found the row free only
+/// afterwards, ends the transaction and does not see the new rows. They count for nothing, and are
+/// deleted by whoever asks for these names next, or with the transaction's details.
+const TAKE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), own AS MATERIALIZED (
+    SELECT 1 FROM transactions
+    WHERE tx_id = $2 AND owner = $1 AND decided_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+    FOR SHARE
+), wanted AS MATERIALIZED (
+    SELECT name, exclusive, EXISTS (
+            SELECT 1 FROM locks AS held JOIN transactions AS holder USING (tx_id)
+            WHERE held.name = new.name AND held.family = $3 AND held.granted
+                AND held.exclusive >= new.exclusive AND holder.ended_ms IS NULL) AS is_held
+    FROM UNNEST($4::text[], $5::bool[]) AS new (name, exclusive)
+), obstacle AS MATERIALIZED (
+    SELECT other.name, holder.gid, other.family < $3 AS older
+    FROM wanted JOIN locks AS other USING (name)
+    JOIN transactions AS holder ON holder.tx_id = other.tx_id
+    WHERE NOT wanted.is_held AND other.family <> $3
+        AND (other.exclusive OR wanted.exclusive)
+        AND (other.granted OR (other.family < $3 AND holder.decided_ms IS NULL))
+        AND holder.ended_ms IS NULL
+    ORDER BY older DESC, other.name, other.granted DESC LIMIT 1
+), taken AS (
+    INSERT INTO locks (name, tx_id, family, exclusive, granted)
+    SELECT name, $2, $3, exclusive, NOT EXISTS (SELECT 1 FROM obstacle)
+    FROM wanted WHERE EXISTS (SELECT 1 FROM own)
+    ON CONFLICT (name, tx_id, exclusive)
+    DO UPDATE SET granted = locks.granted OR excluded.granted
+), no_longer AS (
+    DELETE FROM locks AS old USING transactions AS ended
+    WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL
+)
+SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
+    obstacle.name, obstacle.gid, obstacle.older
+FROM (SELECT) AS answer LEFT JOIN obstacle ON true";
+
+#[async_trait]
+impl Locks for Postgres {
+    async fn take(&self, me: Incarnation, take: &LockTake) -> Result<LockTaken, Error> {
+        let mut tries = 1;
+        loop {
+            match self.take_once(me, take).await {
+                Err(Error::Database { source, .. }) if tries < TRIES_MAX && was_undone(&source) => {
+                    tries += 1;
+                }
+                Ok(row) => return row.into_taken(me, take),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Postgres {
+    async fn take_once(&self, me: Incarnation, take: &LockTake) -> Result<TakenRow, Error> {
+        let (tx_id, family, wanted) = (take.tx_id, take.family, take.in_order());
+        self.run("take locks", move |connection| {
+            Box::pin(async move { decide(connection, me, tx_id, family, wanted).await })
+        })
+        .await
+    }
+}
+
+/// Runs to its end in a task that nobody cancels, or its connection is closed ([`Postgres::run`]).
+async fn decide(
+    connection: &mut PgConnection,
+    me: Incarnation,
+    tx_id: TxId,
+    family: TxId,
+    (names, exclusive): (Vec<String>, Vec<bool>),
+) -> Result<TakenRow, sqlx::Error> {
+    let mut hashes: Vec<i32> = names.iter().map(|name| hash(name)).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    let mut transaction = connection.begin().await?;
+    sqlx::query(ONE_AFTER_THE_OTHER).bind(hashes).execute(&mut *transaction).await?;
+    let row = sqlx::query_as(TAKE)
+        .bind(me.0)
+        .bind(tx_id.0)
+        .bind(family.0)
+        .bind(names)
+        .bind(exclusive)
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// FNV-1a: every version of the program must come to the same number.
+fn hash(name: &str) -> i32 {
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash.cast_signed()
+}
+
+/// Tells whether the server has undone a database transaction that may be made again at once.
+fn was_undone(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    let server = error.try_downcast_ref::<PgDatabaseError>();
+    server.is_some_and(|server| matches!(server.code(), "40P01" | "40001"))
+}

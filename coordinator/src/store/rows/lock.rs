@@ -1,0 +1,52 @@
+//! Answers about locks.
+
+use sqlx::FromRow;
+use unanimo_core::{Gid, Incarnation, LockName};
+
+use super::super::{Error, LockTake, LockTaken};
+use super::corrupt;
+
+/// Result of a request for locks, with what stood in its way.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct TakenRow {
+    /// The claimant may write.
+    unfenced: bool,
+    /// Its transaction is its own and has not ended.
+    open: bool,
+    name: Option<String>,
+    gid: Option<String>,
+    older: Option<bool>,
+}
+
+impl TakenRow {
+    /// Nothing stood in its way.
+    pub(in crate::store) const GRANTED: Self =
+        Self { unfenced: true, open: true, name: None, gid: None, older: None };
+    /// Its transaction can take no locks.
+    pub(in crate::store) const NOT_OPEN: Self = Self { open: false, ..Self::GRANTED };
+
+    pub(in crate::store) fn is_granted(&self) -> bool {
+        self.name.is_none()
+    }
+
+    pub(in crate::store) fn into_taken(
+        self,
+        me: Incarnation,
+        take: &LockTake,
+    ) -> Result<LockTaken, Error> {
+        if !self.unfenced {
+            return Err(Error::Fenced(me));
+        }
+        if !self.open {
+            return Err(Error::NotOpen(take.tx_id));
+        }
+        let (Some(name), Some(gid), Some(older)) = (self.name, self.gid, self.older) else {
+            return Ok(LockTaken::Granted);
+        };
+        Ok(LockTaken::Held {
+            lock: LockName::known(&name).map_err(|_| corrupt("locks.name", &name))?,
+            holder: Gid::known(&gid).map_err(|_| corrupt("transactions.gid", &gid))?,
+            older,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Locks on SQLite. Its one writer at a time decides about one request after the other; the rules are
+//! explained beside the statements for PostgreSQL.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use unanimo_core::{Incarnation, TxId};
+
+use super::super::rows::TakenRow;
+use super::super::{Error, LockTake, LockTaken, Locks};
+use super::Sqlite;
+
+const IS_OPEN: &str = "
+SELECT EXISTS (
+    SELECT 1 FROM transactions WHERE tx_id = $2 AND owner = $1 AND decided_ms IS NULL)";
+
+const OBSTACLE: &str = "
+WITH wanted AS MATERIALIZED (
+    SELECT new.key AS name, new.value AS exclusive, EXISTS (
+            SELECT 1 FROM locks AS held JOIN transactions AS holder USING (tx_id)
+            WHERE held.name = new.key AND held.family = $1 AND held.granted
+                AND held.exclusive >= new.value AND holder.ended_ms IS NULL) AS is_held
+    FROM json_each($2) AS new
+)
+SELECT true AS unfenced, true AS open, other.name, holder.gid, other.family < $1 AS older
+FROM wanted JOIN locks AS other USING (name)
+JOIN transactions AS holder ON holder.tx_id = other.tx_id
+WHERE NOT wanted.is_held AND other.family <> $1
+    AND (other.exclusive OR wanted.exclusive)
+    AND (other.granted OR (other.family < $1 AND holder.decided_ms IS NULL))
+    AND holder.ended_ms IS NULL
+ORDER BY older DESC, other.name, other.granted DESC LIMIT 1";
+
+const TAKE: &str = "
+INSERT INTO locks (name, tx_id, family, exclusive, granted)
+SELECT key, $1, $2, value, $3 FROM json_each($4) WHERE true
+ON CONFLICT (name, tx_id, exclusive) DO UPDATE SET granted = max(granted, excluded.granted)";
+
+#[async_trait]
+impl Locks for Sqlite {
+    async fn take(&self, me: Incarnation, take: &LockTake) -> Result<LockTaken, Error> {
+        let (tx_id, family) = (take.tx_id, take.family);
+        let (names, exclusive) = take.in_order();
+        let wanted: std::collections::BTreeMap<_, _> = names.into_iter().zip(exclusive).collect();
+        let wanted = serde_json::to_string(&wanted).expect("a map of texts");
+        let row = self.write("take locks", Some(me), move |connection| {
+            Box::pin(async move { decide(connection, me, tx_id, family, &wanted).await })
+        });
+        row.await?.into_taken(me, take)
+    }
+}
+
+async fn decide(
+    connection: &mut SqliteConnection,
+    me: Incarnation,
+    tx_id: TxId,
+    family: TxId,
+    wanted: &str,
+) -> Result<TakenRow, sqlx::Error> {
+    let is_open: bool =
+        sqlx::query_scalar(IS_OPEN).bind(me.0).bind(tx_id.0).fetch_one(&mut *connection).await?;
+    if !is_open {
+        return Ok(TakenRow::NOT_OPEN);
+    }
+    let obstacle: Option<TakenRow> = sqlx::query_as(OBSTACLE)
+        .bind(family.0)
+        .bind(wanted)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let row = obstacle.unwrap_or(TakenRow::GRANTED);
+    sqlx::query(TAKE)
+        .bind(tx_id.0)
+        .bind(family.0)
+        .bind(row.is_granted())
+        .bind(wanted)
+        .execute(connection)
+        .await?;
+    Ok(row)
+}

@@ -1,0 +1,228 @@
+//! `saga check`, `saga run` and `saga graph`; and sagas in `tx list` and `tx show`.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Program, Ran, Served, command, new_path, run};
+
+const TRIP: &str = "\
+saga: trip
+input: {who: string, fare: integer}
+timeout: 20s
+steps:
+  flight: {participant: p, action: output-3, mode: tcc, payload: {for: \"${input.who}\"}}
+  hotel: {participant: p, action: ok}
+  pay: {participant: p, action: PAY, after: [flight], pivot: true, payload: \"${input.fare}\", compensation: none}
+  mail: {participant: p, action: ok, after: [pay], compensation: none}
+";
+
+/// Writes a definition whose pivot is this action, and returns its path.
+fn trip(pay: &str) -> String {
+    let path = new_path(".yaml");
+    fs::write(&path, TRIP.replace("PAY", pay)).unwrap();
+    path.display().to_string()
+}
+
+impl Served {
+    async fn saga(&self, args: &[&str]) -> Ran {
+        let mut all = vec!["saga"];
+        all.extend(args);
+        all.extend(["--endpoint", self.endpoint.as_str()]);
+        Program::start(command(&all)).end().await
+    }
+}
+
+#[tokio::test]
+async fn a_definition_is_checked_without_a_coordinator() {
+    let good = trip("ok");
+    let ran = run(&["saga", "check", &good]).await;
+    assert_eq!(ran.check(0).out, format!("{good}: trip is good: 4 steps, inputs fare, who\n"));
+    assert_eq!(ran.err, "");
+
+    let bad = trip("ok, affter: [x], compensation: kept");
+    let ran = run(&["saga", "check", &bad, &good, "nowhere.yaml"]).await;
+    ran.check(1).says(&["trip is good"]);
+    ran.complains(&[
+        " steps.pay.compensation must be unique, it is in line 7 already\n",
+        "failed to read nowhere.yaml: No such file",
+    ]);
+    let bad = trip("ok, affter: [x], locks: ['a b']");
+    let ran = run(&["saga", "check", &bad]).await;
+    ran.check(1).complains(&[
+        &format!("{bad}:7:37: steps.pay.affter is no field of a step; did you mean after?\n"),
+        &format!("{bad}:7:57: steps.pay.locks[0] must consist of A-Z"),
+    ]);
+
+    let ran = run(&["saga", "check", &good, "--set", "who=ann"]).await;
+    ran.check(1).complains(&[&format!("{good}:2:22: input.fare needs a value: --set fare=VALUE")]);
+    run(&["saga", "check", &good, "--set", "who=ann", "--set", "fare=7"]).await.check(0);
+    run(&["saga", "check"]).await.check(2);
+    run(&["saga", "check", &good, "--set", "who"]).await.check(2).complains(&["write NAME=VALUE"]);
+}
+
+#[tokio::test]
+async fn every_definition_in_the_repository_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    let mut open =
+        vec![root.join("examples/sagas"), root.join("coordinator/saga/tests/definitions")];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "yaml") {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    let mut args = vec!["saga", "check"];
+    args.extend(found.iter().map(String::as_str));
+    run(&args).await.check(0);
+}
+
+#[tokio::test]
+async fn a_saga_runs_and_its_outcome_is_the_exit_code() {
+    let served = Served::start(&[]).await;
+    let good = trip("output-2");
+    let with = ["--input", r#"{"who": "ann", "fare": 12345678901234567890123}"#];
+    let ran = served
+        .saga(&["run", &good, "--gid", "t-1", with[0], with[1], "--wait", "ended", "--graph"])
+        .await;
+    ran.check(0).says(&[
+        "committed\ngid    t-1\n",
+        "\nOutputs\nflight: ooo\npay: oo\n",
+        "\nt-1: committed\n",
+        "●      flight  done",
+        "mail    done",
+        "pivot; after flight, hotel",
+    ]);
+    let seen = served.p.seen();
+    let payload = |id: &str| {
+        let call = seen.iter().find(|seen| seen.branch_id == id).expect(id);
+        String::from_utf8(call.payload.to_vec()).unwrap()
+    };
+    assert_eq!(payload("flight"), r#"{"for":"ann"}"#);
+    assert_eq!(payload("pay"), "12345678901234567890123");
+
+    // The same gid with the same inputs is the same transaction.
+    let ran = served.saga(&["run", &good, "--gid", "t-1", with[0], with[1], "--json"]).await;
+    let again = ran.check(0).json();
+    assert_eq!((&again["gid"], &again["outcome"]), (&json!("t-1"), &json!("committed")));
+    assert_eq!(again["branches"][2]["branch_id"], "pay");
+    let ran = served.saga(&["run", &good, "--gid", "t-1", "--set=who=bob", "--set=fare=1"]).await;
+    ran.check(1).complains(&["reason: GID_REUSED"]);
+
+    let values = new_path(".json");
+    fs::write(&values, r#"{"who": "ann", "fare": 7}"#).unwrap();
+    let values = format!("@{}", values.display());
+    let refused = trip("refuse");
+    let ran = served
+        .saga(&["run", &refused, "--gid", "t-2", "--input", &values, "--wait=ended", "--graph"])
+        .await;
+    ran.check(4).says(&["aborted: branch pay refused", "✗", "NO_MONEY", "cancelled", "not sent"]);
+    let slow = trip("hang");
+    let ran = served
+        .saga(&["run", &slow, "--gid", "t-3", "--input", &values, "--timeout", "500ms"])
+        .await;
+    ran.check(5).says(&["not decided yet"]);
+}
+
+#[tokio::test]
+async fn a_mistake_is_told_and_nothing_is_sent() {
+    let file = trip("ok");
+    for (args, complaints) in [
+        (&["--gid", "g"][..], &["failed to put the inputs into", "input.fare needs a value"][..]),
+        (
+            &["--gid", "g", "--input", "{\"who\": 1, \"fare\": 2}"],
+            &["--input:1:9: who must be of type string, is 1"],
+        ),
+        (&["--gid", "g", "--input", "@nowhere"], &["failed to read the inputs from nowhere"]),
+        (&["--gid", "a b", "--set=who=a", "--set=fare=1"], &["understand --gid: must consist of"]),
+        (&[], &["--gid"]),
+    ] {
+        // No coordinator listens at the endpoint.
+        let mut all = vec!["saga", "run", &file, "--endpoint", "http://127.0.0.1:1"];
+        all.extend(args);
+        run(&all).await.check(2).complains(complaints);
+    }
+    let bad = trip("ok, mode: tcc");
+    let ran = run(&["saga", "run", &bad, "--gid", "g"]).await;
+    ran.check(2).complains(&[&format!("error: failed to understand {bad}:\n{bad}:7:")]);
+}
+
+#[tokio::test]
+async fn a_graph_is_drawn_of_a_definition_and_of_a_transaction() {
+    let served = Served::start(&[]).await;
+    let file = trip("ok");
+    let ran = run(&["saga", "graph", &file]).await;
+    ran.check(0)
+        .says(&["trip\n◇    flight  p.output-3  tcc\n│ ○  hotel   p.ok\n◆─╯  pay     p.ok"]);
+    let ran = run(&["saga", "graph", &file, "--format", "mermaid"]).await;
+    ran.check(0).says(&["flowchart TD\n", "  s0 --> s2\n"]);
+    let picture = new_path(".svg").display().to_string();
+    let ran = run(&["saga", "graph", &file, "--format", "svg", "-o", &picture]).await;
+    assert_eq!(ran.check(0).out, "");
+    assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg xmlns="));
+    let ran = run(&["saga", "graph", &file, "-o", "/nowhere/x.svg"]).await;
+    ran.check(2).complains(&["failed to write /nowhere/x.svg: No such file"]);
+    run(&["saga", "graph"]).await.check(2);
+
+    served
+        .saga(&["run", &file, "--gid", "g", "--set=who=a", "--set=fare=1", "--wait=ended"])
+        .await
+        .check(0);
+    served.saga(&["graph", "--gid", "g"]).await.check(0).says(&["g: committed\n", "done"]);
+    let ran = served.saga(&["graph", "--gid", "nothing"]).await;
+    ran.check(1).complains(&["reason: GID_UNKNOWN"]);
+}
+
+#[tokio::test]
+async fn children_are_drawn_with_their_steps() {
+    let served = Served::start(&[]).await;
+    let path = new_path(".yaml");
+    let text = "saga: a\nsteps:\n  sub: {child: {mode: tcc, steps: {one: {participant: p, action: ok}}}}\n";
+    fs::write(&path, text).unwrap();
+    let file = path.display().to_string();
+    let ran = served.saga(&["run", &file, "--gid", "g", "--wait=ended", "--graph"]).await;
+    ran.check(0).says(&["sub  done   g.sub", "\ng.sub: committed\n", "one  done"]);
+    let shown = served.tx(&["show", "g.sub", "--json"]).await.check(0).json();
+    assert_eq!(shown["parent"]["branch_id"], "sub");
+    let shown = served.tx(&["show", "g", "--json"]).await.check(0).json();
+    assert_eq!(shown["branches"][0]["child_gid"], "g.sub");
+}
+
+#[tokio::test]
+async fn a_saga_is_shown_with_what_its_steps_wait_for() {
+    let served = Served::start(&[]).await;
+    let file = trip("hang");
+    let args = ["run", &file, "--gid", "g", "--set=who=a", "--set=fare=1", "--wait=accepted"];
+    served.saga(&args).await.check(5);
+    let shown = served
+        .show_until("g", "the pivot to be sent", |shown| {
+            shown["branches"][2]["state"] == "preparing"
+        })
+        .await;
+    assert_eq!(shown["mode"], "saga");
+    assert_eq!(shown["branches"][0]["mode"], "tcc");
+    assert_eq!(shown["branches"][2]["pivot"], true);
+    assert_eq!(shown["branches"][2]["depends_on"], json!(["flight"]));
+    assert_eq!(shown["branches"][3]["state"], "waiting");
+    assert_eq!(shown["branches"][3]["compensation"], "none");
+    let ran = served.tx(&["show", "g"]).await;
+    ran.check(0).says(&["mode       saga", "waits for pay", "pivot"]);
+
+    // A start in the future.
+    let path = new_path(".yaml");
+    let later = "saga: later\nstart_delay: 2h\nlocks: [{name: \"shelf:1\", mode: shared}]\nsteps: {a: {participant: p, action: ok}}\n";
+    fs::write(&path, later).unwrap();
+    let file = path.display().to_string();
+    served.saga(&["run", &file, "--gid", "later", "--wait=accepted"]).await.check(5);
+    let ran = served.tx(&["show", "later"]).await;
+    ran.check(0).says(&["scheduled: it waits for its start", "starts     20"]);
+    let list = served.tx(&["list", "--state", "scheduled", "--json"]).await.check(0).json();
+    assert_eq!(list["transactions"][0]["gid"], "later");
+    assert!(list["transactions"][0]["start_at"].is_string());
+}

@@ -1,0 +1,111 @@
+//! A coordinator that answers a sweeper's questions as it is told, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use unanimo_proto::v1::coordinator_service_server::{CoordinatorService, CoordinatorServiceServer};
+use unanimo_proto::v1::inquired_branch::Branch as Named;
+use unanimo_proto::v1::*;
+
+use super::calls::Branch;
+
+/// What is known of a transaction, and how often it was asked about.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    verdict: Verdict,
+    ended: bool,
+    asked: usize,
+}
+
+/// A coordinator that knows its transactions' verdicts: RUNNING until it is told otherwise.
+#[derive(Clone, Default)]
+pub(super) struct Inquired {
+    known: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+impl Inquired {
+    pub(super) async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = CoordinatorServiceServer::new(self.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        format!("http://{address}")
+    }
+
+    /// From now on the answer for the branch's transaction.
+    pub(super) fn tell(&self, branch: &Branch, verdict: Verdict, ended: bool) {
+        let mut known = self.lock();
+        let known = known.entry(branch.tx_id.to_string()).or_insert(RUNNING);
+        *known = Known { verdict, ended, asked: known.asked };
+    }
+
+    /// How often the branch's transaction was asked about.
+    pub(super) fn asked(&self, branch: &Branch) -> usize {
+        self.lock().get(&branch.tx_id.to_string()).map_or(0, |known| known.asked)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verdict(&self, InquiredBranch { tx_id, branch }: InquiredBranch) -> BranchVerdict {
+        assert!(matches!(branch, Some(Named::BranchId(_))), "rows are named by their branch's id");
+        let mut known = self.lock();
+        let known = known.entry(tx_id).or_insert(RUNNING);
+        known.asked += 1;
+        BranchVerdict {
+            verdict: known.verdict.into(),
+            ended: known.ended,
+            ..BranchVerdict::default()
+        }
+    }
+}
+
+const RUNNING: Known = Known { verdict: Verdict::Running, ended: false, asked: 0 };
+
+macro_rules! serve {
+    ($($refused:ident($request:ty) -> $response:ty;)*) => {
+        #[tonic::async_trait]
+        impl CoordinatorService for Inquired {
+            type WatchTransactionStream =
+                tokio_stream::Empty<Result<WatchTransactionResponse, Status>>;
+
+            async fn inquire_branches(
+                &self,
+                request: Request<InquireBranchesRequest>,
+            ) -> Result<Response<InquireBranchesResponse>, Status> {
+                let branches = request.into_inner().branches.into_iter();
+                let verdicts = branches.map(|branch| self.verdict(branch)).collect();
+                Ok(Response::new(InquireBranchesResponse { verdicts }))
+            }
+
+            $(
+                async fn $refused(
+                    &self,
+                    _: Request<$request>,
+                ) -> Result<Response<$response>, Status> {
+                    Err(Status::unimplemented("it is asked about branches only"))
+                }
+            )*
+        }
+    };
+}
+
+serve! {
+    submit_transaction(SubmitTransactionRequest) -> SubmitTransactionResponse;
+    begin_transaction(BeginTransactionRequest) -> BeginTransactionResponse;
+    execute_branch(ExecuteBranchRequest) -> ExecuteBranchResponse;
+    enlist_branch(EnlistBranchRequest) -> EnlistBranchResponse;
+    commit_transaction(CommitTransactionRequest) -> CommitTransactionResponse;
+    rollback_transaction(RollbackTransactionRequest) -> RollbackTransactionResponse;
+    get_transaction(GetTransactionRequest) -> GetTransactionResponse;
+    list_transactions(ListTransactionsRequest) -> ListTransactionsResponse;
+    watch_transaction(WatchTransactionRequest) -> Self::WatchTransactionStream;
+    export_transaction(ExportTransactionRequest) -> ExportTransactionResponse;
+    get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
+}

@@ -1,0 +1,116 @@
+//! A participant's process is killed with -9 in the middle of a saga's step: the step has no end, and its
+//! compensation comes after the restart.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use unanimo_conformance::{Branch, End, Options, Remote, Session, Vote};
+use unanimo_proto::v1::Mode;
+use unanimo_sdk::{MySql, Postgres, Sqlite};
+use unanimo_tests::reaper::{Owned, run_folder};
+use unanimo_tests::{mariadb, postgres};
+use uuid::Uuid;
+
+use super::databases::Database;
+
+/// The process, and what it says.
+struct Process {
+    owned: Owned,
+    said: mpsc::Receiver<String>,
+}
+
+impl Process {
+    fn start(kind: &str, database: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slow-step"));
+        command.args([kind, database]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut owned = Owned::spawn(&mut command);
+        let stdout = owned.child().stdout.take().unwrap();
+        let (says, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| says.send(l))
+        });
+        Self { owned, said }
+    }
+
+    /// The next line that it prints.
+    async fn says(&self) -> String {
+        unanimo_tests::wait::until("a word of the step's", async || self.said.try_recv().ok()).await
+    }
+
+    /// A coordinator's side of it, once it serves.
+    async fn session(&self) -> Session {
+        let line = self.says().await;
+        let remote = Remote::connect(line.strip_prefix("grpc ").unwrap()).await.unwrap();
+        Session::new(Arc::new(remote), Options { mode: Mode::Saga, ..Options::new("slow", "work") })
+    }
+}
+
+async fn s8_a_step_that_was_killed_is_cancelled_and_never_runs<D: Database>(
+    kind: &str,
+    database: &str,
+    pool: D::Pool,
+) {
+    D::run_outside(&pool, "CREATE TABLE effect (n integer)".to_owned()).await;
+    let effects = async || {
+        let count = "SELECT count(*) FROM effect WHERE n = ";
+        let number = async |n: i8| D::number(&pool, format!("{count}{n}")).await;
+        (number(1).await, number(-1).await)
+    };
+    let mut process = Process::start(kind, database);
+    let session = process.session().await;
+    let hung = Branch { payload: Bytes::from_static(b"hang"), ..session.branch() };
+    let calling = {
+        let (session, hung) = (session.clone(), hung.clone());
+        tokio::spawn(async move {
+            session.prepare_and_leave(&hung, Duration::from_secs(60)).await;
+        })
+    };
+    assert_eq!(process.says().await, "at work");
+    process.owned.kill();
+    calling.await.unwrap();
+
+    let process = Process::start(kind, database);
+    let session = process.session().await;
+    for _ in 0..2 {
+        assert_eq!(session.cancel(&hung).await.unwrap(), End::Done, "S8");
+    }
+    // The Prepare comes again, and would come to its end now.
+    let late = Branch { payload: Bytes::new(), ..hung };
+    let vote = session.prepare(&late).await.unwrap();
+    let Vote::Refused(refusal) = &vote else { panic!("S8: {vote}") };
+    assert_eq!(refusal.reason, "ALREADY_ENDED");
+    assert_eq!(effects().await, (0, 0), "S8: it never ran, and was not compensated");
+
+    // One that comes to its end after the restart is compensated once.
+    let again = session.prepared().await.unwrap();
+    assert_eq!(effects().await, (1, 0), "S7");
+    for _ in 0..2 {
+        assert_eq!(session.cancel(&again).await.unwrap(), End::Done);
+    }
+    assert_eq!(effects().await, (1, 1), "S7");
+}
+
+#[tokio::test]
+async fn s8_a_step_that_was_killed_on_postgres_is_cancelled_and_never_runs() {
+    let url = postgres::Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    s8_a_step_that_was_killed_is_cancelled_and_never_runs::<Postgres>("postgres", &url, pool).await;
+}
+
+#[tokio::test]
+async fn s8_a_step_that_was_killed_on_mariadb_is_cancelled_and_never_runs() {
+    let url = mariadb::Server::shared().database().await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    s8_a_step_that_was_killed_is_cancelled_and_never_runs::<MySql>("mariadb", &url, pool).await;
+}
+
+#[tokio::test]
+async fn s8_a_step_that_was_killed_on_sqlite_is_cancelled_and_never_runs() {
+    let file = run_folder().join(format!("{}.db", Uuid::now_v7())).display().to_string();
+    let url = format!("sqlite:{file}?mode=rwc");
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    s8_a_step_that_was_killed_is_cancelled_and_never_runs::<Sqlite>("sqlite", &file, pool).await;
+}

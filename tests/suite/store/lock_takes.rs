@@ -1,0 +1,266 @@
+//! Locks that transactions hold against each other: who gets them, and when they are given back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimo_coordinator::store::{Error, LockTake, LockTaken, Store, Written};
+use unanimo_core::{Incarnation, Lock, LockMode, LockName, Phase, Transition, TxId};
+
+use super::{Fixture, a_write, count, create, on_both_stores};
+use crate::fixtures::{LONG_AGO, Live, definition, new_gid};
+
+on_both_stores!(
+    age_and_mode_decide_who_is_granted_a_lock,
+    all_locks_of_a_request_are_granted_or_none,
+    a_family_shares_its_locks,
+    what_is_held_is_granted_again_whoever_waits,
+    one_that_is_decided_waits_no_longer_and_takes_nothing,
+    locks_are_given_back_by_the_batch_that_ends_the_transaction,
+    s5_a_fenced_incarnation_takes_no_lock,
+    of_takers_at_once_no_two_are_granted,
+    a_take_and_the_end_at_once_leave_no_lock_that_counts,
+);
+
+use LockMode::{Exclusive, Shared};
+
+fn name(name: &str) -> LockName {
+    LockName::new(name).unwrap()
+}
+
+/// A transaction that takes locks, begun `age` seconds after the oldest.
+struct Taker<'a> {
+    fixture: &'a Fixture,
+    live: Live,
+}
+
+impl<'a> Taker<'a> {
+    async fn begin(fixture: &'a Fixture, age: u64) -> Self {
+        let mut definition = definition(&new_gid());
+        let wait_max = Duration::from_secs(1);
+        definition.locks = vec![Lock { name: name("any"), mode: Exclusive, wait_max }];
+        let (live, begin) = Live::begin_with(definition, LONG_AGO.after(Duration::from_secs(age)));
+        fixture.write([begin]).await;
+        Self { fixture, live }
+    }
+
+    fn request(&self, locks: &[(&str, LockMode)]) -> LockTake {
+        let locks = locks.iter().map(|(lock, mode)| (name(lock), *mode)).collect();
+        LockTake { tx_id: self.live.id(), family: self.live.id(), locks }
+    }
+
+    async fn take(&self, locks: &[(&str, LockMode)]) -> LockTaken {
+        take(&self.fixture.store, self.fixture.me, &self.request(locks)).await
+    }
+
+    fn held_by(&self, lock: &str, older: bool) -> LockTaken {
+        let holder = self.live.tx.identity().gid.clone();
+        LockTaken::Held { lock: name(lock), holder, older }
+    }
+
+    fn end(&mut self) -> Transition {
+        let end = self.live.rollback();
+        assert!(matches!(end.state.phase, Phase::Ended { .. }) && end.releases_locks, "{end:?}");
+        end
+    }
+}
+
+async fn take(store: &Arc<dyn Store>, me: Incarnation, take: &LockTake) -> LockTaken {
+    store.locks().take(me, take).await.unwrap()
+}
+
+async fn age_and_mode_decide_who_is_granted_a_lock(fixture: Fixture) {
+    let old = Taker::begin(&fixture, 1).await;
+    let mut middle = Taker::begin(&fixture, 2).await;
+    let young = Taker::begin(&fixture, 3).await;
+    let lock = [("seat", Exclusive)];
+    assert_eq!(middle.take(&lock).await, LockTaken::Granted);
+    assert_eq!(young.take(&lock).await, middle.held_by("seat", true));
+    assert_eq!(young.take(&[("seat", Shared)]).await, middle.held_by("seat", true));
+    assert_eq!(old.take(&lock).await, middle.held_by("seat", false));
+    assert_eq!(young.take(&[("table", Exclusive)]).await, LockTaken::Granted, "another name");
+
+    // The older one waits, so the younger one does not get it though it is free and asks first.
+    fixture.write([middle.end()]).await;
+    assert_eq!(young.take(&lock).await, old.held_by("seat", true));
+    assert_eq!(
+        old.take(&lock).await,
+        LockTaken::Granted,
+        "who waits and is younger does not count"
+    );
+    assert_eq!(young.take(&lock).await, old.held_by("seat", true));
+
+    for reader in [&old, &young] {
+        assert_eq!(reader.take(&[("page", Shared)]).await, LockTaken::Granted);
+    }
+    assert_eq!(old.take(&[("page", Exclusive)]).await, young.held_by("page", false));
+    let later = Taker::begin(&fixture, 4).await;
+    assert_eq!(later.take(&[("page", Shared)]).await, old.held_by("page", true), "it waits");
+    assert_eq!(later.take(&[("page", Exclusive)]).await, old.held_by("page", true));
+}
+
+async fn all_locks_of_a_request_are_granted_or_none(fixture: Fixture) {
+    let old = Taker::begin(&fixture, 1).await;
+    let mut middle = Taker::begin(&fixture, 2).await;
+    let mut young = Taker::begin(&fixture, 3).await;
+    assert_eq!(young.take(&[("d", Shared)]).await, LockTaken::Granted);
+    assert_eq!(old.take(&[("c", Exclusive)]).await, LockTaken::Granted);
+    let all = [("d", Exclusive), ("b", Exclusive), ("c", Shared), ("b", Shared)];
+    assert_eq!(middle.take(&all).await, old.held_by("c", true), "an older one is told first");
+    // It was granted nothing: an older one gets what it waits for.
+    assert_eq!(old.take(&[("b", Exclusive)]).await, LockTaken::Granted);
+    fixture.write([middle.end(), young.end()]).await;
+    let last = Taker::begin(&fixture, 4).await;
+    assert_eq!(last.take(&[("d", Exclusive)]).await, LockTaken::Granted, "nothing is left of both");
+}
+
+async fn a_family_shares_its_locks(fixture: Fixture) {
+    let old = Taker::begin(&fixture, 1).await;
+    let parent = Taker::begin(&fixture, 2).await;
+    let mut child = Taker::begin(&fixture, 3).await;
+    let stranger = Taker::begin(&fixture, 4).await;
+    let lock = [("seat", Exclusive)];
+    let of_child = LockTake { family: parent.live.id(), ..child.request(&lock) };
+    assert_eq!(parent.take(&lock).await, LockTaken::Granted);
+    assert_eq!(old.take(&lock).await, parent.held_by("seat", false));
+    let taken = take(&fixture.store, fixture.me, &of_child).await;
+    assert_eq!(taken, LockTaken::Granted, "the older one waits for its parent anyway");
+    fixture.write([child.end()]).await;
+    assert_eq!(stranger.take(&[("seat", Shared)]).await, parent.held_by("seat", true));
+
+    // The age is that of the one at the top: the child began after the other one.
+    let (one, two) = (Taker::begin(&fixture, 5).await, Taker::begin(&fixture, 6).await);
+    let child = Taker::begin(&fixture, 7).await;
+    let of_child = LockTake { family: one.live.id(), ..child.request(&[("bed", Exclusive)]) };
+    assert_eq!(two.take(&[("bed", Exclusive)]).await, LockTaken::Granted);
+    let taken = take(&fixture.store, fixture.me, &of_child).await;
+    assert_eq!(taken, two.held_by("bed", false));
+}
+
+async fn what_is_held_is_granted_again_whoever_waits(fixture: Fixture) {
+    let old = Taker::begin(&fixture, 1).await;
+    let mut young = Taker::begin(&fixture, 2).await;
+    let lock = [("seat", Exclusive)];
+    assert_eq!(young.take(&lock).await, LockTaken::Granted);
+    assert_eq!(old.take(&lock).await, young.held_by("seat", false));
+    for mode in [Exclusive, Shared] {
+        assert_eq!(young.take(&[("seat", mode)]).await, LockTaken::Granted, "{mode:?}");
+    }
+    // A stricter mode is another matter: it waits, and keeps what it has.
+    assert_eq!(young.take(&[("page", Shared)]).await, LockTaken::Granted);
+    assert_eq!(old.take(&[("page", Shared)]).await, LockTaken::Granted);
+    assert_eq!(young.take(&[("page", Exclusive)]).await, old.held_by("page", true));
+    assert_eq!(old.take(&[("page", Exclusive)]).await, young.held_by("page", false));
+    fixture.write([young.end()]).await;
+    assert_eq!(old.take(&[("page", Exclusive)]).await, LockTaken::Granted);
+}
+
+async fn one_that_is_decided_waits_no_longer_and_takes_nothing(fixture: Fixture) {
+    let mut old = Taker::begin(&fixture, 1).await;
+    let young = Taker::begin(&fixture, 2).await;
+    let third = Taker::begin(&fixture, 3).await;
+    let lock = [("seat", Exclusive)];
+    assert_eq!(young.take(&lock).await, LockTaken::Granted);
+    assert_eq!(old.take(&lock).await, young.held_by("seat", false));
+    let mut aborting = old.end();
+    let Phase::Ended { decision, at, .. } = aborting.state.phase else { panic!() };
+    aborting.state.phase = Phase::Decided { decision, at };
+    aborting.releases_locks = false;
+    fixture.write([aborting]).await;
+    let refused = fixture.store.locks().take(fixture.me, &old.request(&[("bed", Shared)])).await;
+    assert!(matches!(refused, Err(Error::NotOpen(id)) if id == old.live.id()), "{refused:?}");
+    assert_eq!(third.take(&[("bed", Exclusive)]).await, LockTaken::Granted);
+    assert_eq!(third.take(&lock).await, young.held_by("seat", true), "the holder, not who waited");
+}
+
+async fn locks_are_given_back_by_the_batch_that_ends_the_transaction(fixture: Fixture) {
+    let mut one = Taker::begin(&fixture, 1).await;
+    let mut two = Taker::begin(&fixture, 2).await;
+    assert_eq!(one.take(&[("a", Exclusive), ("b", Shared)]).await, LockTaken::Granted);
+    assert_eq!(two.take(&[("b", Exclusive), ("c", Exclusive)]).await, one.held_by("b", true));
+    assert_eq!(count(&fixture, "locks").await, 4);
+    let (end, end_of_two) = (one.end(), two.end());
+    let mut not_mine = a_write(end.clone());
+    not_mine.base.0 += 1;
+    let written = fixture.writer().await.write(&[not_mine]).await.unwrap();
+    assert_ne!(written, [Written::Applied]);
+    assert_eq!(count(&fixture, "locks").await, 4, "what is not written gives nothing back");
+    fixture.write([end]).await;
+    assert_eq!(count(&fixture, "locks").await, 2, "those of the other one stay");
+    fixture.write([end_of_two]).await;
+    assert_eq!(count(&fixture, "locks").await, 0);
+    let late = fixture.store.locks().take(fixture.me, &one.request(&[("a", Shared)])).await;
+    assert!(matches!(late, Err(Error::NotOpen(_))), "{late:?}");
+    assert_eq!(count(&fixture, "locks").await, 0);
+}
+
+async fn s5_a_fenced_incarnation_takes_no_lock(fixture: Fixture) {
+    let mine = Taker::begin(&fixture, 1).await;
+    let heir = create(&fixture.store, "heir").await;
+    let request = mine.request(&[("seat", Exclusive)]);
+    let foreign = fixture.store.locks().take(heir, &request).await;
+    assert!(matches!(foreign, Err(Error::NotOpen(_))), "another's transaction: {foreign:?}");
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let fenced = fixture.store.locks().take(fixture.me, &request).await;
+    assert!(matches!(fenced, Err(Error::Fenced(me)) if me == fixture.me), "{fenced:?}");
+    assert_eq!(count(&fixture, "locks").await, 0);
+}
+
+/// Two names in opposite orders, in modes that conflict, by transactions of two incarnations.
+async fn of_takers_at_once_no_two_are_granted(fixture: Fixture) {
+    let rival = create(&fixture.store, "two").await;
+    for round in 0..30 {
+        let mut takes = Vec::new();
+        for index in 0..6_u64 {
+            let at = LONG_AGO.after(Duration::from_secs((index * 7 + round) % 6));
+            let (live, begin) = Live::begin_with(definition(&new_gid()), at);
+            let me = if index % 2 == 0 { fixture.me } else { rival };
+            let mut writer = fixture.store.batch_writer(me).await.unwrap();
+            assert_eq!(writer.write(&[a_write(begin)]).await.unwrap(), [Written::Applied]);
+            let mode = if index == 5 { Exclusive } else { [Exclusive, Shared][index as usize % 2] };
+            let mut locks = vec![(name(&format!("x{round}")), mode), (name("shared"), Shared)];
+            if index % 3 == 0 {
+                locks.reverse();
+            }
+            let take = LockTake { tx_id: live.id(), family: live.id(), locks };
+            let store = Arc::clone(&fixture.store);
+            takes.push(tokio::spawn(async move {
+                let taken = store.locks().take(me, &take).await;
+                (taken.map_err(|error| error.to_string()), mode, take.tx_id)
+            }));
+        }
+        let (mut exclusive, mut shared) = (0, 0);
+        let mut granted = BTreeSet::<TxId>::new();
+        for take in takes {
+            let (taken, mode, tx_id) = take.await.unwrap();
+            if taken.unwrap() == LockTaken::Granted {
+                granted.insert(tx_id);
+                *(if mode == Exclusive { &mut exclusive } else { &mut shared }) += 1;
+            }
+        }
+        assert!(exclusive + usize::from(shared > 0) <= 1, "round {round}: {exclusive}, {shared}");
+        assert!(!granted.is_empty(), "round {round}: the first one is granted");
+    }
+}
+
+async fn a_take_and_the_end_at_once_leave_no_lock_that_counts(fixture: Fixture) {
+    let mut writer = fixture.writer().await;
+    for round in 0..60 {
+        let mut one = Taker::begin(&fixture, 1).await;
+        let request = one.request(&[("seat", Exclusive)]);
+        let mut end = a_write(one.end());
+        let take = fixture.store.locks().take(fixture.me, &request);
+        let (taken, written) = tokio::join!(take, writer.write(std::slice::from_ref(&end)));
+        if written.unwrap() == [Written::Busy] {
+            end.write_id = uuid::Uuid::new_v4();
+            assert_eq!(writer.write(&[end]).await.unwrap(), [Written::Applied], "round {round}");
+        }
+        if let Err(error) = taken {
+            assert!(matches!(error, Error::NotOpen(_)), "round {round}: {error:?}");
+        }
+        let mut next = Taker::begin(&fixture, 2).await;
+        assert_eq!(next.take(&[("seat", Exclusive)]).await, LockTaken::Granted, "round {round}");
+        assert_eq!(count(&fixture, "locks").await, 1, "round {round}");
+        fixture.write([next.end()]).await;
+    }
+}
