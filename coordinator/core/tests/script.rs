@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::script::check;
 use common::{definition, request};
 use unanimo_core::{
-    BranchNumber, Drive, Effects, Enlistment, Input, Mode, Payload, Policy, PrepareAnswer, Refusal,
+    BranchNumber, Drive, Enlistment, Input, Mode, Payload, Policy, PrepareAnswer, Refusal,
     Rejection, Timestamp, Transaction, TxId,
 };
 

@@ -79,7 +79,7 @@ pub(crate) enum LockFate {
     Failed { taken: bool },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Move {
     /// A call that was sent arrives: one that is waited for, or any, of any life, perhaps again.
     Deliver {
@@ -329,7 +329,7 @@ impl Plan {
             Move::Deliver { fate, .. } | Move::Call { fate, .. } => *fate == Fate::Refused,
             _ => false,
         };
-        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).cloned().collect()
+        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).copied().collect()
     }
 
     /// Returns the transaction as it is begun, all of its branches, and their order.
