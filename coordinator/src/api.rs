@@ -9,6 +9,7 @@ mod deadline;
 mod directory;
 pub mod error;
 pub mod features;
+mod history;
 mod info;
 mod operator;
 mod page;
@@ -24,6 +25,7 @@ pub mod limits {
     pub use super::bounds::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
     pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
     pub use super::features::REQUIRES_MAX;
+    pub use super::history::HISTORY_BYTES_MAX;
     pub use super::page::{PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
     pub use super::parse::{
         LOCK_WAIT_DEFAULT, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX,

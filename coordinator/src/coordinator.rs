@@ -1,5 +1,6 @@
 //! Assembly of a coordinator: its parts, and the order in which they start and stop.
 
+mod known;
 mod maintenance;
 mod status;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
 pub use self::status::Status;
+use crate::admin;
 use crate::api::children::Children;
 use crate::api::{self, Api};
 use crate::cluster::{birth, lease};
@@ -22,10 +24,9 @@ use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::participants::directory::{Directory, Registered};
+use crate::participants::directory::Directory;
 use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
-use crate::{admin, store::Registration};
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -114,6 +115,13 @@ impl Builder {
         self
     }
 
+    /// Sets the source of the time of day and of identifiers; by default the system.
+    #[must_use]
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = env;
+        self
+    }
+
     /// Disables both servers. The coordinator is then used through [`Running::engine`] alone.
     #[must_use]
     pub fn without_network(mut self) -> Self {
@@ -136,7 +144,7 @@ impl Builder {
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        fill(&directory, &config, locals, store.endpoints().list().await?);
+        known::fill(&directory, &config, locals, store.endpoints().list().await?);
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
@@ -165,7 +173,6 @@ impl Builder {
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
-        helpers.spawn(maintenance::wake_returned(Arc::clone(&directory), engine.clone()));
         let purging = maintenance::Purge {
             store: Arc::clone(&store),
             me,
@@ -173,8 +180,7 @@ impl Builder {
             interval: config.purge_interval.0,
             metrics: Arc::clone(&metrics),
         };
-        helpers.spawn(purging.run());
-        helpers.spawn(maintenance::count_attention(Arc::clone(&store), Arc::clone(&metrics)));
+        maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
 
         let mut vital = JoinSet::new();
         vital.spawn(async move { Some(Ended::Fenced(renewing.run().await)) });
@@ -231,28 +237,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-/// Adds the participants of the configuration, of this process and of earlier registrations.
-fn fill(
-    directory: &Directory,
-    config: &Config,
-    locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
-    registrations: Vec<Registration>,
-) {
-    for Registration { name, endpoint, instance, .. } in registrations {
-        directory.add_name(&name);
-        if let Some(endpoint) = endpoint {
-            // It counts as seen just now, because it could not register while no coordinator ran.
-            directory.seen(&name, &endpoint, Registered { instance, ..Registered::default() });
-        }
-    }
-    for (name, urls) in &config.participants {
-        urls.iter().for_each(|url| directory.add_configured(name, url));
-    }
-    for (name, service) in locals {
-        directory.add_local(name, service);
-    }
 }
 
 async fn journal_end(journaling: journal::Service, store: Arc<dyn Store>) -> Option<Ended> {

@@ -1,12 +1,13 @@
 //! Participant whose behaviour is the action's name, and which records its calls.
 //!
-//! Actions, with a number for `N`: `ok`, `refuse`, `read-only`, `hang`, `fail-N` (N Prepares fail
+//! Actions, with a number for `N`: `ok`, `refuse`, `refuse-N` (N Prepares are refused first),
+//! `read-only`, `hang`, `hang-N`, `gated` (Prepare waits while calls are held), `fail-N` (N Prepares fail
 //! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
 //! that is `text/plain`), `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead),
 //! `cancel-hazard`.
 
 use crate::{bytes_of, payload};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +43,10 @@ pub struct Seen {
     pub traceparent: String,
     /// Metadata that came with the call.
     pub metadata: HashMap<String, String>,
+    /// Inputs that came with the call: outputs of earlier steps.
+    pub inputs: BTreeMap<String, Bytes>,
+    /// The call was to succeed.
+    pub must_succeed: bool,
 }
 
 /// Scripted participant. Cheap to clone.
@@ -52,7 +57,7 @@ pub struct Scripted {
 
 struct State {
     seen: Mutex<Vec<Seen>>,
-    /// True while Commits and Cancels wait.
+    /// True while Commits and Cancels wait, and Prepares of `gated`.
     gate: watch::Sender<bool>,
 }
 
@@ -88,7 +93,7 @@ impl Scripted {
             .collect()
     }
 
-    /// Holds back Commits and Cancels, or lets them go on.
+    /// Holds back Commits, Cancels and the Prepares of `gated`, or lets them go on.
     pub fn hold(&self, hold: bool) {
         self.state.gate.send_replace(hold);
     }
@@ -109,7 +114,7 @@ impl Scripted {
 
     /// Records a call, and returns how often it has come, this time included.
     fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
-        let Parts { context, payload, output, metadata } = *parts;
+        let Parts { context, payload, output, metadata, inputs, must_succeed } = *parts;
         let media_type = |payload: Option<&Payload>| {
             payload.map(|payload| payload.media_type.clone()).unwrap_or_default()
         };
@@ -124,6 +129,8 @@ impl Scripted {
             media_types: [media_type(payload), media_type(output)],
             traceparent: header.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
             metadata: metadata.clone(),
+            inputs: inputs.iter().map(|(name, p)| (name.clone(), p.data.clone())).collect(),
+            must_succeed,
         };
         let mut all = self.state.seen.lock().expect("no call panics");
         all.push(seen);
@@ -147,6 +154,8 @@ struct Parts<'a> {
     payload: Option<&'a Payload>,
     output: Option<&'a Payload>,
     metadata: &'a HashMap<String, String>,
+    inputs: &'a HashMap<String, Payload>,
+    must_succeed: bool,
 }
 
 fn number(action: &str, prefix: &str) -> Option<usize> {
@@ -166,15 +175,27 @@ impl ParticipantService for Scripted {
             payload: message.payload.as_ref(),
             output: None,
             metadata: &message.metadata,
+            inputs: &message.inputs,
+            must_succeed: message.must_succeed,
         };
         let count = self.note("prepare", &request, &parts);
         let action = message.action.as_str();
         let yes = |output| Answer::Prepared(Prepared { output: payload(output) });
-        let answer = match action {
-            "refuse" => Some(Answer::Refused(Refusal {
+        let refused = || {
+            Some(Answer::Refused(Refusal {
                 reason: "NO_MONEY".into(),
                 message: "the account is empty".into(),
-            })),
+            }))
+        };
+        if action == "gated" {
+            self.pass_gate().await;
+        }
+        let answer = match action {
+            "refuse" => refused(),
+            _ if number(action, "refuse-").is_some_and(|times| count <= times) => refused(),
+            _ if number(action, "hang-").is_some_and(|times| count <= times) => {
+                std::future::pending().await
+            }
             "read-only" => Some(Answer::ReadOnly(ReadOnly {})),
             "empty" => None,
             "typed" => {
@@ -209,6 +230,8 @@ impl ParticipantService for Scripted {
             payload: message.payload.as_ref(),
             output: message.output.as_ref(),
             metadata: &message.metadata,
+            inputs: &message.inputs,
+            must_succeed: false,
         };
         let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
@@ -237,6 +260,8 @@ impl ParticipantService for Scripted {
             payload: message.payload.as_ref(),
             output: message.output.as_ref(),
             metadata: &message.metadata,
+            inputs: &message.inputs,
+            must_succeed: false,
         };
         self.note("cancel", &request, &parts);
         self.pass_gate().await;

@@ -42,6 +42,37 @@ const REPEATED_PREPARES: &[&str] = &[
     "prepare-after-commit",
 ];
 
+/// Guarantees in which Cancel comes for a branch that was never prepared.
+const CANCELS_FIRST: &[&str] = &[
+    "missing-input",
+    "unknown-mode",
+    "cancel-before-prepare",
+    "concurrent-cancel-before-prepare",
+    "late-prepare",
+    "abandoned-prepare",
+];
+
+/// Returns the same as [`expected`], of faults that harm steps of sagas most.
+fn expected_of_a_step(fault: Fault) -> (&'static [&'static str], &'static str) {
+    match fault {
+        Fault::RefusesOtherInputs => (
+            &["step-inputs"],
+            "Prepare with the input unanimo-check.no-such-input was answered REFUSED (UNKNOWN_INPUT",
+        ),
+        Fault::MissingInputIsAnError => {
+            (&["missing-input"], "the last reply was INVALID_ARGUMENT: no ticket")
+        }
+        Fault::CancelNeedsInputs => {
+            (&["missing-input"], "Cancel was not answered within 1s, asked again and again")
+        }
+        Fault::ForgetsSuccess => (
+            &["must-succeed-refusal"],
+            "a Prepare that must succeed and did, sent again, was answered PREPARED with output",
+        ),
+        _ => (&[], ""),
+    }
+}
+
 /// Returns the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
@@ -64,20 +95,10 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::ForgetsMediaTypes => {
             (REPEATED_PREPARES, "(no media type); the first time it was PREPARED with output")
         }
-        Fault::RefusesOtherInputs => (
-            &["step-inputs"],
-            "Prepare with the input unanimo-check.no-such-input was answered REFUSED (UNKNOWN_INPUT",
-        ),
-        Fault::MissingInputIsAnError => {
-            (&["missing-input"], "the last reply was INVALID_ARGUMENT: no ticket")
-        }
-        Fault::CancelNeedsInputs => {
-            (&["missing-input"], "Cancel was not answered within 1s, asked again and again")
-        }
-        Fault::ForgetsSuccess => (
-            &["must-succeed-refusal"],
-            "a Prepare that must succeed and did, sent again, was answered PREPARED with output",
-        ),
+        Fault::RefusesOtherInputs
+        | Fault::MissingInputIsAnError
+        | Fault::CancelNeedsInputs
+        | Fault::ForgetsSuccess => expected_of_a_step(fault),
         Fault::NoTombstone => (
             &[
                 "missing-input",
@@ -89,28 +110,11 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             "a Prepare that came after its Cancel was answered PREPARED with output",
         ),
         Fault::CancelNeedsPrepare => (
-            &[
-                "missing-input",
-                "unknown-mode",
-                "cancel-before-prepare",
-                "concurrent-cancel-before-prepare",
-                "late-prepare",
-                "abandoned-prepare",
-            ],
+            CANCELS_FIRST,
             "Cancel was not answered within 1s, asked again and again; the last reply was \
              NOT_FOUND: no such branch",
         ),
-        Fault::CancelWaitsForPrepare => (
-            &[
-                "missing-input",
-                "unknown-mode",
-                "cancel-before-prepare",
-                "concurrent-cancel-before-prepare",
-                "late-prepare",
-                "abandoned-prepare",
-            ],
-            "the last reply was WORKING",
-        ),
+        Fault::CancelWaitsForPrepare => (CANCELS_FIRST, "the last reply was WORKING"),
         Fault::CommitsAnything => (
             &["commit-unknown"],
             "Commit of a branch that was never prepared was answered done, expected \

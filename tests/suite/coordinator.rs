@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use unanimo_coordinator::config::{DatabaseUrl, Period};
+use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::ParticipantName;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -39,6 +40,7 @@ mod queries;
 mod reasons;
 mod registrations;
 mod repetitions;
+mod sagas;
 mod waits;
 mod watches;
 
@@ -84,9 +86,15 @@ impl World {
     }
 
     pub(crate) async fn start_with(config: Config, p: Scripted) -> Self {
+        Self::start_at(config, p, Arc::new(SystemEnv)).await
+    }
+
+    /// Starts at another time of day.
+    pub(crate) async fn start_at(config: Config, p: Scripted, env: Arc<dyn Env>) -> Self {
         assert_eq!(config.violations(), []);
         let name = ParticipantName::new("p").unwrap();
         let builder = Builder::new(config.clone()).participant(name, Arc::new(p.clone()));
+        let builder = builder.env(env);
         let running = builder.start().await.unwrap();
         let channel = channel(&running);
         Self { running, p, channel, config }

@@ -9,6 +9,7 @@ mod clients;
 mod conformance;
 mod coordinator;
 mod fixtures;
+mod histories;
 mod participant;
 mod python;
 mod store;

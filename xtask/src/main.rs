@@ -35,6 +35,7 @@ cargo xtask CHORE
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work
+  histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
   msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
@@ -67,6 +68,17 @@ fn run(arguments: &[String]) -> Result<()> {
             let bench = ["run", "--release", "--quiet", "-p", "unanimo-bench", "--"];
             cargo(bench.iter().chain(rest))
         }
+        ["histories"] => cargo([
+            "test",
+            "-p",
+            "unanimo-tests",
+            "--test",
+            "suite",
+            "histories::add_what_is_missing",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ]),
         ["package", rest @ ..] => publish::package(rest),
         ["msrv"] => msrv::msrv(),
         ["hygiene"] => ci::hygiene(),

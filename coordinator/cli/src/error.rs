@@ -8,7 +8,7 @@ use unanimo_coordinator::store::in_full;
 use unanimo_coordinator::{config, coordinator};
 
 use super::output::{BAD, HINT};
-use super::{demo, participant, saga, tx};
+use super::{demo, participant, replay, saga, tx};
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub(super) enum Error {
     /// A saga's definition or its inputs break rules.
     #[error("failed to {0}")]
     Saga(saga::Error),
+    /// A recorded history cannot be read or breaks a rule.
+    #[error("failed to {0}")]
+    History(replay::Error),
     /// The coordinator cannot be reached, or answered with an error.
     #[error("{0}")]
     Client(tx::client::Error),
@@ -53,7 +56,9 @@ impl Error {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) | Self::Saga(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::History(_) => {
+                ExitCode::from(2)
+            }
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
@@ -105,6 +110,12 @@ impl From<tx::definition::Error> for Error {
 impl From<saga::Error> for Error {
     fn from(error: saga::Error) -> Self {
         Self::Saga(error)
+    }
+}
+
+impl From<replay::Error> for Error {
+    fn from(error: replay::Error) -> Self {
+        Self::History(error)
     }
 }
 

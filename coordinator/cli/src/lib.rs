@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod participant;
 mod reference;
+mod replay;
 mod saga;
 mod serve;
 mod tx;
@@ -26,7 +27,7 @@ Exit codes:
   0  success; `tx submit` and `saga run`: the transaction is committed
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
-     definition has a mistake
+     definition has a mistake; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions
@@ -47,6 +48,7 @@ enum Command {
     Config(config::Args),
     Tx(tx::Args),
     Saga(saga::Args),
+    Replay(replay::Args),
     Participant(participant::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
         Command::Saga(args) => saga::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),

@@ -2,6 +2,7 @@
 
 pub(super) mod client;
 pub(super) mod definition;
+pub(super) mod export;
 pub(super) mod json;
 mod list;
 mod operate;
@@ -84,6 +85,7 @@ enum Command {
     Submit(submit::Args),
     List(list::Args),
     Show(show::Args),
+    Export(export::Args),
     Watch(watch::Args),
     Retry(operate::RetryArgs),
     Resolve(operate::ResolveArgs),
@@ -102,10 +104,10 @@ pub(super) fn endpoint(text: &str) -> Result<String, String> {
 
 impl Server {
     /// Runs a command that calls the coordinator.
-    pub(super) fn block_on(
+    pub(super) fn block_on<T>(
         &self,
-        command: impl Future<Output = Result<ExitCode, Error>>,
-    ) -> Result<ExitCode, Error> {
+        command: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -124,6 +126,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             Command::Submit(args) => submit::run(&server, args).await,
             Command::List(args) => list::run(&server, args).await,
             Command::Show(args) => show::run(&server, args).await,
+            Command::Export(args) => export::run(&server, args).await,
             Command::Watch(args) => watch::run(&server, args).await,
             Command::Retry(args) => operate::retry(&server, args).await,
             Command::Resolve(args) => operate::resolve(&server, args).await,

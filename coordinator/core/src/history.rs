@@ -11,6 +11,7 @@
 mod check;
 mod document;
 mod input;
+mod recording;
 mod replay;
 mod settings;
 mod standing;
@@ -102,7 +103,8 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// Number of the branch.
-    pub branch: BranchNumber,
+    #[serde(rename = "branch")]
+    pub number: BranchNumber,
     /// Operation.
     pub operation: RecordedOperation,
     /// Number of the attempt, from 1.
@@ -121,7 +123,7 @@ impl Call {
         let branch = &tx.branches[call.number.index()];
         let prepare = call.operation == Operation::Prepare;
         Self {
-            branch: call.number,
+            number: call.number,
             operation: call.operation.into(),
             attempt: call.attempt,
             until: tx.prepare_until(branch, policy).filter(|_| prepare),
@@ -135,14 +137,15 @@ impl Call {
 pub struct LockRequest {
     /// Number of the branch; absent for the transaction's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<BranchNumber>,
+    #[serde(rename = "branch")]
+    pub number: Option<BranchNumber>,
     /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 
 impl From<&effects::LockRequest> for LockRequest {
     fn from(request: &effects::LockRequest) -> Self {
-        Self { branch: request.number, attempt: request.attempt }
+        Self { number: request.number, attempt: request.attempt }
     }
 }
 
@@ -153,12 +156,13 @@ pub struct Event {
     pub name: String,
     /// Number of the branch, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<BranchNumber>,
+    #[serde(rename = "branch")]
+    pub number: Option<BranchNumber>,
 }
 
 impl From<&effects::Event> for Event {
     fn from(event: &effects::Event) -> Self {
-        Self { name: event.kind.as_str().to_owned(), branch: event.number }
+        Self { name: event.kind.as_str().to_owned(), number: event.number }
     }
 }
 

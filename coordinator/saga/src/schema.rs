@@ -62,7 +62,7 @@ fn of_object(object: Object) -> Value {
                 json!({ "not": { "anyOf": names.iter().map(none).collect::<Vec<_>>() } })
             };
             schema["dependentSchemas"] = json!({
-                "child": excluded(&["participant", "action", "payload", "payload_base64", "media_type"]),
+                "child": excluded(&["participant", "action", "mode", "payload", "payload_base64", "media_type"]),
                 "payload": excluded(&["payload_base64"]),
             });
         }

@@ -105,7 +105,11 @@ fn branch(spec: &BranchSpec, child: Option<&Definition>) -> v1::BranchSpec {
         ..Default::default()
     };
     match child {
-        Some(child) => branch.child = Some(self::child(child)),
+        Some(child) => {
+            branch.child = Some(self::child(child));
+            // The mode of the branch follows from the child.
+            branch.mode = v1::Mode::Unspecified.into();
+        }
         None => {
             branch.participant = spec.participant.to_string();
             branch.action = spec.action.to_string();

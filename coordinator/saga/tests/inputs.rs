@@ -80,6 +80,7 @@ fn a_definition_becomes_a_request() {
 
     let child = sub.child.as_ref().expect("it");
     assert_eq!((sub.participant.as_str(), sub.payload.is_none()), ("", true));
+    assert_eq!(sub.mode(), v1::Mode::Unspecified);
     assert_eq!((child.mode(), child.timeout.expect("it").seconds), (v1::Mode::Tcc, 5));
     assert_eq!(&child.branches[0].payload.as_ref().expect("it").data[..], b"\"none\"");
     assert_eq!(

@@ -258,6 +258,7 @@ steps:
         a: {participant: p, action: x, pivot: true}
         b: {participant: p, action: x, after: [c]}
     payload: 1
+    mode: tcc
 ";
     check(
         text,
@@ -265,6 +266,7 @@ steps:
             "f:7:47: steps.sub.child.steps.a.pivot must not be set: the parent of a child decides",
             "f:8:48: steps.sub.child.steps.b.after[0] must be the name of a step, \"c\" is none",
             "f:9:14: steps.sub.payload must not be given together with child",
+            "f:10:11: steps.sub.mode must not be given together with child",
         ],
     );
     let tcc = "saga: a\nsteps:\n  sub: {child: {mode: tcc, steps: {a: {participant: p, action: x, mode: saga, delay: 1s}}}}";

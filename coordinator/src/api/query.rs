@@ -7,7 +7,7 @@ use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::convert::{self, Content};
 use super::error::{from_engine, invalid, no_history, other_cluster};
-use super::{Api, page, parse};
+use super::{Api, history, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
 
@@ -67,7 +67,14 @@ impl Api {
         };
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
-        Err(no_history(view.tx.tx_id()))
+        if view.stripped {
+            return Err(from_engine(crate::engine::Error::Stripped));
+        }
+        let tx_id = view.tx.tx_id();
+        let entries = self.engine.history(tx_id).await.map_err(from_engine)?;
+        let document = history::document(&view.tx.record(), &entries);
+        let history_json = document.ok_or_else(|| no_history(tx_id))?;
+        Ok(v1::ExportTransactionResponse { history_json })
     }
 
     pub(super) async fn list(

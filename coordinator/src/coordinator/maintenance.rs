@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use unanimo_core::Incarnation;
 
 use crate::engine::Handle;
@@ -16,6 +17,19 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Starts all of it.
+pub(super) fn start(
+    tasks: &mut JoinSet<()>,
+    engine: Handle,
+    directory: Arc<Directory>,
+    purge: Purge,
+) {
+    let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
+    tasks.spawn(wake_returned(directory, engine));
+    tasks.spawn(purge.run());
+    tasks.spawn(count_attention(store, metrics));
+}
+
 /// Purges transactions whose retention is over.
 #[derive(Debug)]
 pub(super) struct Purge {
@@ -27,7 +41,7 @@ pub(super) struct Purge {
 }
 
 impl Purge {
-    pub(super) async fn run(self) {
+    async fn run(self) {
         loop {
             let more = match self.store.purge().run(self.me, self.retention).await {
                 Ok(purged) => {
@@ -45,7 +59,7 @@ impl Purge {
 }
 
 /// Updates the gauges of the alarms at each [`ATTENTION_INTERVAL`].
-pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
+async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     loop {
         match store.transactions().attention().await {
             Ok(count) => metrics.attention(count),
@@ -58,7 +72,7 @@ pub(super) async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>
 }
 
 /// Sends waiting calls to participants that have registered again.
-pub(super) async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
+async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
         let names = directory.returned().await;
         tracing::info!(

@@ -194,7 +194,7 @@ async fn a_broken_participant_is_told_what_it_breaks() {
     let more = ["--payload", "1", "--timeout", "2s"];
     let ran = check(&endpoint, "faulty", "work", &more).await;
     ran.check(1).complains(&["failed: late-prepare\n"]).says(&[
-        "late-prepare                      failed  a Prepare that came after its Cancel was answered \
+        "late-prepare                      failed   a Prepare that came after its Cancel was answered \
          PREPARED with output",
         "\nlate-prepare\n  must hold  A Prepare that comes after its Cancel is REFUSED",
         "\n  because    S8: nobody would ever cancel what it did",

@@ -52,7 +52,7 @@ async fn a_definition_is_checked_without_a_coordinator() {
     let ran = run(&["saga", "check", &bad]).await;
     ran.check(1).complains(&[
         &format!("{bad}:7:37: steps.pay.affter is no field of a step; did you mean after?\n"),
-        &format!("{bad}:7:57: steps.pay.locks[0] must consist of A-Z"),
+        &format!("{bad}:7:58: steps.pay.locks[0] must consist of A-Z"),
     ]);
 
     let ran = run(&["saga", "check", &good, "--set", "who=ann"]).await;
@@ -95,8 +95,8 @@ async fn a_saga_runs_and_its_outcome_is_the_exit_code() {
         "committed\ngid    t-1\n",
         "\nOutputs\nflight: ooo\npay: oo\n",
         "\nt-1: committed\n",
-        "●      flight  done",
-        "mail    done",
+        "●    flight  done",
+        "●    mail    done",
         "pivot; after flight, hotel",
     ]);
     let seen = served.p.seen();

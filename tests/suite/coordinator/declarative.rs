@@ -106,7 +106,7 @@ async fn the_deadline_aborts() {
         let error = &result.branches[1].last_error;
         let expected = match action {
             "empty" => "no answer that this version knows",
-            "read-only" => "READ_ONLY, which is no vote in TCC",
+            "read-only" => "READ_ONLY, which is no vote in mode tcc",
             _ => "",
         };
         assert!(error.contains(expected), "{error}");

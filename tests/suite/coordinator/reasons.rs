@@ -77,7 +77,7 @@ async fn four_hundred_bad_branches_are_refused_and_the_connection_lives() {
     let request = CommitTransactionRequest { tx_id, branches: listed, ..Default::default() };
     let status = client.commit_transaction(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["branches"]);
-    let states = vec![1; 6];
+    let states = vec![1; 8];
     let request = ListTransactionsRequest { states, ..Default::default() };
     let status = client.list_transactions(request).await.unwrap_err();
     assert_eq!(describe(&status).2, ["states"]);

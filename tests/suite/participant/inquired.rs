@@ -13,7 +13,7 @@ use unanimo_proto::v1::*;
 
 use super::calls::Branch;
 
-/// What is known of a transaction, and how often it was asked about.
+/// Record of a transaction, with the number of questions about it.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     verdict: Verdict,
@@ -44,7 +44,7 @@ impl Inquired {
         *known = Known { verdict, ended, asked: known.asked };
     }
 
-    /// How often the branch's transaction was asked about.
+    /// Returns the number of questions about the branch's transaction.
     pub(super) fn asked(&self, branch: &Branch) -> usize {
         self.lock().get(&branch.tx_id.to_string()).map_or(0, |known| known.asked)
     }

@@ -18,6 +18,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Makes a target of a name: a `tx_id` if it has the form of one.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), gid: false }
+    }
+
     fn may_be_tx_id(&self) -> bool {
         !self.gid && TxId::parse(&self.name).is_ok()
     }

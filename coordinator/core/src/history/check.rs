@@ -43,7 +43,7 @@ impl Document {
         let numbers = shape.depends_on.iter().enumerate();
         let depends = numbers.map(|(at, number)| (format!("depends_on[{at}]"), *number));
         let orders = shape.inputs.iter().enumerate();
-        let inputs = orders.map(|(at, order)| (format!("inputs[{at}].branch"), order.branch));
+        let inputs = orders.map(|(at, order)| (format!("inputs[{at}].branch"), order.number));
         depends
             .chain(inputs)
             .find_map(|(field, number)| {
@@ -104,21 +104,21 @@ impl Document {
             Input::CommitAsked { listed } => {
                 listed.iter().find_map(|(number, _)| self.bad_number(field, *number))
             }
-            Input::PrepareAnswered { branch, answer, .. } => {
-                self.bad_number(field, *branch).or(match answer {
+            Input::PrepareAnswered { number, answer, .. } => {
+                self.bad_number(field, *number).or(match answer {
                     PrepareResult::Prepared { output } => bad_size(field, output),
                     _ => None,
                 })
             }
             Input::ParentDecided { operation } => bad_operation(field, *operation),
-            Input::PhaseTwoAnswered { branch, operation, .. } => {
-                self.bad_number(field, *branch).or_else(|| bad_operation(field, *operation))
+            Input::PhaseTwoAnswered { number, operation, .. } => {
+                self.bad_number(field, *number).or_else(|| bad_operation(field, *operation))
             }
-            Input::Enlist { branch, .. } | Input::Resolve { branch, .. } => {
-                self.bad_number(field, *branch)
+            Input::Enlist { number, .. } | Input::Resolve { number, .. } => {
+                self.bad_number(field, *number)
             }
-            Input::LocksAnswered { branch, .. } | Input::Retry { branch, .. } => {
-                branch.and_then(|number| self.bad_number(field, number))
+            Input::LocksAnswered { number, .. } | Input::Retry { number, .. } => {
+                number.and_then(|number| self.bad_number(field, number))
             }
             Input::RollbackAsked | Input::Tick | Input::Forget { .. } => None,
         }

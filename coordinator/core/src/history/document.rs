@@ -126,10 +126,11 @@ pub struct Order {
     /// Name by which its participant knows it.
     pub name: InputName,
     /// Number of the branch whose output it is.
-    pub branch: BranchNumber,
+    #[serde(rename = "branch")]
+    pub number: BranchNumber,
 }
 
-/// What was left out, because a message has a bound.
+/// Remark on what was left out, because a message has a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     /// Number of entries after the last one that is there.
@@ -210,7 +211,7 @@ impl Document {
                     .iter()
                     .map(|order| StepInput {
                         name: order.name.clone(),
-                        branch_id: id(&order.branch),
+                        branch_id: id(&order.number),
                     })
                     .collect(),
                 pivot: shape.pivot,
@@ -233,7 +234,7 @@ impl BranchShape {
     ) -> Self {
         let BranchSpec { branch_id, participant, action, payload, mode, step } = spec;
         let order = |input: &StepInput| {
-            Some(Order { name: input.name.clone(), branch: *ids.get(&input.branch_id)? })
+            Some(Order { name: input.name.clone(), number: *ids.get(&input.branch_id)? })
         };
         Self {
             branch_id: branch_id.clone(),

@@ -14,8 +14,8 @@ use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::transaction::{Record, Transaction};
 
-/// What a replay went through, if it found no difference.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Numbers of what a replay went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Transitions.
     pub transitions: usize,
@@ -56,16 +56,10 @@ pub struct Moment {
 /// The document breaks a rule, or today's state machine does something else than the recorded one.
 pub fn replay(document: &Document) -> Result<Replayed, Error> {
     let mut replay = Replay::of(document)?;
-    let mut sum = Replayed::default();
     for moment in replay.by_ref() {
-        let Moment { written, calls, locks, .. } = moment?;
-        sum.inputs += 1;
-        sum.transitions += usize::from(written);
-        sum.calls += calls.len();
-        sum.lock_requests += locks.len();
+        moment?;
     }
-    sum.recoveries = replay.recoveries;
-    Ok(sum)
+    Ok(replay.sum)
 }
 
 /// A replay under way: each item is an input. It ends with the first difference.
@@ -79,7 +73,7 @@ pub struct Replay<'a> {
     tx: Option<Transaction>,
     /// The transaction as the last transition wrote it.
     written: Option<Record>,
-    recoveries: usize,
+    sum: Replayed,
     entry: usize,
     step: usize,
 }
@@ -99,7 +93,7 @@ impl<'a> Replay<'a> {
             policy: Policy::default(),
             tx: None,
             written: None,
-            recoveries: 0,
+            sum: Replayed::default(),
             entry: 0,
             step: 0,
         })
@@ -109,6 +103,12 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub fn transaction(&self) -> Option<&Transaction> {
         self.tx.as_ref()
+    }
+
+    /// Returns what it went through until now.
+    #[must_use]
+    pub fn replayed(&self) -> Replayed {
+        self.sum
     }
 
     fn take(&mut self, entry: &Entry, step: &Step) -> Result<Moment, Box<Difference>> {
@@ -132,6 +132,10 @@ impl<'a> Replay<'a> {
             (made, _) => return Err(compare.no_such_transition(made.as_ref())),
         }
         let standing = Standing::of(tx, &self.policy);
+        self.sum.inputs += 1;
+        self.sum.transitions += usize::from(last);
+        self.sum.calls += step.calls.len();
+        self.sum.lock_requests += step.locks.len();
         Ok(Moment {
             version: entry.version,
             step: self.step + 1,
@@ -162,7 +166,7 @@ impl<'a> Replay<'a> {
         let gap = self.step == 0 && entry.version != written.version.next();
         if let Input::Recovered { settings, .. } = &step.input {
             self.policy = settings.policy();
-            self.recoveries += 1;
+            self.sum.recoveries += 1;
         }
         if gap || matches!(step.input, Input::Recovered { .. }) {
             let version = Version(entry.version.0 - 1);

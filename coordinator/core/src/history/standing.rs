@@ -1,4 +1,4 @@
-//! How a transaction stands, in a few words: enough to tell the first difference.
+//! A transaction's state in a few words: enough to tell the first difference.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::transaction::Transaction;
 
 type Word = Cow<'static, str>;
 
-/// How a transaction stands.
+/// A transaction's state in a few words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// `scheduled`, `active`, `in_doubt`, `decided` or `ended`.

@@ -29,12 +29,12 @@ impl Document {
         match input {
             Input::Begin { branches, .. } => format!("begun with {branches} branches"),
             Input::Recovered { by, .. } => format!("adopted by incarnation {by}"),
-            Input::Enlist { branch, by } => {
+            Input::Enlist { number, by } => {
                 let by = match by {
                     super::Caller::Coordinator => "coordinator",
                     super::Caller::Initiator => "initiator",
                 };
-                format!("{} enlisted, called by the {by}", self.name(*branch))
+                format!("{} enlisted, called by the {by}", self.name(*number))
             }
             Input::CommitAsked { listed } => {
                 let listed: Vec<String> =
@@ -45,24 +45,24 @@ impl Document {
             Input::ParentDecided { operation } => {
                 format!("the parent decided: {}", operation.name())
             }
-            Input::PrepareAnswered { branch, attempt, answer } => {
-                format!("prepare {} #{attempt}: {}", self.name(*branch), prepare(answer))
+            Input::PrepareAnswered { number, attempt, answer } => {
+                format!("prepare {} #{attempt}: {}", self.name(*number), prepare(answer))
             }
-            Input::PhaseTwoAnswered { branch, operation, attempt, answer } => {
-                let (operation, name) = (operation.name(), self.name(*branch));
+            Input::PhaseTwoAnswered { number, operation, attempt, answer } => {
+                let (operation, name) = (operation.name(), self.name(*number));
                 format!("{operation} {name} #{attempt}: {}", phase_two(answer))
             }
-            Input::LocksAnswered { branch, attempt, answer } => {
-                format!("{} #{attempt}: {}", self.locks_of(*branch), locks(answer))
+            Input::LocksAnswered { number, attempt, answer } => {
+                format!("{} #{attempt}: {}", self.locks_of(*number), locks(answer))
             }
             Input::Tick => "time passed".to_owned(),
-            Input::Retry { branch, operator } => {
-                let what = branch.map_or("all".to_owned(), |number| self.name(number));
+            Input::Retry { number, operator } => {
+                let what = number.map_or("all".to_owned(), |number| self.name(number));
                 let by = operator.as_ref().map_or(String::new(), |name| format!(" by {name}"));
                 format!("retry of {what}{by}")
             }
-            Input::Resolve { branch, kind, operator, note } => {
-                let (name, kind) = (self.name(*branch), kind.in_words());
+            Input::Resolve { number, kind, operator, note } => {
+                let (name, kind) = (self.name(*number), kind.in_words());
                 format!("{operator} resolved {name} as {kind}: {note}")
             }
             Input::Forget { operator, note } => format!("{operator} cleared the alarm: {note}"),
@@ -74,7 +74,7 @@ impl Document {
     pub fn calls_in_words(&self, calls: &[Call]) -> String {
         let call = |call: &Call| {
             let mut text =
-                format!("{} {} #{}", call.operation.name(), self.name(call.branch), call.attempt);
+                format!("{} {} #{}", call.operation.name(), self.name(call.number), call.attempt);
             if let Some(until) = call.until {
                 let _ = write!(text, " until {}", self.time(until));
             }
@@ -90,14 +90,14 @@ impl Document {
     #[must_use]
     pub fn locks_in_words(&self, requests: &[LockRequest]) -> String {
         let request = |request: &LockRequest| {
-            format!("{} #{}", self.locks_of(request.branch), request.attempt)
+            format!("{} #{}", self.locks_of(request.number), request.attempt)
         };
         or_nothing(&requests.iter().map(request).collect::<Vec<_>>())
     }
 
     /// Describes events.
     pub(super) fn events_in_words(&self, events: &[Event]) -> String {
-        let event = |event: &Event| match event.branch {
+        let event = |event: &Event| match event.number {
             Some(number) => format!("{} {}", event.name, self.name(number)),
             None => event.name.clone(),
         };

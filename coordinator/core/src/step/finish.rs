@@ -117,7 +117,7 @@ impl Step<'_> {
     }
 }
 
-/// How a transition came about.
+/// Circumstances of a transition.
 #[derive(Clone, Copy)]
 struct Made {
     at: Timestamp,

@@ -134,6 +134,9 @@ impl Step<'_> {
         &mut self,
         listed: &[(BranchId, Option<Vote>)],
     ) -> Result<(), Rejection> {
+        if matches!(self.tx.phase, Phase::InDoubt { .. }) {
+            return Err(Rejection::ParentDecides);
+        }
         if self.tx.identity.drive() == Some(Drive::Declarative) {
             return Err(Rejection::NotInteractive);
         }

@@ -79,7 +79,7 @@ impl Reader<'_> {
     }
 
     fn belongs_to_no_child(&mut self, fields: &Fields<'_>) {
-        for name in ["participant", "action", "payload", "payload_base64", "media_type"] {
+        for name in ["participant", "action", "mode", "payload", "payload_base64", "media_type"] {
             if let Some((at, node)) = fields.get(name) {
                 self.problem(&at, node.place, "must not be given together with child");
             }

@@ -2,11 +2,11 @@
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use unanimo_core::{BranchId, HeuristicKind, Input, Rejection, TxId, Violation};
+use unanimo_core::{BranchId, BranchNumber, HeuristicKind, Input, Rejection, TxId, Violation};
 
 use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
-use super::super::{Answer, Error, Until};
+use super::super::{Answer, Error, Until, View};
 use super::{Handle, answered};
 use crate::participants::own;
 use crate::store::Key;
@@ -44,29 +44,27 @@ impl Handle {
         note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let number = self.number_of(tx_id, branch, deadline).await?;
-        self.refuse_a_child(tx_id, number, deadline).await?;
+        let number = self.number_to_resolve(tx_id, branch, deadline).await?;
         let input = Input::Resolve { number, kind, operator, note };
         self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
     }
 
     /// Refuses to end a child by word: it would wait for a decision that nobody sends any more.
-    async fn refuse_a_child(
+    async fn number_to_resolve(
         &self,
         tx_id: TxId,
-        number: unanimo_core::BranchNumber,
+        id: &BranchId,
         deadline: Instant,
-    ) -> Result<(), Error> {
-        let Answer::View(view) = self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? else {
-            return Err(Error::Moving);
-        };
-        let Some(branch) = view.tx.branch(number) else { return Ok(()) };
-        if branch.spec.participant.as_str() != own::NAME {
-            return Ok(());
+    ) -> Result<BranchNumber, Error> {
+        let view = self.view_of(tx_id, deadline).await?;
+        let branch =
+            view.tx.branch_by_id(id).ok_or_else(|| Rejection::no_branch("branch_id", id))?;
+        if branch.spec.participant.as_str() == own::NAME {
+            let child = gid_of_child(view.tx.identity(), id, branch.number);
+            let rule = format!("must be no child: resolve the branches of transaction {child}");
+            return Err(Rejection::from(Violation::new("branch_id", rule)).into());
         }
-        let child = gid_of_child(view.tx.identity(), &branch.spec.branch_id, number);
-        let rule = format!("must be no child: resolve the branches of transaction {child} instead");
-        Err(Rejection::from(Violation::new("branch_id", rule)).into())
+        Ok(branch.number)
     }
 
     async fn number_of(
@@ -74,14 +72,18 @@ impl Handle {
         tx_id: TxId,
         id: &BranchId,
         deadline: Instant,
-    ) -> Result<unanimo_core::BranchNumber, Error> {
-        let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
-            Answer::View(view) if view.stripped => return Err(Error::Stripped),
-            Answer::View(view) => view,
-            Answer::NotYet(_) => return Err(Error::Moving),
-        };
+    ) -> Result<BranchNumber, Error> {
+        let view = self.view_of(tx_id, deadline).await?;
         let number = view.tx.branch_by_id(id).map(|branch| branch.number);
         number.ok_or_else(|| Rejection::no_branch("branch_id", id).into())
+    }
+
+    async fn view_of(&self, tx_id: TxId, deadline: Instant) -> Result<Box<View>, Error> {
+        match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
+            Answer::View(view) if view.stripped => Err(Error::Stripped),
+            Answer::View(view) => Ok(view),
+            Answer::NotYet(_) => Err(Error::Moving),
+        }
     }
 
     /// Clears the alarm of a heuristic transaction that has ended. One that was forgotten before is

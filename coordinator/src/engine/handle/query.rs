@@ -160,18 +160,25 @@ impl Handle {
     pub async fn events(&self, tx_id: TxId) -> Result<Vec<unanimo_core::Event>, Error> {
         Ok(self.shared.store.transactions().events(tx_id).await?)
     }
+
+    /// A transaction's recorded history: the JSON of each entry, oldest first.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
+        Ok(self.shared.store.transactions().history(tx_id).await?)
+    }
 }
 
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
     match (branch.state(decision), decision) {
         (_, None) => Verdict::Running,
-        // Its effect stays, whatever the saga's end: nothing will ever be sent to it.
-        (BranchState::Kept, Some(_)) => Verdict::Commit,
         (BranchState::Heuristic(HeuristicKind::Rollback), Some(Decision::Commit))
         | (BranchState::Heuristic(HeuristicKind::Commit), Some(Decision::Abort(_))) => {
             Verdict::Heuristic
         }
-        (_, Some(Decision::Commit)) => Verdict::Commit,
+        // The effect of a step that is kept stays, whatever the saga's end.
+        (BranchState::Kept, Some(_)) | (_, Some(Decision::Commit)) => Verdict::Commit,
         (_, Some(Decision::Abort(_))) => Verdict::Cancel,
     }
 }

@@ -12,7 +12,7 @@ use unanimo_core::{
 use super::super::message::Message;
 use super::Service;
 use crate::cluster::lease::Lease;
-use crate::store::{LockTake, LockTaken, Store};
+use crate::store::{self, LockTake, LockTaken, Store};
 
 /// Requests for locks that the store is asked at once. More would only wait for its connections, which
 /// reads and adoption need as well.
@@ -105,8 +105,10 @@ impl Taker {
         let answer = match self.store.locks().take(self.me, &take).await {
             Ok(LockTaken::Granted) => LockAnswer::Granted,
             Ok(LockTaken::Held { lock, holder, older }) => LockAnswer::Held { lock, holder, older },
+            // It was decided meanwhile.
+            Err(error @ store::Error::NotOpen(_)) => LockAnswer::Failed(error.to_string()),
             Err(error) => {
-                let error = crate::store::in_full(&error);
+                let error = store::in_full(&error);
                 tracing::warn!(tx_id = %take.tx_id, error, "failed to take locks; it is repeated");
                 LockAnswer::Failed(error)
             }

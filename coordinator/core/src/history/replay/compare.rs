@@ -21,7 +21,7 @@ pub(super) struct Compare<'a> {
 }
 
 impl Compare<'_> {
-    /// What is sent, and when the next tick is due.
+    /// Compares what is sent, and when the next tick is due.
     pub(super) fn effects(
         self,
         step: &Step,
@@ -41,7 +41,7 @@ impl Compare<'_> {
         self.same("the time of the next tick differs", &step.wake_at, &wake_at, |at| self.time(*at))
     }
 
-    /// The transition, and the transaction after it.
+    /// Compares the transition, and the transaction after it.
     pub(super) fn transition(
         self,
         made: &Transition,
@@ -69,7 +69,7 @@ impl Compare<'_> {
         self.same(what, &entry.releases_locks, &made.releases_locks, releases)
     }
 
-    /// The transaction that a recovery finds.
+    /// Compares the transaction that a recovery finds.
     pub(super) fn found(self, recorded: &Standing, found: &Standing) -> Compared {
         self.standing(recorded, found).map_err(|mut difference| {
             difference.what = format!("found at the recovery: {}", difference.what);

@@ -13,8 +13,8 @@ pub(super) fn input(document: &Document, recorded: &Input, zeroes: &Bytes) -> Li
         // The caller begins the transaction by itself.
         Input::Begin { .. } | Input::Tick => Live::Tick,
         Input::Recovered { by, .. } => Live::Recovered { by },
-        Input::Enlist { branch, by } => Live::Enlist {
-            branch: document.spec(branch.index(), zeroes).into(),
+        Input::Enlist { number, by } => Live::Enlist {
+            branch: document.spec(number.index(), zeroes).into(),
             enlistment: by.into(),
         },
         Input::CommitAsked { listed } => {
@@ -28,23 +28,21 @@ pub(super) fn input(document: &Document, recorded: &Input, zeroes: &Bytes) -> Li
         Input::ParentDecided { operation } => {
             Live::ParentDecided { operation: phase_two(operation) }
         }
-        Input::PrepareAnswered { branch, attempt, answer } => Live::PrepareAnswered {
-            number: branch,
-            attempt,
-            answer: prepare_answer(answer, zeroes),
-        },
-        Input::PhaseTwoAnswered { branch, operation, attempt, answer } => Live::PhaseTwoAnswered {
-            number: branch,
+        Input::PrepareAnswered { number, attempt, answer } => {
+            Live::PrepareAnswered { number, attempt, answer: prepare_answer(answer, zeroes) }
+        }
+        Input::PhaseTwoAnswered { number, operation, attempt, answer } => Live::PhaseTwoAnswered {
+            number,
             operation: phase_two(operation),
             attempt,
             answer: phase_two_answer(answer),
         },
-        Input::LocksAnswered { branch, attempt, answer } => {
-            Live::LocksAnswered { number: branch, attempt, answer: lock_answer(answer) }
+        Input::LocksAnswered { number, attempt, answer } => {
+            Live::LocksAnswered { number, attempt, answer: lock_answer(answer) }
         }
-        Input::Retry { branch, operator } => Live::Retry { number: branch, operator },
-        Input::Resolve { branch, kind, operator, note } => {
-            Live::Resolve { number: branch, kind, operator, note }
+        Input::Retry { number, operator } => Live::Retry { number, operator },
+        Input::Resolve { number, kind, operator, note } => {
+            Live::Resolve { number, kind, operator, note }
         }
         Input::Forget { operator, note } => Live::Forget { operator, note },
     }

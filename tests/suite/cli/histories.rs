@@ -1,0 +1,111 @@
+//! `unanimo tx export` and `unanimo replay`.
+
+use std::fs;
+
+use serde_json::Value;
+use unanimo_tests::scripted::Scripted;
+use unanimo_tests::wait::until;
+
+use super::{Served, addresses, file, new_path, run, serve, sqlite, tcc};
+
+/// Changes a document, and returns the path of what comes out.
+fn changed(text: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut document: Value = serde_json::from_str(text).unwrap();
+    change(&mut document);
+    file(&document.to_string())
+}
+
+#[tokio::test]
+async fn a_history_is_exported_and_replayed() {
+    let served = Served::start(&["--history", "all"]).await;
+    served.submit("g", &["fail-3", "output-7", "refuse"], &["--wait", "ended"]).await.check(4);
+    let path = new_path(".json").display().to_string();
+    served.tx(&["export", "g", "-o", &path]).await.check(0);
+    let again = served.tx(&["export", "g", "-o", &path]).await;
+    again.check(1).complains(&["failed to write", "exists"]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("12345678901234567890123"), "no payload is in it: {text}");
+    let out = served.tx(&["export", "g"]).await;
+    assert_eq!(out.check(0).out, text);
+
+    let replayed = run(&["replay", &path]).await;
+    replayed.check(0).says(&["equal", "g (tcc): ", " inputs, ", "recorded by unanimo "]);
+    let by_gid = run(&["replay", "--endpoint", &served.endpoint, "g"]).await;
+    assert_eq!(by_gid.check(0).out, replayed.out);
+    let json = run(&["replay", "--json", &path]).await.check(0).json();
+    assert_eq!((&json["equal"], &json["gid"]), (&true.into(), &"g".into()));
+
+    // Not a terminal: all states, one after the other.
+    let steps = run(&["replay", "--step", &path]).await;
+    steps.check(0).says(&["1.1  begun with 3 branches", "decided, ABORT (refused of c)", "equal"]);
+    assert!(steps.out.lines().all(|line| line.chars().count() <= 80), "{}", steps.out);
+}
+
+#[tokio::test]
+async fn a_difference_is_told_and_a_bad_file_refused() {
+    let served = Served::start(&["--history", "all"]).await;
+    served.submit("g", &["ok", "refuse"], &["--wait", "ended"]).await.check(4);
+    let text = served.tx(&["export", "g"]).await.check(0).out.clone();
+    // A version that would have committed.
+    let path = changed(&text, |document| {
+        document["entries"][1]["after"]["decision"] = "commit".into();
+    });
+    let ran = run(&["replay", &path]).await;
+    ran.check(1).says(&[
+        "differs",
+        "version 2, input ",
+        "the phase differs",
+        "recorded: decided, COMMIT",
+    ]);
+    let json = run(&["replay", "--json", &path]).await.check(1).json();
+    assert_eq!(json["equal"], false);
+    assert_eq!(json["difference"]["version"], 2);
+
+    let path = changed(&text, |document| document["branches"][0]["mode"] = "XA".into());
+    let ran = run(&["replay", &path]).await;
+    ran.check(2).complains(&["branches[0].mode: must be 2pc, tcc or saga"]);
+    let path = changed(&text, |document| document["entries"][0]["version"] = 7.into());
+    let ran = run(&["replay", &path]).await;
+    ran.check(2).complains(&["entries[0] must begin the transaction (version 1), is version 7"]);
+    run(&["replay", "no/such.json"]).await.check(2).complains(&["failed to read no/such.json"]);
+    let unknown = run(&["replay", "--endpoint", &served.endpoint, "nobody"]).await;
+    unknown.check(1).complains(&["GID_UNKNOWN"]);
+}
+
+#[tokio::test]
+async fn the_setting_says_what_is_recorded() {
+    let served = Served::start(&[]).await;
+    served.submit("t", &["ok"], &["--wait", "ended"]).await.check(0);
+    served.tx(&["export", "t"]).await.check(1).complains(&["NO_HISTORY"]);
+    let saga = file(&tcc("s", &["ok", "fail-1"]).replace("\"tcc\"", "\"saga\""));
+    served.tx(&["submit", &saga, "--wait", "ended"]).await.check(0);
+    run(&["replay", "--endpoint", &served.endpoint, "s"]).await.check(0).says(&["equal", "(saga)"]);
+}
+
+/// A crash means to the engine and the store what it means to a replay.
+#[tokio::test]
+async fn s3_a_history_goes_on_after_a_kill() {
+    let url = sqlite(&new_path(".db"));
+    let p = Scripted::default();
+    let participant = format!("p={}", p.serve().await);
+    let arguments = ["--history", "all", "--participant", participant.as_str()];
+    let mut first = serve(&url, &arguments);
+    let (endpoint, _) = addresses(&mut first).await;
+    let path = file(&tcc("g", &["fail-2", "ok", "commit-hang"]));
+    let submit = ["tx", "--endpoint", &endpoint, "submit", &path, "--wait", "decided"];
+    run(&submit).await.check(0);
+    first.process.kill();
+    let mut second = serve(&url, &arguments);
+    let (endpoint, _) = addresses(&mut second).await;
+    until("the second life to adopt it", async || {
+        let ran = run(&["replay", "--endpoint", &endpoint, "g", "--json"]).await;
+        (ran.check(0).json()["recoveries"] == 1).then_some(())
+    })
+    .await;
+    let resolve = ["--branch", "c", "--as", "committed", "--operator", "ann", "--note", "seen"];
+    let mut all = vec!["tx", "--endpoint", &endpoint, "resolve", "g"];
+    all.extend(resolve);
+    run(&all).await.check(0);
+    let ran = run(&["replay", "--endpoint", &endpoint, "g"]).await;
+    ran.check(0).says(&["equal", "1 adoption;"]);
+}

@@ -1,0 +1,156 @@
+//! Locks: names that transactions hold against each other.
+
+use std::time::Duration;
+
+use unanimo_proto::v1::{
+    AbortCause, BranchSpec, BranchState, HeldLock, Lock, LockMode, Outcome,
+    SubmitTransactionRequest, Transaction,
+};
+
+use super::super::{World, millis, tcc};
+use super::{accept, called, ended, order, saga, step};
+
+fn lock(mode: LockMode, wait_ms: i64) -> Vec<Lock> {
+    vec![Lock { name: "account:42".into(), mode: mode.into(), wait_max: millis(wait_ms) }]
+}
+
+fn exclusive(wait_ms: i64) -> Vec<Lock> {
+    lock(LockMode::Exclusive, wait_ms)
+}
+
+/// A saga of one step that takes locks at its begin.
+fn locking(gid: &str, action: &str, locks: Vec<Lock>) -> SubmitTransactionRequest {
+    SubmitTransactionRequest { locks, ..saga(gid, vec![step("a", action, &[])]) }
+}
+
+fn granted(tx: &Transaction) -> Vec<bool> {
+    tx.locks.iter().map(|lock| lock.granted).collect()
+}
+
+/// One holds it at a time, whatever the mode of its transaction, until it has ended; then who waits goes
+/// on at once.
+#[tokio::test]
+async fn one_holds_an_exclusive_lock_until_it_has_ended() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = SubmitTransactionRequest { locks: exclusive(0), ..tcc("first", &["ok"]) };
+        let first = world.submit(first).await.unwrap();
+        assert_eq!(first.outcome(), Outcome::Committed, "decided, and its Commit is held");
+        let second = accept(&world, locking("second", "ok", exclusive(20_000))).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(world.p.calls(&second, "a"), [""; 0]);
+        let waiting = world.get("second").await;
+        assert_eq!(waiting.branches[0].state(), BranchState::Waiting);
+        let name = || "account:42".to_owned();
+        let expected = |granted| HeldLock {
+            name: name(),
+            mode: LockMode::Exclusive.into(),
+            granted,
+            branch_id: String::new(),
+        };
+        assert_eq!(waiting.locks, [expected(false)]);
+        assert_eq!(world.get("first").await.locks, [expected(true)]);
+        world.p.hold(false);
+        let shown = ended(&world, "second").await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        assert_eq!(shown.locks, []);
+        let seen = world.p.seen();
+        let place = |tx_id: &str, operation: &str| {
+            seen.iter().position(|s| s.tx_id == tx_id && s.operation == operation).unwrap()
+        };
+        assert!(place(&first.tx_id, "commit") < place(&second, "prepare"));
+    }
+}
+
+/// Many may share it, and none of them shares it with one that wants it for itself.
+#[tokio::test]
+async fn many_share_a_lock() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let one = accept(&world, locking("one", "gated", lock(LockMode::Shared, 0))).await;
+        let two = accept(&world, locking("two", "gated", lock(LockMode::Shared, 0))).await;
+        called(&world, &one, "a", 1).await;
+        called(&world, &two, "a", 1).await;
+        let alone = accept(&world, locking("alone", "ok", exclusive(20_000))).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.p.calls(&alone, "a"), [""; 0]);
+        world.p.hold(false);
+        for gid in ["one", "two", "alone"] {
+            assert_eq!(ended(&world, gid).await.outcome(), Outcome::Committed);
+        }
+    }
+}
+
+/// A younger one waits for as long as it says, and is then told who holds it. What it has done is
+/// compensated.
+#[tokio::test]
+async fn a_younger_one_gives_up_and_is_told_the_holder() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = accept(&world, locking("first", "gated", exclusive(0))).await;
+        called(&world, &first, "a", 1).await;
+        let began = std::time::Instant::now();
+        let second = world.submit(locking("second", "ok", exclusive(300))).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+        assert_eq!(second.outcome(), Outcome::Aborted);
+        assert_eq!(second.abort_cause(), AbortCause::Locked);
+        assert_eq!(second.abort_detail, "lock account:42 is held by transaction first");
+        assert_eq!(world.p.calls(&second.tx_id, "a"), [""; 0]);
+
+        let locked = BranchSpec { locks: exclusive(0), ..step("b", "ok", &["a"]) };
+        let third = accept(&world, saga("third", vec![step("a", "ok", &[]), locked])).await;
+        let shown = world.get_until("third", "its decision", |t| t.decided_at.is_some()).await;
+        assert_eq!(shown.abort_cause(), AbortCause::Locked);
+        assert_eq!(shown.abort_branch_id, "b");
+        assert_eq!(shown.abort_detail, "lock account:42 is held by transaction first");
+        world.p.hold(false);
+        ended(&world, "third").await;
+        assert_eq!(order(&world, &third, "cancel"), ["a"]);
+        assert_eq!(ended(&world, "first").await.outcome(), Outcome::Committed);
+    }
+}
+
+/// L1: of two that hold what the other one wants, the older one waits and the younger one gives up.
+#[tokio::test]
+async fn l1_two_that_wait_for_each_other_do_not_wait_for_ever() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let named = |name: &str| vec![Lock { name: name.into(), mode: 0, wait_max: millis(200) }];
+        let crossing = |gid: &str, own: &str, other: &str| {
+            let wants =
+                BranchSpec { locks: named(other), delay: millis(300), ..step("b", "ok", &["a"]) };
+            let request = saga(gid, vec![step("a", "ok", &[]), wants]);
+            SubmitTransactionRequest { locks: named(own), ..request }
+        };
+        let older = accept(&world, crossing("older", "x", "y")).await;
+        called(&world, &older, "a", 1).await;
+        let younger = accept(&world, crossing("younger", "y", "x")).await;
+        let younger_ended = ended(&world, "younger").await;
+        assert_eq!(younger_ended.abort_cause(), AbortCause::Locked);
+        assert_eq!(younger_ended.abort_detail, "lock x is held by transaction older");
+        assert_eq!(order(&world, &younger, "cancel"), ["a"]);
+        // It waited for longer than it would have for an older one.
+        assert_eq!(ended(&world, "older").await.outcome(), Outcome::Committed);
+        assert_eq!(order(&world, &older, "prepare"), ["a", "b"]);
+    }
+}
+
+/// A lock survives a crash of the coordinator, and is given back at the end after it.
+#[tokio::test]
+async fn s3_locks_survive_a_restart() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = accept(&world, locking("first", "gated", exclusive(0))).await;
+        called(&world, &first, "a", 1).await;
+        let second = accept(&world, locking("second", "ok", exclusive(20_000))).await;
+        let world = world.crash_and_restart().await;
+        called(&world, &first, "a", 2).await;
+        assert_eq!(granted(&world.get("first").await), [true]);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(world.p.calls(&second, "a"), [""; 0]);
+        world.p.hold(false);
+        assert_eq!(ended(&world, "first").await.outcome(), Outcome::Committed);
+        assert_eq!(ended(&world, "second").await.outcome(), Outcome::Committed);
+        let third = world.submit(locking("third", "ok", exclusive(0))).await.unwrap();
+        assert_eq!(third.outcome(), Outcome::Committed, "all of them were given back");
+    }
+}

@@ -1,0 +1,142 @@
+//! The pivot: its yes decides COMMIT, and after it there is only forward.
+
+use std::time::Duration;
+
+use unanimo_proto::v1::{
+    BranchSpec, BranchState, Compensation, Outcome, RollbackTransactionRequest, WaitFor,
+    rollback_transaction_request::Key,
+};
+
+use super::super::{World, millis};
+use super::{accept, called, ended, order, saga, step};
+
+fn pivot(id: &str, action: &str, after: &[&str]) -> BranchSpec {
+    let compensation = Compensation::None.into();
+    BranchSpec { pivot: true, compensation, ..step(id, action, after) }
+}
+
+fn after_pivot(id: &str, action: &str, after: &[&str]) -> BranchSpec {
+    BranchSpec { compensation: Compensation::None.into(), ..step(id, action, after) }
+}
+
+/// S2, S4: once the pivot was sent, neither the deadline nor a Rollback decides, a crash included: only
+/// its answer does.
+#[tokio::test]
+async fn s4_deadline_and_rollback_wait_for_the_pivot() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let steps = vec![
+            step("a", "ok", &[]),
+            pivot("pay", "gated", &["a"]),
+            after_pivot("ship", "ok", &["pay"]),
+        ];
+        let mut request = saga("g", steps);
+        request.timeout = millis(300);
+        let tx_id = accept(&world, request).await;
+        called(&world, &tx_id, "pay", 1).await;
+        let rollback = RollbackTransactionRequest {
+            key: Some(Key::TxId(tx_id.clone())),
+            wait_for: WaitFor::Accepted.into(),
+            ..Default::default()
+        };
+        let rolled = world.client().rollback_transaction(rollback.clone()).await.unwrap();
+        assert_eq!(rolled.into_inner().result.unwrap().outcome(), Outcome::NotDecided);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(world.get("g").await.outcome(), Outcome::NotDecided, "past the deadline");
+        let world = world.crash_and_restart().await;
+        called(&world, &tx_id, "pay", 2).await;
+        assert_eq!(world.get("g").await.outcome(), Outcome::NotDecided, "after a crash");
+        world.p.hold(false);
+        let shown = ended(&world, "g").await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        assert!(shown.branches.iter().all(|branch| branch.state() == BranchState::Done));
+        let rolled = world.client().rollback_transaction(rollback).await.unwrap();
+        assert_eq!(rolled.into_inner().result.unwrap().outcome(), Outcome::Committed);
+        assert_eq!(order(&world, &tx_id, "cancel"), [""; 0]);
+    }
+}
+
+/// Before the pivot is sent the deadline and a refusal abort, and it is never sent.
+#[tokio::test]
+async fn before_the_pivot_a_saga_aborts_as_any_other() {
+    let world = World::sqlite().await;
+    for (gid, action) in [("late", "hang"), ("no", "refuse")] {
+        // The pivot depends on everything that does not depend on it, whether it says so or not.
+        let steps = vec![
+            pivot("pay", "ok", &[]),
+            step("a", "ok", &[]),
+            step("b", action, &["a"]),
+            after_pivot("ship", "ok", &["pay"]),
+        ];
+        let mut request = saga(gid, steps);
+        request.timeout = millis(300);
+        let result = world.submit(request).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Aborted);
+        for id in ["pay", "ship"] {
+            assert_eq!(world.p.calls(&result.tx_id, id), [""; 0], "{gid} {id}");
+        }
+        assert_eq!(order(&world, &result.tx_id, "cancel").last().map(String::as_str), Some("a"));
+    }
+}
+
+/// A pivot that refuses aborts: what came before is compensated.
+#[tokio::test]
+async fn a_pivot_that_refuses_aborts() {
+    let world = World::sqlite().await;
+    let steps = vec![
+        step("a", "ok", &[]),
+        pivot("pay", "refuse", &["a"]),
+        after_pivot("ship", "ok", &["pay"]),
+    ];
+    let result = world.submit(saga("g", steps)).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Aborted);
+    assert_eq!(order(&world, &result.tx_id, "cancel"), ["a"]);
+    assert_eq!(world.p.calls(&result.tx_id, "ship"), [""; 0]);
+}
+
+/// S11: a step after the pivot that refuses is sent again until it is done. The refusal raises an alarm,
+/// and is no vote.
+#[tokio::test]
+async fn s11_a_refusal_after_the_pivot_raises_an_alarm_and_is_sent_again() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let steps = vec![
+            step("a", "ok", &[]),
+            pivot("pay", "ok", &["a"]),
+            after_pivot("ship", "refuse-3", &["pay"]),
+            after_pivot("mail", "ok", &["ship"]),
+        ];
+        let result = world.submit(saga("g", steps)).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        assert!(result.ended);
+        assert_eq!(world.p.calls(&result.tx_id, "ship"), ["prepare"; 4]);
+        let shown = world.get("g").await;
+        let alarm = shown.timeline.iter().find(|line| line.event == "refused_after_commit");
+        let alarm = alarm.unwrap_or_else(|| panic!("no alarm in {:?}", shown.timeline));
+        assert_eq!(alarm.branch_id, "ship");
+        assert!(alarm.detail.contains("NO_MONEY"), "{}", alarm.detail);
+        for seen in world.p.seen() {
+            let must = matches!(&*seen.branch_id, "ship" | "mail");
+            assert_eq!(seen.must_succeed, must, "{}", seen.branch_id);
+        }
+    }
+}
+
+/// COMMIT is answered at the pivot's yes, and the steps after it go on through a crash.
+#[tokio::test]
+async fn s3_steps_after_the_pivot_go_on_after_a_restart() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let steps = vec![pivot("pay", "ok", &[]), after_pivot("ship", "gated", &["pay"])];
+        let mut request = saga("g", steps);
+        request.wait_for = WaitFor::Decided.into();
+        let result = world.submit(request).await.unwrap();
+        assert_eq!((result.outcome(), result.ended), (Outcome::Committed, false));
+        called(&world, &result.tx_id, "ship", 1).await;
+        let world = world.crash_and_restart().await;
+        called(&world, &result.tx_id, "ship", 2).await;
+        world.p.hold(false);
+        let shown = ended(&world, "g").await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        assert_eq!(world.p.calls(&result.tx_id, "pay"), ["prepare"]);
+    }
+}

@@ -1,0 +1,254 @@
+//! Starts that come later, and transactions that sleep until then.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use unanimo_coordinator::env::{Env, SystemEnv};
+use unanimo_core::{Timestamp, TxId};
+use unanimo_proto::v1::{
+    AbortCause, BranchState, Mode, Outcome, SubmitTransactionRequest, TransactionState, WaitFor,
+};
+
+use super::super::{World, millis, tcc};
+use super::{accept, ended, order, saga, step};
+
+/// A TCC that starts so much later.
+fn later(gid: &str, delay_ms: i64) -> SubmitTransactionRequest {
+    SubmitTransactionRequest { start_delay: millis(delay_ms), ..tcc(gid, &["ok"]) }
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Returns the number of transactions in memory.
+fn in_memory(world: &World) -> usize {
+    world.running.engine().in_flight().0
+}
+
+async fn nothing_in_memory(world: &World) {
+    super::until("memory to be empty", async || (in_memory(world) == 0).then_some(())).await;
+}
+
+/// A step with a delay is sent that much after the one before it.
+#[tokio::test]
+async fn a_step_waits_for_its_delay() {
+    let world = World::sqlite().await;
+    let mut second = step("b", "ok", &["a"]);
+    second.delay = millis(300);
+    let began = std::time::Instant::now();
+    let tx_id = accept(&world, saga("g", vec![step("a", "ok", &[]), second])).await;
+    let waiting = world.get_until("g", "its delay", |tx| tx.branches[0].voted_at.is_some()).await;
+    assert_eq!(waiting.branches[1].state(), BranchState::Waiting);
+    assert!(waiting.branches[1].due_at.is_some());
+    let shown = ended(&world, "g").await;
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    assert_eq!(shown.outcome(), Outcome::Committed);
+    assert_eq!(order(&world, &tx_id, "prepare"), ["a", "b"]);
+}
+
+/// Nothing is sent before the start, of whatever mode the transaction is; its deadline counts from there.
+#[tokio::test]
+async fn a_transaction_starts_at_its_time() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let began = std::time::Instant::now();
+        let mut request = later("g", 400);
+        request.timeout = millis(300);
+        let tx_id = accept(&world, request).await;
+        let shown = world.get("g").await;
+        assert_eq!(shown.state(), TransactionState::Scheduled);
+        assert!(shown.start_at.is_some() && shown.started_at.is_none());
+        assert_eq!(world.p.seen(), []);
+        let shown = ended(&world, "g").await;
+        assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        assert!(shown.started_at.is_some());
+        assert_eq!(world.p.calls(&tx_id, "a"), ["prepare", "commit"]);
+    }
+}
+
+/// A Rollback before the start ends it, and nobody is called.
+#[tokio::test]
+async fn a_rollback_before_the_start_ends_it() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        for (gid, delay_ms) in [("soon", 60_000), ("tomorrow", DAY_MS)] {
+            let tx_id = accept(&world, later(gid, delay_ms)).await;
+            let result = world.rollback(&tx_id).await.unwrap();
+            assert_eq!((result.outcome(), result.ended), (Outcome::Aborted, true));
+            assert_eq!(result.abort_cause(), AbortCause::Rollback);
+        }
+        assert_eq!(world.p.seen(), []);
+    }
+}
+
+/// L5: what starts tomorrow costs no memory, before and after a restart. Whoever asks for it finds it.
+#[tokio::test]
+async fn l5_what_starts_tomorrow_costs_no_memory() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        for n in 0..20 {
+            accept(&world, later(&format!("g{n}"), DAY_MS + n)).await;
+        }
+        nothing_in_memory(&world).await;
+        let world = world.crash_and_restart().await;
+        super::until("adoption", async || {
+            (world.get("g0").await.state() == TransactionState::Scheduled).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(in_memory(&world) <= 1, "only the one that was asked for: {}", in_memory(&world));
+
+        // By its gid the same request finds it, and another one does not.
+        let again = world.submit(SubmitTransactionRequest {
+            wait_for: WaitFor::Accepted.into(),
+            ..later("g1", DAY_MS)
+        });
+        let shown = world.get("g1").await;
+        assert_eq!(again.await.unwrap().tx_id, shown.tx_id);
+        let other = SubmitTransactionRequest { mode: Mode::Saga.into(), ..later("g1", DAY_MS) };
+        let status = world.submit(other).await.unwrap_err();
+        assert_eq!(super::super::describe(&status).1, "GID_REUSED");
+        let result = world.rollback(&shown.tx_id).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Aborted);
+        nothing_in_memory(&world).await;
+        assert_eq!(world.p.seen(), []);
+    }
+}
+
+/// A saga whose next step is due tomorrow sleeps, too; its compensations are not forgotten meanwhile.
+#[tokio::test]
+async fn a_saga_sleeps_between_two_steps() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let mut second = step("b", "ok", &["a"]);
+        second.delay = millis(12 * 60 * 60 * 1000);
+        let mut request = saga("g", vec![step("a", "ok", &[]), second]);
+        request.timeout = millis(DAY_MS);
+        let tx_id = accept(&world, request).await;
+        super::called(&world, &tx_id, "a", 1).await;
+        nothing_in_memory(&world).await;
+        let world = world.crash_and_restart().await;
+        let shown = world.get("g").await;
+        assert!(shown.branches[0].voted_at.is_some(), "its vote was written down");
+        let result = world.rollback(&tx_id).await.unwrap();
+        assert_eq!((result.outcome(), result.ended), (Outcome::Aborted, true));
+        assert_eq!(world.p.calls(&tx_id, "a"), ["prepare", "cancel"]);
+    }
+}
+
+/// Clock that can be set ahead.
+#[derive(Debug, Default)]
+struct Clock {
+    ahead_ms: AtomicU64,
+}
+
+impl Clock {
+    fn set_ahead(&self, ms: i64) {
+        self.ahead_ms.store(ms.unsigned_abs(), Ordering::Relaxed);
+    }
+}
+
+impl Env for Clock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemEnv.now().0 + self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn tx_id(&self, now: Timestamp) -> TxId {
+        SystemEnv.tx_id(now)
+    }
+}
+
+/// L1: what slept starts when its time has come, the soonest first, in the life in which it began and in
+/// the next one; what is due later still costs nothing.
+#[tokio::test]
+async fn l1_what_sleeps_starts_at_its_time() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let (p, config) = (world.p.clone(), world.config.clone());
+        drop(world);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let clock = Arc::new(Clock::default());
+        let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
+        for n in 0..100 {
+            accept(&world, later(&format!("soon{n}"), DAY_MS + n)).await;
+        }
+        let next = accept(&world, later("next", 2 * DAY_MS)).await;
+        accept(&world, later("last", 3 * DAY_MS)).await;
+        nothing_in_memory(&world).await;
+        // Half an hour before its time it is in memory, and not sent.
+        clock.set_ahead(DAY_MS - 30 * 60 * 1000);
+        super::until("the soonest", async || (in_memory(&world) == 100).then_some(())).await;
+        assert_eq!(p.seen(), []);
+        clock.set_ahead(DAY_MS + 1000);
+        let shown = ended(&world, "soon99").await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        for n in 0..100 {
+            ended(&world, &format!("soon{n}")).await;
+        }
+        nothing_in_memory(&world).await;
+
+        drop(world);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        clock.set_ahead(2 * DAY_MS + 60_000);
+        let world = World::start_at(config, p, clock).await;
+        super::until("the next", async || {
+            (world.p.calls(&next, "a") == ["prepare", "commit"]).then_some(())
+        })
+        .await;
+        assert_eq!(world.get("last").await.state(), TransactionState::Scheduled);
+    }
+}
+
+/// L5: however many are due at once, no more are in memory than may be, and all of them start.
+#[tokio::test]
+async fn l5_what_is_due_at_once_stays_within_the_bound() {
+    let world = World::sqlite().await;
+    let (p, mut config) = (world.p.clone(), world.config.clone());
+    drop(world);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    config.transactions_max = 8;
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
+    for n in 0..40 {
+        accept(&world, later(&format!("g{n}"), DAY_MS)).await;
+        nothing_in_memory(&world).await;
+    }
+    p.hold(true);
+    clock.set_ahead(DAY_MS - 30 * 60 * 1000);
+    super::until("half of the places", async || (in_memory(&world) == 4).then_some(())).await;
+    clock.set_ahead(DAY_MS + 1000);
+    super::until("all places", async || (in_memory(&world) == 8).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_memory(&world), 8);
+    p.hold(false);
+    nothing_in_memory(&world).await;
+    super::until("all starts", async || (p.seen().len() == 80).then_some(())).await;
+}
+
+/// One that is followed stays in memory, starts there, and is not brought there once more.
+#[tokio::test]
+async fn a_sleeper_that_is_followed_stays_in_memory() {
+    let world = World::sqlite().await;
+    let (p, config) = (world.p.clone(), world.config.clone());
+    drop(world);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
+    let tx_id = accept(&world, later("g", DAY_MS)).await;
+    nothing_in_memory(&world).await;
+    let request = unanimo_proto::v1::WatchTransactionRequest {
+        key: Some(unanimo_proto::v1::watch_transaction_request::Key::TxId(tx_id.clone())),
+        ..Default::default()
+    };
+    let mut states = world.client().watch_transaction(request).await.unwrap().into_inner();
+    assert!(states.message().await.unwrap().is_some());
+    // Longer than what was asked for stays by itself.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(in_memory(&world), 1);
+    // Its time comes near: its row is rewritten before the scan would take it for one that sleeps.
+    clock.set_ahead(DAY_MS - 63 * 60 * 1000);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    clock.set_ahead(DAY_MS + 1000);
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        last = state.transaction;
+    }
+    assert_eq!(last.unwrap().outcome(), Outcome::Committed);
+    assert_eq!(p.calls(&tx_id, "a"), ["prepare", "commit"]);
+}
