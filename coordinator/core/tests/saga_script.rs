@@ -468,3 +468,28 @@ fn an_operator_ends_a_step_after_the_pivot_and_those_behind_it_go_on() {
          b prepared => END",
     );
 }
+
+#[test]
+fn after_a_crash_a_delayed_step_after_the_pivot_is_woken_though_locks_were_taken() {
+    let script = check(
+        "saga p! b<p+delay=100000 +lock",
+        "write; lock
+         locks granted => write; prepare p
+         p prepared => COMMIT
+         crash => note+adopted",
+    );
+    assert_eq!(script.wakes_in(), Some(Duration::from_secs(100)));
+}
+
+/// What the initiator calls has no vote yet; what stands before it has.
+#[test]
+fn what_stands_before_a_branch_of_the_initiator_is_waited_for() {
+    check(
+        "interactive saga",
+        "write
+         execute a => write; prepare a
+         enlist b<a => write
+         execute c<b => write
+         a prepared => prepare c",
+    );
+}
