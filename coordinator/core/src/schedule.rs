@@ -4,6 +4,8 @@
 //! whether its time has come. A branch that is owed something and not released waits: for the branches
 //! that it depends on, for its delay, for its locks; or, on ABORT, for those that depend on it.
 
+use std::borrow::Cow;
+
 use crate::branch::{Branch, Enlistment, Locks, Vote};
 use crate::decision::{Decision, Operation, Phase, PhaseTwoOperation};
 use crate::policy::Policy;
@@ -79,13 +81,10 @@ impl Transaction {
     /// depends on has not voted yes.
     pub(crate) fn ready_at(&self, index: usize) -> Option<Timestamp> {
         let mut last = self.started_at.unwrap_or(self.identity.created_at);
-        for before in self.graph.before(index) {
-            let branch = &self.branches[*before];
-            let progress = &branch.progress;
-            // One that its initiator calls is not waited for. After the pivot an operator may have ended
-            // a branch by word.
-            let over = branch.enlistment == Enlistment::Initiator || progress.ended_at.is_some();
-            if !over && !progress.vote.is_some_and(Vote::is_yes) {
+        for before in self.waited_for(index).iter() {
+            let progress = &self.branches[*before].progress;
+            // After the pivot an operator may have ended a branch by word.
+            if progress.ended_at.is_none() && !progress.vote.is_some_and(Vote::is_yes) {
                 return None;
             }
             last = last.max(progress.voted_at.unwrap_or(last));
@@ -93,6 +92,18 @@ impl Transaction {
         let step = &self.branches[index].spec.step;
         let delayed = step.delay.map_or(last, |delay| last.after(delay));
         Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
+    }
+
+    /// Returns the branches whose votes the branch waits for. One that its initiator calls has none
+    /// before COMMIT is asked: whatever stands before that one is waited for in its place.
+    fn waited_for(&self, index: usize) -> Cow<'_, [usize]> {
+        let before = self.graph.before(index);
+        let is_called = |at: &usize| self.branches[*at].enlistment == Enlistment::Coordinator;
+        if before.iter().all(is_called) {
+            return Cow::Borrowed(before);
+        }
+        let all = (0..self.branches.len()).filter(|at| self.graph.depends(index, *at));
+        Cow::Owned(all.filter(is_called).collect())
     }
 
     /// When ABORT is decided if nothing else was. It counts from the start, so that a late one moves
@@ -179,7 +190,9 @@ impl Transaction {
             Locks::Asked { .. } => None,
             Locks::Waiting { retry_at, .. } => Some(retry_at),
             Locks::Granted | Locks::Wanted => {
-                self.ready_at(index).filter(|_| self.locks.are_granted())
+                // Whatever is sent after the decision had its locks before.
+                let locked = self.locks.are_granted() || self.phase != Phase::Active;
+                self.ready_at(index).filter(|_| locked)
             }
         };
         let next = match branch.in_flight {

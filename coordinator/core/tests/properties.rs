@@ -183,10 +183,9 @@ impl Witness {
 struct World {
     tx: Transaction,
     durable: Durable,
-    /// What is left by a crash that loses all that nobody awaited.
-    awaited: Durable,
+    /// The rest after a crash that loses all that nobody awaited.
+    awaited: (Durable, History),
     history: History,
-    awaited_history: History,
     witness: Witness,
     now: Timestamp,
     policy: Policy,
@@ -216,8 +215,8 @@ impl World {
         let mut history = History::default();
         history.write(begun);
         let durable = Durable::begun(begun);
-        let (awaited, awaited_history) = (durable.clone(), history.clone());
-        Self { tx, durable, awaited, history, awaited_history, witness, now, policy, lives: 1 }
+        let awaited = (durable.clone(), history.clone());
+        Self { tx, durable, awaited, history, witness, now, policy, lives: 1 }
     }
 
     fn apply(&mut self, input: Input) {
@@ -242,8 +241,7 @@ impl World {
                 self.durable.write(&effects);
                 self.history.write(&effects);
                 if effects.transition.as_ref().is_some_and(|transition| transition.awaited) {
-                    self.awaited = self.durable.clone();
-                    self.awaited_history = self.history.clone();
+                    self.awaited = (self.durable.clone(), self.history.clone());
                 }
                 let unwritten = effects.transition.is_none();
                 self.check_durable(unwritten);
@@ -257,12 +255,12 @@ impl World {
 
     /// S2, S3: whatever a crash loses, the phase in memory and the votes that it rests on stay.
     fn check_durable(&self, unwritten: bool) {
-        assert_eq!(self.awaited.0.state.phase, self.tx.phase(), "S3: nobody waits for a phase");
+        assert_eq!(self.awaited.0.0.state.phase, self.tx.phase(), "S3: nobody waits for a phase");
         if !unwritten {
             assert_eq!(self.durable.0, self.tx.record(), "a transition that lacks something");
         }
         if self.tx.outcome() == Outcome::Committed {
-            let votes = self.awaited.0.state.branches.iter().map(|progress| progress.vote);
+            let votes = self.awaited.0.0.state.branches.iter().map(|progress| progress.vote);
             assert!(votes.into_iter().all(|vote| vote.is_some_and(Vote::is_yes)), "S2: lost votes");
         }
     }
@@ -317,12 +315,10 @@ impl World {
             }
             Move::Crash { loses } => {
                 if loses {
-                    self.durable = self.awaited.clone();
-                    self.history = self.awaited_history.clone();
+                    (self.durable, self.history) = self.awaited.clone();
                 }
                 self.tx = self.durable.recover();
-                self.awaited = self.durable.clone();
-                self.awaited_history = self.history.clone();
+                self.awaited = (self.durable.clone(), self.history.clone());
                 self.lives += 1;
                 self.apply(Input::Recovered { by: Incarnation(self.lives) });
             }

@@ -1,5 +1,4 @@
 //! Rules of sagas, one script each: see [`common::script`]. The first line of a script is the begin.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
@@ -50,7 +49,7 @@ fn a_step_that_waits_for_its_time_after_commit_is_no_stall() {
 }
 
 #[test]
-fn the_pivots_answer_settles_its_alarm_and_a_refusal_after_it_raises_another() {
+fn the_pivots_answer_clears_its_alarm_and_a_refusal_after_it_raises_another() {
     check(
         "saga p! b<p",
         "write; prepare p
@@ -467,5 +466,30 @@ fn an_operator_ends_a_step_after_the_pivot_and_those_behind_it_go_on() {
          a resolve committed => write+resolved; prepare b
          a prepared =>
          b prepared => END",
+    );
+}
+
+#[test]
+fn after_a_crash_a_delayed_step_after_the_pivot_is_woken_though_locks_were_taken() {
+    let script = check(
+        "saga p! b<p+delay=100000 +lock",
+        "write; lock
+         locks granted => write; prepare p
+         p prepared => COMMIT
+         crash => note+adopted",
+    );
+    assert_eq!(script.wakes_in(), Some(Duration::from_secs(100)));
+}
+
+/// What the initiator calls has no vote yet; what stands before it has.
+#[test]
+fn what_stands_before_a_branch_of_the_initiator_is_waited_for() {
+    check(
+        "interactive saga",
+        "write
+         execute a => write; prepare a
+         enlist b<a => write
+         execute c<b => write
+         a prepared => prepare c",
     );
 }

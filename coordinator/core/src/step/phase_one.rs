@@ -414,7 +414,7 @@ impl Step<'_> {
     pub(super) fn decide(&mut self, decision: Decision) {
         debug_assert!(self.tx.phase.is_open());
         self.tx.phase = Phase::Decided { decision, at: self.now };
-        // The alarm of a pivot that did not answer is settled, and the next one will be heard.
+        // The alarm of a pivot that did not answer is cleared, and the next one will be heard.
         self.tx.stalled = false;
         self.changed(Change::Awaited);
         for index in 0..self.tx.branches.len() {

@@ -19,7 +19,7 @@ use super::{Durable, definition, request, saga, step};
 pub(crate) struct Script {
     pub(crate) tx: Transaction,
     durable: Durable,
-    /// What a crash leaves that loses everything that nobody awaited.
+    /// The rest after a crash that loses all that nobody awaited.
     awaited: Durable,
     before: Phase,
     now: Timestamp,

@@ -123,7 +123,7 @@ impl Life {
         }
     }
 
-    /// What is owed is under way, or has a time, or waits for something that is named here.
+    /// Whatever is owed is under way, or has a time, or waits for something that is named here.
     pub(crate) fn check(&self) {
         let wake = self.tx.wake_at(&self.policy);
         let phase = self.tx.phase();

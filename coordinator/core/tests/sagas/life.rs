@@ -226,7 +226,7 @@ impl Life {
         self.now = self.now.after(std::time::Duration::from_millis(down_ms));
         // What sleeps is not adopted before its time, unless somebody asks for it.
         let wake = self.journal.durable.0.state.wake_at;
-        if let Some(wake) = wake.filter(|_| down_ms % 2 == 0) {
+        if let Some(wake) = wake.filter(|_| down_ms.is_multiple_of(2)) {
             self.now = self.now.max(wake);
         }
         self.tx = self.journal.durable.recover();

@@ -93,7 +93,7 @@ impl Participants {
                     return PrepareAnswer::Working { retry_after };
                 }
                 // Not stored.
-                Fate::Refused if call.must_succeed => Vote::Refused,
+                Fate::Refused | Fate::ReadOnly if call.must_succeed => Vote::Refused,
                 Fate::Refused => self.vote(at, Vote::Refused, now),
                 Fate::ReadOnly if self.rows[at].mode == Some(Mode::TwoPhaseCommit) => {
                     self.vote(at, Vote::ReadOnly, now)

@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) moves: Vec<Move>,
 }
 
-/// What becomes of one delivery of a call.
+/// Result of one delivery of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Done, and answered.
@@ -79,7 +79,7 @@ pub(crate) enum LockFate {
     Failed { taken: bool },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Move {
     /// A call that was sent arrives: one that is waited for, or any, of any life, perhaps again.
     Deliver {
@@ -122,90 +122,98 @@ pub(crate) enum Move {
     Forget,
 }
 
-fn step() -> impl Strategy<Value = StepPlan> {
-    let rare = |strategy: std::ops::Range<u64>| proptest::option::weighted(0.12, strategy);
-    (
-        prop_oneof![6 => Just(2_u8), 2 => Just(1), 1 => Just(0)],
-        any::<u16>().prop_map(|bits| bits & (bits >> 3)),
-        prop::bool::weighted(0.15),
-        proptest::option::weighted(0.12, 1..5_u32),
-        rare(1..5_000),
-        rare(1..20_000),
-        rare(0..30_000),
-        prop::bool::weighted(0.12),
-    )
-        .prop_map(
-            |(
-                mode,
-                depends_on,
-                without_undo,
-                attempts_max,
-                give_up_ms,
-                delay_ms,
-                start_ms,
-                locks,
-            )| {
-                StepPlan {
-                    mode,
-                    depends_on,
-                    without_undo,
-                    attempts_max,
-                    give_up_ms,
-                    delay_ms,
-                    start_ms,
-                    locks,
-                }
-            },
-        )
+/// Random bits, taken in small portions. Plans of some hundred parts are generated several times faster
+/// from numbers than from a strategy for each part, and shrink as well: what is small comes first.
+struct Bits(u64);
+
+impl Bits {
+    /// A number below `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        let number = self.0 % bound;
+        self.0 /= bound;
+        number
+    }
+
+    fn index(&mut self) -> usize {
+        usize::try_from(self.below(64)).expect("a small number")
+    }
+
+    /// True once in `times`.
+    fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == times - 1
+    }
+
+    /// A number below `bound`, once in `times`.
+    fn rarely(&mut self, times: u64, bound: u64) -> Option<u64> {
+        self.once_in(times).then(|| self.below(bound))
+    }
 }
 
-fn heuristic() -> impl Strategy<Value = HeuristicKind> {
-    prop_oneof![
-        Just(HeuristicKind::Commit),
-        Just(HeuristicKind::Rollback),
-        Just(HeuristicKind::Hazard)
-    ]
+fn step((bits, depends_on): (u64, u16)) -> StepPlan {
+    let mut bits = Bits(bits);
+    StepPlan {
+        mode: [2, 2, 2, 2, 2, 1, 1, 0][bits.index() % 8],
+        depends_on: depends_on & (depends_on >> 3),
+        without_undo: bits.once_in(7),
+        locks: bits.once_in(8),
+        attempts_max: bits.rarely(8, 4).map(|n| 1 + u32::try_from(n).expect("a small number")),
+        give_up_ms: bits.rarely(8, 5_000).map(|ms| ms + 1),
+        delay_ms: bits.rarely(8, 20_000).map(|ms| ms + 1),
+        start_ms: bits.rarely(8, 30_000),
+    }
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![
-        30 => Just(Fate::Done),
-        1 => Just(Fate::Refused),
-        2 => Just(Fate::ReadOnly),
-        2 => (0..2_000_u64).prop_map(Fate::Working),
-        3 => Just(Fate::AnswerLost),
-        3 => Just(Fate::CallLost),
-        1 => heuristic().prop_map(Fate::Heuristic),
-    ]
+fn heuristic(bits: &mut Bits) -> HeuristicKind {
+    [HeuristicKind::Commit, HeuristicKind::Rollback, HeuristicKind::Hazard][bits.index() % 3]
 }
 
-fn a_move() -> impl Strategy<Value = Move> {
-    let lock_fate = prop_oneof![
-        4 => Just(LockFate::Granted),
-        2 => any::<bool>().prop_map(|older| LockFate::Held { older }),
-        1 => any::<bool>().prop_map(|taken| LockFate::Failed { taken }),
-    ];
-    prop_oneof![
-        40 => (0..64_usize, fate()).prop_map(|(at, fate)| Move::Deliver { at, any: false, fate }),
-        8 => (0..64_usize, fate()).prop_map(|(at, fate)| Move::Deliver { at, any: true, fate }),
-        8 => (0..64_usize, lock_fate).prop_map(|(at, fate)| Move::AnswerLocks(at, fate)),
-        8 => (1..6_usize).prop_map(Move::Write),
-        2 => (1..4_000_u64).prop_map(Move::Pass),
-        1 => (1..100_000_u64).prop_map(Move::Pass),
-        8 => Just(Move::Wake),
-        3 => (0..5_usize, any::<bool>(), 0..3_000_u64)
-            .prop_map(|(written, sent, down_ms)| Move::Crash { written, sent, down_ms }),
-        1 => Just(Move::Rollback),
-        10 => prop::bool::weighted(0.3).prop_map(|by_initiator| Move::Enlist { by_initiator }),
-        4 => (0..64_usize, fate()).prop_map(|(at, fate)| Move::Call { at, fate }),
-        2 => proptest::option::weighted(0.1, 0..64_usize)
-            .prop_map(|left_out| Move::Commit { left_out }),
-        2 => prop::bool::weighted(0.6).prop_map(|commit| Move::Parent { commit }),
-        1 => (proptest::option::of(0..64_usize), any::<bool>())
-            .prop_map(|(at, by_operator)| Move::Retry { at, by_operator }),
-        1 => (0..64_usize, heuristic()).prop_map(|(at, kind)| Move::Resolve(at, kind)),
-        1 => Just(Move::Forget),
-    ]
+fn fate(bits: &mut Bits) -> Fate {
+    match bits.below(42) {
+        0..30 => Fate::Done,
+        30..33 => Fate::AnswerLost,
+        33..36 => Fate::CallLost,
+        36..38 => Fate::Working(bits.below(2_000)),
+        38..40 => Fate::ReadOnly,
+        40 => Fate::Refused,
+        _ => Fate::Heuristic(heuristic(bits)),
+    }
+}
+
+fn lock_fate(bits: &mut Bits) -> LockFate {
+    match bits.below(7) {
+        0..4 => LockFate::Granted,
+        4..6 => LockFate::Held { older: bits.once_in(2) },
+        _ => LockFate::Failed { taken: bits.once_in(2) },
+    }
+}
+
+fn a_move(bits: u64) -> Move {
+    let mut bits = Bits(bits);
+    let bits = &mut bits;
+    match bits.below(107) {
+        0..40 => Move::Deliver { at: bits.index(), any: false, fate: fate(bits) },
+        40..48 => Move::Deliver { at: bits.index(), any: true, fate: fate(bits) },
+        48..56 => Move::AnswerLocks(bits.index(), lock_fate(bits)),
+        56..64 => Move::Write(1 + bits.index() % 5),
+        64..72 => Move::Wake,
+        72..74 => Move::Pass(1 + bits.below(4_000)),
+        74 => Move::Pass(1 + bits.below(100_000)),
+        75..85 => Move::Enlist { by_initiator: bits.once_in(3) },
+        85..89 => Move::Call { at: bits.index(), fate: fate(bits) },
+        89..92 => Move::Commit { left_out: bits.once_in(8).then(|| bits.index()) },
+        92..95 => Move::Parent { commit: !bits.once_in(3) },
+        95..100 => Move::Crash {
+            written: bits.index() % 5,
+            sent: bits.once_in(2),
+            down_ms: bits.below(3_000),
+        },
+        100..102 => {
+            Move::Retry { at: bits.once_in(2).then(|| bits.index()), by_operator: bits.once_in(2) }
+        }
+        102..104 => Move::Resolve(bits.index(), heuristic(bits)),
+        104 => Move::Forget,
+        _ => Move::Rollback,
+    }
 }
 
 pub(crate) fn plan() -> impl Strategy<Value = Plan> {
@@ -219,11 +227,11 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Mode::Tcc),
         1 => Just(Mode::TwoPhaseCommit)
     ];
-    let steps = proptest::collection::vec(step(), 1..=12);
+    let steps = proptest::collection::vec((any::<u64>(), any::<u16>()).prop_map(step), 1..=12);
     let pivot = proptest::option::weighted(0.5, 0..64_usize);
     let times = (proptest::option::weighted(0.15, 1..60_000_u64), 20_001..90_000_u64, 0..5_000_u64);
     let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>(), any::<bool>());
-    let moves = proptest::collection::vec(a_move(), 0..70);
+    let moves = proptest::collection::vec(any::<u64>().prop_map(a_move), 0..70);
     (shape, mode, steps, pivot, times, flags, moves).prop_map(
         |(shape, mode, steps, pivot, times, flags, moves)| {
             let (start_ms, timeout_ms, skew_ms) = times;
@@ -256,7 +264,7 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
 pub(crate) struct Order {
     /// `depends[a][b]`: `a` depends on `b`, directly or not, or because `a` is the pivot.
     pub(crate) depends: Vec<Vec<bool>>,
-    /// What each names itself.
+    /// Those that each names itself.
     pub(crate) named: Vec<Vec<usize>>,
     pub(crate) pivot: Option<usize>,
 }
@@ -329,7 +337,7 @@ impl Plan {
             Move::Deliver { fate, .. } | Move::Call { fate, .. } => *fate == Fate::Refused,
             _ => false,
         };
-        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).cloned().collect()
+        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).copied().collect()
     }
 
     /// Returns the transaction as it is begun, all of its branches, and their order.
