@@ -12,5 +12,6 @@ mod fixtures;
 mod histories;
 mod participant;
 mod python;
+mod saga_samples;
 mod store;
 mod testing;
