@@ -7,6 +7,7 @@ mod crashes;
 mod databases;
 mod participants;
 mod process;
+mod sagas;
 mod transfers;
 
 use std::collections::BTreeMap;

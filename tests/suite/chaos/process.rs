@@ -25,6 +25,17 @@ pub(crate) struct Process {
 
 /// Starts a coordinator of these banks.
 pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
+    let bank =
+        |bank: &Bank| ["--participant".to_owned(), format!("{}={}", bank.name, bank.endpoint)];
+    coordinator_with(database, banks.iter().flat_map(bank), "4s").await
+}
+
+/// Starts a coordinator with more arguments, and the time-out of transactions that set none.
+pub(crate) async fn coordinator_with(
+    database: &str,
+    more: impl IntoIterator<Item = String>,
+    timeout_default: &str,
+) -> Process {
     let mut arguments = vec!["serve".to_owned()];
     for (flag, value) in [
         ("--database-url", database),
@@ -37,21 +48,28 @@ pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
         ("--prepare-backoff-max", "200ms"),
         ("--phase-two-backoff", "5ms"),
         ("--phase-two-backoff-max", "200ms"),
-        ("--timeout-default", "4s"),
+        ("--timeout-default", timeout_default),
     ] {
         arguments.extend([flag.to_owned(), value.to_owned()]);
     }
-    for bank in banks {
-        arguments.extend(["--participant".to_owned(), format!("{}={}", bank.name, bank.endpoint)]);
-    }
+    arguments.extend(more);
     Process::start(env!("CARGO_BIN_EXE_unanimo-under-test"), arguments).await
 }
 
 impl Process {
     /// Starts a program that prints its address, and starts it again each time that it ends.
     pub(crate) async fn start(program: &'static str, arguments: Vec<String>) -> Self {
+        Self::start_behind(Relay::start().await, program, arguments)
+    }
+
+    /// The same behind an address that is known before.
+    pub(crate) fn start_behind(
+        relay: Relay,
+        program: &'static str,
+        arguments: Vec<String>,
+    ) -> Self {
         let process = Self {
-            relay: Relay::start().await,
+            relay,
             program,
             arguments,
             process: Arc::default(),
