@@ -66,7 +66,8 @@ impl Until {
         }
     }
 
-    fn is_reached(self, tx: &Transaction) -> bool {
+    /// Tells whether the transaction has got so far.
+    pub(crate) fn is_reached(self, tx: &Transaction) -> bool {
         let decided = tx.phase().decision().is_some();
         match self {
             Self::Durable => true,

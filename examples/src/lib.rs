@@ -1,9 +1,12 @@
 //! Two banks, each with a database of its own, and money that moves between them.
 //!
 //! [`tcc`] and [`two_phase`] hold the same bank in either mode; the binaries `tcc-bank` and
-//! `two-phase-bank` serve them, and `transfer` starts a transaction over two of them.
+//! `two-phase-bank` serve them, and `transfer` starts a transaction over two of them. [`sagas`] holds three
+//! sagas, which the binary `saga` runs.
 
 pub mod accounts;
+#[path = "../sagas/sagas.rs"]
+pub mod sagas;
 pub mod serving;
 pub mod tcc;
 pub mod two_phase;

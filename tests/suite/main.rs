@@ -12,5 +12,7 @@ mod fixtures;
 mod histories;
 mod participant;
 mod python;
+mod saga_samples;
+mod sagas_examples;
 mod store;
 mod testing;

@@ -2,7 +2,6 @@
 
 mod bank;
 mod banks;
-mod child;
 mod faults;
 mod tour;
 
@@ -29,10 +28,10 @@ pub(super) struct Args {
 /// Failure of the tour.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("start the coordinator: {0}")]
-    Child(#[source] std::io::Error),
-    #[error("start the coordinator: its process ended at once{0}")]
-    ChildEnded(String),
+    #[error("{0}")]
+    Child(#[from] crate::child::Error),
+    #[error("run a command: {0}")]
+    Command(#[source] std::io::Error),
     #[error("make a folder for the databases: {0}")]
     Folder(#[source] std::io::Error),
     #[error("use a bank's database: {0}")]

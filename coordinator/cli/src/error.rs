@@ -56,9 +56,8 @@ impl Error {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::History(_) => {
-                ExitCode::from(2)
-            }
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) => ExitCode::from(2),
+            Self::History(error) if error.is_usage() => ExitCode::from(2),
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
             Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
@@ -66,6 +65,7 @@ impl Error {
             Self::System { .. }
             | Self::Start(_)
             | Self::Ended(_)
+            | Self::History(_)
             | Self::Client(_)
             | Self::Check(_)
             | Self::Demo(_) => ExitCode::FAILURE,

@@ -1,9 +1,12 @@
 //! The command line of the program `unanimo`, as a function: [`main`].
 //!
-//! It is a library so that tests can build the program once more with crash points. To embed a
-//! coordinator in a program, use `unanimo-coordinator`.
+//! It is a library so that tests can build the program once more with crash points, and so that examples
+//! can start a coordinator in a process of its own ([`child`]). To embed a coordinator in a program, use
+//! `unanimo-coordinator`.
 //!
 //! A command is a variant of `Command` and a module with its `Args` and `run`.
+
+pub mod child;
 
 mod config;
 mod demo;

@@ -55,6 +55,13 @@ pub(super) enum Error {
     Malformed { name: String, why: String },
 }
 
+impl Error {
+    /// Tells whether the file that was named is the cause.
+    pub(super) fn is_usage(&self) -> bool {
+        !matches!(self, Self::Write { .. })
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
     let mut equal = true;
     for name in &args.histories {

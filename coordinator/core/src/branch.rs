@@ -1,11 +1,16 @@
 //! One participant's share of a transaction, and how far it has come.
 
+mod locks;
+mod progress;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::locks::Locks;
+pub use self::progress::{Attempts, PhaseTwo, Progress};
 use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
-use crate::definition::{BranchSpec, Compensation, Lock, Mode};
+use crate::definition::{BranchSpec, Compensation, Mode};
 use crate::ids::BranchNumber;
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -76,129 +81,6 @@ impl HeuristicKind {
     }
 }
 
-/// Progress of phase two of a branch. The operation follows from the decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseTwo {
-    /// Nothing is decided.
-    #[default]
-    Open,
-    /// The decision asks nothing of it.
-    NotOwed,
-    /// It was told, or is to be told, and has not answered.
-    Owed,
-    /// It did as it was told.
-    Done,
-    /// It ended otherwise.
-    Heuristic {
-        /// Its end.
-        kind: HeuristicKind,
-        /// The reason, in the words of the participant or the operator.
-        note: String,
-        /// The operator who said so; `None` if the participant did.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        operator: Option<String>,
-    },
-}
-
-/// The attempts of one call, folded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Attempts {
-    /// Number of attempts that were sent.
-    pub count: u32,
-    /// When the first was.
-    pub first_at: Timestamp,
-    /// When the last was.
-    pub last_at: Timestamp,
-    /// Error of the first attempt that failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_error: Option<String>,
-    /// Error of the last attempt that failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// Number of attempts that were answered WORKING: the participant is at it, and a retry policy does
-    /// not count them.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub working: u32,
-}
-
-impl Attempts {
-    fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    pub(crate) fn sent(&mut self, now: Timestamp) -> u32 {
-        if self.count == 0 {
-            self.first_at = now;
-        }
-        self.last_at = now;
-        self.count = self.count.saturating_add(1);
-        self.count
-    }
-
-    pub(crate) fn failed(&mut self, error: String) {
-        let error = clip(error);
-        self.first_error.get_or_insert_with(|| error.clone());
-        self.last_error = Some(error);
-    }
-}
-
-/// Progress of a branch: all that is stored of it besides its specification and output. It is
-/// rewritten with each transition of its transaction.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// The vote, once it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vote: Option<Vote>,
-    /// When it came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub voted_at: Option<Timestamp>,
-    /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
-    #[serde(skip_serializing_if = "is_false")]
-    pub unanswered: bool,
-    /// The pivot: its Prepare may have been sent. Durable before it is, so that nothing but its answer
-    /// decides from then on.
-    #[serde(skip_serializing_if = "is_false")]
-    pub released: bool,
-    /// The initiator has asked for COMMIT and listed it, while some vote was still out.
-    #[serde(skip_serializing_if = "is_false")]
-    pub listed: bool,
-    /// The refusal's reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<Refusal>,
-    /// Its output was over a limit.
-    #[serde(skip_serializing_if = "is_false")]
-    pub output_dropped: bool,
-    /// Phase two.
-    #[serde(rename = "finish", skip_serializing_if = "is_open")]
-    pub phase_two: PhaseTwo,
-    /// When nothing more was owed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<Timestamp>,
-    /// Attempts of Prepare.
-    #[serde(skip_serializing_if = "Attempts::is_empty")]
-    pub prepare_attempts: Attempts,
-    /// Attempts of Commit or Cancel.
-    #[serde(rename = "finish_attempts", skip_serializing_if = "Attempts::is_empty")]
-    pub phase_two_attempts: Attempts,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-fn is_open(phase_two: &PhaseTwo) -> bool {
-    *phase_two == PhaseTwo::Open
-}
-
 /// Where a branch stands, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BranchState {
@@ -228,69 +110,6 @@ pub enum BranchState {
     Kept,
     /// Ended by itself.
     Heuristic(HeuristicKind),
-}
-
-/// Progress of a request for locks. Not stored: the locks themselves are, and a request that comes again
-/// finds those that are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Locks {
-    /// They are held, or there are none.
-    Granted,
-    /// They were not asked for.
-    Wanted,
-    /// The request is under way.
-    Asked { attempt: u32, since: Timestamp },
-    /// The request comes again at this time.
-    Waiting { attempt: u32, since: Timestamp, retry_at: Timestamp },
-}
-
-impl Locks {
-    pub(crate) fn of(locks: &[Lock]) -> Self {
-        if locks.is_empty() { Self::Granted } else { Self::Wanted }
-    }
-
-    pub(crate) fn are_granted(self) -> bool {
-        self == Self::Granted
-    }
-
-    pub(crate) fn is_due(self, now: Timestamp) -> bool {
-        match self {
-            Self::Wanted => true,
-            Self::Waiting { retry_at, .. } => retry_at <= now,
-            Self::Granted | Self::Asked { .. } => false,
-        }
-    }
-
-    /// Tells whether nothing is under way, or about to come again.
-    pub(crate) fn is_idle(self) -> bool {
-        matches!(self, Self::Granted | Self::Wanted)
-    }
-
-    pub(crate) fn retry_at(self) -> Option<Timestamp> {
-        match self {
-            Self::Waiting { retry_at, .. } => Some(retry_at),
-            Self::Granted | Self::Wanted | Self::Asked { .. } => None,
-        }
-    }
-
-    /// Asks, and returns the number of the attempt.
-    pub(crate) fn ask(&mut self, now: Timestamp) -> u32 {
-        let (attempt, since) = match *self {
-            Self::Asked { attempt, since } | Self::Waiting { attempt, since, .. } => {
-                (attempt.saturating_add(1), since)
-            }
-            Self::Granted | Self::Wanted => (1, now),
-        };
-        *self = Self::Asked { attempt, since };
-        attempt
-    }
-
-    /// Has what waits go out now.
-    pub(crate) fn hurry(&mut self, now: Timestamp) {
-        if let Self::Waiting { retry_at, .. } = self {
-            *retry_at = now;
-        }
-    }
 }
 
 /// A call that is under way.

@@ -41,7 +41,7 @@ impl Set {
 /// decides COMMIT, which needs theirs (promise S2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Graph {
-    /// What each branch waits for.
+    /// Branches that each branch waits for.
     before: Vec<Vec<usize>>,
     /// Everything that depends on each branch, directly or not.
     below: Vec<Set>,

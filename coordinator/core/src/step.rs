@@ -34,11 +34,14 @@
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
 //! transaction.
 
-mod finish;
+mod deciding;
+mod effects;
+mod enlisting;
 mod locks;
 mod operator;
 mod phase_one;
 mod phase_two;
+mod recovery;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -481,7 +481,7 @@ fn after_a_crash_a_delayed_step_after_the_pivot_is_woken_though_locks_were_taken
     assert_eq!(script.wakes_in(), Some(Duration::from_secs(100)));
 }
 
-/// What the initiator calls has no vote yet; what stands before it has.
+/// A branch that its initiator calls has no vote yet; the one before it has.
 #[test]
 fn what_stands_before_a_branch_of_the_initiator_is_waited_for() {
     check(

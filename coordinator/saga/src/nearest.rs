@@ -20,13 +20,9 @@ pub(crate) fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> 
 /// alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    // Without letters of the one, each letter of the other is inserted.
+    let row = |i: usize| (0..=b.len()).map(|j| if i == 0 { j } else { i }).collect();
+    let mut rows: Vec<Vec<usize>> = (0..=a.len()).map(row).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let differs = usize::from(a[i - 1] != b[j - 1]);

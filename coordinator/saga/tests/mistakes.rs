@@ -167,7 +167,7 @@ fn a_name_that_is_there_twice_is_told() {
 fn too_many_steps_are_told() {
     let mut text = "saga: many\nsteps:\n".to_owned();
     for step in 0..65 {
-        writeln!(text, "  s{step}: {{participant: p, action: a}}").unwrap();
+        writeln!(text, "  s{step}: {{participant: p, action: a}}").expect("a text");
     }
     check(&text, &["f:3:3: steps must have at most 64 branches, has 65"]);
     check("saga: a\nsteps: {}", &["f:2:8: steps must have at least 1 branch, has none"]);

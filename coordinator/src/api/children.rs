@@ -16,7 +16,7 @@ use unanimo_core::{
 
 use super::parse::{self, Reading};
 use crate::engine::children::{ChildEnd, gid_of_child, is_child_of, parent_of_child};
-use crate::engine::{Answer, Error, Handle, WeakHandle};
+use crate::engine::{Answer, Error, Handle, Until, WeakHandle};
 use crate::participants::caller::BranchCall;
 use crate::participants::own::Own;
 
@@ -121,10 +121,13 @@ fn refused(reason: &str, message: String) -> PrepareAnswer {
     PrepareAnswer::Refused(Refusal { reason: reason.to_owned(), message })
 }
 
-/// Returns the vote of a child that has voted or ended. A transaction under its gid that is no child of
-/// this parent is either a tombstone, or somebody else's.
+/// Returns the vote of a child, once it has voted or ended: the wait for that may have run out. A
+/// transaction under its gid that is no child of this parent is either a tombstone, or somebody else's.
 fn vote(child: &Transaction, own: bool) -> PrepareAnswer {
     let gid = &child.identity().gid;
+    if own && !Until::ChildVoted.is_reached(child) {
+        return PrepareAnswer::Working { retry_after: PAUSE };
+    }
     match (child.phase().decision(), own) {
         (Some(Decision::Abort(_)), true) => refused(CHILD_ABORTED, why_aborted(child)),
         (_, true) => PrepareAnswer::Prepared(Default::default()),

@@ -116,8 +116,8 @@ impl Live {
 
     /// Tells whether it has ended or sleeps, all of that is durable, and no caller waits.
     pub(super) fn may_leave(&self, now: Timestamp) -> bool {
-        let settled = self.durable == self.tx.version() && self.waiters.is_empty();
-        settled && (self.has_ended() || self.sleeps(now))
+        let complete = self.durable == self.tx.version() && self.waiters.is_empty();
+        complete && (self.has_ended() || self.sleeps(now))
     }
 
     pub(super) fn has_ended(&self) -> bool {

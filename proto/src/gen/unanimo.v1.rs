@@ -1460,7 +1460,8 @@ pub enum Verdict {
     Unspecified = 0,
     /// Not decided: leave it alone.
     Running = 1,
-    /// COMMIT is decided for it. The coordinator sends Commit again at once if it is still owed.
+    /// COMMIT is decided for it. The coordinator sends Commit again at once if it is still owed. A step of a
+    /// saga is owed none: its effect stays, by the decision or, where it is kept, by its definition.
     Commit = 2,
     /// ABORT is decided for it. The coordinator sends Cancel again at once if it is still owed.
     Cancel = 3,

@@ -8,8 +8,11 @@ use unanimo_sdk::{Client, Json, Outcome};
 use super::Failure;
 use super::bank::Posting;
 use super::banks::{Bank, Databases};
-use super::child::Coordinator;
+use crate::child::Coordinator;
 use crate::output::{self, BAD, GOOD, HEADING, HINT};
+
+/// Settings that make the tour short: calls are repeated soon.
+const SHORT: [&str; 4] = ["--phase-two-backoff-max", "100ms", "--call-timeout", "500ms"];
 
 /// Money of alice and bob at the start, in cents.
 const ALICE: i64 = 10_000;
@@ -58,8 +61,8 @@ struct Tour {
 impl Tour {
     async fn start(database_url: String, banks: [Bank; 2], mode: Mode) -> Result<Self, Failure> {
         let participants = banks.each_ref().map(|bank| format!("{}={}", bank.name, bank.endpoint));
-        let coordinator = Coordinator::start(&database_url, &participants).await?;
-        let client = Client::new(&coordinator.endpoint)?.wait_at_most(PATIENCE);
+        let coordinator = Coordinator::start(&database_url, "demo", &SHORT, &participants).await?;
+        let client = Client::new(coordinator.endpoint())?.wait_at_most(PATIENCE);
         Ok(Self { banks, mode, coordinator, client })
     }
 
@@ -72,7 +75,7 @@ impl Tour {
             "{HEADING}Two banks that share nothing, and a coordinator between them.{HEADING:#}\n\
              {mode}, on {stores} of their own. The coordinator is process {}, at {}.\n",
             self.coordinator.pid(),
-            self.coordinator.endpoint
+            self.coordinator.endpoint()
         ))?;
         self.balances().await?;
         self.commits().await?;
@@ -190,10 +193,10 @@ impl Tour {
     /// Runs a command of this program, as a user would type it.
     async fn command(&self, arguments: &[&str]) -> Result<(), Failure> {
         say(&format!("\n{HINT}$ unanimo {}{HINT:#}\n", arguments.join(" ")))?;
-        let program = std::env::current_exe().map_err(Failure::Child)?;
+        let program = std::env::current_exe().map_err(Failure::Command)?;
         let mut command = tokio::process::Command::new(program);
-        command.args(arguments).env("UNANIMO_ENDPOINT", &self.coordinator.endpoint);
-        let status = command.status().await.map_err(Failure::Child)?;
+        command.args(arguments).env("UNANIMO_ENDPOINT", self.coordinator.endpoint());
+        let status = command.status().await.map_err(Failure::Command)?;
         match status.success() {
             true => Ok(()),
             false => Err(Failure::Surprise(format!("{}: {status}", arguments.join(" ")))),

@@ -1,9 +1,9 @@
 //! Page docs/reference/limits.md.
 
 use unanimo_coordinator::api::limits::{
-    FEATURES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX,
-    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX, STATES_MAX,
-    TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
+    FEATURES_MAX, HISTORY_BYTES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, NOTE_BYTES_MAX,
+    OPERATOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX, SDK_BYTES_MAX,
+    STATES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
@@ -125,6 +125,7 @@ fn requests() -> Vec<[String; 3]> {
         ),
         ("Timeline of a transaction", format!("{TIMELINE_ENTRIES_MAX} entries"), CUT),
         ("Bytes of a timeline", format!("{TIMELINE_BYTES_MAX} bytes"), CUT),
+        ("Bytes of an exported history", format!("{HISTORY_BYTES_MAX} bytes"), CUT),
         ("Features in `requires`", REQUIRES_MAX.to_string(), refused),
         ("Branches of InquireBranches", INQUIRE_MAX.to_string(), refused),
         ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),

@@ -123,10 +123,9 @@ impl State {
     /// Returns the colours of its box: background and border. Texts on it are dark.
     pub(super) fn colors(state: Option<Self>) -> (&'static str, &'static str) {
         match state {
-            None => ("#ddf4ff", "#0969da"),
             Some(Self::Waiting | Self::NotSent) => ("#f6f8fa", "#8c959f"),
             Some(Self::Preparing) => ("#fff8c5", "#bf8700"),
-            Some(Self::Prepared) => ("#ddf4ff", "#0969da"),
+            None | Some(Self::Prepared) => ("#ddf4ff", "#0969da"),
             Some(Self::Done) => ("#dafbe1", "#1a7f37"),
             Some(Self::Refused) => ("#ffebe9", "#cf222e"),
             Some(Self::Cancelling) => ("#fff1e5", "#bc4c00"),

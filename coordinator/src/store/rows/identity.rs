@@ -25,7 +25,7 @@ pub(in crate::store) struct IdentityColumns<'a> {
     pub(in crate::store) begun_with: String,
 }
 
-/// What few transactions begin with, in one column: JSON, or empty for nothing of it.
+/// The part that few transactions begin with, in one column: JSON, or empty for nothing of it.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct BegunWith {

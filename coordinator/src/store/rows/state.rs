@@ -26,7 +26,7 @@ pub(in crate::store) struct StateColumns {
     pub(in crate::store) wake_ms: Option<i64>,
 }
 
-/// What few transactions have in their state, in one column: JSON, or empty for nothing of it.
+/// The part of the state that few transactions have, in one column: JSON, or empty for nothing of it.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct More {

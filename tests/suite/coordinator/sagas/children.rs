@@ -192,6 +192,25 @@ async fn s7_a_restart_goes_on_with_phase_two_of_a_child() {
     }
 }
 
+/// S2: a child that has not voted is no yes, however often its parent asks.
+#[tokio::test]
+async fn s2_a_child_that_works_has_not_voted() {
+    let mut quick = config(&sqlite_url());
+    quick.call_timeout = unanimo_coordinator::config::Period::millis(100);
+    let world = World::start(quick).await;
+    world.p.hold(true);
+    let tx_id = accept(&world, around("g", two_steps("gated", "refuse"), "ok")).await;
+    let asked_again = |tx: &unanimo_proto::v1::Transaction| {
+        tx.branches[1].prepare_attempts.as_ref().is_some_and(|attempts| attempts.count >= 3)
+    };
+    let shown = world.get_until("g", "more attempts", asked_again).await;
+    assert_eq!(shown.branches[1].vote(), Vote::Unspecified);
+    assert_eq!(world.p.calls(&tx_id, "c"), [""; 0]);
+    world.p.hold(false);
+    assert_eq!(ended(&world, "g").await.outcome(), Outcome::Aborted);
+    assert_eq!(world.p.calls(&tx_id, "c"), [""; 0]);
+}
+
 /// S8: a gid that was rolled back before the child began is the child's ABORT; one that is another
 /// transaction's is left alone.
 #[tokio::test]

@@ -1,0 +1,84 @@
+//! Command line of the program `saga`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use super::{Example, order, pipeline, trip};
+
+/// Runs an example of a saga, and shows what happened
+///
+/// Starts a coordinator with a temporary SQLite file in a process of its own, and the participants, each
+/// with an SQLite file of its own. Without an option nothing fails and the saga is committed.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "saga")]
+pub struct Args {
+    /// The example
+    pub example: Name,
+    /// The participant of this step refuses it
+    #[arg(long, value_name = "STEP")]
+    pub fail: Option<String>,
+    /// The participant of this step does the work, and its answers are lost: each of them before the
+    /// pivot, the first two of the pivot or a step after it
+    #[arg(long, value_name = "STEP", conflicts_with = "fail")]
+    pub hang: Option<String>,
+    /// The coordinator is killed with -9 while this step is at work, and started again once it is done
+    #[arg(long, value_name = "STEP")]
+    pub kill_coordinator_at: Option<String>,
+    /// Name of the transaction [default: the example's name]
+    #[arg(long, value_name = "NAME")]
+    pub gid: Option<String>,
+    /// Folder for the databases, which is new or empty, and is kept [default: a temporary one]
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+    /// File for the history of the transaction, for `unanimo replay`
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+}
+
+/// Name of an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// A flight, a hotel and a car, or nothing; the payment is the pivot
+    Trip,
+    /// An order, its payment by two banks, and a parcel that takes a while
+    Order,
+    /// Ten steps, each made of what the steps before it have made
+    Pipeline,
+}
+
+impl Name {
+    /// Returns the example of this name.
+    #[must_use]
+    pub fn example(self) -> &'static Example {
+        match self {
+            Self::Trip => &trip::EXAMPLE,
+            Self::Order => &order::EXAMPLE,
+            Self::Pipeline => &pipeline::EXAMPLE,
+        }
+    }
+}
+
+impl Args {
+    /// Checks the names of steps.
+    ///
+    /// # Errors
+    /// The option and the step that does not exist.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let example = self.example.example();
+        let options = [
+            ("--fail", &self.fail),
+            ("--hang", &self.hang),
+            ("--kill-coordinator-at", &self.kill_coordinator_at),
+        ];
+        for (option, step) in options {
+            let Some(step) = step else { continue };
+            if example.step(step).is_none() {
+                let names: Vec<_> = example.steps.iter().map(|step| step.id).collect();
+                let names = names.join(", ");
+                anyhow::bail!("use {option} {step}: the step must be one of {names}");
+            }
+        }
+        Ok(())
+    }
+}
