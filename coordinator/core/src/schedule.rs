@@ -83,8 +83,7 @@ impl Transaction {
         let mut last = self.started_at.unwrap_or(self.identity.created_at);
         for before in self.waited_for(index).iter() {
             let progress = &self.branches[*before].progress;
-            // After the pivot an operator may have ended a branch by word.
-            if progress.ended_at.is_none() && !progress.vote.is_some_and(Vote::is_yes) {
+            if !progress.vote.is_some_and(Vote::is_yes) {
                 return None;
             }
             last = last.max(progress.voted_at.unwrap_or(last));
@@ -94,16 +93,21 @@ impl Transaction {
         Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
     }
 
-    /// Returns the branches whose votes the branch waits for. One that its initiator calls has none
-    /// before COMMIT is asked: whatever stands before that one is waited for in its place.
+    /// Returns the branches whose votes the branch waits for. A branch that its initiator calls, or
+    /// that an operator ended by word, is passed over: whatever stands before it is waited for in its
+    /// place.
     fn waited_for(&self, index: usize) -> Cow<'_, [usize]> {
         let before = self.graph.before(index);
-        let is_called = |at: &usize| self.branches[*at].enlistment == Enlistment::Coordinator;
-        if before.iter().all(is_called) {
+        let votes = |at: &usize| {
+            let branch = &self.branches[*at];
+            let by_word = branch.progress.ended_at.is_some() && branch.progress.vote.is_none();
+            branch.enlistment == Enlistment::Coordinator && !by_word
+        };
+        if before.iter().all(votes) {
             return Cow::Borrowed(before);
         }
         let all = (0..self.branches.len()).filter(|at| self.graph.depends(index, *at));
-        Cow::Owned(all.filter(is_called).collect())
+        Cow::Owned(all.filter(votes).collect())
     }
 
     /// When ABORT is decided if nothing else was. It counts from the start, so that a late one moves

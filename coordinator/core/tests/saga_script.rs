@@ -493,3 +493,15 @@ fn what_stands_before_a_branch_of_the_initiator_is_waited_for() {
          a prepared => prepare c",
     );
 }
+
+#[test]
+fn what_stands_before_a_step_that_an_operator_ended_is_waited_for() {
+    check(
+        "saga p! a<p b<a c<b",
+        "write; prepare p
+         p prepared => COMMIT; prepare a
+         b resolve committed => write+resolved
+         a prepared => prepare c
+         c prepared => END",
+    );
+}

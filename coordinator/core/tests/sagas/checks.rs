@@ -102,7 +102,8 @@ impl Life {
             let row = &self.participants.rows[before];
             let over = row.said_yes() || row.by_initiator || row.by_word;
             assert!(over, "{at} is sent before the vote of {before}");
-            if self.order.named[at].contains(&before) && row.said_yes() && !row.by_initiator {
+            let counts = row.said_yes() && !row.by_initiator && !row.by_word;
+            if self.order.named[at].contains(&before) && counts {
                 ready = ready.max(row.voted_at);
             }
         }
@@ -197,15 +198,23 @@ impl Life {
 
     fn ready_at(&self, at: usize) -> Ready {
         let mut ready = self.started_at();
-        let direct = |before: &usize| {
-            self.order.named[at].contains(before)
-                || (self.order.pivot == Some(at) && self.order.depends[at][*before])
-        };
-        for before in (0..self.tx.branches().len()).filter(direct) {
-            let branch = &self.tx.branches()[before];
+        // Through a branch that its initiator calls, or that an operator ended, what stands before that
+        // one is waited for.
+        let is_passed = |at: usize| {
+            let branch = &self.tx.branches()[at];
             let progress = &branch.progress;
-            let over = branch.enlistment == Enlistment::Initiator || progress.ended_at.is_some();
-            if !over && !progress.vote.is_some_and(Vote::is_yes) {
+            let by_word = progress.ended_at.is_some() && progress.vote.is_none();
+            branch.enlistment == Enlistment::Initiator || by_word
+        };
+        let passes = self.order.named[at].iter().any(|before| is_passed(*before));
+        let waited_for = |before: &usize| {
+            let named = self.order.named[at].contains(before);
+            let all = passes || self.order.pivot == Some(at);
+            !is_passed(*before) && (named || (all && self.order.depends[at][*before]))
+        };
+        for before in (0..self.tx.branches().len()).filter(waited_for) {
+            let progress = &self.tx.branches()[before].progress;
+            if !progress.vote.is_some_and(Vote::is_yes) {
                 return Ready::Waits;
             }
             ready = ready.max(progress.voted_at.unwrap_or(ready));
