@@ -86,9 +86,11 @@ async fn world() -> World {
 
 /// Returns the branch with this id, in a child or not.
 fn find<'a>(branches: &'a mut [BranchSpec], id: &str) -> Option<&'a mut BranchSpec> {
-    branches.iter_mut().find_map(|branch| match &mut branch.child {
-        Some(child) => find(&mut child.branches, id),
-        None => Some(branch).filter(|branch| branch.branch_id == id),
+    branches.iter_mut().find_map(|branch| {
+        if branch.child.is_none() && branch.branch_id == id {
+            return Some(branch);
+        }
+        find(&mut branch.child.as_mut()?.branches, id)
     })
 }
 
