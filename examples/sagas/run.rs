@@ -56,8 +56,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let coordinator = Coordinator::start(&database, example.name, &SETTINGS, &participants).await?;
 
     let started_ns = logbook::now_ns();
-    let (gid, events) = (gid.to_owned(), Vec::new());
-    let mut run = Run { example, gid, host, coordinator, events, refusals: 0, lost: 0 };
+    let mut run = Run {
+        example,
+        gid: gid.to_owned(),
+        host,
+        coordinator,
+        events: Vec::new(),
+        is_killed: false,
+        refusals: 0,
+        lost: 0,
+    };
     let result = run.drive(saga, signals).await?;
     let story = run.story(started_ns, result).await?;
     show::print(args, &story);
@@ -90,6 +98,8 @@ struct Run {
     coordinator: Coordinator,
     /// Faults, in the form of notes.
     events: Vec<Note>,
+    /// The coordinator is dead on purpose, until the step is done.
+    is_killed: bool,
     refusals: u32,
     lost: u32,
 }
@@ -106,6 +116,11 @@ impl Run {
             tokio::select! {
                 result = &mut submitted => return result,
                 Some(signal) = signals.recv() => self.react(signal).await?,
+                ended = self.coordinator.ended(), if !self.is_killed => {
+                    ended?;
+                    self.coordinator.start_again().await?;
+                    self.happened("coordinator", "", "had ended; started again".to_owned());
+                }
             }
         }
     }
@@ -115,12 +130,14 @@ impl Run {
             Signal::Served(dead) => {
                 let pid = self.coordinator.pid();
                 self.coordinator.kill().await?;
+                self.is_killed = true;
                 self.happened("coordinator", "", format!("killed with -9, process {pid}"));
                 // An error says that the call was given up.
                 let _ = dead.send(());
             }
             Signal::Worked => {
                 self.coordinator.start_again().await?;
+                self.is_killed = false;
                 self.happened("coordinator", "", "started again".to_owned());
             }
             Signal::Lost(step) => {

@@ -13,7 +13,16 @@ pub const VARIABLE: &str = "UNANIMO_CRASH_AT";
 /// # Panics
 /// The variable is not of this form.
 pub fn arm() {
-    let Ok(crash) = std::env::var(VARIABLE) else { return };
+    if let Ok(crash) = std::env::var(VARIABLE) {
+        arm_at(&crash);
+    }
+}
+
+/// Arms a crash point, as [`arm`] does.
+///
+/// # Panics
+/// The text is not of the form of [`VARIABLE`].
+pub fn arm_at(crash: &str) {
     let mut words = crash.split(':');
     let point = words.next().expect("a point");
     let nth: u32 = words.next().expect("a visit").parse().expect("a number");

@@ -5,6 +5,7 @@
 mod record;
 mod rules;
 
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use unanimo_coordinator::crash::{POINTS, SAGA_POINTS};
 use unanimo_examples::sagas::args::Name;
 use unanimo_examples::sagas::example::Stage;
 
@@ -33,11 +35,17 @@ struct Case {
     example: Name,
     options: Vec<(&'static str, &'static str)>,
     commits: bool,
+    /// Crash point of the coordinator, and its visit.
+    crash: Option<(&'static str, u32)>,
 }
 
 impl Case {
     fn new(example: Name, options: &[(&'static str, &'static str)], commits: bool) -> Self {
-        Self { example, options: options.to_vec(), commits }
+        Self { example, options: options.to_vec(), commits, crash: None }
+    }
+
+    fn crashes(self, point: &'static str, visit: u32) -> Self {
+        Self { crash: Some((point, visit)), ..self }
     }
 
     fn step(&self, option: &str) -> Option<&'static str> {
@@ -49,8 +57,13 @@ impl Case {
         let _place = PLACES.acquire().await.unwrap();
         let folder = TempDir::new().unwrap();
         let example = self.example.example();
+        let (databases, history) = (folder.path().join("data"), folder.path().join("history"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_saga-under-test"));
-        command.arg(example.name).arg("--folder").arg(folder.path());
+        command.arg(example.name).arg("--folder").arg(&databases).arg("--history").arg(&history);
+        if let Some((point, visit)) = self.crash {
+            command.env("SAGA_CRASH_AT", format!("{point}:{visit}"));
+            command.env("SAGA_CRASH_FILE", folder.path().join("crash"));
+        }
         for (option, step) in &self.options {
             command.args([option, step]);
         }
@@ -58,7 +71,7 @@ impl Case {
         let ended = tokio::time::timeout(PATIENCE, command.output()).await;
         let output = ended.unwrap_or_else(|_| panic!("{self:?} has no end")).unwrap();
         self.check_text(&output);
-        let record = Record::read(example, folder.path()).await;
+        let record = Record::read(example, &databases).await;
         let text = String::from_utf8_lossy(&output.stdout);
         for note in &record.notes {
             assert!(text.contains(&note.note), "{self:?}: {note:?} is not shown\n{text}");
@@ -66,6 +79,16 @@ impl Case {
         Rules::of(example).check(&self, &record).unwrap_or_else(|broken| {
             panic!("{self:?}: {broken}\n{text}");
         });
+        self.check_history(&history).await;
+    }
+
+    /// The recorded history leads to the same states and effects again.
+    async fn check_history(&self, file: &Path) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_saga-under-test"));
+        let output = command.arg("replay").arg(file).output().await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{self:?}: {}\n{text}\n{errors}", output.status);
     }
 
     fn check_text(&self, output: &Output) {
@@ -135,6 +158,42 @@ async fn s7_a_saga_that_aborts_after_a_restart_is_undone() {
         Case::new(Name::Trip, &[("--hang", "car"), ("--kill-coordinator-at", "hotel")], false),
     ])
     .await;
+}
+
+/// Kill -9 between any two durable steps of the coordinator: of a saga that commits, and of one whose last
+/// step that can refuse does.
+async fn crash_everywhere<'a>(
+    example: Name,
+    last: &'static str,
+    points: impl Iterator<Item = &'a &'static str>,
+    visits: u32,
+) {
+    let mut cases = Vec::new();
+    for point in points {
+        for visit in 1..=visits {
+            let case = match visit % 2 {
+                0 => Case::new(example, &[], true),
+                _ => Case::new(example, &[("--fail", last)], false),
+            };
+            cases.push(case.crashes(point, visit));
+        }
+    }
+    run(cases).await;
+}
+
+#[tokio::test]
+async fn s7_a_trip_is_whole_after_a_crash_between_any_two_durable_steps() {
+    crash_everywhere(Name::Trip, "payment", POINTS.iter(), 7).await;
+}
+
+#[tokio::test]
+async fn s7_an_order_is_whole_after_a_crash_between_any_two_durable_steps() {
+    crash_everywhere(Name::Order, "shipment", POINTS.iter().chain(SAGA_POINTS), 6).await;
+}
+
+#[tokio::test]
+async fn s7_a_pipeline_is_whole_after_a_crash_between_any_two_durable_steps() {
+    crash_everywhere(Name::Pipeline, "monitor", POINTS.iter(), 10).await;
 }
 
 #[tokio::test]

@@ -71,6 +71,14 @@ impl Coordinator {
         self.child.kill().await.map_err(Error::Process)
     }
 
+    /// Waits until the process ends by itself. Its wait may be dropped.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub async fn ended(&mut self) -> Result<(), Error> {
+        self.child.wait().await.map(drop).map_err(Error::Process)
+    }
+
     /// Starts the coordinator again, with the same database and address.
     ///
     /// # Errors
