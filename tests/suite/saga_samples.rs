@@ -106,7 +106,7 @@ fn put(request: &mut SubmitTransactionRequest, step: &Step, fault: Fault) {
     };
     branch.action = action.into();
     if matches!(fault, Fault::HangsOnce | Fault::Hangs) {
-        branch.attempt_timeout = millis(150);
+        branch.attempt_timeout = millis(300);
     }
     if fault == Fault::Hangs {
         branch.retry = Some(RetryPolicy { attempts_max: 1, ..Default::default() });
