@@ -48,6 +48,8 @@ pub enum Until {
     Durable,
     /// The branch has voted, or the transaction is decided.
     Voted(BranchNumber),
+    /// The transaction has its locks, or is decided: its initiator may call a participant.
+    Locked,
     /// The transaction is a child, and has voted or ended.
     ChildVoted,
     /// The decision is durable.
@@ -62,7 +64,7 @@ impl Until {
     fn of_enlisting(enlistment: Enlistment, number: BranchNumber) -> Self {
         match enlistment {
             Enlistment::Coordinator => Self::Voted(number),
-            Enlistment::Initiator => Self::Durable,
+            Enlistment::Initiator => Self::Locked,
         }
     }
 
@@ -74,6 +76,7 @@ impl Until {
             Self::Voted(number) => {
                 decided || tx.branch(number).is_none_or(|branch| branch.progress.vote.is_some())
             }
+            Self::Locked => decided || tx.has_its_locks(),
             Self::ChildVoted => match tx.phase() {
                 Phase::Scheduled | Phase::Active => false,
                 // A refusal is told once everything is undone.

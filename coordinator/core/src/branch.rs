@@ -138,6 +138,8 @@ pub struct Branch {
     pub(crate) retry_at: Option<Timestamp>,
     /// The locks that it takes.
     pub(crate) locks: Locks,
+    /// A transition is awaited that has all of its inputs. Not stored.
+    pub(crate) inputs_kept: bool,
 }
 
 impl Branch {
@@ -149,7 +151,17 @@ impl Branch {
     ) -> Self {
         let locks = Locks::of(&spec.step.locks);
         let (output, in_flight, retry_at) = (None, None, None);
-        Self { number, spec, enlistment, progress, output, in_flight, retry_at, locks }
+        Self {
+            number,
+            spec,
+            enlistment,
+            progress,
+            output,
+            in_flight,
+            retry_at,
+            locks,
+            inputs_kept: false,
+        }
     }
 
     /// Where it stands under `decision`.
@@ -188,7 +200,9 @@ impl Branch {
             (Some(Vote::Refused), _) => BranchState::Refused,
             (_, PhaseTwoOperation::Commit) => BranchState::Done,
             (vote, PhaseTwoOperation::Cancel) => {
-                let may_have_run = vote.is_some() || self.progress.unanswered;
+                let may_have_run = vote.is_some()
+                    || self.progress.unanswered
+                    || self.enlistment == Enlistment::Initiator;
                 if kept && may_have_run { BranchState::Kept } else { BranchState::Cancelled }
             }
         }

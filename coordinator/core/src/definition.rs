@@ -218,6 +218,6 @@ impl Definition {
     /// Bytes that the transaction will hold in memory for its branches.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.branches.iter().map(|branch| branch.payload.held_bytes()).sum()
+        self.branches.iter().map(|b| b.payload.held_bytes() + b.step.held_bytes()).sum()
     }
 }

@@ -27,6 +27,8 @@ pub struct Limits {
     pub metadata_bytes_max: usize,
     /// Locks of one list: a transaction's own, or a branch's.
     pub locks_max: usize,
+    /// Transactions that one request begins: its own, its children, and theirs.
+    pub family_max: usize,
     /// Children that stand in each other.
     pub children_depth_max: usize,
     /// Longest time ahead of a start, and longest delay of a step.
@@ -47,6 +49,7 @@ impl Default for Limits {
             outputs_bytes_max: 3 << 19,
             metadata_bytes_max: 16 << 10,
             locks_max: 16,
+            family_max: 64,
             children_depth_max: 4,
             start_delay_max: Duration::from_secs(366 * 24 * 60 * 60),
             timeout_max: Duration::from_secs(24 * 60 * 60),
@@ -170,7 +173,7 @@ impl Default for Policy {
                 base: Duration::from_millis(100),
                 cap: Duration::from_secs(30),
             },
-            lock_backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) },
+            lock_backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(5) },
             vote_noted_after: Duration::from_secs(1),
             late_starts_spread: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(60),

@@ -62,7 +62,9 @@ impl Transaction {
             Operation::Prepare => {
                 // Whatever is sent after the decision had its locks before.
                 let locked = self.locks.are_granted() && self.branches[index].locks.are_granted();
-                (locked || self.phase != Phase::Active) && self.is_ready(index, now)
+                let had_them =
+                    self.phase != Phase::Active || self.branches[index].progress.released;
+                (locked || had_them) && self.is_ready(index, now)
             }
             Operation::PhaseTwo(PhaseTwoOperation::Commit) => true,
             // In reverse order: whatever depends on it has ended.
@@ -224,6 +226,14 @@ impl Transaction {
                     (0..self.branches.len()).filter_map(|index| self.ready_at_if_owed(index));
                 starts.min().map(|at| at.min(self.deadline()))
             }
+            // Steps behind the pivot that wait for their time, and nothing else.
+            Phase::Decided { decision: Decision::Commit, .. } if !self.has_work() => {
+                let owed = |branch: &Branch| branch.is_owed();
+                if self.branches.iter().any(owed) {
+                    return None;
+                }
+                (0..self.branches.len()).filter_map(|index| self.ready_at_if_owed(index)).min()
+            }
             _ => None,
         }
     }
@@ -234,9 +244,11 @@ impl Transaction {
 
     /// Tells whether anything but time is waited for.
     fn has_work(&self) -> bool {
-        !self.locks.is_idle()
+        // After the decision no locks are taken any more.
+        let takes = |locks: Locks| self.phase == Phase::Active && !locks.is_idle();
+        takes(self.locks)
             || self.branches.iter().any(|branch| {
-                branch.in_flight.is_some() || branch.retry_at.is_some() || !branch.locks.is_idle()
+                branch.in_flight.is_some() || branch.retry_at.is_some() || takes(branch.locks)
             })
     }
 }

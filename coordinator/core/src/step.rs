@@ -259,6 +259,16 @@ impl<'a> Step<'a> {
             branch.progress.released = true;
             self.changed(Change::Awaited);
         }
+        // Its compensation gets the same inputs, also if a crash comes in between and nobody asks again
+        // for the votes that brought them.
+        let branch = self.branch(index);
+        if operation == Operation::Prepare
+            && !branch.spec.step.inputs.is_empty()
+            && !branch.inputs_kept
+        {
+            branch.inputs_kept = true;
+            self.changed(Change::Awaited);
+        }
         let branch = self.branch(index);
         let attempts = match operation {
             Operation::Prepare => &mut branch.progress.prepare_attempts,

@@ -315,6 +315,7 @@ impl Transaction {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let output = |b: &Branch| b.output.as_ref().map_or(0, Payload::held_bytes);
-        self.branches.iter().map(|b| b.spec.payload.held_bytes() + output(b)).sum()
+        let held = |b: &Branch| b.spec.payload.held_bytes() + b.spec.step.held_bytes() + output(b);
+        self.branches.iter().map(held).sum()
     }
 }

@@ -82,8 +82,23 @@ impl Definition {
         }
         found.extend(step::lock_violations("locks", &self.locks, limits));
         found.extend(self.bad_metadata(limits));
+        let transactions = 1 + self.descendants();
+        if depth == 0 && transactions > limits.family_max {
+            let rule = format!(
+                "must begin at most {} transactions, children included, begin {transactions}",
+                limits.family_max
+            );
+            found.push(Violation::new("branches", rule));
+            // A family that is too large is not gone through.
+            return found;
+        }
         found.extend(self.bad_children(limits, depth));
         found
+    }
+
+    /// Number of children, and of theirs.
+    fn descendants(&self) -> usize {
+        self.children.iter().map(|(_, child)| 1 + child.descendants()).sum()
     }
 
     fn bad_steps(&self, limits: &Limits) -> Vec<Violation> {
@@ -109,10 +124,19 @@ impl Definition {
 
     fn bad_children(&self, limits: &Limits, depth: usize) -> Vec<Violation> {
         let mut found = Vec::new();
+        // One without an order is refused for that.
+        let graph = match self.children.is_empty() {
+            true => Graph::default(),
+            false => Graph::of(self.branches.iter()).unwrap_or_default(),
+        };
         for (index, child) in &self.children {
             let field = format!("branches[{index}].child");
             if self.mode != Mode::Saga {
                 let rule = "must not be set: the transaction is no saga";
+                found.push(Violation::new(field, rule));
+            } else if graph.is_after_pivot(*index) {
+                let rule =
+                    "must not be set after the pivot: a child that aborts could not be made up for";
                 found.push(Violation::new(field, rule));
             } else if depth >= limits.children_depth_max {
                 let rule = format!("must stand at most {} deep", limits.children_depth_max);

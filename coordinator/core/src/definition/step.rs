@@ -42,6 +42,20 @@ pub struct StepSpec {
 }
 
 impl StepSpec {
+    /// Bytes that its lists hold in memory, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        // A name's count and length, besides its text.
+        const NAME: usize = 32;
+        let ids: usize = self.depends_on.iter().map(|id| NAME + id.as_str().len()).sum();
+        let inputs = self.inputs.iter();
+        let inputs: usize = inputs
+            .map(|input| 2 * NAME + input.name.as_str().len() + input.branch_id.as_str().len())
+            .sum();
+        let locks: usize = self.locks.iter().map(|lock| 2 * NAME + lock.name.as_str().len()).sum();
+        ids + inputs + locks
+    }
+
     /// Tells whether another one asks for the same: times and attempts are not compared.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -100,6 +100,7 @@ impl Settings {
                 // Whatever was accepted was within the others.
                 metadata_bytes_max: usize::MAX,
                 locks_max: usize::MAX,
+                family_max: usize::MAX,
                 children_depth_max: usize::MAX,
                 start_delay_max: Duration::MAX,
                 timeout_max: Duration::MAX,

@@ -166,7 +166,9 @@ impl Step<'_> {
             return;
         }
         let wanted = self.tx.identity.drive() == Some(Drive::Declarative) || self.tx.commit_asked;
-        if wanted && self.tx.branches.iter().all(is_yes) {
+        // A branch that its initiator calls may have voted before they were had.
+        let locked = self.tx.locks.are_granted();
+        if wanted && locked && self.tx.branches.iter().all(is_yes) {
             if self.tx.identity.parent.is_some() {
                 self.tx.phase = Phase::InDoubt { at: self.now };
                 self.event(EventKind::InDoubt, None, String::new());

@@ -33,19 +33,21 @@ impl Step<'_> {
         match answer {
             LockAnswer::Granted => {
                 *self.locks_of(owner) = Locks::Granted;
-                return;
+                return self.evaluate();
             }
             LockAnswer::Held { lock, holder, older } => {
                 // An older transaction waits for a younger one until its deadline: of several that wait
                 // for each other in a circle one is younger than the one that it waits for, and gives
                 // up.
                 let gives_up_at = since.after(self.wait_max(owner, &lock));
-                if older && now >= gives_up_at {
+                // Once the pivot was sent only its answer decides. It had its locks then; they are asked for
+                // again after a crash.
+                if older && now >= gives_up_at && !self.tx.is_pivot_sent() {
                     let detail = format!("lock {lock} is held by transaction {holder}");
                     self.tx.abort_detail = Some(clip(detail));
                     return self.decide(Decision::Abort(AbortCause::Locked(number)));
                 }
-                if older {
+                if older && now < gives_up_at {
                     retry_at = retry_at.min(gives_up_at);
                 }
             }

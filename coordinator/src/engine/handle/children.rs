@@ -38,7 +38,11 @@ impl Handle {
         let found = match self.wait(Key::Gid(gid.clone()), Until::Durable, deadline).await {
             Err(Error::UnknownGid) if operation == PhaseTwoOperation::Cancel => {
                 let permit = self.shared.admission.admit_always(1, 0);
-                self.leave_tombstone(gid.clone(), permit, Until::Durable, deadline).await?
+                match self.leave_tombstone(gid.clone(), permit, Until::Durable, deadline).await? {
+                    Some(answer) => answer,
+                    // Somebody was faster: the next Cancel looks at whoever it is.
+                    None => return Ok(ChildEnd::Working),
+                }
             }
             Err(Error::UnknownGid) => return Ok(ChildEnd::Unknown),
             found => found?,

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use unanimo_core::{BranchId, BranchNumber, HeuristicKind, Input, Rejection, TxId, Violation};
+use unanimo_core::{BranchId, BranchNumber, Gid, HeuristicKind, Input, Rejection, TxId, Violation};
 
 use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
@@ -61,10 +61,24 @@ impl Handle {
             view.tx.branch_by_id(id).ok_or_else(|| Rejection::no_branch("branch_id", id))?;
         if branch.spec.participant.as_str() == own::NAME {
             let child = gid_of_child(view.tx.identity(), id, branch.number);
+            if self.has_ended(&child, deadline).await? {
+                return Ok(branch.number);
+            }
             let rule = format!("must be no child: resolve the branches of transaction {child}");
             return Err(Rejection::from(Violation::new("branch_id", rule)).into());
         }
         Ok(branch.number)
+    }
+
+    /// Tells whether the child of this gid, or what stands in its place, has ended: then only a word can
+    /// end the branch that waits for it.
+    async fn has_ended(&self, child: &Gid, deadline: Instant) -> Result<bool, Error> {
+        match self.wait(Key::Gid(child.clone()), Until::Durable, deadline).await {
+            Ok(Answer::View(view)) => Ok(view.tx.phase().ended_at().is_some()),
+            Ok(Answer::NotYet(_)) => Ok(false),
+            Err(Error::UnknownGid) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     async fn number_of(

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Outcome, TxId, Violation,
+    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Mode, Outcome, TxId,
+    Violation,
 };
 
 use super::super::admission::Permit;
@@ -88,29 +89,30 @@ impl Handle {
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
         let permit = self.place(1, 0)?;
-        self.leave_tombstone(gid, permit, until, deadline).await
+        match self.leave_tombstone(gid.clone(), permit, until, deadline).await? {
+            Some(answer) => Ok(answer),
+            // The tombstone lost the gid to another transaction: that one is rolled back.
+            None => self.input(key, Input::RollbackAsked, until, deadline).await.map_err(moved),
+        }
     }
 
-    /// Leaves a tombstone under a gid that the store does not know, or rolls back the transaction that
-    /// has it by then.
+    /// Leaves a tombstone under a gid that the store does not know. `None` if another transaction has it
+    /// by then, which is left as it is.
     pub(super) async fn leave_tombstone(
         &self,
         gid: Gid,
         permit: Permit,
         until: Until,
         deadline: Instant,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Option<Answer>, Error> {
         let key = Key::Gid(gid.clone());
         let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
-        let holder = match self.ask(deadline, tombstone).await {
-            Ok(None) => return self.not_yet(key, None).await,
-            Ok(Some(view)) => return Ok(Answer::View(view)),
-            Err(Failure::Error(error)) => return Err(error),
-            // The tombstone lost the gid to another transaction: that one is rolled back.
-            Err(Failure::Elsewhere(holder)) => Key::Tx(holder.tx_id),
-            Err(Failure::NotLive) => key,
-        };
-        self.input(holder, Input::RollbackAsked, until, deadline).await.map_err(moved)
+        match self.ask(deadline, tombstone).await {
+            Ok(None) => self.not_yet(key, None).await.map(Some),
+            Ok(Some(view)) => Ok(Some(Answer::View(view))),
+            Err(Failure::Error(error)) => Err(error),
+            Err(Failure::Elsewhere(_) | Failure::NotLive) => Ok(None),
+        }
     }
 
     /// Counts new work, or says why it is refused.
@@ -213,7 +215,10 @@ impl Handle {
         enlistment: Enlistment,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let checked = child.map_or(Ok(()), |child| self.check_child("branch.child.", &child));
+        let checked = match child {
+            Some(child) => self.check_child(tx_id, "branch.child", &child, deadline).await,
+            None => Ok(()),
+        };
         let enlisted = match checked {
             Ok(()) => self.enlist_new(tx_id, &branch, enlistment, deadline).await,
             Err(error) => Err(error),
@@ -237,7 +242,20 @@ impl Handle {
     }
 
     /// Checks the rules of a child that is enlisted, and its participants.
-    fn check_child(&self, prefix: &str, child: &Definition) -> Result<(), Error> {
+    async fn check_child(
+        &self,
+        tx_id: TxId,
+        field: &str,
+        child: &Definition,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if let Answer::View(view) = self.wait(Key::Tx(tx_id), Until::Durable, deadline).await?
+            && view.tx.identity().mode() != Some(Mode::Saga)
+        {
+            let rule = "must not be set: the transaction is no saga";
+            return Err(Error::Invalid(vec![Violation::new(field, rule)]));
+        }
+        let prefix = &format!("{field}.");
         let violations = child.violations(&self.shared.options.policy.limits);
         if !violations.is_empty() {
             let at = |v: Violation| Violation::new(format!("{prefix}{}", v.field), v.rule);

@@ -34,8 +34,8 @@ impl Service {
     /// Asks for ABORT of a gid that the store did not know. The first that is stored under the gid
     /// wins: a transaction that began meanwhile is rolled back like any other one.
     pub(super) fn rollback_unseen(&mut self, gid: Gid, permit: Permit, until: Until, reply: Reply) {
-        if let Some(&tx_id) = self.by_gid.get(&gid) {
-            return self.input(tx_id, Input::RollbackAsked, until, reply);
+        if self.by_gid.contains_key(&gid) {
+            return fail(reply, Failure::NotLive);
         }
         let now = self.env.now();
         let tx_id = self.env.tx_id(now);

@@ -14,9 +14,9 @@ use super::Service;
 use crate::cluster::lease::Lease;
 use crate::store::{self, LockTake, LockTaken, Store};
 
-/// Requests for locks that the store is asked at once. More would only wait for its connections, which
-/// reads and adoption need as well.
-pub(in crate::engine) const TAKES_MAX: usize = 16;
+/// Requests for locks that the store is asked at once. Fewer than it has connections, because those for
+/// one lock wait for each other there, and reads and adoption need connections as well.
+pub(in crate::engine) const TAKES_MAX: usize = 4;
 
 /// Transactions that are woken when a lock is given back: the oldest ones, of which the first gets it.
 /// The others come again by themselves.

@@ -27,8 +27,9 @@ SELECT count(*) FROM (
 ///
 /// The transaction's row is locked so that no batch ends it meanwhile. Who waits counts until it is
 /// decided, who holds until it has ended. Whatever the family holds
-/// already, in this mode or a stricter one, nobody else can stand in the way of, whoever waits. Rows are
-/// rewritten even if nothing changes: a grant that is only found may not be durable, the answer is.
+/// already, in this mode or a stricter one, nobody else can stand in the way of, whoever waits. A grant is
+/// rewritten even if nothing changes: one that is only found may not be durable, the answer is. A row that
+/// waits already is left as it is: there may be many of them, which come again and again.
 ///
 /// A batch that began before a request for its transaction was committed, and found the row free only
 /// afterwards, ends the transaction and does not see the new rows. They count for nothing, and are
@@ -60,7 +61,7 @@ WITH fence AS MATERIALIZED (
     SELECT name, $2, $3, exclusive, NOT EXISTS (SELECT 1 FROM obstacle)
     FROM wanted WHERE EXISTS (SELECT 1 FROM own)
     ON CONFLICT (name, tx_id, exclusive)
-    DO UPDATE SET granted = locks.granted OR excluded.granted
+    DO UPDATE SET granted = excluded.granted WHERE excluded.granted
 ), no_longer AS (
     DELETE FROM locks AS old USING transactions AS ended
     WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL

@@ -33,7 +33,7 @@ WITH fence AS MATERIALIZED (
 )
 UPDATE transactions
 SET stripped = true, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
-    begun_with = '', more = '', version = version + 1, write_id = gen_random_uuid()
+    more = '', version = version + 1, write_id = gen_random_uuid()
 WHERE tx_id IN (SELECT tx_id FROM old)
 RETURNING tx_id";
 

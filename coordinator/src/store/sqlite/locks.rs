@@ -33,7 +33,8 @@ ORDER BY older DESC, other.name, other.granted DESC LIMIT 1";
 const TAKE: &str = "
 INSERT INTO locks (name, tx_id, family, exclusive, granted)
 SELECT key, $1, $2, value, $3 FROM json_each($4) WHERE true
-ON CONFLICT (name, tx_id, exclusive) DO UPDATE SET granted = max(granted, excluded.granted)";
+ON CONFLICT (name, tx_id, exclusive) DO UPDATE SET granted = excluded.granted
+    WHERE excluded.granted";
 
 #[async_trait]
 impl Locks for Sqlite {

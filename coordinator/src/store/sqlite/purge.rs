@@ -12,7 +12,7 @@ use super::Sqlite;
 const STRIP: &str = "
 UPDATE transactions
 SET stripped = 1, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
-    begun_with = '', more = '', version = version + 1, write_id = randomblob(16)
+    more = '', version = version + 1, write_id = randomblob(16)
 WHERE tx_id IN (
     SELECT tx_id FROM transactions
     WHERE ended_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $1

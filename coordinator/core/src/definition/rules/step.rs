@@ -140,8 +140,13 @@ impl Rules<'_> {
 
     fn inputs(&self) -> Vec<Violation> {
         let mut found = Vec::new();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut sources) = (BTreeSet::new(), BTreeSet::new());
         for (at, StepInput { name, branch_id }) in self.branch.step.inputs.iter().enumerate() {
+            if !sources.insert(branch_id) {
+                // Each is sent with every call.
+                let rule = format!("must be unique, the output of {branch_id} came before");
+                found.push(self.violation(&format!("inputs[{at}].branch_id"), rule));
+            }
             if !seen.insert(name) {
                 let rule = format!("must be unique, {name} came before");
                 found.push(self.violation(&format!("inputs[{at}].name"), rule));
