@@ -151,7 +151,7 @@ async fn s1_to_s10_sagas_on_sqlite_survive_kills_at_any_moment() {
 async fn s1_to_s10_sagas_survive_kills_for_long() {
     let given = std::env::var("UNANIMO_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    println!("UNANIMO_SEED={seed}");
+    eprintln!("UNANIMO_SEED={seed}");
     for store in [Store::Postgres, Store::Sqlite] {
         kills_at_any_moment(store, 300, seed).await;
     }
