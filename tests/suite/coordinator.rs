@@ -8,7 +8,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use unanimo_coordinator::config::{DatabaseUrl, Period};
+use unanimo_coordinator::coordinator::StartError;
 use unanimo_coordinator::env::{Env, SystemEnv};
+use unanimo_coordinator::store;
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::ParticipantName;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -93,9 +95,16 @@ impl World {
     pub(crate) async fn start_at(config: Config, p: Scripted, env: Arc<dyn Env>) -> Self {
         assert_eq!(config.violations(), []);
         let name = ParticipantName::new("p").unwrap();
-        let builder = Builder::new(config.clone()).participant(name, Arc::new(p.clone()));
-        let builder = builder.env(env);
-        let running = builder.start().await.unwrap();
+        // The tasks of an earlier life let go of the file's lock a moment after it.
+        let running = until("the database to be free", async || {
+            let builder =
+                Builder::new(config.clone()).participant(name.clone(), Arc::new(p.clone()));
+            match builder.env(Arc::clone(&env)).start().await {
+                Err(StartError::Store(store::Error::InUse { .. })) => None,
+                started => Some(started.unwrap()),
+            }
+        })
+        .await;
         let channel = channel(&running);
         Self { running, p, channel, config }
     }
@@ -104,10 +113,6 @@ impl World {
     pub(crate) async fn crash_and_restart(self) -> Self {
         let Self { running, p, config, .. } = self;
         drop(running);
-        if config.database_url.expose().starts_with("sqlite") {
-            // The dead tasks let go of the file's lock a moment later.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
         Self::start_with(config, p).await
     }
 

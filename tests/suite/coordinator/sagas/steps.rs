@@ -199,9 +199,9 @@ async fn execute_of_a_step_that_waits_is_answered_in_time() {
         let mut client = world.client();
         async move { client.execute_branch(request).await.unwrap().into_inner() }
     };
-    let first = execute(step("a", "gated", &[]), 200).await;
+    let first = execute(step("a", "gated", &[]), 1000).await;
     assert_eq!((first.vote(), first.branch_number), (Vote::Unspecified, 1));
-    let second = execute(step("b", "ok", &["a"]), 200).await;
+    let second = execute(step("b", "ok", &["a"]), 1000).await;
     assert_eq!((second.vote(), second.branch_number), (Vote::Unspecified, 2));
     world.p.hold(false);
     let second = execute(step("b", "ok", &["a"]), 20_000).await;

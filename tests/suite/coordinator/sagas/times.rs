@@ -162,7 +162,6 @@ async fn l1_what_sleeps_starts_at_its_time() {
     for world in [World::sqlite().await, World::postgres().await] {
         let (p, config) = (world.p.clone(), world.config.clone());
         drop(world);
-        tokio::time::sleep(Duration::from_millis(50)).await;
         let clock = Arc::new(Clock::default());
         let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
         for n in 0..100 {
@@ -184,7 +183,6 @@ async fn l1_what_sleeps_starts_at_its_time() {
         nothing_in_memory(&world).await;
 
         drop(world);
-        tokio::time::sleep(Duration::from_millis(50)).await;
         clock.set_ahead(2 * DAY_MS + 60_000);
         let world = World::start_at(config, p, clock).await;
         super::until("the next", async || {
@@ -201,7 +199,6 @@ async fn l5_what_is_due_at_once_stays_within_the_bound() {
     let world = World::sqlite().await;
     let (p, mut config) = (world.p.clone(), world.config.clone());
     drop(world);
-    tokio::time::sleep(Duration::from_millis(50)).await;
     config.transactions_max = 8;
     let clock = Arc::new(Clock::default());
     let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
@@ -227,7 +224,6 @@ async fn a_sleeper_that_is_followed_stays_in_memory() {
     let world = World::sqlite().await;
     let (p, config) = (world.p.clone(), world.config.clone());
     drop(world);
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let clock = Arc::new(Clock::default());
     let world = World::start_at(config, p.clone(), Arc::clone(&clock) as _).await;
     let tx_id = accept(&world, later("g", DAY_MS)).await;
@@ -244,6 +240,9 @@ async fn a_sleeper_that_is_followed_stays_in_memory() {
     // Its time comes near: its row is rewritten before the scan would take it for one that sleeps.
     clock.set_ahead(DAY_MS - 63 * 60 * 1000);
     tokio::time::sleep(Duration::from_secs(7)).await;
+    // Several scans pass it by.
+    clock.set_ahead(DAY_MS - 30 * 60 * 1000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
     clock.set_ahead(DAY_MS + 1000);
     let mut last = None;
     while let Some(state) = states.message().await.unwrap() {
