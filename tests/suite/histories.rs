@@ -70,7 +70,7 @@ fn add_what_is_missing() {
         if !path.exists() {
             let text = serde_json::to_string_pretty(&document).unwrap();
             std::fs::write(&path, text + "\n").unwrap();
-            println!("added {}", path.display());
+            eprintln!("added {}", path.display());
         }
     }
 }

@@ -30,7 +30,8 @@ JSON (--json):
   A transaction is an object with
     tx_id, gid, mode (2pc, tcc, saga), state (scheduled, active, in_doubt, committing, aborting,
     committed, aborted), outcome (not_decided, committed, aborted), abort_cause (refused, deadline,
-    rollback, unlisted, no_vote, gave_up, locked, parent, or null), abort_branch_id, abort_detail,
+    rollback, unlisted, no_vote, gave_up, output_dropped, locked,
+    parent, or null), abort_branch_id, abort_detail,
     heuristic (none, mixed, hazard), stalled, attention, created_at, start_at, started_at, deadline,
     decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
     with name, mode (exclusive, shared), granted, branch_id), branch_count, revision (larger after

@@ -18,6 +18,8 @@ pub enum AbortCause {
     NoVote(BranchNumber),
     /// This branch used up its attempts, or its time, without a vote.
     GaveUp(BranchNumber),
+    /// The output of this branch was over a limit, and another branch needs it.
+    OutputDropped(BranchNumber),
     /// A lock was not had in time: of this branch, or of the transaction itself.
     Locked(Option<BranchNumber>),
     /// The transaction is a child, and its parent decided ABORT.
@@ -32,7 +34,8 @@ impl AbortCause {
             Self::Refused(number)
             | Self::Unlisted(number)
             | Self::NoVote(number)
-            | Self::GaveUp(number) => Some(number),
+            | Self::GaveUp(number)
+            | Self::OutputDropped(number) => Some(number),
             Self::Locked(number) => number,
             Self::Deadline | Self::Rollback | Self::Parent => None,
         }

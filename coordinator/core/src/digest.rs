@@ -16,6 +16,9 @@
 //!   name and a byte for its mode (1 exclusive, 2 shared). It is the rule for sagas and for transactions
 //!   with locks; rule 2 is the rule for all others, to which it would add nothing.
 //!
+//! In the place of the payload of a branch that is a child, the hash of the child's own digest is taken:
+//! its times and attempts are compared no more than its parent's.
+//!
 //! The rule's number is stored with the digest. A request is compared by the rule of the digest that
 //! is stored: [`Digests`] has one for every rule, so that a request that comes again is recognised
 //! for as long as its gid lives, whichever version of the program stored it.
@@ -90,13 +93,15 @@ fn rule_1(definition: &Definition) -> [u8; 32] {
     }]);
     hash.update([mode_byte(definition.mode)]);
     hash.update((definition.branches.len() as u64).to_be_bytes());
-    for BranchSpec { branch_id, participant, action, payload, mode: _, step: _ } in
-        &definition.branches
-    {
+    for (index, branch) in definition.branches.iter().enumerate() {
+        let BranchSpec { branch_id, participant, action, payload, mode: _, step: _ } = branch;
         for part in [branch_id.as_str(), participant.as_str(), action.as_str()] {
             text(&mut hash, part.as_bytes());
         }
-        text(&mut hash, &payload.data);
+        match definition.children.iter().find(|(at, _)| *at == index) {
+            Some((_, child)) => text(&mut hash, &child.digest().hash),
+            None => text(&mut hash, &payload.data),
+        }
     }
     hash.finalize().into()
 }

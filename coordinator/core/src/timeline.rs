@@ -112,6 +112,9 @@ pub fn cause_in_words(cause: AbortCause, branch_id: &str) -> String {
         AbortCause::Rollback => "the initiator asked for it".to_owned(),
         AbortCause::Unlisted(_) => format!("Commit did not list branch {branch_id}"),
         AbortCause::NoVote(_) => format!("Commit listed branch {branch_id} without its vote"),
+        AbortCause::OutputDropped(_) => {
+            format!("the output of branch {branch_id} is over a limit, and another branch needs it")
+        }
         AbortCause::GaveUp(_) => {
             format!("branch {branch_id} used up the attempts or the time of its retry policy")
         }

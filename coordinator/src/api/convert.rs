@@ -56,6 +56,7 @@ fn abort_cause(phase: Phase) -> v1::AbortCause {
         AbortCause::Unlisted(_) => v1::AbortCause::Unlisted,
         AbortCause::NoVote(_) => v1::AbortCause::NoVote,
         AbortCause::GaveUp(_) => v1::AbortCause::GaveUp,
+        AbortCause::OutputDropped(_) => v1::AbortCause::OutputDropped,
         AbortCause::Locked(_) => v1::AbortCause::Locked,
         AbortCause::Parent => v1::AbortCause::Parent,
     }

@@ -225,6 +225,12 @@ impl fmt::Display for Aborted {
             (AbortCause::GaveUp, _) => {
                 write!(f, "aborted: {branch} did not vote within the bounds of its attempts")?;
             }
+            (AbortCause::OutputDropped, _) => {
+                write!(
+                    f,
+                    "aborted: the output of {branch} is over a limit, and another branch needs it"
+                )?;
+            }
             (AbortCause::Locked, _) => f.write_str("aborted: a lock was not had in time")?,
             (AbortCause::Parent, _) => f.write_str("aborted: its parent was aborted")?,
             (AbortCause::Unspecified | AbortCause::Refused, _) => f.write_str("aborted")?,

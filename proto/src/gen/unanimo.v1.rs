@@ -721,6 +721,8 @@ pub enum AbortCause {
     Locked = 7,
     /// The transaction is a child, and its parent decided ABORT.
     Parent = 8,
+    /// The output of a branch was over a limit, and another branch has it as an input.
+    OutputDropped = 9,
 }
 impl AbortCause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -738,6 +740,7 @@ impl AbortCause {
             Self::GaveUp => "ABORT_CAUSE_GAVE_UP",
             Self::Locked => "ABORT_CAUSE_LOCKED",
             Self::Parent => "ABORT_CAUSE_PARENT",
+            Self::OutputDropped => "ABORT_CAUSE_OUTPUT_DROPPED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -752,6 +755,7 @@ impl AbortCause {
             "ABORT_CAUSE_GAVE_UP" => Some(Self::GaveUp),
             "ABORT_CAUSE_LOCKED" => Some(Self::Locked),
             "ABORT_CAUSE_PARENT" => Some(Self::Parent),
+            "ABORT_CAUSE_OUTPUT_DROPPED" => Some(Self::OutputDropped),
             _ => None,
         }
     }

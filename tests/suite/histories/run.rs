@@ -70,7 +70,7 @@ impl Run {
             .bytes()
             .fold(7_u128, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let tx_id =
-            TxId(Uuid::from_u128((u128::from(BEGUN.0) << 80) | (7 << 76) | spread % (1 << 60)));
+            TxId(Uuid::from_u128((u128::from(BEGUN.0) << 80) | (7 << 76) | (spread % (1 << 60))));
         let (tx, effects) = Transaction::begin(tx_id, definition, BEGUN, &policy);
         let stored = tx.record();
         let (now, entries, calls) = (BEGUN, Vec::new(), Vec::new());
@@ -230,7 +230,7 @@ fn definition(name: &str, head: &[&str]) -> Definition {
     let mode: Mode = mode_line.rsplit(' ').next().unwrap().parse().unwrap();
     let rest = |first: &str| {
         let of = move |line: &&str| line.strip_prefix(first).map(|rest| rest.trim().to_owned());
-        head.iter().filter_map(move |line| of(line)).collect::<Vec<_>>()
+        head.iter().filter_map(of).collect::<Vec<_>>()
     };
     let start = rest("starts ").first().map(|ms| Duration::from_millis(ms.parse().unwrap()));
     let parent = TxId(Uuid::from_u128((u128::from(BEGUN.0) << 80) | (7 << 76)));

@@ -82,6 +82,9 @@ fn cause_of(cause: v1::AbortCause, branch: &str) -> String {
         v1::AbortCause::Rollback => "the initiator asked for it".to_owned(),
         v1::AbortCause::Unlisted => format!("Commit did not list {of}"),
         v1::AbortCause::NoVote => format!("Commit listed {of} without its vote"),
+        v1::AbortCause::OutputDropped => {
+            format!("the output of {of} is over a limit, and another branch needs it")
+        }
         v1::AbortCause::GaveUp => {
             format!("{of} used up the attempts or the time of its retry policy")
         }

@@ -104,6 +104,7 @@ fn cause_name(cause: AbortCause) -> &'static str {
         AbortCause::Unlisted(_) => "unlisted",
         AbortCause::NoVote(_) => "no_vote",
         AbortCause::GaveUp(_) => "gave_up",
+        AbortCause::OutputDropped(_) => "output_dropped",
         AbortCause::Locked(_) => "locked",
         AbortCause::Parent => "parent",
     }

@@ -1,8 +1,8 @@
 //! Phase one: what Prepares answer.
 
 use super::{Change, Step};
-use crate::branch::{Refusal, Vote, clip};
-use crate::decision::{Decision, Operation, Phase};
+use crate::branch::{Branch, Refusal, Vote, clip};
+use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::Mode;
 use crate::effects::EventKind;
 use crate::ids::{BranchNumber, NAME_BYTES_MAX, check_alphabet};
@@ -58,7 +58,10 @@ impl Step<'_> {
         branch.progress.voted_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
-        if self.tx.phase == Phase::Active {
+        if self.tx.phase == Phase::Active && self.lacks_an_output(index) {
+            let number = BranchNumber::from_index(index);
+            self.decide(Decision::Abort(AbortCause::OutputDropped(number)));
+        } else if self.tx.phase == Phase::Active {
             self.evaluate();
         } else {
             self.conclude(index, Decision::Commit);
@@ -68,6 +71,19 @@ impl Step<'_> {
         if self.tx.graph.is_ordered() && since > self.policy.vote_noted_after {
             self.changed(Change::Noted);
         }
+    }
+
+    /// Tells whether the branch's output was dropped, and another branch needs it: that one could never
+    /// be done. Once the pivot was sent nothing but its answer decides.
+    fn lacks_an_output(&self, index: usize) -> bool {
+        let branch = &self.tx.branches[index];
+        let wanted = |other: &Branch| {
+            let mut inputs = other.spec.step.inputs.iter();
+            inputs.any(|input| input.branch_id == branch.spec.branch_id)
+        };
+        let dropped =
+            branch.progress.vote == Some(Vote::Prepared) && branch.progress.output_dropped;
+        dropped && !self.tx.is_pivot_sent() && self.tx.branches.iter().any(wanted)
     }
 
     /// A step after the pivot was refused. That is no vote: there is only forward.

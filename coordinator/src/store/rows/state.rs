@@ -139,6 +139,7 @@ impl TransactionRow {
             Some("unlisted") => Ok(AbortCause::Unlisted(branch()?)),
             Some("no_vote") => Ok(AbortCause::NoVote(branch()?)),
             Some("gave_up") => Ok(AbortCause::GaveUp(branch()?)),
+            Some("output_dropped") => Ok(AbortCause::OutputDropped(branch()?)),
             Some("locked") if self.abort_branch.is_none() => Ok(AbortCause::Locked(None)),
             Some("locked") => Ok(AbortCause::Locked(Some(branch()?))),
             Some("parent") => Ok(AbortCause::Parent),
@@ -163,6 +164,7 @@ fn cause_name(cause: AbortCause) -> &'static str {
         AbortCause::Unlisted(_) => "unlisted",
         AbortCause::NoVote(_) => "no_vote",
         AbortCause::GaveUp(_) => "gave_up",
+        AbortCause::OutputDropped(_) => "output_dropped",
         AbortCause::Locked(_) => "locked",
         AbortCause::Parent => "parent",
     }

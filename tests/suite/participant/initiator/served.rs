@@ -18,7 +18,10 @@ use crate::coordinator::{config, sqlite_url};
 
 const FLIGHT: StepAction<Json<String>, Json<u64>> = StepAction::new("trips", "book");
 const ROOM: StepAction<(), Json<String>> = StepAction::tcc("trips", "reserve");
-const PAY: StepAction<Json<u64>, Json<String>, (Json<u64>, Json<String>)> =
+/// Inputs of a payment: the number of the flight, and the room.
+type Bought = (Json<u64>, Json<String>);
+
+const PAY: StepAction<Json<u64>, Json<String>, Bought> =
     StepAction::new("trips", "pay").inputs(["ticket", "room"]);
 
 async fn note(db: &mut SqliteConnection, deed: String) -> Result<(), sqlx::Error> {
