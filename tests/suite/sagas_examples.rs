@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -67,9 +68,8 @@ impl Case {
         for (option, step) in &self.options {
             command.args([option, step]);
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = ended.unwrap_or_else(|_| panic!("{self:?} has no end")).unwrap();
+        let output = tokio::time::timeout(PATIENCE, output_of(command)).await;
+        let output = output.unwrap_or_else(|_| panic!("{self:?} has no end"));
         self.check_text(&output);
         let record = Record::read(example, &databases).await;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -103,6 +103,28 @@ impl Case {
             assert!(line.chars().count() <= COLUMNS, "{self:?}: a long line\n{line}");
         }
     }
+}
+
+/// Process group of a program and of the coordinator that it starts: killed if the test ends before it.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It may have ended by itself.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+async fn output_of(mut command: Command) -> Output {
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let mut group = Group(id.and_then(Pid::from_raw));
+    let output = child.wait_with_output().await.unwrap();
+    group.0 = None;
+    output
 }
 
 /// Runs cases beside each other.
