@@ -152,10 +152,13 @@ class Sweeper(threading.Thread):
         self.barrier.forget(self._over(self.barrier.committed))
 
     def _over(self, page):
+        """Committed rows that nobody will ask for again. One that the coordinator believes to be cancelled
+        is evidence, and stays."""
         return [
             row[:3]
             for row, verdict in self._verdicts(page)
-            if verdict.ended or verdict.verdict == coordinator_pb2.VERDICT_PURGED
+            if verdict.verdict == coordinator_pb2.VERDICT_PURGED
+            or (verdict.ended and verdict.verdict == coordinator_pb2.VERDICT_COMMIT)
         ]
 
     def _verdicts(self, page):

@@ -37,7 +37,7 @@ Exit codes:
   4  `tx submit` and `saga run`: the transaction is aborted
   5  `tx submit` and `saga run`: the transaction is not decided yet";
 
-/// Coordinates transactions over several services: two-phase commit and TCC, over gRPC
+/// Coordinates transactions over several services: two-phase commit, TCC and sagas, over gRPC
 #[derive(Debug, Parser)]
 #[command(name = "unanimo", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {

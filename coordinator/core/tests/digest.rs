@@ -136,4 +136,19 @@ fn s9_the_rule_for_sagas_tells_what_it_covers() {
     locked.locks = vec![lock("account:42", LockMode::Exclusive)];
     assert!(!locked.digests().matches(base().digest()));
     assert!(!base().digests().matches(locked.digest()));
+
+    // Of a child as of its parent: times are not compared, all else is.
+    let with_child = |change: &dyn Fn(&mut Definition)| {
+        let mut child = saga();
+        change(&mut child);
+        let mut parent = saga();
+        parent.branches[0].payload.data = format!("{:?}", child.timeout).into();
+        parent.children = vec![(0, child)];
+        parent
+    };
+    let stored = with_child(&|_| {}).digest();
+    let later = with_child(&|child| child.timeout = Some(Duration::from_secs(1)));
+    assert!(later.digests().matches(stored));
+    let other = with_child(&|child| child.branches[0].payload.data = "11".into());
+    assert!(!other.digests().matches(stored));
 }

@@ -116,6 +116,10 @@ fn each_mistake_of_inputs_is_refused_and_named() {
         found(|saga| saga.branches[3].step.inputs = vec![input("x", "a"), input("x", "b")]),
         ["branches[3].inputs[1].name must be unique, x came before"]
     );
+    assert_eq!(
+        found(|saga| saga.branches[3].step.inputs = vec![input("x", "a"), input("y", "a")]),
+        ["branches[3].inputs[1].branch_id must be unique, the output of a came before"]
+    );
     let prepared = found(|saga| {
         saga.branches[0].mode = Mode::TwoPhaseCommit;
         saga.branches[1].step.inputs = vec![input("x", "a")];
@@ -252,6 +256,27 @@ fn mistakes_of_a_child_are_named_within_their_branch() {
     assert_eq!(
         nest(inner.clone()).violations(&Limits::default())[0].field,
         "branches[2].child.branches[1].inputs[0].branch_id"
+    );
+    // A child that aborts after COMMIT could not be made up for.
+    let mut behind = nest(diamond());
+    behind.branches[1].step.pivot = true;
+    behind.branches[2].step.depends_on = vec![id("b")];
+    assert_eq!(
+        behind.violations(&Limits::default())[0].to_string(),
+        "branches[2].child must not be set after the pivot: a child that aborts could not be made up for"
+    );
+    // It has no output.
+    let mut read = nest(diamond());
+    read.branches[3].step.inputs = vec![input("x", "c")];
+    assert_eq!(
+        read.violations(&Limits::default())[0].to_string(),
+        "branches[3].inputs[0].branch_id must name a branch with an output, c is a child and has none"
+    );
+    let mut large = diamond();
+    large.children = vec![(2, diamond()); 64];
+    assert_eq!(
+        large.violations(&Limits::default())[0].to_string(),
+        "branches must begin at most 64 transactions, children included, begin 65"
     );
     let too_deep = nest(nest(nest(nest(nest(diamond())))));
     assert_eq!(

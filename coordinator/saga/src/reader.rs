@@ -140,7 +140,7 @@ impl Reader<'_> {
             Some(name)
         });
         let name = name.unwrap_or_default();
-        definition.timeout = fields.get("timeout").and_then(|(at, node)| self.duration(&at, node));
+        definition.timeout = fields.get("timeout").and_then(|(at, node)| self.timeout(&at, node));
         if let Some((at, node)) = fields.get("metadata") {
             definition.metadata = self.metadata(&at, node);
         }
@@ -191,7 +191,7 @@ impl Reader<'_> {
         if let Some((at, node)) = fields.get("mode") {
             definition.mode = self.mode(&at, node).unwrap_or(Mode::Saga);
         }
-        definition.timeout = fields.get("timeout").and_then(|(at, node)| self.duration(&at, node));
+        definition.timeout = fields.get("timeout").and_then(|(at, node)| self.timeout(&at, node));
         if let Some((at, node)) = fields.get("locks") {
             definition.locks = self.locks(&at, node);
         }

@@ -24,7 +24,7 @@ steps:
   pay: {participant: bank, action: charge, pivot: true, compensation: none}
   ship: {participant: post, action: pick-up, after: [pay], compensation: none}
   tell:
-    after: [ship]
+    after: [price]
     child:
       mode: tcc
       steps:

@@ -180,3 +180,29 @@ fn a_wrong_object_of_inputs_is_told() {
         assert_eq!(Inputs::parse("--input", text).expect_err(text).to_string(), expected);
     }
 }
+
+/// Two locks, each named by an input, are two locks: only the values tell whether they are one.
+#[test]
+fn rules_that_compare_values_wait_for_the_values() {
+    let text = "\
+saga: transfer
+timeout: \"${input.patience}\"
+input: {from: string, to: string, patience: string}
+locks: [\"account:${input.from}\", \"account:${input.to}\"]
+steps:
+  debit: {participant: bank, action: debit, delay: 5m}
+";
+    let file = SagaFile::parse("transfer.yaml", text).expect("no mistake");
+    let with = |from: &str, to: &str, patience: &str| {
+        let mut inputs = Inputs::default();
+        for (name, value) in [("from", from), ("to", to), ("patience", patience)] {
+            inputs.set(name, value);
+        }
+        file.with(&inputs).map(drop).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with("ann", "bob", "1h"), Ok(()));
+    let same = with("ann", "ann", "1h").expect_err("one lock twice");
+    assert!(same.contains("must be unique, account:ann came before"), "{same}");
+    let short = with("ann", "bob", "1m").expect_err("the delay is longer");
+    assert!(short.contains("must be less than the timeout of the transaction, 60 s"), "{short}");
+}

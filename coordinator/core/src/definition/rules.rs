@@ -117,7 +117,9 @@ impl Definition {
             (Drive::Declarative, None) => None,
         };
         let timeout = self.timeout.unwrap_or(limits.timeout_default);
-        let around = Around { branches: &branches, graph: &graph, no_pivot, timeout, limits };
+        let children: Vec<usize> = self.children.iter().map(|(index, _)| *index).collect();
+        let (branches, graph, children) = (&branches[..], &graph, &children[..]);
+        let around = Around { branches, graph, children, no_pivot, timeout, limits };
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);
         (0..branches.len()).flat_map(of).collect()
     }

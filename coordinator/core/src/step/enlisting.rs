@@ -108,6 +108,7 @@ impl Step<'_> {
         let around = Around {
             branches: &branches,
             graph: &graph,
+            children: &[],
             no_pivot: Some("the initiator of an interactive saga decides"),
             timeout: created_at.until(deadline),
             limits: &self.policy.limits,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use unanimo_core::{Lock, LockMode, LockName, Timestamp, ids};
+use unanimo_core::{Limits, Lock, LockMode, LockName, Timestamp, ids};
 
 use super::{Reader, parse_duration, parse_time};
 use crate::fields::{LOCK_MODES, Object};
 use crate::inputs::{Declaration, Type};
 use crate::nearest::hint;
 use crate::places::At;
+use crate::problem::Place;
 use crate::tree::{Node, Value};
 
 /// Time for which a lock is waited for where the definition does not say, as the contract has it.
@@ -141,6 +142,17 @@ impl Reader<'_> {
         duration
     }
 
+    /// Reads a timeout. One that is not known yet is the longest, which breaks no other rule.
+    pub(super) fn timeout(&mut self, at: &At, node: &Node) -> Option<Duration> {
+        match self.filled(at, node) {
+            Some((_, true)) => {
+                self.places.note(at, node.place);
+                Some(Limits::default().timeout_max)
+            }
+            _ => self.duration(at, node),
+        }
+    }
+
     pub(super) fn time(&mut self, at: &At, node: &Node) -> Option<Timestamp> {
         let text = self.filled_text(at, node)?;
         let time = parse_time(&text);
@@ -181,9 +193,15 @@ impl Reader<'_> {
 
     fn lock_name(&mut self, at: &At, node: &Node) -> Option<LockName> {
         self.places.note(at, node.place);
-        let text = match self.filled(at, node)?.0 {
-            Value::Text(text) | Value::Number(text) => text,
-            value => {
+        let text = match self.filled(at, node)? {
+            // Two names with inputs in them are two names, until the inputs are known.
+            (Value::Text(text) | Value::Number(text), true) => {
+                let Place { line, column } = node.place;
+                let rule = LockName::new(&text).err();
+                rule.map_or_else(|| format!("{line}.{column}"), |_| text)
+            }
+            (Value::Text(text) | Value::Number(text), false) => text,
+            (value, _) => {
                 self.not_a(at, &Node { place: node.place, value }, "a text");
                 return None;
             }

@@ -19,6 +19,8 @@ pub(crate) struct Around<'a> {
     pub(crate) branches: &'a [&'a BranchSpec],
     /// Their order.
     pub(crate) graph: &'a Graph,
+    /// Those that are children, by index.
+    pub(crate) children: &'a [usize],
     /// Reason for which there can be no pivot; `None` if there can.
     pub(crate) no_pivot: Option<&'static str>,
     /// Time until ABORT.
@@ -161,6 +163,11 @@ impl Rules<'_> {
                 let rule = format!(
                     "must name a branch that {} depends on, directly or not; {branch_id} is none",
                     self.branch.branch_id
+                );
+                found.push(self.violation(&of, rule));
+            } else if self.around.children.contains(&source) {
+                let rule = format!(
+                    "must name a branch with an output, {branch_id} is a child and has none"
                 );
                 found.push(self.violation(&of, rule));
             } else if self.around.branches[source].mode == Mode::TwoPhaseCommit {
