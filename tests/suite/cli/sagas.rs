@@ -187,7 +187,7 @@ async fn children_are_drawn_with_their_steps() {
     fs::write(&path, text).unwrap();
     let file = path.display().to_string();
     let ran = served.saga(&["run", &file, "--gid", "g", "--wait=ended", "--graph"]).await;
-    ran.check(0).says(&["sub  done   g.sub", "\ng.sub: committed\n", "one  done"]);
+    ran.check(0).says(&["sub  done  g.sub", "\ng.sub: committed\n", "one  done"]);
     let shown = served.tx(&["show", "g.sub", "--json"]).await.check(0).json();
     assert_eq!(shown["parent"]["branch_id"], "sub");
     let shown = served.tx(&["show", "g", "--json"]).await.check(0).json();

@@ -161,5 +161,7 @@ async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
     assert!(transactions.history(old.id()).await.unwrap().is_empty());
     assert_eq!(transactions.history(young.id()).await.unwrap().len(), 2);
     let stripped = transactions.find(&Key::Tx(old.id())).await.unwrap().unwrap().record;
-    assert_eq!((&*stripped.identity.locks, stripped.state.phase), (&[][..], old.tx.phase()));
+    assert_eq!(stripped.state.phase, old.tx.phase());
+    // By the part that never changes a child is known as its parent's, whose decision may come again.
+    assert_eq!(stripped.identity.locks, old.tx.identity().locks);
 }

@@ -39,9 +39,9 @@ impl Handle {
             Err(Error::UnknownGid) if operation == PhaseTwoOperation::Cancel => {
                 let permit = self.shared.admission.admit_always(1, 0);
                 match self.leave_tombstone(gid.clone(), permit, Until::Durable, deadline).await? {
-                    Some(answer) => answer,
+                    Ok(answer) => answer,
                     // Somebody was faster: the next Cancel looks at whoever it is.
-                    None => return Ok(ChildEnd::Working),
+                    Err(_) => return Ok(ChildEnd::Working),
                 }
             }
             Err(Error::UnknownGid) => return Ok(ChildEnd::Unknown),

@@ -89,29 +89,32 @@ impl Handle {
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
         let permit = self.place(1, 0)?;
-        match self.leave_tombstone(gid.clone(), permit, until, deadline).await? {
-            Some(answer) => Ok(answer),
+        match self.leave_tombstone(gid, permit, until, deadline).await? {
+            Ok(answer) => Ok(answer),
             // The tombstone lost the gid to another transaction: that one is rolled back.
-            None => self.input(key, Input::RollbackAsked, until, deadline).await.map_err(moved),
+            Err(holder) => {
+                self.input(holder, Input::RollbackAsked, until, deadline).await.map_err(moved)
+            }
         }
     }
 
-    /// Leaves a tombstone under a gid that the store does not know. `None` if another transaction has it
-    /// by then, which is left as it is.
+    /// Leaves a tombstone under a gid that the store does not know; or names the transaction that has it by
+    /// then, which is left as it is.
     pub(super) async fn leave_tombstone(
         &self,
         gid: Gid,
         permit: Permit,
         until: Until,
         deadline: Instant,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Result<Result<Answer, Key>, Error> {
         let key = Key::Gid(gid.clone());
         let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
         match self.ask(deadline, tombstone).await {
-            Ok(None) => self.not_yet(key, None).await.map(Some),
-            Ok(Some(view)) => Ok(Some(Answer::View(view))),
+            Ok(None) => self.not_yet(key, None).await.map(Ok),
+            Ok(Some(view)) => Ok(Ok(Answer::View(view))),
             Err(Failure::Error(error)) => Err(error),
-            Err(Failure::Elsewhere(_) | Failure::NotLive) => Ok(None),
+            Err(Failure::Elsewhere(holder)) => Ok(Err(Key::Tx(holder.tx_id))),
+            Err(Failure::NotLive) => Ok(Err(key)),
         }
     }
 

@@ -40,7 +40,7 @@ async fn malformed_headers_are_named_with_their_rule_and_reach_no_handler() {
         ("unanimo-tx-id", Some(b"4711")),
         ("unanimo-gid", Some(b"a b")),
         ("unanimo-gid", Some(b"\xff\xfe")),
-        ("unanimo-mode", Some(b"saga")),
+        ("unanimo-mode", Some(b"xa")),
         ("unanimo-cluster-id", Some(b"a/b")),
     ];
     for name in ["unanimo-tx-id", "unanimo-gid", "unanimo-mode", "unanimo-cluster-id"] {
