@@ -6,10 +6,10 @@ use crate::resource::Resource;
 
 /// A step of a saga: an action that is done for good, and another one that makes up for it.
 ///
-/// Both run in local transactions as the methods of [`Tcc`] do, with the same guards: a handler need
+/// Both run in local transactions as the methods of [`Tcc`](crate::Tcc) do, with the same guards: a handler need
 /// not check whether it ran before, or whether it is compensated before it ran.
 pub trait Saga<R: Resource>: Send + Sync + 'static {
-    /// The action's argument, as in [`Tcc`].
+    /// The action's argument, as in [`Tcc`](crate::Tcc).
     type Payload: Decode + Send + Sync + 'static;
     /// Result of `run`: kept with the branch, sent to the initiator, and given to `compensate`. At most
     /// 1 MiB.
@@ -18,7 +18,7 @@ pub trait Saga<R: Resource>: Send + Sync + 'static {
     /// Does the work. It is committed at once, and everybody sees it.
     ///
     /// # Errors
-    /// As of [`Tcc::try_`].
+    /// As of [`Tcc::try_`](crate::Tcc::try_).
     fn run(
         &self,
         db: &mut R::Connection,
