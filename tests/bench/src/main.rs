@@ -89,6 +89,10 @@ async fn main() -> Result<ExitCode> {
     let saga = world.begin(Shape::Saga, 64, time).await?;
     print("sagas through the library, PostgreSQL", 64, &saga);
     world.stop().await;
+    let world = World::without_history(&server).await?;
+    let unrecorded = world.begin(Shape::Saga, 64, time).await?;
+    print("the same, without recorded history", 64, &unrecorded);
+    world.stop().await;
 
     let ratio = embedded.per_second() / (plain.per_second() / WRITES_WITHOUT_BATCHING);
     let passed = ratio >= RATIO_MIN;

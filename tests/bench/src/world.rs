@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server as GrpcServer};
 use tonic::{Request, Response, Status, async_trait};
-use unanimo_coordinator::config::DatabaseUrl;
+use unanimo_coordinator::config::{DatabaseUrl, History};
 use unanimo_coordinator::engine::{Answer, Until};
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::{
     ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
-    StepSpec, TraceContext,
+    RecordPolicy, StepSpec, TraceContext,
 };
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
@@ -83,7 +83,17 @@ impl World {
 
     /// Starts a world with participants in the coordinator's process.
     pub(crate) async fn embedded(server: &Server) -> Result<Self> {
-        let mut builder = Builder::new(config(server).await).without_network();
+        Self::in_process(config(server).await).await
+    }
+
+    /// Starts the same, in which no history of sagas is recorded.
+    pub(crate) async fn without_history(server: &Server) -> Result<Self> {
+        Self::in_process(Config { history: History(RecordPolicy::None), ..config(server).await })
+            .await
+    }
+
+    async fn in_process(config: Config) -> Result<Self> {
+        let mut builder = Builder::new(config).without_network();
         for name in BRANCHES {
             builder = builder.participant(ParticipantName::new(name)?, Arc::new(Willing));
         }
