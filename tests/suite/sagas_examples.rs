@@ -1,6 +1,6 @@
 //! Examples of sagas, run as a user runs them: in success, and with every failure at every step.
 //!
-//! What happened is read from the participants' own databases.
+//! The course of events is read from the participants' own databases.
 
 mod record;
 mod rules;

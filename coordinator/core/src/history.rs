@@ -5,7 +5,7 @@
 //! the definition, and with no byte of a payload. [`replay()`] applies the inputs to this code, and tells
 //! the first [`Difference`]; [`Replay`] goes step by step.
 //!
-//! What a crash loses it loses in both: inputs that led to no transition, and the state that they led
+//! A crash takes it from both: inputs that led to no transition, and the state that they led
 //! to. So a replay that comes to a recovery goes on from the last transition, as the coordinator did.
 
 mod check;

@@ -1,6 +1,6 @@
 //! The scan for transactions whose time comes near.
 //!
-//! What sleeps is in the store only, and costs no memory, however much of it there is. The scan brings
+//! A sleeper is in the store only, and costs no memory, however much of it there is. The scan brings
 //! to memory what is due within [`AHEAD`], the soonest first, in chunks with pauses between them. It
 //! takes no more than half of the places for what is not due yet, and never more than there are:
 //! what finds none starts late.

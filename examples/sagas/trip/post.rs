@@ -1,6 +1,6 @@
 //! Post: writes the mail to the traveller into its outbox, in the same local transaction as its vote.
 //!
-//! What sends the outbox's mails gives each of them a key made of `tx_id` and `branch_id`, so that one
+//! The sender of the outbox's mails gives each of them a key made of `tx_id` and `branch_id`, so that one
 //! is not sent twice.
 
 use serde::Deserialize;
