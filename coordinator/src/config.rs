@@ -234,7 +234,8 @@ settings! {
     payload_bytes_max: usize = 1 << 20, "UNANIMO_PAYLOAD_BYTES_MAX";
     /// Most bytes of all payloads of a transaction.
     payloads_bytes_max: usize = 3 << 19, "UNANIMO_PAYLOADS_BYTES_MAX";
-    /// Most bytes of one output. A larger one is dropped, and the vote counts.
+    /// Most bytes of one output. A larger one is dropped, and the vote counts; a saga in which another
+    /// step reads it aborts.
     output_bytes_max: usize = 1 << 20, "UNANIMO_OUTPUT_BYTES_MAX";
     /// Most bytes of all outputs of a transaction. An output beyond it is dropped, and the vote
     /// counts.

@@ -61,6 +61,12 @@ pub(super) fn unsupported(unknown: &[&str]) -> Status {
     Reason::FeatureUnsupported.status_with(message, &[], first.as_slice())
 }
 
+/// The call ran out while the transaction waited for its locks.
+pub(super) fn waits_for_locks(tx_id: TxId) -> Status {
+    Reason::Moving
+        .status(format!("transaction {tx_id} waits for its locks: send the request again"))
+}
+
 /// No history was recorded.
 pub(super) fn no_history(tx_id: TxId) -> Status {
     Reason::NoHistory.status(format!("no history of transaction {tx_id} was recorded"))

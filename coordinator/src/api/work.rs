@@ -5,7 +5,7 @@ use tonic::{Request, Status};
 use unanimo_core::{BRANCHES_MAX, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
-use super::error::{from_engine, invalid};
+use super::error::{from_engine, invalid, waits_for_locks};
 use super::parse::{self, Definable, Read};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
@@ -123,6 +123,10 @@ impl Api {
         // A branch that is known may be called only while nothing is decided.
         if tx.phase().decision().is_some() {
             return Err(from_engine(unanimo_core::Rejection::Closed.into()));
+        }
+        // Its participant is called once the transaction has its locks.
+        if !tx.has_its_locks() {
+            return Err(waits_for_locks(tx_id));
         }
         let Some(branch) = tx.branch_by_id(&id) else {
             return Err(from_engine(crate::engine::Error::Moving));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use unanimo_proto::v1::{
-    AbortCause, BranchSpec, BranchState, HeldLock, Lock, LockMode, Outcome,
-    SubmitTransactionRequest, Transaction,
+    AbortCause, BeginTransactionRequest, BranchSpec, BranchState, EnlistBranchRequest, HeldLock,
+    Lock, LockMode, Mode, Outcome, SubmitTransactionRequest, Transaction,
 };
 
 use super::super::{World, millis, tcc};
@@ -107,6 +107,39 @@ async fn a_younger_one_gives_up_and_is_told_the_holder() {
         ended(&world, "third").await;
         assert_eq!(order(&world, &third, "cancel"), ["a"]);
         assert_eq!(ended(&world, "first").await.outcome(), Outcome::Committed);
+    }
+}
+
+/// An initiator that calls a participant itself is told to only once the transaction has its locks.
+#[tokio::test]
+async fn a_branch_is_enlisted_once_the_locks_are_had() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = accept(&world, locking("first", "gated", exclusive(0))).await;
+        called(&world, &first, "a", 1).await;
+        let begin = BeginTransactionRequest {
+            gid: "second".into(),
+            mode: Mode::Saga.into(),
+            locks: exclusive(20_000),
+            ..Default::default()
+        };
+        let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
+        let enlist = async |patience_ms| {
+            let branch = Some(step("a", "ok", &[]));
+            let message = EnlistBranchRequest { tx_id: tx_id.clone(), branch, requires: vec![] };
+            let mut request = tonic::Request::new(message);
+            request.set_timeout(Duration::from_millis(patience_ms));
+            world.client().enlist_branch(request).await
+        };
+        let status = enlist(500).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert!(status.message().contains("waits for its locks"), "{}", status.message());
+        let (enlisted, ()) = tokio::join!(enlist(10_000), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            world.p.hold(false);
+        });
+        assert_eq!(enlisted.unwrap().into_inner().context.unwrap().branch_id, "a");
+        assert_eq!(granted(&world.get("second").await), [true]);
     }
 }
 
