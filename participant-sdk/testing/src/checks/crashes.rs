@@ -1,5 +1,6 @@
 //! The process dies in the middle of a call.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use unanimo_conformance::{Branch, End, Session, Stop};
@@ -8,8 +9,8 @@ use super::Once;
 use crate::bench::{Bench, World, named};
 use crate::subject::Subject;
 
-/// At how many moments of a call it crashes: from its beginning to after its answer, which then is
-/// lost.
+/// At how many moments of a call it crashes, besides the one before its beginning: up to after its
+/// answer, which then is lost.
 const MOMENTS: u32 = 6;
 
 /// The moments are spread over so many times what a call took.
@@ -21,6 +22,24 @@ enum Call {
     Prepare,
     Commit,
     Cancel,
+}
+
+/// The moment of a crash.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// Between what came before the call and the call.
+    Before,
+    /// So long after the call was sent.
+    After(Duration),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Before => f.write_str("just before"),
+            Self::After(time) => write!(f, "{time:?} into"),
+        }
+    }
 }
 
 impl Call {
@@ -54,47 +73,53 @@ async fn crash_in<S: Subject>(
     world: &World<S>,
     method: &str,
     call: Call,
-    after: Duration,
+    moment: Moment,
 ) -> Result<Branch, Stop> {
     let branch = ready(world, call).await?;
     let (session, sent) = (world.session.clone(), branch.clone());
+    if let Moment::Before = moment {
+        world.crash().await?;
+    }
     let calling = tokio::spawn(async move { call.send(&session, &sent).await });
-    tokio::time::sleep(after).await;
-    world.crash().await?;
+    if let Moment::After(time) = moment {
+        tokio::time::sleep(time).await;
+        world.crash().await?;
+    }
     let answered = calling.await.map_err(|error| Stop::Failed(error.to_string()))?;
     answered.map_err(|stop| named(method, stop))?;
     // The answer may have come before the crash, and be lost: then the new process is asked.
     match call.send(&world.session, &branch).await.map_err(|stop| named(method, stop))? {
         None | Some(End::Done) => Ok(branch),
         Some(end) => {
-            let text = format!("after a crash {after:?} into it, the same call was answered {end}");
+            let text = format!("after a crash {moment} it, the same call was answered {end}");
             Err(Stop::Failed(text))
         }
     }
 }
 
-fn moments(duration: Duration) -> impl Iterator<Item = Duration> {
-    (0..MOMENTS)
-        .map(move |moment| duration.mul_f64(BEYOND * f64::from(moment) / f64::from(MOMENTS - 1)))
+fn moments(duration: Duration) -> impl Iterator<Item = Moment> {
+    let spread = (0..MOMENTS)
+        .map(move |moment| duration.mul_f64(BEYOND * f64::from(moment) / f64::from(MOMENTS - 1)));
+    std::iter::once(Moment::Before).chain(spread.map(Moment::After))
 }
 
 pub(super) async fn prepare<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
     let method = bench.methods.prepare;
-    for after in moments(duration(bench, Call::Prepare).await?) {
+    for moment in moments(duration(bench, Call::Prepare).await?) {
         for commits in [true, false] {
             let world = bench.world().await?;
-            let branch = crash_in(&world, method, Call::Prepare, after).await?;
+            let branch = crash_in(&world, method, Call::Prepare, moment).await?;
             if commits {
                 world.commit(&branch).await?;
                 let words = format!(
-                    "after a crash {after:?} into {method}, Prepare again and Commit, the effect is \
+                    "after a crash {moment} {method}, Prepare again and Commit, the effect is \
                      not that of one:"
                 );
                 world.compare(("once", &once.after), "with the crash", words).await?;
             } else {
                 world.cancel(&branch).await?;
                 let words = format!(
-                    "after a crash {after:?} into {method}, Prepare again and Cancel, something is \
+                    "after a crash {moment} {method}, Prepare again and Cancel, something is \
                      left:"
                 );
                 world.compare(("before", &once.before), "after", words).await?;
@@ -107,11 +132,10 @@ pub(super) async fn prepare<S: Subject>(bench: &Bench<S>, once: &Once) -> Result
 pub(super) async fn commit<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
     bench.needs_commit()?;
     let method = bench.methods.commit;
-    for after in moments(duration(bench, Call::Commit).await?) {
+    for moment in moments(duration(bench, Call::Commit).await?) {
         let world = bench.world().await?;
-        crash_in(&world, method, Call::Commit, after).await?;
-        let words =
-            format!("after a crash {after:?} into {method}, the effect is not that of one:");
+        crash_in(&world, method, Call::Commit, moment).await?;
+        let words = format!("after a crash {moment} {method}, the effect is not that of one:");
         world.compare(("once", &once.after), "with the crash", words).await?;
     }
     Ok(())
@@ -119,10 +143,10 @@ pub(super) async fn commit<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<
 
 pub(super) async fn cancel<S: Subject>(bench: &Bench<S>, once: &Once) -> Result<(), Stop> {
     let method = bench.methods.cancel;
-    for after in moments(duration(bench, Call::Cancel).await?) {
+    for moment in moments(duration(bench, Call::Cancel).await?) {
         let world = bench.world().await?;
-        crash_in(&world, method, Call::Cancel, after).await?;
-        let words = format!("after a crash {after:?} into {method}, something is left:");
+        crash_in(&world, method, Call::Cancel, moment).await?;
+        let words = format!("after a crash {moment} {method}, something is left:");
         world.compare(("before", &once.before), "after", words).await?;
     }
     Ok(())
