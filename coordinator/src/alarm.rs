@@ -16,6 +16,9 @@ pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
+/// Name of the alarm: a clock is wrong.
+pub const CLOCK_SKEW: &str = "clock_skew";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -72,5 +75,13 @@ pub const TABLE: &[Described] = &[
         act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
               the coordinator: report it.",
         cleared: "nothing; it is a single event",
+    },
+    Described {
+        name: CLOCK_SKEW,
+        raised: "The clocks of coordinator and database differ by more than a minute, or were set by \
+                 more than that. The log line has both times. Nothing is purged: a wrong clock would \
+                 delete what is kept for days, and a gid would be executed again.",
+        act: "Set the clock that is wrong, and see that a time server keeps it right.",
+        cleared: "clocks that agree; clocks that were set are trusted after an hour",
     },
 ];

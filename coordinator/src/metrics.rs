@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
-use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
+use crate::alarm::{CLOCK_SKEW, HEURISTIC_OUTCOME, TRANSACTION_STALLED};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -66,7 +66,8 @@ table! {
         "Bytes of payloads that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`",
+        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`; 1 \
+         while `clock_skew` is raised",
         alert "above 0: `unanimo tx list --attention` lists them";
     unanimo_admission_refused_total: "counter" ["reason"]
         "Requests for new work that were refused, by reason",
@@ -219,6 +220,7 @@ impl Default for Metrics {
         };
         metrics.register_all();
         metrics.attention(AttentionCount::default());
+        metrics.clock_skew(false);
         metrics
     }
 }
@@ -342,6 +344,11 @@ impl Metrics {
         {
             self.alarms.get_or_create(&AlarmLabel { alarm }).set(value);
         }
+    }
+
+    /// Sets the alarm of clocks that disagree.
+    pub fn clock_skew(&self, raised: bool) {
+        self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(i64::from(raised));
     }
 
     /// Sets the gauges of the present moment, before each scrape.

@@ -27,6 +27,7 @@ use unanimo_tests::wait::until;
 mod admission;
 mod bad_input;
 mod by_gid;
+mod clocks;
 mod declarative;
 mod durability;
 mod features;
@@ -106,6 +107,16 @@ impl World {
         .await;
         let channel = channel(&running);
         Self { running, p, channel, config }
+    }
+
+    /// Starts in a task of its own: it may have to wait.
+    pub(crate) fn spawn(config: Config, p: Scripted) -> tokio::task::JoinHandle<Self> {
+        let name = ParticipantName::new("p").unwrap();
+        let builder = Builder::new(config.clone()).participant(name, Arc::new(p.clone()));
+        tokio::spawn(async move {
+            let running = builder.start().await.unwrap();
+            Self { channel: channel(&running), running, p, config }
+        })
     }
 
     /// The process dies, and another one starts on the same database.

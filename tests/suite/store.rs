@@ -15,9 +15,11 @@ mod journal;
 mod lock_takes;
 mod locks;
 mod migration;
+mod place;
 mod purge;
 mod reads;
 mod sagas;
+mod schema;
 mod sleepers;
 mod writes;
 

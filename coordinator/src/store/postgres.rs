@@ -10,17 +10,18 @@ mod endpoints;
 mod incarnations;
 mod locks;
 mod purge;
+mod schema;
 mod transactions;
 
-use std::str::FromStr;
+pub(in crate::store) use self::schema::Opening;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::FromRow;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::QueryAs;
-use sqlx::{ConnectOptions, Connection, FromRow};
 use unanimo_core::Incarnation;
-use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
@@ -35,11 +36,17 @@ pub struct PostgresOptions {
     pub pool_connections: u32,
     /// Longest time of a statement on the server.
     pub statement_timeout: Duration,
+    /// Schema of the tables.
+    pub schema: String,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { pool_connections: 8, statement_timeout: Duration::from_secs(10) }
+        Self {
+            pool_connections: 8,
+            statement_timeout: Duration::from_secs(10),
+            schema: schema::SCHEMA_DEFAULT.to_owned(),
+        }
     }
 }
 
@@ -63,15 +70,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects and migrates.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or its schema is of a later version.
-    pub async fn open(url: &str, options: &PostgresOptions) -> Result<Self, Error> {
-        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let given = given.application_name("unanimo").disable_statement_logging();
-        migrate(&given).await?;
-
+    /// Opens the store on tables of this version.
+    async fn open(given: PgConnectOptions, options: &PostgresOptions) -> Result<Self, Error> {
         let connect = given.options(session_settings(options));
         let pool = |connections| {
             PgPoolOptions::new()
@@ -158,6 +158,8 @@ fn no_answer() -> sqlx::Error {
 fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
     let ms = |duration: Duration| duration.as_millis().to_string();
     vec![
+        // Nobody else's table is ever met.
+        ("search_path", options.schema.clone()),
         ("statement_timeout", ms(options.statement_timeout)),
         ("lock_timeout", ms(LOCK_TIMEOUT)),
         // No statement of ours leaves a transaction open; should one ever, it must not hold locks.
@@ -176,17 +178,6 @@ fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
         // and is compiled each time: milliseconds for a statement of a fraction of one.
         ("jit", "off".to_owned()),
     ]
-}
-
-async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
-    let mut connection = PgConnection::connect_with(options)
-        .await
-        .map_err(Error::database("connect to the database"))?;
-    let migrated = MIGRATIONS.run(&mut connection).await;
-    super::migrated(&MIGRATIONS, migrated)?;
-    // Nothing depends on how the connection ends.
-    let _ = connection.close().await;
-    Ok(())
 }
 
 #[async_trait]

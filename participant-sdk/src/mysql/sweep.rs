@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{Question, RowChange, RowKey, Sweepable, answer_questions};
+use crate::doubt::{
+    GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, answer_questions,
+};
 use crate::resource::Fault;
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
@@ -29,6 +31,11 @@ WHERE state = 'prepared' AND participant = ? AND {age} >= ?
     AND (mode <> 'saga' OR {age} >= LEAST({lived} DIV 2, 3600000))
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
+
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
+FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found
+GROUP BY cluster_id";
 
 const PURGE_UNDONE: &str = "
 DELETE FROM {table}
@@ -67,6 +74,7 @@ WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
 /// The statements for one database: as those of local transactions they name it.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
+    groups: Arc<str>,
     count: Arc<str>,
     rows: Arc<str>,
     purge_undone: Arc<str>,
@@ -86,6 +94,7 @@ impl Statements {
             statement.replace("{now}", NOW_MS).into()
         };
         Self {
+            groups: of(GROUPS),
             count: of(COUNT),
             rows: of(ROWS),
             purge_undone: of(PURGE_UNDONE),
@@ -117,6 +126,23 @@ impl MySql {
 }
 
 impl Sweepable for MySql {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> =
+            sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.groups)))
+                .bind(participant)
+                .bind(i64::from(GROUP_ROWS_MAX))
+                .fetch_all(&self.phase_two)
+                .await
+                .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
     async fn change_rows(

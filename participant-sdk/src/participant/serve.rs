@@ -12,7 +12,7 @@ use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use uuid::Uuid;
 
 use super::registration::Registration;
-use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper};
+use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper, groups};
 use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
@@ -139,6 +139,7 @@ impl<R: Resource> Service<R> {
             service.drain().await;
         });
         let registered = registrations.iter().map(Registration::registered).collect();
+        groups::watch(self.clone(), registrations.iter().map(Registration::group).collect());
         let registering = registrations
             .into_iter()
             .map(|registration| tokio::spawn(registration.run(stopped.clone())))

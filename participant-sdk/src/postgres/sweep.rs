@@ -7,7 +7,8 @@ use super::Postgres;
 use super::error::fault;
 use super::name::{self, PREFIX};
 use crate::doubt::{
-    BranchName, Doubt, Question, RowChange, RowKey, Sweepable, age, answer_questions,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, age,
+    answer_questions,
 };
 use crate::resource::Fault;
 
@@ -35,6 +36,11 @@ WHERE state = 'prepared' AND participant = $1
         <= clock_timestamp() - least((changed_at - created_at) / 2, interval '1 hour'))
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
+
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
+FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
+GROUP BY cluster_id";
 
 /// Rows that somebody else is at stay for the next time, and nobody waits for anybody.
 const PURGE_UNDONE: &str = "
@@ -111,6 +117,22 @@ impl Postgres {
 }
 
 impl Sweepable for Postgres {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> = sqlx::query_as(GROUPS)
+            .bind(participant)
+            .bind(i64::from(GROUP_ROWS_MAX))
+            .fetch_all(&self.phase_two)
+            .await
+            .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
         let all: Vec<(String, i64)> = sqlx::query_as(PREPARED)
             .bind(PREFIX)

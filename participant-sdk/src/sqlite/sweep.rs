@@ -5,7 +5,9 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
-use crate::doubt::{Question, RowChange, RowKey, Sweepable, answer_questions};
+use crate::doubt::{
+    GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, answer_questions,
+};
 use crate::resource::Fault;
 
 const COUNT: &str = "
@@ -24,6 +26,11 @@ WHERE state = 'prepared' AND participant = $1
         - min((changed_ms - created_ms) / 2, 3600000))
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
+
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
+FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
+GROUP BY cluster_id";
 
 const PURGE_UNDONE: &str = "
 DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
@@ -86,6 +93,22 @@ impl Sqlite {
 }
 
 impl Sweepable for Sqlite {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> = sqlx::query_as(GROUPS)
+            .bind(participant)
+            .bind(i64::from(GROUP_ROWS_MAX))
+            .fetch_all(&self.phase_two)
+            .await
+            .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
     async fn change_rows(

@@ -122,7 +122,7 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
         }
     }
     let retention = store::Retention { details: Default::default(), gids: Default::default() };
-    let purged = fixture.store.purge().run(fixture.me, retention).await;
+    let purged = fixture.store.purge().run(fixture.me, retention, now()).await;
     assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
     assert_eq!(fixture.store.purge().watermark().await.unwrap().0, 0);
     let registered =
@@ -176,7 +176,7 @@ async fn registrations_are_kept(fixture: Fixture) {
 async fn a_newer_schema_is_refused(fixture: Fixture) {
     fixture.store.close().await;
     let insert =
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        "INSERT INTO unanimo_migrations (version, description, success, checksum, execution_time)
         VALUES (9001, 'of a later version', true, 'x', 0)";
     if fixture.url.starts_with("sqlite") {
         let path = fixture.url.strip_prefix("sqlite:").unwrap();
@@ -190,7 +190,7 @@ async fn a_newer_schema_is_refused(fixture: Fixture) {
     }
     drop(fixture.store);
     let error = store::open(&fixture.url, &PostgresOptions::default()).await.unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { found: 9001, known: 3 }), "{error:?}");
+    assert!(matches!(error, Error::NewerSchema { found: 9001, known: 11 }), "{error:?}");
     assert!(error.to_string().contains("start the version of unanimo that wrote it"), "{error}");
 }
 

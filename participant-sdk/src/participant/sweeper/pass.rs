@@ -233,7 +233,7 @@ fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
 
 impl<R: Resource> Service<R> {
     /// A question to the database, in a slot of phase two: it has as many connections as slots.
-    pub(super) async fn queried<T>(
+    pub(in crate::participant) async fn queried<T>(
         &self,
         query: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
