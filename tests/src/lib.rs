@@ -4,6 +4,7 @@
 
 pub mod bank_on_mariadb;
 #[cfg(feature = "failpoints")]
+pub mod clock;
 pub mod crash;
 pub mod faulty;
 pub mod forward;

@@ -8,6 +8,7 @@ mod databases;
 mod participants;
 mod process;
 mod sagas;
+mod soak;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,10 @@ impl World {
 
     pub(crate) async fn with(mode: Mode, banks: [Bank; 2], coordinator_database: &str) -> Self {
         let coordinator = process::coordinator(coordinator_database, &banks).await;
+        Self::around(mode, banks, coordinator)
+    }
+
+    pub(crate) fn around(mode: Mode, banks: [Bank; 2], coordinator: Process) -> Self {
         let client = Client::new(coordinator.url()).unwrap().wait_at_most(Duration::from_secs(60));
         Self { mode, banks, coordinator, client, done: Vec::new() }
     }
