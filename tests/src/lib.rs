@@ -3,8 +3,8 @@
 //! however it ends.
 
 pub mod bank_on_mariadb;
-#[cfg(feature = "failpoints")]
 pub mod clock;
+#[cfg(feature = "failpoints")]
 pub mod crash;
 pub mod faulty;
 pub mod forward;
