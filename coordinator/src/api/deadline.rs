@@ -16,9 +16,9 @@ use super::error::from_engine;
 use super::watch::Watching;
 use crate::engine::{Answer, Error, PEEK_MAX};
 
-/// The answer leaves this much before the deadline, or a fifth of the time, whichever is less: it
+/// The answer leaves this much before the deadline, or a third of the time, whichever is less: it
 /// has to travel, and both ends may be busy.
-const MARGIN_MAX: Duration = Duration::from_millis(120);
+const MARGIN_MAX: Duration = Duration::from_millis(140);
 
 /// Moment at which a call has arrived, before its message was read.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Deadline {
         let now = Instant::now();
         let arrived = extensions.get().map_or(now, |Arrived(at)| *at);
         let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
-        let left = |timeout: Duration| timeout - (timeout / 5).min(MARGIN_MAX);
+        let left = |timeout: Duration| timeout - (timeout / 3).min(MARGIN_MAX);
         let longest = wait_max + PEEK_MAX;
         let last = arrived + asked.map_or(longest, left).min(longest);
         Self { until: (last - PEEK_MAX).max(arrived), last, is_given: asked.is_some() }
@@ -145,11 +145,11 @@ mod tests {
             ((until - arrived).as_millis(), (last - arrived).as_millis())
         };
         for (timeout, expected) in [
-            ("1S", (830, 880)),
-            ("700m", (530, 580)),
-            ("500m", (350, 400)),
-            ("200m", (110, 160)),
-            ("50m", (0, 40)),
+            ("1S", (810, 860)),
+            ("700m", (510, 560)),
+            ("500m", (310, 360)),
+            ("210m", (90, 140)),
+            ("60m", (0, 40)),
             ("0m", (0, 0)),
             ("24H", (300_000, 300_050)),
         ] {
