@@ -69,7 +69,8 @@ impl<U: Message + Name + Default> Decoder for Counting<U> {
 
 /// Makes the refusal of a message with too many elements; `field` has most of them.
 fn too_many(field: &str) -> Status {
-    let rule = format!("must not have so many elements: a message may have {ELEMENTS_MAX} of all kinds");
+    let rule =
+        format!("must not have so many elements: a message may have {ELEMENTS_MAX} of all kinds");
     let info = ErrorInfo {
         reason: "FIELD_INVALID".to_owned(),
         domain: "unanimo".to_owned(),

@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(check(name, &submit(vec![BranchSpec::default(); many])), bad);
         let of_strings = BranchSpec { depends_on: vec![String::new(); many], ..Default::default() };
         assert_eq!(check(name, &submit(vec![of_strings])), bad);
-        let child = ChildTransaction { branches: vec![BranchSpec::default(); many], ..Default::default() };
+        let child =
+            ChildTransaction { branches: vec![BranchSpec::default(); many], ..Default::default() };
         let deep = BranchSpec { child: Some(child), ..Default::default() };
         assert_eq!(check(name, &submit(vec![deep])), bad);
         let metadata = (0..many).map(|n| (n.to_string(), String::new())).collect();

@@ -50,8 +50,9 @@ impl Deadline {
         let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         let left = |timeout: Duration| timeout - (timeout / 3).min(MARGIN_MAX);
         let longest = wait_max + PEEK_MAX;
-        let last = arrived + asked.map_or(longest, left).min(longest);
-        Self { until: (last - PEEK_MAX).max(arrived), last, is_given: asked.is_some() }
+        let left = asked.map_or(longest, left).min(longest);
+        let last = arrived + left;
+        Self { until: last - (left / 3).min(PEEK_MAX), last, is_given: asked.is_some() }
     }
 }
 
@@ -148,8 +149,8 @@ mod tests {
             ("1S", (810, 860)),
             ("700m", (510, 560)),
             ("500m", (310, 360)),
-            ("210m", (90, 140)),
-            ("60m", (0, 40)),
+            ("210m", (93, 140)),
+            ("60m", (26, 40)),
             ("0m", (0, 0)),
             ("24H", (300_000, 300_050)),
         ] {

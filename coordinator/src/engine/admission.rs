@@ -107,7 +107,10 @@ mod tests {
         let admission = Arc::new(Admission::new(bounds));
         let first = admission.admit(1, 60).expect("a place");
         let error = admission.admit(1, 60).expect_err("too many bytes");
-        assert_eq!(error.to_string(), "too much is in flight: bytes of payloads and outputs would go over 100");
+        assert_eq!(
+            error.to_string(),
+            "too much is in flight: bytes of payloads and outputs would go over 100"
+        );
         let _second = admission.admit(1, 0).expect("a place");
         let error = admission.admit(1, 0).expect_err("too many transactions");
         assert_eq!(error.to_string(), "too much is in flight: transactions would go over 2");

@@ -23,6 +23,7 @@ use super::message::{Failure, Message, Reply};
 use super::service::Service;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
+use super::unread::AllUnread;
 use super::{Answer, Bounds, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -126,6 +127,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         starts: Timers::default(),
         asleep: Timers::default(),
         look_at_sleepers: Instant::now(),
+        unread: AllUnread::default(),
         writes: 0,
     };
     let shared = Shared {

@@ -72,7 +72,12 @@ pub(super) struct Live {
 
 impl Live {
     /// A transaction of which everything up to `durable` is stored.
-    pub(super) fn new(tx: Transaction, clock: Anchor, mut permit: Permit, durable: Version) -> Self {
+    pub(super) fn new(
+        tx: Transaction,
+        clock: Anchor,
+        mut permit: Permit,
+        durable: Version,
+    ) -> Self {
         permit.resize(tx.held_bytes());
         Self {
             tx,

@@ -24,6 +24,7 @@ use super::clock::{Anchor, Clock};
 use super::live::{Held, Live};
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
+use super::unread::{AllUnread, Unread};
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -72,6 +73,8 @@ pub struct Service {
     pub(super) asleep: Timers<Timestamp>,
     /// When those are looked at next.
     pub(super) look_at_sleepers: Instant,
+    /// Branches whose outputs found no room.
+    pub(super) unread: AllUnread,
     pub(super) writes: u64,
 }
 
@@ -101,6 +104,7 @@ impl Service {
             self.rest().await;
             self.take_rested();
             self.tick();
+            self.ask_for_unread();
             self.let_sleepers_go();
         }
     }
@@ -246,7 +250,7 @@ impl Service {
 
     /// Applies an input, and carries out its effects. What waits for a time of day goes by the system's
     /// clock; everything else by its own.
-    fn apply(&mut self, tx_id: TxId, input: Input) -> Result<(), Failure> {
+    pub(super) fn apply(&mut self, tx_id: TxId, input: Input) -> Result<(), Failure> {
         let live = self.live.get(&tx_id).ok_or(Failure::NotLive)?;
         let clock = match live.tx.phase() {
             Phase::Scheduled => self.clock.told(),
@@ -266,6 +270,7 @@ impl Service {
             .map_err(|rejection| Failure::Error(rejection.into()))?;
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
+            live.unread = Unread::default();
             let identity = live.tx.identity();
             let took = identity.created_at.until(now);
             if let Some(mode) = identity.mode() {

@@ -1,15 +1,15 @@
 //! Outputs for which there was no room (promise L5).
 //!
 //! What was admitted may bring outputs, each of up to a megabyte, and nobody knows before how large they
-//! are. One that would go over the bound is not taken: its branch is asked again after the usual pause,
-//! and its participant gives the same answer from its barrier. It is asked once there is room for as
-//! much as it had. A branch for which no deadline decides any more is never held up: others may wait for
-//! its transaction.
+//! are. One that would go over the bound is not taken: its branch is asked again once there is room for as
+//! much as it had, the oldest transaction first, and its participant gives the same answer from its
+//! barrier. A branch for which no deadline decides any more is never held up: others may wait for its
+//! transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use unanimo_core::{BranchNumber, Call, Mode, Operation, PrepareAnswer, TxId};
+use unanimo_core::{BranchNumber, Call, Input, Mode, Operation, PrepareAnswer, TxId};
 
 use super::admission::Permit;
 use super::message::{CallEnd, Message};
@@ -20,6 +20,9 @@ const SMALL_BYTES: usize = 1024;
 
 /// Answer for an output that was not taken.
 const ASK_AGAIN: PrepareAnswer = PrepareAnswer::Working { retry_after: Duration::ZERO };
+
+/// Branches whose outputs were not taken, the oldest transaction first.
+pub(super) type AllUnread = BTreeSet<(TxId, BranchNumber)>;
 
 /// Outputs of one transaction for which there was no room.
 #[derive(Debug, Default)]
@@ -65,7 +68,23 @@ impl Service {
         );
         self.metrics.refused("output");
         live.unread.of_branches.insert(number, Room::Wanted(bytes));
+        self.unread.insert((tx_id, number));
         ASK_AGAIN
+    }
+
+    /// Asks again for outputs for which there is room now.
+    pub(super) fn ask_for_unread(&mut self) {
+        while let Some(&(tx_id, number)) = self.unread.first() {
+            let live = self.live.get_mut(&tx_id);
+            let room = live.and_then(|live| live.unread.of_branches.get_mut(&number));
+            if let Some(room @ Room::Wanted(_)) = room {
+                let Room::Wanted(bytes) = *room else { return };
+                let Ok(permit) = self.admission.admit(0, bytes) else { return };
+                *room = Room::Kept(permit);
+                let _ = self.apply(tx_id, Input::Retry { number: Some(number), operator: None });
+            }
+            self.unread.remove(&(tx_id, number));
+        }
     }
 
     /// Tells whether there is still no room for the output of this call. Its attempt is over then.

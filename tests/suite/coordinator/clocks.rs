@@ -8,8 +8,10 @@ use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{Mode, Outcome};
+use unanimo_tests::reaper::run_folder;
 use unanimo_tests::scripted::Scripted;
 
+use super::process::Process;
 use super::{World, branch, config, millis, sqlite_url, tcc};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -94,5 +96,55 @@ async fn what_begins_after_a_jump_keeps_the_time_of_day() {
         let listed = [("a", unanimo_proto::v1::Vote::Unspecified)];
         let committed = world.commit(&begun.tx_id, &listed).await.unwrap();
         assert_eq!(committed.outcome(), Outcome::Committed, "{jump}");
+    }
+}
+
+/// The same with a real process, whose clock a library sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs libfaketime: the variable LIBFAKETIME names its file"]
+async fn l1_a_process_whose_clock_is_set_goes_on() {
+    let library = std::env::var("LIBFAKETIME").expect("the library's file");
+    for jump in ["-3600", "+3600"] {
+        let file = run_folder().join(format!("time{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "+0").unwrap();
+        let environment = [
+            ("LD_PRELOAD", library.clone()),
+            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let more = ["--call-timeout=1s", "--stalled-after=2s"].map(str::to_owned);
+        let process = Process::start_with(&sqlite_url(), &more, &environment).await;
+        let submit = |gid: &str, action: &str, timeout_ms| {
+            let mut request = tcc(gid, &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = process.client();
+            tokio::spawn(async move {
+                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+            })
+        };
+        let hanging = submit("hanging", "hang-2", 20_000);
+        let late = submit("late", "hang", 4_000);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let started = Instant::now();
+        std::fs::write(&file, jump).unwrap();
+        let resent = submit("resent", "fail-9", 20_000);
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(late.await.unwrap().outcome(), Outcome::Aborted, "{jump}");
+        let took = started.elapsed();
+        assert!(
+            took > Duration::from_secs(3) && took < Duration::from_secs(12),
+            "{jump}: {took:?}"
+        );
+        let request = unanimo_proto::v1::BeginTransactionRequest {
+            gid: "begun".into(),
+            mode: Mode::Tcc.into(),
+            ..Default::default()
+        };
+        let begun = process.client().begin_transaction(request).await;
+        let deadline = begun.unwrap().into_inner().deadline.unwrap().seconds;
+        let ahead = deadline - i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        assert!((55..=61).contains(&ahead), "{jump}: {ahead} s");
     }
 }

@@ -272,10 +272,7 @@ async fn an_enlist_at_the_moment_of_commit_is_told_what_happened() {
         assert_eq!(metadata(&other)["effect"], "none");
         let shown = world.get("g").await;
         assert_eq!(shown.branches.len(), 2);
-        until("its Cancel", async || {
-            (world.p.calls(tx_id, "b") == ["cancel"]).then_some(())
-        })
-        .await;
+        until("its Cancel", async || (world.p.calls(tx_id, "b") == ["cancel"]).then_some(())).await;
 
         // The other way round: Commit is first, and the branch counts for nothing.
         let tx_id = &world.begin("h", Mode::Tcc).await.unwrap().tx_id;

@@ -80,7 +80,8 @@ async fn while_it_drains_no_service_is_healthy() {
     world.submit(tcc("g", &["ok"])).await.unwrap();
     let mut health = HealthClient::new(world.channel.clone());
     let mut all = async |expected: ServingStatus| {
-        for service in ["", "CoordinatorService", "ParticipantDirectoryService", "OperatorService"] {
+        for service in ["", "CoordinatorService", "ParticipantDirectoryService", "OperatorService"]
+        {
             let name =
                 if service.is_empty() { String::new() } else { format!("unanimo.v1.{service}") };
             let request = HealthCheckRequest { service: name };
@@ -94,8 +95,7 @@ async fn while_it_drains_no_service_is_healthy() {
     assert_eq!(all(ServingStatus::Serving).await, Some(()));
     let p = world.p.clone();
     let stopping = tokio::spawn(world.running.stop());
-    until("the services to be unhealthy", async || all(ServingStatus::NotServing).await)
-        .await;
+    until("the services to be unhealthy", async || all(ServingStatus::NotServing).await).await;
     assert!(!stopping.is_finished());
     p.hold(false);
     stopping.await.unwrap().unwrap();

@@ -1,78 +1,33 @@
 //! Memory of a coordinator stays near what it counts (promise L5). The process itself is measured.
 
-use std::io::{BufRead, BufReader};
 use std::marker::PhantomData;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     GetTransactionRequest, Outcome, SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
     get_transaction_request,
 };
 use unanimo_tests::postgres::Server;
-use unanimo_tests::reaper::{Owned, run_folder};
-use unanimo_tests::scripted::Scripted;
 
+use super::process::Process;
 use super::{branch, describe, sqlite_url, tcc, until};
 
 const MIB: u64 = 1 << 20;
 
-/// Coordinator in a process of its own.
-struct Process {
-    owned: Owned,
-    channel: Channel,
-    p: Scripted,
-}
-
-impl Process {
-    async fn start(database_url: &str, live_bytes_max: u64) -> Self {
-        let p = Scripted::default();
-        let participant = format!("p={}", p.serve().await);
-        let log = run_folder().join(format!("memory{}.log", uuid::Uuid::new_v4()));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_unanimo-under-test"));
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--database-url", database_url, "--node", "one", "--lease", "2s"])
-            .args(["--participant", &participant])
-            .args(["--live-bytes-max", &live_bytes_max.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(log).unwrap());
-        let mut owned = Owned::spawn(&mut command);
-        let stdout = owned.child().stdout.take().unwrap();
-        let line = tokio::task::spawn_blocking(move || BufReader::new(stdout).lines().next());
-        let line = line.await.unwrap().expect("it starts").unwrap();
-        let address = line.strip_prefix("grpc ").unwrap().to_owned();
-        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
-        Self { owned, channel, p }
-    }
-
-    fn client(&self) -> CoordinatorServiceClient<Channel> {
-        CoordinatorServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX)
-    }
-
-    /// Bytes that the process has in memory.
-    fn resident(&mut self) -> u64 {
-        let path = format!("/proc/{}/status", self.owned.child().id());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    }
+/// Bound of so many MiB on the bytes in memory.
+fn bound(mib: u64) -> [String; 2] {
+    ["--live-bytes-max".to_owned(), (mib * MIB).to_string()]
 }
 
 /// Outputs are counted: what was admitted without any cannot bring more than there may be. Those for which
 /// there is no room are asked for again, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_outputs_are_within_the_bound() {
-    let mut process = Process::start(&sqlite_url(), 8 * MIB).await;
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
     let before = process.resident();
     // Commits are held back, so that everything stays in memory.
     process.p.hold(true);
@@ -99,7 +54,7 @@ async fn l5_outputs_are_within_the_bound() {
 /// What is small does not keep the large message in memory that it came in, and metadata is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_payloads_and_metadata_are_within_the_bound() {
-    let mut process = Process::start(&sqlite_url(), 8 * MIB).await;
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
     let before = process.resident();
     process.p.hold(true);
     let mut refused = 0;
@@ -124,7 +79,7 @@ async fn l5_payloads_and_metadata_are_within_the_bound() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_callers_that_went_away_take_no_memory() {
     let server = Server::start();
-    let mut process = Process::start(&server.database().await, 64 * MIB).await;
+    let mut process = Process::start(&server.database().await, &bound(64)).await;
     let submitted = process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
     assert_eq!(submitted.into_inner().result.unwrap().outcome(), Outcome::Committed);
     server.kill();
@@ -164,7 +119,7 @@ async fn l5_callers_that_went_away_take_no_memory() {
 /// A message of few bytes for each element is refused before its elements are made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_many_elements_are_counted_before_they_are_read() {
-    let mut process = Process::start(&sqlite_url(), 8 * MIB).await;
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
     let submitted = process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
     assert_eq!(submitted.into_inner().result.unwrap().outcome(), Outcome::Committed);
     let before = process.resident();
@@ -187,8 +142,8 @@ async fn l5_many_elements_are_counted_before_they_are_read() {
 impl Process {
     /// Submits these bytes.
     async fn send_raw(&self, bytes: Bytes) -> Result<SubmitTransactionResponse, Status> {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone())
-            .max_encoding_message_size(usize::MAX);
+        let mut grpc =
+            tonic::client::Grpc::new(self.channel.clone()).max_encoding_message_size(usize::MAX);
         grpc.ready().await.unwrap();
         let path = "/unanimo.v1.CoordinatorService/SubmitTransaction".parse().unwrap();
         let answer = grpc.unary(Request::new(bytes), path, Raw(PhantomData)).await?;

@@ -100,15 +100,19 @@ async fn call_all(
             ..Default::default()
         }));
         let key = watch_transaction_request::Key::TxId(tx_id.clone());
-        call!(client.watch_transaction(WatchTransactionRequest {
-            key: Some(key),
-            ..Default::default()
-        }));
+        call!(
+            client.watch_transaction(WatchTransactionRequest {
+                key: Some(key),
+                ..Default::default()
+            })
+        );
         let key = export_transaction_request::Key::TxId(tx_id.clone());
-        call!(client.export_transaction(ExportTransactionRequest {
-            key: Some(key),
-            ..Default::default()
-        }));
+        call!(
+            client.export_transaction(ExportTransactionRequest {
+                key: Some(key),
+                ..Default::default()
+            })
+        );
         call!(operator.retry_transaction(RetryTransactionRequest {
             tx_id: tx_id.clone(),
             operator: operator(),
@@ -130,10 +134,12 @@ async fn call_all(
         }));
     }
     let key = rollback_transaction_request::Key::Gid(format!("{gid}c"));
-    call!(client.rollback_transaction(RollbackTransactionRequest {
-        key: Some(key),
-        ..Default::default()
-    }));
+    call!(
+        client.rollback_transaction(RollbackTransactionRequest {
+            key: Some(key),
+            ..Default::default()
+        })
+    );
     call!(client.list_transactions(ListTransactionsRequest::default()));
     // So many that each of them alone must not take long.
     let asked = |tx_id: &String| InquiredBranch {
@@ -165,19 +171,41 @@ async fn call_all(
 /// Codes of a client whose deadline has passed.
 const TOO_LATE: [Code; 2] = [Code::Cancelled, Code::DeadlineExceeded];
 
+/// Times that a call is repeated that came too late: a busy machine delays now this one and now that
+/// one, and a call that waits for the store is late each time.
+const REPEATS: usize = 4;
+
 async fn all_end_in_time(world: &World, about: &About) {
-    for patience in [250, 350, 500, 600, 700, 1500].map(Duration::from_millis) {
-        for (name, answer, took) in call_all(world, about, patience).await {
-            let in_time = !answer.is_err_and(|code| TOO_LATE.contains(&code));
-            assert!(in_time, "{name} with {patience:?}: {answer:?} after {took:?}");
-            let decides = ["submit", "execute", "commit_", "rollback"];
-            let code = answer.err().unwrap_or(Code::Ok);
-            if decides.iter().any(|prefix| name.starts_with(prefix)) {
-                let known = [Code::Ok, Code::FailedPrecondition, Code::InvalidArgument];
-                assert!(known.contains(&code), "{name} with {patience:?}: {answer:?}");
+    for patience in [300, 400, 500, 600, 700, 1500].map(Duration::from_millis) {
+        let mut late = call_late(world, about, patience).await;
+        for _ in 0..REPEATS {
+            if late.is_empty() {
+                break;
             }
+            let again = call_late(world, about, patience).await;
+            late.retain(|name| again.contains(name));
+        }
+        assert!(late.is_empty(), "with {patience:?} these are late: {late:?}");
+    }
+}
+
+/// Calls everything, and returns what was late.
+async fn call_late(world: &World, about: &About, patience: Duration) -> Vec<&'static str> {
+    let mut late = Vec::new();
+    for (name, answer, took) in call_all(world, about, patience).await {
+        let code = answer.err().unwrap_or(Code::Ok);
+        if TOO_LATE.contains(&code) {
+            eprintln!("{name} with {patience:?}: {code:?} after {took:?}");
+            late.push(name);
+            continue;
+        }
+        let decides = ["submit", "execute", "commit_", "rollback"];
+        if decides.iter().any(|prefix| name.starts_with(prefix)) {
+            let known = [Code::Ok, Code::FailedPrecondition, Code::InvalidArgument];
+            assert!(known.contains(&code), "{name} with {patience:?}: {code:?}");
         }
     }
+    late
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

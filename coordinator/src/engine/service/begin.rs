@@ -1,8 +1,6 @@
 //! New work in the loop: transactions that begin, tombstones, and branches that are enlisted.
 
-use unanimo_core::{
-    Definition, Digests, Effects, Gid, Input, Start, Transaction, TxId, Version,
-};
+use unanimo_core::{Definition, Digests, Effects, Gid, Input, Start, Transaction, TxId, Version};
 
 use super::super::Until;
 use super::super::admission::Permit;
