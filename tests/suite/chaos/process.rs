@@ -31,6 +31,10 @@ pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
     coordinator_with(database, banks.iter().flat_map(bank), "4s").await
 }
 
+/// Time in which a transaction of [`coordinator`] has ended once all faults are over (promise L1): its
+/// deadline, two leases, and the longest pause between two attempts.
+pub(crate) const ENDED_WITHIN: Duration = Duration::from_millis(4_000 + 2 * 2_000 + 200);
+
 /// Starts a coordinator with more arguments, and the time-out of transactions that set none.
 pub(crate) async fn coordinator_with(
     database: &str,

@@ -1,0 +1,150 @@
+//! The system's clock is set while transactions are under way. It aborts nothing, and delays nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use unanimo_coordinator::config::Period;
+use unanimo_coordinator::env::{Env, SystemEnv};
+use unanimo_core::{Timestamp, TxId};
+use unanimo_proto::v1::{Mode, Outcome};
+use unanimo_tests::reaper::run_folder;
+use unanimo_tests::scripted::Scripted;
+
+use super::process::Process;
+use super::{World, branch, config, millis, sqlite_url, tcc};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+
+/// Clock that can be set either way.
+#[derive(Debug, Default)]
+struct Clock {
+    ahead_ms: AtomicI64,
+}
+
+impl Clock {
+    fn set(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+}
+
+impl Env for Clock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemEnv.now().0.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
+    }
+
+    fn tx_id(&self, now: Timestamp) -> TxId {
+        SystemEnv.tx_id(now)
+    }
+}
+
+async fn start() -> (World, Arc<Clock>) {
+    let mut config = config(&sqlite_url());
+    config.call_timeout = Period::secs(1);
+    config.stalled_after = Period::millis(1_500);
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, Scripted::default(), Arc::clone(&clock) as _).await;
+    (world, clock)
+}
+
+/// Calls are sent again, deadlines pass and alarms are raised when they should, whatever the clock says.
+#[tokio::test]
+async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
+    for jump in [-HOUR_MS, HOUR_MS, -10_000, 10_000, -24 * HOUR_MS] {
+        let (world, clock) = start().await;
+        let submit = |gid: &str, action: &str, timeout_ms| {
+            let mut request = tcc(gid, &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = world.client();
+            tokio::spawn(async move {
+                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+            })
+        };
+        let resent = submit("resent", "fail-9", 20_000);
+        let hanging = submit("hanging", "hang-1", 20_000);
+        let late = submit("late", "hang", 3_000);
+        let stalled = submit("stalled", "commit-hang", 20_000);
+        assert_eq!(stalled.await.unwrap().outcome(), Outcome::Committed);
+        let started = Instant::now();
+        clock.set(jump);
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        let late = late.await.unwrap();
+        assert_eq!(late.outcome(), Outcome::Aborted, "{jump}");
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(2_000), "{jump}: aborted early, after {took:?}");
+        assert!(took < Duration::from_secs(10), "{jump}: {took:?}");
+        world.get_until("stalled", "its alarm", |t| t.stalled).await;
+        assert!(started.elapsed() < Duration::from_secs(15), "{jump}: {:?}", started.elapsed());
+    }
+}
+
+/// What begins after the clock was set is no other: its deadline is so far ahead as it should be, by the
+/// clocks of participants, which were not set.
+#[tokio::test]
+async fn what_begins_after_a_jump_keeps_the_time_of_day() {
+    for jump in [-HOUR_MS, HOUR_MS] {
+        let (world, clock) = start().await;
+        world.submit(tcc("before", &["ok"])).await.unwrap();
+        clock.set(jump);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = world.begin("g", Mode::Tcc).await.unwrap();
+        let deadline = begun.deadline.unwrap();
+        let ahead = deadline.seconds - i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        assert!((18..=21).contains(&ahead), "{jump}: {ahead} s");
+        world.execute(&begun.tx_id, branch("a", "fail-3")).await.unwrap();
+        let listed = [("a", unanimo_proto::v1::Vote::Unspecified)];
+        let committed = world.commit(&begun.tx_id, &listed).await.unwrap();
+        assert_eq!(committed.outcome(), Outcome::Committed, "{jump}");
+    }
+}
+
+/// The same with a real process, whose clock a library sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs libfaketime: the variable LIBFAKETIME names its file"]
+async fn l1_a_process_whose_clock_is_set_goes_on() {
+    let library = std::env::var("LIBFAKETIME").expect("the library's file");
+    for jump in ["-3600", "+3600"] {
+        let file = run_folder().join(format!("time{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "+0").unwrap();
+        let environment = [
+            ("LD_PRELOAD", library.clone()),
+            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let more = ["--call-timeout=1s", "--stalled-after=2s"].map(str::to_owned);
+        let process = Process::start_with(&sqlite_url(), &more, &environment).await;
+        let submit = |gid: &str, action: &str, timeout_ms| {
+            let mut request = tcc(gid, &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = process.client();
+            tokio::spawn(async move {
+                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+            })
+        };
+        let hanging = submit("hanging", "hang-2", 20_000);
+        let late = submit("late", "hang", 4_000);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let started = Instant::now();
+        std::fs::write(&file, jump).unwrap();
+        let resent = submit("resent", "fail-9", 20_000);
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(late.await.unwrap().outcome(), Outcome::Aborted, "{jump}");
+        let took = started.elapsed();
+        assert!(
+            took > Duration::from_secs(3) && took < Duration::from_secs(12),
+            "{jump}: {took:?}"
+        );
+        let request = unanimo_proto::v1::BeginTransactionRequest {
+            gid: "begun".into(),
+            mode: Mode::Tcc.into(),
+            ..Default::default()
+        };
+        let begun = process.client().begin_transaction(request).await;
+        let deadline = begun.unwrap().into_inner().deadline.unwrap().seconds;
+        let ahead = deadline - i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        assert!((55..=61).contains(&ahead), "{jump}: {ahead} s");
+    }
+}
