@@ -39,15 +39,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use unanimo_core::Incarnation;
 use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
+use self::deadline::{Deadline, Late};
 pub(crate) use self::directory::Registering;
 use self::parse::Reading;
 use self::rpc::Rpc;
@@ -87,13 +91,18 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Counts the answer of a request.
-    async fn served<T>(
+    /// Answers a request in time, and counts the answer.
+    async fn served<T: Late>(
         &self,
         rpc: Rpc,
+        deadline: Deadline,
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
-        let result = work.await;
+        // Everything that must go to its end does so in a task of its own.
+        let result = match tokio::time::timeout_at(deadline.last, work).await {
+            Ok(result) => result,
+            Err(_) => T::late(self.engine.late()),
+        };
         let (method, code) = (rpc.name(), result.as_ref().map_or_else(Status::code, |_| Code::Ok));
         self.metrics.served(method, code);
         if let Err(status) = &result {
@@ -109,8 +118,13 @@ impl Api {
     }
 
     /// Returns when a call has to be answered.
-    fn answer_by(&self, headers: &MetadataMap) -> Instant {
-        deadline::answer_by(headers, self.options.wait_max)
+    fn deadline<T>(&self, request: &Request<T>) -> Deadline {
+        Deadline::of(request.metadata(), request.extensions(), self.options.wait_max)
+    }
+
+    /// Returns until when a call may wait.
+    fn answer_by<T>(&self, request: &Request<T>) -> Instant {
+        self.deadline(request).until
     }
 }
 
@@ -118,25 +132,37 @@ impl Api {
 /// that holds many unread frames.
 const WINDOW_BYTES: u32 = 64 << 20;
 
+/// Tells the health of the server, and of each of its services.
+pub(crate) async fn tell_health(health: &HealthReporter, status: ServingStatus) {
+    let services = [
+        "",
+        CoordinatorServiceServer::<Api>::NAME,
+        ParticipantDirectoryServiceServer::<Api>::NAME,
+        OperatorServiceServer::<Api>::NAME,
+    ];
+    for service in services {
+        health.set_service_status(service, status).await;
+    }
+}
+
 /// Serves until `stop` resolves, then lets running requests end.
 pub(crate) async fn serve(
     api: Api,
     listener: TcpListener,
-    health: tonic_health::server::HealthReporter,
+    health: HealthReporter,
     health_service: impl tonic::codegen::Service<
         http::Request<tonic::body::Body>,
         Response = http::Response<tonic::body::Body>,
         Error = std::convert::Infallible,
         Future: Send,
-    > + tonic::server::NamedService
+    > + NamedService
     + Clone
     + Send
     + Sync
     + 'static,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    health.set_serving::<CoordinatorServiceServer<Api>>().await;
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    tell_health(&health, ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(unanimo_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -153,6 +179,7 @@ pub(crate) async fn serve(
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(api.options.header_bytes_max)
+        .layer(InterceptorLayer::new(deadline::note_arrival))
         .add_service(coordinator)
         .add_service(directory)
         .add_service(operator)

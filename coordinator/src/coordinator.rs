@@ -344,7 +344,7 @@ impl Running {
     /// # Errors
     /// The coordinator ended by itself meanwhile.
     pub async fn stop(mut self) -> Result<(), Ended> {
-        self.body.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        api::tell_health(&self.body.health, tonic_health::ServingStatus::NotServing).await;
         self.body.status.drain();
         self.engine.drain();
         let drained = async {

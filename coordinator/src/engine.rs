@@ -8,12 +8,14 @@
 mod admission;
 pub(crate) mod adoption;
 pub(crate) mod children;
+mod clock;
 mod handle;
 mod live;
 mod message;
 mod service;
 pub(crate) mod sleepers;
 mod timers;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use unanimo_core::{
 
 pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched};
-pub(crate) use self::handle::{Parts, WeakHandle, engine};
+pub(crate) use self::handle::{PEEK_MAX, Parts, WeakHandle, engine};
 pub use self::service::Service;
 use crate::participants::directory;
 use crate::store;
@@ -156,6 +158,9 @@ pub enum Error {
     /// The store did not answer.
     #[error("the coordinator's database does not answer")]
     Store(#[source] Arc<store::Error>),
+    /// The store does not answer in the time that the caller has.
+    #[error("the coordinator's database does not answer")]
+    StoreSilent,
     /// The database refuses what was to be written.
     #[error("the coordinator's database refuses to store the transaction: {0}")]
     Refused(String),

@@ -9,6 +9,11 @@
 //! [`v1::participant_directory_service_client`] to register, and
 //! [`v1::operator_service_client`] for operators.
 
+mod codec;
+mod elements;
+
+pub use self::elements::ELEMENTS_MAX;
+
 /// Package `unanimo.v1`.
 pub mod v1 {
     #![expect(clippy::allow_attributes, reason = "generated code")]

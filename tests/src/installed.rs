@@ -22,6 +22,16 @@ const OFF_THE_PATH: [&str; 5] = [
     "/usr/local/opt/mariadb/bin",
 ];
 
+/// Places of libfaketime, by distribution.
+const FAKETIME: [&str; 6] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+    "/usr/lib64/libfaketime.so.1",
+    "/usr/lib/libfaketime.so.1",
+];
+
 /// Returns the path of the newest version's program; `None` if it is not installed.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -56,4 +66,10 @@ fn on_the_path(name: &str) -> Option<PathBuf> {
         .chain(OFF_THE_PATH.map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
+}
+
+/// Returns the path of libfaketime; `None` if it is not installed.
+#[must_use]
+pub fn libfaketime() -> Option<&'static Path> {
+    FAKETIME.iter().map(Path::new).find(|path| path.is_file())
 }

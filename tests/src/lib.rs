@@ -3,6 +3,7 @@
 //! however it ends.
 
 pub mod bank_on_mariadb;
+pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;
 pub mod faulty;

@@ -16,6 +16,8 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
+    /// True while answers are held back.
+    hold: tokio::sync::watch::Sender<bool>,
     /// Drops every answer, and cuts the connection.
     lose_answers: AtomicBool,
     /// Drops the answer to the next statement that contains this text, and cuts the connection.
@@ -50,6 +52,11 @@ impl Proxy {
         let (user, rest) = direct.split_once('@').expect("user@host/database");
         let database = rest.rsplit('/').next().expect("a database");
         format!("{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Holds every answer back, as a server that has vanished does, or lets them go on.
+    pub fn hold(&self, hold: bool) {
+        self.state.hold.send_replace(hold);
     }
 
     /// Makes the proxy cut each connection when the server next answers on it, or stops that.
@@ -105,6 +112,8 @@ async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<Stat
         if read == 0 {
             break;
         }
+        // The sender lives as long as the state, so the wait does not fail.
+        let _ = state.hold.subscribe().wait_for(|hold| !hold).await;
         if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {
             state.lost.fetch_add(1, Ordering::SeqCst);
             break;

@@ -8,11 +8,13 @@ mod databases;
 mod participants;
 mod process;
 mod sagas;
+mod soak;
 mod transfers;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use unanimo_sdk::client::Heuristic;
 use unanimo_sdk::{Client, Outcome};
 use unanimo_tests::recorder::Told;
 
@@ -45,6 +47,10 @@ impl World {
 
     pub(crate) async fn with(mode: Mode, banks: [Bank; 2], coordinator_database: &str) -> Self {
         let coordinator = process::coordinator(coordinator_database, &banks).await;
+        Self::around(mode, banks, coordinator)
+    }
+
+    pub(crate) fn around(mode: Mode, banks: [Bank; 2], coordinator: Process) -> Self {
         let client = Client::new(coordinator.url()).unwrap().wait_at_most(Duration::from_secs(60));
         Self { mode, banks, coordinator, client, done: Vec::new() }
     }
@@ -72,8 +78,14 @@ impl World {
     /// Checks everything that must hold once all faults are over.
     pub(crate) async fn check(&self) {
         let mut outcomes = BTreeMap::new();
+        // From here on the time counts: the coordinator that was killed last is back.
+        unanimo_tests::wait::until("the coordinator", async || {
+            self.client.find(&self.done.first()?.gid).await.is_ok().then_some(())
+        })
+        .await;
+        let healed = Instant::now();
         for transfer in &self.done {
-            let outcome = self.ended(&transfer.gid).await;
+            let outcome = self.ended(&transfer.gid, healed).await;
             for heard in &transfer.heard {
                 assert!(!opposite(heard, &outcome), "S10: {} heard {heard}", transfer.gid);
             }
@@ -92,23 +104,25 @@ impl World {
         self.check_money(&outcomes).await;
     }
 
-    /// Waits for a transaction's end.
-    async fn ended(&self, gid: &str) -> Outcome {
-        unanimo_tests::wait::until("a transfer to end", async || {
-            match self.client.find(gid).await {
-                Ok(Outcome::Committed(committed)) if committed.ended => {
-                    assert_eq!(committed.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
-                    Some(Outcome::Committed(committed))
-                }
-                Ok(Outcome::Aborted(aborted)) if aborted.ended => {
-                    assert_eq!(aborted.heuristic, unanimo_sdk::client::Heuristic::None, "{gid}");
-                    Some(Outcome::Aborted(aborted))
-                }
-                Ok(_) => None,
-                Err(error) => panic!("{gid}: {error}"),
+    /// Waits for a transaction's end, which must come in time.
+    async fn ended(&self, gid: &str, healed: Instant) -> Outcome {
+        loop {
+            // Looked at before the transaction: that may have been later.
+            let since = healed.elapsed();
+            let found = self.client.find(gid).await;
+            let found = found.unwrap_or_else(|error| panic!("{gid}: {error}"));
+            let (ended, heuristic) = match &found {
+                Outcome::Committed(committed) => (committed.ended, committed.heuristic),
+                Outcome::Aborted(aborted) => (aborted.ended, aborted.heuristic),
+                _ => (false, Heuristic::None),
+            };
+            if ended {
+                assert_eq!(heuristic, Heuristic::None, "{gid}");
+                return found;
             }
-        })
-        .await
+            assert!(since < process::ENDED_WITHIN, "L1: {gid} has not ended after {since:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn check_money(&self, outcomes: &BTreeMap<String, Outcome>) {

@@ -11,6 +11,7 @@ mod msrv;
 mod packages;
 mod publish;
 mod python;
+mod soak;
 mod step;
 mod tidy;
 
@@ -35,6 +36,8 @@ cargo xtask CHORE
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work
+  soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
+                 must be flat, the healthy served as before, nothing half done; 1 minute if not said
   histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
@@ -68,6 +71,7 @@ fn run(arguments: &[String]) -> Result<()> {
             let bench = ["run", "--release", "--quiet", "-p", "unanimo-bench", "--"];
             cargo(bench.iter().chain(rest))
         }
+        ["soak", rest @ ..] => soak::soak(rest),
         ["histories"] => cargo([
             "test",
             "-p",

@@ -70,6 +70,20 @@ pub(crate) const PYTHON: Need = Need {
     before_apt: None,
 };
 
+pub(crate) const FAKETIME: Need = Need {
+    name: "libfaketime",
+    is_there: || installed::libfaketime().is_some(),
+    packages: [
+        &["libfaketime"],
+        &["libfaketime"],
+        &["libfaketime"],
+        &["libfaketime"],
+        &["libfaketime"],
+        &["libfaketime"],
+    ],
+    before_apt: None,
+};
+
 /// Package manager, and its arguments before the packages' names.
 struct Manager {
     program: &'static str,

@@ -214,10 +214,4 @@ impl Definition {
     pub fn digests(&self) -> Digests {
         Digests::of(self)
     }
-
-    /// Bytes that the transaction will hold in memory for its branches.
-    #[must_use]
-    pub fn payload_bytes(&self) -> usize {
-        self.branches.iter().map(|b| b.payload.held_bytes() + b.step.held_bytes()).sum()
-    }
 }

@@ -62,6 +62,7 @@ mod definition;
 mod digest;
 mod effects;
 mod graph;
+mod held;
 pub mod history;
 pub mod ids;
 mod input;

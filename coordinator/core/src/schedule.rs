@@ -125,7 +125,8 @@ impl Transaction {
 
     /// Tells whether the deadline can still decide: not in a child that has voted, nor once the
     /// pivot is under way.
-    pub(crate) fn has_deadline(&self) -> bool {
+    #[must_use]
+    pub fn has_deadline(&self) -> bool {
         self.phase == Phase::Active && !self.is_pivot_sent()
     }
 

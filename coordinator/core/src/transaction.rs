@@ -310,12 +310,4 @@ impl Transaction {
     pub fn sleeps_until(&self) -> Option<Timestamp> {
         self.quiet_until()
     }
-
-    /// Bytes of payloads and outputs that it holds in memory.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        let output = |b: &Branch| b.output.as_ref().map_or(0, Payload::held_bytes);
-        let held = |b: &Branch| b.spec.payload.held_bytes() + b.spec.step.held_bytes() + output(b);
-        self.branches.iter().map(held).sum()
-    }
 }

@@ -45,7 +45,7 @@ fn heuristic(heuristic: Heuristic) -> v1::Heuristic {
     }
 }
 
-fn abort_cause(phase: Phase) -> v1::AbortCause {
+pub(super) fn abort_cause(phase: Phase) -> v1::AbortCause {
     let Some(Decision::Abort(cause)) = phase.decision() else {
         return v1::AbortCause::Unspecified;
     };

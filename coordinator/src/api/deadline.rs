@@ -1,25 +1,93 @@
 //! When a call has to be answered.
 //!
 //! The call's own deadline (`grpc-timeout`) and the transaction's are different things. A call that
-//! waits for an outcome is answered shortly before its own, with what is known by then.
+//! waits for an outcome is answered shortly before its own, with what is known by then. No call
+//! outlives its own, whatever it waits for: [`Late`] is what it is told then.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Status};
+use unanimo_proto::v1;
 
-/// The answer leaves this much before the deadline, or a tenth of the time, whichever is less: it
-/// has to travel.
-const MARGIN_MAX: Duration = Duration::from_millis(200);
+use super::convert;
+use super::error::from_engine;
+use super::watch::Watching;
+use crate::engine::{Answer, Error, PEEK_MAX};
 
-/// When a call that came now has to be answered.
-pub(super) fn answer_by(headers: &MetadataMap, wait_max: Duration) -> Instant {
-    let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
-    let wait = match asked {
-        Some(timeout) => (timeout - (timeout / 10).min(MARGIN_MAX)).min(wait_max),
-        None => wait_max,
+/// The answer leaves this much before the deadline, or a third of the time, whichever is less: it
+/// has to travel, and both ends may be busy.
+const MARGIN_MAX: Duration = Duration::from_millis(140);
+
+/// Moment at which a call has arrived, before its message was read.
+#[derive(Clone, Copy, Debug)]
+struct Arrived(Instant);
+
+/// Notes when a call arrives.
+#[expect(clippy::result_large_err, reason = "given by tonic")]
+pub(super) fn note_arrival(mut request: Request<()>) -> Result<Request<()>, Status> {
+    request.extensions_mut().insert(Arrived(Instant::now()));
+    Ok(request)
+}
+
+/// Times of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    /// Until when it may wait.
+    pub(super) until: Instant,
+    /// When its answer has to leave at the latest.
+    pub(super) last: Instant,
+    /// The caller named it.
+    pub(super) is_given: bool,
+}
+
+impl Deadline {
+    /// Returns the times of a call with these headers.
+    pub(super) fn of(headers: &MetadataMap, extensions: &Extensions, wait_max: Duration) -> Self {
+        let now = Instant::now();
+        let arrived = extensions.get().map_or(now, |Arrived(at)| *at);
+        let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+        let left = |timeout: Duration| timeout - (timeout / 3).min(MARGIN_MAX);
+        let longest = wait_max + PEEK_MAX;
+        let left = asked.map_or(longest, left).min(longest);
+        let last = arrived + left;
+        Self { until: last - (left / 3).min(PEEK_MAX), last, is_given: asked.is_some() }
+    }
+}
+
+/// Answer to a call whose time is over before anything could be told.
+pub(super) trait Late: Sized {
+    /// Returns it; `why` says what kept it.
+    fn late(why: Error) -> Result<Self, Status> {
+        Err(from_engine(why))
+    }
+}
+
+macro_rules! late {
+    ($($refused:ty),*; $($not_decided:ident),*) => {
+        $(impl Late for $refused {})*
+        $(impl Late for v1::$not_decided {
+            fn late(_: Error) -> Result<Self, Status> {
+                Ok(Self { result: Some(convert::result(Answer::NotYet(None), false)) })
+            }
+        })*
     };
-    Instant::now() + wait
+}
+
+late! {
+    v1::BeginTransactionResponse, v1::EnlistBranchResponse, v1::GetTransactionResponse,
+    v1::ListTransactionsResponse, v1::ExportTransactionResponse, v1::InquireBranchesResponse,
+    v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
+    v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
+    v1::ForgetTransactionResponse, Watching;
+    SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
+}
+
+impl Late for v1::ExecuteBranchResponse {
+    fn late(_: Error) -> Result<Self, Status> {
+        Ok(Self { outcome: v1::Outcome::NotDecided.into(), ..Default::default() })
+    }
 }
 
 /// At most eight digits and a unit, by the gRPC-over-HTTP/2 protocol.
@@ -68,11 +136,27 @@ mod tests {
 
     #[test]
     fn an_answer_leaves_before_the_deadline() {
-        let mut headers = MetadataMap::new();
-        headers.insert("grpc-timeout", "1S".parse().expect("ASCII"));
-        let by = answer_by(&headers, Duration::from_secs(300)) - Instant::now();
-        assert!(by > Duration::from_millis(850) && by <= Duration::from_millis(900), "{by:?}");
-        let by = answer_by(&MetadataMap::new(), Duration::from_secs(300)) - Instant::now();
-        assert!(by > Duration::from_secs(299), "{by:?}");
+        let (max, arrived) = (Duration::from_secs(300), Instant::now());
+        let of = |timeout: &str| {
+            let mut headers = MetadataMap::new();
+            headers.insert("grpc-timeout", timeout.parse().expect("ASCII"));
+            let mut extensions = Extensions::new();
+            extensions.insert(Arrived(arrived));
+            let Deadline { until, last, .. } = Deadline::of(&headers, &extensions, max);
+            ((until - arrived).as_millis(), (last - arrived).as_millis())
+        };
+        for (timeout, expected) in [
+            ("1S", (810, 860)),
+            ("700m", (510, 560)),
+            ("500m", (310, 360)),
+            ("210m", (93, 140)),
+            ("60m", (26, 40)),
+            ("0m", (0, 0)),
+            ("24H", (300_000, 300_050)),
+        ] {
+            assert_eq!(of(timeout), expected, "{timeout}");
+        }
+        let none = Deadline::of(&MetadataMap::new(), &Extensions::new(), max);
+        assert!(none.until - Instant::now() > Duration::from_secs(299), "{none:?}");
     }
 }

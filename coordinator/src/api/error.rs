@@ -7,10 +7,14 @@
 mod reasons;
 
 use tonic::{Code, Status};
-use unanimo_core::{Mode, Outcome, ParticipantName, Rejection, TxId, Violation};
+use unanimo_core::{
+    AbortCause, BranchId, Decision, Mode, Outcome, ParticipantName, Rejection, Transaction, TxId,
+    Violation,
+};
 
 use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
+use super::convert;
 use crate::participants::allow;
 use crate::participants::directory::{self, ENDPOINTS_MAX};
 use crate::{engine, store};
@@ -67,6 +71,34 @@ pub(super) fn waits_for_locks(tx_id: TxId) -> Status {
         .status(format!("transaction {tx_id} waits for its locks: send the request again"))
 }
 
+/// The branch of an Enlist was stored, and its transaction decided before the answer.
+pub(super) fn enlisted_and_decided(tx: &Transaction, id: &BranchId) -> Status {
+    let mut metadata = vec![("tx_id", tx.tx_id().to_string())];
+    metadata.extend(outcome_name(tx.outcome()).map(|name| ("outcome", name.to_owned())));
+    let decision = match tx.phase().decision() {
+        Some(Decision::Abort(cause)) => {
+            let name = convert::abort_cause(tx.phase()).as_str_name();
+            let name = name.trim_start_matches("ABORT_CAUSE_").to_lowercase();
+            let unlisted = match cause {
+                AbortCause::Unlisted(number) => tx.branch(number),
+                _ => None,
+            };
+            let why = match unlisted {
+                Some(branch) => format!("Commit did not list branch {}", branch.spec.branch_id),
+                None => name.clone(),
+            };
+            metadata.push(("abort_cause", name));
+            format!("aborted ({why})")
+        }
+        _ => "committed".to_owned(),
+    };
+    let message = format!(
+        "branch {id} is enlisted and counts, and the transaction was {decision} before this answer: \
+         its participant must not be called"
+    );
+    Reason::Decided.status_with(message, &[], &metadata)
+}
+
 /// No history was recorded.
 pub(super) fn no_history(tx_id: TxId) -> Status {
     Reason::NoHistory.status(format!("no history of transaction {tx_id} was recorded"))
@@ -108,6 +140,7 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
             tracing::warn!(error = %source, "the store did not answer a request");
             Reason::StoreUnavailable.status(error)
         }
+        Error::StoreSilent => Reason::StoreUnavailable.status(error),
         Error::Refused(_) => Reason::StoreRefused.status(error),
         Error::Moving => Reason::Moving.status(error),
         Error::Stopped => Reason::Stopped.status(error),
@@ -210,11 +243,10 @@ mod tests {
         let no_answer = || store::Error::Url(String::new());
         for error in [
             engine::Error::Store(std::sync::Arc::new(no_answer())),
+            engine::Error::StoreSilent,
             engine::Error::Moving,
             engine::Error::Stopped,
             engine::Error::Refused(String::new()),
-            // Enlist answers so too where the branch was stored, and the deadline came meanwhile.
-            Rejection::Closed.into(),
         ] {
             assert_eq!(effect(error.clone()), "unknown", "{error:?}");
         }
@@ -223,6 +255,7 @@ mod tests {
             engine::Error::UnknownGid,
             engine::Error::NeverSeen,
             Rejection::CommitReused.into(),
+            Rejection::Closed.into(),
         ] {
             assert_eq!(effect(error.clone()), "none", "{error:?}");
         }

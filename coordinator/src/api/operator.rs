@@ -17,7 +17,7 @@ impl Api {
         &self,
         request: Request<v1::RetryTransactionRequest>,
     ) -> Result<v1::RetryTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let request = request.into_inner();
         let tx_id = parse::tx_id(&request.tx_id)?;
         parse::text("operator", &request.operator, OPERATOR_BYTES_MAX, true)?;
@@ -26,14 +26,14 @@ impl Api {
             id => Some(parse::branch_id("branch_id", id)?),
         };
         let answer = self.engine.retry(tx_id, branch.as_ref(), request.operator, by).await;
-        Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
+        Ok(v1::RetryTransactionResponse { transaction: self.shown(answer)? })
     }
 
     async fn resolve_one(
         &self,
         request: Request<v1::ResolveBranchRequest>,
     ) -> Result<v1::ResolveBranchResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let request = request.into_inner();
         let resolution = request.resolution();
         let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, .. } = request;
@@ -51,27 +51,25 @@ impl Api {
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.resolve(tx_id, &branch_id, kind, operator, note, by).await;
-        Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
+        Ok(v1::ResolveBranchResponse { transaction: self.shown(answer)? })
     }
 
     async fn forget_one(
         &self,
         request: Request<v1::ForgetTransactionRequest>,
     ) -> Result<v1::ForgetTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let v1::ForgetTransactionRequest { tx_id, operator, note, .. } = request.into_inner();
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.forget(tx_id, operator, note, by).await;
-        Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
+        Ok(v1::ForgetTransactionResponse { transaction: self.shown(answer)? })
     }
-}
 
-fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
-    match answer.map_err(from_engine)? {
-        Answer::View(view) => Ok(Some(convert::transaction(&view, Content::default(), None))),
-        Answer::NotYet(_) => Err(from_engine(Error::Moving)),
+    fn shown(&self, answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
+        let view = self.durable_view(answer.map_err(from_engine)?)?;
+        Ok(Some(convert::transaction(&view, Content::default(), None)))
     }
 }
 

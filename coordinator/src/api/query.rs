@@ -22,7 +22,7 @@ impl Api {
         &self,
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<v1::GetTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let request = request.into_inner();
         let until = parse::wait_for_or(request.wait_for, Until::Durable)?;
         let content =
@@ -33,7 +33,7 @@ impl Api {
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
-        let view = durable_view(answer)?;
+        let view = self.durable_view(answer)?;
         let events = match request.include_timeline {
             true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
             false => None,
@@ -43,6 +43,14 @@ impl Api {
             shown.branch_id = self.parents_branch(parent, by).await;
         }
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
+    }
+
+    /// Returns the view, or that nothing can be said yet.
+    pub(super) fn durable_view(&self, answer: Answer) -> Result<Box<View>, Status> {
+        match answer {
+            Answer::View(view) => Ok(view),
+            Answer::NotYet(_) => Err(from_engine(self.engine.late())),
+        }
     }
 
     /// Returns the id of the branch that a child is, as its parent knows it; nothing if the parent
@@ -59,14 +67,14 @@ impl Api {
         request: Request<v1::ExportTransactionRequest>,
     ) -> Result<v1::ExportTransactionResponse, Status> {
         use v1::export_transaction_request::Key as Named;
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let key = match request.into_inner().key {
             Some(Named::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
             Some(Named::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
-        let view = durable_view(answer)?;
+        let view = self.durable_view(answer)?;
         if view.stripped {
             return Err(from_engine(crate::engine::Error::Stripped));
         }
@@ -96,7 +104,7 @@ impl Api {
         &self,
         request: Request<v1::InquireBranchesRequest>,
     ) -> Result<v1::InquireBranchesResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let v1::InquireBranchesRequest { participant, branches, cluster_id, .. } =
             request.into_inner();
         let participant = parse::known_participant(&participant)?;
@@ -126,14 +134,6 @@ impl Api {
 /// Makes the error of a request that names no transaction.
 pub(super) fn no_key() -> Status {
     invalid(Violation::new("key", "must be tx_id or gid"))
-}
-
-/// Returns the view, or that nothing can be said yet.
-pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
-    match answer {
-        Answer::View(view) => Ok(view),
-        Answer::NotYet(_) => Err(from_engine(crate::engine::Error::Moving)),
-    }
 }
 
 fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {

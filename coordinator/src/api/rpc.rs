@@ -82,11 +82,13 @@ macro_rules! serve {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
+                let deadline = self.deadline(&request);
                 let work = async {
                     $crate::api::features::check(&request)?;
                     Self::$work(self, request).await
                 };
-                self.served($crate::api::rpc::Rpc::$rpc, work).await.map(tonic::Response::new)
+                let rpc = $crate::api::rpc::Rpc::$rpc;
+                self.served(rpc, deadline, work).await.map(tonic::Response::new)
             })*
         }
     };

@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Status};
 use unanimo_proto::v1::{self, watch_transaction_request};
 
 use super::convert::{self, Content};
+use super::deadline::Deadline;
 use super::error::from_engine;
 use super::query::no_key;
 use super::{Api, parse};
@@ -23,6 +25,8 @@ pub(crate) struct Watching {
     /// Revision of the last state that the caller has seen.
     seen: u64,
     content: Content,
+    /// The end of the call's time, if it has one.
+    over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Api {
@@ -30,7 +34,7 @@ impl Api {
         &self,
         request: Request<v1::WatchTransactionRequest>,
     ) -> Result<Watching, Status> {
-        let by = self.answer_by(request.metadata());
+        let Deadline { until: by, last, is_given } = self.deadline(&request);
         let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
         let key = match key {
@@ -44,6 +48,7 @@ impl Api {
             changes: receiver.map(WatchStream::from_changes),
             seen: after_revision,
             content: Content { outputs: include_outputs, payloads: false },
+            over: is_given.then(|| Box::pin(tokio::time::sleep_until(last))),
         })
     }
 }
@@ -74,9 +79,14 @@ impl Stream for Watching {
                 (Some(first), _) => Ok(first),
                 (None, None) => return Poll::Ready(None),
                 // Only an engine that ended goes away without a word.
-                (None, Some(changes)) => {
-                    ready!(Pin::new(changes).poll_next(cx)).unwrap_or(Err(Error::Stopped))
-                }
+                (None, Some(changes)) => match Pin::new(changes).poll_next(cx) {
+                    Poll::Ready(next) => next.unwrap_or(Err(Error::Stopped)),
+                    Poll::Pending => {
+                        let Some(over) = &mut this.over else { return Poll::Pending };
+                        ready!(over.as_mut().poll(cx));
+                        Err(Error::Moving)
+                    }
+                },
             };
             match next {
                 Ok(view) => {

@@ -5,9 +5,9 @@ use tonic::{Request, Status};
 use unanimo_core::{BRANCHES_MAX, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
-use super::error::{from_engine, invalid, waits_for_locks};
+use super::error::{enlisted_and_decided, from_engine, invalid, waits_for_locks};
 use super::parse::{self, Definable, Read};
-use super::query::{durable_view, no_key};
+use super::query::no_key;
 use super::{Api, convert};
 use crate::engine::{Answer, Until, View};
 use crate::wire;
@@ -17,7 +17,7 @@ impl Api {
         &self,
         request: Request<v1::SubmitTransactionRequest>,
     ) -> Result<v1::SubmitTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let (headers, _, request) = request.into_parts();
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
@@ -41,7 +41,7 @@ impl Api {
         &self,
         request: Request<v1::BeginTransactionRequest>,
     ) -> Result<v1::BeginTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let (headers, _, request) = request.into_parts();
         let definable = Definable {
             gid: request.gid,
@@ -56,7 +56,7 @@ impl Api {
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.engine.begin(definition, Until::Durable, by).await;
-        let View { tx, .. } = *durable_view(answer.map_err(from_engine)?)?;
+        let View { tx, .. } = *self.durable_view(answer.map_err(from_engine)?)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.deadline())),
@@ -90,7 +90,7 @@ impl Api {
         &self,
         request: Request<v1::ExecuteBranchRequest>,
     ) -> Result<v1::ExecuteBranchResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
         let id = read.branch.branch_id.clone();
@@ -110,7 +110,7 @@ impl Api {
         &self,
         request: Request<v1::EnlistBranchRequest>,
     ) -> Result<v1::EnlistBranchResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
         if read.child.is_some() {
@@ -119,10 +119,11 @@ impl Api {
         }
         let id = read.branch.branch_id.clone();
         let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
-        let View { tx, .. } = *durable_view(answer)?;
-        // A branch that is known may be called only while nothing is decided.
+        let View { tx, .. } = *self.durable_view(answer)?;
+        // A branch that is known may be called only while nothing is decided. It counts all the same:
+        // a Commit that came before this answer did not list it.
         if tx.phase().decision().is_some() {
-            return Err(from_engine(unanimo_core::Rejection::Closed.into()));
+            return Err(enlisted_and_decided(&tx, &id));
         }
         // Its participant is called once the transaction has its locks.
         if !tx.has_its_locks() {
@@ -144,7 +145,7 @@ impl Api {
         &self,
         request: Request<v1::CommitTransactionRequest>,
     ) -> Result<v1::CommitTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let v1::CommitTransactionRequest { tx_id, branches, wait_for, include_outputs, .. } =
             request.into_inner();
         let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
@@ -166,7 +167,7 @@ impl Api {
         &self,
         request: Request<v1::RollbackTransactionRequest>,
     ) -> Result<v1::RollbackTransactionResponse, Status> {
-        let by = self.answer_by(request.metadata());
+        let by = self.answer_by(&request);
         let request = request.into_inner();
         let outputs = request.include_outputs;
         let until = parse::wait_for(request.wait_for)?;

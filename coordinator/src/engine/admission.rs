@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Bounds {
     /// Transactions in memory.
     pub transactions_max: usize,
-    /// Bytes of their payloads.
+    /// Bytes of their payloads, outputs, metadata and texts.
     pub bytes_max: usize,
 }
 
@@ -59,7 +59,7 @@ impl Admission {
             return Err(Overloaded { what: "transactions", max: transactions_max });
         }
         if self.bytes() > bytes_max && bytes > 0 {
-            return Err(Overloaded { what: "bytes of payloads", max: bytes_max });
+            return Err(Overloaded { what: "bytes of payloads and outputs", max: bytes_max });
         }
         Ok(permit)
     }
@@ -80,6 +80,16 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Counts as many bytes as are held by now.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        let Self { admission, bytes: counted, .. } = self;
+        // Added first: a count that is too low would let others in.
+        admission.bytes.fetch_add(bytes, Ordering::Relaxed);
+        admission.bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.transactions.fetch_sub(self.transactions, Ordering::Relaxed);
@@ -97,12 +107,18 @@ mod tests {
         let admission = Arc::new(Admission::new(bounds));
         let first = admission.admit(1, 60).expect("a place");
         let error = admission.admit(1, 60).expect_err("too many bytes");
-        assert_eq!(error.to_string(), "too much is in flight: bytes of payloads would go over 100");
+        assert_eq!(
+            error.to_string(),
+            "too much is in flight: bytes of payloads and outputs would go over 100"
+        );
         let _second = admission.admit(1, 0).expect("a place");
         let error = admission.admit(1, 0).expect_err("too many transactions");
         assert_eq!(error.to_string(), "too much is in flight: transactions would go over 2");
-        let forced = admission.admit_always(1, 0);
+        let mut forced = admission.admit_always(1, 0);
         assert_eq!(admission.transactions(), 3);
+        forced.resize(30);
+        forced.resize(20);
+        assert_eq!(admission.bytes(), 80);
         drop((first, forced));
         admission.admit(1, 100).expect("a place");
         assert_eq!((admission.transactions(), admission.bytes()), (1, 0));

@@ -18,10 +18,12 @@ use unanimo_core::{
 
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
+use super::clock::Clock;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
+use super::unread::AllUnread;
 use super::{Answer, Bounds, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -35,9 +37,12 @@ use crate::store::{Key, Store, Stored};
 /// told to ask again.
 const SEARCHES_MAX: usize = 5;
 
-/// Time that a call past its deadline waits for an immediate answer: less than the time that is
-/// kept back for the answer to travel.
-const PEEK_MAX: Duration = Duration::from_millis(50);
+/// Time past a deadline by which everything has been answered. Enough for a look at what is known by
+/// then, and less than the time that is kept back for the answer to travel.
+pub(crate) const PEEK_MAX: Duration = Duration::from_millis(50);
+
+/// Time past a deadline that the look may take: its result is to come before the end of all.
+const LOOK_MAX: Duration = Duration::from_millis(40);
 
 /// Handle by which requests reach the engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,6 +66,7 @@ pub(super) struct Shared {
     inbox: mpsc::UnboundedSender<Message>,
     pub(super) me: Incarnation,
     pub(super) store: Arc<dyn Store>,
+    lease: Lease,
     directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
@@ -100,10 +106,11 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         me,
         cluster_id: store.cluster_id().into(),
         options: Arc::clone(&options),
+        clock: Clock::new(Arc::clone(&env)),
         env,
         metrics: Arc::clone(&metrics),
         caller: Caller::new(Arc::clone(&directory), lease.clone(), Arc::clone(&metrics)),
-        lease,
+        lease: lease.clone(),
         journal,
         store: Arc::clone(&store),
         lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
@@ -111,19 +118,23 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         admission: Arc::clone(&admission),
         adoption_wanted: parts.adoption_wanted,
         inbox,
+        rested: Vec::new(),
         own: sender.downgrade(),
         completions,
         live: HashMap::new(),
         by_gid: HashMap::new(),
         timers: Timers::default(),
+        starts: Timers::default(),
         asleep: Timers::default(),
         look_at_sleepers: Instant::now(),
+        unread: AllUnread::default(),
         writes: 0,
     };
     let shared = Shared {
         inbox: sender,
         me,
         store,
+        lease,
         directory,
         admission,
         options,
@@ -201,6 +212,11 @@ impl Handle {
         }
     }
 
+    /// Returns the reason for which nothing can be said of what was asked for in time.
+    pub(crate) fn late(&self) -> Error {
+        if self.shared.lease.is_held() { Error::Moving } else { Error::StoreSilent }
+    }
+
     /// Asks the loop for a transaction. If that is not in memory, brings it there and asks again,
     /// with a new message, or answers with what is stored if it has ended. A search that outlives the
     /// deadline is given up.
@@ -215,11 +231,8 @@ impl Handle {
             let sent = message(reply).and_then(|message| self.send(message));
             async move {
                 sent?;
-                match answered(receiver, deadline).await {
-                    Ok(Some(view)) => return Ok(Some(Reached::Live(Answer::View(view)))),
-                    Ok(None) => {
-                        return Ok(Some(Reached::Live(self.not_yet(key.clone(), None).await?)));
-                    }
+                match self.answer_or_look(receiver, key, None, deadline).await {
+                    Ok(answer) => return Ok(Some(Reached::Live(answer))),
                     Err(Failure::Error(error)) => return Err(error),
                     Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
                 }
@@ -321,21 +334,48 @@ impl Handle {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
     }
 
-    /// Asks the loop, and waits until it answers or the time is up: then `None`.
+    /// Asks the loop, and waits until it answers or the time is up: then looks at what is known of
+    /// the transaction by then.
     async fn ask(
         &self,
+        key: &Key,
+        request: Option<Digests>,
         deadline: Instant,
         message: impl FnOnce(Reply) -> Message,
-    ) -> Result<Option<Box<View>>, Failure> {
+    ) -> Result<Answer, Failure> {
         let (reply, receiver) = oneshot::channel();
         self.send(message(reply))?;
-        answered(receiver, deadline).await
+        self.answer_or_look(receiver, key, request, deadline).await
+    }
+
+    /// Waits until the loop answers or the time is up: then looks at what is known of the transaction
+    /// by then.
+    async fn answer_or_look(
+        &self,
+        mut receiver: Receiver,
+        key: &Key,
+        request: Option<Digests>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        if let Some(answer) = answered(&mut receiver, deadline).await {
+            return answer;
+        }
+        let known = self.not_yet(key.clone(), request, deadline + LOOK_MAX).await?;
+        // The answer may have come meanwhile, and a refusal is not the transaction as it stands.
+        match receiver.try_recv() {
+            Ok(answer) => answer.map(Answer::View),
+            Err(_) => Ok(known),
+        }
     }
 
     /// The wait ran out: the transaction as it stands, if what it has under way is durable by then.
     /// With a request, a transaction of another one is only seen where all of it is durable.
-    async fn not_yet(&self, key: Key, request: Option<Digests>) -> Result<Answer, Error> {
-        let until = Instant::now() + PEEK_MAX;
+    async fn not_yet(
+        &self,
+        key: Key,
+        request: Option<Digests>,
+        until: Instant,
+    ) -> Result<Answer, Error> {
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Peek { key, request: request.map(Box::new), reply })?;
         // An engine that has lost touch with its database looks at no message until it is back.
@@ -347,11 +387,11 @@ impl Handle {
             Some((tx_id, None)) => tx_id,
             None => return Ok(Answer::NotYet(None)),
         };
-        let observe =
-            |reply| Message::Observe { key: Key::Tx(tx_id), until: Until::Durable, reply };
-        Ok(match self.ask(until, observe).await {
-            Ok(Some(view)) => Answer::View(view),
-            Ok(None) | Err(_) => Answer::NotYet(Some(tx_id)),
+        let (reply, mut receiver) = oneshot::channel();
+        self.send(Message::Observe { key: Key::Tx(tx_id), until: Until::Durable, reply })?;
+        Ok(match answered(&mut receiver, until).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) | None => Answer::NotYet(Some(tx_id)),
         })
     }
 
@@ -384,14 +424,25 @@ impl Stored {
     }
 }
 
+/// Where an answer of the loop comes.
+type Receiver = oneshot::Receiver<Result<Box<View>, Failure>>;
+
 /// Waits for the loop's answer until the time is up: then `None`.
-async fn answered(
-    receiver: oneshot::Receiver<Result<Box<View>, Failure>>,
+async fn answered(receiver: &mut Receiver, deadline: Instant) -> Option<Result<Answer, Failure>> {
+    Some(match tokio::time::timeout_at(deadline, receiver).await.ok()? {
+        Ok(answer) => answer.map(Answer::View),
+        Err(_) => Err(Error::Stopped.into()),
+    })
+}
+
+/// Gives an answer in time, whatever becomes of it. Everything that must go to its end does so in a
+/// task of its own.
+async fn in_time(
     deadline: Instant,
-) -> Result<Option<Box<View>>, Failure> {
-    match tokio::time::timeout_at(deadline, receiver).await {
-        Ok(Ok(answer)) => answer.map(Some),
-        Ok(Err(_)) => Err(Error::Stopped.into()),
-        Err(_) => Ok(None),
+    answering: impl Future<Output = Result<Answer, Error>>,
+) -> Result<Answer, Error> {
+    match tokio::time::timeout_at(deadline + PEEK_MAX, answering).await {
+        Ok(answer) => answer,
+        Err(_) => Ok(Answer::NotYet(None)),
     }
 }

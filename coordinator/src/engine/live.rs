@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
 
 use super::admission::Permit;
+use super::clock::Anchor;
 use super::message::{Failure, Reply};
+use super::unread::Unread;
 use super::{Error, Until, View};
 
 /// The state of a transaction that is followed, or the reason for which no more comes.
@@ -22,45 +25,76 @@ pub(super) enum Held {
     Locks(LockRequest),
 }
 
+/// A caller that waits.
+#[derive(Debug)]
+struct Waiter {
+    /// The state that it waits for.
+    until: Until,
+    /// The refusal of its request, which tells something of the transaction as well.
+    refusal: Option<Error>,
+    reply: Reply,
+}
+
+/// Waiters among which nobody looks for those who went away.
+const WAITERS_FEW: usize = 16;
+
 /// A live transaction.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) tx: Transaction,
-    /// Its places in the admission count.
-    pub(super) permits: Vec<Permit>,
+    /// Its place in the admission count, with the bytes that it holds.
+    permit: Permit,
     /// The last version that is durable.
     durable: Version,
     /// The last version that something waits for.
     awaited: Version,
     /// Work that waits until a version is durable, in order.
     held: VecDeque<(Version, Held)>,
-    waiters: Vec<(Until, Reply)>,
+    waiters: Vec<Waiter>,
+    /// Waiters that were left the last time that those who went away were taken out.
+    waiters_left: usize,
     watchers: Option<watch::Sender<Watching>>,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
+    /// Its time, which no step of the system's clock moves.
+    pub(super) clock: Anchor,
     /// When it is to be looked at, as the timers have it.
-    pub(super) wake_at: Option<Timestamp>,
+    pub(super) wake_at: Option<Instant>,
+    /// The time of day at which it starts, as the timers have it.
+    pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
-    pub(super) stays_until: Timestamp,
+    pub(super) stays_until: Option<Instant>,
+    /// Outputs for which there was no room.
+    pub(super) unread: Unread,
 }
 
 impl Live {
     /// A transaction of which everything up to `durable` is stored.
-    pub(super) fn new(tx: Transaction, permit: Permit, durable: Version) -> Self {
+    pub(super) fn new(
+        tx: Transaction,
+        clock: Anchor,
+        mut permit: Permit,
+        durable: Version,
+    ) -> Self {
+        permit.resize(tx.held_bytes());
         Self {
             tx,
-            permits: vec![permit],
+            clock,
+            permit,
             durable,
             awaited: durable,
             held: VecDeque::new(),
             waiters: Vec::new(),
+            waiters_left: 0,
             watchers: None,
             prepares: Vec::new(),
             wake_at: None,
+            starts_at: None,
             asleep_until: None,
-            stays_until: Timestamp::default(),
+            stays_until: None,
+            unread: Unread::default(),
         }
     }
 
@@ -115,9 +149,14 @@ impl Live {
     }
 
     /// Tells whether it has ended or sleeps, all of that is durable, and no caller waits.
-    pub(super) fn may_leave(&self, now: Timestamp) -> bool {
+    pub(super) fn may_leave(&self) -> bool {
         let complete = self.durable == self.tx.version() && self.waiters.is_empty();
-        complete && (self.has_ended() || self.sleeps(now))
+        complete && (self.has_ended() || self.sleeps())
+    }
+
+    /// Counts the bytes that it holds now.
+    pub(super) fn count_bytes(&mut self) {
+        self.permit.resize(self.tx.held_bytes());
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -125,11 +164,11 @@ impl Live {
     }
 
     /// Tells whether nothing but time is waited for, nobody follows it, and its row says so.
-    fn sleeps(&self, now: Timestamp) -> bool {
+    fn sleeps(&self) -> bool {
         let followed = self.watchers.as_ref().is_some_and(|w| w.receiver_count() > 0);
         self.asleep_until.is_some()
             && self.asleep_until == self.tx.sleeps_until()
-            && now >= self.stays_until
+            && self.stays_until.is_none_or(|until| Instant::now() >= until)
             && self.held.is_empty()
             && !followed
     }
@@ -146,8 +185,24 @@ impl Live {
         Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false })
     }
 
+    /// Has a caller wait for a state.
     pub(super) fn wait(&mut self, until: Until, reply: Reply) {
-        self.waiters.push((until, reply));
+        self.add_waiter(Waiter { until, refusal: None, reply });
+    }
+
+    /// Refuses a caller's request as soon as everything that the refusal may rest on is durable
+    /// (promise S3).
+    pub(super) fn refuse(&mut self, refusal: Error, reply: Reply) {
+        self.add_waiter(Waiter { until: Until::Durable, refusal: Some(refusal), reply });
+    }
+
+    fn add_waiter(&mut self, waiter: Waiter) {
+        // While nothing happens to the transaction, nobody else takes out those who went away.
+        if self.waiters.len() >= WAITERS_FEW.max(2 * self.waiters_left) {
+            self.waiters.retain(|waiter| !waiter.reply.is_closed());
+            self.waiters_left = self.waiters.len();
+        }
+        self.waiters.push(waiter);
     }
 
     pub(super) fn watch(&mut self) -> watch::Receiver<Watching> {
@@ -174,11 +229,14 @@ impl Live {
             return;
         }
         let tx = &self.tx;
-        let over = |(until, reply): &mut (Until, Reply)| until.is_reached(tx) || reply.is_closed();
+        let over = |waiter: &mut Waiter| waiter.until.is_reached(tx) || waiter.reply.is_closed();
         let answered: Vec<_> = self.waiters.extract_if(.., over).collect();
-        for (_, reply) in answered {
+        for Waiter { refusal, reply, .. } in answered {
             // Whoever went away needs no answer.
-            let _ = reply.send(Ok(self.view()));
+            let _ = reply.send(match refusal {
+                None => Ok(self.view()),
+                Some(refusal) => Err(refusal.into()),
+            });
         }
         // Without a later version there is nothing that would still be true after a crash.
         let is_news = |watchers: &&watch::Sender<Watching>| {
@@ -191,8 +249,8 @@ impl Live {
 
     /// Answers every waiting caller with a failure.
     pub(super) fn dismiss(&mut self, failure: impl Fn() -> Failure) {
-        for (_, reply) in self.waiters.drain(..) {
-            let _ = reply.send(Err(failure()));
+        for waiter in self.waiters.drain(..) {
+            let _ = waiter.reply.send(Err(failure()));
         }
     }
 

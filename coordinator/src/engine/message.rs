@@ -85,3 +85,27 @@ pub(super) enum Message {
     /// Participants came back: what waits for them goes out.
     Returned(Vec<ParticipantName>),
 }
+
+impl Message {
+    /// Tells whether somebody still waits for what it asks for, or nobody ever did. A request whose
+    /// caller went away was answered with *not decided*, or not at all: dropped, it never came.
+    pub(super) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Begin { reply, .. }
+            | Self::Attach { reply, .. }
+            | Self::Tombstone { reply, .. }
+            | Self::Observe { reply, .. }
+            | Self::Enlist { reply, .. }
+            | Self::Input { adopt: None, reply, .. } => !reply.is_closed(),
+            Self::Peek { reply, .. } => !reply.is_closed(),
+            Self::NotLive { reply, .. } => !reply.is_closed(),
+            Self::Watch { reply, .. } => !reply.is_closed(),
+            Self::Input { adopt: Some(_), .. }
+            | Self::CallEnded { .. }
+            | Self::LocksTaken { .. }
+            | Self::Adopt { .. }
+            | Self::EndWatches
+            | Self::Returned(_) => true,
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod begin;
 mod calls;
 pub(super) mod locks;
 mod log;
+mod rest;
 mod sleep;
 
 use std::collections::HashMap;
@@ -11,16 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 use unanimo_core::{
-    Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
+    Effects, Gid, Incarnation, Input, Origin, Phase, Record, Timestamp, Transaction, TxId,
 };
 use uuid::Uuid;
 
 use self::locks::LockWaits;
 use super::admission::Admission;
+use super::clock::{Anchor, Clock};
 use super::live::{Held, Live};
 use super::message::{CallEnd, Failure, Message, Reply};
 use super::timers::Timers;
+use super::unread::{AllUnread, Unread};
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -42,6 +46,7 @@ pub struct Service {
     pub(super) cluster_id: Arc<str>,
     pub(super) options: Arc<Options>,
     pub(super) env: Arc<dyn Env>,
+    pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lease: Lease,
     pub(super) journal: journal::Handle,
@@ -54,16 +59,22 @@ pub struct Service {
     /// Asks for a scan of what this incarnation owns and does not know.
     pub(super) adoption_wanted: Arc<Notify>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    /// Messages that came while the lease was not held.
+    pub(super) rested: Vec<Message>,
     /// For calls to report their end to. Weak: the loop ends when every handle is gone.
     pub(super) own: mpsc::WeakUnboundedSender<Message>,
     pub(super) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Instant>,
+    /// Transactions that wait for the time of day at which they start.
+    pub(super) starts: Timers<Timestamp>,
     /// Transactions in memory whose rows say that they sleep, by the time until which they do.
-    pub(super) asleep: Timers,
+    pub(super) asleep: Timers<Timestamp>,
     /// When those are looked at next.
-    pub(super) look_at_sleepers: tokio::time::Instant,
+    pub(super) look_at_sleepers: Instant,
+    /// Branches whose outputs found no room.
+    pub(super) unread: AllUnread,
     pub(super) writes: u64,
 }
 
@@ -76,7 +87,7 @@ impl Service {
             tokio::select! {
                 completions = self.completions.recv() => match completions {
                     Some(completions) => {
-                        self.lease.held().await;
+                        self.rest().await;
                         completions.into_iter().for_each(|completion| self.completed(completion));
                     }
                     None => return,
@@ -85,35 +96,48 @@ impl Service {
                     if received == 0 {
                         return;
                     }
-                    self.lease.held().await;
+                    self.rest().await;
                     messages.drain(..).for_each(|message| self.take(message));
                 }
                 () = tokio::time::sleep(sleep) => {}
             }
-            // Without its lease an incarnation decides nothing, and sends nothing.
-            self.lease.held().await;
+            self.rest().await;
+            self.take_rested();
             self.tick();
+            self.ask_for_unread();
             self.let_sleepers_go();
         }
     }
 
     fn until_next_timer(&self) -> Duration {
-        match self.timers.next() {
-            Some(at) => self.env.now().until(at).min(SLEEP_MAX),
-            None => SLEEP_MAX,
-        }
+        let wait = |at: Instant| at.saturating_duration_since(Instant::now());
+        let timer = self.timers.next().map_or(SLEEP_MAX, wait);
+        let start = self.starts.next().map_or(SLEEP_MAX, |at| self.env.now().until(at));
+        timer.min(start).min(SLEEP_MAX)
     }
 
     fn tick(&mut self) {
-        let now = self.env.now();
-        while let Some(tx_id) = self.timers.due(now) {
-            if let Err(error) = self.apply(tx_id, Input::Tick, now) {
-                // A tick is never rejected; were it, the timer must not come back for ever.
-                tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
-                if let Some(live) = self.live.get_mut(&tx_id) {
-                    self.timers.set(tx_id, &mut live.wake_at, None);
-                }
-            }
+        // A jump is noticed while nothing begins, too.
+        self.clock.anchor();
+        let moment = Instant::now();
+        while let Some(tx_id) = self.timers.due(moment) {
+            let ticked = self.apply(tx_id, Input::Tick);
+            self.ticked(tx_id, ticked);
+        }
+        let told = self.clock.told();
+        while let Some(tx_id) = self.starts.due(told.now()) {
+            let ticked = self.apply_at(tx_id, Input::Tick, told);
+            self.ticked(tx_id, ticked);
+        }
+    }
+
+    /// A tick is never rejected; were it, the timer must not come back for ever.
+    fn ticked(&mut self, tx_id: TxId, ticked: Result<(), Failure>) {
+        let Err(error) = ticked else { return };
+        tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            self.timers.set(tx_id, &mut live.wake_at, None);
+            self.starts.set(tx_id, &mut live.starts_at, None);
         }
     }
 
@@ -151,13 +175,16 @@ impl Service {
             }
             Message::CallEnded { tx_id, number, attempt, end } => {
                 let input = match end {
-                    CallEnd::Prepare(answer) => Input::PrepareAnswered { number, attempt, answer },
+                    CallEnd::Prepare(answer) => {
+                        let answer = self.with_room(tx_id, number, answer);
+                        Input::PrepareAnswered { number, attempt, answer }
+                    }
                     CallEnd::PhaseTwo(operation, answer) => {
                         Input::PhaseTwoAnswered { number, operation, attempt, answer }
                     }
                 };
                 // It may have left memory: ended by an operator, or lost.
-                let _ = self.apply(tx_id, input, self.env.now());
+                let _ = self.apply(tx_id, input);
             }
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
@@ -193,12 +220,22 @@ impl Service {
 
     /// Applies an input from outside, and answers when what the caller waits for has come.
     fn input(&mut self, tx_id: TxId, input: Input, until: Until, reply: Reply) {
-        match self.apply(tx_id, input, self.env.now()) {
+        match self.apply(tx_id, input) {
             Ok(()) => self.wait(tx_id, until, reply),
-            Err(failure) => {
-                fail(reply, failure);
+            Err(failure) => self.refuse(tx_id, failure, reply),
+        }
+    }
+
+    /// Refuses a request. What the transaction was refused by may be on its way to the disk: then the
+    /// refusal waits for it, as any other answer.
+    fn refuse(&mut self, tx_id: TxId, failure: Failure, reply: Reply) {
+        match (failure, self.live.get_mut(&tx_id)) {
+            (Failure::Error(error), Some(live)) => {
+                live.refuse(error, reply);
+                live.answer();
                 self.leave_if_done(tx_id);
             }
+            (failure, _) => fail(reply, failure),
         }
     }
 
@@ -211,9 +248,21 @@ impl Service {
         self.leave_if_done(tx_id);
     }
 
-    /// Applies an input, and carries out its effects.
-    fn apply(&mut self, tx_id: TxId, input: Input, now: Timestamp) -> Result<(), Failure> {
+    /// Applies an input, and carries out its effects. What waits for a time of day goes by the system's
+    /// clock; everything else by its own.
+    pub(super) fn apply(&mut self, tx_id: TxId, input: Input) -> Result<(), Failure> {
+        let live = self.live.get(&tx_id).ok_or(Failure::NotLive)?;
+        let clock = match live.tx.phase() {
+            Phase::Scheduled => self.clock.told(),
+            _ => live.clock,
+        };
+        self.apply_at(tx_id, input, clock)
+    }
+
+    fn apply_at(&mut self, tx_id: TxId, input: Input, clock: Anchor) -> Result<(), Failure> {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
+        live.clock = clock;
+        let now = clock.now();
         let was_decided = live.tx.phase().decision().is_some();
         let effects = live
             .tx
@@ -221,6 +270,7 @@ impl Service {
             .map_err(|rejection| Failure::Error(rejection.into()))?;
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
+            live.unread = Unread::default();
             let identity = live.tx.identity();
             let took = identity.created_at.until(now);
             if let Some(mode) = identity.mode() {
@@ -230,6 +280,7 @@ impl Service {
                 %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
+        live.count_bytes();
         self.carry_out(tx_id, effects);
         Ok(())
     }
@@ -260,9 +311,13 @@ impl Service {
         let released = live.released();
         live.answer();
         let wake_at = live.tx.wake_at(&self.options.policy);
-        self.timers.set(tx_id, &mut live.wake_at, wake_at);
+        let is_scheduled = live.tx.phase() == Phase::Scheduled;
+        self.starts.set(tx_id, &mut live.starts_at, wake_at.filter(|_| is_scheduled));
+        let moment = wake_at.filter(|_| !is_scheduled).map(|at| live.clock.moment_of(at));
+        self.timers.set(tx_id, &mut live.wake_at, moment);
         for work in released {
             match work {
+                Held::Call(call) if self.lacks_room(tx_id, call) => {}
                 Held::Call(call) => self.call(tx_id, call),
                 Held::Locks(request) => self.take_locks(tx_id, request),
             }
@@ -271,8 +326,7 @@ impl Service {
     }
 
     fn leave_if_done(&mut self, tx_id: TxId) {
-        let now = self.env.now();
-        if !self.live.get(&tx_id).is_some_and(|live| live.may_leave(now)) {
+        if !self.live.get(&tx_id).is_some_and(Live::may_leave) {
             return;
         }
         let Some(live) = self.remove(tx_id) else { return };
@@ -287,6 +341,7 @@ impl Service {
     fn remove(&mut self, tx_id: TxId) -> Option<Live> {
         let mut live = self.live.remove(&tx_id)?;
         self.timers.set(tx_id, &mut live.wake_at, None);
+        self.starts.set(tx_id, &mut live.starts_at, None);
         self.asleep.set(tx_id, &mut live.asleep_until, None);
         self.lock_waits.forget(tx_id);
         live.stop_prepares();
@@ -342,10 +397,13 @@ impl Service {
             return;
         }
         let version = record.version;
+        // What slept was woken by the system's clock.
+        let slept = record.state.wake_at.is_some();
+        let clock = if slept { self.clock.told() } else { self.clock.anchor() };
         let tx = Transaction::restore(record);
         let permit = self.admission.admit_always(1, tx.held_bytes());
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
-        self.live.insert(tx_id, Live::new(tx, permit, version));
+        self.live.insert(tx_id, Live::new(tx, clock, permit, version));
     }
 
     fn adopt(&mut self, record: Record) {
@@ -355,10 +413,9 @@ impl Service {
         }
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
-        let now = self.env.now();
-        self.keep_for_a_while(tx_id, now);
+        self.keep_for_a_while(tx_id);
         // Never rejected: it is the first input after a restore.
-        let _ = self.apply(tx_id, Input::Recovered { by: self.me }, now);
+        let _ = self.apply(tx_id, Input::Recovered { by: self.me });
     }
 
     fn returned(&mut self, names: &[unanimo_core::ParticipantName]) {
@@ -372,11 +429,10 @@ impl Service {
                     .map(|branch| (*tx_id, branch.number))
             })
             .collect();
-        let now = self.env.now();
         for (tx_id, branch) in waiting {
             // A branch without a waiting call stays as it is.
             let input = Input::Retry { number: Some(branch), operator: None };
-            let _ = self.apply(tx_id, input, now);
+            let _ = self.apply(tx_id, input);
         }
     }
 }

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use unanimo_core::{Timestamp, TxId};
+use unanimo_core::TxId;
 
-/// One time a transaction; removed exactly, so that no stale entry remains.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    due: BTreeSet<(Timestamp, TxId)>,
+/// One time a transaction, by the clock of `T`; removed exactly, so that no stale entry remains.
+#[derive(Debug)]
+pub(super) struct Timers<T> {
+    due: BTreeSet<(T, TxId)>,
 }
 
-impl Timers {
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self { due: BTreeSet::new() }
+    }
+}
+
+impl<T: Copy + Ord> Timers<T> {
     /// Moves a transaction's time.
-    pub(super) fn set(&mut self, tx_id: TxId, from: &mut Option<Timestamp>, to: Option<Timestamp>) {
+    pub(super) fn set(&mut self, tx_id: TxId, from: &mut Option<T>, to: Option<T>) {
         if *from == to {
             return;
         }
@@ -31,12 +37,12 @@ impl Timers {
     }
 
     /// The earliest time of all.
-    pub(super) fn next(&self) -> Option<Timestamp> {
+    pub(super) fn next(&self) -> Option<T> {
         self.due.first().map(|(at, _)| *at)
     }
 
     /// A transaction whose time has come. Its time stays set until it is moved.
-    pub(super) fn due(&self, now: Timestamp) -> Option<TxId> {
+    pub(super) fn due(&self, now: T) -> Option<TxId> {
         self.due.first().filter(|(at, _)| *at <= now).map(|(_, tx_id)| *tx_id)
     }
 }

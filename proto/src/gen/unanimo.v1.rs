@@ -14,6 +14,16 @@ pub struct Payload {
     #[prost(string, tag = "2")]
     pub media_type: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Payload {
+    const NAME: &'static str = "Payload";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Payload".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Payload".into()
+    }
+}
 /// One participant's share of a transaction, as the initiator states it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BranchSpec {
@@ -85,6 +95,16 @@ pub struct BranchSpec {
     #[prost(message, optional, tag = "15")]
     pub child: ::core::option::Option<ChildTransaction>,
 }
+impl ::prost::Name for BranchSpec {
+    const NAME: &'static str = "BranchSpec";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BranchSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BranchSpec".into()
+    }
+}
 /// The output of an earlier branch, under the name by which this branch's participant knows it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepInput {
@@ -94,6 +114,16 @@ pub struct StepInput {
     /// The branch whose output it is. Not one in two-phase commit, which has no output.
     #[prost(string, tag = "2")]
     pub branch_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for StepInput {
+    const NAME: &'static str = "StepInput";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.StepInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.StepInput".into()
+    }
 }
 /// Attempts of one branch's Prepare.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -112,6 +142,16 @@ pub struct RetryPolicy {
     #[prost(message, optional, tag = "4")]
     pub give_up_after: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for RetryPolicy {
+    const NAME: &'static str = "RetryPolicy";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RetryPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RetryPolicy".into()
+    }
+}
 /// A name that transactions hold against each other. It locks nothing at participants: it keeps apart
 /// the transactions that name it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -129,6 +169,16 @@ pub struct Lock {
     #[prost(message, optional, tag = "3")]
     pub wait_max: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for Lock {
+    const NAME: &'static str = "Lock";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Lock".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Lock".into()
+    }
+}
 /// A lock of a transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldLock {
@@ -144,6 +194,16 @@ pub struct HeldLock {
     /// The branch that takes it; empty for the transaction's own.
     #[prost(string, tag = "4")]
     pub branch_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for HeldLock {
+    const NAME: &'static str = "HeldLock";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.HeldLock".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.HeldLock".into()
+    }
 }
 /// A transaction as a branch of another one.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -161,6 +221,16 @@ pub struct ChildTransaction {
     #[prost(message, repeated, tag = "4")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
 }
+impl ::prost::Name for ChildTransaction {
+    const NAME: &'static str = "ChildTransaction";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ChildTransaction".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ChildTransaction".into()
+    }
+}
 /// The branch of another transaction that a child is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ParentBranch {
@@ -170,6 +240,16 @@ pub struct ParentBranch {
     /// Its branch.
     #[prost(string, tag = "2")]
     pub branch_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ParentBranch {
+    const NAME: &'static str = "ParentBranch";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ParentBranch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ParentBranch".into()
+    }
 }
 /// Names a branch to its participant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -196,6 +276,16 @@ pub struct BranchContext {
     #[prost(enumeration = "Mode", tag = "7")]
     pub mode: i32,
 }
+impl ::prost::Name for BranchContext {
+    const NAME: &'static str = "BranchContext";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BranchContext".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BranchContext".into()
+    }
+}
 /// A business no, in a participant's words.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refusal {
@@ -206,6 +296,16 @@ pub struct Refusal {
     /// One sentence for people. Cut off at 1,024 bytes.
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Refusal {
+    const NAME: &'static str = "Refusal";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Refusal".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Refusal".into()
+    }
 }
 /// Attempts of one operation of one branch, folded together.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -226,6 +326,16 @@ pub struct Attempts {
     /// Error of the last attempt that failed; empty if none did.
     #[prost(string, tag = "5")]
     pub last_error: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Attempts {
+    const NAME: &'static str = "Attempts";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Attempts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Attempts".into()
+    }
 }
 /// A branch, as the coordinator knows it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -298,6 +408,16 @@ pub struct Branch {
     #[prost(string, tag = "22")]
     pub child_gid: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Branch {
+    const NAME: &'static str = "Branch";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Branch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Branch".into()
+    }
+}
 /// A line of a transaction's history, for people.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimelineEntry {
@@ -313,6 +433,16 @@ pub struct TimelineEntry {
     /// One sentence of detail; may be empty.
     #[prost(string, tag = "4")]
     pub detail: ::prost::alloc::string::String,
+}
+impl ::prost::Name for TimelineEntry {
+    const NAME: &'static str = "TimelineEntry";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TimelineEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TimelineEntry".into()
+    }
 }
 /// A transaction, as the coordinator knows it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -402,6 +532,16 @@ pub struct Transaction {
     /// The branch that it is, if it is a child.
     #[prost(message, optional, tag = "26")]
     pub parent: ::core::option::Option<ParentBranch>,
+}
+impl ::prost::Name for Transaction {
+    const NAME: &'static str = "Transaction";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Transaction".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Transaction".into()
+    }
 }
 /// The protocol that brings branches to one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -917,12 +1057,32 @@ pub struct SubmitTransactionRequest {
     #[prost(message, repeated, tag = "11")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
 }
+impl ::prost::Name for SubmitTransactionRequest {
+    const NAME: &'static str = "SubmitTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.SubmitTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.SubmitTransactionRequest".into()
+    }
+}
 /// Answer to SubmitTransaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitTransactionResponse {
     /// The transaction.
     #[prost(message, optional, tag = "1")]
     pub result: ::core::option::Option<TransactionResult>,
+}
+impl ::prost::Name for SubmitTransactionResponse {
+    const NAME: &'static str = "SubmitTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.SubmitTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.SubmitTransactionResponse".into()
+    }
 }
 /// State of a transaction, as an initiator needs it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -953,6 +1113,16 @@ pub struct TransactionResult {
     #[prost(string, tag = "8")]
     pub abort_detail: ::prost::alloc::string::String,
 }
+impl ::prost::Name for TransactionResult {
+    const NAME: &'static str = "TransactionResult";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TransactionResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TransactionResult".into()
+    }
+}
 /// State of a branch, as an initiator needs it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BranchResult {
@@ -974,6 +1144,16 @@ pub struct BranchResult {
     /// The last error of its calls, if any failed; on ABORT this explains a missing vote.
     #[prost(string, tag = "6")]
     pub last_error: ::prost::alloc::string::String,
+}
+impl ::prost::Name for BranchResult {
+    const NAME: &'static str = "BranchResult";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BranchResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BranchResult".into()
+    }
 }
 /// A transaction without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1000,6 +1180,16 @@ pub struct BeginTransactionRequest {
     #[prost(message, repeated, tag = "6")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
 }
+impl ::prost::Name for BeginTransactionRequest {
+    const NAME: &'static str = "BeginTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BeginTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BeginTransactionRequest".into()
+    }
+}
 /// A transaction that was begun, durably.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeginTransactionResponse {
@@ -1017,6 +1207,16 @@ pub struct BeginTransactionResponse {
     #[prost(string, tag = "4")]
     pub cluster_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for BeginTransactionResponse {
+    const NAME: &'static str = "BeginTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BeginTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BeginTransactionResponse".into()
+    }
+}
 /// A branch whose Prepare the coordinator is to send.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteBranchRequest {
@@ -1029,6 +1229,16 @@ pub struct ExecuteBranchRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "3")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ExecuteBranchRequest {
+    const NAME: &'static str = "ExecuteBranchRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ExecuteBranchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ExecuteBranchRequest".into()
+    }
 }
 /// The vote of the branch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1057,6 +1267,16 @@ pub struct ExecuteBranchResponse {
     #[prost(string, tag = "7")]
     pub last_error: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ExecuteBranchResponse {
+    const NAME: &'static str = "ExecuteBranchResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ExecuteBranchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ExecuteBranchResponse".into()
+    }
+}
 /// A branch whose participant the initiator is about to call itself.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EnlistBranchRequest {
@@ -1069,6 +1289,16 @@ pub struct EnlistBranchRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "3")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for EnlistBranchRequest {
+    const NAME: &'static str = "EnlistBranchRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.EnlistBranchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.EnlistBranchRequest".into()
+    }
 }
 /// The branch is durable: its participant may now be called.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1085,6 +1315,16 @@ pub struct EnlistBranchResponse {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+}
+impl ::prost::Name for EnlistBranchResponse {
+    const NAME: &'static str = "EnlistBranchResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.EnlistBranchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.EnlistBranchResponse".into()
+    }
 }
 /// Asks for COMMIT.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1106,6 +1346,16 @@ pub struct CommitTransactionRequest {
     #[prost(bool, tag = "5")]
     pub include_outputs: bool,
 }
+impl ::prost::Name for CommitTransactionRequest {
+    const NAME: &'static str = "CommitTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CommitTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CommitTransactionRequest".into()
+    }
+}
 /// A branch that the initiator lists in CommitTransaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommitBranch {
@@ -1117,12 +1367,32 @@ pub struct CommitBranch {
     #[prost(enumeration = "Vote", tag = "2")]
     pub vote: i32,
 }
+impl ::prost::Name for CommitBranch {
+    const NAME: &'static str = "CommitBranch";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CommitBranch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CommitBranch".into()
+    }
+}
 /// Answer to CommitTransaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommitTransactionResponse {
     /// The transaction.
     #[prost(message, optional, tag = "1")]
     pub result: ::core::option::Option<TransactionResult>,
+}
+impl ::prost::Name for CommitTransactionResponse {
+    const NAME: &'static str = "CommitTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CommitTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CommitTransactionResponse".into()
+    }
 }
 /// Asks for ABORT.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1157,12 +1427,32 @@ pub mod rollback_transaction_request {
         Gid(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for RollbackTransactionRequest {
+    const NAME: &'static str = "RollbackTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RollbackTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RollbackTransactionRequest".into()
+    }
+}
 /// Answer to RollbackTransaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RollbackTransactionResponse {
     /// The transaction: COMMITTED if that was decided before.
     #[prost(message, optional, tag = "1")]
     pub result: ::core::option::Option<TransactionResult>,
+}
+impl ::prost::Name for RollbackTransactionResponse {
+    const NAME: &'static str = "RollbackTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RollbackTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RollbackTransactionResponse".into()
+    }
 }
 /// Asks for one transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1200,6 +1490,16 @@ pub mod get_transaction_request {
         Gid(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for GetTransactionRequest {
+    const NAME: &'static str = "GetTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetTransactionRequest".into()
+    }
+}
 /// One transaction. One that was never seen, and one that was purged, are NOT_FOUND with a reason
 /// each: TRANSACTION_NEVER_SEEN and TRANSACTION_PURGED for a tx_id, GID_UNKNOWN for a gid, which was
 /// never seen or was purged after the gid retention.
@@ -1208,6 +1508,16 @@ pub struct GetTransactionResponse {
     /// The transaction.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
+}
+impl ::prost::Name for GetTransactionResponse {
+    const NAME: &'static str = "GetTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetTransactionResponse".into()
+    }
 }
 /// Asks for a page of transactions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1244,6 +1554,16 @@ pub struct ListTransactionsRequest {
     #[prost(string, repeated, tag = "10")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ListTransactionsRequest {
+    const NAME: &'static str = "ListTransactionsRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListTransactionsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListTransactionsRequest".into()
+    }
+}
 /// A page of transactions, without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTransactionsResponse {
@@ -1253,6 +1573,16 @@ pub struct ListTransactionsResponse {
     /// Token of the next page; empty after the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListTransactionsResponse {
+    const NAME: &'static str = "ListTransactionsResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListTransactionsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListTransactionsResponse".into()
+    }
 }
 /// Asks to follow one transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1284,6 +1614,16 @@ pub mod watch_transaction_request {
         Gid(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for WatchTransactionRequest {
+    const NAME: &'static str = "WatchTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.WatchTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.WatchTransactionRequest".into()
+    }
+}
 /// State of the transaction at a moment.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchTransactionResponse {
@@ -1291,6 +1631,16 @@ pub struct WatchTransactionResponse {
     /// branches may be ahead of what is durable. Its `revision` is where a new call goes on from.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
+}
+impl ::prost::Name for WatchTransactionResponse {
+    const NAME: &'static str = "WatchTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.WatchTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.WatchTransactionResponse".into()
+    }
 }
 /// Asks for the decisions of branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1309,6 +1659,16 @@ pub struct InquireBranchesRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for InquireBranchesRequest {
+    const NAME: &'static str = "InquireBranchesRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.InquireBranchesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.InquireBranchesRequest".into()
+    }
 }
 /// A branch in doubt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1333,12 +1693,32 @@ pub mod inquired_branch {
         BranchNumber(u32),
     }
 }
+impl ::prost::Name for InquiredBranch {
+    const NAME: &'static str = "InquiredBranch";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.InquiredBranch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.InquiredBranch".into()
+    }
+}
 /// Answers in the order of the question.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InquireBranchesResponse {
     /// One verdict for each branch of the request.
     #[prost(message, repeated, tag = "1")]
     pub verdicts: ::prost::alloc::vec::Vec<BranchVerdict>,
+}
+impl ::prost::Name for InquireBranchesResponse {
+    const NAME: &'static str = "InquireBranchesResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.InquireBranchesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.InquireBranchesResponse".into()
+    }
 }
 /// The coordinator's record of a branch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1359,6 +1739,16 @@ pub struct BranchVerdict {
     /// As in PrepareRequest, if its transaction is known.
     #[prost(message, optional, tag = "5")]
     pub prepare_until: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for BranchVerdict {
+    const NAME: &'static str = "BranchVerdict";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.BranchVerdict".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.BranchVerdict".into()
+    }
 }
 /// Asks for the recorded history of one transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1383,6 +1773,16 @@ pub mod export_transaction_request {
         Gid(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for ExportTransactionRequest {
+    const NAME: &'static str = "ExportTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ExportTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ExportTransactionRequest".into()
+    }
+}
 /// A recorded history. A transaction of which none was recorded is FAILED_PRECONDITION with reason
 /// NO_HISTORY; which ones are recorded is a setting of the coordinator, by default those that are sagas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1392,9 +1792,29 @@ pub struct ExportTransactionResponse {
     #[prost(string, tag = "1")]
     pub history_json: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ExportTransactionResponse {
+    const NAME: &'static str = "ExportTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ExportTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ExportTransactionResponse".into()
+    }
+}
 /// Asks about the coordinator itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerInfoRequest {}
+impl ::prost::Name for GetServerInfoRequest {
+    const NAME: &'static str = "GetServerInfoRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetServerInfoRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetServerInfoRequest".into()
+    }
+}
 /// The coordinator that answered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerInfoResponse {
@@ -1410,6 +1830,16 @@ pub struct GetServerInfoResponse {
     /// Limits in force.
     #[prost(message, optional, tag = "4")]
     pub limits: ::core::option::Option<ServerLimits>,
+}
+impl ::prost::Name for GetServerInfoResponse {
+    const NAME: &'static str = "GetServerInfoResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetServerInfoResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetServerInfoResponse".into()
+    }
 }
 /// Limits of a coordinator. None of them is ever 0: a limit that is 0 or absent is not told, because the
 /// coordinator is older than the field.
@@ -1455,6 +1885,16 @@ pub struct ServerLimits {
     /// Longest time ahead of a transaction's start, and longest delay of a step.
     #[prost(message, optional, tag = "13")]
     pub start_delay_max: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for ServerLimits {
+    const NAME: &'static str = "ServerLimits";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ServerLimits".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ServerLimits".into()
+    }
 }
 /// The act that the coordinator's record allows for a branch in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1617,7 +2057,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/SubmitTransaction",
             );
@@ -1644,7 +2084,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/BeginTransaction",
             );
@@ -1672,7 +2112,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/ExecuteBranch",
             );
@@ -1701,7 +2141,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/EnlistBranch",
             );
@@ -1729,7 +2169,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/CommitTransaction",
             );
@@ -1759,7 +2199,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/RollbackTransaction",
             );
@@ -1790,7 +2230,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/GetTransaction",
             );
@@ -1817,7 +2257,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/ListTransactions",
             );
@@ -1847,7 +2287,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/WatchTransaction",
             );
@@ -1875,7 +2315,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/InquireBranches",
             );
@@ -1903,7 +2343,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/ExportTransaction",
             );
@@ -1930,7 +2370,7 @@ pub mod coordinator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.CoordinatorService/GetServerInfo",
             );
@@ -2187,7 +2627,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SubmitTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2236,7 +2676,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BeginTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2282,7 +2722,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExecuteBranchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2328,7 +2768,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EnlistBranchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2377,7 +2817,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommitTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2426,7 +2866,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RollbackTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2472,7 +2912,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2521,7 +2961,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListTransactionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2572,7 +3012,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2618,7 +3058,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InquireBranchesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2667,7 +3107,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExportTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2713,7 +3153,7 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetServerInfoSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2811,6 +3251,16 @@ pub struct PrepareRequest {
     #[prost(map = "string, message", tag = "9")]
     pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
+impl ::prost::Name for PrepareRequest {
+    const NAME: &'static str = "PrepareRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.PrepareRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.PrepareRequest".into()
+    }
+}
 /// The vote, or the answer that there is none yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrepareResponse {
@@ -2837,6 +3287,16 @@ pub mod prepare_response {
         Working(super::Working),
     }
 }
+impl ::prost::Name for PrepareResponse {
+    const NAME: &'static str = "PrepareResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.PrepareResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.PrepareResponse".into()
+    }
+}
 /// Yes: see VOTE_PREPARED.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Prepared {
@@ -2846,15 +3306,45 @@ pub struct Prepared {
     #[prost(message, optional, tag = "1")]
     pub output: ::core::option::Option<Payload>,
 }
+impl ::prost::Name for Prepared {
+    const NAME: &'static str = "Prepared";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Prepared".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Prepared".into()
+    }
+}
 /// Nothing was written; no phase two is owed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOnly {}
+impl ::prost::Name for ReadOnly {
+    const NAME: &'static str = "ReadOnly";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ReadOnly".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ReadOnly".into()
+    }
+}
 /// The operation is going on: send it again. Not a vote.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Working {
     /// Time after which to send it again. Zero leaves it to the coordinator, which also bounds it.
     #[prost(message, optional, tag = "1")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for Working {
+    const NAME: &'static str = "Working";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Working".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Working".into()
+    }
 }
 /// Phase two of a branch after COMMIT.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2889,6 +3379,16 @@ pub struct CommitRequest {
     #[prost(map = "string, message", tag = "8")]
     pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
+impl ::prost::Name for CommitRequest {
+    const NAME: &'static str = "CommitRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CommitRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CommitRequest".into()
+    }
+}
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommitResponse {
@@ -2910,6 +3410,16 @@ pub mod commit_response {
         /// It ended otherwise, or cannot tell.
         #[prost(message, tag = "3")]
         Heuristic(super::HeuristicOutcome),
+    }
+}
+impl ::prost::Name for CommitResponse {
+    const NAME: &'static str = "CommitResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CommitResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CommitResponse".into()
     }
 }
 /// Phase two of a branch after ABORT.
@@ -2948,6 +3458,16 @@ pub struct CancelRequest {
     #[prost(map = "string, message", tag = "9")]
     pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
 }
+impl ::prost::Name for CancelRequest {
+    const NAME: &'static str = "CancelRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CancelRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CancelRequest".into()
+    }
+}
 /// The branch's end, or the answer that it is not there yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelResponse {
@@ -2971,9 +3491,29 @@ pub mod cancel_response {
         Heuristic(super::HeuristicOutcome),
     }
 }
+impl ::prost::Name for CancelResponse {
+    const NAME: &'static str = "CancelResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.CancelResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.CancelResponse".into()
+    }
+}
 /// The branch ended as decided.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
+impl ::prost::Name for Done {
+    const NAME: &'static str = "Done";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Done".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Done".into()
+    }
+}
 /// The branch ended, and not by the coordinator's decision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeuristicOutcome {
@@ -2983,6 +3523,16 @@ pub struct HeuristicOutcome {
     /// One sentence for the operator. Cut off at 1,024 bytes.
     #[prost(string, tag = "2")]
     pub note: ::prost::alloc::string::String,
+}
+impl ::prost::Name for HeuristicOutcome {
+    const NAME: &'static str = "HeuristicOutcome";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.HeuristicOutcome".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.HeuristicOutcome".into()
+    }
 }
 /// End of a branch that ended by itself (X/Open heuristics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3129,7 +3679,7 @@ pub mod participant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantService/Prepare",
             );
@@ -3152,7 +3702,7 @@ pub mod participant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantService/Commit",
             );
@@ -3175,7 +3725,7 @@ pub mod participant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantService/Cancel",
             );
@@ -3324,7 +3874,7 @@ pub mod participant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PrepareSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3369,7 +3919,7 @@ pub mod participant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommitSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3414,7 +3964,7 @@ pub mod participant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3495,6 +4045,16 @@ pub struct RegisterEndpointRequest {
     #[prost(string, repeated, tag = "6")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for RegisterEndpointRequest {
+    const NAME: &'static str = "RegisterEndpointRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RegisterEndpointRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RegisterEndpointRequest".into()
+    }
+}
 /// The registration is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterEndpointResponse {
@@ -3504,6 +4064,16 @@ pub struct RegisterEndpointResponse {
     /// The coordinator group, as in BranchContext.
     #[prost(string, tag = "2")]
     pub cluster_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RegisterEndpointResponse {
+    const NAME: &'static str = "RegisterEndpointResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RegisterEndpointResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RegisterEndpointResponse".into()
+    }
 }
 /// An endpoint that goes away.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3522,10 +4092,30 @@ pub struct DeregisterEndpointRequest {
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for DeregisterEndpointRequest {
+    const NAME: &'static str = "DeregisterEndpointRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.DeregisterEndpointRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.DeregisterEndpointRequest".into()
+    }
+}
 /// The endpoint is gone, belongs to another instance by now, was never there, or is configured and
 /// stays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterEndpointResponse {}
+impl ::prost::Name for DeregisterEndpointResponse {
+    const NAME: &'static str = "DeregisterEndpointResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.DeregisterEndpointResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.DeregisterEndpointResponse".into()
+    }
+}
 /// Asks for a page of participants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListParticipantsRequest {
@@ -3540,6 +4130,16 @@ pub struct ListParticipantsRequest {
     #[prost(string, repeated, tag = "3")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ListParticipantsRequest {
+    const NAME: &'static str = "ListParticipantsRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListParticipantsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListParticipantsRequest".into()
+    }
+}
 /// A page of participants.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListParticipantsResponse {
@@ -3550,6 +4150,16 @@ pub struct ListParticipantsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListParticipantsResponse {
+    const NAME: &'static str = "ListParticipantsResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListParticipantsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListParticipantsResponse".into()
+    }
+}
 /// A participant that the coordinator knows.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Participant {
@@ -3559,6 +4169,16 @@ pub struct Participant {
     /// Its endpoints.
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<ParticipantEndpoint>,
+}
+impl ::prost::Name for Participant {
+    const NAME: &'static str = "Participant";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Participant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Participant".into()
+    }
 }
 /// An endpoint of a participant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3585,6 +4205,16 @@ pub struct ParticipantEndpoint {
     /// Name and version of its SDK, as registered.
     #[prost(string, tag = "7")]
     pub sdk: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ParticipantEndpoint {
+    const NAME: &'static str = "ParticipantEndpoint";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ParticipantEndpoint".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ParticipantEndpoint".into()
+    }
 }
 /// Generated client implementations.
 pub mod participant_directory_service_client {
@@ -3698,7 +4328,7 @@ pub mod participant_directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantDirectoryService/RegisterEndpoint",
             );
@@ -3729,7 +4359,7 @@ pub mod participant_directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantDirectoryService/DeregisterEndpoint",
             );
@@ -3759,7 +4389,7 @@ pub mod participant_directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.ParticipantDirectoryService/ListParticipants",
             );
@@ -3930,7 +4560,7 @@ pub mod participant_directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RegisterEndpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3981,7 +4611,7 @@ pub mod participant_directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeregisterEndpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4032,7 +4662,7 @@ pub mod participant_directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListParticipantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4103,12 +4733,32 @@ pub struct RetryTransactionRequest {
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for RetryTransactionRequest {
+    const NAME: &'static str = "RetryTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RetryTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RetryTransactionRequest".into()
+    }
+}
 /// The calls go out.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RetryTransactionResponse {
     /// The transaction, as it was when they did.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
+}
+impl ::prost::Name for RetryTransactionResponse {
+    const NAME: &'static str = "RetryTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RetryTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RetryTransactionResponse".into()
+    }
 }
 /// Ends a branch by the operator's word.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4133,12 +4783,32 @@ pub struct ResolveBranchRequest {
     #[prost(string, repeated, tag = "6")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ResolveBranchRequest {
+    const NAME: &'static str = "ResolveBranchRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ResolveBranchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ResolveBranchRequest".into()
+    }
+}
 /// The branch has ended.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResolveBranchResponse {
     /// The transaction after it.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
+}
+impl ::prost::Name for ResolveBranchResponse {
+    const NAME: &'static str = "ResolveBranchResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ResolveBranchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ResolveBranchResponse".into()
+    }
 }
 /// Clears the alarm of a transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4156,12 +4826,32 @@ pub struct ForgetTransactionRequest {
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ForgetTransactionRequest {
+    const NAME: &'static str = "ForgetTransactionRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ForgetTransactionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ForgetTransactionRequest".into()
+    }
+}
 /// The alarm is cleared.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForgetTransactionResponse {
     /// The transaction after it.
     #[prost(message, optional, tag = "1")]
     pub transaction: ::core::option::Option<Transaction>,
+}
+impl ::prost::Name for ForgetTransactionResponse {
+    const NAME: &'static str = "ForgetTransactionResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ForgetTransactionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ForgetTransactionResponse".into()
+    }
 }
 /// End of a branch, as an operator found or made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -4311,7 +5001,7 @@ pub mod operator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.OperatorService/RetryTransaction",
             );
@@ -4339,7 +5029,7 @@ pub mod operator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.OperatorService/ResolveBranch",
             );
@@ -4365,7 +5055,7 @@ pub mod operator_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/unanimo.v1.OperatorService/ForgetTransaction",
             );
@@ -4529,7 +5219,7 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RetryTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4575,7 +5265,7 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResolveBranchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4621,7 +5311,7 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForgetTransactionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

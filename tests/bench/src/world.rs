@@ -101,7 +101,12 @@ impl World {
     }
 
     /// Measures transactions that are submitted by gRPC on one connection.
-    pub(crate) async fn submit(&self, in_flight: usize, time: Duration) -> Result<Measured> {
+    pub(crate) async fn submit(
+        &self,
+        shape: Shape,
+        in_flight: usize,
+        time: Duration,
+    ) -> Result<Measured> {
         let address = self.running.grpc_address().context("it serves gRPC")?;
         let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         let client = CoordinatorServiceClient::new(channel.connect().await?);
@@ -110,6 +115,14 @@ impl World {
             move || {
                 let (mut client, gid) = (client.clone(), next(&gids));
                 async move {
+                    let (mode, depends) = match shape {
+                        Shape::Tcc => (v1::Mode::Tcc, false),
+                        Shape::Saga => (v1::Mode::Saga, true),
+                    };
+                    let before = |name: &str| match depends && name != BRANCHES[0] {
+                        true => vec![BRANCHES[0].to_owned()],
+                        false => Vec::new(),
+                    };
                     let branches = BRANCHES.map(|name| v1::BranchSpec {
                         branch_id: name.to_owned(),
                         participant: name.to_owned(),
@@ -119,11 +132,12 @@ impl World {
                             media_type: String::new(),
                         }),
                         mode: v1::Mode::Unspecified.into(),
+                        depends_on: before(name),
                         ..Default::default()
                     });
                     let request = SubmitTransactionRequest {
                         gid,
-                        mode: v1::Mode::Tcc.into(),
+                        mode: mode.into(),
                         branches: branches.into(),
                         ..Default::default()
                     };

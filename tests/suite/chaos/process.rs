@@ -17,6 +17,7 @@ pub(crate) struct Process {
     relay: Relay,
     program: &'static str,
     arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
     process: Arc<Mutex<Option<Owned>>>,
     /// Number of times that it has ended by itself since the last restart by the test.
     crashes: Arc<AtomicU32>,
@@ -30,12 +31,25 @@ pub(crate) async fn coordinator(database: &str, banks: &[Bank]) -> Process {
     coordinator_with(database, banks.iter().flat_map(bank), "4s").await
 }
 
+/// Time in which a transaction of [`coordinator`] has ended once all faults are over (promise L1): its
+/// deadline, two leases, and the longest pause between two attempts.
+pub(crate) const ENDED_WITHIN: Duration = Duration::from_millis(4_000 + 2 * 2_000 + 200);
+
 /// Starts a coordinator with more arguments, and the time-out of transactions that set none.
 pub(crate) async fn coordinator_with(
     database: &str,
     more: impl IntoIterator<Item = String>,
     timeout_default: &str,
 ) -> Process {
+    coordinator_under(arguments(database, more, timeout_default), Vec::new()).await
+}
+
+/// Returns the arguments of a coordinator.
+pub(crate) fn arguments(
+    database: &str,
+    more: impl IntoIterator<Item = String>,
+    timeout_default: &str,
+) -> Vec<String> {
     let mut arguments = vec!["serve".to_owned()];
     for (flag, value) in [
         ("--database-url", database),
@@ -53,7 +67,16 @@ pub(crate) async fn coordinator_with(
         arguments.extend([flag.to_owned(), value.to_owned()]);
     }
     arguments.extend(more);
-    Process::start(env!("CARGO_BIN_EXE_unanimo-under-test"), arguments).await
+    arguments
+}
+
+/// Starts a coordinator with environment variables.
+pub(crate) async fn coordinator_under(
+    arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+) -> Process {
+    let program = env!("CARGO_BIN_EXE_unanimo-under-test");
+    Process::start_under(Relay::start().await, program, arguments, variables)
 }
 
 impl Process {
@@ -68,10 +91,20 @@ impl Process {
         program: &'static str,
         arguments: Vec<String>,
     ) -> Self {
+        Self::start_under(relay, program, arguments, Vec::new())
+    }
+
+    fn start_under(
+        relay: Relay,
+        program: &'static str,
+        arguments: Vec<String>,
+        variables: Vec<(&'static str, String)>,
+    ) -> Self {
         let process = Self {
             relay,
             program,
             arguments,
+            variables,
             process: Arc::default(),
             crashes: Arc::default(),
             keeper: Mutex::default(),
@@ -87,6 +120,12 @@ impl Process {
     /// Tells whether it has reached the crash point at which it kills itself.
     pub(crate) fn has_crashed(&self) -> bool {
         self.crashes.load(Ordering::SeqCst) > 0
+    }
+
+    /// Returns the id of the present process.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        let mut process = self.process.lock().unwrap();
+        Pid::from_raw(process.as_mut()?.child().id().try_into().ok()?)
     }
 
     /// Kills the process, which is then started again.
@@ -117,14 +156,14 @@ impl Process {
 
     fn keep_alive(&self, crash: Option<String>) {
         let (relay, program) = (self.relay.clone(), self.program);
-        let arguments = self.arguments.clone();
+        let (arguments, variables) = (self.arguments.clone(), self.variables.clone());
         let (process, crashes) = (Arc::clone(&self.process), Arc::clone(&self.crashes));
         let keeper = tokio::spawn(async move {
             let mut crash = crash;
             loop {
                 relay.point_to(None);
                 let mut command = Command::new(program);
-                command.args(&arguments);
+                command.args(&arguments).envs(variables.iter().cloned());
                 if let Some(crash) = crash.take() {
                     command.env(unanimo_tests::crash::VARIABLE, crash);
                 }

@@ -1,31 +1,36 @@
-//! Clocks that are wrong.
+//! The system's clock is set while transactions are under way. It aborts nothing, and delays nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
-use unanimo_proto::v1::Outcome;
-use unanimo_tests::postgres::Server;
+use unanimo_proto::v1::{Mode, Outcome};
+use unanimo_tests::reaper::run_folder;
 use unanimo_tests::scripted::Scripted;
-use unanimo_tests::wait::until;
 
-use super::http::http_get;
-use super::{World, config, sqlite_url, tcc};
+use super::process::Process;
+use super::{World, branch, config, millis, sqlite_url, tcc};
 
-const DAYS_8_MS: u64 = 8 * 24 * 60 * 60 * 1000;
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// Clock that a test sets.
+/// Clock that can be set either way.
 #[derive(Debug, Default)]
-struct Set {
-    ahead_ms: AtomicU64,
+struct Clock {
+    ahead_ms: AtomicI64,
 }
 
-impl Env for Set {
+impl Clock {
+    fn set(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+}
+
+impl Env for Clock {
     fn now(&self) -> Timestamp {
-        SystemEnv.now().after(Duration::from_millis(self.ahead_ms.load(Ordering::Relaxed)))
+        Timestamp(SystemEnv.now().0.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
     }
 
     fn tx_id(&self, now: Timestamp) -> TxId {
@@ -33,59 +38,113 @@ impl Env for Set {
     }
 }
 
-async fn alarm(world: &World) -> u32 {
-    let (_, text) = http_get(world, "/metrics").await;
-    let line = "unanimo_alarms{alarm=\"clock_skew\"} ";
-    let found = text.lines().find_map(|found| found.strip_prefix(line));
-    found.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+async fn start() -> (World, Arc<Clock>) {
+    let mut config = config(&sqlite_url());
+    config.call_timeout = Period::secs(1);
+    config.stalled_after = Period::millis(1_500);
+    let clock = Arc::new(Clock::default());
+    let world = World::start_at(config, Scripted::default(), Arc::clone(&clock) as _).await;
+    (world, clock)
 }
 
-/// S9, S10: the coordinator's clock is eight days ahead for a moment, and nothing is purged.
+/// Calls are sent again, deadlines pass and alarms are raised when they should, whatever the clock says.
 #[tokio::test]
-async fn s9_a_clock_that_jumps_purges_nothing() {
-    for url in [Server::shared().database().await, sqlite_url()] {
-        let mut config = config(&url);
-        config.purge_interval = Period::millis(20);
-        let clock = Arc::new(Set::default());
-        let world = World::start_at(config, Scripted::default(), Arc::clone(&clock) as _).await;
-        let paid = world.submit(tcc("pay-1", &["ok"])).await.unwrap();
-        world.get_until("pay-1", "its end", |t| t.ended_at.is_some()).await;
-        assert_eq!(alarm(&world).await, 0);
-
-        clock.ahead_ms.store(DAYS_8_MS, Ordering::Relaxed);
-        until("the alarm", async || (alarm(&world).await == 1).then_some(())).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let again = world.submit(tcc("pay-1", &["ok"])).await.unwrap();
-        assert_eq!((again.outcome(), &again.tx_id), (Outcome::Committed, &paid.tx_id));
-        let shown = world.get("pay-1").await;
-        assert_eq!(shown.branches.len(), 1, "its details are there");
-
-        clock.ahead_ms.store(0, Ordering::Relaxed);
-        until("the alarm to be cleared", async || (alarm(&world).await == 0).then_some(())).await;
-        let new = world.submit(tcc("pay-2", &["ok"])).await.unwrap();
-        assert_eq!(new.outcome(), Outcome::Committed);
-        assert_eq!(world.get("pay-1").await.tx_id, paid.tx_id);
-        world.running.stop().await.unwrap();
+async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
+    for jump in [-HOUR_MS, HOUR_MS, -10_000, 10_000, -24 * HOUR_MS] {
+        let (world, clock) = start().await;
+        let submit = |gid: &str, action: &str, timeout_ms| {
+            let mut request = tcc(gid, &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = world.client();
+            tokio::spawn(async move {
+                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+            })
+        };
+        let resent = submit("resent", "fail-9", 20_000);
+        let hanging = submit("hanging", "hang-1", 20_000);
+        let late = submit("late", "hang", 3_000);
+        let stalled = submit("stalled", "commit-hang", 20_000);
+        assert_eq!(stalled.await.unwrap().outcome(), Outcome::Committed);
+        let started = Instant::now();
+        clock.set(jump);
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        let late = late.await.unwrap();
+        assert_eq!(late.outcome(), Outcome::Aborted, "{jump}");
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(2_000), "{jump}: aborted early, after {took:?}");
+        assert!(took < Duration::from_secs(10), "{jump}: {took:?}");
+        world.get_until("stalled", "its alarm", |t| t.stalled).await;
+        assert!(started.elapsed() < Duration::from_secs(15), "{jump}: {:?}", started.elapsed());
     }
 }
 
-/// A purge still takes place when all is well.
+/// What begins after the clock was set is no other: its deadline is so far ahead as it should be, by the
+/// clocks of participants, which were not set.
 #[tokio::test]
-async fn what_is_old_is_purged_by_clocks_that_agree() {
-    for url in [Server::shared().database().await, sqlite_url()] {
-        let mut config = config(&url);
-        config.purge_interval = Period::millis(20);
-        config.retention = Period::millis(300);
-        config.gid_retention = Period::millis(600);
-        let world = World::start(config).await;
-        world.submit(tcc("old", &["ok"])).await.unwrap();
-        until("the gid to be purged", async || {
-            let key = unanimo_proto::v1::get_transaction_request::Key::Gid("old".to_owned());
-            let request =
-                unanimo_proto::v1::GetTransactionRequest { key: Some(key), ..Default::default() };
-            world.client().get_transaction(request).await.is_err().then_some(())
-        })
-        .await;
-        world.running.stop().await.unwrap();
+async fn what_begins_after_a_jump_keeps_the_time_of_day() {
+    for jump in [-HOUR_MS, HOUR_MS] {
+        let (world, clock) = start().await;
+        world.submit(tcc("before", &["ok"])).await.unwrap();
+        clock.set(jump);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = world.begin("g", Mode::Tcc).await.unwrap();
+        let deadline = begun.deadline.unwrap();
+        let ahead = deadline.seconds - i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        assert!((18..=21).contains(&ahead), "{jump}: {ahead} s");
+        world.execute(&begun.tx_id, branch("a", "fail-3")).await.unwrap();
+        let listed = [("a", unanimo_proto::v1::Vote::Unspecified)];
+        let committed = world.commit(&begun.tx_id, &listed).await.unwrap();
+        assert_eq!(committed.outcome(), Outcome::Committed, "{jump}");
+    }
+}
+
+/// The same with a real process, whose clock a library sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs libfaketime: the variable LIBFAKETIME names its file"]
+async fn l1_a_process_whose_clock_is_set_goes_on() {
+    let library = std::env::var("LIBFAKETIME").expect("the library's file");
+    for jump in ["-3600", "+3600"] {
+        let file = run_folder().join(format!("time{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "+0").unwrap();
+        let environment = [
+            ("LD_PRELOAD", library.clone()),
+            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let more = ["--call-timeout=1s", "--stalled-after=2s"].map(str::to_owned);
+        let process = Process::start_with(&sqlite_url(), &more, &environment).await;
+        let submit = |gid: &str, action: &str, timeout_ms| {
+            let mut request = tcc(gid, &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = process.client();
+            tokio::spawn(async move {
+                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+            })
+        };
+        let hanging = submit("hanging", "hang-2", 20_000);
+        let late = submit("late", "hang", 4_000);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let started = Instant::now();
+        std::fs::write(&file, jump).unwrap();
+        let resent = submit("resent", "fail-9", 20_000);
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(late.await.unwrap().outcome(), Outcome::Aborted, "{jump}");
+        let took = started.elapsed();
+        assert!(
+            took > Duration::from_secs(3) && took < Duration::from_secs(12),
+            "{jump}: {took:?}"
+        );
+        let request = unanimo_proto::v1::BeginTransactionRequest {
+            gid: "begun".into(),
+            mode: Mode::Tcc.into(),
+            ..Default::default()
+        };
+        let begun = process.client().begin_transaction(request).await;
+        let deadline = begun.unwrap().into_inner().deadline.unwrap().seconds;
+        let ahead = deadline - i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        assert!((55..=61).contains(&ahead), "{jump}: {ahead} s");
     }
 }

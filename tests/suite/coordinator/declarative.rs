@@ -161,7 +161,7 @@ async fn s9_the_same_request_is_the_same_transaction() {
 async fn s10_a_wait_that_runs_out_says_not_decided() {
     let world = World::sqlite().await;
     let mut request = tonic::Request::new(tcc("g", &["ok", "fail-8"]));
-    request.set_timeout(std::time::Duration::from_millis(100));
+    request.set_timeout(std::time::Duration::from_millis(400));
     let result =
         world.client().submit_transaction(request).await.unwrap().into_inner().result.unwrap();
     assert_eq!(result.outcome(), Outcome::NotDecided);
@@ -174,7 +174,7 @@ async fn s10_a_wait_that_runs_out_says_not_decided() {
     let mut request = tcc("h", &["ok"]);
     request.wait_for = WaitFor::Ended.into();
     let mut request = tonic::Request::new(request);
-    request.set_timeout(std::time::Duration::from_millis(200));
+    request.set_timeout(std::time::Duration::from_millis(500));
     let result =
         world.client().submit_transaction(request).await.unwrap().into_inner().result.unwrap();
     assert_eq!(result.outcome(), Outcome::Committed);

@@ -71,3 +71,32 @@ async fn grpc_health_and_reflection_are_served() {
         assert!(names.contains(&format!("unanimo.v1.{service}").as_str()), "{names:?}");
     }
 }
+
+/// Balancers ask for the health of a service by its name.
+#[tokio::test]
+async fn while_it_drains_no_service_is_healthy() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    let mut health = HealthClient::new(world.channel.clone());
+    let mut all = async |expected: ServingStatus| {
+        for service in ["", "CoordinatorService", "ParticipantDirectoryService", "OperatorService"]
+        {
+            let name =
+                if service.is_empty() { String::new() } else { format!("unanimo.v1.{service}") };
+            let request = HealthCheckRequest { service: name };
+            let status = health.check(request).await.unwrap().into_inner().status();
+            if status != expected {
+                return None;
+            }
+        }
+        Some(())
+    };
+    assert_eq!(all(ServingStatus::Serving).await, Some(()));
+    let p = world.p.clone();
+    let stopping = tokio::spawn(world.running.stop());
+    until("the services to be unhealthy", async || all(ServingStatus::NotServing).await).await;
+    assert!(!stopping.is_finished());
+    p.hold(false);
+    stopping.await.unwrap().unwrap();
+}

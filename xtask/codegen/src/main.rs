@@ -29,10 +29,14 @@ fn main() -> anyhow::Result<()> {
     }
     std::fs::write(out.join("unanimo.v1.bin"), bare.encode_to_vec())?;
 
+    let mut config = prost_build::Config::new();
+    // The codec finds a message's fields by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
         // Payloads as `Bytes` are passed on without a copy.
         .bytes(".")
+        .codec_path("crate::codec::Codec")
         .out_dir(&out)
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -96,8 +96,10 @@ reasons! {
         "The branch id names a branch with other content. The first request stands.";
     CommitReused = "COMMIT_REUSED", AlreadyExists, final, None,
         "The transaction waits to commit, and CommitTransaction listed other branches or votes then. The first list stands: send it again to wait with it, or roll back.";
-    TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final, Unknown,
-        "The transaction is decided, or asked to commit: it takes no more branches. A branch of this call may have been enlisted before that: it is cancelled then, and its participant must not be called.";
+    TransactionClosed = "TRANSACTION_CLOSED", FailedPrecondition, final, None,
+        "The transaction is decided, or asked to commit: it takes no more branches. The branch of this call was not enlisted.";
+    Decided = "TRANSACTION_DECIDED", FailedPrecondition, final, Unknown,
+        "The branch of EnlistBranch is enlisted and counts, and its transaction was decided before the answer: its participant must not be called, and is sent a Cancel. `outcome` and `abort_cause` in the metadata tell the decision. `unlisted` means that CommitTransaction came before this answer, did not list the branch, and so aborted the transaction.";
     NotInteractive = "TRANSACTION_NOT_INTERACTIVE", FailedPrecondition, final, None,
         "The transaction was submitted with all its branches: it takes no others and commits by itself.";
     NothingToResolve = "NOTHING_TO_RESOLVE", FailedPrecondition, final, None,

@@ -19,7 +19,7 @@ impl Handle {
         definition: Definition,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let permit = self.shared.admission.admit_always(1, definition.payload_bytes());
+        let permit = self.shared.admission.admit_always(1, definition.held_bytes());
         self.begin_admitted(definition, Ok(permit), Until::ChildVoted, deadline).await
     }
 

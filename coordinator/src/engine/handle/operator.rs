@@ -7,7 +7,7 @@ use unanimo_core::{BranchId, BranchNumber, Gid, HeuristicKind, Input, Rejection,
 use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until, View};
-use super::{Handle, answered};
+use super::{Handle, in_time};
 use crate::participants::own;
 use crate::store::Key;
 
@@ -96,7 +96,7 @@ impl Handle {
         match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
             Answer::View(view) if view.stripped => Err(Error::Stripped),
             Answer::View(view) => Ok(view),
-            Answer::NotYet(_) => Err(Error::Moving),
+            Answer::NotYet(_) => Err(self.late()),
         }
     }
 
@@ -112,7 +112,12 @@ impl Handle {
         note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.search(|| self.try_forget(tx_id, &operator, &note, deadline)).await
+        let this = self.clone();
+        // In a task of its own: what is claimed must reach the engine, whoever goes away.
+        let forgetting = tokio::spawn(async move {
+            this.search(|| this.try_forget(tx_id, &operator, &note, deadline)).await
+        });
+        in_time(deadline, async { forgetting.await.unwrap_or(Err(Error::Stopped)) }).await
     }
 
     /// Makes one attempt; `None` if the transaction moved meanwhile.
@@ -144,9 +149,8 @@ impl Handle {
         self.send(Message::Input { key, input, adopt, until: Until::Durable, reply })?;
         // Whoever has the next turn is answered behind this message.
         drop(turn);
-        match answered(receiver, deadline).await {
-            Ok(Some(view)) => Ok(Some(Answer::View(view))),
-            Ok(None) => Ok(Some(Answer::NotYet(Some(tx_id)))),
+        match self.answer_or_look(receiver, &Key::Tx(tx_id), None, deadline).await {
+            Ok(answer) => Ok(Some(answer)),
             Err(Failure::Error(error)) => Err(error),
             Err(Failure::NotLive | Failure::Elsewhere(_)) => Ok(None),
         }

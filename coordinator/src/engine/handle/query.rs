@@ -69,7 +69,7 @@ impl Handle {
     async fn try_watch(&self, key: &Key, deadline: Instant) -> Result<Option<Watched>, Error> {
         let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
             Answer::View(view) => view,
-            Answer::NotYet(_) => return Err(Error::Moving),
+            Answer::NotYet(_) => return Err(self.late()),
         };
         if view.tx.phase().ended_at().is_some() {
             return Ok(Some((view, None)));
@@ -77,7 +77,7 @@ impl Handle {
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Watch { key: key.clone(), reply })?;
         let following = tokio::time::timeout_at(deadline + PEEK_MAX, receiver).await;
-        let following = following.map_err(|_| Error::Moving)?;
+        let following = following.map_err(|_| self.late())?;
         let Some(mut receiver) = following.map_err(|_| Error::Stopped)? else {
             return Ok(None);
         };
@@ -103,7 +103,12 @@ impl Handle {
     ) -> Result<Vec<Inquired>, Error> {
         let mut results = Vec::with_capacity(branches.len());
         for (tx_id, key) in branches {
-            results.push(self.inquire_one(participant, *tx_id, key, deadline).await?);
+            // What there was no time for is left as it is, and asked for again.
+            let left = Inquired { verdict: Verdict::Running, ended: false, of: None };
+            results.push(match Instant::now() < deadline {
+                true => self.inquire_one(participant, *tx_id, key, deadline).await?,
+                false => left,
+            });
         }
         Ok(results)
     }

@@ -10,8 +10,8 @@ use unanimo_core::{
 
 use super::super::admission::Permit;
 use super::super::message::{Failure, Message};
-use super::super::{Answer, Error, Overloaded, Until, View};
-use super::{Handle, PEEK_MAX, Reached};
+use super::super::{Answer, Error, Overloaded, Until};
+use super::{Handle, Reached, in_time};
 use crate::store::{GidHolder, Key};
 
 impl Handle {
@@ -37,37 +37,47 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let gid = Key::Gid(definition.gid.clone());
         let digests = definition.digests();
+        let answering = self.begin_or_find(definition, digests, admitted, until, deadline);
+        answer_to(&digests, in_time(deadline, answering).await?)
+    }
+
+    async fn begin_or_find(
+        &self,
+        definition: Definition,
+        digests: Digests,
+        admitted: Result<Permit, Error>,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let gid = Key::Gid(definition.gid.clone());
         let answer = match admitted {
             Ok(permit) => {
                 let definition = Box::new(definition);
-                self.ask(deadline, |reply| Message::Begin { definition, permit, until, reply })
-                    .await
+                let begin = |reply| Message::Begin { definition, permit, until, reply };
+                self.ask(&gid, Some(digests), deadline, begin).await
             }
             Err(refusal) => match self.known(&gid, digests, until, deadline).await {
                 Err(Failure::Error(Error::UnknownGid)) => Err(refusal.into()),
                 known => known,
             },
         };
-        let answer = match answer {
-            Ok(None) => self.not_yet(gid, Some(digests)).await?,
-            Ok(Some(view)) => Answer::View(view),
+        match answer {
+            Ok(answer) => Ok(answer),
             // Another transaction has the gid. Under the same request its answer is this one's;
             // under another one, nothing is told of it before it is durable.
             Err(Failure::Elsewhere(holder)) if digests.matches(holder.digest) => {
-                self.wait(Key::Tx(holder.tx_id), until, deadline).await.map_err(moved)?
+                self.wait(Key::Tx(holder.tx_id), until, deadline).await.map_err(moved)
             }
             Err(Failure::Elsewhere(holder)) => {
                 let found = self.wait(Key::Tx(holder.tx_id), Until::Durable, deadline).await;
-                nameless(found.map_err(moved)?)
+                found.map(nameless).map_err(moved)
             }
             Err(Failure::NotLive) => {
-                nameless(self.wait(gid, until, deadline).await.map_err(moved)?)
+                self.wait(gid, until, deadline).await.map(nameless).map_err(moved)
             }
-            Err(Failure::Error(error)) => return Err(error),
-        };
-        answer_to(&digests, answer)
+            Err(Failure::Error(error)) => Err(error),
+        }
     }
 
     /// Asks for ABORT by the client's own name. A gid that was never seen becomes a tombstone: an
@@ -109,9 +119,8 @@ impl Handle {
     ) -> Result<Result<Answer, Key>, Error> {
         let key = Key::Gid(gid.clone());
         let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
-        match self.ask(deadline, tombstone).await {
-            Ok(None) => self.not_yet(key, None).await.map(Ok),
-            Ok(Some(view)) => Ok(Ok(Answer::View(view))),
+        match self.ask(&key, None, deadline, tombstone).await {
+            Ok(answer) => Ok(Ok(answer)),
             Err(Failure::Error(error)) => Err(error),
             Err(Failure::Elsewhere(holder)) => Ok(Err(Key::Tx(holder.tx_id))),
             Err(Failure::NotLive) => Ok(Err(key)),
@@ -131,7 +140,7 @@ impl Handle {
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         self.check_participants(definition)?;
-        self.place(1, definition.payload_bytes())
+        self.place(1, definition.held_bytes())
     }
 
     /// Checks that all participants take new work, those of children included.
@@ -186,20 +195,16 @@ impl Handle {
         digests: Digests,
         until: Until,
         deadline: Instant,
-    ) -> Result<Option<Box<View>>, Failure> {
+    ) -> Result<Answer, Failure> {
         let Key::Gid(name) = gid else { return Err(Failure::NotLive) };
         let name = name.clone();
         let attach =
             |reply| Message::Attach { gid: name, digests: Box::new(digests), until, reply };
-        match self.ask(deadline, attach).await {
+        match self.ask(gid, Some(digests), deadline, attach).await {
             Err(Failure::NotLive) => {}
             other => return other,
         }
-        let found = self.shared.store.transactions().find(gid);
-        let Ok(found) = tokio::time::timeout_at(deadline + PEEK_MAX, found).await else {
-            return Ok(None);
-        };
-        let stored = found.map_err(Error::from)?;
+        let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
         let Some(stored) = stored else { return Err(Error::UnknownGid.into()) };
         let Identity { tx_id, digest, .. } = *stored.record.identity;
         Err(Failure::Elsewhere(GidHolder { tx_id, digest }))

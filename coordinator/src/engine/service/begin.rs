@@ -1,9 +1,10 @@
 //! New work in the loop: transactions that begin, tombstones, and branches that are enlisted.
 
-use unanimo_core::{Definition, Digests, Effects, Gid, Input, Transaction, TxId, Version};
+use unanimo_core::{Definition, Digests, Effects, Gid, Input, Start, Transaction, TxId, Version};
 
 use super::super::Until;
 use super::super::admission::Permit;
+use super::super::clock::Anchor;
 use super::super::live::Live;
 use super::super::message::{Failure, Reply};
 use super::{Service, fail};
@@ -21,14 +22,19 @@ impl Service {
             return self.attach(tx_id, &definition.digests(), until, reply);
         }
         let mode = definition.mode;
-        let now = self.env.now();
+        // What waits for a time of day goes by the system's clock.
+        let clock = match definition.start {
+            Start::AtOnce => self.clock.anchor(),
+            Start::At(_) | Start::After(_) => self.clock.told(),
+        };
+        let now = clock.now();
         let tx_id = self.env.tx_id(now);
         let begun = Transaction::begin(tx_id, definition, now, &self.options.policy);
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );
         self.metrics.begun(mode);
-        self.create(begun, permit, until, reply);
+        self.create(begun, clock, permit, until, reply);
     }
 
     /// Asks for ABORT of a gid that the store did not know. The first that is stored under the gid
@@ -37,27 +43,29 @@ impl Service {
         if self.by_gid.contains_key(&gid) {
             return fail(reply, Failure::NotLive);
         }
-        let now = self.env.now();
+        let clock = self.clock.anchor();
+        let now = clock.now();
         let tx_id = self.env.tx_id(now);
         tracing::debug!(%tx_id, %gid, "a gid that was never seen is rolled back");
         // Nobody is authenticated yet.
         let initiator = String::new();
         let policy = &self.options.policy;
         let tombstone = Transaction::tombstone(tx_id, gid, initiator, now, policy);
-        self.create(tombstone, permit, until, reply);
+        self.create(tombstone, clock, permit, until, reply);
     }
 
     /// Takes a new transaction to memory, and has it written.
     fn create(
         &mut self,
         (tx, effects): (Transaction, Effects),
+        clock: Anchor,
         permit: Permit,
         until: Until,
         reply: Reply,
     ) {
         let tx_id = tx.tx_id();
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
-        let mut live = Live::new(tx, permit, Version::default());
+        let mut live = Live::new(tx, clock, permit, Version::default());
         live.wait(until, reply);
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
@@ -80,20 +88,17 @@ impl Service {
     pub(super) fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
         let Input::Enlist { branch, enlistment } = &input else { return };
         let (id, enlistment) = (branch.branch_id.clone(), *enlistment);
-        let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
-        let is_new = self.live.get(&tx_id).and_then(known).is_none();
-        if let Err(failure) = self.apply(tx_id, input, self.env.now()) {
-            return fail(reply, failure);
+        // Its bytes are counted with the transaction's from here on.
+        drop(permit);
+        if let Err(failure) = self.apply(tx_id, input) {
+            return self.refuse(tx_id, failure, reply);
         }
-        let Some(live) = self.live.get_mut(&tx_id) else {
+        let Some(live) = self.live.get(&tx_id) else {
             return fail(reply, Failure::NotLive);
         };
-        // A repetition holds nothing more.
-        if is_new {
-            live.permits.push(permit);
-        }
+        let number = live.tx.branch_by_id(&id).map(|branch| branch.number);
         let enlisting = |number| Until::of_enlisting(enlistment, number);
-        let until = known(live).map_or(Until::Durable, enlisting);
+        let until = number.map_or(Until::Durable, enlisting);
         self.wait(tx_id, until, reply);
     }
 }

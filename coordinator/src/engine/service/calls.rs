@@ -26,7 +26,7 @@ impl Service {
                 // Nobody waits for a vote past the deadline, where there is one.
                 match live.tx.prepare_until(branch, policy) {
                     Some(_) => {
-                        let left = self.env.now().until(live.tx.deadline());
+                        let left = live.clock.now().until(live.tx.deadline());
                         timeout.min(left.max(Duration::from_millis(1)))
                     }
                     None => timeout,

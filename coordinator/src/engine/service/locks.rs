@@ -57,7 +57,7 @@ impl Service {
             self.lock_waits.add(lock.clone(), tx_id, number);
         }
         // It may have left memory.
-        let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer }, self.env.now());
+        let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer });
     }
 
     /// Has those ask again that wait for the locks of a transaction that has ended. Others that hold or
@@ -66,13 +66,12 @@ impl Service {
         if !ended.takes_locks() || self.lock_waits.is_empty() {
             return;
         }
-        let now = self.env.now();
         for lock in names(ended) {
             for (tx_id, number) in self.lock_waits.take_oldest(&lock, WAKES_MAX) {
                 let waits =
                     self.live.get(&tx_id).is_some_and(|live| live.tx.phase() == Phase::Active);
                 if waits {
-                    let _ = self.apply(tx_id, Input::Retry { number, operator: None }, now);
+                    let _ = self.apply(tx_id, Input::Retry { number, operator: None });
                 }
             }
         }

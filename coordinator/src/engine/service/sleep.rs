@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use unanimo_core::{Input, Timestamp, Transition, TxId};
+use tokio::time::Instant;
+use unanimo_core::{Input, Transition, TxId};
 
 use super::super::sleepers::AHEAD;
 use super::Service;
@@ -35,15 +36,15 @@ impl Service {
     }
 
     /// Keeps a transaction in memory that was brought there, though it sleeps.
-    pub(super) fn keep_for_a_while(&mut self, tx_id: TxId, now: Timestamp) {
+    pub(super) fn keep_for_a_while(&mut self, tx_id: TxId) {
         if let Some(live) = self.live.get_mut(&tx_id) {
-            live.stays_until = now.after(STAY);
+            live.stays_until = Some(Instant::now() + STAY);
         }
     }
 
     /// Lets go of transactions that sleep and that nobody looks at any more.
     pub(super) fn let_sleepers_go(&mut self) {
-        let instant = tokio::time::Instant::now();
+        let instant = Instant::now();
         if instant < self.look_at_sleepers {
             return;
         }
@@ -51,7 +52,7 @@ impl Service {
         let now = self.env.now();
         // It was followed for so long that its time is near: it stays, and its row is to say so.
         while let Some(tx_id) = self.asleep.due(now.after(SLEEP_MIN)) {
-            let _ = self.apply(tx_id, Input::Recovered { by: self.me }, now);
+            let _ = self.apply(tx_id, Input::Recovered { by: self.me });
             if let Some(live) = self.live.get_mut(&tx_id) {
                 self.asleep.set(tx_id, &mut live.asleep_until, None);
             }

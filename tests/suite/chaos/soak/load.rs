@@ -1,0 +1,127 @@
+//! Transfers between the healthy banks, at a steady rate, and the time that each took.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinHandle, JoinSet};
+use unanimo_sdk::Client;
+
+use super::super::Mode;
+use super::super::transfers::{Transfer, some};
+
+/// Time between the beginnings of two transfers.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Time after the return of the database in which what had waited for it is still on its way.
+const SETTLES: Duration = Duration::from_secs(3);
+
+/// Transfers of one round: all kinds of them.
+const ROUND: usize = 20;
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    is_disturbed: bool,
+    /// The database is away, or came back a moment ago: whoever asks in this time waits for it.
+    away: bool,
+    back_at: Option<Instant>,
+    times: Latencies,
+}
+
+/// Answers' times, in which the database was there.
+#[derive(Default)]
+pub(super) struct Latencies {
+    before: Vec<Duration>,
+    disturbed: Vec<Duration>,
+}
+
+pub(super) struct Load {
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<Vec<Transfer>>,
+}
+
+impl Load {
+    pub(super) fn start(client: &Client) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let task = tokio::spawn(run(client.clone(), Arc::clone(&state)));
+        Self { state, task }
+    }
+
+    /// From now on the times count as those of a disturbed system.
+    pub(super) fn disturbed(&self) {
+        self.state.lock().unwrap().is_disturbed = true;
+    }
+
+    pub(super) fn database_goes(&self) {
+        self.state.lock().unwrap().away = true;
+    }
+
+    pub(super) fn database_is_back(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.away = false;
+        state.back_at = Some(Instant::now());
+    }
+
+    /// Ends the load; returns every transfer, and the times.
+    pub(super) async fn stop(self) -> (Vec<Transfer>, Latencies) {
+        self.state.lock().unwrap().stopped = true;
+        let done = self.task.await.unwrap();
+        (done, std::mem::take(&mut self.state.lock().unwrap().times))
+    }
+}
+
+impl State {
+    /// Tells whether the database was away at some moment since then.
+    fn was_away(&self, since: Instant) -> bool {
+        self.away || self.back_at.is_some_and(|at| at + SETTLES > since)
+    }
+}
+
+async fn run(client: Client, state: Arc<Mutex<State>>) -> Vec<Transfer> {
+    let mut running = JoinSet::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    for round in 0.. {
+        for transfer in some(&format!("soak-{round}"), ROUND) {
+            if state.lock().unwrap().stopped {
+                return running.join_all().await;
+            }
+            ticks.tick().await;
+            running.spawn(one(transfer, client.clone(), Arc::clone(&state)));
+        }
+    }
+    unreachable!("rounds go on until it is stopped")
+}
+
+async fn one(transfer: Transfer, client: Client, state: Arc<Mutex<State>>) -> Transfer {
+    let began = Instant::now();
+    let heard = transfer.run(&client, Mode::Tcc).await;
+    let took = began.elapsed();
+    let mut state = state.lock().unwrap();
+    if !state.was_away(began) {
+        let disturbed = state.is_disturbed;
+        let Latencies { before, disturbed: after } = &mut state.times;
+        if disturbed { after.push(took) } else { before.push(took) }
+    }
+    Transfer { heard, ..transfer }
+}
+
+impl Latencies {
+    /// Checks that the slowest answers of the disturbed time are not much slower (promise L3).
+    pub(super) fn check(mut self, slower_max: f64) {
+        let [before, after] = [&mut self.before, &mut self.disturbed].map(p99);
+        let slower = after.as_secs_f64() / before.as_secs_f64();
+        println!(
+            "p99 of the healthy: {before:.1?} undisturbed ({} transfers), {after:.1?} disturbed ({}): \
+             {slower:.2} times",
+            self.before.len(),
+            self.disturbed.len()
+        );
+        assert!(slower <= slower_max, "L3: {slower:.2} times slower, at most {slower_max}");
+    }
+}
+
+fn p99(times: &mut Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    assert!(times.len() >= 100, "{} times tell nothing of the slowest", times.len());
+    times[times.len() * 99 / 100]
+}

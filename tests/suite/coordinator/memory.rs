@@ -1,0 +1,190 @@
+//! Memory of a coordinator stays near what it counts (promise L5). The process itself is measured.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
+use unanimo_proto::v1::{
+    GetTransactionRequest, Outcome, SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
+    get_transaction_request,
+};
+use unanimo_tests::postgres::Server;
+
+use super::process::Process;
+use super::{branch, describe, sqlite_url, tcc, until};
+
+const MIB: u64 = 1 << 20;
+
+/// Bound of so many MiB on the bytes in memory.
+fn bound(mib: u64) -> [String; 2] {
+    ["--live-bytes-max".to_owned(), (mib * MIB).to_string()]
+}
+
+/// Outputs are counted: what was admitted without any cannot bring more than there may be. Those for which
+/// there is no room are asked for again, and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_outputs_are_within_the_bound() {
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
+    let before = process.resident();
+    // Commits are held back, so that everything stays in memory.
+    process.p.hold(true);
+    let mut submits = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let mut client = process.client();
+        let mut request = tcc(&format!("g{n}"), &["output-1000000"]);
+        request.include_outputs = false;
+        request.timeout = super::millis(60_000);
+        submits.spawn(async move { client.submit_transaction(request).await.unwrap() });
+    }
+    // As long as the whole of them would take to come by far.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let grown = process.resident().saturating_sub(before) / MIB;
+    assert!(grown < 100, "L5: {grown} MiB for a bound of 8");
+    // Room is made, and all of them commit.
+    process.p.hold(false);
+    while let Some(submitted) = submits.join_next().await {
+        let result = submitted.unwrap().into_inner().result.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed, "{result:?}");
+    }
+}
+
+/// What is small does not keep the large message in memory that it came in, and metadata is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_payloads_and_metadata_are_within_the_bound() {
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
+    let before = process.resident();
+    process.p.hold(true);
+    let mut refused = 0;
+    for n in 0..1000 {
+        let mut request = tcc(&format!("g{n}"), &["ok"]);
+        request.metadata = (0..15).map(|n| (format!("k{n}"), "v".repeat(1000))).collect();
+        request.wait_for = WaitFor::Accepted.into();
+        match process.client().submit_transaction(request).await {
+            Ok(_) => {}
+            Err(status) => {
+                assert_eq!(describe(&status).1, "OVERLOADED");
+                refused += 1;
+            }
+        }
+    }
+    assert!((300..700).contains(&refused), "{refused} of 1000 were refused: 8 MiB hold some 500");
+    let grown = process.resident().saturating_sub(before) / MIB;
+    assert!(grown < 60, "L5: {grown} MiB for a bound of 8");
+}
+
+/// Whoever went away while the coordinator is without its database is not remembered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_callers_that_went_away_take_no_memory() {
+    let server = Server::start();
+    let mut process = Process::start(&server.database().await, &bound(64)).await;
+    let submitted = process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
+    assert_eq!(submitted.into_inner().result.unwrap().outcome(), Outcome::Committed);
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let wave = async |process: &Process, calls: usize| {
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..500 {
+            let mut client = process.client();
+            callers.spawn(async move {
+                for n in 0..calls / 500 {
+                    let gid = format!("{}{caller}-{n}", "g".repeat(100));
+                    let mut request = Request::new(GetTransactionRequest {
+                        key: Some(get_transaction_request::Key::Gid(gid)),
+                        ..Default::default()
+                    });
+                    request.set_timeout(Duration::from_millis(60));
+                    let _ = client.get_transaction(request).await;
+                }
+            });
+        }
+        callers.join_all().await;
+    };
+    // Memory for as many at once is there after the first.
+    wave(&process, 10_000).await;
+    let before = process.resident();
+    wave(&process, 60_000).await;
+    let grown = process.resident().saturating_sub(before) / MIB;
+    assert!(grown < 12, "L5: {grown} MiB for nobody");
+    server.launch();
+    until("it to go on", async || {
+        let again = process.client().submit_transaction(tcc("g", &["ok"])).await.ok()?;
+        (again.into_inner().result?.outcome() == Outcome::Committed).then_some(())
+    })
+    .await;
+}
+
+/// A message of few bytes for each element is refused before its elements are made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_many_elements_are_counted_before_they_are_read() {
+    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
+    let submitted = process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
+    assert_eq!(submitted.into_inner().result.unwrap().outcome(), Outcome::Committed);
+    let before = process.resident();
+    let valid = SubmitTransactionRequest { branches: vec![branch("a", "ok")], ..tcc("h", &[]) };
+    // An empty branch, entry of the metadata, and required feature.
+    for element in [[0x1a_u8, 0], [0x32, 0], [0x3a, 0]] {
+        let mut bytes = valid.encode_to_vec();
+        bytes.extend(element.repeat(3_800_000));
+        let started = std::time::Instant::now();
+        let answer = process.send_raw(bytes.into()).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(describe(&status).1, "FIELD_INVALID");
+        let grown = process.resident().saturating_sub(before) / MIB;
+        assert!(grown < 60, "L5: {grown} MiB for one request");
+    }
+}
+
+impl Process {
+    /// Submits these bytes.
+    async fn send_raw(&self, bytes: Bytes) -> Result<SubmitTransactionResponse, Status> {
+        let mut grpc =
+            tonic::client::Grpc::new(self.channel.clone()).max_encoding_message_size(usize::MAX);
+        grpc.ready().await.unwrap();
+        let path = "/unanimo.v1.CoordinatorService/SubmitTransaction".parse().unwrap();
+        let answer = grpc.unary(Request::new(bytes), path, Raw(PhantomData)).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// Sends bytes as they are.
+struct Raw<T>(PhantomData<T>);
+
+impl<T: Message + Default + Send + 'static> Codec for Raw<T> {
+    type Encode = Bytes;
+    type Decode = T;
+    type Encoder = Raw<Bytes>;
+    type Decoder = Raw<T>;
+
+    fn encoder(&mut self) -> Raw<Bytes> {
+        Raw(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Raw<T> {
+        Raw(PhantomData)
+    }
+}
+
+impl Encoder for Raw<Bytes> {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl<T: Message + Default> Decoder for Raw<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
+        let bytes = from.copy_to_bytes(from.remaining());
+        T::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}

@@ -1,0 +1,258 @@
+//! Every call ends before its own deadline, as it is documented, whatever it waits for.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request, Status};
+use unanimo_coordinator::config::Period;
+use unanimo_proto::v1::{
+    BeginTransactionRequest, CommitTransactionRequest, DeregisterEndpointRequest,
+    EnlistBranchRequest, ExecuteBranchRequest, ExportTransactionRequest, ForgetTransactionRequest,
+    GetServerInfoRequest, GetTransactionRequest, InquireBranchesRequest, InquiredBranch,
+    ListTransactionsRequest, Mode, Outcome, RegisterEndpointRequest, Resolution,
+    ResolveBranchRequest, RetryTransactionRequest, RollbackTransactionRequest,
+    WatchTransactionRequest, export_transaction_request, get_transaction_request, inquired_branch,
+    rollback_transaction_request, watch_transaction_request,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+
+use super::held::{Holder, both};
+use super::{World, branch, config, tcc};
+
+/// Transactions that the calls are about.
+struct About {
+    /// It is open.
+    open: String,
+    /// It has ended, and is heuristic: only the store knows it.
+    ended: String,
+    cluster_id: String,
+}
+
+impl About {
+    async fn make(world: &World) -> Self {
+        let open = world.begin("open", Mode::Tcc).await.unwrap().tx_id;
+        world.execute(&open, branch("a", "ok")).await.unwrap();
+        let ended = world.submit(tcc("ended", &["commit-heuristic"])).await.unwrap().tx_id;
+        world.get_until("ended", "its end", |t| t.ended_at.is_some()).await;
+        Self { open, ended, cluster_id: world.cluster_id().await }
+    }
+}
+
+/// Answer to a call, in short.
+fn told<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Code> {
+    answer.map(tonic::Response::into_inner).map_err(|status| status.code())
+}
+
+/// Calls everything with so much patience; returns each call's name, answer and time.
+async fn call_all(
+    world: &World,
+    about: &About,
+    patience: Duration,
+) -> Vec<(&'static str, Result<(), Code>, Duration)> {
+    let mut calls = tokio::task::JoinSet::new();
+    macro_rules! call {
+        ($client:ident.$method:ident($request:expr)) => {{
+            let mut client = world.$client();
+            let mut request = Request::new($request);
+            request.set_timeout(patience);
+            calls.spawn(async move {
+                let started = Instant::now();
+                let answer = told(client.$method(request).await);
+                (stringify!($method), answer.map(|_| ()), started.elapsed())
+            });
+        }};
+    }
+    let (open, ended) = (|| about.open.clone(), || about.ended.clone());
+    let (operator, note) = (|| "ann".to_owned(), || "by hand".to_owned());
+    let gid = format!("new{}", uuid::Uuid::now_v7());
+    call!(client.submit_transaction(tcc(&gid, &["ok"])));
+    call!(client.begin_transaction(BeginTransactionRequest {
+        gid: format!("{gid}b"),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    }));
+    let late = || Some(branch(&format!("b{}", patience.as_millis()), "ok"));
+    call!(client.execute_branch(ExecuteBranchRequest {
+        tx_id: open(),
+        branch: late(),
+        ..Default::default()
+    }));
+    let late = || Some(branch(&format!("c{}", patience.as_millis()), "ok"));
+    call!(client.enlist_branch(EnlistBranchRequest {
+        tx_id: open(),
+        branch: late(),
+        ..Default::default()
+    }));
+    for tx_id in [open(), ended()] {
+        call!(client.commit_transaction(CommitTransactionRequest {
+            tx_id: tx_id.clone(),
+            ..Default::default()
+        }));
+        let key = rollback_transaction_request::Key::TxId(tx_id.clone());
+        call!(client.rollback_transaction(RollbackTransactionRequest {
+            key: Some(key),
+            ..Default::default()
+        }));
+        let key = get_transaction_request::Key::TxId(tx_id.clone());
+        call!(client.get_transaction(GetTransactionRequest {
+            key: Some(key),
+            include_timeline: true,
+            ..Default::default()
+        }));
+        let key = watch_transaction_request::Key::TxId(tx_id.clone());
+        call!(
+            client.watch_transaction(WatchTransactionRequest {
+                key: Some(key),
+                ..Default::default()
+            })
+        );
+        let key = export_transaction_request::Key::TxId(tx_id.clone());
+        call!(
+            client.export_transaction(ExportTransactionRequest {
+                key: Some(key),
+                ..Default::default()
+            })
+        );
+        call!(operator.retry_transaction(RetryTransactionRequest {
+            tx_id: tx_id.clone(),
+            operator: operator(),
+            ..Default::default()
+        }));
+        call!(operator.resolve_branch(ResolveBranchRequest {
+            tx_id: tx_id.clone(),
+            branch_id: "a".into(),
+            resolution: Resolution::Hazard.into(),
+            operator: operator(),
+            note: note(),
+            ..Default::default()
+        }));
+        call!(operator.forget_transaction(ForgetTransactionRequest {
+            tx_id: tx_id.clone(),
+            operator: operator(),
+            note: note(),
+            ..Default::default()
+        }));
+    }
+    let key = rollback_transaction_request::Key::Gid(format!("{gid}c"));
+    call!(
+        client.rollback_transaction(RollbackTransactionRequest {
+            key: Some(key),
+            ..Default::default()
+        })
+    );
+    call!(client.list_transactions(ListTransactionsRequest::default()));
+    // So many that each of them alone must not take long.
+    let asked = |tx_id: &String| InquiredBranch {
+        tx_id: tx_id.clone(),
+        branch: Some(inquired_branch::Branch::BranchId("a".into())),
+    };
+    call!(client.inquire_branches(InquireBranchesRequest {
+        participant: "p".into(),
+        branches: [&about.open, &about.ended].repeat(64).into_iter().map(asked).collect(),
+        cluster_id: about.cluster_id.clone(),
+        ..Default::default()
+    }));
+    call!(client.get_server_info(GetServerInfoRequest {}));
+    call!(directory.register_endpoint(RegisterEndpointRequest {
+        participant: "q".into(),
+        endpoint: "http://127.0.0.1:9".into(),
+        instance_id: "one".into(),
+        ..Default::default()
+    }));
+    call!(directory.deregister_endpoint(DeregisterEndpointRequest {
+        participant: "q".into(),
+        endpoint: "http://127.0.0.1:9".into(),
+        instance_id: "one".into(),
+        ..Default::default()
+    }));
+    calls.join_all().await
+}
+
+/// Codes of a client whose deadline has passed.
+const TOO_LATE: [Code; 2] = [Code::Cancelled, Code::DeadlineExceeded];
+
+/// Times that a call is repeated that came too late: a busy machine delays now this one and now that
+/// one, and a call that waits for the store is late each time.
+const REPEATS: usize = 4;
+
+async fn all_end_in_time(world: &World, about: &About) {
+    for patience in [300, 400, 500, 600, 700, 1500].map(Duration::from_millis) {
+        let mut late = call_late(world, about, patience).await;
+        for _ in 0..REPEATS {
+            if late.is_empty() {
+                break;
+            }
+            let again = call_late(world, about, patience).await;
+            late.retain(|name| again.contains(name));
+        }
+        assert!(late.is_empty(), "with {patience:?} these are late: {late:?}");
+    }
+}
+
+/// Calls everything, and returns what was late.
+async fn call_late(world: &World, about: &About, patience: Duration) -> Vec<&'static str> {
+    let mut late = Vec::new();
+    for (name, answer, took) in call_all(world, about, patience).await {
+        let code = answer.err().unwrap_or(Code::Ok);
+        if TOO_LATE.contains(&code) {
+            eprintln!("{name} with {patience:?}: {code:?} after {took:?}");
+            late.push(name);
+            continue;
+        }
+        let decides = ["submit", "execute", "commit_", "rollback"];
+        if decides.iter().any(|prefix| name.starts_with(prefix)) {
+            let known = [Code::Ok, Code::FailedPrecondition, Code::InvalidArgument];
+            assert!(known.contains(&code), "{name} with {patience:?}: {code:?}");
+        }
+    }
+    late
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_ends_in_time_while_the_store_is_held_up() {
+    for world in both().await {
+        let about = About::make(&world).await;
+        let holder = Holder::of(&world).await;
+        all_end_in_time(&world, &about).await;
+        holder.let_go().await;
+    }
+}
+
+/// Reads do not come back either, and then the lease is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_ends_in_time_while_the_database_does_not_answer() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.socket()).await;
+    let world = World::start(config(&proxy.url(&server.database().await))).await;
+    let about = About::make(&world).await;
+    proxy.hold(true);
+    all_end_in_time(&world, &about).await;
+    let mut request = Request::new(GetTransactionRequest {
+        key: Some(get_transaction_request::Key::Gid("open".into())),
+        ..Default::default()
+    });
+    request.set_timeout(Duration::from_millis(400));
+    let status = world.client().get_transaction(request).await.unwrap_err();
+    assert_eq!(super::describe(&status).1, "STORE_UNAVAILABLE");
+    proxy.hold(false);
+}
+
+/// A watch that is given a deadline is told to go on from its last revision.
+#[tokio::test]
+async fn a_watch_ends_before_its_deadline() {
+    let mut config = config(&super::sqlite_url());
+    config.wait_max = Period::secs(10);
+    let world = World::start(config).await;
+    let about = About::make(&world).await;
+    let key = watch_transaction_request::Key::TxId(about.open.clone());
+    let request = WatchTransactionRequest { key: Some(key), ..Default::default() };
+    let mut request = Request::new(request);
+    request.set_timeout(Duration::from_secs(1));
+    let started = Instant::now();
+    let mut watch = world.client().watch_transaction(request).await.unwrap().into_inner();
+    let shown = watch.message().await.unwrap().unwrap().transaction.unwrap();
+    assert_eq!(shown.outcome(), Outcome::NotDecided);
+    let status = watch.message().await.unwrap_err();
+    assert_eq!(super::describe(&status).1, "TRANSACTION_MOVING");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}

@@ -1,0 +1,63 @@
+//! A coordinator in a process of its own, with one participant, `p`, in the test's.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use tonic::transport::{Channel, Endpoint};
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_tests::reaper::{Owned, run_folder};
+use unanimo_tests::scripted::Scripted;
+
+pub(super) struct Process {
+    owned: Owned,
+    pub(super) channel: Channel,
+    pub(super) p: Scripted,
+}
+
+impl Process {
+    pub(super) async fn start(database_url: &str, more: &[String]) -> Self {
+        Self::start_with(database_url, more, &[]).await
+    }
+
+    /// Starts it with more arguments, and variables of its environment.
+    pub(super) async fn start_with(
+        database_url: &str,
+        more: &[String],
+        environment: &[(&str, String)],
+    ) -> Self {
+        let p = Scripted::default();
+        let participant = format!("p={}", p.serve().await);
+        let log = run_folder().join(format!("process{}.log", uuid::Uuid::new_v4()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unanimo-under-test"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--database-url", database_url, "--node", "one", "--lease", "2s"])
+            .args(["--participant", &participant])
+            .args(more)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(log).unwrap());
+        let mut owned = Owned::spawn(&mut command);
+        let stdout = owned.child().stdout.take().unwrap();
+        let line = tokio::task::spawn_blocking(move || BufReader::new(stdout).lines().next());
+        let line = line.await.unwrap().expect("it starts").unwrap();
+        let address = line.strip_prefix("grpc ").unwrap().to_owned();
+        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+        Self { owned, channel, p }
+    }
+
+    pub(super) fn client(&self) -> CoordinatorServiceClient<Channel> {
+        CoordinatorServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    /// Bytes that the process has in memory.
+    pub(super) fn resident(&mut self) -> u64 {
+        let path = format!("/proc/{}/status", self.owned.child().id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
