@@ -42,6 +42,7 @@ mod reasons;
 mod registrations;
 mod repetitions;
 mod sagas;
+mod unreadable;
 mod waits;
 mod watches;
 

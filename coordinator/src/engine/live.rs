@@ -9,6 +9,7 @@ use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, Tx
 use super::admission::Permit;
 use super::message::{Failure, Reply};
 use super::{Error, Until, View};
+use crate::store::Life;
 
 /// The state of a transaction that is followed, or the reason for which no more comes.
 pub(super) type Watching = Result<Box<View>, Error>;
@@ -26,6 +27,8 @@ pub(super) enum Held {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) tx: Transaction,
+    /// This stay in memory, as its writes and their results name it.
+    pub(super) life: Life,
     /// Its places in the admission count.
     pub(super) permits: Vec<Permit>,
     /// The last version that is durable.
@@ -51,6 +54,7 @@ impl Live {
     pub(super) fn new(tx: Transaction, permit: Permit, durable: Version) -> Self {
         Self {
             tx,
+            life: Life::begin(),
             permits: vec![permit],
             durable,
             awaited: durable,
