@@ -25,6 +25,8 @@ async fn get(world: &World, gid: &str) -> Result<Transaction, tonic::Status> {
     let key = Some(get_transaction_request::Key::Gid(gid.to_owned()));
     let request =
         GetTransactionRequest { key, include_timeline: true, ..GetTransactionRequest::default() };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(Duration::from_secs(5));
     let answered = world.client().get_transaction(request).await?;
     Ok(answered.into_inner().transaction.unwrap())
 }

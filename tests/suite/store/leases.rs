@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use unanimo_coordinator::cluster::{birth, lease};
-use unanimo_coordinator::store::{self, Error, PostgresOptions};
+use unanimo_coordinator::store::{
+    self, BatchWriter, Endpoints, Error, IncarnationList, Incarnations, Locks, PostgresOptions,
+    Purge, Store, Transactions,
+};
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
@@ -17,6 +21,7 @@ use super::{Fixture, LEASE, create, on_both_stores};
 on_both_stores!(
     s5_a_silent_incarnation_is_fenced_only_while_it_is_silent,
     s5_of_a_fence_and_a_renewal_at_once_one_wins,
+    s5_one_that_wakes_before_the_fence_goes_on,
     a_rival_goes_by_the_lease_of_the_other_one,
 );
 
@@ -103,6 +108,78 @@ async fn a_rival_goes_by_the_lease_of_the_other_one(fixture: Fixture) {
     }
 }
 
+/// Store in which the other incarnation wakes just before it is fenced.
+#[derive(Debug)]
+struct Waking(Arc<dyn Store>);
+
+#[async_trait]
+impl Incarnations for Waking {
+    async fn list(&self) -> Result<IncarnationList, Error> {
+        self.0.incarnations().list().await
+    }
+    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
+        self.0.incarnations().renew(incarnation, LEASE).await?;
+        self.0.incarnations().fence(incarnation, by).await
+    }
+    async fn fence_silent(&self, of: Incarnation, counter: i64, by: &str) -> Result<bool, Error> {
+        self.0.incarnations().renew(of, LEASE).await?;
+        self.0.incarnations().fence_silent(of, counter, by).await
+    }
+    async fn create(
+        &self,
+        node: &str,
+        created: i64,
+        lease: Duration,
+    ) -> Result<Option<Incarnation>, Error> {
+        self.0.incarnations().create(node, created, lease).await
+    }
+    async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
+        self.0.incarnations().renew(me, patience).await
+    }
+    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
+        self.0.incarnations().fenced_by(incarnation).await
+    }
+}
+
+#[async_trait]
+impl Store for Waking {
+    fn cluster_id(&self) -> &str {
+        self.0.cluster_id()
+    }
+    fn incarnations(&self) -> &dyn Incarnations {
+        self
+    }
+    fn transactions(&self) -> &dyn Transactions {
+        self.0.transactions()
+    }
+    fn locks(&self) -> &dyn Locks {
+        self.0.locks()
+    }
+    fn endpoints(&self) -> &dyn Endpoints {
+        self.0.endpoints()
+    }
+    fn purge(&self) -> &dyn Purge {
+        self.0.purge()
+    }
+    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        self.0.batch_writer(me).await
+    }
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+async fn s5_one_that_wakes_before_the_fence_goes_on(fixture: Fixture) {
+    let store = Waking(Arc::clone(&fixture.store));
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let lease = Duration::from_millis(300);
+    let created = fixture.store.incarnations().list().await.unwrap().created;
+    let other = fixture.store.incarnations().create("other", created, lease).await.unwrap();
+    let error = birth::create(&store, "rival", lease).await.unwrap_err();
+    assert!(matches!(error, birth::Error::OtherNode { .. }), "{error}");
+    store.renew(other.unwrap(), LEASE).await.unwrap();
+}
+
 /// L2, L3: the connection of the heartbeat hangs, once and again, and the lease is held all the time.
 #[tokio::test]
 async fn l3_a_heartbeat_that_hangs_does_not_cost_the_lease() {
@@ -114,8 +191,9 @@ async fn l3_a_heartbeat_that_hangs_does_not_cost_the_lease() {
     let (lease, service) =
         lease::lease(Arc::clone(&store), me, length, tokio::time::Instant::now());
     let renewing = tokio::spawn(service.run());
-    for _ in 0..2 {
-        proxy.hang_at("UPDATE heartbeats");
+    // A new connection, and then one that has its statement prepared, and sends its name.
+    for text in ["UPDATE heartbeats", "sqlx_s_"] {
+        proxy.hang_at(text);
         until("a heartbeat to hang", async || proxy.has_hung().then_some(())).await;
         let hung = Instant::now();
         while hung.elapsed() < length + length / 2 {
