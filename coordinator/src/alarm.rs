@@ -19,6 +19,9 @@ pub const WRITE_REFUSED: &str = "write_refused";
 /// Name of the alarm: a clock is wrong.
 pub const CLOCK_SKEW: &str = "clock_skew";
 
+/// Name of the alarm: a stored transaction cannot be read.
+pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -83,5 +86,14 @@ pub const TABLE: &[Described] = &[
                  delete what is kept for days, and a gid would be executed again.",
         act: "Set the clock that is wrong, and see that a time server keeps it right.",
         cleared: "clocks that agree; clocks that were set are trusted after an hour",
+    },
+    Described {
+        name: TRANSACTION_UNREADABLE,
+        raised: "The rows of a transaction make no sense to this version of the coordinator: a later \
+                 version wrote them, or they are damaged. The transaction is set aside, and all others \
+                 go on.",
+        act: "The log line names the column, and so does `unanimo tx show`. Start the version that wrote \
+              it, or repair the rows; then `unanimo tx show` makes the coordinator read them again.",
+        cleared: "the next time that it can be read",
     },
 ];

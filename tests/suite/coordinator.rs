@@ -48,6 +48,7 @@ mod reasons;
 mod registrations;
 mod repetitions;
 mod sagas;
+mod unreadable;
 mod waits;
 mod watches;
 

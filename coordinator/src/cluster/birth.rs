@@ -93,7 +93,7 @@ impl Candidate<'_> {
         loop {
             let created = self.take_turn(&Opened(store), has_lost).await?;
             let at = Instant::now();
-            match store.incarnations().create(self.node, created).await {
+            match store.incarnations().create(self.node, created, self.lease).await {
                 Ok(Some(incarnation)) => {
                     crash_point!("birth-after-birth");
                     return Ok(Created { incarnation, at });
@@ -132,7 +132,7 @@ impl Candidate<'_> {
             let mut rival = None;
             for other in &live {
                 let is_free = rights.is_alone()
-                    || watch.silence(other) >= self.lease
+                    || watch.silence(other) >= self.lease_of(other)
                     || (other.node == self.node
                         && !has_lost
                         && !rights.has_displaced(other).await.unwrap_or(true));
@@ -165,7 +165,7 @@ impl Candidate<'_> {
             let by = match is_own {
                 true => format!("by its successor: node {} was started again", self.node),
                 false => {
-                    let (node, lease) = (self.node, self.lease);
+                    let (node, lease) = (self.node, self.lease_of(predecessor));
                     format!("by node {node}, which found it silent for {lease:?}")
                 }
             };
@@ -180,6 +180,11 @@ impl Candidate<'_> {
             crash_point!("birth-after-fence");
         }
         Ok(true)
+    }
+
+    /// Returns the length of another one's lease, as it has stored it.
+    fn lease_of(&self, other: &LiveIncarnation) -> Duration {
+        other.lease.unwrap_or(self.lease)
     }
 
     fn look_pause(&self) -> Duration {
@@ -261,10 +266,14 @@ impl Rights for Opened<'_> {
     async fn fence(
         &self,
         predecessor: &LiveIncarnation,
-        _if_silent: bool,
+        if_silent: bool,
         by: &str,
     ) -> Result<bool, store::Error> {
-        self.0.incarnations().fence(predecessor.incarnation, by).await.map(|()| true)
+        let LiveIncarnation { incarnation, counter, .. } = *predecessor;
+        match if_silent {
+            true => self.0.incarnations().fence_silent(incarnation, counter, by).await,
+            false => self.0.incarnations().fence(incarnation, by).await.map(|()| true),
+        }
     }
 
     async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error> {

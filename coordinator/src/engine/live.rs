@@ -12,6 +12,7 @@ use super::clock::Anchor;
 use super::message::{Failure, Reply};
 use super::unread::Unread;
 use super::{Error, Until, View};
+use crate::store::Life;
 
 /// The state of a transaction that is followed, or the reason for which no more comes.
 pub(super) type Watching = Result<Box<View>, Error>;
@@ -42,6 +43,8 @@ const WAITERS_FEW: usize = 16;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) tx: Transaction,
+    /// This stay in memory, as its writes and their results name it.
+    pub(super) life: Life,
     /// Its place in the admission count, with the bytes that it holds.
     permit: Permit,
     /// The last version that is durable.
@@ -83,6 +86,7 @@ impl Live {
             tx,
             clock,
             permit,
+            life: Life::begin(),
             durable,
             awaited: durable,
             held: VecDeque::new(),

@@ -7,13 +7,12 @@
 mod moving;
 mod place;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
@@ -21,7 +20,9 @@ use self::moving::{OLD_HISTORY, known_migrations, move_tables};
 use self::place::{here, keep_place, settle};
 use super::super::opening::{HISTORY, Relocation, Settling};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
-use super::{Postgres, PostgresOptions};
+use super::address;
+use super::session::{Connector, Session};
+use super::{Postgres, PostgresOptions, failed};
 
 /// Schema to which tables of an earlier version are moved.
 pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
@@ -29,10 +30,14 @@ pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
 /// Longest wait of a migration for one lock. Whoever waits for a table holds up all who come later.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Migration from which on a heartbeat is marked as fenced as well.
+const HEARTBEATS_FENCED: i64 = 10;
+
 /// A database on PostgreSQL that was connected to.
 #[derive(Debug)]
 pub(in crate::store) struct Opening {
-    connect: PgConnectOptions,
+    /// Way to sessions of the store.
+    connector: Connector,
     options: PostgresOptions,
     told: Option<Relocation>,
     /// Schemas that an earlier version may have used: those of the role's own search path.
@@ -62,16 +67,14 @@ impl Opening {
         options: &PostgresOptions,
         told: Option<Relocation>,
     ) -> Result<Self, Error> {
-        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let connect = given.application_name("unanimo").disable_statement_logging();
-        let mut connection = PgConnection::connect_with(&connect)
-            .await
-            .map_err(Error::database("connect to the database"))?;
-        let looked = Self::first_look(&mut connection, options, told.as_ref()).await;
+        let connector = Connector::new(address::parse(url)?, options);
+        let mut session = session(&connector, options).await?;
+        let connection = &mut session.connection;
+        let looked = Self::first_look(connection, options, told.as_ref()).await;
         // Nothing depends on how the connection ends.
-        let _ = connection.close().await;
+        let _ = session.connection.close().await;
         let (path, found, settling) = looked?;
-        Ok(Self { connect, options: options.clone(), told, path, found, settling })
+        Ok(Self { connector, options: options.clone(), told, path, found, settling })
     }
 
     async fn first_look(
@@ -95,8 +98,7 @@ impl Opening {
         statement: &'static str,
         binds: Option<(i64, String)>,
     ) -> Result<Vec<PgRow>, Error> {
-        let connected = PgConnection::connect_with(&self.connect).await;
-        let mut connection = connected.map_err(Error::database("connect to the database"))?;
+        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
         // Another process of this version may have moved them meanwhile.
         let schema = match look(&mut connection, &self.options.schema, &self.path).await? {
             Tables::Old { schema, .. } => schema,
@@ -187,28 +189,41 @@ impl super::super::Opening for Opening {
         let rows = self.rows(doing, statement, None).await?;
         let read = |row: &PgRow| {
             let (incarnation, node, counter) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            Ok(LiveIncarnation { incarnation: Incarnation(incarnation), node, counter })
+            let incarnation = Incarnation(incarnation);
+            Ok(LiveIncarnation { incarnation, node, counter, lease: None })
         };
         rows.iter().map(read).collect::<Result<_, _>>().map_err(Error::database(doing))
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        let statement = "UPDATE fences SET fenced = true, fenced_by = $2 \
-                         WHERE incarnation = $1 AND NOT fenced";
+        let statement = match self.found {
+            Tables::Own { version } if version >= HEARTBEATS_FENCED => {
+                "WITH heartbeat AS (UPDATE heartbeats SET fenced = true WHERE incarnation = $1)
+                 UPDATE fences SET fenced = true, fenced_by = $2 WHERE incarnation = $1 AND NOT fenced"
+            }
+            _ => {
+                "UPDATE fences SET fenced = true, fenced_by = $2
+                 WHERE incarnation = $1 AND NOT fenced"
+            }
+        };
         let binds = Some((incarnation.0, by.to_owned()));
         self.rows("fence an incarnation", statement, binds).await.map(drop)
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        let mut connection = PgConnection::connect_with(&self.connect)
-            .await
-            .map_err(Error::database("connect to the database"))?;
+        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
         let result = self.migrate(&mut connection).await;
         // It holds locks until it is closed, if the migration has failed.
         let _ = connection.close().await;
         result?;
-        Ok(Arc::new(Postgres::open(self.connect.clone(), &self.options).await?))
+        Ok(Arc::new(Postgres::open(self.connector.clone(), &self.options).await?))
     }
+}
+
+/// Opens a session whose statements may take any time, with the role's own search path.
+async fn session(connector: &Connector, options: &PostgresOptions) -> Result<Session, Error> {
+    let opened = connector.without_limits().open(options.answer_timeout()).await;
+    opened.map_err(|error| failed("connect to the database", error))
 }
 
 fn quoted(name: &str) -> String {
