@@ -1,5 +1,6 @@
 //! Assembly of a coordinator: its parts, and the order in which they start and stop.
 
+mod ends;
 mod known;
 mod listen;
 mod maintenance;
@@ -12,17 +13,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
 use self::listen::Sockets;
 pub use self::status::Status;
-use crate::admin;
 use crate::api::children::Children;
 use crate::api::{self, Api};
-use crate::cluster::birth::{Candidate, Patience};
 use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::{self, Handle, adoption, sleepers};
@@ -159,20 +157,15 @@ impl Builder {
         if network {
             let (bound, admin) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            vital.spawn(serve_admin(admin, Arc::clone(&status)));
+            vital.spawn(ends::serve_admin(admin, Arc::clone(&status)));
         }
-        let told = |at| status.starts(at);
-        let candidate =
-            Candidate { node: config.node.as_str(), lease: config.lease.0, told: &told };
-        let opening = opening::connect(&config, relocated, &told).await?;
-        let store = candidate.open(&*opening).await?;
-        let created = candidate.create(&*store).await?;
+        let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
-        vital.spawn(lease_end(renewing, Arc::clone(&store)));
+        vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
 
         let directory = Arc::new(Directory::new(config.directory()));
-        let registrations = opening::registrations(&*store, &told).await?;
+        let registrations = opening::registrations(&*store, &status).await?;
         known::fill(&directory, &config, locals, registrations);
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
@@ -205,8 +198,7 @@ impl Builder {
             doubt: None,
         };
         maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
-
-        vital.spawn(journal_end(journaling, Arc::clone(&store)));
+        vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
         let mut addresses = None;
         let (stop_serving, serving_stopped) = oneshot::channel();
@@ -225,13 +217,11 @@ impl Builder {
                 registering: Arc::default(),
             };
             let reporter = health.clone();
-            vital.spawn(async move {
+            let serving = async move {
                 let stop = async { drop(serving_stopped.await) };
-                match api::serve(api, grpc, reporter, health_service, stop).await {
-                    Ok(()) => None,
-                    Err(error) => Some(Ended::Server { what: "gRPC", why: store::in_full(&error) }),
-                }
-            });
+                ends::grpc_end(api::serve(api, grpc, reporter, health_service, stop).await)
+            };
+            vital.spawn(serving);
         }
         status.has_started(status::Started {
             store: Arc::clone(&store),
@@ -242,43 +232,6 @@ impl Builder {
         let body = Body { store, me, journal, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
-}
-
-async fn serve_admin(listener: TcpListener, status: Arc<Status>) -> Option<Ended> {
-    let error = admin::serve(listener, status).await.err()?;
-    Some(Ended::Server { what: "health and metrics", why: error.to_string() })
-}
-
-async fn lease_end(renewing: lease::Service, store: Arc<dyn Store>) -> Option<Ended> {
-    Some(fenced(&*store, renewing.run().await).await)
-}
-
-async fn journal_end(journaling: journal::Service, store: Arc<dyn Store>) -> Option<Ended> {
-    match journaling.run().await {
-        Ok(()) => None,
-        Err(journal::Error::Fenced(me)) => {
-            let by = lease::fenced(&*store, me).await;
-            Some(fenced(&*store, by).await)
-        }
-        Err(journal::Error::Fatal(why)) => Some(Ended::Fatal(why)),
-    }
-}
-
-/// Notes that this process was alive when it was fenced: if a supervisor starts it again, it must not
-/// fence its successor in turn.
-async fn fenced(store: &dyn Store, fenced: lease::Fenced) -> Ended {
-    let mut patience = Patience::default();
-    while let Err(error) = store.incarnations().note_displaced(fenced.incarnation).await {
-        if let Err(error) = patience.wait(error, &|_| {}).await {
-            let error = store::in_full(&error);
-            tracing::warn!(
-                error,
-                "failed to note that this incarnation was alive when it was fenced"
-            );
-            break;
-        }
-    }
-    Ended::Fenced(fenced)
 }
 
 /// Running coordinator. Dropping it is like a crash: it waits for nothing and writes nothing more.

@@ -14,9 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
-use crate::alarm::{
-    CLOCK_SKEW, HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE,
-};
+use crate::alarm::{CLOCK_SKEW, HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -192,10 +190,6 @@ fn seconds() -> Histogram {
     Histogram::new((0..20).map(|power| 0.000_1 * f64::from(1_u32 << power)))
 }
 
-fn rows() -> Histogram {
-    Histogram::new((0..11).map(|power| f64::from(1_u32 << power)))
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
@@ -212,7 +206,7 @@ impl Default for Metrics {
             call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             requests: Family::default(),
             flush_seconds: seconds(),
-            batch_rows: rows(),
+            batch_rows: Histogram::new((0..11).map(|power| f64::from(1_u32 << power))),
             backlog: Gauge::default(),
             connected: Gauge::default(),
             lease_held: Gauge::default(),

@@ -1,8 +1,10 @@
 //! First questions to the database.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::birth::Patience;
+use super::Status;
+use crate::cluster::birth::{Candidate, Created, Patience};
 use crate::config::Config;
 use crate::store::{self, Error, Opening, Registration, Relocation, Store};
 
@@ -16,8 +18,22 @@ const FILE_PAUSE: Duration = Duration::from_millis(100);
 /// Hears what a start waits for.
 type Told<'a> = &'a (dyn Fn(String) + Send + Sync);
 
+/// Opens the store and creates an incarnation, when it is this process's turn.
+pub(super) async fn take_turn(
+    config: &Config,
+    relocated: Option<Relocation>,
+    status: &Status,
+) -> Result<(Arc<dyn Store>, Created), Error> {
+    let told = |at| status.starts(at);
+    let candidate = Candidate { node: config.node.as_str(), lease: config.lease.0, told: &told };
+    let opening = connect(config, relocated, &told).await?;
+    let store = candidate.open(&*opening).await?;
+    let created = candidate.create(&*store).await?;
+    Ok((store, created))
+}
+
 /// Connects to the database.
-pub(super) async fn connect(
+async fn connect(
     config: &Config,
     relocated: Option<Relocation>,
     told: Told<'_>,
@@ -54,13 +70,14 @@ pub(super) async fn connect(
 /// Reads the participants that have registered before.
 pub(super) async fn registrations(
     store: &dyn Store,
-    told: Told<'_>,
+    status: &Status,
 ) -> Result<Vec<Registration>, Error> {
+    let told = |at| status.starts(at);
     let mut patience = Patience::default();
     loop {
         match store.endpoints().list().await {
             Ok(registrations) => return Ok(registrations),
-            Err(error) => patience.wait(error, told).await?,
+            Err(error) => patience.wait(error, &told).await?,
         }
     }
 }

@@ -24,9 +24,9 @@ pub(in crate::store) use self::schema::Opening;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::FromRow;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::{Query, QueryAs};
-use sqlx::FromRow;
 use unanimo_core::Incarnation;
 
 use self::heartbeat::Heartbeat;
