@@ -16,6 +16,9 @@ pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
+/// Name of the alarm: a stored transaction cannot be read.
+pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -72,5 +75,14 @@ pub const TABLE: &[Described] = &[
         act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
               the coordinator: report it.",
         cleared: "nothing; it is a single event",
+    },
+    Described {
+        name: TRANSACTION_UNREADABLE,
+        raised: "The rows of a transaction make no sense to this version of the coordinator: a later \
+                 version wrote them, or they are damaged. The transaction is set aside, and all others \
+                 go on.",
+        act: "The log line names the column, and so does `unanimo tx show`. Start the version that wrote \
+              it, or repair the rows; then `unanimo tx show` makes the coordinator read them again.",
+        cleared: "the next time that it can be read",
     },
 ];

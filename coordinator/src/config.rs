@@ -169,8 +169,9 @@ settings! {
     /// may write no more.
     node: NodeName = NodeName::of_host(), "UNANIMO_NODE";
     /// Database of the coordinator: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for
-    /// a file of one process. Connect to PostgreSQL directly or through a pool in session mode; a
-    /// pool in transaction mode does not work.
+    /// a file of one process. Several hosts of PostgreSQL are separated by commas, and the one that
+    /// takes writes is used. Connect directly or through a pool in session mode; a pool in
+    /// transaction mode does not work.
     database_url: DatabaseUrl = DatabaseUrl::new("sqlite:unanimo-data/unanimo.db"),
         "UNANIMO_DATABASE_URL";
     /// Address on which gRPC is served. Port 0 takes a free port.

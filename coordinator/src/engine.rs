@@ -155,6 +155,9 @@ pub enum Error {
     /// Its details were deleted.
     #[error("the transaction has ended, and its details were purged")]
     Stripped,
+    /// The transaction is stored in a form that this version cannot read.
+    #[error(transparent)]
+    Unreadable(Box<store::Unreadable>),
     /// The store did not answer.
     #[error("the coordinator's database does not answer")]
     Store(#[source] Arc<store::Error>),
@@ -174,7 +177,10 @@ pub enum Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        Self::Store(Arc::new(error))
+        match error {
+            store::Error::Unreadable(unreadable) => Self::Unreadable(unreadable),
+            error => Self::Store(Arc::new(error)),
+        }
     }
 }
 

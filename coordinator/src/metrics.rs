@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
-use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
+use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -66,7 +66,7 @@ table! {
         "Bytes of payloads that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`",
+        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, `transaction_unreadable`",
         alert "above 0: `unanimo tx list --attention` lists them";
     unanimo_admission_refused_total: "counter" ["reason"]
         "Requests for new work that were refused, by reason",
@@ -337,9 +337,11 @@ impl Metrics {
 
     /// Sets the numbers of transactions that need an operator.
     pub fn attention(&self, count: AttentionCount) {
-        for (alarm, value) in
-            [(TRANSACTION_STALLED, count.stalled), (HEURISTIC_OUTCOME, count.heuristic)]
-        {
+        for (alarm, value) in [
+            (TRANSACTION_STALLED, count.stalled),
+            (HEURISTIC_OUTCOME, count.heuristic),
+            (TRANSACTION_UNREADABLE, count.unreadable),
+        ] {
             self.alarms.get_or_create(&AlarmLabel { alarm }).set(value);
         }
     }

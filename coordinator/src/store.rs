@@ -26,14 +26,16 @@ mod rows;
 mod sqlite;
 mod transactions;
 
-pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Write, Written};
+pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Life, Write, Written};
 pub use endpoints::{Endpoints, Registration};
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
-pub use postgres::{Postgres, PostgresOptions};
+pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, Purged, Retention};
 pub use sqlite::Sqlite;
-pub use transactions::{AttentionCount, Claim, Filter, Key, PhaseName, Stored, Transactions};
+pub use transactions::{
+    AttentionCount, Claim, Claimed, Filter, Found, Key, PhaseName, Stored, Transactions, Unreadable,
+};
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
 /// its connection is thrown away: see [`Postgres`].
@@ -105,6 +107,18 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// The server is not one that is worked on, or did not prove what it acknowledged.
+    #[error("{doing}")]
+    Session {
+        /// The request, in words that fit after "failed to".
+        doing: &'static str,
+        /// What is wrong with the session.
+        #[source]
+        source: Box<SessionError>,
+    },
+    /// The rows of one transaction make no sense. Others are not concerned.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
     /// The schema could not be brought to this version.
     #[error("migrate the database's schema")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -144,6 +158,14 @@ pub enum Error {
         what: &'static str,
         /// The value.
         value: String,
+    },
+    /// Stored JSON is not what this program writes.
+    #[error("read {what}: the stored JSON is not what this program writes: {why}")]
+    CorruptJson {
+        /// The column.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
     },
     /// The address of the database cannot be understood.
     #[error("read the database URL: {0}")]

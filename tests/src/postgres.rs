@@ -69,6 +69,29 @@ impl Server {
         server
     }
 
+    /// Starts a standby that follows this server.
+    ///
+    /// # Panics
+    /// It cannot be copied, or the standby does not start.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let folder = new_folder("pg");
+        let data = folder.join("data");
+        run(as_server_user(program("pg_basebackup"))
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
+            .arg(&self.folder)
+            .arg("--pgdata")
+            .arg(&data));
+        let auto = data.join("postgresql.auto.conf");
+        let mut all = fs::read_to_string(&auto).expect("its settings");
+        let socket = format!("\nunix_socket_directories = '{}'\n", folder.display());
+        all.push_str(&socket);
+        fs::write(auto, all).expect("write the settings");
+        let server = Self { folder };
+        server.launch();
+        server
+    }
+
     /// Starts the server, or starts it again after it was killed.
     ///
     /// # Panics

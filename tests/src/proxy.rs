@@ -1,23 +1,35 @@
-//! Proxy in front of a server, which loses acknowledgements.
+//! Proxy in front of a server: it loses acknowledgements, hangs, leads to another server, and changes
+//! what it passes on.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::watch;
 
-/// Proxy that forwards connections to a Unix socket, and drops answers when a test asks for it.
+/// Proxy that forwards connections to a Unix socket, and disturbs them when a test asks for it.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     port: u16,
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// The server of new connections.
+    socket: Mutex<PathBuf>,
+    /// Connections from before are cut.
+    era: watch::Sender<u64>,
+    /// The connection that next sends this text passes nothing on any more, and stays open.
+    hang_at: Mutex<Option<String>>,
+    /// Text that is replaced by another one of the same length, in whatever clients send.
+    rewrite: Mutex<Option<(String, String)>>,
+    /// Start-up messages lose their `options`, as behind some poolers.
+    strip_options: AtomicBool,
     /// True while answers are held back.
-    hold: tokio::sync::watch::Sender<bool>,
+    hold: watch::Sender<bool>,
     /// Drops every answer, and cuts the connection.
     lose_answers: AtomicBool,
     /// Drops the answer to the next statement that contains this text, and cuts the connection.
@@ -33,10 +45,21 @@ impl Proxy {
     pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            socket: Mutex::new(socket),
+            era: watch::Sender::new(0),
+            hang_at: Mutex::default(),
+            rewrite: Mutex::default(),
+            strip_options: AtomicBool::default(),
+            hold: watch::Sender::new(false),
+            lose_answers: AtomicBool::default(),
+            lose_answer_to: Mutex::default(),
+            lost: AtomicU64::default(),
+        });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let socket = lock(&shared.socket).clone();
                 let Ok(server) = UnixStream::connect(&socket).await else {
                     continue;
                 };
@@ -64,10 +87,50 @@ impl Proxy {
         self.state.lose_answers.store(lose, Ordering::SeqCst);
     }
 
+    /// Leads new connections to another server, and cuts those that there are.
+    pub fn switch_to(&self, socket: PathBuf) {
+        *lock(&self.state.socket) = socket;
+        self.state.era.send_modify(|era| *era += 1);
+    }
+
+    /// Leads new connections to another server, and leaves those that there are.
+    pub fn lead_to(&self, socket: PathBuf) {
+        *lock(&self.state.socket) = socket;
+    }
+
+    /// Hangs the connection that next sends this text, for ever.
+    pub fn hang_at(&self, text: &str) {
+        *lock(&self.state.hang_at) = Some(text.to_owned());
+    }
+
+    /// Tells whether a connection has been hung since it was asked for.
+    #[must_use]
+    pub fn has_hung(&self) -> bool {
+        lock(&self.state.hang_at).is_none()
+    }
+
+    /// Replaces a text by one of the same length in whatever clients send.
+    ///
+    /// # Panics
+    /// The lengths differ.
+    pub fn rewrite(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len(), "messages keep their lengths");
+        *lock(&self.state.rewrite) = Some((from.to_owned(), to.to_owned()));
+    }
+
+    /// Passes on what clients send as it is, again.
+    pub fn rewrite_nothing(&self) {
+        *lock(&self.state.rewrite) = None;
+    }
+
+    /// Takes the `options` out of start-up messages.
+    pub fn strip_options(&self) {
+        self.state.strip_options.store(true, Ordering::SeqCst);
+    }
+
     /// Lets the next statement that contains this text arrive, and loses the answer to it alone.
     pub fn lose_answer_to(&self, text: &str) {
-        let mut wanted = self.state.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
-        *wanted = Some(text.to_owned());
+        *lock(&self.state.lose_answer_to) = Some(text.to_owned());
     }
 
     /// Returns the number of answers that were lost.
@@ -77,50 +140,106 @@ impl Proxy {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn find(bytes: &[u8], text: &str) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text.as_bytes())
+}
+
 impl State {
-    /// Tells whether the answer to this statement is to be lost.
-    fn takes(&self, request: &[u8]) -> bool {
-        let mut wanted = self.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = wanted.as_ref().is_some_and(|text| {
-            request.windows(text.len()).any(|window| window == text.as_bytes())
-        });
+    /// Tells whether this request has the wanted text, which is then wanted no longer.
+    fn takes(wanted: &Mutex<Option<String>>, request: &[u8]) -> bool {
+        let mut wanted = lock(wanted);
+        let found = wanted.as_ref().is_some_and(|text| find(request, text).is_some());
         if found {
             *wanted = None;
         }
         found
     }
+
+    fn rewrites(&self, request: &mut [u8]) {
+        let Some((from, to)) = lock(&self.rewrite).clone() else { return };
+        while let Some(at) = find(request, &from) {
+            request[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+
+    /// Returns a start-up message without its `options`: a length, a version, and pairs of texts.
+    fn without_options(&self, message: &[u8]) -> Vec<u8> {
+        const VERSION_3: &[u8] = &[0, 3, 0, 0];
+        let is_startup = message.get(4..8) == Some(VERSION_3);
+        if !is_startup || !self.strip_options.load(Ordering::SeqCst) {
+            return message.to_vec();
+        }
+        let texts: Vec<&[u8]> = message[8..].split(|byte| *byte == 0).collect();
+        let mut stripped = message[..8].to_vec();
+        for pair in texts.chunks(2).filter(|pair| pair.len() == 2 && !pair[0].is_empty()) {
+            if pair[0] != b"options" {
+                stripped.extend([pair[0], &[0], pair[1], &[0]].concat());
+            }
+        }
+        stripped.push(0);
+        let length = u32::try_from(stripped.len()).expect("a short message");
+        stripped[..4].copy_from_slice(&length.to_be_bytes());
+        stripped
+    }
 }
 
 async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
+    let mut era = state.era.subscribe();
+    let passing = pass_until_cut(client, server, state);
+    tokio::select! {
+        () = passing => {}
+        _ = era.changed() => {}
+    }
+}
+
+async fn pass_until_cut(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let cut = Arc::new(AtomicBool::new(false));
-    let (shared, cutting) = (Arc::clone(&state), Arc::clone(&cut));
-    let requests = tokio::spawn(async move {
+    let cut = AtomicBool::new(false);
+    let (state, cut) = (&*state, &cut);
+    // It ends with its half of the connection to the server, which then ends, too.
+    let requests = async move {
         let mut buffer = vec![0; 64 << 10];
+        let mut is_first = true;
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-            if shared.takes(&buffer[..read]) {
-                cutting.store(true, Ordering::SeqCst);
+            let request = &mut buffer[..read];
+            if State::takes(&state.hang_at, request) {
+                std::future::pending::<()>().await;
             }
-            if to_server.write_all(&buffer[..read]).await.is_err() {
+            if State::takes(&state.lose_answer_to, request) {
+                cut.store(true, Ordering::SeqCst);
+            }
+            state.rewrites(request);
+            let sent = match std::mem::take(&mut is_first) {
+                true => to_server.write_all(&state.without_options(request)).await,
+                false => to_server.write_all(request).await,
+            };
+            if sent.is_err() {
                 break;
             }
         }
-    });
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(read) = from_server.read(&mut buffer).await {
-        if read == 0 {
-            break;
+    };
+    let answers = async move {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            // The sender lives as long as the state, so the wait does not fail.
+            let _ = state.hold.subscribe().wait_for(|hold| !hold).await;
+            if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {
+                state.lost.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            if to_client.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
         }
-        // The sender lives as long as the state, so the wait does not fail.
-        let _ = state.hold.subscribe().wait_for(|hold| !hold).await;
-        if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {
-            state.lost.fetch_add(1, Ordering::SeqCst);
-            break;
-        }
-        if to_client.write_all(&buffer[..read]).await.is_err() {
-            break;
-        }
+    };
+    // A client that is done sending may still wait for an answer.
+    tokio::select! {
+        () = answers => {}
+        () = async { requests.await; std::future::pending().await } => {}
     }
-    requests.abort();
 }

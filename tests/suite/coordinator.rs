@@ -47,6 +47,7 @@ mod reasons;
 mod registrations;
 mod repetitions;
 mod sagas;
+mod unreadable;
 mod waits;
 mod watches;
 

@@ -1,9 +1,10 @@
 //! Suite that runs over every store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::Connection;
-use unanimo_coordinator::store::{self, BatchWriter, PostgresOptions, Store, Write, Written};
+use unanimo_coordinator::store::{self, BatchWriter, Life, PostgresOptions, Store, Write, Written};
 use unanimo_core::{Incarnation, Transition, Version};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
@@ -12,14 +13,21 @@ use uuid::Uuid;
 mod cluster;
 mod faults;
 mod journal;
+mod leases;
 mod lock_takes;
 mod locks;
 mod migration;
 mod purge;
 mod reads;
 mod sagas;
+mod sessions;
 mod sleepers;
+mod standbys;
+mod unreadable;
 mod writes;
+
+/// Lease of every incarnation.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
 /// Store of a test, with a first incarnation.
 pub(crate) struct Fixture {
@@ -61,10 +69,27 @@ pub(crate) async fn create(store: &Arc<dyn Store>, node: &str) -> Incarnation {
     let created = store.incarnations().list().await.unwrap().created;
     store
         .incarnations()
-        .create(node, created)
+        .create(node, created, LEASE)
         .await
         .unwrap()
         .expect("nobody else is created at the same time")
+}
+
+/// Runs SQL past the store.
+pub(crate) async fn execute(url: &str, sql: &str) {
+    let query = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        // What it lets nobody write may be there all the same.
+        let unchecked = sqlx::raw_sql("PRAGMA ignore_check_constraints = 1");
+        unchecked.execute(&mut raw).await.unwrap();
+        query.execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    } else {
+        let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
+        query.execute(&mut raw).await.unwrap();
+    }
 }
 
 /// Counts the rows of a table, past the store.
@@ -82,7 +107,7 @@ pub(crate) async fn count(fixture: &Fixture, table: &str) -> i64 {
 
 pub(crate) fn a_write(transition: Transition) -> Write {
     let base = Version(transition.version.0 - 1);
-    Write { write_id: Uuid::new_v4(), base, transition }
+    Write { life: Life::default(), write_id: Uuid::new_v4(), base, transition }
 }
 
 /// Runs each test on PostgreSQL and on SQLite.

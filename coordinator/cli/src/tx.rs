@@ -32,8 +32,8 @@ JSON (--json):
     committed, aborted), outcome (not_decided, committed, aborted), abort_cause (refused, deadline,
     rollback, unlisted, no_vote, gave_up, output_dropped, locked,
     parent, or null), abort_branch_id, abort_detail,
-    heuristic (none, mixed, hazard), stalled, attention, created_at, start_at, started_at, deadline,
-    decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
+    heuristic (none, mixed, hazard), stalled, attention, unreadable (why the coordinator cannot read
+    it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
     with name, mode (exclusive, shared), granted, branch_id), branch_count, revision (larger after
     each change), branches, timeline and timeline_dropped (the last three only in commands whose
     help says so).

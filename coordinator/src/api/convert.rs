@@ -6,14 +6,15 @@ use std::collections::HashMap;
 
 use unanimo_core::{
     AbortCause, Attempts, Branch, BranchState, Decision, Event, Heuristic, HeuristicKind, Identity,
-    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Transaction, Version, Vote, timeline,
+    Outcome, Phase, PhaseTwo, Policy, Refusal, State, Timestamp, Transaction, Version, Vote,
+    timeline,
 };
 use unanimo_proto::v1;
 
 use self::step::{child_gid, compensation, held_locks, input};
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
-use crate::store::Stored;
+use crate::store::{Found, Stored, Unreadable};
 use crate::wire::{self, mode_to_wire, payload_to_wire, time_to_wire};
 
 pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
@@ -202,8 +203,24 @@ pub(super) fn transaction(
     shown
 }
 
+/// A transaction of a list; one that cannot be read has names, if these can be, and the reason.
+pub(super) fn found(found: &Found, with_metadata: bool) -> v1::Transaction {
+    match found {
+        Ok(stored) => summary(stored, with_metadata),
+        Err(Unreadable { tx_id, gid, problem }) => v1::Transaction {
+            tx_id: tx_id.to_string(),
+            gid: gid.clone(),
+            created_at: Some(time_to_wire(Timestamp(tx_id.created_ms()))),
+            outcome: v1::Outcome::NotDecided.into(),
+            attention: true,
+            unreadable: problem.clone(),
+            ..Default::default()
+        },
+    }
+}
+
 /// A transaction without its branches, with metadata if it was asked for.
-pub(super) fn summary(stored: &Stored, with_metadata: bool) -> v1::Transaction {
+fn summary(stored: &Stored, with_metadata: bool) -> v1::Transaction {
     let record = &stored.record;
     let mut shown = basics(&record.identity, &record.state, stored.stripped);
     shown.revision = revision_of(record.version);

@@ -137,10 +137,11 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         Error::UnknownGid => Reason::GidUnknown.status(error),
         Error::Stripped => Reason::Stripped.status(error),
         Error::Store(ref source) => {
-            tracing::warn!(error = %source, "the store did not answer a request");
+            tracing::warn!(error = store::in_full(&**source), "the store did not answer a request");
             Reason::StoreUnavailable.status(error)
         }
         Error::StoreSilent => Reason::StoreUnavailable.status(error),
+        Error::Unreadable(_) => Reason::Unreadable.status(error),
         Error::Refused(_) => Reason::StoreRefused.status(error),
         Error::Moving => Reason::Moving.status(error),
         Error::Stopped => Reason::Stopped.status(error),

@@ -92,7 +92,7 @@ impl Api {
         let filter = filter(request.get_ref())?;
         let listed = self.engine.list(&filter).await.map_err(from_engine)?;
         let metadata = request.get_ref().include_metadata;
-        let shown = listed.iter().map(|stored| convert::summary(stored, metadata));
+        let shown = listed.iter().map(|found| convert::found(found, metadata));
         let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let more = !whole || transactions.len() == filter.limit as usize;
         let last = transactions.last().filter(|_| more);

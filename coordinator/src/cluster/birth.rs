@@ -55,24 +55,37 @@ pub async fn create(store: &dyn Store, node: &str, lease: Duration) -> Result<Cr
         let by = if predecessor.node == node {
             format!("by its successor: node {node} was started again")
         } else {
-            format!("by node {node}, which found it silent for {lease:?}")
+            let silent = predecessor.lease.unwrap_or(lease);
+            format!("by node {node}, which found it silent for {silent:?}")
         };
         tracing::info!(
             incarnation = %predecessor.incarnation,
             node = predecessor.node,
             "fencing an earlier incarnation"
         );
-        store.incarnations().fence(predecessor.incarnation, &by).await?;
+        // Of its own name whoever starts a node means it. Another one may have woken since the watch.
+        let incarnations = store.incarnations();
+        if predecessor.node == node {
+            incarnations.fence(predecessor.incarnation, &by).await?;
+        } else {
+            let LiveIncarnation { incarnation, counter, .. } = *predecessor;
+            if !incarnations.fence_silent(incarnation, counter, &by).await? {
+                return Err(Error::OtherNode { other: predecessor.node.clone() });
+            }
+        }
         crash_point!("birth-after-fence");
     }
     let at = Instant::now();
-    let incarnation =
-        store.incarnations().create(node, incarnations.created).await?.ok_or(Error::Raced)?;
+    let incarnation = store
+        .incarnations()
+        .create(node, incarnations.created, lease)
+        .await?
+        .ok_or(Error::Raced)?;
     crash_point!("birth-after-birth");
     Ok(Created { incarnation, at })
 }
 
-/// Watches heartbeats for one lease by this process's own clock.
+/// Watches heartbeats by this process's own clock, for as long as their own leases last.
 async fn await_silence(
     store: &dyn Store,
     others: &[&LiveIncarnation],
@@ -81,6 +94,7 @@ async fn await_silence(
     if others.is_empty() {
         return Ok(());
     }
+    let lease = others.iter().map(|live| live.lease.unwrap_or(lease)).max().unwrap_or(lease);
     let names: Vec<&str> = others.iter().map(|live| live.node.as_str()).collect();
     tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
     let until = Instant::now() + lease;

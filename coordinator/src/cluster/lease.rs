@@ -15,8 +15,12 @@ use unanimo_core::Incarnation;
 
 use crate::store::{self, Store};
 
-/// Renewals within one lease: two of them may be lost.
-const RENEWALS_PER_LEASE: u32 = 3;
+/// Renewals within one lease. One is given up when the next one is due, which is below a third of the
+/// lease: so one that hangs is followed by another one while the lease still holds.
+const RENEWALS_PER_LEASE: u32 = 4;
+
+/// A renewal that failed at once is tried again after this part of the lease.
+const RETRIES_PER_LEASE: u32 = 20;
 
 /// The margin is this part of the lease. It covers what was sent just before silence: a call on its
 /// way, a scheduler that did not run us.
@@ -111,19 +115,22 @@ impl Service {
 
     /// Runs until the incarnation is fenced.
     pub async fn run(self) -> Fenced {
-        let mut ticks = tokio::time::interval(self.length / RENEWALS_PER_LEASE);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let interval = self.length / RENEWALS_PER_LEASE;
         loop {
-            ticks.tick().await;
             let sent = Instant::now();
-            match self.store.incarnations().renew(self.me).await {
-                Ok(()) => self.acknowledged(sent),
+            let pause = match self.store.incarnations().renew(self.me, interval).await {
+                Ok(()) => {
+                    self.acknowledged(sent);
+                    interval
+                }
                 Err(store::Error::Fenced(_)) => return fenced(&*self.store, self.me).await,
                 Err(error) => {
-                    let held = self.lease.is_held();
-                    tracing::warn!(%error, held, "failed to renew the lease");
+                    let (held, error) = (self.lease.is_held(), store::in_full(&error));
+                    tracing::warn!(error, held, "failed to renew the lease");
+                    self.length / RETRIES_PER_LEASE
                 }
-            }
+            };
+            tokio::time::sleep_until(sent + pause).await;
         }
     }
 }

@@ -18,10 +18,14 @@ use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 
 use super::message::Message;
 use super::{Error, Handle};
-use crate::store::{self, Claim};
+use crate::alarm::TRANSACTION_UNREADABLE;
+use crate::store::{self, Claim, Claimed, Stored, Unreadable};
 
 /// Transactions in one claim. A claim holds its rows' locks for its own time only.
 const CHUNK: u32 = 256;
+
+/// Transactions of which the claim may fail before a scan gives up.
+const FAILURES_MAX: usize = 16;
 
 /// Between scans when nothing is known to be missing.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
@@ -74,23 +78,84 @@ impl Handle {
         let mut adopted = 0;
         loop {
             let _turn = self.turn_to_claim().await;
-            let records = store.transactions().claim(me, Claim::OfFenced(CHUNK)).await?;
-            if records.is_empty() {
+            let claimed = store.transactions().claim(me, Claim::OfFenced(CHUNK)).await?;
+            if claimed == Claimed::default() {
                 break;
             }
             crash_point!("adoption-after-claim");
-            adopted += records.len();
-            self.bring_to_memory(records).await;
+            self.set_aside(&claimed.unreadable).await;
+            adopted += claimed.records.len();
+            self.bring_to_memory(claimed.records).await;
         }
         let owned = store.transactions().open_of(me).await?;
+        let (mut failed, mut last) = (0, None);
         for (tx_id, version) in self.not_live(owned).await {
             let turn = self.turn_to_claim().await;
-            if let Some(record) = self.claim(&turn, tx_id, me, version).await? {
-                adopted += 1;
-                self.bring_to_memory(vec![record]).await;
+            match self.claim(&turn, tx_id, me, version).await {
+                Ok(Some(record)) => {
+                    adopted += 1;
+                    self.bring_to_memory(vec![record]).await;
+                }
+                Ok(None) | Err(store::Error::Unreadable(_)) => {}
+                Err(error) => {
+                    // Each harms itself alone; where all of them fail, it is the database.
+                    failed += 1;
+                    last = Some(error);
+                    if failed >= FAILURES_MAX {
+                        break;
+                    }
+                }
             }
         }
-        Ok(adopted)
+        last.map_or(Ok(adopted), Err)
+    }
+
+    /// Sets transactions aside that cannot be read: whoever adopts goes on without them.
+    async fn set_aside(&self, unreadable: &[Unreadable]) {
+        if unreadable.is_empty() {
+            return;
+        }
+        for Unreadable { tx_id, gid, problem } in unreadable {
+            tracing::error!(
+                %tx_id,
+                gid,
+                problem,
+                alarm = TRANSACTION_UNREADABLE,
+                "a stored transaction cannot be read; it is set aside, and all others go on"
+            );
+        }
+        let tx_ids: Vec<TxId> = unreadable.iter().map(|unreadable| unreadable.tx_id).collect();
+        let (store, me) = (&self.shared.store, self.shared.me);
+        match store.transactions().set_aside(me, &tx_ids, true).await {
+            Ok(()) => self.shared.set_aside.lock().await.extend(tx_ids),
+            Err(error) => {
+                let error = store::in_full(&error);
+                tracing::warn!(error, "failed to set transactions aside; the next scan does it");
+            }
+        }
+    }
+
+    /// Notes what came of reading a transaction: one that cannot be read is set aside, one that can be
+    /// read again is taken back.
+    pub(super) async fn note_read(&self, found: &Result<Option<Stored>, store::Error>) {
+        match found {
+            Err(store::Error::Unreadable(unreadable)) => {
+                let known = self.shared.set_aside.lock().await.contains(&unreadable.tx_id);
+                if !known {
+                    self.set_aside(std::slice::from_ref(&**unreadable)).await;
+                }
+            }
+            Ok(Some(stored)) => {
+                let tx_id = stored.record.identity.tx_id;
+                if !self.shared.set_aside.lock().await.remove(&tx_id) {
+                    return;
+                }
+                let (store, me) = (&self.shared.store, self.shared.me);
+                let taken_back = store.transactions().set_aside(me, &[tx_id], false).await;
+                tracing::info!(%tx_id, ok = taken_back.is_ok(), "the transaction can be read again");
+            }
+            Ok(None) | Err(_) => {}
+        }
     }
 
     /// Brings transactions to memory that sleep until this time or shorter, and counts them.
@@ -102,11 +167,12 @@ impl Handle {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let _turn = self.turn_to_claim().await;
         let claim = Claim::Due { until, limit };
-        let records = self.shared.store.transactions().claim(self.shared.me, claim).await?;
-        let count = records.len();
-        if count > 0 {
+        let claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
+        self.set_aside(&claimed.unreadable).await;
+        let count = claimed.records.len() + claimed.unreadable.len();
+        if !claimed.records.is_empty() {
             crash_point!("adoption-after-claim");
-            self.bring_to_memory(records).await;
+            self.bring_to_memory(claimed.records).await;
         }
         Ok(count)
     }
@@ -148,8 +214,12 @@ impl Handle {
             return Ok(None);
         }
         let claim = Claim::One(tx_id, owner, version);
-        let claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
-        Ok(claimed.into_iter().next())
+        let mut claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
+        self.set_aside(&claimed.unreadable).await;
+        match claimed.unreadable.pop() {
+            Some(unreadable) => Err(store::Error::Unreadable(Box::new(unreadable))),
+            None => Ok(claimed.records.pop()),
+        }
     }
 
     /// Brings transactions to memory that this incarnation has durably made its own.

@@ -5,7 +5,7 @@ mod operator;
 mod query;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -76,6 +76,8 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// Every transaction that earlier incarnations left was adopted once.
     pub(super) has_adopted: AtomicBool,
+    /// Transactions that were found unreadable, and set aside.
+    pub(super) set_aside: tokio::sync::Mutex<HashSet<TxId>>,
     /// Held from the look whether a transaction is in memory until it has been brought there.
     pub(super) claiming: tokio::sync::Mutex<()>,
 }
@@ -142,6 +144,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         has_adopted: AtomicBool::new(false),
+        set_aside: Default::default(),
         claiming: tokio::sync::Mutex::new(()),
     };
     (Handle { shared: Arc::new(shared) }, service)
@@ -398,7 +401,9 @@ impl Handle {
     /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
     /// memory then: the answer is `None`.
     async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
-        let Some(stored) = self.shared.store.transactions().find(key).await? else {
+        let found = self.shared.store.transactions().find(key).await;
+        self.note_read(&found).await;
+        let Some(stored) = found? else {
             return Err(self.missing(key).await?);
         };
         if matches!(stored.record.state.phase, Phase::Ended { .. }) {

@@ -12,6 +12,7 @@ use super::clock::Anchor;
 use super::message::{Failure, Reply};
 use super::unread::Unread;
 use super::{Error, Until, View};
+use crate::store::Life;
 
 /// The state of a transaction that is followed, or the reason for which no more comes.
 pub(super) type Watching = Result<Box<View>, Error>;
@@ -44,6 +45,8 @@ pub(super) struct Live {
     pub(super) tx: Transaction,
     /// Its place in the admission count, with the bytes that it holds.
     permit: Permit,
+    /// This stay in memory, as its writes and their results name it.
+    pub(super) life: Life,
     /// The last version that is durable.
     durable: Version,
     /// The last version that something waits for.
@@ -83,6 +86,7 @@ impl Live {
             tx,
             clock,
             permit,
+            life: Life::begin(),
             durable,
             awaited: durable,
             held: VecDeque::new(),

@@ -30,7 +30,7 @@ use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
-use crate::store::journal::{self, Completion};
+use crate::store::journal::{self, Completion, Ended};
 use crate::store::{Key, Store};
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
@@ -291,13 +291,13 @@ impl Service {
         if let Some(mut transition) = transition {
             self.log_events(&transition);
             self.note_a_sleep(&mut transition);
-            if let Some(live) = self.live.get_mut(&tx_id) {
-                live.handed_over(transition.version, transition.awaited);
-            }
             self.writes += 1;
             // Unlike any other write's: no two incarnations have one number.
             let write_id = Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes);
-            self.journal.submit(transition, write_id);
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                live.handed_over(transition.version, transition.awaited);
+                self.journal.submit(transition, write_id, live.life);
+            }
         }
         if let Some(live) = self.live.get_mut(&tx_id) {
             live.hold(calls, locks);
@@ -353,8 +353,12 @@ impl Service {
     }
 
     fn completed(&mut self, completion: Completion) {
-        match completion {
-            Completion::Durable(tx_id, version) => {
+        let Completion { tx_id, life, ended } = completion;
+        let is_own = self.live.get(&tx_id).is_some_and(|live| live.life == life);
+        match ended {
+            // Of a life that is over: the transaction may be back by then, and not so far.
+            _ if !is_own => {}
+            Ended::Durable(version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
                     if live.tx.identity().origin == Origin::Tombstone && !live.is_stored() {
@@ -363,14 +367,15 @@ impl Service {
                     live.became_durable(version);
                     self.release(tx_id);
                 }
+                return;
             }
-            Completion::GidHeld(tx_id, holder) => {
+            Ended::GidHeld(holder) => {
                 // Whoever waits looks at the holder: it may be another request's.
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Failure::Elsewhere(holder.clone()));
                 }
             }
-            Completion::Lost(tx_id) => {
+            Ended::Lost => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 tracing::warn!(
                     %tx_id,
@@ -381,7 +386,7 @@ impl Service {
                 live.end_watches(Error::Moving);
                 self.adoption_wanted.notify_one();
             }
-            Completion::Refused(tx_id, error) => {
+            Ended::Refused(error) => {
                 self.metrics.write_refused();
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());
@@ -389,6 +394,8 @@ impl Service {
                 }
             }
         }
+        // Nothing of that life is in memory any more: it hands nothing over.
+        self.journal.forget(tx_id, life);
     }
 
     fn insert(&mut self, record: Record) {

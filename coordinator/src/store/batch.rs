@@ -1,14 +1,31 @@
 //! Batches of writes: how transactions get into the store.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use unanimo_core::{Digest, Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
+/// One stay of a transaction in memory. Its writes are the transitions that it went through; those of
+/// an earlier stay, which lost its row, go with that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life(u64);
+
+impl Life {
+    /// Returns a life that no transaction had before in this process.
+    #[must_use]
+    pub fn begin() -> Self {
+        static LIVES: AtomicU64 = AtomicU64::new(0);
+        Self(LIVES.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 /// One transition of one transaction on its way into the store.
 #[derive(Clone, Debug)]
 pub struct Write {
+    /// The life that went through it.
+    pub life: Life,
     /// Tells this write from every other, also from one with the same version.
     pub write_id: Uuid,
     /// The version that the transaction must have; the write gives it `transition.version`. A
@@ -29,6 +46,8 @@ pub enum Written {
     GidHeld(GidHolder),
     /// The transaction is not as this writer left it: somebody else owns it, or wrote it.
     Lost,
+    /// It cannot be written, for a reason that is its own.
+    Refused(String),
 }
 
 /// The transaction that holds a gid.
@@ -38,6 +57,11 @@ pub struct GidHolder {
     pub tx_id: TxId,
     /// Digest of the request that was made under the gid.
     pub digest: Digest,
+}
+
+/// Returns the reason for which a transaction cannot have a gid whose holder cannot be read.
+pub(super) fn unreadable_holder(holder: TxId, error: &dyn std::error::Error) -> String {
+    format!("its gid belongs to transaction {holder}, which cannot be read: {error}")
 }
 
 /// Cause of an error.
@@ -58,6 +82,9 @@ pub enum BatchError {
     /// Nothing was written, through no fault of a row: try again.
     #[error("write a batch")]
     Failed(#[source] Cause),
+    /// Nothing was written: the server takes no writes. This writer must not be used again.
+    #[error("write a batch: the server takes no writes")]
+    WrongServer(#[source] Cause),
     /// The batch may be written or not: the acknowledgement was lost. This writer must not be used
     /// again.
     #[error("learn whether a batch was written")]

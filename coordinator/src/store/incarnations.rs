@@ -1,5 +1,7 @@
 //! Incarnations: who may write, and who no longer may.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
@@ -14,6 +16,24 @@ pub struct LiveIncarnation {
     pub node: String,
     /// Counter of its heartbeat: while it moves, the incarnation is alive.
     pub counter: i64,
+    /// Length of its lease, as it counts it itself; `None` if it did not say.
+    pub lease: Option<Duration>,
+}
+
+impl LiveIncarnation {
+    pub(super) fn from_columns(
+        incarnation: i64,
+        node: String,
+        counter: i64,
+        lease_ms: i64,
+    ) -> Self {
+        let lease = u64::try_from(lease_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+        Self { incarnation: Incarnation(incarnation), node, counter, lease }
+    }
+}
+
+pub(super) fn lease_to_column(lease: Duration) -> i64 {
+    i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// All incarnations that may write, and the number of all that were ever created, of one moment.
@@ -35,15 +55,31 @@ pub trait Incarnations: Send + Sync {
     /// alone.
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error>;
 
-    /// Creates an incarnation, if exactly `created` were created before; `None` if somebody else
-    /// was faster.
-    async fn create(&self, node: &str, created: i64) -> Result<Option<Incarnation>, Error>;
+    /// Ends the right of an incarnation to write, if its heartbeat's counter is still the one that was
+    /// watched; compared in the same statement, so that of a fence and a renewal at once one wins.
+    /// `false` if the counter has moved: then nothing has changed.
+    async fn fence_silent(
+        &self,
+        incarnation: Incarnation,
+        counter: i64,
+        by: &str,
+    ) -> Result<bool, Error>;
 
-    /// Moves the heartbeat.
+    /// Creates an incarnation, if exactly `created` were created before; `None` if somebody else
+    /// was faster. Rivals wait for `lease` before they fence it.
+    async fn create(
+        &self,
+        node: &str,
+        created: i64,
+        lease: Duration,
+    ) -> Result<Option<Incarnation>, Error>;
+
+    /// Moves the heartbeat. A try that takes longer than `patience` is given up, and the next one uses
+    /// nothing of it.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
-    async fn renew(&self, me: Incarnation) -> Result<(), Error>;
+    async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error>;
 
     /// Tells who fenced this incarnation, in words; `None` if nobody has.
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error>;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 use self::queue::Queue;
-use super::{GidHolder, Store};
+use super::{GidHolder, Life, Store};
 
 /// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
 /// only make the next batch wait.
@@ -31,15 +31,27 @@ pub const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Result of a transition that was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completion {
+pub struct Completion {
+    /// The transaction.
+    pub tx_id: TxId,
+    /// The life whose transition it was. After a result that is not [`Ended::Durable`] nothing that this
+    /// life hands over is written, until [`Handle::forget`].
+    pub life: Life,
+    /// What became of it.
+    pub ended: Ended,
+}
+
+/// Fate of a transition that was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
     /// Durable up to and including this version.
-    Durable(TxId, Version),
+    Durable(Version),
     /// The transaction was not begun: its gid belongs to another one. Nothing of it is stored.
-    GidHeld(TxId, GidHolder),
+    GidHeld(GidHolder),
     /// The row is not as it was left. Nothing that was handed over for it since is stored.
-    Lost(TxId),
+    Lost,
     /// The database refuses the row. Nothing that was handed over for it since is stored.
-    Refused(TxId, String),
+    Refused(String),
 }
 
 /// Cause of the journal's end.
@@ -68,10 +80,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes a transition. It is folded into what waits for the same transaction. The queue holds
-    /// at most one waiting write a live transaction, and those are counted at admission.
-    pub fn submit(&self, transition: Transition, write_id: Uuid) {
-        self.queue.submit(transition, write_id);
+    /// Takes a transition of a life. It is folded into what waits for the same transaction. The queue
+    /// holds at most one waiting write a live transaction, and those are counted at admission.
+    ///
+    /// A life of which a write was not made has lost its row: what it still hands over, before it hears
+    /// of that, is dropped. By then the row may have the very version that such a write begins with.
+    pub fn submit(&self, transition: Transition, write_id: Uuid, life: Life) {
+        self.queue.submit(transition, write_id, life);
+    }
+
+    /// Forgets a life that has lost its row: it hands nothing over any more.
+    pub fn forget(&self, tx_id: TxId, life: Life) {
+        self.queue.forget(tx_id, life);
     }
 
     /// Counts the transactions that have something to be written.

@@ -1,32 +1,37 @@
 //! The store on PostgreSQL.
 //!
 //! Every statement is a transaction of its own: nothing here says BEGIN, so nothing can leave a
-//! connection inside a transaction. Reads and rare writes use a pool, each in a task that nobody
-//! cancels; journals have connections of their own ([`batch`]). A statement that outlives its time
-//! closes its connection: the server may have vanished without a word.
+//! connection inside a transaction. Reads and rare writes use a pool ([`sessions`]), each in a task that
+//! nobody cancels; journals ([`batch`]) and the [`heartbeat`] have sessions of their own. All of them
+//! are opened and looked at in one place, [`session`]. A statement that outlives its time closes its
+//! session: the server may have vanished without a word.
 
+mod address;
 mod batch;
 mod endpoints;
+mod heartbeat;
 mod incarnations;
 mod locks;
+mod proof;
 mod purge;
+mod session;
+mod sessions;
 mod transactions;
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
-use sqlx::query::QueryAs;
-use sqlx::{ConnectOptions, Connection, FromRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::query::{Query, QueryAs};
+use sqlx::{Connection, FromRow};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
+use self::heartbeat::Heartbeat;
+use self::session::Connector;
+pub use self::session::SessionError;
+use self::sessions::{Proof, Sessions};
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
-
-/// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
-/// whatever waited is tried again.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Options of the connections to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,10 +59,9 @@ impl PostgresOptions {
 /// The store on PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    pool: PgPool,
-    /// One connection, for renewals alone: they never queue behind a slow read.
-    heartbeat: PgPool,
-    connect: PgConnectOptions,
+    sessions: Sessions,
+    heartbeat: Heartbeat,
+    connector: Connector,
     answer_timeout: Duration,
     cluster_id: String,
 }
@@ -66,26 +70,16 @@ impl Postgres {
     /// Connects and migrates.
     ///
     /// # Errors
-    /// The server cannot be reached, or its schema is of a later version.
+    /// No server can be reached that takes writes, or its schema is of a later version.
     pub async fn open(url: &str, options: &PostgresOptions) -> Result<Self, Error> {
-        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let given = given.application_name("unanimo").disable_statement_logging();
-        migrate(&given).await?;
+        let connector = Connector::new(address::parse(url)?, options);
+        let answer_timeout = options.answer_timeout();
+        migrate(&connector.without_limits(), answer_timeout).await?;
 
-        let connect = given.options(session_settings(options));
-        let pool = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(options.answer_timeout())
-                .connect_lazy_with(connect.clone())
-        };
-        let mut store = Self {
-            pool: pool(options.pool_connections),
-            heartbeat: pool(1),
-            connect: connect.clone(),
-            answer_timeout: options.answer_timeout(),
-            cluster_id: String::new(),
-        };
+        let sessions = Sessions::new(connector.clone(), options.pool_connections, answer_timeout);
+        let heartbeat = Heartbeat::new(connector.clone());
+        let cluster_id = String::new();
+        let mut store = Self { sessions, heartbeat, connector, answer_timeout, cluster_id };
         let read = sqlx::query_as("SELECT cluster_id FROM cluster");
         (store.cluster_id,) = store.row("read the cluster's id", read).await?;
         Ok(store)
@@ -115,33 +109,26 @@ impl Postgres {
         self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
-    /// Runs one or more statements on a pooled connection, in a task of their own: a caller that
-    /// goes away cancels nothing.
+    /// Reads for people, or what is compared again before it counts: no standby needs to have it. The
+    /// rows are as they came, so that one that makes no sense is one of them only.
+    async fn look(
+        &self,
+        doing: &'static str,
+        query: Query<'static, sqlx::Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        let looking =
+            self.sessions.run(Proof::Needless, |connection| Box::pin(query.fetch_all(connection)));
+        looking.await.map_err(|error| failed(doing, error))
+    }
+
+    /// Runs one or more statements on a pooled session, in a task of their own: a caller that goes
+    /// away cancels nothing. What was written, and what was read, is where the standbys have it.
     async fn run<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, T> + Send + 'static,
     {
-        self.run_on(&self.pool, doing, work).await
-    }
-
-    async fn run_on<T, F>(&self, pool: &PgPool, doing: &'static str, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, T> + Send + 'static,
-    {
-        let (pool, answer_timeout) = (pool.clone(), self.answer_timeout);
-        let task = tokio::spawn(async move {
-            let mut connection = pool.acquire().await?;
-            match tokio::time::timeout(answer_timeout, work(&mut connection)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    drop(connection.detach());
-                    Err(no_answer())
-                }
-            }
-        });
-        task.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(Error::database(doing))
+        self.sessions.run(Proof::Wanted, work).await.map_err(|error| failed(doing, error))
     }
 }
 
@@ -154,38 +141,20 @@ fn no_answer() -> sqlx::Error {
     ))
 }
 
-/// Settings of every session, whatever the server's or the role's defaults are.
-fn session_settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
-    let ms = |duration: Duration| duration.as_millis().to_string();
-    vec![
-        ("statement_timeout", ms(options.statement_timeout)),
-        ("lock_timeout", ms(LOCK_TIMEOUT)),
-        // No statement of ours leaves a transaction open; should one ever, it must not hold locks.
-        ("idle_in_transaction_session_timeout", ms(options.statement_timeout)),
-        ("synchronous_commit", "on".to_owned()),
-        ("default_transaction_isolation", "read committed".to_owned()),
-        ("default_transaction_read_only", "off".to_owned()),
-        // A coordinator that vanished must not leave its locks behind for hours.
-        ("tcp_keepalives_idle", "10".to_owned()),
-        ("tcp_keepalives_interval", "5".to_owned()),
-        ("tcp_keepalives_count", "3".to_owned()),
-        // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
-        // does not know that and must not scan a table while its statistics are young.
-        ("enable_seqscan", "off".to_owned()),
-        // With that, a plan that cannot do without a scan has a cost above the limit for compiling,
-        // and is compiled each time: milliseconds for a statement of a fraction of one.
-        ("jit", "off".to_owned()),
-    ]
+fn failed(doing: &'static str, error: SessionError) -> Error {
+    match error {
+        SessionError::Driver(source) => Error::Database { doing, source },
+        source => Error::Session { doing, source: Box::new(source) },
+    }
 }
 
-async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
-    let mut connection = PgConnection::connect_with(options)
-        .await
-        .map_err(Error::database("connect to the database"))?;
-    let migrated = MIGRATIONS.run(&mut connection).await;
+async fn migrate(connector: &Connector, patience: Duration) -> Result<(), Error> {
+    let opened = connector.open(patience).await;
+    let mut session = opened.map_err(|error| failed("connect to the database", error))?;
+    let migrated = MIGRATIONS.run(&mut session.connection).await;
     super::migrated(&MIGRATIONS, migrated)?;
     // Nothing depends on how the connection ends.
-    let _ = connection.close().await;
+    let _ = session.connection.close().await;
     Ok(())
 }
 
@@ -216,12 +185,12 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        let connecting = batch::Writer::connect(self.connect.clone(), me, self.answer_timeout);
+        let connecting = batch::Writer::connect(&self.connector, me, self.answer_timeout);
         Ok(Box::new(connecting.await?))
     }
 
     async fn close(&self) {
-        self.pool.close().await;
-        self.heartbeat.close().await;
+        self.sessions.close().await;
+        self.heartbeat.close();
     }
 }

@@ -11,13 +11,13 @@ mod transaction;
 use unanimo_core::{BranchNumber, Digest, Timestamp};
 
 pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
-pub(super) use self::endpoint::{RegistrationRow, SELECT_REGISTRATIONS};
-pub(super) use self::event::{EventRow, SELECT_EVENTS};
+pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
+pub(super) use self::event::{SELECT_EVENTS, events};
 pub(super) use self::identity::IdentityColumns;
 pub(super) use self::lock::TakenRow;
 pub(super) use self::state::StateColumns;
 pub(super) use self::transaction::{
-    COUNT_ATTENTION, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble,
+    COUNT_ATTENTION, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble, claimed,
     select_transactions,
 };
 use super::Error;
@@ -43,11 +43,24 @@ fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("the core's types have string keys and no failing parts")
 }
 
-/// Value of an error about a column that cannot be read.
-const NOT_OUR_JSON: &str = "not the JSON that is written there";
+/// Bytes of a stored value that an error shows.
+const SHOWN_BYTES_MAX: usize = 200;
 
-fn corrupt(what: &'static str, value: impl Into<String>) -> Error {
-    Error::Corrupt { what, value: value.into() }
+fn corrupt(what: &'static str, value: impl AsRef<str>) -> Error {
+    Error::Corrupt { what, value: cut(value.as_ref()) }
+}
+
+/// Error about a column whose JSON is not ours: of a later version, or damaged.
+fn not_our_json(what: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
+    move |error| Error::CorruptJson { what, why: cut(&error.to_string()) }
+}
+
+/// Cuts a text that comes from outside.
+fn cut(text: &str) -> String {
+    if text.len() <= SHOWN_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)])
 }
 
 fn number_from_column(number: i16, what: &'static str) -> Result<BranchNumber, Error> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::query::QueryAs;
+use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -32,6 +32,9 @@ use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Tr
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest wait for a connection of a pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Connections for reads: they run beside the writer (WAL).
 const READ_CONNECTIONS: u32 = 4;
 
@@ -41,6 +44,8 @@ pub struct Sqlite {
     reads: SqlitePool,
     /// One connection for everything that writes and is not the journal.
     writes: SqlitePool,
+    /// One for the heartbeat: it never queues behind a long write.
+    heartbeat: SqlitePool,
     connect: SqliteConnectOptions,
     cluster_id: String,
     /// Keeps other processes out for as long as any handle lives.
@@ -75,11 +80,13 @@ impl Sqlite {
         connection.close().await.map_err(Error::database("close the database file"))?;
 
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).connect_lazy_with(connect.clone())
+            let options = SqlitePoolOptions::new().max_connections(connections);
+            options.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(connect.clone())
         };
         Ok(Self {
             reads: pool(READ_CONNECTIONS),
             writes: pool(1),
+            heartbeat: pool(1),
             connect: connect.clone(),
             cluster_id,
             _lock: Arc::new(lock),
@@ -110,6 +117,16 @@ impl Sqlite {
         self.read(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
+    /// Runs one statement, and returns its rows as they came: one that makes no sense is one of them
+    /// only.
+    async fn look(
+        &self,
+        doing: &'static str,
+        query: Query<'static, sqlx::Sqlite, SqliteArguments>,
+    ) -> Result<Vec<SqliteRow>, Error> {
+        self.read(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
     /// Reads, in a task of its own: a caller that goes away cancels nothing.
     async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
@@ -136,7 +153,21 @@ impl Sqlite {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, T> + Send + 'static,
     {
-        let pool = self.writes.clone();
+        self.write_on(&self.writes, doing, me, work).await
+    }
+
+    async fn write_on<T, F>(
+        &self,
+        pool: &SqlitePool,
+        doing: &'static str,
+        me: Option<Incarnation>,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, T> + Send + 'static,
+    {
+        let pool = pool.clone();
         let task = tokio::spawn(async move {
             let mut connection = pool.acquire().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -223,5 +254,6 @@ impl Store for Sqlite {
     async fn close(&self) {
         self.reads.close().await;
         self.writes.close().await;
+        self.heartbeat.close().await;
     }
 }

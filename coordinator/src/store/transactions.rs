@@ -35,6 +35,33 @@ impl Stored {
     }
 }
 
+/// A transaction whose rows this version of the program cannot read: they are damaged, or a later
+/// version wrote them. Nothing is done with it, and others are not concerned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "transaction {tx_id} (gid {gid:?}) is stored in a form that cannot be read: failed to {problem}"
+)]
+pub struct Unreadable {
+    /// Its name; zero if that cannot be read.
+    pub tx_id: TxId,
+    /// The client's name for it, as far as it can be read.
+    pub gid: String,
+    /// What cannot be read, in words that fit after "failed to".
+    pub problem: String,
+}
+
+/// A transaction that was found, if it can be read.
+pub type Found = Result<Stored, Unreadable>;
+
+/// Transactions that an incarnation has made its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// Those that it can go on with.
+    pub records: Vec<Record>,
+    /// Those that it cannot read. They are its own as well.
+    pub unreadable: Vec<Unreadable>,
+}
+
 /// Choice of transactions to adopt.
 #[derive(Clone, Copy, Debug)]
 pub enum Claim {
@@ -58,7 +85,7 @@ pub enum Claim {
 pub struct Filter {
     /// In one of these phases; none means all.
     pub phases: Vec<PhaseName>,
-    /// Only those that need a person.
+    /// Only those that need a person, those that are set aside among them.
     pub attention: bool,
     /// Only gids that begin so.
     pub gid_prefix: String,
@@ -124,28 +151,38 @@ impl PhaseName {
 }
 
 /// Numbers of transactions that need a person, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct AttentionCount {
     /// Phase two takes too long.
     pub stalled: i64,
     /// Branches ended against the decision, or cannot tell.
     pub heuristic: i64,
+    /// They are set aside, because they cannot be read.
+    pub unreadable: i64,
 }
 
 /// Transactions, read and adopted.
 #[async_trait]
 pub trait Transactions: Send + Sync {
     /// Adopts transactions: rewrites each durably with `me` as its owner and the next version, and
-    /// only then answers with it. A fenced claimant gets none.
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error>;
+    /// only then answers with it. A fenced claimant gets none. What somebody holds a lock on is left
+    /// out, and what the claimant itself has set aside unless it is asked for by name.
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error>;
 
-    /// Lists unended transactions of this owner, without those that sleep.
+    /// Sets transactions aside that cannot be read, for as long as this incarnation lives, or takes them
+    /// back. What somebody holds a lock on stays as it is.
+    async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error>;
+
+    /// Lists unended transactions of this owner, without those that sleep or are set aside.
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error>;
 
     /// Reads a transaction.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if its rows make no sense.
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error>;
 
-    /// Reads a transaction's events, oldest first.
+    /// Reads a transaction's events, oldest first, without those that cannot be read.
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error>;
 
     /// Reads a transaction's recorded history: the JSON of each entry, by version. Empty where none was
@@ -153,7 +190,7 @@ pub trait Transactions: Send + Sync {
     async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error>;
 
     /// Reads a page of transactions without their branches, newest first.
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error>;
+    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error>;
 
     /// Counts the transactions that need a person.
     async fn attention(&self) -> Result<AttentionCount, Error>;

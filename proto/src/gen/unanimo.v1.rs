@@ -474,7 +474,7 @@ pub struct Transaction {
     /// Phase two has gone on for longer than the coordinator's `stalled-after`.
     #[prost(bool, tag = "9")]
     pub stalled: bool,
-    /// A person has to look at it: it is stalled, or heuristic and not forgotten.
+    /// A person has to look at it: it is stalled, or heuristic and not forgotten, or `unreadable`.
     #[prost(bool, tag = "10")]
     pub attention: bool,
     /// Number of its branches; also in lists. 0 once `stripped`.
@@ -532,6 +532,10 @@ pub struct Transaction {
     /// The branch that it is, if it is a child.
     #[prost(message, optional, tag = "26")]
     pub parent: ::core::option::Option<ParentBranch>,
+    /// Only in lists: the reason for which this coordinator cannot read the stored transaction. Nothing
+    /// is known then but its names, and a person has to look at it.
+    #[prost(string, tag = "27")]
+    pub unreadable: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Transaction {
     const NAME: &'static str = "Transaction";

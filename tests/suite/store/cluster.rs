@@ -1,10 +1,10 @@
 //! Incarnations, fences and adoption.
 
 use sqlx::Connection;
-use unanimo_coordinator::store::{self, Claim, Error, Key, PostgresOptions, Written};
+use unanimo_coordinator::store::{self, Claim, Claimed, Error, Key, PostgresOptions, Written};
 use unanimo_core::{ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, Transaction, Version};
 
-use super::{Fixture, a_write, create, on_both_stores};
+use super::{Fixture, LEASE, a_write, create, on_both_stores};
 use crate::fixtures::{Live, new_gid, now};
 
 on_both_stores!(
@@ -21,8 +21,8 @@ on_both_stores!(
 async fn of_two_births_one_wins(fixture: Fixture) {
     let created = fixture.store.incarnations().list().await.unwrap().created;
     let (one, two) = tokio::join!(
-        fixture.store.incarnations().create("node", created),
-        fixture.store.incarnations().create("other", created)
+        fixture.store.incarnations().create("node", created, LEASE),
+        fixture.store.incarnations().create("other", created, LEASE)
     );
     let winners: Vec<_> = [one.unwrap(), two.unwrap()].into_iter().flatten().collect();
     let [winner] = winners[..] else { panic!("one of two: {winners:?}") };
@@ -35,7 +35,7 @@ async fn of_two_births_one_wins(fixture: Fixture) {
 async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
     let counter = async || fixture.store.incarnations().list().await.unwrap().live[0].counter;
     let before = counter().await;
-    fixture.store.incarnations().renew(fixture.me).await.unwrap();
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
     assert_eq!(counter().await, before + 1);
     assert_eq!(fixture.store.incarnations().fenced_by(fixture.me).await.unwrap(), None);
 
@@ -45,7 +45,10 @@ async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
         fixture.store.incarnations().fenced_by(fixture.me).await.unwrap().as_deref(),
         Some("first")
     );
-    assert!(matches!(fixture.store.incarnations().renew(fixture.me).await, Err(Error::Fenced(_))));
+    assert!(matches!(
+        fixture.store.incarnations().renew(fixture.me, LEASE).await,
+        Err(Error::Fenced(_))
+    ));
     assert_eq!(fixture.store.incarnations().list().await.unwrap().live, []);
 }
 
@@ -61,17 +64,17 @@ async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {
     let heir = create(&fixture.store, "heir").await;
     let claim = Claim::OfFenced(10);
     assert_eq!(
-        fixture.store.transactions().claim(heir, claim).await.unwrap(),
+        fixture.store.transactions().claim(heir, claim).await.unwrap().records,
         [],
         "the owner lives"
     );
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
-    let claimed = fixture.store.transactions().claim(heir, claim).await.unwrap();
+    let claimed = fixture.store.transactions().claim(heir, claim).await.unwrap().records;
     let mut expected = open.tx.record();
     expected.version = expected.version.next();
     assert_eq!(claimed, [expected]);
     assert_eq!(
-        fixture.store.transactions().claim(heir, claim).await.unwrap(),
+        fixture.store.transactions().claim(heir, claim).await.unwrap().records,
         [],
         "nothing is left"
     );
@@ -96,14 +99,18 @@ async fn a_claim_of_one_needs_its_row_as_it_was_seen(fixture: Fixture) {
     fixture.write([begin]).await;
     let claim = |owner, version| Claim::One(live.id(), owner, Version(version));
     let heir = create(&fixture.store, "heir").await;
-    let living = fixture.store.transactions().claim(heir, claim(fixture.me, 1)).await.unwrap();
+    let living =
+        fixture.store.transactions().claim(heir, claim(fixture.me, 1)).await.unwrap().records;
     assert_eq!(living, [], "the owner lives");
-    let other = fixture.store.transactions().claim(fixture.me, claim(fixture.me, 2)).await.unwrap();
+    let other =
+        fixture.store.transactions().claim(fixture.me, claim(fixture.me, 2)).await.unwrap().records;
     assert_eq!(other, [], "another version");
-    let own = fixture.store.transactions().claim(fixture.me, claim(fixture.me, 1)).await.unwrap();
+    let own =
+        fixture.store.transactions().claim(fixture.me, claim(fixture.me, 1)).await.unwrap().records;
     assert_eq!(own[0].version, Version(2));
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
-    let taken = fixture.store.transactions().claim(heir, claim(fixture.me, 2)).await.unwrap();
+    let taken =
+        fixture.store.transactions().claim(heir, claim(fixture.me, 2)).await.unwrap().records;
     assert_eq!(taken[0].version, Version(3));
 }
 
@@ -117,7 +124,7 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
     let one = Claim::One(live.id(), fixture.me, Version(1));
     for claim in [Claim::OfFenced(10), one] {
         match fixture.store.transactions().claim(fixture.me, claim).await {
-            Ok(claimed) => assert_eq!(claimed, []),
+            Ok(claimed) => assert_eq!(claimed, Claimed::default()),
             Err(error) => assert!(matches!(error, Error::Fenced(_)), "{error:?}"),
         }
     }
@@ -190,7 +197,7 @@ async fn a_newer_schema_is_refused(fixture: Fixture) {
     }
     drop(fixture.store);
     let error = store::open(&fixture.url, &PostgresOptions::default()).await.unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { found: 9001, known: 3 }), "{error:?}");
+    assert!(matches!(error, Error::NewerSchema { found: 9001, .. }), "{error:?}");
     assert!(error.to_string().contains("start the version of unanimo that wrote it"), "{error}");
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use unanimo_coordinator::store::journal::Completion;
+use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{
     self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, Locks, PostgresOptions,
     Purge, Store, Transactions, Write, Written,
@@ -140,7 +140,7 @@ async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     let mut versions = Vec::new();
     while versions.last() != Some(&Version(2)) {
         for completion in journal.results.recv().await.unwrap() {
-            let Completion::Durable(_, version) = completion else { panic!("{completion:?}") };
+            let Ended::Durable(version) = completion.ended else { panic!("{completion:?}") };
             versions.push(version);
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use unanimo_coordinator::store::journal::{self, Completion, Handle, Observer};
-use unanimo_coordinator::store::{Key, Store};
+use unanimo_coordinator::store::journal::{self, Completion, Ended, Handle, Observer};
+use unanimo_coordinator::store::{Claim, Key, Life, Store};
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, TxId, Version};
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ on_both_stores!(
     a_refused_row_fails_alone,
     a_taken_gid_is_told_and_the_rest_goes_on,
     a_row_that_somebody_changed_is_lost,
+    s5_a_life_that_lost_its_row_writes_nothing_more,
     the_journal_ends_when_it_is_fenced,
 );
 
@@ -49,8 +50,9 @@ impl Journal {
         Self { handle, results, task: tokio::spawn(service.run()), flushes }
     }
 
+    /// Hands a transition over, of the one life that its transaction has in most tests.
     pub(crate) fn submit(&self, transition: Transition) {
-        self.handle.submit(transition, Uuid::new_v4());
+        self.handle.submit(transition, Uuid::new_v4(), Life::default());
     }
 
     pub(crate) fn submit_all(&self, transitions: Vec<Transition>) {
@@ -64,15 +66,14 @@ impl Journal {
         let mut others = Vec::new();
         while !open.is_empty() {
             for completion in self.results.recv().await.expect("the journal runs") {
-                match completion {
-                    Completion::Durable(id, version) => {
+                let id = completion.tx_id;
+                match completion.ended {
+                    Ended::Durable(version) => {
                         if open.get(&id).is_some_and(|wanted| *wanted <= version) {
                             open.remove(&id);
                         }
                     }
-                    Completion::GidHeld(id, _)
-                    | Completion::Lost(id)
-                    | Completion::Refused(id, _) => {
+                    Ended::GidHeld(_) | Ended::Lost | Ended::Refused(_) => {
                         open.remove(&id);
                         others.push(completion);
                     }
@@ -143,8 +144,8 @@ async fn a_refused_row_fails_alone(fixture: Fixture) {
     let refused = journal.completed(&wanted).await;
     let refused: HashSet<TxId> = refused
         .into_iter()
-        .map(|completion| match completion {
-            Completion::Refused(id, _) => id,
+        .map(|completion| match completion.ended {
+            Ended::Refused(_) => completion.tx_id,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -169,8 +170,8 @@ async fn a_taken_gid_is_told_and_the_rest_goes_on(fixture: Fixture) {
     let wanted = [(second.id(), Version(2)), (third.id(), Version(1))];
     let others = journal.completed(&wanted).await;
     assert!(
-        matches!(&others[..], [Completion::GidHeld(id, taken)]
-            if *id == second.id() && taken.tx_id == first.id()),
+        matches!(&others[..], [Completion { tx_id, ended: Ended::GidHeld(taken), .. }]
+            if *tx_id == second.id() && taken.tx_id == first.id()),
         "{others:?}"
     );
     journal.end().await.unwrap();
@@ -182,11 +183,55 @@ async fn a_row_that_somebody_changed_is_lost(fixture: Fixture) {
     journal.submit(begin);
     journal.completed(&[(live.id(), Version(1))]).await;
     // The row is also written outside the journal.
-    let claim = unanimo_coordinator::store::Claim::One(live.id(), fixture.me, Version(1));
-    assert_eq!(fixture.store.transactions().claim(fixture.me, claim).await.unwrap().len(), 1);
+    let claim = Claim::One(live.id(), fixture.me, Version(1));
+    assert_eq!(
+        fixture.store.transactions().claim(fixture.me, claim).await.unwrap().records.len(),
+        1
+    );
     journal.submit(live.commit());
-    assert_eq!(journal.completed(&[(live.id(), Version(2))]).await, [Completion::Lost(live.id())]);
+    let others = journal.completed(&[(live.id(), Version(2))]).await;
+    assert!(matches!(&others[..], [Completion { ended: Ended::Lost, .. }]), "{others:?}");
     journal.end().await.unwrap();
+}
+
+/// A write is refused, an adoption gives the row the version that the refused write would have given it,
+/// and the next write of the same life comes before anybody has told that of its end.
+async fn s5_a_life_that_lost_its_row_writes_nothing_more(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let first = Life::begin();
+    let submit = |transition, life| journal.handle.submit(transition, Uuid::new_v4(), life);
+    let (mut live, begin) = Live::begin(&new_gid());
+    let branch = begin.enlisted[0].clone();
+    submit(begin, first);
+    let begun = journal.results.recv().await.unwrap();
+    assert_eq!(begun[0].ended, Ended::Durable(Version(1)));
+
+    let mut refused = live.commit();
+    refused.enlisted.push(branch);
+    let after = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
+    let submit = |transition, life| journal.handle.submit(transition, Uuid::new_v4(), life);
+    submit(refused, first);
+    let told = journal.results.recv().await.unwrap();
+    assert!(matches!(told[0].ended, Ended::Refused(_)), "{told:?}");
+    assert_eq!((told[0].tx_id, told[0].life), (live.id(), first));
+    let claim = Claim::One(live.id(), fixture.me, Version(1));
+    let claimed = fixture.store.transactions().claim(fixture.me, claim).await.unwrap().records;
+    assert_eq!(claimed[0].version, Version(2));
+    submit(after.clone(), first);
+
+    // The next life goes on from the row as it is.
+    let second = Life::begin();
+    let mut again = Live::resume(unanimo_core::Transaction::restore(claimed[0].clone()));
+    journal.handle.forget(live.id(), first);
+    submit(again.rollback(), second);
+    let told = journal.results.recv().await.unwrap();
+    assert_eq!(
+        told,
+        [Completion { tx_id: live.id(), life: second, ended: Ended::Durable(Version(3)) }]
+    );
+    journal.end().await.unwrap();
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    assert_eq!(stored.record, again.tx.record());
 }
 
 async fn the_journal_ends_when_it_is_fenced(fixture: Fixture) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use unanimo_coordinator::store::Key;
-use unanimo_coordinator::store::journal::Completion;
+use unanimo_coordinator::store::journal::{Completion, Ended};
 use unanimo_core::Version;
 
 use super::Fixture;
@@ -98,7 +98,9 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
         rival.execute(end).await.unwrap();
         let completions = journal.completed(&[(waits.id(), Version(1))]).await;
         match (rival_commits, &completions[..]) {
-            (true, [Completion::GidHeld(id, _)]) => assert_eq!(*id, waits.id()),
+            (true, [Completion { tx_id, ended: Ended::GidHeld(_), .. }]) => {
+                assert_eq!(*tx_id, waits.id());
+            }
             (false, []) => {}
             other => panic!("{other:?}"),
         }

@@ -54,7 +54,7 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     let list = async |filter: Filter| -> Vec<TxId> {
         let found =
             fixture.store.transactions().list(&Filter { limit: 10, ..filter }).await.unwrap();
-        found.into_iter().map(|stored| stored.record.identity.tx_id).collect()
+        found.into_iter().map(|stored| stored.unwrap().record.identity.tx_id).collect()
     };
     let [first, second, third, fourth, fifth] = ids[..] else { panic!() };
     assert_eq!(list(Filter::default()).await, [fifth, fourth, third, second, first]);
@@ -74,7 +74,8 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     assert_eq!(list(between).await, [third, second]);
     let page = Filter { before: Some(fourth), limit: 2, ..Filter::default() };
     let page = fixture.store.transactions().list(&page).await.unwrap();
-    let page: Vec<_> = page.into_iter().map(|stored| stored.record.identity.tx_id).collect();
+    let page: Vec<_> =
+        page.into_iter().map(|stored| stored.unwrap().record.identity.tx_id).collect();
     assert_eq!(page, [third, second]);
 }
 
@@ -90,7 +91,7 @@ async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
     let filter = Filter { attention: true, limit: 10, ..Filter::default() };
     let listed = fixture.store.transactions().list(&filter).await.unwrap();
     assert_eq!(listed.len(), 1);
-    assert!(listed[0].record.state.attention());
+    assert!(listed[0].as_ref().unwrap().record.state.attention());
 }
 
 /// Reads and rare writes are dropped at every moment; every write that is acknowledged afterwards

@@ -37,7 +37,7 @@ async fn those_that_sleep_are_claimed_when_due_the_soonest_first(fixture: Fixtur
     let transactions = fixture.store.transactions();
     let due = async |me, minutes, limit| -> Vec<TxId> {
         let claim = Claim::Due { until: at.after(MINUTE * minutes), limit };
-        let mut claimed = transactions.claim(me, claim).await.unwrap();
+        let mut claimed = transactions.claim(me, claim).await.unwrap().records;
         claimed.sort_by_key(|record| record.identity.start_at);
         for record in &claimed {
             assert_eq!((record.version, record.state.wake_at), (Version(2), None));
@@ -82,7 +82,8 @@ async fn adoption_leaves_those_that_sleep_alone(fixture: Fixture) {
 
     let heir = create(&fixture.store, "heir").await;
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
-    let claimed = fixture.store.transactions().claim(heir, Claim::OfFenced(10)).await.unwrap();
+    let claimed =
+        fixture.store.transactions().claim(heir, Claim::OfFenced(10)).await.unwrap().records;
     assert_eq!(claimed.len(), 2);
     assert!(claimed.iter().all(|record| record.identity.tx_id != asleep.id()));
     assert_eq!(fixture.store.transactions().attention().await.unwrap(), Default::default());
@@ -91,7 +92,7 @@ async fn adoption_leaves_those_that_sleep_alone(fixture: Fixture) {
 async fn one_that_sleeps_is_claimed_by_its_name(fixture: Fixture) {
     let live = sleeper(&fixture, now(), 90).await;
     let one = Claim::One(live.id(), fixture.me, Version(1));
-    let claimed = fixture.store.transactions().claim(fixture.me, one).await.unwrap();
+    let claimed = fixture.store.transactions().claim(fixture.me, one).await.unwrap().records;
     assert_eq!((claimed[0].version, claimed[0].state.wake_at), (Version(2), None));
     let open = fixture.store.transactions().open_of(fixture.me).await.unwrap();
     assert_eq!(open, [(live.id(), Version(2))], "a crash now leaves it to adoption");
@@ -102,13 +103,13 @@ async fn s5_a_fenced_incarnation_claims_none_that_sleeps(fixture: Fixture) {
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     let claim = Claim::Due { until: now().after(MINUTE * 60), limit: 10 };
     match fixture.store.transactions().claim(fixture.me, claim).await {
-        Ok(claimed) => assert_eq!(claimed, []),
+        Ok(claimed) => assert_eq!(claimed, Default::default()),
         Err(error) => assert!(matches!(error, Error::Fenced(_)), "{error:?}"),
     }
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
     let heir = create(&fixture.store, "heir").await;
-    assert_eq!(fixture.store.transactions().claim(heir, claim).await.unwrap().len(), 1);
+    assert_eq!(fixture.store.transactions().claim(heir, claim).await.unwrap().records.len(), 1);
     let mut writer = fixture.store.batch_writer(heir).await.unwrap();
     let mut late = Live::resume(live.tx.clone());
     let written = writer.write(&[a_write(late.rollback())]).await.unwrap();

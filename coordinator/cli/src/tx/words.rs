@@ -126,6 +126,7 @@ pub(super) fn attention(tx: &v1::Transaction) -> String {
     let reasons = [
         tx.stalled.then(|| "stalled".to_owned()),
         heuristic.then(|| format!("heuristic {}", self::heuristic(tx.heuristic()))),
+        (!tx.unreadable.is_empty()).then(|| format!("unreadable: failed to {}", tx.unreadable)),
     ];
     if !tx.attention {
         return String::new();

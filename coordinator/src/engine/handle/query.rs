@@ -12,7 +12,7 @@ use unanimo_core::{
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{Filter, Key, Stored};
+use crate::store::{Filter, Found, Key};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ impl Handle {
             Ok(Answer::NotYet(_)) => return unknown(Verdict::Running, false),
             Err(Error::NeverSeen) => return unknown(Verdict::NeverSeen, false),
             Err(Error::Purged) => return unknown(Verdict::Purged, true),
+            // Others of this inquiry are not concerned.
+            Err(Error::Unreadable(_)) => return unknown(Verdict::Running, false),
             Err(error) => return Err(error),
         };
         if view.stripped {
@@ -150,11 +152,11 @@ impl Handle {
         Ok(Inquired { verdict, ended, of: Some((Box::new(tx), number)) })
     }
 
-    /// A page of transactions, as they are stored.
+    /// A page of transactions, as they are stored, those among them that cannot be read.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
         Ok(self.shared.store.transactions().list(filter).await?)
     }
 

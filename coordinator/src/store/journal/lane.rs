@@ -8,7 +8,7 @@ use unanimo_core::Incarnation;
 
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::Queue;
-use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Completion, Error, Observer};
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Completion, Ended, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
 /// Between attempts to connect, and to write after a failure that no row is to blame for.
@@ -100,6 +100,16 @@ impl Lane {
                     self.rest().await;
                     work.push(chunk);
                 }
+                Err(error @ BatchError::WrongServer(_)) => {
+                    tracing::warn!(
+                        error = in_full(&error),
+                        "nothing of a batch is written; it is sent again on another connection"
+                    );
+                    self.writer = None;
+                    self.observer.connected(false);
+                    work.push(chunk);
+                    self.rest().await;
+                }
                 Err(error @ BatchError::Indeterminate(_)) => {
                     tracing::warn!(
                         error = in_full(&error),
@@ -124,26 +134,22 @@ impl Lane {
         let mut frozen = Vec::new();
         let mut busy = false;
         for (write, became) in chunk.writes.into_iter().zip(written) {
-            let tx_id = write.transition.tx_id;
-            match became {
-                Written::Applied => {
-                    self.queue.done(tx_id);
-                    results.push(Completion::Durable(tx_id, write.transition.version));
+            let ended = match became {
+                Written::Busy if chunk.maybe_written => {
+                    frozen.push(write);
+                    continue;
                 }
-                Written::Busy if chunk.maybe_written => frozen.push(write),
                 Written::Busy => {
                     busy = true;
                     self.queue.put_back(write);
+                    continue;
                 }
-                Written::GidHeld(holder) => {
-                    self.queue.drop_all(tx_id);
-                    results.push(Completion::GidHeld(tx_id, holder));
-                }
-                Written::Lost => {
-                    self.queue.drop_all(tx_id);
-                    results.push(Completion::Lost(tx_id));
-                }
-            }
+                Written::Applied => Ended::Durable(write.transition.version),
+                Written::GidHeld(holder) => Ended::GidHeld(holder),
+                Written::Lost => Ended::Lost,
+                Written::Refused(why) => self.refused(&write, why),
+            };
+            results.push(self.complete_one(&write, ended));
         }
         self.tell(results);
         if (busy && self.slow) || !frozen.is_empty() {
@@ -174,11 +180,24 @@ impl Lane {
 
     fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + Send + Sync)) {
         for write in chunk.writes {
-            let tx_id = write.transition.tx_id;
-            tracing::error!(%tx_id, %error, alarm = WRITE_REFUSED, "the database refuses a row");
-            self.queue.drop_all(tx_id);
-            self.tell(vec![Completion::Refused(tx_id, error.to_string())]);
+            let ended = self.refused(&write, error.to_string());
+            self.tell(vec![self.complete_one(&write, ended)]);
         }
+    }
+
+    fn refused(&self, write: &Write, error: String) -> Ended {
+        let tx_id = write.transition.tx_id;
+        tracing::error!(%tx_id, error, alarm = WRITE_REFUSED, "the database refuses a row");
+        Ended::Refused(error)
+    }
+
+    fn complete_one(&self, write: &Write, ended: Ended) -> Completion {
+        let (tx_id, life) = (write.transition.tx_id, write.life);
+        match ended {
+            Ended::Durable(_) => self.queue.done(tx_id),
+            Ended::GidHeld(_) | Ended::Lost | Ended::Refused(_) => self.queue.drop_all(tx_id, life),
+        }
+        Completion { tx_id, life, ended }
     }
 
     fn tell(&self, results: Vec<Completion>) {

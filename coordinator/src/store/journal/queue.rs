@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use unanimo_core::{Transition, TxId, Version};
 use uuid::Uuid;
 
-use super::super::Write;
+use super::super::{Life, Write};
 
 /// A transaction's place in the queue.
 #[derive(Debug, Default)]
@@ -29,6 +29,9 @@ struct Inner {
     begins: VecDeque<TxId>,
     /// Whatever was found locked.
     slow: VecDeque<TxId>,
+    /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
+    /// results that are not read yet.
+    lost: HashMap<TxId, Life>,
     closed: bool,
 }
 
@@ -79,16 +82,20 @@ impl Queue {
         if slow { &self.slow_work } else { &self.fast_work }
     }
 
-    pub(super) fn submit(&self, transition: Transition, write_id: Uuid) {
+    pub(super) fn submit(&self, transition: Transition, write_id: Uuid, life: Life) {
         let mut inner = self.lock();
         let tx_id = transition.tx_id;
+        if inner.lost.get(&tx_id) == Some(&life) {
+            return;
+        }
         let slot = inner.slots.entry(tx_id).or_default();
         if let Some(write) = &mut slot.waiting {
+            debug_assert_eq!(write.life, life, "a life ends before the next one begins");
             write.transition.fold(transition);
             return;
         }
         let base = Version(transition.version.0 - 1);
-        slot.waiting = Some(Write { write_id, base, transition });
+        slot.waiting = Some(Write { life, write_id, base, transition });
         let slow = inner.enqueue(tx_id, false);
         drop(inner);
         self.work_for(slow).notify_one();
@@ -157,11 +164,20 @@ impl Queue {
         }
     }
 
-    /// The write cannot be made: what came for the transaction meanwhile goes with it.
-    pub(super) fn drop_all(&self, tx_id: TxId) {
+    /// The write cannot be made: what came for the transaction meanwhile goes with it, and so does
+    /// what this life hands over from now on.
+    pub(super) fn drop_all(&self, tx_id: TxId, life: Life) {
         let mut inner = self.lock();
         inner.slots.remove(&tx_id);
+        inner.lost.insert(tx_id, life);
         self.wake_if_drained(inner);
+    }
+
+    pub(super) fn forget(&self, tx_id: TxId, life: Life) {
+        let mut inner = self.lock();
+        if inner.lost.get(&tx_id) == Some(&life) {
+            inner.lost.remove(&tx_id);
+        }
     }
 
     /// The write was definitely not made: it waits in the slow lane, and more can be folded into it.

@@ -6,15 +6,16 @@ mod statement;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-use self::statement::Columns;
+use self::statement::{Columns, Row};
+use super::super::batch::unreadable_holder;
 use super::super::rows::digest_from_columns;
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
-use super::no_answer;
+use super::session::{Connector, Session, SessionError, is_wrong_server};
+use super::{failed, no_answer, proof};
 
 /// Reads the rows that stand in the way of writes that were not applied. A statement of its own:
 /// the batch's snapshot is older than what it waited for.
@@ -37,7 +38,7 @@ struct Obstacle {
 /// good order, because its server may never answer again.
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: PgConnection,
+    session: Session,
     me: Incarnation,
     answer_timeout: Duration,
 }
@@ -46,12 +47,12 @@ impl Writer {
     /// Connects, and commits a write: what this connection reads from then on is at least as
     /// durable as that, whatever became of the connections before it.
     pub(super) async fn connect(
-        options: PgConnectOptions,
+        connector: &Connector,
         me: Incarnation,
         answer_timeout: Duration,
     ) -> Result<Self, Error> {
         let connecting = async {
-            let mut connection = PgConnection::connect_with(&options).await?;
+            let mut session = connector.open(answer_timeout).await?;
             let opened = sqlx::query(
                 "WITH fence AS MATERIALIZED (
                      SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
@@ -59,40 +60,52 @@ impl Writer {
                  ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
             )
             .bind(me.0)
-            .execute(&mut connection)
+            .execute(&mut session.connection)
             .await?;
-            Ok((connection, opened.rows_affected() == 1))
+            if session.synchronous {
+                proof::prove(&mut session).await?;
+            }
+            Ok((session, opened.rows_affected() == 1))
         };
         let connected = tokio::time::timeout(answer_timeout, connecting).await;
-        let (connection, alive) = connected
-            .unwrap_or_else(|_| Err(no_answer()))
-            .map_err(Error::database("open a journal's connection"))?;
-        if alive { Ok(Self { connection, me, answer_timeout }) } else { Err(Error::Fenced(me)) }
+        let (session, alive) = connected
+            .unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
+            .map_err(|error| failed("open a journal's connection", error))?;
+        if alive { Ok(Self { session, me, answer_timeout }) } else { Err(Error::Fenced(me)) }
     }
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let columns = Columns::of(batch);
-        let rows =
-            columns.query(self.me).fetch_all(&mut self.connection).await.map_err(classify)?;
-        let unfenced = rows.iter().any(Option::is_none);
-        if !unfenced {
+        let connection = &mut self.session.connection;
+        let rows = columns.query(self.me).fetch_all(connection).await.map_err(classify)?;
+        let Some(end) = rows.iter().find(|row| row.tx_id.is_none()) else {
             return Err(BatchError::Fenced(self.me));
-        }
-        let applied: std::collections::HashSet<Uuid> = rows.into_iter().flatten().collect();
+        };
+        self.prove(end).await.map_err(|error| BatchError::Indeterminate(error.into()))?;
+        let rows = rows.into_iter().map(|row| row.tx_id);
+        let applied: std::collections::HashSet<Uuid> = rows.flatten().collect();
         let missed: Vec<&Write> =
             batch.iter().filter(|w| !applied.contains(&w.transition.tx_id.0)).collect();
         let obstacles =
             if missed.is_empty() { Vec::new() } else { self.obstacles(&missed).await? };
-        batch
-            .iter()
-            .map(|write| {
-                if applied.contains(&write.transition.tx_id.0) {
-                    Ok(Written::Applied)
-                } else {
-                    self.explain(write, &obstacles)
-                }
-            })
-            .collect()
+        let fates = batch.iter().map(|write| {
+            if applied.contains(&write.transition.tx_id.0) {
+                Written::Applied
+            } else {
+                self.explain(write, &obstacles)
+            }
+        });
+        Ok(fates.collect())
+    }
+
+    /// Takes the batch as durable only if it was made with the settings that were read back, and is
+    /// where the standbys have it.
+    async fn prove(&mut self, end: &Row) -> Result<(), SessionError> {
+        self.session.compare(end.settings.as_deref().unwrap_or_default())?;
+        if end.synchronous == Some(true) {
+            proof::prove(&mut self.session).await?;
+        }
+        Ok(())
     }
 
     async fn obstacles(&mut self, missed: &[&Write]) -> Result<Vec<Obstacle>, BatchError> {
@@ -102,28 +115,32 @@ impl Writer {
             .filter_map(|write| Some(write.transition.begins.as_ref()?.gid.as_str()))
             .collect();
         // The batch is committed; only what became of these rows is not known.
-        let read = sqlx::query_as(OBSTACLES).bind(ids).bind(gids).fetch_all(&mut self.connection);
+        let read =
+            sqlx::query_as(OBSTACLES).bind(ids).bind(gids).fetch_all(&mut self.session.connection);
         read.await.map_err(|error| BatchError::Indeterminate(error.into()))
     }
 
-    fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Result<Written, BatchError> {
+    fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
         let tx_id = write.transition.tx_id.0;
         let own = obstacles.iter().find(|row| row.tx_id == tx_id);
         if own.is_some_and(|row| row.write_id == write.write_id) {
-            return Ok(Written::Applied);
+            return Written::Applied;
         }
         let Some(identity) = &write.transition.begins else {
             let unchanged = |row: &Obstacle| row.owner == self.me.0 && row.version == write.base.0;
-            return Ok(if own.is_some_and(unchanged) { Written::Busy } else { Written::Lost });
+            return if own.is_some_and(unchanged) { Written::Busy } else { Written::Lost };
         };
         match obstacles.iter().find(|row| row.gid == identity.gid.as_str()) {
             Some(row) => {
-                let digest = digest_from_columns(row.digest_version, &row.digest)
-                    .map_err(|error| BatchError::Failed(error.into()))?;
-                Ok(Written::GidHeld(GidHolder { tx_id: TxId(row.tx_id), digest }))
+                let tx_id = TxId(row.tx_id);
+                match digest_from_columns(row.digest_version, &row.digest) {
+                    Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
+                    // That one is to blame, and no other of this batch.
+                    Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
+                }
             }
             // Whoever was in the way has rolled back.
-            None => Ok(Written::Busy),
+            None => Written::Busy,
         }
     }
 }
@@ -152,6 +169,7 @@ fn classify(error: sqlx::Error) -> BatchError {
     };
     match server.code() {
         "55P03" => BatchError::LockTimeout(error.into()),
+        code if is_wrong_server(code) => BatchError::WrongServer(error.into()),
         // Data exception, integrity constraint violation, program limit exceeded.
         code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {
             BatchError::Refused(error.into())

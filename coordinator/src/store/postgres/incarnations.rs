@@ -1,8 +1,12 @@
 //! Incarnations on PostgreSQL.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use sqlx::FromRow;
 use unanimo_core::Incarnation;
 
+use super::super::incarnations::lease_to_column;
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Postgres;
 
@@ -10,10 +14,10 @@ use super::Postgres;
 /// before it beside the new incarnation: whoever read that would fence the new one and then fail to
 /// create its own.
 const LIST: &str = "
-SELECT incarnations, live.incarnation, node, counter
+SELECT incarnations, live.incarnation, node, counter, lease_ms
 FROM cluster LEFT JOIN (
-    SELECT incarnation, node, counter
-    FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fenced
+    SELECT incarnation, node, counter, lease_ms
+    FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fences.fenced
 ) AS live ON true
 ORDER BY live.incarnation";
 
@@ -25,65 +29,67 @@ WITH birth AS (
     INSERT INTO fences (incarnation, node)
     SELECT incarnation, $2 FROM birth
 ), heartbeat AS (
-    INSERT INTO heartbeats (incarnation) SELECT incarnation FROM birth
+    INSERT INTO heartbeats (incarnation, lease_ms) SELECT incarnation, $3 FROM birth
 )
 SELECT incarnation FROM birth";
+
+/// The heartbeat's row is changed first: a renewal that comes before it moves the counter, and there is
+/// nothing to fence; one that comes after it finds the mark. Both rows or none.
+const FENCE: &str = "
+WITH silent AS (
+    UPDATE heartbeats SET fenced = true
+    WHERE incarnation = $1 AND NOT fenced AND ($3::int8 IS NULL OR counter = $3)
+    RETURNING 1
+)
+UPDATE fences SET fenced = true, fenced_by = $2
+WHERE incarnation = $1 AND NOT fenced AND EXISTS (SELECT 1 FROM silent)";
+
+const IS_FENCED: &str = "SELECT fenced FROM fences WHERE incarnation = $1";
 
 #[async_trait]
 impl Incarnations for Postgres {
     async fn list(&self) -> Result<IncarnationList, Error> {
-        type Row = (i64, Option<i64>, Option<String>, Option<i64>);
-        let query = sqlx::query_as(LIST);
-        let rows: Vec<Row> = self.rows("list the incarnations", query).await?;
+        type Row = (i64, Option<i64>, Option<String>, Option<i64>, Option<i64>);
+        const DOING: &str = "list the incarnations";
+        let rows = self.look(DOING, sqlx::query(LIST)).await?;
+        let rows = rows.iter().map(Row::from_row).collect::<Result<Vec<Row>, _>>();
+        let rows = rows.map_err(Error::database(DOING))?;
         let created = rows.first().map_or(0, |row| row.0);
-        let live = rows.into_iter().filter_map(|(_, incarnation, node, counter)| {
-            let incarnation = Incarnation(incarnation?);
-            Some(LiveIncarnation { incarnation, node: node?, counter: counter? })
+        let live = rows.into_iter().filter_map(|(_, incarnation, node, counter, lease_ms)| {
+            Some(LiveIncarnation::from_columns(incarnation?, node?, counter?, lease_ms?))
         });
         Ok(IncarnationList { created, live: live.collect() })
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        let by = by.to_owned();
-        self.run("fence an incarnation", move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE fences SET fenced = true, fenced_by = $2
-                     WHERE incarnation = $1 AND NOT fenced",
-                )
-                .bind(incarnation.0)
-                .bind(by)
-                .execute(connection)
-                .await?;
-                Ok(())
-            })
-        })
-        .await
+        self.fence_if(incarnation, None, by).await.map(|_| ())
     }
 
-    async fn create(&self, node: &str, created: i64) -> Result<Option<Incarnation>, Error> {
-        let query = sqlx::query_as(CREATE).bind(created).bind(node.to_owned());
+    async fn fence_silent(
+        &self,
+        incarnation: Incarnation,
+        counter: i64,
+        by: &str,
+    ) -> Result<bool, Error> {
+        self.fence_if(incarnation, Some(counter), by).await
+    }
+
+    async fn create(
+        &self,
+        node: &str,
+        created: i64,
+        lease: Duration,
+    ) -> Result<Option<Incarnation>, Error> {
+        let query =
+            sqlx::query_as(CREATE).bind(created).bind(node.to_owned()).bind(lease_to_column(lease));
         let new: Vec<(i64,)> = self.rows("create an incarnation", query).await?;
         Ok(new.into_iter().next().map(|(incarnation,)| Incarnation(incarnation)))
     }
 
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        let moved = self
-            .run_on(&self.heartbeat, "renew the lease", move |connection| {
-                Box::pin(async move {
-                    // The fence is read without a lock: a renewal never waits for a batch.
-                    let done = sqlx::query(
-                        "UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = $1
-                         AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)",
-                    )
-                    .bind(me.0)
-                    .execute(connection)
-                    .await?;
-                    Ok(done.rows_affected())
-                })
-            })
-            .await?;
-        if moved == 1 { Ok(()) } else { Err(Error::Fenced(me)) }
+    async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
+        let moved = self.heartbeat.renew(me, patience).await;
+        let moved = moved.map_err(|error| super::failed("renew the lease", error))?;
+        if moved { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
@@ -93,5 +99,33 @@ impl Incarnations for Postgres {
         .bind(incarnation.0);
         let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
         Ok(by.into_iter().next().map(|(by,)| by))
+    }
+}
+
+impl Postgres {
+    /// Fences; with a counter only while the heartbeat's is that. Tells whether it is fenced now.
+    async fn fence_if(
+        &self,
+        incarnation: Incarnation,
+        counter: Option<i64>,
+        by: &str,
+    ) -> Result<bool, Error> {
+        let by = by.to_owned();
+        self.run("fence an incarnation", move |connection| {
+            Box::pin(async move {
+                sqlx::query(FENCE)
+                    .bind(incarnation.0)
+                    .bind(by)
+                    .bind(counter)
+                    .execute(&mut *connection)
+                    .await?;
+                let fenced: Option<bool> = sqlx::query_scalar(IS_FENCED)
+                    .bind(incarnation.0)
+                    .fetch_optional(connection)
+                    .await?;
+                Ok(fenced.unwrap_or(true))
+            })
+        })
+        .await
     }
 }

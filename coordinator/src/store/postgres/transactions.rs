@@ -1,15 +1,19 @@
 //! Transactions on PostgreSQL: read and adopted.
 
 use async_trait::async_trait;
-use sqlx::postgres::PgConnection;
-use unanimo_core::{Event, Incarnation, Record, TxId, Version};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{FromRow, Row};
+use unanimo_core::{Event, Incarnation, TxId, Version};
 use uuid::Uuid;
 
 use super::super::rows::{
-    self, COUNT_ATTENTION, EventRow, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
-    TransactionRow, ms_to_column, select_transactions,
+    self, COUNT_ATTENTION, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN, ms_to_column,
+    select_transactions,
 };
-use super::super::{AttentionCount, Claim, Error, Filter, Key, PhaseName, Stored, Transactions};
+use super::super::{
+    AttentionCount, Claim, Claimed, Error, Filter, Found, Key, PhaseName, Stored, Transactions,
+    Unreadable,
+};
 use super::Postgres;
 
 /// Times that a transaction is read which seems to be torn. The purge takes each once.
@@ -27,7 +31,7 @@ WITH fence AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE transactions AS taken
-SET owner = $1, version = version + 1, write_id = gen_random_uuid()
+SET owner = $1, version = version + 1, write_id = gen_random_uuid(), set_aside_by = NULL
 FROM free WHERE taken.tx_id = free.tx_id
 RETURNING taken.tx_id";
 
@@ -38,29 +42,47 @@ WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), due AS MATERIALIZED (
     SELECT tx_id FROM transactions
-    WHERE wake_ms <= $2 AND ended_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+    WHERE wake_ms <= $2 AND ended_ms IS NULL AND set_aside_by IS DISTINCT FROM $1
+        AND EXISTS (SELECT 1 FROM fence)
         AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
     ORDER BY wake_ms LIMIT $3
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE transactions AS taken
-SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL
+SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
+    set_aside_by = NULL
 FROM due WHERE taken.tx_id = due.tx_id
 RETURNING taken.tx_id";
 
+/// One that somebody holds is left alone as well: whoever claims it waits for nobody.
 const CLAIM_ONE: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), free AS MATERIALIZED (
+    SELECT tx_id FROM transactions
+    WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
+        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
+    FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE transactions
-SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL
-WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
-    AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
-RETURNING tx_id";
+UPDATE transactions AS taken
+SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
+    set_aside_by = NULL
+FROM free WHERE taken.tx_id = free.tx_id
+RETURNING taken.tx_id";
+
+const SET_ASIDE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), free AS MATERIALIZED (
+    SELECT tx_id FROM transactions WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence)
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE transactions AS aside SET set_aside_by = CASE WHEN $3 THEN $1 END
+FROM free WHERE aside.tx_id = free.tx_id";
 
 const SELECT_PAGE: &str = select_transactions!(
     "WHERE (cardinality($1::text[]) = 0 OR phase = ANY($1))
-   AND (NOT $2 OR attention)
+   AND (NOT $2 OR attention OR set_aside_by IS NOT NULL)
    AND starts_with(gid, $3)
    AND ($4::text IS NULL OR EXISTS (SELECT 1 FROM branches AS b
         WHERE b.tx_id = t.tx_id AND b.participant = $4))
@@ -72,8 +94,8 @@ const SELECT_PAGE: &str = select_transactions!(
 
 #[async_trait]
 impl Transactions for Postgres {
-    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Vec<Record>, Error> {
-        let stored = self
+    async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
+        let rows = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
                     let query = match claim {
@@ -96,8 +118,18 @@ impl Transactions for Postgres {
                 })
             })
             .await?;
-        let records = rows::assemble(stored)?.into_iter().map(|stored| stored.record);
-        Ok(records.collect())
+        Ok(rows::claimed(rows::assemble(rows)))
+    }
+
+    async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
+        let ids: Vec<Uuid> = tx_ids.iter().map(|tx_id| tx_id.0).collect();
+        self.run("set transactions aside", move |connection| {
+            Box::pin(async move {
+                let query = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(aside);
+                query.execute(connection).await.map(|_| ())
+            })
+        })
+        .await
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
@@ -108,31 +140,36 @@ impl Transactions for Postgres {
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
         // Its three tables are read one after the other, and the purge may come in between.
-        for _ in 0..READS_MAX {
+        for _ in 1..READS_MAX {
             let found = self.read_transaction_once(key.clone()).await?;
             if !found.as_ref().is_some_and(Stored::is_torn) {
                 return Ok(found);
             }
         }
-        let value = format!("{key:?}");
-        Err(Error::Corrupt { what: "branches of a transaction, which are not all there", value })
+        match self.read_transaction_once(key.clone()).await? {
+            Some(torn) if torn.is_torn() => {
+                Err(Error::Unreadable(Box::new(Unreadable::torn(&torn))))
+            }
+            found => Ok(found),
+        }
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        let query = sqlx::query_as(SELECT_EVENTS).bind(tx_id.0);
-        let rows: Vec<EventRow> = self.rows("read a transaction's events", query).await?;
-        rows.into_iter().map(EventRow::into_event).collect()
+        let query = sqlx::query(SELECT_EVENTS).bind(tx_id.0);
+        let rows = self.look("read a transaction's events", query).await?;
+        Ok(rows::events(tx_id, &rows))
     }
 
     async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
-        let query = sqlx::query_as(SELECT_HISTORY).bind(tx_id.0);
-        let rows: Vec<(String,)> = self.rows("read a transaction's history", query).await?;
-        Ok(rows.into_iter().map(|(entry,)| entry).collect())
+        let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0);
+        let rows = self.look("read a transaction's history", query).await?;
+        let entries = rows.iter().map(|row| row.try_get("entry"));
+        entries.collect::<Result<_, _>>().map_err(Error::database("read a transaction's history"))
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
+    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
         let phases: Vec<&str> = filter.phases.iter().copied().map(PhaseName::as_str).collect();
-        let query = sqlx::query_as(SELECT_PAGE)
+        let query = sqlx::query(SELECT_PAGE)
             .bind(phases)
             .bind(filter.attention)
             .bind(filter.gid_prefix.clone())
@@ -141,14 +178,15 @@ impl Transactions for Postgres {
             .bind(filter.created_until.map(ms_to_column))
             .bind(filter.before.map(|tx_id| tx_id.0))
             .bind(i64::from(filter.limit));
-        let rows: Vec<TransactionRow> = self.rows("list transactions", query).await?;
-        rows.into_iter().map(|row| row.into_stored(Vec::new(), Vec::new())).collect()
+        let rows = self.look("list transactions", query).await?;
+        Ok(rows::assemble(Rows::of(rows)))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
-        let query = sqlx::query_as(COUNT_ATTENTION);
-        let (stalled, heuristic) = self.row("count transactions that need a person", query).await?;
-        Ok(AttentionCount { stalled, heuristic })
+        const DOING: &str = "count transactions that need a person";
+        let rows = self.look(DOING, sqlx::query(COUNT_ATTENTION)).await?;
+        let count = rows.first().map(AttentionCount::from_row).transpose();
+        Ok(count.map_err(Error::database(DOING))?.unwrap_or_default())
     }
 }
 
@@ -159,22 +197,27 @@ impl Postgres {
                 Box::pin(async move {
                     let found = match &key {
                         Key::Tx(tx_id) => {
-                            sqlx::query_as(select_transactions!("WHERE tx_id = $1")).bind(tx_id.0)
+                            sqlx::query(select_transactions!("WHERE tx_id = $1")).bind(tx_id.0)
                         }
-                        Key::Gid(gid) => sqlx::query_as(select_transactions!("WHERE gid = $1"))
-                            .bind(gid.as_str()),
+                        Key::Gid(gid) => {
+                            sqlx::query(select_transactions!("WHERE gid = $1")).bind(gid.as_str())
+                        }
                     };
                     let found = found.fetch_all(&mut *connection).await?;
                     details(connection, found).await
                 })
             })
             .await?;
-        Ok(rows::assemble(rows)?.pop())
+        let found = rows::assemble(rows).pop().transpose();
+        found.map_err(|unreadable| Error::Unreadable(Box::new(unreadable)))
     }
 }
 
-async fn transactions(connection: &mut PgConnection, ids: Vec<Uuid>) -> Result<Rows, sqlx::Error> {
-    let transactions = sqlx::query_as(select_transactions!("WHERE tx_id = ANY($1)"))
+async fn transactions(
+    connection: &mut PgConnection,
+    ids: Vec<Uuid>,
+) -> Result<Rows<PgRow>, sqlx::Error> {
+    let transactions = sqlx::query(select_transactions!("WHERE tx_id = ANY($1)"))
         .bind(&ids)
         .fetch_all(&mut *connection)
         .await?;
@@ -183,13 +226,14 @@ async fn transactions(connection: &mut PgConnection, ids: Vec<Uuid>) -> Result<R
 
 async fn details(
     connection: &mut PgConnection,
-    transactions: Vec<TransactionRow>,
-) -> Result<Rows, sqlx::Error> {
-    let ids: Vec<Uuid> = transactions.iter().map(|row| row.tx_id).collect();
+    transactions: Vec<PgRow>,
+) -> Result<Rows<PgRow>, sqlx::Error> {
+    let ids = transactions.iter().map(|row| row.try_get("tx_id"));
+    let ids = ids.collect::<Result<Vec<Uuid>, _>>()?;
     if ids.is_empty() {
-        return Ok((transactions, Vec::new(), Vec::new()));
+        return Ok(Rows::of(transactions));
     }
-    let branches = sqlx::query_as(
+    let branches = sqlx::query(
         "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload,
              payload_type, mode, step
          FROM branches WHERE tx_id = ANY($1) ORDER BY tx_id, number",
@@ -197,11 +241,11 @@ async fn details(
     .bind(&ids)
     .fetch_all(&mut *connection)
     .await?;
-    let outputs = sqlx::query_as(
+    let outputs = sqlx::query(
         "SELECT tx_id, number, output, output_type FROM outputs WHERE tx_id = ANY($1) ORDER BY tx_id, number",
     )
     .bind(&ids)
     .fetch_all(connection)
     .await?;
-    Ok((transactions, branches, outputs))
+    Ok(Rows { transactions, branches, outputs })
 }

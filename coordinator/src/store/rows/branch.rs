@@ -8,15 +8,13 @@ use unanimo_core::{
     ActionName, BranchId, BranchNumber, BranchSpec, Enlistment, Mode, ParticipantName, Payload,
     StepSpec,
 };
-use uuid::Uuid;
 
 use super::super::Error;
-use super::{NOT_OUR_JSON, corrupt, number_from_column, to_json};
+use super::{corrupt, not_our_json, number_from_column, to_json};
 
 /// A row of `branches`.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct BranchRow {
-    pub(in crate::store) tx_id: Uuid,
     number: i16,
     branch_id: String,
     participant: String,
@@ -31,7 +29,6 @@ pub(in crate::store) struct BranchRow {
 /// A row of `outputs`.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct OutputRow {
-    pub(in crate::store) tx_id: Uuid,
     number: i16,
     output: Vec<u8>,
     output_type: String,
@@ -51,7 +48,7 @@ pub(in crate::store) fn step_to_column(step: &StepSpec) -> Option<String> {
 
 fn step_from_column(json: Option<&str>) -> Result<StepSpec, Error> {
     json.map_or(Ok(StepSpec::default()), |json| {
-        serde_json::from_str(json).map_err(|_| corrupt("branches.step", NOT_OUR_JSON))
+        serde_json::from_str(json).map_err(not_our_json("branches.step"))
     })
 }
 

@@ -1,9 +1,9 @@
 //! Rows of `participants` and `endpoints`.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, Row};
 use unanimo_core::ParticipantName;
 
-use super::super::{Error, Registration};
+use super::super::{Error, Registration, in_full};
 use super::{corrupt, ms_from_column};
 
 /// Every participant's name, with each of its endpoints or none.
@@ -22,8 +22,28 @@ pub(in crate::store) struct RegistrationRow {
     instance_id: String,
 }
 
+/// Returns the registrations that can be read. A participant whose row cannot registers again.
+pub(in crate::store) fn registrations<R: Row>(rows: &[R]) -> Vec<Registration>
+where
+    for<'r> RegistrationRow: FromRow<'r, R>,
+{
+    let read = rows.iter().filter_map(|row| {
+        let row = RegistrationRow::from_row(row);
+        let row = row.map_err(|source| Error::Database { doing: "read a row", source });
+        match row.and_then(RegistrationRow::into_registration) {
+            Ok(registration) => Some(registration),
+            Err(error) => {
+                let error = in_full(&error);
+                tracing::error!(error, "a participant's registration cannot be read");
+                None
+            }
+        }
+    });
+    read.collect()
+}
+
 impl RegistrationRow {
-    pub(in crate::store) fn into_registration(self) -> Result<Registration, Error> {
+    fn into_registration(self) -> Result<Registration, Error> {
         Ok(Registration {
             name: ParticipantName::known(&self.name)
                 .map_err(|_| corrupt("participants.name", &self.name))?,

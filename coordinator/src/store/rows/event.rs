@@ -1,9 +1,9 @@
 //! Rows of `events`.
 
-use sqlx::FromRow;
-use unanimo_core::{Event, EventKind};
+use sqlx::{FromRow, Row};
+use unanimo_core::{Event, EventKind, TxId};
 
-use super::super::Error;
+use super::super::{Error, in_full};
 use super::{corrupt, ms_from_column, number_from_column};
 
 /// Events of a transaction, oldest first.
@@ -20,8 +20,28 @@ pub(in crate::store) struct EventRow {
     detail: String,
 }
 
+/// Returns the events that can be read. One that cannot is a line that people miss, and no more.
+pub(in crate::store) fn events<R: Row>(tx_id: TxId, rows: &[R]) -> Vec<Event>
+where
+    for<'r> EventRow: FromRow<'r, R>,
+{
+    let read = rows.iter().filter_map(|row| {
+        let row = EventRow::from_row(row);
+        let row = row.map_err(|source| Error::Database { doing: "read a row", source });
+        match row.and_then(EventRow::into_event) {
+            Ok(event) => Some(event),
+            Err(error) => {
+                let error = in_full(&error);
+                tracing::warn!(%tx_id, error, "an event of the transaction cannot be read");
+                None
+            }
+        }
+    });
+    read.collect()
+}
+
 impl EventRow {
-    pub(in crate::store) fn into_event(self) -> Result<Event, Error> {
+    fn into_event(self) -> Result<Event, Error> {
         let kind = EventKind::ALL.iter().copied().find(|kind| kind.as_str() == self.kind);
         Ok(Event {
             at: ms_from_column(self.at_ms),

@@ -5,7 +5,7 @@ use unanimo_core::{Drive, Gid, Identity, Lock, Origin, Parent, Timestamp, TxId};
 
 use super::super::Error;
 use super::{
-    NOT_OUR_JSON, TransactionRow, corrupt, digest_from_columns, ms_from_column, ms_to_column,
+    TransactionRow, corrupt, digest_from_columns, ms_from_column, ms_to_column, not_our_json,
     to_json,
 };
 
@@ -50,7 +50,7 @@ impl BegunWith {
         if json.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_str(json).map_err(|_| corrupt("transactions.begun_with", NOT_OUR_JSON))
+        serde_json::from_str(json).map_err(not_our_json("transactions.begun_with"))
     }
 }
 
@@ -79,7 +79,6 @@ impl<'a> IdentityColumns<'a> {
 
 impl TransactionRow {
     pub(super) fn identity(&self) -> Result<Identity, Error> {
-        let json = |what| move |_| corrupt(what, NOT_OUR_JSON);
         let BegunWith { start_at, locks, parent } = BegunWith::from_column(&self.begun_with)?;
         Ok(Identity {
             tx_id: TxId(self.tx_id),
@@ -92,8 +91,8 @@ impl TransactionRow {
             locks,
             parent,
             metadata: serde_json::from_str(&self.metadata)
-                .map_err(json("transactions.metadata"))?,
-            trace: serde_json::from_str(&self.trace).map_err(json("transactions.trace"))?,
+                .map_err(not_our_json("transactions.metadata"))?,
+            trace: serde_json::from_str(&self.trace).map_err(not_our_json("transactions.trace"))?,
             initiator: self.initiator.clone(),
         })
     }

@@ -5,7 +5,7 @@ use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State, Timestamp};
 
 use super::super::{Error, PhaseName};
 use super::{
-    NOT_OUR_JSON, TransactionRow, corrupt, ms_from_column, ms_to_column, number_from_column,
+    TransactionRow, corrupt, ms_from_column, ms_to_column, not_our_json, number_from_column,
     number_to_column, to_json,
 };
 
@@ -49,7 +49,7 @@ impl More {
         if json.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_str(json).map_err(|_| corrupt("transactions.more", NOT_OUR_JSON))
+        serde_json::from_str(json).map_err(not_our_json("transactions.more"))
     }
 }
 
@@ -99,7 +99,7 @@ impl TransactionRow {
             abort_detail,
             wake_at: self.wake_ms.map(ms_from_column),
             branches: serde_json::from_str(&self.progress)
-                .map_err(|_| corrupt("transactions.progress", NOT_OUR_JSON))?,
+                .map_err(not_our_json("transactions.progress"))?,
         })
     }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::FromRow;
-use unanimo_core::{Incarnation, Record, Version};
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
+use unanimo_core::{Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
-use super::super::{Error, Stored};
+use super::super::transactions::Found;
+use super::super::{Claimed, Error, Stored, Unreadable, in_full};
 use super::{BranchRow, OutputRow};
 
 /// Completes a SELECT of [`TransactionRow`]s.
@@ -25,23 +26,22 @@ macro_rules! select_transactions {
 }
 pub(in crate::store) use select_transactions;
 
-/// Unended transactions of an owner, but for those that sleep.
+/// Unended transactions of an owner, but for those that sleep and those that it has set aside.
 pub(in crate::store) const SELECT_OPEN: &str = "
 SELECT tx_id, version FROM transactions
-WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1";
+WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1 AND set_aside_by IS DISTINCT FROM $1";
 
 /// Recorded history of a transaction, oldest first.
 pub(in crate::store) const SELECT_HISTORY: &str =
     "SELECT entry FROM history WHERE tx_id = $1 ORDER BY version";
 
-/// Numbers of transactions that need a person: stalled ones, heuristic ones.
+/// Numbers of transactions that need a person: stalled ones, heuristic ones, those that nobody can
+/// read.
 pub(in crate::store) const COUNT_ATTENTION: &str = "
-SELECT count(*) FILTER (WHERE stalled AND ended_ms IS NULL),
-    count(*) FILTER (WHERE heuristic <> 'none')
+SELECT count(*) FILTER (WHERE stalled AND ended_ms IS NULL) AS stalled,
+    count(*) FILTER (WHERE heuristic <> 'none') AS heuristic,
+    (SELECT count(*) FROM transactions WHERE set_aside_by IS NOT NULL) AS unreadable
 FROM transactions WHERE attention";
-
-/// Transactions, and the branches and outputs of all of them.
-pub(in crate::store) type Rows = (Vec<TransactionRow>, Vec<BranchRow>, Vec<OutputRow>);
 
 /// A row of `transactions`. JSON columns are read as text.
 #[derive(Debug, FromRow)]
@@ -98,26 +98,99 @@ impl TransactionRow {
     }
 }
 
-/// Puts transactions together with their branches and outputs, which are ordered by number.
-pub(in crate::store) fn assemble(
-    (transactions, branches, outputs): Rows,
-) -> Result<Vec<Stored>, Error> {
-    let mut branches = group(branches, |row| row.tx_id);
-    let mut outputs = group(outputs, |row| row.tx_id);
-    transactions
-        .into_iter()
-        .map(|row| {
-            let branches = branches.remove(&row.tx_id).unwrap_or_default();
-            let outputs = outputs.remove(&row.tx_id).unwrap_or_default();
-            row.into_stored(branches, outputs)
-        })
-        .collect()
+impl Unreadable {
+    fn new(tx_id: Uuid, gid: &str, error: &dyn std::error::Error) -> Self {
+        let problem = super::cut(&in_full(error));
+        Self { tx_id: TxId(tx_id), gid: super::cut(gid), problem }
+    }
+
+    /// A transaction of which some rows are missing.
+    pub(in crate::store) fn torn(stored: &Stored) -> Self {
+        let Stored { record, .. } = stored;
+        let (found, expected) = (record.branches.len(), record.state.branches.len());
+        let problem = format!("read branches: {found} are stored, and not {expected}");
+        let identity = &record.identity;
+        Self { tx_id: identity.tx_id, gid: identity.gid.to_string(), problem }
+    }
 }
 
-fn group<R>(rows: Vec<R>, key: impl Fn(&R) -> Uuid) -> HashMap<Uuid, Vec<R>> {
+/// Rows of transactions, and of all their branches and outputs, each ordered by number.
+pub(in crate::store) struct Rows<R> {
+    pub(in crate::store) transactions: Vec<R>,
+    pub(in crate::store) branches: Vec<R>,
+    pub(in crate::store) outputs: Vec<R>,
+}
+
+impl<R> Rows<R> {
+    /// Transactions alone.
+    pub(in crate::store) fn of(transactions: Vec<R>) -> Self {
+        Self { transactions, branches: Vec::new(), outputs: Vec::new() }
+    }
+}
+
+/// Puts transactions together with their branches and outputs, each by itself: one that cannot be read
+/// takes no other with it.
+pub(in crate::store) fn assemble<R>(rows: Rows<R>) -> Vec<Found>
+where
+    R: Row,
+    for<'r> TransactionRow: FromRow<'r, R>,
+    for<'r> BranchRow: FromRow<'r, R>,
+    for<'r> OutputRow: FromRow<'r, R>,
+    for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> &'r str: ColumnIndex<R>,
+{
+    let mut branches = group::<BranchRow, R>(&rows.branches);
+    let mut outputs = group::<OutputRow, R>(&rows.outputs);
+    let found = rows.transactions.iter().map(|row| {
+        let tx_id = row.try_get("tx_id").unwrap_or_default();
+        let assembled = TransactionRow::from_row(row).map_err(decoded).and_then(|row| {
+            let branches = branches.remove(&tx_id).unwrap_or_default();
+            let outputs = outputs.remove(&tx_id).unwrap_or_default();
+            row.into_stored(
+                branches.into_iter().collect::<Result<_, _>>().map_err(decoded)?,
+                outputs.into_iter().collect::<Result<_, _>>().map_err(decoded)?,
+            )
+        });
+        assembled.map_err(|error| {
+            let gid: String = row.try_get("gid").unwrap_or_default();
+            Unreadable::new(tx_id, &gid, &error)
+        })
+    });
+    found.collect()
+}
+
+/// Returns the transactions that can be acted on; one that is not whole cannot.
+pub(in crate::store) fn claimed(found: Vec<Found>) -> Claimed {
+    let mut claimed = Claimed::default();
+    for found in found {
+        match found {
+            Ok(stored) if stored.is_torn() => claimed.unreadable.push(Unreadable::torn(&stored)),
+            Ok(stored) => claimed.records.push(stored.record),
+            Err(unreadable) => claimed.unreadable.push(unreadable),
+        }
+    }
+    claimed
+}
+
+fn decoded(source: sqlx::Error) -> Error {
+    Error::Database { doing: "read a row", source }
+}
+
+/// Rows by transaction. A row whose transaction cannot be told belongs to none, and that one is not
+/// whole then.
+fn group<T, R>(rows: &[R]) -> HashMap<Uuid, Vec<Result<T, sqlx::Error>>>
+where
+    R: Row,
+    for<'r> T: FromRow<'r, R>,
+    for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> &'r str: ColumnIndex<R>,
+{
     let mut groups = HashMap::new();
     for row in rows {
-        groups.entry(key(&row)).or_insert_with(Vec::new).push(row);
+        if let Ok(tx_id) = row.try_get::<Uuid, _>("tx_id") {
+            groups.entry(tx_id).or_insert_with(Vec::new).push(T::from_row(row));
+        }
     }
     groups
 }

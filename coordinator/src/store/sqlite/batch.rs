@@ -1,11 +1,11 @@
 //! The journal's connection: a batch of transitions in one transaction, which is one sync.
 
 use async_trait::async_trait;
-use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection, Row};
 use unanimo_core::{Incarnation, Transition, TxId};
-use uuid::Uuid;
 
+use super::super::batch::unreadable_holder;
 use super::super::rows::{
     IdentityColumns, StateColumns, digest_from_columns, enlistment_name, history_to_column,
     ms_to_column, number_to_column, step_to_column,
@@ -81,7 +81,7 @@ impl Writer {
     }
 
     async fn write_one(&mut self, write: &Write) -> Result<Written, BatchError> {
-        let Write { write_id, base, transition } = write;
+        let Write { write_id, base, transition, .. } = write;
         let tx_id = transition.tx_id.0;
         let state = StateColumns::of(&transition.state);
         let query = match &transition.begins {
@@ -198,31 +198,39 @@ impl Writer {
     /// Finds what stands in the way of a write that touched no row.
     async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
         let tx_id = write.transition.tx_id.0;
-        let written: Option<Uuid> =
-            sqlx::query_scalar("SELECT write_id FROM transactions WHERE tx_id = $1")
-                .bind(tx_id)
-                .fetch_optional(&mut self.connection)
-                .await
-                .map_err(classify)?;
-        if written == Some(write.write_id) {
+        let written = sqlx::query("SELECT write_id FROM transactions WHERE tx_id = $1")
+            .bind(tx_id)
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(classify)?;
+        // What cannot be read is not what this writer wrote.
+        if written.is_some_and(|row| row.try_get("write_id").ok() == Some(write.write_id)) {
             return Ok(Written::Applied);
         }
         let Some(identity) = &write.transition.begins else {
             return Ok(Written::Lost);
         };
-        let holder: Option<(Uuid, Vec<u8>, i16)> =
-            sqlx::query_as("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
+        let holder =
+            sqlx::query("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
                 .bind(identity.gid.as_str())
                 .fetch_optional(&mut self.connection)
                 .await
                 .map_err(classify)?;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
-        let Some((tx_id, hash, version)) = holder else {
+        let Some(holder) = holder else {
             return Ok(Written::Lost);
         };
-        let digest = digest_from_columns(version, &hash)
-            .map_err(|error| BatchError::Failed(error.into()))?;
-        Ok(Written::GidHeld(GidHolder { tx_id: TxId(tx_id), digest }))
+        let tx_id = TxId(holder.try_get("tx_id").unwrap_or_default());
+        let digest = Ok(()).and_then(|()| {
+            let hash: Vec<u8> = holder.try_get("digest")?;
+            Ok((holder.try_get("digest_version")?, hash))
+        });
+        let digest = digest.map_err(Error::database("read its digest"));
+        Ok(match digest.and_then(|(version, hash)| digest_from_columns(version, &hash)) {
+            Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
+            // That one is to blame, and no other of this batch.
+            Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
+        })
     }
 }
 

@@ -76,8 +76,7 @@ impl Endpoints for Sqlite {
     }
 
     async fn list(&self) -> Result<Vec<Registration>, Error> {
-        let query = sqlx::query_as(rows::SELECT_REGISTRATIONS);
-        let rows: Vec<rows::RegistrationRow> = self.rows("read the participants", query).await?;
-        rows.into_iter().map(rows::RegistrationRow::into_registration).collect()
+        let query = sqlx::query(rows::SELECT_REGISTRATIONS);
+        Ok(rows::registrations(&self.look("read the participants", query).await?))
     }
 }

@@ -1,8 +1,11 @@
 //! Incarnations on SQLite.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
+use super::super::incarnations::lease_to_column;
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Sqlite;
 
@@ -15,10 +18,10 @@ impl Incarnations for Sqlite {
                     let created = sqlx::query_scalar("SELECT incarnations FROM cluster")
                         .fetch_one(&mut *connection)
                         .await?;
-                    let live: Vec<(i64, String, i64)> = sqlx::query_as(
-                        "SELECT incarnation, node, counter
+                    let live: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+                        "SELECT incarnation, node, counter, lease_ms
                          FROM fences JOIN heartbeats USING (incarnation)
-                         WHERE NOT fenced ORDER BY incarnation",
+                         WHERE NOT fences.fenced ORDER BY incarnation",
                     )
                     .fetch_all(connection)
                     .await?;
@@ -26,33 +29,31 @@ impl Incarnations for Sqlite {
                 })
             })
             .await?;
-        let live = live.into_iter().map(|(incarnation, node, counter)| LiveIncarnation {
-            incarnation: Incarnation(incarnation),
-            node,
-            counter,
+        let live = live.into_iter().map(|(incarnation, node, counter, lease_ms)| {
+            LiveIncarnation::from_columns(incarnation, node, counter, lease_ms)
         });
         Ok(IncarnationList { created, live: live.collect() })
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        let by = by.to_owned();
-        self.write("fence an incarnation", None, move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE fences SET fenced = 1, fenced_by = $2
-                     WHERE incarnation = $1 AND NOT fenced",
-                )
-                .bind(incarnation.0)
-                .bind(by)
-                .execute(connection)
-                .await?;
-                Ok(())
-            })
-        })
-        .await
+        self.fence_if(incarnation, None, by).await.map(|_| ())
     }
 
-    async fn create(&self, node: &str, created: i64) -> Result<Option<Incarnation>, Error> {
+    async fn fence_silent(
+        &self,
+        incarnation: Incarnation,
+        counter: i64,
+        by: &str,
+    ) -> Result<bool, Error> {
+        self.fence_if(incarnation, Some(counter), by).await
+    }
+
+    async fn create(
+        &self,
+        node: &str,
+        created: i64,
+        lease: Duration,
+    ) -> Result<Option<Incarnation>, Error> {
         let node = node.to_owned();
         let incarnation: Option<i64> = self
             .write("create an incarnation", None, move |connection| {
@@ -72,8 +73,9 @@ impl Incarnations for Sqlite {
                         .bind(node)
                         .execute(&mut *connection)
                         .await?;
-                    sqlx::query("INSERT INTO heartbeats (incarnation) VALUES ($1)")
+                    sqlx::query("INSERT INTO heartbeats (incarnation, lease_ms) VALUES ($1, $2)")
                         .bind(incarnation)
+                        .bind(lease_to_column(lease))
                         .execute(connection)
                         .await?;
                     Ok(Some(incarnation))
@@ -83,8 +85,10 @@ impl Incarnations for Sqlite {
         Ok(incarnation.map(Incarnation))
     }
 
-    async fn renew(&self, me: Incarnation) -> Result<(), Error> {
-        self.write("renew the lease", Some(me), move |connection| {
+    /// Another connection would wait for the same file: one that hangs is waited for by the next try.
+    async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
+        const DOING: &str = "renew the lease";
+        let renewing = self.write_on(&self.heartbeat, DOING, Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query("UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = $1")
                     .bind(me.0)
@@ -92,8 +96,10 @@ impl Incarnations for Sqlite {
                     .await?;
                 Ok(())
             })
-        })
-        .await
+        });
+        // It runs in a task of its own, to its end.
+        let renewed = tokio::time::timeout(patience, renewing).await;
+        renewed.unwrap_or_else(|_| Err(Error::database(DOING)(sqlx::Error::PoolTimedOut)))
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
@@ -103,5 +109,39 @@ impl Incarnations for Sqlite {
         .bind(incarnation.0);
         let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
         Ok(by.into_iter().next().map(|(by,)| by))
+    }
+}
+
+impl Sqlite {
+    /// Fences; with a counter only while the heartbeat's is that. Tells whether it is fenced now. A
+    /// renewal comes before all of it or after.
+    async fn fence_if(
+        &self,
+        incarnation: Incarnation,
+        counter: Option<i64>,
+        by: &str,
+    ) -> Result<bool, Error> {
+        let by = by.to_owned();
+        self.write("fence an incarnation", None, move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE fences SET fenced = 1, fenced_by = $2
+                     WHERE incarnation = $1 AND NOT fenced AND ($3 IS NULL OR EXISTS (
+                         SELECT 1 FROM heartbeats WHERE incarnation = $1 AND counter = $3))",
+                )
+                .bind(incarnation.0)
+                .bind(by)
+                .bind(counter)
+                .execute(&mut *connection)
+                .await?;
+                let fenced: Option<bool> =
+                    sqlx::query_scalar("SELECT fenced FROM fences WHERE incarnation = $1")
+                        .bind(incarnation.0)
+                        .fetch_optional(connection)
+                        .await?;
+                Ok(fenced.unwrap_or(true))
+            })
+        })
+        .await
     }
 }

@@ -1,7 +1,7 @@
 //! The statement that writes a batch, and the columns that it takes.
 
 use sqlx::postgres::PgArguments;
-use sqlx::query::QueryScalar;
+use sqlx::query::QueryAs;
 use unanimo_core::{BranchSpec, Event, Incarnation, Payload};
 use uuid::Uuid;
 
@@ -10,13 +10,15 @@ use super::super::super::rows::{
     IdentityColumns, StateColumns, enlistment_name, history_to_column, ms_to_column,
     number_to_column, step_to_column,
 };
+use super::super::session::settings_of_session;
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
 /// Rows are driven by what was really inserted or updated. Rows that somebody else has locked are
 /// left out instead of waited for; those that are locked are where they were found, and need not be
-/// looked up again. The last SELECT answers with the applied ones, and a row of NULL
-/// if the fence was there.
-const BATCH: &str = "
+/// looked up again. The last SELECT answers with the applied ones, and a row without a transaction if the
+/// fence was there: it tells what the statement was made under.
+const BATCH: &str = concat!(
+    "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), begun AS (
@@ -88,9 +90,22 @@ WITH fence AS MATERIALIZED (
         SELECT ended.tx_id FROM UNNEST($69::uuid[]) AS ended (tx_id)
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
-SELECT tx_id FROM applied UNION ALL SELECT NULL FROM fence";
+SELECT tx_id, NULL AS settings, NULL AS synchronous FROM applied
+UNION ALL SELECT NULL, ",
+    settings_of_session!(),
+    ", current_setting('synchronous_standby_names') <> '' FROM fence"
+);
 
-pub(super) type Query<'a> = QueryScalar<'a, sqlx::Postgres, Option<Uuid>, PgArguments>;
+pub(super) type Query<'a> = QueryAs<'a, sqlx::Postgres, Row, PgArguments>;
+
+/// A row of the statement's answer.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Row {
+    /// A transaction that was written; `None` in the row that stands for the fence.
+    pub(super) tx_id: Option<Uuid>,
+    pub(super) settings: Option<String>,
+    pub(super) synchronous: Option<bool>,
+}
 
 /// The batch, column by column, as the statement takes it.
 #[derive(Default)]
@@ -107,7 +122,7 @@ pub(super) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(super) fn of(batch: &'a [Write]) -> Self {
         let mut columns = Self::default();
-        for Write { write_id, base, transition } in batch {
+        for Write { write_id, base, transition, .. } in batch {
             let tx_id = transition.tx_id.0;
             let version = transition.version.0;
             let state = StateColumns::of(&transition.state);
@@ -146,7 +161,7 @@ impl<'a> Columns<'a> {
     /// Returns the statement, with all columns bound.
     pub(super) fn query(&self, me: Incarnation) -> Query<'_> {
         let Self { begun, moved, branches, outputs, events, history, releases } = self;
-        let query = sqlx::query_scalar(BATCH)
+        let query = sqlx::query_as(BATCH)
             .bind(me.0)
             .bind(column(begun, |row| row.0))
             .bind(column(begun, |row| row.1.gid))

@@ -1,0 +1,203 @@
+//! The servers that a database URL names.
+//!
+//! A URL may name several, as libpq's may: `postgres://user@one:5432,two:5432/db`. They are one
+//! database, of which one server at a time takes writes. The driver knows single servers only, so a
+//! URL becomes one for each of them.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+use super::super::Error;
+
+/// Most servers of a URL. More would not be tried within a heartbeat's time.
+const SERVERS_MAX: usize = 8;
+
+/// A server of the database.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Its name in log lines and errors: host and port.
+    pub(super) name: String,
+    pub(super) options: PgConnectOptions,
+}
+
+/// The servers of a URL, in its order, and the longest time that connecting to one may take.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) servers: Vec<Server>,
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// Parts of a URL. `hosts` are those in front of the path, `lists` those in the parameters.
+struct Parts<'a> {
+    scheme: &'a str,
+    user: &'a str,
+    hosts: Vec<&'a str>,
+    path: &'a str,
+    /// Parameters that every server has.
+    common: Vec<&'a str>,
+    /// Parameters with an element for each server, or one for all.
+    lists: Vec<(&'a str, Vec<String>)>,
+    connect_timeout: Option<Duration>,
+}
+
+/// Reads a URL.
+///
+/// # Errors
+/// [`Error::Url`], with the rule that it breaks.
+pub(super) fn parse(url: &str) -> Result<Address, Error> {
+    let parts = Parts::of(url)?;
+    let listed = parts.lists.iter().filter(|(name, _)| *name != "port");
+    let listed = listed.map(|(_, elements)| elements.len()).max();
+    let count = listed.unwrap_or(0).max(parts.hosts.len());
+    if count > SERVERS_MAX {
+        return Err(bad(format!("must name at most {SERVERS_MAX} hosts, names {count}")));
+    }
+    let servers = (0..count).map(|index| parts.server(index, count)).collect::<Result<_, _>>()?;
+    Ok(Address { servers, connect_timeout: parts.connect_timeout })
+}
+
+impl<'a> Parts<'a> {
+    fn of(url: &'a str) -> Result<Self, Error> {
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| bad("must begin with postgres://"))?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at(end);
+        let (user, hosts) = match authority.rfind('@') {
+            Some(at) => authority.split_at(at + 1),
+            None => ("", authority),
+        };
+        let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+        let hosts = hosts.split(',').collect();
+        let (common, lists) = (Vec::new(), Vec::new());
+        let mut parts = Self { scheme, user, hosts, path, common, lists, connect_timeout: None };
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            parts.take(parameter)?;
+        }
+        Ok(parts)
+    }
+
+    fn take(&mut self, parameter: &'a str) -> Result<(), Error> {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match name {
+            "host" | "hostaddr" | "port" => {
+                let value = value.replace("%2C", ",").replace("%2c", ",");
+                self.lists.push((name, value.split(',').map(str::to_owned).collect()));
+            }
+            "target_session_attrs" => match value {
+                // A server that takes no writes is never used, whatever stands here.
+                "any" | "read-write" | "primary" => {}
+                other => {
+                    return Err(bad(format!(
+                        "target_session_attrs must be read-write or primary, is {other}: the \
+                         coordinator writes, and reads nothing from a standby"
+                    )));
+                }
+            },
+            "connect_timeout" => {
+                let seconds = value.parse().map_err(|_| {
+                    bad(format!("connect_timeout must be a number of seconds, is {value}"))
+                })?;
+                // As libpq has it: 0 is no limit of its own.
+                self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+            }
+            // Any order will do: the one that takes writes is looked for.
+            "load_balance_hosts" => {}
+            _ => self.common.push(parameter),
+        }
+        Ok(())
+    }
+
+    fn server(&self, index: usize, count: usize) -> Result<Server, Error> {
+        let host = element(&self.hosts, "hosts", index, count)?;
+        let mut parameters = self.common.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (name, elements) in &self.lists {
+            let element = element(elements, name, index, count)?;
+            if !element.is_empty() {
+                parameters.push(format!("{name}={element}"));
+            }
+        }
+        let Self { scheme, user, path, .. } = self;
+        let url = format!("{scheme}://{user}{host}{path}?{}", parameters.join("&"));
+        let options = PgConnectOptions::from_str(&url).map_err(|error| bad(error.to_string()))?;
+        let name = match options.get_socket() {
+            Some(folder) => folder.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        // Poolers refuse start-up parameters that they do not know; what the coordinator relies on
+        // is set afterwards.
+        let options = options.extra_float_digits(None).application_name("unanimo");
+        Ok(Server { name, options: options.disable_statement_logging() })
+    }
+}
+
+/// The element of a list for this server; one alone is for all of them.
+fn element<'a, T>(list: &'a [T], what: &str, index: usize, count: usize) -> Result<&'a T, Error> {
+    if list.len() != 1 && list.len() != count {
+        let found = list.len();
+        let rule = format!("{what} must be one for all {count} hosts or one for each, are {found}");
+        return Err(bad(rule));
+    }
+    Ok(if list.len() == 1 { &list[0] } else { &list[index] })
+}
+
+fn bad(rule: impl Into<String>) -> Error {
+    Error::Url(rule.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(url: &str) -> Vec<String> {
+        parse(url).expect(url).servers.into_iter().map(|server| server.name).collect()
+    }
+
+    #[test]
+    fn a_url_names_one_server_or_several() {
+        for (url, expected) in [
+            ("postgres://u@h/db", &["h:5432"][..]),
+            ("postgresql://u:p@h:7/db?sslmode=disable", &["h:7"]),
+            ("postgres://u@one:1,two:2/db", &["one:1", "two:2"]),
+            (
+                "postgres://u@one,two:2,three/db?target_session_attrs=read-write",
+                &["one:5432", "two:2", "three:5432"],
+            ),
+            (
+                "postgres://u@/db?host=one,two&port=1,2&target_session_attrs=primary",
+                &["one:1", "two:2"],
+            ),
+            ("postgres://u@/db?host=one%2Ctwo&port=7", &["one:7", "two:7"]),
+            (
+                "postgres://u@[::1]:1,[::2]:2/db?connect_timeout=3&load_balance_hosts=random",
+                &["[::1]:1", "[::2]:2"],
+            ),
+            ("postgres://u@%2Ftmp%2Fpg/db", &["/tmp/pg"]),
+            ("postgres://u:a%40b@one,two/db", &["one:5432", "two:5432"]),
+        ] {
+            assert_eq!(names(url), expected, "{url}");
+        }
+        let address = parse("postgres://u@h/db?connect_timeout=3").expect("a URL");
+        assert_eq!(address.connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(address.servers[0].options.get_database(), Some("db"));
+    }
+
+    #[test]
+    fn a_url_that_breaks_a_rule_is_refused_with_the_rule() {
+        for (url, rule) in [
+            ("postgres://u@h/db?target_session_attrs=standby", "must be read-write or primary"),
+            ("postgres://u@a,b/db?target_session_attrs=prefer-standby", "nothing from a standby"),
+            ("postgres://u@a,b/db?target_session_attrs=read-only", "is read-only: the coordinator"),
+            ("postgres://u@h/db?connect_timeout=soon", "connect_timeout must be a number"),
+            ("postgres://u@/db?host=a,b,c&port=1,2", "port must be one for all 3 hosts"),
+            ("postgres://u@a,b/db?host=x,y,z", "hosts must be one for all 3 hosts"),
+            ("postgres://u@a,b,c,d,e,f,g,h,i/db", "must name at most 8 hosts"),
+            ("postgres://u@h:x/db", "port"),
+        ] {
+            let error = parse(url).expect_err(url).to_string();
+            assert!(error.contains(rule), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The session of the heartbeat.
+//!
+//! It is no other's: a renewal never queues behind a slow read. A renewal that has not succeeded in its
+//! time is given up with its session, and the next one begins with a new session: one that hangs costs
+//! one renewal.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use unanimo_core::Incarnation;
+
+use super::no_answer;
+use super::proof;
+use super::session::{Connector, Session, SessionError};
+
+/// The fence is read without a lock: a renewal never waits for a batch. Who fences marks the
+/// heartbeat's row as well, and a renewal that meets that looks at the row again: it never succeeds
+/// after a fence whose snapshot it did not see.
+const RENEW: &str = "
+UPDATE heartbeats SET counter = counter + 1
+WHERE incarnation = $1 AND NOT fenced
+    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
+RETURNING current_setting('synchronous_standby_names') <> ''";
+
+/// The heartbeat's session, if it has one that is good.
+#[derive(Clone, Debug)]
+pub(super) struct Heartbeat {
+    connector: Connector,
+    session: Arc<Mutex<Option<Session>>>,
+}
+
+impl Heartbeat {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self { connector, session: Arc::default() }
+    }
+
+    /// Moves the heartbeat; `false` if the incarnation is fenced. Given up after `patience`.
+    pub(super) async fn renew(
+        &self,
+        me: Incarnation,
+        patience: Duration,
+    ) -> Result<bool, SessionError> {
+        let this = self.clone();
+        // In a task of its own: whoever goes away leaves no session half way through a statement.
+        let task = tokio::spawn(async move {
+            let kept = this.take();
+            let renewed = tokio::time::timeout(patience, this.renew_once(kept, me, patience)).await;
+            let (moved, session) = renewed.unwrap_or_else(|_| Err(no_answer().into()))?;
+            this.keep(session);
+            Ok(moved)
+        });
+        task.await.unwrap_or(Err(SessionError::Driver(sqlx::Error::WorkerCrashed)))
+    }
+
+    async fn renew_once(
+        &self,
+        kept: Option<Session>,
+        me: Incarnation,
+        patience: Duration,
+    ) -> Result<(bool, Session), SessionError> {
+        let mut session = match kept {
+            Some(session) => session,
+            None => self.connector.open(patience).await?,
+        };
+        let renew = sqlx::query_scalar(RENEW).bind(me.0).fetch_optional(&mut session.connection);
+        let moved: Option<bool> = renew.await?;
+        if moved == Some(true) {
+            proof::prove(&mut session).await?;
+        }
+        Ok((moved.is_some(), session))
+    }
+
+    /// Closes the session.
+    pub(super) fn close(&self) {
+        drop(self.take());
+    }
+
+    fn take(&self) -> Option<Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, session: Session) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+    }
+}

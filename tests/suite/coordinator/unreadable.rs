@@ -1,0 +1,178 @@
+//! Stored transactions that cannot be read, and servers that take no writes, as clients see them.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use tonic::Code;
+use unanimo_proto::v1::{
+    GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest,
+    Outcome, Transaction, Verdict, get_transaction_request, inquired_branch,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+
+use super::http::http_get;
+use super::{World, config, describe, tcc, until};
+use crate::store::execute;
+
+async fn list(world: &World, attention: bool) -> Vec<Transaction> {
+    let request = ListTransactionsRequest { attention, ..Default::default() };
+    world.client().list_transactions(request).await.unwrap().into_inner().transactions
+}
+
+async fn get(world: &World, gid: &str) -> Result<Transaction, tonic::Status> {
+    let key = Some(get_transaction_request::Key::Gid(gid.to_owned()));
+    let request =
+        GetTransactionRequest { key, include_timeline: true, ..GetTransactionRequest::default() };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(Duration::from_secs(5));
+    let answered = world.client().get_transaction(request).await?;
+    Ok(answered.into_inner().transaction.unwrap())
+}
+
+/// L3: one transaction that cannot be read is set aside at the takeover, and all others go on.
+#[tokio::test]
+async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on() {
+    for world in [World::postgres().await, World::sqlite().await] {
+        let url = world.config.database_url.expose().to_owned();
+        world.p.hold(true);
+        for gid in ["a", "b", "c"] {
+            world.submit(tcc(gid, &["ok", "ok"])).await.unwrap();
+        }
+        let later = "UPDATE transactions SET progress = '[{\"vote\": \"maybe\"}]' WHERE gid = 'b'";
+        let tx_id = get(&world, "b").await.unwrap().tx_id;
+        let before: Vec<_> = list(&world, false).await;
+        // The process dies first: what it has in memory is not damaged.
+        let World { running, p, config, .. } = world;
+        drop(running);
+        let mut good = String::new();
+        until("the database to be free", async || {
+            good = text_of(&url, "SELECT progress FROM transactions WHERE gid = 'b'").await;
+            Some(())
+        })
+        .await;
+        execute(&url, later).await;
+        p.hold(false);
+        let world = World::start_with(config, p).await;
+        for gid in ["a", "c"] {
+            let shown = world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
+            assert_eq!(shown.outcome(), Outcome::Committed);
+        }
+        until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(()))
+            .await;
+        assert_eq!(list(&world, false).await.len(), before.len());
+        let listed = list(&world, true).await;
+        let [aside] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!((&*aside.gid, &*aside.tx_id, aside.attention), ("b", &*tx_id, true));
+        assert!(aside.unreadable.contains("transactions.progress"), "{}", aside.unreadable);
+        assert_eq!(aside.outcome(), Outcome::NotDecided);
+
+        // Whoever asks for it hears what is wrong, and not that the database is away.
+        let status = get(&world, "b").await.unwrap_err();
+        let (code, reason, _) = describe(&status);
+        assert_eq!((code, &*reason), (Code::Internal, "TRANSACTION_UNREADABLE"));
+        for part in [&*tx_id, "\"b\"", "transactions.progress", "maybe"] {
+            assert!(status.message().contains(part), "{part}: {}", status.message());
+        }
+        let status = world.submit(tcc("b", &["ok", "ok"])).await.unwrap_err();
+        assert_eq!(describe(&status).1, "TRANSACTION_UNREADABLE");
+        until("the gauge", async || {
+            let (_, text) = http_get(&world, "/metrics").await;
+            text.contains("unanimo_alarms{alarm=\"transaction_unreadable\"} 1\n").then_some(())
+        })
+        .await;
+        // New work goes on, and a participant that asks for it among others is answered.
+        let result = world.submit(tcc("d", &["ok"])).await.unwrap();
+        let verdicts = inquire(&world, &[&tx_id, &result.tx_id]).await;
+        assert_eq!(verdicts, [Verdict::Running, Verdict::Commit]);
+
+        // Repaired, it is looked at again by whoever asks for it, and goes on.
+        let repaired = good.replace('\'', "''");
+        let repair = format!("UPDATE transactions SET progress = '{repaired}' WHERE gid = 'b'");
+        execute(&url, &repair).await;
+        let shown = world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+        until("nothing to be left", async || list(&world, true).await.is_empty().then_some(()))
+            .await;
+    }
+}
+
+async fn text_of(url: &str, query: &'static str) -> String {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
+    } else {
+        let mut raw = PgConnection::connect(url).await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
+    }
+}
+
+async fn inquire(world: &World, tx_ids: &[&str]) -> Vec<Verdict> {
+    let branch = |tx_id: &&str| InquiredBranch {
+        tx_id: (*tx_id).to_owned(),
+        branch: Some(inquired_branch::Branch::BranchId("a".into())),
+    };
+    let request = InquireBranchesRequest {
+        participant: "p".into(),
+        branches: tx_ids.iter().map(branch).collect(),
+        cluster_id: world.cluster_id().await,
+        ..Default::default()
+    };
+    let answered = world.client().inquire_branches(request).await.unwrap().into_inner();
+    answered.verdicts.iter().map(unanimo_proto::v1::BranchVerdict::verdict).collect()
+}
+
+/// L3: a row that another session holds does not stop the takeover of the others.
+#[tokio::test]
+async fn l3_a_locked_row_stops_no_takeover() {
+    let world = World::postgres().await;
+    let url = world.config.database_url.expose().to_owned();
+    world.p.hold(true);
+    for gid in ["a", "b", "c"] {
+        world.submit(tcc(gid, &["ok"])).await.unwrap();
+    }
+    let mut holder = PgConnection::connect(&url).await.unwrap();
+    holder.execute("BEGIN").await.unwrap();
+    let hold = "SELECT 1 FROM transactions WHERE gid = 'b' FOR UPDATE";
+    holder.execute(AssertSqlSafe(hold)).await.unwrap();
+    world.p.hold(false);
+    let world = world.crash_and_restart().await;
+    for gid in ["a", "c"] {
+        world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
+    }
+    until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(())).await;
+    holder.execute("ROLLBACK").await.unwrap();
+    world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
+}
+
+/// L3: the proxy in front of the database leads to a standby for two seconds. Nobody hears that a
+/// transaction was never seen, and afterwards everything works at once.
+#[tokio::test]
+async fn l3_two_seconds_on_a_standby_leave_nothing_behind() {
+    let primary = Server::start();
+    let direct = primary.database().await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let world = World::start(config(&proxy.url(&direct))).await;
+    let standby = primary.standby();
+    execute(&standby.url("postgres"), "SELECT pg_wal_replay_pause()").await;
+    let done = world.submit(tcc("g", &["ok"])).await.unwrap();
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+
+    proxy.switch_to(standby.socket());
+    let until_back = std::time::Instant::now() + Duration::from_secs(2);
+    while std::time::Instant::now() < until_back {
+        let status = get(&world, "g").await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(http_get(&world, "/readyz").await.0, 503);
+    }
+    proxy.switch_to(primary.socket());
+    until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(())).await;
+    for round in 0..30 {
+        assert_eq!(get(&world, "g").await.unwrap().outcome(), Outcome::Committed);
+        let result = world.submit(tcc(&format!("after{round}"), &["ok"])).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        assert_eq!(inquire(&world, &[&done.tx_id]).await, [Verdict::Commit]);
+    }
+}

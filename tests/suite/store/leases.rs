@@ -1,0 +1,227 @@
+//! Leases: renewals that hang, and fences that meet renewals.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
+use unanimo_coordinator::cluster::{birth, lease};
+use unanimo_coordinator::store::{
+    self, BatchWriter, Endpoints, Error, IncarnationList, Incarnations, Locks, PostgresOptions,
+    Purge, Store, Transactions,
+};
+use unanimo_core::Incarnation;
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::{Fixture, LEASE, create, on_both_stores};
+
+on_both_stores!(
+    s5_a_silent_incarnation_is_fenced_only_while_it_is_silent,
+    s5_of_a_fence_and_a_renewal_at_once_one_wins,
+    s5_one_that_wakes_before_the_fence_goes_on,
+    a_rival_goes_by_the_lease_of_the_other_one,
+);
+
+async fn counter(fixture: &Fixture, of: Incarnation) -> i64 {
+    let live = fixture.store.incarnations().list().await.unwrap().live;
+    live.iter().find(|live| live.incarnation == of).expect("it is alive").counter
+}
+
+async fn s5_a_silent_incarnation_is_fenced_only_while_it_is_silent(fixture: Fixture) {
+    let (incarnations, me) = (fixture.store.incarnations(), fixture.me);
+    let seen = counter(&fixture, me).await;
+    incarnations.renew(me, LEASE).await.unwrap();
+    assert!(!incarnations.fence_silent(me, seen, "a rival").await.unwrap(), "it has moved");
+    incarnations.renew(me, LEASE).await.unwrap();
+    assert_eq!(incarnations.fenced_by(me).await.unwrap(), None);
+
+    let seen = counter(&fixture, me).await;
+    assert!(incarnations.fence_silent(me, seen, "a rival").await.unwrap());
+    assert!(incarnations.fence_silent(me, seen, "another").await.unwrap(), "it is fenced");
+    assert!(matches!(incarnations.renew(me, LEASE).await, Err(Error::Fenced(_))));
+    assert_eq!(incarnations.fenced_by(me).await.unwrap().as_deref(), Some("a rival"));
+}
+
+async fn s5_of_a_fence_and_a_renewal_at_once_one_wins(fixture: Fixture) {
+    let incarnations = fixture.store.incarnations();
+    for round in 0..40 {
+        let other = create(&fixture.store, "other").await;
+        let seen = counter(&fixture, other).await;
+        let (renewed, fenced) = tokio::join!(
+            incarnations.renew(other, LEASE),
+            incarnations.fence_silent(other, seen, "a rival"),
+        );
+        let fenced = fenced.unwrap();
+        assert_eq!(renewed.is_err(), fenced, "round {round}: {renewed:?}, fenced: {fenced}");
+        incarnations.fence(other, "a test").await.unwrap();
+    }
+}
+
+/// The rival has fenced and not yet committed when the renewal comes, whose snapshot shows no fence;
+/// and the other way round.
+#[tokio::test]
+async fn s5_a_renewal_that_waits_for_a_fence_does_not_succeed() {
+    let fixture = Fixture::postgres().await;
+    let store = &fixture.store;
+    for fence_first in [true, false] {
+        let other = create(store, "other").await;
+        let seen = counter(&fixture, other).await;
+        let mut holder = PgConnection::connect(&fixture.url).await.unwrap();
+        holder.execute("BEGIN").await.unwrap();
+        let hold = "SELECT 1 FROM heartbeats WHERE incarnation = $1 FOR UPDATE";
+        sqlx::query(hold).bind(other.0).execute(&mut holder).await.unwrap();
+
+        let fence = async {
+            tokio::time::sleep(Duration::from_millis(if fence_first { 0 } else { 60 })).await;
+            store.incarnations().fence_silent(other, seen, "a rival").await
+        };
+        let renew = async {
+            tokio::time::sleep(Duration::from_millis(if fence_first { 60 } else { 0 })).await;
+            store.incarnations().renew(other, LEASE).await
+        };
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(120)).await;
+            holder.execute("COMMIT").await.unwrap();
+        };
+        let (fenced, renewed, ()) = tokio::join!(fence, renew, release);
+        assert_eq!(fenced.unwrap(), fence_first);
+        assert_eq!(renewed.is_ok(), !fence_first, "{renewed:?}");
+        store.incarnations().fence(other, "a test").await.unwrap();
+    }
+}
+
+async fn a_rival_goes_by_the_lease_of_the_other_one(fixture: Fixture) {
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let quick = Duration::from_secs(1);
+    for (lease, own) in [(Duration::from_secs(3), quick), (quick, Duration::from_secs(60))] {
+        let created = fixture.store.incarnations().list().await.unwrap().created;
+        let other = fixture.store.incarnations().create("other", created, lease).await.unwrap();
+        let started = Instant::now();
+        let new = birth::create(&*fixture.store, "rival", own).await.unwrap().incarnation;
+        let took = started.elapsed();
+        assert!(took >= lease && took < lease + Duration::from_secs(4), "{took:?} for {lease:?}");
+        assert!(fixture.store.incarnations().fenced_by(other.unwrap()).await.unwrap().is_some());
+        fixture.store.incarnations().fence(new, "a test").await.unwrap();
+    }
+}
+
+/// Store in which the other incarnation wakes just before it is fenced.
+#[derive(Debug)]
+struct Waking(Arc<dyn Store>);
+
+#[async_trait]
+impl Incarnations for Waking {
+    async fn list(&self) -> Result<IncarnationList, Error> {
+        self.0.incarnations().list().await
+    }
+    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
+        self.0.incarnations().renew(incarnation, LEASE).await?;
+        self.0.incarnations().fence(incarnation, by).await
+    }
+    async fn fence_silent(&self, of: Incarnation, counter: i64, by: &str) -> Result<bool, Error> {
+        self.0.incarnations().renew(of, LEASE).await?;
+        self.0.incarnations().fence_silent(of, counter, by).await
+    }
+    async fn create(
+        &self,
+        node: &str,
+        created: i64,
+        lease: Duration,
+    ) -> Result<Option<Incarnation>, Error> {
+        self.0.incarnations().create(node, created, lease).await
+    }
+    async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
+        self.0.incarnations().renew(me, patience).await
+    }
+    async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
+        self.0.incarnations().fenced_by(incarnation).await
+    }
+}
+
+#[async_trait]
+impl Store for Waking {
+    fn cluster_id(&self) -> &str {
+        self.0.cluster_id()
+    }
+    fn incarnations(&self) -> &dyn Incarnations {
+        self
+    }
+    fn transactions(&self) -> &dyn Transactions {
+        self.0.transactions()
+    }
+    fn locks(&self) -> &dyn Locks {
+        self.0.locks()
+    }
+    fn endpoints(&self) -> &dyn Endpoints {
+        self.0.endpoints()
+    }
+    fn purge(&self) -> &dyn Purge {
+        self.0.purge()
+    }
+    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        self.0.batch_writer(me).await
+    }
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+async fn s5_one_that_wakes_before_the_fence_goes_on(fixture: Fixture) {
+    let store = Waking(Arc::clone(&fixture.store));
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let lease = Duration::from_millis(300);
+    let created = fixture.store.incarnations().list().await.unwrap().created;
+    let other = fixture.store.incarnations().create("other", created, lease).await.unwrap();
+    let error = birth::create(&store, "rival", lease).await.unwrap_err();
+    assert!(matches!(error, birth::Error::OtherNode { .. }), "{error}");
+    store.renew(other.unwrap(), LEASE).await.unwrap();
+}
+
+/// L2, L3: the connection of the heartbeat hangs, once and again, and the lease is held all the time.
+#[tokio::test]
+async fn l3_a_heartbeat_that_hangs_does_not_cost_the_lease() {
+    let proxy = Proxy::start(Server::shared().socket()).await;
+    let url = proxy.url(&Server::shared().database().await);
+    let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "one").await;
+    let length = Duration::from_secs(4);
+    let (lease, service) =
+        lease::lease(Arc::clone(&store), me, length, tokio::time::Instant::now());
+    let renewing = tokio::spawn(service.run());
+    // A new connection, and then one that has its statement prepared, and sends its name.
+    for text in ["UPDATE heartbeats", "sqlx_s_"] {
+        proxy.hang_at(text);
+        until("a heartbeat to hang", async || proxy.has_hung().then_some(())).await;
+        let hung = Instant::now();
+        while hung.elapsed() < length + length / 2 {
+            assert!(lease.is_held(), "lost after {:?}", hung.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    renewing.abort();
+}
+
+/// What hangs is the opening of a new connection.
+#[tokio::test]
+async fn l3_a_connection_that_hangs_at_its_start_does_not_cost_the_lease() {
+    let proxy = Proxy::start(Server::shared().socket()).await;
+    let url = proxy.url(&Server::shared().database().await);
+    let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "one").await;
+    let length = Duration::from_secs(4);
+    let (lease, service) =
+        lease::lease(Arc::clone(&store), me, length, tokio::time::Instant::now());
+    // The first renewal opens its connection.
+    proxy.hang_at("set_config");
+    let renewing = tokio::spawn(service.run());
+    let started = Instant::now();
+    while started.elapsed() < length * 2 {
+        assert!(lease.is_held(), "lost after {:?}", started.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(proxy.has_hung());
+    renewing.abort();
+}

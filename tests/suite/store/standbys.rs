@@ -1,0 +1,184 @@
+//! Synchronous standbys: a commit whose wait for them was ended is not durable.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use unanimo_coordinator::store::journal::Ended;
+use unanimo_coordinator::store::{self, Claim, Key, PostgresOptions, Written};
+use unanimo_core::Version;
+use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
+
+use super::journal::Journal;
+use super::{Fixture, LEASE, a_write, execute};
+use crate::fixtures::{Live, new_gid};
+
+/// Sets the standbys that commits wait for.
+async fn wait_for(server: &Server, standbys: &str) {
+    let admin = server.url("postgres");
+    execute(&admin, &format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")).await;
+    execute(&admin, "SELECT pg_reload_conf()").await;
+    until("the setting to be known", async || {
+        let mut raw = PgConnection::connect(&admin).await.ok()?;
+        let shown: String =
+            sqlx::query_scalar("SHOW synchronous_standby_names").fetch_one(&mut raw).await.ok()?;
+        (shown == standbys).then_some(())
+    })
+    .await;
+    // The checkpointer tells the sessions, a moment later.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+/// Somebody who ends every wait for a standby.
+struct Canceller {
+    task: tokio::task::JoinHandle<()>,
+    count: Arc<AtomicU32>,
+}
+
+impl Canceller {
+    fn start(server: &Server) -> Self {
+        let (admin, count) = (server.url("postgres"), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&count);
+        let task = tokio::spawn(async move {
+            let mut raw = PgConnection::connect(&admin).await.unwrap();
+            loop {
+                let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+                    WHERE wait_event = 'SyncRep'";
+                let cancelled = raw.execute(AssertSqlSafe(cancel)).await.unwrap().rows_affected();
+                counted.fetch_add(u32::try_from(cancelled).unwrap(), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self { task, count }
+    }
+
+    fn stop(self) -> u32 {
+        self.task.abort();
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// S3: the journal's commit is told to wait no longer. Nothing of it is told until it is certain.
+#[tokio::test]
+async fn s3_a_commit_whose_wait_for_a_standby_was_ended_is_not_durable() {
+    let server = Server::start();
+    let fixture = Fixture::open(server.database().await).await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (first, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    assert_eq!(journal.completed(&[(first.id(), Version(1))]).await, []);
+
+    wait_for(&server, "nobody").await;
+    let canceller = Canceller::start(&server);
+    let (second, begin) = Live::begin(&new_gid());
+    journal.submit(begin);
+    let told = tokio::time::timeout(Duration::from_secs(4), journal.results.recv()).await;
+    assert!(told.is_err(), "told as durable: {told:?}");
+    assert!(canceller.stop() >= 2, "its wait was ended, and that of the next connection");
+
+    wait_for(&server, "").await;
+    assert_eq!(journal.completed(&[(second.id(), Version(1))]).await, []);
+    journal.end().await.unwrap();
+}
+
+/// The same of everything else that is acted on: births, renewals, adoptions, fences, what is read.
+#[tokio::test]
+async fn s3_no_request_counts_whose_wait_for_a_standby_was_ended() {
+    let server = Server::start();
+    let fixture = Fixture::open(server.database().await).await;
+    let (live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
+    let mut writer = fixture.writer().await;
+
+    wait_for(&server, "nobody").await;
+    let canceller = Canceller::start(&server);
+    let (incarnations, transactions) = (fixture.store.incarnations(), fixture.store.transactions());
+    incarnations.renew(fixture.me, LEASE).await.unwrap_err();
+    let claim = Claim::One(live.id(), fixture.me, Version(1));
+    let error = transactions.claim(fixture.me, claim).await.unwrap_err();
+    let text = store::in_full(&error);
+    assert!(text.contains("acknowledged before the synchronous standbys had it"), "{text}");
+    let created = incarnations.list().await.unwrap().created;
+    incarnations.create("two", created, LEASE).await.unwrap_err();
+    transactions.find(&Key::Tx(live.id())).await.unwrap_err();
+    writer.write(&[a_write(Live::begin(&new_gid()).1)]).await.unwrap_err();
+    incarnations.fence(fixture.me, "a test").await.unwrap_err();
+    assert!(canceller.stop() >= 4);
+    // People can look all the time.
+    incarnations.list().await.unwrap();
+    transactions.attention().await.unwrap();
+}
+
+/// With a standby that is there everything goes on, however many are named and how.
+#[tokio::test]
+async fn commits_that_a_standby_has_are_durable() {
+    let server = Server::start();
+    let fixture = Fixture::open(server.database().await).await;
+    let _standby = server.standby();
+    for standbys in ["*", "walreceiver", "FIRST 1 (walreceiver, other)", "ANY 1 (*)", "1 (*)"] {
+        wait_for(&server, standbys).await;
+        for _ in 0..20 {
+            let (live, begin) = Live::begin(&new_gid());
+            let written = fixture.writer().await.write(&[a_write(begin)]).await.unwrap();
+            assert_eq!(written, [Written::Applied], "{standbys}");
+            let key = Key::Tx(live.id());
+            assert!(fixture.store.transactions().find(&key).await.unwrap().is_some());
+        }
+        fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
+    }
+    // One is there, and two are asked for.
+    for standbys in ["ANY 2 (*)", "FIRST 2 (*)", "2 (walreceiver, other)"] {
+        wait_for(&server, standbys).await;
+        let canceller = Canceller::start(&server);
+        fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap_err();
+        assert!(canceller.stop() > 0, "{standbys}");
+    }
+}
+
+/// A role that cannot see the standbys can prove nothing: it is told which right it lacks.
+#[tokio::test]
+async fn a_role_that_cannot_see_the_standbys_is_told_so() {
+    let server = Server::start();
+    let url = server.database().await;
+    execute(&server.url("postgres"), "CREATE ROLE clerk LOGIN").await;
+    execute(&url, "GRANT ALL ON SCHEMA public TO clerk").await;
+    let clerk = url.replace("unanimo@", "clerk@");
+    let _standby = server.standby();
+    wait_for(&server, "*").await;
+    let store = store::open(&clerk, &PostgresOptions::default()).await;
+    let error = match store {
+        Ok(store) => store.incarnations().create("one", 0, LEASE).await.unwrap_err(),
+        Err(error) => error,
+    };
+    let text = store::in_full(&error);
+    assert!(text.contains("GRANT pg_read_all_stats TO clerk"), "{text}");
+    execute(&server.url("postgres"), "GRANT pg_read_all_stats TO clerk").await;
+    let fixture = Fixture::open(clerk).await;
+    fixture.write([Live::begin(&new_gid()).1]).await;
+}
+
+/// The journal's first write after such an accident: what is found is durable by then.
+#[tokio::test]
+async fn s3_what_a_new_connection_finds_is_where_the_standbys_have_it() {
+    let server = Server::start();
+    let fixture = Fixture::open(server.database().await).await;
+    wait_for(&server, "nobody").await;
+    let canceller = Canceller::start(&server);
+    let opened = fixture.store.batch_writer(fixture.me).await;
+    assert!(opened.is_err(), "its own write is nowhere else");
+    assert!(canceller.stop() > 0);
+    wait_for(&server, "").await;
+    let (live, begin) = Live::begin(&new_gid());
+    let written = fixture.writer().await.write(&[a_write(begin)]).await.unwrap();
+    assert_eq!(written, [Written::Applied]);
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let mut live = live;
+    journal.submit(live.commit());
+    let told = journal.results.recv().await.unwrap();
+    assert_eq!(told[0].ended, Ended::Durable(Version(2)));
+    journal.end().await.unwrap();
+}
