@@ -65,6 +65,7 @@ mod graph;
 pub mod history;
 pub mod ids;
 mod input;
+mod outputs;
 mod payload;
 mod policy;
 mod schedule;
