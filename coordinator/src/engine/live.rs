@@ -163,6 +163,13 @@ impl Live {
         self.permit.resize(self.tx.held_bytes());
     }
 
+    /// Tells whether nothing but time is waited for, and all of that is durable: another incarnation may go
+    /// on with it as well.
+    pub(super) fn waits_for_time(&self) -> bool {
+        let complete = self.durable == self.tx.version() && self.held.is_empty();
+        complete && self.tx.sleeps_until().is_some()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.tx.phase(), Phase::Ended { .. })
     }
