@@ -10,6 +10,9 @@ pub const HEURISTIC_OUTCOME: &str = "heuristic_outcome";
 /// Name of the alarm: a step after the pivot of a saga was refused.
 pub const REFUSED_AFTER_COMMIT: &str = "refused_after_commit";
 
+/// Name of the alarm: the output of the pivot, or of a step after it, is too large for the step that reads it.
+pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
+
 /// Name of the alarm: the pivot of a saga has no answer.
 pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
 
@@ -64,12 +67,23 @@ pub const TABLE: &[Described] = &[
         cleared: "the transaction's end",
     },
     Described {
+        name: OUTPUT_TOO_LARGE,
+        raised: "The pivot of a saga, or a step after it, returned an output that is larger than the \
+                 participant was told, and another step reads it. That is no vote; the coordinator \
+                 repeats the call.",
+        act: "Repair the participant: its output must be smaller, or a key of it instead. If it has stored \
+              its answer and cannot, use `unanimo tx resolve`; the step that reads the output then has to \
+              be resolved, too, unless it can do without.",
+        cleared: "the transaction's end; of a pivot, its answer",
+    },
+    Described {
         name: PIVOT_UNANSWERED,
         raised: "The pivot of a saga was sent, and has no answer for longer than `stalled-after` past \
                  the saga's deadline. Only its answer decides; the coordinator repeats the call.",
         act: "`unanimo tx show` prints the participant's last error. Repair the participant; then \
-              `unanimo tx retry` sends the call at once.",
-        cleared: "the transaction's end",
+              `unanimo tx retry` sends the call at once. If it will never answer, find out whether its work \
+              is done, and answer in its place with `unanimo tx resolve`: see [sagas](../sagas.md#the-pivot).",
+        cleared: "the decision",
     },
     Described {
         name: WRITE_REFUSED,

@@ -292,7 +292,7 @@ impl Running {
     }
 
     /// Stops in good order: refuses new work, waits up to `drain-timeout` for transactions in
-    /// flight to end, writes the remaining transitions, and gives up its right to write.
+    /// flight to end (not for those that start later), writes the remaining transitions, and gives up its right to write.
     ///
     /// # Errors
     /// The coordinator ended by itself meanwhile.
@@ -301,7 +301,7 @@ impl Running {
         self.body.status.drain();
         self.engine.drain();
         let drained = async {
-            while self.engine.in_flight().0 > 0 {
+            while self.engine.at_work().await > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -127,7 +127,15 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             raise Refused(
                 "ACTION_NOT_OFFERED", f"{self.name} has no action {request.action} in mode {mode}"
             )
-        return getattr(action, METHODS[mode][0])(db, request.payload.data, inputs(request))
+        output, media_type = getattr(action, METHODS[mode][0])(
+            db, request.payload.data, inputs(request)
+        )
+        # The coordinator cannot undo the saga any more for an output that a later step would miss.
+        most = request.output_bytes_max if request.HasField("output_bytes_max") else len(output)
+        if len(output) > most:
+            text = f"the output must be at most {most} bytes here, has {len(output)}"
+            raise Refused("OUTPUT_TOO_LARGE", text)
+        return output, media_type
 
     def _check(self, request, call):
         """What names no branch of ours gets an error status, which is no vote."""

@@ -19,6 +19,11 @@ CREATE TABLE IF NOT EXISTS sale (
     pieces   integer NOT NULL,
     customer text    NOT NULL
 )""",
+    """
+CREATE TABLE IF NOT EXISTS customer (
+    id   integer PRIMARY KEY AUTOINCREMENT,
+    name text    NOT NULL
+)""",
 )
 
 
@@ -104,5 +109,25 @@ class Sell:
         db.execute("UPDATE stock SET free = free + ?2 WHERE item = ?1", (item, pieces))
 
 
+class Register:
+    """A step of sagas: writes a customer down, and returns the name for later steps, as a JSON text."""
+
+    @staticmethod
+    def run(db, payload, _inputs):
+        try:
+            name = json.loads(payload)["name"]
+        except (ValueError, TypeError, LookupError) as error:
+            raise Refused("PAYLOAD_UNREADABLE", f"write a name: {error!r}") from error
+        if not isinstance(name, str) or not name:
+            raise Refused("BAD_CUSTOMER", "name must be a text")
+        db.execute("INSERT INTO customer (name) VALUES (?)", (name,))
+        return json.dumps(name).encode(), "application/json"
+
+    @staticmethod
+    def compensate(db, _payload, _inputs, output):
+        newest = "SELECT max(id) FROM customer WHERE name = ?"
+        db.execute(f"DELETE FROM customer WHERE id = ({newest})", (json.loads(output),))
+
+
 # By mode and name: an action is offered in one mode.
-ACTIONS = {"tcc": {"reserve": Reserve}, "saga": {"sell": Sell}}
+ACTIONS = {"tcc": {"reserve": Reserve}, "saga": {"register": Register, "sell": Sell}}

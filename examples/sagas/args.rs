@@ -8,8 +8,8 @@ use super::{Example, order, pipeline, trip};
 
 /// Runs an example of a saga, and shows what happened
 ///
-/// Starts a coordinator with a temporary SQLite file in a process of its own, and the participants, each
-/// with an SQLite file of its own. Without an option nothing fails and the saga is committed.
+/// Starts a coordinator in a process of its own, and the participants, each with an SQLite file of its own.
+/// Without an option nothing fails and the saga is committed.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "saga")]
 pub struct Args {
@@ -31,6 +31,9 @@ pub struct Args {
     /// Folder for the databases, which is new or empty, and is kept [default: a temporary one]
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
+    /// Database of the coordinator, as `unanimo serve` takes it [default: an SQLite file in the folder]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// File for the history of the transaction, for `unanimo replay`
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,

@@ -51,7 +51,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(step) = fail {
         host.execute(step.participant, step.breaks).await?;
     }
-    let database = format!("sqlite:{}", folder.join("coordinator.db").display());
+    let own = || format!("sqlite:{}", folder.join("coordinator.db").display());
+    let database = args.database_url.clone().unwrap_or_else(own);
     let participants = host.settings();
     let coordinator = Coordinator::start(&database, example.name, &SETTINGS, &participants).await?;
 

@@ -7,8 +7,13 @@ fn the_tutorial_shows_the_programs_that_are_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
     let tutorial = read("../docs/first-participant.md");
-    for program in ["src/bin/shop.rs", "src/bin/order.rs"] {
-        let block = format!("```rust\n{}```", read(program));
+    for (language, program) in [
+        ("rust", "src/bin/shop.rs"),
+        ("rust", "src/bin/order.rs"),
+        ("rust", "src/bin/post.rs"),
+        ("yaml", "parcel.yaml"),
+    ] {
+        let block = format!("```{language}\n{}```", read(program));
         assert!(tutorial.contains(&block), "docs/first-participant.md differs from {program}");
     }
 }

@@ -37,6 +37,16 @@ fn too_late() -> Refusal {
     Refusal::new("TOO_LATE", "Prepare came after the transaction's deadline")
 }
 
+/// The vote no of work whose output another step could not get.
+fn too_large(output: &Payload, call: &RawCall) -> Option<Refusal> {
+    let (size, most) = (output.data.len(), call.output_max?);
+    let is_over = u64::try_from(size).unwrap_or(u64::MAX) > most;
+    is_over.then(|| {
+        let message = format!("the output must be at most {most} bytes here, has {size}");
+        Refusal::new("OUTPUT_TOO_LARGE", message)
+    })
+}
+
 /// Result of an attempt to insert a row.
 #[derive(Debug)]
 pub(crate) enum Inserted {
@@ -119,9 +129,13 @@ pub(crate) async fn work<B: Block>(
         Inserted::New { late: false } => {
             block.savepoint().await?;
             match action.action.prepare(block.connection(), &call.call).await {
-                Ok(output) => match block.check().await? {
-                    None => return Ok(Worked::Done(block, output)),
+                // The check gives up the savepoint where it finds nothing.
+                Ok(output) => match too_large(&output, call) {
                     Some(refusal) => refusal,
+                    None => match block.check().await? {
+                        None => return Ok(Worked::Done(block, output)),
+                        Some(refusal) => refusal,
+                    },
                 },
                 Err(PrepareError::Refused(refusal)) => refusal,
                 Err(PrepareError::Working(pause)) => {

@@ -68,6 +68,8 @@ pub struct RawCall {
     pub requires: Vec<String>,
     /// Until then a Prepare of this branch may come. It is stored with the branch's row.
     pub until: Option<SystemTime>,
+    /// Most bytes of its output, where a larger one would be no answer.
+    pub output_max: Option<u64>,
 }
 
 impl RawCall {

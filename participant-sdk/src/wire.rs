@@ -42,6 +42,7 @@ pub(crate) struct Parts {
 pub(crate) struct Conditions {
     pub(crate) requires: Vec<String>,
     pub(crate) must_succeed: bool,
+    pub(crate) output_max: Option<u64>,
 }
 
 /// Reads a call that has no conditions.
@@ -89,11 +90,11 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
         participant: context.participant,
     };
     let until = until(prepare_until);
-    let Conditions { requires, must_succeed } = conditions;
+    let Conditions { requires, must_succeed, output_max } = conditions;
     let inputs = inputs.into_iter().map(|(name, input)| (name, input.into())).collect();
     let inputs = Arc::new(inputs);
     let call = Call { branch, action, payload, metadata, attempt, must_succeed, inputs };
-    Ok(RawCall { call, mode, requires, until })
+    Ok(RawCall { call, mode, requires, until, output_max })
 }
 
 fn invalid(field: &str, rule: &str) -> Status {

@@ -18,8 +18,6 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct State {
-    /// True while answers are held back.
-    hold: watch::Sender<bool>,
     /// The server of new connections.
     socket: Mutex<PathBuf>,
     /// Connections from before are cut.
@@ -30,6 +28,8 @@ struct State {
     rewrite: Mutex<Option<(String, String)>>,
     /// Start-up messages lose their `options`, as behind some poolers.
     strip_options: AtomicBool,
+    /// True while answers are held back.
+    hold: watch::Sender<bool>,
     /// Drops every answer, and cuts the connection.
     lose_answers: AtomicBool,
     /// Drops the answer to the next statement that contains this text, and cuts the connection.
@@ -47,11 +47,11 @@ impl Proxy {
         let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(State {
             socket: Mutex::new(socket),
-            hold: watch::Sender::new(false),
             era: watch::Sender::new(0),
             hang_at: Mutex::default(),
             rewrite: Mutex::default(),
             strip_options: AtomicBool::default(),
+            hold: watch::Sender::new(false),
             lose_answers: AtomicBool::default(),
             lose_answer_to: Mutex::default(),
             lost: AtomicU64::default(),

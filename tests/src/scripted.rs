@@ -47,6 +47,8 @@ pub struct Seen {
     pub inputs: BTreeMap<String, Bytes>,
     /// The call was to succeed.
     pub must_succeed: bool,
+    /// Most bytes of the output that the call allowed.
+    pub output_bytes_max: Option<u64>,
 }
 
 /// Scripted participant. Cheap to clone.
@@ -114,7 +116,8 @@ impl Scripted {
 
     /// Records a call, and returns how often it has come, this time included.
     fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
-        let Parts { context, payload, output, metadata, inputs, must_succeed } = *parts;
+        let Parts { context, payload, output, metadata, inputs, must_succeed, output_bytes_max } =
+            *parts;
         let media_type = |payload: Option<&Payload>| {
             payload.map(|payload| payload.media_type.clone()).unwrap_or_default()
         };
@@ -131,6 +134,7 @@ impl Scripted {
             metadata: metadata.clone(),
             inputs: inputs.iter().map(|(name, p)| (name.clone(), p.data.clone())).collect(),
             must_succeed,
+            output_bytes_max,
         };
         let mut all = self.state.seen.lock().expect("no call panics");
         all.push(seen);
@@ -156,6 +160,7 @@ struct Parts<'a> {
     metadata: &'a HashMap<String, String>,
     inputs: &'a HashMap<String, Payload>,
     must_succeed: bool,
+    output_bytes_max: Option<u64>,
 }
 
 fn number(action: &str, prefix: &str) -> Option<usize> {
@@ -177,6 +182,7 @@ impl ParticipantService for Scripted {
             metadata: &message.metadata,
             inputs: &message.inputs,
             must_succeed: message.must_succeed,
+            output_bytes_max: message.output_bytes_max,
         };
         let count = self.note("prepare", &request, &parts);
         let action = message.action.as_str();
@@ -232,6 +238,7 @@ impl ParticipantService for Scripted {
             metadata: &message.metadata,
             inputs: &message.inputs,
             must_succeed: false,
+            output_bytes_max: None,
         };
         let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
@@ -262,6 +269,7 @@ impl ParticipantService for Scripted {
             metadata: &message.metadata,
             inputs: &message.inputs,
             must_succeed: false,
+            output_bytes_max: None,
         };
         self.note("cancel", &request, &parts);
         self.pass_gate().await;

@@ -14,9 +14,12 @@ mod transfers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::{ListTransactionsRequest, TransactionState};
 use unanimo_sdk::client::Heuristic;
 use unanimo_sdk::{Client, Outcome};
 use unanimo_tests::recorder::Told;
+use unanimo_tests::wait::until;
 
 use self::bank::Bank;
 use self::process::Process;
@@ -78,14 +81,9 @@ impl World {
     /// Checks everything that must hold once all faults are over.
     pub(crate) async fn check(&self) {
         let mut outcomes = BTreeMap::new();
-        // From here on the time counts: the coordinator that was killed last is back.
-        unanimo_tests::wait::until("the coordinator", async || {
-            self.client.find(&self.done.first()?.gid).await.is_ok().then_some(())
-        })
-        .await;
-        let healed = Instant::now();
+        self.all_end_in_time().await;
         for transfer in &self.done {
-            let outcome = self.ended(&transfer.gid, healed).await;
+            let outcome = self.ended(&transfer.gid).await;
             for heard in &transfer.heard {
                 assert!(!opposite(heard, &outcome), "S10: {} heard {heard}", transfer.gid);
             }
@@ -104,25 +102,45 @@ impl World {
         self.check_money(&outcomes).await;
     }
 
-    /// Waits for a transaction's end, which must come in time.
-    async fn ended(&self, gid: &str, healed: Instant) -> Outcome {
+    /// L1: all transactions end in time. They are listed: who asks for one would have it adopted.
+    async fn all_end_in_time(&self) {
+        let mut client = CoordinatorServiceClient::connect(self.coordinator.url()).await.unwrap();
+        let mut open = async || {
+            let states = [
+                TransactionState::Active,
+                TransactionState::Committing,
+                TransactionState::Aborting,
+            ];
+            let states = states.map(i32::from).to_vec();
+            let request = ListTransactionsRequest { states, ..Default::default() };
+            client.list_transactions(request).await.map(|listed| listed.into_inner().transactions)
+        };
+        // From the moment on at which the coordinator that was killed last is back, the time counts.
+        until("the coordinator", async || open().await.is_ok().then_some(())).await;
+        let healed = Instant::now();
         loop {
-            // Looked at before the transaction: that may have been later.
+            // Looked at before the transactions: that may have been later.
             let since = healed.elapsed();
-            let found = self.client.find(gid).await;
-            let found = found.unwrap_or_else(|error| panic!("{gid}: {error}"));
-            let (ended, heuristic) = match &found {
-                Outcome::Committed(committed) => (committed.ended, committed.heuristic),
-                Outcome::Aborted(aborted) => (aborted.ended, aborted.heuristic),
-                _ => (false, Heuristic::None),
-            };
-            if ended {
-                assert_eq!(heuristic, Heuristic::None, "{gid}");
-                return found;
+            let open = open().await.unwrap();
+            if open.is_empty() {
+                return;
             }
-            assert!(since < process::ENDED_WITHIN, "L1: {gid} has not ended after {since:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(since < process::ENDED_WITHIN, "L1: not ended after {since:?}: {open:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Returns the outcome of a transaction that has ended.
+    async fn ended(&self, gid: &str) -> Outcome {
+        let found = self.client.find(gid).await.unwrap_or_else(|error| panic!("{gid}: {error}"));
+        let (ended, heuristic) = match &found {
+            Outcome::Committed(committed) => (committed.ended, committed.heuristic),
+            Outcome::Aborted(aborted) => (aborted.ended, aborted.heuristic),
+            Outcome::NotDecided(_) => (false, Heuristic::None),
+        };
+        assert!(ended, "{gid} was not listed, and has not ended");
+        assert_eq!(heuristic, Heuristic::None, "{gid}");
+        found
     }
 
     async fn check_money(&self, outcomes: &BTreeMap<String, Outcome>) {

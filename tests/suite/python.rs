@@ -368,3 +368,27 @@ async fn s12_a_shop_in_python_asks_each_group_about_its_own_rows() {
     assert!(!world.python.log().contains("not swept"), "{}", world.python.log());
     world.stop().await;
 }
+
+/// The saga of the initiator in Python, as its README runs it: with the shop alone, and no other option.
+#[tokio::test]
+async fn the_sale_of_the_initiator_in_python_needs_the_shop_alone() {
+    let world = World::start().await;
+    let at = world.coordinator.endpoint();
+    let at = at.trim_start_matches("http://");
+    for (gid, pieces, code) in [("sale-1", "2", 0), ("sale-2", "1000", 4)] {
+        let mut command = python();
+        command.arg(root().join("examples/python-initiator/sale.py"));
+        command.args([gid, "--coordinator", at, "--pieces", pieces]).env("PYTHONPATH", stubs());
+        let output = tokio::process::Command::from(command).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+    let undone = async || {
+        let customers = "SELECT name FROM customer ORDER BY id";
+        let customers = sqlx::query_scalar::<_, String>(customers);
+        let customers = customers.fetch_all(&mut world.python.database().await).await.unwrap();
+        (customers == ["customer-7"]).then_some(())
+    };
+    until("the customer of the sale that was refused to be undone", undone).await;
+    assert_eq!(world.python.sales().await, ["customer-7"]);
+    world.stop().await;
+}

@@ -4,10 +4,11 @@ mod check;
 mod graph;
 mod run;
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use unanimo_saga::{Inputs, Problems};
+use unanimo_saga::{FILE_BYTES_MAX, Inputs, Problems};
 
 use super::error::Error as Failure;
 use super::output;
@@ -89,12 +90,15 @@ impl InputArgs {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
+    // One byte more tells that it is too long.
+    let most = FILE_BYTES_MAX + 1;
+    let mut text = String::new();
     let read = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
+        std::io::stdin().take(most).read_to_string(&mut text)
     } else {
-        std::fs::read_to_string(path)
+        std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
     };
-    read.map_err(|source| Error::Read { file: path.display().to_string(), source })
+    read.map(|_| text).map_err(|source| Error::Read { file: path.display().to_string(), source })
 }
 
 /// Prints warnings about a definition.

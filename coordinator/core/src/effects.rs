@@ -195,6 +195,9 @@ event_kinds! {
     InDoubt = "in_doubt",
     /// A step that may only succeed was refused; it is sent again.
     RefusedAfterCommit = "refused_after_commit",
+    /// The output of the pivot, or of a step after it, is too large for the step that reads it: that is no
+    /// vote, and it is sent again.
+    OutputTooLarge = "output_too_large",
     /// The pivot's answer is waited for, past the deadline.
     PivotUnanswered = "pivot_unanswered",
 }

@@ -182,7 +182,7 @@ pub enum Rejection {
     /// The initiator has asked for COMMIT with another list of branches or votes, and that one waits.
     #[error("the transaction waits to commit with another list of branches or votes")]
     CommitReused,
-    /// Only a branch that phase two is owed to can be resolved.
+    /// Only a branch that phase two is owed to can be resolved, or a pivot that has not answered.
     #[error("branch {0} is not owed a commit or cancel: there is nothing to resolve")]
     NothingToResolve(BranchNumber),
     /// An operator has ended the branch otherwise before.

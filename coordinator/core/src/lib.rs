@@ -66,6 +66,7 @@ mod held;
 pub mod history;
 pub mod ids;
 mod input;
+mod outputs;
 mod payload;
 mod policy;
 mod schedule;

@@ -25,6 +25,9 @@ pub struct Limits {
     pub outputs_bytes_max: usize,
     /// Bytes of the keys and values of a transaction's metadata. It travels in every call.
     pub metadata_bytes_max: usize,
+    /// Bytes of the names of dependencies, inputs and locks of a transaction. They are told with it, and its
+    /// answers have a bound.
+    pub names_bytes_max: usize,
     /// Locks of one list: a transaction's own, or a branch's.
     pub locks_max: usize,
     /// Transactions that one request begins: its own, its children, and theirs.
@@ -48,6 +51,7 @@ impl Default for Limits {
             output_bytes_max: 1 << 20,
             outputs_bytes_max: 3 << 19,
             metadata_bytes_max: 16 << 10,
+            names_bytes_max: 96 << 10,
             locks_max: 16,
             family_max: 64,
             children_depth_max: 4,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use crate::branch::{Branch, Enlistment, Locks, Vote};
 use crate::decision::{Decision, Operation, Phase, PhaseTwoOperation};
+use crate::definition::Compensation;
 use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -67,10 +68,11 @@ impl Transaction {
                 (locked || had_them) && self.is_ready(index, now)
             }
             Operation::PhaseTwo(PhaseTwoOperation::Commit) => true,
-            // In reverse order: whatever depends on it has ended.
-            Operation::PhaseTwo(PhaseTwoOperation::Cancel) => {
-                self.graph.below(index).all(|at| self.branches[at].progress.ended_at.is_some())
-            }
+            // In reverse order: whatever depends on it has ended, or has no effect by an operator's word.
+            Operation::PhaseTwo(PhaseTwoOperation::Cancel) => self.graph.below(index).all(|at| {
+                let progress = &self.branches[at].progress;
+                progress.ended_at.is_some() || progress.refused_by_word
+            }),
         }
     }
 
@@ -90,9 +92,38 @@ impl Transaction {
             }
             last = last.max(progress.voted_at.unwrap_or(last));
         }
+        // An operator's word for the pivot may come long after the votes before it.
+        let decided_at = self.phase.decided_at().filter(|_| self.graph.is_after_pivot(index));
+        last = last.max(decided_at.unwrap_or(last));
         let step = &self.branches[index].spec.step;
         let delayed = step.delay.map_or(last, |delay| last.after(delay));
         Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
+    }
+
+    /// Tells whether a step that is kept on ABORT was surely never sent, whatever a crash has lost: then its
+    /// effect is not shown as one that stays. Only that hangs on it, so that the time of day may tell.
+    pub(crate) fn was_surely_never_sent(&self, index: usize, now: Timestamp) -> bool {
+        let is_unsent = |at: usize| {
+            let branch = &self.branches[at];
+            let step = &branch.spec.step;
+            // A sending with inputs is awaited: it would be counted.
+            let counts = !step.inputs.is_empty();
+            let start = self.started_at.unwrap_or(self.identity.created_at);
+            let earliest = step.delay.map_or(start, |delay| start.after(delay));
+            let not_due = earliest.max(step.start_at.unwrap_or(earliest)) > now;
+            branch.was_never_called() && branch.progress.vote.is_none() && (counts || not_due)
+        };
+        let refused = |at: usize| self.branches[at].progress.vote == Some(Vote::Refused);
+        let branch = &self.branches[index];
+        branch.spec.step.compensation == Compensation::Kept
+            && branch.enlistment == Enlistment::Coordinator
+            && branch.was_never_called()
+            && branch.progress.vote.is_none()
+            && (is_unsent(index)
+                // What a participant has refused it refused before a crash, too.
+                || (0..self.branches.len())
+                    .filter(|at| self.graph.depends(index, *at))
+                    .any(|at| is_unsent(at) || refused(at)))
     }
 
     /// Returns the branches whose votes the branch waits for. A branch that its initiator calls, or

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::branch::{Branch, Enlistment, Locks, Progress};
+use crate::branch::{Branch, Enlistment, Locks, Progress, Vote};
 use crate::decision::{Heuristic, Operation, Outcome, Phase};
 use crate::definition::{BranchSpec, Drive, Lock, Mode, Parent, StepInput, TraceContext};
 use crate::digest::Digest;
@@ -266,7 +266,10 @@ impl Transaction {
     #[must_use]
     pub fn inputs_of(&self, branch: &Branch) -> Vec<(InputName, Payload)> {
         let known = |input: &StepInput| {
-            let output = self.branch_by_id(&input.branch_id)?.output.clone()?;
+            let of = self.branch_by_id(&input.branch_id)?;
+            // An output without bytes is not kept, and is known all the same.
+            let is_empty = of.progress.vote == Some(Vote::Prepared) && !of.progress.output_dropped;
+            let output = of.output.clone().or_else(|| is_empty.then(Payload::default))?;
             Some((input.name.clone(), output))
         };
         branch.spec.step.inputs.iter().filter_map(known).collect()

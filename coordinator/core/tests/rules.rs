@@ -322,3 +322,42 @@ fn an_enlisted_step_obeys_the_same_rules() {
         "branch must only say depends_on and compensation of a branch that its initiator calls"
     );
 }
+
+/// What a transaction names is told with it: of names as long as they may be there is a bound.
+#[test]
+fn names_of_a_transaction_have_a_bound_together() {
+    let rule =
+        "names of dependencies, inputs and locks of all branches must be at most 98304 bytes, has ";
+    let long = |prefix: &str, n: usize| format!("{prefix}{n:0>width$}", width = 128 - prefix.len());
+    let locked = |count: usize| {
+        found(|saga| {
+            for branch in &mut saga.branches {
+                branch.step.locks = (0..count).map(|n| lock(&long("l", n))).collect();
+            }
+        })
+    };
+    assert_eq!(locked(16), [""; 0]);
+    let mut saga = definition(Mode::Saga, Drive::Declarative, &[]);
+    for n in 0..64 {
+        let mut spec = common::spec(&long("b", n), Mode::Saga);
+        spec.step.locks = (0..16).map(|n| lock(&long("l", n))).collect();
+        saga.branches.push(spec);
+    }
+    let found = saga.violations(&Limits::default());
+    let found: Vec<_> = found.iter().map(Violation::to_string).collect();
+    assert_eq!(found, [format!("{rule}{}", 64 * 16 * 256)]);
+
+    // Also where branches come one by one.
+    let policy = Policy::default();
+    let saga = definition(Mode::Saga, Drive::Interactive, &[]);
+    let (mut tx, _) = Transaction::begin(TxId(uuid::Uuid::nil()), saga, Timestamp(1), &policy);
+    let refused = (0..64).find_map(|n| {
+        let mut branch = common::spec(&long("b", n), Mode::Saga);
+        branch.step.locks = (0..16).map(|n| lock(&long("l", n))).collect();
+        let branch = branch.into();
+        let input = unanimo_core::Input::Enlist { branch, enlistment: Enlistment::Coordinator };
+        tx.apply(input, Timestamp(2), &policy).err()
+    });
+    assert_eq!(refused.unwrap().to_string(), format!("{rule}{}", 25 * 16 * 256));
+    assert_eq!(tx.branches().len(), 24);
+}

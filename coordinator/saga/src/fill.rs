@@ -1,11 +1,16 @@
 //! Placeholders such as `${input.account}` in texts, and the values in their places.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::inputs::{Declaration, Type};
 use crate::nearest::hint;
 use crate::problem::Place;
 use crate::tree::{Node, Value};
+
+/// Most bytes of the values that placeholders become in one definition, as many as a file may have: a short
+/// text can name a large value many times.
+const VALUES_BYTES_MAX: usize = 8 << 20;
 
 /// Values of the inputs, known or not yet.
 #[derive(Debug)]
@@ -15,6 +20,8 @@ pub(crate) struct Values {
     pub(crate) known: Option<BTreeMap<String, Node>>,
     /// Inputs that the definition declares; `None` if it declares none.
     pub(crate) declared: Option<BTreeMap<String, Declaration>>,
+    /// Bytes that placeholders may still become.
+    bytes_left: Cell<usize>,
 }
 
 /// A text whose placeholders are replaced.
@@ -36,6 +43,11 @@ enum Part<'a> {
 }
 
 impl Values {
+    /// Makes values of which no placeholder has become one yet.
+    pub(crate) fn new(known: Option<BTreeMap<String, Node>>) -> Self {
+        Self { known, declared: None, bytes_left: Cell::new(VALUES_BYTES_MAX) }
+    }
+
     /// Replaces the placeholders of a text. A text that is one placeholder becomes the value, with its
     /// type; elsewhere the value's text is inserted.
     ///
@@ -90,19 +102,52 @@ impl Values {
             return Ok(Node { place, value });
         };
         // A value that is missing was told already.
-        let mut value =
-            known.get(name).cloned().unwrap_or(Node { place, value: Type::Any.sample() });
+        let missing_value = Node { place, value: Type::Any.sample() };
+        let mut value = known.get(name).unwrap_or(&missing_value);
         for (depth, field) in rest.iter().enumerate() {
-            let entries = match value.value {
+            let entries = match &value.value {
                 Value::Map(entries) => entries,
                 other => return Err(missing(&path[..=depth], field, other.kind())),
             };
-            let found = entries.into_iter().find(|(key, _)| key.name == *field);
+            let found = entries.get(field);
             let (_, inner) = found.ok_or_else(|| missing(&path[..=depth], field, "without it"))?;
             value = inner;
         }
-        Ok(value)
+        self.charge(&value.value)?;
+        Ok(value.clone())
     }
+
+    /// Counts a value before it is copied.
+    fn charge(&self, value: &Value) -> Result<(), String> {
+        let left = self.bytes_left.get();
+        let after = left.saturating_sub(value.bytes(left + 1));
+        self.bytes_left.set(after);
+        if after == 0 {
+            return Err(format!(
+                "must not be so large: the values of all placeholders have more than {VALUES_BYTES_MAX} \
+                 bytes together"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a text in which no placeholder is replaced.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub(crate) fn plain(text: &str) -> Result<String, String> {
+    let part = |part: Part<'_>| match part {
+        Part::Text(text) => Ok(text.to_owned()),
+        Part::Input(path) => {
+            let name = path.join(".");
+            Err(format!(
+                "must have no placeholder, has ${{input.{name}}}, which is not replaced here; write $${{ \
+                 for the text ${{"
+            ))
+        }
+    };
+    split(text)?.into_iter().map(part).collect()
 }
 
 fn missing(path: &[&str], field: &str, found: &str) -> String {
@@ -159,7 +204,7 @@ mod tests {
             panic!("an object")
         };
         let known = entries.into_iter().map(|(key, node)| (key.name, node)).collect();
-        let values = Values { known: Some(known), declared: None };
+        let values = Values::new(Some(known));
         let place = Place { line: 1, column: 1 };
         values.fill(text, place).map(|filled| filled.value.to_json())
     }
@@ -177,6 +222,30 @@ mod tests {
         ] {
             assert_eq!(fill(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_replaced_holds_no_placeholder() {
+        assert_eq!(plain("image/png").as_deref(), Ok("image/png"));
+        assert_eq!(plain("$${input.a} costs $5").as_deref(), Ok("${input.a} costs $5"));
+        assert!(
+            plain("a ${input.a}").expect_err("one").starts_with("must have no placeholder, has $")
+        );
+        assert!(plain("${a}").is_err());
+    }
+
+    /// A short text can name a large value many times.
+    #[test]
+    fn the_values_of_placeholders_have_a_bound_together() {
+        let large = Value::Text("x".repeat(1 << 20));
+        let place = Place { line: 1, column: 1 };
+        let known = BTreeMap::from([("a".to_owned(), Node { place, value: large })]);
+        let values = Values::new(Some(known));
+        for _ in 0..7 {
+            assert!(values.fill("${input.a}", place).is_ok());
+        }
+        let refused = values.fill("${input.a}", place).expect_err("more than a file may have");
+        assert!(refused.contains("have more than 8388608 bytes together"), "{refused}");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::definition::FILE_BYTES_MAX;
 use crate::fields::TYPES;
 use crate::nearest::hint;
-use crate::problem::{Place, Problem, Problems};
-use crate::tree::{self, Node, Value};
+use crate::problem::{PROBLEMS_MAX, Place, Problem, Problems};
+use crate::tree::{self, Entries, Node, Value};
 
 /// Type of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl Type {
             Self::Integer | Self::Number => Value::Number("1".to_owned()),
             Self::Boolean => Value::Bool(true),
             Self::List => Value::List(Vec::new()),
-            Self::Object => Value::Map(Vec::new()),
+            Self::Object => Value::Map(Entries::default()),
         }
     }
 }
@@ -115,6 +116,11 @@ impl Inputs {
             path: String::new(),
             rule,
         };
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+            let rule = format!("must be at most {FILE_BYTES_MAX} bytes");
+            let (file, path) = (file.to_owned(), String::new());
+            return Err(Problems::one(Problem { file, place: None, path, rule }));
+        }
         let parsed = tree::parse(file, text).and_then(|node| match node.value {
             Value::Map(entries) => Ok(entries),
             other => {
@@ -137,7 +143,8 @@ impl Inputs {
     }
 
     /// Sets one input from a word of a command line; it replaces an earlier value. The word is taken as
-    /// JSON if it is and the input is not declared as a string, else as a text.
+    /// JSON if it is and the input is not declared as a string, else as a text. JSON that a definition could
+    /// not hold, such as an object with one name twice, is refused when the saga is made.
     pub fn set(&mut self, name: &str, word: &str) {
         let value = Raw::Word(word.to_owned());
         let given = Given { file: format!("--set {name}"), place: None, value };
@@ -153,7 +160,7 @@ impl Inputs {
     ) -> BTreeMap<String, Node> {
         let mut values = BTreeMap::new();
         for (name, given) in &self.given {
-            if !wanted.contains_key(name) {
+            if !wanted.contains_key(name) && problems.len() < PROBLEMS_MAX {
                 let rule = format!(
                     "must be an input of the saga{}",
                     hint(name, wanted.keys().map(String::as_str))
@@ -174,7 +181,17 @@ impl Inputs {
                 }
                 continue;
             };
-            let value = given.value.typed(declaration.kind);
+            let value = match given.value.typed(declaration.kind) {
+                Ok(value) => value,
+                Err(of_word) => {
+                    problems.extend(of_word.into_iter().map(|problem| Problem {
+                        file: given.file.clone(),
+                        path: within(name, &problem.path),
+                        ..problem
+                    }));
+                    continue;
+                }
+            };
             match declaration.kind.rule(&value) {
                 Some(rule) => problems.push(given.problem(name, rule)),
                 None => {
@@ -194,15 +211,28 @@ impl Given {
 }
 
 impl Raw {
-    fn typed(&self, kind: Type) -> Value {
+    /// Returns the value; or, of a word that is JSON, the rules that it breaks.
+    fn typed(&self, kind: Type) -> Result<Value, Vec<Problem>> {
         match self {
-            Self::Value(value) => value.clone(),
-            Self::Word(word) if kind == Type::String => Value::Text(word.clone()),
-            Self::Word(word) => {
-                let is_json = serde_json::from_str::<&serde_json::value::RawValue>(word).is_ok();
-                let parsed = is_json.then(|| tree::parse("", word).ok()).flatten();
-                parsed.map_or_else(|| Value::Text(word.clone()), |node| node.value)
+            Self::Value(value) => Ok(value.clone()),
+            Self::Word(word) if kind == Type::String || !is_json(word) => {
+                Ok(Value::Text(word.clone()))
             }
+            Self::Word(word) => tree::parse("", word).map(|node| node.value),
         }
     }
+}
+
+/// Returns the path of a value inside an input.
+fn within(name: &str, path: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        item if item.starts_with('[') => format!("{name}{item}"),
+        field => format!("{name}.{field}"),
+    }
+}
+
+/// Tells whether a word is JSON.
+fn is_json(word: &str) -> bool {
+    serde_json::from_str::<&serde_json::value::RawValue>(word).is_ok()
 }

@@ -1,11 +1,18 @@
 //! The name that somebody may have meant.
 
+/// Letters of words that are compared. Longer ones are no slips of the fingers, and a comparison takes time
+/// and memory by the product of both lengths.
+const LETTERS_MAX: usize = 64;
+
 /// Returns the name that is nearest to a misspelt one, if one is near.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let length = word.chars().count();
+    let length = word.chars().take(LETTERS_MAX + 1).count();
     // A third of the letters may differ: more would be another word.
     let most = (length / 3).max(1).min(length.saturating_sub(1));
-    let near = known.into_iter().map(|name| (distance(word, name), name));
+    // A character is a byte at least.
+    let is_short = |word: &str| word.len() <= LETTERS_MAX;
+    let known = known.into_iter().filter(|name| is_short(word) && is_short(name));
+    let near = known.map(|name| (distance(word, name), name));
     near.filter(|(distance, _)| *distance <= most)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -50,6 +57,7 @@ mod tests {
             ("pivto", Some("pivot")),
             ("depends_on", None),
             ("x", None),
+            (&"participant".repeat(10_000), None),
         ] {
             assert_eq!(nearest(word, known), expected, "{word}");
         }

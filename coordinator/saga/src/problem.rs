@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// Mistakes of one kind that are told. Whoever has more has made one of them many times, and each message
+/// repeats a path.
+pub(crate) const PROBLEMS_MAX: usize = 100;
+
 /// Position in a file; both numbers count from 1, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {

@@ -15,8 +15,8 @@ use crate::fill::{Values, is_input_name};
 use crate::inputs::{Declaration, Type};
 use crate::nearest::hint;
 use crate::places::{At, Places};
-use crate::problem::{Place, Problem};
-use crate::tree::{Key, Node, Value};
+use crate::problem::{PROBLEMS_MAX, Place, Problem};
+use crate::tree::{Entries, Node, Path, Value};
 
 /// Key of the metadata that holds the name of the saga.
 const NAME_KEY: &str = "saga";
@@ -40,7 +40,7 @@ pub(crate) struct Read {
 pub(crate) fn read(file: &str, root: &Node, known: Option<BTreeMap<String, Node>>) -> Read {
     let mut reader = Reader {
         file,
-        values: Values { known, declared: None },
+        values: Values::new(known),
         problems: Vec::new(),
         places: Places::default(),
         used: BTreeMap::new(),
@@ -62,7 +62,7 @@ struct Reader<'a> {
 /// An object, and the path to it.
 struct Fields<'n> {
     at: At,
-    entries: &'n [(Key, Node)],
+    entries: &'n Entries,
 }
 
 impl<'n> Fields<'n> {
@@ -73,15 +73,26 @@ impl<'n> Fields<'n> {
 
     /// Returns a field, and its path, in which the request calls it `wire`.
     fn get_as(&self, name: &str, wire: &str) -> Option<(At, &'n Node)> {
-        let (_, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
+        let (_, node) = self.entries.get(name)?;
         Some((self.at.field(name, wire), node))
     }
 }
 
 impl Reader<'_> {
     fn problem(&mut self, at: &At, place: Place, rule: impl Into<String>) {
-        let (file, path) = (self.file.to_owned(), at.path.clone());
-        self.problems.push(Problem { file, place: Some(place), path, rule: rule.into() });
+        self.problem_at(&at.path, place, rule.into());
+    }
+
+    /// Tells whether as many mistakes are noted as are told.
+    fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX
+    }
+
+    fn problem_at(&mut self, path: &str, place: Place, rule: String) {
+        if !self.is_full() {
+            let (file, path) = (self.file.to_owned(), path.to_owned());
+            self.problems.push(Problem { file, place: Some(place), path, rule });
+        }
     }
 
     /// Notes that a value is not of the kind that it must be.
@@ -97,8 +108,8 @@ impl Reader<'_> {
             return None;
         };
         let known = || object.fields().iter().map(|field| field.name);
-        for (key, _) in entries {
-            if !known().any(|name| name == key.name) {
+        for (key, _) in entries.iter() {
+            if !self.is_full() && !known().any(|name| name == key.name) {
                 let near = hint(&key.name, known());
                 let rule = match near.as_str() {
                     "" => {
@@ -115,7 +126,7 @@ impl Reader<'_> {
             }
         }
         for name in object.required() {
-            if !entries.iter().any(|(key, _)| key.name == *name) {
+            if entries.get(name).is_none() {
                 self.problem(&at.field(name, name), node.place, "must be given");
             }
         }
@@ -172,6 +183,9 @@ impl Reader<'_> {
             return;
         };
         self.places.note(&at, node.place);
+        if self.too_many(&at, node, entries.len()) {
+            return;
+        }
         let names: BTreeSet<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
         for (index, (key, node)) in entries.iter().enumerate() {
             let at = at.named(&key.name, index);
@@ -210,9 +224,10 @@ impl Reader<'_> {
             return BTreeMap::new();
         };
         let mut metadata = BTreeMap::new();
-        for (key, node) in entries {
+        for (key, node) in entries.iter() {
             let at = at.entry(&key.name);
             self.places.note(&at, node.place);
+            self.plain(&at.path, key.place, &key.name);
             if key.name == NAME_KEY {
                 self.problem(&at, key.place, "must not be given: it is the name of the saga");
             }
@@ -232,7 +247,7 @@ impl Reader<'_> {
             return BTreeMap::new();
         };
         let mut declared = BTreeMap::new();
-        for (key, node) in entries {
+        for (key, node) in entries.iter() {
             let at = at.field(&key.name, &key.name);
             if !is_input_name(&key.name) {
                 self.problem(&at, key.place, "must have a name of A-Z a-z 0-9 _ - only");
@@ -250,7 +265,10 @@ impl Reader<'_> {
             {
                 self.problem(at, default.place, rule);
             }
-            let default = default.map(|(_, node)| node.clone());
+            let default = default.map(|(at, node)| Node {
+                place: node.place,
+                value: self.plain_through(Path::Text(&at.path), node),
+            });
             let declaration = Declaration { kind, default, place: key.place, path: at.path };
             declared.insert(key.name.clone(), declaration);
         }

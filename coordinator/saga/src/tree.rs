@@ -1,11 +1,20 @@
 //! YAML or JSON as a tree in which each value knows its place.
 
+mod entries;
+mod path;
+mod surrogates;
+
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
-use crate::problem::{Place, Problem};
+pub(crate) use self::entries::Entries;
+pub(crate) use self::path::{Path, join};
+use crate::problem::{PROBLEMS_MAX, Place, Problem};
 
 /// Values that stand in each other. Nothing that a definition says is as deep.
 const DEPTH_MAX: usize = 64;
+
+/// Most bytes of the name of a field. No name that means something is as long, and messages repeat it.
+const KEY_BYTES_MAX: usize = 1024;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +31,7 @@ pub(crate) enum Value {
     Number(String),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    Map(Entries),
 }
 
 /// Name of a field and its place.
@@ -47,29 +56,70 @@ impl Value {
 
     /// Returns the value as JSON without white space.
     pub(crate) fn to_json(&self) -> String {
+        let mut json = String::new();
+        self.write_json(&mut json);
+        json
+    }
+
+    fn write_json(&self, json: &mut String) {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
-            Self::Null => "null".to_owned(),
-            Self::Bool(value) => value.to_string(),
-            Self::Number(number) => number.clone(),
-            Self::Text(value) => text(value),
+            Self::Null => json.push_str("null"),
+            Self::Bool(value) => json.push_str(&value.to_string()),
+            Self::Number(number) => json.push_str(number),
+            Self::Text(value) => json.push_str(&text(value)),
             Self::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| item.value.to_json()).collect();
-                format!("[{}]", items.join(","))
+                json.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    json.push_str(if index > 0 { "," } else { "" });
+                    item.value.write_json(json);
+                }
+                json.push(']');
             }
             Self::Map(entries) => {
-                let entry = |(key, node): &(Key, Node)| {
-                    format!("{}:{}", text(&key.name), node.value.to_json())
-                };
-                format!("{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(","))
+                json.push('{');
+                for (index, (key, node)) in entries.iter().enumerate() {
+                    json.push_str(if index > 0 { "," } else { "" });
+                    json.push_str(&text(&key.name));
+                    json.push(':');
+                    node.value.write_json(json);
+                }
+                json.push('}');
             }
         }
+    }
+
+    /// Returns about as many bytes as it takes to write, or `most` if it is more than that. Every value counts
+    /// something, so that many small ones are not nothing.
+    pub(crate) fn bytes(&self, most: usize) -> usize {
+        let mut sum: usize = 2;
+        match self {
+            Self::Null | Self::Bool(_) => sum += 4,
+            Self::Number(text) | Self::Text(text) => sum += text.len(),
+            Self::List(items) => {
+                for item in items {
+                    if sum >= most {
+                        break;
+                    }
+                    sum += 1 + item.value.bytes(most - sum);
+                }
+            }
+            Self::Map(entries) => {
+                for (key, node) in entries.iter() {
+                    if sum >= most {
+                        break;
+                    }
+                    sum += 4 + key.name.len() + node.value.bytes(most - sum);
+                }
+            }
+        }
+        sum.min(most)
     }
 }
 
 /// Parses one document. A mistake of the syntax ends it; the others are collected.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
-    let text = join_surrogates(text);
+    let text = surrogates::join(text);
     let parser = Parser::new_from_str(&text);
     let mut builder = Builder { file, parser, problems: Vec::new() };
     match builder.document() {
@@ -98,7 +148,7 @@ impl<'a> Builder<'a> {
                     return Err(self.problem(place, "", "is empty"));
                 }
                 event => {
-                    let root = self.node(event, place, "", 0)?;
+                    let root = self.node(event, place, Path::Root, 0)?;
                     self.end()?;
                     return Ok(root);
                 }
@@ -132,6 +182,16 @@ impl<'a> Builder<'a> {
         self.problem(place(error.marker()), "", &rule)
     }
 
+    /// Notes a mistake, and goes on.
+    fn mistake(&mut self, place: Place, path: Path<'_>, rule: &str) -> Result<(), Problem> {
+        let problem = self.problem(place, &path.to_string(), rule);
+        if self.problems.len() >= PROBLEMS_MAX {
+            return Err(problem);
+        }
+        self.problems.push(problem);
+        Ok(())
+    }
+
     fn problem(&self, place: Place, path: &str, rule: &str) -> Problem {
         let (file, path, rule) = (self.file.to_owned(), path.to_owned(), rule.to_owned());
         Problem { file, place: Some(place), path, rule }
@@ -141,7 +201,7 @@ impl<'a> Builder<'a> {
         &mut self,
         event: Event<'a>,
         at: Place,
-        path: &str,
+        path: Path<'_>,
         depth: usize,
     ) -> Result<Node, Problem> {
         if depth > DEPTH_MAX {
@@ -150,80 +210,103 @@ impl<'a> Builder<'a> {
         }
         let value = match event {
             Event::Scalar(text, style, _, tag) => {
-                if tag.is_some() {
-                    self.problems.push(self.problem(at, path, "must have no tag"));
-                }
-                self.scalar(text.into_owned(), style, at, path)
+                self.no_tag(tag.is_some(), at, path)?;
+                self.scalar(text.into_owned(), style, at, path)?
             }
-            Event::SequenceStart(..) => self.list(path, depth)?,
-            Event::MappingStart(..) => self.map(path, depth)?,
+            Event::SequenceStart(_, tag) => {
+                self.no_tag(tag.is_some(), at, path)?;
+                self.list(path, depth)?
+            }
+            Event::MappingStart(_, tag) => {
+                self.no_tag(tag.is_some(), at, path)?;
+                self.map(path, depth)?
+            }
             Event::Alias(_) => {
-                let rule = "must be written out: aliases are not read";
-                self.problems.push(self.problem(at, path, rule));
+                self.mistake(at, path, "must be written out: aliases are not read")?;
                 Value::Null
             }
-            _ => return Err(self.problem(at, path, "must be a value")),
+            _ => return Err(self.problem(at, &path.to_string(), "must be a value")),
         };
         Ok(Node { place: at, value })
     }
 
-    fn list(&mut self, path: &str, depth: usize) -> Result<Value, Problem> {
+    fn no_tag(&mut self, has_one: bool, at: Place, path: Path<'_>) -> Result<(), Problem> {
+        if has_one { self.mistake(at, path, "must have no tag") } else { Ok(()) }
+    }
+
+    fn list(&mut self, path: Path<'_>, depth: usize) -> Result<Value, Problem> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(Value::List(items)),
                 (event, at) => {
-                    let path = format!("{path}[{}]", items.len());
-                    items.push(self.node(event, at, &path, depth + 1)?);
+                    let path = Path::Item(&path, items.len());
+                    items.push(self.node(event, at, path, depth + 1)?);
                 }
             }
         }
     }
 
-    fn map(&mut self, path: &str, depth: usize) -> Result<Value, Problem> {
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+    fn map(&mut self, path: Path<'_>, depth: usize) -> Result<Value, Problem> {
+        let mut entries = Entries::default();
         loop {
             let key = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(Value::Map(entries)),
-                (Event::Scalar(name, ..), place) => Key { place, name: name.into_owned() },
-                (_, place) => return Err(self.problem(place, path, "must have names as keys")),
+                (Event::Scalar(name, _, _, tag), place) => {
+                    let key = Key { place, name: name.into_owned() };
+                    self.key(&key, tag.is_some(), path)?;
+                    key
+                }
+                (_, place) => {
+                    return Err(self.problem(place, &path.to_string(), "must have names as keys"));
+                }
             };
-            let path = join(path, &key.name);
             let (event, at) = self.next()?;
-            let node = self.node(event, at, &path, depth + 1)?;
-            match entries.iter().find(|(known, _)| known.name == key.name) {
+            let node = self.node(event, at, Path::Field(&path, &key.name), depth + 1)?;
+            match entries.get(&key.name) {
                 Some((first, _)) => {
                     let rule =
                         format!("must be unique, it is in line {} already", first.place.line);
-                    self.problems.push(self.problem(key.place, &path, &rule));
+                    self.mistake(key.place, Path::Field(&path, &key.name), &rule)?;
                 }
-                None => entries.push((key, node)),
+                None => entries.push(key, node),
             }
         }
     }
 
-    fn scalar(&mut self, text: String, style: ScalarStyle, at: Place, path: &str) -> Value {
-        if style != ScalarStyle::Plain {
-            return Value::Text(text);
+    fn key(&mut self, key: &Key, has_tag: bool, path: Path<'_>) -> Result<(), Problem> {
+        let length = key.name.len();
+        if length > KEY_BYTES_MAX {
+            let rule =
+                format!("must have names of at most {KEY_BYTES_MAX} bytes, has one of {length}");
+            return Err(self.problem(key.place, &path.to_string(), &rule));
         }
-        match text.as_str() {
+        self.no_tag(has_tag, key.place, Path::Field(&path, &key.name))
+    }
+
+    fn scalar(
+        &mut self,
+        text: String,
+        style: ScalarStyle,
+        at: Place,
+        path: Path<'_>,
+    ) -> Result<Value, Problem> {
+        if style != ScalarStyle::Plain {
+            return Ok(Value::Text(text));
+        }
+        Ok(match text.as_str() {
             "" | "~" | "null" | "Null" | "NULL" => Value::Null,
             "true" | "True" | "TRUE" => Value::Bool(true),
             "false" | "False" | "FALSE" => Value::Bool(false),
             number if is_json_number(number) => Value::Number(text),
             number if is_other_number(number) => {
                 let rule = "must be a number as JSON writes it, or a text in quotes";
-                self.problems.push(self.problem(at, path, rule));
+                self.mistake(at, path, rule)?;
                 Value::Null
             }
             _ => Value::Text(text),
-        }
+        })
     }
-}
-
-/// Appends a name to a path.
-pub(crate) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn place(marker: &Marker) -> Place {
@@ -262,38 +345,6 @@ fn is_other_number(text: &str) -> bool {
         && is_digits(whole)
         && is_digits(fraction)
         && all(exponent, char::is_ascii_digit)
-}
-
-/// Writes a character outside the basic plane as YAML does: JSON escapes it as two halves, such as
-/// `\ud83d\ude00`, which are no characters in YAML.
-fn join_surrogates(text: &str) -> std::borrow::Cow<'_, str> {
-    let unit = |at: usize| {
-        let escape = text.get(at..at + 6)?;
-        u16::from_str_radix(escape.strip_prefix("\\u")?, 16).ok()
-    };
-    let pair = |at: usize| {
-        let halves = [unit(at)?, unit(at + 6)?];
-        char::decode_utf16(halves).next()?.ok().filter(|_| (0xd800..0xdc00).contains(&halves[0]))
-    };
-    if !text.contains("\\u") {
-        return text.into();
-    }
-    let mut joined = String::with_capacity(text.len());
-    let mut rest = 0;
-    while let Some(found) = text[rest..].find('\\').map(|at| rest + at) {
-        joined.push_str(&text[rest..found]);
-        if let Some(c) = pair(found) {
-            joined.push_str(&format!("\\U{:08x}", u32::from(c)));
-            rest = found + 12;
-        } else {
-            // A backslash, and the character that it escapes.
-            let next = text[found + 1..].chars().next().map_or(0, char::len_utf8);
-            joined.push_str(&text[found..found + 1 + next]);
-            rest = found + 1 + next;
-        }
-    }
-    joined.push_str(&text[rest..]);
-    joined.into()
 }
 
 #[cfg(test)]
@@ -339,6 +390,11 @@ mod tests {
             ("a: .inf", "f:1:4: a must be a number as JSON writes it, or a text in quotes"),
             ("a: &x 1\nb: *x", "f:2:4: b must be written out: aliases are not read"),
             ("a: !!str 1", "f:1:4: a must have no tag"),
+            ("a: !!map {b: 1}", "f:1:4: a must have no tag"),
+            ("a: [!mine [1]]", "f:1:5: a[0] must have no tag"),
+            ("a:\n  !!seq\n  - 1\n", "f:2:3: a must have no tag"),
+            ("!!str a: 1", "f:1:1: a must have no tag"),
+            ("- !!set {}", "f:1:3: [0] must have no tag"),
             ("[1]: 2", "f:1:1: must have names as keys"),
             ("a: [1", "f:2:1: must be YAML or JSON: while parsing a flow sequence, expected "),
             ("a: b: c", "f:1:5: must be YAML or JSON: "),

@@ -163,3 +163,12 @@ fn names_from_elsewhere_change_no_picture_and_no_terminal() {
     let mermaid = graph.to_mermaid();
     assert!(mermaid.contains("#lt;script#gt;") && !mermaid.contains('\u{1b}'), "{mermaid}");
 }
+
+#[test]
+fn one_step_is_one_step() {
+    let text =
+        "saga: a\nsteps: {tell: {child: {steps: {mail: {participant: post, action: mail}}}}}";
+    let file = SagaFile::parse("a.yaml", text).expect("no mistake");
+    let drawn = Graph::of_definition(&file).to_text();
+    assert!(drawn.contains("saga of 1 step\n") && !drawn.contains("1 steps"), "{drawn}");
+}

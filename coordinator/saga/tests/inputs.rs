@@ -206,3 +206,143 @@ steps:
     let short = with("ann", "bob", "1m").expect_err("the delay is longer");
     assert!(short.contains("must be less than the timeout of the transaction, 60 s"), "{short}");
 }
+
+/// A word that is JSON is never sent as a text because a definition could not hold it.
+#[test]
+fn a_word_that_is_json_is_read_or_refused() {
+    let text = "\
+saga: a
+input: {x: any, y: {type: list, default: []}, z: {type: string, default: z}}
+steps: {a: {participant: p, action: x, payload: [\"${input.x}\", \"${input.y}\", \"${input.z}\"]}}
+";
+    let file = SagaFile::parse("f", text).expect("no mistake");
+    let with = |name: &str, word: &str| {
+        let mut inputs = Inputs::default();
+        inputs.set("x", "0");
+        inputs.set(name, word);
+        let saga = file.with(&inputs).map_err(|problems| problems.to_string())?;
+        let request = saga.request(&Gid::new("g").expect("an identifier"));
+        let data = request.branches[0].payload.clone().expect("it").data;
+        Ok::<_, String>(String::from_utf8(data.to_vec()).expect("JSON"))
+    };
+    let deep = "[".repeat(70) + &"]".repeat(70);
+    for (name, word, expected) in [
+        ("x", r#"{"a": 1, "a": 2}"#, "--set x:1:10: x.a must be unique, it is in line 1 already"),
+        (
+            "y",
+            r#"[{"a": 1, "a": 2}]"#,
+            "--set y:1:11: y[0].a must be unique, it is in line 1 already",
+        ),
+        ("x", r#""\ud83d""#, "--set x:1:"),
+        ("y", deep.as_str(), "--set y:1:66: y must not be more than 64 values deep"),
+    ] {
+        let refused = with(name, word).expect_err(word);
+        assert!(refused.starts_with(expected), "{word}: {refused}");
+    }
+    for (name, word, expected) in [
+        ("x", r#""\ud83d\ude00""#, r#"["😀",[],"z"]"#),
+        ("x", r#"'\ud83d\ude00'"#, r#"["'\\ud83d\\ude00'",[],"z"]"#),
+        ("x", "{a: 1}", r#"["{a: 1}",[],"z"]"#),
+        ("x", " 1.50 ", r#"[1.50,[],"z"]"#),
+        ("x", "null", r#"[null,[],"z"]"#),
+        ("z", r#"{"a": 1, "a": 2}"#, r#"[0,[],"{\"a\": 1, \"a\": 2}"]"#),
+    ] {
+        assert_eq!(with(name, word).as_deref(), Ok(expected), "{name}={word}");
+    }
+}
+
+/// A definition that is large, and odd, takes no more time and memory than its size.
+#[test]
+fn large_definitions_are_read_in_time() {
+    let started = std::time::Instant::now();
+    let many =
+        |entry: &dyn Fn(usize) -> String| (0..100_000).map(entry).collect::<Vec<_>>().join(",");
+    let keys = many(&|index| format!("k{index}: 1"));
+    let step = |payload: &str| {
+        format!("saga: a\nsteps: {{a: {{participant: p, action: x, payload: {payload}}}}}")
+    };
+    let problems = SagaFile::parse("f", &step(&format!("{{{keys}}}"))).expect_err("over the limit");
+    assert!(problems.to_string().contains("must be at most 1048576 bytes"), "{problems}");
+
+    let names = many(&|index| format!("s{index}"));
+    let wrong = format!("saga: a\nsteps: {{a: {{participant: p, action: x, after: [{names}]}}}}");
+    let problems = SagaFile::parse("f", &wrong).expect_err("too many").to_string();
+    assert!(problems.contains("must have at most 1024 entries, has 100000"), "{problems}");
+    let steps =
+        format!("saga: a\nsteps: {{{}}}", many(&|index| format!("s{index}: {{afterr: x}}")));
+    let problems = SagaFile::parse("f", &steps).expect_err("too many").to_string();
+    assert!(problems.contains("must have at most 1024 entries, has 100000"), "{problems}");
+    let wrong = format!("saga: a\nsteps: {{a: {{{}}}}}", many(&|index| format!("f{index}: 1")));
+    let problems = SagaFile::parse("f", &wrong).expect_err("no such fields");
+    assert!(problems.iter().count() <= 102, "{}", problems.iter().count());
+
+    // Each placeholder looks into a large object.
+    let looks = many(&|index| format!("\"${{input.o.k{}}}\"", index * 7 % 100_000));
+    let file = SagaFile::parse("f", &step(&format!("[{looks}]"))).expect("samples are small");
+    let problems = file.with(&given(&format!("{{o: {{{keys}}}}}"))).map(drop).err();
+    assert!(problems.is_none_or(|problems| problems.to_string().contains("1048576 bytes")));
+
+    // A short text names a large value many times.
+    let bomb = many(&|_| "\"${input.o}\"".to_owned());
+    let file = SagaFile::parse("f", &step(&format!("[{bomb}]"))).expect("samples are small");
+    let problems =
+        file.with(&given(&format!("{{o: {{{keys}}}}}"))).expect_err("a bomb").to_string();
+    assert!(problems.contains("more than 8388608 bytes together"), "{problems}");
+
+    // Long names above a long list.
+    let name = "n".repeat(1000);
+    let nested = format!("{{{name}: ").repeat(40)
+        + &format!("[{}]", many(&|_| "1".to_owned()))
+        + &"}".repeat(40);
+    assert!(SagaFile::parse("f", &step(&nested)).is_ok());
+    let long = format!("? {}\n: 1\n", "n".repeat(2000));
+    let problems = SagaFile::parse("f", &long).expect_err("a long name").to_string();
+    assert!(
+        problems.contains("must have names of at most 1024 bytes, has one of 2000"),
+        "{problems}"
+    );
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
+fn placeholders_are_refused_where_none_is_replaced() {
+    let step =
+        |fields: &str| format!("saga: a\nsteps: {{a: {{participant: p, action: x, {fields}}}}}");
+    for (text, path) in [
+        (step("payload: {\"${input.x}\": 1}"), "steps.a.payload.${input.x}"),
+        (step("payload: [{b: {\"k-${input.x}\": 1}}]"), "steps.a.payload[0].b.k-${input.x}"),
+        (step("payload_base64: AA==, media_type: \"image/${input.x}\""), "steps.a.media_type"),
+        (step("payload: 1") + "\nmetadata: {\"${input.x}\": y}", "metadata.${input.x}"),
+        (
+            step("payload: 1") + "\ninput: {x: {type: any, default: \"${input.y}\"}}",
+            "input.x.default",
+        ),
+        (
+            step("payload: 1") + "\ninput: {x: {type: any, default: [{a: \"${input.y}\"}]}}",
+            "input.x.default[0].a",
+        ),
+    ] {
+        let problems = SagaFile::parse("f", &text).expect_err(&text).to_string();
+        assert!(
+            problems.contains(&format!("{path} must have no placeholder")),
+            "{text}: {problems}"
+        );
+    }
+    for text in [step("payload: {\"${\": 1}"), step("payload: 1, media_type: \"${\"")] {
+        let problems = SagaFile::parse("f", &text).expect_err(&text).to_string();
+        assert!(problems.contains("must close each ${"), "{problems}");
+    }
+    // `$${` is the text `${` there, too.
+    let text = step("payload: {\"$${a}\": \"${input.x}\"}, media_type: \"a/$${b}\"")
+        + "\ninput: {x: {type: any, default: {\"$${c}\": \"$${d}\"}}}";
+    let file = SagaFile::parse("f", &text).expect("no placeholder");
+    let saga = file.with(&Inputs::default()).expect("a default");
+    let payload = saga.request(&Gid::new("g").expect("an identifier")).branches[0]
+        .payload
+        .clone()
+        .expect("it");
+    assert_eq!(&payload.data[..], br#"{"${a}":{"${c}":"${d}"}}"#);
+    assert_eq!(payload.media_type, "a/${b}");
+    let twice = step("payload: {\"$${a}\": 1, \"$$${a}\": 2}");
+    assert!(SagaFile::parse("f", &twice).is_err());
+}

@@ -1,7 +1,7 @@
 //! Size of the largest answer that the limits allow, and the limit of clients.
 
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
-use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
+use unanimo_core::{Limits, MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::Config;
 use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
@@ -15,6 +15,11 @@ const BRANCH_TEXTS: usize = 7;
 
 /// Tags, lengths, numbers and times of one branch, and tags and lengths of its texts.
 const BRANCH_FIXED_BYTES: usize = 256;
+
+/// Tags and lengths of a dependency, of an input, and of a lock with its mode and state.
+const DEPENDENCY_FIXED_BYTES: usize = 4;
+const INPUT_FIXED_BYTES: usize = 10;
+const LOCK_FIXED_BYTES: usize = 14;
 
 /// Tag and length of a line of the timeline.
 const LINE_FIXED_BYTES: usize = 4;
@@ -35,7 +40,17 @@ impl Config {
         // A note by an operator begins with the name.
         let texts = BRANCH_TEXTS * TEXT_BYTES_MAX + OPERATOR_BYTES_MAX;
         let branches = self.branches_max.saturating_mul(names + texts + BRANCH_FIXED_BYTES);
+        // Branches name earlier ones, each once as a dependency and once as an input.
+        let pairs = self.branches_max.saturating_mul(self.branches_max.saturating_sub(1)) / 2;
+        // The transaction's own, and those of each branch.
+        let Limits { locks_max, names_bytes_max, .. } = Limits::default();
+        let locks = locks_max.saturating_mul(self.branches_max.saturating_add(1));
         [
+            names_bytes_max,
+            pairs.saturating_mul(DEPENDENCY_FIXED_BYTES + INPUT_FIXED_BYTES),
+            locks.saturating_mul(LOCK_FIXED_BYTES),
+            // Gid of the child that a branch is.
+            self.branches_max.saturating_mul(ID_BYTES_MAX + DEPENDENCY_FIXED_BYTES),
             self.payloads_bytes_max,
             self.outputs_bytes_max,
             self.metadata_bytes_max.saturating_mul(METADATA_FACTOR),
@@ -73,6 +88,41 @@ mod tests {
         let answer = config.answer_bytes_max();
         assert!(answer <= CLIENT_BYTES_DEFAULT, "{answer} bytes");
         assert_eq!(config.warnings(), [""; 0]);
+    }
+
+    /// Names of dependencies, inputs and locks, and what stands around them on the wire.
+    #[test]
+    fn the_names_of_a_saga_are_counted() {
+        use prost::Message;
+        use unanimo_proto::v1;
+        let (count, id) = (64, |index: usize| format!("{index:024}"));
+        let branch = |index: usize| v1::Branch {
+            depends_on: (0..index).map(id).collect(),
+            inputs: (0..index)
+                .map(|of| v1::StepInput { name: format!("{of:02}"), branch_id: id(of) })
+                .collect(),
+            ..Default::default()
+        };
+        let lock = |index: usize| v1::HeldLock {
+            name: format!("{index:08}"),
+            mode: v1::LockMode::Shared.into(),
+            granted: true,
+            branch_id: id(index),
+        };
+        let tx = v1::Transaction {
+            branches: (0..count).map(branch).collect(),
+            locks: (0..16 * (count + 1)).map(lock).collect(),
+            ..Default::default()
+        };
+        let pairs = count * (count - 1) / 2;
+        let names = pairs * (24 + 24 + 2) + tx.locks.len() * (8 + 24);
+        let fixed = pairs * (DEPENDENCY_FIXED_BYTES + INPUT_FIXED_BYTES)
+            + tx.locks.len() * LOCK_FIXED_BYTES
+            + count * BRANCH_FIXED_BYTES;
+        assert!(tx.encoded_len() <= names + fixed, "{} > {names} + {fixed}", tx.encoded_len());
+        let without = Config { branches_max: 1, ..Config::default() }.answer_bytes_max();
+        let with = Config::default().answer_bytes_max();
+        assert!(with - without > pairs * (DEPENDENCY_FIXED_BYTES + INPUT_FIXED_BYTES));
     }
 
     #[test]

@@ -77,7 +77,10 @@ impl Clock {
 
     /// Returns the time of day for a transaction that begins or is adopted now.
     pub(super) fn anchor(&mut self) -> Anchor {
-        let told = self.told();
+        self.follow(self.told())
+    }
+
+    fn follow(&mut self, told: Anchor) -> Anchor {
         let Anchor { time, at } = told;
         if is_near(self.anchor.time_at(at), time) {
             self.jump = None;
@@ -113,58 +116,39 @@ fn is_near(one: Timestamp, other: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use unanimo_core::TxId;
-
     use super::*;
+    use crate::env::SystemEnv;
 
-    /// A clock that is set by hand, and goes with tokio's time.
-    #[derive(Debug)]
-    struct Told {
-        start: Instant,
-        set_to: AtomicU64,
+    #[test]
+    fn a_jump_is_followed_once_it_has_lasted() {
+        let start = Instant::now();
+        let mut clock = Clock::new(Arc::new(SystemEnv));
+        clock.anchor = Anchor::new(Timestamp(1_000_000), start);
+        // Seconds since the start, what the system's clock tells then, and what is gone by.
+        for (secs, told_ms, expected_secs) in [
+            (10, 1_010_000, 1010),
+            // Somebody sets it, and takes it back.
+            (10, 4_610_000, 1010),
+            (10, 10_000, 1010),
+            (10, 1_010_000, 1010),
+            (20, 1_020_000, 1020),
+            // An hour ahead, for good: followed after ten minutes.
+            (21, 4_621_000, 1021),
+            (521, 5_121_000, 1521),
+            (620, 5_220_000, 1620),
+            (621, 5_221_000, 5221),
+            // A drift of less than a second is no jump.
+            (622, 5_222_900, 5222),
+            (623, 5_224_800, 5224),
+        ] {
+            let at = start + Duration::from_secs(secs);
+            let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
+            assert_eq!(gone_by.time_at(at).0 / 1000, expected_secs, "{secs} s: {told_ms}");
+        }
     }
 
-    impl Env for Told {
-        fn now(&self) -> Timestamp {
-            Timestamp(self.set_to.load(Ordering::Relaxed)).after(self.start.elapsed())
-        }
-
-        fn tx_id(&self, _: Timestamp) -> TxId {
-            TxId::default()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_jump_is_followed_once_it_has_lasted() {
-        let told = Arc::new(Told { start: Instant::now(), set_to: AtomicU64::new(1_000_000) });
-        let mut clock = Clock::new(Arc::clone(&told) as _);
-        let mut after = async |secs: u64| {
-            tokio::time::advance(Duration::from_secs(secs)).await;
-            clock.anchor().now().0 / 1000
-        };
-        assert_eq!(after(10).await, 1010);
-        for set_to in [4_600_000, 0] {
-            told.set_to.store(set_to, Ordering::Relaxed);
-            after(0).await;
-            told.set_to.store(1_000_000, Ordering::Relaxed);
-            after(0).await;
-        }
-        assert_eq!(after(10).await, 1020);
-        told.set_to.store(4_600_000, Ordering::Relaxed);
-        assert_eq!(after(1).await, 1021, "an hour ahead, and not followed");
-        assert_eq!(after(500).await, 1521);
-        assert_eq!(after(100).await, 4600 + 621, "it has lasted");
-        // A drift of less than a second is no jump.
-        told.set_to.store(4_600_900, Ordering::Relaxed);
-        assert_eq!(after(1).await, 4600 + 622);
-        told.set_to.store(4_601_800, Ordering::Relaxed);
-        assert_eq!(after(1).await, 4600 + 624);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_time_is_reached_at_its_moment() {
+    #[test]
+    fn a_time_is_reached_at_its_moment() {
         let anchor = Anchor::new(Timestamp(5_000), Instant::now());
         for ms in [5_000, 5_001, 65_000] {
             let moment = anchor.moment_of(Timestamp(ms));

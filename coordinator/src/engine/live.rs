@@ -43,10 +43,10 @@ const WAITERS_FEW: usize = 16;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) tx: Transaction,
-    /// This stay in memory, as its writes and their results name it.
-    pub(super) life: Life,
     /// Its place in the admission count, with the bytes that it holds.
     permit: Permit,
+    /// This stay in memory, as its writes and their results name it.
+    pub(super) life: Life,
     /// The last version that is durable.
     durable: Version,
     /// The last version that something waits for.
@@ -161,6 +161,13 @@ impl Live {
     /// Counts the bytes that it holds now.
     pub(super) fn count_bytes(&mut self) {
         self.permit.resize(self.tx.held_bytes());
+    }
+
+    /// Tells whether nothing but time is waited for, and all of that is durable: another incarnation may go
+    /// on with it as well.
+    pub(super) fn waits_for_time(&self) -> bool {
+        let complete = self.durable == self.tx.version() && self.held.is_empty();
+        complete && self.tx.sleeps_until().is_some()
     }
 
     pub(super) fn has_ended(&self) -> bool {

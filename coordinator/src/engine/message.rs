@@ -80,6 +80,8 @@ pub(super) enum Message {
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Follows a live transaction.
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
+    /// Counts the transactions that wait for something other than time.
+    AtWork { reply: oneshot::Sender<usize> },
     /// The coordinator stops: whoever follows a transaction is told so.
     EndWatches,
     /// Participants came back: what waits for them goes out.
@@ -100,6 +102,7 @@ impl Message {
             Self::Peek { reply, .. } => !reply.is_closed(),
             Self::NotLive { reply, .. } => !reply.is_closed(),
             Self::Watch { reply, .. } => !reply.is_closed(),
+            Self::AtWork { reply } => !reply.is_closed(),
             Self::Input { adopt: Some(_), .. }
             | Self::CallEnded { .. }
             | Self::LocksTaken { .. }

@@ -204,6 +204,11 @@ impl Service {
                 let receiver = live.filter(|live| live.is_durable()).map(Live::watch);
                 let _ = reply.send(receiver);
             }
+            Message::AtWork { reply } => {
+                let count = self.live.values().filter(|live| !live.waits_for_time()).count();
+                // Whoever asked may have gone.
+                let _ = reply.send(count);
+            }
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));
             }

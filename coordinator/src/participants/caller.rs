@@ -32,6 +32,8 @@ pub struct BranchCall {
     pub inputs: Vec<(InputName, Payload)>,
     /// Its Prepare may only succeed.
     pub must_succeed: bool,
+    /// Most bytes of the output of its Prepare, where a larger one would be no vote.
+    pub output_bytes_max: Option<usize>,
     /// When a Prepare may start at the latest, if there is such a time.
     pub prepare_until: Option<Timestamp>,
     /// The database's name.

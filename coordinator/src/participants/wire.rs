@@ -32,6 +32,7 @@ pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
         requires: requires(branch),
         must_succeed: branch.must_succeed,
         inputs: inputs(branch),
+        output_bytes_max: branch.output_bytes_max.and_then(|most| u64::try_from(most).ok()),
     }
 }
 

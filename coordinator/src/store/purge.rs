@@ -11,6 +11,15 @@ use super::Error;
 /// hold up the journal.
 pub(super) const PURGE_ROWS_MAX: i64 = 500;
 
+/// Longest pause after which a participant asks about a step of a saga again. The pause is half of what the
+/// step has lived, so that of a saga half of its life is long enough. A saga is kept for so long after its end,
+/// whatever the retention: a participant that finds it purged has to raise an alarm.
+pub(super) const STEPS_ASKED_MS: i64 = 60 * 60 * 1000;
+
+/// Time for which a participant waits besides: the grace and the interval of its sweeper, and as much again
+/// for a sweep that takes long.
+pub(super) const STEPS_SWEPT_MS: i64 = 3 * 60 * 1000;
+
 /// Time for which ended transactions are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {

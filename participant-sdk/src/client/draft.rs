@@ -14,7 +14,7 @@ use super::error::BadField;
 use super::lock::Lock;
 use super::requires::requires;
 use super::steps::Steps;
-use super::{Client, Error, Outcome, Transaction};
+use super::{Client, Error, Executed, Outcome, Transaction};
 use crate::payload::{self, Encode, Payload};
 use crate::propagation::Context;
 
@@ -218,9 +218,13 @@ impl Draft {
     /// added by [`Transaction::execute`] and [`Transaction::execute_step`], those given to
     /// [`Self::branch`] and [`Self::steps`] first of all.
     ///
+    /// One of these that has no vote when the time to wait is over is waited for by
+    /// [`Transaction::commit`].
+    ///
     /// # Errors
     /// It starts later, the coordinator does not take it, or it gives no answer: then it may be called
-    /// again.
+    /// again. [`Error::Aborted`] if a branch that was given votes no: the transaction is aborted, and the
+    /// branches behind it were not executed.
     pub async fn begin(self) -> Result<Transaction, Error> {
         if self.start.is_some() {
             let rule = "must be absent: a transaction that is begun starts at once".to_owned();
@@ -244,7 +248,17 @@ impl Draft {
         let deadline = begun.deadline.and_then(|at| SystemTime::try_from(at).ok());
         let mut transaction = Transaction::new(self.client, context, answers, deadline);
         for branch in self.branches {
-            let _executed = transaction.run(branch.map_err(unwritable)?).await?;
+            let branch = branch.map_err(unwritable)?;
+            let (tx_id, branch_id) = (transaction.tx_id().to_owned(), branch.branch_id.clone());
+            match transaction.run(branch).await? {
+                Executed::Prepared(_) | Executed::ReadOnly | Executed::NotVoted { .. } => {}
+                Executed::Refused(refusal) => {
+                    return Err(Error::Aborted { tx_id, branch_id, refusal: Some(refusal) });
+                }
+                Executed::Aborted => {
+                    return Err(Error::Aborted { tx_id, branch_id, refusal: None });
+                }
+            }
         }
         Ok(transaction)
     }

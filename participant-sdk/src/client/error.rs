@@ -8,6 +8,8 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use unanimo_proto::v1;
 
+use crate::refusal::Refusal;
+
 /// Domain of the coordinator's `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "unanimo";
 
@@ -72,6 +74,17 @@ pub enum Error {
         /// The same call may be answered later.
         retryable: bool,
     },
+    /// A transaction that was to be begun with branches is aborted: one of them voted no, or had not voted
+    /// before.
+    #[error("aborted at branch {branch_id}{}", because(.refusal.as_ref()))]
+    Aborted {
+        /// The coordinator's name for the transaction.
+        tx_id: String,
+        /// The branch.
+        branch_id: String,
+        /// Reason of its no.
+        refusal: Option<Refusal>,
+    },
     /// The coordinator answers what this version does not understand.
     #[error("the coordinator's answer is not understood: {0}")]
     Answer(&'static str),
@@ -90,6 +103,12 @@ impl fmt::Display for BadField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.field, self.rule)
     }
+}
+
+fn because(refusal: Option<&Refusal>) -> String {
+    refusal.map_or_else(String::new, |Refusal { reason, message }| {
+        format!(", which refused: {reason}: {message}")
+    })
 }
 
 fn list(fields: &[BadField]) -> String {

@@ -71,12 +71,13 @@ use super::step::{Brand, Step, StepRef};
 ///
 /// A step that is kept for a later saga:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0521
 /// # use unanimo_sdk::{Client, client::StepAction};
 /// # const HOTEL: StepAction<(), ()> = StepAction::new("hotel", "book");
 /// # let client = Client::new("http://127.0.0.1:7610").unwrap();
-/// let (draft, hotel) = client.saga("trip-4711").steps(|saga| {
-///     saga.add(HOTEL.step("hotel", ()))
+/// let mut kept = None;
+/// let draft = client.saga("trip-4711").steps(|saga| {
+///     kept = Some(saga.add(HOTEL.step("hotel", ())));
 /// });
 /// ```
 #[derive(Debug)]

@@ -129,7 +129,7 @@ impl<R: Resource> Service<R> {
         parts: Parts,
         requires: Vec<String>,
     ) -> Result<PhaseTwoAnswer, Status> {
-        let call = self.call(parts, Conditions { requires, must_succeed: false })?;
+        let call = self.call(parts, Conditions { requires, ..Conditions::default() })?;
         if let Some(no) = features::unsupported(&call.requires, &self.inner.name) {
             // No answer: the call comes again, perhaps at another endpoint.
             return Err(Status::unimplemented(no.message));
@@ -183,9 +183,11 @@ impl<R: Resource> ParticipantService for Service<R> {
             requires,
             must_succeed,
             inputs,
+            output_bytes_max: output_max,
         } = request.into_inner();
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let call = self.call(parts, Conditions { requires, must_succeed })?;
+        let conditions = Conditions { requires, must_succeed, output_max };
+        let call = self.call(parts, conditions)?;
         let voted = self.vote(call).await?;
         Ok(Response::new(wire::voted(voted)))
     }

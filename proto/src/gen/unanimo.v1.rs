@@ -128,7 +128,10 @@ impl ::prost::Name for StepInput {
 /// Attempts of one branch's Prepare.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetryPolicy {
-    /// Most attempts that are sent; 0: no such bound.
+    /// Most attempts that may end without a vote; 0: no such bound. An attempt that is answered WORKING is not
+    /// counted. The count goes on after a crash of the coordinator as far as it was written down, which is when it has
+    /// doubled and whenever anything else is; an attempt whose end was lost with the coordinator is made again. So a
+    /// participant may see more attempts than this, and never sees none.
     #[prost(uint32, tag = "1")]
     pub attempts_max: u32,
     /// Pause after the first failure; it doubles with each further one. Default: the coordinator's.
@@ -3250,10 +3253,18 @@ pub struct PrepareRequest {
     /// `requires` names `must_succeed`.
     #[prost(bool, tag = "8")]
     pub must_succeed: bool,
-    /// Outputs of earlier steps, by the names that the branch gave them. One that was over a limit, or that
-    /// its step did not return, is missing. `requires` then names `step_inputs`. At most 1.5 MiB.
+    /// Outputs of earlier steps, by the names that the branch gave them. One without bytes is there, and empty;
+    /// one that was over a limit, or of a step that an operator ended by word, is missing. `requires` then names
+    /// `step_inputs`. At most 1.5 MiB.
     #[prost(map = "string, message", tag = "9")]
     pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
+    /// Most bytes of the output; absent: the limit for outputs. It is there for the pivot of a saga and for the
+    /// steps after it, if another step reads their output: nothing can be undone any more for an output that is
+    /// dropped. A participant whose work has a larger output rolls the work back and answers Refused, with the
+    /// reason OUTPUT_TOO_LARGE. From one that answers Prepared all the same it is no vote: the coordinator raises an
+    /// alarm, and sends the call again.
+    #[prost(uint64, optional, tag = "10")]
+    pub output_bytes_max: ::core::option::Option<u64>,
 }
 impl ::prost::Name for PrepareRequest {
     const NAME: &'static str = "PrepareRequest";
@@ -3305,7 +3316,7 @@ impl ::prost::Name for PrepareResponse {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Prepared {
     /// Result of the action, for the initiator and for Commit and Cancel. At most 1 MiB; over that it
-    /// is dropped and the vote stands. Always empty in two-phase commit, where it could not be told
+    /// is dropped and the vote stands, but see PrepareRequest.output_bytes_max. Always empty in two-phase commit, where it could not be told
     /// again.
     #[prost(message, optional, tag = "1")]
     pub output: ::core::option::Option<Payload>,
@@ -4764,17 +4775,22 @@ impl ::prost::Name for RetryTransactionResponse {
         "/unanimo.v1.RetryTransactionResponse".into()
     }
 }
-/// Ends a branch by the operator's word.
+/// Ends a branch by the operator's word, or answers in the place of a pivot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResolveBranchRequest {
-    /// The transaction; it must be decided.
+    /// The transaction; it must be decided, or wait for the answer of its pivot.
     #[prost(string, tag = "1")]
     pub tx_id: ::prost::alloc::string::String,
-    /// The branch; phase two must be owed to it.
+    /// The branch; phase two must be owed to it, or it is a step after the pivot that is not done, or the pivot
+    /// itself, which was sent and has not answered.
     #[prost(string, tag = "2")]
     pub branch_id: ::prost::alloc::string::String,
     /// Its end. A branch that was resolved stays so: the same resolution again is answered as the first
     /// time, another one is FAILED_PRECONDITION.
+    ///
+    /// For the pivot COMMITTED decides COMMIT; the pivot is not sent again, and the transaction is heuristic. ROLLED_BACK
+    /// decides ABORT; the pivot is sent Cancel until it answers, and then nothing is heuristic. Until it has
+    /// answered, another resolution ends it by word. HAZARD decides nothing, and is INVALID_ARGUMENT.
     #[prost(enumeration = "Resolution", tag = "3")]
     pub resolution: i32,
     /// Name of the operator; 1 to 128 bytes.

@@ -10,6 +10,7 @@ use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{Mode, Outcome};
 use unanimo_tests::reaper::run_folder;
 use unanimo_tests::scripted::Scripted;
+use unanimo_tests::wait::PATIENCE;
 
 use super::process::Process;
 use super::{World, branch, config, millis, sqlite_url, tcc};
@@ -57,7 +58,9 @@ async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
             request.timeout = millis(timeout_ms);
             let mut client = world.client();
             tokio::spawn(async move {
-                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+                let submitted = client.submit_transaction(request);
+                let submitted = tokio::time::timeout(PATIENCE, submitted).await;
+                submitted.expect("it is decided").unwrap().into_inner().result.unwrap()
             })
         };
         let resent = submit("resent", "fail-9", 20_000);
@@ -120,7 +123,9 @@ async fn l1_a_process_whose_clock_is_set_goes_on() {
             request.timeout = millis(timeout_ms);
             let mut client = process.client();
             tokio::spawn(async move {
-                client.submit_transaction(request).await.unwrap().into_inner().result.unwrap()
+                let submitted = client.submit_transaction(request);
+                let submitted = tokio::time::timeout(PATIENCE, submitted).await;
+                submitted.expect("it is decided").unwrap().into_inner().result.unwrap()
             })
         };
         let hanging = submit("hanging", "hang-2", 20_000);

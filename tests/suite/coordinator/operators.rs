@@ -9,7 +9,7 @@ use unanimo_proto::v1::{
 
 use super::{World, config, describe, sqlite_url, tcc};
 
-fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveBranchRequest {
+pub(super) fn resolve(tx_id: &str, branch: &str, resolution: Resolution) -> ResolveBranchRequest {
     ResolveBranchRequest {
         tx_id: tx_id.into(),
         branch_id: branch.into(),

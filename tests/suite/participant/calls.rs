@@ -52,6 +52,7 @@ pub(crate) struct Branch {
     pub(crate) until: Option<SystemTime>,
     pub(crate) requires: Vec<String>,
     pub(crate) must_succeed: bool,
+    pub(crate) output_bytes_max: Option<u64>,
 }
 
 impl Branch {
@@ -67,6 +68,7 @@ impl Branch {
             until: Some(SystemTime::now() + Duration::from_secs(60)),
             requires: Vec::new(),
             must_succeed: false,
+            output_bytes_max: None,
         }
     }
 
@@ -162,6 +164,7 @@ impl<D: Database> World<D> {
             requires: branch.requires.clone(),
             must_succeed: branch.must_succeed,
             inputs: branch.inputs.clone(),
+            output_bytes_max: branch.output_bytes_max,
             ..PrepareRequest::default()
         }));
         Ok(answer.await?.into_inner().answer.unwrap())

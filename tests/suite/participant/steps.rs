@@ -18,6 +18,7 @@ on_every_database!(
     s7_a_handler_that_panics_leaves_nothing,
     s7_a_step_that_must_succeed_runs_once_after_it_has_refused,
     s8_an_uncompensated_step_is_cancelled_only_where_it_never_ran,
+    s7_work_whose_output_would_be_missed_is_undone,
 );
 
 const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
@@ -199,4 +200,25 @@ async fn s8_an_uncompensated_step_is_cancelled_only_where_it_never_ran<D: Databa
     assert_eq!(world.cancel(&done).await, End::Unanswered, "it is not said to be undone");
     assert_eq!(world.state(&done).await.as_deref(), Some("prepared"));
     assert_eq!(world.effects(&done, "try").await, 1);
+}
+
+/// An output that a later step reads is told its bound: work with a larger one is undone, and refused. A no to
+/// work that must succeed is not stored.
+async fn s7_work_whose_output_would_be_missed_is_undone<D: Database>(world: World<D>) {
+    let no = Vote::refused("OUTPUT_TOO_LARGE");
+    let small = |branch: Branch, most| Branch { output_bytes_max: Some(most), ..branch };
+    let pivot = small(Branch::step(&WORK), 0);
+    assert_eq!(world.prepare(&pivot).await, no);
+    assert_eq!(world.effects(&pivot, "try").await, 0, "S7");
+    assert_eq!(world.state(&pivot).await.as_deref(), Some("refused"));
+    assert_eq!(world.prepare(&small(pivot, 9)).await, no, "the stored answer is the answer");
+
+    let later = small(Branch::step(&WORK).that_must_succeed(), 0);
+    assert_eq!(world.prepare(&later).await, no);
+    assert_eq!(world.state(&later).await, None);
+    let mended = small(later, 9);
+    assert!(world.prepare(&mended).await.is_prepared());
+    assert_eq!(world.effects(&mended, "try").await, 1, "S7");
+    // A stored answer is told, whatever the bound is now.
+    assert!(world.prepare(&small(mended, 0)).await.is_prepared());
 }

@@ -21,6 +21,7 @@ on_both_stores!(
     s5_a_fenced_incarnation_takes_no_lock,
     of_takers_at_once_no_two_are_granted,
     a_take_and_the_end_at_once_leave_no_lock_that_counts,
+    a_row_that_waits_is_not_written_again,
 );
 
 use LockMode::{Exclusive, Shared};
@@ -306,4 +307,26 @@ async fn requests_for_one_name_are_decided_one_after_the_other() {
         }
     }
     panic!("no round was fast enough");
+}
+
+/// Of a lock that many wait for, all of them come again and again.
+async fn a_row_that_waits_is_not_written_again(fixture: Fixture) {
+    let holder = Taker::begin(&fixture, 0).await;
+    let waiter = Taker::begin(&fixture, 1).await;
+    assert_eq!(holder.take(&[("a", Exclusive)]).await, LockTaken::Granted);
+    assert_eq!(waiter.take(&[("a", Exclusive)]).await, holder.held_by("a", true));
+    // SQLite has one writer, and tells of no row when it was written.
+    if fixture.url.starts_with("sqlite:") {
+        return;
+    }
+    let written = async || -> i64 {
+        let mut raw = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+        let xmin = "SELECT max(xmin::text::int8) FROM locks WHERE NOT granted";
+        sqlx::query_scalar(xmin).fetch_one(&mut raw).await.unwrap()
+    };
+    let first = written().await;
+    for _ in 0..3 {
+        assert_eq!(waiter.take(&[("a", Exclusive)]).await, holder.held_by("a", true));
+    }
+    assert_eq!(written().await, first);
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use unanimo_coordinator::store::{Key, LockTake, LockTaken, Purged, Retention, Written};
 use unanimo_core::{
-    Event, EventKind, HeuristicKind, Input, Lock, LockMode, LockName, Mode, PhaseTwoAnswer,
-    PhaseTwoOperation, Timestamp,
+    BranchNumber, Event, EventKind, HeuristicKind, Input, Lock, LockMode, LockName, Mode, Parent,
+    PhaseTwoAnswer, PhaseTwoOperation, Timestamp,
 };
 
 use super::{Fixture, a_write, count, on_both_stores};
@@ -18,6 +18,7 @@ on_both_stores!(
     a_forgotten_transaction_leaves_its_audit_behind,
     s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention,
     what_a_saga_left_goes_with_the_details,
+    s12_a_saga_stays_until_its_participants_have_asked,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -153,6 +154,8 @@ async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
         let mut definition = definition(&new_gid());
         definition.mode = Mode::Saga;
         definition.branches.iter_mut().for_each(|branch| branch.mode = Mode::Saga);
+        let root = crate::fixtures::tx_id(LONG_AGO);
+        definition.parent = Some(Parent { tx_id: root, number: BranchNumber::from_index(1), root });
         let wait_max = Duration::ZERO;
         definition.locks = vec![Lock { name: name.clone(), mode: LockMode::Shared, wait_max }];
         let (mut live, begin) = Live::begin_with(definition, at);
@@ -180,4 +183,38 @@ async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
     assert_eq!(stripped.state.phase, old.tx.phase());
     // By the part that never changes a child is known as its parent's, whose decision may come again.
     assert_eq!(stripped.identity.locks, old.tx.identity().locks);
+    assert_eq!(stripped.identity.parent, old.tx.identity().parent);
+    assert!(stripped.identity.parent.is_some());
+}
+
+/// A participant asks about a step again after half of what the step has lived, at most an hour: until then a
+/// saga is there, whatever the retention.
+async fn s12_a_saga_stays_until_its_participants_have_asked(fixture: Fixture) {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let ago = |back: Duration| Timestamp(now().0 - u64::try_from(back.as_millis()).unwrap());
+    let ended = async |mode, began_ago: Duration, ended_ago: Duration| {
+        let mut definition = definition(&new_gid());
+        definition.mode = mode;
+        definition.branches.iter_mut().for_each(|branch| branch.mode = mode);
+        let (mut live, begin) = Live::begin_with(definition, ago(began_ago));
+        fixture.write([begin]).await;
+        live.now = ago(ended_ago);
+        fixture.write([live.rollback()]).await;
+        fixture.write(live.phase_two(PhaseTwoOperation::Cancel, &PhaseTwoAnswer::Done)).await;
+        assert!(live.tx.phase().ended_at().is_some());
+        live
+    };
+    let short = ended(Mode::Saga, minutes(4), minutes(3)).await;
+    let long = ended(Mode::Saga, minutes(60 * 24), minutes(61)).await;
+    let middle = ended(Mode::Saga, minutes(60), minutes(20)).await;
+    let over = ended(Mode::Saga, minutes(60 * 24), minutes(64)).await;
+    let tcc = ended(Mode::Tcc, minutes(60 * 24), minutes(1)).await;
+    let none = Retention { details: Duration::ZERO, ..RETENTION };
+    fixture.store.purge().run(fixture.me, none, now()).await.unwrap();
+    for (live, stripped) in
+        [(short, false), (long, false), (middle, false), (over, true), (tcc, true)]
+    {
+        let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
+        assert_eq!(stored.stripped, stripped, "{:?}", live.tx.phase());
+    }
 }

@@ -126,6 +126,11 @@ fn requests() -> Vec<[String; 3]> {
         ("Timeline of a transaction", format!("{TIMELINE_ENTRIES_MAX} entries"), CUT),
         ("Bytes of a timeline", format!("{TIMELINE_BYTES_MAX} bytes"), CUT),
         ("Bytes of an exported history", format!("{HISTORY_BYTES_MAX} bytes"), CUT),
+        (
+            "Names of dependencies, inputs and locks of a transaction",
+            format!("{} bytes", unanimo_core::Limits::default().names_bytes_max),
+            refused,
+        ),
         ("Features in `requires`", REQUIRES_MAX.to_string(), refused),
         ("Branches of InquireBranches", INQUIRE_MAX.to_string(), refused),
         ("Operator's name", format!("{OPERATOR_BYTES_MAX} bytes"), refused),

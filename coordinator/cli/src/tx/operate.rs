@@ -32,6 +32,9 @@ pub(super) struct RetryArgs {
 /// The transaction must be decided, and the branch must not have ended. The coordinator then sends
 /// nothing more to the participant for this branch. The decision does not change. The transaction
 /// becomes heuristic: it needs attention until `unanimo tx forget`.
+///
+/// For the pivot of a saga that was sent and never answers, it decides: `committed` stands for its yes,
+/// `rolled-back` for its no, after which its participant is still told. docs/sagas.md says what follows.
 #[derive(Debug, clap::Args)]
 pub(super) struct ResolveArgs {
     #[command(flatten)]

@@ -91,6 +91,9 @@ pub struct Progress {
     /// decides from then on.
     #[serde(skip_serializing_if = "is_false")]
     pub released: bool,
+    /// The pivot: an operator's word stands for its no. Its participant is told, and nothing waits for that.
+    #[serde(skip_serializing_if = "is_false")]
+    pub refused_by_word: bool,
     /// The initiator has asked for COMMIT and listed it, while some vote was still out.
     #[serde(skip_serializing_if = "is_false")]
     pub listed: bool,

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) mod step;
 
 use self::step::Around;
-use super::{BranchSpec, Definition, Drive, Mode, Start};
+use super::{BranchSpec, Definition, Drive, Lock, Mode, Start};
 use crate::graph::Graph;
 use crate::ids::{NAME_BYTES_MAX, check_alphabet};
 use crate::policy::Limits;
@@ -76,6 +76,7 @@ impl Definition {
         if self.mode == Mode::Saga {
             found.extend(self.bad_steps(limits));
         }
+        found.extend(too_many_names(&self.locks, self.branches.iter(), limits));
         found.extend(self.timeout.and_then(|timeout| bad_timeout(timeout, limits.timeout_max)));
         if let Start::After(delay) = self.start {
             found.extend(step::too_long("start_delay".to_owned(), delay, limits.start_delay_max));
@@ -168,6 +169,18 @@ impl Definition {
         }
         found
     }
+}
+
+/// The violation of the bound on names of dependencies, inputs and locks, if it is one.
+pub(crate) fn too_many_names<'a>(
+    own: &[Lock],
+    branches: impl Iterator<Item = &'a BranchSpec>,
+    limits: &Limits,
+) -> Option<Violation> {
+    let own: usize = own.iter().map(|lock| lock.name.as_str().len()).sum();
+    let names: usize = branches.map(|branch| branch.step.names_bytes(&branch.branch_id)).sum();
+    let field = "names of dependencies, inputs and locks of all branches";
+    too_large(field, own + names, limits.names_bytes_max)
 }
 
 /// The violation of a size bound, if it is one.

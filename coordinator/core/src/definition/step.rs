@@ -56,6 +56,18 @@ impl StepSpec {
         ids + inputs + locks
     }
 
+    /// Returns the bytes of the names in its lists. A lock is told with the branch that takes it.
+    #[must_use]
+    pub fn names_bytes(&self, own: &BranchId) -> usize {
+        let ids: usize = self.depends_on.iter().map(|id| id.as_str().len()).sum();
+        let inputs = self.inputs.iter();
+        let inputs: usize =
+            inputs.map(|i| i.name.as_str().len() + i.branch_id.as_str().len()).sum();
+        let locks = self.locks.iter();
+        let locks: usize = locks.map(|lock| lock.name.as_str().len() + own.as_str().len()).sum();
+        ids + inputs + locks
+    }
+
     /// Tells whether another one asks for the same: times and attempts are not compared.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

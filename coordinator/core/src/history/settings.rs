@@ -99,6 +99,7 @@ impl Settings {
                 outputs_bytes_max: self.limits.outputs_bytes_max,
                 // Whatever was accepted was within the others.
                 metadata_bytes_max: usize::MAX,
+                names_bytes_max: usize::MAX,
                 locks_max: usize::MAX,
                 family_max: usize::MAX,
                 children_depth_max: usize::MAX,

@@ -191,6 +191,13 @@ impl Step<'_> {
             let cut_off = branch.in_flight.take().is_some();
             branch.retry_at = None;
             branch.progress.unanswered |= cut_off;
+            // An operator has ended it: that was the decision.
+            if branch.progress.ended_at.is_some() {
+                continue;
+            }
+            if decision != Decision::Commit && self.tx.was_surely_never_sent(index, self.now) {
+                self.branch(index).progress.unanswered = false;
+            }
             // After COMMIT the steps behind the pivot are still to be done.
             if decision != Decision::Commit || !self.tx.graph.is_after_pivot(index) {
                 self.conclude(index, decision);
@@ -221,6 +228,8 @@ fn is_owed(branch: &Branch, decision: Decision) -> bool {
     match decision {
         // A step is done by its yes.
         Decision::Commit => vote == Some(Vote::Prepared) && !of_saga,
+        // Nobody knows whether a call of it is still under way: its participant is to refuse that.
+        Decision::Abort(_) if branch.progress.refused_by_word => true,
         // There is nothing that could undo it.
         Decision::Abort(_)
             if of_saga && branch.spec.step.compensation != Compensation::Compensate =>

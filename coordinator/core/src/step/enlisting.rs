@@ -6,6 +6,7 @@ use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, Progress};
 use crate::decision::Phase;
 use crate::definition::rules::step::{self as rules, Around};
+use crate::definition::rules::too_many_names;
 use crate::definition::{BranchRequest, BranchSpec, Drive, Mode, StepSpec, Violation, too_large};
 use crate::effects::EventKind;
 use crate::graph::Graph;
@@ -66,6 +67,9 @@ impl Step<'_> {
         let over = (spec.payload.bad_media_type("branch.payload"))
             .or_else(|| too_large("branch.payload", payload, limits.payload_bytes_max))
             .or_else(|| too_large("payloads of all branches", total, limits.payloads_bytes_max));
+        let known = self.tx.branches.iter().map(|branch| &*branch.spec);
+        let over =
+            over.or_else(|| too_many_names(&self.tx.identity.locks, known.chain([&spec]), limits));
         if let Some(violation) = over {
             return Err(violation.into());
         }

@@ -18,10 +18,13 @@ impl Step<'_> {
         let branch = &self.tx.branches[index];
         let current = branch.awaits(crate::Operation::Prepare, attempt);
         match answer {
-            PrepareAnswer::Prepared(output) => {
-                self.take_output(index, output);
-                self.voted(index, Vote::Prepared, current);
-            }
+            PrepareAnswer::Prepared(output) => match self.too_large_to_go_on(index, &output) {
+                Some(error) => self.output_too_large(index, error, current),
+                None => {
+                    self.take_output(index, output);
+                    self.voted(index, Vote::Prepared, current);
+                }
+            },
             PrepareAnswer::ReadOnly if branch.spec.mode == Mode::TwoPhaseCommit => {
                 self.voted(index, Vote::ReadOnly, current);
             }
@@ -86,6 +89,29 @@ impl Step<'_> {
         dropped && !self.tx.is_pivot_sent() && self.tx.branches.iter().any(wanted)
     }
 
+    /// Tells whether the output of the pivot, or of a step after it, has no room though another step reads it.
+    /// Nothing can be undone for that any more, and without it the other step could never be done.
+    fn too_large_to_go_on(&self, index: usize, output: &Payload) -> Option<String> {
+        let (size, room) = (output.data.len(), self.tx.room_for_output(index, self.policy));
+        (size > room && self.tx.output_share(index, self.policy).is_some()).then(|| {
+            format!(
+                "OUTPUT_TOO_LARGE: its output has {size} bytes, and another step reads it: at most {room}"
+            )
+        })
+    }
+
+    fn output_too_large(&mut self, index: usize, error: String, current: bool) {
+        if !self.tx.stalled {
+            self.tx.stalled = true;
+            let number = BranchNumber::from_index(index);
+            self.event(EventKind::OutputTooLarge, Some(number), error.clone());
+            self.changed(Change::Awaited);
+        }
+        if current {
+            self.failed(index, error);
+        }
+    }
+
     /// A step after the pivot was refused. That is no vote: there is only forward.
     fn refused_after_commit(&mut self, index: usize, refusal: &Refusal, current: bool) {
         let Refusal { reason, message } = refusal;
@@ -119,10 +145,7 @@ impl Step<'_> {
             return;
         }
         let size = output.data.len();
-        let limits = &self.policy.limits;
-        let held: usize =
-            self.tx.branches.iter().filter_map(|b| b.output.as_ref()).map(|o| o.data.len()).sum();
-        let over = size > limits.output_bytes_max || held + size > limits.outputs_bytes_max;
+        let over = size > self.tx.room_for_output(index, self.policy);
         let number = BranchNumber::from_index(index);
         if over || untellable {
             self.branch(index).progress.output_dropped = true;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use unanimo_core::{
     ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Compensation, Definition, Drive,
-    Effects, Gid, Lock, LockMode, LockName, Mode, Parent, ParticipantName, Payload, Record, Start,
-    Transaction, Transition, TxId,
+    Effects, Gid, InputName, Lock, LockMode, LockName, Mode, Parent, ParticipantName, Payload,
+    Record, Start, StepInput, Transaction, Transition, TxId,
 };
 
 /// A branch of this name.
@@ -50,7 +50,7 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
 
 /// A saga of these branches, and a minute of time. A word is an id, and what is to say of it:
 /// `b<a,c` depends on `a` and `c`, `p!` is the pivot, `a:tcc` has its own mode, and after `+` stand
-/// `kept`, `none`, `lock`, `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
+/// `kept`, `none`, `lock`, `reads` (what it depends on), `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
 /// the saga itself: `+child`, `+lock`, `+start=ms`.
 pub(crate) fn saga(drive: Drive, words: &[&str]) -> Definition {
     let mut saga = definition(Mode::Saga, drive, &[]);
@@ -87,6 +87,11 @@ pub(crate) fn step<'a>(head: &str, words: impl Iterator<Item = &'a str>) -> Bran
     spec.step.pivot = head.ends_with('!');
     let ids = depends_on.split(',').filter(|id| !id.is_empty());
     spec.step.depends_on = ids.map(|id| BranchId::new(id).unwrap()).collect();
+    let read = spec.step.depends_on.clone();
+    let input = |branch_id: BranchId| StepInput {
+        name: InputName::new(&branch_id.to_string()).unwrap(),
+        branch_id,
+    };
     for (name, number) in words.map(name_and_number) {
         let ms = Duration::from_millis(number);
         let step = &mut spec.step;
@@ -94,6 +99,7 @@ pub(crate) fn step<'a>(head: &str, words: impl Iterator<Item = &'a str>) -> Bran
             "kept" => step.compensation = Compensation::Kept,
             "none" => step.compensation = Compensation::None,
             "lock" => step.locks.push(lock()),
+            "reads" => step.inputs = read.iter().cloned().map(input).collect(),
             "delay" => step.delay = Some(ms),
             "attempts" => {
                 step.retry.get_or_insert_default().attempts_max = Some(number.try_into().unwrap());

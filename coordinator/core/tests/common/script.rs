@@ -204,10 +204,10 @@ impl Script {
             "hazard" => phase_two(heuristic(HeuristicKind::Hazard)),
             "resolve" => Input::Resolve {
                 number,
-                kind: if argument == "committed" {
-                    HeuristicKind::Commit
-                } else {
-                    HeuristicKind::Rollback
+                kind: match argument {
+                    "committed" => HeuristicKind::Commit,
+                    "hazard" => HeuristicKind::Hazard,
+                    _ => HeuristicKind::Rollback,
                 },
                 operator: "op".into(),
                 note: "by hand".into(),

@@ -225,7 +225,14 @@ fn step(branch: &BranchSpec, child: Option<&Definition>) -> Step {
         (Mode::Tcc | Mode::TwoPhaseCommit, None) => Kind::Reserved,
     };
     let work = match child {
-        Some(child) => format!("{} of {} steps", child.mode.name(), child.branches.len()),
+        Some(child) => {
+            let count = child.branches.len();
+            format!(
+                "{} of {count} {}",
+                child.mode.name(),
+                if count == 1 { "step" } else { "steps" }
+            )
+        }
         None => format!("{}.{}", branch.participant, branch.action),
     };
     let mut notes = Vec::new();

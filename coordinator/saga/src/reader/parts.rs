@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use unanimo_core::{Limits, Lock, LockMode, LockName, Timestamp, ids};
+use unanimo_core::{BRANCHES_MAX, Limits, Lock, LockMode, LockName, Timestamp, ids};
 
 use super::{Reader, parse_duration, parse_time};
 use crate::fields::{LOCK_MODES, Object};
+use crate::fill::plain;
 use crate::inputs::{Declaration, Type};
 use crate::nearest::hint;
 use crate::places::At;
 use crate::problem::Place;
-use crate::tree::{Node, Value};
+use crate::tree::{Entries, Key, Node, Path, Value};
 
 /// Time for which a lock is waited for where the definition does not say, as the contract has it.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -79,18 +80,23 @@ impl Reader<'_> {
 
     /// Replaces the placeholders of a value. The second part tells whether a sample stands in it.
     pub(super) fn filled(&mut self, at: &At, node: &Node) -> Option<(Value, bool)> {
+        self.filled_at(Path::Text(&at.path), node)
+    }
+
+    fn filled_at(&mut self, path: Path<'_>, node: &Node) -> Option<(Value, bool)> {
         let Value::Text(text) = &node.value else { return Some((node.value.clone(), false)) };
         match self.values.fill(text, node.place) {
             Ok(filled) => {
                 for name in filled.used {
-                    let (place, path) = (node.place, at.path.clone());
-                    let used = Declaration { kind: Type::Any, default: None, place, path };
-                    self.used.entry(name).or_insert(used);
+                    self.used.entry(name).or_insert_with(|| {
+                        let (place, path) = (node.place, path.to_string());
+                        Declaration { kind: Type::Any, default: None, place, path }
+                    });
                 }
                 Some((filled.value, filled.is_sample))
             }
             Err(rule) => {
-                self.problem(at, node.place, rule);
+                self.problem_at(&path.to_string(), node.place, rule);
                 None
             }
         }
@@ -98,25 +104,79 @@ impl Reader<'_> {
 
     /// Replaces the placeholders of all texts in a value.
     pub(super) fn filled_through(&mut self, at: &At, node: &Node) -> Value {
+        let fill = |reader: &mut Self, path: Path<'_>, node: &Node| {
+            reader.filled_at(path, node).map_or(Value::Null, |(value, _)| value)
+        };
+        self.through(Path::Text(&at.path), node, &fill)
+    }
+
+    /// Reads a value in which no placeholder is replaced.
+    pub(super) fn plain_through(&mut self, path: Path<'_>, node: &Node) -> Value {
+        let plain = |reader: &mut Self, path: Path<'_>, node: &Node| match &node.value {
+            Value::Text(text) => Value::Text(reader.plain(&path.to_string(), node.place, text)),
+            other => other.clone(),
+        };
+        self.through(path, node, &plain)
+    }
+
+    /// Reads a text in which no placeholder is replaced. A bad one is told, and returned as it is.
+    pub(super) fn plain(&mut self, path: &str, place: Place, text: &str) -> String {
+        if !text.contains("${") {
+            return text.to_owned();
+        }
+        plain(text).unwrap_or_else(|rule| {
+            self.problem_at(path, place, rule);
+            text.to_owned()
+        })
+    }
+
+    /// Makes a value anew, with `make` for each part that is neither a list nor an object. Names are
+    /// texts in which no placeholder is replaced.
+    fn through(
+        &mut self,
+        path: Path<'_>,
+        node: &Node,
+        make: &impl Fn(&mut Self, Path<'_>, &Node) -> Value,
+    ) -> Value {
         match &node.value {
             Value::List(items) => {
                 let item = |(index, node): (usize, &Node)| Node {
                     place: node.place,
-                    value: self.filled_through(&at.item(index), node),
+                    value: self.through(Path::Item(&path, index), node, make),
                 };
                 Value::List(items.iter().enumerate().map(item).collect())
             }
-            Value::Map(entries) => Value::Map(
-                entries
-                    .iter()
-                    .map(|(key, node)| {
-                        let value = self.filled_through(&at.field(&key.name, &key.name), node);
-                        (key.clone(), Node { place: node.place, value })
-                    })
-                    .collect(),
-            ),
-            _ => self.filled(at, node).map_or(Value::Null, |(value, _)| value),
+            Value::Map(entries) => {
+                let mut made = Entries::default();
+                for (key, node) in entries.iter() {
+                    let path = Path::Field(&path, &key.name);
+                    let name = match key.name.contains("${") {
+                        true => self.plain(&path.to_string(), key.place, &key.name),
+                        false => key.name.clone(),
+                    };
+                    if name != key.name
+                        && (made.get(&name).is_some() || entries.get(&name).is_some())
+                    {
+                        let rule = format!("must be unique, {name} is there already");
+                        self.problem_at(&path.to_string(), key.place, rule);
+                        continue;
+                    }
+                    let value = self.through(path, node, make);
+                    made.push(Key { name, place: key.place }, Node { place: node.place, value });
+                }
+                Value::Map(made)
+            }
+            _ => make(self, path, node),
         }
+    }
+
+    /// Notes a list or an object that has more entries than any rule allows; its entries are not read.
+    pub(super) fn too_many(&mut self, at: &At, node: &Node, count: usize) -> bool {
+        if count > BRANCHES_MAX {
+            let rule = format!("must have at most {BRANCHES_MAX} entries, has {count}");
+            self.problem(at, node.place, rule);
+        }
+        count > BRANCHES_MAX
     }
 
     /// Reads a text that may hold placeholders; `None` also where its value is not known yet.
@@ -169,6 +229,9 @@ impl Reader<'_> {
             self.not_a(at, node, "a list of locks");
             return Vec::new();
         };
+        if self.too_many(at, node, items.len()) {
+            return Vec::new();
+        }
         let lock = |(index, node)| self.lock(&at.item(index), node);
         items.iter().enumerate().filter_map(lock).collect()
     }

@@ -105,7 +105,10 @@ impl Reader<'_> {
     }
 
     fn payload(&mut self, fields: &Fields<'_>) -> Payload {
-        let media_type = fields.get("media_type").and_then(|(at, node)| self.text(&at, node));
+        let media_type = fields.get("media_type").and_then(|(at, node)| {
+            let text = self.text(&at, node)?;
+            Some(self.plain(&at.path, node.place, &text))
+        });
         let json = fields.get("payload");
         let bytes = fields.get_as("payload_base64", "payload");
         if let (Some(_), Some((at, node))) = (&json, &bytes) {
@@ -163,6 +166,7 @@ impl Reader<'_> {
     fn after(&mut self, at: &At, node: &Node, names: &BTreeSet<&str>) -> Vec<BranchId> {
         self.places.note(at, node.place);
         match &node.value {
+            Value::List(items) if self.too_many(at, node, items.len()) => Vec::new(),
             Value::List(items) => {
                 let id = |(index, node)| self.reference(&at.item(index), node, names);
                 items.iter().enumerate().filter_map(id).collect()
@@ -184,8 +188,11 @@ impl Reader<'_> {
             self.not_a(at, node, "an object: name of each input, and the step whose output it is");
             return Vec::new();
         };
+        if self.too_many(at, node, entries.len()) {
+            return Vec::new();
+        }
         let mut inputs = Vec::new();
-        for (key, node) in entries {
+        for (key, node) in entries.iter() {
             let index = inputs.len();
             let at = at.named(&key.name, index);
             self.places.note(&at.same("name"), key.place);
@@ -206,7 +213,8 @@ impl Reader<'_> {
     fn reference(&mut self, at: &At, node: &Node, names: &BTreeSet<&str>) -> Option<BranchId> {
         let text = self.text(at, node)?;
         if !names.contains(text.as_str()) {
-            let near = hint(&text, names.iter().copied());
+            let known = names.iter().copied().filter(|_| !self.is_full());
+            let near = hint(&text, known);
             self.problem(
                 at,
                 node.place,

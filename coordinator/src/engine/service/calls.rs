@@ -42,6 +42,7 @@ impl Service {
             attempt: call.attempt,
             inputs: live.tx.inputs_of(branch),
             must_succeed: live.tx.must_succeed(branch),
+            output_bytes_max: live.tx.output_bytes_max(branch, policy),
             prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use unanimo_core::{
-    BranchNumber, Incarnation, Input, Lock, LockAnswer, LockName, LockRequest, Phase, Transaction,
-    TxId,
+    BranchNumber, Gid, Incarnation, Input, Lock, LockAnswer, LockMode, LockName, LockRequest,
+    Phase, Transaction, TxId,
 };
 
+use super::super::live::Live;
 use super::super::message::Message;
 use super::Service;
 use crate::cluster::lease::Lease;
@@ -36,6 +37,13 @@ impl Service {
             family: identity.parent.map_or(tx_id, |parent| parent.root),
             locks: locks.unwrap_or_default().iter().map(|l| (l.name.clone(), l.mode)).collect(),
         };
+        if request.attempt > 1
+            && let Some(answer) = self.behind_an_older_one(&take)
+        {
+            // The engine may have ended.
+            let _ = inbox.send(Message::LocksTaken { tx_id, request, answer });
+            return;
+        }
         let report = Report { inbox, tx_id, request, answer: None };
         let taker = Taker {
             store: Arc::clone(&self.store),
@@ -46,6 +54,25 @@ impl Service {
         tokio::spawn(taker.take(take, report));
     }
 
+    /// Answers a request that comes again and stands behind an older one in this memory, which waits for
+    /// the same lock: the store would say no. Of a thousand that wait for one lock only the first ones ask it.
+    fn behind_an_older_one(&self, take: &LockTake) -> Option<LockAnswer> {
+        let conflicts = |(name, mode): &(LockName, LockMode)| {
+            let older = self.lock_waits.older_than(name, take.tx_id);
+            let mut older = older.filter_map(|waiter| self.live.get(&waiter.0));
+            let stands_before = |live: &Live| {
+                let identity = live.tx.identity();
+                let family = identity.parent.map_or(identity.tx_id, |parent| parent.root);
+                let alone = *mode == LockMode::Exclusive || takes_alone(&live.tx, name);
+                live.tx.phase() == Phase::Active && family < take.family && alone
+            };
+            older.any(stands_before).then(|| name.clone())
+        };
+        let lock = take.locks.iter().find_map(conflicts)?;
+        let holder = self.lock_waits.holder(&lock)?;
+        Some(LockAnswer::Held { lock, holder, older: true })
+    }
+
     /// Applies the answer of the store.
     pub(super) fn locks_taken(&mut self, tx_id: TxId, request: LockRequest, answer: LockAnswer) {
         let LockRequest { number, attempt } = request;
@@ -54,7 +81,7 @@ impl Service {
         {
             let gid = &live.tx.identity().gid;
             tracing::debug!(%tx_id, %gid, %lock, %holder, attempt, "a lock is waited for");
-            self.lock_waits.add(lock.clone(), tx_id, number);
+            self.lock_waits.add(lock.clone(), holder.clone(), tx_id, number);
         }
         // It may have left memory.
         let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer });
@@ -76,6 +103,13 @@ impl Service {
             }
         }
     }
+}
+
+/// Tells whether a transaction, or a branch of it, wants a lock for itself alone.
+fn takes_alone(tx: &Transaction, name: &LockName) -> bool {
+    let of_branches = tx.branches().iter().flat_map(|branch| &branch.spec.step.locks);
+    let mut all = tx.identity().locks.iter().chain(of_branches);
+    all.any(|lock| lock.name == *name && lock.mode == LockMode::Exclusive)
 }
 
 /// Returns the names of all locks that a transaction and its branches take.
@@ -142,6 +176,8 @@ type Waiter = (TxId, Option<BranchNumber>);
 #[derive(Debug, Default)]
 pub(in crate::engine) struct LockWaits {
     by_lock: BTreeMap<LockName, BTreeSet<Waiter>>,
+    /// Who stood in the way of the last one that asked the store.
+    holders: BTreeMap<LockName, Gid>,
     by_waiter: BTreeMap<TxId, BTreeSet<(LockName, Option<BranchNumber>)>>,
 }
 
@@ -150,7 +186,18 @@ impl LockWaits {
         self.by_lock.is_empty()
     }
 
-    fn add(&mut self, lock: LockName, tx_id: TxId, number: Option<BranchNumber>) {
+    /// Those that are older than a transaction, oldest first, as many as are woken at once.
+    fn older_than(&self, lock: &LockName, tx_id: TxId) -> impl Iterator<Item = &Waiter> {
+        let waiters = self.by_lock.get(lock).into_iter().flatten();
+        waiters.take_while(move |waiter| waiter.0 < tx_id).take(WAKES_MAX)
+    }
+
+    fn holder(&self, lock: &LockName) -> Option<Gid> {
+        self.holders.get(lock).cloned()
+    }
+
+    fn add(&mut self, lock: LockName, holder: Gid, tx_id: TxId, number: Option<BranchNumber>) {
+        self.holders.insert(lock.clone(), holder);
         self.by_waiter.entry(tx_id).or_default().insert((lock.clone(), number));
         self.by_lock.entry(lock).or_default().insert((tx_id, number));
     }
@@ -161,6 +208,7 @@ impl LockWaits {
         let oldest: Vec<Waiter> = std::iter::from_fn(|| waiters.pop_first()).take(max).collect();
         if waiters.is_empty() {
             self.by_lock.remove(lock);
+            self.holders.remove(lock);
         }
         oldest
     }
@@ -172,6 +220,7 @@ impl LockWaits {
                 waiters.remove(&(tx_id, number));
                 if waiters.is_empty() {
                     self.by_lock.remove(&lock);
+                    self.holders.remove(&lock);
                 }
             }
         }
@@ -188,11 +237,15 @@ mod tests {
     fn the_oldest_are_woken_and_those_that_left_are_forgotten() {
         let lock = LockName::new("account:42").expect("a name");
         let tx = |n| TxId(Uuid::from_u128(n));
+        let holder = || Gid::new("holder").expect("an identifier");
         let mut waits = LockWaits::default();
         for n in [5, 3, 9, 1] {
-            waits.add(lock.clone(), tx(n), None);
+            waits.add(lock.clone(), holder(), tx(n), None);
         }
-        waits.add(lock.clone(), tx(3), Some(BranchNumber::from_index(0)));
+        let older = |n| waits.older_than(&lock, tx(n)).map(|waiter| waiter.0).collect::<Vec<_>>();
+        assert_eq!((older(5), older(1)), (vec![tx(1), tx(3)], vec![]));
+        assert_eq!(waits.holder(&lock), Some(holder()));
+        waits.add(lock.clone(), holder(), tx(3), Some(BranchNumber::from_index(0)));
         waits.forget(tx(1));
         let oldest = waits.take_oldest(&lock, 3);
         let first = Some(BranchNumber::from_index(0));

@@ -33,6 +33,10 @@ impl Service {
                     alarm = alarm::REFUSED_AFTER_COMMIT, %tx_id, %gid, branch_id, detail,
                     "a participant refused a step that may only succeed; it is sent again"
                 ),
+                EventKind::OutputTooLarge => tracing::error!(
+                    alarm = alarm::OUTPUT_TOO_LARGE, %tx_id, %gid, branch_id, detail,
+                    "the output of a step is too large for the step that reads it; it is sent again"
+                ),
                 EventKind::PivotUnanswered => tracing::error!(
                     alarm = alarm::PIVOT_UNANSWERED, %tx_id, %gid, branch_id, detail,
                     "the pivot of a saga has no answer long after the saga's deadline"

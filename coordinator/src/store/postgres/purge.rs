@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
-use super::super::purge::{PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention};
+use super::super::purge::{
+    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+};
 use super::super::{Error, rows};
 use super::Postgres;
 
 /// Details of transactions that ended before the cutoff, are not heuristic or were forgotten. An
-/// operator's acts stay.
+/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet.
 const STRIP: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
@@ -17,6 +19,8 @@ WITH fence AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE ended_ms < $2
         AND NOT stripped AND (heuristic = 'none' OR forgotten)
+        AND (mode IS DISTINCT FROM 'saga'
+            OR ended_ms + least((ended_ms - created_ms) / 2, $5) + $6 < $4)
         AND EXISTS (SELECT 1 FROM fence)
     ORDER BY ended_ms LIMIT $3
     FOR NO KEY UPDATE SKIP LOCKED
@@ -94,6 +98,8 @@ impl Purge for Postgres {
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.now_ms)
+                    .bind(STEPS_ASKED_MS)
+                    .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
                 let watermark: Option<i64> = sqlx::query_scalar(RAISE_WATERMARK)

@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
-use super::super::purge::{PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention};
+use super::super::purge::{
+    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+};
 use super::super::{Error, rows};
 use super::Sqlite;
 
@@ -17,6 +19,8 @@ WHERE tx_id IN (
     SELECT tx_id FROM transactions
     WHERE ended_ms < $1
         AND NOT stripped AND (heuristic = 'none' OR forgotten)
+        AND (mode IS NOT 'saga'
+            OR ended_ms + min((ended_ms - created_ms) / 2, $4) + $5 < $3)
     ORDER BY ended_ms LIMIT $2)
 RETURNING tx_id";
 
@@ -64,6 +68,8 @@ impl Purge for Sqlite {
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.now_ms)
+                    .bind(STEPS_ASKED_MS)
+                    .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
                 for statement in [

@@ -71,6 +71,7 @@ pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         attempt,
         requires: branch.requires.iter().cloned().chain(inputs).collect(),
         must_succeed: branch.must_succeed,
+        output_bytes_max: None,
         inputs: inputs_of(branch),
     }
 }

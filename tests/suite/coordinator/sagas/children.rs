@@ -377,3 +377,49 @@ async fn l3_waiting_parents_hold_up_nobody() {
     }
     assert_eq!(world.get("g0.out.in").await.outcome(), Outcome::Committed);
 }
+
+/// Only a saga has children, whoever adds them.
+#[tokio::test]
+async fn a_child_is_refused_in_another_mode() {
+    let world = World::sqlite().await;
+    for mode in [Mode::Tcc, Mode::TwoPhaseCommit] {
+        let gid = format!("begun-{}", mode.as_str_name());
+        let tx = world.begin(&gid, mode).await.unwrap();
+        let child = child_step("b", two_steps("ok", "ok"), &[]);
+        let status = world.execute(&tx.tx_id, child.clone()).await.unwrap_err();
+        assert_eq!(describe(&status).0, Code::InvalidArgument, "{status:?}");
+        assert_eq!(describe(&status).2, ["branch.child"]);
+        let mut submit = tcc(&format!("sent-{}", mode.as_str_name()), &[]);
+        (submit.mode, submit.branches) = (mode.into(), vec![child]);
+        let status = world.submit(submit).await.unwrap_err();
+        assert_eq!(describe(&status).0, Code::InvalidArgument, "{status:?}");
+    }
+    assert_eq!(world.p.seen(), []);
+}
+
+/// S1: the Cancel of a child finds a stranger under the child's gid, and leaves it alone.
+#[tokio::test]
+async fn s1_the_cancel_of_a_child_rolls_back_no_stranger() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let foreign = accept(&world, saga("g.b", vec![step("x", "gated", &[])])).await;
+        called(&world, &foreign, "x", 1).await;
+        let steps = vec![step("a", "gated", &[]), child_step("b", two_steps("ok", "ok"), &["a"])];
+        let tx_id = accept(&world, saga("g", steps)).await;
+        called(&world, &tx_id, "a", 1).await;
+        // After a crash nobody knows whether the child was begun: its Cancel is owed.
+        let world = world.crash_and_restart().await;
+        called(&world, &tx_id, "a", 2).await;
+        let rollback = RollbackTransactionRequest {
+            key: Some(Key::TxId(tx_id.clone())),
+            ..Default::default()
+        };
+        world.client().rollback_transaction(rollback).await.unwrap();
+        called(&world, &tx_id, "a", 3).await;
+        assert_eq!(world.get("g.b").await.outcome(), Outcome::NotDecided, "it was left alone");
+        world.p.hold(false);
+        assert_eq!(ended(&world, "g").await.outcome(), Outcome::Aborted);
+        assert_eq!(ended(&world, "g.b").await.outcome(), Outcome::Committed);
+        assert_eq!(world.p.calls(&foreign, "x").last(), Some(&"prepare"));
+    }
+}

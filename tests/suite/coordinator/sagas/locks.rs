@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use unanimo_proto::v1::{
     AbortCause, BeginTransactionRequest, BranchSpec, BranchState, EnlistBranchRequest, HeldLock,
     Lock, LockMode, Mode, Outcome, SubmitTransactionRequest, Transaction,
@@ -186,4 +187,56 @@ async fn s3_locks_survive_a_restart() {
         let third = world.submit(locking("third", "ok", exclusive(0))).await.unwrap();
         assert_eq!(third.outcome(), Outcome::Committed, "all of them were given back");
     }
+}
+
+/// Sagas that wait for one lock.
+const WAITERS: usize = 1_000;
+
+/// L3, L5: a thousand that wait for one lock all come to an end, each with the lock or told that it is held, and
+/// the store is asked no more than a few times for each, by a few at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_a_thousand_wait_for_one_lock() {
+    let url = unanimo_tests::postgres::Server::shared().database().await;
+    let world = World::start(super::super::config(&url)).await;
+    world.p.hold(true);
+    let first = accept(&world, locking("first", "gated", exclusive(0))).await;
+    called(&world, &first, "a", 1).await;
+    for n in 0..WAITERS {
+        let wait_ms = if n % 10 == 0 { 1_000 } else { 200_000 };
+        let mut request = locking(&format!("w{n}"), "ok", exclusive(wait_ms));
+        request.timeout = millis(300_000);
+        accept(&world, request).await;
+    }
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    let written = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'locks'";
+    let at_once = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND query LIKE '%pg_advisory_xact_lock%'
+            AND state = 'active' AND pid <> pg_backend_pid()";
+    // They come again and again meanwhile, and write nothing.
+    for _ in 0..20 {
+        let taking: i64 = sqlx::query_scalar(at_once).fetch_one(&mut raw).await.unwrap();
+        assert!(taking <= 4, "{taking} at once");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let rows: i64 = sqlx::query_scalar(written).fetch_one(&mut raw).await.unwrap();
+    let most = i64::try_from(WAITERS + WAITERS / 10).unwrap();
+    assert!(rows <= most, "{rows} rows were written for {WAITERS} that wait");
+    world.p.hold(false);
+    let (mut had, mut locked) = (0, 0);
+    for n in 0..WAITERS {
+        let shown = super::until("all to end", async || {
+            Some(world.get(&format!("w{n}")).await).filter(|tx| tx.ended_at.is_some())
+        })
+        .await;
+        match (shown.outcome(), shown.abort_cause()) {
+            (Outcome::Committed, _) => had += 1,
+            (Outcome::Aborted, AbortCause::Locked) => locked += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(had + locked, WAITERS);
+    assert!(had >= WAITERS * 9 / 10, "{had} had it, {locked} were told that it is held");
+    assert!(locked > 0, "those that wait for a second only");
+    let rows: i64 = sqlx::query_scalar(written).fetch_one(&mut raw).await.unwrap();
+    assert!(rows <= 3 * most, "{rows} rows were written");
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use tonic::Code;
 use unanimo_proto::v1::{
-    BranchSpec, BranchState, Compensation, Outcome, RollbackTransactionRequest, WaitFor,
-    rollback_transaction_request::Key,
+    AbortCause, BranchSpec, BranchState, Compensation, Heuristic, InquireBranchesRequest,
+    InquiredBranch, Outcome, Resolution, RollbackTransactionRequest, Verdict, WaitFor,
+    inquired_branch, rollback_transaction_request::Key,
 };
 
-use super::super::{World, millis};
+use super::super::operators::resolve;
+use super::super::{World, describe, millis};
 use super::{accept, called, ended, order, saga, step};
 
 fn pivot(id: &str, action: &str, after: &[&str]) -> BranchSpec {
@@ -138,5 +141,104 @@ async fn s3_steps_after_the_pivot_go_on_after_a_restart() {
         let shown = ended(&world, "g").await;
         assert_eq!(shown.outcome(), Outcome::Committed);
         assert_eq!(world.p.calls(&result.tx_id, "pay"), ["prepare"]);
+    }
+}
+
+/// Returns what a participant is told of a branch that it asks about.
+async fn inquire(world: &World, tx_id: &str, id: &str) -> Verdict {
+    let branch = Some(inquired_branch::Branch::BranchId(id.into()));
+    let request = InquireBranchesRequest {
+        participant: "p".into(),
+        branches: vec![InquiredBranch { tx_id: tx_id.into(), branch }],
+        cluster_id: world.cluster_id().await,
+        requires: Vec::new(),
+    };
+    let answer = world.client().inquire_branches(request).await.unwrap().into_inner();
+    answer.verdicts[0].verdict()
+}
+
+/// S1, S2, S11: an operator answers for a pivot that never does, after a crash as well. Its participant is
+/// told the same as everybody else.
+#[tokio::test]
+async fn s2_an_operator_answers_for_a_pivot_that_never_does() {
+    for mut world in [World::sqlite().await, World::postgres().await] {
+        for (gid, word) in [("yes", Resolution::Committed), ("no", Resolution::RolledBack)] {
+            let steps = vec![
+                step("a", "ok", &[]),
+                pivot("pay", "hang", &["a"]),
+                after_pivot("ship", "ok", &["pay"]),
+            ];
+            let tx_id = accept(&world, saga(gid, steps)).await;
+            called(&world, &tx_id, "pay", 1).await;
+            world = world.crash_and_restart().await;
+            called(&world, &tx_id, "pay", 2).await;
+            let resolve = async |world: &World, word| {
+                let resolved = world.operator().resolve_branch(resolve(&tx_id, "pay", word)).await;
+                resolved.map(|resolved| resolved.into_inner().transaction.unwrap())
+            };
+            let status = resolve(&world, Resolution::Hazard).await.unwrap_err();
+            assert_eq!(describe(&status).0, Code::InvalidArgument);
+            assert_eq!(describe(&status).2, ["resolution"]);
+            let resolved = resolve(&world, word).await.unwrap();
+            assert!(resolved.decided_at.is_some());
+            let shown = ended(&world, gid).await;
+            resolve(&world, word).await.unwrap();
+            assert!(shown.timeline.iter().any(|line| line.event == "resolved"));
+            let calls = |id| world.p.calls(&tx_id, id);
+            if word == Resolution::Committed {
+                assert_eq!(shown.outcome(), Outcome::Committed);
+                assert_eq!((shown.heuristic(), shown.attention), (Heuristic::Hazard, true));
+                assert_eq!((calls("a"), calls("ship")), (vec!["prepare"], vec!["prepare"]));
+                assert_eq!(calls("pay"), ["prepare"; 2], "it is not sent again");
+                assert_eq!(inquire(&world, &tx_id, "pay").await, Verdict::Commit);
+            } else {
+                assert_eq!(shown.outcome(), Outcome::Aborted);
+                assert_eq!((shown.heuristic(), shown.attention), (Heuristic::None, false));
+                assert_eq!(shown.abort_cause(), AbortCause::Rollback);
+                let detail = "the pivot was resolved as rolled back by ann: the bank is closed";
+                assert_eq!(shown.abort_detail, detail);
+                assert_eq!(calls("a"), ["prepare", "cancel"]);
+                assert_eq!(calls("pay"), ["prepare", "prepare", "cancel"], "it is told");
+                assert_eq!(calls("ship"), [""; 0]);
+                assert_eq!(inquire(&world, &tx_id, "pay").await, Verdict::Cancel);
+            }
+        }
+    }
+}
+
+/// L4: an output that a later step reads has room, which its participant is told. One that is too large all
+/// the same raises an alarm, and an operator can end that.
+#[tokio::test]
+async fn l4_an_output_from_the_pivot_on_is_never_missed_for_ever() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let reads = |id: &str, action: &str, of: &str| BranchSpec {
+            inputs: vec![super::input("it", of)],
+            ..after_pivot(id, action, &[of])
+        };
+        let steps = vec![
+            step("a", "output-1048576", &[]),
+            pivot("pay", "output-200000", &["a"]),
+            reads("ship", "output-200000", "pay"),
+            reads("mail", "ok", "ship"),
+        ];
+        let result = world.submit(saga("fits", steps)).await.unwrap();
+        assert_eq!((result.outcome(), result.ended), (Outcome::Committed, true));
+        let seen = world.p.seen();
+        let of = |id: &str| seen.iter().find(|seen| seen.branch_id == id).unwrap();
+        assert_eq!(of("mail").inputs["it"].len(), 200_000);
+        assert_eq!((of("a").output_bytes_max, of("mail").output_bytes_max), (None, None));
+        let share = Some((3 << 19) / 2 - (1 << 19));
+        assert_eq!((of("pay").output_bytes_max, of("ship").output_bytes_max), (share, share));
+
+        let steps = vec![pivot("pay", "output-1048577", &[]), reads("ship", "ok", "pay")];
+        let tx_id = accept(&world, saga("large", steps)).await;
+        called(&world, &tx_id, "pay", 3).await;
+        let shown = world.get_until("large", "its alarm", |tx| tx.attention).await;
+        let alarm = shown.timeline.iter().find(|line| line.event == "output_too_large").unwrap();
+        assert!(alarm.detail.contains("1048577 bytes"), "{}", alarm.detail);
+        assert_eq!(shown.outcome(), Outcome::NotDecided);
+        let word = resolve(&tx_id, "pay", Resolution::Committed);
+        world.operator().resolve_branch(word).await.unwrap();
+        assert_eq!(ended(&world, "large").await.outcome(), Outcome::Committed);
     }
 }

@@ -251,3 +251,41 @@ async fn a_sleeper_that_is_followed_stays_in_memory() {
     assert_eq!(last.unwrap().outcome(), Outcome::Committed);
     assert_eq!(p.calls(&tx_id, "a"), ["prepare", "commit"]);
 }
+
+/// A stop waits for what is at work, and not for what only waits for its time.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_what_starts_later() {
+    for mut own in [super::super::config(&super::super::sqlite_url()), {
+        let database = unanimo_tests::postgres::Server::shared().database().await;
+        super::super::config(&database)
+    }] {
+        own.drain_timeout = unanimo_coordinator::config::Period::secs(60);
+        let world = World::start(own).await;
+        for (gid, delay_ms) in [("soon", 600_000), ("tomorrow", DAY_MS)] {
+            accept(&world, later(gid, delay_ms)).await;
+        }
+        let mut second = step("b", "ok", &["a"]);
+        second.delay = millis(600_000);
+        let mut request = saga("step", vec![step("a", "ok", &[]), second]);
+        request.timeout = millis(3_600_000);
+        accept(&world, request).await;
+        world.get_until("step", "its first vote", |tx| tx.branches[0].voted_at.is_some()).await;
+        let mut request = saga("working", vec![step("a", "hang", &[])]);
+        request.timeout = millis(2_000);
+        let working = accept(&world, request).await;
+        super::called(&world, &working, "a", 1).await;
+        let World { running, p, config, .. } = world;
+        let began = std::time::Instant::now();
+        // The one that works is aborted at its deadline, and is waited for.
+        running.stop().await.unwrap();
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(300) && took < Duration::from_secs(30), "{took:?}");
+        let world = World::start_with(config, p).await;
+        assert_eq!(world.get("working").await.outcome(), Outcome::Aborted);
+        for gid in ["soon", "tomorrow"] {
+            assert_eq!(world.get(gid).await.state(), TransactionState::Scheduled);
+        }
+        assert_eq!(world.get("step").await.outcome(), Outcome::NotDecided);
+        world.running.stop().await.unwrap();
+    }
+}

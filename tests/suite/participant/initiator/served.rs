@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{SqliteConnection, SqlitePool};
 use unanimo_coordinator::{Builder, Running};
 use unanimo_sdk::client::{
-    AbortCause, Child, Compensation, Executed, Lock, PreparedStep, Step, StepAction,
+    AbortCause, Child, Compensation, Error, Executed, Lock, PreparedStep, Step, StepAction,
 };
 use unanimo_sdk::{
     Call, Client, Json, Outcome, Participant, PhaseTwoError, PrepareError, Saga, Serve, Serving,
@@ -268,5 +268,31 @@ async fn a_transaction_starts_later_and_a_lock_names_its_holder() {
         assert!(aborted.detail.contains(word), "{}", aborted.detail);
     }
     assert!(holder.rollback().await.unwrap().is_aborted());
+    world.stop().await;
+}
+
+/// A step that is given to `begin` and refuses is told there.
+#[tokio::test]
+async fn a_begin_whose_steps_refuse_is_no_success() {
+    let world = World::start().await;
+    let begin = async |gid: &str, money| {
+        let (trip, ()) = world.client.saga(gid).steps(|saga| {
+            let flight = saga.add(flight());
+            let room = saga.add(ROOM.step("room", ()));
+            let pay = saga.add(PAY.step("pay", Json(money)).inputs((&flight, &room)));
+            saga.add(FLIGHT.step("home", Json("Rome".to_owned())).after(&pay));
+        });
+        trip.wait_until_ended().begin().await
+    };
+    let error = begin("does-not", 0).await.unwrap_err();
+    let words = "aborted at branch pay, which refused: NO_MONEY: nothing is left";
+    assert_eq!(error.to_string(), words);
+    let Error::Aborted { branch_id, refusal: Some(refusal), .. } = error else { panic!("{error}") };
+    assert_eq!((&*branch_id, &*refusal.reason), ("pay", "NO_MONEY"));
+    assert!(world.client.find("does-not").await.unwrap().is_aborted());
+    let error = begin("does-not", 0).await.unwrap_err();
+    assert!(matches!(error, Error::Aborted { .. }), "{error}");
+    let trip = begin("pays", 9).await.unwrap();
+    assert!(trip.commit().await.unwrap().is_committed());
     world.stop().await;
 }
