@@ -57,8 +57,12 @@ mod tests {
     fn silence_is_counted_from_answer_to_question() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let live =
-            |counter| LiveIncarnation { incarnation: Incarnation(7), node: "one".into(), counter };
+        let live = |counter| LiveIncarnation {
+            incarnation: Incarnation(7),
+            node: "one".into(),
+            counter,
+            lease: None,
+        };
         let mut watch = Watch::default();
         // A look that takes long may have found the counter at any moment of it.
         watch.saw_at(&[live(1)], at(0), at(900));
