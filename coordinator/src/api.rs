@@ -87,13 +87,28 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Counts the answer of a request.
+    /// Counts the answer of a request. What is not answered by then is answered here: only the store
+    /// keeps a request waiting for so long, and the transport's own answer would not say so.
     async fn served<T>(
         &self,
         rpc: Rpc,
+        by: Instant,
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
-        let result = work.await;
+        let result = if rpc.may_be_undecided() {
+            work.await
+        } else {
+            let silent = |_| {
+                let method = rpc.name();
+                tracing::warn!(
+                    method,
+                    "the coordinator's database did not answer a request in time"
+                );
+                Err(error::from_engine(engine::Error::Silent))
+            };
+            // What has to go to its end does so in a task of its own.
+            tokio::time::timeout_at(by, work).await.unwrap_or_else(silent)
+        };
         let (method, code) = (rpc.name(), result.as_ref().map_or_else(Status::code, |_| Code::Ok));
         self.metrics.served(method, code);
         if let Err(status) = &result {
@@ -106,6 +121,11 @@ impl Api {
     /// Returns the circumstances under which a request is read.
     fn reading(&self) -> Reading<'_> {
         Reading { now: self.env.now(), limits: &self.engine.policy().limits, depth: 0 }
+    }
+
+    /// Returns when a call has to be answered at the latest, if not by its own work.
+    fn last_moment(&self, headers: &MetadataMap) -> Instant {
+        deadline::last_moment(headers, self.options.wait_max)
     }
 
     /// Returns when a call has to be answered.

@@ -12,14 +12,34 @@ use tonic::metadata::MetadataMap;
 /// has to travel.
 const MARGIN_MAX: Duration = Duration::from_millis(200);
 
+/// Time that a call without a deadline has beyond its wait.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// When a call that came now has to be answered.
 pub(super) fn answer_by(headers: &MetadataMap, wait_max: Duration) -> Instant {
-    let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
-    let wait = match asked {
-        Some(timeout) => (timeout - (timeout / 10).min(MARGIN_MAX)).min(wait_max),
+    let wait = match asked(headers) {
+        Some(timeout) => (timeout - margin(timeout)).min(wait_max),
         None => wait_max,
     };
     Instant::now() + wait
+}
+
+/// When a call that came now has to be answered whatever its work does: a little later, so that the
+/// work's own answer comes first, and still before the transport gives up.
+pub(super) fn last_moment(headers: &MetadataMap, wait_max: Duration) -> Instant {
+    let wait = match asked(headers) {
+        Some(timeout) => timeout - margin(timeout) / 4,
+        None => wait_max + SLACK,
+    };
+    Instant::now() + wait
+}
+
+fn asked(headers: &MetadataMap) -> Option<Duration> {
+    headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?))
+}
+
+fn margin(timeout: Duration) -> Duration {
+    (timeout / 10).min(MARGIN_MAX)
 }
 
 /// At most eight digits and a unit, by the gRPC-over-HTTP/2 protocol.

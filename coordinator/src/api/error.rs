@@ -105,9 +105,11 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         Error::UnknownGid => Reason::GidUnknown.status(error),
         Error::Stripped => Reason::Stripped.status(error),
         Error::Store(ref source) => {
-            tracing::warn!(error = %source, "the store did not answer a request");
+            let error = store::in_full(&**source);
+            tracing::warn!(error, "the coordinator's database did not answer a request");
             Reason::StoreUnavailable.status(error)
         }
+        Error::Silent => Reason::StoreUnavailable.status(error),
         Error::Refused(_) => Reason::StoreRefused.status(error),
         Error::Moving => Reason::Moving.status(error),
         Error::Stopped => Reason::Stopped.status(error),
@@ -210,6 +212,7 @@ mod tests {
         let no_answer = || store::Error::Url(String::new());
         for error in [
             engine::Error::Store(std::sync::Arc::new(no_answer())),
+            engine::Error::Silent,
             engine::Error::Moving,
             engine::Error::Stopped,
             engine::Error::Refused(String::new()),

@@ -71,7 +71,7 @@ impl Api {
 fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
     match answer.map_err(from_engine)? {
         Answer::View(view) => Ok(Some(convert::transaction(&view, Content::default(), None))),
-        Answer::NotYet(_) => Err(from_engine(Error::Moving)),
+        Answer::NotYet(_) => Err(from_engine(Error::Silent)),
     }
 }
 

@@ -32,6 +32,18 @@ macro_rules! rpcs {
                 match self { $($(Self::$rpc => stringify!($rpc),)*)* }
             }
 
+            /// Tells whether its answer may be NOT_DECIDED, in an OK reply. Any other rpc that runs out of
+            /// time is an error.
+            pub(super) fn may_be_undecided(self) -> bool {
+                matches!(
+                    self,
+                    Self::SubmitTransaction
+                        | Self::ExecuteBranch
+                        | Self::CommitTransaction
+                        | Self::RollbackTransaction
+                )
+            }
+
             /// Returns the roles that may call it.
             pub(super) fn roles(self) -> &'static [Role] {
                 match self { $($(Self::$rpc => &[$(Role::$role),+],)*)* }
@@ -82,11 +94,13 @@ macro_rules! serve {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
+                let by = self.last_moment(request.metadata());
                 let work = async {
                     $crate::api::features::check(&request)?;
                     Self::$work(self, request).await
                 };
-                self.served($crate::api::rpc::Rpc::$rpc, work).await.map(tonic::Response::new)
+                let rpc = $crate::api::rpc::Rpc::$rpc;
+                self.served(rpc, by, work).await.map(tonic::Response::new)
             })*
         }
     };

@@ -121,7 +121,8 @@ impl Service {
                 Err(store::Error::Fenced(_)) => return fenced(&*self.store, self.me).await,
                 Err(error) => {
                     let held = self.lease.is_held();
-                    tracing::warn!(%error, held, "failed to renew the lease");
+                    let error = store::in_full(&error);
+                    tracing::warn!(error, held, "failed to renew the lease");
                 }
             }
         }

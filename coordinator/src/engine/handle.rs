@@ -119,6 +119,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         asleep: Timers::default(),
         look_at_sleepers: Instant::now(),
         writes: 0,
+        ends: Default::default(),
     };
     let shared = Shared {
         inbox: sender,

@@ -42,6 +42,8 @@ pub(super) struct Live {
     pub(super) wake_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// It came to its end here, and not before it was brought to memory.
+    pub(super) ends_here: bool,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
     pub(super) stays_until: Timestamp,
 }
@@ -60,6 +62,7 @@ impl Live {
             prepares: Vec::new(),
             wake_at: None,
             asleep_until: None,
+            ends_here: false,
             stays_until: Timestamp::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod begin;
 mod calls;
+pub(super) mod ends;
 pub(super) mod locks;
 mod log;
 mod sleep;
@@ -16,6 +17,7 @@ use unanimo_core::{
 };
 use uuid::Uuid;
 
+use self::ends::Ends;
 use self::locks::LockWaits;
 use super::admission::Admission;
 use super::live::{Held, Live};
@@ -65,6 +67,7 @@ pub struct Service {
     /// When those are looked at next.
     pub(super) look_at_sleepers: tokio::time::Instant,
     pub(super) writes: u64,
+    pub(super) ends: Ends,
 }
 
 impl Service {
@@ -93,6 +96,7 @@ impl Service {
             // Without its lease an incarnation decides nothing, and sends nothing.
             self.lease.held().await;
             self.tick();
+            self.ends.tell_the_rest();
             self.let_sleepers_go();
         }
     }
@@ -214,22 +218,23 @@ impl Service {
     /// Applies an input, and carries out its effects.
     fn apply(&mut self, tx_id: TxId, input: Input, now: Timestamp) -> Result<(), Failure> {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
-        let was_decided = live.tx.phase().decision().is_some();
+        let (was_decided, had_ended) = (live.tx.phase().decision().is_some(), live.has_ended());
         let effects = live
             .tx
             .apply(input, now, &self.options.policy)
             .map_err(|rejection| Failure::Error(rejection.into()))?;
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
-            let identity = live.tx.identity();
-            let took = identity.created_at.until(now);
-            if let Some(mode) = identity.mode() {
-                self.metrics.decided(mode, live.tx.outcome(), took);
+            // One that is not stored may turn out to be another one's gid.
+            if live.is_stored() {
+                self.metrics.decided(&live.tx);
             }
+            let identity = live.tx.identity();
             tracing::debug!(
                 %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
+        live.ends_here |= !had_ended && live.has_ended();
         self.carry_out(tx_id, effects);
         Ok(())
     }
@@ -277,7 +282,9 @@ impl Service {
         }
         let Some(live) = self.remove(tx_id) else { return };
         if live.has_ended() {
-            tracing::debug!(%tx_id, "the transaction has ended");
+            if live.ends_here {
+                self.ends.log(&live.tx);
+            }
             self.wake_lock_waits(&live.tx);
         } else {
             tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
@@ -302,8 +309,13 @@ impl Service {
             Completion::Durable(tx_id, version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
-                    if live.tx.identity().origin == Origin::Tombstone && !live.is_stored() {
-                        self.metrics.rolled_back_unseen();
+                    if !live.is_stored() {
+                        // Only now is it new: its gid might have been another one's.
+                        match live.tx.identity().origin {
+                            Origin::Request { mode, .. } => self.metrics.begun(mode),
+                            Origin::Tombstone => self.metrics.rolled_back_unseen(),
+                        }
+                        self.metrics.decided(&live.tx);
                     }
                     live.became_durable(version);
                     self.release(tx_id);

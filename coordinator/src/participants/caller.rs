@@ -11,7 +11,7 @@ use unanimo_core::{
 };
 
 use super::directory::{Directory, Entry, Route};
-use super::wire;
+use super::{failure, wire};
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
 
@@ -125,7 +125,7 @@ impl Caller {
             return Err("the coordinator is stopping".to_owned());
         };
         let prepare = operation == "prepare";
-        let Some(route) = self.directory.route(&entry, prepare, call.attempt) else {
+        let Some((endpoint, route)) = self.directory.route(&entry, prepare, call.attempt) else {
             return Err(format!("participant {name} has no endpoint"));
         };
         if !self.lease.is_held() {
@@ -135,9 +135,11 @@ impl Caller {
         let result = tokio::time::timeout(call.timeout, sending(route)).await;
         let result = match result {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) if started.elapsed() < call.timeout => Err(wire::failure(&status)),
+            Ok(Err(status)) if started.elapsed() < call.timeout => {
+                Err(failure::in_words(&status, &endpoint, prepare, call.attempt))
+            }
             // By our own clock, or by the transport's, which may be faster by a moment.
-            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", call.timeout)),
+            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?} ({endpoint})", call.timeout)),
         };
         self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
         result

@@ -17,7 +17,7 @@ pub(super) use self::identity::IdentityColumns;
 pub(super) use self::lock::TakenRow;
 pub(super) use self::state::StateColumns;
 pub(super) use self::transaction::{
-    COUNT_ATTENTION, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble,
+    COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble,
     select_transactions,
 };
 use super::Error;

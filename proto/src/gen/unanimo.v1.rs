@@ -297,6 +297,13 @@ pub struct Branch {
     /// The gid of the child that it is; empty if it is none.
     #[prost(string, tag = "22")]
     pub child_gid: ::prost::alloc::string::String,
+    /// Name of the operator who ended the branch by ResolveBranch; empty if nobody did. Its participant may
+    /// still hold what it had prepared.
+    #[prost(string, tag = "23")]
+    pub resolved_by: ::prost::alloc::string::String,
+    /// The operator's reason, where `resolved_by` is set. `heuristic_note` has both.
+    #[prost(string, tag = "24")]
+    pub resolution_note: ::prost::alloc::string::String,
 }
 /// A line of a transaction's history, for people.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -875,7 +882,8 @@ impl LockMode {
 pub struct SubmitTransactionRequest {
     /// The client's name for it: its idempotency key. The same gid with the same mode and branches is
     /// the same transaction for as long as the coordinator keeps gids (`gid_retention` of
-    /// GetServerInfo); after that the gid is new.
+    /// GetServerInfo); after that the gid is new, and the request would run again: see
+    /// `require_existing`.
     #[prost(string, tag = "1")]
     pub gid: ::prost::alloc::string::String,
     /// Its mode.
@@ -916,6 +924,12 @@ pub struct SubmitTransactionRequest {
     /// `requires` names `locks`.
     #[prost(message, repeated, tag = "11")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// Begin nothing: the gid must be known. For a request that is delivered again, perhaps later than the
+    /// gid retention: then the gid would be new, and the work would be done a second time. A gid that is
+    /// not known is NOT_FOUND with reason GID_UNKNOWN, and nothing is stored. Not part of the content that
+    /// is compared. `requires` names `require_existing`.
+    #[prost(bool, tag = "12")]
+    pub require_existing: bool,
 }
 /// Answer to SubmitTransaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -978,7 +992,8 @@ pub struct BranchResult {
 /// A transaction without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BeginTransactionRequest {
-    /// As in SubmitTransactionRequest. The same gid with the same mode is the same transaction.
+    /// As in SubmitTransactionRequest. The same gid with the same mode is the same transaction, for the
+    /// gid retention.
     #[prost(string, tag = "1")]
     pub gid: ::prost::alloc::string::String,
     /// Its mode.
@@ -999,6 +1014,9 @@ pub struct BeginTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(message, repeated, tag = "6")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// As in SubmitTransactionRequest.
+    #[prost(bool, tag = "7")]
+    pub require_existing: bool,
 }
 /// A transaction that was begun, durably.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1243,6 +1261,14 @@ pub struct ListTransactionsRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "10")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True if the answer shall hold the numbers of transactions by state: of all that there are, whatever
+    /// the other fields choose.
+    #[prost(bool, tag = "11")]
+    pub include_counts: bool,
+    /// Of the ended transactions only those that ended at or after this are counted; absent means all that
+    /// are kept. Those that have not ended are counted whatever their age.
+    #[prost(message, optional, tag = "12")]
+    pub counts_ended_from: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A page of transactions, without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1253,6 +1279,35 @@ pub struct ListTransactionsResponse {
     /// Token of the next page; empty after the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Numbers of transactions by state; only with `include_counts`.
+    #[prost(message, optional, tag = "3")]
+    pub counts: ::core::option::Option<TransactionCounts>,
+}
+/// Numbers of transactions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactionCounts {
+    /// A number for each state that a transaction can be in, also where it is 0.
+    #[prost(message, repeated, tag = "1")]
+    pub states: ::prost::alloc::vec::Vec<StateCount>,
+    /// Number of transactions whose phase two takes too long.
+    #[prost(uint64, tag = "2")]
+    pub stalled_count: u64,
+    /// Number of heuristic transactions that nobody has forgotten.
+    #[prost(uint64, tag = "3")]
+    pub heuristic_count: u64,
+}
+/// Number of transactions in one state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateCount {
+    /// The state.
+    #[prost(enumeration = "TransactionState", tag = "1")]
+    pub state: i32,
+    /// The number.
+    #[prost(uint64, tag = "2")]
+    pub transaction_count: u64,
+    /// There may be more: counting stopped at a limit.
+    #[prost(bool, tag = "3")]
+    pub at_least: bool,
 }
 /// Asks to follow one transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

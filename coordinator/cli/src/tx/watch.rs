@@ -16,8 +16,9 @@ use crate::output::{self, clean};
 /// Follow a transaction until it has ended
 ///
 /// Prints the present state, then a line for each change: the time at which this command saw it,
-/// the subject (`transaction` or a branch), and the new state. Changes that follow each other
-/// closely may be one line.
+/// the subject (`transaction` or a branch), and the new state. A call that fails is told with the number
+/// of attempts and the last error: the first, second, fourth, eighth … attempt. Changes that follow
+/// each other closely may be one line.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`
@@ -80,8 +81,23 @@ fn told(branch: &v1::Branch) -> String {
     let state = words::branch_state(branch.state());
     let why = match (&branch.refusal, branch.heuristic_note.as_str()) {
         (Some(refusal), _) => format!(": {}: {}", refusal.reason, refusal.message),
-        (None, "") => String::new(),
+        (None, "") => failing(branch),
         (None, note) => format!(": {note}"),
     };
     state + &why
+}
+
+/// Tells the attempts and the last error of the call that a branch waits for; empty if none failed.
+fn failing(branch: &v1::Branch) -> String {
+    let attempts = match branch.state() {
+        v1::BranchState::Preparing => &branch.prepare_attempts,
+        v1::BranchState::Committing | v1::BranchState::Cancelling => &branch.phase_two_attempts,
+        _ => return String::new(),
+    };
+    match attempts {
+        Some(v1::Attempts { count, last_error, .. }) if !last_error.is_empty() => {
+            format!(": {count} attempt(s), last error: {last_error}")
+        }
+        _ => String::new(),
+    }
 }

@@ -96,7 +96,7 @@ impl Handle {
         match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
             Answer::View(view) if view.stripped => Err(Error::Stripped),
             Answer::View(view) => Ok(view),
-            Answer::NotYet(_) => Err(Error::Moving),
+            Answer::NotYet(_) => Err(Error::Silent),
         }
     }
 

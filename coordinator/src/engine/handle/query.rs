@@ -6,13 +6,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use unanimo_core::{
     Branch, BranchId, BranchNumber, BranchState, Decision, HeuristicKind, Input, ParticipantName,
-    Transaction, TxId,
+    Timestamp, Transaction, TxId,
 };
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{Filter, Key, Stored};
+use crate::store::{AttentionCount, Filter, Key, PhaseCount, Stored};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Handle {
     async fn try_watch(&self, key: &Key, deadline: Instant) -> Result<Option<Watched>, Error> {
         let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
             Answer::View(view) => view,
-            Answer::NotYet(_) => return Err(Error::Moving),
+            Answer::NotYet(_) => return Err(Error::Silent),
         };
         if view.tx.phase().ended_at().is_some() {
             return Ok(Some((view, None)));
@@ -77,7 +77,7 @@ impl Handle {
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Watch { key: key.clone(), reply })?;
         let following = tokio::time::timeout_at(deadline + PEEK_MAX, receiver).await;
-        let following = following.map_err(|_| Error::Moving)?;
+        let following = following.map_err(|_| Error::Silent)?;
         let Some(mut receiver) = following.map_err(|_| Error::Stopped)? else {
             return Ok(None);
         };
@@ -151,6 +151,20 @@ impl Handle {
     /// The store does not answer.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Stored>, Error> {
         Ok(self.shared.store.transactions().list(filter).await?)
+    }
+
+    /// Numbers of transactions by phase, and of those that need a person. Of the ended ones only those
+    /// that ended at this time or later are counted.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn count(
+        &self,
+        ended_from: Option<Timestamp>,
+    ) -> Result<(Vec<PhaseCount>, AttentionCount), Error> {
+        let transactions = self.shared.store.transactions();
+        let counted = transactions.count(ended_from.unwrap_or_default()).await?;
+        Ok((counted, transactions.attention().await?))
     }
 
     /// A transaction's events.

@@ -27,7 +27,6 @@ impl Service {
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );
-        self.metrics.begun(mode);
         self.create(begun, permit, until, reply);
     }
 
@@ -59,6 +58,7 @@ impl Service {
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, permit, Version::default());
         live.wait(until, reply);
+        live.ends_here = live.has_ended();
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
     }

@@ -79,7 +79,7 @@ impl Lane {
                 Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
                 Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
                 Err(BatchError::Refused(error)) => match chunk.writes.len() {
-                    0 | 1 => self.refuse(chunk, error.as_ref()),
+                    0 | 1 => self.refuse(chunk, &*error),
                     rows => {
                         let second = chunk.writes.split_off(rows / 2);
                         let maybe_written = chunk.maybe_written;
@@ -89,7 +89,8 @@ impl Lane {
                 },
                 Err(BatchError::LockTimeout(error)) => {
                     let rows = chunk.writes.len();
-                    tracing::debug!(%error, rows, "a batch waited for a lock for too long");
+                    let error = in_full(&*error);
+                    tracing::debug!(error, rows, "a batch waited for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
                 Err(error @ BatchError::Failed(_)) => {
@@ -172,12 +173,13 @@ impl Lane {
         (!moves.is_empty()).then_some(Chunk { writes: moves, maybe_written: false })
     }
 
-    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + Send + Sync)) {
+    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + 'static)) {
+        let error = in_full(error);
         for write in chunk.writes {
             let tx_id = write.transition.tx_id;
-            tracing::error!(%tx_id, %error, alarm = WRITE_REFUSED, "the database refuses a row");
+            tracing::error!(%tx_id, error, alarm = WRITE_REFUSED, "the database refuses a row");
             self.queue.drop_all(tx_id);
-            self.tell(vec![Completion::Refused(tx_id, error.to_string())]);
+            self.tell(vec![Completion::Refused(tx_id, error.clone())]);
         }
     }
 

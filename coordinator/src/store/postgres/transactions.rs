@@ -2,14 +2,17 @@
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
-use unanimo_core::{Event, Incarnation, Record, TxId, Version};
+use unanimo_core::{Event, Incarnation, Record, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use super::super::rows::{
-    self, COUNT_ATTENTION, EventRow, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
-    TransactionRow, ms_to_column, select_transactions,
+    self, COUNT_ATTENTION, COUNT_PHASES, EventRow, Rows, SELECT_EVENTS, SELECT_HISTORY,
+    SELECT_OPEN, TransactionRow, ms_to_column, select_transactions,
 };
-use super::super::{AttentionCount, Claim, Error, Filter, Key, PhaseName, Stored, Transactions};
+use super::super::{
+    AttentionCount, COUNT_MAX, Claim, Error, Filter, Key, PhaseCount, PhaseName, Stored,
+    Transactions,
+};
 use super::Postgres;
 
 /// Times that a transaction is read which seems to be torn. The purge takes each once.
@@ -143,6 +146,12 @@ impl Transactions for Postgres {
             .bind(i64::from(filter.limit));
         let rows: Vec<TransactionRow> = self.rows("list transactions", query).await?;
         rows.into_iter().map(|row| row.into_stored(Vec::new(), Vec::new())).collect()
+    }
+
+    async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
+        let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
+        let rows: Vec<(String, String, i64)> = self.rows("count transactions", query).await?;
+        Ok(PhaseCount::of_rows(&rows))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {

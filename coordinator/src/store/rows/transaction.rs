@@ -34,6 +34,20 @@ WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1";
 pub(in crate::store) const SELECT_HISTORY: &str =
     "SELECT entry FROM history WHERE tx_id = $1 ORDER BY version";
 
+/// Each part ends at its limit, and reads one index.
+pub(in crate::store) const COUNT_PHASES: &str = "
+SELECT part, phase, count(*) FROM (
+    SELECT * FROM (SELECT 'awake' AS part, phase FROM transactions
+        WHERE ended_ms IS NULL AND wake_ms IS NULL LIMIT $1) AS awake
+    UNION ALL
+    SELECT * FROM (SELECT 'asleep' AS part, phase FROM transactions
+        WHERE wake_ms IS NOT NULL AND ended_ms IS NULL LIMIT $1) AS asleep
+    UNION ALL
+    SELECT * FROM (SELECT 'ended' AS part, phase FROM transactions
+        WHERE ended_ms >= $2 LIMIT $1) AS ended
+) AS counted
+GROUP BY part, phase";
+
 /// Numbers of transactions that need a person: stalled ones, heuristic ones.
 pub(in crate::store) const COUNT_ATTENTION: &str = "
 SELECT count(*) FILTER (WHERE stalled AND ended_ms IS NULL),
