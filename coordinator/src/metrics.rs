@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
-use unanimo_core::{Mode, Outcome, Transaction};
+use unanimo_core::{Mode, Outcome};
 
 use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
 use crate::store::AttentionCount;
@@ -283,18 +283,14 @@ impl Metrics {
         self.rolled_back_unseen.inc();
     }
 
-    /// Counts the decision of a transaction, if it is decided and no tombstone, and measures the time
-    /// since its begin.
-    pub fn decided(&self, tx: &Transaction) {
-        let (Some(mode), Some(at)) = (tx.identity().mode(), tx.phase().decided_at()) else {
-            return;
-        };
-        let outcome = match tx.outcome() {
+    /// Counts a decision, and measures the time since the begin.
+    pub fn decided(&self, mode: Mode, outcome: Outcome, took: Duration) {
+        let outcome = match outcome {
             Outcome::Committed => "committed",
             Outcome::Aborted | Outcome::NotDecided => "aborted",
         };
         self.decided.get_or_create(&DecidedLabels { mode: mode.name(), outcome }).inc();
-        self.decision_seconds.observe(tx.identity().created_at.until(at).as_secs_f64());
+        self.decision_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts and measures a call to a participant that has ended, with an answer or without.
@@ -372,39 +368,13 @@ impl Observer for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use unanimo_core::{Definition, Drive, Input, Policy, Start, Timestamp, TxId};
-
     use super::*;
-
-    /// A transaction that is decided.
-    fn aborted() -> Transaction {
-        let definition = Definition {
-            gid: unanimo_core::Gid::new("g").expect("a gid"),
-            mode: Mode::Tcc,
-            drive: Drive::Interactive,
-            branches: Vec::new(),
-            timeout: None,
-            start: Start::AtOnce,
-            locks: Vec::new(),
-            parent: None,
-            children: Vec::new(),
-            metadata: Default::default(),
-            trace: Default::default(),
-            initiator: String::new(),
-        };
-        let (policy, now) = (Policy::default(), Timestamp(1));
-        let tx_id = TxId(uuid::Uuid::from_u128(1));
-        let (mut tx, _) = Transaction::begin(tx_id, definition, now, &policy);
-        let asked = tx.apply(Input::RollbackAsked, Timestamp(4), &policy);
-        asked.expect("it is not decided");
-        tx
-    }
 
     #[test]
     fn every_metric_is_scraped_under_its_name() {
         let metrics = Metrics::default();
         metrics.begun(Mode::Tcc);
-        metrics.decided(&aborted());
+        metrics.decided(Mode::Tcc, Outcome::Committed, Duration::from_millis(3));
         metrics.called("bank", "prepare", true, Duration::from_millis(3));
         metrics.refused("overloaded");
         metrics.served("Submit", tonic::Code::Ok);

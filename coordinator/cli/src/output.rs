@@ -1,6 +1,6 @@
 //! Output of commands: on standard output, in colors only on a terminal.
 
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
 
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
@@ -147,6 +147,11 @@ fn wrapped_within(width: usize, indent: usize, text: &str) -> String {
     }
     lines.push(line);
     lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// Tells whether standard output is a terminal.
+pub(super) fn is_terminal() -> bool {
+    stdout().is_terminal()
 }
 
 /// Returns the number of columns of the terminal.

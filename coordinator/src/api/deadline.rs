@@ -28,7 +28,7 @@ pub(super) fn answer_by(headers: &MetadataMap, wait_max: Duration) -> Instant {
 /// work's own answer comes first, and still before the transport gives up.
 pub(super) fn last_moment(headers: &MetadataMap, wait_max: Duration) -> Instant {
     let wait = match asked(headers) {
-        Some(timeout) => timeout - margin(timeout) / 4,
+        Some(timeout) => timeout - margin(timeout) / 2,
         None => wait_max + SLACK,
     };
     Instant::now() + wait

@@ -227,7 +227,7 @@ impl Service {
             live.stop_prepares();
             // One that is not stored may turn out to be another one's gid.
             if live.is_stored() {
-                self.metrics.decided(&live.tx);
+                ends::count_decision(&self.metrics, &live.tx);
             }
             let identity = live.tx.identity();
             tracing::debug!(
@@ -315,7 +315,7 @@ impl Service {
                             Origin::Request { mode, .. } => self.metrics.begun(mode),
                             Origin::Tombstone => self.metrics.rolled_back_unseen(),
                         }
-                        self.metrics.decided(&live.tx);
+                        ends::count_decision(&self.metrics, &live.tx);
                     }
                     live.became_durable(version);
                     self.release(tx_id);

@@ -1,6 +1,6 @@
 //! One call to a participant: its slot, its transport, its deadline, and how it ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -38,6 +38,8 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
+    /// Endpoint that it is sent to, once that is known, for log lines.
+    pub endpoint: Arc<OnceLock<String>>,
 }
 
 /// Calls participants.
@@ -128,6 +130,8 @@ impl Caller {
         let Some((endpoint, route)) = self.directory.route(&entry, prepare, call.attempt) else {
             return Err(format!("participant {name} has no endpoint"));
         };
+        // It is set once: each attempt has a call of its own.
+        let _ = call.endpoint.set(endpoint);
         if !self.lease.is_held() {
             return Err("the coordinator's lease has run out".to_owned());
         }
@@ -136,10 +140,10 @@ impl Caller {
         let result = match result {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) if started.elapsed() < call.timeout => {
-                Err(failure::in_words(&status, &endpoint, prepare, call.attempt))
+                Err(failure::in_words(&status, prepare, call.attempt))
             }
             // By our own clock, or by the transport's, which may be faster by a moment.
-            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?} ({endpoint})", call.timeout)),
+            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", call.timeout)),
         };
         self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
         result

@@ -13,9 +13,9 @@ const WORDS_BYTES_MAX: usize = 640;
 const HINT: &str = "an error status is no vote, and Prepare is repeated until the deadline: a participant \
                     says no with REFUSED in an OK reply";
 
-/// Describes a status: its code, its message, the innermost cause where the transport made it (those
-/// around it say "transport error"), and the endpoint that was called.
-pub(super) fn in_words(status: &Status, endpoint: &str, prepare: bool, attempt: u32) -> String {
+/// Describes a status: its code, its message, and the innermost cause where the transport made it; those
+/// around it say "transport error".
+pub(super) fn in_words(status: &Status, prepare: bool, attempt: u32) -> String {
     let message = status.message();
     let message = &message[..message.floor_char_boundary(WORDS_BYTES_MAX)];
     let mut text = match message {
@@ -28,7 +28,6 @@ pub(super) fn in_words(status: &Status, endpoint: &str, prepare: bool, attempt: 
     {
         text = format!("{text}: {cause}");
     }
-    text = format!("{text} ({endpoint})");
     if prepare && attempt >= HINT_AFTER && is_a_no(status.code()) {
         text = format!("{text}; {HINT}");
     }
@@ -56,29 +55,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_transport_tells_its_cause_and_the_endpoint() {
+    fn an_error_of_the_transport_tells_its_cause() {
         let mut status = Status::unavailable("tcp connect error");
+        assert_eq!(in_words(&status, true, 9), "Unavailable: tcp connect error");
         status.set_source(Arc::new(std::io::Error::other("Connection refused")));
-        let text = in_words(&status, "http://bank:1", true, 9);
-        assert_eq!(text, "Unavailable: tcp connect error: Connection refused (http://bank:1)");
-        assert_eq!(in_words(&Status::internal(""), "in-process", true, 1), "Internal (in-process)");
+        let text = in_words(&status, true, 9);
+        assert_eq!(text, "Unavailable: tcp connect error: Connection refused");
+        assert_eq!(in_words(&Status::internal(""), true, 1), "Internal");
     }
 
     #[test]
     fn a_no_that_comes_as_an_error_again_and_again_is_explained() {
-        let no = |code, prepare, attempt| {
-            in_words(&Status::new(code, "sold out"), "http://shop:1", prepare, attempt)
-        };
+        let no =
+            |code, prepare, attempt| in_words(&Status::new(code, "sold out"), prepare, attempt);
         for code in [Code::FailedPrecondition, Code::Aborted, Code::NotFound] {
-            assert!(no(code, true, 3).ends_with("(http://shop:1); an error status is no vote, and \
-                Prepare is repeated until the deadline: a participant says no with REFUSED in an OK \
-                reply"));
-            assert!(no(code, true, 2).ends_with("sold out (http://shop:1)"));
-            assert!(no(code, false, 3).ends_with("sold out (http://shop:1)"));
+            assert!(no(code, true, 3).ends_with(
+                ": sold out; an error status is no vote, and Prepare is repeated until the deadline: a \
+                 participant says no with REFUSED in an OK reply"
+            ));
+            assert!(no(code, true, 2).ends_with(": sold out"));
+            assert!(no(code, false, 3).ends_with(": sold out"));
         }
-        assert!(no(Code::Unavailable, true, 3).ends_with("sold out (http://shop:1)"));
+        assert!(no(Code::Unavailable, true, 3).ends_with(": sold out"));
         let long = Status::aborted("ä".repeat(5000));
-        let text = in_words(&long, "http://shop:1", true, 3);
+        let text = in_words(&long, true, 3);
         assert!(text.len() < unanimo_core::TEXT_BYTES_MAX && text.contains("REFUSED"), "{text}");
     }
 }

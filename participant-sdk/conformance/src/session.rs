@@ -342,7 +342,7 @@ impl Session {
         let has_answered = self.lock().has_answered;
         if let Err(status) = &sent
             && !has_answered
-            && is_no_participant(status)
+            && answer::is_no_participant(status)
         {
             let mut traces = self.lock();
             traces.no_participant = true;
@@ -372,17 +372,6 @@ impl Session {
             "{operation} was not answered within {patience:?}, asked again and again; the last \
              reply was {why}"
         ))
-    }
-}
-
-/// Tells whether a status says that another kind of server listens: one that has no such service, or that
-/// does not speak gRPC. Asking again does not help.
-fn is_no_participant(status: &Status) -> bool {
-    let transport = std::error::Error::source(status).is_some();
-    match status.code() {
-        Code::Unimplemented => true,
-        Code::Unknown | Code::Internal => transport,
-        _ => false,
     }
 }
 

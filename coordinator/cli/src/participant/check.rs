@@ -14,7 +14,9 @@ use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
 
 use crate::error::{Error as CliError, last_cause};
-use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table, wrapped};
+use crate::output::{
+    self, BAD, CAUTION, GOOD, HINT, clean, is_terminal, table, wide_table, wrapped,
+};
 use crate::tx;
 
 /// Longest cluster id, in bytes.
@@ -217,7 +219,10 @@ impl Args {
 }
 
 fn shown(report: &Report, has_refused_payload: bool) -> String {
-    let mut text = table(["GUARANTEE", "RESULT", "SEEN"], report.checked.iter().map(row));
+    let header = ["GUARANTEE", "RESULT", "SEEN"];
+    let rows = report.checked.iter().map(row);
+    // In a file each guarantee is one line.
+    let mut text = if is_terminal() { table(header, rows) } else { wide_table(header, rows) };
     for checked in &report.checked {
         if matches!(checked.verdict, Verdict::Failed(_)) {
             let Checked { guarantee, text: holds, why, .. } = checked;

@@ -47,6 +47,9 @@ pub(crate) enum Error {
     /// The stream of changes ended before the transaction.
     #[error("the coordinator ended the stream before the transaction had ended")]
     CutOff,
+    /// The time given is over.
+    #[error("the transaction has not ended within --timeout")]
+    NotEnded,
     /// A participant may still hold something of the transaction that is to be forgotten.
     #[error("the transaction is not forgotten: {0}")]
     StillHeld(String),
@@ -82,6 +85,7 @@ impl Error {
             }
             Self::Refused { status, .. } => return hint(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
+            Self::NotEnded => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there what is prepared \
                  (docs/in-doubt.md tells how), and run the command again with --released"

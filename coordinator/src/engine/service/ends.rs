@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use unanimo_core::timeline::cause_in_words;
 use unanimo_core::{BranchId, Decision, Heuristic, Phase, Transaction};
 
+use crate::metrics::Metrics;
+
 /// Target of these lines, so that a filter can switch them off: `--log info,unanimo::ended=off`.
 const TARGET: &str = "unanimo::ended";
 
@@ -16,6 +18,14 @@ const LINES_MAX: u64 = 20;
 
 /// Time in which lines are counted.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// Counts the decision of a transaction, if it is decided and no tombstone.
+pub(super) fn count_decision(metrics: &Metrics, tx: &Transaction) {
+    let identity = tx.identity();
+    if let (Some(mode), Some(at)) = (identity.mode(), tx.phase().decided_at()) {
+        metrics.decided(mode, tx.outcome(), identity.created_at.until(at));
+    }
+}
 
 /// Counts the ends that were logged, and those that were not.
 #[derive(Debug)]
