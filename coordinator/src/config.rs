@@ -19,8 +19,8 @@ use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
-use self::values::Named;
 pub use self::values::{DatabaseUrl, History, LogFormat, NodeName, Period};
+use self::values::{Given, Named};
 use crate::participants::allow::{self, Pattern};
 use crate::participants::directory;
 use crate::store::{PostgresOptions, Retention};
@@ -96,7 +96,7 @@ macro_rules! settings {
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Layer {
-            $($name: Option<$kind>,)*
+            $($name: Option<Given<$kind>>,)*
             participants: BTreeMap<ParticipantName, Vec<String>>,
         }
 
@@ -109,8 +109,7 @@ macro_rules! settings {
             pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
                 match key.replace('-', "_").as_str() {
                     $(stringify!($name) => {
-                        let value: $kind = text.parse().map_err(|rule| format!("{rule}"))?;
-                        self.$name = Some(value);
+                        self.$name = Some(Given(<$kind as Named>::of_text(text)?));
                     })*
                     "participants" => {
                         let (name, url) = named_endpoint(text)?;
@@ -124,7 +123,7 @@ macro_rules! settings {
 
         impl Config {
             fn apply(&mut self, layer: Layer, source: &'static str, sources: &mut Sources) {
-                $(if let Some(value) = layer.$name {
+                $(if let Some(Given(value)) = layer.$name {
                     self.$name = value;
                     sources.insert(stringify!($name).replace('_', "-"), source);
                 })*
@@ -174,9 +173,11 @@ settings! {
     /// transaction mode does not work.
     database_url: DatabaseUrl = DatabaseUrl::new("sqlite:unanimo-data/unanimo.db"),
         "UNANIMO_DATABASE_URL";
-    /// Address on which gRPC is served. Port 0 takes a free port.
+    /// Address on which gRPC is served; the host may be a name, such as `localhost`. Port 0 takes a
+    /// free port.
     listen: SocketAddr = ([127, 0, 0, 1], 7610).into(), "UNANIMO_LISTEN";
-    /// Address on which health and metrics are served, over HTTP. Port 0 takes a free port.
+    /// Address on which health and metrics are served, over HTTP; the host may be a name. Port 0 takes
+    /// a free port.
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
     /// Allow `listen` and `admin-listen` to be addresses that other machines can reach. There is no
     /// authentication yet: every program that reaches the port can start, commit and roll back
@@ -188,8 +189,9 @@ settings! {
         "UNANIMO_ENDPOINT_ALLOW";
     /// Format of the log: `human`, or `json` for one object a line.
     log_format: LogFormat = LogFormat::Human, "UNANIMO_LOG_FORMAT";
-    /// Filter of the log, in the syntax of `tracing`: a level, or `target=level`, separated by
-    /// commas.
+    /// Filter of the log: a level, or `target=level`, separated by commas. A level alone is that of
+    /// Unanimo's own lines; those of the libraries below it are shown from `warn` on, or as `target=level`
+    /// says. `info,unanimo::ended=off` leaves out the lines of transactions that have ended.
     log: String = "info".to_owned(), "UNANIMO_LOG";
     /// Time for which an incarnation may act without renewing its lease in the database. Then
     /// another one may fence it.

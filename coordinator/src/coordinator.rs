@@ -377,7 +377,8 @@ impl Body {
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
-            tracing::warn!(%error, "failed to give up the lease; a successor waits for its end");
+            let error = store::in_full(&error);
+            tracing::warn!(error, "failed to give up the lease; a successor waits for its end");
         }
         store.close().await;
         Ok(())

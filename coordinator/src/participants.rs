@@ -8,6 +8,7 @@
 pub mod allow;
 pub mod caller;
 pub mod directory;
+mod failure;
 pub mod own;
 mod wire;
 

@@ -2,7 +2,7 @@
 //!
 //! Actions, with a number for `N`: `ok`, `refuse`, `refuse-N` (N Prepares are refused first),
 //! `read-only`, `hang`, `hang-N`, `gated` (Prepare waits while calls are held), `fail-N` (N Prepares fail
-//! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
+//! first), `decline-N` (with an error status that means no), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
 //! that is `text/plain`), `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead),
 //! `cancel-hazard`.
 
@@ -210,6 +210,9 @@ impl ParticipantService for Scripted {
                 Some(Answer::Prepared(Prepared { output: Some(output) }))
             }
             "hang" => std::future::pending().await,
+            _ if number(action, "decline-").is_some_and(|times| count <= times) => {
+                return Err(Status::failed_precondition("sold out"));
+            }
             _ if number(action, "fail-").is_some_and(|times| count <= times) => {
                 return Err(Status::unavailable("not now"));
             }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 mod histories;
 mod lives;
+mod night;
 mod operators;
 mod participant;
 mod reference;

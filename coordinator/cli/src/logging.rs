@@ -3,13 +3,17 @@
 use std::io;
 
 use anstream::ColorChoice;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::{EnvFilter, fmt};
 use unanimo_coordinator::config::{Config, LogFormat};
+
+/// Beginning of the targets of this project's own lines.
+const OURS: &str = "unanimo";
 
 /// Sends the process's log lines to standard error from now on.
 pub(super) fn init(config: &Config) {
     // The filter is valid: the configuration's rules have checked it.
-    let filter = EnvFilter::new(&config.log);
+    let filter = EnvFilter::new(own_lines(&config.log));
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -23,4 +27,40 @@ pub(super) fn init(config: &Config) {
         }
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// Makes a filter in which a level alone is that of our own lines. The libraries below have ten times as
+/// many at `debug`, and only their warnings concern an operator.
+fn own_lines(filter: &str) -> String {
+    let mut parts = Vec::new();
+    for part in filter.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match part.parse::<LevelFilter>() {
+            Ok(level) if !part.contains(['=', '[']) => {
+                parts.push(level.min(LevelFilter::WARN).to_string());
+                parts.push(format!("{OURS}={level}"));
+            }
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_lines;
+
+    #[test]
+    fn a_level_alone_is_that_of_our_own_lines() {
+        for (filter, expected) in [
+            ("info", "warn,unanimo=info"),
+            ("debug", "warn,unanimo=debug"),
+            ("error", "error,unanimo=error"),
+            ("off", "off,unanimo=off"),
+            ("info, unanimo::ended=off", "warn,unanimo=info,unanimo::ended=off"),
+            ("debug,h2=debug", "warn,unanimo=debug,h2=debug"),
+            ("sqlx=info", "sqlx=info"),
+        ] {
+            assert_eq!(own_lines(filter), expected);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use unanimo_core::Incarnation;
 use crate::engine::Handle;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
-use crate::store::{Purged, Retention, Store};
+use crate::store::{Purged, Retention, Store, in_full};
 
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,7 +49,8 @@ impl Purge {
                     purged != Purged::default()
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "failed to purge ended transactions; it is repeated");
+                    let error = in_full(&error);
+                    tracing::warn!(error, "failed to purge ended transactions; it is repeated");
                     false
                 }
             };
@@ -64,7 +65,8 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
         match store.transactions().attention().await {
             Ok(count) => metrics.attention(count),
             Err(error) => {
-                tracing::debug!(%error, "failed to count the transactions that need attention");
+                let error = in_full(&error);
+                tracing::debug!(error, "failed to count the transactions that need attention");
             }
         }
         tokio::time::sleep(ATTENTION_INTERVAL).await;
@@ -77,7 +79,7 @@ async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
         let names = directory.returned().await;
         tracing::info!(
             participants = ?names,
-            "participants registered again; their waiting calls are sent"
+            "participants have registered; calls that wait for them are sent"
         );
         engine.returned(names);
     }

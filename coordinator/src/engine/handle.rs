@@ -131,6 +131,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
         writes: 0,
+        ends: Default::default(),
     };
     let shared = Shared {
         inbox: sender,

@@ -67,6 +67,8 @@ pub(super) struct Live {
     pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// It came to its end here, and not before it was brought to memory.
+    pub(super) ends_here: bool,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
     pub(super) stays_until: Option<Instant>,
     /// Outputs for which there was no room.
@@ -99,6 +101,7 @@ impl Live {
             asleep_until: None,
             stays_until: None,
             unread: Unread::default(),
+            ends_here: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod begin;
 mod calls;
+pub(super) mod ends;
 pub(super) mod locks;
 mod log;
 mod rest;
@@ -18,6 +19,7 @@ use unanimo_core::{
 };
 use uuid::Uuid;
 
+use self::ends::Ends;
 use self::locks::LockWaits;
 use super::admission::Admission;
 use super::clock::{Anchor, Clock};
@@ -76,6 +78,7 @@ pub struct Service {
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
+    pub(super) ends: Ends,
 }
 
 impl Service {
@@ -105,6 +108,7 @@ impl Service {
             self.take_rested();
             self.tick();
             self.ask_for_unread();
+            self.ends.tell_the_rest();
             self.let_sleepers_go();
         }
     }
@@ -268,7 +272,7 @@ impl Service {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
         live.clock = clock;
         let now = clock.now();
-        let was_decided = live.tx.phase().decision().is_some();
+        let (was_decided, had_ended) = (live.tx.phase().decision().is_some(), live.has_ended());
         let effects = live
             .tx
             .apply(input, now, &self.options.policy)
@@ -276,16 +280,17 @@ impl Service {
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
             live.unread = Unread::default();
-            let identity = live.tx.identity();
-            let took = identity.created_at.until(now);
-            if let Some(mode) = identity.mode() {
-                self.metrics.decided(mode, live.tx.outcome(), took);
+            // One that is not stored may turn out to be another one's gid.
+            if live.is_stored() {
+                ends::count_decision(&self.metrics, &live.tx);
             }
+            let identity = live.tx.identity();
             tracing::debug!(
                 %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
         live.count_bytes();
+        live.ends_here |= !had_ended && live.has_ended();
         self.carry_out(tx_id, effects);
         Ok(())
     }
@@ -336,7 +341,9 @@ impl Service {
         }
         let Some(live) = self.remove(tx_id) else { return };
         if live.has_ended() {
-            tracing::debug!(%tx_id, "the transaction has ended");
+            if live.ends_here {
+                self.ends.log(&live.tx);
+            }
             self.wake_lock_waits(&live.tx);
         } else {
             tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
@@ -366,8 +373,13 @@ impl Service {
             Ended::Durable(version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
-                    if live.tx.identity().origin == Origin::Tombstone && !live.is_stored() {
-                        self.metrics.rolled_back_unseen();
+                    if !live.is_stored() {
+                        // Only now is it new: its gid might have been another one's.
+                        match live.tx.identity().origin {
+                            Origin::Request { mode, .. } => self.metrics.begun(mode),
+                            Origin::Tombstone => self.metrics.rolled_back_unseen(),
+                        }
+                        ends::count_decision(&self.metrics, &live.tx);
                     }
                     live.became_durable(version);
                     self.release(tx_id);

@@ -1,6 +1,6 @@
 //! One call to a participant: its slot, its transport, its deadline, and how it ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -11,7 +11,7 @@ use unanimo_core::{
 };
 
 use super::directory::{Directory, Entry, Route};
-use super::wire;
+use super::{failure, wire};
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
 
@@ -40,6 +40,8 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
+    /// Endpoint that it is sent to, once that is known, for log lines.
+    pub endpoint: Arc<OnceLock<String>>,
 }
 
 /// Calls participants.
@@ -127,9 +129,11 @@ impl Caller {
             return Err("the coordinator is stopping".to_owned());
         };
         let prepare = operation == "prepare";
-        let Some(route) = self.directory.route(&entry, prepare, call.attempt) else {
+        let Some((endpoint, route)) = self.directory.route(&entry, prepare, call.attempt) else {
             return Err(format!("participant {name} has no endpoint"));
         };
+        // It is set once: each attempt has a call of its own.
+        let _ = call.endpoint.set(endpoint);
         if !self.lease.is_held() {
             return Err("the coordinator's lease has run out".to_owned());
         }
@@ -137,7 +141,9 @@ impl Caller {
         let result = tokio::time::timeout(call.timeout, sending(route)).await;
         let result = match result {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) if started.elapsed() < call.timeout => Err(wire::failure(&status)),
+            Ok(Err(status)) if started.elapsed() < call.timeout => {
+                Err(failure::in_words(&status, prepare, call.attempt))
+            }
             // By our own clock, or by the transport's, which may be faster by a moment.
             Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", call.timeout)),
         };

@@ -32,6 +32,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait for another's.
 const WINDOW_BYTES: u32 = 16 << 20;
 
+/// Endpoint that is shown for a participant inside the coordinator's own process.
+const IN_PROCESS: &str = "in-process";
+
 /// Settings of the calls to participants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -313,12 +316,18 @@ impl Directory {
         self.entry(name)
     }
 
-    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is
+    /// An endpoint, and a way to call it. Attempts take turns among the endpoints that are alive; what is owed is
     /// also sent to endpoints that were not heard of lately, if there are no others.
-    pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
+    pub(crate) fn route(
+        &self,
+        entry: &Entry,
+        prepare: bool,
+        attempt: u32,
+    ) -> Option<(String, Route)> {
+        let in_process = |route| Some((IN_PROCESS.to_owned(), route));
         match &entry.local {
-            Some(Local::Service(service)) => return Some(Route::Local(Arc::clone(service))),
-            Some(Local::Own(own)) => return Some(Route::Own(Arc::clone(own))),
+            Some(Local::Service(service)) => return in_process(Route::Local(Arc::clone(service))),
+            Some(Local::Own(own)) => return in_process(Route::Own(Arc::clone(own))),
             None => {}
         }
         let endpoints = read(&entry.endpoints);
@@ -328,7 +337,7 @@ impl Directory {
         let index = (attempt.max(1) as usize - 1).checked_rem(candidates.len())?;
         let endpoint = candidates[index];
         let client = if prepare { &endpoint.prepare } else { &endpoint.phase_two };
-        Some(Route::Remote(client.clone()))
+        Some((endpoint.url.clone(), Route::Remote(client.clone())))
     }
 
     /// Everybody but the coordinator itself, by name.
@@ -337,7 +346,7 @@ impl Directory {
         let entries = read(&self.entries);
         let show = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
             let local = entry.local.as_ref().map(|_| Shown {
-                url: "in-process".to_owned(),
+                url: IN_PROCESS.to_owned(),
                 configured: true,
                 silent_for: Duration::ZERO,
                 alive: true,

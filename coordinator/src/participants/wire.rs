@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
 use unanimo_core::{
     HeuristicKind, InputName, Payload, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext,
 };
@@ -155,14 +155,6 @@ fn heuristic(outcome: HeuristicOutcome) -> PhaseTwoAnswer {
 /// A pause that is no duration is left to the coordinator.
 fn pause(retry_after: Option<prost_types::Duration>) -> Duration {
     retry_after.and_then(duration_from_wire).unwrap_or_default()
-}
-
-/// A status as the error of an attempt.
-pub(super) fn failure(status: &Status) -> String {
-    match status.message() {
-        "" => format!("{:?}", status.code()),
-        message => format!("{:?}: {message}", status.code()),
-    }
 }
 
 #[cfg(test)]

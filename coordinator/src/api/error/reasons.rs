@@ -131,9 +131,9 @@ reasons! {
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry, Unknown,
-        "The coordinator's database does not answer. What was asked for may or may not have happened; ask again under the same gid or ids.";
+        "The coordinator's database does not answer, or did not within the time of the call. What was asked for may or may not have happened; ask again under the same gid or ids.";
     Moving = "TRANSACTION_MOVING", Unavailable, retry, Unknown,
-        "The transaction is on its way between owners, something of it is not durable yet, or EnlistBranch ran out while the transaction waited for its locks. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
+        "The transaction is on its way between owners, or EnlistBranch ran out while the transaction waited for its locks. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
     Stopped = "STOPPED", Unavailable, retry, Unknown,
         "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
     Unreadable = "TRANSACTION_UNREADABLE", Internal, final, Unknown,

@@ -30,6 +30,20 @@ impl Handle {
         self.begin_admitted(definition, admitted, until, deadline).await
     }
 
+    /// Finds the transaction that the same request began before, and begins none.
+    ///
+    /// # Errors
+    /// The gid is not known, or names another request's transaction.
+    pub async fn find_begun(
+        &self,
+        definition: Definition,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let not_known = Err(Error::UnknownGid);
+        self.begin_admitted(definition, not_known, until, deadline).await
+    }
+
     pub(super) async fn begin_admitted(
         &self,
         definition: Definition,

@@ -33,7 +33,6 @@ impl Service {
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );
-        self.metrics.begun(mode);
         self.create(begun, clock, permit, until, reply);
     }
 
@@ -67,6 +66,7 @@ impl Service {
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, clock, permit, Version::default());
         live.wait(until, reply);
+        live.ends_here = live.has_ended();
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
     }

@@ -46,6 +46,7 @@ impl Service {
             prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,
+            endpoint: Arc::default(),
         };
         let report = Report { inbox, tx_id, call, end: None };
         let task = tokio::spawn(make_call(self.caller.clone(), about, report));
@@ -82,6 +83,7 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     let (tx_id, gid, branch_id) =
         (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
     let participant = about.spec.participant.clone();
+    let called = Arc::clone(&about.endpoint);
     let operation = report.call.operation;
     crash_point!("call-before-send");
     let (end, failure) = match operation {
@@ -104,21 +106,22 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     };
     crash_point!("call-after-answer");
     let (operation, attempt) = (operation.as_str(), report.call.attempt);
+    let endpoint = called.get().map_or("", String::as_str);
     match failure {
         Some(error) if attempt.is_power_of_two() => {
             tracing::warn!(
-                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                %tx_id, %gid, %branch_id, %participant, endpoint, operation, attempt, error,
                 "a call to a participant failed; it is sent again if it is still owed"
             );
         }
         Some(error) => {
             tracing::debug!(
-                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
+                %tx_id, %gid, %branch_id, %participant, endpoint, operation, attempt, error,
                 "a call to a participant failed"
             );
         }
         None => tracing::debug!(
-            %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
+            %tx_id, %gid, %branch_id, %participant, endpoint, operation, attempt, ?end,
             "the participant answered"
         ),
     }

@@ -26,7 +26,11 @@ impl Service {
                 EventKind::OutputDropped => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, "the output of a Prepare was dropped");
                 }
-                EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
+                EventKind::Resolved => tracing::error!(
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
+                    "an operator ended a branch by hand, and nothing more is sent to its participant"
+                ),
+                EventKind::Forgotten | EventKind::Retried => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
                 EventKind::RefusedAfterCommit => tracing::error!(
