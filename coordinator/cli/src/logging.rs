@@ -29,6 +29,10 @@ pub(super) fn init(config: &Config) {
     };
 }
 
+/// Libraries whose warnings say nothing that our own lines do not say better: the pool of connections
+/// warns of each that a lost database takes with it.
+const QUIET: [&str; 2] = ["sqlx::pool", "sqlx_core::pool"];
+
 /// Makes a filter in which a level alone is that of our own lines. The libraries below have ten times as
 /// many at `debug`, and only their warnings concern an operator.
 fn own_lines(filter: &str) -> String {
@@ -37,6 +41,8 @@ fn own_lines(filter: &str) -> String {
         match part.parse::<LevelFilter>() {
             Ok(level) if !part.contains(['=', '[']) => {
                 parts.push(level.min(LevelFilter::WARN).to_string());
+                let quiet = level.min(LevelFilter::ERROR);
+                parts.extend(QUIET.map(|target| format!("{target}={quiet}")));
                 parts.push(format!("{OURS}={level}"));
             }
             _ => parts.push(part.to_owned()),
@@ -52,15 +58,18 @@ mod tests {
     #[test]
     fn a_level_alone_is_that_of_our_own_lines() {
         for (filter, expected) in [
-            ("info", "warn,unanimo=info"),
-            ("debug", "warn,unanimo=debug"),
-            ("error", "error,unanimo=error"),
-            ("off", "off,unanimo=off"),
-            ("info, unanimo::ended=off", "warn,unanimo=info,unanimo::ended=off"),
-            ("debug,h2=debug", "warn,unanimo=debug,h2=debug"),
+            ("info", "warn,POOL=error,unanimo=info"),
+            ("debug", "warn,POOL=error,unanimo=debug"),
+            ("error", "error,POOL=error,unanimo=error"),
+            ("off", "off,POOL=off,unanimo=off"),
+            ("info, unanimo::ended=off", "warn,POOL=error,unanimo=info,unanimo::ended=off"),
+            ("debug,h2=debug", "warn,POOL=error,unanimo=debug,h2=debug"),
             ("sqlx=info", "sqlx=info"),
         ] {
-            assert_eq!(own_lines(filter), expected);
+            let made = own_lines(filter);
+            let made = made.replace("sqlx::pool=error,sqlx_core::pool=error", "POOL=error");
+            let made = made.replace("sqlx::pool=off,sqlx_core::pool=off", "POOL=off");
+            assert_eq!(made, expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator sees while something is wrong: commands, their texts, and the log.
+//! Operator's view while something is wrong: commands, their texts, and the log.
 
 mod log;
 mod outage;

@@ -162,10 +162,12 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
     let mut client = Client::connect(server).await?;
     let tx = args.target.get(&mut client, json::View::Basic).await?;
     // One that has not ended is refused by the coordinator, and one that is forgotten stays so.
-    if !args.released && tx.ended_at.is_some() && tx.attention {
-        if let Some(held) = may_hold(&tx) {
-            return Err(client::Error::StillHeld(held).into());
-        }
+    if !args.released
+        && tx.ended_at.is_some()
+        && tx.attention
+        && let Some(held) = may_hold(&tx)
+    {
+        return Err(client::Error::StillHeld(held).into());
     }
     let tx_id = tx.tx_id;
     let Act { operator, note } = args.act;
