@@ -14,6 +14,7 @@ mod message;
 mod service;
 pub(crate) mod sleepers;
 mod timers;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

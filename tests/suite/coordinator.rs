@@ -37,6 +37,7 @@ mod operators;
 mod pages;
 mod participants;
 mod payloads;
+mod places;
 mod queries;
 mod reasons;
 mod registrations;

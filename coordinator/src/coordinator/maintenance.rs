@@ -1,10 +1,12 @@
 //! Maintenance: periodic work of the coordinator.
 
+mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use unanimo_core::Incarnation;
+use unanimo_core::{Incarnation, ParticipantName};
 
 use crate::engine::Handle;
 use crate::metrics::Metrics;
@@ -22,10 +24,12 @@ pub(super) fn start(
     tasks: &mut JoinSet<()>,
     engine: Handle,
     directory: Arc<Directory>,
+    surplus: Vec<ParticipantName>,
     purge: Purge,
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
-    tasks.spawn(wake_returned(directory, engine));
+    tasks.spawn(wake_returned(Arc::clone(&directory), engine));
+    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me, surplus));
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }
@@ -71,13 +75,18 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     }
 }
 
+/// Most names in a log line.
+const NAMES_SHOWN: usize = 8;
+
 /// Sends waiting calls to participants that have registered again.
 async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
-        let names = directory.returned().await;
+        let mut names = directory.returned().await;
+        names.sort();
+        names.dedup();
         tracing::info!(
-            participants = ?names,
-            "participants registered again; their waiting calls are sent"
+            participants = ?&names[..names.len().min(NAMES_SHOWN)], count = names.len(),
+            "participants registered; what waits for them is sent"
         );
         engine.returned(names);
     }

@@ -5,7 +5,7 @@ mod operator;
 mod query;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -20,8 +20,10 @@ pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;
+use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
+use super::waiting::Waiting;
 use super::{Answer, Bounds, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -108,6 +110,9 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         store: Arc::clone(&store),
         lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
         lock_waits: Default::default(),
+        waiting: Waiting::new(),
+        retries: VecDeque::new(),
+        alarms: Alarms::new(),
         admission: Arc::clone(&admission),
         adoption_wanted: parts.adoption_wanted,
         inbox,
@@ -287,7 +292,20 @@ impl Handle {
     /// Returns the number of transactions in memory, and the bytes of their payloads.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.shared.admission.transactions(), self.shared.admission.bytes())
+        let admission = &self.shared.admission;
+        (admission.transactions() + admission.aside(), admission.bytes())
+    }
+
+    /// Returns the number of transactions in memory that hold no place: nobody that they wait for can be
+    /// reached.
+    #[must_use]
+    pub fn set_aside(&self) -> usize {
+        self.shared.admission.aside()
+    }
+
+    /// Returns the names of participants that fail or have calls waiting, with the number of these.
+    pub(crate) fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {
+        self.shared.directory.troubled()
     }
 
     /// Returns a handle that does not keep the engine alive.
@@ -297,8 +315,9 @@ impl Handle {
 
     /// Counts the places that are free in this share of all: in half of them for 2.
     pub(super) fn free_places(&self, share: usize) -> usize {
-        let (transactions, bytes) = self.in_flight();
-        let Bounds { transactions_max, bytes_max } = self.shared.options.bounds;
+        let (transactions, bytes) =
+            (self.shared.admission.transactions(), self.shared.admission.bytes());
+        let Bounds { transactions_max, bytes_max, .. } = self.shared.options.bounds;
         if bytes >= bytes_max / share {
             return 0;
         }

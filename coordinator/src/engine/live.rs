@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
+use unanimo_core::{
+    BranchNumber, Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version,
+};
 
 use super::admission::Permit;
 use super::message::{Failure, Reply};
@@ -36,6 +38,10 @@ pub(super) struct Live {
     held: VecDeque<(Version, Held)>,
     waiters: Vec<(Until, Reply)>,
     watchers: Option<watch::Sender<Watching>>,
+    /// Another incarnation began it, or lost it: its calls are part of a backlog.
+    pub(super) is_adopted: bool,
+    /// Endpoints that branches' last attempts failed at.
+    failed_at: Vec<(BranchNumber, u64)>,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
     /// When it is to be looked at, as the timers have it.
@@ -57,6 +63,8 @@ impl Live {
             held: VecDeque::new(),
             waiters: Vec::new(),
             watchers: None,
+            is_adopted: false,
+            failed_at: Vec::new(),
             prepares: Vec::new(),
             wake_at: None,
             asleep_until: None,
@@ -194,6 +202,23 @@ impl Live {
         for (_, reply) in self.waiters.drain(..) {
             let _ = reply.send(Err(failure()));
         }
+    }
+
+    /// Gives its places to others: nobody that it waits for can be reached.
+    pub(super) fn set_aside(&mut self) {
+        self.permits.iter_mut().for_each(Permit::set_aside);
+    }
+
+    /// Notes where the last attempt of a branch failed.
+    pub(super) fn note_failure(&mut self, number: BranchNumber, endpoint: Option<u64>) {
+        self.failed_at.retain(|(of, _)| *of != number);
+        self.failed_at.extend(endpoint.map(|endpoint| (number, endpoint)));
+    }
+
+    /// Returns the endpoint that the branch's last attempt failed at.
+    pub(super) fn failed_at(&self, number: BranchNumber) -> Vec<u64> {
+        let failed = self.failed_at.iter().filter(|(of, _)| *of == number);
+        failed.map(|(_, endpoint)| *endpoint).collect()
     }
 
     pub(super) fn started_prepare(&mut self, task: AbortHandle) {

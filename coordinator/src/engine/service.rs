@@ -1,26 +1,29 @@
 //! The loop that owns all live transactions.
 
+pub(super) mod alarms;
 mod begin;
 mod calls;
 pub(super) mod locks;
 mod log;
 mod sleep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use unanimo_core::{
-    Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
+    BranchNumber, Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
 };
 use uuid::Uuid;
 
+use self::alarms::Alarms;
 use self::locks::LockWaits;
-use super::admission::Admission;
+use super::admission::{Admission, held_at, shares};
 use super::live::{Held, Live};
-use super::message::{CallEnd, Failure, Message, Reply};
+use super::message::{Failure, Message, Reply};
 use super::timers::Timers;
+use super::waiting::Waiting;
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -50,6 +53,11 @@ pub struct Service {
     pub(super) lock_slots: Arc<Semaphore>,
     pub(super) lock_waits: LockWaits,
     pub(super) caller: Caller,
+    /// Calls that wait for their participants.
+    pub(super) waiting: Waiting,
+    /// Branches whose participants came back, and whose next attempts need not wait.
+    pub(super) retries: VecDeque<(TxId, BranchNumber)>,
+    pub(super) alarms: Alarms,
     pub(super) admission: Arc<Admission>,
     /// Asks for a scan of what this incarnation owns and does not know.
     pub(super) adoption_wanted: Arc<Notify>,
@@ -93,15 +101,19 @@ impl Service {
             // Without its lease an incarnation decides nothing, and sends nothing.
             self.lease.held().await;
             self.tick();
+            self.send_waiting();
+            self.repeat_alarms();
             self.let_sleepers_go();
         }
     }
 
     fn until_next_timer(&self) -> Duration {
-        match self.timers.next() {
-            Some(at) => self.env.now().until(at).min(SLEEP_MAX),
-            None => SLEEP_MAX,
+        if !self.retries.is_empty() {
+            return Duration::ZERO;
         }
+        let timer = self.timers.next().map(|at| self.env.now().until(at));
+        let waiting = self.waiting.until_look(tokio::time::Instant::now());
+        timer.into_iter().chain(waiting).fold(SLEEP_MAX, Duration::min)
     }
 
     fn tick(&mut self) {
@@ -149,15 +161,8 @@ impl Service {
                     None => fail(reply, Failure::NotLive),
                 }
             }
-            Message::CallEnded { tx_id, number, attempt, end } => {
-                let input = match end {
-                    CallEnd::Prepare(answer) => Input::PrepareAnswered { number, attempt, answer },
-                    CallEnd::PhaseTwo(operation, answer) => {
-                        Input::PhaseTwoAnswered { number, operation, attempt, answer }
-                    }
-                };
-                // It may have left memory: ended by an operator, or lost.
-                let _ = self.apply(tx_id, input, self.env.now());
+            Message::CallEnded { tx_id, call, end, failed_at } => {
+                self.call_ended(tx_id, call, end, failed_at);
             }
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
@@ -193,8 +198,14 @@ impl Service {
 
     /// Applies an input from outside, and answers when what the caller waits for has come.
     fn input(&mut self, tx_id: TxId, input: Input, until: Until, reply: Reply) {
+        let by_operator = matches!(input, Input::Retry { operator: Some(_), .. });
         match self.apply(tx_id, input, self.env.now()) {
-            Ok(()) => self.wait(tx_id, until, reply),
+            Ok(()) => {
+                if by_operator {
+                    self.send_waiting_of(tx_id);
+                }
+                self.wait(tx_id, until, reply);
+            }
             Err(failure) => {
                 fail(reply, failure);
                 self.leave_if_done(tx_id);
@@ -343,9 +354,13 @@ impl Service {
         }
         let version = record.version;
         let tx = Transaction::restore(record);
-        let permit = self.admission.admit_always(1, tx.held_bytes());
+        let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
+        let shares = shares(self.caller.directory(), held);
+        let permit = self.admission.admit_always(1, tx.held_bytes(), shares);
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
-        self.live.insert(tx_id, Live::new(tx, permit, version));
+        let mut live = Live::new(tx, permit, version);
+        live.is_adopted = true;
+        self.live.insert(tx_id, live);
     }
 
     fn adopt(&mut self, record: Record) {
@@ -359,25 +374,6 @@ impl Service {
         self.keep_for_a_while(tx_id, now);
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me }, now);
-    }
-
-    fn returned(&mut self, names: &[unanimo_core::ParticipantName]) {
-        let waiting: Vec<_> = self
-            .live
-            .iter()
-            .flat_map(|(tx_id, live)| {
-                let there = live.tx.branches().iter();
-                there
-                    .filter(|branch| names.contains(&branch.spec.participant))
-                    .map(|branch| (*tx_id, branch.number))
-            })
-            .collect();
-        let now = self.env.now();
-        for (tx_id, branch) in waiting {
-            // A branch without a waiting call stays as it is.
-            let input = Input::Retry { number: Some(branch), operator: None };
-            let _ = self.apply(tx_id, input, now);
-        }
     }
 }
 

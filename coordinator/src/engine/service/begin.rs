@@ -77,7 +77,7 @@ impl Service {
         }
     }
 
-    pub(super) fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
+    pub(super) fn enlist(&mut self, tx_id: TxId, input: Input, mut permit: Permit, reply: Reply) {
         let Input::Enlist { branch, enlistment } = &input else { return };
         let (id, enlistment) = (branch.branch_id.clone(), *enlistment);
         let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
@@ -90,6 +90,7 @@ impl Service {
         };
         // A repetition holds nothing more.
         if is_new {
+            permit.joins(&live.permits);
             live.permits.push(permit);
         }
         let enlisting = |number| Until::of_enlisting(enlistment, number);
