@@ -24,7 +24,6 @@ use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::participants::descriptors;
 use crate::participants::directory::Directory;
 use crate::store::journal::{self, Observer};
 use crate::store::{self, Store};
@@ -137,7 +136,6 @@ impl Builder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, env, locals, network } = self;
-        descriptors::raise();
         let store = store::open(config.database_url.expose(), &config.postgres()).await?;
         let listeners = if network { Some(listen(&config).await?) } else { None };
         let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
@@ -146,8 +144,7 @@ impl Builder {
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        let registrations = store.endpoints().list().await?;
-        let surplus = known::fill(&directory, &config, locals, registrations, env.now());
+        known::fill(&directory, &config, locals, store.endpoints().list().await?, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
@@ -183,7 +180,7 @@ impl Builder {
             interval: config.purge_interval.0,
             metrics: Arc::clone(&metrics),
         };
-        maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), surplus, purging);
+        maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
 
         let mut vital = JoinSet::new();
         vital.spawn(async move { Some(Ended::Fenced(renewing.run().await)) });

@@ -3,9 +3,12 @@
 //!
 //! Each coordinator has its own instance, because several can run in one process.
 
+mod participants;
+mod table;
+
 use std::collections::HashSet;
+use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -14,117 +17,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
-use unanimo_core::{Mode, Outcome, ParticipantName};
+use unanimo_core::{Mode, Outcome};
 
-use crate::alarm::{CLOCK_SKEW, HEURISTIC_OUTCOME, TRANSACTION_STALLED};
+pub use self::table::{Described, TABLE};
+use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
-
-/// Most participants that have a label of their own. Each is up to six series.
-const LABELS_MAX: usize = 200;
-
-/// Most participants with calls waiting that have one: those with the most.
-const WAITING_LABELS_MAX: usize = 64;
-
-/// Label of all other participants. No participant has such a name.
-const OTHER: &str = "(other)";
-
-/// Documentation of a metric.
-#[derive(Clone, Copy, Debug)]
-pub struct Described {
-    /// Name, as `/metrics` prints it.
-    pub name: &'static str,
-    /// Type: `counter`, `gauge` or `histogram`.
-    pub kind: &'static str,
-    /// Labels, separated by commas.
-    pub labels: &'static str,
-    /// Meaning, with the unit.
-    pub help: &'static str,
-    /// Condition for an alert; empty if there should be none.
-    pub alert: &'static str,
-}
-
-macro_rules! table {
-    ($($name:ident: $kind:literal [$labels:literal] $help:literal, alert $alert:literal;)*) => {
-        /// Documentation of every metric.
-        pub const TABLE: &[Described] = &[$(Described {
-            name: stringify!($name),
-            kind: $kind,
-            labels: $labels,
-            help: $help,
-            alert: $alert,
-        },)*];
-    };
-}
-
-table! {
-    unanimo_transactions_begun_total: "counter" ["mode"]
-        "Transactions begun",
-        alert "";
-    unanimo_rolled_back_unseen_total: "counter" [""]
-        "Rollbacks of a gid that was never seen: each leaves an aborted tombstone",
-        alert "";
-    unanimo_transactions_decided_total: "counter" ["mode, outcome"]
-        "Transactions decided",
-        alert "the share of `aborted` is far above its usual level";
-    unanimo_decision_seconds: "histogram" [""]
-        "Time from begin to decision, in seconds",
-        alert "p99 is far above its usual level";
-    unanimo_transactions_live: "gauge" [""]
-        "Transactions in memory: begun or adopted, and not ended",
-        alert "above 80 % of `transactions-max`";
-    unanimo_live_bytes: "gauge" [""]
-        "Bytes of payloads that live transactions hold",
-        alert "above 80 % of `live-bytes-max`";
-    unanimo_transactions_set_aside: "gauge" [""]
-        "Transactions in memory that hold no place of `transactions-max`, because none of the participants that they wait for can be reached",
-        alert "above 0 for five minutes";
-    unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`; and participants with the alarm `clock_skew`",
-        alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
-    unanimo_participants_failing: "gauge" [""]
-        "Participants whose last calls have all failed: new work for them is refused",
-        alert "above 0 for a minute";
-    unanimo_participant_calls_waiting: "gauge" ["participant"]
-        "Calls that wait until a participant answers again, or for their turn after that; for 64 participants, with the others together as `(other)`",
-        alert "";
-    unanimo_admission_refused_total: "counter" ["reason"]
-        "Requests for new work that were refused, by reason",
-        alert "`overloaded` grows for a minute";
-    unanimo_participant_calls_total: "counter" ["participant, operation, result"]
-        "Calls to participants that have ended; `failed` ones are repeated. The first 200 participants are told apart, the others are `(other)`",
-        alert "the share of `failed` of one participant is above 10 % for five minutes";
-    unanimo_participant_call_seconds: "histogram" ["operation"]
-        "Duration of calls to participants, in seconds",
-        alert "";
-    unanimo_requests_total: "counter" ["method, code"]
-        "gRPC requests served, by method and status code",
-        alert "the share of `Internal` or `Unavailable` is above 1 % for five minutes";
-    unanimo_journal_flush_seconds: "histogram" [""]
-        "Time to make a batch durable, in seconds",
-        alert "p99 above 1 s: the database is slow";
-    unanimo_journal_batch_rows: "histogram" [""]
-        "Transactions in a batch",
-        alert "";
-    unanimo_journal_backlog: "gauge" [""]
-        "Transactions with transitions that are not written yet",
-        alert "grows for a minute";
-    unanimo_journal_connected: "gauge" [""]
-        "1 while the journal's connection to the database works, otherwise 0",
-        alert "0 for a minute";
-    unanimo_lease_held: "gauge" [""]
-        "1 while this incarnation holds its lease and may decide and send, otherwise 0",
-        alert "0 for a minute";
-    unanimo_adopted_total: "counter" [""]
-        "Transactions adopted from earlier incarnations",
-        alert "";
-    unanimo_purged_total: "counter" ["what"]
-        "Transactions purged, by part: first their `details`, later their `gids`",
-        alert "";
-    unanimo_write_refused_total: "counter" [""]
-        "Transactions whose row the database refused; each also logs the alarm `write_refused`",
-        alert "above 0";
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModeLabel {
@@ -345,41 +243,6 @@ impl Metrics {
         self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
     }
 
-    /// Returns the label of a participant: its name, or that of all others where there are many. Names come
-    /// from outside, and each would be kept for ever.
-    fn label(&self, participant: &str) -> String {
-        let read = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
-        if read.contains(participant) {
-            return participant.to_owned();
-        }
-        drop(read);
-        let mut labelled = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
-        if labelled.len() >= LABELS_MAX && !labelled.contains(participant) {
-            return OTHER.to_owned();
-        }
-        labelled.insert(participant.to_owned());
-        participant.to_owned()
-    }
-
-    /// Sets the numbers of participants that fail, and of calls that wait.
-    pub fn participants(
-        &self,
-        set_aside: usize,
-        mut troubled: Vec<(ParticipantName, bool, usize)>,
-    ) {
-        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.set_aside.set(count(set_aside));
-        self.failing.set(count(troubled.iter().filter(|(_, failing, _)| *failing).count()));
-        self.calls_waiting.clear();
-        troubled.sort_by_key(|(_, _, waiting)| std::cmp::Reverse(*waiting));
-        for (place, (name, _, waiting)) in troubled.into_iter().enumerate() {
-            let name = if place < WAITING_LABELS_MAX { name.as_str() } else { OTHER };
-            let participant = name.to_owned();
-            let gauge = self.calls_waiting.get_or_create_owned(&ParticipantLabel { participant });
-            gauge.inc_by(count(waiting));
-        }
-    }
-
     /// Counts a request for new work that was refused.
     pub fn refused(&self, reason: &'static str) {
         self.admission_refused.get_or_create(&ReasonLabel { reason }).inc();
@@ -417,12 +280,6 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of participants whose clocks are ahead.
-    pub fn skewed(&self, participants: usize) {
-        let value = i64::try_from(participants).unwrap_or(i64::MAX);
-        self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(value);
-    }
-
     /// Sets the gauges of the present moment, before each scrape.
     pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
         let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
@@ -450,30 +307,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn participants_are_told_apart_up_to_a_number() {
-        let metrics = Metrics::default();
-        for n in 0..1000 {
-            metrics.called(&format!("invented-{n}"), "prepare", true, Duration::ZERO);
-        }
-        let names = (0..1000).map(|n| ParticipantName::new(&format!("p{n}")).expect("a name"));
-        metrics.participants(0, names.map(|name| (name, true, 1)).collect());
-        let text = metrics.encode();
-        let series = |of: &str| text.lines().filter(|line| line.starts_with(of)).count();
-        assert_eq!(series("unanimo_participant_calls_total{"), LABELS_MAX + 1);
-        assert_eq!(series("unanimo_participant_calls_waiting{"), WAITING_LABELS_MAX + 1);
-        assert!(
-            text.contains("participant=\"(other)\",operation=\"prepare\",result=\"answered\"} 800")
-        );
-        assert!(text.contains("waiting{participant=\"(other)\"} 936"), "{text}");
-    }
-
-    #[test]
     fn every_metric_is_scraped_under_its_name() {
         let metrics = Metrics::default();
         metrics.begun(Mode::Tcc);
         metrics.decided(Mode::Tcc, Outcome::Committed, Duration::from_millis(3));
         metrics.called("bank", "prepare", true, Duration::from_millis(3));
-        metrics.participants(1, vec![(ParticipantName::new("bank").expect("a name"), true, 7)]);
+        let bank = unanimo_core::ParticipantName::new("bank").expect("a name");
+        metrics.participants(1, vec![(bank, true, 7)]);
         metrics.refused("overloaded");
         metrics.served("Submit", tonic::Code::Ok);
         metrics.purged(crate::store::Purged { stripped: 1, deleted: 2 });

@@ -239,9 +239,8 @@ impl ParticipantService for Scripted {
                 message: "Prepare came after the transaction's deadline".into(),
             })),
             _ if number(action, "status-").is_some() => {
-                return Err(Status::internal(
-                    "ä".repeat(number(action, "status-").unwrap_or(0) / 2),
-                ));
+                let text = "x".repeat(number(action, "status-").unwrap_or(0));
+                return Err(Status::internal(format!("ä{text}")));
             }
             _ if number(action, "refuse-").is_some_and(|times| count <= times) => refused(),
             _ if number(action, "hang-").is_some_and(|times| count <= times) => {

@@ -10,24 +10,23 @@ use crate::participants::ParticipantService;
 use crate::participants::directory::Directory;
 use crate::store::Registration;
 
-/// Adds the participants of the configuration, of this process and of earlier registrations. The names for
-/// which there is no place are left out, and returned; the longest silent ones are.
+/// Adds the participants of the configuration, of this process and of earlier registrations. Of more names
+/// than there may be, those that were silent for the longest time are left out.
 pub(super) fn fill(
     directory: &Directory,
     config: &Config,
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
     mut registrations: Vec<Registration>,
     now: Timestamp,
-) -> Vec<ParticipantName> {
+) {
     for (name, urls) in &config.participants {
         urls.iter().for_each(|url| directory.add_configured(name, url));
     }
     let pardoned = outage(&registrations, now, directory.pardon_max());
     registrations.sort_by_key(|registration| std::cmp::Reverse(registration.last_seen));
-    let mut surplus = Vec::new();
     for Registration { name, endpoint, instance, last_seen } in registrations {
         if !directory.has_place_for(&name) {
-            surplus.push(name);
+            directory.add_unplaced(name);
             continue;
         }
         directory.add_name(&name);
@@ -38,8 +37,7 @@ pub(super) fn fill(
     for (name, service) in locals {
         directory.add_local(name, service);
     }
-    surplus.dedup();
-    surplus
+    directory.warn_of_unplaced();
 }
 
 /// Time in which no coordinator ran: nobody has registered since. What was alive at its beginning counts as

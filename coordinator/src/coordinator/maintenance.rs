@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use unanimo_core::{Incarnation, ParticipantName};
+use unanimo_core::Incarnation;
 
 use crate::engine::Handle;
 use crate::metrics::Metrics;
@@ -24,12 +24,11 @@ pub(super) fn start(
     tasks: &mut JoinSet<()>,
     engine: Handle,
     directory: Arc<Directory>,
-    surplus: Vec<ParticipantName>,
     purge: Purge,
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
     tasks.spawn(wake_returned(Arc::clone(&directory), engine));
-    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me, surplus));
+    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me));
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }

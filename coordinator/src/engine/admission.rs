@@ -73,7 +73,7 @@ pub(super) struct Permit {
     shares: Vec<Share>,
 }
 
-/// What a transaction has of a participant's share.
+/// Part of a participant's share that a transaction has.
 #[derive(Debug)]
 pub(super) struct Share {
     participant: ParticipantName,

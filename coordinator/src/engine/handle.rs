@@ -1,11 +1,12 @@
 //! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
 mod children;
+mod counts;
 mod operator;
 mod query;
 mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
 use super::waiting::Waiting;
-use super::{Answer, Bounds, Error, Options, Until, View};
+use super::{Answer, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -112,6 +113,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         lock_waits: Default::default(),
         waiting: Waiting::new(),
         retries: VecDeque::new(),
+        failing: BTreeSet::new(),
         alarms: Alarms::new(),
         admission: Arc::clone(&admission),
         adoption_wanted: parts.adoption_wanted,
@@ -289,39 +291,9 @@ impl Handle {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the number of transactions in memory, and the bytes of their payloads.
-    #[must_use]
-    pub fn in_flight(&self) -> (usize, usize) {
-        let admission = &self.shared.admission;
-        (admission.transactions() + admission.aside(), admission.bytes())
-    }
-
-    /// Returns the number of transactions in memory that hold no place: nobody that they wait for can be
-    /// reached.
-    #[must_use]
-    pub fn set_aside(&self) -> usize {
-        self.shared.admission.aside()
-    }
-
-    /// Returns the names of participants that fail or have calls waiting, with the number of these.
-    pub(crate) fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {
-        self.shared.directory.troubled()
-    }
-
     /// Returns a handle that does not keep the engine alive.
     pub(crate) fn downgrade(&self) -> WeakHandle {
         WeakHandle(Arc::downgrade(&self.shared))
-    }
-
-    /// Counts the places that are free in this share of all: in half of them for 2.
-    pub(super) fn free_places(&self, share: usize) -> usize {
-        let (transactions, bytes) =
-            (self.shared.admission.transactions(), self.shared.admission.bytes());
-        let Bounds { transactions_max, bytes_max, .. } = self.shared.options.bounds;
-        if bytes >= bytes_max / share {
-            return 0;
-        }
-        (transactions_max / share).saturating_sub(transactions)
     }
 
     /// The rules that requests are checked against.

@@ -7,13 +7,14 @@ pub(super) mod locks;
 mod log;
 mod sleep;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use unanimo_core::{
-    BranchNumber, Effects, Gid, Incarnation, Input, Origin, Record, Timestamp, Transaction, TxId,
+    BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Record, Timestamp,
+    Transaction, TxId,
 };
 use uuid::Uuid;
 
@@ -57,6 +58,8 @@ pub struct Service {
     pub(super) waiting: Waiting,
     /// Branches whose participants came back, and whose next attempts need not wait.
     pub(super) retries: VecDeque<(TxId, BranchNumber)>,
+    /// Participants that fail, as far as the loop has seen.
+    pub(super) failing: BTreeSet<ParticipantName>,
     pub(super) alarms: Alarms,
     pub(super) admission: Arc<Admission>,
     /// Asks for a scan of what this incarnation owns and does not know.
@@ -185,7 +188,7 @@ impl Service {
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));
             }
-            Message::Returned(names) => self.returned(&names),
+            Message::Returned(names) => self.end_pauses(&names),
         }
     }
 

@@ -167,11 +167,13 @@ impl Breaker {
         if failure == Failure::Unreachable {
             self.unreachable = self.unreachable.saturating_add(1);
         }
-        if self.transactions.len() < TRANSACTIONS_TO_OPEN && !self.transactions.contains(&tx_id) {
+        self.errors |= failure == Failure::Error;
+        if self.transactions.len() < ERRORS_TO_OPEN && !self.transactions.contains(&tx_id) {
             self.transactions.push(tx_id);
         }
+        let transactions = if self.errors { ERRORS_TO_OPEN } else { SILENT_TO_OPEN };
         let certain =
-            self.unreachable >= FAILURES_TO_OPEN || self.transactions.len() >= TRANSACTIONS_TO_OPEN;
+            self.unreachable >= FAILURES_TO_OPEN || self.transactions.len() >= transactions;
         if self.failures < FAILURES_TO_OPEN || !certain {
             return false;
         }

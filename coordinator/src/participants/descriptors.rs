@@ -10,7 +10,7 @@ const KEPT_BACK: u64 = 512;
 const WANTED: u64 = 65_536;
 
 /// Raises the limit of the process as far as the system allows.
-pub(crate) fn raise() {
+fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(WANTED).min(WANTED);
     if current.is_none_or(|current| current >= wanted) {
@@ -26,8 +26,10 @@ pub(crate) fn raise() {
     }
 }
 
-/// Returns the most descriptors that connections to participants may take.
+/// Raises the limit of the process, and returns the most descriptors that connections to participants may
+/// take.
 pub(crate) fn for_participants() -> usize {
+    raise();
     share(getrlimit(Resource::Nofile).current.unwrap_or(WANTED))
 }
 

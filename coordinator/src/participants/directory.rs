@@ -11,7 +11,7 @@ mod health;
 mod place;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -119,6 +119,8 @@ pub struct Directory {
     connections: Connections,
     /// The last number of an endpoint.
     numbers: AtomicU64,
+    /// Stored names for which there is no place.
+    unplaced: RwLock<BTreeSet<ParticipantName>>,
     /// Participants that came back, and whose waiting calls are to be sent.
     returned: RwLock<Vec<ParticipantName>>,
     returning: Notify,
@@ -151,6 +153,7 @@ impl Directory {
             entries: RwLock::default(),
             connections,
             numbers: AtomicU64::new(0),
+            unplaced: RwLock::default(),
             returned: RwLock::default(),
             returning: Notify::new(),
         }
@@ -232,6 +235,7 @@ impl Directory {
     fn seen_at(&self, name: &ParticipantName, url: &str, registered: Registered, now: Instant) {
         let gone_after = self.gone_after();
         let entry = self.entry_or_new(name);
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         entry.heard.store(true, Ordering::Relaxed);
         *entry.touched.lock().unwrap_or_else(PoisonError::into_inner) = now;
         let came_back = self.endpoint_or_new(name, url).seen(registered, now, gone_after);

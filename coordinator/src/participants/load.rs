@@ -1,4 +1,4 @@
-//! What live transactions hold at one participant.
+//! Load of one participant: transactions and bytes in memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -158,8 +158,8 @@ fn pause(retry_after: Option<prost_types::Duration>) -> Duration {
     retry_after.and_then(duration_from_wire).unwrap_or_default()
 }
 
-/// What a status says of an attempt and of its participant. Whatever its length, only the beginning of
-/// its text is kept.
+/// Tells what a status says of an attempt and of its participant. Whatever its length, only the beginning
+/// of its text is kept.
 pub(super) fn verdict(status: &Status) -> Verdict {
     let error = match status.message() {
         "" => format!("{:?}", status.code()),

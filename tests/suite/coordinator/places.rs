@@ -1,4 +1,4 @@
-//! What one participant, one instance or one name may do to the others.
+//! Effects of one participant, one instance or one name on the others.
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimo_core::{Incarnation, ParticipantName};
+use unanimo_core::Incarnation;
 
 use crate::participants::directory::{Directory, Stale};
 use crate::store::{self, Store};
@@ -14,25 +14,16 @@ const INTERVALS_BETWEEN_LOOKS: u32 = 6;
 /// Shortest pause between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// Forgets what is long gone, for as long as the process lives; first the names that found no place at the
-/// start.
+/// Forgets what is long gone, for as long as the process lives; first the names for which there was no place
+/// at the start.
 pub(super) async fn forget_stale(
     directory: Arc<Directory>,
     store: Arc<dyn Store>,
     me: Incarnation,
-    surplus: Vec<ParticipantName>,
 ) {
-    if !surplus.is_empty() {
-        tracing::warn!(
-            count = surplus.len(),
-            max = directory.participants_max(),
-            "more participants were registered than participants-max; the longest silent are forgotten"
-        );
-    }
     let pause = (directory.keep_alive_interval() * INTERVALS_BETWEEN_LOOKS).max(PAUSE_MIN);
-    let mut stale: Vec<Stale> = surplus.into_iter().map(Stale::Name).collect();
     loop {
-        for stale in stale {
+        for stale in directory.stale() {
             if let Err(error) = forget(&directory, &*store, me, &stale).await {
                 tracing::warn!(%error, "failed to forget a participant that is gone; it is repeated");
                 break;
@@ -40,7 +31,6 @@ pub(super) async fn forget_stale(
         }
         directory.close_unused();
         tokio::time::sleep(pause).await;
-        stale = directory.stale();
     }
 }
 

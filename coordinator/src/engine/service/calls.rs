@@ -133,6 +133,7 @@ impl Service {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         live.note_failure(call.number, failed_at);
         let Call { number, attempt, .. } = call;
+        let participant = live.tx.branch(number).map(|branch| branch.spec.participant.clone());
         let input = match end {
             CallEnd::Deferred => {
                 let Some(branch) = live.tx.branch(number) else { return };
@@ -155,10 +156,27 @@ impl Service {
         };
         // It may have left memory: ended by an operator, or lost.
         let _ = self.apply(tx_id, input, self.env.now());
+        if let Some(participant) =
+            participant.filter(|_| failed_at.is_some() || !self.failing.is_empty())
+        {
+            self.note_failing(participant);
+        }
     }
 
-    /// Participants came back: what waits for them goes, little by little.
-    pub(super) fn returned(&mut self, names: &[ParticipantName]) {
+    /// Notes whether a participant fails. Once it does, all that is owed to it waits together: whatever
+    /// tries it next, does so for all.
+    fn note_failing(&mut self, participant: ParticipantName) {
+        let failing = self.caller.find(&participant).is_some_and(|entry| entry.is_failing());
+        if !failing {
+            self.failing.remove(&participant);
+        } else if self.failing.insert(participant.clone()) {
+            self.end_pauses(&[participant]);
+        }
+    }
+
+    /// Ends the pauses between attempts at participants that came back, or that are called by one attempt
+    /// for all: what is owed to them goes little by little.
+    pub(super) fn end_pauses(&mut self, names: &[ParticipantName]) {
         let awaited = |branch: &unanimo_core::Branch| {
             let name = &branch.spec.participant;
             branch.progress.ended_at.is_none() && names.contains(name)

@@ -24,9 +24,10 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait for another's.
 const WINDOW_BYTES: u32 = 16 << 20;
 
-/// Largest list of headers or trailers that is taken from a participant. A status travels there, and a
-/// longer list would end the connection with every call on it. Only the beginning of it is kept.
-const HEADERS_BYTES_MAX: u32 = 16 << 20;
+/// Largest list of headers or trailers that is taken from a participant. A status travels there, and a much
+/// longer list ends the connection with every call on it; only the beginning of it is kept. Not larger: the
+/// time that a list takes to be read grows with the square of its length, to half a second here.
+const HEADERS_BYTES_MAX: u32 = 4 << 20;
 
 /// Connections of one endpoint: one for Prepares and one for the rest.
 const PER_ENDPOINT: usize = 2;

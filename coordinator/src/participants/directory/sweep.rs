@@ -1,4 +1,4 @@
-//! What is long gone leaves the directory: instances, names, and connections that nobody uses.
+//! Leaving the directory, of whatever is long gone: instances, names, and connections that nobody uses.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const INTERVALS_UNTIL_LONG_GONE: u32 = 120;
 /// by default.
 const INTERVALS_UNTIL_FORGOTTEN: u32 = 7 * 24 * 60 * 60 / 5;
 
-/// What is to be forgotten, in the store first.
+/// Entry that is to be forgotten, in the store first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stale {
     /// An instance at an endpoint.
@@ -66,7 +66,9 @@ impl Directory {
     fn stale_at(&self, now: Instant) -> Vec<Stale> {
         let long_gone = self.long_gone_after();
         let forgotten = self.options.keep_alive_interval * INTERVALS_UNTIL_FORGOTTEN;
-        let mut stale = Vec::new();
+        let unplaced = read(&self.unplaced);
+        let mut stale: Vec<_> = unplaced.iter().cloned().map(Stale::Name).collect();
+        drop(unplaced);
         for (name, entry) in read(&self.entries).iter() {
             if self.idle_for(entry, now).is_some_and(|idle| idle > forgotten) {
                 stale.push(Stale::Name(name.clone()));
@@ -87,7 +89,25 @@ impl Directory {
 
     /// Forgets a name.
     pub fn forget(&self, name: &ParticipantName) {
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Notes a stored name for which there is no place.
+    pub fn add_unplaced(&self, name: ParticipantName) {
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Tells how many names found no place.
+    pub fn warn_of_unplaced(&self) {
+        let count = read(&self.unplaced).len();
+        if count > 0 {
+            tracing::warn!(
+                count,
+                max = self.options.participants_max,
+                "more participants are stored than participants-max; the longest silent are forgotten"
+            );
+        }
     }
 
     /// Closes connections that are of no use: nobody calls there, or the endpoint is gone.

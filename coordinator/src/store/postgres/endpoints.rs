@@ -17,7 +17,7 @@ WITH fence AS MATERIALIZED (
 )
 SELECT EXISTS (SELECT 1 FROM fence)";
 
-/// What is left of the endpoint is another instance's.
+/// Rows that are left of the endpoint are other instances'.
 const DEREGISTER: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE

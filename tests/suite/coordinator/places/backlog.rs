@@ -1,4 +1,4 @@
-//! What is owed to a participant that comes back is sent little by little (promise L3).
+//! Backlog of a participant that comes back: it is sent little by little (promise L3).
 
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ async fn l3_instances_that_register_in_turn_are_no_return() {
     assert!(calls <= 20, "{calls} calls in two seconds");
 }
 
-/// What a start adopts goes little by little, too.
+/// Transactions that a start adopts go little by little, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_what_is_adopted_goes_little_by_little() {
     let (p, remote) = (Scripted::default(), Scripted::default());

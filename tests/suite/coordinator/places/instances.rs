@@ -41,7 +41,7 @@ async fn one_instance_that_leaves_takes_only_itself() {
     }
 }
 
-/// What was gone before a restart is gone after it: 300 dead endpoints do not hold up the one that lives.
+/// An endpoint that was gone before a restart is gone after it: 300 dead endpoints do not hold up the one that lives.
 #[tokio::test]
 async fn a_restart_believes_nobody_alive_who_was_gone() {
     for config in on_both().await {
