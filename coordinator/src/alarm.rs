@@ -16,6 +16,9 @@ pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
 /// Name of the alarm: the pivot of a saga has no answer.
 pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
 
+/// Name of the alarm: a participant's clock is ahead of the coordinator's.
+pub const CLOCK_SKEW: &str = "clock_skew";
+
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
@@ -40,7 +43,9 @@ pub const TABLE: &[Described] = &[
     Described {
         name: TRANSACTION_STALLED,
         raised: "Phase two of a transaction lasts longer than `stalled-after`: a branch has not \
-                 ended. The coordinator repeats the calls.",
+                 ended. The coordinator repeats the calls. A participant has one line in the log, with \
+                 its first transaction, and another one each minute in which `transactions`, their \
+                 number, has grown.",
         act: "`unanimo tx show` prints the participant's last error. Repair the participant; then \
               `unanimo tx retry` sends the calls at once. If the participant will never answer, use \
               `unanimo tx resolve`.",
@@ -81,6 +86,15 @@ pub const TABLE: &[Described] = &[
               `unanimo tx retry` sends the call at once. If it will never answer, find out whether its work \
               is done, and answer in its place with `unanimo tx resolve`: see [sagas](../sagas.md#the-pivot).",
         cleared: "the decision",
+    },
+    Described {
+        name: CLOCK_SKEW,
+        raised: "A participant refused a Prepare as TOO_LATE before the transaction's deadline: the clock \
+                 of the participant, or of its database, is ahead by more than `clock-skew`. \
+                 `coordinator_time` in the line is the time here, and the participant's is past \
+                 `participant_time_past`. All of its transactions are aborted so.",
+        act: "Set the clock of the participant's database, or the coordinator's, right.",
+        cleared: "ten minutes without such a refusal",
     },
     Described {
         name: WRITE_REFUSED,

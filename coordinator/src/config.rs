@@ -22,6 +22,7 @@ pub use self::load::Loaded;
 pub use self::values::{DatabaseUrl, History, LogFormat, NodeName, Period};
 use self::values::{Given, Named};
 use crate::participants::allow::{self, Pattern};
+use crate::participants::breaker::Pauses;
 use crate::participants::directory;
 use crate::store::{PostgresOptions, Retention};
 use crate::{api, engine};
@@ -204,8 +205,14 @@ settings! {
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads in memory. At this number new work is refused.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
-    /// Most calls in flight to one participant, counted apart for Prepare and for Commit and Cancel
-    /// together.
+    /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
+    /// for others, however slow that participant is.
+    participant_share: usize = 70, "UNANIMO_PARTICIPANT_SHARE";
+    /// Most names of participants that are kept. At this number a new name is refused, unless one that is
+    /// long gone can be forgotten.
+    participants_max: usize = 1000, "UNANIMO_PARTICIPANTS_MAX";
+    /// Most calls in flight to one endpoint of a participant, counted apart for Prepare and for Commit
+    /// and Cancel together.
     participant_slots: usize = 256, "UNANIMO_PARTICIPANT_SLOTS";
     /// Time to wait for a participant's answer before the call is repeated.
     call_timeout: Period = Period::secs(10), "UNANIMO_CALL_TIMEOUT";
@@ -321,6 +328,7 @@ impl Config {
         let bounds = engine::Bounds {
             transactions_max: self.transactions_max,
             bytes_max: self.live_bytes_max,
+            share_percent: self.participant_share,
         };
         engine::Options { policy, bounds, call_timeout: self.call_timeout.0 }
     }
@@ -330,6 +338,15 @@ impl Config {
             slots: self.participant_slots,
             keep_alive_interval: self.keep_alive_interval.0,
             message_bytes_max: self.message_bytes_max,
+            participants_max: self.participants_max,
+            prepare_pauses: Pauses {
+                base: self.prepare_backoff.0,
+                cap: self.prepare_backoff_max.0,
+            },
+            phase_two_pauses: Pauses {
+                base: self.phase_two_backoff.0,
+                cap: self.phase_two_backoff_max.0,
+            },
         }
     }
 

@@ -144,7 +144,7 @@ impl Builder {
 
         let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        known::fill(&directory, &config, locals, store.endpoints().list().await?);
+        known::fill(&directory, &config, locals, store.endpoints().list().await?, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());

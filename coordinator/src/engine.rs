@@ -16,6 +16,7 @@ mod service;
 pub(crate) mod sleepers;
 mod timers;
 mod unread;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

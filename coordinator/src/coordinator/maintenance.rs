@@ -1,5 +1,7 @@
 //! Maintenance: periodic work of the coordinator.
 
+mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,8 @@ pub(super) fn start(
     purge: Purge,
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
-    tasks.spawn(wake_returned(directory, engine));
+    tasks.spawn(wake_returned(Arc::clone(&directory), engine));
+    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me));
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }
@@ -73,12 +76,17 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
     }
 }
 
+/// Most names in a log line.
+const NAMES_SHOWN: usize = 8;
+
 /// Sends waiting calls to participants that have registered again.
 async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
-        let names = directory.returned().await;
+        let mut names = directory.returned().await;
+        names.sort();
+        names.dedup();
         tracing::info!(
-            participants = ?names,
+            participants = ?&names[..names.len().min(NAMES_SHOWN)], count = names.len(),
             "participants have registered; calls that wait for them are sent"
         );
         engine.returned(names);

@@ -4120,8 +4120,9 @@ pub struct RegisterEndpointRequest {
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
     /// Names this life of the participant's process; 1 to 64 bytes of the alphabet of names, chosen at
-    /// random at its start. A new one says that it was started again: calls that wait for it go out at
-    /// once.
+    /// random at its start. Several instances may register one endpoint: they answer behind a balancer. A
+    /// new one says that a process was started: calls that wait for the participant are sent, little by
+    /// little.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// Features that the participant knows, such as `must_succeed`. At most 32 names.
@@ -4174,8 +4175,8 @@ pub struct DeregisterEndpointRequest {
     /// The endpoint, as registered.
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
-    /// The life of the process that goes away, as registered. An endpoint that another instance has
-    /// registered since stays.
+    /// The life of the process that goes away, as registered. An endpoint stays as long as another
+    /// instance that registered it is alive.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// As in RegisterEndpointRequest.
@@ -4192,8 +4193,7 @@ impl ::prost::Name for DeregisterEndpointRequest {
         "/unanimo.v1.DeregisterEndpointRequest".into()
     }
 }
-/// The endpoint is gone, belongs to another instance by now, was never there, or is configured and
-/// stays.
+/// The instance is gone, and the endpoint unless it is configured or has other instances.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterEndpointResponse {}
 impl ::prost::Name for DeregisterEndpointResponse {
@@ -4432,7 +4432,8 @@ pub mod participant_directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Removes an endpoint at once. The name stays known, so that owed calls wait for its return.
+        /// Removes an instance from an endpoint, and the endpoint with its last one. The name stays known, so
+        /// that owed calls wait for its return.
         /// Caller: participant, for its own name.
         pub async fn deregister_endpoint(
             &mut self,
@@ -4517,7 +4518,8 @@ pub mod participant_directory_service_server {
             tonic::Response<super::RegisterEndpointResponse>,
             tonic::Status,
         >;
-        /// Removes an endpoint at once. The name stays known, so that owed calls wait for its return.
+        /// Removes an instance from an endpoint, and the endpoint with its last one. The name stays known, so
+        /// that owed calls wait for its return.
         /// Caller: participant, for its own name.
         async fn deregister_endpoint(
             &self,
