@@ -16,11 +16,11 @@ pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
 /// Name of the alarm: the pivot of a saga has no answer.
 pub const PIVOT_UNANSWERED: &str = "pivot_unanswered";
 
+/// Name of the alarm: a participant's clock is ahead of the coordinator's.
+pub const CLOCK_SKEW: &str = "clock_skew";
+
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
-
-/// Name of the alarm: a clock is wrong.
-pub const CLOCK_SKEW: &str = "clock_skew";
 
 /// Name of the alarm: a stored transaction cannot be read.
 pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
@@ -43,7 +43,9 @@ pub const TABLE: &[Described] = &[
     Described {
         name: TRANSACTION_STALLED,
         raised: "Phase two of a transaction lasts longer than `stalled-after`: a branch has not \
-                 ended. The coordinator repeats the calls.",
+                 ended. The coordinator repeats the calls. A participant has one line in the log, with \
+                 its first transaction, and another one each minute in which `transactions`, their \
+                 number, has grown.",
         act: "`unanimo tx show` prints the participant's last error. Repair the participant; then \
               `unanimo tx retry` sends the calls at once. If the participant will never answer, use \
               `unanimo tx resolve`.",
@@ -86,20 +88,25 @@ pub const TABLE: &[Described] = &[
         cleared: "the decision",
     },
     Described {
+        name: CLOCK_SKEW,
+        raised: "A participant refused a Prepare as TOO_LATE before the transaction's deadline: the clock \
+                 of the participant, or of its database, is ahead by more than `clock-skew`. \
+                 `coordinator_time` in the line is the time here, and the participant's is past \
+                 `participant_time_past`. All of its transactions are aborted so. Or the clocks \
+                 of the coordinator and of its database differ by more than a minute, or were set by more \
+                 than that: the line has both times, and nothing is purged meanwhile, because a wrong clock \
+                 would delete what is kept for days.",
+        act: "Set the clock that is wrong, and see that a time server keeps it right.",
+        cleared: "ten minutes without such a refusal; clocks that agree, and clocks that were set after an \
+                  hour in which they ran evenly",
+    },
+    Described {
         name: WRITE_REFUSED,
         raised: "The database refuses to store a change of a transaction. The request has failed, \
                  and the transaction leaves memory until a client asks for it again.",
         act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
               the coordinator: report it.",
         cleared: "nothing; it is a single event",
-    },
-    Described {
-        name: CLOCK_SKEW,
-        raised: "The clocks of coordinator and database differ by more than a minute, or were set by \
-                 more than that. The log line has both times. Nothing is purged: a wrong clock would \
-                 delete what is kept for days, and a gid would be executed again.",
-        act: "Set the clock that is wrong, and see that a time server keeps it right.",
-        cleared: "clocks that agree; clocks that were set are trusted after an hour",
     },
     Described {
         name: TRANSACTION_UNREADABLE,

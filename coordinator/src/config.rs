@@ -20,10 +20,11 @@ use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
-use self::values::Named;
 pub use self::values::{DatabaseSchema, DatabaseUrl, History, LogFormat, NodeName, Period};
+use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
 use crate::participants::allow::{self, Pattern};
+use crate::participants::breaker::Pauses;
 use crate::participants::directory;
 use crate::store::{PostgresOptions, Retention};
 use crate::{api, engine};
@@ -98,7 +99,7 @@ macro_rules! settings {
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Layer {
-            $($name: Option<$kind>,)*
+            $($name: Option<Given<$kind>>,)*
             participants: BTreeMap<ParticipantName, Vec<String>>,
         }
 
@@ -111,8 +112,7 @@ macro_rules! settings {
             pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
                 match key.replace('-', "_").as_str() {
                     $(stringify!($name) => {
-                        let value: $kind = text.parse().map_err(|rule| format!("{rule}"))?;
-                        self.$name = Some(value);
+                        self.$name = Some(Given(<$kind as Named>::of_text(text)?));
                     })*
                     "participants" => {
                         let (name, url) = named_endpoint(text)?;
@@ -126,7 +126,7 @@ macro_rules! settings {
 
         impl Config {
             fn apply(&mut self, layer: Layer, source: &'static str, sources: &mut Sources) {
-                $(if let Some(value) = layer.$name {
+                $(if let Some(Given(value)) = layer.$name {
                     self.$name = value;
                     sources.insert(stringify!($name).replace('_', "-"), source);
                 })*
@@ -178,9 +178,11 @@ settings! {
     /// Schema of the coordinator's tables in PostgreSQL. It is made if it is not there. Coordinators
     /// of one database and different schemas are different coordinator groups.
     database_schema: DatabaseSchema = DatabaseSchema::default(), "UNANIMO_DATABASE_SCHEMA";
-    /// Address on which gRPC is served. Port 0 takes a free port.
+    /// Address on which gRPC is served; the host may be a name, such as `localhost`. Port 0 takes a
+    /// free port.
     listen: SocketAddr = ([127, 0, 0, 1], 7610).into(), "UNANIMO_LISTEN";
-    /// Address on which health and metrics are served, over HTTP. Port 0 takes a free port.
+    /// Address on which health and metrics are served, over HTTP; the host may be a name. Port 0 takes
+    /// a free port.
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
     /// Allow `listen` and `admin-listen` to be addresses that other machines can reach. There is no
     /// authentication yet: every program that reaches the port can start, commit and roll back
@@ -192,8 +194,9 @@ settings! {
         "UNANIMO_ENDPOINT_ALLOW";
     /// Format of the log: `human`, or `json` for one object a line.
     log_format: LogFormat = LogFormat::Human, "UNANIMO_LOG_FORMAT";
-    /// Filter of the log, in the syntax of `tracing`: a level, or `target=level`, separated by
-    /// commas.
+    /// Filter of the log: a level, or `target=level`, separated by commas. A level alone is that of
+    /// Unanimo's own lines; those of the libraries below it are shown from `warn` on, or as `target=level`
+    /// says. `info,unanimo::ended=off` leaves out the lines of transactions that have ended.
     log: String = "info".to_owned(), "UNANIMO_LOG";
     /// Time for which an incarnation may act without renewing its lease in the database. Then
     /// another one may fence it.
@@ -206,8 +209,14 @@ settings! {
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads in memory. At this number new work is refused.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
-    /// Most calls in flight to one participant, counted apart for Prepare and for Commit and Cancel
-    /// together.
+    /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
+    /// for others, however slow that participant is.
+    participant_share: usize = 70, "UNANIMO_PARTICIPANT_SHARE";
+    /// Most names of participants that are kept. At this number a new name is refused, unless one that is
+    /// long gone can be forgotten.
+    participants_max: usize = 1000, "UNANIMO_PARTICIPANTS_MAX";
+    /// Most calls in flight to one endpoint of a participant, counted apart for Prepare and for Commit
+    /// and Cancel together.
     participant_slots: usize = 256, "UNANIMO_PARTICIPANT_SLOTS";
     /// Time to wait for a participant's answer before the call is repeated.
     call_timeout: Period = Period::secs(10), "UNANIMO_CALL_TIMEOUT";
@@ -326,6 +335,7 @@ impl Config {
         let bounds = engine::Bounds {
             transactions_max: self.transactions_max,
             bytes_max: self.live_bytes_max,
+            share_percent: self.participant_share,
         };
         engine::Options { policy, bounds, call_timeout: self.call_timeout.0 }
     }
@@ -335,6 +345,15 @@ impl Config {
             slots: self.participant_slots,
             keep_alive_interval: self.keep_alive_interval.0,
             message_bytes_max: self.message_bytes_max,
+            participants_max: self.participants_max,
+            prepare_pauses: Pauses {
+                base: self.prepare_backoff.0,
+                cap: self.prepare_backoff_max.0,
+            },
+            phase_two_pauses: Pauses {
+                base: self.phase_two_backoff.0,
+                cap: self.phase_two_backoff_max.0,
+            },
         }
     }
 

@@ -166,7 +166,7 @@ impl Builder {
 
         let directory = Arc::new(Directory::new(config.directory()));
         let registrations = opening::registrations(&*store, &status).await?;
-        known::fill(&directory, &config, locals, registrations);
+        known::fill(&directory, &config, locals, registrations, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
@@ -364,7 +364,8 @@ impl Body {
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
-            tracing::warn!(%error, "failed to give up the lease; a successor waits for its end");
+            let error = store::in_full(&error);
+            tracing::warn!(error, "failed to give up the lease; a successor waits for its end");
         }
         store.close().await;
         Ok(())

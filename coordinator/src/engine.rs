@@ -16,6 +16,7 @@ mod service;
 pub(crate) mod sleepers;
 mod timers;
 mod unread;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,13 +145,15 @@ pub enum Error {
     )]
     Draining,
     /// Nobody ever saw this transaction.
-    #[error("the transaction was never seen")]
+    #[error("no transaction of this tx_id was ever seen by the coordinator's database")]
     NeverSeen,
     /// No transaction has this gid.
-    #[error("the gid is unknown: it was never seen, or was purged after the gid retention")]
+    #[error(
+        "no transaction has this gid: it was never seen, or was purged after the gid retention"
+    )]
     UnknownGid,
     /// It ended so long ago that it was deleted.
-    #[error("the transaction has ended, and was purged after the retention")]
+    #[error("the transaction of this tx_id has ended, and was purged after the gid retention")]
     Purged,
     /// Its details were deleted.
     #[error("the transaction has ended, and its details were purged")]

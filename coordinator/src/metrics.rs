@@ -3,7 +3,12 @@
 //!
 //! Each coordinator has its own instance, because several can run in one process.
 
-use std::sync::atomic::AtomicU64;
+mod participants;
+mod table;
+
+use std::collections::HashSet;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -14,98 +19,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
-use crate::alarm::{CLOCK_SKEW, HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
+pub use self::table::{Described, TABLE};
+use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
-
-/// Documentation of a metric.
-#[derive(Clone, Copy, Debug)]
-pub struct Described {
-    /// Name, as `/metrics` prints it.
-    pub name: &'static str,
-    /// Type: `counter`, `gauge` or `histogram`.
-    pub kind: &'static str,
-    /// Labels, separated by commas.
-    pub labels: &'static str,
-    /// Meaning, with the unit.
-    pub help: &'static str,
-    /// Condition for an alert; empty if there should be none.
-    pub alert: &'static str,
-}
-
-macro_rules! table {
-    ($($name:ident: $kind:literal [$labels:literal] $help:literal, alert $alert:literal;)*) => {
-        /// Documentation of every metric.
-        pub const TABLE: &[Described] = &[$(Described {
-            name: stringify!($name),
-            kind: $kind,
-            labels: $labels,
-            help: $help,
-            alert: $alert,
-        },)*];
-    };
-}
-
-table! {
-    unanimo_transactions_begun_total: "counter" ["mode"]
-        "Transactions begun",
-        alert "";
-    unanimo_rolled_back_unseen_total: "counter" [""]
-        "Rollbacks of a gid that was never seen: each leaves an aborted tombstone",
-        alert "";
-    unanimo_transactions_decided_total: "counter" ["mode, outcome"]
-        "Transactions decided",
-        alert "the share of `aborted` is far above its usual level";
-    unanimo_decision_seconds: "histogram" [""]
-        "Time from begin to decision, in seconds",
-        alert "p99 is far above its usual level";
-    unanimo_transactions_live: "gauge" [""]
-        "Transactions in memory: begun or adopted, and not ended",
-        alert "above 80 % of `transactions-max`";
-    unanimo_live_bytes: "gauge" [""]
-        "Bytes of payloads that live transactions hold",
-        alert "above 80 % of `live-bytes-max`";
-    unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, \
-         `transaction_unreadable`; 1 while `clock_skew` is raised",
-        alert "above 0: `unanimo tx list --attention` lists them";
-    unanimo_admission_refused_total: "counter" ["reason"]
-        "Requests for new work that were refused, by reason",
-        alert "`overloaded` grows for a minute";
-    unanimo_participant_calls_total: "counter" ["participant, operation, result"]
-        "Calls to participants that have ended; `failed` ones are repeated",
-        alert "the share of `failed` of one participant is above 10 % for five minutes";
-    unanimo_participant_call_seconds: "histogram" ["operation"]
-        "Duration of calls to participants, in seconds",
-        alert "";
-    unanimo_requests_total: "counter" ["method, code"]
-        "gRPC requests served, by method and status code",
-        alert "the share of `Internal` or `Unavailable` is above 1 % for five minutes";
-    unanimo_journal_flush_seconds: "histogram" [""]
-        "Time to make a batch durable, in seconds",
-        alert "p99 above 1 s: the database is slow";
-    unanimo_journal_batch_rows: "histogram" [""]
-        "Transactions in a batch",
-        alert "";
-    unanimo_journal_backlog: "gauge" [""]
-        "Transactions with transitions that are not written yet",
-        alert "grows for a minute";
-    unanimo_journal_connected: "gauge" [""]
-        "1 while the journal's connection to the database works, otherwise 0",
-        alert "0 for a minute";
-    unanimo_lease_held: "gauge" [""]
-        "1 while this incarnation holds its lease and may decide and send, otherwise 0",
-        alert "0 for a minute";
-    unanimo_adopted_total: "counter" [""]
-        "Transactions adopted from earlier incarnations",
-        alert "";
-    unanimo_purged_total: "counter" ["what"]
-        "Transactions purged, by part: first their `details`, later their `gids`",
-        alert "";
-    unanimo_write_refused_total: "counter" [""]
-        "Transactions whose row the database refused; each also logs the alarm `write_refused`",
-        alert "above 0";
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModeLabel {
@@ -130,6 +47,11 @@ struct CallLabels {
 enum CallResult {
     answered,
     failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ParticipantLabel {
+    participant: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,7 +92,16 @@ pub struct Metrics {
     decision_seconds: Histogram,
     live: Gauge01,
     live_bytes: Gauge01,
+    set_aside: Gauge01,
+    failing: Gauge01,
+    calls_waiting: Family<ParticipantLabel, Gauge01>,
+    /// Participants that have a label of their own.
+    labelled: RwLock<HashSet<String>>,
     alarms: Family<AlarmLabel, Gauge01>,
+    /// Participants whose clocks are ahead.
+    skewed: AtomicI64,
+    /// 1 while the coordinator's own clocks disagree.
+    own_skew: AtomicI64,
     admission_refused: Family<ReasonLabel, Counter>,
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
@@ -200,7 +131,13 @@ impl Default for Metrics {
             decision_seconds: seconds(),
             live: Gauge::default(),
             live_bytes: Gauge::default(),
+            set_aside: Gauge::default(),
+            failing: Gauge::default(),
+            calls_waiting: Family::default(),
+            labelled: RwLock::default(),
             alarms: Family::default(),
+            skewed: AtomicI64::default(),
+            own_skew: AtomicI64::default(),
             admission_refused: Family::default(),
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
@@ -216,7 +153,7 @@ impl Default for Metrics {
         };
         metrics.register_all();
         metrics.attention(AttentionCount::default());
-        metrics.clock_skew(false);
+        metrics.skewed(0);
         metrics
     }
 }
@@ -246,7 +183,10 @@ impl Metrics {
         all.add("unanimo_decision_seconds", self.decision_seconds.clone());
         all.add("unanimo_transactions_live", self.live.clone());
         all.add("unanimo_live_bytes", self.live_bytes.clone());
+        all.add("unanimo_transactions_set_aside", self.set_aside.clone());
         all.add("unanimo_alarms", self.alarms.clone());
+        all.add("unanimo_participants_failing", self.failing.clone());
+        all.add("unanimo_participant_calls_waiting", self.calls_waiting.clone());
         all.add("unanimo_admission_refused_total", self.admission_refused.clone());
         all.add("unanimo_participant_calls_total", self.calls.clone());
         all.add("unanimo_participant_call_seconds", self.call_seconds.clone());
@@ -300,7 +240,7 @@ impl Metrics {
         took: Duration,
     ) {
         let result = if answered { CallResult::answered } else { CallResult::failed };
-        let participant = participant.to_owned();
+        let participant = self.label(participant);
         self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
         self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
     }
@@ -344,11 +284,6 @@ impl Metrics {
         }
     }
 
-    /// Sets the alarm of clocks that disagree.
-    pub fn clock_skew(&self, raised: bool) {
-        self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(i64::from(raised));
-    }
-
     /// Sets the gauges of the present moment, before each scrape.
     pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
         let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
@@ -381,6 +316,8 @@ mod tests {
         metrics.begun(Mode::Tcc);
         metrics.decided(Mode::Tcc, Outcome::Committed, Duration::from_millis(3));
         metrics.called("bank", "prepare", true, Duration::from_millis(3));
+        let bank = unanimo_core::ParticipantName::new("bank").expect("a name");
+        metrics.participants(1, vec![(bank, true, 7)]);
         metrics.refused("overloaded");
         metrics.served("Submit", tonic::Code::Ok);
         metrics.purged(crate::store::Purged { stripped: 1, deleted: 2 });

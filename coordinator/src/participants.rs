@@ -1,13 +1,18 @@
 //! Participants: who they are, where they answer, and the calls to them.
 //!
-//! The [`directory`] knows names and endpoints. The [`caller`] sends one call and tells how it ended;
-//! `wire` turns the core's types into messages and answers into the core's types. A participant
-//! inside this process is called through the same trait that generated servers implement, so both
-//! ways are one above the transport. One participant is the coordinator itself: [`own`].
+//! The [`directory`] knows names, and the endpoints and instances of each. The [`caller`] sends one call
+//! and tells how it ended; `wire` turns the core's types into messages and answers into the core's types.
+//! A [`breaker`] for each participant says whether calls are sent at all. A participant inside this
+//! process is called through the same trait that generated servers implement, so both ways are one above
+//! the transport. One participant is the coordinator itself: [`own`].
 
 pub mod allow;
+pub mod breaker;
 pub mod caller;
+pub(crate) mod descriptors;
 pub mod directory;
+mod failure;
+pub(crate) mod load;
 pub mod own;
 mod wire;
 

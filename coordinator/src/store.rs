@@ -36,7 +36,8 @@ pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{
-    AttentionCount, Claim, Claimed, Filter, Found, Key, PhaseName, Stored, Transactions, Unreadable,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, PhaseCount, PhaseName, Stored,
+    Transactions, Unreadable,
 };
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
@@ -317,9 +318,50 @@ async fn run_migrations<C: sqlx::migrate::Migrate>(
     migrated(migrator, own.run_direct(None, connection, false).await)
 }
 
-/// An error and its causes, in one line.
+/// An error and its causes, in one line. What an error says of its own cause is not said twice, and
+/// a line number in PostgreSQL's source code, which means nothing to an operator, is the SQLSTATE instead.
 #[must_use]
-pub fn in_full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+pub fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    for error in std::iter::successors(Some(error), |error| error.source()) {
+        let said = error.to_string();
+        if text.is_empty() {
+            text = said;
+        } else if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        if let Some(sqlx::Error::Database(answer)) = error.downcast_ref() {
+            let code = answer.code().map_or_else(String::new, |code| format!(" (SQLSTATE {code})"));
+            let plain = format!("{}{code}", answer.message());
+            text = text.replace(&answer.to_string(), &plain);
+            // Its cause is the same answer once more.
+            break;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Says(&'static str, #[source] Option<Box<Says>>);
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let says = |text, cause| Box::new(Says(text, cause));
+        let refused = || Some(says("Connection refused", None));
+        for (error, expected) in [
+            (says("renew the lease", None), "renew the lease"),
+            (says("renew the lease", refused()), "renew the lease: Connection refused"),
+            (
+                says("renew the lease", Some(says("no answer: Connection refused", refused()))),
+                "renew the lease: no answer: Connection refused",
+            ),
+        ] {
+            assert_eq!(in_full(&*error), expected);
+        }
+    }
 }

@@ -101,7 +101,10 @@ impl Client {
     }
 
     /// Prepares a TCC transaction under the name `gid`: 1 to 128 bytes of `[A-Za-z0-9_.:-]`, chosen
-    /// by the initiator. The same gid is the same transaction, however often it is asked for.
+    /// by the initiator. The same gid is the same transaction, however often it is asked for, until the
+    /// coordinator's gid retention is over: by default 7 days after the transaction's end. After that the
+    /// gid is new, and the work would be done again; for redeliveries that may come so late there is
+    /// [`Draft::must_exist`].
     pub fn tcc(&self, gid: impl Into<String>) -> Draft {
         Draft::new(self.clone(), gid.into(), Mode::Tcc)
     }

@@ -250,6 +250,7 @@
 #[doc(hidden)]
 pub mod crash;
 
+mod causes;
 pub mod client;
 mod names;
 mod payload;

@@ -122,7 +122,7 @@ pub enum Fault {
     #[error("another operation is at work")]
     Busy,
     /// The handler's own error.
-    #[error("the handler failed: {0}")]
+    #[error("the handler failed: {}", crate::causes::in_full(&**.0))]
     Handler(BoxError),
     /// The handler broke the rules of a handler.
     #[error("the handler is wrong: {0}")]

@@ -2,9 +2,10 @@
 //!
 //! Actions, with a number for `N`: `ok`, `refuse`, `refuse-N` (N Prepares are refused first),
 //! `read-only`, `hang`, `hang-N`, `gated` (Prepare waits while calls are held), `fail-N` (N Prepares fail
-//! first), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
+//! first), `decline-N` (with an error status that means no), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
 //! that is `text/plain`), `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead),
-//! `cancel-hazard`.
+//! `cancel-hazard`, `too-late` (Prepare is refused so), `status-N` (Prepares fail with a text of N bytes).
+//! Besides, the whole participant has a [`Mood`].
 
 use crate::{bytes_of, payload};
 use std::collections::{BTreeMap, HashMap};
@@ -61,6 +62,23 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     /// True while Commits and Cancels wait, and Prepares of `gated`.
     gate: watch::Sender<bool>,
+    mood: watch::Sender<Mood>,
+}
+
+/// Behaviour of the whole participant, whatever the action is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// It does what the action says.
+    #[default]
+    Well,
+    /// Each call is answered with an error.
+    Failing,
+    /// Each call is taken, and never answered.
+    Hanging,
+    /// Prepares are as the action says, and each Commit and Cancel is answered with an error.
+    FailingInPhaseTwo,
+    /// Each call takes so many milliseconds longer.
+    Slow(u64),
 }
 
 impl fmt::Debug for Scripted {
@@ -71,7 +89,11 @@ impl fmt::Debug for Scripted {
 
 impl Default for Scripted {
     fn default() -> Self {
-        let state = State { seen: Mutex::default(), gate: watch::Sender::new(false) };
+        let state = State {
+            seen: Mutex::default(),
+            gate: watch::Sender::new(false),
+            mood: watch::Sender::default(),
+        };
         Self { state: Arc::new(state) }
     }
 }
@@ -98,6 +120,25 @@ impl Scripted {
     /// Holds back Commits, Cancels and the Prepares of `gated`, or lets them go on.
     pub fn hold(&self, hold: bool) {
         self.state.gate.send_replace(hold);
+    }
+
+    /// Changes what the whole participant does.
+    pub fn set_mood(&self, mood: Mood) {
+        self.state.mood.send_replace(mood);
+    }
+
+    async fn moody(&self, phase_two: bool) -> Result<(), Status> {
+        let mood = *self.state.mood.borrow();
+        match mood {
+            Mood::FailingInPhaseTwo if !phase_two => Ok(()),
+            Mood::Well => Ok(()),
+            Mood::Failing | Mood::FailingInPhaseTwo => Err(Status::internal("out of order")),
+            Mood::Hanging => std::future::pending().await,
+            Mood::Slow(ms) => {
+                tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+                Ok(())
+            }
+        }
     }
 
     /// Serves it on a free port, and returns the endpoint.
@@ -185,6 +226,7 @@ impl ParticipantService for Scripted {
             output_bytes_max: message.output_bytes_max,
         };
         let count = self.note("prepare", &request, &parts);
+        self.moody(false).await?;
         let action = message.action.as_str();
         let yes = |output| Answer::Prepared(Prepared { output: payload(output) });
         let refused = || {
@@ -198,6 +240,14 @@ impl ParticipantService for Scripted {
         }
         let answer = match action {
             "refuse" => refused(),
+            "too-late" => Some(Answer::Refused(Refusal {
+                reason: "TOO_LATE".into(),
+                message: "Prepare came after the transaction's deadline".into(),
+            })),
+            _ if number(action, "status-").is_some() => {
+                let text = "x".repeat(number(action, "status-").unwrap_or(0));
+                return Err(Status::internal(format!("ä{text}")));
+            }
             _ if number(action, "refuse-").is_some_and(|times| count <= times) => refused(),
             _ if number(action, "hang-").is_some_and(|times| count <= times) => {
                 std::future::pending().await
@@ -210,6 +260,9 @@ impl ParticipantService for Scripted {
                 Some(Answer::Prepared(Prepared { output: Some(output) }))
             }
             "hang" => std::future::pending().await,
+            _ if number(action, "decline-").is_some_and(|times| count <= times) => {
+                return Err(Status::failed_precondition("sold out"));
+            }
             _ if number(action, "fail-").is_some_and(|times| count <= times) => {
                 return Err(Status::unavailable("not now"));
             }
@@ -242,6 +295,7 @@ impl ParticipantService for Scripted {
         };
         let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
+        self.moody(true).await?;
         let answer = match message.action.as_str() {
             "commit-hang" => std::future::pending().await,
             "commit-heuristic" => Answer::Heuristic(HeuristicOutcome {
@@ -273,6 +327,7 @@ impl ParticipantService for Scripted {
         };
         self.note("cancel", &request, &parts);
         self.pass_gate().await;
+        self.moody(true).await?;
         let answer = match message.action.as_str() {
             "cancel-hazard" => Answer::Heuristic(HeuristicOutcome {
                 kind: HeuristicKind::Hazard.into(),

@@ -11,8 +11,10 @@ use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 use uuid::Uuid;
 
+mod descriptors;
 mod histories;
 mod lives;
+mod night;
 mod operators;
 mod participant;
 mod reference;

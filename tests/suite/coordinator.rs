@@ -41,6 +41,7 @@ mod pages;
 mod participants;
 mod patience;
 mod payloads;
+mod places;
 mod process;
 mod purge_clocks;
 mod queries;

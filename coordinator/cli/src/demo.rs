@@ -38,7 +38,13 @@ pub(super) enum Failure {
     Sql(#[from] sqlx::Error),
     #[error("{0}")]
     Database(#[from] unanimo_sdk::DatabaseError),
-    #[error("{0}")]
+    #[error(
+        "use two-phase commit on this server: it allows no prepared transactions; set \
+         max_prepared_transactions to 10 or more in its postgresql.conf and restart it, or run the demo \
+         without --postgres"
+    )]
+    NotPrepared,
+    #[error("make a bank: {0}")]
     Participant(#[from] unanimo_sdk::participant::Error),
     #[error("call the coordinator: {0}")]
     Client(#[from] unanimo_sdk::client::Error),

@@ -41,7 +41,7 @@ pub(super) enum Error {
     #[error("failed to {0}")]
     Check(participant::check::Error),
     /// The demo failed.
-    #[error("failed to {0}")]
+    #[error("failed to {}", in_full(.0))]
     Demo(demo::Failure),
     /// The reader of standard output has closed it, as `head` does.
     #[error("the reader of standard output has closed it")]

@@ -22,7 +22,7 @@ mod tx;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use unanimo_coordinator::config::unknown_variables;
 
 /// Exit codes of all commands, for `--help`.
@@ -30,13 +30,20 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  success; `tx submit` and `saga run`: the transaction is committed
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
+     `tx submit` and `saga run`: and no transaction was begun by it;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
      definition has a mistake; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions
   4  `tx submit` and `saga run`: the transaction is aborted
-  5  `tx submit` and `saga run`: the transaction is not decided yet";
+  5  `tx submit` and `saga run`: the transaction is not decided yet, or nobody knows: run the same
+     command again";
+
+/// Exit codes of a command that has no more of its own, for its `--help`.
+const USUAL_EXIT_CODES: &str = "\
+Exit codes: 0 success; 1 the command failed, or the coordinator cannot be reached or refused the
+  request; 2 an argument is wrong, or the coordinator found that a field breaks a rule.";
 
 /// Coordinates transactions over several services: two-phase commit, TCC and sagas, over gRPC
 #[derive(Debug, Parser)]
@@ -62,7 +69,8 @@ enum Command {
 /// Runs the command that the process's arguments name, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = with_exit_codes(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // A failure to print the help or the error cannot be reported anywhere.
@@ -102,12 +110,27 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
     }
 }
 
+/// Adds the exit codes to the help of each command that does not describe its own.
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    command.mut_subcommands(|command| {
+        let command = with_exit_codes(command);
+        let texts = [command.get_after_long_help(), command.get_long_about()];
+        let texts = texts.map(|text| text.map(ToString::to_string).unwrap_or_default());
+        if command.has_subcommands() || texts.iter().any(|text| text.contains("Exit codes")) {
+            return command;
+        }
+        let [before, _] = texts;
+        let gap = if before.is_empty() { "" } else { "\n\n" };
+        command.after_long_help(format!("{before}{gap}{USUAL_EXIT_CODES}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        super::with_exit_codes(super::Cli::command()).debug_assert();
     }
 }

@@ -1,9 +1,9 @@
 //! Output of commands: on standard output, in colors only on a terminal.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
 
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::error::Error;
 
@@ -17,6 +17,18 @@ pub(super) const CAUTION: Style = AnsiColor::Yellow.on_default().bold();
 pub(super) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 /// Style of a heading.
 pub(super) const HEADING: Style = Style::new().bold();
+
+/// Columns where there is no terminal: as many as the narrowest usual one has.
+const WIDTH_DEFAULT: usize = 80;
+
+/// Fewest columns that tables are made for.
+const WIDTH_MIN: usize = 40;
+
+/// Columns between two columns of a table.
+const GAP: u16 = 2;
+
+/// Fewest columns that a table's wide column gets, its gap included.
+const COLUMN_MIN: usize = 14;
 
 /// Prints a text on standard output. [`Error::ReaderGone`] if its reader has closed it, as in
 /// `tx list | head -1`.
@@ -41,8 +53,25 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Makes a table: aligned columns without borders, one line for each row, `-` for an empty cell.
+/// Makes a table that fits the terminal: aligned columns without borders, `-` for an empty cell. Long
+/// cells go on in the next line of their column.
 pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    table_within(Some(width()), header, rows)
+}
+
+/// Makes a table of which each row is one line, however long.
+pub(super) fn wide_table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    table_within(None, header, rows)
+}
+
+fn table_within<const N: usize>(
+    width: Option<usize>,
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
@@ -56,12 +85,82 @@ pub(super) fn table<const N: usize>(
         }));
     }
     table.column_iter_mut().for_each(|column| {
-        column.set_padding((0, 2));
+        column.set_padding((0, GAP));
     });
+    if let Some(width) = width {
+        fit(&mut table, width);
+    }
     let mut lines = table.lines();
     let head = lines.next().unwrap_or_default();
     let head = format!("{HEADING}{}{HEADING:#}\n", head.trim_end());
     lines.fold(head, |text, line| text + line.trim_end() + "\n")
+}
+
+/// Makes a table's wide columns narrower, until it fits. Narrow ones, such as states and times, stay as
+/// they are.
+fn fit(table: &mut Table, width: usize) {
+    let gap = usize::from(GAP);
+    // The last column's gap is cut off.
+    let width = width + gap;
+    let widths: Vec<usize> = table
+        .column_max_content_widths()
+        .into_iter()
+        .map(|cells| usize::from(cells) + gap)
+        .collect();
+    if widths.iter().sum::<usize>() <= width {
+        return;
+    }
+    // Those that may keep their width: beginning with the narrowest, as long as the others have room.
+    let mut by_width: Vec<usize> = (0..widths.len()).collect();
+    by_width.sort_by_key(|index| widths[*index]);
+    let mut left = width;
+    for (place, index) in by_width.iter().enumerate() {
+        let others = by_width.len() - place - 1;
+        if left < widths[*index] + others * COLUMN_MIN {
+            break;
+        }
+        left -= widths[*index];
+        if let Some(column) = table.column_mut(*index) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+}
+
+/// Makes paragraphs of words that fit the terminal. The first line begins behind a label of `indent`
+/// columns, and the others below it.
+pub(super) fn wrapped(indent: usize, text: &str) -> String {
+    wrapped_within(width(), indent, text)
+}
+
+fn wrapped_within(width: usize, indent: usize, text: &str) -> String {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        let longer = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && indent + longer > width {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    lines.push(line);
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// Tells whether standard output is a terminal.
+pub(super) fn is_terminal() -> bool {
+    stdout().is_terminal()
+}
+
+/// Returns the number of columns of the terminal.
+fn width() -> usize {
+    let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let of_terminal =
+        || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| size.ws_col.into());
+    let columns = set.or_else(of_terminal).filter(|columns| *columns > 0);
+    columns.unwrap_or(WIDTH_DEFAULT).max(WIDTH_MIN)
 }
 
 /// Makes one line of a text from a participant or a client, with control characters escaped: they
@@ -84,5 +183,41 @@ mod tests {
         let rows = [["a".to_owned(), "x\u{1b}[2Jy\nz".to_owned()], ["long".into(), String::new()]];
         let text = anstream::adapter::strip_str(&table(["ID", "TEXT"], rows)).to_string();
         assert_eq!(text, "ID    TEXT\na     x\\u{1b}[2Jy z\nlong  -\n");
+    }
+
+    #[track_caller]
+    fn check_fit(width: usize, row: [&str; 4]) -> String {
+        let header = ["CREATED", "GID", "STATE", "TEXT"];
+        let table = table_within(Some(width), header, [row.map(str::to_owned)]);
+        let text = anstream::adapter::strip_str(&table).to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{} columns in {line:?}", line.chars().count());
+        }
+        text
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let (at, word) = ("2026-11-26T06:47:04Z", "no answer within 10s ".repeat(9));
+        let uuid = "01a2169b-93da-710f-b1cf-1be7d14ac65b";
+        let text = check_fit(80, [at, uuid, "committing", &word]);
+        // What can be copied stays whole.
+        assert!(text.contains(at) && text.contains(uuid) && text.contains("committing"), "{text}");
+        check_fit(80, [at, &"g".repeat(128), "heuristic_rollback", &word]);
+        check_fit(40, [at, &"g".repeat(128), "committing", &word]);
+        assert_eq!(check_fit(80, ["a", "b", "c", "d"]).lines().count(), 2);
+        let wide = wide_table(["A"], [["x".repeat(200)]]);
+        assert!(wide.contains(&"x".repeat(200)));
+    }
+
+    #[test]
+    fn words_are_wrapped_behind_their_label() {
+        assert_eq!(wrapped_within(20, 6, "one two three four"), "one two three\n      four");
+        assert_eq!(wrapped_within(20, 6, "short"), "short");
+        let word = "x".repeat(30);
+        assert_eq!(
+            wrapped_within(20, 6, &format!("a {word} b")),
+            format!("a\n      {word}\n      b")
+        );
     }
 }

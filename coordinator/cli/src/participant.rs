@@ -1,12 +1,13 @@
-//! `unanimo participant`: commands that call a participant directly, without a coordinator.
+//! `unanimo participant`: the participants that a coordinator knows, and a check of one.
 
 pub(super) mod check;
+mod list;
 
 use std::process::ExitCode;
 
 use super::error::Error;
 
-/// Check a participant that you write
+/// List participants, and check one that you write
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -16,15 +17,16 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Check(check::Args),
+    List(list::Args),
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
+    let args = match args.command {
+        Command::List(args) => return list::run(&args),
+        Command::Check(args) => args,
+    };
     // Several threads: calls that are sent at once are to arrive at once.
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|source| Error::System { doing: "start threads", source })?;
-    runtime.block_on(async {
-        match args.command {
-            Command::Check(args) => check::run(args).await,
-        }
-    })
+    runtime.block_on(check::run(args))
 }

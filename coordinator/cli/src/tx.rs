@@ -1,6 +1,7 @@
 //! `unanimo tx`: commands about transactions, which call a coordinator's gRPC services.
 
 pub(super) mod client;
+mod counts;
 pub(super) mod definition;
 pub(super) mod export;
 pub(super) mod json;
@@ -11,7 +12,7 @@ mod show;
 pub(super) mod submit;
 pub(super) mod target;
 mod watch;
-mod words;
+pub(super) mod words;
 
 use std::process::ExitCode;
 
@@ -40,8 +41,8 @@ JSON (--json):
   A branch is an object with
     branch_id, branch_number, participant, action, mode, state, vote (prepared, refused, read_only,
     or null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
-    first_error, last_error}, voted_at, ended_at, heuristic_note, depends_on, inputs (a list of
-    objects with name, branch_id), pivot, compensation (compensate, none, kept), due_at, child_gid,
+    first_error, last_error}, voted_at, ended_at, heuristic_note, resolved_by, resolution_note,
+    depends_on, inputs (a list of objects with name, branch_id), pivot, compensation (compensate, none, kept), due_at, child_gid,
     output_dropped, payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
   Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON
@@ -71,7 +72,7 @@ pub(super) struct Server {
         value_name = "URL",
         value_parser = endpoint
     )]
-    endpoint: String,
+    pub(super) endpoint: String,
     /// Time to wait for the coordinator's answer [default: 90s for `tx submit` and `saga run`, no
     /// limit for `tx watch`, 10s for the others]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
@@ -85,6 +86,7 @@ pub(super) struct Server {
 enum Command {
     Submit(submit::Args),
     List(list::Args),
+    Counts(counts::Args),
     Show(show::Args),
     Export(export::Args),
     Watch(watch::Args),
@@ -126,6 +128,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
         match command {
             Command::Submit(args) => submit::run(&server, args).await,
             Command::List(args) => list::run(&server, args).await,
+            Command::Counts(args) => counts::run(&server, args).await,
             Command::Show(args) => show::run(&server, args).await,
             Command::Export(args) => export::run(&server, args).await,
             Command::Watch(args) => watch::run(&server, args).await,

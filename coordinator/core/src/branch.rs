@@ -226,6 +226,12 @@ impl Branch {
         self.in_flight == Some(InFlight { operation, attempt })
     }
 
+    /// Tells whether an attempt failed, and the next one is sent after a pause.
+    #[must_use]
+    pub fn waits_for_its_next_attempt(&self) -> bool {
+        self.retry_at.is_some() && self.in_flight.is_none()
+    }
+
     /// Tells whether Commit or Cancel is owed to it and not answered.
     #[must_use]
     pub fn is_owed(&self) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::branch::{Branch, Enlistment, Locks, Progress, Vote};
-use crate::decision::{Heuristic, Operation, Outcome, Phase};
+use crate::branch::{Attempts, Branch, Enlistment, Locks, Progress, Vote};
+use crate::decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase};
 use crate::definition::{BranchSpec, Drive, Lock, Mode, Parent, StepInput, TraceContext};
 use crate::digest::Digest;
 use crate::effects::State;
@@ -287,6 +287,35 @@ impl Transaction {
     #[must_use]
     pub fn abort_detail(&self) -> Option<&str> {
         self.abort_detail.as_deref()
+    }
+
+    /// Explains an ABORT in a sentence, where there is more to say than its cause: also that of a
+    /// deadline, by the first branch that had not voted.
+    #[must_use]
+    pub fn abort_explanation(&self) -> Option<String> {
+        if self.abort_detail.is_some() {
+            return self.abort_detail.clone();
+        }
+        if self.phase.decision() != Some(Decision::Abort(AbortCause::Deadline)) {
+            return None;
+        }
+        let silent = self.branches.iter().filter(|branch| branch.progress.vote.is_none());
+        let mut silent = silent.filter(|branch| !branch.was_never_called());
+        let Some(branch) = silent.next() else {
+            let all_voted = !self.branches.is_empty()
+                && self.branches.iter().all(|branch| branch.progress.vote.is_some());
+            let waited = self.identity.drive() == Some(Drive::Interactive) && !self.commit_asked;
+            return (all_voted && waited)
+                .then(|| "every branch had voted, and nobody asked for COMMIT".to_owned());
+        };
+        let id = &branch.spec.branch_id;
+        let Attempts { count, last_error, .. } = &branch.progress.prepare_attempts;
+        Some(match last_error {
+            Some(error) => {
+                format!("branch {id} had no vote after {count} attempt(s), last: {error}")
+            }
+            None => format!("branch {id} had not answered"),
+        })
     }
 
     /// When it started, where it was to start later than at once.

@@ -150,7 +150,7 @@ fn why_aborted(child: &Transaction) -> String {
     let cause = timeline::cause_in_words(cause, branch_id);
     let refusal = branch.and_then(|branch| branch.progress.refusal.as_ref());
     let refusal = refusal.map(|no| format!("{}: {}", no.reason, no.message));
-    let detail = child.abort_detail().map(str::to_owned).or(refusal);
+    let detail = child.abort_explanation().or(refusal);
     match detail {
         Some(detail) => format!("child {gid} aborted: {cause}: {detail}"),
         None => format!("child {gid} aborted: {cause}"),

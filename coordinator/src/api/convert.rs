@@ -14,7 +14,7 @@ use unanimo_proto::v1;
 use self::step::{child_gid, compensation, held_locks, input};
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
-use crate::store::{Found, Stored, Unreadable};
+use crate::store::{AttentionCount, Found, PhaseCount, PhaseName, Stored, Unreadable};
 use crate::wire::{self, mode_to_wire, payload_to_wire, time_to_wire};
 
 pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
@@ -26,15 +26,19 @@ pub(super) fn outcome(outcome: Outcome) -> v1::Outcome {
 }
 
 fn state(phase: Phase) -> v1::TransactionState {
+    phase_name(PhaseName::of(phase))
+}
+
+fn phase_name(phase: PhaseName) -> v1::TransactionState {
     use v1::TransactionState as State;
     match phase {
-        Phase::Scheduled => State::Scheduled,
-        Phase::Active => State::Active,
-        Phase::InDoubt { .. } => State::InDoubt,
-        Phase::Decided { decision: Decision::Commit, .. } => State::Committing,
-        Phase::Decided { decision: Decision::Abort(_), .. } => State::Aborting,
-        Phase::Ended { decision: Decision::Commit, .. } => State::Committed,
-        Phase::Ended { decision: Decision::Abort(_), .. } => State::Aborted,
+        PhaseName::Scheduled => State::Scheduled,
+        PhaseName::Active => State::Active,
+        PhaseName::InDoubt => State::InDoubt,
+        PhaseName::Committing => State::Committing,
+        PhaseName::Aborting => State::Aborting,
+        PhaseName::Committed => State::Committed,
+        PhaseName::Aborted => State::Aborted,
     }
 }
 
@@ -108,7 +112,7 @@ pub(super) fn result(answer: Answer, outputs: bool) -> v1::TransactionResult {
         abort_cause: abort_cause(tx.phase()).into(),
         abort_branch_id: abort_branch(tx),
         branches: tx.branches().iter().map(|branch| branch_result(branch, outputs)).collect(),
-        abort_detail: tx.abort_detail().unwrap_or_default().to_owned(),
+        abort_detail: tx.abort_explanation().unwrap_or_default(),
     }
 }
 
@@ -191,7 +195,7 @@ pub(super) fn transaction(
     shown.revision = revision(view);
     shown.metadata = metadata(tx.identity());
     shown.abort_branch_id = abort_branch(tx);
-    shown.abort_detail = tx.abort_detail().unwrap_or_default().to_owned();
+    shown.abort_detail = tx.abort_explanation().unwrap_or_default();
     shown.deadline = Some(time_to_wire(tx.deadline()));
     if !stripped {
         shown.locks = held_locks(tx);
@@ -230,6 +234,23 @@ fn summary(stored: &Stored, with_metadata: bool) -> v1::Transaction {
     shown
 }
 
+/// Numbers of transactions by state.
+pub(super) fn counts(
+    (counted, attention): &(Vec<PhaseCount>, AttentionCount),
+) -> v1::TransactionCounts {
+    let number = |count: i64| u64::try_from(count).unwrap_or(0);
+    let counts = counted.iter().map(|counted| v1::StateCount {
+        state: phase_name(counted.phase).into(),
+        transaction_count: number(counted.count),
+        at_least: counted.at_least,
+    });
+    v1::TransactionCounts {
+        states: counts.collect(),
+        stalled_count: number(attention.stalled),
+        heuristic_count: number(attention.heuristic),
+    }
+}
+
 fn metadata(identity: &Identity) -> HashMap<String, String> {
     identity.metadata.clone().into_iter().collect()
 }
@@ -265,10 +286,14 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
 
 fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
     let (progress, step) = (&branch.progress, &branch.spec.step);
-    let note = match &progress.phase_two {
-        PhaseTwo::Heuristic { note, operator: Some(operator), .. } => format!("{operator}: {note}"),
-        PhaseTwo::Heuristic { note, operator: None, .. } => note.clone(),
-        _ => String::new(),
+    let (note, resolved_by, resolution_note) = match &progress.phase_two {
+        PhaseTwo::Heuristic { note, operator: Some(operator), .. } => {
+            (format!("{operator}: {note}"), operator.clone(), note.clone())
+        }
+        PhaseTwo::Heuristic { note, operator: None, .. } => {
+            (note.clone(), String::new(), String::new())
+        }
+        _ => Default::default(),
     };
     v1::Branch {
         branch_id: branch.spec.branch_id.to_string(),
@@ -293,6 +318,8 @@ fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
         compensation: compensation(branch).into(),
         due_at: tx.due_at(branch).map(time_to_wire),
         child_gid: child_gid(tx, branch),
+        resolved_by,
+        resolution_note,
     }
 }
 

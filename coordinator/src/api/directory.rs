@@ -8,12 +8,14 @@ use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
-use super::error::{from_endpoint, from_engine, from_store, invalid, too_many_endpoints};
+use super::error::{
+    from_endpoint, from_engine, from_store, invalid, too_many_endpoints, too_many_participants,
+};
 use super::rpc::serve;
 use super::{Api, page, parse};
 use crate::engine;
 use crate::participants::allow;
-use crate::participants::directory::{Place, Registered, Shown};
+use crate::participants::directory::{NamePlace, Place, Registered, Shown};
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a life of a participant's process.
@@ -82,7 +84,7 @@ impl Api {
                 true => tracing::info!(participant = %name, endpoint, "a participant has left"),
                 false => tracing::debug!(
                     participant = %name, endpoint, instance,
-                    "an endpoint stays: another instance has registered it since"
+                    "an instance has left, and others stay at its endpoint"
                 ),
             }
             Ok(())
@@ -98,17 +100,7 @@ impl Api {
         registered: Registered,
     ) -> Result<(), Status> {
         let _turn = self.registering.turn(name).await;
-        match self.directory.place_for(name, endpoint) {
-            Place::Free => {}
-            Place::Instead { url, instance } => {
-                self.remove(name, &url, &instance).await?;
-                tracing::info!(
-                    participant = %name, endpoint = url,
-                    "an endpoint that was gone has made place for another one"
-                );
-            }
-            Place::Taken => return Err(too_many_endpoints(name)),
-        }
+        self.make_place(name, endpoint, &registered.instance).await?;
         let (instance, now) = (&registered.instance, self.env.now());
         let kept = self.store.endpoints().register(self.me, name, endpoint, instance, now);
         kept.await.map_err(from_store)?;
@@ -116,7 +108,44 @@ impl Api {
         Ok(())
     }
 
-    /// Takes an endpoint away in the caller's turn, and tells whether it is not another instance's.
+    /// Lets go of what is gone, where there are as many names, endpoints or instances as may be.
+    async fn make_place(
+        &self,
+        name: &ParticipantName,
+        endpoint: &str,
+        instance: &str,
+    ) -> Result<(), Status> {
+        match self.directory.place_for_name(name) {
+            NamePlace::Free => {}
+            NamePlace::Instead(gone) => {
+                self.store.endpoints().forget(self.me, &gone).await.map_err(from_store)?;
+                self.directory.forget(&gone);
+                tracing::info!(participant = %gone, "a participant that is long gone was forgotten");
+            }
+            NamePlace::Taken => {
+                return Err(too_many_participants(self.directory.participants_max()));
+            }
+        }
+        match self.directory.place_for(name, endpoint) {
+            Place::Free => {}
+            Place::Instead { url, instances } => {
+                for instance in instances {
+                    self.remove(name, &url, &instance).await?;
+                }
+                tracing::info!(
+                    participant = %name, endpoint = url,
+                    "an endpoint that was gone has made place for another one"
+                );
+            }
+            Place::Taken => return Err(too_many_endpoints(name)),
+        }
+        if let Some(surplus) = self.directory.surplus(name, endpoint, instance) {
+            self.remove(name, endpoint, &surplus).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an instance away in the caller's turn, and tells whether it was the last of its endpoint.
     async fn remove(
         &self,
         name: &ParticipantName,
@@ -124,11 +153,9 @@ impl Api {
         instance: &str,
     ) -> Result<bool, Status> {
         let leaving = self.store.endpoints().deregister(self.me, name, endpoint, instance);
-        let has_left = leaving.await.map_err(from_store)?;
-        if has_left {
-            self.directory.remove(name, endpoint);
-        }
-        Ok(has_left)
+        let was_last = leaving.await.map_err(from_store)?;
+        self.directory.leave(name, endpoint, instance);
+        Ok(was_last)
     }
 
     #[expect(clippy::unused_async, reason = "served as every rpc is")]

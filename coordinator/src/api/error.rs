@@ -130,6 +130,9 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         }
         Error::Participant(directory::Error::NotYet(_)) => Reason::ParticipantNotYet.status(error),
         Error::Participant(directory::Error::Gone(_)) => Reason::ParticipantGone.status(error),
+        Error::Participant(directory::Error::Failing { .. }) => {
+            Reason::ParticipantFailing.status(error)
+        }
         Error::Overloaded(_) => Reason::Overloaded.status(error),
         Error::Draining => Reason::Draining.status(error),
         Error::NeverSeen => Reason::NeverSeen.status(error),
@@ -195,6 +198,13 @@ pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
         "participant {name} has {ENDPOINTS_MAX} endpoints that are alive, and may have no more"
     );
     Reason::Overloaded.status(message)
+}
+
+/// As many names are kept as may be, and none of them is long gone.
+pub(super) fn too_many_participants(max: usize) -> Status {
+    let rule = format!("would be one more than {max} participants, and none of them is long gone");
+    let violation = Violation::new("participant", rule);
+    Reason::Overloaded.status_with(&violation, std::slice::from_ref(&violation), &[])
 }
 
 /// An endpoint that cannot be registered.

@@ -59,6 +59,11 @@ pub const TABLE: &[Described] = &[
                   it.",
     },
     Described {
+        name: "require_existing",
+        promise: "`require_existing` of SubmitTransaction and BeginTransaction is kept: a gid that is \
+                  not known is GID_UNKNOWN, and nothing is begun.",
+    },
+    Described {
         name: "payload_media_type",
         promise: "The media type of a payload or output is kept and delivered with its bytes.",
     },

@@ -89,15 +89,24 @@ impl Api {
         &self,
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<v1::ListTransactionsResponse, Status> {
-        let filter = filter(request.get_ref())?;
+        let mut filter = filter(request.get_ref())?;
+        let limit = filter.limit as usize;
+        // One more than the page holds tells whether there is a next page.
+        filter.limit += 1;
         let listed = self.engine.list(&filter).await.map_err(from_engine)?;
         let metadata = request.get_ref().include_metadata;
-        let shown = listed.iter().map(|found| convert::found(found, metadata));
+        let shown = listed.iter().take(limit).map(|found| convert::found(found, metadata));
         let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
-        let more = !whole || transactions.len() == filter.limit as usize;
+        let more = !whole || listed.len() > limit;
         let last = transactions.last().filter(|_| more);
         let next_page_token = last.map(|last| last.tx_id.clone()).unwrap_or_default();
-        Ok(v1::ListTransactionsResponse { transactions, next_page_token })
+        let ended_from = parse::time("counts_ended_from", request.get_ref().counts_ended_from)?;
+        let counts = match request.get_ref().include_counts {
+            true => Some(self.engine.count(ended_from).await.map_err(from_engine)?),
+            false => None,
+        };
+        let counts = counts.as_ref().map(convert::counts);
+        Ok(v1::ListTransactionsResponse { transactions, next_page_token, counts })
     }
 
     pub(super) async fn inquire(

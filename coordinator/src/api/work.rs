@@ -2,14 +2,14 @@
 
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{BRANCHES_MAX, Drive, Enlistment, TxId, Violation};
+use unanimo_core::{BRANCHES_MAX, Definition, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
 use super::error::{enlisted_and_decided, from_engine, invalid, waits_for_locks};
 use super::parse::{self, Definable, Read};
 use super::query::no_key;
 use super::{Api, convert};
-use crate::engine::{Answer, Until, View};
+use crate::engine::{self, Answer, Until, View};
 use crate::wire;
 
 impl Api {
@@ -21,6 +21,7 @@ impl Api {
         let (headers, _, request) = request.into_parts();
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
+        let must_exist = request.require_existing;
         let definable = Definable {
             gid: request.gid,
             mode: request.mode,
@@ -33,7 +34,8 @@ impl Api {
             locks: request.locks,
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
-        let answer = self.engine.begin(definition, until, by).await.map_err(from_engine)?;
+        let answer = self.begin_or_find(definition, must_exist, until, by).await;
+        let answer = answer.map_err(from_engine)?;
         Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
     }
 
@@ -43,6 +45,7 @@ impl Api {
     ) -> Result<v1::BeginTransactionResponse, Status> {
         let by = self.answer_by(&request);
         let (headers, _, request) = request.into_parts();
+        let must_exist = request.require_existing;
         let definable = Definable {
             gid: request.gid,
             mode: request.mode,
@@ -55,7 +58,7 @@ impl Api {
             locks: request.locks,
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
-        let answer = self.engine.begin(definition, Until::Durable, by).await;
+        let answer = self.begin_or_find(definition, must_exist, Until::Durable, by).await;
         let View { tx, .. } = *self.durable_view(answer.map_err(from_engine)?)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
@@ -63,6 +66,20 @@ impl Api {
             outcome: convert::outcome(tx.outcome()).into(),
             cluster_id: self.engine.cluster_id().to_owned(),
         })
+    }
+
+    /// Begins a transaction, unless the request is for one that must exist already.
+    async fn begin_or_find(
+        &self,
+        definition: Definition,
+        must_exist: bool,
+        until: Until,
+        by: Instant,
+    ) -> Result<Answer, engine::Error> {
+        match must_exist {
+            true => self.engine.find_begun(definition, until, by).await,
+            false => self.engine.begin(definition, until, by).await,
+        }
     }
 
     /// Refuses a list of branches that no transaction can have. Whether this one may have so many is

@@ -130,9 +130,11 @@ impl Config {
     }
 
     fn check_sizes(&self, rules: &mut Rules) {
-        let counts: [(&str, usize); 7] = [
+        let counts: [(&str, usize); 9] = [
             ("transactions-max", self.transactions_max),
             ("live-bytes-max", self.live_bytes_max),
+            ("participant-share", self.participant_share),
+            ("participants-max", self.participants_max),
             ("participant-slots", self.participant_slots),
             ("branches-max", self.branches_max),
             ("postgres-connections", self.postgres_connections as usize),
@@ -142,6 +144,14 @@ impl Config {
         for (key, count) in counts {
             rules.check(count >= 1, key, || "must be at least 1".to_owned());
         }
+        rules.at_most(
+            ("participant-share", self.participant_share),
+            ("all of them in percent", 100),
+        );
+        let configured = self.participants.len();
+        rules.check(configured <= self.participants_max, "participants-max", || {
+            format!("must be at least the number of configured participants, {configured}")
+        });
         rules.check(self.branches_max <= BRANCHES_MAX, "branches-max", || {
             format!("must be at most {BRANCHES_MAX}; is {}", self.branches_max)
         });
@@ -206,6 +216,10 @@ mod tests {
             "timeout-default must be at most timeout-max, 24h; is 27h 46m 40s",
         );
         check(|c| c.participant_slots = 0, "participant-slots must be at least 1");
+        check(
+            |c| c.participant_share = 101,
+            "participant-share must be at most all of them in percent, 100; is 101",
+        );
         check(|c| c.branches_max = 2000, "branches-max must be at most 1024; is 2000");
         check(
             |c| c.message_bytes_max = 2 << 20,

@@ -2,21 +2,63 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
 use crate::participants::allow::Pattern;
 
-/// Names of a type's values in help texts.
-pub(super) trait Named {
+/// Names of a type's values in help texts, and how they are read.
+pub(super) trait Named: Sized {
     const NAME: &'static str;
     /// All values, if they are few; otherwise empty.
     const VALUES: &'static [&'static str] = &[];
+
+    /// Reads a value from a flag or a variable.
+    fn of_text(text: &str) -> Result<Self, String>;
+
+    /// Reads a value from the file.
+    fn of_file<'de, D: Deserializer<'de>>(file: D) -> Result<Self, D::Error>;
+}
+
+/// Value of a setting, read in its type's own way.
+#[derive(Clone, Debug)]
+pub(super) struct Given<T>(pub(super) T);
+
+impl<'de, T: Named> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
+        T::of_file(file).map(Self)
+    }
+}
+
+/// An address to listen on may name its host: `localhost:7610`.
+impl Named for SocketAddr {
+    const NAME: &'static str = "HOST:PORT";
+
+    fn of_text(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return Err(format!("{text:?} is no address: write HOST:PORT, such as 127.0.0.1:7610"));
+        }
+        let found = text.to_socket_addrs();
+        let found = found.map_err(|error| format!("{text:?} cannot be resolved: {error}"))?;
+        // `localhost` is mostly both; clients use IPv4 unless they are told otherwise.
+        let (four, six): (Vec<_>, Vec<_>) = found.partition(Self::is_ipv4);
+        let first = four.into_iter().chain(six).next();
+        first.ok_or_else(|| format!("{text:?} has no address"))
+    }
+
+    fn of_file<'de, D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
+        Self::of_text(&String::deserialize(file)?).map_err(D::Error::custom)
+    }
 }
 
 macro_rules! named {
@@ -24,6 +66,14 @@ macro_rules! named {
         $(impl Named for $kind {
             const NAME: &'static str = $name;
             $(const VALUES: &'static [&'static str] = &$values;)?
+
+            fn of_text(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|rule| format!("{rule}"))
+            }
+
+            fn of_file<'de, D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
+                Self::deserialize(file)
+            }
         })*
     };
 }
@@ -32,7 +82,6 @@ named! {
     NodeName = "NAME";
     DatabaseUrl = "URL";
     DatabaseSchema = "NAME";
-    SocketAddr = "IP:PORT";
     bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
     LogFormat = "FORMAT" ["human", "json"];
@@ -342,6 +391,25 @@ mod tests {
         for text in ["", "15", "-1s", "fast"] {
             let error = text.parse::<Period>().expect_err(text);
             assert!(error.contains("write 250ms, 15s or 1h 30m"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_may_name_its_host() {
+        for (text, port) in [("127.0.0.1:7610", 7610), ("localhost:0", 0), ("[::1]:7610", 7610)] {
+            let address = SocketAddr::of_text(text).expect(text);
+            assert!(address.ip().is_loopback() && address.port() == port, "{address}");
+        }
+        for (text, rule) in [
+            ("localhost", "write HOST:PORT"),
+            ("7610", "write HOST:PORT"),
+            (":7610", "write HOST:PORT"),
+            ("localhost:http", "write HOST:PORT"),
+            ("localhost:70000", "write HOST:PORT"),
+            ("no-such-host.invalid:1", "cannot be resolved: "),
+        ] {
+            let error = SocketAddr::of_text(text).expect_err(text);
+            assert!(error.starts_with(&format!("{text:?} ")) && error.contains(rule), "{error}");
         }
     }
 

@@ -1,32 +1,49 @@
 //! Participants that are known at the start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use unanimo_core::ParticipantName;
+use unanimo_core::{ParticipantName, Timestamp};
 
 use crate::config::Config;
 use crate::participants::ParticipantService;
-use crate::participants::directory::{Directory, Registered};
+use crate::participants::directory::Directory;
 use crate::store::Registration;
 
-/// Adds the participants of the configuration, of this process and of earlier registrations.
+/// Adds the participants of the configuration, of this process and of earlier registrations. Of more names
+/// than there may be, those that were silent for the longest time are left out.
 pub(super) fn fill(
     directory: &Directory,
     config: &Config,
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
-    registrations: Vec<Registration>,
+    mut registrations: Vec<Registration>,
+    now: Timestamp,
 ) {
-    for Registration { name, endpoint, instance, .. } in registrations {
-        directory.add_name(&name);
-        if let Some(endpoint) = endpoint {
-            // It counts as seen just now, because it could not register while no coordinator ran.
-            directory.seen(&name, &endpoint, Registered { instance, ..Registered::default() });
-        }
-    }
     for (name, urls) in &config.participants {
         urls.iter().for_each(|url| directory.add_configured(name, url));
+    }
+    let pardoned = outage(&registrations, now, directory.pardon_max());
+    registrations.sort_by_key(|registration| std::cmp::Reverse(registration.last_seen));
+    for Registration { name, endpoint, instance, last_seen } in registrations {
+        if !directory.has_place_for(&name) {
+            directory.add_unplaced(name);
+            continue;
+        }
+        directory.add_name(&name);
+        if let Some(endpoint) = endpoint {
+            directory.add_stored(&name, &endpoint, instance, last_seen.until(now), pardoned);
+        }
     }
     for (name, service) in locals {
         directory.add_local(name, service);
     }
+    directory.warn_of_unplaced();
+}
+
+/// Time in which no coordinator ran: nobody has registered since. What was alive at its beginning counts as
+/// alive until it had the time to register again; what was gone is gone. After a long outage nothing does.
+fn outage(registrations: &[Registration], now: Timestamp, max: Duration) -> Duration {
+    let last = registrations.iter().map(|registration| registration.last_seen).max();
+    let outage = last.map(|last| last.until(now)).unwrap_or_default();
+    if outage <= max { outage } else { Duration::ZERO }
 }

@@ -1,5 +1,7 @@
 //! Maintenance: periodic work of the coordinator.
 
+mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::engine::Handle;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
-use crate::store::{self, PurgeTimes, Purged, Retention, Store};
+use crate::store::{self, PurgeTimes, Purged, Retention, Store, in_full};
 
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,7 +31,8 @@ pub(super) fn start(
     purge: Purge,
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
-    tasks.spawn(wake_returned(directory, engine));
+    tasks.spawn(wake_returned(Arc::clone(&directory), engine));
+    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me));
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }
@@ -57,7 +60,8 @@ impl Purge {
                     purged != Purged::default()
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "failed to purge ended transactions; it is repeated");
+                    let error = in_full(&error);
+                    tracing::warn!(error, "failed to purge ended transactions; it is repeated");
                     false
                 }
             };
@@ -127,20 +131,26 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
         match store.transactions().attention().await {
             Ok(count) => metrics.attention(count),
             Err(error) => {
-                tracing::debug!(%error, "failed to count the transactions that need attention");
+                let error = in_full(&error);
+                tracing::debug!(error, "failed to count the transactions that need attention");
             }
         }
         tokio::time::sleep(ATTENTION_INTERVAL).await;
     }
 }
 
+/// Most names in a log line.
+const NAMES_SHOWN: usize = 8;
+
 /// Sends waiting calls to participants that have registered again.
 async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
     loop {
-        let names = directory.returned().await;
+        let mut names = directory.returned().await;
+        names.sort();
+        names.dedup();
         tracing::info!(
-            participants = ?names,
-            "participants registered again; their waiting calls are sent"
+            participants = ?&names[..names.len().min(NAMES_SHOWN)], count = names.len(),
+            "participants have registered; calls that wait for them are sent"
         );
         engine.returned(names);
     }

@@ -1,10 +1,20 @@
-//! Admission: bounds on what may be in flight (promise L5).
+//! Admission: bounds on what may be in flight (promise L5), and the share of it that one participant may
+//! have (promise L3).
 //!
 //! New work is counted before it is begun. What is begun is never refused: votes, Commit, Rollback,
-//! phase two and adoption only add to the count.
+//! phase two and adoption only add to the count. A transaction that waits for nothing but participants
+//! that fail is set aside: it is in memory, and holds no place that others need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use unanimo_core::{BranchSpec, ParticipantName};
+
+use crate::participants::directory::Directory;
+use crate::participants::load::Load;
+
+/// Part of the bytes that one participant's branches may hold: the rest is for others.
+const BYTES_SHARE: (usize, usize) = (15, 16);
 
 /// The most that may be in flight on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +23,34 @@ pub struct Bounds {
     pub transactions_max: usize,
     /// Bytes of their payloads, outputs, metadata and texts.
     pub bytes_max: usize,
+    /// Part of the transactions that one participant may have, in percent.
+    pub share_percent: usize,
+}
+
+impl Bounds {
+    /// Returns the most transactions, and the most bytes, of one participant.
+    fn of_participant(self) -> (usize, usize) {
+        let (part, whole) = BYTES_SHARE;
+        let transactions = self.transactions_max.saturating_mul(self.share_percent).div_ceil(100);
+        let bytes = (self.bytes_max / whole).saturating_mul(part);
+        (transactions.max(1), bytes.saturating_add(self.bytes_max % whole))
+    }
 }
 
 /// Too much is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too much is in flight: {what} would go over {max}")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much is in flight: {what}{} would go over {max}", of(.participant.as_ref()))]
 pub struct Overloaded {
     /// The quantity that would exceed its bound.
     pub what: &'static str,
+    /// The participant, if the bound is its share.
+    pub participant: Option<ParticipantName>,
     /// The bound.
     pub max: usize,
+}
+
+fn of(participant: Option<&ParticipantName>) -> String {
+    participant.map(|name| format!(" of participant {name}")).unwrap_or_default()
 }
 
 /// Counts what is in flight.
@@ -31,6 +59,8 @@ pub(super) struct Admission {
     bounds: Bounds,
     transactions: AtomicUsize,
     bytes: AtomicUsize,
+    /// Transactions that hold no place: nobody that they wait for can be reached.
+    aside: AtomicUsize,
 }
 
 /// A place; given back when it is dropped.
@@ -39,38 +69,102 @@ pub(super) struct Permit {
     admission: Arc<Admission>,
     transactions: usize,
     bytes: usize,
+    aside: bool,
+    shares: Vec<Share>,
+}
+
+/// Part of a participant's share that a transaction has.
+#[derive(Debug)]
+pub(super) struct Share {
+    participant: ParticipantName,
+    load: Arc<Load>,
+    transactions: usize,
+    bytes: usize,
+}
+
+/// Returns the shares of branches at these participants with these bytes, one for each participant. The
+/// coordinator itself has none.
+pub(super) fn shares<'a>(
+    directory: &Directory,
+    branches: impl Iterator<Item = (&'a ParticipantName, usize)>,
+) -> Vec<Share> {
+    let mut shares: Vec<Share> = Vec::new();
+    for (participant, bytes) in branches {
+        if let Some(share) = shares.iter_mut().find(|share| share.participant == *participant) {
+            share.bytes += bytes;
+        } else if let Some(entry) = directory.find(participant).filter(|entry| !entry.is_own()) {
+            let (participant, load) = (participant.clone(), Arc::clone(entry.load()));
+            shares.push(Share { participant, load, transactions: 1, bytes });
+        }
+    }
+    shares
+}
+
+/// Returns the participant and the bytes of each branch.
+pub(super) fn held_at(branch: &BranchSpec) -> (&ParticipantName, usize) {
+    (&branch.participant, branch.payload.held_bytes() + branch.step.held_bytes())
 }
 
 impl Admission {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, transactions: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
+        Self {
+            bounds,
+            transactions: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            aside: AtomicUsize::new(0),
+        }
     }
 
-    /// Admits a new transaction, or with `transactions` 0 more bytes of a known one.
+    /// Admits a new transaction, or with `transactions` 0 more of a known one.
     pub(super) fn admit(
         self: &Arc<Self>,
         transactions: usize,
         bytes: usize,
+        shares: Vec<Share>,
     ) -> Result<Permit, Overloaded> {
-        let Bounds { transactions_max, bytes_max } = self.bounds;
+        let Bounds { transactions_max, bytes_max, .. } = self.bounds;
         // Counted first, so that two at once cannot both take the last place.
-        let permit = self.admit_always(transactions, bytes);
+        let permit = self.admit_always(transactions, bytes, shares);
+        let over = |what, max| Err(Overloaded { what, participant: None, max });
         if self.transactions() > transactions_max && transactions > 0 {
-            return Err(Overloaded { what: "transactions", max: transactions_max });
+            return over("transactions", transactions_max);
         }
         if self.bytes() > bytes_max && bytes > 0 {
-            return Err(Overloaded { what: "bytes of payloads and outputs", max: bytes_max });
+            return over("bytes of payloads and outputs", bytes_max);
+        }
+        let (transactions_max, bytes_max) = self.bounds.of_participant();
+        for Share { participant, load, transactions, bytes } in &permit.shares {
+            let over =
+                |what, max| Err(Overloaded { what, participant: Some(participant.clone()), max });
+            if load.transactions() > transactions_max && *transactions > 0 {
+                return over("transactions", transactions_max);
+            }
+            if load.bytes() > bytes_max && *bytes > 0 {
+                return over("bytes of payloads and outputs", bytes_max);
+            }
         }
         Ok(permit)
     }
 
     /// Counts work that must not be refused.
-    pub(super) fn admit_always(self: &Arc<Self>, transactions: usize, bytes: usize) -> Permit {
+    pub(super) fn admit_always(
+        self: &Arc<Self>,
+        transactions: usize,
+        bytes: usize,
+        shares: Vec<Share>,
+    ) -> Permit {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Permit { admission: Arc::clone(self), transactions, bytes }
+        shares.iter().for_each(|share| share.load.add(share.transactions, share.bytes));
+        Permit { admission: Arc::clone(self), transactions, bytes, aside: false, shares }
     }
 
+    /// Transactions in memory that are set aside.
+    pub(super) fn aside(&self) -> usize {
+        self.aside.load(Ordering::Relaxed)
+    }
+
+    /// Transactions in memory that hold a place.
     pub(super) fn transactions(&self) -> usize {
         self.transactions.load(Ordering::Relaxed)
     }
@@ -88,12 +182,39 @@ impl Permit {
         admission.bytes.fetch_add(bytes, Ordering::Relaxed);
         admission.bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);
     }
+
+    /// Gives the place of the transaction to others, as long as memory allows it.
+    pub(super) fn set_aside(&mut self) {
+        let (admission, count) = (&self.admission, self.transactions);
+        if self.aside || count == 0 || admission.aside() >= admission.bounds.transactions_max {
+            return;
+        }
+        self.aside = true;
+        admission.aside.fetch_add(count, Ordering::Relaxed);
+        admission.transactions.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Takes over the shares of a branch that joins the transaction, which is counted at each participant
+    /// once. Its bytes are counted with the transaction's from here on.
+    pub(super) fn absorb(&mut self, mut branch: Self) {
+        for mut share in std::mem::take(&mut branch.shares) {
+            let counted =
+                |own: &Share| own.transactions > 0 && own.participant == share.participant;
+            if self.shares.iter().any(counted) {
+                share.load.give_back(share.transactions, 0);
+                share.transactions = 0;
+            }
+            self.shares.push(share);
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.transactions.fetch_sub(self.transactions, Ordering::Relaxed);
+        let places = if self.aside { &self.admission.aside } else { &self.admission.transactions };
+        places.fetch_sub(self.transactions, Ordering::Relaxed);
         self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shares.iter().for_each(|share| share.load.give_back(share.transactions, share.bytes));
     }
 }
 
@@ -101,26 +222,67 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn admission(transactions_max: usize, bytes_max: usize) -> Arc<Admission> {
+        Arc::new(Admission::new(Bounds { transactions_max, bytes_max, share_percent: 70 }))
+    }
+
     #[test]
     fn what_is_over_a_bound_is_refused_until_a_place_is_given_back() {
-        let bounds = Bounds { transactions_max: 2, bytes_max: 100 };
-        let admission = Arc::new(Admission::new(bounds));
-        let first = admission.admit(1, 60).expect("a place");
-        let error = admission.admit(1, 60).expect_err("too many bytes");
+        let admission = admission(2, 100);
+        let admit = |transactions, bytes| admission.admit(transactions, bytes, Vec::new());
+        let first = admit(1, 60).expect("a place");
+        let error = admit(1, 60).expect_err("too many bytes");
         assert_eq!(
             error.to_string(),
             "too much is in flight: bytes of payloads and outputs would go over 100"
         );
-        let _second = admission.admit(1, 0).expect("a place");
-        let error = admission.admit(1, 0).expect_err("too many transactions");
+        let _second = admit(1, 0).expect("a place");
+        let error = admit(1, 0).expect_err("too many transactions");
         assert_eq!(error.to_string(), "too much is in flight: transactions would go over 2");
-        let mut forced = admission.admit_always(1, 0);
+        let mut forced = admission.admit_always(1, 0, Vec::new());
         assert_eq!(admission.transactions(), 3);
         forced.resize(30);
         forced.resize(20);
         assert_eq!(admission.bytes(), 80);
         drop((first, forced));
-        admission.admit(1, 100).expect("a place");
+        admit(1, 100).expect("a place");
         assert_eq!((admission.transactions(), admission.bytes()), (1, 0));
+    }
+
+    #[test]
+    fn l3_no_participant_takes_all_places() {
+        let admission = admission(10, 1600);
+        let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
+        let share = |of: usize, bytes: usize| {
+            let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
+            vec![Share { participant, load: Arc::clone(&loads[of]), transactions: 1, bytes }]
+        };
+        let mut held: Vec<Permit> =
+            (0..7).map(|_| admission.admit(1, 0, share(0, 0)).expect("a place")).collect();
+        let error = admission.admit(1, 0, share(0, 0)).expect_err("its share is taken");
+        let expected = "too much is in flight: transactions of participant sick would go over 7";
+        assert_eq!(error.to_string(), expected);
+        let well: Vec<_> =
+            (0..3).map(|_| admission.admit(1, 0, share(1, 0)).expect("a place")).collect();
+        admission.admit(1, 0, share(1, 0)).expect_err("all are taken");
+        // What is set aside leaves its place to others, and stays within the participant's share.
+        held.iter_mut().for_each(Permit::set_aside);
+        held.iter_mut().for_each(Permit::set_aside);
+        assert_eq!((admission.transactions(), admission.aside()), (3, 7));
+        admission.admit(1, 0, share(0, 0)).expect_err("its share is taken");
+        let more = admission.admit(1, 0, share(1, 0)).expect("a place");
+        drop((held, well, more));
+        assert_eq!((admission.transactions(), admission.aside()), (0, 0));
+        assert_eq!((loads[0].transactions(), loads[1].transactions()), (0, 0));
+
+        let error = admission.admit(1, 1501, share(0, 1501)).expect_err("others need bytes, too");
+        let expected = "too much is in flight: bytes of payloads and outputs of participant sick would go over 1500";
+        assert_eq!(error.to_string(), expected);
+        let mut first = admission.admit(1, 1500, share(0, 1500)).expect("a place");
+        first.absorb(admission.admit_always(0, 10, share(0, 10)));
+        assert_eq!((loads[0].transactions(), loads[0].bytes()), (1, 1510));
+        assert_eq!(admission.bytes(), 1500, "its bytes are counted by a resize");
+        drop(first);
+        assert_eq!((loads[0].transactions(), loads[0].bytes()), (0, 0));
     }
 }

@@ -53,7 +53,13 @@ impl Service {
                         tracing::info!(adopted, "adopted transactions");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "adoption failed; the next scan tries again"),
+                Err(error) => {
+                    let error = store::in_full(&error);
+                    tracing::warn!(
+                        error,
+                        "failed to adopt transactions; the next scan tries again"
+                    );
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(RESCAN_INTERVAL) => {}

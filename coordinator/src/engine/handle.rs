@@ -1,11 +1,12 @@
 //! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
 mod children;
+mod counts;
 mod operator;
 mod query;
 mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,10 +22,12 @@ use super::admission::Admission;
 use super::clock::Clock;
 use super::message::{Failure, Message, Reply};
 use super::service::Service;
+use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
 use super::unread::AllUnread;
-use super::{Answer, Bounds, Error, Options, Until, View};
+use super::waiting::Waiting;
+use super::{Answer, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -117,6 +120,10 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         store: Arc::clone(&store),
         lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
         lock_waits: Default::default(),
+        waiting: Waiting::new(),
+        retries: VecDeque::new(),
+        failing: BTreeSet::new(),
+        alarms: Alarms::new(),
         admission: Arc::clone(&admission),
         adoption_wanted: parts.adoption_wanted,
         inbox,
@@ -131,6 +138,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
         writes: 0,
+        ends: Default::default(),
     };
     let shared = Shared {
         inbox: sender,
@@ -300,38 +308,9 @@ impl Handle {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the number of transactions in memory, and the bytes of their payloads.
-    #[must_use]
-    pub fn in_flight(&self) -> (usize, usize) {
-        (self.shared.admission.transactions(), self.shared.admission.bytes())
-    }
-
-    /// Returns the number of transactions in memory that wait for something other than time: not for their
-    /// start, nor for that of a step. None is left once the engine has ended.
-    pub(crate) async fn at_work(&self) -> usize {
-        if self.in_flight().0 == 0 {
-            return 0;
-        }
-        let (reply, count) = oneshot::channel();
-        if self.send(Message::AtWork { reply }).is_err() {
-            return 0;
-        }
-        count.await.unwrap_or(0)
-    }
-
     /// Returns a handle that does not keep the engine alive.
     pub(crate) fn downgrade(&self) -> WeakHandle {
         WeakHandle(Arc::downgrade(&self.shared))
-    }
-
-    /// Counts the places that are free in this share of all: in half of them for 2.
-    pub(super) fn free_places(&self, share: usize) -> usize {
-        let (transactions, bytes) = self.in_flight();
-        let Bounds { transactions_max, bytes_max } = self.shared.options.bounds;
-        if bytes >= bytes_max / share {
-            return 0;
-        }
-        (transactions_max / share).saturating_sub(transactions)
     }
 
     /// The rules that requests are checked against.

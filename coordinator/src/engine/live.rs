@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
+use unanimo_core::{
+    BranchNumber, Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version,
+};
 
 use super::admission::Permit;
 use super::clock::Anchor;
@@ -57,6 +59,10 @@ pub(super) struct Live {
     /// Waiters that were left the last time that those who went away were taken out.
     waiters_left: usize,
     watchers: Option<watch::Sender<Watching>>,
+    /// Another incarnation began it, or lost it: its calls are part of a backlog.
+    pub(super) is_adopted: bool,
+    /// Endpoints that branches' last attempts failed at.
+    failed_at: Vec<(BranchNumber, u64)>,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
     /// Its time, which no step of the system's clock moves.
@@ -67,6 +73,8 @@ pub(super) struct Live {
     pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// It came to its end here, and not before it was brought to memory.
+    pub(super) ends_here: bool,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
     pub(super) stays_until: Option<Instant>,
     /// Outputs for which there was no room.
@@ -93,12 +101,15 @@ impl Live {
             waiters: Vec::new(),
             waiters_left: 0,
             watchers: None,
+            is_adopted: false,
+            failed_at: Vec::new(),
             prepares: Vec::new(),
             wake_at: None,
             starts_at: None,
             asleep_until: None,
             stays_until: None,
             unread: Unread::default(),
+            ends_here: false,
         }
     }
 
@@ -161,6 +172,12 @@ impl Live {
     /// Counts the bytes that it holds now.
     pub(super) fn count_bytes(&mut self) {
         self.permit.resize(self.tx.held_bytes());
+    }
+
+    /// Counts a branch that has joined it: its place at its participant, and its bytes.
+    pub(super) fn join(&mut self, branch: Permit) {
+        self.permit.absorb(branch);
+        self.count_bytes();
     }
 
     /// Tells whether nothing but time is waited for, and all of that is durable: another incarnation may go
@@ -263,6 +280,23 @@ impl Live {
         for waiter in self.waiters.drain(..) {
             let _ = waiter.reply.send(Err(failure()));
         }
+    }
+
+    /// Gives its places to others: nobody that it waits for can be reached.
+    pub(super) fn set_aside(&mut self) {
+        self.permit.set_aside();
+    }
+
+    /// Notes where the last attempt of a branch failed.
+    pub(super) fn note_failure(&mut self, number: BranchNumber, endpoint: Option<u64>) {
+        self.failed_at.retain(|(of, _)| *of != number);
+        self.failed_at.extend(endpoint.map(|endpoint| (number, endpoint)));
+    }
+
+    /// Returns the endpoint that the branch's last attempt failed at.
+    pub(super) fn failed_at(&self, number: BranchNumber) -> Vec<u64> {
+        let failed = self.failed_at.iter().filter(|(of, _)| *of == number);
+        failed.map(|(_, endpoint)| *endpoint).collect()
     }
 
     pub(super) fn started_prepare(&mut self, task: AbortHandle) {

@@ -2,9 +2,8 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchNumber, BranchRequest, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
-    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
-    Version,
+    BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer, LockRequest,
+    ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
 };
 
 use super::admission::Permit;
@@ -38,6 +37,8 @@ impl From<Error> for Failure {
 pub(super) enum CallEnd {
     Prepare(PrepareAnswer),
     PhaseTwo(PhaseTwoOperation, PhaseTwoAnswer),
+    /// It was not sent: its participant began to fail before.
+    Deferred,
 }
 
 /// A message. At most one for each request and each call under way, and both of those are bounded.
@@ -70,8 +71,8 @@ pub(super) enum Message {
     },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
     Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
-    /// A call has ended.
-    CallEnded { tx_id: TxId, number: BranchNumber, attempt: u32, end: CallEnd },
+    /// A call has ended; with the endpoint that it failed at.
+    CallEnded { tx_id: TxId, call: Call, end: CallEnd, failed_at: Option<u64> },
     /// A request for locks has ended.
     LocksTaken { tx_id: TxId, request: LockRequest, answer: LockAnswer },
     /// Transactions that this incarnation has durably made its own.

@@ -1,30 +1,36 @@
 //! The loop that owns all live transactions.
 
+pub(super) mod alarms;
 mod begin;
 mod calls;
+pub(super) mod ends;
 pub(super) mod locks;
 mod log;
 mod rest;
 mod sleep;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use unanimo_core::{
-    Effects, Gid, Incarnation, Input, Origin, Phase, Record, Timestamp, Transaction, TxId,
+    BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Phase, Record,
+    Timestamp, Transaction, TxId,
 };
 use uuid::Uuid;
 
+use self::alarms::Alarms;
+use self::ends::Ends;
 use self::locks::LockWaits;
-use super::admission::Admission;
+use super::admission::{Admission, held_at, shares};
 use super::clock::{Anchor, Clock};
 use super::live::{Held, Live};
-use super::message::{CallEnd, Failure, Message, Reply};
+use super::message::{Failure, Message, Reply};
 use super::timers::Timers;
 use super::unread::{AllUnread, Unread};
+use super::waiting::Waiting;
 use super::{Error, Options, Until};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
@@ -55,6 +61,13 @@ pub struct Service {
     pub(super) lock_slots: Arc<Semaphore>,
     pub(super) lock_waits: LockWaits,
     pub(super) caller: Caller,
+    /// Calls that wait for their participants.
+    pub(super) waiting: Waiting,
+    /// Branches whose participants came back, and whose next attempts need not wait.
+    pub(super) retries: VecDeque<(TxId, BranchNumber)>,
+    /// Participants that fail, as far as the loop has seen.
+    pub(super) failing: BTreeSet<ParticipantName>,
+    pub(super) alarms: Alarms,
     pub(super) admission: Arc<Admission>,
     /// Asks for a scan of what this incarnation owns and does not know.
     pub(super) adoption_wanted: Arc<Notify>,
@@ -76,6 +89,7 @@ pub struct Service {
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
+    pub(super) ends: Ends,
 }
 
 impl Service {
@@ -104,16 +118,23 @@ impl Service {
             self.rest().await;
             self.take_rested();
             self.tick();
+            self.send_waiting();
+            self.repeat_alarms();
             self.ask_for_unread();
+            self.ends.tell_the_rest();
             self.let_sleepers_go();
         }
     }
 
     fn until_next_timer(&self) -> Duration {
-        let wait = |at: Instant| at.saturating_duration_since(Instant::now());
-        let timer = self.timers.next().map_or(SLEEP_MAX, wait);
-        let start = self.starts.next().map_or(SLEEP_MAX, |at| self.env.now().until(at));
-        timer.min(start).min(SLEEP_MAX)
+        if !self.retries.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let timer = self.timers.next().map(|at| at.saturating_duration_since(now));
+        let start = self.starts.next().map(|at| self.env.now().until(at));
+        let waiting = self.waiting.until_look(now);
+        [timer, start, waiting].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
 
     fn tick(&mut self) {
@@ -173,18 +194,8 @@ impl Service {
                     None => fail(reply, Failure::NotLive),
                 }
             }
-            Message::CallEnded { tx_id, number, attempt, end } => {
-                let input = match end {
-                    CallEnd::Prepare(answer) => {
-                        let answer = self.with_room(tx_id, number, answer);
-                        Input::PrepareAnswered { number, attempt, answer }
-                    }
-                    CallEnd::PhaseTwo(operation, answer) => {
-                        Input::PhaseTwoAnswered { number, operation, attempt, answer }
-                    }
-                };
-                // It may have left memory: ended by an operator, or lost.
-                let _ = self.apply(tx_id, input);
+            Message::CallEnded { tx_id, call, end, failed_at } => {
+                self.call_ended(tx_id, call, end, failed_at);
             }
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
@@ -212,7 +223,7 @@ impl Service {
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));
             }
-            Message::Returned(names) => self.returned(&names),
+            Message::Returned(names) => self.end_pauses(&names),
         }
     }
 
@@ -225,8 +236,14 @@ impl Service {
 
     /// Applies an input from outside, and answers when what the caller waits for has come.
     fn input(&mut self, tx_id: TxId, input: Input, until: Until, reply: Reply) {
+        let by_operator = matches!(input, Input::Retry { operator: Some(_), .. });
         match self.apply(tx_id, input) {
-            Ok(()) => self.wait(tx_id, until, reply),
+            Ok(()) => {
+                if by_operator {
+                    self.send_waiting_of(tx_id);
+                }
+                self.wait(tx_id, until, reply);
+            }
             Err(failure) => self.refuse(tx_id, failure, reply),
         }
     }
@@ -268,7 +285,7 @@ impl Service {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
         live.clock = clock;
         let now = clock.now();
-        let was_decided = live.tx.phase().decision().is_some();
+        let (was_decided, had_ended) = (live.tx.phase().decision().is_some(), live.has_ended());
         let effects = live
             .tx
             .apply(input, now, &self.options.policy)
@@ -276,16 +293,17 @@ impl Service {
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
             live.unread = Unread::default();
-            let identity = live.tx.identity();
-            let took = identity.created_at.until(now);
-            if let Some(mode) = identity.mode() {
-                self.metrics.decided(mode, live.tx.outcome(), took);
+            // One that is not stored may turn out to be another one's gid.
+            if live.is_stored() {
+                ends::count_decision(&self.metrics, &live.tx);
             }
+            let identity = live.tx.identity();
             tracing::debug!(
                 %tx_id, gid = %identity.gid, outcome = ?live.tx.outcome(), "the transaction is decided"
             );
         }
         live.count_bytes();
+        live.ends_here |= !had_ended && live.has_ended();
         self.carry_out(tx_id, effects);
         Ok(())
     }
@@ -336,7 +354,9 @@ impl Service {
         }
         let Some(live) = self.remove(tx_id) else { return };
         if live.has_ended() {
-            tracing::debug!(%tx_id, "the transaction has ended");
+            if live.ends_here {
+                self.ends.log(&live.tx);
+            }
             self.wake_lock_waits(&live.tx);
         } else {
             tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
@@ -366,8 +386,13 @@ impl Service {
             Ended::Durable(version) => {
                 crash_point!("engine-before-release");
                 if let Some(live) = self.live.get_mut(&tx_id) {
-                    if live.tx.identity().origin == Origin::Tombstone && !live.is_stored() {
-                        self.metrics.rolled_back_unseen();
+                    if !live.is_stored() {
+                        // Only now is it new: its gid might have been another one's.
+                        match live.tx.identity().origin {
+                            Origin::Request { mode, .. } => self.metrics.begun(mode),
+                            Origin::Tombstone => self.metrics.rolled_back_unseen(),
+                        }
+                        ends::count_decision(&self.metrics, &live.tx);
                     }
                     live.became_durable(version);
                     self.release(tx_id);
@@ -413,9 +438,13 @@ impl Service {
         let slept = record.state.wake_at.is_some();
         let clock = if slept { self.clock.told() } else { self.clock.anchor() };
         let tx = Transaction::restore(record);
-        let permit = self.admission.admit_always(1, tx.held_bytes());
+        let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
+        let shares = shares(self.caller.directory(), held);
+        let permit = self.admission.admit_always(1, tx.held_bytes(), shares);
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
-        self.live.insert(tx_id, Live::new(tx, clock, permit, version));
+        let mut live = Live::new(tx, clock, permit, version);
+        live.is_adopted = true;
+        self.live.insert(tx_id, live);
     }
 
     fn adopt(&mut self, record: Record) {

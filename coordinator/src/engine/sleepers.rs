@@ -47,7 +47,8 @@ impl Service {
             let more = match self.scan().await {
                 Ok(more) => more,
                 Err(error) => {
-                    tracing::warn!(%error, "failed to look for what is due; it is repeated");
+                    let error = store::in_full(&error);
+                    tracing::warn!(error, "failed to look for what is due; it is repeated");
                     false
                 }
             };

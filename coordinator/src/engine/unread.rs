@@ -79,7 +79,7 @@ impl Service {
             let room = live.and_then(|live| live.unread.of_branches.get_mut(&number));
             if let Some(room @ Room::Wanted(_)) = room {
                 let Room::Wanted(bytes) = *room else { return };
-                let Ok(permit) = self.admission.admit(0, bytes) else { return };
+                let Ok(permit) = self.admission.admit(0, bytes, Vec::new()) else { return };
                 *room = Room::Kept(permit);
                 let _ = self.apply(tx_id, Input::Retry { number: Some(number), operator: None });
             }
@@ -89,17 +89,17 @@ impl Service {
 
     /// Tells whether there is still no room for the output of this call. Its attempt is over then.
     pub(super) fn lacks_room(&mut self, tx_id: TxId, call: Call) -> bool {
-        let Call { number, operation, attempt } = call;
+        let Call { number, operation, .. } = call;
         let Some(live) = self.live.get_mut(&tx_id) else { return false };
         let Some(room) = live.unread.of_branches.get_mut(&number) else { return false };
         let Room::Wanted(bytes) = *room else { return false };
         if operation != Operation::Prepare {
             return false;
         }
-        match (self.admission.admit(0, bytes), self.own.upgrade()) {
+        match (self.admission.admit(0, bytes, Vec::new()), self.own.upgrade()) {
             (Err(_), Some(inbox)) => {
                 let end = CallEnd::Prepare(ASK_AGAIN);
-                inbox.send(Message::CallEnded { tx_id, number, attempt, end }).is_ok()
+                inbox.send(Message::CallEnded { tx_id, call, end, failed_at: None }).is_ok()
             }
             (Ok(permit), _) => {
                 *room = Room::Kept(permit);

@@ -1,16 +1,19 @@
 //! One call to a participant: its slot, its transport, its deadline, and how it ended.
 
+pub(super) mod attempt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tonic::Status;
 use unanimo_core::{
-    BranchNumber, BranchSpec, Identity, InputName, Payload, PhaseTwoAnswer, PhaseTwoOperation,
-    PrepareAnswer, Timestamp,
+    BranchNumber, BranchSpec, Identity, InputName, ParticipantName, Payload, PhaseTwoAnswer,
+    PhaseTwoOperation, PrepareAnswer, Timestamp,
 };
 
-use super::directory::{Directory, Entry, Route};
+use self::attempt::{Attempt, Verdict};
+use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
@@ -40,6 +43,32 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
+    /// Endpoints that an earlier attempt failed at: they are the last choice.
+    pub avoid: Vec<u64>,
+    /// It is sent though the participant fails: it tries whether that is back.
+    pub probe: bool,
+}
+
+/// Reason for which a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Its error.
+    pub error: String,
+    /// The endpoint, if one was called.
+    pub endpoint: Option<u64>,
+    /// Its address; empty if none was called.
+    pub url: String,
+}
+
+/// End of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End<T> {
+    /// The participant answered.
+    Answered(T),
+    /// There is no answer.
+    Failed(Failed),
+    /// It was not sent, because the participant began to fail while it waited for a slot.
+    Deferred,
 }
 
 /// Calls participants.
@@ -61,20 +90,18 @@ impl Caller {
     }
 
     /// Sends Prepare and waits for its end.
-    pub async fn prepare(&self, call: BranchCall) -> PrepareAnswer {
-        let sending = async |route: Route| {
-            let request =
-                || wire::request(wire::prepare(&call), &call.identity.trace, call.timeout);
+    pub async fn prepare(&self, call: BranchCall) -> End<PrepareAnswer> {
+        let call = &call;
+        let sending = move |route: Route| async move {
+            let request = || wire::request(wire::prepare(call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
-                Route::Own(own) => return Ok(own.prepare(&call).await),
+                Route::Own(own) => return Ok(own.prepare(call).await),
             };
             response.map(|response| wire::prepare_answer(response.into_inner().answer))
         };
-        self.send("prepare", &call, |entry| &entry.prepare_slots, sending)
-            .await
-            .unwrap_or_else(PrepareAnswer::Failed)
+        self.send("prepare", call, CallKind::Prepare, sending).await
     }
 
     /// Sends Commit or Cancel and waits for its end.
@@ -82,66 +109,108 @@ impl Caller {
         &self,
         operation: PhaseTwoOperation,
         call: BranchCall,
-    ) -> PhaseTwoAnswer {
-        let commit = async |route: Route| {
-            let request = || wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
+    ) -> End<PhaseTwoAnswer> {
+        let call = &call;
+        let commit = move |route: Route| async move {
+            let request = || wire::request(wire::commit(call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
-                Route::Own(own) => return Ok(own.phase_two(operation, &call).await),
+                Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
-        let cancel = async |route: Route| {
-            let request = || wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
+        let cancel = move |route: Route| async move {
+            let request = || wire::request(wire::cancel(call), &call.identity.trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,
-                Route::Own(own) => return Ok(own.phase_two(operation, &call).await),
+                Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
             response.map(|response| wire::cancel_answer(response.into_inner().answer))
         };
-        let sent = match operation {
+        match operation {
             PhaseTwoOperation::Commit => {
-                self.send("commit", &call, |entry| &entry.phase_two_slots, commit).await
+                self.send("commit", call, CallKind::PhaseTwo, commit).await
             }
             PhaseTwoOperation::Cancel => {
-                self.send("cancel", &call, |entry| &entry.phase_two_slots, cancel).await
+                self.send("cancel", call, CallKind::PhaseTwo, cancel).await
             }
-        };
-        sent.unwrap_or_else(PhaseTwoAnswer::Failed)
+        }
     }
 
-    async fn send<T>(
+    /// Sends it to one endpoint after the other, as long as no connection can be made: then nothing was
+    /// sent.
+    async fn send<T, F>(
         &self,
         operation: &'static str,
         call: &BranchCall,
-        slots: impl Fn(&Entry) -> &Semaphore,
-        sending: impl AsyncFnOnce(Route) -> Result<T, Status>,
-    ) -> Result<T, String> {
+        kind: CallKind,
+        sending: impl Fn(Route) -> F,
+    ) -> End<T>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let name = &call.spec.participant;
+        let failed =
+            |error: String| End::Failed(Failed { error, endpoint: None, url: String::new() });
         let Some(entry) = self.directory.find(name) else {
-            return Err(format!("participant {name} is not known here"));
+            return failed(format!("participant {name} is not known here"));
         };
-        let Ok(_slot) = slots(&entry).acquire().await else {
-            return Err("the coordinator is stopping".to_owned());
-        };
-        let prepare = operation == "prepare";
-        let Some(route) = self.directory.route(&entry, prepare, call.attempt) else {
-            return Err(format!("participant {name} has no endpoint"));
-        };
-        if !self.lease.is_held() {
-            return Err("the coordinator's lease has run out".to_owned());
+        let mut avoid = call.avoid.clone();
+        let mut attempt = Attempt::new(&entry, kind, call);
+        let (began, endpoints) = (Instant::now(), self.directory.count_endpoints(&entry));
+        loop {
+            let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
+                let verdict = Verdict::Connect(format!("participant {name} has no endpoint"));
+                attempt.failed(&verdict);
+                return failed(verdict.into_error());
+            };
+            if !call.probe && entry.breaker(kind).is_open() {
+                return End::Deferred;
+            }
+            if !self.lease.is_held() {
+                return failed("the coordinator's lease has run out".to_owned());
+            }
+            let route = match self.directory.route(&taken) {
+                Ok(route) => route,
+                Err(error) => return failed(error),
+            };
+            let (started, endpoint, url) = (Instant::now(), taken.id(), taken.url().to_owned());
+            attempt.sent(taken);
+            let sent = tokio::time::timeout(call.timeout, sending(route)).await;
+            let verdict = match sent {
+                Ok(Ok(answer)) => {
+                    attempt.answered();
+                    self.metrics.called(name.as_str(), operation, true, started.elapsed());
+                    return End::Answered(answer);
+                }
+                Ok(Err(status)) if started.elapsed() < call.timeout => {
+                    wire::verdict(&status, kind == CallKind::Prepare, call.attempt)
+                }
+                // By our own clock, or by the transport's, which may be faster by a moment.
+                Ok(Err(_)) | Err(_) => {
+                    Verdict::Silent(format!("no answer within {:?}", call.timeout))
+                }
+            };
+            self.metrics.called(name.as_str(), operation, false, started.elapsed());
+            attempt.failed_there(&verdict);
+            avoid.push(endpoint);
+            if verdict.is_unsent() && avoid.len() < endpoints && began.elapsed() < call.timeout {
+                continue;
+            }
+            attempt.failed(&verdict);
+            let error = verdict.into_error();
+            return End::Failed(Failed { error, endpoint: Some(endpoint), url });
         }
-        let started = tokio::time::Instant::now();
-        let result = tokio::time::timeout(call.timeout, sending(route)).await;
-        let result = match result {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) if started.elapsed() < call.timeout => Err(wire::failure(&status)),
-            // By our own clock, or by the transport's, which may be faster by a moment.
-            Ok(Err(_)) | Err(_) => Err(format!("no answer within {:?}", call.timeout)),
-        };
-        self.metrics.called(name.as_str(), operation, result.is_ok(), started.elapsed());
-        result
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Returns the participant, if its name is known.
+    pub(crate) fn find(&self, name: &ParticipantName) -> Option<Arc<Entry>> {
+        self.directory.find(name)
     }
 }

@@ -1,46 +1,78 @@
 //! Names of participants, and where they answer.
+//!
+//! A participant has endpoints, which are addresses, and behind each address one instance or several: a
+//! balancer is one address of many processes. An endpoint is alive while any of its instances is, and goes
+//! with the last one that leaves. Nothing is dialled before the first call.
 
+mod connections;
+mod endpoint;
+mod entry;
+mod health;
 mod place;
+mod sweep;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint as Dial};
 use unanimo_core::ParticipantName;
-use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
-pub use self::place::{ENDPOINTS_MAX, Place};
+use self::connections::Connections;
+pub(crate) use self::endpoint::Route;
+use self::endpoint::{Endpoint, Seen};
+pub(crate) use self::entry::{Entry, Taken};
+pub(crate) use self::health::Failed;
+pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
+pub use self::sweep::Stale;
 use super::ParticipantService;
+use super::breaker::Pauses;
+use super::descriptors;
 use super::own::{self, Own};
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
 
-/// Longest time to wait for a participant's connection. It is on a near network.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection on which nothing is answered for so long is closed, and its calls have failed. The
-/// ping is what finds out that a host has vanished without a word.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Flow-control windows. Wide: small messages of many calls share a connection, and none should
-/// wait for another's.
-const WINDOW_BYTES: u32 = 16 << 20;
-
 /// Settings of the calls to participants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Calls under way at one participant: Prepares, and apart from them Commits and Cancels.
+    /// Calls under way at one endpoint: Prepares, and apart from them Commits and Cancels.
     pub slots: usize,
     /// Interval in which participants are to register again.
     pub keep_alive_interval: Duration,
     /// Largest message that is accepted from a participant.
     pub message_bytes_max: usize,
+    /// Names that are kept.
+    pub participants_max: usize,
+    /// Pauses between probes with Prepares.
+    pub prepare_pauses: Pauses,
+    /// Pauses between probes with Commits and Cancels.
+    pub phase_two_pauses: Pauses,
+}
+
+/// Kind of a call. Each has breakers, slots and connections of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CallKind {
+    /// Prepare.
+    Prepare,
+    /// Commit or Cancel.
+    PhaseTwo,
+}
+
+impl CallKind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Prepare, Self::PhaseTwo];
+
+    /// Returns its name, as it stands in log lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::PhaseTwo => "commit and cancel",
+        }
+    }
 }
 
 /// Reason for which a participant cannot be given new work.
@@ -55,6 +87,16 @@ pub enum Error {
     /// It was registered, and is not alive.
     #[error("participant {0} is gone: none of its endpoints has registered lately")]
     Gone(ParticipantName),
+    /// Its last calls have failed.
+    #[error(
+        "participant {name} fails, and takes no new work until it answers again; last: {error}"
+    )]
+    Failing {
+        /// The participant.
+        name: ParticipantName,
+        /// Error of the last call.
+        error: String,
+    },
 }
 
 /// Registration of an endpoint, as its participant stated it.
@@ -74,66 +116,14 @@ pub struct Directory {
     options: Options,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
+    connections: Connections,
+    /// The last number of an endpoint.
+    numbers: AtomicU64,
+    /// Stored names for which there is no place.
+    unplaced: RwLock<BTreeSet<ParticipantName>>,
     /// Participants that came back, and whose waiting calls are to be sent.
     returned: RwLock<Vec<ParticipantName>>,
     returning: Notify,
-}
-
-/// A participant.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    endpoints: RwLock<Vec<Endpoint>>,
-    local: Option<Local>,
-    /// Phase two has slots of its own: Prepares that wait for locks of branches in doubt must not
-    /// starve the Commits that free them.
-    pub(crate) prepare_slots: Semaphore,
-    pub(crate) phase_two_slots: Semaphore,
-}
-
-/// A participant inside this process.
-#[derive(Clone)]
-enum Local {
-    Service(Arc<dyn ParticipantService>),
-    /// The coordinator itself.
-    Own(Arc<dyn Own>),
-}
-
-impl fmt::Debug for Local {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("in-process")
-    }
-}
-
-#[derive(Debug)]
-struct Endpoint {
-    url: String,
-    configured: bool,
-    registered: Registered,
-    last_seen: Instant,
-    /// One connection for Prepares and one for the rest: HTTP/2 bounds the calls on a connection.
-    prepare: ParticipantServiceClient<Channel>,
-    phase_two: ParticipantServiceClient<Channel>,
-}
-
-/// A way to call a participant.
-#[derive(Clone)]
-pub(crate) enum Route {
-    /// Over gRPC.
-    Remote(ParticipantServiceClient<Channel>),
-    /// In this process.
-    Local(Arc<dyn ParticipantService>),
-    /// The coordinator itself.
-    Own(Arc<dyn Own>),
-}
-
-impl fmt::Debug for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Remote(_) => "remote",
-            Self::Local(_) => "local",
-            Self::Own(_) => "own",
-        })
-    }
 }
 
 /// An endpoint as it is shown.
@@ -147,7 +137,7 @@ pub struct Shown {
     pub silent_for: Duration,
     /// It is called for new work.
     pub alive: bool,
-    /// Its last registration.
+    /// The last registration of any of its instances.
     pub registered: Registered,
 }
 
@@ -155,10 +145,15 @@ impl Directory {
     /// Makes an empty directory.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let connections =
+            Connections::new(descriptors::for_participants(), options.message_bytes_max);
         Self {
             options,
             started: Instant::now(),
             entries: RwLock::default(),
+            connections,
+            numbers: AtomicU64::new(0),
+            unplaced: RwLock::default(),
             returned: RwLock::default(),
             returning: Notify::new(),
         }
@@ -180,37 +175,29 @@ impl Directory {
 
     fn entry_or_new(&self, name: &ParticipantName) -> Arc<Entry> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry(name.clone()).or_insert_with(|| Arc::new(self.new_entry(None)));
-        Arc::clone(entry)
+        let new = || Arc::new(Entry::new(&self.options, Vec::new(), false));
+        Arc::clone(entries.entry(name.clone()).or_insert_with(new))
     }
 
-    fn new_entry(&self, local: Option<Local>) -> Entry {
-        // A child waits for its own participants, and a slot that it held meanwhile would be missing to
-        // the children below it, or behind it. There are no more of them than live transactions.
-        let slots = match local {
-            Some(Local::Own(_)) => Semaphore::MAX_PERMITS,
-            Some(Local::Service(_)) | None => self.options.slots,
-        };
-        Entry {
-            endpoints: RwLock::default(),
-            local,
-            prepare_slots: Semaphore::new(slots),
-            phase_two_slots: Semaphore::new(slots),
-        }
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Adds a participant that lives in this process.
     pub fn add_local(&self, name: ParticipantName, service: Arc<dyn ParticipantService>) {
-        self.insert_local(name, Local::Service(service));
+        self.insert_local(name, Route::Local(service), self.options.slots, false);
     }
 
     /// Adds the coordinator itself, in the place of whoever has its name.
     pub(crate) fn add_own(&self, service: Arc<dyn Own>) {
-        self.insert_local(own::name(), Local::Own(service));
+        // A child waits for its own participants, and a slot that it held meanwhile would be missing to
+        // the children below it, or behind it. There are no more of them than live transactions.
+        self.insert_local(own::name(), Route::Own(service), Semaphore::MAX_PERMITS, true);
     }
 
-    fn insert_local(&self, name: ParticipantName, local: Local) {
-        let entry = Arc::new(self.new_entry(Some(local)));
+    fn insert_local(&self, name: ParticipantName, route: Route, slots: usize, own: bool) {
+        let endpoint = Arc::new(Endpoint::local(self.number(), route, slots));
+        let entry = Arc::new(Entry::new(&self.options, vec![endpoint], own));
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name, entry);
     }
 
@@ -221,91 +208,109 @@ impl Directory {
 
     /// Adds an endpoint of the configuration; it is never gone.
     pub fn add_configured(&self, name: &ParticipantName, url: &str) {
-        self.keep(name, url, Registered::default(), true);
+        self.endpoint_or_new(name, url).configure();
     }
 
-    /// Notes that an endpoint is alive. If it was not there, or was gone, or is another process
-    /// than before, whatever waits for the participant goes out at once.
+    /// Adds an instance that registered with an earlier coordinator, and was not heard of since. In the
+    /// time that is `pardoned` no coordinator ran, and nobody could register.
+    pub fn add_stored(
+        &self,
+        name: &ParticipantName,
+        url: &str,
+        instance: String,
+        silent_for: Duration,
+        pardoned: Duration,
+    ) {
+        let registered = Registered { instance, ..Registered::default() };
+        let seen = Seen::stored(Instant::now(), silent_for, pardoned);
+        self.endpoint_or_new(name, url).add_stored(registered, seen);
+    }
+
+    /// Notes that an instance is alive at an endpoint. If that was not there, or was gone, or the instance
+    /// is a new one, whatever waits for the participant is sent.
     pub fn seen(&self, name: &ParticipantName, url: &str, registered: Registered) {
-        if self.keep(name, url, registered, false) {
+        self.seen_at(name, url, registered, Instant::now());
+    }
+
+    fn seen_at(&self, name: &ParticipantName, url: &str, registered: Registered, now: Instant) {
+        let gone_after = self.gone_after();
+        let entry = self.entry_or_new(name);
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        entry.heard.store(true, Ordering::Relaxed);
+        *entry.touched.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        let came_back = self.endpoint_or_new(name, url).seen(registered, now, gone_after);
+        if came_back {
+            CallKind::ALL.into_iter().for_each(|kind| entry.breaker(kind).returned(now));
+            entry.endpoints_changed();
             self.returned.write().unwrap_or_else(PoisonError::into_inner).push(name.clone());
             self.returning.notify_one();
         }
     }
 
-    /// Tells whether the endpoint was not there, gone, or another process.
-    fn keep(
-        &self,
-        name: &ParticipantName,
-        url: &str,
-        registered: Registered,
-        configured: bool,
-    ) -> bool {
+    fn endpoint_or_new(&self, name: &ParticipantName, url: &str) -> Arc<Endpoint> {
         let entry = self.entry_or_new(name);
         let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some(known) = endpoints.iter_mut().find(|endpoint| endpoint.url == url) {
-            let gone = now - known.last_seen > self.gone_after();
-            let other = known.registered.instance != registered.instance;
-            known.last_seen = now;
-            known.registered = registered;
-            known.configured |= configured;
-            return gone || other;
+        if let Some(known) = endpoints.iter().find(|endpoint| endpoint.url == url) {
+            return Arc::clone(known);
         }
-        endpoints.push(Endpoint {
-            url: url.to_owned(),
-            configured,
-            registered,
-            last_seen: now,
-            prepare: self.dial(url),
-            phase_two: self.dial(url),
-        });
-        true
+        let endpoint = Arc::new(Endpoint::remote(self.number(), url, self.options.slots));
+        endpoints.push(Arc::clone(&endpoint));
+        endpoint
     }
 
-    /// Takes an endpoint away.
-    pub fn remove(&self, name: &ParticipantName, url: &str) {
+    /// Takes an instance away from an endpoint, and the endpoint with the last one. Calls under way there
+    /// go on.
+    pub fn leave(&self, name: &ParticipantName, url: &str, instance: &str) {
         if let Some(entry) = self.entry(name) {
             let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-            endpoints.retain(|endpoint| endpoint.configured || endpoint.url != url);
+            endpoints.retain(|endpoint| endpoint.url != url || !endpoint.leave(instance));
         }
     }
 
-    fn dial(&self, url: &str) -> ParticipantServiceClient<Channel> {
-        let dial = Dial::from_shared(url.to_owned())
-            .expect("endpoints are checked before they are stored")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES);
-        ParticipantServiceClient::new(dial.connect_lazy())
-            .max_decoding_message_size(self.options.message_bytes_max)
-            .max_encoding_message_size(self.options.message_bytes_max)
+    /// Tells whether the name is known, or may be in a moment.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn knows(&self, name: &ParticipantName) -> Result<(), Error> {
+        if self.entry(name).is_some() {
+            return Ok(());
+        }
+        // Participants register at intervals: what is not there may only not have come yet.
+        Err(match self.has_just_started() {
+            true => Error::NotYet(name.clone()),
+            false => Error::Unknown(name.clone()),
+        })
     }
 
-    /// Checks that new work may name this participant.
+    fn has_just_started(&self) -> bool {
+        self.started.elapsed() <= self.gone_after()
+    }
+
+    /// Checks that new work may name this participant. To be asked once for each request: where a
+    /// participant fails, one request at a time may try it.
     ///
     /// # Errors
     /// It may not.
     pub fn check(&self, name: &ParticipantName) -> Result<(), Error> {
-        let Some(entry) = self.entry(name) else {
-            // Participants register at intervals: what is not there may only not have come yet.
-            return Err(match self.started.elapsed() <= self.gone_after() {
+        self.knows(name)?;
+        let Some(entry) = self.entry(name) else { return Err(Error::Unknown(name.clone())) };
+        let now = Instant::now();
+        let alive = |endpoint: &Arc<Endpoint>| endpoint.is_alive(now, self.gone_after());
+        if !read(&entry.endpoints).iter().any(alive) {
+            let heard = entry.heard.load(Ordering::Relaxed);
+            return Err(match !heard && self.has_just_started() {
                 true => Error::NotYet(name.clone()),
-                false => Error::Unknown(name.clone()),
+                false => Error::Gone(name.clone()),
             });
-        };
-        if entry.local.is_some() {
-            return Ok(());
         }
-        let endpoints = read(&entry.endpoints);
-        if endpoints.iter().any(|endpoint| endpoint.is_alive(self.gone_after())) {
-            Ok(())
-        } else {
-            Err(Error::Gone(name.clone()))
+        for kind in CallKind::ALL {
+            let mut breaker = entry.breaker(kind);
+            if breaker.refuses(now, entry.waiting(kind)) {
+                let error = breaker.last_error().to_owned();
+                return Err(Error::Failing { name: name.clone(), error });
+            }
         }
+        Ok(())
     }
 
     /// The participant, if its name is known.
@@ -313,50 +318,60 @@ impl Directory {
         self.entry(name)
     }
 
-    /// A way to call it. Attempts take turns among the endpoints that are alive; what is owed is
-    /// also sent to endpoints that were not heard of lately, if there are no others.
-    pub(crate) fn route(&self, entry: &Entry, prepare: bool, attempt: u32) -> Option<Route> {
-        match &entry.local {
-            Some(Local::Service(service)) => return Some(Route::Local(Arc::clone(service))),
-            Some(Local::Own(own)) => return Some(Route::Own(Arc::clone(own))),
-            None => {}
+    /// Takes a slot at one of the participant's endpoints, when there is one.
+    pub(crate) async fn take(
+        &self,
+        entry: &Arc<Entry>,
+        kind: CallKind,
+        avoid: &[u64],
+    ) -> Option<Taken> {
+        entry.take(kind, avoid, self.gone_after()).await
+    }
+
+    /// Counts the endpoints of a participant that could be asked.
+    pub(crate) fn count_endpoints(&self, entry: &Entry) -> usize {
+        read(&entry.endpoints).len()
+    }
+
+    /// Returns the way to call an endpoint.
+    ///
+    /// # Errors
+    /// There is no room for its connections.
+    pub(crate) fn route(&self, taken: &Taken) -> Result<Route, String> {
+        let route = |taken: &Taken| taken.endpoint.route(taken.kind, &self.connections);
+        if let Some(route) = route(taken) {
+            return Ok(route);
         }
-        let endpoints = read(&entry.endpoints);
-        let alive: Vec<&Endpoint> =
-            endpoints.iter().filter(|endpoint| endpoint.is_alive(self.gone_after())).collect();
-        let candidates = if alive.is_empty() { endpoints.iter().collect() } else { alive };
-        let index = (attempt.max(1) as usize - 1).checked_rem(candidates.len())?;
-        let endpoint = candidates[index];
-        let client = if prepare { &endpoint.prepare } else { &endpoint.phase_two };
-        Some(Route::Remote(client.clone()))
+        // Others keep connections that they do not use.
+        self.close_idle(Duration::ZERO);
+        let max = self.connections.max();
+        route(taken).ok_or_else(|| {
+            format!("{max} connections to participants are open, which is all that there may be")
+        })
     }
 
     /// Everybody but the coordinator itself, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(ParticipantName, Vec<Shown>)> {
-        let entries = read(&self.entries);
+        let (now, gone_after) = (Instant::now(), self.gone_after());
         let show = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
-            let local = entry.local.as_ref().map(|_| Shown {
-                url: "in-process".to_owned(),
-                configured: true,
-                silent_for: Duration::ZERO,
-                alive: true,
-                registered: Registered::default(),
-            });
             let endpoints = read(&entry.endpoints);
-            let remote = endpoints.iter().map(|endpoint| Shown {
-                url: endpoint.url.clone(),
-                configured: endpoint.configured,
-                silent_for: endpoint.silent_for(),
-                alive: endpoint.is_alive(self.gone_after()),
-                registered: endpoint.registered.clone(),
-            });
-            (name.clone(), local.into_iter().chain(remote).collect())
+            let shown = endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after));
+            (name.clone(), shown.collect())
         };
-        let others = |(_, entry): &(&ParticipantName, &Arc<Entry>)| {
-            !matches!(entry.local, Some(Local::Own(_)))
+        read(&self.entries).iter().filter(|(_, entry)| !entry.own).map(show).collect()
+    }
+
+    /// Names of those that fail or have calls waiting, with the number of these.
+    #[must_use]
+    pub fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {
+        let entries = read(&self.entries);
+        let trouble = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
+            let waiting = CallKind::ALL.into_iter().map(|kind| entry.waiting(kind)).sum();
+            let failing = entry.is_failing();
+            (failing || waiting > 0).then(|| (name.clone(), failing, waiting))
         };
-        entries.iter().filter(others).map(show).collect()
+        entries.iter().filter_map(trouble).collect()
     }
 
     /// Waits until participants have come back, and says which.
@@ -372,17 +387,10 @@ impl Directory {
     }
 }
 
-impl Endpoint {
-    fn silent_for(&self) -> Duration {
-        if self.configured { Duration::ZERO } else { self.last_seen.elapsed() }
-    }
-
-    fn is_alive(&self, gone_after: Duration) -> bool {
-        self.silent_for() <= gone_after
-    }
-}
-
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     // Nothing panics half way through a change.
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::{Code, ConnectError, Request, Status};
 use unanimo_core::{
-    HeuristicKind, InputName, Payload, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext,
+    HeuristicKind, InputName, Payload, PhaseTwoAnswer, PrepareAnswer, Refusal, TraceContext, clip,
 };
 use unanimo_proto::v1;
 use unanimo_proto::v1::{
@@ -15,6 +15,8 @@ use unanimo_proto::v1::{
 };
 
 use super::caller::BranchCall;
+use super::caller::attempt::Verdict;
+use super::failure;
 use crate::wire::{self, duration_from_wire, payload_from_wire, payload_to_wire, time_to_wire};
 
 fn context(branch: &BranchCall) -> BranchContext {
@@ -157,12 +159,36 @@ fn pause(retry_after: Option<prost_types::Duration>) -> Duration {
     retry_after.and_then(duration_from_wire).unwrap_or_default()
 }
 
-/// A status as the error of an attempt.
-pub(super) fn failure(status: &Status) -> String {
-    match status.message() {
-        "" => format!("{:?}", status.code()),
-        message => format!("{:?}: {message}", status.code()),
+/// Tells what a status says of an attempt and of its participant. Whatever its length, only the beginning
+/// of its text is kept.
+pub(super) fn verdict(status: &Status, prepare: bool, attempt: u32) -> Verdict {
+    let error = clip(failure::in_words(status, prepare, attempt));
+    if is_connect_error(status) {
+        return Verdict::Connect(error);
     }
+    match status.code() {
+        // The participant works, and has an opinion on this request. It is no vote, and no sign that others
+        // fail as well.
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange => Verdict::Declined(error),
+        _ => Verdict::Error(error),
+    }
+}
+
+/// Tells whether no connection could be made, so that nothing was sent.
+fn is_connect_error(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

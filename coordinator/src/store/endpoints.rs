@@ -5,14 +5,15 @@ use unanimo_core::{Incarnation, ParticipantName, Timestamp};
 
 use super::Error;
 
-/// An endpoint that a participant registered.
+/// An endpoint, as one life of a participant's process registered it. Several of them may answer at one
+/// address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The participant.
     pub name: ParticipantName,
     /// Address where it answers; `None` if it has left every endpoint.
     pub endpoint: Option<String>,
-    /// The life of its process that registered there last; empty if that is not known.
+    /// The life of its process that registered there; empty if that is not known.
     pub instance: String,
     /// Time of its last registration there.
     pub last_seen: Timestamp,
@@ -34,8 +35,8 @@ pub trait Endpoints: Send + Sync {
         now: Timestamp,
     ) -> Result<(), Error>;
 
-    /// Takes an endpoint away, unless another life of the participant's process has registered it
-    /// since: then the answer is `false`. The participant's name stays known.
+    /// Takes this life of the participant's process away from an endpoint, and tells whether no other one
+    /// is left there. The participant's name stays known.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
@@ -46,6 +47,12 @@ pub trait Endpoints: Send + Sync {
         endpoint: &str,
         instance: &str,
     ) -> Result<bool, Error>;
+
+    /// Forgets a participant's name, with whatever endpoints it has.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] once the incarnation is fenced.
+    async fn forget(&self, me: Incarnation, name: &ParticipantName) -> Result<(), Error>;
 
     /// Lists every participant's endpoints.
     async fn list(&self) -> Result<Vec<Registration>, Error>;

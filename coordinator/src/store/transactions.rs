@@ -121,6 +121,23 @@ pub enum PhaseName {
 }
 
 impl PhaseName {
+    /// Every word.
+    pub const ALL: [Self; 7] = [
+        Self::Scheduled,
+        Self::Active,
+        Self::InDoubt,
+        Self::Committing,
+        Self::Aborting,
+        Self::Committed,
+        Self::Aborted,
+    ];
+
+    /// Tells whether it is a transaction's end.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Committed | Self::Aborted)
+    }
+
     /// Returns the word for a phase.
     #[must_use]
     pub fn of(phase: Phase) -> Self {
@@ -161,6 +178,45 @@ pub struct AttentionCount {
     pub unreadable: i64,
 }
 
+/// Most transactions that are counted, of those that are awake, that sleep, and that have ended, each.
+/// Counting so many takes a second, and a person needs no larger number exactly.
+pub const COUNT_MAX: i64 = 1_000_000;
+
+/// Number of transactions in one phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseCount {
+    /// The phase.
+    pub phase: PhaseName,
+    /// The number.
+    pub count: i64,
+    /// Counting stopped at [`COUNT_MAX`], so that there may be more.
+    pub at_least: bool,
+}
+
+impl PhaseCount {
+    /// Makes the numbers of all phases, from rows of part, phase and number.
+    pub(super) fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
+        let is_full = |part: &str| {
+            let counts = rows.iter().filter(|row| row.0 == part).map(|row| row.2);
+            counts.sum::<i64>() >= COUNT_MAX
+        };
+        let full: Vec<&str> =
+            rows.iter().map(|row| row.0.as_str()).filter(|part| is_full(part)).collect();
+        let ended_is_full = full.contains(&"ended");
+        let open_is_full = full.iter().any(|part| *part != "ended");
+        PhaseName::ALL
+            .map(|phase| {
+                let of_phase = rows.iter().filter(|row| row.1 == phase.as_str());
+                Self {
+                    phase,
+                    count: of_phase.map(|row| row.2).sum(),
+                    at_least: if phase.is_end() { ended_is_full } else { open_is_full },
+                }
+            })
+            .to_vec()
+    }
+}
+
 /// Transactions, read and adopted.
 #[async_trait]
 pub trait Transactions: Send + Sync {
@@ -192,6 +248,35 @@ pub trait Transactions: Send + Sync {
     /// Reads a page of transactions without their branches, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error>;
 
+    /// Counts transactions by phase; of the ended ones those that ended at this time or later.
+    async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error>;
+
     /// Counts the transactions that need a person.
     async fn attention(&self) -> Result<AttentionCount, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_stopped_says_so() {
+        let row = |part: &str, phase: &str, count| (part.to_owned(), phase.to_owned(), count);
+        let rows = [
+            row("awake", "active", 3),
+            row("asleep", "active", 2),
+            row("ended", "committed", COUNT_MAX - 1),
+            row("ended", "aborted", 1),
+        ];
+        let counts = PhaseCount::of_rows(&rows);
+        let of = |phase| counts.iter().find(|count| count.phase == phase).expect("every phase");
+        let seen = |phase| (of(phase).count, of(phase).at_least);
+        assert_eq!(seen(PhaseName::Active), (5, false));
+        assert_eq!(seen(PhaseName::Scheduled), (0, false));
+        assert_eq!(seen(PhaseName::Committed), (COUNT_MAX - 1, true));
+        assert_eq!(seen(PhaseName::Aborted), (1, true));
+        let counts = PhaseCount::of_rows(&[row("awake", "active", COUNT_MAX)]);
+        let full: Vec<_> = counts.iter().filter(|c| c.at_least).map(|c| c.phase).collect();
+        assert_eq!(full, PhaseName::ALL[..5]);
+    }
 }

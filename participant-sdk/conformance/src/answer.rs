@@ -170,3 +170,14 @@ fn shown(Payload { data, media_type }: &Payload) -> String {
         _ => format!("of {} bytes ({media_type})", data.len()),
     }
 }
+
+/// Tells whether a status says that another kind of server listens: one that has no such service, or that
+/// does not speak gRPC. Asking again does not help.
+pub(crate) fn is_no_participant(status: &Status) -> bool {
+    let transport = std::error::Error::source(status).is_some();
+    match status.code() {
+        Code::Unimplemented => true,
+        Code::Unknown | Code::Internal => transport,
+        _ => false,
+    }
+}

@@ -190,6 +190,8 @@ pub struct Unusable {
     pub action: String,
     /// Observation.
     pub why: String,
+    /// Another kind of server listens at the endpoint.
+    pub is_elsewhere: bool,
 }
 
 /// Drives a participant through every guarantee. `progress` is told each result as it comes. When
@@ -210,7 +212,10 @@ pub async fn run(
     let Options { participant, action, .. } = options;
     let refused = match refused {
         Ok(refused) => refused,
-        Err(why) => return Err(Unusable { participant, action, why }),
+        Err(why) => {
+            let is_elsewhere = session.is_elsewhere();
+            return Err(Unusable { participant, action, why, is_elsewhere });
+        }
     };
     let mut stop = std::pin::pin!(stop);
     let mut interrupted = false;

@@ -58,6 +58,10 @@ struct Traces {
     open: Vec<Branch>,
     committed: Vec<(String, String)>,
     left_behind: Vec<String>,
+    /// Something was answered, so that a participant is there.
+    has_answered: bool,
+    /// Another kind of server listens at the endpoint.
+    no_participant: bool,
 }
 
 impl fmt::Debug for Session {
@@ -273,6 +277,11 @@ impl Session {
         }
     }
 
+    /// Tells whether the endpoint turned out to serve something else than a participant.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.lock().no_participant
+    }
+
     /// Cancels what is prepared still.
     pub async fn clean_up(&self) {
         let open = std::mem::take(&mut self.lock().open);
@@ -330,6 +339,19 @@ impl Session {
         asking: &mut Asking,
         sent: Result<Reply<A>, Status>,
     ) -> Result<Option<A>, Stop> {
+        let has_answered = self.lock().has_answered;
+        if let Err(status) = &sent
+            && !has_answered
+            && answer::is_no_participant(status)
+        {
+            let mut traces = self.lock();
+            traces.no_participant = true;
+            // There is nobody to cancel anything.
+            traces.open.clear();
+            let why = answer::status(status);
+            return Err(Stop::Failed(format!("the endpoint serves no participant: {why}")));
+        }
+        self.lock().has_answered |= sent.is_ok();
         let (why, pause) = match sent {
             Ok(Reply::Answer(answer)) => return Ok(Some(answer)),
             Ok(Reply::Working(pause)) => ("WORKING".to_owned(), pause),

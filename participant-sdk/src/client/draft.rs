@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
 
 use super::error::BadField;
 use super::lock::Lock;
-use super::requires::requires;
+use super::requires::{existing, requires};
 use super::steps::Steps;
 use super::{Client, Error, Executed, Outcome, Transaction};
 use crate::payload::{self, Encode, Payload};
@@ -32,6 +32,7 @@ pub struct Draft {
     with_outputs: bool,
     start: Option<Start>,
     locks: Vec<Lock>,
+    must_exist: bool,
     branches: Vec<Spec>,
 }
 
@@ -54,6 +55,7 @@ impl Draft {
             with_outputs: false,
             start: None,
             locks: Vec::new(),
+            must_exist: false,
             branches: Vec::new(),
         }
     }
@@ -108,6 +110,16 @@ impl Draft {
     /// Makes [`Self::submit`] wait until every branch has ended, and not only for the decision.
     pub fn wait_until_ended(mut self) -> Self {
         self.wait_for = WaitFor::Ended;
+        self
+    }
+
+    /// Begins nothing: the gid must be known already. For a message that a queue delivers again, perhaps
+    /// days later: the coordinator keeps a gid for its gid retention (by default 7 days after the
+    /// transaction's end), and after that the same gid would be a new transaction, and do the work a second
+    /// time. A gid that is not known is then an error with the reason `GID_UNKNOWN`: nothing is done,
+    /// and nobody can say whether it was done before.
+    pub fn must_exist(mut self) -> Self {
+        self.must_exist = true;
         self
     }
 
@@ -199,8 +211,10 @@ impl Draft {
             None => (None, None),
         };
         let (locked, later) = (!self.locks.is_empty(), self.start.is_some());
+        let mut requires = requires(self.mode, &branches, locked, later);
+        requires.extend(self.must_exist.then(existing));
         Ok(SubmitTransactionRequest {
-            requires: requires(self.mode, &branches, locked, later),
+            requires,
             gid: self.gid,
             mode: self.mode.into(),
             branches,
@@ -211,10 +225,12 @@ impl Draft {
             start_at,
             start_delay,
             locks: self.locks.into_iter().map(Into::into).collect(),
+            require_existing: self.must_exist,
         })
     }
 
-    /// Begins the transaction, or finds it again: the same gid is the same transaction. Branches are
+    /// Begins the transaction, or finds it again: for the gid retention the same gid is the same
+    /// transaction. Branches are
     /// added by [`Transaction::execute`] and [`Transaction::execute_step`], those given to
     /// [`Self::branch`] and [`Self::steps`] first of all.
     ///
@@ -230,13 +246,16 @@ impl Draft {
             let rule = "must be absent: a transaction that is begun starts at once".to_owned();
             return Err(Error::Request(BadField { field: "start_at".to_owned(), rule }));
         }
+        let mut requires = requires(self.mode, &[], !self.locks.is_empty(), false);
+        requires.extend(self.must_exist.then(existing));
         let request = BeginTransactionRequest {
             gid: self.gid.clone(),
             mode: self.mode.into(),
             timeout: self.timeout.map(duration_to_wire),
             metadata: self.metadata,
-            requires: requires(self.mode, &[], !self.locks.is_empty(), false),
+            requires,
             locks: self.locks.into_iter().map(Into::into).collect(),
+            require_existing: self.must_exist,
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.begin_transaction(request).await

@@ -178,7 +178,7 @@ impl Failure {
                 | Code::Unauthenticated
                 | Code::Unimplemented
         );
-        let text = format!("{:?}: {}", status.code(), status.message());
+        let text = crate::causes::status_in_full(status);
         Self::Indeterminate { text, again: !permanent, pause: None }
     }
 }

@@ -18,6 +18,11 @@ pub(super) fn requires(
     needed.into_iter().filter(|(_, is)| *is).map(|(name, _)| name.to_owned()).collect()
 }
 
+/// Returns the feature of a request that begins nothing.
+pub(super) fn existing() -> String {
+    "require_existing".to_owned()
+}
+
 /// Tells whether a branch says more than a branch of two-phase commit or TCC may.
 fn is_step(branch: &BranchSpec) -> bool {
     let plain = BranchSpec {

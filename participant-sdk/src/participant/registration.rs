@@ -11,6 +11,7 @@ use unanimo_proto::v1::{
 };
 
 use super::Error;
+use crate::causes::status_in_full;
 use crate::features::FEATURES;
 
 /// Until the coordinator has said how often it wants to hear.
@@ -81,13 +82,14 @@ impl Registration {
             DeregisterEndpointRequest { participant, endpoint, instance_id, requires: Vec::new() };
         if let Err(status) = self.client.deregister_endpoint(request).await {
             let coordinator = self.coordinator;
-            tracing::warn!(coordinator, error = status.message(), "not deregistered");
+            tracing::warn!(coordinator, error = status_in_full(&status), "failed to deregister");
         }
     }
 
     /// Once; says when to do it again.
     async fn register(&mut self) -> Duration {
-        let (coordinator, endpoint) = (&self.coordinator, &self.request.endpoint);
+        let RegisterEndpointRequest { participant, endpoint, .. } = &self.request;
+        let coordinator = &self.coordinator;
         match self.client.register_endpoint(self.request.clone()).await {
             Ok(response) => {
                 let RegisterEndpointResponse { keep_alive_interval, cluster_id } =
@@ -98,7 +100,6 @@ impl Registration {
                     is_new
                 });
                 if !self.registered.send_replace(true) {
-                    let participant = &self.request.participant;
                     tracing::info!(coordinator, participant, endpoint, "registered");
                 }
                 keep_alive_interval
@@ -109,16 +110,28 @@ impl Registration {
             Err(status)
                 if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) =>
             {
-                let error = status.message();
-                tracing::error!(coordinator, endpoint, error, "the registration is refused");
+                let error = status_in_full(&status);
+                tracing::error!(
+                    coordinator,
+                    participant,
+                    endpoint,
+                    error,
+                    "the registration is refused"
+                );
                 INTERVAL_DEFAULT
             }
             Err(status) => {
-                let error = status.message();
+                let error = status_in_full(&status);
                 if self.registered.send_replace(false) {
-                    tracing::warn!(coordinator, endpoint, error, "the registration is lost");
+                    tracing::warn!(
+                        coordinator,
+                        participant,
+                        endpoint,
+                        error,
+                        "the registration is lost"
+                    );
                 } else {
-                    tracing::warn!(coordinator, endpoint, error, "not registered yet");
+                    tracing::warn!(coordinator, participant, endpoint, error, "not registered yet");
                 }
                 RETRY_PAUSE
             }

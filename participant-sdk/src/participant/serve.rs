@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::registration::Registration;
 use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper, groups};
+use crate::causes::in_full;
 use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
@@ -133,7 +134,8 @@ impl<R: Resource> Service<R> {
             });
         let server = tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::error!(%error, "the participant is served no longer");
+                let error = in_full(&error);
+                tracing::error!(error, "the participant is served no longer");
             }
             // Calls whose callers went away are still at work.
             service.drain().await;

@@ -410,6 +410,13 @@ pub struct Branch {
     /// The gid of the child that it is; empty if it is none.
     #[prost(string, tag = "22")]
     pub child_gid: ::prost::alloc::string::String,
+    /// Name of the operator who ended the branch by ResolveBranch; empty if nobody did. Its participant may
+    /// still hold what it had prepared.
+    #[prost(string, tag = "23")]
+    pub resolved_by: ::prost::alloc::string::String,
+    /// The operator's reason, where `resolved_by` is set. `heuristic_note` has both.
+    #[prost(string, tag = "24")]
+    pub resolution_note: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Branch {
     const NAME: &'static str = "Branch";
@@ -1022,7 +1029,8 @@ impl LockMode {
 pub struct SubmitTransactionRequest {
     /// The client's name for it: its idempotency key. The same gid with the same mode and branches is
     /// the same transaction for as long as the coordinator keeps gids (`gid_retention` of
-    /// GetServerInfo); after that the gid is new.
+    /// GetServerInfo); after that the gid is new, and the request would run again: see
+    /// `require_existing`.
     #[prost(string, tag = "1")]
     pub gid: ::prost::alloc::string::String,
     /// Its mode.
@@ -1063,6 +1071,12 @@ pub struct SubmitTransactionRequest {
     /// `requires` names `locks`.
     #[prost(message, repeated, tag = "11")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// Begin nothing: the gid must be known. For a request that is delivered again, perhaps later than the
+    /// gid retention: then the gid would be new, and the work would be done a second time. A gid that is
+    /// not known is NOT_FOUND with reason GID_UNKNOWN, and nothing is stored. Not part of the content that
+    /// is compared. `requires` names `require_existing`.
+    #[prost(bool, tag = "12")]
+    pub require_existing: bool,
 }
 impl ::prost::Name for SubmitTransactionRequest {
     const NAME: &'static str = "SubmitTransactionRequest";
@@ -1165,7 +1179,8 @@ impl ::prost::Name for BranchResult {
 /// A transaction without branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BeginTransactionRequest {
-    /// As in SubmitTransactionRequest. The same gid with the same mode is the same transaction.
+    /// As in SubmitTransactionRequest. The same gid with the same mode is the same transaction, for the
+    /// gid retention.
     #[prost(string, tag = "1")]
     pub gid: ::prost::alloc::string::String,
     /// Its mode.
@@ -1186,6 +1201,9 @@ pub struct BeginTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(message, repeated, tag = "6")]
     pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// As in SubmitTransactionRequest.
+    #[prost(bool, tag = "7")]
+    pub require_existing: bool,
 }
 impl ::prost::Name for BeginTransactionRequest {
     const NAME: &'static str = "BeginTransactionRequest";
@@ -1560,6 +1578,14 @@ pub struct ListTransactionsRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "10")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True if the answer shall hold the numbers of transactions by state: of all that there are, whatever
+    /// the other fields choose.
+    #[prost(bool, tag = "11")]
+    pub include_counts: bool,
+    /// Of the ended transactions only those that ended at or after this are counted; absent means all that
+    /// are kept. Those that have not ended are counted whatever their age.
+    #[prost(message, optional, tag = "12")]
+    pub counts_ended_from: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for ListTransactionsRequest {
     const NAME: &'static str = "ListTransactionsRequest";
@@ -1580,6 +1606,9 @@ pub struct ListTransactionsResponse {
     /// Token of the next page; empty after the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Numbers of transactions by state; only with `include_counts`.
+    #[prost(message, optional, tag = "3")]
+    pub counts: ::core::option::Option<TransactionCounts>,
 }
 impl ::prost::Name for ListTransactionsResponse {
     const NAME: &'static str = "ListTransactionsResponse";
@@ -1589,6 +1618,52 @@ impl ::prost::Name for ListTransactionsResponse {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.ListTransactionsResponse".into()
+    }
+}
+/// Numbers of transactions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactionCounts {
+    /// A number for each state that a transaction can be in, also where it is 0.
+    #[prost(message, repeated, tag = "1")]
+    pub states: ::prost::alloc::vec::Vec<StateCount>,
+    /// Number of transactions whose phase two takes too long.
+    #[prost(uint64, tag = "2")]
+    pub stalled_count: u64,
+    /// Number of heuristic transactions that nobody has forgotten.
+    #[prost(uint64, tag = "3")]
+    pub heuristic_count: u64,
+}
+impl ::prost::Name for TransactionCounts {
+    const NAME: &'static str = "TransactionCounts";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TransactionCounts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TransactionCounts".into()
+    }
+}
+/// Number of transactions in one state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateCount {
+    /// The state.
+    #[prost(enumeration = "TransactionState", tag = "1")]
+    pub state: i32,
+    /// The number.
+    #[prost(uint64, tag = "2")]
+    pub transaction_count: u64,
+    /// There may be more: counting stopped at a limit.
+    #[prost(bool, tag = "3")]
+    pub at_least: bool,
+}
+impl ::prost::Name for StateCount {
+    const NAME: &'static str = "StateCount";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.StateCount".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.StateCount".into()
     }
 }
 /// Asks to follow one transaction.
@@ -4045,8 +4120,9 @@ pub struct RegisterEndpointRequest {
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
     /// Names this life of the participant's process; 1 to 64 bytes of the alphabet of names, chosen at
-    /// random at its start. A new one says that it was started again: calls that wait for it go out at
-    /// once.
+    /// random at its start. Several instances may register one endpoint: they answer behind a balancer. A
+    /// new one says that a process was started: calls that wait for the participant are sent, little by
+    /// little.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// Features that the participant knows, such as `must_succeed`. At most 32 names.
@@ -4099,8 +4175,8 @@ pub struct DeregisterEndpointRequest {
     /// The endpoint, as registered.
     #[prost(string, tag = "2")]
     pub endpoint: ::prost::alloc::string::String,
-    /// The life of the process that goes away, as registered. An endpoint that another instance has
-    /// registered since stays.
+    /// The life of the process that goes away, as registered. An endpoint stays as long as another
+    /// instance that registered it is alive.
     #[prost(string, tag = "3")]
     pub instance_id: ::prost::alloc::string::String,
     /// As in RegisterEndpointRequest.
@@ -4117,8 +4193,7 @@ impl ::prost::Name for DeregisterEndpointRequest {
         "/unanimo.v1.DeregisterEndpointRequest".into()
     }
 }
-/// The endpoint is gone, belongs to another instance by now, was never there, or is configured and
-/// stays.
+/// The instance is gone, and the endpoint unless it is configured or has other instances.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterEndpointResponse {}
 impl ::prost::Name for DeregisterEndpointResponse {
@@ -4357,7 +4432,8 @@ pub mod participant_directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Removes an endpoint at once. The name stays known, so that owed calls wait for its return.
+        /// Removes an instance from an endpoint, and the endpoint with its last one. The name stays known, so
+        /// that owed calls wait for its return.
         /// Caller: participant, for its own name.
         pub async fn deregister_endpoint(
             &mut self,
@@ -4442,7 +4518,8 @@ pub mod participant_directory_service_server {
             tonic::Response<super::RegisterEndpointResponse>,
             tonic::Status,
         >;
-        /// Removes an endpoint at once. The name stays known, so that owed calls wait for its return.
+        /// Removes an instance from an endpoint, and the endpoint with its last one. The name stays known, so
+        /// that owed calls wait for its return.
         /// Caller: participant, for its own name.
         async fn deregister_endpoint(
             &self,

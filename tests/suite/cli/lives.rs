@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
 
 use super::{Program, Served, addresses, command, new_path, run, serve, sqlite};
 
@@ -116,4 +117,27 @@ async fn the_log_can_be_json() {
     assert_eq!(alarm["gid"], "g");
     assert_eq!(alarm["branch_id"], "");
     assert_eq!(alarm["tx_id"], submitted.check(0).json()["tx_id"]);
+}
+
+/// A participant that holds up many transactions is one alarm, and not one for each of them.
+#[tokio::test]
+async fn many_stalled_transactions_are_one_alarm() {
+    let served = Served::start(&["--log-format=json", "--stalled-after=1s"]).await;
+    served.p.hold(true);
+    for n in 0..6 {
+        served.submit(&format!("g{n}"), &["ok", "ok"], &[]).await.check(0);
+    }
+    served.program.until_err("transaction_stalled").await;
+    let listed = "all to be listed";
+    until(listed, async || {
+        let listed = served.tx(&["list", "--attention", "--json"]).await;
+        (listed.out.matches("\"gid\"").count() == 6).then_some(())
+    })
+    .await;
+    served.p.hold(false);
+    let ran = served.stop().await;
+    let lines = ran.check(0).err.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let alarms: Vec<_> = lines.filter(|line| line["alarm"] == "transaction_stalled").collect();
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert_eq!(alarms[0]["participant"], "p");
 }

@@ -39,6 +39,9 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     assert_eq!(shown["branches"][0]["heuristic_note"], "bob: the bank");
     assert_eq!(shown["branches"][0]["state"], "heuristic_rollback");
 
+    // Its participant has not confirmed the end of the branch.
+    served.tx(&forget).await.check(1).complains(&["with --released"]);
+    let forget = [&forget[..], &["--released"]].concat();
     let forgotten = served.tx(&forget).await.check(0).json();
     assert_eq!(forgotten["attention"], false);
     assert_eq!(forgotten["heuristic"], "mixed");

@@ -19,8 +19,9 @@ async fn a_list_is_filtered_and_goes_on() {
         served.submit(gid, &[action], &["--wait", "ended"]).await;
     }
     let ran = served.tx(&["list"]).await;
-    ran.check(0).says(&["CREATED", "TX_ID", "b-3", "heuristic mixed", "a-1  tcc   committed"]);
+    ran.check(0).says(&["CREATED", "b-3", "heuristic mixed", "a-1  tcc   committed"]);
     assert_eq!(ran.out.lines().count(), 4);
+    served.tx(&["list", "--wide"]).await.check(0).says(&["TX_ID", "BRANCHES"]);
 
     let list = async |more: &[&str]| {
         let mut args = vec!["list", "--json"];
@@ -59,8 +60,10 @@ async fn a_transaction_is_shown_with_its_branches_and_history() {
     ran.check(0).says(&[
         "gid        g\nmode       tcc\nstate      committed\ncreated    20",
         "after it began)\n",
-        "1  a       p            fail-3         committed  prepared  4         1        40B      -   ",
-        "2  b       p            output-7       committed  prepared  1         1        40B      7B  ",
+        "1  a       p            fail-3         committed  prepared  4+1\n",
+        "2  b       p            output-7       committed  prepared  1+1\n",
+        "a       prepare error  Unavailable: not now",
+        "b       payload        40B\nb       output         7B\n",
         "History\nAT ",
         "begun",
         "prepare    a       4 attempts: ",

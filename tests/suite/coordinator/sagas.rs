@@ -5,7 +5,7 @@ mod children;
 mod locks;
 mod pivot;
 mod steps;
-mod times;
+pub(super) mod times;
 
 use unanimo_proto::v1::{
     BranchSpec, Mode, StepInput, SubmitTransactionRequest, Transaction, WaitFor,

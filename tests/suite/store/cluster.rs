@@ -14,6 +14,7 @@ on_both_stores!(
     a_claim_of_one_needs_its_row_as_it_was_seen,
     s5_a_fenced_incarnation_claims_purges_and_registers_nothing,
     registrations_are_kept,
+    instances_behind_one_address_are_told_apart,
     a_newer_schema_is_refused,
     a_database_keeps_its_name,
 );
@@ -178,6 +179,31 @@ async fn registrations_are_kept(fixture: Fixture) {
             ("shop", None, unanimo_core::Timestamp(0)),
         ]
     );
+}
+
+async fn instances_behind_one_address_are_told_apart(fixture: Fixture) {
+    let bank = ParticipantName::new("bank").unwrap();
+    let (me, endpoints) = (fixture.me, fixture.store.endpoints());
+    for instance in ["one", "two", "one"] {
+        endpoints.register(me, &bank, "http://b", instance, now()).await.unwrap();
+    }
+    let instances = async || {
+        let found = endpoints.list().await.unwrap().into_iter();
+        found.map(|r| (r.endpoint.unwrap_or_default(), r.instance)).collect::<Vec<_>>()
+    };
+    let row = |instance: &str| ("http://b".to_owned(), instance.to_owned());
+    assert_eq!(instances().await, [row("one"), row("two")]);
+    assert!(!endpoints.deregister(me, &bank, "http://b", "one").await.unwrap(), "two is left");
+    assert_eq!(instances().await, [row("two")]);
+    assert!(!endpoints.deregister(me, &bank, "http://b", "one").await.unwrap());
+    assert!(endpoints.deregister(me, &bank, "http://b", "two").await.unwrap(), "it was the last");
+    assert_eq!(instances().await, [(String::new(), String::new())], "the name is known");
+    endpoints.register(me, &bank, "http://b", "two", now()).await.unwrap();
+    endpoints.forget(me, &bank).await.unwrap();
+    assert_eq!(instances().await, []);
+    fixture.store.incarnations().fence(me, "a test").await.unwrap();
+    let forgotten = fixture.store.endpoints().forget(me, &bank).await;
+    assert!(matches!(forgotten, Err(Error::Fenced(_))), "{forgotten:?}");
 }
 
 async fn a_newer_schema_is_refused(fixture: Fixture) {

@@ -62,35 +62,62 @@ async fn s5_of_a_fence_and_a_renewal_at_once_one_wins(fixture: Fixture) {
 }
 
 /// The rival has fenced and not yet committed when the renewal comes, whose snapshot shows no fence;
-/// and the other way round.
+/// and the other way round. Both wait for the heartbeat's row, one behind the other.
 #[tokio::test]
 async fn s5_a_renewal_that_waits_for_a_fence_does_not_succeed() {
     let fixture = Fixture::postgres().await;
     let store = &fixture.store;
+    let mut admin = PgConnection::connect(&fixture.url).await.unwrap();
     for fence_first in [true, false] {
-        let other = create(store, "other").await;
-        let seen = counter(&fixture, other).await;
-        let mut holder = PgConnection::connect(&fixture.url).await.unwrap();
-        holder.execute("BEGIN").await.unwrap();
-        let hold = "SELECT 1 FROM heartbeats WHERE incarnation = $1 FOR UPDATE";
-        sqlx::query(hold).bind(other.0).execute(&mut holder).await.unwrap();
+        // On a busy machine a wait may outlive the sessions' `lock_timeout`, which tells nothing.
+        let (fenced, renewed) = until("two waits in order", async || {
+            let other = create(store, "other").await;
+            store.incarnations().renew(other, LEASE).await.unwrap();
+            let seen = counter(&fixture, other).await;
+            let mut holder = PgConnection::connect(&fixture.url).await.unwrap();
+            holder.execute("BEGIN").await.unwrap();
+            let hold = "SELECT 1 FROM heartbeats WHERE incarnation = $1 FOR UPDATE";
+            sqlx::query(hold).bind(other.0).execute(&mut holder).await.unwrap();
 
-        let fence = async {
-            tokio::time::sleep(Duration::from_millis(if fence_first { 0 } else { 60 })).await;
-            store.incarnations().fence_silent(other, seen, "a rival").await
-        };
-        let renew = async {
-            tokio::time::sleep(Duration::from_millis(if fence_first { 60 } else { 0 })).await;
-            store.incarnations().renew(other, LEASE).await
-        };
-        let release = async {
-            tokio::time::sleep(Duration::from_millis(120)).await;
+            let (first, second) = (Arc::clone(store), Arc::clone(store));
+            let fence =
+                async move { first.incarnations().fence_silent(other, seen, "a rival").await };
+            let renew = async move { second.incarnations().renew(other, LEASE).await };
+            let (fence, renew) = if fence_first {
+                let fence = tokio::spawn(fence);
+                waiting(&mut admin, 1).await;
+                (fence, tokio::spawn(renew))
+            } else {
+                let renew = tokio::spawn(renew);
+                waiting(&mut admin, 1).await;
+                (tokio::spawn(fence), renew)
+            };
+            waiting(&mut admin, 2).await;
             holder.execute("COMMIT").await.unwrap();
-        };
-        let (fenced, renewed, ()) = tokio::join!(fence, renew, release);
-        assert_eq!(fenced.unwrap(), fence_first);
-        assert_eq!(renewed.is_ok(), !fence_first, "{renewed:?}");
-        store.incarnations().fence(other, "a test").await.unwrap();
+            let (fenced, renewed) = (fence.await.unwrap(), renew.await.unwrap());
+            store.incarnations().fence(other, "a test").await.unwrap();
+            let settled = !matches!(renewed, Err(Error::Database { .. }));
+            Some((fenced.ok()?, renewed)).filter(|_| settled)
+        })
+        .await;
+        assert_eq!(fenced, fence_first);
+        match renewed {
+            Ok(()) => assert!(!fence_first),
+            Err(error) => assert!(fence_first && matches!(error, Error::Fenced(_)), "{error}"),
+        }
+    }
+}
+
+/// Waits until so many sessions of the database wait for a row, but not for ever.
+async fn waiting(admin: &mut PgConnection, count: i64) {
+    let look = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..100 {
+        let found: i64 = sqlx::query_scalar(look).fetch_one(&mut *admin).await.unwrap();
+        if found >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

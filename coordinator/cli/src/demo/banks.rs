@@ -85,6 +85,11 @@ impl Databases {
     /// Creates three databases: the coordinator's, and one for each bank.
     pub(super) async fn create(server: &str) -> Result<Self, Failure> {
         let mut connection = PgConnection::connect(server).await?;
+        let allowed = "SELECT current_setting('max_prepared_transactions')::int8";
+        let allowed: i64 = sqlx::query_scalar(allowed).fetch_one(&mut connection).await?;
+        if allowed == 0 {
+            return Err(Failure::NotPrepared);
+        }
         let made = std::process::id();
         let mut databases = Self { server: server.to_owned(), names: Vec::new() };
         for part in ["coordinator", "bank_a", "bank_b"] {

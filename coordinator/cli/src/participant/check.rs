@@ -14,7 +14,9 @@ use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
 
 use crate::error::{Error as CliError, last_cause};
-use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table};
+use crate::output::{
+    self, BAD, CAUTION, GOOD, HINT, clean, is_terminal, table, wide_table, wrapped,
+};
 use crate::tx;
 
 /// Longest cluster id, in bytes.
@@ -120,6 +122,10 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Payload { .. } => return None,
+            Self::Unusable(unusable) if unusable.is_elsewhere => {
+                "--endpoint is the address of the participant's gRPC service, not the coordinator's, and \
+                 not a port for HTTP"
+            }
             Self::Unreachable { .. } => {
                 "--endpoint is the participant's address, not the coordinator's"
             }
@@ -213,12 +219,18 @@ impl Args {
 }
 
 fn shown(report: &Report, has_refused_payload: bool) -> String {
-    let mut text = table(["GUARANTEE", "RESULT", "SEEN"], report.checked.iter().map(row));
+    let header = ["GUARANTEE", "RESULT", "SEEN"];
+    let rows = report.checked.iter().map(row);
+    // In a file each guarantee is one line.
+    let mut text = if is_terminal() { table(header, rows) } else { wide_table(header, rows) };
     for checked in &report.checked {
         if matches!(checked.verdict, Verdict::Failed(_)) {
             let Checked { guarantee, text: holds, why, .. } = checked;
-            text +=
-                &format!("\n{BAD}{guarantee}{BAD:#}\n  must hold  {holds}\n  because    {why}\n");
+            text += &format!(
+                "\n{BAD}{guarantee}{BAD:#}\n  must hold  {}\n  because    {}\n",
+                wrapped(13, holds),
+                wrapped(13, why)
+            );
         }
     }
     let (passed, failed, skipped) = report.counts();

@@ -18,12 +18,18 @@ use crate::tx::{Server, json};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 docs/saga-definitions.md describes FILE. The same gid with the same steps and inputs is the same
-  transaction: run the command again, and you get its outcome.
+  transaction: run the command again, and you get its outcome. The coordinator keeps a gid for its
+  `gid-retention` (by default 7 days after the transaction's end); after that the gid is new, and the
+  saga would run again. Where a command may be repeated that late, use --must-exist.
+
+If the connection to the coordinator breaks, the command asks again under the same gid until
+--timeout.
 
 JSON (--json): as `unanimo tx submit` prints it.
 
-Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout, 1 the command failed, 2 an
-  argument, an input or a field of FILE is wrong and no transaction was begun.")]
+Exit codes: 0 committed; 4 aborted; 5 not decided before --timeout, or nobody knows: run the same
+  command again; 1 the command failed, and began no transaction; 2 an argument, an input or a field of
+  FILE is wrong, and no transaction was begun.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
@@ -37,6 +43,9 @@ pub(super) struct Args {
     /// Event to wait for
     #[arg(long, value_name = "EVENT", default_value = "decided")]
     wait: Wait,
+    /// Begin nothing: the gid must be known. For a command that may be repeated after the gid retention
+    #[arg(long)]
+    must_exist: bool,
     /// Draw the transaction as it is after the wait
     #[arg(long, conflicts_with = "json")]
     graph: bool,
@@ -70,7 +79,11 @@ fn request(args: &Args) -> Result<v1::SubmitTransactionRequest, Error> {
     let name = args.file.display().to_string();
     let filled = file.with(&args.inputs.read()?);
     let saga = filled.map_err(|problems| Error::Inputs { file: name, problems })?;
-    Ok(saga.request(&gid))
+    let mut request = saga.request(&gid);
+    if args.must_exist {
+        submit::require_existing(&mut request);
+    }
+    Ok(request)
 }
 
 /// Makes the lines about the outputs of the steps.

@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_coordinator::api::error::code_name;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
+use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 
 use super::Server;
 use crate::error::last_cause;
@@ -46,6 +47,12 @@ pub(crate) enum Error {
     /// The stream of changes ended before the transaction.
     #[error("the coordinator ended the stream before the transaction had ended")]
     CutOff,
+    /// The time given is over.
+    #[error("the transaction has not ended within --timeout")]
+    NotEnded,
+    /// A participant may still hold something of the transaction that is to be forgotten.
+    #[error("the transaction is not forgotten: {0}")]
+    StillHeld(String),
 }
 
 impl From<Status> for Error {
@@ -78,15 +85,75 @@ impl Error {
             }
             Self::Refused { status, .. } => return hint(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
+            Self::NotEnded => return None,
+            Self::StillHeld(_) => {
+                "look at the data of each such participant, end there what is prepared \
+                 (docs/in-doubt.md tells how), and run the command again with --released"
+            }
             Self::Nonsense(_) => "the coordinator may have another version than this program",
         };
         Some(text.to_owned())
+    }
+
+    /// Tells whether the request may have taken effect, or may yet: no answer came, or one that does not
+    /// exclude it.
+    pub(super) fn is_indeterminate(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        let details = status.get_error_details();
+        match details.error_info() {
+            Some(info) => info.metadata.get("effect").is_none_or(|effect| effect != "none"),
+            // Not a coordinator's answer: the transport's, or a proxy's.
+            None => !is_permanent(status.code()),
+        }
+    }
+
+    /// Tells whether the same request may be answered otherwise when it is sent again.
+    pub(super) fn is_retryable(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        match status.get_error_details().error_info() {
+            Some(info) => info.metadata.get("retryable").is_some_and(|value| value == "true"),
+            None => !is_permanent(status.code()),
+        }
+    }
+
+    /// Tells whether the gid names another request's transaction.
+    pub(super) fn is_gid_reused(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        let details = status.get_error_details();
+        details.error_info().is_some_and(|info| info.reason == "GID_REUSED")
+    }
+
+    /// Adds the name by which the transaction was asked for.
+    pub(super) fn about(self, name: &str) -> Self {
+        match self {
+            Self::Refused { mut status, endpoint } if status.code() == Code::NotFound => {
+                let details = status.get_error_details();
+                let message = format!("{name}: {}", status.message());
+                *status = Status::with_error_details(status.code(), message, details);
+                Self::Refused { status, endpoint }
+            }
+            error => error,
+        }
     }
 
     /// Tells whether the coordinator answered that there is no such transaction.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
     }
+}
+
+/// Tells whether a status without a reason stays the same however often the request is sent.
+fn is_permanent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::OutOfRange
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
 }
 
 /// Tells whether a coordinator sent the error: its errors have a reason, those of the connection
@@ -108,11 +175,15 @@ fn hint(status: &Status) -> Option<String> {
     match status.code() {
         _ if has_reason(&details) => None,
         Code::Cancelled | Code::DeadlineExceeded => {
-            Some("--timeout sets a longer wait; the request may still take effect".to_owned())
+            Some(
+                "--timeout sets a longer wait; the request may still take effect, and it is safe to run \
+                 the same command again"
+                    .to_owned(),
+            )
         }
         Code::Unavailable | Code::Unknown => Some(
             "the connection broke, or the endpoint is no coordinator; the request may have taken \
-             effect or not"
+             effect or not, and it is safe to run the same command again"
                 .to_owned(),
         ),
         Code::Unimplemented => Some("the endpoint is no coordinator of this version".to_owned()),
@@ -157,6 +228,7 @@ impl fmt::Display for Words<'_> {
 pub(crate) struct Client {
     pub(crate) coordinator: CoordinatorServiceClient<Channel>,
     pub(super) operator: OperatorServiceClient<Channel>,
+    pub(crate) directory: ParticipantDirectoryServiceClient<Channel>,
     timeout: Duration,
 }
 
@@ -174,7 +246,10 @@ impl Client {
             coordinator: CoordinatorServiceClient::new(channel.clone())
                 .max_decoding_message_size(usize::MAX)
                 .max_encoding_message_size(usize::MAX),
-            operator: OperatorServiceClient::new(channel).max_decoding_message_size(usize::MAX),
+            operator: OperatorServiceClient::new(channel.clone())
+                .max_decoding_message_size(usize::MAX),
+            directory: ParticipantDirectoryServiceClient::new(channel)
+                .max_decoding_message_size(usize::MAX),
             timeout: server.timeout.map_or(TIMEOUT, |timeout| timeout.0),
         })
     }

@@ -80,6 +80,7 @@ pub(super) fn read(path: &Path) -> Result<v1::SubmitTransactionRequest, Error> {
 
 /// Parses a file's text into a request. The error is a field's path and the rule that it breaks.
 fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
+    check_shape(text)?;
     let mut json = serde_json::Deserializer::from_str(text);
     let definition: Definition = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| (error.path().to_string(), error.inner().to_string()))?;
@@ -102,6 +103,21 @@ fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
         include_outputs: true,
         ..Default::default()
     })
+}
+
+/// Checks that the text is JSON, and that objects stand where they are wanted: the parser below would name
+/// types of this program.
+fn check_shape(text: &str) -> Result<(), (String, String)> {
+    let root: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| (".".to_owned(), error.to_string()))?;
+    let object = "must be an object; `unanimo tx submit --help` describes it".to_owned();
+    let Some(definition) = root.as_object() else { return Err((".".to_owned(), object)) };
+    let branches = definition.get("branches").and_then(serde_json::Value::as_array);
+    let branches = branches.into_iter().flatten();
+    match branches.enumerate().find(|(_, branch)| !branch.is_object()) {
+        Some((index, _)) => Err((format!("branches[{index}]"), object)),
+        None => Ok(()),
+    }
 }
 
 impl Branch {
@@ -170,6 +186,20 @@ mod tests {
             format!(r#"{{"gid":"g","mode":"tcc","branches":[{{{good}}},{{{branch}}}]}}"#)
         };
         check("", ".", "EOF");
+        check(r#"{"gid":"#, ".", "EOF while parsing a value at line 1");
+        for text in ["[]", "7", r#"["gid", "tcc", null, {}, []]"#, "null"] {
+            check(text, ".", "must be an object; ");
+        }
+        check(
+            r#"{"gid":"g","mode":"tcc","branches":[["a"]]}"#,
+            "branches[0]",
+            "must be an object; ",
+        );
+        check(
+            r#"{"gid":"g","mode":"tcc","branches":[{},7]}"#,
+            "branches[1]",
+            "must be an object; ",
+        );
         check("{}", ".", "missing field `gid`");
         check(r#"{"gid":"g","mode":"tcc"}"#, ".", "missing field `branches`");
         check(r#"{"gid":"a b"}"#, "gid", "must consist of A-Z");

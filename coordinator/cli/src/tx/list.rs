@@ -9,7 +9,7 @@ use unanimo_proto::v1;
 use super::client::{self, Client};
 use super::{Server, json, words};
 use crate::error::Error;
-use crate::output::{self, table};
+use crate::output::{self, table, wide_table};
 
 /// Most transactions of a page that a coordinator answers.
 const PAGE_MAX: u32 = 500;
@@ -17,7 +17,8 @@ const PAGE_MAX: u32 = 500;
 /// List transactions, newest first
 ///
 /// Lists transactions that meet all conditions. If more match than --limit, a line on standard
-/// error (with --json: `next_page_token`) gives the --page-token of the next page.
+/// error (with --json: `next_page_token`) gives the --page-token of the next page. `unanimo tx show`
+/// takes the gid; `unanimo tx counts` counts transactions by state.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): an object with transactions (a list of transactions without branches and timeline,
@@ -46,6 +47,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// Print tx_id and the number of branches, too, and each transaction in one line, however long
+    #[arg(long)]
+    wide: bool,
     /// Token of the next page, as the previous list printed it
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     page_token: String,
@@ -86,7 +90,7 @@ impl State {
 
 /// Moment, given as a time or as a duration before now.
 #[derive(Clone, Copy, Debug)]
-struct When(Timestamp);
+pub(super) struct When(Timestamp);
 
 impl FromStr for When {
     type Err = String;
@@ -103,12 +107,13 @@ impl FromStr for When {
 }
 
 impl When {
-    fn to_wire(self) -> prost_types::Timestamp {
+    pub(super) fn to_wire(self) -> prost_types::Timestamp {
         prost_types::Timestamp { seconds: self.0.as_second(), nanos: self.0.subsec_nanosecond() }
     }
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let wide = args.wide;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let mut request = v1::ListTransactionsRequest {
         states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
@@ -120,7 +125,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         page_size: 0,
         page_token: args.page_token,
         include_metadata: true,
-        requires: Vec::new(),
+        ..Default::default()
     };
     let mut client = Client::connect(server).await?;
     let mut found: Vec<v1::Transaction> = Vec::new();
@@ -140,11 +145,16 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
             break;
         }
     }
-    print(server, found, request.page_token)?;
+    print(server, wide, found, request.page_token)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(server: &Server, found: Vec<v1::Transaction>, next: String) -> Result<(), Error> {
+fn print(
+    server: &Server,
+    wide: bool,
+    found: Vec<v1::Transaction>,
+    next: String,
+) -> Result<(), Error> {
     if server.json {
         let view = json::View::List;
         let transactions = found.into_iter().map(|tx| json::Transaction::new(tx, view)).collect();
@@ -155,15 +165,30 @@ fn print(server: &Server, found: Vec<v1::Transaction>, next: String) -> Result<(
         output::note("no transactions match");
         return Ok(());
     }
-    let header = ["CREATED", "TX_ID", "GID", "MODE", "STATE", "BRANCHES", "ATTENTION"];
-    output::print(&table(header, found.iter().map(row)))?;
+    if wide {
+        let header = ["CREATED", "TX_ID", "GID", "MODE", "STATE", "BRANCHES", "ATTENTION"];
+        output::print(&wide_table(header, found.iter().map(wide_row)))?;
+    } else {
+        let header = ["CREATED", "GID", "MODE", "STATE", "ATTENTION"];
+        output::print(&table(header, found.iter().map(row)))?;
+    }
     if !next.is_empty() {
         output::note(&format!("there are more; the next page has --page-token {next}"));
     }
     Ok(())
 }
 
-fn row(tx: &v1::Transaction) -> [String; 7] {
+fn row(tx: &v1::Transaction) -> [String; 5] {
+    [
+        tx.created_at.map(words::time_to_the_second).unwrap_or_default(),
+        tx.gid.clone(),
+        words::mode(tx.mode).to_owned(),
+        words::state(tx.state()),
+        words::attention(tx),
+    ]
+}
+
+fn wide_row(tx: &v1::Transaction) -> [String; 7] {
     [
         tx.created_at.map(words::time).unwrap_or_default(),
         tx.tx_id.clone(),

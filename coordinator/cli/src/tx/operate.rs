@@ -8,13 +8,14 @@ use unanimo_proto::v1;
 use super::client::{self, Client};
 use super::show::head;
 use super::target::Target;
-use super::{Server, json};
+use super::{Server, json, words};
 use crate::error::Error;
-use crate::output;
+use crate::output::{self, CAUTION, clean};
 
 /// Send the waiting calls of a transaction now, before their next retry
 ///
-/// Use it when a participant is repaired. The transaction's history records the command.
+/// Use it when a participant is repaired. The transaction's history records the command. Where no call
+/// waits, as in a transaction that has ended, nothing is sent, and a line on standard error says so.
 #[derive(Debug, clap::Args)]
 pub(super) struct RetryArgs {
     #[command(flatten)]
@@ -53,10 +54,17 @@ pub(super) struct ResolveArgs {
 ///
 /// Do this when the participants' data is right again. It deletes nothing: the transaction is
 /// purged after its retention, like any other. Your name and note stay in its history.
+///
+/// The participant of a branch that was ended by `unanimo tx resolve` may still hold what it had
+/// prepared: money, stock, rows that are locked. The coordinator does not call it for this branch any more, and
+/// cannot see it. So such a transaction is forgotten with --released only.
 #[derive(Debug, clap::Args)]
 pub(super) struct ForgetArgs {
     #[command(flatten)]
     target: Target,
+    /// You have looked: the participants hold nothing more of the branches that were resolved
+    #[arg(long)]
+    released: bool,
     #[command(flatten)]
     act: Act,
 }
@@ -88,12 +96,41 @@ pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, 
     let RetryArgs { branch, operator, .. } = args;
     let request = client.request(v1::RetryTransactionRequest {
         tx_id,
-        branch_id: branch,
+        branch_id: branch.clone(),
         operator,
         ..Default::default()
     });
     let answer = client.operator.retry_transaction(request).await.map_err(client::Error::from)?;
-    print(server, answer.into_inner().transaction)
+    let tx = answer.into_inner().transaction;
+    if let Some(why) = tx.as_ref().and_then(|tx| not_sent(tx, &branch)) {
+        output::note(&format!("nothing was sent: {why}"));
+    }
+    print(server, tx)
+}
+
+/// Tells why a retry has sent nothing; `None` if it has, or may have.
+fn not_sent(tx: &v1::Transaction, branch_id: &str) -> Option<String> {
+    if tx.ended_at.is_some() {
+        return Some("the transaction has ended".to_owned());
+    }
+    if branch_id.is_empty() {
+        let waits = tx.branches.iter().any(calls_are_due);
+        return (!waits).then(|| "no call to a participant is due".to_owned());
+    }
+    let branch = tx.branches.iter().find(|branch| branch.branch_id == branch_id)?;
+    (!calls_are_due(branch)).then(|| {
+        let state = words::branch_state(branch.state());
+        format!("no call is due to branch {branch_id}, which is {state}")
+    })
+}
+
+/// Tells whether a participant's answer to some call is waited for.
+fn calls_are_due(branch: &v1::Branch) -> bool {
+    use v1::BranchState as State;
+    matches!(
+        branch.state(),
+        State::Waiting | State::Preparing | State::Committing | State::Cancelling
+    )
 }
 
 pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCode, Error> {
@@ -114,12 +151,25 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
         ..Default::default()
     });
     let answer = client.operator.resolve_branch(request).await.map_err(client::Error::from)?;
-    print(server, answer.into_inner().transaction)
+    let tx = answer.into_inner().transaction;
+    if let Some(held) = tx.as_ref().and_then(may_hold) {
+        output::note(&format!("{CAUTION}warning:{CAUTION:#} {held}"));
+    }
+    print(server, tx)
 }
 
 pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
-    let tx_id = args.target.tx_id(&mut client).await?;
+    let tx = args.target.get(&mut client, json::View::Basic).await?;
+    // One that has not ended is refused by the coordinator, and one that is forgotten stays so.
+    if !args.released
+        && tx.ended_at.is_some()
+        && tx.attention
+        && let Some(held) = may_hold(&tx)
+    {
+        return Err(client::Error::StillHeld(held).into());
+    }
+    let tx_id = tx.tx_id;
     let Act { operator, note } = args.act;
     let request = client.request(v1::ForgetTransactionRequest {
         tx_id,
@@ -129,6 +179,23 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
     });
     let answer = client.operator.forget_transaction(request).await.map_err(client::Error::from)?;
     print(server, answer.into_inner().transaction)
+}
+
+/// Names the participants that may still hold something: their branches were ended by an operator's word,
+/// and the coordinator does not call them any more.
+fn may_hold(tx: &v1::Transaction) -> Option<String> {
+    let resolved = tx.branches.iter().filter(|branch| !branch.resolved_by.is_empty());
+    let named = resolved.map(|branch| {
+        format!("participant {} (branch {})", clean(&branch.participant), clean(&branch.branch_id))
+    });
+    let named: Vec<String> = named.collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "{} has not confirmed the end of the branch that an operator resolved, and may still hold \
+             what it had prepared",
+            named.join(", ")
+        )
+    })
 }
 
 /// Prints the transaction as it is now.

@@ -10,7 +10,7 @@ use unanimo_proto::v1;
 use super::Server;
 use super::client::{self, Client};
 use crate::error::Error;
-use crate::output::{self, table};
+use crate::output::{self, table, wrapped};
 
 /// Description of the output of `--json`, for `--help`.
 pub(super) const JSON_HELP: &str = "\
@@ -55,7 +55,7 @@ pub(super) async fn run(server: &Server) -> Result<ExitCode, Error> {
 
 fn shown(info: &Info) -> String {
     let Info { version, cluster_id, features, limits } = info;
-    let features = features.join(", ");
+    let features = wrapped(10, &features.join(", "));
     let head = format!("version   {version}\ngroup     {cluster_id}\nfeatures  {features}\n\n");
     let period = |period: &Option<String>| period.clone().unwrap_or_default();
     let rows = [

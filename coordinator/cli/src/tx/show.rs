@@ -8,12 +8,13 @@ use super::client::Client;
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
-use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, table};
+use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, table, wrapped};
 
 /// Show a transaction: its state, its branches and its history
 ///
-/// Repeated attempts of one call are one line of the history, with their number and their first and
-/// last error.
+/// CALLS is the number of Prepares sent, and of Commits or Cancels. NOTES has what else is to be said of a
+/// branch: its last errors, an operator's note, the sizes of payload and output. Repeated attempts of one
+/// call are one line of the history, with their number and their first and last error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -39,6 +40,10 @@ fn in_full(tx: &v1::Transaction) -> String {
     }
     if !tx.branches.is_empty() {
         text += &format!("\n{HEADING}Branches{HEADING:#}\n{}", branches(tx));
+        let notes = notes(tx);
+        if !notes.is_empty() {
+            text += &format!("\n{HEADING}Notes{HEADING:#}\n{notes}");
+        }
     }
     if !tx.timeline.is_empty() {
         let header = ["AT", "EVENT", "BRANCH", "DETAIL"];
@@ -90,7 +95,7 @@ pub(super) fn head(tx: &v1::Transaction) -> String {
         ("metadata", metadata.collect::<Vec<_>>().join(" ")),
     ];
     let told = facts.into_iter().filter(|(_, fact)| !fact.is_empty());
-    told.map(|(name, fact)| format!("{name:<11}{fact}\n")).collect()
+    told.map(|(name, fact)| format!("{name:<11}{}\n", wrapped(11, &fact))).collect()
 }
 
 fn state(tx: &v1::Transaction) -> String {
@@ -131,31 +136,14 @@ fn locks(tx: &v1::Transaction) -> String {
 }
 
 fn branches(tx: &v1::Transaction) -> String {
-    let phase_two = match tx.outcome() {
-        v1::Outcome::Committed => "COMMITS",
-        v1::Outcome::Aborted => "CANCELS",
-        v1::Outcome::NotDecided | v1::Outcome::Unspecified => "COMMITS/CANCELS",
-    };
-    let header = [
-        "#",
-        "BRANCH",
-        "PARTICIPANT",
-        "ACTION",
-        "STATE",
-        "VOTE",
-        "PREPARES",
-        phase_two,
-        "PAYLOAD",
-        "OUTPUT",
-        "NOTE",
-    ];
-    table(header, tx.branches.iter().map(|branch| row(tx, branch)))
+    let header = ["#", "BRANCH", "PARTICIPANT", "ACTION", "STATE", "VOTE", "CALLS"];
+    table(header, tx.branches.iter().map(row))
 }
 
-fn row(tx: &v1::Transaction, branch: &v1::Branch) -> [String; 11] {
-    let sent = |attempts: &Option<v1::Attempts>| {
-        attempts.as_ref().map(|attempts| attempts.count.to_string()).unwrap_or_default()
-    };
+fn row(branch: &v1::Branch) -> [String; 7] {
+    let count = |attempts: &Option<v1::Attempts>| attempts.as_ref().map_or(0, |sent| sent.count);
+    let (prepares, phase_two) =
+        (count(&branch.prepare_attempts), count(&branch.phase_two_attempts));
     [
         branch.branch_number.to_string(),
         branch.branch_id.clone(),
@@ -163,28 +151,64 @@ fn row(tx: &v1::Transaction, branch: &v1::Branch) -> [String; 11] {
         branch.action.clone(),
         words::branch_state(branch.state()),
         words::vote(branch.vote()).unwrap_or_default(),
-        sent(&branch.prepare_attempts),
-        sent(&branch.phase_two_attempts),
-        words::size(branch.payload.as_ref(), false),
-        words::size(branch.output.as_ref(), branch.output_dropped),
-        note(tx, branch),
+        format!("{prepares}+{phase_two}"),
     ]
 }
 
-/// Returns what is to be said of a branch beside its columns: its part in a saga, what it waits for,
-/// and its last error.
-fn note(tx: &v1::Transaction, branch: &v1::Branch) -> String {
+/// Makes the lines of what is to be said of branches beside their columns, each under a heading of its
+/// own; empty if there is nothing.
+fn notes(tx: &v1::Transaction) -> String {
+    let rows: Vec<[String; 3]> = tx
+        .branches
+        .iter()
+        .flat_map(|branch| {
+            let notes = notes_of(tx, branch).into_iter();
+            notes.map(|(about, text)| [branch.branch_id.clone(), about.to_owned(), text])
+        })
+        .collect();
+    if rows.is_empty() { String::new() } else { table(["BRANCH", "ABOUT", "TEXT"], rows) }
+}
+
+fn notes_of(tx: &v1::Transaction, branch: &v1::Branch) -> Vec<(&'static str, String)> {
     let mut notes = Vec::new();
-    notes.extend(branch.pivot.then(|| "pivot".to_owned()));
+    if branch.pivot {
+        notes.push(("pivot", "its vote decides".to_owned()));
+    }
     if branch.mode != tx.mode {
-        notes.push(words::mode(branch.mode).to_owned());
+        notes.push(("mode", words::mode(branch.mode).to_owned()));
     }
-    notes.extend((!branch.child_gid.is_empty()).then(|| format!("child {}", branch.child_gid)));
+    if !branch.child_gid.is_empty() {
+        notes.push(("child", branch.child_gid.clone()));
+    }
     if branch.state() == v1::BranchState::Waiting {
-        notes.extend(waits_for(tx, branch));
+        notes.extend(waits_for(tx, branch).into_iter().map(|text| ("waits", text)));
     }
-    notes.extend(Some(last_error(branch)).filter(|error| !error.is_empty()));
-    notes.join("; ")
+    if let Some(refusal) = &branch.refusal {
+        notes.push(("refusal", format!("{}: {}", refusal.reason, refusal.message)));
+    }
+    // An operator's words and a participant's are not each other's.
+    if !branch.resolved_by.is_empty() {
+        let text = format!("by {}: {}", branch.resolved_by, branch.resolution_note);
+        notes.push(("resolved", text));
+    } else if !branch.heuristic_note.is_empty() {
+        notes.push(("heuristic", branch.heuristic_note.clone()));
+    }
+    let error = |attempts: &Option<v1::Attempts>| {
+        attempts.as_ref().map_or_else(String::new, |attempts| attempts.last_error.clone())
+    };
+    let phase_two =
+        if tx.outcome() == v1::Outcome::Committed { "commit error" } else { "cancel error" };
+    let errors = [
+        ("prepare error", error(&branch.prepare_attempts)),
+        (phase_two, error(&branch.phase_two_attempts)),
+    ];
+    notes.extend(errors.into_iter().filter(|(_, error)| !error.is_empty()));
+    let sizes = [
+        ("payload", words::size(branch.payload.as_ref(), false)),
+        ("output", words::size(branch.output.as_ref(), branch.output_dropped)),
+    ];
+    notes.extend(sizes.into_iter().filter(|(_, size)| !size.is_empty()));
+    notes
 }
 
 /// Tells what a branch waits for: other branches, locks, its time.
@@ -228,18 +252,4 @@ fn follows(tx: &v1::Transaction, branch: &v1::Branch, on: &v1::Branch) -> bool {
         open.extend(before.filter(|other| seen.insert(other.branch_id.as_str())));
     }
     false
-}
-
-/// Returns the reason for a branch's state, or the last error of its calls; empty if there is none.
-fn last_error(branch: &v1::Branch) -> String {
-    if !branch.heuristic_note.is_empty() {
-        return branch.heuristic_note.clone();
-    }
-    if let Some(refusal) = &branch.refusal {
-        return format!("{}: {}", refusal.reason, refusal.message);
-    }
-    // Phase two is later than phase one, and so is its last error.
-    let attempts = [&branch.phase_two_attempts, &branch.prepare_attempts].into_iter().flatten();
-    let mut errors = attempts.map(|attempts| &attempts.last_error);
-    errors.find(|error| !error.is_empty()).cloned().unwrap_or_default()
 }

@@ -2,22 +2,31 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1;
 
 use super::client::{self, Client};
 use super::{Server, definition, json, words};
 use crate::error::Error;
-use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table};
+use crate::output::{self, BAD, CAUTION, GOOD, HINT, clean, table, wrapped};
 
 /// Time to wait for the answer: longer than the coordinator's default `timeout-default`, 60 s.
 const TIMEOUT: Period = Period::secs(90);
 
+/// Pauses between attempts while the coordinator does not answer: doubling, from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// Description of the file, for `--help`.
 const FILE_HELP: &str = r#"FILE is a JSON object:
   gid       your name for the transaction, its idempotency key. If you submit the same file again,
-            it is the same transaction, and you get its outcome
+            it is the same transaction, and you get its outcome. The coordinator keeps a gid for
+            its `gid-retention` (by default 7 days after the transaction's end); after that the
+            gid is new, and the work would be done again. Where a file may come back that late,
+            use --must-exist
   mode      "2pc" or "tcc"
   timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is aborted. If left
             out, the coordinator's `timeout-default`
@@ -30,7 +39,7 @@ const FILE_HELP: &str = r#"FILE is a JSON object:
                     between its tokens
     payload_base64  argument of the action if it is not JSON; do not give both
 
-Example:
+Example, for the two banks of examples/README.md:
   {
     "gid": "order-4711",
     "mode": "tcc",
@@ -38,19 +47,24 @@ Example:
     "metadata": {"tenant": "acme"},
     "branches": [
       {"branch_id": "debit", "participant": "bank-a", "action": "debit",
-       "payload": {"account": "alice", "amount": 100}},
+       "payload": {"account": "alice", "cents": 100}},
       {"branch_id": "credit", "participant": "bank-b", "action": "credit",
-       "payload": {"account": "bob", "amount": 100}}
+       "payload": {"account": "bob", "cents": 100}}
     ]
   }
+A transaction that is aborted has used its gid: to try again, choose another one.
+
+If the connection to the coordinator breaks, the command asks again under the same gid until
+--timeout. That is safe: the transaction is the same one.
 
 JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), ended,
-  heuristic, abort_cause, abort_branch_id, abort_detail, and branches: a list of objects with branch_id, vote,
-  refusal {reason, message}, last_error, output_dropped, output or output_base64. The values are
-  those of `unanimo tx --help`.
+  heuristic, abort_cause, abort_branch_id, abort_detail, and branches: a list of objects with
+  branch_id, vote, refusal {reason, message}, last_error, output_dropped, output or output_base64.
+  The values are those of `unanimo tx --help`; tx_id is null where nobody knows it.
 
-Exit codes: 0 committed, 4 aborted, 5 not decided before --timeout, 1 the command failed, 2 an
-  argument or a field of FILE is wrong and no transaction was begun."#;
+Exit codes: 0 committed; 4 aborted; 5 not decided before --timeout, or nobody knows: run the same
+  command again; 1 the command failed, and began no transaction; 2 an argument or a field of FILE is
+  wrong, and no transaction was begun."#;
 
 /// Submit a transaction from a file, and wait for its outcome
 #[derive(Debug, clap::Args)]
@@ -61,6 +75,9 @@ pub(super) struct Args {
     /// Event to wait for
     #[arg(long, value_name = "EVENT", default_value = "decided")]
     wait: Wait,
+    /// Begin nothing: the gid must be known. For a file that may come back after the gid retention
+    #[arg(long)]
+    must_exist: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -74,7 +91,10 @@ pub(crate) enum Wait {
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
-    let request = definition::read(&args.file)?;
+    let mut request = definition::read(&args.file)?;
+    if args.must_exist {
+        require_existing(&mut request);
+    }
     let gid = request.gid.clone();
     let mut client = Client::connect(server).await?;
     let result = submit(server, &mut client, request, args.wait).await?;
@@ -99,10 +119,48 @@ pub(crate) async fn submit(
         Wait::Decided => v1::WaitFor::Decided.into(),
         Wait::Ended => v1::WaitFor::Ended.into(),
     };
-    let timeout = server.timeout.unwrap_or(TIMEOUT).0;
-    let submitted =
-        client.coordinator.submit_transaction(Client::request_within(request, timeout)).await?;
-    submitted.into_inner().result.ok_or(client::Error::Nonsense("it has no result"))
+    let until = Instant::now() + server.timeout.unwrap_or(TIMEOUT).0;
+    let (mut pause, mut unknown) = (PAUSE_MIN, false);
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
+        let asked = Client::request_within(request.clone(), left);
+        let error = match client.coordinator.submit_transaction(asked).await {
+            Ok(submitted) => {
+                let result = submitted.into_inner().result;
+                return result.ok_or(client::Error::Nonsense("it has no result"));
+            }
+            Err(status) => client::Error::from(status).at(&server.endpoint),
+        };
+        // Another request has the gid: no attempt of this one was ever accepted.
+        if error.is_gid_reused() || !(unknown || error.is_indeterminate()) {
+            return Err(error);
+        }
+        if !unknown {
+            output::note(&format!("{CAUTION}no answer:{CAUTION:#} {error}"));
+            output::note("the command asks again under the same gid, until --timeout");
+        }
+        unknown = true;
+        if !error.is_retryable() || Instant::now() + pause >= until {
+            return Ok(not_known());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Makes a request one that begins nothing.
+pub(crate) fn require_existing(request: &mut v1::SubmitTransactionRequest) {
+    request.require_existing = true;
+    request.requires.push("require_existing".to_owned());
+}
+
+/// Result of a submission of which nobody knows whether it took effect.
+fn not_known() -> v1::TransactionResult {
+    v1::TransactionResult {
+        outcome: v1::Outcome::NotDecided.into(),
+        heuristic: v1::Heuristic::None.into(),
+        ..Default::default()
+    }
 }
 
 /// Makes the exit code of a submission whose result was printed.
@@ -128,7 +186,9 @@ pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
         words::why_aborted(result.abort_cause(), &result.abort_branch_id, &result.abort_detail);
     let outcome = match result.outcome() {
         v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}"),
-        v1::Outcome::Aborted => format!("{CAUTION}aborted{CAUTION:#}: {}", clean(&cause)),
+        v1::Outcome::Aborted => {
+            format!("{CAUTION}aborted{CAUTION:#}: {}", wrapped(9, &clean(&cause)))
+        }
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
             format!("{CAUTION}not decided yet{CAUTION:#}")
         }
@@ -143,7 +203,10 @@ pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
         text += &table(["BRANCH", "VOTE", "OUTPUT", "WHY"], result.branches.iter().map(row));
     }
     if result.outcome() == v1::Outcome::NotDecided {
-        text += &format!("\n{HINT}hint:{HINT:#} `unanimo tx watch {gid}` follows it\n");
+        text += &format!(
+            "\n{HINT}hint:{HINT:#} run the same command again: it is the same transaction\n      \
+             `unanimo tx watch {gid}` follows it\n"
+        );
     }
     text
 }

@@ -33,6 +33,10 @@ impl Target {
         client: &mut Client,
         view: View,
     ) -> Result<v1::Transaction, Error> {
+        self.find(client, view).await.map_err(|error| error.about(&self.name))
+    }
+
+    async fn find(&self, client: &mut Client, view: View) -> Result<v1::Transaction, Error> {
         let by_gid = get_transaction_request::Key::Gid(self.name.clone());
         if !self.may_be_tx_id() {
             return get(client, by_gid, view).await;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tonic::Request;
 use unanimo_proto::v1;
 
@@ -16,8 +17,10 @@ use crate::output::{self, clean};
 /// Follow a transaction until it has ended
 ///
 /// Prints the present state, then a line for each change: the time at which this command saw it,
-/// the subject (`transaction` or a branch), and the new state. Changes that follow each other
-/// closely may be one line.
+/// the subject (`transaction` or a branch), and the new state. A call that fails is told with the number
+/// of attempts and the last error: the first, second, fourth, eighth … attempt. Changes that follow
+/// each other closely may be one line. With --timeout the command ends after that time with code 1, if
+/// the transaction has not ended.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`
@@ -28,6 +31,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let started = Instant::now();
     let mut client = Client::connect(server).await?;
     let key = Some(args.target.watch_key(&mut client).await?);
     let watch = v1::WatchTransactionRequest { key, include_outputs: true, ..Default::default() };
@@ -39,7 +43,15 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let mut changes = watched.map_err(client::Error::from)?.into_inner();
     let mut known = HashMap::new();
     let mut ended = false;
-    while let Some(change) = changes.message().await.map_err(client::Error::from)? {
+    let until = server.timeout.map(|timeout| started + timeout.0);
+    loop {
+        let next = changes.message();
+        let next = match until {
+            Some(until) => tokio::time::timeout_at(until, next).await,
+            None => Ok(next.await),
+        };
+        let next = next.map_err(|_| client::Error::NotEnded)?;
+        let Some(change) = next.map_err(client::Error::from)? else { break };
         let tx =
             change.transaction.ok_or(client::Error::Nonsense("a change has no transaction"))?;
         ended = tx.ended_at.is_some();
@@ -80,8 +92,23 @@ fn told(branch: &v1::Branch) -> String {
     let state = words::branch_state(branch.state());
     let why = match (&branch.refusal, branch.heuristic_note.as_str()) {
         (Some(refusal), _) => format!(": {}: {}", refusal.reason, refusal.message),
-        (None, "") => String::new(),
+        (None, "") => failing(branch),
         (None, note) => format!(": {note}"),
     };
     state + &why
+}
+
+/// Tells the attempts and the last error of the call that a branch waits for; empty if none failed.
+fn failing(branch: &v1::Branch) -> String {
+    let attempts = match branch.state() {
+        v1::BranchState::Preparing => &branch.prepare_attempts,
+        v1::BranchState::Committing | v1::BranchState::Cancelling => &branch.phase_two_attempts,
+        _ => return String::new(),
+    };
+    match attempts {
+        Some(v1::Attempts { count, last_error, .. }) if !last_error.is_empty() => {
+            format!(": {count} attempt(s), last error: {last_error}")
+        }
+        _ => String::new(),
+    }
 }

@@ -94,11 +94,16 @@ fn cause_of(cause: v1::AbortCause, branch: &str) -> String {
 }
 
 /// Formats a time as RFC 3339 in UTC, to the millisecond.
-pub(super) fn time(at: prost_types::Timestamp) -> String {
+pub(crate) fn time(at: prost_types::Timestamp) -> String {
     match Timestamp::new(at.seconds, at.nanos) {
         Ok(at) => format!("{at:.3}"),
         Err(_) => format!("{} s after 1970", at.seconds),
     }
+}
+
+/// Formats a time as RFC 3339 in UTC, to the second, for lists.
+pub(crate) fn time_to_the_second(at: prost_types::Timestamp) -> String {
+    time(prost_types::Timestamp { nanos: 0, ..at }).replace(".000Z", "Z")
 }
 
 /// Formats the time between two moments, if both are known.

@@ -42,7 +42,7 @@ impl Step<'_> {
             _ => return Err(Rejection::NothingToResolve(number)),
         }
         let note = clip(note);
-        let detail = format!("as {kind:?} by {operator}: {note}");
+        let detail = format!("as {} by {operator}: {note}", kind.in_words());
         self.event(EventKind::Resolved, Some(number), clip(detail));
         self.changed(Change::Awaited);
         self.end_branch(index, PhaseTwo::Heuristic { kind, note, operator: Some(operator) });

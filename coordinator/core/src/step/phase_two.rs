@@ -35,7 +35,8 @@ impl Step<'_> {
                 } else {
                     let number = branch.number;
                     let note = clip(note);
-                    self.event(EventKind::Heuristic, Some(number), format!("{kind:?}: {note}"));
+                    let detail = clip(format!("{}: {note}", kind.in_words()));
+                    self.event(EventKind::Heuristic, Some(number), detail);
                     // Nobody hears of it before a crash can no longer take it back.
                     self.changed(Change::Awaited);
                     let phase_two = PhaseTwo::Heuristic { kind, note, operator: None };

@@ -126,14 +126,16 @@ reasons! {
         "A branch names a participant that nobody has registered yet, and the coordinator started less than three `keep-alive-interval`s ago. Nothing was stored. Later the same request is answered with PARTICIPANT_UNKNOWN.";
     ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry, None,
         "A branch names a participant that is known and not alive. Nothing was stored.";
+    ParticipantFailing = "PARTICIPANT_FAILING", Unavailable, retry, None,
+        "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
-        "Too much is in flight, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
+        "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry, Unknown,
-        "The coordinator's database does not answer. What was asked for may or may not have happened; ask again under the same gid or ids.";
+        "The coordinator's database does not answer, or did not within the time of the call. What was asked for may or may not have happened; ask again under the same gid or ids.";
     Moving = "TRANSACTION_MOVING", Unavailable, retry, Unknown,
-        "The transaction is on its way between owners, something of it is not durable yet, or EnlistBranch ran out while the transaction waited for its locks. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
+        "The transaction is on its way between owners, or EnlistBranch ran out while the transaction waited for its locks. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
     Stopped = "STOPPED", Unavailable, retry, Unknown,
         "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
     Unreadable = "TRANSACTION_UNREADABLE", Internal, final, Unknown,

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 use unanimo_core::{Definition, Gid, Input, Parent, PhaseTwoOperation};
 
+use super::super::admission::{held_at, shares};
 use super::super::children::{ChildEnd, is_child_of};
 use super::super::{Answer, Error, Until};
 use super::Handle;
@@ -19,7 +20,9 @@ impl Handle {
         definition: Definition,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let permit = self.shared.admission.admit_always(1, definition.held_bytes());
+        let shares = shares(&self.shared.directory, definition.branches.iter().map(held_at));
+        let admission = &self.shared.admission;
+        let permit = admission.admit_always(1, definition.held_bytes(), shares);
         self.begin_admitted(definition, Ok(permit), Until::ChildVoted, deadline).await
     }
 
@@ -37,7 +40,7 @@ impl Handle {
     ) -> Result<ChildEnd, Error> {
         let found = match self.wait(Key::Gid(gid.clone()), Until::Durable, deadline).await {
             Err(Error::UnknownGid) if operation == PhaseTwoOperation::Cancel => {
-                let permit = self.shared.admission.admit_always(1, 0);
+                let permit = self.shared.admission.admit_always(1, 0, Vec::new());
                 match self.leave_tombstone(gid.clone(), permit, Until::Durable, deadline).await? {
                     Ok(answer) => answer,
                     // Somebody was faster: the next Cancel looks at whoever it is.

@@ -6,13 +6,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use unanimo_core::{
     Branch, BranchId, BranchNumber, BranchState, Decision, HeuristicKind, Input, ParticipantName,
-    Transaction, TxId,
+    Timestamp, Transaction, TxId,
 };
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{Filter, Found, Key};
+use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +158,20 @@ impl Handle {
     /// The store does not answer.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
         Ok(self.shared.store.transactions().list(filter).await?)
+    }
+
+    /// Numbers of transactions by phase, and of those that need a person. Of the ended ones only those
+    /// that ended at this time or later are counted.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn count(
+        &self,
+        ended_from: Option<Timestamp>,
+    ) -> Result<(Vec<PhaseCount>, AttentionCount), Error> {
+        let transactions = self.shared.store.transactions();
+        let counted = transactions.count(ended_from.unwrap_or_default()).await?;
+        Ok((counted, transactions.attention().await?))
     }
 
     /// A transaction's events.

@@ -1,14 +1,15 @@
 //! New work: transactions that begin, and branches that are enlisted.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Mode, Outcome, TxId,
-    Violation,
+    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Mode, Outcome,
+    ParticipantName, TxId, Violation,
 };
 
-use super::super::admission::Permit;
+use super::super::admission::{Permit, Share, held_at, shares};
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until};
 use super::{Handle, Reached, in_time};
@@ -28,6 +29,20 @@ impl Handle {
     ) -> Result<Answer, Error> {
         let admitted = self.admit(&definition);
         self.begin_admitted(definition, admitted, until, deadline).await
+    }
+
+    /// Finds the transaction that the same request began before, and begins none.
+    ///
+    /// # Errors
+    /// The gid is not known, or names another request's transaction.
+    pub async fn find_begun(
+        &self,
+        definition: Definition,
+        until: Until,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let not_known = Err(Error::UnknownGid);
+        self.begin_admitted(definition, not_known, until, deadline).await
     }
 
     pub(super) async fn begin_admitted(
@@ -98,7 +113,7 @@ impl Handle {
         }
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
-        let permit = self.place(1, 0)?;
+        let permit = self.place(1, 0, Vec::new())?;
         match self.leave_tombstone(gid, permit, until, deadline).await? {
             Ok(answer) => Ok(answer),
             // The tombstone lost the gid to another transaction: that one is rolled back.
@@ -140,24 +155,37 @@ impl Handle {
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         self.check_participants(definition)?;
-        self.place(1, definition.held_bytes())
+        let shares = shares(&shared.directory, definition.branches.iter().map(held_at));
+        self.place(1, definition.held_bytes(), shares)
     }
 
-    /// Checks that all participants take new work, those of children included.
+    /// Checks that all participants take new work, those of children included. Each is asked once.
     fn check_participants(&self, definition: &Definition) -> Result<(), Error> {
-        let Self { shared } = self;
-        for branch in &definition.branches {
-            let check = shared.directory.check(&branch.participant);
-            check.inspect_err(|_| shared.metrics.refused("participant_gone"))?;
+        fn names<'a>(definition: &'a Definition, into: &mut BTreeSet<&'a ParticipantName>) {
+            into.extend(definition.branches.iter().map(|branch| &branch.participant));
+            definition.children.iter().for_each(|(_, child)| names(child, into));
         }
-        definition.children.iter().try_for_each(|(_, child)| self.check_participants(child))
+        let mut participants = BTreeSet::new();
+        names(definition, &mut participants);
+        participants.into_iter().try_for_each(|name| self.check_participant(name))
+    }
+
+    fn check_participant(&self, name: &ParticipantName) -> Result<(), Error> {
+        use crate::participants::directory::Error;
+        let checked = self.shared.directory.check(name);
+        Ok(checked.inspect_err(|error| {
+            self.shared.metrics.refused(match error {
+                Error::Failing { .. } => "participant_failing",
+                Error::Unknown(_) | Error::NotYet(_) | Error::Gone(_) => "participant_gone",
+            });
+        })?)
     }
 
     fn unknown_participants(&self, prefix: &str, definition: &Definition) -> Vec<Violation> {
         use crate::participants::directory::Error;
         let mut violations = Vec::new();
         for (index, branch) in definition.branches.iter().enumerate() {
-            if let Err(error @ Error::Unknown(_)) = self.shared.directory.check(&branch.participant)
+            if let Err(error @ Error::Unknown(_)) = self.shared.directory.knows(&branch.participant)
             {
                 let field = format!("{prefix}branches[{index}].participant");
                 violations.push(Violation::new(field, format!("must be known: {error}")));
@@ -183,9 +211,17 @@ impl Handle {
         Ok(())
     }
 
-    fn place(&self, transactions: usize, bytes: usize) -> Result<Permit, Error> {
-        let admitted: Result<Permit, Overloaded> = self.shared.admission.admit(transactions, bytes);
-        Ok(admitted.inspect_err(|_| self.shared.metrics.refused("overloaded"))?)
+    fn place(
+        &self,
+        transactions: usize,
+        bytes: usize,
+        shares: Vec<Share>,
+    ) -> Result<Permit, Error> {
+        let admitted = self.shared.admission.admit(transactions, bytes, shares);
+        Ok(admitted.inspect_err(|Overloaded { participant, .. }| {
+            let reason = if participant.is_some() { "participant_share" } else { "overloaded" };
+            self.shared.metrics.refused(reason);
+        })?)
     }
 
     /// Answers for a gid that is known already.
@@ -285,17 +321,17 @@ impl Handle {
     ) -> Result<Answer, Error> {
         use crate::participants::directory::Error as Participant;
         let shared = &self.shared;
-        match shared.directory.check(&branch.participant) {
-            Err(error @ Participant::Unknown(_)) => {
-                let rule = format!("must be known: {error}");
-                let violation = Violation::new("branch.participant", rule);
-                return Err(Error::UnknownParticipants(vec![violation]));
-            }
-            checked => checked?,
+        if let Err(error @ Participant::Unknown(_)) = shared.directory.knows(&branch.participant) {
+            let rule = format!("must be known: {error}");
+            let violation = Violation::new("branch.participant", rule);
+            return Err(Error::UnknownParticipants(vec![violation]));
         }
+        self.check_participant(&branch.participant)?;
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         let message = |reply| {
-            let permit = self.place(0, branch.payload.held_bytes())?;
+            let bytes = branch.payload.held_bytes();
+            let held = std::iter::once((&branch.participant, bytes));
+            let permit = self.place(0, bytes, shares(&shared.directory, held))?;
             Ok(Message::Enlist { tx_id, branch: branch.clone(), enlistment, permit, reply })
         };
         match self.reach(&Key::Tx(tx_id), deadline, message).await? {

@@ -33,7 +33,6 @@ impl Service {
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );
-        self.metrics.begun(mode);
         self.create(begun, clock, permit, until, reply);
     }
 
@@ -67,6 +66,7 @@ impl Service {
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, clock, permit, Version::default());
         live.wait(until, reply);
+        live.ends_here = live.has_ended();
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
     }
@@ -74,7 +74,7 @@ impl Service {
     /// Attaches a request to the live transaction of its gid, if that is its own. Another request's
     /// may not be durable, so nothing of it is told here.
     pub(super) fn attach(&mut self, tx_id: TxId, digests: &Digests, until: Until, reply: Reply) {
-        let Some(live) = self.live.get(&tx_id) else {
+        let Some(live) = self.live.get_mut(&tx_id) else {
             return fail(reply, Failure::NotLive);
         };
         let digest = live.tx.identity().digest;
@@ -88,15 +88,19 @@ impl Service {
     pub(super) fn enlist(&mut self, tx_id: TxId, input: Input, permit: Permit, reply: Reply) {
         let Input::Enlist { branch, enlistment } = &input else { return };
         let (id, enlistment) = (branch.branch_id.clone(), *enlistment);
-        // Its bytes are counted with the transaction's from here on.
-        drop(permit);
+        let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
+        let is_new = self.live.get(&tx_id).and_then(known).is_none();
         if let Err(failure) = self.apply(tx_id, input) {
             return self.refuse(tx_id, failure, reply);
         }
-        let Some(live) = self.live.get(&tx_id) else {
+        let Some(live) = self.live.get_mut(&tx_id) else {
             return fail(reply, Failure::NotLive);
         };
-        let number = live.tx.branch_by_id(&id).map(|branch| branch.number);
+        // A repetition holds nothing more.
+        if is_new {
+            live.join(permit);
+        }
+        let number = known(live);
         let enlisting = |number| Until::of_enlisting(enlistment, number);
         let until = number.map_or(Until::Durable, enlisting);
         self.wait(tx_id, until, reply);

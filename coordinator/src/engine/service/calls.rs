@@ -4,15 +4,81 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use unanimo_core::{Call, Operation, PhaseTwoAnswer, PrepareAnswer, TxId};
+use tokio::time::Instant;
+use unanimo_core::{Call, Operation, ParticipantName, PhaseTwoAnswer, PrepareAnswer, TxId};
 
 use super::super::message::{CallEnd, Message};
+use super::super::waiting;
 use super::Service;
-use crate::participants::caller::{self, Caller};
+use crate::participants::breaker::Pass;
+use crate::participants::caller::{self, Caller, End, Failed};
+use crate::participants::directory::Entry;
+
+/// Transactions whose waiting calls are sent in one turn of the loop, after their participant came back.
+const RETRIES_PER_TURN: usize = 256;
 
 impl Service {
-    /// Sends a call from a task of its own, which reports its end whatever happens.
+    /// Sends a call, or keeps it until its participant takes it.
     pub(super) fn call(&mut self, tx_id: TxId, call: Call) {
+        let Some(live) = self.live.get(&tx_id) else { return };
+        let Some(branch) = live.tx.branch(call.number) else { return };
+        let name = branch.spec.participant.clone();
+        let Some(entry) = self.caller.find(&name).filter(|entry| !entry.is_own()) else {
+            return self.send(tx_id, call, false);
+        };
+        let fresh = call.attempt == 1 && !live.is_adopted;
+        let (kind, now) = (waiting::kind(call.operation), Instant::now());
+        match self.waiting.ask(&name, &entry, kind, fresh, now) {
+            Pass::Free => self.send(tx_id, call, false),
+            Pass::Probe => self.send(tx_id, call, true),
+            Pass::Wait => self.keep(tx_id, call, &name, &entry),
+        }
+    }
+
+    fn keep(&mut self, tx_id: TxId, call: Call, name: &ParticipantName, entry: &Arc<Entry>) {
+        self.waiting.push(name, entry, (tx_id, call), Instant::now());
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        // Until the decision there is a deadline, except where only a pivot's answer decides.
+        let bound = live.tx.phase().decision().is_none() && live.clock.now() <= live.tx.deadline();
+        let mut owed =
+            live.tx.branches().iter().filter(|branch| branch.progress.ended_at.is_none());
+        let unreachable = |name| self.caller.find(name).is_some_and(|entry| entry.is_failing());
+        if !bound && owed.all(|branch| unreachable(&branch.spec.participant)) {
+            live.set_aside();
+        }
+    }
+
+    /// Sends the calls that need not wait any longer.
+    pub(super) fn send_waiting(&mut self) {
+        for (tx_id, number) in self.take_retries() {
+            // A branch without a waiting call stays as it is.
+            let input = unanimo_core::Input::Retry { number: Some(number), operator: None };
+            let _ = self.apply(tx_id, input);
+        }
+        let live = &self.live;
+        let due = self.waiting.take_due(Instant::now(), |tx_id, call| {
+            let branch = live.get(&tx_id).and_then(|live| live.tx.branch(call.number));
+            branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt))
+        });
+        for (tx_id, call, probe) in due {
+            self.send(tx_id, call, probe);
+        }
+    }
+
+    fn take_retries(&mut self) -> Vec<(TxId, unanimo_core::BranchNumber)> {
+        let count = self.retries.len().min(RETRIES_PER_TURN);
+        self.retries.drain(..count).collect()
+    }
+
+    /// Sends the calls of a transaction that wait, because an operator wants it.
+    pub(super) fn send_waiting_of(&mut self, tx_id: TxId) {
+        for call in self.waiting.take_of(tx_id) {
+            self.send(tx_id, call, true);
+        }
+    }
+
+    /// Sends a call from a task of its own, which reports its end whatever happens.
+    fn send(&mut self, tx_id: TxId, call: Call, probe: bool) {
         let (Some(live), Some(inbox)) = (self.live.get_mut(&tx_id), self.own.upgrade()) else {
             return;
         };
@@ -46,12 +112,83 @@ impl Service {
             prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,
+            avoid: live.failed_at(call.number),
+            probe,
         };
-        let report = Report { inbox, tx_id, call, end: None };
+        let report = Report { inbox, tx_id, call, end: None, failed_at: None };
         let task = tokio::spawn(make_call(self.caller.clone(), about, report));
         if call.operation == Operation::Prepare {
             live.started_prepare(task.abort_handle());
         }
+    }
+
+    /// A call has ended, or was not sent after all.
+    pub(super) fn call_ended(
+        &mut self,
+        tx_id: TxId,
+        call: Call,
+        end: CallEnd,
+        failed_at: Option<u64>,
+    ) {
+        self.waiting.hurry(Instant::now());
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        live.note_failure(call.number, failed_at);
+        let Call { number, attempt, .. } = call;
+        let participant = live.tx.branch(number).map(|branch| branch.spec.participant.clone());
+        let input = match end {
+            CallEnd::Deferred => {
+                let Some(branch) = live.tx.branch(number) else { return };
+                if branch.awaits(call.operation, attempt) {
+                    let name = branch.spec.participant.clone();
+                    match self.caller.find(&name) {
+                        Some(entry) => self.keep(tx_id, call, &name, &entry),
+                        None => self.send(tx_id, call, false),
+                    }
+                }
+                return;
+            }
+            CallEnd::Prepare(answer) => {
+                self.note_skew(tx_id, number, &answer);
+                let answer = self.with_room(tx_id, number, answer);
+                unanimo_core::Input::PrepareAnswered { number, attempt, answer }
+            }
+            CallEnd::PhaseTwo(operation, answer) => {
+                unanimo_core::Input::PhaseTwoAnswered { number, operation, attempt, answer }
+            }
+        };
+        // It may have left memory: ended by an operator, or lost.
+        let _ = self.apply(tx_id, input);
+        if let Some(participant) =
+            participant.filter(|_| failed_at.is_some() || !self.failing.is_empty())
+        {
+            self.note_failing(participant);
+        }
+    }
+
+    /// Notes whether a participant fails. Once it does, all that is owed to it waits together: whatever
+    /// tries it next, does so for all.
+    fn note_failing(&mut self, participant: ParticipantName) {
+        let failing = self.caller.find(&participant).is_some_and(|entry| entry.is_failing());
+        if !failing {
+            self.failing.remove(&participant);
+        } else if self.failing.insert(participant.clone()) {
+            self.end_pauses(&[participant]);
+        }
+    }
+
+    /// Ends the pauses between attempts at participants that came back, or that are called by one attempt
+    /// for all: what is owed to them goes little by little.
+    pub(super) fn end_pauses(&mut self, names: &[ParticipantName]) {
+        let awaited = |branch: &unanimo_core::Branch| {
+            let name = &branch.spec.participant;
+            branch.progress.ended_at.is_none() && names.contains(name)
+        };
+        for (tx_id, live) in &self.live {
+            let branches = live.tx.branches().iter().filter(|branch| awaited(branch));
+            let waiting = branches.filter(|branch| branch.waits_for_its_next_attempt());
+            self.retries.extend(waiting.map(|branch| (*tx_id, branch.number)));
+        }
+        self.waiting.hurry(Instant::now());
     }
 }
 
@@ -61,20 +198,31 @@ struct Report {
     tx_id: TxId,
     call: Call,
     end: Option<CallEnd>,
+    failed_at: Option<u64>,
+}
+
+impl Report {
+    fn ended(&mut self, end: CallEnd, failed_at: Option<u64>) {
+        (self.end, self.failed_at) = (Some(end), failed_at);
+    }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        let Call { number, operation, attempt } = self.call;
         let lost = || "the call's task ended without a result".to_owned();
-        let end = self.end.take().unwrap_or_else(|| match operation {
-            Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(lost())),
-            Operation::PhaseTwo(operation) => {
-                CallEnd::PhaseTwo(operation, PhaseTwoAnswer::Failed(lost()))
-            }
-        });
+        let end = self.end.take().unwrap_or_else(|| without_answer(self.call.operation, lost()));
+        let (tx_id, call, failed_at) = (self.tx_id, self.call, self.failed_at);
         // The engine may have ended.
-        let _ = self.inbox.send(Message::CallEnded { tx_id: self.tx_id, number, attempt, end });
+        let _ = self.inbox.send(Message::CallEnded { tx_id, call, end, failed_at });
+    }
+}
+
+fn without_answer(operation: Operation, error: String) -> CallEnd {
+    match operation {
+        Operation::Prepare => CallEnd::Prepare(PrepareAnswer::Failed(error)),
+        Operation::PhaseTwo(operation) => {
+            CallEnd::PhaseTwo(operation, PhaseTwoAnswer::Failed(error))
+        }
     }
 }
 
@@ -82,45 +230,45 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     let (tx_id, gid, branch_id) =
         (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
     let participant = about.spec.participant.clone();
-    let operation = report.call.operation;
+    let (asked, attempt) = (report.call.operation, report.call.attempt);
+    let operation = asked.as_str();
     crash_point!("call-before-send");
-    let (end, failure) = match operation {
-        Operation::Prepare => {
-            let answer = caller.prepare(about).await;
-            let failure = match &answer {
-                PrepareAnswer::Failed(error) => Some(error.clone()),
-                _ => None,
-            };
-            (CallEnd::Prepare(answer), failure)
-        }
-        Operation::PhaseTwo(operation) => {
-            let answer = caller.phase_two(operation, about).await;
-            let failure = match &answer {
-                PhaseTwoAnswer::Failed(error) => Some(error.clone()),
-                _ => None,
-            };
-            (CallEnd::PhaseTwo(operation, answer), failure)
-        }
+    let end = match asked {
+        Operation::Prepare => match caller.prepare(about).await {
+            End::Answered(answer) => Ok(CallEnd::Prepare(answer)),
+            End::Failed(failed) => Err(failed),
+            End::Deferred => Ok(CallEnd::Deferred),
+        },
+        Operation::PhaseTwo(operation) => match caller.phase_two(operation, about).await {
+            End::Answered(answer) => Ok(CallEnd::PhaseTwo(operation, answer)),
+            End::Failed(failed) => Err(failed),
+            End::Deferred => Ok(CallEnd::Deferred),
+        },
     };
     crash_point!("call-after-answer");
-    let (operation, attempt) = (operation.as_str(), report.call.attempt);
-    match failure {
-        Some(error) if attempt.is_power_of_two() => {
-            tracing::warn!(
-                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
-                "a call to a participant failed; it is sent again if it is still owed"
-            );
-        }
-        Some(error) => {
+    match end {
+        Ok(end) => {
             tracing::debug!(
-                %tx_id, %gid, %branch_id, %participant, operation, attempt, error,
-                "a call to a participant failed"
+                %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
+                "the participant answered"
             );
+            report.ended(end, None);
         }
-        None => tracing::debug!(
-            %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
-            "the participant answered"
-        ),
+        Err(Failed { error, endpoint, url }) => {
+            // Where a participant fails, that is told once, and not for each transaction.
+            let failing = caller.find(&participant).is_some_and(|entry| entry.is_failing());
+            if attempt.is_power_of_two() && !failing {
+                tracing::warn!(
+                    %tx_id, %gid, %branch_id, %participant, endpoint = url, operation, attempt, error,
+                    "a call to a participant failed; it is sent again if it is still owed"
+                );
+            } else {
+                tracing::debug!(
+                    %tx_id, %gid, %branch_id, %participant, endpoint = url, operation, attempt, error,
+                    "a call to a participant failed"
+                );
+            }
+            report.ended(without_answer(asked, error), endpoint);
+        }
     }
-    report.end = Some(end);
 }

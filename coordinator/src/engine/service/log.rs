@@ -1,13 +1,26 @@
-//! Log lines of a transition.
+//! Log lines of a transition, and of the alarms that concern participants.
 
-use unanimo_core::{Event, EventKind, Transition};
+use tokio::time::Instant;
+use unanimo_core::{
+    Branch, BranchNumber, Event, EventKind, ParticipantName, PrepareAnswer, Timestamp, Transition,
+    TxId,
+};
 
 use super::Service;
+use super::alarms::Repeated;
 use crate::alarm;
+
+/// Reason of a refusal by which a participant says that its clock is past the Prepare's time.
+const TOO_LATE: &str = "TOO_LATE";
 
 impl Service {
     /// Logs the events of a transition: alarms, operators' acts, and dropped outputs.
-    pub(super) fn log_events(&self, transition: &Transition) {
+    pub(super) fn log_events(&mut self, transition: &Transition) {
+        let held_up =
+            |event: &Event| matches!(event.kind, EventKind::Stalled | EventKind::PivotUnanswered);
+        transition.events.iter().filter(|event| held_up(event)).for_each(|event| {
+            self.raise_held_up(transition.tx_id, event);
+        });
         let Some(live) = self.live.get(&transition.tx_id) else { return };
         let identity = live.tx.identity();
         for Event { kind, number, detail, .. } in &transition.events {
@@ -15,10 +28,7 @@ impl Service {
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
             let (tx_id, gid) = (transition.tx_id, &identity.gid);
             match kind {
-                EventKind::Stalled => tracing::error!(
-                    alarm = alarm::TRANSACTION_STALLED, %tx_id, %gid, branch_id, detail,
-                    "a participant has not answered Commit or Cancel for longer than stalled-after"
-                ),
+                EventKind::Stalled | EventKind::PivotUnanswered => {}
                 EventKind::Heuristic => tracing::error!(
                     alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
                     "the participant ended a branch against the decision, or cannot tell how it ended"
@@ -26,7 +36,11 @@ impl Service {
                 EventKind::OutputDropped => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, "the output of a Prepare was dropped");
                 }
-                EventKind::Resolved | EventKind::Forgotten | EventKind::Retried => {
+                EventKind::Resolved => tracing::error!(
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
+                    "an operator ended a branch by hand, and nothing more is sent to its participant"
+                ),
+                EventKind::Forgotten | EventKind::Retried => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
                 EventKind::RefusedAfterCommit => tracing::error!(
@@ -37,10 +51,6 @@ impl Service {
                     alarm = alarm::OUTPUT_TOO_LARGE, %tx_id, %gid, branch_id, detail,
                     "the output of a step is too large for the step that reads it; it is sent again"
                 ),
-                EventKind::PivotUnanswered => tracing::error!(
-                    alarm = alarm::PIVOT_UNANSWERED, %tx_id, %gid, branch_id, detail,
-                    "the pivot of a saga has no answer long after the saga's deadline"
-                ),
                 EventKind::Started | EventKind::InDoubt => {
                     tracing::debug!(%tx_id, %gid, event = kind.as_str(), "the transaction moved on");
                 }
@@ -50,4 +60,83 @@ impl Service {
             }
         }
     }
+
+    /// Raises the alarm of a transaction that participants hold up: a line for each of these that has none,
+    /// with the first of its transactions.
+    fn raise_held_up(&mut self, tx_id: TxId, event: &Event) {
+        let Some(live) = self.live.get(&tx_id) else { return };
+        let gid = &live.tx.identity().gid;
+        let at = |branch: &&Branch| event.number.is_none_or(|number| branch.number == number);
+        let owing = live.tx.branches().iter().filter(|branch| branch.progress.ended_at.is_none());
+        let mut told: Vec<&ParticipantName> = Vec::new();
+        for branch in owing.filter(at) {
+            let participant = &branch.spec.participant;
+            if told.contains(&participant) {
+                continue;
+            }
+            told.push(participant);
+            let (last_error, detail) = (branch.last_error().unwrap_or_default(), &event.detail);
+            let branch_id =
+                event.number.map_or("", |_: BranchNumber| branch.spec.branch_id.as_str());
+            let name = match event.kind {
+                EventKind::PivotUnanswered => alarm::PIVOT_UNANSWERED,
+                _ => alarm::TRANSACTION_STALLED,
+            };
+            if !self.alarms.raise(name, participant, last_error, Instant::now()) {
+                continue;
+            }
+            match event.kind {
+                EventKind::PivotUnanswered => tracing::error!(
+                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error,
+                    "the pivot of a saga has no answer long after the saga's deadline"
+                ),
+                _ => tracing::error!(
+                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error,
+                    "a participant has not answered Commit or Cancel for longer than stalled-after"
+                ),
+            }
+        }
+    }
+
+    /// Tells the alarms that have grown, each with its count.
+    pub(super) fn repeat_alarms(&mut self) {
+        let Some(repeated) = self.alarms.repeated(Instant::now()) else { return };
+        for Repeated { alarm, participant, count, last_error } in repeated {
+            tracing::error!(
+                alarm, %participant, transactions = count, last_error,
+                "the participant holds up more transactions; tx list --attention names them"
+            );
+        }
+        self.metrics.skewed(self.alarms.count(alarm::CLOCK_SKEW));
+    }
+
+    /// Raises the alarm of a clock that differs: the participant says that it is past a time that is not
+    /// here yet.
+    pub(super) fn note_skew(&mut self, tx_id: TxId, number: BranchNumber, answer: &PrepareAnswer) {
+        let PrepareAnswer::Refused(refusal) = answer else { return };
+        let Some(live) = self.live.get(&tx_id).filter(|_| refusal.reason == TOO_LATE) else {
+            return;
+        };
+        let Some(branch) = live.tx.branch(number) else { return };
+        let Some(until) = live.tx.prepare_until(branch, &self.options.policy) else { return };
+        let (now, participant) = (live.clock.now(), &branch.spec.participant);
+        let is_new = now < live.tx.deadline()
+            && self.alarms.raise(alarm::CLOCK_SKEW, participant, &refusal.message, Instant::now());
+        if is_new {
+            tracing::error!(
+                alarm = alarm::CLOCK_SKEW, %participant, %tx_id, gid = %live.tx.identity().gid,
+                branch_id = branch.spec.branch_id.as_str(),
+                coordinator_time = shown(now), participant_time_past = shown(until),
+                deadline = shown(live.tx.deadline()),
+                "the participant refuses as too late what is not late: its clock, or its database's, is \
+                 ahead of the coordinator's"
+            );
+        }
+    }
+}
+
+/// Formats a time of day.
+fn shown(at: Timestamp) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map(|at| at.to_string()).unwrap_or_default()
 }

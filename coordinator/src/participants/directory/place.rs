@@ -1,7 +1,9 @@
-//! Bound on the endpoints of a participant.
+//! Bounds on names, on the endpoints of a participant, and on the instances behind an endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
 use super::{Directory, Endpoint, read};
@@ -19,10 +21,21 @@ pub enum Place {
     Instead {
         /// Its address.
         url: String,
-        /// The life of its process.
-        instance: String,
+        /// Its instances.
+        instances: Vec<String>,
     },
     /// There is none: all endpoints are alive.
+    Taken,
+}
+
+/// Place of a name that registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamePlace {
+    /// There is one.
+    Free,
+    /// There is one once this name is forgotten, which is gone for the longest time.
+    Instead(ParticipantName),
+    /// There is none: as many names as may be are alive, were so lately, or are owed something.
     Taken,
 }
 
@@ -34,16 +47,60 @@ impl Directory {
         let endpoints = read(&entry.endpoints);
         place_among(&endpoints, url, ENDPOINTS_MAX, self.gone_after())
     }
+
+    /// Looks for the place of a name that registers.
+    #[must_use]
+    pub fn place_for_name(&self, name: &ParticipantName) -> NamePlace {
+        self.place_for_name_at(name, Instant::now())
+    }
+
+    fn place_for_name_at(&self, name: &ParticipantName, now: Instant) -> NamePlace {
+        let entries = read(&self.entries);
+        // The coordinator itself is no participant that registers.
+        let others = entries.values().filter(|entry| !entry.own).count();
+        if entries.contains_key(name) || others < self.options.participants_max {
+            return NamePlace::Free;
+        }
+        let idle = entries.iter().filter_map(|(name, entry)| {
+            let idle = self.idle_for(entry, now)?;
+            (idle > self.long_gone_after()).then_some((idle, name))
+        });
+        let oldest = idle.max_by_key(|(idle, _)| *idle);
+        oldest.map_or(NamePlace::Taken, |(_, name)| NamePlace::Instead(name.clone()))
+    }
+
+    /// Tells whether there is a place for this name, without another one's leaving.
+    #[must_use]
+    pub fn has_place_for(&self, name: &ParticipantName) -> bool {
+        let entries = read(&self.entries);
+        entries.contains_key(name) || entries.len() < self.options.participants_max
+    }
+
+    /// Returns the most names that are kept.
+    #[must_use]
+    pub fn participants_max(&self) -> usize {
+        self.options.participants_max
+    }
+
+    /// Returns the instance that is to leave an endpoint before this one registers there.
+    #[must_use]
+    pub fn surplus(&self, name: &ParticipantName, url: &str, instance: &str) -> Option<String> {
+        let entry = self.entry(name)?;
+        let endpoints = read(&entry.endpoints);
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.url == url)?;
+        endpoint.surplus(instance, Instant::now())
+    }
 }
 
-fn place_among(endpoints: &[Endpoint], url: &str, max: usize, gone_after: Duration) -> Place {
+fn place_among(endpoints: &[Arc<Endpoint>], url: &str, max: usize, gone_after: Duration) -> Place {
     if endpoints.len() < max || endpoints.iter().any(|endpoint| endpoint.url == url) {
         return Place::Free;
     }
-    let gone = endpoints.iter().filter(|endpoint| !endpoint.is_alive(gone_after));
-    match gone.max_by_key(|endpoint| endpoint.silent_for()) {
-        Some(Endpoint { url, registered, .. }) => {
-            Place::Instead { url: url.clone(), instance: registered.instance.clone() }
+    let now = Instant::now();
+    let gone = endpoints.iter().filter(|endpoint| !endpoint.is_alive(now, gone_after));
+    match gone.max_by_key(|endpoint| endpoint.silent_for(now)) {
+        Some(endpoint) => {
+            Place::Instead { url: endpoint.url.clone(), instances: endpoint.instances() }
         }
         None => Place::Taken,
     }
@@ -51,18 +108,20 @@ fn place_among(endpoints: &[Endpoint], url: &str, max: usize, gone_after: Durati
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::options;
     use super::super::{Options, Registered};
     use super::*;
 
+    fn registered(instance: &str) -> Registered {
+        Registered { instance: instance.to_owned(), ..Registered::default() }
+    }
+
     #[tokio::test]
     async fn the_endpoint_that_is_gone_for_the_longest_time_makes_place() {
-        let keep_alive_interval = Duration::from_secs(100);
-        let options = Options { slots: 1, keep_alive_interval, message_bytes_max: 1 };
-        let directory = Directory::new(options);
+        let directory = Directory::new(options());
         let name = ParticipantName::new("p").expect("a name");
         for (url, instance) in [("http://a:1", "a"), ("http://b:1", "b"), ("http://c:1", "c")] {
-            let registered = Registered { instance: instance.to_owned(), ..Registered::default() };
-            directory.seen(&name, url, registered);
+            directory.seen(&name, url, registered(instance));
         }
         let entry = directory.entry(&name).expect("it registered");
         let gone_after = directory.gone_after();
@@ -74,7 +133,31 @@ mod tests {
         assert_eq!(place("http://c:1", 3, gone_after), Place::Free, "it has its place");
         // Now all of them are gone.
         std::thread::sleep(Duration::from_millis(2));
-        let a = Place::Instead { url: "http://a:1".to_owned(), instance: "a".to_owned() };
-        assert_eq!(place("http://d:1", 3, Duration::ZERO), a);
+        let (url, instances) = ("http://a:1".to_owned(), vec!["a".to_owned()]);
+        assert_eq!(place("http://d:1", 3, Duration::ZERO), Place::Instead { url, instances });
+    }
+
+    #[tokio::test]
+    async fn names_are_bounded_and_one_that_is_long_gone_makes_place() {
+        let interval = Duration::from_secs(1);
+        let directory = Directory::new(Options { keep_alive_interval: interval, ..options() });
+        let start = Instant::now();
+        let name = |text: &str| ParticipantName::new(text).expect("a name");
+        let seen = |who: &str, at: Instant| {
+            directory.seen_at(&name(who), "http://a:1", registered(who), at);
+        };
+        for (who, at) in [("a", start), ("b", start + interval), ("c", start + interval * 2)] {
+            assert_eq!(directory.place_for_name_at(&name(who), at), NamePlace::Free);
+            seen(who, at);
+        }
+        let place = |who: &str, at: Instant| directory.place_for_name_at(&name(who), at);
+        assert_eq!(place("d", start + interval * 3), NamePlace::Taken);
+        assert_eq!(place("a", start + interval * 3), NamePlace::Free, "it has its place");
+        let later = start + interval * 4 + directory.long_gone_after();
+        directory.entry(&name("a")).expect("it registered").load().add(1, 0);
+        assert_eq!(place("d", later), NamePlace::Instead(name("b")));
+        seen("b", later);
+        seen("c", later);
+        assert_eq!(place("d", later), NamePlace::Taken, "something is owed to a");
     }
 }

@@ -79,7 +79,7 @@ impl Lane {
                 Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
                 Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
                 Err(BatchError::Refused(error)) => match chunk.writes.len() {
-                    0 | 1 => self.refuse(chunk, error.as_ref()),
+                    0 | 1 => self.refuse(chunk, &*error),
                     rows => {
                         let second = chunk.writes.split_off(rows / 2);
                         let maybe_written = chunk.maybe_written;
@@ -89,7 +89,8 @@ impl Lane {
                 },
                 Err(BatchError::LockTimeout(error)) => {
                     let rows = chunk.writes.len();
-                    tracing::debug!(%error, rows, "a batch waited for a lock for too long");
+                    let error = in_full(&*error);
+                    tracing::debug!(error, rows, "a batch waited for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
                 Err(error @ BatchError::Failed(_)) => {
@@ -178,9 +179,10 @@ impl Lane {
         (!moves.is_empty()).then_some(Chunk { writes: moves, maybe_written: false })
     }
 
-    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + Send + Sync)) {
+    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + 'static)) {
+        let error = in_full(error);
         for write in chunk.writes {
-            let ended = self.refused(&write, error.to_string());
+            let ended = self.refused(&write, error.clone());
             self.tell(vec![self.complete_one(&write, ended)]);
         }
     }

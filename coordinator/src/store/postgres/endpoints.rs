@@ -13,12 +13,11 @@ WITH fence AS MATERIALIZED (
     INSERT INTO participants (name) SELECT $2 FROM fence ON CONFLICT DO NOTHING
 ), endpoint AS (
     INSERT INTO endpoints (name, endpoint, last_seen_ms, instance_id) SELECT $2, $3, $4, $5 FROM fence
-    ON CONFLICT (name, endpoint) DO UPDATE
-    SET last_seen_ms = excluded.last_seen_ms, instance_id = excluded.instance_id
+    ON CONFLICT (name, endpoint, instance_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
 )
 SELECT EXISTS (SELECT 1 FROM fence)";
 
-/// An endpoint that is there and was not deleted is another instance's.
+/// Rows that are left of the endpoint are other instances'.
 const DEREGISTER: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
@@ -29,8 +28,20 @@ WITH fence AS MATERIALIZED (
 )
 SELECT
     EXISTS (SELECT 1 FROM fence),
-    EXISTS (SELECT 1 FROM gone)
-        OR NOT EXISTS (SELECT 1 FROM endpoints WHERE name = $2 AND endpoint = $3)";
+    NOT EXISTS (
+        SELECT 1 FROM endpoints
+        WHERE name = $2 AND endpoint = $3 AND instance_id NOT IN ('', $4)
+    )";
+
+const FORGET: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), places AS (
+    DELETE FROM endpoints WHERE name = $2 AND EXISTS (SELECT 1 FROM fence)
+), name AS (
+    DELETE FROM participants WHERE name = $2 AND EXISTS (SELECT 1 FROM fence)
+)
+SELECT EXISTS (SELECT 1 FROM fence)";
 
 #[async_trait]
 impl Endpoints for Postgres {
@@ -66,6 +77,12 @@ impl Endpoints for Postgres {
             .bind(instance.to_owned());
         let (unfenced, left) = self.row("deregister a participant", query).await?;
         if unfenced { Ok(left) } else { Err(Error::Fenced(me)) }
+    }
+
+    async fn forget(&self, me: Incarnation, name: &ParticipantName) -> Result<(), Error> {
+        let query = sqlx::query_as(FORGET).bind(me.0).bind(String::from(name.clone()));
+        let (unfenced,) = self.row("forget a participant", query).await?;
+        if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
     async fn list(&self) -> Result<Vec<Registration>, Error> {

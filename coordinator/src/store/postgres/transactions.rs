@@ -3,16 +3,16 @@
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
-use unanimo_core::{Event, Incarnation, TxId, Version};
+use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use super::super::rows::{
-    self, COUNT_ATTENTION, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN, ms_to_column,
-    select_transactions,
+    self, COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
+    ms_to_column, select_transactions,
 };
 use super::super::{
-    AttentionCount, Claim, Claimed, Error, Filter, Found, Key, PhaseName, Stored, Transactions,
-    Unreadable,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, PhaseName,
+    Stored, Transactions, Unreadable,
 };
 use super::Postgres;
 
@@ -180,6 +180,12 @@ impl Transactions for Postgres {
             .bind(i64::from(filter.limit));
         let rows = self.look("list transactions", query).await?;
         Ok(rows::assemble(Rows::of(rows)))
+    }
+
+    async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
+        let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
+        let rows: Vec<(String, String, i64)> = self.rows("count transactions", query).await?;
+        Ok(PhaseCount::of_rows(&rows))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {

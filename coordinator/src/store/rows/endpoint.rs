@@ -6,12 +6,12 @@ use unanimo_core::ParticipantName;
 use super::super::{Error, Registration, in_full};
 use super::{corrupt, ms_from_column};
 
-/// Every participant's name, with each of its endpoints or none.
+/// Every participant's name, with each instance at each of its endpoints or none.
 pub(in crate::store) const SELECT_REGISTRATIONS: &str = "
 SELECT p.name AS name, e.endpoint AS endpoint, coalesce(e.last_seen_ms, 0) AS last_seen_ms,
     coalesce(e.instance_id, '') AS instance_id
 FROM participants AS p LEFT JOIN endpoints AS e ON e.name = p.name
-ORDER BY p.name, e.endpoint";
+ORDER BY p.name, e.endpoint, e.instance_id";
 
 /// A row of [`SELECT_REGISTRATIONS`].
 #[derive(Debug, FromRow)]

@@ -35,6 +35,20 @@ WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1 AND set_aside_by IS DI
 pub(in crate::store) const SELECT_HISTORY: &str =
     "SELECT entry FROM history WHERE tx_id = $1 ORDER BY version";
 
+/// Each part ends at its limit, and reads one index.
+pub(in crate::store) const COUNT_PHASES: &str = "
+SELECT part, phase, count(*) FROM (
+    SELECT * FROM (SELECT 'awake' AS part, phase FROM transactions
+        WHERE ended_ms IS NULL AND wake_ms IS NULL LIMIT $1) AS awake
+    UNION ALL
+    SELECT * FROM (SELECT 'asleep' AS part, phase FROM transactions
+        WHERE wake_ms IS NOT NULL AND ended_ms IS NULL LIMIT $1) AS asleep
+    UNION ALL
+    SELECT * FROM (SELECT 'ended' AS part, phase FROM transactions
+        WHERE ended_ms >= $2 LIMIT $1) AS ended
+) AS counted
+GROUP BY part, phase";
+
 /// Numbers of transactions that need a person: stalled ones, heuristic ones, those that nobody can
 /// read.
 pub(in crate::store) const COUNT_ATTENTION: &str = "
@@ -99,7 +113,7 @@ impl TransactionRow {
 }
 
 impl Unreadable {
-    fn new(tx_id: Uuid, gid: &str, error: &dyn std::error::Error) -> Self {
+    fn new(tx_id: Uuid, gid: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let problem = super::cut(&in_full(error));
         Self { tx_id: TxId(tx_id), gid: super::cut(gid), problem }
     }

@@ -27,8 +27,8 @@ impl Endpoints for Sqlite {
                 sqlx::query(
                     "INSERT INTO endpoints (name, endpoint, last_seen_ms, instance_id)
                      VALUES ($1, $2, $3, $4)
-                     ON CONFLICT (name, endpoint) DO UPDATE
-                     SET last_seen_ms = excluded.last_seen_ms, instance_id = excluded.instance_id",
+                     ON CONFLICT (name, endpoint, instance_id) DO UPDATE
+                     SET last_seen_ms = excluded.last_seen_ms",
                 )
                 .bind(name.as_str())
                 .bind(endpoint)
@@ -62,7 +62,7 @@ impl Endpoints for Sqlite {
                 .bind(instance)
                 .execute(&mut *connection)
                 .await?;
-                // One that is still there is another instance's.
+                // What is left of it is another instance's.
                 let stays: Option<(i64,)> =
                     sqlx::query_as("SELECT 1 FROM endpoints WHERE name = $1 AND endpoint = $2")
                         .bind(name.as_str())
@@ -70,6 +70,24 @@ impl Endpoints for Sqlite {
                         .fetch_optional(connection)
                         .await?;
                 Ok(stays.is_none())
+            })
+        })
+        .await
+    }
+
+    async fn forget(&self, me: Incarnation, name: &ParticipantName) -> Result<(), Error> {
+        let name = name.clone();
+        self.write("forget a participant", Some(me), move |connection| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM endpoints WHERE name = $1")
+                    .bind(name.as_str())
+                    .execute(&mut *connection)
+                    .await?;
+                sqlx::query("DELETE FROM participants WHERE name = $1")
+                    .bind(name.as_str())
+                    .execute(connection)
+                    .await?;
+                Ok(())
             })
         })
         .await

@@ -235,3 +235,14 @@ async fn a_payload_that_cannot_be_written_names_its_step() {
         assert_eq!(branch_id, named);
     }
 }
+
+#[tokio::test]
+async fn a_redelivery_begins_nothing_and_a_coordinator_that_cannot_promise_it_refuses() {
+    let draft = || client().tcc("order-1").branch("a", "p", "act", ());
+    let plain = request(draft());
+    assert!(!plain.require_existing && plain.requires.is_empty());
+    let again = request(draft().must_exist());
+    assert!(again.require_existing);
+    assert_eq!(again.requires, ["require_existing"]);
+    assert_eq!(again.branches, plain.branches);
+}

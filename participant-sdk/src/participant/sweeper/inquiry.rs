@@ -11,6 +11,7 @@ use unanimo_proto::v1::{BranchVerdict, InquireBranchesRequest, InquiredBranch, i
 use uuid::Uuid;
 
 use super::super::Error;
+use crate::causes::status_in_full;
 use crate::doubt::BranchName;
 
 /// Branches of a question: half of what a coordinator takes, so that its answer comes well before
@@ -91,7 +92,7 @@ impl Inquirer {
                     "it answered for another number of branches".to_owned()
                 }
                 Err(status) if is_other_cluster(&status) => continue,
-                Err(status) => format!("{:?}: {}", status.code(), status.message()),
+                Err(status) => status_in_full(&status),
             };
             all_others = false;
             let branches = request.branches.len();

@@ -135,12 +135,12 @@ async fn a_saga_sleeps_between_two_steps() {
 
 /// Clock that can be set ahead.
 #[derive(Debug, Default)]
-struct Clock {
+pub(in crate::coordinator) struct Clock {
     ahead_ms: AtomicU64,
 }
 
 impl Clock {
-    fn set_ahead(&self, ms: i64) {
+    pub(in crate::coordinator) fn set_ahead(&self, ms: i64) {
         self.ahead_ms.store(ms.unsigned_abs(), Ordering::Relaxed);
     }
 }

@@ -1,0 +1,98 @@
+//! Metrics of participants. Their names come from outside, so the number of labels is bounded.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use unanimo_core::ParticipantName;
+
+use super::{AlarmLabel, Metrics, ParticipantLabel};
+use crate::alarm::CLOCK_SKEW;
+
+/// Most participants that have a label of their own. Each is up to six series.
+const LABELS_MAX: usize = 200;
+
+/// Most participants with calls waiting that have one: those with the most.
+const WAITING_LABELS_MAX: usize = 64;
+
+/// Label of all other participants. No participant has such a name.
+const OTHER: &str = "(other)";
+
+impl Metrics {
+    /// Returns the label of a participant: its name, or that of all others where there are many. Names come
+    /// from outside, and each would be kept for ever.
+    pub(super) fn label(&self, participant: &str) -> String {
+        let read = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        if read.contains(participant) {
+            return participant.to_owned();
+        }
+        drop(read);
+        let mut labelled = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
+        if labelled.len() >= LABELS_MAX && !labelled.contains(participant) {
+            return OTHER.to_owned();
+        }
+        labelled.insert(participant.to_owned());
+        participant.to_owned()
+    }
+
+    /// Sets the numbers of participants that fail, and of calls that wait.
+    pub fn participants(
+        &self,
+        set_aside: usize,
+        mut troubled: Vec<(ParticipantName, bool, usize)>,
+    ) {
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.set_aside.set(count(set_aside));
+        self.failing.set(count(troubled.iter().filter(|(_, failing, _)| *failing).count()));
+        self.calls_waiting.clear();
+        troubled.sort_by_key(|(_, _, waiting)| std::cmp::Reverse(*waiting));
+        for (place, (name, _, waiting)) in troubled.into_iter().enumerate() {
+            let name = if place < WAITING_LABELS_MAX { name.as_str() } else { OTHER };
+            let participant = name.to_owned();
+            let gauge = self.calls_waiting.get_or_create_owned(&ParticipantLabel { participant });
+            gauge.inc_by(count(waiting));
+        }
+    }
+
+    /// Sets the number of participants whose clocks are ahead.
+    pub fn skewed(&self, participants: usize) {
+        self.skewed.store(i64::try_from(participants).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.show_skew();
+    }
+
+    /// Sets the alarm of the coordinator's own clocks, which counts as one more.
+    pub fn clock_skew(&self, raised: bool) {
+        self.own_skew.store(i64::from(raised), Ordering::Relaxed);
+        self.show_skew();
+    }
+
+    fn show_skew(&self) {
+        let own = self.own_skew.load(Ordering::Relaxed);
+        let value = self.skewed.load(Ordering::Relaxed).saturating_add(own);
+        self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn participants_are_told_apart_up_to_a_number() {
+        let metrics = Metrics::default();
+        for n in 0..1000 {
+            metrics.called(&format!("invented-{n}"), "prepare", true, Duration::ZERO);
+        }
+        let names = (0..1000).map(|n| ParticipantName::new(&format!("p{n}")).expect("a name"));
+        metrics.participants(0, names.map(|name| (name, true, 1)).collect());
+        let text = metrics.encode();
+        let series = |of: &str| text.lines().filter(|line| line.starts_with(of)).count();
+        assert_eq!(series("unanimo_participant_calls_total{"), LABELS_MAX + 1);
+        assert_eq!(series("unanimo_participant_calls_waiting{"), WAITING_LABELS_MAX + 1);
+        assert!(
+            text.contains("participant=\"(other)\",operation=\"prepare\",result=\"answered\"} 800")
+        );
+        assert!(text.contains("waiting{participant=\"(other)\"} 936"), "{text}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Table of all metrics, from which the registry and docs/reference/metrics.md are made.
+
+/// Documentation of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// Name, as `/metrics` prints it.
+    pub name: &'static str,
+    /// Type: `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Labels, separated by commas.
+    pub labels: &'static str,
+    /// Meaning, with the unit.
+    pub help: &'static str,
+    /// Condition for an alert; empty if there should be none.
+    pub alert: &'static str,
+}
+
+macro_rules! table {
+    ($($name:ident: $kind:literal [$labels:literal] $help:literal, alert $alert:literal;)*) => {
+        /// Documentation of every metric.
+        pub const TABLE: &[Described] = &[$(Described {
+            name: stringify!($name),
+            kind: $kind,
+            labels: $labels,
+            help: $help,
+            alert: $alert,
+        },)*];
+    };
+}
+
+table! {
+    unanimo_transactions_begun_total: "counter" ["mode"]
+        "Transactions begun",
+        alert "";
+    unanimo_rolled_back_unseen_total: "counter" [""]
+        "Rollbacks of a gid that was never seen: each leaves an aborted tombstone",
+        alert "";
+    unanimo_transactions_decided_total: "counter" ["mode, outcome"]
+        "Transactions decided",
+        alert "the share of `aborted` is far above its usual level";
+    unanimo_decision_seconds: "histogram" [""]
+        "Time from begin to decision, in seconds",
+        alert "p99 is far above its usual level";
+    unanimo_transactions_live: "gauge" [""]
+        "Transactions in memory: begun or adopted, and not ended",
+        alert "above 80 % of `transactions-max`";
+    unanimo_live_bytes: "gauge" [""]
+        "Bytes of payloads that live transactions hold",
+        alert "above 80 % of `live-bytes-max`";
+    unanimo_transactions_set_aside: "gauge" [""]
+        "Transactions in memory that hold no place of `transactions-max`, because none of the participants that they wait for can be reached",
+        alert "above 0 for five minutes";
+    unanimo_alarms: "gauge" ["alarm"]
+        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",
+        alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
+    unanimo_participants_failing: "gauge" [""]
+        "Participants whose last calls have all failed: new work for them is refused",
+        alert "above 0 for a minute";
+    unanimo_participant_calls_waiting: "gauge" ["participant"]
+        "Calls that wait until a participant answers again, or for their turn after that; for 64 participants, with the others together as `(other)`",
+        alert "";
+    unanimo_admission_refused_total: "counter" ["reason"]
+        "Requests for new work that were refused, by reason",
+        alert "`overloaded` grows for a minute";
+    unanimo_participant_calls_total: "counter" ["participant, operation, result"]
+        "Calls to participants that have ended; `failed` ones are repeated. The first 200 participants are told apart, the others are `(other)`",
+        alert "the share of `failed` of one participant is above 10 % for five minutes";
+    unanimo_participant_call_seconds: "histogram" ["operation"]
+        "Duration of calls to participants, in seconds",
+        alert "";
+    unanimo_requests_total: "counter" ["method, code"]
+        "gRPC requests served, by method and status code",
+        alert "the share of `Internal` or `Unavailable` is above 1 % for five minutes";
+    unanimo_journal_flush_seconds: "histogram" [""]
+        "Time to make a batch durable, in seconds",
+        alert "p99 above 1 s: the database is slow";
+    unanimo_journal_batch_rows: "histogram" [""]
+        "Transactions in a batch",
+        alert "";
+    unanimo_journal_backlog: "gauge" [""]
+        "Transactions with transitions that are not written yet",
+        alert "grows for a minute";
+    unanimo_journal_connected: "gauge" [""]
+        "1 while the journal's connection to the database works, otherwise 0",
+        alert "0 for a minute";
+    unanimo_lease_held: "gauge" [""]
+        "1 while this incarnation holds its lease and may decide and send, otherwise 0",
+        alert "0 for a minute";
+    unanimo_adopted_total: "counter" [""]
+        "Transactions adopted from earlier incarnations",
+        alert "";
+    unanimo_purged_total: "counter" ["what"]
+        "Transactions purged, by part: first their `details`, later their `gids`",
+        alert "";
+    unanimo_write_refused_total: "counter" [""]
+        "Transactions whose row the database refused; each also logs the alarm `write_refused`",
+        alert "above 0";
+}

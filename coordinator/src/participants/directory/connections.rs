@@ -1,0 +1,103 @@
+//! Connections to participants: dialled on first use, and no more than the process has descriptors for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint as Dial};
+use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
+
+use super::CallKind;
+
+pub(super) type Client = ParticipantServiceClient<Channel>;
+
+/// Longest time to wait for a participant's connection. It is on a near network.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection on which nothing is answered for so long is closed, and its calls have failed. The
+/// ping is what finds out that a host has vanished without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Flow-control windows. Wide: small messages of many calls share a connection, and none should
+/// wait for another's.
+const WINDOW_BYTES: u32 = 16 << 20;
+
+/// Largest list of headers or trailers that is taken from a participant. A status travels there, and a much
+/// longer list ends the connection with every call on it; only the beginning of it is kept. Not larger: the
+/// time that a list takes to be read grows with the square of its length, to half a second here.
+const HEADERS_BYTES_MAX: u32 = 4 << 20;
+
+/// Connections of one endpoint: one for Prepares and one for the rest.
+const PER_ENDPOINT: usize = 2;
+
+/// Time without a call after which the connections of an endpoint are closed.
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Bound on all connections, and how they are made.
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: Arc<AtomicUsize>,
+    max: usize,
+    message_bytes_max: usize,
+}
+
+/// Connections of one endpoint. HTTP/2 bounds the calls on a connection, so Prepares have their own.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    clients: [Client; 2],
+    pub(super) used_at: Instant,
+    open: Arc<AtomicUsize>,
+}
+
+impl Connections {
+    pub(super) fn new(max: usize, message_bytes_max: usize) -> Self {
+        Self { open: Arc::default(), max, message_bytes_max }
+    }
+
+    /// Makes the connections of an endpoint; `None` if there are as many as there may be. They are
+    /// dialled by their first calls.
+    pub(super) fn dial(&self, url: &str) -> Option<Dialled> {
+        // Counted first, so that two at once cannot both take the last place.
+        let open = Arc::clone(&self.open);
+        if open.fetch_add(PER_ENDPOINT, Ordering::Relaxed) + PER_ENDPOINT > self.max {
+            open.fetch_sub(PER_ENDPOINT, Ordering::Relaxed);
+            return None;
+        }
+        let clients = [self.client(url), self.client(url)];
+        Some(Dialled { clients, used_at: Instant::now(), open })
+    }
+
+    fn client(&self, url: &str) -> Client {
+        let dial = Dial::from_shared(url.to_owned())
+            .expect("endpoints are checked before they are stored")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES);
+        Client::new(dial.connect_lazy())
+            .max_decoding_message_size(self.message_bytes_max)
+            .max_encoding_message_size(self.message_bytes_max)
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+}
+
+impl Dialled {
+    pub(super) fn client(&mut self, kind: CallKind, now: Instant) -> Client {
+        self.used_at = now;
+        self.clients[kind as usize].clone()
+    }
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.open.fetch_sub(PER_ENDPOINT, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,158 @@
+//! Leaving the directory, of whatever is long gone: instances, names, and connections that nobody uses.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimo_core::ParticipantName;
+
+use super::connections::IDLE_MAX;
+use super::{Directory, Entry, read};
+
+/// Keep-alive intervals without a registration after which an instance is forgotten, ten minutes by
+/// default: its address may have been given to somebody else by then.
+const INTERVALS_UNTIL_LONG_GONE: u32 = 120;
+
+/// Keep-alive intervals after which the name of a participant without endpoints is forgotten, seven days
+/// by default.
+const INTERVALS_UNTIL_FORGOTTEN: u32 = 7 * 24 * 60 * 60 / 5;
+
+/// Entry that is to be forgotten, in the store first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// An instance at an endpoint.
+    Instance {
+        /// The participant.
+        name: ParticipantName,
+        /// The endpoint's address.
+        url: String,
+        /// The instance.
+        instance: String,
+    },
+    /// A name.
+    Name(ParticipantName),
+}
+
+impl Directory {
+    pub(super) fn long_gone_after(&self) -> Duration {
+        self.options.keep_alive_interval * INTERVALS_UNTIL_LONG_GONE
+    }
+
+    /// Returns the time for which an outage of the coordinator pardons the silence of instances: after a
+    /// longer one their addresses may be somebody else's.
+    #[must_use]
+    pub fn pardon_max(&self) -> Duration {
+        self.long_gone_after()
+    }
+
+    /// Returns the time for which nothing was heard of a participant to whom nothing is owed; `None` if it
+    /// stays whatever happens.
+    pub(super) fn idle_for(&self, entry: &Entry, now: Instant) -> Option<Duration> {
+        let endpoints = read(&entry.endpoints);
+        let stays = entry.local
+            || entry.load().transactions() > 0
+            || endpoints.iter().any(|e| e.is_configured() || e.is_alive(now, self.gone_after()));
+        let touched = *entry.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let unheard = endpoints.iter().map(|endpoint| endpoint.silent_for(now)).min();
+        (!stays).then(|| unheard.unwrap_or(now - touched))
+    }
+
+    /// Returns what is long gone.
+    #[must_use]
+    pub fn stale(&self) -> Vec<Stale> {
+        self.stale_at(Instant::now())
+    }
+
+    fn stale_at(&self, now: Instant) -> Vec<Stale> {
+        let long_gone = self.long_gone_after();
+        let forgotten = self.options.keep_alive_interval * INTERVALS_UNTIL_FORGOTTEN;
+        let unplaced = read(&self.unplaced);
+        let mut stale: Vec<_> = unplaced.iter().cloned().map(Stale::Name).collect();
+        drop(unplaced);
+        for (name, entry) in read(&self.entries).iter() {
+            if self.idle_for(entry, now).is_some_and(|idle| idle > forgotten) {
+                stale.push(Stale::Name(name.clone()));
+                continue;
+            }
+            for endpoint in read(&entry.endpoints).iter() {
+                let instances = endpoint.silent_instances(now, long_gone).into_iter();
+                let (name, url) = (name.clone(), endpoint.url.clone());
+                stale.extend(instances.map(|instance| Stale::Instance {
+                    name: name.clone(),
+                    url: url.clone(),
+                    instance,
+                }));
+            }
+        }
+        stale
+    }
+
+    /// Forgets a name.
+    pub fn forget(&self, name: &ParticipantName) {
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Notes a stored name for which there is no place.
+    pub fn add_unplaced(&self, name: ParticipantName) {
+        self.unplaced.write().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Tells how many names found no place.
+    pub fn warn_of_unplaced(&self) {
+        let count = read(&self.unplaced).len();
+        if count > 0 {
+            tracing::warn!(
+                count,
+                max = self.options.participants_max,
+                "more participants are stored than participants-max; the longest silent are forgotten"
+            );
+        }
+    }
+
+    /// Closes connections that are of no use: nobody calls there, or the endpoint is gone.
+    pub fn close_unused(&self) {
+        self.close_idle(IDLE_MAX);
+    }
+
+    pub(super) fn close_idle(&self, idle_max: Duration) {
+        let (now, gone_after) = (Instant::now(), self.gone_after());
+        for entry in read(&self.entries).values() {
+            let endpoints = read(&entry.endpoints);
+            endpoints.iter().for_each(|e| e.close_idle(now, gone_after, idle_max));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::options;
+    use super::super::{Options, Registered};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_long_gone_is_stale() {
+        let interval = Duration::from_secs(1);
+        let directory = Directory::new(Options { keep_alive_interval: interval, ..options() });
+        let bank = ParticipantName::new("bank").expect("a name");
+        let url = "http://a:1".to_owned();
+        let registered =
+            |instance: &str| Registered { instance: instance.to_owned(), ..Registered::default() };
+        let start = Instant::now();
+        directory.seen_at(&bank, &url, registered("old"), start);
+        directory.add_configured(&ParticipantName::new("shop").expect("a name"), "http://s:1");
+        let later = start + Duration::from_secs(121);
+        directory.seen_at(&bank, &url, registered("new"), later);
+        let old = Stale::Instance { name: bank.clone(), url: url.clone(), instance: "old".into() };
+        assert_eq!(directory.stale_at(later), [old]);
+        directory.leave(&bank, &url, "old");
+        assert!(directory.stale_at(later).is_empty());
+        directory.leave(&bank, &url, "new");
+        let last = later + interval * INTERVALS_UNTIL_FORGOTTEN;
+        assert!(directory.stale_at(last).is_empty(), "not before its time");
+        let stale = directory.stale_at(last + interval);
+        assert_eq!(stale, [Stale::Name(bank.clone())]);
+        directory.forget(&bank);
+        assert!(directory.stale_at(last + interval).is_empty(), "what is configured stays");
+    }
+}

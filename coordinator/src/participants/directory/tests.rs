@@ -1,0 +1,111 @@
+use super::*;
+
+pub(super) fn options() -> Options {
+    let pauses = Pauses { base: Duration::from_secs(1), cap: Duration::from_secs(1) };
+    Options {
+        slots: 2,
+        keep_alive_interval: Duration::from_secs(100),
+        message_bytes_max: 1 << 20,
+        participants_max: 3,
+        prepare_pauses: pauses,
+        phase_two_pauses: pauses,
+    }
+}
+
+fn name(text: &str) -> ParticipantName {
+    ParticipantName::new(text).expect("a name")
+}
+
+fn registered(instance: &str) -> Registered {
+    Registered { instance: instance.to_owned(), ..Registered::default() }
+}
+
+const URL: &str = "http://a:1";
+
+/// Names of those that came back since the last question.
+fn came_back(directory: &Directory) -> Vec<String> {
+    let names = std::mem::take(&mut *directory.returned.write().expect("no panic"));
+    names.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn instances_behind_one_address_are_told_apart() {
+    let directory = Directory::new(options());
+    let bank = name("bank");
+    directory.seen(&bank, URL, registered("one"));
+    assert_eq!(came_back(&directory), ["bank"], "it was not there");
+    directory.seen(&bank, URL, registered("two"));
+    assert_eq!(came_back(&directory), ["bank"], "a process has started");
+    for _ in 0..10 {
+        directory.seen(&bank, URL, registered("one"));
+        directory.seen(&bank, URL, registered("two"));
+    }
+    assert!(came_back(&directory).is_empty(), "both were there");
+    directory.leave(&bank, URL, "one");
+    assert_eq!(directory.list()[0].1.len(), 1, "the other one is there");
+    directory.check(&bank).expect("it is alive");
+    directory.leave(&bank, URL, "two");
+    assert_eq!(directory.check(&bank), Err(Error::Gone(bank.clone())));
+    directory.seen(&bank, URL, registered("two"));
+    assert_eq!(came_back(&directory), ["bank"]);
+}
+
+#[tokio::test]
+async fn more_instances_than_are_told_apart_are_no_return() {
+    let directory = Directory::new(options());
+    let bank = name("bank");
+    for n in 0..200 {
+        let instance = n.to_string();
+        if let Some(surplus) = directory.surplus(&bank, URL, &instance) {
+            directory.leave(&bank, URL, &surplus);
+        }
+        directory.seen(&bank, URL, registered(&instance));
+    }
+    assert_eq!(came_back(&directory).len(), endpoint::INSTANCES_MAX);
+    let entry = directory.entry(&bank).expect("it registered");
+    assert_eq!(read(&entry.endpoints)[0].instances().len(), endpoint::INSTANCES_MAX);
+}
+
+#[tokio::test]
+async fn what_was_gone_before_the_start_is_gone_after_it() {
+    let directory = Directory::new(options());
+    let secs = Duration::from_secs;
+    let stored = |who: &str, silent, pardoned| {
+        directory.add_stored(&name(who), URL, "life".to_owned(), secs(silent), secs(pardoned));
+    };
+    // No coordinator ran for 1000 s; an endpoint is gone after 300 s.
+    stored("alive", 1000, 1000);
+    stored("late", 1299, 1000);
+    stored("gone", 1301, 1000);
+    stored("long", 301, 0);
+    for (who, alive) in [("alive", true), ("late", true), ("gone", false), ("long", false)] {
+        assert_eq!(directory.check(&name(who)).is_ok(), alive, "{who}");
+    }
+    assert_eq!(directory.check(&name("gone")), Err(Error::NotYet(name("gone"))));
+    let shown = directory.list();
+    assert!(shown[0].1[0].silent_for >= secs(1000), "the time is told as it is");
+    assert!(came_back(&directory).is_empty());
+    directory.seen(&name("alive"), URL, registered("life"));
+    assert!(came_back(&directory).is_empty(), "it was there all the time");
+    directory.seen(&name("gone"), URL, registered("life"));
+    assert_eq!(came_back(&directory), ["gone"]);
+}
+
+#[tokio::test]
+async fn nothing_is_dialled_before_the_first_call() {
+    let directory = Directory::new(options());
+    directory.seen(&name("bank"), URL, registered("one"));
+    let entry = directory.entry(&name("bank")).expect("it registered");
+    let endpoint = Arc::clone(&read(&entry.endpoints)[0]);
+    assert!(!endpoint.is_dialled());
+    let taken = directory.take(&entry, CallKind::Prepare, &[]).await.expect("a slot");
+    assert!(matches!(directory.route(&taken), Ok(Route::Remote(_))));
+    assert!(endpoint.is_dialled());
+    directory.close_idle(Duration::ZERO);
+    assert!(endpoint.is_dialled(), "a call is under way");
+    drop(taken);
+    directory.close_idle(Duration::from_secs(60));
+    assert!(endpoint.is_dialled());
+    directory.close_idle(Duration::ZERO);
+    assert!(!endpoint.is_dialled());
+}

@@ -1,0 +1,90 @@
+//! Effects of one participant, one instance or one name on the others.
+
+use std::time::{Duration, Instant};
+
+use tonic::Status;
+use unanimo_coordinator::Config;
+use unanimo_proto::v1::{
+    DeregisterEndpointRequest, ListParticipantsRequest, ParticipantEndpoint,
+    RegisterEndpointRequest, SubmitTransactionRequest, TransactionResult,
+};
+use unanimo_tests::postgres::Server;
+
+use super::{World, config, millis, sqlite_url, tcc};
+
+mod backlog;
+mod failing;
+mod instances;
+mod names;
+mod replicas;
+mod skew;
+mod statuses;
+
+/// Configurations on both stores, with quick probes.
+async fn on_both() -> [Config; 2] {
+    [config(&sqlite_url()), config(&Server::shared().database().await)]
+}
+
+/// A TCC of one branch at this participant, which has so much time.
+fn at(name: &str, gid: &str, action: &str, timeout_ms: i64) -> SubmitTransactionRequest {
+    let mut request = tcc(gid, &[action]);
+    request.branches[0].participant = name.into();
+    request.timeout = millis(timeout_ms);
+    request
+}
+
+async fn register_as(
+    world: &World,
+    name: &str,
+    endpoint: &str,
+    instance: &str,
+) -> Result<(), Status> {
+    let request = RegisterEndpointRequest {
+        participant: name.into(),
+        endpoint: endpoint.into(),
+        instance_id: instance.into(),
+        ..Default::default()
+    };
+    world.directory().register_endpoint(request).await.map(drop)
+}
+
+async fn leave(world: &World, name: &str, endpoint: &str, instance: &str) {
+    let request = DeregisterEndpointRequest {
+        participant: name.into(),
+        endpoint: endpoint.into(),
+        instance_id: instance.into(),
+        ..Default::default()
+    };
+    world.directory().deregister_endpoint(request).await.unwrap();
+}
+
+/// Endpoints of a participant, as they are listed.
+async fn endpoints(world: &World, name: &str) -> Vec<ParticipantEndpoint> {
+    let listed =
+        world.directory().list_participants(ListParticipantsRequest::default()).await.unwrap();
+    let listed = listed.into_inner().participants.into_iter();
+    listed.filter(|listed| listed.name == name).flat_map(|listed| listed.endpoints).collect()
+}
+
+/// Submits at the same time, and returns the results with the time that each took.
+async fn submit_all(
+    world: &World,
+    requests: impl IntoIterator<Item = SubmitTransactionRequest>,
+) -> Vec<(Result<TransactionResult, Status>, Duration)> {
+    let mut submits = tokio::task::JoinSet::new();
+    for request in requests {
+        let mut client = world.client();
+        submits.spawn(async move {
+            let started = Instant::now();
+            let answered = client.submit_transaction(request).await;
+            (answered.map(|answer| answer.into_inner().result.unwrap()), started.elapsed())
+        });
+    }
+    submits.join_all().await
+}
+
+/// An address at which nobody listens.
+async fn dead_endpoint() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}

@@ -1,0 +1,48 @@
+//! Statuses from participants that are too long.
+
+use std::time::Duration;
+
+use unanimo_proto::v1::{Outcome, WaitFor};
+use unanimo_tests::scripted::{Mood, Scripted};
+
+use super::super::World;
+use super::super::participants::register;
+use super::{at, submit_all};
+
+/// A status of any length fails its own call, with the beginning of its text. The connection and the other
+/// calls on it are not concerned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_long_status_fails_its_own_call_alone() {
+    let world = World::sqlite().await;
+    let remote = Scripted::default();
+    register(&world, "bank", &remote.serve().await).await;
+    remote.set_mood(Mood::Slow(700));
+    for bytes in [5_000, 90_000, 200_000, 400_000] {
+        let good = (0..30).map(|n| at("bank", &format!("good-{bytes}-{n}"), "ok", 10_000));
+        let bad = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let action = format!("status-{bytes}");
+            let bad = (0..3).map(|n| at("bank", &format!("bad-{bytes}-{n}"), &action, 2_000));
+            submit_all(&world, bad).await
+        };
+        let (good, bad) = tokio::join!(submit_all(&world, good), bad);
+        for (answered, _) in good {
+            let result = answered.unwrap();
+            assert_eq!(result.outcome(), Outcome::Committed, "{bytes} bytes: {result:?}");
+            let calls = remote.calls(&result.tx_id, "a");
+            let prepares = calls.iter().filter(|call| **call == "prepare").count();
+            assert_eq!(prepares, 1, "none was sent again: {bytes} bytes, {calls:?}");
+        }
+        for (answered, _) in bad {
+            assert_eq!(answered.unwrap().outcome(), Outcome::Aborted);
+        }
+        let shown = world.get(&format!("bad-{bytes}-0")).await;
+        let attempts = shown.branches[0].prepare_attempts.as_ref().unwrap();
+        let error = &attempts.first_error;
+        assert!(error.starts_with("Internal: äx"), "{bytes} bytes: {attempts:?}");
+        assert!(error.len() <= 1024, "{} bytes", error.len());
+    }
+    let mut request = at("bank", "after", "ok", 10_000);
+    request.wait_for = WaitFor::Ended.into();
+    assert_eq!(world.submit(request).await.unwrap().outcome(), Outcome::Committed);
+}
