@@ -68,7 +68,7 @@ impl Status {
     pub fn metrics(&self) -> String {
         let (live, bytes) = self.engine.in_flight();
         self.metrics.gauges(live, bytes, self.journal.backlog(), self.lease.is_held());
-        self.metrics.participants(self.engine.set_aside(), self.engine.troubled());
+        self.metrics.participants(self.engine.without_place(), self.engine.troubled());
         self.metrics.encode()
     }
 }
