@@ -328,9 +328,7 @@ impl Handle {
     /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
     /// memory then: the answer is `None`.
     async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
-        let found = self.shared.store.transactions().find(key).await;
-        self.note_read(&found).await;
-        let Some(stored) = found? else {
+        let Some(stored) = self.read(key).await? else {
             return Err(self.missing(key).await?);
         };
         if matches!(stored.record.state.phase, Phase::Ended { .. }) {
