@@ -207,7 +207,8 @@ settings! {
     wait_max: Period = Period::secs(300), "UNANIMO_WAIT_MAX";
     /// Most transactions in memory. At this number new work is refused.
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
-    /// Most bytes of payloads in memory. At this number new work is refused.
+    /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
+    /// refused.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is.

@@ -130,7 +130,7 @@ pub enum Error {
     Session {
         /// The request, in words that fit after "failed to".
         doing: &'static str,
-        /// What is wrong with the session.
+        /// Fault of the session.
         #[source]
         source: Box<SessionError>,
     },
@@ -246,7 +246,7 @@ pub enum Error {
     CorruptJson {
         /// The column.
         what: &'static str,
-        /// What is wrong with it.
+        /// Fault of the JSON.
         why: String,
     },
     /// The address of the database cannot be understood.

@@ -25,7 +25,6 @@ const MARGIN_MAX: Duration = Duration::from_millis(140);
 struct Arrived(Instant);
 
 /// Notes when a call arrives.
-#[expect(clippy::result_large_err, reason = "given by tonic")]
 pub(super) fn note_arrival(mut request: Request<()>) -> Result<Request<()>, Status> {
     request.extensions_mut().insert(Arrived(Instant::now()));
     Ok(request)

@@ -88,7 +88,7 @@ impl Status {
         if let Some(Started { engine, lease, journal, .. }) = self.started.get() {
             let (live, bytes) = engine.in_flight();
             self.metrics.gauges(live, bytes, journal.backlog(), lease.is_held());
-            self.metrics.participants(engine.set_aside(), engine.troubled());
+            self.metrics.participants(engine.without_place(), engine.troubled());
         }
         self.metrics.encode()
     }

@@ -19,7 +19,7 @@ use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 use super::message::Message;
 use super::{Error, Handle};
 use crate::alarm::TRANSACTION_UNREADABLE;
-use crate::store::{self, Claim, Claimed, Stored, Unreadable};
+use crate::store::{self, Claim, Claimed, Key, Stored, Unreadable};
 
 /// Transactions in one claim. A claim holds its rows' locks for its own time only.
 const CHUNK: u32 = 256;
@@ -141,10 +141,11 @@ impl Handle {
         }
     }
 
-    /// Notes what came of reading a transaction: one that cannot be read is set aside, one that can be
-    /// read again is taken back.
-    pub(super) async fn note_read(&self, found: &Result<Option<Stored>, store::Error>) {
-        match found {
+    /// Reads a transaction. One that cannot be read is set aside; one that can be read again is not any
+    /// longer.
+    pub(super) async fn read(&self, key: &Key) -> Result<Option<Stored>, store::Error> {
+        let found = self.shared.store.transactions().find(key).await;
+        match &found {
             Err(store::Error::Unreadable(unreadable)) => {
                 let known = self.shared.set_aside.lock().await.contains(&unreadable.tx_id);
                 if !known {
@@ -153,15 +154,15 @@ impl Handle {
             }
             Ok(Some(stored)) => {
                 let tx_id = stored.record.identity.tx_id;
-                if !self.shared.set_aside.lock().await.remove(&tx_id) {
-                    return;
+                if self.shared.set_aside.lock().await.remove(&tx_id) {
+                    tracing::info!(%tx_id, "the transaction can be read again");
+                    let transactions = self.shared.store.transactions();
+                    transactions.set_aside(self.shared.me, &[tx_id], false).await?;
                 }
-                let (store, me) = (&self.shared.store, self.shared.me);
-                let taken_back = store.transactions().set_aside(me, &[tx_id], false).await;
-                tracing::info!(%tx_id, ok = taken_back.is_ok(), "the transaction can be read again");
             }
             Ok(None) | Err(_) => {}
         }
+        found
     }
 
     /// Brings transactions to memory that sleep until this time or shorter, and counts them.

@@ -21,7 +21,7 @@ use crate::env::Env;
 /// measured in milliseconds.
 const SLEW_MAX: Duration = Duration::from_secs(1);
 
-/// Time for which a jump must last before it is followed: longer than a mistake that somebody takes back.
+/// Time for which a jump must last before it is followed: longer than a mistake that is corrected.
 const FOLLOW_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Latest time that is waited for. An instant cannot be much further away.

@@ -4,6 +4,7 @@ mod children;
 mod counts;
 mod operator;
 mod query;
+mod waits;
 mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -13,9 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{
-    BranchId, Digests, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
-};
+use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
 
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
@@ -43,9 +42,6 @@ const SEARCHES_MAX: usize = 5;
 /// Time past a deadline by which everything has been answered. Enough for a look at what is known by
 /// then, and less than the time that is kept back for the answer to travel.
 pub(crate) const PEEK_MAX: Duration = Duration::from_millis(50);
-
-/// Time past a deadline that the look may take: its result is to come before the end of all.
-const LOOK_MAX: Duration = Duration::from_millis(40);
 
 /// Handle by which requests reach the engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -329,73 +325,10 @@ impl Handle {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
     }
 
-    /// Asks the loop, and waits until it answers or the time is up: then looks at what is known of
-    /// the transaction by then.
-    async fn ask(
-        &self,
-        key: &Key,
-        request: Option<Digests>,
-        deadline: Instant,
-        message: impl FnOnce(Reply) -> Message,
-    ) -> Result<Answer, Failure> {
-        let (reply, receiver) = oneshot::channel();
-        self.send(message(reply))?;
-        self.answer_or_look(receiver, key, request, deadline).await
-    }
-
-    /// Waits until the loop answers or the time is up: then looks at what is known of the transaction
-    /// by then.
-    async fn answer_or_look(
-        &self,
-        mut receiver: Receiver,
-        key: &Key,
-        request: Option<Digests>,
-        deadline: Instant,
-    ) -> Result<Answer, Failure> {
-        if let Some(answer) = answered(&mut receiver, deadline).await {
-            return answer;
-        }
-        let known = self.not_yet(key.clone(), request, deadline + LOOK_MAX).await?;
-        // The answer may have come meanwhile, and a refusal is not the transaction as it stands.
-        match receiver.try_recv() {
-            Ok(answer) => answer.map(Answer::View),
-            Err(_) => Ok(known),
-        }
-    }
-
-    /// The wait ran out: the transaction as it stands, if what it has under way is durable by then.
-    /// With a request, a transaction of another one is only seen where all of it is durable.
-    async fn not_yet(
-        &self,
-        key: Key,
-        request: Option<Digests>,
-        until: Instant,
-    ) -> Result<Answer, Error> {
-        let (reply, receiver) = oneshot::channel();
-        self.send(Message::Peek { key, request: request.map(Box::new), reply })?;
-        // An engine that has lost touch with its database looks at no message until it is back.
-        let Ok(known) = tokio::time::timeout_at(until, receiver).await else {
-            return Ok(Answer::NotYet(None));
-        };
-        let tx_id = match known.map_err(|_| Error::Stopped)? {
-            Some((_, Some(view))) => return Ok(Answer::View(view)),
-            Some((tx_id, None)) => tx_id,
-            None => return Ok(Answer::NotYet(None)),
-        };
-        let (reply, mut receiver) = oneshot::channel();
-        self.send(Message::Observe { key: Key::Tx(tx_id), until: Until::Durable, reply })?;
-        Ok(match answered(&mut receiver, until).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(_)) | None => Answer::NotYet(Some(tx_id)),
-        })
-    }
-
     /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
     /// memory then: the answer is `None`.
     async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
-        let found = self.shared.store.transactions().find(key).await;
-        self.note_read(&found).await;
-        let Some(stored) = found? else {
+        let Some(stored) = self.read(key).await? else {
             return Err(self.missing(key).await?);
         };
         if matches!(stored.record.state.phase, Phase::Ended { .. }) {
@@ -418,28 +351,5 @@ impl Stored {
     fn into_view(self) -> View {
         let revision = self.record.version;
         View { tx: Transaction::restore(self.record), revision, stripped: self.stripped }
-    }
-}
-
-/// Where an answer of the loop comes.
-type Receiver = oneshot::Receiver<Result<Box<View>, Failure>>;
-
-/// Waits for the loop's answer until the time is up: then `None`.
-async fn answered(receiver: &mut Receiver, deadline: Instant) -> Option<Result<Answer, Failure>> {
-    Some(match tokio::time::timeout_at(deadline, receiver).await.ok()? {
-        Ok(answer) => answer.map(Answer::View),
-        Err(_) => Err(Error::Stopped.into()),
-    })
-}
-
-/// Gives an answer in time, whatever becomes of it. Everything that must go to its end does so in a
-/// task of its own.
-async fn in_time(
-    deadline: Instant,
-    answering: impl Future<Output = Result<Answer, Error>>,
-) -> Result<Answer, Error> {
-    match tokio::time::timeout_at(deadline + PEEK_MAX, answering).await {
-        Ok(answer) => answer,
-        Err(_) => Ok(Answer::NotYet(None)),
     }
 }

@@ -1,5 +1,6 @@
 //! The loop that owns all live transactions.
 
+mod adopt;
 pub(super) mod alarms;
 mod begin;
 mod calls;
@@ -8,23 +9,22 @@ pub(super) mod locks;
 mod log;
 mod rest;
 mod sleep;
+mod time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Phase, Record,
-    Timestamp, Transaction, TxId,
+    BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Phase, Timestamp, TxId,
 };
 use uuid::Uuid;
 
 use self::alarms::Alarms;
 use self::ends::Ends;
 use self::locks::LockWaits;
-use super::admission::{Admission, held_at, shares};
+use super::admission::Admission;
 use super::clock::{Anchor, Clock};
 use super::live::{Held, Live};
 use super::message::{Failure, Message, Reply};
@@ -38,9 +38,6 @@ use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::store::journal::{self, Completion, Ended};
 use crate::store::{Key, Store};
-
-/// Longest sleep of the loop: the time of day may be set while it sleeps.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Messages taken before the journal's results are looked at again.
 const MESSAGES_PER_TURN: usize = 256;
@@ -123,42 +120,6 @@ impl Service {
             self.ask_for_unread();
             self.ends.tell_the_rest();
             self.let_sleepers_go();
-        }
-    }
-
-    fn until_next_timer(&self) -> Duration {
-        if !self.retries.is_empty() {
-            return Duration::ZERO;
-        }
-        let now = Instant::now();
-        let timer = self.timers.next().map(|at| at.saturating_duration_since(now));
-        let start = self.starts.next().map(|at| self.env.now().until(at));
-        let waiting = self.waiting.until_look(now);
-        [timer, start, waiting].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
-    }
-
-    fn tick(&mut self) {
-        // A jump is noticed while nothing begins, too.
-        self.clock.anchor();
-        let moment = Instant::now();
-        while let Some(tx_id) = self.timers.due(moment) {
-            let ticked = self.apply(tx_id, Input::Tick);
-            self.ticked(tx_id, ticked);
-        }
-        let told = self.clock.told();
-        while let Some(tx_id) = self.starts.due(told.now()) {
-            let ticked = self.apply_at(tx_id, Input::Tick, told);
-            self.ticked(tx_id, ticked);
-        }
-    }
-
-    /// A tick is never rejected; were it, the timer must not come back for ever.
-    fn ticked(&mut self, tx_id: TxId, ticked: Result<(), Failure>) {
-        let Err(error) = ticked else { return };
-        tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
-        if let Some(live) = self.live.get_mut(&tx_id) {
-            self.timers.set(tx_id, &mut live.wake_at, None);
-            self.starts.set(tx_id, &mut live.starts_at, None);
         }
     }
 
@@ -426,55 +387,6 @@ impl Service {
         }
         // Nothing of that life is in memory any more: it hands nothing over.
         self.journal.forget(tx_id, life);
-    }
-
-    fn insert(&mut self, record: Record) {
-        let tx_id = record.identity.tx_id;
-        if self.live.contains_key(&tx_id) {
-            return;
-        }
-        let version = record.version;
-        // What slept was woken by the system's clock.
-        let slept = record.state.wake_at.is_some();
-        let clock = if slept { self.clock.told() } else { self.clock.anchor() };
-        let tx = Transaction::restore(record);
-        let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
-        let shares = shares(self.caller.directory(), held);
-        let permit = self.admission.admit_always(1, tx.held_bytes(), shares);
-        self.by_gid.insert(tx.identity().gid.clone(), tx_id);
-        let mut live = Live::new(tx, clock, permit, version);
-        live.is_adopted = true;
-        self.live.insert(tx_id, live);
-    }
-
-    fn adopt(&mut self, record: Record) {
-        let tx_id = record.identity.tx_id;
-        if self.live.contains_key(&tx_id) {
-            return;
-        }
-        tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
-        self.insert(record);
-        self.keep_for_a_while(tx_id);
-        // Never rejected: it is the first input after a restore.
-        let _ = self.apply(tx_id, Input::Recovered { by: self.me });
-    }
-
-    fn returned(&mut self, names: &[unanimo_core::ParticipantName]) {
-        let waiting: Vec<_> = self
-            .live
-            .iter()
-            .flat_map(|(tx_id, live)| {
-                let there = live.tx.branches().iter();
-                there
-                    .filter(|branch| names.contains(&branch.spec.participant))
-                    .map(|branch| (*tx_id, branch.number))
-            })
-            .collect();
-        for (tx_id, branch) in waiting {
-            // A branch without a waiting call stays as it is.
-            let input = Input::Retry { number: Some(branch), operator: None };
-            let _ = self.apply(tx_id, input);
-        }
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Completion {
     /// The life whose transition it was. After a result that is not [`Ended::Durable`] nothing that this
     /// life hands over is written, until [`Handle::forget`].
     pub life: Life,
-    /// What became of it.
+    /// Fate of the transition.
     pub ended: Ended,
 }
 

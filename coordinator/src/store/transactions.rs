@@ -46,7 +46,7 @@ pub struct Unreadable {
     pub tx_id: TxId,
     /// The client's name for it, as far as it can be read.
     pub gid: String,
-    /// What cannot be read, in words that fit after "failed to".
+    /// The part that cannot be read, in words that fit after "failed to".
     pub problem: String,
 }
 

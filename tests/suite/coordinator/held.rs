@@ -101,9 +101,9 @@ async fn s3_a_refusal_waits_for_what_it_rests_on() {
     }
 }
 
-/// S3, S10: nothing was told of a Rollback that a crash took back: so COMMIT may follow.
+/// S3, S10: nothing was told of a Rollback that a crash undid: so COMMIT may follow.
 #[tokio::test]
-async fn s3_what_a_crash_takes_back_was_not_told() {
+async fn s3_what_a_crash_undoes_was_not_told() {
     for world in both().await {
         let tx_id = world.begin("g", Mode::Tcc).await.unwrap().tx_id;
         world.execute(&tx_id, branch("a", "ok")).await.unwrap();

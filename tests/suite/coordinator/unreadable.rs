@@ -31,7 +31,7 @@ async fn get(world: &World, gid: &str) -> Result<Transaction, tonic::Status> {
     Ok(answered.into_inner().transaction.unwrap())
 }
 
-/// L3: one transaction that cannot be read is set aside at the takeover, and all others go on.
+/// L3: one transaction that cannot be read is set aside at the adoption, and all others go on.
 #[tokio::test]
 async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on() {
     for world in [World::postgres().await, World::sqlite().await] {
@@ -124,9 +124,9 @@ async fn inquire(world: &World, tx_ids: &[&str]) -> Vec<Verdict> {
     answered.verdicts.iter().map(unanimo_proto::v1::BranchVerdict::verdict).collect()
 }
 
-/// L3: a row that another session holds does not stop the takeover of the others.
+/// L3: a row that another session holds does not stop the adoption of the others.
 #[tokio::test]
-async fn l3_a_locked_row_stops_no_takeover() {
+async fn l3_a_locked_row_stops_no_adoption() {
     let world = World::postgres().await;
     let url = world.config.database_url.expose().to_owned();
     world.p.hold(true);

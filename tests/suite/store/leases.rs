@@ -96,8 +96,8 @@ async fn s5_a_renewal_that_waits_for_a_fence_does_not_succeed() {
             holder.execute("COMMIT").await.unwrap();
             let (fenced, renewed) = (fence.await.unwrap(), renew.await.unwrap());
             store.incarnations().fence(other, "a test").await.unwrap();
-            let settled = !matches!(renewed, Err(Error::Database { .. }));
-            Some((fenced.ok()?, renewed)).filter(|_| settled)
+            let is_told = !matches!(renewed, Err(Error::Database { .. }));
+            Some((fenced.ok()?, renewed)).filter(|_| is_told)
         })
         .await;
         assert_eq!(fenced, fence_first);
@@ -246,7 +246,7 @@ async fn l3_a_heartbeat_that_hangs_does_not_cost_the_lease() {
     renewing.abort();
 }
 
-/// What hangs is the opening of a new connection.
+/// The opening of a new connection hangs.
 #[tokio::test]
 async fn l3_a_connection_that_hangs_at_its_start_does_not_cost_the_lease() {
     let proxy = Proxy::start(Server::shared().socket()).await;

@@ -121,7 +121,7 @@ async fn commits_that_a_standby_has_are_durable() {
     let _standby = server.standby();
     for standbys in ["*", "walreceiver", "FIRST 1 (walreceiver, other)", "ANY 1 (*)", "1 (*)"] {
         wait_for(&server, standbys).await;
-        for _ in 0..20 {
+        for _ in 0..5 {
             let (live, begin) = Live::begin(&new_gid());
             let written = fixture.writer().await.write(&[a_write(begin)]).await.unwrap();
             assert_eq!(written, [Written::Applied], "{standbys}");

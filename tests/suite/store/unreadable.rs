@@ -75,7 +75,7 @@ async fn l3_each_kind_of_row_that_makes_no_sense_harms_its_own_transaction(fixtu
         damage(&fixture, live.id(), statement).await;
         bad.push((live.id(), statement, problem));
     }
-    // Two takeovers: each tries all of them again.
+    // Two adoptions: each tries all of them again.
     for round in 0..2 {
         let heir = create(store, "heir").await;
         store.incarnations().fence(owner, "a test").await.unwrap();
@@ -157,9 +157,9 @@ async fn l3_events_and_registrations_that_cannot_be_read_hide_no_others(fixture:
     assert_eq!(names, ["shop"]);
 }
 
-/// L3: a row that somebody holds is left alone, by whoever takes over all and by whoever wants it.
+/// L3: a row that somebody holds is left alone, by whoever adopts all and by whoever wants it.
 #[tokio::test]
-async fn l3_a_locked_row_is_left_out_of_a_takeover() {
+async fn l3_a_locked_row_is_left_out_of_an_adoption() {
     let fixture = Fixture::postgres().await;
     let store = &fixture.store;
     let (held, free) = (committing(&fixture).await, committing(&fixture).await);

@@ -7,7 +7,8 @@ use unanimo_core::{BranchId, BranchNumber, Gid, HeuristicKind, Input, Rejection,
 use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until, View};
-use super::{Handle, in_time};
+use super::Handle;
+use super::waits::in_time;
 use crate::participants::own;
 use crate::store::Key;
 

@@ -123,11 +123,12 @@ impl Handle {
         let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
         let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await {
             Ok(Answer::View(view)) => view,
-            Ok(Answer::NotYet(_)) => return unknown(Verdict::Running, false),
+            // One that cannot be read is left alone; others of this inquiry are not concerned.
+            Ok(Answer::NotYet(_)) | Err(Error::Unreadable(_)) => {
+                return unknown(Verdict::Running, false);
+            }
             Err(Error::NeverSeen) => return unknown(Verdict::NeverSeen, false),
             Err(Error::Purged) => return unknown(Verdict::Purged, true),
-            // Others of this inquiry are not concerned.
-            Err(Error::Unreadable(_)) => return unknown(Verdict::Running, false),
             Err(error) => return Err(error),
         };
         if view.stripped {

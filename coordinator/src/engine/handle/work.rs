@@ -12,7 +12,8 @@ use unanimo_core::{
 use super::super::admission::{Permit, Share, held_at, shares};
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until};
-use super::{Handle, Reached, in_time};
+use super::waits::in_time;
+use super::{Handle, Reached};
 use crate::store::{GidHolder, Key};
 
 impl Handle {

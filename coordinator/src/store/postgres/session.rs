@@ -99,7 +99,7 @@ pub enum SessionError {
     Closed,
 }
 
-/// What is seen of a session at each use.
+/// State of a session, as it is seen at each use.
 #[derive(Debug, FromRow)]
 struct Seen {
     standby: bool,

@@ -38,7 +38,7 @@ struct Shared {
 /// Proof that work wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// What was written or read is told to others: it must be where the standbys have it.
+    /// For results that are told to others: the standbys must have them.
     Wanted,
     /// For people, or for what is compared again before it counts.
     Needless,

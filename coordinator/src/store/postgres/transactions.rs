@@ -118,7 +118,7 @@ impl Transactions for Postgres {
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::assemble(rows)))
+        Ok(rows::claimed(rows::assemble(&rows)))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -179,7 +179,7 @@ impl Transactions for Postgres {
             .bind(filter.before.map(|tx_id| tx_id.0))
             .bind(i64::from(filter.limit));
         let rows = self.look("list transactions", query).await?;
-        Ok(rows::assemble(Rows::of(rows)))
+        Ok(rows::assemble(&Rows::of(rows)))
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
@@ -214,7 +214,7 @@ impl Postgres {
                 })
             })
             .await?;
-        let found = rows::assemble(rows).pop().transpose();
+        let found = rows::assemble(&rows).pop().transpose();
         found.map_err(|unreadable| Error::Unreadable(Box::new(unreadable)))
     }
 }

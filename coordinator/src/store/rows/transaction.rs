@@ -144,7 +144,7 @@ impl<R> Rows<R> {
 
 /// Puts transactions together with their branches and outputs, each by itself: one that cannot be read
 /// takes no other with it.
-pub(in crate::store) fn assemble<R>(rows: Rows<R>) -> Vec<Found>
+pub(in crate::store) fn assemble<R>(rows: &Rows<R>) -> Vec<Found>
 where
     R: Row,
     for<'r> TransactionRow: FromRow<'r, R>,

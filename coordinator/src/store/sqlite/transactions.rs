@@ -83,7 +83,7 @@ impl Transactions for Sqlite {
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::assemble(rows)))
+        Ok(rows::claimed(rows::assemble(&rows)))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -130,7 +130,7 @@ impl Transactions for Sqlite {
             })
             .await?;
         let unreadable = |unreadable| Error::Unreadable(Box::new(unreadable));
-        match rows::assemble(rows).pop().transpose().map_err(unreadable)? {
+        match rows::assemble(&rows).pop().transpose().map_err(unreadable)? {
             Some(torn) if torn.is_torn() => Err(unreadable(Unreadable::torn(&torn))),
             found => Ok(found),
         }
@@ -162,7 +162,7 @@ impl Transactions for Sqlite {
             .bind(filter.before.map(|tx_id| tx_id.0))
             .bind(i64::from(filter.limit));
         let rows = self.look("list transactions", query).await?;
-        Ok(rows::assemble(Rows::of(rows)))
+        Ok(rows::assemble(&Rows::of(rows)))
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {

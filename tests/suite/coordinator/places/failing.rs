@@ -71,7 +71,7 @@ async fn others_go_on(mut config: unanimo_coordinator::Config, sick: Sick) {
     }
     until("memory to be empty", async || (world.running.engine().in_flight().0 == 0).then_some(()))
         .await;
-    assert_eq!(world.running.engine().set_aside(), 0);
+    assert_eq!(world.running.engine().without_place(), 0);
     let result = until("new work to be taken", async || {
         world.submit(at("sick", "after", "ok", 5_000)).await.ok()
     })

@@ -1,0 +1,50 @@
+//! Timers: of pauses, deadlines and alarms by real time, of starts by the system's clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimo_core::{Input, TxId};
+
+use super::super::message::Failure;
+use super::Service;
+
+/// Longest sleep of the loop: the time of day may be set while it sleeps.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+impl Service {
+    pub(super) fn until_next_timer(&self) -> Duration {
+        if !self.retries.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let timer = self.timers.next().map(|at| at.saturating_duration_since(now));
+        let start = self.starts.next().map(|at| self.env.now().until(at));
+        let waiting = self.waiting.until_look(now);
+        [timer, start, waiting].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
+    }
+
+    pub(super) fn tick(&mut self) {
+        // A jump is noticed while nothing begins, too.
+        self.clock.anchor();
+        let moment = Instant::now();
+        while let Some(tx_id) = self.timers.due(moment) {
+            let ticked = self.apply(tx_id, Input::Tick);
+            self.ticked(tx_id, ticked);
+        }
+        let told = self.clock.told();
+        while let Some(tx_id) = self.starts.due(told.now()) {
+            let ticked = self.apply_at(tx_id, Input::Tick, told);
+            self.ticked(tx_id, ticked);
+        }
+    }
+
+    /// A tick is never rejected; were it, the timer must not come back for ever.
+    fn ticked(&mut self, tx_id: TxId, ticked: Result<(), Failure>) {
+        let Err(error) = ticked else { return };
+        tracing::error!(%tx_id, ?error, "the state machine rejected a timer's tick");
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            self.timers.set(tx_id, &mut live.wake_at, None);
+            self.starts.set(tx_id, &mut live.starts_at, None);
+        }
+    }
+}
