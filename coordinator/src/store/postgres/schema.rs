@@ -184,7 +184,7 @@ impl super::super::Opening for Opening {
 
     async fn live(&self) -> Result<Vec<LiveIncarnation>, Error> {
         let statement = "SELECT incarnation, node, counter FROM fences JOIN heartbeats \
-                         USING (incarnation) WHERE NOT fenced ORDER BY incarnation";
+                         USING (incarnation) WHERE NOT fences.fenced ORDER BY incarnation";
         let doing = "list the incarnations";
         let rows = self.rows(doing, statement, None).await?;
         let read = |row: &PgRow| {

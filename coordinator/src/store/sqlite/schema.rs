@@ -75,7 +75,9 @@ impl Opening {
     /// Compares where the file says that it is with where it is.
     async fn settle(&self, connection: &mut SqliteConnection) -> Result<Settling, Error> {
         let doing = "read where the database is";
+        // Not kept prepared: a migration on this connection changes the columns.
         let row = sqlx::query("SELECT * FROM cluster")
+            .persistent(false)
             .fetch_one(connection)
             .await
             .map_err(Error::database(doing))?;

@@ -21,7 +21,9 @@ pub(super) async fn settle(
     };
     let doing = "read where the database is";
     let read = format!("SELECT * FROM {}.cluster", quoted(schema_of_tables));
+    // Not kept prepared: a migration on this session changes the columns.
     let row = sqlx::query(AssertSqlSafe(read))
+        .persistent(false)
         .fetch_one(&mut *connection)
         .await
         .map_err(Error::database(doing))?;
