@@ -7,6 +7,7 @@
 
 pub mod allow;
 pub mod caller;
+pub mod databases;
 pub mod directory;
 pub mod own;
 mod wire;

@@ -21,6 +21,10 @@ struct State {
     /// Drops the answer to the next statement that contains this text, and cuts the connection.
     lose_answer_to: Mutex<Option<String>>,
     lost: AtomicU64,
+    /// Connections made so far; those up to this number are silent.
+    made: AtomicU64,
+    silent_to: AtomicU64,
+    socket: Mutex<PathBuf>,
 }
 
 impl Proxy {
@@ -31,14 +35,16 @@ impl Proxy {
     pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { socket: Mutex::new(socket), ..State::default() });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let socket = shared.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let Ok(server) = UnixStream::connect(&socket).await else {
                     continue;
                 };
-                tokio::spawn(pass(client, server, Arc::clone(&shared)));
+                let number = shared.made.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(pass(client, server, number, Arc::clone(&shared)));
             }
         });
         Self { port, state }
@@ -63,6 +69,17 @@ impl Proxy {
         *wanted = Some(text.to_owned());
     }
 
+    /// Swallows everything on the connections that there are, as if the server had vanished without a word.
+    /// New ones are passed on.
+    pub fn fall_silent(&self) {
+        self.state.silent_to.store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// Passes new connections on to another server.
+    pub fn point_to(&self, socket: PathBuf) {
+        *self.state.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+
     /// Returns the number of answers that were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -71,6 +88,10 @@ impl Proxy {
 }
 
 impl State {
+    fn is_silent(&self, number: u64) -> bool {
+        number <= self.silent_to.load(Ordering::SeqCst)
+    }
+
     /// Tells whether the answer to this statement is to be lost.
     fn takes(&self, request: &[u8]) -> bool {
         let mut wanted = self.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +105,7 @@ impl State {
     }
 }
 
-async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
+async fn pass(client: tokio::net::TcpStream, server: UnixStream, number: u64, state: Arc<State>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let cut = Arc::new(AtomicBool::new(false));
@@ -92,6 +113,9 @@ async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<Stat
     let requests = tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            if shared.is_silent(number) {
+                continue;
+            }
             if shared.takes(&buffer[..read]) {
                 cutting.store(true, Ordering::SeqCst);
             }
@@ -104,6 +128,9 @@ async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<Stat
     while let Ok(read) = from_server.read(&mut buffer).await {
         if read == 0 {
             break;
+        }
+        if state.is_silent(number) {
+            continue;
         }
         if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {
             state.lost.fetch_add(1, Ordering::SeqCst);

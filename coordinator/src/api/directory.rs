@@ -8,7 +8,9 @@ use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
-use super::error::{from_endpoint, from_engine, from_store, invalid, too_many_endpoints};
+use super::error::{
+    from_endpoint, from_engine, from_store, invalid, other_database, too_many_endpoints,
+};
 use super::rpc::serve;
 use super::{Api, page, parse};
 use crate::engine;
@@ -50,15 +52,23 @@ impl Api {
         request: Request<v1::RegisterEndpointRequest>,
     ) -> Result<v1::RegisterEndpointResponse, Status> {
         let v1::RegisterEndpointRequest {
-            participant, endpoint, instance_id, features, sdk, ..
+            participant,
+            endpoint,
+            instance_id,
+            features,
+            sdk,
+            database_id,
+            ..
         } = request.into_inner();
         let name = parse::participant(&participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
         let registered =
             Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };
+        parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
         let this = self.clone();
-        to_its_end(async move { this.keep(&name, &endpoint, registered).await }).await?;
+        to_its_end(async move { this.keep(&name, &endpoint, registered, &database_id).await })
+            .await?;
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
         Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
@@ -96,8 +106,17 @@ impl Api {
         name: &ParticipantName,
         endpoint: &str,
         registered: Registered,
+        database_id: &str,
     ) -> Result<(), Status> {
         let _turn = self.registering.turn(name).await;
+        let databases = self.directory.databases();
+        databases.registers(name, endpoint, database_id).map_err(|other| {
+            tracing::error!(
+                alarm = "participant_other_database", participant = %name, endpoint, error = %other,
+                "a registration is refused"
+            );
+            other_database(&other)
+        })?;
         match self.directory.place_for(name, endpoint) {
             Place::Free => {}
             Place::Instead { url, instance } => {
@@ -126,6 +145,7 @@ impl Api {
         let leaving = self.store.endpoints().deregister(self.me, name, endpoint, instance);
         let has_left = leaving.await.map_err(from_store)?;
         if has_left {
+            self.directory.databases().left(name, endpoint);
             self.directory.remove(name, endpoint);
         }
         Ok(has_left)

@@ -9,6 +9,7 @@ use unanimo_core::{
     BranchNumber, BranchSpec, Identity, InputName, Payload, PhaseTwoAnswer, PhaseTwoOperation,
     PrepareAnswer, Timestamp,
 };
+use unanimo_proto::v1;
 
 use super::directory::{Directory, Entry, Route};
 use super::wire;
@@ -60,15 +61,32 @@ impl Caller {
 
     /// Sends Prepare and waits for its end.
     pub async fn prepare(&self, call: BranchCall) -> PrepareAnswer {
+        let databases = self.directory.databases();
+        let participant = &call.spec.participant;
+        let database = || databases.id_of(participant);
         let sending = async |route: Route| {
-            let request =
-                || wire::request(wire::prepare(&call), &call.identity.trace, call.timeout);
+            let request = || {
+                wire::request(wire::prepare(&call, database()), &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
                 Route::Own(own) => return Ok(own.prepare(&call).await),
             };
-            response.map(|response| wire::prepare_answer(response.into_inner().answer))
+            response.map(|response| {
+                let v1::PrepareResponse { answer, database_id } = response.into_inner();
+                match databases.votes(participant, &database_id) {
+                    Ok(()) => wire::prepare_answer(answer),
+                    Err(other) => {
+                        let tx_id = call.identity.tx_id;
+                        tracing::error!(
+                            alarm = "participant_other_database", %tx_id, %participant, error = %other,
+                            "a vote came from another database and does not count"
+                        );
+                        PrepareAnswer::Failed(other.to_string())
+                    }
+                }
+            })
         };
         self.send("prepare", &call, |entry| &entry.prepare_slots, sending)
             .await
@@ -81,8 +99,12 @@ impl Caller {
         operation: PhaseTwoOperation,
         call: BranchCall,
     ) -> PhaseTwoAnswer {
+        let databases = self.directory.databases();
+        let database = || databases.id_of(&call.spec.participant);
         let commit = async |route: Route| {
-            let request = || wire::request(wire::commit(&call), &call.identity.trace, call.timeout);
+            let request = || {
+                wire::request(wire::commit(&call, database()), &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
@@ -91,7 +113,9 @@ impl Caller {
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
         let cancel = async |route: Route| {
-            let request = || wire::request(wire::cancel(&call), &call.identity.trace, call.timeout);
+            let request = || {
+                wire::request(wire::cancel(&call, database()), &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,

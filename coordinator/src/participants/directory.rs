@@ -15,6 +15,7 @@ use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 pub use self::place::{ENDPOINTS_MAX, Place};
 use super::ParticipantService;
+use super::databases::Databases;
 use super::own::{self, Own};
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
@@ -72,6 +73,7 @@ pub struct Registered {
 #[derive(Debug)]
 pub struct Directory {
     options: Options,
+    databases: Databases,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     /// Participants that came back, and whose waiting calls are to be sent.
@@ -156,12 +158,19 @@ impl Directory {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
+            databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             options,
             started: Instant::now(),
             entries: RwLock::default(),
             returned: RwLock::default(),
             returning: Notify::new(),
         }
+    }
+
+    /// Returns the participants' databases.
+    #[must_use]
+    pub fn databases(&self) -> &Databases {
+        &self.databases
     }
 
     /// Returns the interval in which participants are to register again.
