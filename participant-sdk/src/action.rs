@@ -44,7 +44,7 @@ pub(crate) trait Action<C>: Send + Sync {
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable>;
 }
 
-/// What phase two needs cannot be read: the handler's types are not those of phase one.
+/// Failure to read the payload or the output of phase one: the handler's types are not those of then.
 #[derive(Debug, thiserror::Error)]
 #[error("the {what} of phase one cannot be read: {error}")]
 pub(crate) struct Unreadable {

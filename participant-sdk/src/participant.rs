@@ -26,10 +26,19 @@
 //! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup. Of a saga's step also: nobody here asked about it for longer than the coordinator's retention | end it as the other branches of its transaction ended |
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
 //! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before gives the reason | mend that, such as a role that may not |
+//! | `in_doubt_unanswered` | no coordinator has answered for it for [too long](Sweep::alarm_after) | see whether their addresses are right, and whether they run |
+//! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done | see the coordinator's last error for it |
+//! | `in_doubt_other_name` | it bears another participant's name | name a participant that was renamed with [`Participant::formerly`]; else see why that one's sweeper does not run |
+//! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
 //!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
 //! handler would have done and setting its state in the same local transaction.
+//!
+//! Other alarms come from operations, or from the look at what is open at the start: `handler_lost_transaction`
+//! (a handler ended its local transaction by itself), `operation_overtime` (an operation was ended past its
+//! [bound](Participant::overtime)), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
+//! version cannot finish what an earlier one has prepared).
 //!
 //! [`Serving::in_doubt`] returns how many are in doubt, how old the oldest is, and how many have
 //! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a

@@ -26,6 +26,7 @@ mod refusals;
 mod registration;
 mod requirements;
 mod retention;
+mod rolling;
 mod set_up;
 mod silence;
 mod slots;

@@ -61,7 +61,7 @@ impl Tcc<Sqlite> for Reserve {
     }
 }
 
-/// What was reserved must be there. If it is not, this fails again and again, until somebody looks at it.
+/// Fails if the stock that was reserved is gone: the call comes again, until somebody looks at it.
 fn is_done(item: &str, rows: u64) -> Result<(), PhaseTwoError> {
     match rows {
         1 => Ok(()),

@@ -1,4 +1,4 @@
-//! Sessions: what they rely on is set, read back, and taken back from handlers.
+//! Sessions: what they rely on is set, read back, and set again behind handlers.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::schema::{self, Error};
 /// vanished, or is still at work for somebody who has gone; the session is closed.
 const CARE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What every session relies on.
+/// Settings, and the database, that every session relies on.
 #[derive(Debug)]
 pub(super) struct Session {
     statements: Arc<Statements>,

@@ -34,7 +34,7 @@ ROLLBACK;
 UNLOCK TABLES;
 {settings}";
 
-/// Settings of a session. They are taken back from a handler before the row is updated and before the
+/// Settings of a session. They are set again behind a handler, before the row is updated and before the
 /// session's next use.
 ///
 /// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows the
@@ -52,7 +52,7 @@ SET autocommit = 0, time_zone = '+00:00', timestamp = DEFAULT, foreign_key_check
     /*M! , max_statement_time = {statement_secs}, idle_transaction_timeout = {idle_secs} */
     /*!80000 , max_execution_time = {statement_ms}, wait_timeout = {idle_secs} */";
 
-/// What of that is read back: a proxy may have kept it from the server.
+/// Reads back what matters most of that: a proxy may have kept it from the server.
 const READ_BACK: &str = "
 SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
     @@innodb_lock_wait_timeout,
@@ -73,7 +73,7 @@ pub(super) struct Statements {
     pub(super) session: Arc<str>,
     pub(super) settings: Arc<str>,
     pub(super) read_back: Arc<str>,
-    /// What is read back from a session that keeps its settings.
+    /// Text that is read back from a session that keeps its settings.
     pub(super) expected: Arc<str>,
     pub(super) affirm: Arc<str>,
     pub(super) claim: Arc<str>,

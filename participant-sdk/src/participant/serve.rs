@@ -27,6 +27,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
 
+/// Pause between leaving the coordinators and taking no more calls: those that were sent before the
+/// coordinators knew arrive in it.
+const LEAVE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Longest wait of a stop for calls under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -136,11 +140,13 @@ impl<R: Resource> Service<R> {
             None => format!("http://{address}"),
         };
         let (stop, stopped) = watch::channel(false);
-        let server = self.listen(listener, stopped.clone(), message_bytes_max);
+        let (leave, left) = watch::channel(false);
+        let server = self.listen(listener, stopped, message_bytes_max);
         let mut serving = Serving {
             address,
             endpoint,
             sweeper: None,
+            leave,
             stop,
             server,
             registering: Vec::new(),
@@ -162,7 +168,7 @@ impl<R: Resource> Service<R> {
         self.set_up().await?;
         let resource = &self.inner.resource;
         resource.is_there().await.map_err(|fault| Error::Session(fault.to_string()))?;
-        self.register(&mut serving, &coordinators, &stopped)?;
+        self.register(&mut serving, &coordinators, &left)?;
         tracing::info!(%address, endpoint = serving.endpoint, "participant is served");
         Ok(serving)
     }
@@ -228,6 +234,9 @@ pub struct Serving {
     endpoint: String,
     /// Ends first: it needs the slots that the server waits for when it stops.
     sweeper: Option<Sweeper>,
+    /// Deregisters.
+    leave: watch::Sender<bool>,
+    /// Ends the server.
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     registering: Vec<JoinHandle<()>>,
@@ -271,7 +280,7 @@ impl Serving {
     /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s. What they
     /// leave open is ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
-        self.stop.send_replace(true);
+        self.leave.send_replace(true);
         let sweeper = self.sweeper.take();
         let ends = async {
             if let Some(sweeper) = sweeper {
@@ -280,9 +289,14 @@ impl Serving {
             for registering in &mut self.registering {
                 let _ = registering.await;
             }
+            if !self.registering.is_empty() {
+                tokio::time::sleep(LEAVE_PAUSE).await;
+            }
+            self.stop.send_replace(true);
             let _ = (&mut self.server).await;
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, ends).await.is_err() {
+            self.stop.send_replace(true);
             tracing::warn!("calls are still under way after {DRAIN_TIMEOUT:?}; stopping anyway");
         }
     }

@@ -1,5 +1,7 @@
 //! The service that the coordinator calls: slots, tasks, and what a participant does with a call.
 
+mod task;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +17,12 @@ use unanimo_proto::v1::{
     PrepareRequest, PrepareResponse,
 };
 
+use self::task::{CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
 use super::Error;
 use super::set_up::SetUp;
-use crate::action::{Registered, Unreadable};
+use crate::action::Registered;
 use crate::features::{self, MUST_SUCCEED};
-use crate::handler::{Branch, Call};
-use crate::payload::Payload;
+use crate::handler::Branch;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Voted};
 use crate::wire::{self, Conditions, Parts};
@@ -30,22 +32,6 @@ const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// After which a call that found no slot is to be sent again.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
-
-/// After which an operation that met a lock is to be sent again for the first time. It doubles with each
-/// attempt: a lock may be held for as long as a person needs to free it.
-const LOCKED_PAUSE: Duration = Duration::from_millis(200);
-
-/// Longest of these pauses.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// Time that is allowed to a call whose caller does not say how long it waits.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Returns the pause after an attempt.
-fn pause(first: Duration, attempt: u32) -> Duration {
-    let doublings = attempt.saturating_sub(1).min(16);
-    (first * (1 << doublings)).min(PAUSE_MAX)
-}
 
 /// Service that the coordinator calls. Cheap to clone.
 pub struct Service<R: Resource> {
@@ -65,7 +51,7 @@ pub(super) struct Inner<R: Resource> {
     is_ready: watch::Sender<bool>,
 }
 
-/// What a service is of, whatever its database.
+/// Participant of a service, whatever its database.
 #[derive(Clone, Debug)]
 pub(super) struct Of {
     pub(super) name: String,
@@ -403,75 +389,4 @@ pub(super) async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit>
 fn split<T>(request: Request<T>) -> (Option<Duration>, T) {
     let headers: &MetadataMap = request.metadata();
     (wire::timeout(headers), request.into_inner())
-}
-
-/// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
-/// no database work half way. It is ended at its bound, and its connection is closed then. `None` tells
-/// that another operation is in its way.
-async fn in_own_task<T: Send + 'static>(
-    operation: &'static str,
-    call: Call<Payload>,
-    slot: OwnedSemaphorePermit,
-    bound: Duration,
-    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
-) -> Result<Option<T>, Status> {
-    let task = tokio::spawn(async move {
-        let _slot = slot;
-        let ended = tokio::time::timeout(bound, work).await;
-        let result = ended.unwrap_or(Err(Fault::Overtime(bound)));
-        if let Err(fault) = &result {
-            tell(operation, &call, fault);
-        }
-        result
-    });
-    match task.await {
-        Ok(Ok(answer)) => Ok(Some(answer)),
-        Ok(Err(Fault::Busy)) => Ok(None),
-        Ok(Err(fault)) => {
-            let code = match &fault {
-                Fault::Definite { .. } | Fault::Indeterminate { .. } => Code::Unavailable,
-                Fault::Overtime(_) => Code::DeadlineExceeded,
-                Fault::Handler(_) => Code::Unknown,
-                _ => Code::Internal,
-            };
-            Err(wire::status(code, &fault.to_string()))
-        }
-        Err(_) => Err(Status::internal(format!("the handler of {operation} panicked"))),
-    }
-}
-
-fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault) {
-    let alarm = match fault {
-        Fault::Busy => return,
-        Fault::Lost(_) => "handler_lost_transaction",
-        Fault::Overtime(_) => "operation_overtime",
-        Fault::NotOffered(_) => "open_action_gone",
-        Fault::Handler(error) if error.is::<Unreadable>() => "open_payload_unreadable",
-        _ => "",
-    };
-    let Call { branch, action, attempt, .. } = call;
-    let Branch { tx_id, gid, branch_id, .. } = branch;
-    if alarm.is_empty() {
-        tracing::warn!(
-            %tx_id, gid, branch_id, action, attempt, operation, error = %fault,
-            "no answer; it will be asked again"
-        );
-    } else {
-        tracing::error!(
-            alarm, %tx_id, gid, branch_id, action, attempt, operation, error = %fault,
-            "no answer; it will be asked again, and a person is needed"
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_limit() {
-        let pauses = [0, 1, 2, 3, 9, 99, u32::MAX].map(|attempt| pause(LOCKED_PAUSE, attempt));
-        let ms = pauses.map(|pause| pause.as_millis());
-        assert_eq!(ms, [200, 200, 400, 800, 30_000, 30_000, 30_000]);
-    }
 }

@@ -25,7 +25,7 @@ type Run<R> = dyn for<'c> Fn(
     + Send
     + Sync;
 
-/// What the service has to set up itself.
+/// The service's own part of the set-up.
 pub(super) struct SetUp<R: Resource>(Option<Box<Run<R>>>);
 
 impl<R: Resource> Default for SetUp<R> {

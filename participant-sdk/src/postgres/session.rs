@@ -1,4 +1,4 @@
-//! Sessions: what they rely on is set, read back, and taken back from handlers.
+//! Sessions: what they rely on is set, read back, and set again behind handlers.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Reset {
     }
 }
 
-/// What every session relies on.
+/// Settings, and the database, that every session relies on.
 #[derive(Debug)]
 pub(super) struct Session {
     reset: Reset,

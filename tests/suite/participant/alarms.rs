@@ -1,4 +1,4 @@
-//! What the sweeper tells: coordinators that do not answer, rows that must stay, names of before, and branches
+//! Alarms of the sweeper: coordinators that do not answer, rows that must stay, names of before, and branches
 //! that nobody here can finish.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the database says of the work itself is a vote no. What it says of itself is none.
+//! Errors of the database: one that speaks of the work is a vote no, and one that speaks of itself is none.
 
 use std::time::Duration;
 

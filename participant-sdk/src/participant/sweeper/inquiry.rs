@@ -58,7 +58,7 @@ pub(super) struct Inquirer {
     told: HashMap<String, usize>,
 }
 
-/// What is asked about: branches of a participant's name, in its database.
+/// Subject of a question: branches of a participant's name, in its database.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About<'a> {
     pub(super) participant: &'a str,

@@ -50,7 +50,7 @@ pub(super) struct Pass<R: Resource> {
     pub(super) looked_at: Option<Instant>,
     /// Time at which names of others were looked for.
     pub(super) names_at: Option<Instant>,
-    /// What is open was checked against the handlers.
+    /// The branches that are open were checked against the handlers.
     pub(super) is_checked: bool,
 }
 

@@ -57,7 +57,7 @@ async fn s2_a_handler_that_ends_its_transaction_gets_no_yes() {
     bank.is_clean().await;
 }
 
-/// What sqlx does where a handler drops a future in the middle of `begin`.
+/// A handler drops a future in the middle of `begin`, and goes on.
 #[tokio::test]
 async fn s7_a_begin_that_is_dropped_leaves_no_effect() {
     let bank = Bank::open().await;
