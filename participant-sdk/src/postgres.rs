@@ -47,7 +47,7 @@ impl PostgresOptions {
     pub async fn connect(self, url: &str) -> Result<Postgres, Error> {
         let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
         let given = given.application_name("unanimo-participant").disable_statement_logging();
-        let session = Arc::new(Session::new(self.session_settings()));
+        let session = Arc::new(Session::new(&self.session_settings()));
         let connect = given.clone().options(self.session_settings());
         let pool = |connections| {
             let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&session));

@@ -50,7 +50,7 @@ pub(super) struct Session {
 impl Session {
     /// Sessions with these settings. They are given at the connection's start as well; a pooler in between
     /// may drop them there.
-    pub(super) fn new(settings: [(&'static str, String); 9]) -> Self {
+    pub(super) fn new(settings: &[(&'static str, String); 9]) -> Self {
         let set =
             settings.iter().map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
         let set = format!("SELECT {}", set.collect::<Vec<_>>().join(", "));
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn one_database_has_one_id() {
         let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
-        let session = Session::new(settings);
+        let session = Session::new(&settings);
         assert_eq!(session.database_id(), None);
         session.is_at("a".to_owned()).expect("the first one");
         session.is_at("a".to_owned()).expect("the same");

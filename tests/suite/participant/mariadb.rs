@@ -254,7 +254,7 @@ async fn s7_what_a_handler_sets_ends_with_it() {
             @@time_zone, @@foreign_key_checks, @@autocommit, @@max_statement_time,
             @@sql_mode LIKE '%STRICT_ALL_TABLES%'), 'session'";
     assert!(world.prepare(&prepare(Deed::Run(look.to_owned()))).await.is_prepared());
-    assert_eq!(seen(&world).await, "READ-COMMITTED OFF 1 +00:00 ON OFF 30.000000 1");
+    assert_eq!(seen(&world).await, "READ-COMMITTED ON 1 +00:00 ON OFF 30.000000 1");
 }
 
 /// The time zone of a handler is not that of its row: the sweeper would not see it for nine hours.

@@ -20,8 +20,8 @@ use crate::wire::{self, Parts};
 /// Rows of a sweep. The next one goes on behind them.
 const ROWS_MAX: usize = 10_000;
 
-/// Longest time of a question to the database. Beyond it the connection is closed.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time of a question to the database: each looks at a batch. Beyond it the connection is closed.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Age of a branch that nobody answers for at which it raises an alarm, at least.
 const UNANSWERED_MIN: Duration = Duration::from_secs(5);

@@ -76,7 +76,9 @@ async fn s7_a_begin_that_is_dropped_leaves_no_effect() {
             let told = matches!(answer, cancel_response::Answer::Heuristic(_));
             assert_eq!(told, bank.state(&branch).await.as_deref() == Some("running"), "{answer:?}");
         }
-        assert!(bank.effects().await <= 1, "S7: {action}");
+        // One of TCC has another one in phase two.
+        let most = if action.starts_with("tcc") { 2 } else { 1 };
+        assert!(bank.effects().await <= most, "S7: {action}");
         bank.pool.execute("DELETE FROM effect").await.unwrap();
         bank.is_clean().await;
     }
