@@ -29,6 +29,7 @@ pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
 pub use self::sweep::Stale;
 use super::ParticipantService;
 use super::breaker::Pauses;
+use super::databases::Databases;
 use super::descriptors;
 use super::own::{self, Own};
 
@@ -114,6 +115,7 @@ pub struct Registered {
 #[derive(Debug)]
 pub struct Directory {
     options: Options,
+    databases: Databases,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     connections: Connections,
@@ -148,6 +150,7 @@ impl Directory {
         let connections =
             Connections::new(descriptors::for_participants(), options.message_bytes_max);
         Self {
+            databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             options,
             started: Instant::now(),
             entries: RwLock::default(),
@@ -157,6 +160,12 @@ impl Directory {
             returned: RwLock::default(),
             returning: Notify::new(),
         }
+    }
+
+    /// Returns the participants' databases.
+    #[must_use]
+    pub fn databases(&self) -> &Databases {
+        &self.databases
     }
 
     /// Returns the interval in which participants are to register again.

@@ -1,13 +1,13 @@
 //! Branches in doubt and rows to purge.
 
-use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder, Transaction};
+use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
 use std::sync::Arc;
 use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{Question, RowChange, RowKey, Sweepable, answer_questions};
-use crate::resource::Fault;
+use crate::doubt::{Named, Question, RowChange, RowKey, Sweepable, answer_questions};
+use crate::resource::{Fault, Local};
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
 const NOW_MS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000";
@@ -29,6 +29,15 @@ WHERE state = 'prepared' AND participant = ? AND {age} >= ?
     AND (mode <> 'saga' OR {age} >= LEAST({lived} DIV 2, 3600000))
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
+
+const OPEN: &str = "
+SELECT tx_id, branch_id, action, mode, output, output_type FROM {table}
+WHERE state = 'prepared' AND participant = ? AND (tx_id, branch_id) > (?, ?)
+ORDER BY tx_id, branch_id LIMIT ?";
+
+const NAMES: &str = "
+SELECT participant, cluster_id, count(*), max({age}) FROM {table}
+WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
 
 const PURGE_UNDONE: &str = "
 DELETE FROM {table}
@@ -69,6 +78,8 @@ WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
 pub(super) struct Statements {
     count: Arc<str>,
     rows: Arc<str>,
+    open: Arc<str>,
+    names: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
     unbounded: Arc<str>,
@@ -88,6 +99,8 @@ impl Statements {
         Self {
             count: of(COUNT),
             rows: of(ROWS),
+            open: of(OPEN),
+            names: of(NAMES),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
             unbounded: of(UNBOUNDED),
@@ -100,8 +113,15 @@ impl Statements {
 }
 
 impl MySql {
-    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.phase_two.begin().await.map_err(fault("begin a transaction"))
+    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+        let begun = Local::begin(&self.phase_two, "START TRANSACTION READ WRITE").await;
+        begun.map_err(fault("begin a transaction"))
+    }
+
+    /// Nothing but rows bears a name.
+    #[expect(clippy::unused_async, reason = "another database has to ask")]
+    async fn other_names(&self) -> Result<Vec<Named>, Fault> {
+        Ok(Vec::new())
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {
@@ -109,6 +129,8 @@ impl MySql {
         AssertSqlSafe(Arc::clone(match question {
             Question::CountPrepared => &statements.count,
             Question::PreparedRows => &statements.rows,
+            Question::OpenRows => &statements.open,
+            Question::Names => &statements.names,
             Question::PurgeUndone => &statements.purge_undone,
             Question::CommittedRows => &statements.committed,
             Question::UnboundedRows => &statements.unbounded,
