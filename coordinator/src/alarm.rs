@@ -92,9 +92,13 @@ pub const TABLE: &[Described] = &[
         raised: "A participant refused a Prepare as TOO_LATE before the transaction's deadline: the clock \
                  of the participant, or of its database, is ahead by more than `clock-skew`. \
                  `coordinator_time` in the line is the time here, and the participant's is past \
-                 `participant_time_past`. All of its transactions are aborted so.",
-        act: "Set the clock of the participant's database, or the coordinator's, right.",
-        cleared: "ten minutes without such a refusal",
+                 `participant_time_past`. All of its transactions are aborted so. Or the clocks \
+                 of the coordinator and of its database differ by more than a minute, or were set by more \
+                 than that: the line has both times, and nothing is purged meanwhile, because a wrong clock \
+                 would delete what is kept for days.",
+        act: "Set the clock that is wrong, and see that a time server keeps it right.",
+        cleared: "ten minutes without such a refusal; clocks that agree, and clocks that were set after an \
+                  hour in which they ran evenly",
     },
     Described {
         name: WRITE_REFUSED,

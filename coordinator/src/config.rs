@@ -9,6 +9,7 @@ mod answers;
 mod load;
 mod rules;
 mod values;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,8 +20,9 @@ use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
-pub use self::values::{DatabaseUrl, History, LogFormat, NodeName, Period};
+pub use self::values::{DatabaseSchema, DatabaseUrl, History, LogFormat, NodeName, Period};
 use self::values::{Given, Named};
+pub use self::variables::unknown_variables;
 use crate::participants::allow::{self, Pattern};
 use crate::participants::breaker::Pauses;
 use crate::participants::directory;
@@ -166,14 +168,16 @@ macro_rules! settings {
 
 settings! {
     /// Name of this node. If a node of this name starts again, its earlier process is fenced: it
-    /// may write no more.
+    /// may write no more. A node of another name waits until no other one serves the database.
     node: NodeName = NodeName::of_host(), "UNANIMO_NODE";
     /// Database of the coordinator: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for
     /// a file of one process. Several hosts of PostgreSQL are separated by commas, and the one that
     /// takes writes is used. Connect directly or through a pool in session mode; a pool in
-    /// transaction mode does not work.
-    database_url: DatabaseUrl = DatabaseUrl::new("sqlite:unanimo-data/unanimo.db"),
-        "UNANIMO_DATABASE_URL";
+    /// transaction mode does not work. Where anything else is set, this must be set, too.
+    database_url: DatabaseUrl = DatabaseUrl::new(DATABASE_URL_DEFAULT), "UNANIMO_DATABASE_URL";
+    /// Schema of the coordinator's tables in PostgreSQL. It is made if it is not there. Coordinators
+    /// of one database and different schemas are different coordinator groups.
+    database_schema: DatabaseSchema = DatabaseSchema::default(), "UNANIMO_DATABASE_SCHEMA";
     /// Address on which gRPC is served; the host may be a name, such as `localhost`. Port 0 takes a
     /// free port.
     listen: SocketAddr = ([127, 0, 0, 1], 7610).into(), "UNANIMO_LISTEN";
@@ -271,6 +275,9 @@ settings! {
     statement_timeout: Period = Period::secs(10), "UNANIMO_STATEMENT_TIMEOUT";
 }
 
+/// Database of a coordinator for which nothing is configured.
+const DATABASE_URL_DEFAULT: &str = "sqlite:unanimo-data/unanimo.db";
+
 /// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its
 /// default.
 type Sources = BTreeMap<String, &'static str>;
@@ -365,6 +372,7 @@ impl Config {
         PostgresOptions {
             pool_connections: self.postgres_connections,
             statement_timeout: self.statement_timeout.0,
+            schema: self.database_schema.as_str().to_owned(),
         }
     }
 

@@ -1,7 +1,11 @@
 //! Assembly of a coordinator: its parts, and the order in which they start and stop.
 
+mod ends;
 mod known;
+mod listen;
 mod maintenance;
+mod opening;
+mod purge_clock;
 mod status;
 
 use std::fmt;
@@ -9,16 +13,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
+use self::listen::Sockets;
 pub use self::status::Status;
-use crate::admin;
 use crate::api::children::Children;
 use crate::api::{self, Api};
-use crate::cluster::{birth, lease};
+use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
@@ -26,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
 use crate::participants::directory::Directory;
 use crate::store::journal::{self, Observer};
-use crate::store::{self, Store};
+use crate::store::{self, Relocation, Store};
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -38,12 +41,9 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// Failure to start a coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be opened.
+    /// The store cannot be opened, or no incarnation be created in it.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// No incarnation could be created.
-    #[error(transparent)]
-    Birth(#[from] birth::Error),
     /// The address cannot be listened on, for example because it is in use.
     #[error("listen on {address}")]
     Listen {
@@ -81,6 +81,7 @@ pub struct Builder {
     env: Arc<dyn Env>,
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
     network: bool,
+    relocated: Option<Relocation>,
 }
 
 impl fmt::Debug for Builder {
@@ -99,7 +100,8 @@ impl Builder {
     /// [violations](Config::violations).
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, env: Arc::new(SystemEnv), locals: Vec::new(), network: true }
+        let env = Arc::new(SystemEnv);
+        Self { config, env, locals: Vec::new(), network: true, relocated: None }
     }
 
     /// Adds a participant of this process, which is called without a network. A call may be dropped
@@ -129,22 +131,42 @@ impl Builder {
         self
     }
 
-    /// Starts the coordinator: opens and migrates the store, creates an incarnation, and serves.
-    /// Transactions of earlier incarnations are adopted while it serves.
+    /// Says that the database was moved, or is a copy of one that goes on. Without that word a
+    /// database that is not where it was used last is refused.
+    #[must_use]
+    pub fn relocated(mut self, relocation: Relocation) -> Self {
+        self.relocated = Some(relocation);
+        self
+    }
+
+    /// Starts the coordinator: opens the store, creates an incarnation, and serves. Transactions of
+    /// earlier incarnations are adopted while it serves.
+    ///
+    /// While another node serves the same database this waits, as a standby, without a limit. Health
+    /// and metrics are served from the first moment. gRPC is served once it can be: until then
+    /// connections are refused.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, env, locals, network } = self;
-        let store = store::open(config.database_url.expose(), &config.postgres()).await?;
-        let listeners = if network { Some(listen(&config).await?) } else { None };
-        let created = birth::create(&*store, config.node.as_str(), config.lease.0).await?;
+        let Self { config, env, locals, network, relocated } = self;
+        let metrics = Arc::new(Metrics::default());
+        let status = Arc::new(Status::new(Arc::clone(&metrics)));
+        let mut vital = JoinSet::new();
+        let mut sockets = None;
+        if network {
+            let (bound, admin) = Sockets::bind(&config).await?;
+            sockets = Some(bound);
+            vital.spawn(ends::serve_admin(admin, Arc::clone(&status)));
+        }
+        let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
+        vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
 
-        let metrics = Arc::new(Metrics::default());
         let directory = Arc::new(Directory::new(config.directory()));
-        known::fill(&directory, &config, locals, store.endpoints().list().await?, env.now());
+        let registrations = opening::registrations(&*store, &status).await?;
+        known::fill(&directory, &config, locals, registrations, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
         let adoption_wanted = Arc::new(Notify::new());
@@ -161,36 +183,29 @@ impl Builder {
             adoption_wanted: Arc::clone(&adoption_wanted),
         });
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
-        let status = Arc::new(Status::new(
-            Arc::clone(&store),
-            engine.clone(),
-            lease.clone(),
-            journal.clone(),
-            Arc::clone(&metrics),
-        ));
-
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
         let purging = maintenance::Purge {
             store: Arc::clone(&store),
+            env: Arc::clone(&env),
             me,
             retention: config.retention(),
             interval: config.purge_interval.0,
             metrics: Arc::clone(&metrics),
+            clock: purge_clock::PurgeClock::default(),
+            doubt: None,
         };
         maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
-
-        let mut vital = JoinSet::new();
-        vital.spawn(async move { Some(Ended::Fenced(renewing.run().await)) });
-        vital.spawn(journal_end(journaling, Arc::clone(&store)));
+        vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
         let mut addresses = None;
         let (stop_serving, serving_stopped) = oneshot::channel();
         let (health, health_service) = tonic_health::server::health_reporter();
-        if let Some((grpc, admin)) = listeners {
-            addresses = Some((local(&grpc, config.listen), local(&admin, config.admin_listen)));
+        if let Some(sockets) = sockets {
+            let (grpc, served) = sockets.listen(config.listen)?;
+            addresses = Some(served);
             let api = Api {
                 engine: engine.clone(),
                 store: Arc::clone(&store),
@@ -202,48 +217,20 @@ impl Builder {
                 registering: Arc::default(),
             };
             let reporter = health.clone();
-            vital.spawn(async move {
+            let serving = async move {
                 let stop = async { drop(serving_stopped.await) };
-                match api::serve(api, grpc, reporter, health_service, stop).await {
-                    Ok(()) => None,
-                    Err(error) => Some(Ended::Server { what: "gRPC", why: store::in_full(&error) }),
-                }
-            });
-            let status = Arc::clone(&status);
-            vital.spawn(async move {
-                let error = admin::serve(admin, status).await.err()?;
-                Some(Ended::Server { what: "health and metrics", why: error.to_string() })
-            });
+                ends::grpc_end(api::serve(api, grpc, reporter, health_service, stop).await)
+            };
+            vital.spawn(serving);
         }
+        status.has_started(status::Started {
+            store: Arc::clone(&store),
+            engine: engine.clone(),
+            lease,
+            journal: journal.clone(),
+        });
         let body = Body { store, me, journal, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
-    }
-}
-
-async fn listen(config: &Config) -> Result<(TcpListener, TcpListener), StartError> {
-    Ok((bind(config.listen).await?, bind(config.admin_listen).await?))
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "other machines can reach this address, and there is no authentication: every program \
-             that reaches it can start, commit and roll back transactions"
-        );
-    }
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
-}
-
-fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
-}
-
-async fn journal_end(journaling: journal::Service, store: Arc<dyn Store>) -> Option<Ended> {
-    match journaling.run().await {
-        Ok(()) => None,
-        Err(journal::Error::Fenced(me)) => Some(Ended::Fenced(lease::fenced(&*store, me).await)),
-        Err(journal::Error::Fatal(why)) => Some(Ended::Fatal(why)),
     }
 }
 

@@ -8,7 +8,7 @@ mod table;
 
 use std::collections::HashSet;
 use std::sync::RwLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -98,6 +98,10 @@ pub struct Metrics {
     /// Participants that have a label of their own.
     labelled: RwLock<HashSet<String>>,
     alarms: Family<AlarmLabel, Gauge01>,
+    /// Participants whose clocks are ahead.
+    skewed: AtomicI64,
+    /// 1 while the coordinator's own clocks disagree.
+    own_skew: AtomicI64,
     admission_refused: Family<ReasonLabel, Counter>,
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
@@ -117,10 +121,6 @@ fn seconds() -> Histogram {
     Histogram::new((0..20).map(|power| 0.000_1 * f64::from(1_u32 << power)))
 }
 
-fn rows() -> Histogram {
-    Histogram::new((0..11).map(|power| f64::from(1_u32 << power)))
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
@@ -136,12 +136,14 @@ impl Default for Metrics {
             calls_waiting: Family::default(),
             labelled: RwLock::default(),
             alarms: Family::default(),
+            skewed: AtomicI64::default(),
+            own_skew: AtomicI64::default(),
             admission_refused: Family::default(),
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             requests: Family::default(),
             flush_seconds: seconds(),
-            batch_rows: rows(),
+            batch_rows: Histogram::new((0..11).map(|power| f64::from(1_u32 << power))),
             backlog: Gauge::default(),
             connected: Gauge::default(),
             lease_held: Gauge::default(),

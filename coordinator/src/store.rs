@@ -20,6 +20,7 @@ mod endpoints;
 mod incarnations;
 pub mod journal;
 mod locks;
+mod opening;
 mod postgres;
 mod purge;
 mod rows;
@@ -30,8 +31,9 @@ pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Life, Write, Written}
 pub use endpoints::{Endpoints, Registration};
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
+pub use opening::{Opening, Relocation};
 pub use postgres::{Postgres, PostgresOptions, SessionError};
-pub use purge::{Purge, Purged, Retention};
+pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, PhaseCount, PhaseName, Stored,
@@ -74,20 +76,35 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn close(&self);
 }
 
-/// Opens the store that a URL names, and brings its schema to this version: `postgres://…` or
-/// `sqlite:PATH`.
+/// Connects to the database that a URL names, `postgres://…` or `sqlite:PATH`, and changes nothing in
+/// it. `told` is an operator's word if it is in another place than it was.
 ///
 /// # Errors
-/// The database cannot be reached, is of a later version, or is in use by another process.
-pub async fn open(url: &str, options: &PostgresOptions) -> Result<Arc<dyn Store>, Error> {
+/// The database cannot be reached, is of a later version or in another place, or is in use by another
+/// process.
+pub async fn connect(
+    url: &str,
+    options: &PostgresOptions,
+    told: Option<Relocation>,
+) -> Result<Box<dyn Opening>, Error> {
     match url.split_once(':') {
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(Postgres::open(url, options).await?)),
+        Some(("postgres" | "postgresql", _)) => {
+            Ok(Box::new(postgres::Opening::connect(url, options, told).await?))
+        }
         Some(("sqlite", path)) => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Arc::new(Sqlite::open(path.as_ref()).await?))
+            Ok(Box::new(sqlite::Opening::connect(path.as_ref(), told).await?))
         }
         _ => Err(Error::Url("must begin with postgres:// or sqlite:".to_owned())),
     }
+}
+
+/// Connects to the database that a URL names, and opens its store.
+///
+/// # Errors
+/// See [`connect`] and [`Opening::open`].
+pub async fn open(url: &str, options: &PostgresOptions) -> Result<Arc<dyn Store>, Error> {
+    connect(url, options, None).await?.open().await
 }
 
 /// Failure of a request to the store.
@@ -134,6 +151,70 @@ pub enum Error {
         /// The latest version that this program knows.
         known: i64,
     },
+    /// The tables are of an earlier version, and an incarnation may write into them.
+    #[error(
+        "migrate the database's schema: node {node} may still write into it; it is fenced first, or \
+         has to stop"
+    )]
+    StillWritten {
+        /// Its node's name.
+        node: String,
+    },
+    /// The database is not where it was.
+    #[error(
+        "open the database: it is not where it was used last ({known}), but in another place \
+         ({found}); if it was moved or restored, and nobody serves the original any more, start once \
+         with --moved; if it is a copy, and the original goes on, start once with --copy, which gives \
+         it a cluster id of its own and forgets the endpoints of participants"
+    )]
+    Elsewhere {
+        /// The stored place.
+        known: String,
+        /// The place that it is in.
+        found: String,
+    },
+    /// The database is where it was, and an operator calls it a copy.
+    #[error(
+        "make this database a copy: it is where it was used last, as far as it can tell; if it is a \
+         clone of a whole server or disk, start once with --copy={cluster_id}, which names the cluster \
+         id that it is to lose; otherwise leave --copy out"
+    )]
+    NoCopy {
+        /// Its cluster id.
+        cluster_id: String,
+    },
+    /// Tables of an earlier version are there, in another schema than the one to use.
+    #[error(
+        "use schema {schema}: the tables of this database are in schema {found}, where an earlier \
+         version made them; start once with the default of database-schema, {default}, which moves \
+         them there, or set database-schema to {found}"
+    )]
+    OtherSchema {
+        /// The schema to use.
+        schema: String,
+        /// The schema in which they are.
+        found: String,
+        /// The default.
+        default: &'static str,
+    },
+    /// The schema cannot be made.
+    #[error(
+        "make schema {schema}: the role may not; let the database's owner run CREATE SCHEMA {schema} \
+         AUTHORIZATION the_role, or set database-schema to a schema that it may use"
+    )]
+    NoSchema {
+        /// The schema.
+        schema: String,
+        /// Answer of the database.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Somebody else's table has the name of one of ours.
+    #[error(
+        "make the tables: one of that name is there, and is not ours; give the coordinator a database, \
+         a schema (database-schema) or a file of its own"
+    )]
+    TableTaken(#[source] sqlx::migrate::MigrateError),
     /// Another process has the SQLite file open.
     #[error(
         "lock {path}: another process serves this database file; SQLite is for one process, use \
@@ -177,6 +258,23 @@ impl Error {
     fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { doing, source }
     }
+
+    /// Tells whether somebody else held what was needed: asked again, it may be free.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        use sqlx::migrate::MigrateError;
+        let source = match self {
+            Self::Database { source, .. } | Self::NoSchema { source, .. } => source,
+            Self::Migrate(MigrateError::Execute(source)) => source,
+            Self::Migrate(MigrateError::ExecuteMigration(source, _)) => source,
+            _ => return false,
+        };
+        let sqlx::Error::Database(error) = source else { return false };
+        // PostgreSQL: lock timeout, statement timeout, deadlock, serialization, starting up or no
+        // connection left. SQLite: busy.
+        let codes = ["55P03", "57014", "40P01", "40001", "57P03", "53300", "5", "517"];
+        error.code().is_some_and(|code| codes.contains(&&*code))
+    }
 }
 
 /// Turns the result of a migration into this module's error.
@@ -185,11 +283,39 @@ fn migrated(
     result: Result<(), sqlx::migrate::MigrateError>,
 ) -> Result<(), Error> {
     use sqlx::migrate::MigrateError;
-    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = latest(migrator);
     result.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => Error::NewerSchema { found, known },
+        MigrateError::ExecuteMigration(ref source, _) if is_taken(source) => {
+            Error::TableTaken(error)
+        }
         other => Error::Migrate(other),
     })
+}
+
+/// Returns the version to which this program brings the tables.
+fn latest(migrator: &sqlx::migrate::Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Tells whether a table or an index of that name is there.
+fn is_taken(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let postgres = error.code().is_some_and(|code| code == "42P07");
+    postgres || error.message().ends_with(" already exists")
+}
+
+/// Runs the migrations of the files that have not been run, in the caller's transaction, which has a
+/// lock. Their history is kept in [`opening::HISTORY`].
+async fn run_migrations<C: sqlx::migrate::Migrate>(
+    migrator: &sqlx::migrate::Migrator,
+    connection: &mut C,
+) -> Result<(), Error> {
+    let mut own = sqlx::migrate::Migrator::with_migrations(migrator.iter().cloned().collect());
+    own.dangerous_set_table_name(opening::HISTORY);
+    own.set_locking(false);
+    // Not `run`: its bounds keep the compiler from seeing that the future may move between threads.
+    migrated(migrator, own.run_direct(None, connection, false).await)
 }
 
 /// An error and its causes, in one line. What an error says of its own cause is not said twice, and

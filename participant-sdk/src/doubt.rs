@@ -99,6 +99,20 @@ pub struct Count {
     pub steps: u64,
 }
 
+/// Rows of one coordinator group.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRows {
+    pub cluster_id: String,
+    pub rows: u64,
+    /// Those of them that are prepared.
+    pub prepared: u64,
+}
+
+/// Rows that are looked through for those of other groups. It is done once at a start, and does not have
+/// to find them all.
+pub(crate) const GROUP_ROWS_MAX: u32 = 100_000;
+
 /// Questions of the sweeper to a participant's database. All times are by the database's own clock.
 /// Only rows and prepared transactions of the participant that is named are looked at.
 #[doc(hidden)]
@@ -112,6 +126,12 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         let _ = participant;
         std::future::ready(Ok(Vec::new()))
     }
+
+    /// Counts rows by coordinator group, of the first [`GROUP_ROWS_MAX`].
+    fn group_rows(
+        &self,
+        participant: &str,
+    ) -> impl Future<Output = Result<Vec<GroupRows>, Fault>> + Send;
 
     /// Counts the rows in state `prepared`, steps of sagas by themselves.
     fn count_prepared(

@@ -73,6 +73,7 @@
 //! older than the retention may send a Commit whose row is gone: that is answered as a heuristic
 //! hazard.
 
+mod groups;
 mod registration;
 mod serve;
 mod service;

@@ -21,6 +21,7 @@ mod reference;
 mod sagas;
 mod server;
 mod settings;
+mod standby;
 mod submit;
 mod transactions;
 

@@ -43,6 +43,7 @@ mod patience;
 mod payloads;
 mod places;
 mod process;
+mod purge_clocks;
 mod queries;
 mod reasons;
 mod registrations;
@@ -113,6 +114,16 @@ impl World {
         .await;
         let channel = channel(&running);
         Self { running, p, channel, config }
+    }
+
+    /// Starts in a task of its own: it may have to wait.
+    pub(crate) fn spawn(config: Config, p: Scripted) -> tokio::task::JoinHandle<Self> {
+        let name = ParticipantName::new("p").unwrap();
+        let builder = Builder::new(config.clone()).participant(name, Arc::new(p.clone()));
+        tokio::spawn(async move {
+            let running = builder.start().await.unwrap();
+            Self { channel: channel(&running), running, p, config }
+        })
     }
 
     /// The process dies, and another one starts on the same database.

@@ -23,6 +23,7 @@ mod tx;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use unanimo_coordinator::config::unknown_variables;
 
 /// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
@@ -77,7 +78,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let result = match cli.command {
+    let result = read_no_unknown_variable(&cli.command).and_then(|()| match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
@@ -86,11 +87,27 @@ pub fn main() -> ExitCode {
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),
-    };
+    });
     result.unwrap_or_else(|error| {
         error.print();
         error.exit_code()
     })
+}
+
+/// Refuses a variable that begins as ours do and is none, for each command that reads any: whoever
+/// misspelt it would get the default.
+fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
+    let reads = match command {
+        Command::Serve(_) | Command::Config(_) | Command::Tx(_) | Command::Saga(_) => true,
+        Command::Replay(_) | Command::Participant(_) | Command::Demo(_) | Command::Reference(_) => {
+            false
+        }
+    };
+    let unknown = if reads { unknown_variables(std::env::vars_os()) } else { Vec::new() };
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(unanimo_coordinator::config::Error::Invalid(unknown).into()),
+    }
 }
 
 /// Adds the exit codes to the help of each command that does not describe its own.

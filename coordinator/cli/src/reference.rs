@@ -68,7 +68,9 @@ it, and its keys are those below. A flag is the key with `--` in front: the key 
 `1h 30m`. Sizes are in bytes.
 
 `serve` checks all settings before it opens anything. An error names each setting that breaks a rule,
-and the exit code is 2. `unanimo config` takes the same file, variables and flags. It prints the
+and the exit code is 2. A variable that begins with `UNANIMO_` and is not below is an error, too, unless
+Kubernetes makes it for a service. Where anything is configured, `database-url` must be, so that a mistake
+opens no empty database; `serve` with no setting at all uses the default. `unanimo config` takes the same file, variables and flags. It prints the
 configuration that `serve` would use and the source of each setting, with passwords hidden.
 
 ```toml

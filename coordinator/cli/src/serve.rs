@@ -6,6 +6,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use unanimo_coordinator::config::{Config, Loaded};
 use unanimo_coordinator::coordinator::{Builder, Running};
+use unanimo_coordinator::store::Relocation;
 
 use super::config::Settings;
 use super::error::Error;
@@ -14,7 +15,11 @@ use super::{logging, output};
 /// Run a coordinator
 ///
 /// Without any setting it keeps its state in an SQLite file in the folder `unanimo-data`. It serves
-/// on 127.0.0.1: gRPC on port 7610, health and metrics on port 7611.
+/// on 127.0.0.1: gRPC on port 7610, health and metrics on port 7611. With any setting, the database
+/// has to be named, too.
+///
+/// While another node serves the same PostgreSQL database it waits as a standby: `/healthz` answers
+/// 200, `/readyz` 503, and connections to the gRPC port are refused. It takes over by itself.
 ///
 /// The log goes to standard error. Once the coordinator serves, it prints two lines on standard
 /// output: `grpc http://IP:PORT` and `admin http://IP:PORT`. A program that starts it with port 0
@@ -26,21 +31,48 @@ use super::{logging, output};
 ///
 /// Exit codes: 0 stopped by a signal; 1 failed to start, ended with an error, or ended by a second
 /// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions.
-/// Do not start this one again while the other one runs.
+/// If it is started again it waits as a standby.
 #[derive(Debug, clap::Args)]
 // A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
+    /// The database was moved or restored, and nobody serves the original any more. Without this a
+    /// database that is not where it was used last is refused
+    #[arg(long, conflicts_with = "copy")]
+    moved: bool,
+    /// The database is a copy, and the original goes on: give it a cluster id of its own, and forget
+    /// the endpoints of participants. With a cluster id: only while it has that one; needed for the
+    /// clone of a whole disk, which does not know that it is one
+    #[arg(
+        long,
+        value_name = "CLUSTER_ID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    copy: Option<String>,
+}
+
+impl Args {
+    fn relocation(&self) -> Option<Relocation> {
+        match &self.copy {
+            Some(id) if id.is_empty() => Some(Relocation::Copy(None)),
+            Some(id) => Some(Relocation::Copy(Some(id.clone()))),
+            None => self.moved.then_some(Relocation::Moved),
+        }
+    }
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    let Loaded { config, .. } = args.settings.load()?;
-    logging::init(&config);
+    let relocation = args.relocation();
+    let loaded = args.settings.load()?;
+    logging::init(&loaded.config);
+    log_database(&loaded);
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(loaded.config, relocation));
     // Tasks that still run after a second signal are not waited for.
     runtime.shutdown_background();
     result.map_err(|error| {
@@ -49,15 +81,34 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     })
 }
 
-async fn serve(config: Config) -> Result<ExitCode, Error> {
+/// The first line of the log: whoever has started on the wrong database sees it there.
+fn log_database(loaded: &Loaded) {
+    let Config { node, database_url, .. } = &loaded.config;
+    // A relative path says where it is only together with the process's folder.
+    let file = database_url.file().map(std::path::absolute).and_then(Result::ok);
+    tracing::info!(
+        database = %database_url,
+        file = file.map(|file| tracing::field::display(file.display().to_string())),
+        source = loaded.database_source(),
+        node = node.as_str(),
+        version = env!("CARGO_PKG_VERSION"),
+        "the coordinator starts on this database"
+    );
+}
+
+async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCode, Error> {
     // From here on signals are handled, also while the coordinator starts.
     let mut signals = Signals::new()?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let (node, database) = (config.node.clone(), config.database_url.clone());
+    let mut builder = Builder::new(config);
+    if let Some(relocation) = relocation {
+        builder = builder.relocated(relocation);
+    }
     let mut running = tokio::select! {
-        started = Builder::new(config).start() => started.map_err(Error::Start)?,
+        started = builder.start() => started.map_err(Error::Start)?,
         name = signals.next() => {
             tracing::info!(signal = name, "the coordinator was stopped before it had started");
             return Ok(ExitCode::SUCCESS);

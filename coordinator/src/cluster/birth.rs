@@ -1,37 +1,36 @@
 //! Birth of an incarnation.
 //!
-//! The live incarnations are read first. A predecessor of the same node name is fenced at once:
-//! whoever starts a node a second time means it. A node of another name is watched for one lease:
-//! while its heartbeat moves the birth is refused, since nodes cannot share a database yet; once it
-//! has stood still, it is fenced. Then the birth itself compares the number of births with the one
-//! read at first, so of two at once one wins, and the loser has fenced only silent incarnations.
+//! The live incarnations are read first. One of the same node name is fenced at once: whoever starts a
+//! node a second time means it. One of another name is watched: while its heartbeat moves, this
+//! process waits as a standby, for as long as that takes, and changes nothing; once the heartbeat has
+//! stood still for one lease, or its process has left, it takes over. Then the birth itself compares the
+//! number of births with the one read at first, so of two at once one wins.
+//!
+//! Two supervised processes of one name would fence each other in turn. So one that is fenced while it is
+//! alive leaves a note, and whoever finds that note about the last predecessor waits as if the name was
+//! another one; so does one that has lost a race.
+//!
+//! Tables of an earlier version are changed between the fencing and the birth, when nobody may write.
 
+mod patience;
+mod watch;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 use unanimo_core::Incarnation;
 
-use crate::store::{self, LiveIncarnation, Store};
+pub(crate) use self::patience::Patience;
+use self::watch::Watch;
+use crate::store::{self, LiveIncarnation, Opening, Store};
 
-/// Failure to create an incarnation.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another node serves this database.
-    #[error(
-        "node {other} serves this database and is alive; nodes cannot share a database yet: stop \
-         it, or wait one lease after its end"
-    )]
-    OtherNode {
-        /// Its name.
-        other: String,
-    },
-    /// Another process created an incarnation at the same moment.
-    #[error("another process started on this database at the same moment, and was faster")]
-    Raced,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
+/// Longest pause between two looks at the heartbeats. Part of the time that a takeover takes.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause between two log lines of a standby.
+const STANDBY_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// A new incarnation, and the time just before its birth was sent.
 #[derive(Clone, Copy, Debug)]
@@ -42,73 +41,272 @@ pub struct Created {
     pub at: Instant,
 }
 
-/// Creates an incarnation of `node`.
-///
-/// # Errors
-/// Another node is alive, another birth was faster, or the store failed.
-pub async fn create(store: &dyn Store, node: &str, lease: Duration) -> Result<Created, Error> {
-    let incarnations = store.incarnations().list().await?;
-    let (own, others): (Vec<&LiveIncarnation>, Vec<&LiveIncarnation>) =
-        incarnations.live.iter().partition(|live| live.node == node);
-    await_silence(store, &others, lease).await?;
-    for predecessor in own.into_iter().chain(others) {
-        let by = if predecessor.node == node {
-            format!("by its successor: node {node} was started again")
-        } else {
-            let silent = predecessor.lease.unwrap_or(lease);
-            format!("by node {node}, which found it silent for {silent:?}")
-        };
-        tracing::info!(
-            incarnation = %predecessor.incarnation,
-            node = predecessor.node,
-            "fencing an earlier incarnation"
-        );
-        // Of its own name whoever starts a node means it. Another one may have woken since the watch.
-        let incarnations = store.incarnations();
-        if predecessor.node == node {
-            incarnations.fence(predecessor.incarnation, &by).await?;
-        } else {
-            let LiveIncarnation { incarnation, counter, .. } = *predecessor;
-            if !incarnations.fence_silent(incarnation, counter, &by).await? {
-                return Err(Error::OtherNode { other: predecessor.node.clone() });
-            }
-        }
-        crash_point!("birth-after-fence");
-    }
-    let at = Instant::now();
-    let incarnation = store
-        .incarnations()
-        .create(node, incarnations.created, lease)
-        .await?
-        .ok_or(Error::Raced)?;
-    crash_point!("birth-after-birth");
-    Ok(Created { incarnation, at })
+/// Process that wants to become an incarnation.
+#[derive(Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Name of its node.
+    pub node: &'a str,
+    /// Length of its lease.
+    pub lease: Duration,
+    /// Hears for what it waits.
+    pub told: &'a (dyn Fn(String) + Send + Sync),
 }
 
-/// Watches heartbeats by this process's own clock, for as long as their own leases last.
-async fn await_silence(
-    store: &dyn Store,
-    others: &[&LiveIncarnation],
-    lease: Duration,
-) -> Result<(), Error> {
-    if others.is_empty() {
-        return Ok(());
+impl std::fmt::Debug for Candidate<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { node, lease, told: _ } = self;
+        f.debug_struct("Candidate").field("node", node).field("lease", lease).finish()
     }
-    let lease = others.iter().map(|live| live.lease.unwrap_or(lease)).max().unwrap_or(lease);
-    let names: Vec<&str> = others.iter().map(|live| live.node.as_str()).collect();
-    tracing::info!(nodes = names.join(", "), ?lease, "watching other nodes' heartbeats");
-    let until = Instant::now() + lease;
-    loop {
-        tokio::time::sleep((lease / 10).min(until.saturating_duration_since(Instant::now()))).await;
-        let live = store.incarnations().list().await?.live;
-        for other in others {
-            let now = live.iter().find(|live| live.incarnation == other.incarnation);
-            if now.is_some_and(|now| now.counter != other.counter) {
-                return Err(Error::OtherNode { other: other.node.clone() });
+}
+
+impl Candidate<'_> {
+    /// Opens the store. If its tables have to be changed, it is this process's turn first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn open(&self, opening: &dyn Opening) -> Result<Arc<dyn Store>, store::Error> {
+        let mut patience = Patience::default();
+        let mut needs_turn = opening.needs_turn();
+        loop {
+            if needs_turn {
+                self.take_turn(&Unopened(opening), false).await?;
+            }
+            match opening.open().await {
+                Ok(store) => return Ok(store),
+                // Another process was created since.
+                Err(store::Error::StillWritten { .. }) => {
+                    needs_turn = true;
+                    tokio::time::sleep(self.look_pause()).await;
+                }
+                Err(error) => patience.wait(error, self.told).await?,
             }
         }
-        if Instant::now() >= until {
-            return Ok(());
+    }
+
+    /// Creates an incarnation, when it is this process's turn.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn create(&self, store: &dyn Store) -> Result<Created, store::Error> {
+        let mut patience = Patience::default();
+        let mut has_lost = false;
+        loop {
+            let created = self.take_turn(&Opened(store), has_lost).await?;
+            let at = Instant::now();
+            match store.incarnations().create(self.node, created, self.lease).await {
+                Ok(Some(incarnation)) => {
+                    crash_point!("birth-after-birth");
+                    return Ok(Created { incarnation, at });
+                }
+                Ok(None) => {
+                    tracing::info!("another process started at the same moment, and was faster");
+                    has_lost = true;
+                }
+                Err(error) => patience.wait(error, self.told).await?,
+            }
         }
+    }
+
+    /// Waits until nobody else is alive, and fences everybody. Returns the number of births of that
+    /// moment.
+    async fn take_turn(&self, rights: &dyn Rights, has_lost: bool) -> Result<i64, store::Error> {
+        let mut patience = Patience::default();
+        let mut watch = Watch::default();
+        let mut standby = Standby::default();
+        loop {
+            let asked = Instant::now();
+            let (created, live) = match rights.list().await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    // What was not seen did not stand still.
+                    watch = Watch::default();
+                    match standby.since {
+                        Some(_) => standby.is_blind(&error),
+                        None => patience.wait(error, self.told).await?,
+                    }
+                    tokio::time::sleep(self.look_pause()).await;
+                    continue;
+                }
+            };
+            watch.saw(&live, asked);
+            let mut rival = None;
+            for other in &live {
+                let is_free = rights.is_alone()
+                    || watch.silence(other) >= self.lease_of(other)
+                    || (other.node == self.node
+                        && !has_lost
+                        && !rights.has_displaced(other).await.unwrap_or(true));
+                if !is_free {
+                    rival = Some(other);
+                }
+            }
+            if let Some(rival) = rival {
+                standby.waits_for(rival, self);
+                tokio::time::sleep(self.look_pause()).await;
+                continue;
+            }
+            match self.fence_all(rights, &live).await {
+                Ok(true) => return Ok(created),
+                Ok(false) => {}
+                Err(error) if standby.since.is_some() => standby.is_blind(&error),
+                Err(error) => patience.wait(error, self.told).await?,
+            }
+        }
+    }
+
+    /// Fences all, and tells whether none has moved its heartbeat since it was seen.
+    async fn fence_all(
+        &self,
+        rights: &dyn Rights,
+        live: &[LiveIncarnation],
+    ) -> Result<bool, store::Error> {
+        for predecessor in live {
+            let is_own = predecessor.node == self.node;
+            let by = match is_own {
+                true => format!("by its successor: node {} was started again", self.node),
+                false => {
+                    let (node, lease) = (self.node, self.lease_of(predecessor));
+                    format!("by node {node}, which found it silent for {lease:?}")
+                }
+            };
+            tracing::info!(
+                incarnation = %predecessor.incarnation,
+                node = predecessor.node,
+                "fencing an earlier incarnation"
+            );
+            if !rights.fence(predecessor, !is_own, &by).await? {
+                return Ok(false);
+            }
+            crash_point!("birth-after-fence");
+        }
+        Ok(true)
+    }
+
+    /// Returns the length of another one's lease, as it has stored it.
+    fn lease_of(&self, other: &LiveIncarnation) -> Duration {
+        other.lease.unwrap_or(self.lease)
+    }
+
+    fn look_pause(&self) -> Duration {
+        (self.lease / 10).min(LOOK_PAUSE)
+    }
+}
+
+/// What a standby has said of itself.
+#[derive(Debug, Default)]
+struct Standby {
+    since: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+impl Standby {
+    fn waits_for(&mut self, rival: &LiveIncarnation, candidate: &Candidate<'_>) {
+        self.since.get_or_insert_with(Instant::now);
+        let node = &rival.node;
+        let is_own = *node == candidate.node;
+        let of_name = if is_own { "another process of node" } else { "node" };
+        (candidate.told)(format!("it is a standby: {of_name} {node} serves the database"));
+        if self.logged.is_some_and(|logged| logged.elapsed() < STANDBY_LOG_PAUSE) {
+            return;
+        }
+        self.logged = Some(Instant::now());
+        if is_own {
+            tracing::warn!(
+                node,
+                "another process of this node's name serves the database, and processes of that name \
+                 have fenced each other; this one waits as a standby: give each process a node name of \
+                 its own"
+            );
+        } else {
+            tracing::info!(
+                node,
+                "another node serves the database; this process waits as a standby, and takes over once \
+                 that one is silent for one lease, or stops"
+            );
+        }
+    }
+
+    fn is_blind(&self, error: &store::Error) {
+        let error = store::in_full(error);
+        tracing::warn!(error, "failed to look at the heartbeats; the standby goes on");
+    }
+}
+
+/// Rights to write: of a store, or of tables that are not opened yet.
+#[async_trait]
+trait Rights: Send + Sync {
+    /// Lists the number of births, and who may write.
+    async fn list(&self) -> Result<(i64, Vec<LiveIncarnation>), store::Error>;
+
+    /// Fences an incarnation; `if_silent` only if its heartbeat has not moved since it was listed.
+    /// `false` if it has.
+    async fn fence(
+        &self,
+        predecessor: &LiveIncarnation,
+        if_silent: bool,
+        by: &str,
+    ) -> Result<bool, store::Error>;
+
+    /// Tells whether an incarnation has fenced one of its own node name that was alive.
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error>;
+
+    /// Tells whether no other process can have the database.
+    fn is_alone(&self) -> bool;
+}
+
+struct Opened<'a>(&'a dyn Store);
+
+#[async_trait]
+impl Rights for Opened<'_> {
+    async fn list(&self) -> Result<(i64, Vec<LiveIncarnation>), store::Error> {
+        let list = self.0.incarnations().list().await?;
+        Ok((list.created, list.live))
+    }
+
+    async fn fence(
+        &self,
+        predecessor: &LiveIncarnation,
+        if_silent: bool,
+        by: &str,
+    ) -> Result<bool, store::Error> {
+        let LiveIncarnation { incarnation, counter, .. } = *predecessor;
+        match if_silent {
+            true => self.0.incarnations().fence_silent(incarnation, counter, by).await,
+            false => self.0.incarnations().fence(incarnation, by).await.map(|()| true),
+        }
+    }
+
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error> {
+        self.0.incarnations().has_displaced(live).await
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.incarnations().is_alone()
+    }
+}
+
+struct Unopened<'a>(&'a dyn Opening);
+
+#[async_trait]
+impl Rights for Unopened<'_> {
+    async fn list(&self) -> Result<(i64, Vec<LiveIncarnation>), store::Error> {
+        Ok((0, self.0.live().await?))
+    }
+
+    async fn fence(
+        &self,
+        predecessor: &LiveIncarnation,
+        _if_silent: bool,
+        by: &str,
+    ) -> Result<bool, store::Error> {
+        self.0.fence(predecessor.incarnation, by).await.map(|()| true)
+    }
+
+    async fn has_displaced(&self, _: &LiveIncarnation) -> Result<bool, store::Error> {
+        Ok(false)
+    }
+
+    fn is_alone(&self) -> bool {
+        false
     }
 }

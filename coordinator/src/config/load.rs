@@ -1,11 +1,14 @@
 //! Sources of a configuration, merged.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use unanimo_core::Violation;
 
-use super::{Config, Described, Error, Layer, Sources};
+use super::{Config, DATABASE_URL_DEFAULT, Described, Error, Layer, Sources, unknown_variables};
+
+/// Key of the setting that must not be forgotten.
+const DATABASE_URL: &str = "database-url";
 
 /// Configuration, with the source of each setting.
 #[derive(Clone, Debug)]
@@ -13,6 +16,7 @@ pub struct Loaded {
     /// The merged configuration.
     pub config: Config,
     sources: Sources,
+    file: Option<PathBuf>,
 }
 
 impl Loaded {
@@ -21,9 +25,14 @@ impl Loaded {
     /// [`Layer::default`].
     ///
     /// # Errors
-    /// The file cannot be read or is no configuration, or settings break rules.
+    /// The file cannot be read or is no configuration, settings break rules, or something is
+    /// configured and the database is not.
     pub fn load(file: Option<&Path>, environment: Layer, flags: Layer) -> Result<Self, Error> {
-        let mut loaded = Self { config: Config::default(), sources: Sources::new() };
+        let mut loaded = Self {
+            config: Config::default(),
+            sources: Sources::new(),
+            file: file.map(Path::to_owned),
+        };
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::File { path: path.to_owned(), source })?;
@@ -35,8 +44,42 @@ impl Loaded {
         }
         loaded.config.apply(environment, "environment", &mut loaded.sources);
         loaded.config.apply(flags, "flag", &mut loaded.sources);
-        let violations = loaded.config.violations();
+        let mut violations = loaded.config.violations();
+        violations.extend(loaded.forgotten_database());
         if violations.is_empty() { Ok(loaded) } else { Err(Error::Invalid(violations)) }
+    }
+
+    /// Returns where the database was named: the file, `environment`, `flag`, or `default` if nothing
+    /// is configured.
+    #[must_use]
+    pub fn database_source(&self) -> String {
+        match (self.sources.get(DATABASE_URL), &self.file) {
+            (Some(&"file"), Some(path)) => format!("file {}", path.display()),
+            (Some(source), _) => (*source).to_owned(),
+            (None, _) => "default".to_owned(),
+        }
+    }
+
+    /// Whoever configures anything has a database. The default's is another one, and empty: every
+    /// transaction would be done once more.
+    fn forgotten_database(&self) -> Option<Violation> {
+        let configured = self.file.is_some() || !self.sources.is_empty();
+        if self.sources.contains_key(DATABASE_URL) || !configured {
+            return None;
+        }
+        let line = "database-url = \"postgres://USER:PASSWORD@HOST/DATABASE\"";
+        let place = match &self.file {
+            Some(path) => format!("add the line {line} to {}", path.display()),
+            None => "pass --database-url postgres://USER:PASSWORD@HOST/DATABASE".to_owned(),
+        };
+        Some(Violation::new(
+            DATABASE_URL,
+            format!(
+                "must be set where anything else is: {place}, or set the variable \
+                 UNANIMO_DATABASE_URL; the file that `unanimo serve` uses without any setting is \
+                 {DATABASE_URL_DEFAULT}"
+            ),
+        ))
     }
 
     /// Returns the configuration as TOML of a file, with passwords hidden. A comment names the
@@ -60,8 +103,13 @@ impl Layer {
     /// parser reads the variables that [`Config::described`] names.
     ///
     /// # Errors
-    /// [`Error::Invalid`], which names each variable whose value its setting does not accept.
+    /// [`Error::Invalid`], which names each variable whose value its setting does not accept, and each
+    /// that begins with `UNANIMO_` and that nobody reads.
     pub fn from_env() -> Result<Self, Error> {
+        let unknown = unknown_variables(std::env::vars_os());
+        if !unknown.is_empty() {
+            return Err(Error::Invalid(unknown));
+        }
         Self::from_variables(|name| std::env::var_os(name))
     }
 
@@ -125,13 +173,16 @@ mod tests {
 
     #[test]
     fn the_environment_is_read_and_a_bad_variable_is_named() {
-        let read = |pairs: &'static [(&str, &str)]| {
+        let read = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.to_vec();
             Layer::from_variables(move |name| {
                 let found = pairs.iter().find(|(variable, _)| *variable == name);
                 found.map(|(_, value)| OsString::from(value))
             })
         };
-        let layer = read(&[("UNANIMO_LEASE", "20s"), ("UNANIMO_INSECURE", "true")]);
+        let database = ("UNANIMO_DATABASE_URL", "sqlite:x.db");
+        let set = [("UNANIMO_LEASE", "20s"), ("UNANIMO_INSECURE", "true"), database];
+        let layer = read(&set);
         let loaded = Loaded::load(None, layer.expect("a layer"), Layer::default());
         let loaded = loaded.expect("a configuration");
         assert_eq!(loaded.config.lease, Period::secs(20));
@@ -141,6 +192,42 @@ mod tests {
         for named in ["\n  UNANIMO_LEASE has a bad value: \"fast\"", "\n  UNANIMO_LISTEN"] {
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn whoever_configures_anything_names_the_database() {
+        let none = Layer::default;
+        let loaded = Loaded::load(None, none(), none()).expect("nothing is configured");
+        assert_eq!(loaded.database_source(), "default");
+        let flag = parse("lease = \"20s\"");
+        let participant = parse("[participants]\nbank = [\"http://10.0.0.1:7000\"]");
+        for (environment, flags) in [(none(), flag.clone()), (flag, none()), (none(), participant)]
+        {
+            let error = Loaded::load(None, environment, flags).expect_err("no database");
+            let error = error.to_string();
+            assert!(
+                error.contains("\n  database-url must be set where anything else is"),
+                "{error}"
+            );
+            assert!(error.contains("pass --database-url postgres://"), "{error}");
+        }
+        let file = std::env::temp_dir().join(format!("unanimo-empty-{}.toml", std::process::id()));
+        std::fs::write(&file, "").expect("write a file");
+        let error = Loaded::load(Some(&file), none(), none()).expect_err("no database").to_string();
+        let line = format!(
+            "add the line database-url = \"postgres://USER:PASSWORD@HOST/DATABASE\" to {}",
+            file.display()
+        );
+        assert!(error.contains(&line), "{error}");
+        let url = parse("database-url = \"sqlite:x.db\"");
+        let loaded = Loaded::load(Some(&file), none(), url.clone()).expect("it is named");
+        assert_eq!(loaded.database_source(), "flag");
+        let loaded = Loaded::load(None, url, none()).expect("it is named");
+        assert_eq!(loaded.database_source(), "environment");
+        std::fs::write(&file, "database-url = \"sqlite:x.db\"").expect("write a file");
+        let loaded = Loaded::load(Some(&file), none(), none()).expect("it is named");
+        assert_eq!(loaded.database_source(), format!("file {}", file.display()));
+        std::fs::remove_file(&file).expect("remove it");
     }
 
     #[test]

@@ -77,6 +77,14 @@ impl Config {
         rules.check(known.iter().any(|scheme| url.starts_with(scheme)), "database-url", || {
             "must begin with postgres:// or sqlite:".to_owned()
         });
+        if let Some(file) = self.database_url.file() {
+            let file = file.to_string_lossy();
+            // SQLite would take an empty name and `:memory:` for databases that vanish at the end.
+            let is_file = !file.is_empty() && !file.starts_with(':') && !file.contains('?');
+            rules.check(is_file, "database-url", || {
+                format!("must name a file after sqlite:, without parameters; is {url:?}")
+            });
+        }
     }
 
     fn check_periods(&self, rules: &mut Rules) {
@@ -228,6 +236,18 @@ mod tests {
             |c| c.database_url = "mysql://x".parse().expect("any text"),
             "database-url must begin with postgres:// or sqlite:",
         );
+        check(
+            |c| c.database_url = "".parse().expect("any text"),
+            "database-url must begin with postgres:// or sqlite:",
+        );
+        for url in ["sqlite:", "sqlite://", "sqlite::memory:", "sqlite:x.db?mode=ro"] {
+            check(
+                |c| c.database_url = url.parse().expect("any text"),
+                &format!(
+                    "database-url must name a file after sqlite:, without parameters; is {url:?}"
+                ),
+            );
+        }
         check(
             |c| {
                 let name = unanimo_core::ParticipantName::new("bank").expect("a name");

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ macro_rules! named {
 named! {
     NodeName = "NAME";
     DatabaseUrl = "URL";
+    DatabaseSchema = "NAME";
     bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
     LogFormat = "FORMAT" ["human", "json"];
@@ -158,6 +160,13 @@ impl DatabaseUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Returns the path of an SQLite file, as it was given; `None` of another database.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        let path = self.0.strip_prefix("sqlite:")?;
+        Some(path.strip_prefix("//").unwrap_or(path).as_ref())
+    }
 }
 
 impl FromStr for DatabaseUrl {
@@ -200,6 +209,63 @@ impl fmt::Debug for DatabaseUrl {
 impl Serialize for DatabaseUrl {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// Name of a schema of PostgreSQL, of the letters that need no quotes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DatabaseSchema(String);
+
+/// Longest name that PostgreSQL does not cut.
+const SCHEMA_BYTES_MAX: usize = 63;
+
+impl DatabaseSchema {
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for DatabaseSchema {
+    fn default() -> Self {
+        Self("unanimo".to_owned())
+    }
+}
+
+impl FromStr for DatabaseSchema {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit();
+        let good = (1..=SCHEMA_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(plain)
+            && !text.starts_with(|first: char| first.is_ascii_digit());
+        if !good {
+            return Err(format!(
+                "must be 1 to {SCHEMA_BYTES_MAX} of the characters a-z, 0-9 and _, and begin with none \
+                 of the digits"
+            ));
+        }
+        if text.starts_with("pg_") || text == "information_schema" {
+            return Err(format!("must be no schema of PostgreSQL itself, is {text:?}"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for DatabaseSchema {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DatabaseSchema> for String {
+    fn from(schema: DatabaseSchema) -> Self {
+        schema.0
     }
 }
 
@@ -365,6 +431,18 @@ mod tests {
             let url = DatabaseUrl::new(url);
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn a_schema_needs_no_quotes() {
+        for good in ["unanimo", "public", "group_2", "_x"] {
+            assert_eq!(good.parse::<DatabaseSchema>().expect(good).as_str(), good);
+        }
+        let long = "a".repeat(64);
+        for bad in ["", "Unanimo", "a-b", "a.b", "a\"b", "2nd", "pg_x", "information_schema", &long]
+        {
+            bad.parse::<DatabaseSchema>().expect_err(bad);
         }
     }
 

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use unanimo_core::Incarnation;
+use tokio::time::Instant;
+use unanimo_core::{Incarnation, Timestamp};
 
+use super::purge_clock::{PurgeClock, Reading, Verdict};
+use crate::alarm::CLOCK_SKEW;
 use crate::engine::Handle;
+use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
-use crate::store::{Purged, Retention, Store, in_full};
+use crate::store::{self, PurgeTimes, Purged, Retention, Store, in_full};
 
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,16 +41,20 @@ pub(super) fn start(
 #[derive(Debug)]
 pub(super) struct Purge {
     pub(super) store: Arc<dyn Store>,
+    pub(super) env: Arc<dyn Env>,
     pub(super) me: Incarnation,
     pub(super) retention: Retention,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: PurgeClock,
+    /// What the clocks said last, if that was no time.
+    pub(super) doubt: Option<Verdict>,
 }
 
 impl Purge {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
-            let more = match self.store.purge().run(self.me, self.retention).await {
+            let more = match self.once().await {
                 Ok(purged) => {
                     self.metrics.purged(purged);
                     purged != Purged::default()
@@ -60,6 +68,61 @@ impl Purge {
             tokio::time::sleep(if more { PURGE_PAUSE } else { self.interval }).await;
         }
     }
+
+    async fn once(&mut self) -> Result<Purged, store::Error> {
+        let PurgeTimes { database, last } = self.store.purge().times().await?;
+        let reading = Reading { own: self.env.now(), database, at: Instant::now() };
+        let verdict = self.clock.judge(reading, last, self.retention.gids);
+        self.tell(verdict, reading, last);
+        match verdict {
+            Verdict::Agreed(now) => self.store.purge().run(self.me, self.retention, now).await,
+            Verdict::Settling | Verdict::Differ | Verdict::Stepped => Ok(Purged::default()),
+        }
+    }
+
+    /// Raises the alarm when the clocks begin to disagree, and clears it when they agree again.
+    fn tell(&mut self, verdict: Verdict, reading: Reading, last: Option<Timestamp>) {
+        let doubt = Some(verdict).filter(|verdict| !matches!(verdict, Verdict::Agreed(_)));
+        if doubt == self.doubt {
+            return;
+        }
+        let is_alarm = matches!(doubt, Some(Verdict::Differ | Verdict::Stepped));
+        self.metrics.clock_skew(is_alarm);
+        let Reading { own, database, .. } = reading;
+        let (own, database, last) =
+            (shown(own), shown(database), last.map(|last| tracing::field::display(shown(last))));
+        match doubt {
+            None => tracing::info!("the clocks agree; ended transactions are purged again"),
+            Some(Verdict::Differ) => tracing::error!(
+                alarm = CLOCK_SKEW,
+                own,
+                database,
+                "the clocks of coordinator and database differ; nothing is purged"
+            ),
+            Some(Verdict::Stepped) => tracing::error!(
+                alarm = CLOCK_SKEW,
+                own,
+                database,
+                last_purge = last,
+                "the clocks were set; nothing is purged until they are back, or have run evenly for an \
+                 hour"
+            ),
+            Some(Verdict::Settling | Verdict::Agreed(_)) => tracing::info!(
+                own,
+                database,
+                last_purge = last,
+                "nothing is purged until the clocks have run evenly for an hour: the last purge was \
+                 long ago"
+            ),
+        }
+        self.doubt = doubt;
+    }
+}
+
+/// Formats a time for a log line.
+fn shown(time: Timestamp) -> String {
+    let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| time.0.to_string(), |t| t.to_string())
 }
 
 /// Updates the gauges of the alarms at each [`ATTENTION_INTERVAL`].

@@ -1,7 +1,7 @@
 //! Status of a coordinator, for probes and scrapes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::cluster::lease::Lease;
@@ -13,26 +13,40 @@ use crate::store::journal;
 /// Time that a probe waits for the engine or the store.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Status of a coordinator.
+/// Status of a coordinator, from the first moment of its start on.
 #[derive(Debug)]
 pub struct Status {
-    store: Arc<dyn Store>,
-    engine: Handle,
-    lease: Lease,
-    journal: journal::Handle,
+    /// What a start is at, as an obstacle to new work.
+    starting: Mutex<String>,
+    /// Parts of a coordinator that has started.
+    started: OnceLock<Started>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
 }
 
+/// Parts of a coordinator that tell how it is.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) engine: Handle,
+    pub(super) lease: Lease,
+    pub(super) journal: journal::Handle,
+}
+
 impl Status {
-    pub(super) fn new(
-        store: Arc<dyn Store>,
-        engine: Handle,
-        lease: Lease,
-        journal: journal::Handle,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { store, engine, lease, journal, metrics, draining: AtomicBool::new(false) }
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let starting = Mutex::new("it is starting".to_owned());
+        Self { starting, started: OnceLock::new(), metrics, draining: AtomicBool::new(false) }
+    }
+
+    /// Notes what the start is at.
+    pub(super) fn starts(&self, at: String) {
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    pub(super) fn has_started(&self, parts: Started) {
+        // It starts once.
+        let _ = self.started.set(parts);
     }
 
     pub(super) fn drain(&self) {
@@ -41,24 +55,29 @@ impl Status {
 
     /// Tells whether the engine answers. If it does not for a long time, only a restart helps.
     pub async fn is_alive(&self) -> bool {
+        // A start ends by itself, and a standby waits for as long as another node serves.
+        let Some(Started { engine, lease, .. }) = self.started.get() else { return true };
         // Without its lease the engine pauses, which is not a fault of the process.
-        let answering = self.engine.not_live(Vec::new());
-        !self.lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
+        let answering = engine.not_live(Vec::new());
+        !lease.is_held() || tokio::time::timeout(PROBE_TIMEOUT, answering).await.is_ok()
     }
 
     /// Returns the obstacles to new work; none if the coordinator is ready.
-    pub async fn obstacles(&self) -> Vec<&'static str> {
+    pub async fn obstacles(&self) -> Vec<String> {
+        let Some(Started { store, engine, lease, .. }) = self.started.get() else {
+            return vec![self.starting.lock().unwrap_or_else(PoisonError::into_inner).clone()];
+        };
         let mut obstacles = Vec::new();
-        let mut note = |obstacle: bool, what| {
+        let mut note = |obstacle: bool, what: &str| {
             if obstacle {
-                obstacles.push(what);
+                obstacles.push(what.to_owned());
             }
         };
         note(self.draining.load(Ordering::Relaxed), "it is stopping");
-        note(!self.lease.is_held(), "its lease has run out");
-        note(!self.engine.has_adopted(), "it is adopting transactions of an earlier incarnation");
+        note(!lease.is_held(), "its lease has run out");
+        note(!engine.has_adopted(), "it is adopting transactions of an earlier incarnation");
         // The query runs in a task of the store, so the timeout does not interrupt it.
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, self.store.incarnations().list()).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, store.incarnations().list()).await;
         note(!matches!(answer, Ok(Ok(_))), "its database does not answer");
         obstacles
     }
@@ -66,9 +85,11 @@ impl Status {
     /// Returns all metrics in the OpenMetrics text format.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let (live, bytes) = self.engine.in_flight();
-        self.metrics.gauges(live, bytes, self.journal.backlog(), self.lease.is_held());
-        self.metrics.participants(self.engine.without_place(), self.engine.troubled());
+        if let Some(Started { engine, lease, journal, .. }) = self.started.get() {
+            let (live, bytes) = engine.in_flight();
+            self.metrics.gauges(live, bytes, journal.backlog(), lease.is_held());
+            self.metrics.participants(engine.without_place(), engine.troubled());
+        }
         self.metrics.encode()
     }
 }

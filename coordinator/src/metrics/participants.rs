@@ -1,6 +1,7 @@
 //! Metrics of participants. Their names come from outside, so the number of labels is bounded.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use unanimo_core::ParticipantName;
 
@@ -54,7 +55,19 @@ impl Metrics {
 
     /// Sets the number of participants whose clocks are ahead.
     pub fn skewed(&self, participants: usize) {
-        let value = i64::try_from(participants).unwrap_or(i64::MAX);
+        self.skewed.store(i64::try_from(participants).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.show_skew();
+    }
+
+    /// Sets the alarm of the coordinator's own clocks, which counts as one more.
+    pub fn clock_skew(&self, raised: bool) {
+        self.own_skew.store(i64::from(raised), Ordering::Relaxed);
+        self.show_skew();
+    }
+
+    fn show_skew(&self) {
+        let own = self.own_skew.load(Ordering::Relaxed);
+        let value = self.skewed.load(Ordering::Relaxed).saturating_add(own);
         self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(value);
     }
 }

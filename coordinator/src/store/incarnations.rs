@@ -81,6 +81,26 @@ pub trait Incarnations: Send + Sync {
     /// [`Error::Fenced`] once the incarnation is fenced.
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error>;
 
+    /// Notes about a fenced incarnation that it was alive when it was fenced. Its own process says so,
+    /// which may write nothing else any more.
+    async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error>;
+
+    /// Tells whether the last predecessor of an incarnation, of its own node name, was alive when it
+    /// was fenced.
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error>;
+
+    /// Tells whether no other process can have this database.
+    fn is_alone(&self) -> bool;
+
     /// Tells who fenced this incarnation, in words; `None` if nobody has.
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error>;
 }
+
+/// Returns whether the last predecessor of incarnation `$1` with node name `$2` was displaced.
+pub(super) const HAS_DISPLACED: &str = "
+SELECT displaced FROM fences WHERE node = $2 AND incarnation < $1
+ORDER BY incarnation DESC LIMIT 1";
+
+/// Notes that a fenced incarnation was alive.
+pub(super) const NOTE_DISPLACED: &str =
+    "UPDATE fences SET displaced = true WHERE incarnation = $1 AND fenced";

@@ -14,18 +14,20 @@ mod incarnations;
 mod locks;
 mod proof;
 mod purge;
+mod schema;
 mod session;
 mod sessions;
 mod transactions;
 
+pub(in crate::store) use self::schema::Opening;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::FromRow;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::{Query, QueryAs};
-use sqlx::{Connection, FromRow};
 use unanimo_core::Incarnation;
-use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use self::heartbeat::Heartbeat;
 use self::session::Connector;
@@ -40,11 +42,17 @@ pub struct PostgresOptions {
     pub pool_connections: u32,
     /// Longest time of a statement on the server.
     pub statement_timeout: Duration,
+    /// Schema of the tables.
+    pub schema: String,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { pool_connections: 8, statement_timeout: Duration::from_secs(10) }
+        Self {
+            pool_connections: 8,
+            statement_timeout: Duration::from_secs(10),
+            schema: schema::SCHEMA_DEFAULT.to_owned(),
+        }
     }
 }
 
@@ -67,15 +75,9 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects and migrates.
-    ///
-    /// # Errors
-    /// No server can be reached that takes writes, or its schema is of a later version.
-    pub async fn open(url: &str, options: &PostgresOptions) -> Result<Self, Error> {
-        let connector = Connector::new(address::parse(url)?, options);
+    /// Opens the store on tables of this version.
+    async fn open(connector: Connector, options: &PostgresOptions) -> Result<Self, Error> {
         let answer_timeout = options.answer_timeout();
-        migrate(&connector.without_limits(), answer_timeout).await?;
-
         let sessions = Sessions::new(connector.clone(), options.pool_connections, answer_timeout);
         let heartbeat = Heartbeat::new(connector.clone());
         let cluster_id = String::new();
@@ -146,16 +148,6 @@ fn failed(doing: &'static str, error: SessionError) -> Error {
         SessionError::Driver(source) => Error::Database { doing, source },
         source => Error::Session { doing, source: Box::new(source) },
     }
-}
-
-async fn migrate(connector: &Connector, patience: Duration) -> Result<(), Error> {
-    let opened = connector.open(patience).await;
-    let mut session = opened.map_err(|error| failed("connect to the database", error))?;
-    let migrated = MIGRATIONS.run(&mut session.connection).await;
-    super::migrated(&MIGRATIONS, migrated)?;
-    // Nothing depends on how the connection ends.
-    let _ = session.connection.close().await;
-    Ok(())
 }
 
 #[async_trait]

@@ -30,11 +30,30 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Both times in milliseconds, details first.
-    pub(super) fn as_ms(self) -> (i64, i64) {
+    /// Returns the cutoffs at a time.
+    pub(super) fn cutoffs(self, now: Timestamp) -> Cutoffs {
         let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        (ms(self.details), ms(self.gids))
+        let now_ms = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let before = |duration| now_ms.saturating_sub(ms(duration));
+        Cutoffs {
+            now_ms,
+            details_ms: before(self.details),
+            gids_ms: before(self.gids),
+            stripped_ms: before(self.gids.saturating_sub(self.details)),
+        }
     }
+}
+
+/// Times of a run, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cutoffs {
+    pub(super) now_ms: i64,
+    /// Details of what ended before this go.
+    pub(super) details_ms: i64,
+    /// Gids of what ended before this go. The watermark.
+    pub(super) gids_ms: i64,
+    /// Gids go only if their details went at this time or before.
+    pub(super) stripped_ms: i64,
 }
 
 /// Numbers of what a run took.
@@ -46,16 +65,37 @@ pub struct Purged {
     pub deleted: u64,
 }
 
+/// Times that a purge needs to know before it may believe any clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeTimes {
+    /// Time of day of the database.
+    pub database: Timestamp,
+    /// Time by which the last purge went; `None` if there was none.
+    pub last: Option<Timestamp>,
+}
+
 /// Removal of old transactions (promises S4, S10, S11).
 #[async_trait]
 pub trait Purge: Send + Sync {
     /// Reads the watermark: transactions with an id from before it may have been purged.
     async fn watermark(&self) -> Result<Timestamp, Error>;
 
+    /// Reads the database's clock, and the time of the last purge.
+    async fn times(&self) -> Result<PurgeTimes, Error>;
+
     /// Takes a bounded number of transactions that ended longer ago than the retention and need
-    /// nobody.
+    /// nobody. `now` is a time on which the clocks agree; neither the database's clock nor any other
+    /// counts beside it.
+    ///
+    /// A gid goes no sooner after its details than the two retentions differ: an end that was stored
+    /// by a clock that was behind does not shorten that.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
-    async fn run(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error>;
+    async fn run(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<Purged, Error>;
 }

@@ -10,7 +10,10 @@ mod endpoints;
 mod incarnations;
 mod locks;
 mod purge;
+mod schema;
 mod transactions;
+
+pub(in crate::store) use self::schema::Opening;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,12 +23,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions,
+    SqliteRow,
 };
-use sqlx::{ConnectOptions, Connection, FromRow};
+use sqlx::{Connection, FromRow};
 use unanimo_core::Incarnation;
-use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
@@ -55,42 +57,20 @@ pub struct Sqlite {
 type BoxFuture<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
 impl Sqlite {
-    /// Opens or creates the file, and migrates.
-    ///
-    /// # Errors
-    /// The file cannot be used, another process has it, or its schema is of a later version.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        let lock = lock_beside(path)?;
-        let connect = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let mut connection = SqliteConnection::connect_with(&connect)
-            .await
-            .map_err(Error::database("open the database file"))?;
-        let result = MIGRATIONS.run(&mut connection).await;
-        super::migrated(&MIGRATIONS, result)?;
-        let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(Error::database("read the cluster's id"))?;
-        connection.close().await.map_err(Error::database("close the database file"))?;
-
+    /// Opens the store on tables of this version.
+    fn open(connect: SqliteConnectOptions, cluster_id: String, lock: Arc<File>) -> Self {
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections);
             options.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(connect.clone())
         };
-        Ok(Self {
+        Self {
             reads: pool(READ_CONNECTIONS),
             writes: pool(1),
             heartbeat: pool(1),
             connect: connect.clone(),
             cluster_id,
-            _lock: Arc::new(lock),
-        })
+            _lock: lock,
+        }
     }
 
     /// Runs one statement, and returns its rows.

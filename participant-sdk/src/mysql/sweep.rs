@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
-use crate::doubt::{Named, Question, RowChange, RowKey, Sweepable, answer_questions};
+use crate::doubt::{
+    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
+};
 use crate::resource::{Fault, Local};
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
@@ -38,6 +40,10 @@ ORDER BY tx_id, branch_id LIMIT ?";
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*), max({age}) FROM {table}
 WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
+FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found
+GROUP BY cluster_id";
 
 const PURGE_UNDONE: &str = "
 DELETE FROM {table}
@@ -76,6 +82,7 @@ WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
 /// The statements for one database: as those of local transactions they name it.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
+    groups: Arc<str>,
     count: Arc<str>,
     rows: Arc<str>,
     open: Arc<str>,
@@ -97,6 +104,7 @@ impl Statements {
             statement.replace("{now}", NOW_MS).into()
         };
         Self {
+            groups: of(GROUPS),
             count: of(COUNT),
             rows: of(ROWS),
             open: of(OPEN),
@@ -139,6 +147,23 @@ impl MySql {
 }
 
 impl Sweepable for MySql {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> =
+            sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep.groups)))
+                .bind(participant)
+                .bind(i64::from(GROUP_ROWS_MAX))
+                .fetch_all(&self.phase_two)
+                .await
+                .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
     async fn change_rows(

@@ -31,6 +31,8 @@ pub(super) struct Registration {
     coordinator: String,
     request: RegisterEndpointRequest,
     registered: watch::Sender<bool>,
+    /// Coordinator group that it is registered with; empty before.
+    group: watch::Sender<String>,
 }
 
 impl Registration {
@@ -58,11 +60,16 @@ impl Registration {
             coordinator: coordinator.to_owned(),
             request,
             registered: watch::Sender::new(false),
+            group: watch::Sender::new(String::new()),
         })
     }
 
     pub(super) fn registered(&self) -> watch::Receiver<bool> {
         self.registered.subscribe()
+    }
+
+    pub(super) fn group(&self) -> watch::Receiver<String> {
+        self.group.subscribe()
     }
 
     /// Registers until it is stopped, and then deregisters.
@@ -89,7 +96,13 @@ impl Registration {
         let coordinator = &self.coordinator;
         match self.client.register_endpoint(self.request.clone()).await {
             Ok(response) => {
-                let RegisterEndpointResponse { keep_alive_interval, .. } = response.into_inner();
+                let RegisterEndpointResponse { keep_alive_interval, cluster_id } =
+                    response.into_inner();
+                self.group.send_if_modified(|group| {
+                    let is_new = *group != cluster_id;
+                    *group = cluster_id;
+                    is_new
+                });
                 if !self.registered.send_replace(true) {
                     tracing::info!(coordinator, participant, endpoint, "registered");
                 }

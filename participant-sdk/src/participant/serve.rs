@@ -12,7 +12,7 @@ use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use uuid::Uuid;
 
 use super::registration::Registration;
-use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper};
+use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper, groups};
 use crate::causes::in_full;
 use crate::resource::Resource;
 
@@ -223,6 +223,7 @@ impl<R: Resource> Service<R> {
         });
         let registrations = registrations.collect::<Result<Vec<_>, _>>()?;
         serving.registered = registrations.iter().map(Registration::registered).collect();
+        groups::watch(self.clone(), registrations.iter().map(Registration::group).collect());
         let run = |registration: Registration| tokio::spawn(registration.run(stopped.clone()));
         serving.registering = registrations.into_iter().map(run).collect();
         Ok(())

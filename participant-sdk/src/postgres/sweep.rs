@@ -9,7 +9,8 @@ use super::Postgres;
 use super::error::fault;
 use super::name::{self, PREFIX};
 use crate::doubt::{
-    BranchName, Doubt, Named, Question, RowChange, RowKey, Sweepable, age, answer_questions,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
+    age, answer_questions,
 };
 use crate::resource::{Fault, Local};
 
@@ -51,6 +52,10 @@ FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY partic
 /// Of the whole server, whoever made it.
 const OLDEST: &str = "
 SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::bigint FROM pg_prepared_xacts";
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
+FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
+GROUP BY cluster_id";
 
 /// Rows that somebody else is at stay for the next time, and nobody waits for anybody.
 const PURGE_UNDONE: &str = "
@@ -151,6 +156,22 @@ impl Postgres {
 }
 
 impl Sweepable for Postgres {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> = sqlx::query_as(GROUPS)
+            .bind(participant)
+            .bind(i64::from(GROUP_ROWS_MAX))
+            .fetch_all(&self.phase_two)
+            .await
+            .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
         let all = self.all_prepared().await?;
         let own = all.iter().filter_map(|(gid, age_ms)| {

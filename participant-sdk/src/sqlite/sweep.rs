@@ -5,7 +5,9 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
-use crate::doubt::{Named, Question, RowChange, RowKey, Sweepable, answer_questions};
+use crate::doubt::{
+    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
+};
 use crate::resource::{Fault, Local};
 
 const COUNT: &str = "
@@ -34,6 +36,10 @@ const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
     CAST(unixepoch('subsec') * 1000 AS integer) - min(changed_ms)
 FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+const GROUPS: &str = "
+SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
+FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
+GROUP BY cluster_id";
 
 const PURGE_UNDONE: &str = "
 DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
@@ -104,6 +110,22 @@ impl Sqlite {
 }
 
 impl Sweepable for Sqlite {
+    async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
+        let all: Vec<(String, i64, i64)> = sqlx::query_as(GROUPS)
+            .bind(participant)
+            .bind(i64::from(GROUP_ROWS_MAX))
+            .fetch_all(&self.phase_two)
+            .await
+            .map_err(fault("count rows by coordinator group"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
+            cluster_id,
+            rows: count(rows),
+            prepared: count(prepared),
+        });
+        Ok(groups.collect())
+    }
+
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
     async fn change_rows(

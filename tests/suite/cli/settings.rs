@@ -48,6 +48,102 @@ async fn the_configuration_is_printed_without_its_secrets() {
     run(&["config", "--config", &again]).await.check(0).says(&["lease = \"20s\"  # file\n"]);
 }
 
+/// Nobody pays twice because a variable is misspelt: without its database nothing starts.
+#[tokio::test]
+async fn an_unknown_variable_stops_every_command_that_reads_any() {
+    let definition = file("{}");
+    for args in [
+        vec!["serve"],
+        vec!["serve", "--database-url", "sqlite:x.db"],
+        vec!["config"],
+        vec!["tx", "list"],
+        vec!["tx", "submit", &definition],
+    ] {
+        let mut command = command(&args);
+        command.env("UNANIMO_DATABASEURL", "postgres://x").env("UNANIMO_ENDPIONT", "http://x:1");
+        let ran = Program::start(command).end().await;
+        ran.check(2).complains(&[
+            "UNANIMO_DATABASEURL is no variable that unanimo reads; did you mean UNANIMO_DATABASE_URL?",
+            "UNANIMO_ENDPIONT is no variable that unanimo reads; did you mean UNANIMO_ENDPOINT?",
+        ]);
+        assert_eq!(ran.out, "", "{args:?}");
+    }
+    // Kubernetes makes these for a service with the name `unanimo`.
+    let mut command = command(&["config"]);
+    command.env("UNANIMO_SERVICE_HOST", "10.0.0.1").env("UNANIMO_PORT", "tcp://10.0.0.1:7610");
+    command
+        .env("UNANIMO_PORT_7610_TCP_ADDR", "10.0.0.1")
+        .env("UNANIMO_DATABASE_URL", "sqlite:x.db");
+    Program::start(command).end().await.check(0);
+}
+
+#[tokio::test]
+async fn whoever_configures_anything_names_the_database() {
+    let empty = file("");
+    let run_with = async |args: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = command(args);
+        command.envs(variable);
+        Program::start(command).end().await
+    };
+    for (args, variable) in [
+        (vec!["serve", "--lease", "20s"], None),
+        (vec!["serve", "--listen=127.0.0.1:0"], None),
+        (vec!["serve", "--participant", "p=http://127.0.0.1:1"], None),
+        (vec!["serve"], Some(("UNANIMO_NODE", "two"))),
+        (vec!["config", "--node", "two"], None),
+    ] {
+        let ran = run_with(&args, variable).await;
+        ran.check(2).complains(&[
+            "database-url must be set where anything else is: pass --database-url postgres://",
+            "or set the variable UNANIMO_DATABASE_URL",
+        ]);
+    }
+    let ran = run_with(&["serve", "--config", &empty], None).await;
+    ran.check(2).complains(&[&format!(
+        "add the line database-url = \"postgres://USER:PASSWORD@HOST/DATABASE\" to {empty}"
+    )]);
+    // A variable that is set to nothing, as some tools do, names no database either.
+    let ran = run_with(&["serve"], Some(("UNANIMO_DATABASE_URL", ""))).await;
+    ran.check(2);
+    let defaults = run_with(&["config"], Some(("UNANIMO_ENDPOINT", "http://x:1"))).await;
+    defaults.check(0).says(&["database-url = \"sqlite:unanimo-data/unanimo.db\"\n"]);
+}
+
+/// The first line of the log tells which database it is, and who has named it.
+#[tokio::test]
+async fn the_first_line_names_the_database_and_its_source() {
+    let path = super::new_path(".db");
+    let url = super::sqlite(&path);
+    let ports = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let config = file(&format!("database-url = \"{url}\"\n"));
+    let from_file = format!("source=\"file {config}\"");
+    let cases: [(Vec<&str>, Option<&str>, &str); 3] = [
+        (vec!["--database-url", &url], None, "source=\"flag\""),
+        (vec![], Some(&url), "source=\"environment\""),
+        (vec!["--config", &config], None, &from_file),
+    ];
+    for (more, variable, source) in cases {
+        let mut all = ports.to_vec();
+        all.extend(more);
+        let mut command = command(&all);
+        command.envs(variable.map(|url| ("UNANIMO_DATABASE_URL", url)));
+        let mut program = Program::start(command);
+        super::addresses(&mut program).await;
+        program.process.signal(rustix::process::Signal::TERM);
+        let ran = program.end().await;
+        let first = ran.check(0).err.lines().next().unwrap();
+        for part in [source, &format!("database={url}"), &format!("file={}", path.display())] {
+            assert!(first.contains(part), "no {part} in {first}");
+        }
+    }
+    // The newcomer's path is one command, and its log says where the state is.
+    let folder = super::new_path("");
+    std::fs::create_dir(&folder).unwrap();
+    let mut command = command(&["config"]);
+    command.current_dir(&folder);
+    Program::start(command).end().await.check(0);
+}
+
 #[tokio::test]
 async fn help_is_offered() {
     run(&[]).await.check(2).complains(&["Usage: unanimo", "serve", "tx", "Exit codes:"]);

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use tonic::Code;
+use unanimo_coordinator::Builder;
 use unanimo_coordinator::config::Period;
-use unanimo_coordinator::coordinator::{Ended, StartError};
-use unanimo_coordinator::{Builder, cluster};
+use unanimo_coordinator::coordinator::Ended;
 use unanimo_proto::v1::{BeginTransactionRequest, Mode, Outcome};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
@@ -155,7 +156,7 @@ async fn a_second_start_of_a_node_ends_the_first() {
     assert_eq!(shown.outcome(), Outcome::Committed);
 }
 
-/// L2: another node name is refused while the first one's heartbeat moves, and adopts within a lease
+/// L2: a node of another name waits while the first one's heartbeat moves, and adopts within a lease
 /// and two seconds after that.
 #[tokio::test]
 async fn l2_another_node_waits_for_silence_and_adopts() {
@@ -165,65 +166,96 @@ async fn l2_another_node_waits_for_silence_and_adopts() {
     first.submit(tcc("g", &["ok"])).await.unwrap();
     let mut other = config(&url);
     other.node = "two".parse().unwrap();
-    let refused = Builder::new(other.clone()).start().await.unwrap_err();
-    let StartError::Birth(cluster::birth::Error::OtherNode { other: name }) = &refused else {
-        panic!("{refused:?}")
-    };
-    assert_eq!(name, "one");
-    assert!(refused.to_string().contains("node one serves this database and is alive"));
+    let standby = World::spawn(other, first.p.clone());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!standby.is_finished(), "the first one serves");
     // It is still there, and works.
     first.get("g").await;
 
     let p = first.p.clone();
     drop(first);
     let started = std::time::Instant::now();
-    let second = World::start_with(other, p.clone()).await;
-    assert!(started.elapsed() >= Duration::from_secs(2), "it watched for one lease");
+    let second = standby.await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1), "it watched for one lease");
     p.hold(false);
     second.get_until("g", "its end", |t| t.ended_at.is_some()).await;
     assert!(started.elapsed() < Duration::from_secs(4), "L2: {:?}", started.elapsed());
 }
 
-/// A graceful stop gives the right to write up: the next node need not wait.
+/// A standby takes over at once when the other one leaves in good order.
 #[tokio::test]
-async fn another_node_need_not_wait_for_one_that_left() {
+async fn a_standby_need_not_wait_for_one_that_leaves() {
     let url = Server::shared().database().await;
-    World::start(config(&url)).await.running.stop().await.unwrap();
-    let mut other = config(&url);
-    other.node = "two".parse().unwrap();
-    other.lease = Period::secs(60);
-    let started = std::time::Instant::now();
-    World::start(other).await.running.stop().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(20));
+    let mut long = config(&url);
+    long.lease = Period::secs(60);
+    let first = World::start(long.clone()).await;
+    long.node = "two".parse().unwrap();
+    let standby = World::spawn(long, first.p.clone());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.running.stop().await.unwrap();
+    let second = tokio::time::timeout(Duration::from_secs(10), standby).await.unwrap().unwrap();
+    second.running.stop().await.unwrap();
 }
 
-/// Two births at once: one wins, the other says so.
+/// The last batch of an earlier process holds the fence's row: the start waits for it.
+#[tokio::test]
+async fn a_start_waits_for_the_last_batch_of_its_predecessor() {
+    let url = Server::shared().database().await;
+    drop(World::start(config(&url)).await);
+    let mut batch = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM fences FOR SHARE").execute(&mut batch).await.unwrap();
+    let starting = World::spawn(config(&url), Scripted::default());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!starting.is_finished(), "it waits, and does not fail");
+    sqlx::raw_sql("COMMIT").execute(&mut batch).await.unwrap();
+    let world = tokio::time::timeout(Duration::from_secs(10), starting).await.unwrap().unwrap();
+    world.running.stop().await.unwrap();
+}
+
+/// A standby outlives an outage of its database.
+#[tokio::test]
+async fn a_standby_outlives_an_outage_of_the_database() {
+    let server = Server::start();
+    let url = server.database().await;
+    let first = World::start(config(&url)).await;
+    let mut other = config(&url);
+    other.node = "two".parse().unwrap();
+    let standby = World::spawn(other, first.p.clone());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!standby.is_finished(), "it goes on waiting");
+    server.launch();
+    drop(first);
+    standby.await.unwrap().running.stop().await.unwrap();
+}
+
+/// Two births at once: one wins, and the other one waits.
 #[tokio::test]
 async fn of_two_starts_at_once_one_wins() {
     let url = Server::shared().database().await;
     World::start(config(&url)).await.running.stop().await.unwrap();
-    let mut raced = 0;
-    for round in 0..20 {
+    for round in 0..10 {
         let named = |name: &str| {
             let mut config = config(&url);
             config.node = name.parse().unwrap();
-            Builder::new(config).without_network()
+            tokio::spawn(Builder::new(config).without_network().start())
         };
         let (one, two) = if round % 2 == 0 { ("one", "one") } else { ("one", "two") };
-        let (first, second) = tokio::join!(named(one).start(), named(two).start());
-        let alive: Vec<_> = [first, second]
-            .into_iter()
-            .filter_map(|started| match started {
-                Ok(running) => Some(running),
-                Err(StartError::Birth(cluster::birth::Error::Raced)) => {
-                    raced += 1;
-                    None
-                }
-                Err(StartError::Birth(cluster::birth::Error::OtherNode { .. })) => None,
-                Err(error) => panic!("{error}"),
-            })
-            .collect();
-        // Of the same name the later one may also have ended the earlier one's right.
+        let (mut one, mut two) = (named(one), named(two));
+        // Of the same name the later one may end the earlier one's right, and then both have started.
+        let (first, other) = tokio::select! {
+            first = &mut one => (first, two),
+            first = &mut two => (first, one),
+        };
+        let mut alive = vec![first.unwrap().unwrap()];
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        if other.is_finished() {
+            alive.push(other.await.unwrap().unwrap());
+        } else {
+            other.abort();
+            let _ = other.await;
+        }
         let mut living = 0;
         for mut running in alive {
             let ended = tokio::time::timeout(Duration::from_millis(1_000), running.ended()).await;
@@ -238,7 +270,6 @@ async fn of_two_starts_at_once_one_wins() {
         }
         assert_eq!(living, 1, "round {round}");
     }
-    assert!(raced > 0, "they never met");
 }
 
 /// Without news from the database nothing is decided and nothing sent; with news it goes on.

@@ -110,3 +110,80 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
     }
     assert_ne!(instances[0], instances[1]);
 }
+
+/// Lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn of(&self, alarm: &str) -> Vec<String> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().filter(|line| line.contains(alarm)).map(str::to_owned).collect()
+    }
+}
+
+/// A coordinator on another database, or on a copy, is another group. That is told at once, not by the
+/// sweeper two minutes later.
+#[tokio::test]
+async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
+    let database = Sqlite::open(&file).await.unwrap();
+    let raw = sqlx::SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    for (cluster_id, participant, state, rows) in [
+        ("c", "p", "prepared", 1),
+        ("was", "p", "committed", 3),
+        ("was", "p", "prepared", 2),
+        ("theirs", "another", "prepared", 1),
+    ] {
+        for _ in 0..rows {
+            sqlx::query(
+                "INSERT INTO unanimo_barrier
+                     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state)
+                 VALUES ($1, 'a', $2, $3, 'g', 'ok', 'tcc', $4)",
+            )
+            .bind(Uuid::now_v7().to_string())
+            .bind(cluster_id)
+            .bind(participant)
+            .bind(state)
+            .execute(&raw)
+            .await
+            .unwrap();
+        }
+    }
+    let directory = Directory::default();
+    let serve = Serve::on("127.0.0.1:0").register_with(directory.serve().await);
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let mut serving = participant.serve(serve.without_sweep()).await.unwrap();
+    serving.registered().await;
+    let told = unanimo_tests::wait::until("the alarm", async || {
+        Some(lines.of("other_cluster")).filter(|lines| !lines.is_empty())
+    })
+    .await;
+    for part in ["ERROR", "cluster_id=\"was\"", "registered_with=\"c\"", "rows=5", "in_doubt=2"] {
+        assert!(told[0].contains(part), "no {part} in {}", told[0]);
+    }
+    // It is told once, and not at each registration.
+    unanimo_tests::wait::until("more registrations", async || {
+        (directory.registered().len() > 5).then_some(())
+    })
+    .await;
+    assert_eq!(lines.of("other_cluster").len(), 1);
+    serving.stop().await;
+}

@@ -130,7 +130,7 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
         }
     }
     let retention = store::Retention { details: Default::default(), gids: Default::default() };
-    let purged = fixture.store.purge().run(fixture.me, retention).await;
+    let purged = fixture.store.purge().run(fixture.me, retention, now()).await;
     assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
     assert_eq!(fixture.store.purge().watermark().await.unwrap().0, 0);
     let registered =
@@ -209,7 +209,7 @@ async fn instances_behind_one_address_are_told_apart(fixture: Fixture) {
 async fn a_newer_schema_is_refused(fixture: Fixture) {
     fixture.store.close().await;
     let insert =
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        "INSERT INTO unanimo_migrations (version, description, success, checksum, execution_time)
         VALUES (9001, 'of a later version', true, 'x', 0)";
     if fixture.url.starts_with("sqlite") {
         let path = fixture.url.strip_prefix("sqlite:").unwrap();

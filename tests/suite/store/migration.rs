@@ -10,11 +10,11 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
 
-const TX_ID: &str = "019a0000000070008000000000000007";
+pub(super) const TX_ID: &str = "019a0000000070008000000000000007";
 
 /// Rows of the first schema: a transaction with one branch and its output. `{x}` stands before a
 /// literal of bytes, `{yes}` and `{no}` for truth.
-fn rows(bytes: impl Fn(&str) -> String, id: &str, no: &str) -> String {
+pub(super) fn rows(bytes: impl Fn(&str) -> String, id: &str, no: &str) -> String {
     let (digest, text) = (bytes(&"ab".repeat(32)), bytes("6f"));
     format!(
         "INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive, digest,
@@ -28,7 +28,7 @@ fn rows(bytes: impl Fn(&str) -> String, id: &str, no: &str) -> String {
 }
 
 /// The schema as it was at this version.
-fn up_to(version: i64, all: &Migrator) -> Migrator {
+pub(super) fn up_to(version: i64, all: &Migrator) -> Migrator {
     let first = all.iter().filter(|migration| migration.version <= version).cloned().collect();
     Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT }
 }
@@ -63,7 +63,7 @@ async fn rows_of_an_earlier_schema_are_read(version: i64) {
     check(&format!("sqlite:{}", file.display())).await;
 }
 
-async fn check(url: &str) {
+pub(super) async fn check(url: &str) {
     let store = store::open(url, &PostgresOptions::default()).await.unwrap();
     let key = Key::Tx(TxId(TX_ID.parse().unwrap()));
     let stored = store.transactions().find(&key).await.unwrap().unwrap().record;

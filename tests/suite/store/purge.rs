@@ -42,9 +42,15 @@ async fn s4_s11_only_ended_transactions_that_need_nobody_are_purged(fixture: Fix
     let heuristic = transaction(&fixture, LONG_AGO, Some(&mixed)).await;
     let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
 
-    // The first purge deletes the details, and in the same run transactions without details.
-    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
-    assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, now()).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 }, "first its details go");
+    // However long ago it is said to have ended, the gid stays for the rest of its retention.
+    let purge = fixture.store.purge();
+    let later = now().after(DAY - Duration::from_secs(60));
+    let purged = purge.run(fixture.me, RETENTION, later).await.unwrap();
+    assert_eq!(purged, Purged::default());
+    let purged = purge.run(fixture.me, RETENTION, now().after(DAY)).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
     assert_eq!(fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap(), None);
     for kept in [running, heuristic] {
         let stored = fixture.store.transactions().find(&Key::Tx(kept.id())).await.unwrap().unwrap();
@@ -56,7 +62,7 @@ async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {
     let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
     assert_eq!(fixture.store.purge().watermark().await.unwrap(), Timestamp(0));
     let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
-    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, keep_gids, now()).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
     let stored = fixture.store.transactions().find(&Key::Tx(ended.id())).await.unwrap().unwrap();
     assert!(stored.stripped);
@@ -67,9 +73,15 @@ async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {
     assert_eq!(stored.record.outputs, []);
     assert!(fixture.store.transactions().events(ended.id()).await.unwrap().is_empty());
 
-    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
+    let at = now().after(DAY);
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, at).await.unwrap();
     assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
     let watermark = fixture.store.purge().watermark().await.unwrap();
+    assert_eq!(watermark.after(RETENTION.gids), at, "it is the purge's time, and no other");
+    assert_eq!(fixture.store.purge().times().await.unwrap().last, Some(at));
+    // It never goes back, and neither does what was purged come back.
+    fixture.store.purge().run(fixture.me, RETENTION, LONG_AGO.after(DAY)).await.unwrap();
+    assert_eq!(fixture.store.purge().watermark().await.unwrap(), watermark);
     assert!(ended.id().created_ms() < watermark.0, "it is told from one that was never seen");
     assert!(watermark < now());
 }
@@ -85,7 +97,7 @@ async fn what_is_young_stays(fixture: Fixture) {
     fixture.write([odd.commit()]).await;
     fixture.write(odd.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done)).await;
 
-    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, now()).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 }, "the odd one's details");
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, live.tx.record());
@@ -97,7 +109,7 @@ async fn s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention(fixture: Fi
     let (tombstone, begin) = Live::tombstone(&gid, LONG_AGO);
     fixture.write([begin]).await;
     let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
-    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, keep_gids, now()).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
     let stored = fixture.store.transactions().find(&Key::Gid(gid.clone())).await.unwrap().unwrap();
     assert!(stored.stripped);
@@ -107,7 +119,8 @@ async fn s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention(fixture: Fi
     let written = fixture.writer().await.write(&[a_write(later)]).await.unwrap();
     assert!(matches!(&written[..], [Written::GidHeld(holder)] if holder.tx_id == tombstone.id()));
 
-    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
+    let later = now().after(DAY);
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, later).await.unwrap();
     assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
 }
 
@@ -120,8 +133,11 @@ async fn a_forgotten_transaction_leaves_its_audit_behind(fixture: Fixture) {
     fixture.write([forgotten]).await;
     assert_eq!(fixture.store.transactions().attention().await.unwrap().heuristic, 0);
 
-    let purged = fixture.store.purge().run(fixture.me, RETENTION).await.unwrap();
-    assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, now()).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    let later = now().after(DAY);
+    let purged = fixture.store.purge().run(fixture.me, RETENTION, later).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
     let audit = Event {
         at: LONG_AGO,
         kind: EventKind::Forgotten,
@@ -157,7 +173,7 @@ async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
     let (old, young) = (saga(LONG_AGO, "a").await, saga(now(), "b").await);
     let keep_gids = Retention { gids: Duration::from_secs(100 * 365 * 24 * 3600), ..RETENTION };
     assert_eq!((count(&fixture, "locks").await, count(&fixture, "history").await), (2, 4));
-    let purged = fixture.store.purge().run(fixture.me, keep_gids).await.unwrap();
+    let purged = fixture.store.purge().run(fixture.me, keep_gids, now()).await.unwrap();
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
     assert_eq!((count(&fixture, "locks").await, count(&fixture, "history").await), (1, 2));
     let transactions = fixture.store.transactions();
@@ -194,7 +210,7 @@ async fn s12_a_saga_stays_until_its_participants_have_asked(fixture: Fixture) {
     let over = ended(Mode::Saga, minutes(60 * 24), minutes(64)).await;
     let tcc = ended(Mode::Tcc, minutes(60 * 24), minutes(1)).await;
     let none = Retention { details: Duration::ZERO, ..RETENTION };
-    fixture.store.purge().run(fixture.me, none).await.unwrap();
+    fixture.store.purge().run(fixture.me, none, now()).await.unwrap();
     for (live, stripped) in
         [(short, false), (long, false), (middle, false), (over, true), (tcc, true)]
     {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::FromRow;
 use unanimo_core::Incarnation;
 
-use super::super::incarnations::lease_to_column;
+use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Postgres;
 
@@ -90,6 +90,26 @@ impl Incarnations for Postgres {
         let moved = self.heartbeat.renew(me, patience).await;
         let moved = moved.map_err(|error| super::failed("renew the lease", error))?;
         if moved { Ok(()) } else { Err(Error::Fenced(me)) }
+    }
+
+    async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
+        self.run("note that a fenced incarnation was alive", move |connection| {
+            Box::pin(async move {
+                sqlx::query(NOTE_DISPLACED).bind(incarnation.0).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error> {
+        let query = sqlx::query_as(HAS_DISPLACED).bind(live.incarnation.0).bind(live.node.clone());
+        let found: Vec<(bool,)> = self.rows("read whom an incarnation has fenced", query).await?;
+        Ok(found.first().is_some_and(|(displaced,)| *displaced))
+    }
+
+    fn is_alone(&self) -> bool {
+        false
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {

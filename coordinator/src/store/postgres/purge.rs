@@ -5,7 +5,7 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::purge::{
-    PURGE_ROWS_MAX, Purge, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
 };
 use super::super::{Error, rows};
 use super::Postgres;
@@ -17,11 +17,10 @@ WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), old AS MATERIALIZED (
     SELECT tx_id FROM transactions
-    WHERE ended_ms < (extract(epoch FROM clock_timestamp()) * 1000)::int8 - $2
+    WHERE ended_ms < $2
         AND NOT stripped AND (heuristic = 'none' OR forgotten)
         AND (mode IS DISTINCT FROM 'saga'
-            OR ended_ms + least((ended_ms - created_ms) / 2, $4) + $5
-                < (extract(epoch FROM clock_timestamp()) * 1000)::int8)
+            OR ended_ms + least((ended_ms - created_ms) / 2, $5) + $6 < $4)
         AND EXISTS (SELECT 1 FROM fence)
     ORDER BY ended_ms LIMIT $3
     FOR NO KEY UPDATE SKIP LOCKED
@@ -37,7 +36,7 @@ WITH fence AS MATERIALIZED (
     DELETE FROM locks WHERE tx_id IN (SELECT tx_id FROM old)
 )
 UPDATE transactions
-SET stripped = true, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+SET stripped = true, stripped_ms = $4, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
     more = '', version = version + 1, write_id = gen_random_uuid()
 WHERE tx_id IN (SELECT tx_id FROM old)
 RETURNING tx_id";
@@ -48,19 +47,19 @@ WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 )
 UPDATE cluster
-SET purge_watermark_ms = greatest(purge_watermark_ms,
-    (extract(epoch FROM clock_timestamp()) * 1000)::int8 - $2)
+SET purge_watermark_ms = greatest(purge_watermark_ms, $2), purge_clock_ms = $3
 WHERE EXISTS (SELECT 1 FROM fence)
 RETURNING purge_watermark_ms";
 
 /// Only what both began and ended before the watermark: a transaction whose id was made by a clock
-/// ahead of the database's would otherwise be taken for one that was never seen.
+/// ahead of the others would otherwise be taken for one that was never seen.
 const DELETE: &str = "
 WITH fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
 ), old AS MATERIALIZED (
     SELECT tx_id FROM transactions
-    WHERE ended_ms < $2 AND created_ms < $2 AND stripped AND EXISTS (SELECT 1 FROM fence)
+    WHERE ended_ms < $2 AND created_ms < $2 AND stripped AND coalesce(stripped_ms, 0) <= $4
+        AND EXISTS (SELECT 1 FROM fence)
     ORDER BY ended_ms LIMIT $3
     FOR UPDATE SKIP LOCKED
 )
@@ -75,21 +74,38 @@ impl Purge for Postgres {
         Ok(rows::ms_from_column(ms))
     }
 
-    async fn run(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        let (details_ms, gids_ms) = retention.as_ms();
+    async fn times(&self) -> Result<PurgeTimes, Error> {
+        let query = sqlx::query_as(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8, purge_clock_ms FROM cluster",
+        );
+        let (database, last): (i64, Option<i64>) =
+            self.row("read the clocks of the purge", query).await?;
+        let last = last.map(rows::ms_from_column);
+        Ok(PurgeTimes { database: rows::ms_from_column(database), last })
+    }
+
+    async fn run(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<Purged, Error> {
+        let cutoffs = retention.cutoffs(now);
         self.run("purge transactions", move |connection| {
             Box::pin(async move {
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
                     .bind(me.0)
-                    .bind(details_ms)
+                    .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.now_ms)
                     .bind(STEPS_ASKED_MS)
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
                 let watermark: Option<i64> = sqlx::query_scalar(RAISE_WATERMARK)
                     .bind(me.0)
-                    .bind(gids_ms)
+                    .bind(cutoffs.gids_ms)
+                    .bind(cutoffs.now_ms)
                     .fetch_optional(&mut *connection)
                     .await?;
                 let Some(watermark) = watermark else {
@@ -97,8 +113,9 @@ impl Purge for Postgres {
                 };
                 let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
                     .bind(me.0)
-                    .bind(watermark)
+                    .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.stripped_ms)
                     .fetch_all(connection)
                     .await?;
                 Ok(Some(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 }))

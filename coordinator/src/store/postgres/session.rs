@@ -143,13 +143,17 @@ impl Connector {
             servers: address.servers.into(),
             preferred: Arc::default(),
             connect_timeout: address.connect_timeout,
-            settings: Arc::new(Settings::of(options.statement_timeout, LOCK_TIMEOUT)),
+            settings: Arc::new(Settings::of(
+                options.statement_timeout,
+                LOCK_TIMEOUT,
+                Some(&options.schema),
+            )),
         }
     }
 
-    /// Returns a way to sessions whose statements may take any time.
+    /// Returns a way to sessions whose statements may take any time, with the role's own search path.
     pub(super) fn without_limits(&self) -> Self {
-        let settings = Arc::new(Settings::of(Duration::ZERO, Duration::ZERO));
+        let settings = Arc::new(Settings::of(Duration::ZERO, Duration::ZERO, None));
         Self { settings, ..self.clone() }
     }
 
@@ -180,7 +184,7 @@ impl Connector {
 }
 
 impl Settings {
-    fn of(statement_timeout: Duration, lock_timeout: Duration) -> Self {
+    fn of(statement_timeout: Duration, lock_timeout: Duration, schema: Option<&str>) -> Self {
         let ms = |duration: Duration| duration.as_millis().to_string();
         let relied_on = [
             ("synchronous_commit", "on".to_owned()),
@@ -202,8 +206,10 @@ impl Settings {
             ("tcp_keepalives_interval", "5".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),
         ];
-        let count = relied_on.len();
-        let all = relied_on.into_iter().chain(wished_for);
+        // Nobody else's table is ever met.
+        let path = schema.map(|schema| ("search_path", schema.to_owned()));
+        let count = relied_on.len() + usize::from(path.is_some());
+        let all = path.into_iter().chain(relied_on).chain(wished_for);
         let (names, values) = all.map(|(name, value)| (name.to_owned(), value)).unzip();
         Self { names, values, relied_on: count }
     }

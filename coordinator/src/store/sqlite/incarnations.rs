@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
-use super::super::incarnations::lease_to_column;
+use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Sqlite;
 
@@ -100,6 +100,27 @@ impl Incarnations for Sqlite {
         // It runs in a task of its own, to its end.
         let renewed = tokio::time::timeout(patience, renewing).await;
         renewed.unwrap_or_else(|_| Err(Error::database(DOING)(sqlx::Error::PoolTimedOut)))
+    }
+
+    async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
+        self.write("note that a fenced incarnation was alive", None, move |connection| {
+            Box::pin(async move {
+                sqlx::query(NOTE_DISPLACED).bind(incarnation.0).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error> {
+        let query = sqlx::query_as(HAS_DISPLACED).bind(live.incarnation.0).bind(live.node.clone());
+        let found: Vec<(bool,)> = self.rows("read whom an incarnation has fenced", query).await?;
+        Ok(found.first().is_some_and(|(displaced,)| *displaced))
+    }
+
+    /// The lock beside the file keeps other processes out.
+    fn is_alone(&self) -> bool {
+        true
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {

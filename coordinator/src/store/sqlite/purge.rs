@@ -6,36 +6,34 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::purge::{
-    PURGE_ROWS_MAX, Purge, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
 };
 use super::super::{Error, rows};
 use super::Sqlite;
 
 const STRIP: &str = "
 UPDATE transactions
-SET stripped = 1, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+SET stripped = 1, stripped_ms = $3, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
     more = '', version = version + 1, write_id = randomblob(16)
 WHERE tx_id IN (
     SELECT tx_id FROM transactions
-    WHERE ended_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $1
+    WHERE ended_ms < $1
         AND NOT stripped AND (heuristic = 'none' OR forgotten)
         AND (mode IS NOT 'saga'
-            OR ended_ms + min((ended_ms - created_ms) / 2, $3) + $4
-                < CAST(unixepoch('subsec') * 1000 AS integer))
+            OR ended_ms + min((ended_ms - created_ms) / 2, $4) + $5 < $3)
     ORDER BY ended_ms LIMIT $2)
 RETURNING tx_id";
 
 const RAISE_WATERMARK: &str = "
 UPDATE cluster
-SET purge_watermark_ms =
-    max(purge_watermark_ms, CAST(unixepoch('subsec') * 1000 AS integer) - $1)
+SET purge_watermark_ms = max(purge_watermark_ms, $1), purge_clock_ms = $2
 RETURNING purge_watermark_ms";
 
 const DELETE: &str = "
 DELETE FROM transactions
 WHERE tx_id IN (
     SELECT tx_id FROM transactions
-    WHERE ended_ms < $1 AND created_ms < $1 AND stripped
+    WHERE ended_ms < $1 AND created_ms < $1 AND stripped AND coalesce(stripped_ms, 0) <= $3
     ORDER BY ended_ms LIMIT $2)
 RETURNING tx_id";
 
@@ -47,13 +45,29 @@ impl Purge for Sqlite {
         Ok(rows::ms_from_column(ms))
     }
 
-    async fn run(&self, me: Incarnation, retention: Retention) -> Result<Purged, Error> {
-        let (details_ms, gids_ms) = retention.as_ms();
+    async fn times(&self) -> Result<PurgeTimes, Error> {
+        let query = sqlx::query_as(
+            "SELECT CAST(unixepoch('subsec') * 1000 AS integer), purge_clock_ms FROM cluster",
+        );
+        let (database, last): (i64, Option<i64>) =
+            self.row("read the clocks of the purge", query).await?;
+        let last = last.map(rows::ms_from_column);
+        Ok(PurgeTimes { database: rows::ms_from_column(database), last })
+    }
+
+    async fn run(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<Purged, Error> {
+        let cutoffs = retention.cutoffs(now);
         self.write("purge transactions", Some(me), move |connection| {
             Box::pin(async move {
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
-                    .bind(details_ms)
+                    .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.now_ms)
                     .bind(STEPS_ASKED_MS)
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
@@ -70,12 +84,14 @@ impl Purge for Sqlite {
                     }
                 }
                 let watermark: i64 = sqlx::query_scalar(RAISE_WATERMARK)
-                    .bind(gids_ms)
+                    .bind(cutoffs.gids_ms)
+                    .bind(cutoffs.now_ms)
                     .fetch_one(&mut *connection)
                     .await?;
                 let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
-                    .bind(watermark)
+                    .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.stripped_ms)
                     .fetch_all(connection)
                     .await?;
                 Ok(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 })

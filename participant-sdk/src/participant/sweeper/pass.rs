@@ -336,8 +336,8 @@ fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
 }
 
 impl<R: Resource> Service<R> {
-    /// A question to the database.
-    pub(super) async fn queried<T>(
+    /// Asks the database, which has some time to answer.
+    pub(in crate::participant) async fn queried<T>(
         &self,
         query: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {

@@ -1,0 +1,338 @@
+//! Tables on PostgreSQL before the store is open: found, and brought to this version.
+//!
+//! They are in a schema of their own, with their own table of the migrations that have been run. An
+//! earlier version made them in the first schema of the search path, and kept that history in the
+//! library's default table, which other programs of the database use, too: those are moved.
+
+mod moving;
+mod place;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
+use unanimo_core::Incarnation;
+use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
+
+use self::moving::{OLD_HISTORY, known_migrations, move_tables};
+use self::place::{here, keep_place, settle};
+use super::super::opening::{HISTORY, Relocation, Settling};
+use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
+use super::address;
+use super::session::{Connector, Session};
+use super::{Postgres, PostgresOptions, failed};
+
+/// Schema to which tables of an earlier version are moved.
+pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
+
+/// Longest wait of a migration for one lock. Whoever waits for a table holds up all who come later.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Migration from which on a heartbeat is marked as fenced as well.
+const HEARTBEATS_FENCED: i64 = 10;
+
+/// A database on PostgreSQL that was connected to.
+#[derive(Debug)]
+pub(in crate::store) struct Opening {
+    /// Way to sessions of the store.
+    connector: Connector,
+    options: PostgresOptions,
+    told: Option<Relocation>,
+    /// Schemas that an earlier version may have used: those of the role's own search path.
+    path: Vec<String>,
+    /// As it was found at first. [`open`](super::super::Opening::open) looks again.
+    found: Tables,
+    settling: Settling,
+}
+
+/// Tables that were found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tables {
+    None,
+    /// In this schema, of this version, with the history of an earlier version of the program.
+    Old {
+        schema: String,
+        version: i64,
+    },
+    Own {
+        version: i64,
+    },
+}
+
+impl Opening {
+    pub(in crate::store) async fn connect(
+        url: &str,
+        options: &PostgresOptions,
+        told: Option<Relocation>,
+    ) -> Result<Self, Error> {
+        let connector = Connector::new(address::parse(url)?, options);
+        let mut session = session(&connector, options).await?;
+        let connection = &mut session.connection;
+        let looked = Self::first_look(connection, options, told.as_ref()).await;
+        // Nothing depends on how the connection ends.
+        let _ = session.connection.close().await;
+        let (path, found, settling) = looked?;
+        Ok(Self { connector, options: options.clone(), told, path, found, settling })
+    }
+
+    async fn first_look(
+        connection: &mut PgConnection,
+        options: &PostgresOptions,
+        told: Option<&Relocation>,
+    ) -> Result<(Vec<String>, Tables, Settling), Error> {
+        let path: Vec<String> = sqlx::query_scalar("SELECT current_schemas(false)::text[]")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(Error::database("read the search path"))?;
+        let found = look(connection, &options.schema, &path).await?;
+        let settling = settle(connection, &options.schema, &found, told).await?;
+        Ok((path, found, settling))
+    }
+
+    /// Runs one statement on a connection of its own, with the search path of the tables.
+    async fn rows(
+        &self,
+        doing: &'static str,
+        statement: &'static str,
+        binds: Option<(i64, String)>,
+    ) -> Result<Vec<PgRow>, Error> {
+        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
+        // Another process of this version may have moved them meanwhile.
+        let schema = match look(&mut connection, &self.options.schema, &self.path).await? {
+            Tables::Old { schema, .. } => schema,
+            Tables::None | Tables::Own { .. } => self.options.schema.clone(),
+        };
+        let work = async move {
+            let path = format!("SET search_path = {}; SET lock_timeout = '200ms'", quoted(&schema));
+            sqlx::raw_sql(AssertSqlSafe(path)).execute(&mut connection).await?;
+            let query = match binds {
+                Some((number, text)) => sqlx::query(statement).bind(number).bind(text),
+                None => sqlx::query(statement),
+            };
+            let rows = query.fetch_all(&mut connection).await?;
+            let _ = connection.close().await;
+            Ok(rows)
+        };
+        work.await.map_err(Error::database(doing))
+    }
+
+    /// Brings the tables to this version, in one transaction.
+    async fn migrate(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let schema = &self.options.schema;
+        let mut block = connection.begin().await.map_err(Error::database("begin a migration"))?;
+        let settings = format!(
+            "SET TRANSACTION READ WRITE; SET LOCAL search_path = {}; SET LOCAL lock_timeout = {}; \
+             SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = on; \
+             SET LOCAL client_min_messages = warning",
+            quoted(schema),
+            LOCK_TIMEOUT.as_millis()
+        );
+        execute(&mut block, &settings, "begin a migration").await?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('unanimo migrations'), hashtext($1))")
+            .bind(schema)
+            .execute(&mut *block)
+            .await
+            .map_err(Error::database("wait for another process that migrates"))?;
+        let found = look(&mut block, schema, &self.path).await?;
+        let is_changed = found != Tables::Own { version: latest(&MIGRATIONS) };
+        if is_changed {
+            match &found {
+                Tables::None => make_schema(&mut block, schema).await?,
+                Tables::Old { schema: old, version } => {
+                    check_nobody_writes(&mut block, old).await?;
+                    if old != schema {
+                        make_schema(&mut block, schema).await?;
+                    }
+                    move_tables(&mut block, old, schema, *version).await?;
+                }
+                Tables::Own { .. } => check_nobody_writes(&mut block, schema).await?,
+            }
+            run_migrations(&MIGRATIONS, &mut *block).await?;
+            if found == Tables::None {
+                let begin = "UPDATE cluster SET purge_clock_ms =
+                     (extract(epoch FROM clock_timestamp()) * 1000)::int8";
+                execute(&mut block, begin, "begin the purge's time").await?;
+            }
+        }
+        let found = Tables::Own { version: latest(&MIGRATIONS) };
+        match settle(&mut block, schema, &found, self.told.as_ref()).await? {
+            Settling::Stay => {}
+            settling => {
+                if settling == Settling::Copy && !is_changed {
+                    check_nobody_writes(&mut block, schema).await?;
+                }
+                let here = here(&mut block, schema).await?;
+                keep_place(&mut block, &here, &settling).await?;
+            }
+        }
+        block.commit().await.map_err(Error::database("commit a migration"))
+    }
+}
+
+#[async_trait]
+impl super::super::Opening for Opening {
+    fn is_new(&self) -> bool {
+        self.found == Tables::None
+    }
+
+    fn needs_turn(&self) -> bool {
+        let is_current = self.found == Tables::Own { version: latest(&MIGRATIONS) };
+        !self.is_new() && (!is_current || self.settling == Settling::Copy)
+    }
+
+    async fn live(&self) -> Result<Vec<LiveIncarnation>, Error> {
+        let statement = "SELECT incarnation, node, counter FROM fences JOIN heartbeats \
+                         USING (incarnation) WHERE NOT fenced ORDER BY incarnation";
+        let doing = "list the incarnations";
+        let rows = self.rows(doing, statement, None).await?;
+        let read = |row: &PgRow| {
+            let (incarnation, node, counter) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let incarnation = Incarnation(incarnation);
+            Ok(LiveIncarnation { incarnation, node, counter, lease: None })
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(Error::database(doing))
+    }
+
+    async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
+        let statement = match self.found {
+            Tables::Own { version } if version >= HEARTBEATS_FENCED => {
+                "WITH heartbeat AS (UPDATE heartbeats SET fenced = true WHERE incarnation = $1)
+                 UPDATE fences SET fenced = true, fenced_by = $2 WHERE incarnation = $1 AND NOT fenced"
+            }
+            _ => {
+                "UPDATE fences SET fenced = true, fenced_by = $2
+                 WHERE incarnation = $1 AND NOT fenced"
+            }
+        };
+        let binds = Some((incarnation.0, by.to_owned()));
+        self.rows("fence an incarnation", statement, binds).await.map(drop)
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
+        let result = self.migrate(&mut connection).await;
+        // It holds locks until it is closed, if the migration has failed.
+        let _ = connection.close().await;
+        result?;
+        Ok(Arc::new(Postgres::open(self.connector.clone(), &self.options).await?))
+    }
+}
+
+/// Opens a session whose statements may take any time, with the role's own search path.
+async fn session(connector: &Connector, options: &PostgresOptions) -> Result<Session, Error> {
+    let opened = connector.without_limits().open(options.answer_timeout()).await;
+    opened.map_err(|error| failed("connect to the database", error))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn execute(
+    connection: &mut PgConnection,
+    statements: &str,
+    doing: &'static str,
+) -> Result<(), Error> {
+    let script = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+    script.execute(connection).await.map(drop).map_err(Error::database(doing))
+}
+
+/// Looks for the tables, without changing anything.
+async fn look(
+    connection: &mut PgConnection,
+    schema: &str,
+    path: &[String],
+) -> Result<Tables, Error> {
+    let doing = "look for the tables";
+    let own = format!("{}.{HISTORY}", quoted(schema));
+    let (is_own,): (bool,) = sqlx::query_as("SELECT to_regclass($1) IS NOT NULL")
+        .bind(&own)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(Error::database(doing))?;
+    if is_own {
+        let last = format!("SELECT coalesce(max(version), 0) FROM {own} WHERE success");
+        let version: i64 = sqlx::query_scalar(AssertSqlSafe(last))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(Error::database(doing))?;
+        let known = latest(&MIGRATIONS);
+        return match version > known {
+            true => Err(Error::NewerSchema { found: version, known }),
+            false => Ok(Tables::Own { version }),
+        };
+    }
+    let schemas: Vec<String> = sqlx::query_scalar(
+        "SELECT nspname::text FROM pg_namespace
+         WHERE nspname = ANY ($3) AND EXISTS (
+             SELECT 1 FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = $2)
+         AND EXISTS (
+             SELECT 1 FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+             WHERE relnamespace = pg_namespace.oid AND relname = 'cluster'
+                 AND attname = 'cluster_id')
+         ORDER BY nspname <> $1",
+    )
+    .bind(schema)
+    .bind(OLD_HISTORY)
+    .bind(path.iter().cloned().chain([schema.to_owned()]).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(Error::database(doing))?;
+    for old in schemas {
+        let history = format!("{}.{OLD_HISTORY}", quoted(&old));
+        let (versions, names) = known_migrations();
+        let last = format!(
+            "SELECT max(version) FROM {history} JOIN UNNEST($1::int8[], $2::text[]) \
+                 AS known (version, description) USING (version, description) WHERE success"
+        );
+        let version: Option<i64> = sqlx::query_scalar(AssertSqlSafe(last))
+            .bind(versions)
+            .bind(names)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(Error::database(doing))?;
+        let Some(version) = version else { continue };
+        if old != schema && schema != SCHEMA_DEFAULT {
+            let (schema, found) = (schema.to_owned(), old);
+            return Err(Error::OtherSchema { schema, found, default: SCHEMA_DEFAULT });
+        }
+        return Ok(Tables::Old { schema: old, version });
+    }
+    Ok(Tables::None)
+}
+
+/// Makes the schema if it is not there. Looking first: a role that may not make one may use one.
+async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
+    let there: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_namespace WHERE nspname = $1")
+        .bind(schema)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(Error::database("look for the schema"))?;
+    if there.is_some() {
+        return Ok(());
+    }
+    let create = format!("CREATE SCHEMA {}", quoted(schema));
+    let created = sqlx::query(AssertSqlSafe(create)).execute(connection).await;
+    created.map(drop).map_err(|source| Error::NoSchema { schema: schema.to_owned(), source })
+}
+
+/// Fails if an incarnation may write. Until this transaction ends none is created, and one that
+/// looked before can be created no more.
+async fn check_nobody_writes(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
+    let doing = "look who may write";
+    let schema = quoted(schema);
+    let lock = format!("LOCK TABLE {schema}.fences IN SHARE ROW EXCLUSIVE MODE");
+    execute(connection, &lock, doing).await?;
+    let writer = format!("SELECT node FROM {schema}.fences WHERE NOT fenced LIMIT 1");
+    let writer: Option<String> = sqlx::query_scalar(AssertSqlSafe(writer))
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(Error::database(doing))?;
+    if let Some(node) = writer {
+        return Err(Error::StillWritten { node });
+    }
+    let bump = format!("UPDATE {schema}.cluster SET incarnations = incarnations + 1");
+    execute(connection, &bump, doing).await
+}

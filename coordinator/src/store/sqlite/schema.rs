@@ -1,0 +1,244 @@
+//! Tables in an SQLite file before the store is open: found, and brought to this version.
+//!
+//! The lock beside the file keeps other processes out, so nobody else can write: nobody has to be
+//! waited for.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row};
+use unanimo_core::Incarnation;
+use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
+
+use super::super::opening::{HISTORY, Itself, Place, Relocation, Settling};
+use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
+use super::{BUSY_TIMEOUT, Sqlite, lock_beside};
+
+/// History of an earlier version: the library's default.
+const OLD_HISTORY: &str = "_sqlx_migrations";
+
+/// An SQLite file that was connected to.
+#[derive(Debug)]
+pub(in crate::store) struct Opening {
+    path: PathBuf,
+    connect: SqliteConnectOptions,
+    told: Option<Relocation>,
+    is_new: bool,
+    /// Keeps other processes out for as long as any handle lives.
+    lock: Arc<File>,
+}
+
+impl Opening {
+    pub(in crate::store) async fn connect(
+        path: &Path,
+        told: Option<Relocation>,
+    ) -> Result<Self, Error> {
+        let lock = Arc::new(lock_beside(path)?);
+        let connect = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let mut opening =
+            Self { path: path.to_owned(), connect, told, is_new: !path.exists(), lock };
+        if !opening.is_new {
+            let mut connection = opening.connection().await?;
+            let looked = opening.look(&mut connection).await;
+            let _ = connection.close().await;
+            opening.is_new = looked?;
+        }
+        Ok(opening)
+    }
+
+    async fn connection(&self) -> Result<SqliteConnection, Error> {
+        let connecting = SqliteConnection::connect_with(&self.connect);
+        connecting.await.map_err(Error::database("open the database file"))
+    }
+
+    /// Checks version and place, and tells whether there are no tables of ours.
+    async fn look(&self, connection: &mut SqliteConnection) -> Result<bool, Error> {
+        let known = latest(&MIGRATIONS);
+        let found = version(connection).await?;
+        match found {
+            Some(found) if found > known => return Err(Error::NewerSchema { found, known }),
+            Some(_) => self.settle(connection).await.map(|_| false),
+            None => Ok(true),
+        }
+    }
+
+    /// Compares where the file says that it is with where it is.
+    async fn settle(&self, connection: &mut SqliteConnection) -> Result<Settling, Error> {
+        let doing = "read where the database is";
+        let row = sqlx::query("SELECT * FROM cluster")
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database(doing))?;
+        // Tables of an earlier version lack the later columns.
+        let place = |column| {
+            let text: Option<Option<String>> = row.try_get(column).ok();
+            text.flatten().map(|text| Place::from_column(&text))
+        };
+        let itself = Itself {
+            cluster_id: row.try_get("cluster_id").map_err(Error::database(doing))?,
+            place: place("place"),
+            copied_at: place("copied_at"),
+        };
+        itself.settle(&here(&self.path)?, self.told.as_ref())
+    }
+
+    /// Brings the tables to this version, in one transaction.
+    async fn migrate(&self, connection: &mut SqliteConnection) -> Result<String, Error> {
+        let begun = connection.begin_with("BEGIN IMMEDIATE").await;
+        let mut block = begun.map_err(Error::database("begin a migration"))?;
+        self.look(&mut block).await?;
+        take_history(&mut block).await?;
+        let found = version(&mut block).await?;
+        if found != Some(latest(&MIGRATIONS)) {
+            run_migrations(&MIGRATIONS, &mut *block).await?;
+        }
+        if found.is_none() {
+            sqlx::raw_sql(
+                "UPDATE cluster SET purge_clock_ms = CAST(unixepoch('subsec') * 1000 AS integer)",
+            )
+            .execute(&mut *block)
+            .await
+            .map_err(Error::database("begin the purge's time"))?;
+        }
+        match self.settle(&mut block).await? {
+            Settling::Stay => {}
+            settling => keep_place(&mut block, &here(&self.path)?, &settling).await?,
+        }
+        let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
+            .fetch_one(&mut *block)
+            .await
+            .map_err(Error::database("read the cluster's id"))?;
+        block.commit().await.map_err(Error::database("commit a migration"))?;
+        Ok(cluster_id)
+    }
+}
+
+#[async_trait]
+impl super::super::Opening for Opening {
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    fn needs_turn(&self) -> bool {
+        false
+    }
+
+    async fn live(&self) -> Result<Vec<LiveIncarnation>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn fence(&self, _: Incarnation, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        let mut connection = self.connection().await?;
+        let migrated = self.migrate(&mut connection).await;
+        let closed = connection.close().await;
+        let cluster_id = migrated?;
+        closed.map_err(Error::database("close the database file"))?;
+        Ok(Arc::new(Sqlite::open(self.connect.clone(), cluster_id, Arc::clone(&self.lock))))
+    }
+}
+
+/// Returns the version of the tables; `None` if there are none.
+async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>, Error> {
+    let doing = "look for the tables";
+    for (history, statement) in [
+        (HISTORY, "SELECT max(version) FROM unanimo_migrations WHERE success"),
+        (
+            OLD_HISTORY,
+            "SELECT max(version) FROM _sqlx_migrations
+             WHERE success AND EXISTS (
+                 SELECT 1 FROM pragma_table_info('cluster') WHERE name = 'cluster_id')",
+        ),
+    ] {
+        if has_table(connection, history).await? {
+            let version: Option<i64> = sqlx::query_scalar(statement)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(Error::database(doing))?;
+            if version.is_some() {
+                return Ok(version);
+            }
+        }
+    }
+    Ok(None)
+}
+
+async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1)",
+    )
+    .bind(name.to_owned())
+    .fetch_one(connection)
+    .await
+    .map_err(Error::database("look for the tables"))
+}
+
+/// Takes the history of an earlier version over, whose place was the library's default.
+async fn take_history(connection: &mut SqliteConnection) -> Result<(), Error> {
+    if has_table(connection, HISTORY).await? || version(connection).await?.is_none() {
+        return Ok(());
+    }
+    sqlx::raw_sql("ALTER TABLE _sqlx_migrations RENAME TO unanimo_migrations")
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(Error::database("move the history of migrations"))
+}
+
+/// Returns the place of a file: its number in the file system, and the time when it was made, where the
+/// file system knows that. A copy has others; a file that was renamed has not.
+fn here(path: &Path) -> Result<Place, Error> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).map_err(|source| {
+        let path = path.display().to_string();
+        Error::File { path, source }
+    })?;
+    let made = file.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let made = made.map(|since| since.as_nanos().to_string());
+    Ok(Place::new([("inode", Some(file.ino().to_string())), ("made", made)]))
+}
+
+async fn keep_place(
+    connection: &mut SqliteConnection,
+    here: &Place,
+    settling: &Settling,
+) -> Result<(), Error> {
+    let doing = "store where the database is";
+    let is_copy = *settling == Settling::Copy;
+    let cluster_id: String = sqlx::query_scalar(
+        "UPDATE cluster SET place = $1,
+             copied_at = CASE WHEN $2 THEN $1 ELSE copied_at END,
+             cluster_id = CASE
+                 WHEN $2 THEN 'c' || lower(hex(randomblob(6))) ELSE cluster_id END
+         RETURNING cluster_id",
+    )
+    .bind(here.to_string())
+    .bind(is_copy)
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(Error::database(doing))?;
+    if is_copy {
+        sqlx::query("DELETE FROM endpoints")
+            .execute(connection)
+            .await
+            .map_err(Error::database(doing))?;
+        tracing::warn!(
+            cluster_id,
+            "this database is a copy: it has a new cluster id, and knows no endpoint of a participant"
+        );
+    }
+    Ok(())
+}
