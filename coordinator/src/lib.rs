@@ -28,7 +28,7 @@
 //! #             _: Request<PrepareRequest>,
 //! #         ) -> Result<Response<PrepareResponse>, Status> {
 //! #             let yes = prepare_response::Answer::Prepared(Prepared::default());
-//! #             Ok(Response::new(PrepareResponse { answer: Some(yes) }))
+//! #             Ok(Response::new(PrepareResponse { answer: Some(yes), ..Default::default() }))
 //! #         }
 //! #         async fn commit(
 //! #             &self,

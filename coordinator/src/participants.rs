@@ -9,6 +9,7 @@
 pub mod allow;
 pub mod breaker;
 pub mod caller;
+pub mod databases;
 pub(crate) mod descriptors;
 pub mod directory;
 mod failure;

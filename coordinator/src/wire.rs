@@ -59,6 +59,7 @@ pub(crate) fn context(
         cluster_id: cluster_id.to_owned(),
         participant: spec.participant.to_string(),
         mode: mode_to_wire(spec.mode).into(),
+        database_id: String::new(),
     }
 }
 

@@ -6,9 +6,14 @@ docs/participant-guide.md.
 """
 
 import contextlib
+import logging
+import secrets
 import sqlite3
 import time
+import uuid
 from dataclasses import dataclass
+
+log = logging.getLogger("barrier")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS barrier (
@@ -28,6 +33,8 @@ CREATE TABLE IF NOT EXISTS barrier (
     changed_at real NOT NULL,
     PRIMARY KEY (tx_id, branch_id)
 ) WITHOUT ROWID;
+-- Tells this database from another one under the same participant's name.
+CREATE TABLE IF NOT EXISTS barrier_id (only_one integer PRIMARY KEY CHECK (only_one = 1), id text NOT NULL);
 """
 
 # How long a call waits for another one's local transaction before it answers "working".
@@ -40,8 +47,16 @@ STEP_PAUSE_S = 3600
 KEPT_S = 24 * 3600
 
 
+# Note of a branch whose work has ended its local transaction.
+LOST = "the branch's work ended its local transaction by itself"
+
+
 class Busy(Exception):
     """Another local transaction is in the way: send the call again."""
+
+
+class Lost(Exception):
+    """`work` has ended the local transaction that it was given: what it has left behind is not known."""
 
 
 class Refused(Exception):
@@ -69,6 +84,8 @@ class Barrier:
             # What was answered must survive the machine, not only the process: hence FULL.
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(SCHEMA)
+            db.execute("INSERT INTO barrier_id VALUES (1, ?) ON CONFLICT DO NOTHING", (str(uuid.uuid4()),))
+            self.database_id = db.execute("SELECT id FROM barrier_id").fetchone()[0]
 
     def _connect(self):
         # No transactions by themselves: they are begun and ended below, and nowhere else.
@@ -100,12 +117,19 @@ class Barrier:
         except Refused as no:
             # Work that must succeed, and cannot yet: everything is rolled back, and nothing is stored.
             return "refused", Row("refused", reason=no.reason, message=no.message)
+        except Lost:
+            # A further Prepare would do it again. A row in state `running` has no vote, and is a hazard.
+            with self.transaction() as db:
+                self._insert(db, context, "running", None, mode)
+            raise
 
     def _prepare(self, context, mode, until, must_succeed, work):
         with self.transaction() as db:
             # The row first, then the work.
             if not self._insert(db, context, "running", until, mode):
                 row = self._find(db, context)
+                if row.state == "running":
+                    raise Lost("an earlier attempt has ended its local transaction by itself")
                 if row.state in ("prepared", "committed"):
                     return "prepared", row
                 if row.state == "refused":
@@ -113,7 +137,7 @@ class Barrier:
                 # Cancel came first (or Commit did, and found nothing): never yes.
                 ended = "phase two came first"
                 return "refused", Row("refused", reason="ALREADY_ENDED", message=ended)
-            db.execute("SAVEPOINT work")
+            savepoint = self._savepoint(db)
             try:
                 # After the wait for the lock, not before it. (In a database server: its clock.)
                 if until is not None and time.time() > until:
@@ -123,8 +147,13 @@ class Barrier:
                 if must_succeed:
                     raise
                 # Undoes the work and keeps the row: there is no gap for a duplicate.
-                db.execute("ROLLBACK TO work")
+                self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
                 row = Row("refused", reason=no.reason, message=no.message)
+            except Exception:
+                # Of a lost transaction that is told, whatever else is wrong.
+                self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
+                raise
+            self._if_not_lost(db, f"RELEASE {savepoint}")
             self._mark(db, context, row)
         # Only now, after COMMIT, may it be answered.
         return row.state, row
@@ -136,9 +165,11 @@ class Barrier:
                 return "hazard", "Commit found no trace of a branch that voted yes"
             row = self._find(db, context)
             if row.state == "prepared":
-                work(db, row.mode, row.output)
+                self._phase_two(db, context, row, work)
                 self._mark(db, context, Row("committed", row.output, row.output_type))
                 return "done", ""
+            if row.state == "running":
+                return "hazard", LOST
             if row.state == "committed":
                 return "done", ""
             if row.state == "lost":
@@ -154,14 +185,41 @@ class Barrier:
                 return "done", ""
             row = self._find(db, context)
             if row.state == "prepared":
-                work(db, row.mode, row.output)
+                self._phase_two(db, context, row, work)
                 self._mark(db, context, Row("cancelled"))
                 return "done", ""
+            if row.state == "running":
+                return "hazard", LOST
             if row.state in ("cancelled", "refused"):
                 return "done", ""
             if row.state == "committed":
                 return "commit", "Cancel found the branch committed"
             return "hazard", "an earlier Commit found no trace of the branch"
+
+    def _phase_two(self, db, context, row, work):
+        # Should the work commit by itself, everybody sees it, and nobody does it again.
+        db.execute(
+            "UPDATE barrier SET state = 'running' WHERE tx_id = ? AND branch_id = ?",
+            (context.tx_id, context.branch_id),
+        )
+        savepoint = self._savepoint(db)
+        work(db, row.mode, row.output)
+        self._if_not_lost(db, f"RELEASE {savepoint}")
+
+    @staticmethod
+    def _savepoint(db):
+        """A savepoint whose name no work can know. It is there as long as the transaction is."""
+        name = f"barrier_{secrets.token_hex(16)}"
+        db.execute(f"SAVEPOINT {name}")
+        return name
+
+    @staticmethod
+    def _if_not_lost(db, statement):
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            log.error("alarm=handler_lost_transaction %s", LOST)
+            raise Lost(LOST) from error
 
     def purge(self):
         """Removes rows that no call can need any more: a Prepare that comes still later is refused by

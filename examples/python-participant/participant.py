@@ -25,8 +25,10 @@ FEATURES = ("must_succeed", "saga", "step_inputs", "tcc")
 MODES = {transaction_pb2.MODE_TCC: "tcc", transaction_pb2.MODE_SAGA: "saga"}
 METHODS = {"tcc": ("try_", "confirm", "cancel"), "saga": ("run", None, "compensate")}
 
-# After which a call that found something in its way is to be sent again.
-RETRY_AFTER = Duration(nanos=200_000_000)
+# After which a call that found something in its way is to be sent again, at first and at most. It doubles
+# with each attempt.
+RETRY_AFTER_MS = 200
+RETRY_AFTER_MS_MAX = 30_000
 
 HEURISTICS = {
     "commit": wire.HEURISTIC_KIND_COMMIT,
@@ -45,7 +47,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
     def Prepare(self, request, call):
         self._check(request, call)
         if not self.prepare_slots.acquire(blocking=False):
-            return wire.PrepareResponse(working=wire.Working(retry_after=RETRY_AFTER))
+            return wire.PrepareResponse(working=working(request))
         try:
             vote, row = self.barrier.prepare(
                 request.context,
@@ -55,18 +57,28 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
                 lambda db: self._work(request, db),
             )
         except Busy:
-            return wire.PrepareResponse(working=wire.Working(retry_after=RETRY_AFTER))
+            return wire.PrepareResponse(working=working(request))
         finally:
             self.prepare_slots.release()
         log.info("prepare %s of %s: %s", request.context.branch_id, request.context.tx_id, vote)
+        database_id = self.barrier.database_id
         if vote == "prepared":
             output = transaction_pb2.Payload(data=row.output, media_type=row.output_type)
-            return wire.PrepareResponse(prepared=wire.Prepared(output=output))
+            return wire.PrepareResponse(
+                prepared=wire.Prepared(output=output), database_id=database_id
+            )
         # A message is cut off at 1,024 bytes on its way; a reason must not be longer than 64.
         refusal = transaction_pb2.Refusal(reason=row.reason, message=row.message[:250])
-        return wire.PrepareResponse(refused=refusal)
+        return wire.PrepareResponse(refused=refusal, database_id=database_id)
 
     def Commit(self, request, call):
+        asked, own = request.context.database_id, self.barrier.database_id
+        if asked not in ("", own):
+            # What this database holds of the branch, if anything, is not what was voted for.
+            note = f"this process has the database {own}, and not {asked} as those that are registered"
+            log.error("alarm=participant_other_database %s", note)
+            outcome = wire.HeuristicOutcome(kind=wire.HEURISTIC_KIND_HAZARD, note=note)
+            return wire.CommitResponse(heuristic=outcome)
         return self._phase_two(
             "commit",
             request,
@@ -98,7 +110,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
                 request.context, lambda db, mode, output: self._end(request, method, db, mode, output)
             )
         except Busy:
-            return response(working=wire.Working(retry_after=RETRY_AFTER))
+            return response(working=working(request))
         log.info("%s %s of %s: %s", name, request.context.branch_id, request.context.tx_id, end)
         if end == "done":
             return response(done=wire.Done())
@@ -154,6 +166,19 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if context.participant != self.name:
             text = f"this is participant {self.name}, and not {context.participant}"
             call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        if not isinstance(request, wire.CommitRequest) and context.database_id not in (
+            "",
+            self.barrier.database_id,
+        ):
+            text = f"this process has the database {self.barrier.database_id}"
+            call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def working(request):
+    """Something is in the way. It may be for as long as a person needs to remove it: the pause grows."""
+    doubled = RETRY_AFTER_MS << min(max(request.attempt, 1) - 1, 16)
+    milliseconds = min(doubled, RETRY_AFTER_MS_MAX)
+    return wire.Working(retry_after=Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 10**6))
 
 
 def unknown_feature(request):

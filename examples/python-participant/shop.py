@@ -41,6 +41,14 @@ INQUIRE_MAX = 256
 # Branches are normally prepared for milliseconds.
 GRACE_S = 60
 
+# A connection that swallows everything is found out, and replaced.
+KEEP_ALIVE = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
 # Verdicts on which nobody may act.
 ALARMS = {
     coordinator_pb2.VERDICT_NEVER_SEEN: "in_doubt_unknown",
@@ -52,9 +60,10 @@ ALARMS = {
 class Registration(threading.Thread):
     """Tells the coordinator where this process answers, again and again."""
 
-    def __init__(self, channel, name, endpoint):
+    def __init__(self, channel, name, endpoint, database_id):
         super().__init__(daemon=True)
         self.directory = directory_pb2_grpc.ParticipantDirectoryServiceStub(channel)
+        self.database_id = database_id
         self.of = {
             "participant": name,
             "endpoint": endpoint,
@@ -77,7 +86,10 @@ class Registration(threading.Thread):
     def _register(self):
         """Registers once; answers after how many seconds to do it again."""
         request = directory_pb2.RegisterEndpointRequest(
-            **self.of, features=FEATURES, sdk="unanimo-example-python/0.1.0"
+            **self.of,
+            features=FEATURES,
+            sdk="unanimo-example-python/0.1.0",
+            database_id=self.database_id,
         )
         try:
             answer = self.directory.RegisterEndpoint(request, timeout=CALL_TIMEOUT_S)
@@ -173,7 +185,10 @@ class Sweeper(threading.Thread):
                     for _, tx_id, branch_id, _ in keys
                 ]
                 request = coordinator_pb2.InquireBranchesRequest(
-                    participant=self.name_of, branches=branches, cluster_id=cluster_id
+                    participant=self.name_of,
+                    branches=branches,
+                    cluster_id=cluster_id,
+                    database_id=self.barrier.database_id,
                 )
                 try:
                     answer = self.coordinator.InquireBranches(request, timeout=CALL_TIMEOUT_S)
@@ -181,9 +196,7 @@ class Sweeper(threading.Thread):
                     # Of another group than this coordinator's: nothing can be told of them here.
                     if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
                         raise
-                    log.error(
-                        "alarm=in_doubt_other_cluster group %s: %s", cluster_id, error.details()
-                    )
+                    log.error("alarm=in_doubt_other_cluster group %s: %s", cluster_id, error.details())
                     continue
                 yield from zip(keys, answer.verdicts)
 
@@ -211,12 +224,6 @@ def main():
     args = arguments()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     barrier = Barrier(args.database)
-    with barrier.transaction() as db:
-        for table in stock.SCHEMA:
-            db.execute(table)
-        # What is there is not filled up again at the next start.
-        db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
-
     server = grpc.server(
         futures.ThreadPoolExecutor(2 * PREPARES_MAX),
         options=[
@@ -230,11 +237,18 @@ def main():
     host = args.listen.rpartition(":")[0]
     port = server.add_insecure_port(args.listen)
     server.start()
+    # Commits and Cancels are served before anything is set up. In a database whose prepared transactions
+    # hold locks, one of a former life would keep these statements waiting, and nobody would end it.
+    with barrier.transaction() as db:
+        for table in stock.SCHEMA:
+            db.execute(table)
+        # What is there is not filled up again at the next start.
+        db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
     endpoint = args.advertise or f"http://{host}:{port}"
     print(f"participant {args.name} {endpoint}", flush=True)
 
-    channel = grpc.insecure_channel(args.coordinator.removeprefix("http://"))
-    registration = Registration(channel, args.name, endpoint)
+    channel = grpc.insecure_channel(args.coordinator.removeprefix("http://"), options=KEEP_ALIVE)
+    registration = Registration(channel, args.name, endpoint, barrier.database_id)
     sweeper = Sweeper(channel, args.name, barrier, args.sweep_interval)
     for thread in (registration, sweeper):
         thread.start()

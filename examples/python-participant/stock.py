@@ -52,6 +52,12 @@ def read_input(inputs, name):
     return value
 
 
+def is_done(item, done):
+    """What phase two changes must be there: else the call fails, comes again, and somebody looks at it."""
+    if done.rowcount != 1:
+        raise LookupError(f"there is no stock of {item}")
+
+
 class Reserve:
     """An action of TCC. Each method works in the local transaction that it is given, and neither
     commits nor asks whether it ran before: the barrier has done that."""
@@ -72,15 +78,14 @@ class Reserve:
     @staticmethod
     def confirm(db, payload, _inputs, _output):
         item, pieces = parse(payload)
-        db.execute("UPDATE stock SET reserved = reserved - ?2 WHERE item = ?1", (item, pieces))
+        sold = "UPDATE stock SET reserved = reserved - ?2 WHERE item = ?1"
+        is_done(item, db.execute(sold, (item, pieces)))
 
     @staticmethod
     def cancel(db, payload, _inputs, _output):
         item, pieces = parse(payload)
-        db.execute(
-            "UPDATE stock SET reserved = reserved - ?2, free = free + ?2 WHERE item = ?1",
-            (item, pieces),
-        )
+        back = "UPDATE stock SET reserved = reserved - ?2, free = free + ?2 WHERE item = ?1"
+        is_done(item, db.execute(back, (item, pieces)))
 
 
 class Sell:
@@ -106,7 +111,8 @@ class Sell:
     def compensate(db, payload, _inputs, output):
         item, pieces = parse(payload)
         db.execute("DELETE FROM sale WHERE id = ?", (json.loads(output)["sale"],))
-        db.execute("UPDATE stock SET free = free + ?2 WHERE item = ?1", (item, pieces))
+        back = db.execute("UPDATE stock SET free = free + ?2 WHERE item = ?1", (item, pieces))
+        is_done(item, back)
 
 
 class Register:

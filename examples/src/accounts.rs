@@ -27,11 +27,19 @@ impl Posting {
     }
 }
 
-/// Creates the table, and the accounts that do not exist yet.
+/// Does as [`open`] on a connection of the pool.
 ///
 /// # Errors
 /// The database's error.
 pub async fn create(pool: &PgPool, accounts: &[(String, i64)]) -> sqlx::Result<()> {
+    open(&mut *pool.acquire().await?, accounts).await
+}
+
+/// Creates the table, and the accounts that do not exist yet.
+///
+/// # Errors
+/// The database's error.
+pub async fn open(db: &mut PgConnection, accounts: &[(String, i64)]) -> sqlx::Result<()> {
     // `held` is money of prepared debits that have not ended, `incoming` that of prepared credits.
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS account (
@@ -41,13 +49,13 @@ pub async fn create(pool: &PgPool, accounts: &[(String, i64)]) -> sqlx::Result<(
              incoming bigint NOT NULL DEFAULT 0 CHECK (incoming >= 0)
          )",
     )
-    .execute(pool)
+    .execute(&mut *db)
     .await?;
     for (id, cents) in accounts {
         sqlx::query("INSERT INTO account (id, cents) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(id)
             .bind(cents)
-            .execute(pool)
+            .execute(&mut *db)
             .await?;
     }
     Ok(())

@@ -1,8 +1,6 @@
 //! Command line and start of both banks' processes.
 
-use anyhow::Context;
 use clap::Parser;
-use sqlx::PgPool;
 use unanimo_sdk::{Participant, Postgres, Serve};
 
 use crate::accounts;
@@ -38,7 +36,11 @@ fn account(text: &str) -> Result<(String, i64), String> {
 }
 
 impl Bank {
-    /// Opens the accounts, and serves the bank until a signal stops the process.
+    /// Serves the bank, and opens its accounts, until a signal stops the process.
+    ///
+    /// The accounts are opened by [`Participant::set_up`], once what is in doubt can be ended: a prepared
+    /// debit of an account that is named here would keep the insert waiting for ever, and the Commit that
+    /// ends it would never be served.
     ///
     /// # Errors
     /// The database cannot be used, or the address is in use.
@@ -47,16 +49,17 @@ impl Bank {
         bank: impl FnOnce(&str, Postgres) -> Participant<Postgres>,
     ) -> anyhow::Result<()> {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-        let pool = PgPool::connect(&self.database_url).await.context("connect to the database")?;
-        accounts::create(&pool, &self.accounts).await.context("open the accounts")?;
-        pool.close().await;
-
         let database = Postgres::connect(&self.database_url).await?;
         let mut serve = Serve::on(self.listen).register_with(self.coordinator);
         if let Some(endpoint) = self.advertise {
             serve = serve.advertise(endpoint);
         }
-        let serving = bank(&self.name, database).serve(serve).await?;
+        let accounts = self.accounts;
+        let bank = bank(&self.name, database).set_up(move |db| {
+            let accounts = accounts.clone();
+            Box::pin(async move { Ok(accounts::open(db, &accounts).await?) })
+        });
+        let serving = bank.serve(serve).await?;
         serving.until_stopped().await?;
         Ok(())
     }

@@ -39,14 +39,12 @@ impl Tcc<Postgres> for Debit {
     }
 
     async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
-        post(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await?;
-        Ok(())
+        finish(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await
     }
 
     async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         let release = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";
-        post(db, release, call).await?;
-        Ok(())
+        finish(db, release, call).await
     }
 }
 
@@ -66,13 +64,11 @@ impl Tcc<Postgres> for Credit {
     async fn confirm(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         let arrive = "UPDATE account SET cents = cents + $2, incoming = incoming - $2
                       WHERE id = $1";
-        post(db, arrive, call).await?;
-        Ok(())
+        finish(db, arrive, call).await
     }
 
     async fn cancel(&self, db: &mut PgConnection, call: &Posted, (): ()) -> PhaseTwoResult {
-        post(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1", call).await?;
-        Ok(())
+        finish(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1", call).await
     }
 }
 
@@ -89,6 +85,22 @@ pub(crate) async fn post(
     let Posting { account, cents } = &*call.payload;
     let done = sqlx::query(statement).bind(account).bind(cents).execute(db).await?;
     Ok(done.rows_affected())
+}
+
+/// Runs a statement of phase two. An account that has vanished since phase one is not passed over: the call
+/// comes again, and an operator sees a transaction that does not end.
+async fn finish(
+    db: &mut PgConnection,
+    statement: &'static str,
+    call: &Call<Json<Posting>>,
+) -> PhaseTwoResult {
+    match post(db, statement, call).await? {
+        1 => Ok(()),
+        found => {
+            let text = format!("there are {found} accounts {}", call.payload.account);
+            Err(PhaseTwoError::Failed(text.into()))
+        }
+    }
 }
 
 /// Makes the refusal of a posting to an account that does not exist.

@@ -36,6 +36,24 @@ pub(crate) trait Action<C>: Send + Sync {
         call: &'a Call<Payload>,
         output: Payload,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+
+    /// Reads the output of an earlier phase one, as phase two will have to.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_output(&self, output: &Payload) -> Result<(), Unreadable>;
+}
+
+/// Failure to read the payload or the output of phase one: the handler's types are not those of then.
+#[derive(Debug, thiserror::Error)]
+#[error("the {what} of phase one cannot be read: {error}")]
+pub(crate) struct Unreadable {
+    what: &'static str,
+    error: String,
+}
+
+fn read<T: Decode>(what: &'static str, payload: &Payload) -> Result<T, Unreadable> {
+    T::decode_payload(payload).map_err(|error| Unreadable { what, error: error.to_string() })
 }
 
 /// Told which operation's handler has succeeded, with which output; says whether its work is to be
@@ -129,6 +147,10 @@ impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    fn read_output(&self, _: &Payload) -> Result<(), Unreadable> {
+        Ok(())
+    }
 }
 
 struct TccAction<R, H> {
@@ -157,14 +179,18 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         output: Payload,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(async move {
-            let output = H::Output::decode_payload(&output)?;
-            let payload = H::Payload::decode_payload(&call.payload)?;
+            let output = read("output", &output)?;
+            let payload = read::<H::Payload>("payload", &call.payload)?;
             let call = with_payload(call, payload);
             match operation {
                 PhaseTwoOperation::Commit => self.handler.confirm(db, &call, output).await,
                 PhaseTwoOperation::Cancel => self.handler.cancel(db, &call, output).await,
             }
         })
+    }
+
+    fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
+        read::<H::Output>("output", output).map(drop)
     }
 }
 
@@ -209,6 +235,10 @@ impl<C: Send> Action<C> for Interrupted<C> {
                 false => Ok(()),
             }
         })
+    }
+
+    fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
+        self.action.read_output(output)
     }
 }
 

@@ -10,9 +10,13 @@
 //! - Cancel inserts the row too, if there is none: the late Prepare then finds it, and is refused.
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
+//! - What is read from a row that was found is answered after a commit of one's own: the row's own commit
+//!   may not have reached a standby yet.
+//! - A handler that loses its transaction leaves a row that says so, and that is a hazard.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod deferred;
+mod lost;
 mod row;
 mod statements;
 
@@ -22,6 +26,7 @@ use unanimo_proto::v1::HeuristicKind;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::deferred::commit;
+pub(crate) use self::lost::recorded;
 use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
@@ -56,13 +61,18 @@ pub(crate) enum Inserted {
     Found(Row),
 }
 
-/// A local transaction. One that is dropped is rolled back.
+/// A local transaction. One that is [released](Self::release) is rolled back; one that is dropped is, too,
+/// and its connection is closed.
 ///
 /// Each database has its own. What is the same in all of them is in [`statements`]; what differs does
 /// so for a reason: what tells that a duplicate is at work, that the handler has ended the
 /// transaction, and that a constraint is broken.
 pub(crate) trait Block: Send + Sized {
     type Connection: Send;
+
+    /// A handler that loses the transaction can leave nothing behind: the database keeps nothing that is
+    /// done on the connection outside of it.
+    const KEEPS_NOTHING: bool;
 
     /// Inserts the branch's row with its `prepare_until`, or finds it. [`Fault::Busy`] tells that
     /// another transaction held it for longer than one waits.
@@ -76,11 +86,24 @@ pub(crate) trait Block: Send + Sized {
     /// Locks the branch's row, if there is one.
     fn lock(&mut self, call: &RawCall) -> impl Future<Output = Result<Option<Row>, Fault>> + Send;
 
+    /// Notes in the row, which this transaction has locked, that phase two is at work: should the handler
+    /// commit by itself, everybody sees it.
+    fn claim(&mut self, call: &RawCall) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Sets the point that [`Self::undo`] goes back to.
     fn savepoint(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Undoes everything since the savepoint.
+    /// Undoes everything since the savepoint. [`Fault::Lost`] tells that the handler has lost the
+    /// transaction.
     fn undo(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Returns the vote no for a handler's error that the database would raise again: it speaks of the
+    /// work, and not of the database.
+    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
+
+    /// Tells whether a handler that has failed has lost the transaction besides, as far as that can be
+    /// told from losses that are nobody's fault.
+    fn is_lost(&mut self) -> impl Future<Output = bool> + Send;
 
     /// The connection that the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;
@@ -95,6 +118,9 @@ pub(crate) trait Block: Send + Sized {
 
     /// Commits. `Some` says that this failed for good, and why.
     fn commit(self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
+
+    /// Rolls back, and gives the connection back.
+    fn release(self);
 }
 
 /// Begins local transactions.
@@ -106,12 +132,20 @@ pub(crate) trait Blocks: Sync {
         &self,
         isolation: Isolation,
     ) -> impl Future<Output = Result<Self::Block, Fault>> + Send;
+
+    /// Commits a write of its own. What was read before is then as durable as that: a row can be seen
+    /// while its own commit waits for a synchronous standby, or was never confirmed by one.
+    fn affirm(&self, call: &RawCall) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Result of a handler's phase one.
 pub(crate) enum Worked<B> {
-    /// The answer is there already.
+    /// The answer is durable, or there is none.
     Answered(Voted),
+    /// The answer is that of a row that was found: to be affirmed.
+    Found(Voted),
+    /// The handler has voted no, and its transaction is gone with everything in it.
+    Gone(Refusal),
     /// The work is done, in this transaction; the row still says that it is running.
     Done(B, Payload),
 }
@@ -123,32 +157,56 @@ pub(crate) async fn work<B: Block>(
     until: Option<SystemTime>,
     action: &Registered<B::Connection>,
 ) -> Result<Worked<B>, Fault> {
-    let no = match block.insert(call, &Row::new(State::Running), until).await? {
-        Inserted::Found(row) => return row.vote().map(Worked::Answered),
-        Inserted::New { late: true } => return refuse_here(block, call, too_late()).await,
-        Inserted::New { late: false } => {
-            block.savepoint().await?;
-            match action.action.prepare(block.connection(), &call.call).await {
-                // The check gives up the savepoint where it finds nothing.
-                Ok(output) => match too_large(&output, call) {
-                    Some(refusal) => refusal,
-                    None => match block.check().await? {
-                        None => return Ok(Worked::Done(block, output)),
-                        Some(refusal) => refusal,
-                    },
-                },
-                Err(PrepareError::Refused(refusal)) => refusal,
-                Err(PrepareError::Working(pause)) => {
-                    return Ok(Worked::Answered(Voted::Working(pause)));
-                }
-                Err(PrepareError::Failed(error)) => return Err(Fault::Handler(error)),
-            }
+    match block.insert(call, &Row::new(State::Running), until).await? {
+        Inserted::Found(row) => {
+            block.release();
+            return row.vote().map(Worked::Found);
         }
+        Inserted::New { late: true } => return refuse_here(block, call, too_late()).await,
+        Inserted::New { late: false } => block.savepoint().await?,
+    }
+    let no = match action.action.prepare(block.connection(), &call.call).await {
+        // The check gives up the savepoint where it finds nothing.
+        Ok(output) => match too_large(&output, call) {
+            Some(refusal) => refusal,
+            None => match block.check().await? {
+                None => return Ok(Worked::Done(block, output)),
+                Some(refusal) => refusal,
+            },
+        },
+        Err(PrepareError::Refused(refusal)) => refusal,
+        Err(PrepareError::Working(pause)) => {
+            let answer = Ok(Worked::Answered(Voted::Working(pause)));
+            return released_unless_lost(block, answer).await;
+        }
+        Err(PrepareError::Failed(error)) => match B::refusal(error.as_ref()) {
+            Some(refusal) => refusal,
+            None => return released_unless_lost(block, Err(Fault::Handler(error))).await,
+        },
     };
-    if !call.call.must_succeed {
-        block.undo().await?;
+    match block.undo().await {
+        Ok(()) => {}
+        Err(Fault::Lost(_)) if B::KEEPS_NOTHING => return Ok(Worked::Gone(no)),
+        Err(fault) => return Err(fault),
     }
     refuse_here(block, call, no).await
+}
+
+/// Gives the answer of a handler that has not succeeded, unless it has lost its transaction besides.
+async fn released_unless_lost<B: Block>(
+    mut block: B,
+    answer: Result<Worked<B>, Fault>,
+) -> Result<Worked<B>, Fault> {
+    if block.is_lost().await {
+        return Err(lost());
+    }
+    block.release();
+    answer
+}
+
+/// The fault of a handler whose transaction is not the one that it was given any more.
+pub(crate) fn lost() -> Fault {
+    Fault::Lost("it ended the local transaction that it was given")
 }
 
 /// Turns the row that this transaction inserted into a vote no, unless the work must succeed.
@@ -160,7 +218,7 @@ async fn refuse_here<B: Block>(
     let no = presentable(no);
     if call.call.must_succeed {
         // Rolls back the whole local transaction, the row with it.
-        drop(block);
+        block.release();
         return Ok(Worked::Answered(Voted::Refused(no)));
     }
     block.mark(call, &Row::refused(no.clone())).await?;
@@ -191,6 +249,8 @@ pub(crate) async fn try_<B: Blocks>(
     let block = blocks.begin(action.isolation).await?;
     let (mut block, output) = match work(block, call, until, action).await? {
         Worked::Answered(voted) => return Ok(voted),
+        Worked::Found(voted) => return blocks.affirm(call).await.map(|()| voted),
+        Worked::Gone(refusal) => return refuse(blocks, call, refusal).await,
         Worked::Done(block, output) => (block, output),
     };
     block.mark(call, &Row { output: output.clone(), ..Row::new(State::Prepared) }).await?;
@@ -226,12 +286,15 @@ pub(crate) async fn leave<B: Blocks>(
 ) -> Result<Option<Row>, Fault> {
     let mut block = blocks.begin(Isolation::ReadCommitted).await?;
     match block.insert(call, row, until).await? {
-        Inserted::Found(row) => Ok(Some(row)),
+        Inserted::Found(row) => {
+            block.release();
+            blocks.affirm(call).await.map(|()| Some(row))
+        }
         Inserted::New { late } => {
             let late = late && row.state.is_vote();
             let answer = if late { Row::refused(too_late()) } else { row.clone() };
             if call.call.must_succeed && answer.state == State::Refused {
-                // Dropping the block rolls it back.
+                block.release();
                 return Ok(Some(answer));
             }
             if late {
@@ -252,21 +315,32 @@ pub(crate) async fn phase_two<B: Blocks>(
     let isolation = action.map(|action| action.isolation).unwrap_or_default();
     let mut block = blocks.begin(isolation).await?;
     let Some(row) = block.lock(call).await? else {
-        drop(block);
+        block.release();
         return match operation {
             PhaseTwoOperation::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),
             PhaseTwoOperation::Commit => nothing_to_commit(blocks, call).await,
         };
     };
     if let Some(answered) = row.end(operation) {
-        return Ok(answered);
+        block.release();
+        return blocks.affirm(call).await.map(|()| answered);
     }
-    let Some(action) = action else { return Err(Fault::NotOffered(call.call.action.clone())) };
+    let Some(action) = action else {
+        block.release();
+        return Err(Fault::NotOffered(call.call.action.clone()));
+    };
     let output = row.output.clone();
+    block.claim(call).await?;
     match action.action.phase_two(operation, block.connection(), &call.call, output).await {
         Ok(()) => {}
-        Err(PhaseTwoError::Working(pause)) => return Ok(PhaseTwoAnswer::Working(pause)),
-        Err(PhaseTwoError::Failed(error)) => return Err(Fault::Handler(error)),
+        Err(PhaseTwoError::Working(pause)) => {
+            block.release();
+            return Ok(PhaseTwoAnswer::Working(pause));
+        }
+        Err(PhaseTwoError::Failed(error)) => {
+            block.release();
+            return Err(Fault::Handler(error));
+        }
     }
     if let Some(Refusal { message, .. }) = block.check().await? {
         return Err(Fault::Handler(message.into()));

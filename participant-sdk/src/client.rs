@@ -17,7 +17,7 @@ mod steps;
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use unanimo_proto::v1::Mode;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 pub use unanimo_proto::v1::{AbortCause, Compensation, Heuristic, ServerLimits};
@@ -34,19 +34,14 @@ pub use self::retry::Retry;
 pub use self::server::ServerInfo;
 pub use self::step::{Step, StepRef};
 pub use self::steps::{Child, Steps};
+use crate::channel;
 
-/// Bytes of a gRPC message: the coordinator's default.
+/// Bytes of a gRPC message: the coordinator's default, which every answer that its default limits allow
+/// fits into.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
-
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Pause between trials of a silent connection, and longest wait for the answer of each: a peer that
-/// has vanished is noticed within the two.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Longest wait of a call if nothing else is said.
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);
@@ -71,15 +66,13 @@ impl Client {
     /// Outside a tokio runtime.
     pub fn new(endpoint: impl Into<String>) -> Result<Self, Error> {
         let endpoint = endpoint.into();
-        let channel = Endpoint::from_shared(endpoint.clone())
-            .map_err(|source| Error::Endpoint { endpoint, source })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .connect_lazy();
+        let wide = |endpoint: tonic::transport::Endpoint| {
+            endpoint
+                .initial_connection_window_size(WINDOW_BYTES)
+                .initial_stream_window_size(WINDOW_BYTES)
+        };
+        let channel = channel::lazy(endpoint.clone(), wide)
+            .map_err(|source| Error::Endpoint { endpoint, source })?;
         let service = CoordinatorServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -92,6 +85,16 @@ impl Client {
     #[must_use]
     pub fn wait_at_most(mut self, wait: Duration) -> Self {
         self.wait_max = wait;
+        self
+    }
+
+    /// Bounds a gRPC message, in either direction. Default 8 MiB, the coordinator's default. A larger answer
+    /// cannot be read, and what became of its call is then not known: set it as high as the coordinator's
+    /// setting `message-bytes-max`.
+    #[must_use]
+    pub fn message_bytes_at_most(mut self, bytes: usize) -> Self {
+        let service = self.service.max_decoding_message_size(bytes);
+        self.service = service.max_encoding_message_size(bytes);
         self
     }
 

@@ -9,8 +9,11 @@ use uuid::Uuid;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::columns::age;
-pub(crate) use self::columns::{DoubtRow, Row, committed, count, doubt, limit, millis};
+pub(crate) use self::columns::{
+    DoubtRow, NamedRow, OpenRow, Row, committed, count, doubt, limit, millis, named, open,
+};
 pub(crate) use self::questions::{Question, answer_questions, position};
+use crate::payload::Payload;
 use crate::resource::{Fault, sealed};
 
 /// A branch that is prepared here, and whose decision is not known here.
@@ -64,6 +67,27 @@ pub enum RowChange {
     CommitSteps,
     /// Steps in state `prepared` are known to the coordinator: they are asked about later and later.
     KeepSteps,
+}
+
+/// A branch that is prepared, as phase two will find it.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    pub key: RowKey,
+    pub action: String,
+    pub mode: String,
+    pub output: Payload,
+}
+
+/// Branches that are prepared under a participant's name, of one coordinator group.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub participant: String,
+    pub cluster_id: String,
+    pub count: u64,
+    /// Age of the oldest one, by the database's clock.
+    pub oldest: Duration,
 }
 
 /// A number of branches in doubt, the age of the oldest, and a number of steps that are done.
@@ -125,6 +149,24 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         after: Option<&RowKey>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Doubt>, Fault>> + Send;
+
+    /// Every name that something is prepared under in this database, rows and prepared transactions.
+    fn names(&self) -> impl Future<Output = Result<Vec<Named>, Fault>> + Send;
+
+    /// Age of the oldest prepared transaction of the whole server, whoever has made it: while it lasts, no
+    /// row that died since is removed by VACUUM, and no logical replication slot can be made. `None` if
+    /// there is none, or the database knows no such thing.
+    fn oldest_prepared(&self) -> impl Future<Output = Result<Option<Duration>, Fault>> + Send {
+        std::future::ready(Ok(None))
+    }
+
+    /// At most `limit` rows in state `prepared`, ordered by key, after that key.
+    fn open_rows(
+        &self,
+        participant: &str,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Open>, Fault>> + Send;
 
     /// Deletes at most `limit` rows whose branch left nothing behind (states `read_only`, `refused`
     /// and `cancelled`) and whose `prepare_until` was `retention` ago; tells how many.

@@ -66,6 +66,22 @@ impl<P> Call<P> {
 /// guards against duplicates and wrong orders, and commits: use `db` for everything, and neither
 /// commit nor roll back. A handler need not check whether it ran before, or whether its `cancel`
 /// came first.
+///
+/// # What a handler never does
+/// It never ends its transaction, or lets it be ended:
+/// - no `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`, and on MariaDB nothing that commits implicitly (DDL,
+///   `LOCK TABLES`, `SET autocommit`);
+/// - no `db.begin()` whose future may be dropped half way, as under `select!` or a timeout, and no transaction
+///   of `db` that is forgotten (`std::mem::forget`);
+/// - on SQLite no `ON CONFLICT ROLLBACK` and no `RAISE(ROLLBACK, …)`;
+/// - it does not go on after a deadlock, or after an error of PostgreSQL without a savepoint of its own:
+///   the work before it is undone.
+///
+/// The SDK finds out, and gives no yes. What the handler has committed stays: its branch is then a hazard,
+/// and an alarm `handler_lost_transaction` is raised.
+///
+/// It never blocks its thread: an operation that takes too long is
+/// [ended](crate::Participant::overtime) where it awaits something.
 pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// Type of the action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
     /// [`Payload`](crate::Payload), [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is
@@ -78,8 +94,10 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// Reserves: does the work so that it can be confirmed and can be cancelled, whatever happens.
     ///
     /// # Errors
-    /// [`PrepareError::Refused`] is the vote no: what was written is undone. Any other error is no
-    /// vote: what was written is undone, and the call comes again until the transaction's deadline.
+    /// [`PrepareError::Refused`] is the vote no: what was written is undone. So is an error of the database
+    /// that speaks of the work and would be raised again: a broken constraint, a value that does not fit, what
+    /// a trigger raises. Any other error is no vote: what was written is undone, and the call comes again
+    /// until the transaction's deadline.
     fn try_(
         &self,
         db: &mut R::Connection,

@@ -49,8 +49,8 @@
 //!         (): (),
 //!     ) -> Result<(), PhaseTwoError> {
 //!         let sold = sqlx::query("UPDATE stock SET reserved = reserved - $2 WHERE item = $1");
-//!         sold.bind(&order.payload.item).bind(order.payload.pieces).execute(db).await?;
-//!         Ok(())
+//!         let sold = sold.bind(&order.payload.item).bind(order.payload.pieces);
+//!         is_done(sold.execute(db).await?.rows_affected())
 //!     }
 //!
 //!     async fn cancel(
@@ -62,9 +62,14 @@
 //!         let back = sqlx::query(
 //!             "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1",
 //!         );
-//!         back.bind(&order.payload.item).bind(order.payload.pieces).execute(db).await?;
-//!         Ok(())
+//!         let back = back.bind(&order.payload.item).bind(order.payload.pieces);
+//!         is_done(back.execute(db).await?.rows_affected())
 //!     }
+//! }
+//!
+//! /// What was reserved must be there: else the call comes again, until somebody looks at it.
+//! fn is_done(rows: u64) -> Result<(), PhaseTwoError> {
+//!     if rows == 1 { Ok(()) } else { Err(PhaseTwoError::Failed("the item is gone".into())) }
 //! }
 //!
 //! # pub async fn run(coordinator: &str, file: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -251,6 +256,7 @@
 pub mod crash;
 
 mod causes;
+mod channel;
 pub mod client;
 mod names;
 mod payload;

@@ -2,27 +2,30 @@
 
 mod block;
 mod error;
+mod session;
 mod statements;
 mod sweep;
 
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use sqlx::migrate::MigrateError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection};
 use unanimo_migrations::participant::MYSQL as MIGRATIONS;
 
 use self::block::MySqlBlocks;
-use self::error::NO_SUCH_TABLE;
+use self::error::{LOCK_WAIT_TIMEOUT, NO_SUCH_TABLE};
+use self::session::Session;
 use self::statements::Statements;
 use crate::action::Registered;
 use crate::barrier;
+use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
-    ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Slots, Voted,
-    options, sealed,
+    ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource,
+    SWEEP_CONNECTIONS, Slots, Voted, options, sealed,
 };
 use crate::schema::{self, Error};
 
@@ -40,52 +43,55 @@ impl MySqlOptions {
     /// or upgrades the table `unanimo_barrier` in that database.
     ///
     /// # Errors
-    /// The URL names no database, the database cannot be reached, the table cannot be made, or it is
-    /// of a later version.
+    /// The URL names no database, the database cannot be reached or is read-only, it does not take the
+    /// settings that a session needs, the table cannot be made, or it is of a later version.
     pub async fn connect(self, url: &str) -> Result<MySql, Error> {
         let given = MySqlConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
         let given = given.timezone(Some("+00:00".to_owned())).disable_statement_logging();
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
-        let mut connection = MySqlConnection::connect_with(&given).await.map_err(Error::Connect)?;
-        let found = schema::find!(connection, "prepare_until_ms");
-        if schema::is_to_be_made(&MIGRATIONS, found)? {
-            migrate(&mut connection).await?;
-        }
-        let statements = Statements::new(&database, &self);
-        // What the server does not allow is found out now, and not by the first transaction.
-        let allowed = set_up(Arc::clone(&statements.session), &mut connection).await;
-        allowed.map_err(Error::Connect)?;
-        // Nothing depends on how the connection ends.
-        let _ = connection.close().await;
-
+        let statements = Arc::new(Statements::new(&database, &self));
+        let session = Arc::new(Session::new(&statements));
         let pool = |connections| {
-            let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&statements.session));
+            let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&session));
             MySqlPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .after_connect(move |connection, _| {
-                    Box::pin(set_up(Arc::clone(&for_new), connection))
+                    let session = Arc::clone(&for_new);
+                    Box::pin(async move { session.set_up(connection).await })
                 })
+                // Asked of every session that is taken up again, instead of a mere ping.
+                .test_before_acquire(false)
+                .before_acquire(|connection, _| Box::pin(session::is_writable(connection)))
                 // What a handler has set or left open must not meet the next one.
                 .after_release(move |connection, _| {
                     let session = Arc::clone(&for_used);
-                    Box::pin(async move { Ok(set_up(session, connection).await.is_ok()) })
+                    Box::pin(async move { session.clean(connection).await })
                 })
                 .connect_lazy_with(given.clone())
         };
-        Ok(MySql {
+        let mysql = MySql {
             prepare: pool(self.prepare_connections),
             phase_two: pool(self.phase_two_connections),
+            sweep: pool(SWEEP_CONNECTIONS),
             slots: self.slots(),
-            statements: Arc::new(statements),
-        })
+            statements,
+            set_up: Arc::new(SetUp { given, session, is_made: OnceLock::new() }),
+        };
+        match mysql.make_table().await {
+            Ok(()) | Err(Error::InUse { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // What the server does not allow is found out now, and not by the first transaction.
+        let mut real =
+            MySqlConnection::connect_with(&mysql.set_up.given).await.map_err(Error::Connect)?;
+        mysql.set_up.session.set_up(&mut real).await.map_err(Error::Connect)?;
+        // Nothing depends on how the connection ends.
+        let _ = real.close().await;
+        Ok(mysql)
     }
-}
-
-async fn set_up(session: Arc<str>, connection: &mut MySqlConnection) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
 }
 
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
@@ -108,8 +114,19 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
         _ => {}
     }
     // The lock ends with the connection.
-    schema::migrate(&MIGRATIONS, connection).await
+    schema::migrate(&MIGRATIONS, connection).await.map_err(|error| match error {
+        Error::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+            if error::number(&error) == Some(LOCK_WAIT_TIMEOUT) =>
+        {
+            Error::InUse { waited: Duration::from_secs(MIGRATION_LOCK_SECS) }
+        }
+        other => other,
+    })
 }
+
+/// Longest wait for those who use the table while it is upgraded. Whoever waits for it keeps everybody out
+/// who comes behind.
+const MIGRATION_LOCK_SECS: u64 = 5;
 
 /// Longest wait for another process that makes the table, which takes far less than a second.
 const MIGRATION_TURN_SECS: i64 = 60;
@@ -121,13 +138,37 @@ const MIGRATION_TURN_SECS: i64 = 60;
 /// the defaults, if it writes a binary log: InnoDB refuses READ COMMITTED with `STATEMENT`.
 ///
 /// A handler must do nothing that MariaDB and MySQL commit implicitly: no DDL, no `LOCK TABLES`, no
-/// `SET autocommit`. One that does never gets a yes, but what it has committed stays.
+/// `SET autocommit`. One that does never gets a yes, but what it has committed stays: its branch is then a
+/// hazard.
 #[derive(Clone, Debug)]
 pub struct MySql {
     prepare: MySqlPool,
     phase_two: MySqlPool,
+    sweep: MySqlPool,
     slots: Slots,
     statements: Arc<Statements>,
+    set_up: Arc<SetUp>,
+}
+
+/// Set-up of the database, which comes once.
+#[derive(Debug)]
+struct SetUp {
+    given: MySqlConnectOptions,
+    session: Arc<Session>,
+    /// The table is there as this version needs it.
+    is_made: OnceLock<()>,
+}
+
+impl SetUp {
+    /// A connection for statements that set something up. They wait for nobody for long.
+    async fn connect(&self) -> sqlx::Result<MySqlConnection> {
+        let mut connection = MySqlConnection::connect_with(&self.given).await?;
+        let bound = format!(
+            "SET lock_wait_timeout = {MIGRATION_LOCK_SECS}, innodb_lock_wait_timeout = {MIGRATION_LOCK_SECS}"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(bound)).execute(&mut connection).await?;
+        Ok(connection)
+    }
 }
 
 impl MySql {
@@ -137,6 +178,21 @@ impl MySql {
     /// As of [`MySqlOptions::connect`].
     pub async fn connect(url: &str) -> Result<Self, Error> {
         MySqlOptions::default().connect(url).await
+    }
+
+    /// Makes or upgrades the table, and learns its database's id.
+    async fn make_table(&self) -> Result<(), Error> {
+        let mut connection = self.set_up.connect().await.map_err(Error::Connect)?;
+        let found = schema::find!(connection, "prepare_until_ms");
+        if schema::is_to_be_made(&MIGRATIONS, found)? {
+            migrate(&mut connection).await?;
+        }
+        if let Some(id) = schema::read_id!(connection) {
+            self.set_up.session.is_at(id)?;
+        }
+        let _ = connection.close().await;
+        self.set_up.is_made.get_or_init(|| ());
+        Ok(())
     }
 
     fn for_prepare(&self) -> MySqlBlocks<'_> {
@@ -157,13 +213,46 @@ impl Resource for MySql {
         self.slots
     }
 
+    fn database_id(&self) -> Option<&str> {
+        self.set_up.session.database_id()
+    }
+
+    fn for_sweeper(&self) -> Self {
+        let sweep = self.sweep.clone();
+        Self { prepare: sweep.clone(), phase_two: sweep, ..self.clone() }
+    }
+
+    fn is_made(&self) -> bool {
+        self.set_up.is_made.get().is_some()
+    }
+
+    async fn make(&self) -> Result<(), Error> {
+        if self.is_made() { Ok(()) } else { self.make_table().await }
+    }
+
+    async fn to_set_up(&self) -> Result<MySqlConnection, Error> {
+        self.set_up.connect().await.map_err(Error::Connect)
+    }
+
+    fn is_locked_out(error: &BoxError) -> bool {
+        error::is_locked_out(error.as_ref())
+    }
+
+    async fn is_there(&self) -> Result<(), Fault> {
+        for pool in [&self.prepare, &self.phase_two] {
+            pool.acquire().await.map_err(error::fault("open a session"))?;
+        }
+        Ok(())
+    }
+
     async fn prepare(
         &self,
         call: &RawCall,
         until: Option<SystemTime>,
         action: &Registered<MySqlConnection>,
     ) -> Result<Voted, Fault> {
-        barrier::try_(&self.for_prepare(), call, until, action).await
+        let voted = barrier::try_(&self.for_prepare(), call, until, action).await;
+        barrier::recorded(&self.for_prepare(), call, voted).await
     }
 
     async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {

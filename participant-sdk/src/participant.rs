@@ -26,10 +26,19 @@
 //! | `in_doubt_unknown` | the coordinator never saw it, or has purged its transaction: one of the two databases was restored from a backup. Of a saga's step also: nobody here asked about it for longer than the coordinator's retention | end it as the other branches of its transaction ended |
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
 //! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before gives the reason | mend that, such as a role that may not |
+//! | `in_doubt_unanswered` | no coordinator has answered for it for [too long](Sweep::alarm_after) | see whether their addresses are right, and whether they run |
+//! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done | see the coordinator's last error for it |
+//! | `in_doubt_other_name` | it bears another participant's name | name a participant that was renamed with [`Participant::formerly`]; else see why that one's sweeper does not run |
+//! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
 //!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
 //! handler would have done and setting its state in the same local transaction.
+//!
+//! Other alarms come from operations, or from the look at what is open at the start: `handler_lost_transaction`
+//! (a handler ended its local transaction by itself), `operation_overtime` (an operation was ended past its
+//! [bound](Participant::overtime)), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
+//! version cannot finish what an earlier one has prepared).
 //!
 //! [`Serving::in_doubt`] returns how many are in doubt, how old the oldest is, and how many have
 //! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a
@@ -68,18 +77,24 @@ mod groups;
 mod registration;
 mod serve;
 mod service;
+mod set_up;
 mod sweeper;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::pin::Pin;
+use std::time::Duration;
 
 pub use self::serve::{Serve, Serving};
+use self::service::Of;
 pub use self::service::Service;
+use self::set_up::SetUp;
 pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
-use crate::handler::{Saga, Tcc, Uncompensated};
+use crate::handler::{BoxError, Saga, Tcc, Uncompensated};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
+use crate::schema;
 
 /// Mistake in a participant's making.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +132,15 @@ pub enum Error {
     /// Nobody can call the address that is listened on.
     #[error("{0} is no address to call: say how others reach this participant with `advertise`")]
     Advertise(std::net::SocketAddr),
+    /// The barrier's table cannot be made or upgraded.
+    #[error("set up the database")]
+    Database(#[source] schema::Error),
+    /// The participant's own set-up failed.
+    #[error("set up the participant's own tables")]
+    SetUp(#[source] BoxError),
+    /// No session of the database can be used as operations use it.
+    #[error("open a session of the database: {0}")]
+    Session(String),
     /// The coordinator's address is none.
     #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
     Coordinator {
@@ -131,18 +155,82 @@ pub enum Error {
 /// A participant in the making: a name, the database that holds its data, and its actions.
 #[derive(Debug)]
 pub struct Participant<R: Resource> {
-    name: String,
+    of: Of,
     resource: R,
     actions: HashMap<String, Registered<R::Connection>>,
+    set_up: SetUp<R>,
     error: Option<Error>,
 }
+
+/// Time past a call's deadline after which its operation is ended, if nothing else is said.
+const OVERTIME: Duration = Duration::from_secs(60);
 
 impl<R: Resource> Participant<R> {
     /// A participant of this name. All processes that serve one name share one database.
     pub fn new(name: impl Into<String>, resource: R) -> Self {
-        let mut made = Self { name: name.into(), resource, actions: HashMap::new(), error: None };
-        made.check("participant", &made.name.clone());
+        let name = name.into();
+        let of = Of { name: name.clone(), formerly: Vec::new(), overtime: OVERTIME };
+        let (actions, set_up) = (HashMap::new(), SetUp::default());
+        let mut made = Self { of, resource, actions, set_up, error: None };
+        made.check("participant", &name);
         made
+    }
+
+    /// Names it as it was named before. Calls for that name are still taken, and the sweeper looks after
+    /// what is in doubt under it: without that nobody would, for each participant looks after its own. May
+    /// be called again.
+    #[must_use]
+    pub fn formerly(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.check("participant", &name);
+        self.of.formerly.push(name);
+        self
+    }
+
+    /// Bounds an operation: that long past the deadline of its call it is ended, whatever it does. Its
+    /// handler's future is dropped, and its connection is closed, so that the database rolls back. The call
+    /// comes again. A handler that blocks its thread cannot be ended so. Default 60 s.
+    #[must_use]
+    pub fn overtime(mut self, overtime: Duration) -> Self {
+        self.of.overtime = overtime;
+        self
+    }
+
+    /// Sets up the service's own tables: creates them, migrates them, puts first rows into them. It is run
+    /// once phase two and the sweeper are served, and before the first Prepare and the registration. A
+    /// branch that a former life of the process prepared may hold the very locks that this asks for, and
+    /// only phase two ends it.
+    ///
+    /// The connection is one of its own, which waits for each lock for some seconds at most. An error that
+    /// is such a wait is no failure: all of it is run again, so it must do no harm twice.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn example(database: unanimo_sdk::Sqlite) {
+    /// use unanimo_sdk::Participant;
+    ///
+    /// Participant::new("shop", database).set_up(|db| {
+    ///     Box::pin(async move {
+    ///         let table = "CREATE TABLE IF NOT EXISTS stock (item text PRIMARY KEY, free integer)";
+    ///         sqlx::query(table).execute(db).await?;
+    ///         Ok(())
+    ///     })
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn set_up<F>(mut self, set_up: F) -> Self
+    where
+        F: for<'c> Fn(
+                &'c mut R::Connection,
+            )
+                -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'c>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.set_up = SetUp::new(Box::new(set_up));
+        self
     }
 
     /// Offers a TCC action.
@@ -204,7 +292,7 @@ impl<R: Resource> Participant<R> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        Ok(Service::new(self.name, self.resource, self.actions))
+        Ok(Service::new(self.of, self.resource, self.actions, self.set_up))
     }
 }
 

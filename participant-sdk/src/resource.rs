@@ -1,5 +1,6 @@
 //! The database of a participant's data and barrier.
 
+mod local;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod options;
 
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use unanimo_proto::v1;
 
+pub(crate) use self::local::Local;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
 use crate::action::Registered;
@@ -15,16 +17,46 @@ use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
+use crate::schema::Error;
 
 /// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
 /// the crate's feature of that name.
-pub trait Resource: Sweepable {
+pub trait Resource: Sweepable + Clone {
     /// Type that handlers work with: a connection inside the branch's local transaction.
     type Connection: Send + 'static;
 
     /// Returns how many Prepares, and how many Commits and Cancels, it does at once.
     #[doc(hidden)]
     fn slots(&self) -> Slots;
+
+    /// Returns the id beside the barrier's table, once it is known.
+    #[doc(hidden)]
+    fn database_id(&self) -> Option<&str>;
+
+    /// The same on connections of its own, few of them: nothing that others do keeps the sweeper waiting.
+    #[doc(hidden)]
+    #[must_use]
+    fn for_sweeper(&self) -> Self;
+
+    /// Tells whether the barrier's table is as this version needs it.
+    #[doc(hidden)]
+    fn is_made(&self) -> bool;
+
+    /// Makes or upgrades the barrier's table where that has had to wait.
+    #[doc(hidden)]
+    fn make(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Opens a connection for the service's own set-up, with a bound on each wait for a lock.
+    #[doc(hidden)]
+    fn to_set_up(&self) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
+
+    /// Tells whether such a wait has ended without the lock.
+    #[doc(hidden)]
+    fn is_locked_out(error: &BoxError) -> bool;
+
+    /// Opens a session as operations have it, in each phase.
+    #[doc(hidden)]
+    fn is_there(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Phase one.
     #[doc(hidden)]
@@ -52,6 +84,9 @@ pub trait Resource: Sweepable {
         action: Option<&Registered<Self::Connection>>,
     ) -> impl Future<Output = Result<PhaseTwoAnswer, Fault>> + Send;
 }
+
+/// Connections of a sweeper. It does one thing at a time, and a connection is given back behind its back.
+pub(crate) const SWEEP_CONNECTIONS: u32 = 2;
 
 pub(crate) mod sealed {
     /// Only the databases of this crate.
@@ -124,9 +159,15 @@ pub enum Fault {
     /// The handler's own error.
     #[error("the handler failed: {}", crate::causes::in_full(&**.0))]
     Handler(BoxError),
-    /// The handler broke the rules of a handler.
+    /// The handler broke the rules of a handler, and nothing of its work is kept.
     #[error("the handler is wrong: {0}")]
     Wrong(&'static str),
+    /// The handler has ended its local transaction, or let it be ended: what it left behind is not known.
+    #[error("the handler is wrong: {0}")]
+    Lost(&'static str),
+    /// Neither the handler nor the database had come to an end by then.
+    #[error("it was ended after {0:?}: neither the handler nor the database had answered")]
+    Overtime(Duration),
     /// The action is not offered (any more), and its handler is needed.
     #[error("action {0} is not offered here, and its branch is prepared")]
     NotOffered(String),

@@ -29,6 +29,17 @@ pub enum Error {
         /// Time that was waited.
         waited: std::time::Duration,
     },
+    /// The connections lead to several databases.
+    #[error(
+        "use the database: it has the id {found}, and the one that was connected to first has {known}; all \
+         connections of a participant must lead to one"
+    )]
+    OtherDatabase {
+        /// The id beside the barrier's table of the first connection.
+        known: String,
+        /// The id of this one.
+        found: String,
+    },
     /// The barrier's table cannot be made or upgraded.
     #[error("prepare the table unanimo_barrier")]
     Migrate(#[source] MigrateError),
@@ -54,6 +65,10 @@ pub enum Error {
     },
 }
 
+/// Reads the id of the database, which was made at random together with its table. It tells two databases
+/// apart that serve one name.
+pub(crate) const READ_ID: &str = "SELECT id FROM unanimo_barrier_id";
+
 /// State of the table before anything is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
@@ -64,6 +79,24 @@ pub(crate) struct Found {
     /// The last migration that ran; the outer `None` if nothing remembers any.
     pub(crate) version: Option<Option<i64>>,
 }
+
+/// Reads the database's id. A role that may not read it, and a table that was made by hand, go without
+/// one. A macro, because each database has its own types.
+macro_rules! read_id {
+    ($connection:expr) => {{
+        let id: Result<Option<String>, sqlx::Error> =
+            sqlx::query_scalar($crate::schema::READ_ID).fetch_optional(&mut $connection).await;
+        if let Err(error) = &id {
+            tracing::warn!(
+                %error,
+                "unanimo_barrier_id cannot be read: two databases that serve one name are not told apart; \
+                 allow SELECT on it"
+            );
+        }
+        id.ok().flatten()
+    }};
+}
+pub(crate) use read_id;
 
 /// Looks for the table and its history. A macro, because each database has its own types.
 macro_rules! find {
@@ -126,11 +159,11 @@ mod tests {
             |table, columns, version| is_to_be_made(migrator, Found { table, columns, version });
         assert!(to_be_made(false, false, None).expect("nothing is there"));
         assert!(!to_be_made(true, true, None).expect("made by hand"));
-        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 2 })));
+        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 3 })));
         assert!(to_be_made(true, false, Some(Some(1))).expect("made by an earlier version"));
-        assert!(!to_be_made(true, true, Some(Some(2))).expect("made before"));
+        assert!(!to_be_made(true, true, Some(Some(3))).expect("made before"));
         assert!(to_be_made(false, false, Some(None)).expect("interrupted"));
-        let newer = to_be_made(true, true, Some(Some(3)));
-        assert!(matches!(newer, Err(Error::Newer { found: 3, known: 2 })));
+        let newer = to_be_made(true, true, Some(Some(4)));
+        assert!(matches!(newer, Err(Error::Newer { found: 4, known: 3 })));
     }
 }

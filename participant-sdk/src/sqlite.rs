@@ -4,21 +4,26 @@ mod block;
 mod sweep;
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::Mutex;
 use unanimo_migrations::participant::SQLITE as MIGRATIONS;
 
 use self::block::SqliteBlocks;
 use crate::action::Registered;
 use crate::barrier;
+use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
-    Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Slots, Voted, sealed,
+    Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, SWEEP_CONNECTIONS, Slots, Voted,
+    sealed,
 };
 use crate::schema::{self, Error};
 
@@ -36,6 +41,19 @@ const SLOTS: u32 = 4;
 pub struct Sqlite {
     prepare: SqlitePool,
     phase_two: SqlitePool,
+    sweep: SqlitePool,
+    set_up: Arc<SetUp>,
+}
+
+/// Set-up of the database, which comes once.
+#[derive(Debug)]
+struct SetUp {
+    options: SqliteConnectOptions,
+    database_id: OnceLock<String>,
+    is_made: OnceLock<()>,
+    /// Open as long as the participant: whoever closes the last connection empties the log of the file,
+    /// and the next one makes it again.
+    _keeper: Mutex<SqliteConnection>,
 }
 
 impl Sqlite {
@@ -52,28 +70,71 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let mut connection =
-            SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
+        let mut keeper = SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
+        reads_back(&mut keeper).await.map_err(Error::Connect)?;
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .after_connect(|connection, _| Box::pin(reads_back(connection)))
+        };
+        // A handler may set what no statement sets back. So each of its connections is used once.
+        let once = || pool(SLOTS).after_release(|_, _| Box::pin(std::future::ready(Ok(false))));
+        let sqlite = Self {
+            prepare: once().connect_lazy_with(connect.clone()),
+            phase_two: once().connect_lazy_with(connect.clone()),
+            sweep: pool(SWEEP_CONNECTIONS).connect_lazy_with(connect.clone()),
+            set_up: Arc::new(SetUp {
+                options: connect,
+                database_id: OnceLock::new(),
+                is_made: OnceLock::new(),
+                _keeper: Mutex::new(keeper),
+            }),
+        };
+        match sqlite.make_table().await {
+            Ok(()) | Err(Error::InUse { .. }) => Ok(sqlite),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes or upgrades the table, and learns its database's id.
+    async fn make_table(&self) -> Result<(), Error> {
+        let mut connection = self.to_set_up().await?;
         let found = schema::find!(connection, "prepare_until_ms");
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            schema::migrate(&MIGRATIONS, &mut connection).await?;
+            let made = schema::migrate(&MIGRATIONS, &mut connection).await;
+            made.map_err(|error| match error {
+                Error::Migrate(
+                    MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+                ) if block::is_locked_out(&error) => Error::InUse { waited: BUSY_TIMEOUT },
+                other => other,
+            })?;
+        }
+        if let Some(id) = schema::read_id!(connection) {
+            self.set_up.database_id.get_or_init(|| id);
         }
         connection.close().await.map_err(Error::Connect)?;
-        let pool = || {
-            SqlitePoolOptions::new()
-                .max_connections(SLOTS)
-                // A handler that ended its transaction by itself leaves sqlx believing in it, and no
-                // other one could begin here.
-                .after_release(|connection, _| {
-                    Box::pin(async move {
-                        connection.ping().await?;
-                        Ok(!connection.is_in_transaction())
-                    })
-                })
-                .connect_lazy_with(connect.clone())
-        };
-        Ok(Self { prepare: pool(), phase_two: pool() })
+        self.set_up.is_made.get_or_init(|| ());
+        Ok(())
     }
+}
+
+/// Fails if a connection does not have what it relies on.
+async fn reads_back(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let mut read_back = Vec::new();
+    for pragma in ["PRAGMA synchronous", "PRAGMA foreign_keys", "PRAGMA query_only"] {
+        let setting: i64 = sqlx::query_scalar(pragma).fetch_one(&mut *connection).await?;
+        read_back.push(setting);
+    }
+    let journal: String =
+        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await?;
+    if read_back == [2, 1, 0] && journal == "wal" {
+        return Ok(());
+    }
+    let text = format!(
+        "a connection of this file does not keep its settings: synchronous, foreign_keys and query_only are \
+         {read_back:?} instead of [2, 1, 0], and journal_mode is {journal} instead of wal"
+    );
+    Err(sqlx::Error::Configuration(text.into()))
 }
 
 impl sealed::Sealed for Sqlite {}
@@ -85,13 +146,47 @@ impl Resource for Sqlite {
         Slots { prepare: SLOTS as usize, phase_two: SLOTS as usize }
     }
 
+    fn database_id(&self) -> Option<&str> {
+        self.set_up.database_id.get().map(String::as_str)
+    }
+
+    fn for_sweeper(&self) -> Self {
+        let sweep = self.sweep.clone();
+        Self { prepare: sweep.clone(), phase_two: sweep, ..self.clone() }
+    }
+
+    fn is_made(&self) -> bool {
+        self.set_up.is_made.get().is_some()
+    }
+
+    async fn make(&self) -> Result<(), Error> {
+        if self.is_made() { Ok(()) } else { self.make_table().await }
+    }
+
+    async fn to_set_up(&self) -> Result<SqliteConnection, Error> {
+        SqliteConnection::connect_with(&self.set_up.options).await.map_err(Error::Connect)
+    }
+
+    fn is_locked_out(error: &BoxError) -> bool {
+        block::is_locked_out(error.as_ref())
+    }
+
+    async fn is_there(&self) -> Result<(), Fault> {
+        for pool in [&self.prepare, &self.phase_two] {
+            pool.acquire().await.map_err(block::fault("open a session"))?;
+        }
+        Ok(())
+    }
+
     async fn prepare(
         &self,
         call: &RawCall,
         until: Option<SystemTime>,
         action: &Registered<SqliteConnection>,
     ) -> Result<Voted, Fault> {
-        barrier::try_(&SqliteBlocks { pool: &self.prepare }, call, until, action).await
+        let blocks = SqliteBlocks { pool: &self.prepare };
+        let voted = barrier::try_(&blocks, call, until, action).await;
+        barrier::recorded(&blocks, call, voted).await
     }
 
     async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 use unanimo_proto::v1::{self, Mode};
 use uuid::Uuid;
 
@@ -15,6 +16,10 @@ use crate::resource::{PhaseTwoAnswer, RawCall, Voted};
 
 /// Bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Bytes of a status's text, as it is on the wire. The smallest limit of common peers for all headers of a
+/// reply is 8 KiB.
+const STATUS_BYTES_MAX: usize = 1024;
 
 /// Returns the word of a barrier's row, which is for people. There is none for a mode that is not known
 /// here.
@@ -98,7 +103,39 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
 }
 
 fn invalid(field: &str, rule: &str) -> Status {
-    Status::invalid_argument(format!("{field} {rule}"))
+    status(Code::InvalidArgument, &format!("{field} {rule}"))
+}
+
+/// Makes a status whose text is cut off: it travels in trailers, percent-encoded, and a peer ends the whole
+/// connection, with every other call on it, where they are too long.
+pub(crate) fn status(code: Code, text: &str) -> Status {
+    let encoded = |c: char| match c {
+        ' '..='~' if c != '%' => 1,
+        _ => 3 * c.len_utf8(),
+    };
+    let mut left = STATUS_BYTES_MAX;
+    let fits = |c: &char| {
+        let fits = encoded(*c) <= left;
+        left = left.saturating_sub(encoded(*c));
+        fits
+    };
+    Status::new(code, text.chars().take_while(fits).collect::<String>())
+}
+
+/// Returns the time that a call's caller waits for its answer, if it says so.
+pub(crate) fn timeout(headers: &MetadataMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.saturating_mul(3600)),
+        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 /// A bound that is no time is none.
@@ -106,7 +143,7 @@ fn until(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     at.and_then(|at| SystemTime::try_from(at).ok())
 }
 
-pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
+pub(crate) fn voted(voted: Voted, database_id: &str) -> v1::PrepareResponse {
     use v1::prepare_response::Answer;
     let answer = match voted {
         Voted::Prepared(output) => {
@@ -119,7 +156,7 @@ pub(crate) fn voted(voted: Voted) -> v1::PrepareResponse {
         }
         Voted::Working(pause) => Answer::Working(working(pause)),
     };
-    v1::PrepareResponse { answer: Some(answer) }
+    v1::PrepareResponse { answer: Some(answer), database_id: database_id.to_owned() }
 }
 
 pub(crate) fn committed(answered: PhaseTwoAnswer) -> v1::CommitResponse {
@@ -167,6 +204,40 @@ pub(crate) fn presentable(refusal: Refusal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_is_short_on_the_wire() {
+        for (text, chars) in [("x", 1024), ("é", 170), ("%", 341), ("\n", 341), ("\u{1F4A5}", 85)]
+        {
+            let status = status(Code::Unknown, &text.repeat(90_000));
+            assert_eq!(status.message().chars().count(), chars, "{text:?}");
+        }
+        assert_eq!(status(Code::Unknown, "short: é").message(), "short: é");
+    }
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        let read = |text: &str| {
+            let mut headers = MetadataMap::new();
+            headers.insert("grpc-timeout", text.parse().expect("a header"));
+            timeout(&headers)
+        };
+        for (text, ms) in
+            [("2H", 7_200_000), ("3M", 180_000), ("4S", 4000), ("5m", 5), ("6000u", 6)]
+        {
+            assert_eq!(read(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        assert_eq!(read("7n"), Some(Duration::from_nanos(7)));
+        for bad in ["", "S", "1", "1x", "-1S", "1é"] {
+            let bad = bad.parse().ok().and_then(|value| {
+                let mut headers = MetadataMap::new();
+                headers.insert("grpc-timeout", value);
+                timeout(&headers)
+            });
+            assert_eq!(bad, None);
+        }
+        assert_eq!(timeout(&MetadataMap::new()), None);
+    }
 
     #[test]
     fn a_refusal_is_made_presentable() {

@@ -326,9 +326,13 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<PrepareResponse>, Status> {
         let request = request.into_inner();
         let key = self.key(request.context.clone())?;
-        let answered = |answer| Ok(Response::new(PrepareResponse { answer: Some(answer) }));
+        let answered = |answer| {
+            Ok(Response::new(PrepareResponse { answer: Some(answer), ..Default::default() }))
+        };
         match self.fault {
-            Fault::Mute => return Ok(Response::new(PrepareResponse { answer: None })),
+            Fault::Mute => {
+                return Ok(Response::new(PrepareResponse { answer: None, ..Default::default() }));
+            }
             Fault::ReadOnlyInTcc => {
                 return answered(prepare_response::Answer::ReadOnly(ReadOnly {}));
             }

@@ -2,6 +2,7 @@
 //! and processes. All of it belongs to the test process and is removed when that process ends,
 //! however it ends.
 
+pub mod alarms;
 pub mod bank_on_mariadb;
 pub mod clock;
 #[cfg(feature = "failpoints")]

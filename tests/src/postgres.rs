@@ -92,6 +92,20 @@ impl Server {
         server
     }
 
+    /// Starts the server as a standby that follows nobody, or as a primary again. It must be stopped.
+    ///
+    /// # Panics
+    /// The server does not start.
+    pub fn launch_as_standby(&self, standby: bool) {
+        let signal = self.data().join("standby.signal");
+        if standby {
+            fs::write(&signal, "").expect("write standby.signal");
+        } else {
+            fs::remove_file(&signal).expect("remove standby.signal");
+        }
+        self.launch();
+    }
+
     /// Starts the server, or starts it again after it was killed.
     ///
     /// # Panics

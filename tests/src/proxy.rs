@@ -28,6 +28,10 @@ struct State {
     rewrite: Mutex<Option<(String, String)>>,
     /// Start-up messages lose their `options`, as behind some poolers.
     strip_options: AtomicBool,
+    /// Number of connections so far.
+    made: AtomicU64,
+    /// Connections up to this number swallow everything.
+    silent_to: AtomicU64,
     /// True while answers are held back.
     hold: watch::Sender<bool>,
     /// Drops every answer, and cuts the connection.
@@ -52,6 +56,8 @@ impl Proxy {
             rewrite: Mutex::default(),
             strip_options: AtomicBool::default(),
             hold: watch::Sender::new(false),
+            made: AtomicU64::default(),
+            silent_to: AtomicU64::default(),
             lose_answers: AtomicBool::default(),
             lose_answer_to: Mutex::default(),
             lost: AtomicU64::default(),
@@ -63,7 +69,8 @@ impl Proxy {
                 let Ok(server) = UnixStream::connect(&socket).await else {
                     continue;
                 };
-                tokio::spawn(pass(client, server, Arc::clone(&shared)));
+                let number = shared.made.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(pass(client, server, number, Arc::clone(&shared)));
             }
         });
         Self { port, state }
@@ -133,6 +140,12 @@ impl Proxy {
         *lock(&self.state.lose_answer_to) = Some(text.to_owned());
     }
 
+    /// Swallows everything on the connections that there are, as if the server had vanished without a word.
+    /// New ones are passed on.
+    pub fn fall_silent(&self) {
+        self.state.silent_to.store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
     /// Returns the number of answers that were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -149,6 +162,10 @@ fn find(bytes: &[u8], text: &str) -> Option<usize> {
 }
 
 impl State {
+    fn is_silent(&self, number: u64) -> bool {
+        number <= self.silent_to.load(Ordering::SeqCst)
+    }
+
     /// Tells whether this request has the wanted text, which is then wanted no longer.
     fn takes(wanted: &Mutex<Option<String>>, request: &[u8]) -> bool {
         let mut wanted = lock(wanted);
@@ -187,16 +204,21 @@ impl State {
     }
 }
 
-async fn pass(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
+async fn pass(client: tokio::net::TcpStream, server: UnixStream, number: u64, state: Arc<State>) {
     let mut era = state.era.subscribe();
-    let passing = pass_until_cut(client, server, state);
+    let passing = pass_until_cut(client, server, number, state);
     tokio::select! {
         () = passing => {}
         _ = era.changed() => {}
     }
 }
 
-async fn pass_until_cut(client: tokio::net::TcpStream, server: UnixStream, state: Arc<State>) {
+async fn pass_until_cut(
+    client: tokio::net::TcpStream,
+    server: UnixStream,
+    number: u64,
+    state: Arc<State>,
+) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let cut = AtomicBool::new(false);
@@ -206,6 +228,9 @@ async fn pass_until_cut(client: tokio::net::TcpStream, server: UnixStream, state
         let mut buffer = vec![0; 64 << 10];
         let mut is_first = true;
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            if state.is_silent(number) {
+                continue;
+            }
             let request = &mut buffer[..read];
             if State::takes(&state.hang_at, request) {
                 std::future::pending::<()>().await;
@@ -226,6 +251,9 @@ async fn pass_until_cut(client: tokio::net::TcpStream, server: UnixStream, state
     let answers = async move {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            if state.is_silent(number) {
+                continue;
+            }
             // The sender lives as long as the state, so the wait does not fail.
             let _ = state.hold.subscribe().wait_for(|hold| !hold).await;
             if state.lose_answers.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst) {

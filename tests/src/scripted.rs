@@ -275,7 +275,7 @@ impl ParticipantService for Scripted {
                 Some(yes(Bytes::from(vec![b'o'; size])))
             }
         };
-        Ok(Response::new(PrepareResponse { answer }))
+        Ok(Response::new(PrepareResponse { answer, ..Default::default() }))
     }
 
     async fn commit(

@@ -19,7 +19,7 @@ use super::{logging, output};
 /// has to be named, too.
 ///
 /// While another node serves the same PostgreSQL database it waits as a standby: `/healthz` answers
-/// 200, `/readyz` 503, and connections to the gRPC port are refused. It takes over by itself.
+/// 200, `/readyz` 503, and connections to the gRPC port are refused. It takes its place by itself.
 ///
 /// The log goes to standard error. Once the coordinator serves, it prints two lines on standard
 /// output: `grpc http://IP:PORT` and `admin http://IP:PORT`. A program that starts it with port 0

@@ -323,7 +323,7 @@ fn an_enlisted_step_obeys_the_same_rules() {
     );
 }
 
-/// What a transaction names is told with it: of names as long as they may be there is a bound.
+/// Names are told with their transaction: there is a bound on all of them together.
 #[test]
 fn names_of_a_transaction_have_a_bound_together() {
     let rule =

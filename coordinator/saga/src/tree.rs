@@ -1,12 +1,14 @@
 //! YAML or JSON as a tree in which each value knows its place.
 
 mod entries;
+mod numbers;
 mod path;
 mod surrogates;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 pub(crate) use self::entries::Entries;
+use self::numbers::{is_json_number, is_other_number};
 pub(crate) use self::path::{Path, join};
 use crate::problem::{PROBLEMS_MAX, Place, Problem};
 
@@ -311,40 +313,6 @@ impl<'a> Builder<'a> {
 
 fn place(marker: &Marker) -> Place {
     Place { line: marker.line().max(1), column: marker.col() + 1 }
-}
-
-/// Tells whether a text is a number by the grammar of JSON (RFC 8259).
-fn is_json_number(text: &str) -> bool {
-    // Digits other than `0`, a sign, and nothing else can begin a number.
-    text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
-        && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
-}
-
-/// Tells whether a text is a number in YAML that JSON does not know: `+5`, `007`, `0x1f`, `.5`, `.inf`.
-fn is_other_number(text: &str) -> bool {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let all = |text: &str, is: fn(&char) -> bool| !text.is_empty() && text.chars().all(|c| is(&c));
-    if let Some(hex) = digits.strip_prefix("0x") {
-        return all(hex, char::is_ascii_hexdigit);
-    }
-    if let Some(octal) = digits.strip_prefix("0o") {
-        return all(octal, |c| ('0'..='7').contains(c));
-    }
-    if matches!(digits, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => {
-            (mantissa, exponent.strip_prefix(['-', '+']).unwrap_or(exponent))
-        }
-        None => (digits, "0"),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let is_digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
-    !(whole.is_empty() && fraction.is_empty())
-        && is_digits(whole)
-        && is_digits(fraction)
-        && all(exponent, char::is_ascii_digit)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
 use super::error::{
-    from_endpoint, from_engine, from_store, invalid, too_many_endpoints, too_many_participants,
+    from_endpoint, from_engine, from_store, invalid, other_database, too_many_endpoints,
+    too_many_participants,
 };
 use super::rpc::serve;
 use super::{Api, page, parse};
@@ -52,15 +53,23 @@ impl Api {
         request: Request<v1::RegisterEndpointRequest>,
     ) -> Result<v1::RegisterEndpointResponse, Status> {
         let v1::RegisterEndpointRequest {
-            participant, endpoint, instance_id, features, sdk, ..
+            participant,
+            endpoint,
+            instance_id,
+            features,
+            sdk,
+            database_id,
+            ..
         } = request.into_inner();
         let name = parse::participant(&participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
         let registered =
             Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };
+        parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
         let this = self.clone();
-        to_its_end(async move { this.keep(&name, &endpoint, registered).await }).await?;
+        to_its_end(async move { this.keep(&name, &endpoint, registered, &database_id).await })
+            .await?;
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
         Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
@@ -98,8 +107,17 @@ impl Api {
         name: &ParticipantName,
         endpoint: &str,
         registered: Registered,
+        database_id: &str,
     ) -> Result<(), Status> {
         let _turn = self.registering.turn(name).await;
+        let databases = self.directory.databases();
+        databases.registers(name, endpoint, database_id).map_err(|other| {
+            tracing::error!(
+                alarm = "participant_other_database", participant = %name, endpoint, error = %other,
+                "a registration is refused"
+            );
+            other_database(&other)
+        })?;
         self.make_place(name, endpoint, &registered.instance).await?;
         let (instance, now) = (&registered.instance, self.env.now());
         let kept = self.store.endpoints().register(self.me, name, endpoint, instance, now);
@@ -154,6 +172,9 @@ impl Api {
     ) -> Result<bool, Status> {
         let leaving = self.store.endpoints().deregister(self.me, name, endpoint, instance);
         let was_last = leaving.await.map_err(from_store)?;
+        if was_last {
+            self.directory.databases().left(name, endpoint);
+        }
         self.directory.leave(name, endpoint, instance);
         Ok(was_last)
     }

@@ -16,6 +16,7 @@ use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 use super::convert;
 use crate::participants::allow;
+use crate::participants::databases::Other;
 use crate::participants::directory::{self, ENDPOINTS_MAX};
 use crate::{engine, store};
 
@@ -102,6 +103,11 @@ pub(super) fn enlisted_and_decided(tx: &Transaction, id: &BranchId) -> Status {
 /// No history was recorded.
 pub(super) fn no_history(tx_id: TxId) -> Status {
     Reason::NoHistory.status(format!("no history of transaction {tx_id} was recorded"))
+}
+
+/// All processes of a participant share one database.
+pub(super) fn other_database(other: &Other) -> Status {
+    Reason::OtherDatabase.status_with(other, &[], &[("database_id", other.known.clone())])
 }
 
 /// A coordinator knows nothing of another one's branches.

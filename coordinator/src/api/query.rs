@@ -6,7 +6,7 @@ use unanimo_core::{Parent, TxId, Violation};
 use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::convert::{self, Content};
-use super::error::{from_engine, invalid, no_history, other_cluster};
+use super::error::{from_engine, invalid, no_history, other_cluster, other_database};
 use super::{Api, history, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
@@ -114,7 +114,7 @@ impl Api {
         request: Request<v1::InquireBranchesRequest>,
     ) -> Result<v1::InquireBranchesResponse, Status> {
         let by = self.answer_by(&request);
-        let v1::InquireBranchesRequest { participant, branches, cluster_id, .. } =
+        let v1::InquireBranchesRequest { participant, branches, cluster_id, database_id, .. } =
             request.into_inner();
         let participant = parse::known_participant(&participant)?;
         let found = branches.len();
@@ -129,6 +129,8 @@ impl Api {
         if cluster_id != own {
             return Err(other_cluster(&cluster_id, own));
         }
+        let databases = self.directory.databases();
+        databases.check(&participant, &database_id).map_err(|other| other_database(&other))?;
         let branches: Vec<_> = branches
             .iter()
             .enumerate()

@@ -151,8 +151,9 @@ impl Api {
         };
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
+        let database_id = self.directory.databases().id_of(&branch.spec.participant);
         Ok(v1::EnlistBranchResponse {
-            context: Some(context),
+            context: Some(v1::BranchContext { database_id, ..context }),
             prepare_until: tx.prepare_until(branch, self.engine.policy()).map(wire::time_to_wire),
             metadata: tx.identity().metadata.clone().into_iter().collect(),
         })

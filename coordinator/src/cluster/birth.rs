@@ -3,7 +3,7 @@
 //! The live incarnations are read first. One of the same node name is fenced at once: whoever starts a
 //! node a second time means it. One of another name is watched: while its heartbeat moves, this
 //! process waits as a standby, for as long as that takes, and changes nothing; once the heartbeat has
-//! stood still for one lease, or its process has left, it takes over. Then the birth itself compares the
+//! stood still for one lease, or its process has left, it takes its place. Then the birth itself compares the
 //! number of births with the one read at first, so of two at once one wins.
 //!
 //! Two supervised processes of one name would fence each other in turn. So one that is fenced while it is
@@ -26,7 +26,7 @@ pub(crate) use self::patience::Patience;
 use self::watch::Watch;
 use crate::store::{self, LiveIncarnation, Opening, Store};
 
-/// Longest pause between two looks at the heartbeats. Part of the time that a takeover takes.
+/// Longest pause between two looks at the heartbeats. Part of the time that it takes to adopt.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause between two log lines of a standby.
@@ -192,7 +192,7 @@ impl Candidate<'_> {
     }
 }
 
-/// What a standby has said of itself.
+/// Log lines of a standby so far.
 #[derive(Debug, Default)]
 struct Standby {
     since: Option<Instant>,
@@ -220,7 +220,7 @@ impl Standby {
         } else {
             tracing::info!(
                 node,
-                "another node serves the database; this process waits as a standby, and takes over once \
+                "another node serves the database; this process waits as a standby, and takes its place once \
                  that one is silent for one lease, or stops"
             );
         }

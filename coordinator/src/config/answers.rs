@@ -90,41 +90,6 @@ mod tests {
         assert_eq!(config.warnings(), [""; 0]);
     }
 
-    /// Names of dependencies, inputs and locks, and what stands around them on the wire.
-    #[test]
-    fn the_names_of_a_saga_are_counted() {
-        use prost::Message;
-        use unanimo_proto::v1;
-        let (count, id) = (64, |index: usize| format!("{index:024}"));
-        let branch = |index: usize| v1::Branch {
-            depends_on: (0..index).map(id).collect(),
-            inputs: (0..index)
-                .map(|of| v1::StepInput { name: format!("{of:02}"), branch_id: id(of) })
-                .collect(),
-            ..Default::default()
-        };
-        let lock = |index: usize| v1::HeldLock {
-            name: format!("{index:08}"),
-            mode: v1::LockMode::Shared.into(),
-            granted: true,
-            branch_id: id(index),
-        };
-        let tx = v1::Transaction {
-            branches: (0..count).map(branch).collect(),
-            locks: (0..16 * (count + 1)).map(lock).collect(),
-            ..Default::default()
-        };
-        let pairs = count * (count - 1) / 2;
-        let names = pairs * (24 + 24 + 2) + tx.locks.len() * (8 + 24);
-        let fixed = pairs * (DEPENDENCY_FIXED_BYTES + INPUT_FIXED_BYTES)
-            + tx.locks.len() * LOCK_FIXED_BYTES
-            + count * BRANCH_FIXED_BYTES;
-        assert!(tx.encoded_len() <= names + fixed, "{} > {names} + {fixed}", tx.encoded_len());
-        let without = Config { branches_max: 1, ..Config::default() }.answer_bytes_max();
-        let with = Config::default().answer_bytes_max();
-        assert!(with - without > pairs * (DEPENDENCY_FIXED_BYTES + INPUT_FIXED_BYTES));
-    }
-
     #[test]
     fn defaults_are_those_of_the_core() {
         assert_eq!(Config::default().engine().policy, unanimo_core::Policy::default());

@@ -47,7 +47,7 @@ pub(super) struct Purge {
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
-    /// What the clocks said last, if that was no time.
+    /// Last verdict of the clocks, if that was no time.
     pub(super) doubt: Option<Verdict>,
 }
 
@@ -76,7 +76,7 @@ impl Purge {
         self.tell(verdict, reading, last);
         match verdict {
             Verdict::Agreed(now) => self.store.purge().run(self.me, self.retention, now).await,
-            Verdict::Settling | Verdict::Differ | Verdict::Stepped => Ok(Purged::default()),
+            Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Ok(Purged::default()),
         }
     }
 
@@ -107,7 +107,7 @@ impl Purge {
                 "the clocks were set; nothing is purged until they are back, or have run evenly for an \
                  hour"
             ),
-            Some(Verdict::Settling | Verdict::Agreed(_)) => tracing::info!(
+            Some(Verdict::Unproven | Verdict::Agreed(_)) => tracing::info!(
                 own,
                 database,
                 last_purge = last,

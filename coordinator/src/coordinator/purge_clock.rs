@@ -4,7 +4,7 @@
 //! more. So three clocks have to agree: the database's, this process's, and the monotonic one, by which
 //! both must have run since a time that is trusted. The first such time is that of the last purge, which
 //! is stored; if the clocks are far from it, because nobody ran or because they are wrong, they are
-//! trusted after they have run evenly for [`SETTLES_AFTER`].
+//! trusted after they have run evenly for [`TRUSTED_AFTER`].
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Time after which clocks are trusted again that have run evenly, and agreed with each other. Nobody
 /// notices that something is purged an hour later.
-const SETTLES_AFTER: Duration = Duration::from_secs(60 * 60);
+const TRUSTED_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// One look at all clocks.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +36,13 @@ pub(super) struct Reading {
     pub(super) at: Instant,
 }
 
-/// What a reading says.
+/// Meaning of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The time to purge by.
     Agreed(Timestamp),
     /// The clocks are even, and not trusted yet.
-    Settling,
+    Unproven,
     /// The two clocks differ.
     Differ,
     /// A clock was set: it has not run as the monotonic clock did.
@@ -82,7 +82,7 @@ impl PurgeClock {
         }
         match self.even {
             Some(even) if even.leads_to(&reading) => {
-                if at.saturating_duration_since(even.at) >= SETTLES_AFTER {
+                if at.saturating_duration_since(even.at) >= TRUSTED_AFTER {
                     self.trusted = Some(reading);
                     self.even = None;
                     return Verdict::Agreed(now);
@@ -91,7 +91,7 @@ impl PurgeClock {
             _ => self.even = Some(reading),
         }
         let is_behind = last.is_some_and(|last| difference(now, last) > SKEW_MAX && now < last);
-        if self.trusted.is_some() || is_behind { Verdict::Stepped } else { Verdict::Settling }
+        if self.trusted.is_some() || is_behind { Verdict::Stepped } else { Verdict::Unproven }
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
             clocks.agree(TEN);
             set(&mut clocks, 8 * DAY);
             assert_eq!(clocks.after(TEN), Verdict::Differ);
-            assert_eq!(clocks.after(2 * SETTLES_AFTER), Verdict::Differ);
+            assert_eq!(clocks.after(2 * TRUSTED_AFTER), Verdict::Differ);
             set(&mut clocks, Duration::ZERO);
             clocks.agree(TEN);
         }
@@ -226,26 +226,26 @@ mod tests {
         clocks.agree(TEN);
         (clocks.own, clocks.database) = (8 * DAY, 8 * DAY);
         assert_eq!(clocks.after(TEN), Verdict::Stepped);
-        assert_eq!(clocks.after(SETTLES_AFTER - TEN), Verdict::Stepped);
+        assert_eq!(clocks.after(TRUSTED_AFTER - TEN), Verdict::Stepped);
         clocks.agree(TEN);
     }
 
     #[test]
-    fn after_a_restart_far_from_the_last_purge_the_clocks_have_to_settle() {
+    fn after_a_restart_far_from_the_last_purge_the_clocks_have_to_prove_themselves() {
         // It was stopped for eight days, or the clocks are wrong: nobody can tell.
         let mut clocks = Clocks::new(Some(NOW));
         (clocks.own, clocks.database) = (8 * DAY, 8 * DAY);
-        assert_eq!(clocks.after(TEN), Verdict::Settling);
-        assert_eq!(clocks.after(SETTLES_AFTER / 2), Verdict::Settling);
-        clocks.agree(SETTLES_AFTER / 2);
+        assert_eq!(clocks.after(TEN), Verdict::Unproven);
+        assert_eq!(clocks.after(TRUSTED_AFTER / 2), Verdict::Unproven);
+        clocks.agree(TRUSTED_AFTER / 2);
         // They are set right before that.
         let mut clocks = Clocks::new(Some(NOW));
         (clocks.own, clocks.database) = (8 * DAY, 8 * DAY);
-        assert_eq!(clocks.after(TEN), Verdict::Settling);
+        assert_eq!(clocks.after(TEN), Verdict::Unproven);
         (clocks.own, clocks.database) = (Duration::ZERO, Duration::ZERO);
         clocks.agree(TEN);
         // Nothing was ever purged.
-        assert_eq!(Clocks::new(None).after(TEN), Verdict::Settling);
+        assert_eq!(Clocks::new(None).after(TEN), Verdict::Unproven);
         // The last purge is in the future.
         assert_eq!(Clocks::new(Some(NOW.after(DAY))).after(TEN), Verdict::Stepped);
     }

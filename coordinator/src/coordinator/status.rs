@@ -16,7 +16,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Status of a coordinator, from the first moment of its start on.
 #[derive(Debug)]
 pub struct Status {
-    /// What a start is at, as an obstacle to new work.
+    /// Stage of a start, as an obstacle to new work.
     starting: Mutex<String>,
     /// Parts of a coordinator that has started.
     started: OnceLock<Started>,

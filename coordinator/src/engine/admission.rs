@@ -194,7 +194,7 @@ impl Permit {
         admission.transactions.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Takes over the shares of a branch that joins the transaction, which is counted at each participant
+    /// Adds the shares of a branch that joins the transaction, which is counted at each participant
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
         for mut share in std::mem::take(&mut branch.shares) {

@@ -177,9 +177,8 @@ impl Service {
                 let _ = reply.send(receiver);
             }
             Message::AtWork { reply } => {
-                let count = self.live.values().filter(|live| !live.waits_for_time()).count();
                 // Whoever asked may have gone.
-                let _ = reply.send(count);
+                let _ = reply.send(self.count_at_work());
             }
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));

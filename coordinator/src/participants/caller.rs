@@ -11,6 +11,7 @@ use unanimo_core::{
     BranchNumber, BranchSpec, Identity, InputName, ParticipantName, Payload, PhaseTwoAnswer,
     PhaseTwoOperation, PrepareAnswer, Timestamp,
 };
+use unanimo_proto::v1;
 
 use self::attempt::{Attempt, Verdict};
 use super::directory::{CallKind, Directory, Entry, Route};
@@ -92,14 +93,32 @@ impl Caller {
     /// Sends Prepare and waits for its end.
     pub async fn prepare(&self, call: BranchCall) -> End<PrepareAnswer> {
         let call = &call;
+        let databases = self.directory.databases();
+        let participant = &call.spec.participant;
         let sending = move |route: Route| async move {
-            let request = || wire::request(wire::prepare(call), &call.identity.trace, call.timeout);
+            let request = || {
+                let prepare = wire::prepare(call, databases.id_of(participant));
+                wire::request(prepare, &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
                 Route::Own(own) => return Ok(own.prepare(call).await),
             };
-            response.map(|response| wire::prepare_answer(response.into_inner().answer))
+            response.map(|response| {
+                let v1::PrepareResponse { answer, database_id } = response.into_inner();
+                match databases.votes(participant, &database_id) {
+                    Ok(()) => wire::prepare_answer(answer),
+                    Err(other) => {
+                        let tx_id = call.identity.tx_id;
+                        tracing::error!(
+                            alarm = "participant_other_database", %tx_id, %participant, error = %other,
+                            "a vote came from another database and does not count"
+                        );
+                        PrepareAnswer::Failed(other.to_string())
+                    }
+                }
+            })
         };
         self.send("prepare", call, CallKind::Prepare, sending).await
     }
@@ -111,8 +130,12 @@ impl Caller {
         call: BranchCall,
     ) -> End<PhaseTwoAnswer> {
         let call = &call;
+        let databases = self.directory.databases();
+        let database = move || databases.id_of(&call.spec.participant);
         let commit = move |route: Route| async move {
-            let request = || wire::request(wire::commit(call), &call.identity.trace, call.timeout);
+            let request = || {
+                wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
@@ -121,7 +144,9 @@ impl Caller {
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
         let cancel = move |route: Route| async move {
-            let request = || wire::request(wire::cancel(call), &call.identity.trace, call.timeout);
+            let request = || {
+                wire::request(wire::cancel(call, database()), &call.identity.trace, call.timeout)
+            };
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,

@@ -8,6 +8,7 @@ mod connections;
 mod endpoint;
 mod entry;
 mod health;
+mod kind;
 mod place;
 mod sweep;
 
@@ -25,10 +26,12 @@ pub(crate) use self::endpoint::Route;
 use self::endpoint::{Endpoint, Seen};
 pub(crate) use self::entry::{Entry, Taken};
 pub(crate) use self::health::Failed;
+pub use self::kind::CallKind;
 pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
 pub use self::sweep::Stale;
 use super::ParticipantService;
 use super::breaker::Pauses;
+use super::databases::Databases;
 use super::descriptors;
 use super::own::{self, Own};
 
@@ -50,29 +53,6 @@ pub struct Options {
     pub prepare_pauses: Pauses,
     /// Pauses between probes with Commits and Cancels.
     pub phase_two_pauses: Pauses,
-}
-
-/// Kind of a call. Each has breakers, slots and connections of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CallKind {
-    /// Prepare.
-    Prepare,
-    /// Commit or Cancel.
-    PhaseTwo,
-}
-
-impl CallKind {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Prepare, Self::PhaseTwo];
-
-    /// Returns its name, as it stands in log lines.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::PhaseTwo => "commit and cancel",
-        }
-    }
 }
 
 /// Reason for which a participant cannot be given new work.
@@ -114,6 +94,7 @@ pub struct Registered {
 #[derive(Debug)]
 pub struct Directory {
     options: Options,
+    databases: Databases,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     connections: Connections,
@@ -148,6 +129,7 @@ impl Directory {
         let connections =
             Connections::new(descriptors::for_participants(), options.message_bytes_max);
         Self {
+            databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             options,
             started: Instant::now(),
             entries: RwLock::default(),
@@ -157,6 +139,12 @@ impl Directory {
             returned: RwLock::default(),
             returning: Notify::new(),
         }
+    }
+
+    /// Returns the participants' databases.
+    #[must_use]
+    pub fn databases(&self) -> &Databases {
+        &self.databases
     }
 
     /// Returns the interval in which participants are to register again.

@@ -19,13 +19,14 @@ use super::caller::attempt::Verdict;
 use super::failure;
 use crate::wire::{self, duration_from_wire, payload_from_wire, payload_to_wire, time_to_wire};
 
-fn context(branch: &BranchCall) -> BranchContext {
-    wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id)
+fn context(branch: &BranchCall, database_id: String) -> BranchContext {
+    let context = wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id);
+    BranchContext { database_id, ..context }
 }
 
-pub(super) fn prepare(branch: &BranchCall) -> PrepareRequest {
+pub(super) fn prepare(branch: &BranchCall, database_id: String) -> PrepareRequest {
     PrepareRequest {
-        context: Some(context(branch)),
+        context: Some(context(branch, database_id)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         prepare_until: branch.prepare_until.map(time_to_wire),
@@ -53,9 +54,9 @@ fn inputs(branch: &BranchCall) -> HashMap<String, v1::Payload> {
     branch.inputs.iter().map(to_wire).collect()
 }
 
-pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
+pub(super) fn commit(branch: &BranchCall, database_id: String) -> CommitRequest {
     CommitRequest {
-        context: Some(context(branch)),
+        context: Some(context(branch, database_id)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         output: branch.output.as_ref().and_then(payload_to_wire),
@@ -66,9 +67,9 @@ pub(super) fn commit(branch: &BranchCall) -> CommitRequest {
     }
 }
 
-pub(super) fn cancel(branch: &BranchCall) -> CancelRequest {
+pub(super) fn cancel(branch: &BranchCall, database_id: String) -> CancelRequest {
     CancelRequest {
-        context: Some(context(branch)),
+        context: Some(context(branch, database_id)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         output: branch.output.as_ref().and_then(payload_to_wire),

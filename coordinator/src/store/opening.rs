@@ -80,7 +80,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What a database says of itself, as stored.
+/// Identity of a database, as stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Itself {
     pub(super) cluster_id: String,
@@ -90,9 +90,9 @@ pub(super) struct Itself {
     pub(super) copied_at: Option<Place>,
 }
 
-/// What opening it does to that.
+/// Change of that by its opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Settling {
+pub(super) enum PlaceChange {
     /// Nothing.
     Stay,
     /// The place is stored.
@@ -103,33 +103,33 @@ pub(super) enum Settling {
 
 impl Itself {
     /// Compares the stored place with the one that the database is in.
-    pub(super) fn settle(
+    pub(super) fn compare_place(
         &self,
         here: &Place,
         told: Option<&Relocation>,
-    ) -> Result<Settling, Error> {
+    ) -> Result<PlaceChange, Error> {
         let elsewhere = self.place.as_ref().is_some_and(|place| !place.agrees_with(here));
         let named = match told {
             Some(Relocation::Copy(Some(id))) => Some(*id == self.cluster_id),
             _ => None,
         };
         match (told, named) {
-            (_, Some(true)) => Ok(Settling::Copy),
-            (_, Some(false)) if !elsewhere => Ok(Settling::Stay),
-            (Some(Relocation::Moved), _) if elsewhere => Ok(Settling::Move),
-            (Some(Relocation::Copy(None)), _) if elsewhere => Ok(Settling::Copy),
+            (_, Some(true)) => Ok(PlaceChange::Copy),
+            (_, Some(false)) if !elsewhere => Ok(PlaceChange::Stay),
+            (Some(Relocation::Moved), _) if elsewhere => Ok(PlaceChange::Move),
+            (Some(Relocation::Copy(None)), _) if elsewhere => Ok(PlaceChange::Copy),
             (Some(Relocation::Copy(None)), _) => {
                 let done = self.copied_at.as_ref().is_some_and(|place| place.agrees_with(here));
                 // A disk that was cloned with its server is in the same place by all that it knows.
                 let error = Error::NoCopy { cluster_id: self.cluster_id.clone() };
-                if done { Ok(Settling::Stay) } else { Err(error) }
+                if done { Ok(PlaceChange::Stay) } else { Err(error) }
             }
             (_, _) if elsewhere => Err(Error::Elsewhere {
                 known: self.place.clone().unwrap_or_default().to_string(),
                 found: here.to_string(),
             }),
-            (_, _) if self.place.is_none() => Ok(Settling::Move),
-            (_, _) => Ok(Settling::Stay),
+            (_, _) if self.place.is_none() => Ok(PlaceChange::Move),
+            (_, _) => Ok(PlaceChange::Stay),
         }
     }
 }
@@ -149,8 +149,8 @@ mod tests {
             place: stored.map(place),
             copied_at: Some(place("database=77")),
         };
-        let found = match itself.settle(&place(here), told.as_ref()) {
-            Ok(settling) => format!("{settling:?}"),
+        let found = match itself.compare_place(&place(here), told.as_ref()) {
+            Ok(change) => format!("{change:?}"),
             Err(error) => error.to_string(),
         };
         assert!(found.contains(expected), "{stored:?} {here} {told:?}: {found}");

@@ -1,6 +1,7 @@
 //! Orders two items from the shop, or none: the initiator of docs/first-participant.md.
 
 use serde_json::json;
+use unanimo_sdk::client::Heuristic;
 use unanimo_sdk::{Client, Json, Outcome};
 
 #[tokio::main]
@@ -12,6 +13,10 @@ async fn main() -> anyhow::Result<()> {
         .submit()
         .await?;
     match outcome {
+        // A participant that has ended otherwise, or cannot tell, needs a person.
+        Outcome::Committed(order) if order.heuristic != Heuristic::None => {
+            println!("ordered, as {}, and not as it should be: {:?}", order.tx_id, order.heuristic);
+        }
         Outcome::Committed(order) => println!("ordered, as {}", order.tx_id),
         Outcome::Aborted(order) => println!("not ordered: {order}"),
         // Not a failure: it may still be committed. Run it again, under the same name.

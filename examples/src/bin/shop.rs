@@ -1,7 +1,7 @@
 //! Shop that reserves items in stock: the participant of docs/first-participant.md.
 
 use serde::Deserialize;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::SqliteConnection;
 use unanimo_sdk::{
     Call, Json, Participant, PhaseTwoError, PrepareError, Serve, Sqlite, Tcc, refuse,
 };
@@ -44,8 +44,8 @@ impl Tcc<Sqlite> for Reserve {
     ) -> Result<(), PhaseTwoError> {
         let Order { item, pieces } = &*call.payload;
         let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
-        sqlx::query(sell).bind(item).bind(pieces).execute(db).await?;
-        Ok(())
+        let done = sqlx::query(sell).bind(item).bind(pieces).execute(db).await?;
+        is_done(item, done.rows_affected())
     }
 
     async fn cancel(
@@ -56,8 +56,16 @@ impl Tcc<Sqlite> for Reserve {
     ) -> Result<(), PhaseTwoError> {
         let Order { item, pieces } = &*call.payload;
         let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
-        sqlx::query(back).bind(item).bind(pieces).execute(db).await?;
-        Ok(())
+        let done = sqlx::query(back).bind(item).bind(pieces).execute(db).await?;
+        is_done(item, done.rows_affected())
+    }
+}
+
+/// Fails if the stock that was reserved is gone: the call comes again, until somebody looks at it.
+fn is_done(item: &str, rows: u64) -> Result<(), PhaseTwoError> {
+    match rows {
+        1 => Ok(()),
+        _ => Err(PhaseTwoError::Failed(format!("there is no stock of {item}").into())),
     }
 }
 
@@ -65,15 +73,20 @@ impl Tcc<Sqlite> for Reserve {
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
 
-    let pool = SqlitePool::connect("sqlite:shop.db?mode=rwc").await?;
-    sqlx::raw_sql(
-        "CREATE TABLE IF NOT EXISTS stock (item text PRIMARY KEY, free integer, reserved integer);
-         INSERT INTO stock VALUES ('lamp', 100, 0), ('table', 5, 0) ON CONFLICT DO NOTHING",
-    )
-    .execute(&pool)
-    .await?;
-
     Participant::new("shop", Sqlite::open("shop.db").await?)
+        .set_up(|db| {
+            Box::pin(async move {
+                sqlx::raw_sql(
+                    "CREATE TABLE IF NOT EXISTS stock
+                         (item text PRIMARY KEY, free integer, reserved integer);
+                     INSERT INTO stock VALUES ('lamp', 100, 0), ('table', 5, 0)
+                         ON CONFLICT DO NOTHING",
+                )
+                .execute(db)
+                .await?;
+                Ok(())
+            })
+        })
         .tcc("reserve", Reserve)
         .serve(Serve::on("127.0.0.1:7701").register_with("http://127.0.0.1:7610"))
         .await?

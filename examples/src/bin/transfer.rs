@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use unanimo_examples::Posting;
-use unanimo_sdk::client::Draft;
+use unanimo_sdk::client::{Draft, Heuristic};
 use unanimo_sdk::{Client, Json, Outcome};
 
 /// Moves money between two banks. Exit codes: 0 the money has moved, 4 no money has moved, 5 not
-/// decided yet: run it again with the same gid.
+/// decided yet: run it again with the same gid; 6 decided, and a bank has not done, or cannot tell whether it
+/// has done, as was decided: a person has to look at it.
 #[derive(Debug, Parser)]
 struct Transfer {
     /// Name of the transfer. The same name is the same transfer, also if you start it again.
@@ -54,12 +55,24 @@ async fn main() -> anyhow::Result<ExitCode> {
     let outcome = draft
         .branch("debit", from.0, "debit", posting(from.1))
         .branch("credit", to.0, "credit", posting(to.1))
+        // Only then it is known whether each bank has done as was decided.
+        .wait_until_ended()
         .submit()
         .await?;
     println!("{outcome}");
-    Ok(match outcome {
-        Outcome::Committed(_) => ExitCode::SUCCESS,
-        Outcome::Aborted(_) => ExitCode::from(4),
-        Outcome::NotDecided(_) => ExitCode::from(5),
-    })
+    let (ended, heuristic) = match &outcome {
+        Outcome::Committed(committed) => (committed.ended, committed.heuristic),
+        Outcome::Aborted(aborted) => (aborted.ended, aborted.heuristic),
+        Outcome::NotDecided(_) => return Ok(ExitCode::from(5)),
+    };
+    if heuristic != Heuristic::None {
+        println!(
+            "a bank has ended otherwise, or cannot tell ({heuristic:?}): see `unanimo tx show`"
+        );
+        return Ok(ExitCode::from(6));
+    }
+    if !ended {
+        println!("a bank has not done its part yet: it will");
+    }
+    Ok(if outcome.is_committed() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }

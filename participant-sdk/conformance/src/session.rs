@@ -96,6 +96,7 @@ impl Session {
             cluster_id: cluster_id.clone(),
             participant: participant.clone(),
             mode: (*mode).into(),
+            database_id: String::new(),
         };
         Branch {
             context,

@@ -1,19 +1,19 @@
 //! Commit on databases that check some constraints no earlier.
 
-use sqlx::{Database, Transaction};
+use sqlx::Database;
 
 use crate::refusal::Refusal;
-use crate::resource::Fault;
+use crate::resource::{Fault, Local};
 
-/// Commits. `Some` is a broken constraint that the database checks no earlier.
+/// Commits. `Some` is what the database says of the work, and no earlier.
 pub(crate) async fn commit<D: Database>(
-    transaction: Transaction<'static, D>,
-    violation: fn(&sqlx::Error) -> Option<Refusal>,
+    transaction: Local<D>,
+    of_the_work: fn(&sqlx::Error) -> Option<Refusal>,
     fault: impl FnOnce(sqlx::Error) -> Fault,
 ) -> Result<Option<Refusal>, Fault> {
     match transaction.commit().await {
         Ok(()) => Ok(None),
-        Err(error) => match violation(&error) {
+        Err(error) => match of_the_work(&error) {
             Some(refusal) => Ok(Some(refusal)),
             None => Err(fault(error)),
         },

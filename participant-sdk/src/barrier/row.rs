@@ -114,11 +114,13 @@ impl Row {
 }
 
 /// Note of a Commit that found no trace of its branch.
-pub(super) const NOTHING_TO_COMMIT: &str =
-    "Commit found no trace of a branch that voted yes; was the participant's database restored?";
+pub(super) const NOTHING_TO_COMMIT: &str = "Commit found no trace of a branch that voted yes: its prepared transaction was rolled back by hand or by \
+     a script, the participant's database was restored, or this is another database";
 
 fn ended_by_handler() -> Fault {
-    Fault::Wrong("it committed or rolled back the local transaction that it was given")
+    Fault::Lost(
+        "it ended the local transaction that it was given, and what it left behind is not known",
+    )
 }
 
 #[cfg(test)]
@@ -133,7 +135,7 @@ mod tests {
         for state in [State::Refused, State::Cancelled, State::Lost] {
             assert!(matches!(vote(state), Ok(Voted::Refused(_))), "S8: {state:?}");
         }
-        assert!(matches!(vote(State::Running), Err(Fault::Wrong(_))));
+        assert!(matches!(vote(State::Running), Err(Fault::Lost(_))));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{BranchName, Committed, Count, Doubt};
+use super::{BranchName, Committed, Count, Doubt, Named, Open};
+use crate::payload::Payload;
 use crate::resource::Fault;
 
 /// Cluster, transaction, branch, and an age or a time.
@@ -13,6 +14,12 @@ pub(crate) type Row<T> = (String, T, String, i64);
 
 /// The same, and the mode.
 pub(crate) type DoubtRow<T> = (String, T, String, i64, String);
+
+/// Transaction, branch, action, mode, output and its type.
+pub(crate) type OpenRow<T> = (T, String, String, String, Vec<u8>, String);
+
+/// Participant, cluster, number and age of the oldest.
+pub(crate) type NamedRow = (String, String, i64, i64);
 
 /// A column that holds a transaction's id.
 pub(crate) trait TxIdColumn {
@@ -48,6 +55,17 @@ pub(crate) fn committed<T: TxIdColumn>(
     (cluster_id, tx_id, branch_id, prepare_until): Row<T>,
 ) -> Result<Committed, Fault> {
     Ok(Committed { cluster_id, key: (tx_id.read()?, branch_id), prepare_until })
+}
+
+pub(crate) fn open<T: TxIdColumn>(
+    (tx_id, branch_id, action, mode, output, output_type): OpenRow<T>,
+) -> Result<Open, Fault> {
+    let output = Payload::new(output, output_type);
+    Ok(Open { key: (tx_id.read()?, branch_id), action, mode, output })
+}
+
+pub(crate) fn named((participant, cluster_id, count, oldest_ms): NamedRow) -> Named {
+    Named { participant, cluster_id, count: count.unsigned_abs(), oldest: age(oldest_ms) }
 }
 
 /// A clock that was set back makes nothing older than it is.

@@ -13,6 +13,11 @@ pub(crate) enum Question {
     /// Prepared rows as [`DoubtRow`](super::DoubtRow) with their age: participant, grace in
     /// milliseconds, key to go on after (two parameters), limit.
     PreparedRows,
+    /// Prepared rows as [`OpenRow`](super::OpenRow): participant, key to go on after (two parameters),
+    /// limit.
+    OpenRows,
+    /// Names of prepared rows as [`NamedRow`](super::NamedRow).
+    Names,
     /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit.
     PurgeUndone,
     /// Committed rows as [`Row`](super::Row) with their `prepare_until`: participant, retention in
@@ -44,6 +49,7 @@ macro_rules! answer_questions {
                 .fetch_one(&mut *sweeping)
                 .await;
             let counted = counted.map_err($fault("count the rows that are prepared"))?;
+            sweeping.release();
             Ok($crate::doubt::count(counted))
         }
 
@@ -65,8 +71,42 @@ macro_rules! answer_questions {
                 .fetch_all(&mut *sweeping)
                 .await;
             let rows = rows.map_err($fault("list the rows that are prepared"))?;
+            sweeping.release();
             let rows: Vec<$crate::doubt::DoubtRow<$type>> = rows;
             rows.into_iter().map($crate::doubt::doubt).collect()
+        }
+
+        async fn open_rows(
+            &self,
+            participant: &str,
+            after: Option<&$crate::doubt::RowKey>,
+            limit: usize,
+        ) -> Result<Vec<$crate::doubt::Open>, $crate::resource::Fault> {
+            let (tx_id, branch_id) = $crate::doubt::position(after);
+            let mut sweeping = self.sweeping().await?;
+            let rows = sqlx::query_as(self.question($crate::doubt::Question::OpenRows))
+                .bind(participant)
+                .bind($tx_id(tx_id))
+                .bind(branch_id)
+                .bind($crate::doubt::limit(limit))
+                .fetch_all(&mut *sweeping)
+                .await;
+            let rows = rows.map_err($fault("list the rows that are open"))?;
+            sweeping.release();
+            let rows: Vec<$crate::doubt::OpenRow<$type>> = rows;
+            rows.into_iter().map($crate::doubt::open).collect()
+        }
+
+        async fn names(&self) -> Result<Vec<$crate::doubt::Named>, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let rows = sqlx::query_as(self.question($crate::doubt::Question::Names))
+                .fetch_all(&mut *sweeping)
+                .await;
+            let rows = rows.map_err($fault("list the names of rows that are prepared"))?;
+            sweeping.release();
+            let rows: Vec<$crate::doubt::NamedRow> = rows;
+            let rows = rows.into_iter().map($crate::doubt::named);
+            Ok(rows.chain(self.other_names().await?).collect())
         }
 
         async fn purge_undone(
@@ -106,6 +146,7 @@ macro_rules! answer_questions {
                 .fetch_all(&mut *sweeping)
                 .await;
             let rows = rows.map_err($fault("list the rows that are committed"))?;
+            sweeping.release();
             let rows: Vec<$crate::doubt::Row<$type>> = rows;
             rows.into_iter().map($crate::doubt::committed).collect()
         }
@@ -128,6 +169,7 @@ macro_rules! answer_questions {
                 .fetch_all(&mut *sweeping)
                 .await;
             let rows = rows.map_err($fault("list the rows that have no bound"))?;
+            sweeping.release();
             let rows: Vec<$crate::doubt::Row<$type>> = rows;
             rows.into_iter().map($crate::doubt::committed).collect()
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool, Transaction};
+use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::error::{self, DUPLICATE, fault};
@@ -11,7 +11,7 @@ use super::statements::Statements;
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, RawCall};
+use crate::resource::{Fault, Local, RawCall};
 
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
@@ -26,13 +26,15 @@ pub(super) struct MySqlBlocks<'r> {
 
 #[derive(Debug)]
 pub(super) struct MySqlBlock {
-    transaction: Transaction<'static, Db>,
+    transaction: Local<Db>,
     statements: Arc<Statements>,
     /// A savepoint set at the transaction's beginning, under a name that nobody else knows. It is
     /// there as long as the transaction is: COMMIT, ROLLBACK, what commits implicitly, and a deadlock
     /// all remove it. No column can prove that: a row that was committed still has its marker, and
     /// one that was only locked looks the same after a rollback.
     proof: String,
+    /// Name of the savepoint that is set before the handler, which cannot know it.
+    savepoint: String,
 }
 
 impl Blocks for MySqlBlocks<'_> {
@@ -45,18 +47,34 @@ impl Blocks for MySqlBlocks<'_> {
             Isolation::ReadCommitted => "READ COMMITTED",
             Isolation::RepeatableRead => "REPEATABLE READ",
         };
-        let proof = format!("unanimo_{}", Uuid::now_v7().simple());
+        let [proof, savepoint] = [(); 2].map(|()| format!("unanimo_{}", Uuid::now_v7().simple()));
         let statements = format!(
-            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION; SAVEPOINT {proof}"
+            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ WRITE; SAVEPOINT {proof}"
         );
-        let begun = self.pool.begin_with(AssertSqlSafe(statements)).await;
+        let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(MySqlBlock { transaction, statements: Arc::clone(self.statements), proof })
+        Ok(MySqlBlock { transaction, statements: Arc::clone(self.statements), proof, savepoint })
+    }
+
+    async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
+        const DOING: &str = "commit behind what was found";
+        let begun = Local::begin(self.pool, "START TRANSACTION READ WRITE").await;
+        let mut transaction = begun.map_err(fault(DOING))?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.affirm)))
+            .bind(call.branch().tx_id.to_string())
+            .bind(&call.branch().branch_id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(fault(DOING))?;
+        transaction.commit().await.map_err(fault(DOING))
     }
 }
 
 impl Block for MySqlBlock {
     type Connection = MySqlConnection;
+
+    /// A session only reads outside of our transactions. What was committed implicitly has the row with it.
+    const KEEPS_NOTHING: bool = false;
 
     async fn insert(
         &mut self,
@@ -83,13 +101,34 @@ impl Block for MySqlBlock {
         self.read(Arc::clone(&self.statements.lock), call).await
     }
 
+    async fn claim(&mut self, call: &RawCall) -> Result<(), Fault> {
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.claim)))
+            .bind(call.branch().tx_id.to_string())
+            .bind(&call.branch().branch_id)
+            .execute(&mut *self.transaction)
+            .await
+            .map(drop)
+            .map_err(fault("claim the branch's barrier row"))
+    }
+
     async fn savepoint(&mut self) -> Result<(), Fault> {
-        self.run("set a savepoint", "SAVEPOINT unanimo".to_owned()).await
+        self.run("set a savepoint", format!("SAVEPOINT {}", self.savepoint)).await
     }
 
     /// Fails if the transaction is gone: nothing is left to go back to, and there is no vote.
     async fn undo(&mut self) -> Result<(), Fault> {
-        self.run("go back to the savepoint", "ROLLBACK TO SAVEPOINT unanimo".to_owned()).await
+        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
+        self.run("go back to the savepoint", statement).await
+    }
+
+    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        error::of_the_work_among(error)
+    }
+
+    /// Never told: a deadlock looks the same. What was committed has left its row, and nothing else is
+    /// kept.
+    async fn is_lost(&mut self) -> bool {
+        false
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
@@ -102,7 +141,8 @@ impl Block for MySqlBlock {
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        let proven = format!("RELEASE SAVEPOINT {}", self.proof);
+        // The row's times are of our time zone, and its update is bounded as it was.
+        let proven = format!("{}; RELEASE SAVEPOINT {}", self.statements.settings, self.proof);
         match self.run("find the savepoint of the transaction", proven).await {
             Ok(()) => {}
             Err(Fault::Definite { .. }) => return Err(ended()),
@@ -127,6 +167,10 @@ impl Block for MySqlBlock {
             Ok(()) => Ok(None),
             Err(error) => Err(Fault::Indeterminate { doing, text: error.to_string() }),
         }
+    }
+
+    fn release(self) {
+        self.transaction.release();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::refusal::Refusal;
 use crate::resource::Fault;
 
 /// `ER_DUP_ENTRY`: there is such a row.
@@ -9,6 +10,9 @@ pub(super) const DUPLICATE: u16 = 1062;
 
 /// `ER_NO_SUCH_TABLE`.
 pub(super) const NO_SUCH_TABLE: u16 = 1146;
+
+/// `ER_LOCK_WAIT_TIMEOUT`.
+pub(super) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 /// Somebody else holds a lock, or was given preference. The transaction is rolled back, by the
 /// server or by us, and asked for again.
@@ -54,4 +58,46 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
 
 fn answer(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
+}
+
+/// Classes of errors that speak of the work, by SQLSTATE: cardinality, values, broken constraints, a
+/// view's check, and what a trigger or a procedure signals. They would be raised again.
+const OF_THE_WORK: [&str; 5] = ["21", "22", "23", "44", "45"];
+
+/// The same where the server has no class of its own for them.
+const OF_THE_WORK_TOO: [u16; 5] = [
+    1054, // ER_BAD_FIELD_ERROR
+    1146, // ER_NO_SUCH_TABLE
+    1364, // ER_NO_DEFAULT_FOR_FIELD
+    1366, // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
+    3819, // ER_CHECK_CONSTRAINT_VIOLATED
+];
+
+/// Returns the vote no for an error of a handler, or for what caused it, in which the server speaks of the
+/// work.
+pub(super) fn of_the_work_among(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let answer = answer_among(error)?;
+    let class = answer.code().and_then(|state| state.get(..2)).unwrap_or_default();
+    if !OF_THE_WORK.contains(&class) && !OF_THE_WORK_TOO.contains(&answer.number()) {
+        return None;
+    }
+    let reason = if class == "23" { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
+    Some(Refusal::new(reason, format!("{} ({})", answer.message(), answer.number())))
+}
+
+/// Tells whether an error, or what caused it, is a wait for a lock that has ended without it, or a
+/// preference that was given to others.
+pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    answer_among(error).is_some_and(|answer| BUSY.contains(&answer.number()))
+}
+
+/// Finds the server's answer among an error and its causes.
+fn answer_among<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a MySqlDatabaseError> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(error) => answer(error),
+        None => cause.downcast_ref::<MySqlDatabaseError>(),
+    })
 }

@@ -29,27 +29,54 @@ WHERE tx_id = ? AND branch_id = ?";
 
 /// Makes a pooled connection fit for a local transaction, whatever the handler before has done to
 /// it: nothing of that one's is left open or locked, and database and settings are ours again.
-///
-/// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows the
-/// error and goes on would otherwise commit statement by statement. The two servers name some limits
-/// differently, in comments that only one of them reads.
 const SESSION: &str = "
 ROLLBACK;
 UNLOCK TABLES;
+{settings}";
+
+/// Settings of a session. They are set again behind a handler, before the row is updated and before the
+/// session's next use.
+///
+/// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows the
+/// error and goes on would otherwise commit statement by statement. And it only reads, as our own
+/// transactions say that they write: what comes after a transaction that is lost fails. The two servers
+/// name some limits differently, in comments that only one of them reads.
+const SETTINGS: &str = "
 USE {database};
-SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
-SET autocommit = 0, time_zone = '+00:00', foreign_key_checks = 1, unique_checks = 1,
+SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY;
+SET autocommit = 0, time_zone = '+00:00', timestamp = DEFAULT, foreign_key_checks = 1,
+    unique_checks = 1,
     sql_mode = CONCAT(@@GLOBAL.sql_mode,
         ',STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION'),
     innodb_lock_wait_timeout = {lock_secs}, lock_wait_timeout = {lock_secs}
     /*M! , max_statement_time = {statement_secs}, idle_transaction_timeout = {idle_secs} */
     /*!80000 , max_execution_time = {statement_ms}, wait_timeout = {idle_secs} */";
 
+/// Reads back what matters most of that: a proxy may have kept it from the server.
+const READ_BACK: &str = "
+SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
+    @@innodb_lock_wait_timeout,
+    /*M! @@tx_isolation, @@tx_read_only = 1 */
+    /*!80000 @@transaction_isolation, @@transaction_read_only = 1 */,
+    @@sql_mode LIKE '%STRICT_ALL_TABLES%', DATABASE())";
+
+/// A write of our own, which changes nothing else: it is behind everything that was read before.
+const AFFIRM: &str = "UPDATE {table} SET changed_at = SYSDATE(6) WHERE tx_id = ? AND branch_id = ?";
+
+/// Everybody sees it if the handler commits by itself.
+const CLAIM: &str = "UPDATE {table} SET state = 'running' WHERE tx_id = ? AND branch_id = ?";
+
 /// The statements for one database. They name it, because a handler may have turned to another one,
 /// and what is prepared then stays with that for as long as the connection lives.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
     pub(super) session: Arc<str>,
+    pub(super) settings: Arc<str>,
+    pub(super) read_back: Arc<str>,
+    /// Text that is read back from a session that keeps its settings.
+    pub(super) expected: Arc<str>,
+    pub(super) affirm: Arc<str>,
+    pub(super) claim: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) find: Arc<str>,
     pub(super) lock: Arc<str>,
@@ -59,19 +86,26 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) fn new(database: &str, options: &MySqlOptions) -> Self {
-        let database = format!("`{}`", database.replace('`', "``"));
+        let name = database;
+        let database = format!("`{}`", name.replace('`', "``"));
         let table = format!("{database}.unanimo_barrier");
         let of_table = |statement: &str| statement.replace("{table}", &table).into();
         let statement_ms = options.statement_timeout.as_millis().clamp(1, u128::from(u32::MAX));
         let statement_secs = format!("{}.{:03}", statement_ms / 1000, statement_ms % 1000);
-        let session = SESSION
+        let lock_secs = whole_secs(options.lock_timeout);
+        let settings = SETTINGS
             .replace("{database}", &database)
-            .replace("{lock_secs}", &whole_secs(options.lock_timeout))
+            .replace("{lock_secs}", &lock_secs)
             .replace("{idle_secs}", &whole_secs(options.idle_timeout))
             .replace("{statement_secs}", &statement_secs)
             .replace("{statement_ms}", &statement_ms.to_string());
         Self {
-            session: session.into(),
+            session: SESSION.replace("{settings}", &settings).into(),
+            settings: settings.into(),
+            read_back: READ_BACK.into(),
+            expected: format!("1 +00:00 1 {lock_secs} READ-COMMITTED 1 1 {name}").into(),
+            affirm: of_table(AFFIRM),
+            claim: of_table(CLAIM),
             insert: of_table(INSERT),
             find: of_table(FIND),
             lock: of_table(LOCK),

@@ -1,15 +1,15 @@
 //! Branches in doubt and rows to purge.
 
-use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder, Transaction};
+use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
 use std::sync::Arc;
 use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
 use crate::doubt::{
-    GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, answer_questions,
+    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
 };
-use crate::resource::Fault;
+use crate::resource::{Fault, Local};
 
 /// The server's clock, in milliseconds since 1970. Sessions are in UTC.
 const NOW_MS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000";
@@ -32,6 +32,14 @@ WHERE state = 'prepared' AND participant = ? AND {age} >= ?
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
+const OPEN: &str = "
+SELECT tx_id, branch_id, action, mode, output, output_type FROM {table}
+WHERE state = 'prepared' AND participant = ? AND (tx_id, branch_id) > (?, ?)
+ORDER BY tx_id, branch_id LIMIT ?";
+
+const NAMES: &str = "
+SELECT participant, cluster_id, count(*), max({age}) FROM {table}
+WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
 FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found
@@ -77,6 +85,8 @@ pub(super) struct Statements {
     groups: Arc<str>,
     count: Arc<str>,
     rows: Arc<str>,
+    open: Arc<str>,
+    names: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
     unbounded: Arc<str>,
@@ -97,6 +107,8 @@ impl Statements {
             groups: of(GROUPS),
             count: of(COUNT),
             rows: of(ROWS),
+            open: of(OPEN),
+            names: of(NAMES),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
             unbounded: of(UNBOUNDED),
@@ -109,8 +121,15 @@ impl Statements {
 }
 
 impl MySql {
-    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.phase_two.begin().await.map_err(fault("begin a transaction"))
+    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+        let begun = Local::begin(&self.phase_two, "START TRANSACTION READ WRITE").await;
+        begun.map_err(fault("begin a transaction"))
+    }
+
+    /// Nothing but rows bears a name.
+    #[expect(clippy::unused_async, reason = "another database has to ask")]
+    async fn other_names(&self) -> Result<Vec<Named>, Fault> {
+        Ok(Vec::new())
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {
@@ -118,6 +137,8 @@ impl MySql {
         AssertSqlSafe(Arc::clone(match question {
             Question::CountPrepared => &statements.count,
             Question::PreparedRows => &statements.rows,
+            Question::OpenRows => &statements.open,
+            Question::Names => &statements.names,
             Question::PurgeUndone => &statements.purge_undone,
             Question::CommittedRows => &statements.committed,
             Question::UnboundedRows => &statements.unbounded,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+use tonic_types::StatusExt;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
     DeregisterEndpointRequest, RegisterEndpointRequest, RegisterEndpointResponse,
@@ -12,6 +13,7 @@ use unanimo_proto::v1::{
 
 use super::Error;
 use crate::causes::status_in_full;
+use crate::channel;
 use crate::features::FEATURES;
 
 /// Until the coordinator has said how often it wants to hear.
@@ -39,10 +41,11 @@ impl Registration {
         participant: &str,
         endpoint: &str,
         instance_id: &str,
+        database_id: &str,
     ) -> Result<Self, Error> {
-        let channel = Endpoint::from_shared(coordinator.to_owned())
+        let bounded = |endpoint: tonic::transport::Endpoint| endpoint.timeout(CALL_TIMEOUT);
+        let channel = channel::lazy(coordinator.to_owned(), bounded)
             .map_err(|source| Error::Coordinator { endpoint: coordinator.to_owned(), source })?;
-        let channel = channel.connect_timeout(CALL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
         let request = RegisterEndpointRequest {
             participant: participant.to_owned(),
             endpoint: endpoint.to_owned(),
@@ -50,6 +53,7 @@ impl Registration {
             features: FEATURES.map(str::to_owned).to_vec(),
             sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             requires: Vec::new(),
+            database_id: database_id.to_owned(),
         };
         Ok(Self {
             client: ParticipantDirectoryServiceClient::new(channel),
@@ -120,6 +124,20 @@ impl Registration {
                 );
                 INTERVAL_DEFAULT
             }
+            Err(status) if is_other_database(&status) => {
+                let (error, participant) = (status.message(), &self.request.participant);
+                self.registered.send_replace(false);
+                tracing::error!(
+                    alarm = "participant_other_database",
+                    coordinator,
+                    participant,
+                    endpoint,
+                    error,
+                    "the registration is refused: this process has another database than those of its \
+                     name that are alive"
+                );
+                INTERVAL_DEFAULT
+            }
             Err(status) => {
                 let error = status_in_full(&status);
                 if self.registered.send_replace(false) {
@@ -137,4 +155,13 @@ impl Registration {
             }
         }
     }
+}
+
+/// Reason of a coordinator that knows living processes of the name on another database.
+const OTHER_DATABASE: &str = "OTHER_DATABASE";
+
+pub(super) fn is_other_database(status: &tonic::Status) -> bool {
+    let details = status.get_error_details();
+    status.code() == Code::FailedPrecondition
+        && details.error_info().is_some_and(|info| info.reason == OTHER_DATABASE)
 }

@@ -19,8 +19,18 @@ use crate::resource::Resource;
 /// Bytes of a gRPC message: the coordinator's default.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of all headers of a call.
+const HEADERS_BYTES_MAX: u32 = 64 << 10;
+
+/// Pause between trials of a silent connection, and longest wait for the answer of each.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
+
+/// Pause between leaving the coordinators and taking no more calls: those that were sent before the
+/// coordinators knew arrive in it.
+const LEAVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest wait of a stop for calls under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +41,9 @@ pub struct Serve {
     listen: String,
     advertise: Option<String>,
     coordinators: Vec<String>,
+    /// Coordinators that are asked and not told.
+    asked: Vec<String>,
+    message_bytes_max: usize,
     sweep: Option<Sweep>,
 }
 
@@ -41,6 +54,8 @@ impl Serve {
             listen: listen.into(),
             advertise: None,
             coordinators: Vec::new(),
+            asked: Vec::new(),
+            message_bytes_max: MESSAGE_BYTES_MAX,
             sweep: Some(Sweep::default()),
         }
     }
@@ -51,6 +66,22 @@ impl Serve {
     #[must_use]
     pub fn register_with(mut self, coordinator: impl Into<String>) -> Self {
         self.coordinators.push(coordinator.into());
+        self
+    }
+
+    /// Asks the coordinator at this `http://HOST:PORT` about what is in doubt, and about rows that may be
+    /// purged, without registering with it. For a participant whose endpoints are in the coordinator's own
+    /// configuration: without this nobody looks after what is in doubt, and rows are kept for ever.
+    #[must_use]
+    pub fn ask(mut self, coordinator: impl Into<String>) -> Self {
+        self.asked.push(coordinator.into());
+        self
+    }
+
+    /// Bounds a gRPC message, in either direction. Default 8 MiB, the coordinator's default.
+    #[must_use]
+    pub fn message_bytes_at_most(mut self, bytes: usize) -> Self {
+        self.message_bytes_max = bytes;
         self
     }
 
@@ -79,11 +110,15 @@ impl Serve {
 }
 
 impl<R: Resource> Participant<R> {
-    /// Serves it: listens, registers, keeps registered. Dropping the result ends it at once;
-    /// [`Serving::stop`] lets calls under way end.
+    /// Serves it. It listens, serves Commits and Cancels, and looks after what is in doubt; then it [sets
+    /// up](Self::set_up) the database; then it serves Prepares, registers, and keeps registered. Dropping
+    /// the result ends it at once; [`Serving::stop`] lets calls under way end.
+    ///
+    /// It returns once the database is set up, however long branches in doubt are in the way.
     ///
     /// # Errors
-    /// The address cannot be used, or the participant [cannot be](Self::service).
+    /// The address cannot be used, the database cannot be set up, or the participant [cannot
+    /// be](Self::service).
     pub async fn serve(self, serve: Serve) -> Result<Serving, Error> {
         self.service()?.serve(serve).await
     }
@@ -94,10 +129,9 @@ impl<R: Resource> Service<R> {
     /// [join](Self::joiner) transactions. After [`Serving::stop`] it begins nothing any more.
     ///
     /// # Errors
-    /// The address cannot be used.
+    /// The address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let service = self.clone();
-        let Serve { listen, advertise, coordinators, sweep } = serve;
+        let Serve { listen, advertise, coordinators, asked, message_bytes_max, sweep } = serve;
         let failed = |source| Error::Listen { address: listen.clone(), source };
         let listener = TcpListener::bind(&listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -106,48 +140,93 @@ impl<R: Resource> Service<R> {
             None if address.ip().is_unspecified() => return Err(Error::Advertise(address)),
             None => format!("http://{address}"),
         };
-        // Of this life of the process, whichever coordinator hears it.
-        let (name, instance_id) = (service.participant(), Uuid::now_v7().to_string());
-        let registrations = coordinators
-            .iter()
-            .map(|coordinator| Registration::new(coordinator, name, &endpoint, &instance_id))
-            .collect::<Result<Vec<_>, _>>()?;
-        let sweeper = match sweep {
-            Some(sweep) if !coordinators.is_empty() => Some(service.sweep(coordinators, sweep)?),
-            _ => None,
-        };
-
         let (stop, stopped) = watch::channel(false);
+        let (leave, left) = watch::channel(false);
+        let server = self.listen(listener, stopped, message_bytes_max);
+        let mut serving = Serving {
+            address,
+            endpoint,
+            sweeper: None,
+            leave,
+            stop,
+            server,
+            registering: Vec::new(),
+            registered: Vec::new(),
+        };
+        let all: Vec<String> = coordinators.iter().cloned().chain(asked).collect();
+        serving.sweeper = match sweep {
+            Some(sweep) if !all.is_empty() => Some(self.sweep(all, sweep)?),
+            Some(_) => {
+                tracing::warn!(
+                    participant = self.participant(),
+                    "no coordinator is named: nobody looks after what is in doubt here, and barrier rows are \
+                     kept for ever; name one with `register_with` or `ask`"
+                );
+                None
+            }
+            None => None,
+        };
+        self.set_up().await?;
+        let resource = &self.inner.resource;
+        resource.is_there().await.map_err(|fault| Error::Session(fault.to_string()))?;
+        self.register(&mut serving, &coordinators, &left)?;
+        tracing::info!(%address, endpoint = serving.endpoint, "participant is served");
+        Ok(serving)
+    }
+
+    fn listen(
+        &self,
+        listener: TcpListener,
+        mut until: watch::Receiver<bool>,
+        message_bytes_max: usize,
+    ) -> JoinHandle<()> {
+        let service = self.clone();
         // Without it every small message waits for an acknowledgement of the one before.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming =
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
         let served = ParticipantServiceServer::new(service.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut until = stopped.clone();
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
         let serving = Server::builder()
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .add_service(served)
             .serve_with_incoming_shutdown(incoming, async move {
                 // An error says that the other end is gone: that is a stop, too.
                 let _ = until.wait_for(|stop| *stop).await;
             });
-        let server = tokio::spawn(async move {
+        tokio::spawn(async move {
             if let Err(error) = serving.await {
                 let error = in_full(&error);
                 tracing::error!(error, "the participant is served no longer");
             }
             // Calls whose callers went away are still at work.
             service.drain().await;
+        })
+    }
+
+    fn register(
+        &self,
+        serving: &mut Serving,
+        coordinators: &[String],
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        // Of this life of the process, whichever coordinator hears it.
+        let instance_id = Uuid::now_v7().to_string();
+        let database_id = self.inner.resource.database_id().unwrap_or_default();
+        let registrations = coordinators.iter().map(|coordinator| {
+            let (name, endpoint) = (self.participant(), &serving.endpoint);
+            Registration::new(coordinator, name, endpoint, &instance_id, database_id)
         });
-        let registered = registrations.iter().map(Registration::registered).collect();
+        let registrations = registrations.collect::<Result<Vec<_>, _>>()?;
+        serving.registered = registrations.iter().map(Registration::registered).collect();
         groups::watch(self.clone(), registrations.iter().map(Registration::group).collect());
-        let registering = registrations
-            .into_iter()
-            .map(|registration| tokio::spawn(registration.run(stopped.clone())))
-            .collect();
-        tracing::info!(%address, endpoint, "participant is served");
-        Ok(Serving { address, endpoint, sweeper, stop, server, registering, registered })
+        let run = |registration: Registration| tokio::spawn(registration.run(stopped.clone()));
+        serving.registering = registrations.into_iter().map(run).collect();
+        Ok(())
     }
 }
 
@@ -158,6 +237,9 @@ pub struct Serving {
     endpoint: String,
     /// Ends first: it needs the slots that the server waits for when it stops.
     sweeper: Option<Sweeper>,
+    /// Deregisters.
+    leave: watch::Sender<bool>,
+    /// Ends the server.
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     registering: Vec<JoinHandle<()>>,
@@ -201,7 +283,7 @@ impl Serving {
     /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s. What they
     /// leave open is ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
-        self.stop.send_replace(true);
+        self.leave.send_replace(true);
         let sweeper = self.sweeper.take();
         let ends = async {
             if let Some(sweeper) = sweeper {
@@ -210,9 +292,14 @@ impl Serving {
             for registering in &mut self.registering {
                 let _ = registering.await;
             }
+            if !self.registering.is_empty() {
+                tokio::time::sleep(LEAVE_PAUSE).await;
+            }
+            self.stop.send_replace(true);
             let _ = (&mut self.server).await;
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, ends).await.is_err() {
+            self.stop.send_replace(true);
             tracing::warn!("calls are still under way after {DRAIN_TIMEOUT:?}; stopping anyway");
         }
     }

@@ -1,22 +1,28 @@
 //! The service that the coordinator calls: slots, tasks, and what a participant does with a call.
 
+mod task;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Request, Response, Status};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, CommitRequest, CommitResponse, Mode, PrepareRequest,
-    PrepareResponse,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, HeuristicKind, Mode,
+    PrepareRequest, PrepareResponse,
 };
 
+use self::task::{CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
+use super::Error;
+use super::set_up::SetUp;
 use crate::action::Registered;
 use crate::features::{self, MUST_SUCCEED};
-use crate::handler::Call;
-use crate::payload::Payload;
+use crate::handler::Branch;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Voted};
 use crate::wire::{self, Conditions, Parts};
@@ -26,9 +32,6 @@ const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// After which a call that found no slot is to be sent again.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
-
-/// After which an operation that met a lock is to be sent again.
-const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Service that the coordinator calls. Cheap to clone.
 pub struct Service<R: Resource> {
@@ -40,9 +43,22 @@ pub struct Service<R: Resource> {
 
 #[derive(Debug)]
 pub(super) struct Inner<R: Resource> {
-    name: String,
+    pub(super) of: Of,
     pub(super) resource: R,
-    actions: HashMap<String, Registered<R::Connection>>,
+    pub(super) actions: HashMap<String, Registered<R::Connection>>,
+    pub(super) set_up: SetUp<R>,
+    /// Phase one is served: the database is set up.
+    is_ready: watch::Sender<bool>,
+}
+
+/// Participant of a service, whatever its database.
+#[derive(Clone, Debug)]
+pub(super) struct Of {
+    pub(super) name: String,
+    /// Its names before.
+    pub(super) formerly: Vec<String>,
+    /// Time past a call's deadline after which its operation is ended.
+    pub(super) overtime: Duration,
 }
 
 impl<R: Resource> Clone for Service<R> {
@@ -58,29 +74,60 @@ impl<R: Resource> Clone for Service<R> {
 
 impl<R: Resource> fmt::Debug for Service<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("participant", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("Service").field("participant", &self.inner.of.name).finish_non_exhaustive()
     }
 }
 
 impl<R: Resource> Service<R> {
     pub(super) fn new(
-        name: String,
+        of: Of,
         resource: R,
         actions: HashMap<String, Registered<R::Connection>>,
+        set_up: SetUp<R>,
     ) -> Self {
+        let is_ready = watch::Sender::new(resource.is_made() && set_up.is_nothing());
         let slots = resource.slots();
         Self {
-            inner: Arc::new(Inner { name, resource, actions }),
+            inner: Arc::new(Inner { of, resource, actions, set_up, is_ready }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
             slots: (slots.prepare, slots.phase_two),
         }
     }
 
+    /// The same with slots and connections of its own, and without handlers: for the sweeper, which needs
+    /// none, and which nothing must keep waiting.
+    pub(super) fn for_sweeper(&self) -> Self {
+        let Inner { of, resource, .. } = &*self.inner;
+        Self::new(of.clone(), resource.for_sweeper(), HashMap::new(), SetUp::default())
+    }
+
     /// Its participant's name.
     #[must_use]
     pub fn participant(&self) -> &str {
-        &self.inner.name
+        &self.inner.of.name
+    }
+
+    /// Makes the barrier's table where branches in doubt were in the way, and runs the participant's
+    /// [set-up](super::Participant::set_up). [`Self::serve`] does it by itself. A service in a server of
+    /// one's own does it here, once Commits, Cancels and the [sweeper](Self::sweep) are served: until then
+    /// each Prepare is answered with "working". Without anything to set up it is done from the beginning.
+    ///
+    /// It waits for as long as branches in doubt hold locks of what is to be changed.
+    ///
+    /// # Errors
+    /// Something else is in the way.
+    pub async fn set_up(&self) -> Result<(), Error> {
+        let Inner { resource, set_up, is_ready, .. } = &*self.inner;
+        if !*is_ready.borrow() {
+            set_up.run(resource, self.participant()).await?;
+            is_ready.send_replace(true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        *self.inner.is_ready.borrow()
     }
 
     /// Waits until nothing is at work. Nothing is begun any more.
@@ -103,24 +150,50 @@ impl<R: Resource> Service<R> {
 
     fn call(&self, parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
         let call = wire::call_with(parts, conditions)?;
-        let name = &self.inner.name;
-        if call.branch().participant != *name {
-            let asked = &call.branch().participant;
+        let Of { name, formerly, .. } = &self.inner.of;
+        let asked = &call.branch().participant;
+        if asked != name && !formerly.contains(asked) {
             let text = format!("this is participant {name}, and not {asked}");
-            return Err(Status::failed_precondition(text));
+            return Err(wire::status(Code::FailedPrecondition, &text));
         }
         Ok(call)
     }
 
-    /// Phase one of a branch that is durable at the coordinator.
-    pub(crate) async fn vote(&self, call: RawCall) -> Result<Voted, Status> {
+    /// Tells whether the coordinator speaks of another database than this one.
+    fn other_database(&self, parts: &Parts) -> Option<String> {
+        let asked = parts.context.as_ref().map(|context| context.database_id.as_str())?;
+        let own = self.inner.resource.database_id()?;
+        (!asked.is_empty() && asked != own).then(|| {
+            format!(
+                "this process of participant {} has the database {own}, and not {asked} as those that are \
+                 registered; all must share one",
+                self.participant()
+            )
+        })
+    }
+
+    /// Phase one of a branch that is durable at the coordinator. `timeout` is how long its caller waits.
+    pub(crate) async fn vote(
+        &self,
+        call: RawCall,
+        timeout: Option<Duration>,
+    ) -> Result<Voted, Status> {
+        let attempt = call.call.attempt;
+        if !self.is_ready() {
+            return Ok(Voted::Working(pause(BUSY_PAUSE, attempt)));
+        }
         let Some(slot) = slot(&self.prepare_slots).await else {
-            return Ok(Voted::Working(BUSY_PAUSE));
+            return Ok(Voted::Working(pause(BUSY_PAUSE, attempt)));
         };
         let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
         let work = async move { inner.prepare(&call).await };
-        let voted = in_own_task("prepare", of, slot, work).await?;
-        Ok(voted.unwrap_or(Voted::Working(LOCKED_PAUSE)))
+        let voted = in_own_task("prepare", of, slot, self.bound(timeout), work).await?;
+        Ok(voted.unwrap_or(Voted::Working(pause(LOCKED_PAUSE, attempt))))
+    }
+
+    /// Returns the longest time of an operation.
+    fn bound(&self, timeout: Option<Duration>) -> Duration {
+        timeout.unwrap_or(CALL_TIMEOUT).saturating_add(self.inner.of.overtime)
     }
 
     async fn phase_two(
@@ -128,16 +201,33 @@ impl<R: Resource> Service<R> {
         operation: PhaseTwoOperation,
         parts: Parts,
         requires: Vec<String>,
+        timeout: Option<Duration>,
     ) -> Result<PhaseTwoAnswer, Status> {
+        let other = self.other_database(&parts);
         let call = self.call(parts, Conditions { requires, ..Conditions::default() })?;
-        if let Some(no) = features::unsupported(&call.requires, &self.inner.name) {
+        if let Some(no) = features::unsupported(&call.requires, self.participant()) {
             // No answer: the call comes again, perhaps at another endpoint.
-            return Err(Status::unimplemented(no.message));
+            return Err(wire::status(Code::Unimplemented, &no.message));
+        }
+        if let Some(note) = other {
+            let Branch { tx_id, gid, branch_id, .. } = call.branch();
+            tracing::error!(
+                alarm = "participant_other_database", %tx_id, gid, branch_id, ?operation, note,
+                "an operation came to another database than that of the branch"
+            );
+            return match operation {
+                // What this database holds of the branch, if anything, is not what was voted for.
+                PhaseTwoOperation::Commit => {
+                    Ok(PhaseTwoAnswer::Heuristic(HeuristicKind::Hazard, note))
+                }
+                // No answer: the call comes again at another endpoint.
+                PhaseTwoOperation::Cancel => Err(wire::status(Code::FailedPrecondition, &note)),
+            };
         }
         let Some(slot) = slot(&self.phase_two_slots).await else {
-            return Ok(PhaseTwoAnswer::Working(BUSY_PAUSE));
+            return Ok(PhaseTwoAnswer::Working(pause(BUSY_PAUSE, call.call.attempt)));
         };
-        self.phase_two_call(slot, operation, call).await
+        self.phase_two_call(slot, operation, call, timeout).await
     }
 
     pub(super) async fn phase_two_call(
@@ -145,13 +235,14 @@ impl<R: Resource> Service<R> {
         slot: OwnedSemaphorePermit,
         operation: PhaseTwoOperation,
         call: RawCall,
+        timeout: Option<Duration>,
     ) -> Result<PhaseTwoAnswer, Status> {
         let inner = Arc::clone(&self.inner);
         let name = match operation {
             PhaseTwoOperation::Commit => "commit",
             PhaseTwoOperation::Cancel => "cancel",
         };
-        let of = call.call.clone();
+        let (of, attempt) = (call.call.clone(), call.call.attempt);
         let work = async move {
             let action = inner.actions.get(&call.call.action);
             // Of a mode that is not known here the row was never prepared by two-phase commit.
@@ -162,8 +253,8 @@ impl<R: Resource> Service<R> {
             let action = action.filter(|action| fits(action.mode));
             inner.resource.phase_two(operation, &call, action).await
         };
-        let answered = in_own_task(name, of, slot, work).await?;
-        Ok(answered.unwrap_or(PhaseTwoAnswer::Working(LOCKED_PAUSE)))
+        let answered = in_own_task(name, of, slot, self.bound(timeout), work).await?;
+        Ok(answered.unwrap_or(PhaseTwoAnswer::Working(pause(LOCKED_PAUSE, attempt))))
     }
 }
 
@@ -173,6 +264,7 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<PrepareRequest>,
     ) -> Result<Response<PrepareResponse>, Status> {
+        let (timeout, message) = split(request);
         let PrepareRequest {
             context,
             action,
@@ -184,18 +276,23 @@ impl<R: Resource> ParticipantService for Service<R> {
             must_succeed,
             inputs,
             output_bytes_max: output_max,
-        } = request.into_inner();
+        } = message;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let conditions = Conditions { requires, must_succeed, output_max };
-        let call = self.call(parts, conditions)?;
-        let voted = self.vote(call).await?;
-        Ok(Response::new(wire::voted(voted)))
+        let other = self.other_database(&parts);
+        let call = self.call(parts, Conditions { requires, must_succeed, output_max })?;
+        if let Some(note) = other {
+            return Err(wire::status(Code::FailedPrecondition, &note));
+        }
+        let voted = self.vote(call, timeout).await?;
+        let database_id = self.inner.resource.database_id().unwrap_or_default();
+        Ok(Response::new(wire::voted(voted, database_id)))
     }
 
     async fn commit(
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
+        let (timeout, message) = split(request);
         let CommitRequest {
             context,
             action,
@@ -205,11 +302,12 @@ impl<R: Resource> ParticipantService for Service<R> {
             attempt,
             requires,
             inputs,
-        } = request.into_inner();
+        } = message;
         // Nothing comes of a Prepare after a Commit.
         let prepare_until = None;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires).await?;
+        let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires, timeout);
+        let answered = answered.await?;
         Ok(Response::new(wire::committed(answered)))
     }
 
@@ -217,6 +315,7 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
+        let (timeout, message) = split(request);
         let CancelRequest {
             context,
             action,
@@ -227,16 +326,17 @@ impl<R: Resource> ParticipantService for Service<R> {
             prepare_until,
             requires,
             inputs,
-        } = request.into_inner();
+        } = message;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires).await?;
+        let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires, timeout);
+        let answered = answered.await?;
         Ok(Response::new(wire::cancelled(answered)))
     }
 }
 
 impl<R: Resource> Inner<R> {
     async fn prepare(&self, call: &RawCall) -> Result<Voted, Fault> {
-        if let Some(refusal) = features::unsupported(&call.requires, &self.name) {
+        if let Some(refusal) = features::unsupported(&call.requires, &self.of.name) {
             let mut call = call.clone();
             // Nobody may store a no to work that must succeed, not even without knowing of it.
             call.call.must_succeed |= call.requires.iter().any(|name| name == MUST_SUCCEED);
@@ -251,15 +351,15 @@ impl<R: Resource> Inner<R> {
                 let (offered, asked) = (mode(registered.mode), mode(call.mode));
                 Refusal::new(
                     "MODE_NOT_OFFERED",
-                    format!("{} does {action} in {offered} only, not in {asked}", self.name),
+                    format!("{} does {action} in {offered} only, not in {asked}", self.of.name),
                 )
             }
             None if call.mode == Mode::Unspecified => {
-                Refusal::new("MODE_NOT_OFFERED", format!("{} does not know the mode", self.name))
+                Refusal::new("MODE_NOT_OFFERED", format!("{} does not know the mode", self.of.name))
             }
             None => Refusal::new(
                 "ACTION_NOT_OFFERED",
-                format!("{} has no action {action}; it has {}", self.name, self.offered()),
+                format!("{} has no action {action}; it has {}", self.of.name, self.offered()),
             ),
         };
         self.resource.refuse(call, refusal).await
@@ -286,42 +386,8 @@ pub(super) async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit>
     slot.ok()?.ok()
 }
 
-/// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
-/// no database work half way. `None` tells that another operation is in its way.
-async fn in_own_task<T: Send + 'static>(
-    operation: &'static str,
-    call: Call<Payload>,
-    slot: OwnedSemaphorePermit,
-    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
-) -> Result<Option<T>, Status> {
-    let task = tokio::spawn(async move {
-        let _slot = slot;
-        let result = work.await;
-        if let Err(fault) = &result
-            && !matches!(fault, Fault::Busy)
-        {
-            let Call { branch, action, attempt, .. } = &call;
-            tracing::warn!(
-                tx_id = %branch.tx_id,
-                gid = branch.gid,
-                branch_id = branch.branch_id,
-                action,
-                attempt,
-                operation,
-                error = %fault,
-                "no answer; it will be asked again"
-            );
-        }
-        result
-    });
-    match task.await {
-        Ok(Ok(answer)) => Ok(Some(answer)),
-        Ok(Err(Fault::Busy)) => Ok(None),
-        Ok(Err(fault @ (Fault::Definite { .. } | Fault::Indeterminate { .. }))) => {
-            Err(Status::unavailable(fault.to_string()))
-        }
-        Ok(Err(fault @ Fault::Handler(_))) => Err(Status::unknown(fault.to_string())),
-        Ok(Err(fault)) => Err(Status::internal(fault.to_string())),
-        Err(_) => Err(Status::internal(format!("the handler of {operation} panicked"))),
-    }
+/// Parts of a request: how long its caller waits, and the message.
+fn split<T>(request: Request<T>) -> (Option<Duration>, T) {
+    let headers: &MetadataMap = request.metadata();
+    (wire::timeout(headers), request.into_inner())
 }

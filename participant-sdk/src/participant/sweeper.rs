@@ -3,6 +3,8 @@
 
 mod alarms;
 mod inquiry;
+mod names;
+mod open;
 mod pass;
 mod retention;
 mod steps;
@@ -25,6 +27,9 @@ const MORE_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest interval: each sweep asks the database a few questions.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
+/// Graces that are over when a branch is in doubt for too long.
+const GRACES_UNTIL_ALARM: u32 = 5;
+
 /// Longest retention, and for ever in effect: a database can still subtract it from its time.
 const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -35,6 +40,7 @@ pub struct Sweep {
     interval: Duration,
     grace: Duration,
     retention: Option<Duration>,
+    alarm_after: Option<Duration>,
 }
 
 impl Default for Sweep {
@@ -47,6 +53,7 @@ impl Default for Sweep {
             grace: Duration::from_secs(60),
             // Longer than any message is under way, and than a night's restore takes.
             retention: Some(Duration::from_secs(24 * 60 * 60)),
+            alarm_after: None,
         }
     }
 }
@@ -77,6 +84,19 @@ impl Sweep {
         self
     }
 
+    /// Age of a branch in doubt at which it raises an alarm although nothing but time speaks against it: no
+    /// coordinator answers for it, or it is decided and is not ended. Default five times the
+    /// [grace](Self::grace), and some seconds at least.
+    #[must_use]
+    pub fn alarm_after(mut self, age: Duration) -> Self {
+        self.alarm_after = Some(age.min(RETENTION_MAX));
+        self
+    }
+
+    fn alarm_age(&self, at_least: Duration) -> Duration {
+        self.alarm_after.unwrap_or((self.grace * GRACES_UNTIL_ALARM).max(at_least))
+    }
+
     /// Never purges a row.
     #[must_use]
     pub fn keep_rows(mut self) -> Self {
@@ -98,6 +118,12 @@ pub struct InDoubt {
     pub steps: u64,
     /// Branches that only a person can end: each has raised an alarm.
     pub alarmed: u64,
+    /// Age of the oldest prepared transaction of the whole database server, whoever made it; zero if there
+    /// is none, or the server has no such thing.
+    pub oldest_prepared: Duration,
+    /// The last sweep could tell all of this. If it could not, the figures are those of the last sweep that
+    /// could: not known now.
+    pub known: bool,
     /// Sweeps so far. Before the first one nothing is known, and all else is zero.
     pub sweeps: u64,
 }
@@ -152,18 +178,11 @@ impl<R: Resource> Service<R> {
         sweep: Sweep,
     ) -> Result<Sweeper, Error> {
         let coordinators = coordinators.into_iter().map(Into::into).collect();
-        let inquirer = Inquirer::new(coordinators, self.participant())?;
+        let inquirer = Inquirer::new(coordinators)?;
         let (stop, stopped) = watch::channel(false);
         let (tell, in_doubt) = watch::channel(InDoubt::default());
-        let (service, interval) = (self.clone(), sweep.interval);
-        let pass = Pass {
-            service,
-            inquirer,
-            sweep,
-            stopped: stopped.clone(),
-            after: None,
-            looked_at: None,
-        };
+        let interval = sweep.interval;
+        let pass = Pass::new(self, inquirer, sweep, stopped.clone());
         let task = tokio::spawn(run(pass, interval, stopped, tell));
         Ok(Sweeper { stop, in_doubt, task })
     }
@@ -186,8 +205,9 @@ async fn run<R: Resource>(
         let Ok((back, book, swept)) = once.await else { return };
         (pass, alarms) = (back, book);
         sweeps += 1;
-        tell.send_modify(|known| {
-            *known = InDoubt { sweeps, ..swept.in_doubt.unwrap_or(*known) };
+        tell.send_modify(|last| {
+            let known = swept.in_doubt.is_some();
+            *last = InDoubt { sweeps, known, ..swept.in_doubt.unwrap_or(*last) };
         });
         let pause = if swept.more { MORE_PAUSE.min(interval) } else { interval };
         tokio::select! {

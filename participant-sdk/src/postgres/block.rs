@@ -2,13 +2,15 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Connection, PgConnection, PgPool, Postgres as Db, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres as Db};
+use uuid::Uuid;
 
+use super::Reset;
 use super::error::{self, NO_SUCH_STATEMENT, fault};
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, RawCall};
+use crate::resource::{Fault, Local, RawCall};
 
 /// The row that is inserted, or nothing if there is one. `clock_timestamp()` moves on while the
 /// insert waits for a twin; `now()` would stand still from BEGIN.
@@ -34,26 +36,30 @@ UPDATE unanimo_barrier
 SET state = $1, output = $2, output_type = $3, reason = $4, message = $5, changed_at = clock_timestamp()
 WHERE tx_id = $6 AND branch_id = $7 AND pg_current_xact_id()::text = $8";
 
-/// The handler's settings must not be those of the row's update and of the commit: they could make it
-/// asynchronous, look for the row elsewhere, or leave a prepared transaction that another role owns.
-/// RESET undoes what was set for the transaction, too, and is itself undone with it.
-///
-/// The savepoint's end proves that the block is still the one that the handler was given, and it takes
-/// with it what the handler may have left open inside.
-const END_HANDLER: &str = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT unanimo_barrier; \
-                         RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
+/// Everybody sees it if the handler commits by itself.
+const CLAIM: &str =
+    "UPDATE unanimo_barrier SET state = 'running' WHERE tx_id = $1 AND branch_id = $2";
+
+/// A row with no content in the write-ahead log: its commit waits for whatever a commit waits for.
+const AFFIRM: &str =
+    "BEGIN READ WRITE; SELECT pg_logical_emit_message(true, 'unanimo', '')::text; COMMIT";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PgBlocks<'p> {
     pub(super) pool: &'p PgPool,
+    pub(super) reset: &'p Reset,
     /// They begin with the savepoint that phase one sets behind the row.
     pub(super) with_savepoint: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct PgBlock {
-    transaction: Transaction<'static, Db>,
+    transaction: Local<Db>,
+    reset: Reset,
+    /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
+    /// the transaction is.
+    savepoint: String,
     /// The transaction's id, once the row is inserted or locked.
     xid: String,
 }
@@ -62,33 +68,54 @@ impl Blocks for PgBlocks<'_> {
     type Block = PgBlock;
 
     async fn begin(&self, isolation: Isolation) -> Result<PgBlock, Fault> {
-        let statement = match (isolation, self.with_savepoint) {
-            (Isolation::ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            (Isolation::ReadCommitted, true) => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SAVEPOINT unanimo_barrier"
-            }
-            (Isolation::RepeatableRead, false) => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
-            }
-            (Isolation::RepeatableRead, true) => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; SAVEPOINT unanimo_barrier"
-            }
-        };
-        let begun = self.pool.begin_with(statement).await;
+        let level = level(isolation);
+        let savepoint = savepoint();
+        let mut statement = format!("BEGIN ISOLATION LEVEL {level} READ WRITE");
+        if self.with_savepoint {
+            statement = format!("{statement}; SAVEPOINT {savepoint}");
+        }
+        let begun = Local::begin(self.pool, AssertSqlSafe(statement)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(PgBlock { transaction, xid: String::new() })
+        let reset = Reset::clone(self.reset);
+        Ok(PgBlock { transaction, reset, savepoint, xid: String::new() })
     }
+
+    async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
+        affirm(self.pool).await
+    }
+}
+
+/// Commits a write of its own.
+pub(super) async fn affirm(pool: &PgPool) -> Result<(), Fault> {
+    let done = sqlx::raw_sql(AFFIRM).execute(pool).await;
+    done.map(drop).map_err(fault("commit behind what was found"))
+}
+
+/// Returns the words of SQL for an isolation.
+pub(super) fn level(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::ReadCommitted => "READ COMMITTED",
+        Isolation::RepeatableRead => "REPEATABLE READ",
+    }
+}
+
+/// Returns a name for a savepoint, which no handler can know.
+pub(super) fn savepoint() -> String {
+    format!("unanimo_{}", Uuid::now_v7().simple())
 }
 
 impl PgBlock {
     /// The transaction itself, to end it in another way than [`Block::commit`].
-    pub(super) fn into_inner(self) -> Transaction<'static, Db> {
+    pub(super) fn into_inner(self) -> Local<Db> {
         self.transaction
     }
 }
 
 impl Block for PgBlock {
     type Connection = PgConnection;
+
+    /// A session only reads outside of our transactions. A handler that asks for more can still write.
+    const KEEPS_NOTHING: bool = false;
 
     async fn insert(
         &mut self,
@@ -140,12 +167,37 @@ impl Block for PgBlock {
         }
     }
 
+    async fn claim(&mut self, call: &RawCall) -> Result<(), Fault> {
+        let done = sqlx::query(CLAIM)
+            .bind(call.branch().tx_id)
+            .bind(&call.branch().branch_id)
+            .execute(&mut *self.transaction)
+            .await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("claim the branch's barrier row", error).await),
+        }
+    }
+
     async fn savepoint(&mut self) -> Result<(), Fault> {
-        self.run("set a savepoint", "SAVEPOINT unanimo_barrier").await
+        let statement = format!("SAVEPOINT {}", self.savepoint);
+        self.run(statement).await.map_err(fault("set a savepoint"))
     }
 
     async fn undo(&mut self) -> Result<(), Fault> {
-        self.run("go back to the savepoint", "ROLLBACK TO SAVEPOINT unanimo_barrier").await
+        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
+        self.run(statement).await.map_err(|error| match error::is_gone(&error) {
+            true => barrier::lost(),
+            false => fault("go back to the savepoint")(error),
+        })
+    }
+
+    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        error::of_the_work_among(error)
+    }
+
+    async fn is_lost(&mut self) -> bool {
+        matches!(self.undo().await, Err(Fault::Lost(_)))
     }
 
     fn connection(&mut self) -> &mut PgConnection {
@@ -153,9 +205,10 @@ impl Block for PgBlock {
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        match sqlx::raw_sql(END_HANDLER).execute(&mut *self.transaction).await {
-            Ok(_) => Ok(None),
-            Err(error) => match error::violation(&error) {
+        let statement = self.reset.end_handler(&self.savepoint);
+        match self.run(statement).await {
+            Ok(()) => Ok(None),
+            Err(error) => match error::of_the_work(&error) {
                 Some(refusal) => Ok(Some(refusal)),
                 None => Err(error::not_released(error)),
             },
@@ -173,20 +226,24 @@ impl Block for PgBlock {
         };
         match done.rows_affected() {
             1 => Ok(()),
-            _ => Err(Fault::Wrong("it ended the local transaction that it was given")),
+            _ => Err(barrier::lost()),
         }
     }
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         let fault = fault("commit the local transaction");
-        barrier::commit(self.transaction, error::violation, fault).await
+        barrier::commit(self.transaction, error::of_the_work, fault).await
+    }
+
+    fn release(self) {
+        self.transaction.release();
     }
 }
 
 impl PgBlock {
-    async fn run(&mut self, doing: &'static str, statement: &'static str) -> Result<(), Fault> {
-        let done = sqlx::raw_sql(statement).execute(&mut *self.transaction).await;
-        done.map(drop).map_err(fault(doing))
+    async fn run(&mut self, statement: String) -> sqlx::Result<()> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        statement.execute(&mut *self.transaction).await.map(drop)
     }
 
     async fn failed(&mut self, doing: &'static str, error: sqlx::Error) -> Fault {
@@ -196,7 +253,7 @@ impl PgBlock {
         // A handler has deallocated them, and sqlx believes that they are there.
         if error::code(&error) == Some(NO_SUCH_STATEMENT) {
             // If this fails, so will the connection's return to its pool.
-            let _ = self.transaction.clear_cached_statements().await;
+            let _ = sqlx::Connection::clear_cached_statements(&mut *self.transaction).await;
         }
         fault(doing)(error)
     }

@@ -2,6 +2,7 @@
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use crate::barrier;
 use crate::refusal::Refusal;
 use crate::resource::Fault;
 
@@ -60,14 +61,45 @@ pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
 }
 
-/// A broken integrity constraint (class 23) is the vote no: it would be broken again.
-pub(super) fn violation(error: &sqlx::Error) -> Option<Refusal> {
-    let answer = definite(error)?;
+/// Classes of errors in which the server speaks of itself, of the session, or of other transactions: the
+/// same work may well be done later, or elsewhere. All others speak of the work and would be raised again.
+const OF_ITSELF: [&str; 15] = [
+    // Connections, features (a plan that has become invalid), the transaction's state and the session's
+    // statements, authorization, savepoints, catalogs.
+    "08", "0A", "25", "26", "28", "3B", "3D",
+    // Others were given preference; resources, objects' state, operators, the system, snapshots.
+    "40", "53", "55", "57", "58", "72", // Configuration, foreign servers.
+    "F0", "HV",
+];
+
+/// `internal_error` and its class: a fault of the server.
+const INTERNAL: &str = "XX";
+
+/// Returns the vote no for an error that speaks of the work: a broken constraint, a value that does not
+/// fit, what a trigger or a function raises.
+pub(super) fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
+    refusal(definite(error)?)
+}
+
+/// The same for an error of a handler, or for what caused it.
+pub(super) fn of_the_work_among(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    refusal(answer_among(error)?)
+}
+
+fn refusal(answer: &PgDatabaseError) -> Option<Refusal> {
+    let class = answer.code().get(..2)?;
+    if class == INTERNAL || OF_ITSELF.contains(&class) {
+        return None;
+    }
+    let reason = if class == "23" { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     let detail = answer.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-    answer
-        .code()
-        .starts_with("23")
-        .then(|| Refusal::new("CONSTRAINT_VIOLATED", format!("{}{detail}", answer.message())))
+    let text = format!("{}{detail} ({})", answer.message(), answer.code());
+    Some(Refusal::new(reason, text))
+}
+
+/// Tells whether the savepoint, and with it the transaction, is not there any more.
+pub(super) fn is_gone(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(NO_BLOCK | NO_SAVEPOINT))
 }
 
 /// Turns the failure to end the handler's savepoint into the handler's fault.
@@ -76,11 +108,16 @@ pub(super) fn not_released(error: sqlx::Error) -> Fault {
         Some(IN_FAILED_BLOCK) => {
             Fault::Wrong("it went on after an error of the database, which has undone its work")
         }
-        Some(NO_BLOCK | NO_SAVEPOINT) => {
-            Fault::Wrong("it ended the local transaction that it was given")
-        }
+        Some(NO_BLOCK | NO_SAVEPOINT) => barrier::lost(),
         _ => fault("end the savepoint that the handler was given")(error),
     }
+}
+
+/// Tells whether an error, or what caused it, is a wait for a lock that has ended without it, or a
+/// preference that was given to others.
+pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let code = answer_among(error).map(PgDatabaseError::code);
+    code.is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
 }
 
 /// Tells whether the server's function of this name raised the error. Its messages are translated.
@@ -90,13 +127,18 @@ pub(super) fn raised_by(error: &sqlx::Error, routine: &str) -> bool {
 
 /// A handler that is declared read-only and wrote would do it again.
 pub(super) fn wrote(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    let answer = causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
-        Some(error) => definite(error),
-        None => cause.downcast_ref::<PgDatabaseError>(),
-    })?;
+    let answer = answer_among(error)?;
     (answer.code() == READ_ONLY).then(|| {
         let message = format!("the action is declared read-only: {}", answer.message());
         Refusal::new("READ_ONLY_VIOLATED", message)
+    })
+}
+
+/// Finds the server's answer among an error and its causes.
+fn answer_among<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a PgDatabaseError> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(error) => definite(error),
+        None => cause.downcast_ref::<PgDatabaseError>(),
     })
 }

@@ -1,16 +1,18 @@
 //! Branches in doubt and rows to purge. On connections of phase two, which no Prepare keeps waiting.
 
-use sqlx::{Postgres as Db, Transaction};
+use std::time::Duration;
+
+use sqlx::Postgres as Db;
 use uuid::Uuid;
 
 use super::Postgres;
 use super::error::fault;
 use super::name::{self, PREFIX};
 use crate::doubt::{
-    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, age,
-    answer_questions,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
+    age, answer_questions,
 };
-use crate::resource::Fault;
+use crate::resource::{Fault, Local};
 
 /// Names are those of the whole server, and can be ended only from their own database.
 const PREPARED: &str = "
@@ -37,6 +39,19 @@ WHERE state = 'prepared' AND participant = $1
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
+const OPEN: &str = "
+SELECT tx_id, branch_id, action, mode, output, output_type FROM unanimo_barrier
+WHERE state = 'prepared' AND participant = $1 AND (tx_id, branch_id) > ($2, $3)
+ORDER BY tx_id, branch_id LIMIT $4";
+
+const NAMES: &str = "
+SELECT participant, cluster_id, count(*),
+    (extract(epoch FROM clock_timestamp() - min(changed_at)) * 1000)::bigint
+FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+
+/// Of the whole server, whoever made it.
+const OLDEST: &str = "
+SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::bigint FROM pg_prepared_xacts";
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
 FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
@@ -101,14 +116,38 @@ fn change(change: RowChange) -> &'static str {
 }
 
 impl Postgres {
-    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.phase_two.begin().await.map_err(fault("begin a transaction"))
+    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+        let begun = Local::begin(&self.phase_two, "BEGIN READ WRITE").await;
+        begun.map_err(fault("begin a transaction"))
+    }
+
+    /// Names of all prepared transactions of this database that begin as ours, and their ages.
+    async fn all_prepared(&self) -> Result<Vec<(String, i64)>, Fault> {
+        let listed = sqlx::query_as(PREPARED).bind(PREFIX).fetch_all(&self.phase_two).await;
+        listed.map_err(fault("list prepared transactions"))
+    }
+
+    /// Names that prepared transactions bear.
+    async fn other_names(&self) -> Result<Vec<Named>, Fault> {
+        let all = self.all_prepared().await?;
+        let names = all.iter().filter_map(|(gid, age_ms)| {
+            let parsed = name::parse(gid)?;
+            Some(Named {
+                participant: parsed.participant.to_owned(),
+                cluster_id: parsed.cluster_id.to_owned(),
+                count: 1,
+                oldest: age(*age_ms),
+            })
+        });
+        Ok(names.collect())
     }
 
     fn question(&self, question: Question) -> &'static str {
         match question {
             Question::CountPrepared => COUNT,
             Question::PreparedRows => ROWS,
+            Question::OpenRows => OPEN,
+            Question::Names => NAMES,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,
             Question::UnboundedRows => UNBOUNDED,
@@ -134,11 +173,7 @@ impl Sweepable for Postgres {
     }
 
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
-        let all: Vec<(String, i64)> = sqlx::query_as(PREPARED)
-            .bind(PREFIX)
-            .fetch_all(&self.phase_two)
-            .await
-            .map_err(fault("list prepared transactions"))?;
+        let all = self.all_prepared().await?;
         let own = all.iter().filter_map(|(gid, age_ms)| {
             let parsed = name::parse(gid).filter(|name| name.participant == participant)?;
             Some(Doubt {
@@ -152,6 +187,12 @@ impl Sweepable for Postgres {
         Ok(own.collect())
     }
 
+    async fn oldest_prepared(&self) -> Result<Option<Duration>, Fault> {
+        let oldest = sqlx::query_scalar(OLDEST).fetch_one(&self.phase_two).await;
+        let oldest: Option<i64> = oldest.map_err(fault("look for prepared transactions"))?;
+        Ok(oldest.map(age))
+    }
+
     answer_questions!(fault, Uuid, std::convert::identity);
 
     async fn change_rows(
@@ -161,13 +202,15 @@ impl Sweepable for Postgres {
         how: RowChange,
     ) -> Result<u64, Fault> {
         let (tx_ids, branch_ids): (Vec<Uuid>, Vec<String>) = keys.iter().cloned().unzip();
+        let mut changing = self.sweeping().await?;
         let changed = sqlx::query(change(how))
             .bind(participant)
             .bind(tx_ids)
             .bind(branch_ids)
-            .execute(&self.phase_two)
+            .execute(&mut *changing)
             .await
             .map_err(fault("change barrier rows"))?;
+        changing.commit().await.map_err(fault("change barrier rows"))?;
         Ok(changed.rows_affected())
     }
 }

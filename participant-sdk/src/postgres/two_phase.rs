@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Postgres;
-use super::block::PgBlock;
+use super::block::{PgBlock, affirm, level, savepoint};
 use super::error::{
     self, DUPLICATE_OBJECT, LOCK_TIMEOUT, NOT_IN_STATE, NOT_PERMITTED, NOT_SUPPORTED,
     OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
@@ -17,10 +17,10 @@ use super::error::{
 use super::name::name;
 use crate::action::Registered;
 use crate::barrier::{self, Block, Blocks, Columns, Row, State, Worked};
-use crate::handler::{Isolation, PrepareError};
+use crate::handler::PrepareError;
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Voted};
+use crate::resource::{Fault, Local, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Voted};
 use crate::wire::presentable;
 
 /// Times that Cancel takes turns between rolling back and leaving its tombstone: a Prepare that is
@@ -42,6 +42,8 @@ impl Postgres {
         let block = blocks.begin(action.isolation).await?;
         let mut block = match barrier::work(block, call, until, action).await {
             Ok(Worked::Answered(voted)) => return Ok(voted),
+            Ok(Worked::Found(voted)) => return blocks.affirm(call).await.map(|()| voted),
+            Ok(Worked::Gone(refusal)) => return barrier::refuse(&blocks, call, refusal).await,
             Ok(Worked::Done(block, _)) => block,
             // By a twin at work, or by one that has prepared meanwhile.
             Err(Fault::Busy) if self.is_prepared(call).await? => {
@@ -70,46 +72,53 @@ impl Postgres {
         action: &Registered<PgConnection>,
     ) -> Result<Voted, Fault> {
         if let Some(row) = self.find(&self.prepare, call).await? {
+            affirm(&self.prepare).await?;
             return row.vote();
         }
         // Inside a savepoint nothing makes a read-only transaction another one.
-        let statement = match action.isolation {
-            Isolation::ReadCommitted => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SAVEPOINT unanimo_barrier"
-            }
-            Isolation::RepeatableRead => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT unanimo_barrier"
-            }
-        };
-        let begun = self.prepare.begin_with(statement).await;
+        let (level, savepoint) = (level(action.isolation), savepoint());
+        let statement = format!("BEGIN ISOLATION LEVEL {level} READ ONLY; SAVEPOINT {savepoint}");
+        let begun = Local::begin(&self.prepare, AssertSqlSafe(statement)).await;
         let mut transaction = begun.map_err(fault("begin a transaction"))?;
         let row = match action.action.prepare(&mut transaction, &call.call).await {
             Ok(_) => {
-                still_reading(&mut transaction).await?;
+                still_reading(&mut transaction, &savepoint).await?;
                 Row::new(State::ReadOnly)
             }
             Err(PrepareError::Refused(refusal)) => Row::refused(presentable(refusal)),
-            Err(PrepareError::Working(pause)) => return Ok(Voted::Working(pause)),
-            Err(PrepareError::Failed(error)) => match error::wrote(error.as_ref()) {
-                Some(refusal) => Row::refused(presentable(refusal)),
-                None => return Err(Fault::Handler(error)),
-            },
+            Err(PrepareError::Working(pause)) => {
+                transaction.release();
+                return Ok(Voted::Working(pause));
+            }
+            Err(PrepareError::Failed(failed)) => {
+                back_to_the_beginning(&mut transaction, &savepoint).await?;
+                let error = failed.as_ref();
+                match error::wrote(error).or_else(|| error::of_the_work_among(error)) {
+                    Some(refusal) => Row::refused(presentable(refusal)),
+                    None => {
+                        transaction.release();
+                        return Err(Fault::Handler(failed));
+                    }
+                }
+            }
         };
         // There is nothing to lose: it only read.
-        transaction.rollback().await.map_err(fault("end a transaction that read"))?;
+        transaction.release();
         let found = barrier::leave(&self.for_prepare(), call, &row, until).await?;
         found.unwrap_or(row).vote()
     }
 
     /// Phase two after COMMIT.
     pub(super) async fn commit_prepared(&self, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
-        let statement = format!("COMMIT PREPARED '{}'", name(call.branch()));
-        match self.end_prepared("commit the prepared transaction", statement).await? {
+        match self.end_prepared("commit the prepared transaction", "COMMIT PREPARED", call).await? {
             End::Done => Ok(PhaseTwoAnswer::Done),
             End::Busy => Err(Fault::Busy),
             // Committed before, or lost: the row tells.
             End::Missing => match self.find(&self.phase_two, call).await? {
-                Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
+                Some(row) => {
+                    affirm(&self.phase_two).await?;
+                    Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done))
+                }
                 None => barrier::nothing_to_commit(&self.for_phase_two(), call).await,
             },
         }
@@ -118,8 +127,8 @@ impl Postgres {
     /// Phase two after ABORT: nothing is prepared, and nothing ever will be.
     pub(super) async fn rollback_prepared(&self, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
         for _ in 0..TURNS_MAX {
-            let statement = format!("ROLLBACK PREPARED '{}'", name(call.branch()));
-            match self.end_prepared("roll the prepared transaction back", statement).await? {
+            let doing = "roll the prepared transaction back";
+            match self.end_prepared(doing, "ROLLBACK PREPARED", call).await? {
                 End::Done | End::Missing => {}
                 End::Busy => return Err(Fault::Busy),
             }
@@ -145,8 +154,7 @@ impl Postgres {
         if found {
             // It is shown before it has reached a synchronous standby. What is committed behind it
             // waits for that.
-            let write = "SELECT pg_logical_emit_message(true, 'unanimo', '')::text";
-            sqlx::raw_sql(write).execute(&self.prepare).await.map_err(fault(DOING))?;
+            affirm(&self.prepare).await?;
         }
         Ok(found)
     }
@@ -164,8 +172,29 @@ impl Postgres {
         found.map(Row::from_columns).transpose()
     }
 
-    async fn end_prepared(&self, doing: &'static str, statement: String) -> Result<End, Fault> {
+    /// Names the role that prepared the transaction, and the way out.
+    async fn not_permitted(&self, doing: &str, error: &sqlx::Error, name: String) -> Fault {
+        let roles = "SELECT owner || ', and this session is ' || current_user
+                     FROM pg_prepared_xacts WHERE gid = $1";
+        let roles = sqlx::query_scalar(roles).bind(name).fetch_optional(&self.phase_two).await;
+        let roles: String = roles.ok().flatten().unwrap_or_else(|| "another role".to_owned());
+        let hint = format!(
+            "only the role that prepared it, or a superuser, can: that is {roles}. Let every role that this \
+             participant logs in with work as one: ALTER ROLE … SET role = '…'"
+        );
+        set_up(doing, error, &hint)
+    }
+
+    /// Ends the prepared transaction by this operation of the database.
+    async fn end_prepared(
+        &self,
+        doing: &'static str,
+        operation: &'static str,
+        call: &RawCall,
+    ) -> Result<End, Fault> {
         crash_point!("participant-before-end-prepared");
+        let name = name(call.branch());
+        let statement = format!("{operation} '{name}'");
         // The name is of an alphabet that needs no quoting.
         let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.phase_two).await;
         match done {
@@ -176,11 +205,7 @@ impl Postgres {
             Err(error) => match error::code(&error) {
                 Some(UNDEFINED_OBJECT) => Ok(End::Missing),
                 Some(NOT_IN_STATE | LOCK_TIMEOUT) => Ok(End::Busy),
-                Some(NOT_PERMITTED) => Err(set_up(
-                    doing,
-                    &error,
-                    "only the role that prepared it, or a superuser, can",
-                )),
+                Some(NOT_PERMITTED) => Err(self.not_permitted(doing, &error, name).await),
                 Some(NOT_SUPPORTED) => Err(set_up(
                     doing,
                     &error,
@@ -206,26 +231,51 @@ async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Faul
     let statement = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
     let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await
     else {
+        transaction.release();
         return Ok(None);
     };
-    match error::violation(&error).or_else(|| impossible(&error)) {
-        Some(refusal) => Ok(Some(refusal)),
-        // Not by a twin, which holds the row: and so it may well have voted yes.
-        None if error::code(&error) == Some(DUPLICATE_OBJECT) => Err(set_up(
+    // Not by a twin, which holds the row: and so it may well have voted yes.
+    if error::code(&error) == Some(DUPLICATE_OBJECT) {
+        return Err(set_up(
             "prepare the transaction",
             &error,
             "it is prepared in another database of the server, and all processes of a participant \
              must use one",
-        )),
+        ));
+    }
+    match impossible(&error).or_else(|| error::of_the_work(&error)) {
+        Some(refusal) => Ok(Some(refusal)),
         None => Err(fault("prepare the transaction")(error)),
     }
 }
 
 /// Fails if the handler's read-only transaction is not what it was: it has failed, or the handler has
 /// ended it.
-async fn still_reading(connection: &mut PgConnection) -> Result<(), Fault> {
-    let released = sqlx::raw_sql("RELEASE SAVEPOINT unanimo_barrier").execute(connection).await;
-    released.map(drop).map_err(error::not_released)
+async fn still_reading(connection: &mut PgConnection, savepoint: &str) -> Result<(), Fault> {
+    let release = AssertSqlSafe(format!("RELEASE SAVEPOINT {savepoint}"));
+    let released = sqlx::raw_sql(release).execute(connection).await;
+    released.map(drop).map_err(|error| nothing_kept(error::not_released(error)))
+}
+
+/// Fails if a handler that has failed has ended its read-only transaction besides.
+async fn back_to_the_beginning(
+    connection: &mut PgConnection,
+    savepoint: &str,
+) -> Result<(), Fault> {
+    let undo = AssertSqlSafe(format!("ROLLBACK TO SAVEPOINT {savepoint}"));
+    match sqlx::raw_sql(undo).execute(connection).await {
+        Err(error) if error::is_gone(&error) => Err(nothing_kept(barrier::lost())),
+        // Whatever else it is, the handler's error tells more.
+        _ => Ok(()),
+    }
+}
+
+/// A session that only reads keeps nothing of a handler that has lost its transaction.
+fn nothing_kept(fault: Fault) -> Fault {
+    match fault {
+        Fault::Lost(text) => Fault::Wrong(text),
+        other => other,
+    }
 }
 
 /// A refusal of the database that lasts until somebody mends the set-up.

@@ -195,7 +195,7 @@ impl<R: Resource> Joiner<R> {
     ) -> Result<(Vote, Joined), JoinError> {
         let mut pause = PAUSE;
         loop {
-            let (wait, last) = match self.service.vote(call.clone()).await {
+            let (wait, last) = match self.service.vote(call.clone(), None).await {
                 Ok(Voted::Prepared(output)) => {
                     return Ok((Vote::Prepared, Joined::Prepared(Output::new(output, false))));
                 }

@@ -1,13 +1,16 @@
 //! A local transaction with the branch's row in it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use sqlx::{Sqlite as Db, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, Sqlite as Db, SqliteConnection, SqlitePool};
+use uuid::Uuid;
 
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, RawCall};
+use crate::resource::{Fault, Local, RawCall};
 
 const INSERT: &str = "
 INSERT INTO unanimo_barrier
@@ -35,23 +38,44 @@ pub(super) struct SqliteBlocks<'p> {
 /// A transaction that holds the file's write lock from its beginning: no other one is at work.
 #[derive(Debug)]
 pub(super) struct SqliteBlock {
-    transaction: Transaction<'static, Db>,
+    transaction: Local<Db>,
+    /// The connection may commit. Before that every commit is turned into a rollback: that of a handler
+    /// that ends its transaction, and that of each statement after one that was lost.
+    may_commit: Arc<AtomicBool>,
+    /// Names of two savepoints, which no handler can know: one at the transaction's beginning, which is
+    /// there as long as the transaction is, and one behind the row.
+    proof: String,
+    savepoint: String,
 }
 
 impl Blocks for SqliteBlocks<'_> {
     type Block = SqliteBlock;
 
     async fn begin(&self, _: Isolation) -> Result<SqliteBlock, Fault> {
-        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begun.map_err(fault("begin a transaction"))?;
-        let marker = sqlx::raw_sql("SAVEPOINT unanimo_block").execute(&mut *transaction).await;
-        marker.map_err(fault("begin a transaction"))?;
-        Ok(SqliteBlock { transaction })
+        let doing = fault("begin a transaction");
+        let mut transaction = Local::begin(self.pool, "BEGIN IMMEDIATE").await.map_err(&doing)?;
+        let [proof, savepoint] = [(); 2].map(|()| format!("unanimo_{}", Uuid::now_v7().simple()));
+        let marker = AssertSqlSafe(format!("SAVEPOINT {proof}"));
+        sqlx::raw_sql(marker).execute(&mut *transaction).await.map_err(&doing)?;
+        let may_commit = Arc::new(AtomicBool::new(false));
+        let may = Arc::clone(&may_commit);
+        let mut handle = transaction.lock_handle().await.map_err(&doing)?;
+        handle.set_commit_hook(move || may.load(Ordering::SeqCst));
+        drop(handle);
+        Ok(SqliteBlock { transaction, may_commit, proof, savepoint })
+    }
+
+    /// A row can be seen once it is in the log on the disk, and there is no standby.
+    async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
+        Ok(())
     }
 }
 
 impl Block for SqliteBlock {
     type Connection = SqliteConnection;
+
+    /// Nothing commits on the connection before [`Self::commit`].
+    const KEEPS_NOTHING: bool = true;
 
     async fn insert(
         &mut self,
@@ -89,12 +113,32 @@ impl Block for SqliteBlock {
         found.map(Row::from_columns).transpose()
     }
 
+    /// Nobody but us can commit, so that nobody would see it.
+    async fn claim(&mut self, _: &RawCall) -> Result<(), Fault> {
+        Ok(())
+    }
+
     async fn savepoint(&mut self) -> Result<(), Fault> {
-        self.run("set a savepoint", "SAVEPOINT unanimo").await
+        let statement = format!("SAVEPOINT {}", self.savepoint);
+        self.run(statement).await.map_err(fault("set a savepoint"))
     }
 
     async fn undo(&mut self) -> Result<(), Fault> {
-        self.run("go back to the savepoint", "ROLLBACK TO unanimo").await
+        let statement = format!("ROLLBACK TO {}", self.savepoint);
+        self.run(statement).await.map_err(|error| match primary_code_of(&error) {
+            // There is no such savepoint.
+            Some(GENERIC) => barrier::lost(),
+            _ => fault("go back to the savepoint")(error),
+        })
+    }
+
+    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| of_the_work(cause.downcast_ref()?))
+    }
+
+    async fn is_lost(&mut self) -> bool {
+        matches!(self.undo().await, Err(Fault::Lost(_)))
     }
 
     fn connection(&mut self) -> &mut SqliteConnection {
@@ -108,11 +152,11 @@ impl Block for SqliteBlock {
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        // The marker is gone if the handler ended the transaction: then nothing holds the row and
-        // its work together.
-        let marked = sqlx::raw_sql("RELEASE unanimo_block").execute(&mut *self.transaction).await;
+        // A handler may have made the connection read-only. The marker is gone if it has lost the
+        // transaction: then nothing holds the row and its work together.
+        let marked = self.run(format!("PRAGMA query_only = 0; RELEASE {}", self.proof)).await;
         if marked.is_err() {
-            return Err(Fault::Wrong("it ended the local transaction that it was given"));
+            return Err(barrier::lost());
         }
         bind_outcome!(sqlx::query(MARK), row, call.branch().tx_id.to_string(), call)
             .execute(&mut *self.transaction)
@@ -122,14 +166,19 @@ impl Block for SqliteBlock {
     }
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
-        barrier::commit(self.transaction, violation, fault("commit the local transaction")).await
+        self.may_commit.store(true, Ordering::SeqCst);
+        barrier::commit(self.transaction, of_the_work, fault("commit the local transaction")).await
+    }
+
+    fn release(self) {
+        self.transaction.release();
     }
 }
 
 impl SqliteBlock {
-    async fn run(&mut self, doing: &'static str, statement: &'static str) -> Result<(), Fault> {
-        let done = sqlx::raw_sql(statement).execute(&mut *self.transaction).await;
-        done.map(drop).map_err(fault(doing))
+    async fn run(&mut self, statement: String) -> sqlx::Result<()> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        statement.execute(&mut *self.transaction).await.map(drop)
     }
 }
 
@@ -146,26 +195,46 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     }
 }
 
+/// Tells whether an error, or what caused it, is a wait for another transaction that has ended without it.
+pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.downcast_ref().and_then(primary_code_of) == Some(BUSY))
+}
+
+/// `SQLITE_ERROR`.
+const GENERIC: i64 = 1;
+
 /// `SQLITE_BUSY`: another transaction is at work; the statement did not run.
 const BUSY: i64 = 5;
 
 /// `SQLITE_IOERR`.
 const IO_ERROR: i64 = 10;
 
+/// Errors that speak of the work and would be raised again: `SQLITE_TOOBIG`, `SQLITE_CONSTRAINT` (what a
+/// trigger raises, too), `SQLITE_MISMATCH`.
+const OF_THE_WORK: [i64; 3] = [18, CONSTRAINT, 20];
+
+const CONSTRAINT: i64 = 19;
+
+/// `SQLITE_CONSTRAINT_COMMITHOOK`: a commit that was not ours.
+const COMMIT_HOOK: &str = "531";
+
 /// The lowest byte of an extended code.
 fn primary_code(answer: &dyn sqlx::error::DatabaseError) -> Option<i64> {
     answer.code()?.parse::<i64>().ok().map(|code| code & 0xff)
 }
 
-/// A broken constraint is the vote no: it would be broken again.
-fn violation(error: &sqlx::Error) -> Option<Refusal> {
+fn primary_code_of(error: &sqlx::Error) -> Option<i64> {
+    primary_code(error.as_database_error()?)
+}
+
+/// Returns the vote no for an error that speaks of the work.
+fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
     let answer = error.as_database_error()?;
-    let broken = matches!(
-        answer.kind(),
-        sqlx::error::ErrorKind::ForeignKeyViolation
-            | sqlx::error::ErrorKind::UniqueViolation
-            | sqlx::error::ErrorKind::NotNullViolation
-            | sqlx::error::ErrorKind::CheckViolation
-    );
-    broken.then(|| Refusal::new("CONSTRAINT_VIOLATED", answer.message()))
+    let code = primary_code(answer).filter(|code| OF_THE_WORK.contains(code))?;
+    if answer.code().as_deref() == Some(COMMIT_HOOK) {
+        return None;
+    }
+    let reason = if code == CONSTRAINT { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
+    Some(Refusal::new(reason, answer.message()))
 }

@@ -1,14 +1,14 @@
 //! Branches in doubt and rows to purge.
 
-use sqlx::{QueryBuilder, Sqlite as Db, Transaction};
+use sqlx::{QueryBuilder, Sqlite as Db};
 use uuid::Uuid;
 
 use super::Sqlite;
 use super::block::fault;
 use crate::doubt::{
-    GROUP_ROWS_MAX, GroupRows, Question, RowChange, RowKey, Sweepable, answer_questions,
+    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
 };
-use crate::resource::Fault;
+use crate::resource::{Fault, Local};
 
 const COUNT: &str = "
 SELECT count(*) FILTER (WHERE mode <> 'saga'),
@@ -27,6 +27,15 @@ WHERE state = 'prepared' AND participant = $1
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
+const OPEN: &str = "
+SELECT tx_id, branch_id, action, mode, output, output_type FROM unanimo_barrier
+WHERE state = 'prepared' AND participant = $1 AND (tx_id, branch_id) > ($2, $3)
+ORDER BY tx_id, branch_id LIMIT $4";
+
+const NAMES: &str = "
+SELECT participant, cluster_id, count(*),
+    CAST(unixepoch('subsec') * 1000 AS integer) - min(changed_ms)
+FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
 FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
@@ -77,14 +86,22 @@ fn change(change: RowChange) -> &'static str {
 }
 
 impl Sqlite {
-    async fn sweeping(&self) -> Result<Transaction<'static, Db>, Fault> {
-        self.phase_two.begin().await.map_err(fault("begin a transaction"))
+    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+        Local::begin(&self.phase_two, "BEGIN").await.map_err(fault("begin a transaction"))
+    }
+
+    /// Nothing but rows bears a name.
+    #[expect(clippy::unused_async, reason = "another database has to ask")]
+    async fn other_names(&self) -> Result<Vec<Named>, Fault> {
+        Ok(Vec::new())
     }
 
     fn question(&self, question: Question) -> &'static str {
         match question {
             Question::CountPrepared => COUNT,
             Question::PreparedRows => ROWS,
+            Question::OpenRows => OPEN,
+            Question::Names => NAMES,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,
             Question::UnboundedRows => UNBOUNDED,

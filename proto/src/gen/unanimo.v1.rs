@@ -278,6 +278,11 @@ pub struct BranchContext {
     /// The branch's mode.
     #[prost(enumeration = "Mode", tag = "7")]
     pub mode: i32,
+    /// Id of the participant's database, as the participant registered it; empty if it is not known. A
+    /// participant on a database with another id does no work for the branch: Prepare and Cancel are answered
+    /// with FAILED_PRECONDITION, which is no answer, and Commit with a hazard.
+    #[prost(string, tag = "8")]
+    pub database_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for BranchContext {
     const NAME: &'static str = "BranchContext";
@@ -1741,6 +1746,11 @@ pub struct InquireBranchesRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the database that the branches are in, as in RegisterEndpointRequest; may be empty. While the
+    /// participant is registered with another one, the question is refused with FAILED_PRECONDITION and reason
+    /// OTHER_DATABASE.
+    #[prost(string, tag = "5")]
+    pub database_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for InquireBranchesRequest {
     const NAME: &'static str = "InquireBranchesRequest";
@@ -3354,6 +3364,10 @@ impl ::prost::Name for PrepareRequest {
 /// The vote, or the answer that there is none yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrepareResponse {
+    /// Id of the database that the vote is stored in, as in RegisterEndpointRequest; may be empty. A vote of
+    /// another database than the registered one is no vote.
+    #[prost(string, tag = "5")]
+    pub database_id: ::prost::alloc::string::String,
     /// None of these (an answer of a later version) counts as no answer.
     #[prost(oneof = "prepare_response::Answer", tags = "1, 2, 3, 4")]
     pub answer: ::core::option::Option<prepare_response::Answer>,
@@ -4135,6 +4149,11 @@ pub struct RegisterEndpointRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "6")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Random id that is stored in the participant's database beside its barrier; at most 64 bytes of the
+    /// alphabet of names; may be empty. All endpoints of one name share one database: while one with another
+    /// id is alive, the registration is refused with FAILED_PRECONDITION and reason OTHER_DATABASE.
+    #[prost(string, tag = "7")]
+    pub database_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RegisterEndpointRequest {
     const NAME: &'static str = "RegisterEndpointRequest";

@@ -40,7 +40,7 @@ impl ParticipantService for Willing {
         _: Request<v1::PrepareRequest>,
     ) -> Result<Response<v1::PrepareResponse>, Status> {
         let answer = v1::prepare_response::Answer::Prepared(v1::Prepared::default());
-        Ok(Response::new(v1::PrepareResponse { answer: Some(answer) }))
+        Ok(Response::new(v1::PrepareResponse { answer: Some(answer), ..Default::default() }))
     }
 
     async fn commit(

@@ -38,7 +38,7 @@ fn free_address() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn l2_a_second_node_is_a_standby_and_takes_over() {
+async fn l2_a_second_node_is_a_standby_and_takes_its_place() {
     let url = Server::shared().database().await;
     let mut first = serve(&url, &["--node", "pod-1"]);
     let (endpoint, _) = addresses(&mut first).await;
@@ -110,7 +110,7 @@ async fn two_processes_of_one_name_do_not_fence_each_other_in_turn() {
     assert_eq!(serving, 1, "one serves, and the other one waits");
     let waits = supervised.iter().find(|program| program.out().is_empty()).unwrap();
     assert!(waits.err().contains("give each process a node name of its own"), "{}", waits.err());
-    // It takes over as any standby does.
+    // It takes its place as any standby does.
     let [one, two] = &mut supervised;
     let (serves, waits) = if one.out().is_empty() { (two, one) } else { (one, two) };
     serves.process.signal(Signal::KILL);

@@ -66,7 +66,7 @@ impl ParticipantService for Largest {
             self.yes.fetch_add(1, Ordering::SeqCst);
             Answer::Prepared(Prepared { output: payload(vec![b'o'; self.output_bytes]) })
         };
-        Ok(Response::new(PrepareResponse { answer: Some(answer) }))
+        Ok(Response::new(PrepareResponse { answer: Some(answer), ..Default::default() }))
     }
 
     async fn commit(

@@ -82,7 +82,7 @@ async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
     }
 }
 
-/// What begins after the clock was set is no other: its deadline is so far ahead as it should be, by the
+/// A transaction that begins after the clock was set is no other: its deadline is so far ahead as it should be, by the
 /// clocks of participants, which were not set.
 #[tokio::test]
 async fn what_begins_after_a_jump_keeps_the_time_of_day() {

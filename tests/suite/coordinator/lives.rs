@@ -182,7 +182,7 @@ async fn l2_another_node_waits_for_silence_and_adopts() {
     assert!(started.elapsed() < Duration::from_secs(4), "L2: {:?}", started.elapsed());
 }
 
-/// A standby takes over at once when the other one leaves in good order.
+/// A standby takes its place at once when the other one leaves in good order.
 #[tokio::test]
 async fn a_standby_need_not_wait_for_one_that_leaves() {
     let url = Server::shared().database().await;

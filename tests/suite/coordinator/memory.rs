@@ -51,7 +51,7 @@ async fn l5_outputs_are_within_the_bound() {
     }
 }
 
-/// What is small does not keep the large message in memory that it came in, and metadata is counted.
+/// Small parts do not keep the large message in memory that they came in, and metadata is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_payloads_and_metadata_are_within_the_bound() {
     let mut process = Process::start(&sqlite_url(), &bound(8)).await;

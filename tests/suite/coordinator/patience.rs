@@ -71,16 +71,15 @@ async fn call_all(
         mode: Mode::Tcc.into(),
         ..Default::default()
     }));
-    let late = || Some(branch(&format!("b{}", patience.as_millis()), "ok"));
+    let new = |name: &str| Some(branch(&format!("{name}{}", patience.as_millis()), "ok"));
     call!(client.execute_branch(ExecuteBranchRequest {
         tx_id: open(),
-        branch: late(),
+        branch: new("b"),
         ..Default::default()
     }));
-    let late = || Some(branch(&format!("c{}", patience.as_millis()), "ok"));
     call!(client.enlist_branch(EnlistBranchRequest {
         tx_id: open(),
-        branch: late(),
+        branch: new("c"),
         ..Default::default()
     }));
     for tx_id in [open(), ended()] {
@@ -88,14 +87,12 @@ async fn call_all(
             tx_id: tx_id.clone(),
             ..Default::default()
         }));
-        let key = rollback_transaction_request::Key::TxId(tx_id.clone());
         call!(client.rollback_transaction(RollbackTransactionRequest {
-            key: Some(key),
+            key: Some(rollback_transaction_request::Key::TxId(tx_id.clone())),
             ..Default::default()
         }));
-        let key = get_transaction_request::Key::TxId(tx_id.clone());
         call!(client.get_transaction(GetTransactionRequest {
-            key: Some(key),
+            key: Some(get_transaction_request::Key::TxId(tx_id.clone())),
             include_timeline: true,
             ..Default::default()
         }));

@@ -106,6 +106,7 @@ impl Branch {
             cluster_id: "cluster".to_owned(),
             participant: "bank".to_owned(),
             mode: if self.of_later_mode { 4711 } else { self.mode.into() },
+            database_id: String::new(),
         })
     }
 }

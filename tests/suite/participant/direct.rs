@@ -32,6 +32,7 @@ pub(crate) fn branch(mode: Mode, action: &str) -> Branch {
         cluster_id: CLUSTER.into(),
         participant: "p".into(),
         mode: mode.into(),
+        database_id: String::new(),
     };
     let soon = SystemTime::now() + Duration::from_secs(60);
     let (action, payload) = (action.into(), bytes::Bytes::new());

@@ -254,7 +254,38 @@ async fn s7_what_a_handler_sets_ends_with_it() {
             @@time_zone, @@foreign_key_checks, @@autocommit, @@max_statement_time,
             @@sql_mode LIKE '%STRICT_ALL_TABLES%'), 'session'";
     assert!(world.prepare(&prepare(Deed::Run(look.to_owned()))).await.is_prepared());
-    assert_eq!(seen(&world).await, "READ-COMMITTED OFF 1 +00:00 ON OFF 30.000000 1");
+    assert_eq!(seen(&world).await, "READ-COMMITTED ON 1 +00:00 ON OFF 30.000000 1");
+}
+
+/// The time zone of a handler is not that of its row: the sweeper would not see it for nine hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_times_of_rows_are_not_a_handlers() {
+    let world = World::<MySql>::open(Isolation::ReadCommitted).await;
+    for zone in ["+09:00", "-11:00"] {
+        for deed in [
+            Deed::ThenRun(format!("SET time_zone = '{zone}'")),
+            Deed::ThenRun(format!("SET time_zone = '{zone}', timestamp = 1000000000")),
+        ] {
+            let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: deed.clone() });
+            let refused = prepare(Deed::RunWaitAndRefuse(
+                format!("SET time_zone = '{zone}'"),
+                "SELECT 1".to_owned(),
+            ));
+            assert!(world.prepare(&branch).await.is_prepared());
+            world.gate.open();
+            assert_eq!(world.prepare(&refused).await, Vote::refused("NO"));
+            assert_eq!(world.commit(&branch).await, End::Done);
+            for branch in [&branch, &refused] {
+                let age = format!(
+                    "SELECT CAST(abs(TIMESTAMPDIFF(SECOND, changed_at, UTC_TIMESTAMP())) AS signed)
+                     FROM unanimo_barrier WHERE tx_id = '{}'",
+                    branch.tx_id
+                );
+                let age = <MySql as super::databases::Database>::number(&world.pool, age).await;
+                assert!(age < 60, "{zone}: {age}");
+            }
+        }
+    }
 }
 
 /// A handler reads twice, and somebody else writes in between.
@@ -344,7 +375,7 @@ async fn many_processes_may_start_at_once() {
         .fetch_one(&mut connection)
         .await
         .unwrap();
-    assert_eq!(rows, 2, "each migration once");
+    assert_eq!(rows, 3, "each migration once");
 }
 
 /// A migration that a crash interrupted is run again, and does not cost what is there.

@@ -28,6 +28,7 @@ fn context(tx_id: Uuid) -> Option<BranchContext> {
         cluster_id: "c".into(),
         participant: "bank".into(),
         mode: Mode::TwoPhaseCommit.into(),
+        database_id: String::new(),
     })
 }
 

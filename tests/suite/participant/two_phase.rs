@@ -50,6 +50,8 @@ enum Then {
     Commit,
     Drop,
     Forget,
+    /// Ends the future that begins it, half way.
+    Abandon,
 }
 
 impl Sql {
@@ -64,6 +66,11 @@ impl Sql {
                 db.execute(sql).await?;
                 return refuse("NO", "as it was told");
             }
+            Self::Nested(Then::Abandon) => {
+                let abandoned = tokio::time::timeout(Duration::ZERO, db.begin()).await;
+                drop(abandoned);
+                db.execute(sql).await?;
+            }
             Self::Nested(then) => {
                 let mut nested = db.begin().await?;
                 nested.execute(sql).await?;
@@ -71,6 +78,7 @@ impl Sql {
                     Then::Commit => nested.commit().await?,
                     Then::Drop => drop(nested),
                     Then::Forget => std::mem::forget(nested),
+                    Then::Abandon => unreachable!("it is no transaction"),
                 }
             }
             Self::Settings => {
@@ -247,11 +255,13 @@ fn serve(postgres: Postgres, gate: &Arc<Semaphore>) -> Service<Postgres> {
         .two_phase("nested-commit", Sql::Nested(Then::Commit))
         .two_phase("nested-drop", Sql::Nested(Then::Drop))
         .two_phase("nested-forget", Sql::Nested(Then::Forget))
+        .two_phase("nested-abandon", Sql::Nested(Then::Abandon))
         .two_phase("read", Sql::Read { swallow: false })
         .two_phase("read-swallow", Sql::Read { swallow: true })
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
         .tcc("tcc", TccSql(Sql::Plain))
+        .tcc("tcc-abandon", TccSql(Sql::Nested(Then::Abandon)))
         .tcc("tcc-forget", TccSql(Sql::Nested(Then::Forget)));
     participant.service().unwrap()
 }

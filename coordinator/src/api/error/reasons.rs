@@ -120,6 +120,8 @@ reasons! {
         "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
         "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
+    OtherDatabase = "OTHER_DATABASE", FailedPrecondition, final, None,
+        "A process of a participant has another database than those that are alive, by the id beside its barrier; `database_id` in the metadata is theirs. All processes of one name must share one database.";
     EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final, None,
         "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
     ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry, None,

@@ -1,10 +1,8 @@
 //! Counts of what is in memory.
 
-use tokio::sync::oneshot;
 use unanimo_core::ParticipantName;
 
 use super::super::Bounds;
-use super::super::message::Message;
 use super::Handle;
 
 impl Handle {
@@ -13,19 +11,6 @@ impl Handle {
     pub fn in_flight(&self) -> (usize, usize) {
         let admission = &self.shared.admission;
         (admission.transactions() + admission.aside(), admission.bytes())
-    }
-
-    /// Returns the number of transactions in memory that wait for something other than time: not for their
-    /// start, nor for that of a step. None is left once the engine has ended.
-    pub(crate) async fn at_work(&self) -> usize {
-        if self.in_flight().0 == 0 {
-            return 0;
-        }
-        let (reply, count) = oneshot::channel();
-        if self.send(Message::AtWork { reply }).is_err() {
-            return 0;
-        }
-        count.await.unwrap_or(0)
     }
 
     /// Returns the number of transactions in memory that hold no place: nobody that they wait for can be

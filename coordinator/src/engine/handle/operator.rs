@@ -13,6 +13,19 @@ use crate::participants::own;
 use crate::store::Key;
 
 impl Handle {
+    /// Returns the number of transactions in memory that wait for something other than time: not for their
+    /// start, nor for that of a step. None is left once the engine has ended.
+    pub(crate) async fn at_work(&self) -> usize {
+        if self.in_flight().0 == 0 {
+            return 0;
+        }
+        let (reply, count) = oneshot::channel();
+        if self.send(Message::AtWork { reply }).is_err() {
+            return 0;
+        }
+        count.await.unwrap_or(0)
+    }
+
     /// Sends what is owed at once.
     ///
     /// # Errors

@@ -35,6 +35,11 @@ impl Service {
         }
     }
 
+    /// Counts the transactions that wait for something other than time.
+    pub(super) fn count_at_work(&self) -> usize {
+        self.live.values().filter(|live| !live.waits_for_time()).count()
+    }
+
     /// Keeps a transaction in memory that was brought there, though it sleeps.
     pub(super) fn keep_for_a_while(&mut self, tx_id: TxId) {
         if let Some(live) = self.live.get_mut(&tx_id) {

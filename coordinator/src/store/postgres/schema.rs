@@ -17,8 +17,8 @@ use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use self::moving::{OLD_HISTORY, known_migrations, move_tables};
-use self::place::{here, keep_place, settle};
-use super::super::opening::{HISTORY, Relocation, Settling};
+use self::place::{compare_place, here, keep_place};
+use super::super::opening::{HISTORY, PlaceChange, Relocation};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::address;
 use super::session::{Connector, Session};
@@ -44,7 +44,7 @@ pub(in crate::store) struct Opening {
     path: Vec<String>,
     /// As it was found at first. [`open`](super::super::Opening::open) looks again.
     found: Tables,
-    settling: Settling,
+    change: PlaceChange,
 }
 
 /// Tables that were found.
@@ -73,22 +73,22 @@ impl Opening {
         let looked = Self::first_look(connection, options, told.as_ref()).await;
         // Nothing depends on how the connection ends.
         let _ = session.connection.close().await;
-        let (path, found, settling) = looked?;
-        Ok(Self { connector, options: options.clone(), told, path, found, settling })
+        let (path, found, change) = looked?;
+        Ok(Self { connector, options: options.clone(), told, path, found, change })
     }
 
     async fn first_look(
         connection: &mut PgConnection,
         options: &PostgresOptions,
         told: Option<&Relocation>,
-    ) -> Result<(Vec<String>, Tables, Settling), Error> {
+    ) -> Result<(Vec<String>, Tables, PlaceChange), Error> {
         let path: Vec<String> = sqlx::query_scalar("SELECT current_schemas(false)::text[]")
             .fetch_one(&mut *connection)
             .await
             .map_err(Error::database("read the search path"))?;
         let found = look(connection, &options.schema, &path).await?;
-        let settling = settle(connection, &options.schema, &found, told).await?;
-        Ok((path, found, settling))
+        let change = compare_place(connection, &options.schema, &found, told).await?;
+        Ok((path, found, change))
     }
 
     /// Runs one statement on a connection of its own, with the search path of the tables.
@@ -157,14 +157,14 @@ impl Opening {
             }
         }
         let found = Tables::Own { version: latest(&MIGRATIONS) };
-        match settle(&mut block, schema, &found, self.told.as_ref()).await? {
-            Settling::Stay => {}
-            settling => {
-                if settling == Settling::Copy && !is_changed {
+        match compare_place(&mut block, schema, &found, self.told.as_ref()).await? {
+            PlaceChange::Stay => {}
+            change => {
+                if change == PlaceChange::Copy && !is_changed {
                     check_nobody_writes(&mut block, schema).await?;
                 }
                 let here = here(&mut block, schema).await?;
-                keep_place(&mut block, &here, &settling).await?;
+                keep_place(&mut block, &here, &change).await?;
             }
         }
         block.commit().await.map_err(Error::database("commit a migration"))
@@ -179,7 +179,7 @@ impl super::super::Opening for Opening {
 
     fn needs_turn(&self) -> bool {
         let is_current = self.found == Tables::Own { version: latest(&MIGRATIONS) };
-        !self.is_new() && (!is_current || self.settling == Settling::Copy)
+        !self.is_new() && (!is_current || self.change == PlaceChange::Copy)
     }
 
     async fn live(&self) -> Result<Vec<LiveIncarnation>, Error> {

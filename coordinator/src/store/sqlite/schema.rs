@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, Row};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
-use super::super::opening::{HISTORY, Itself, Place, Relocation, Settling};
+use super::super::opening::{HISTORY, Itself, Place, PlaceChange, Relocation};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::{BUSY_TIMEOUT, Sqlite, lock_beside};
 
@@ -67,13 +67,13 @@ impl Opening {
         let found = version(connection).await?;
         match found {
             Some(found) if found > known => return Err(Error::NewerSchema { found, known }),
-            Some(_) => self.settle(connection).await.map(|_| false),
+            Some(_) => self.compare_place(connection).await.map(|_| false),
             None => Ok(true),
         }
     }
 
     /// Compares where the file says that it is with where it is.
-    async fn settle(&self, connection: &mut SqliteConnection) -> Result<Settling, Error> {
+    async fn compare_place(&self, connection: &mut SqliteConnection) -> Result<PlaceChange, Error> {
         let doing = "read where the database is";
         // Not kept prepared: a migration on this connection changes the columns.
         let row = sqlx::query("SELECT * FROM cluster")
@@ -91,7 +91,7 @@ impl Opening {
             place: place("place"),
             copied_at: place("copied_at"),
         };
-        itself.settle(&here(&self.path)?, self.told.as_ref())
+        itself.compare_place(&here(&self.path)?, self.told.as_ref())
     }
 
     /// Brings the tables to this version, in one transaction.
@@ -112,9 +112,9 @@ impl Opening {
             .await
             .map_err(Error::database("begin the purge's time"))?;
         }
-        match self.settle(&mut block).await? {
-            Settling::Stay => {}
-            settling => keep_place(&mut block, &here(&self.path)?, &settling).await?,
+        match self.compare_place(&mut block).await? {
+            PlaceChange::Stay => {}
+            change => keep_place(&mut block, &here(&self.path)?, &change).await?,
         }
         let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
             .fetch_one(&mut *block)
@@ -216,10 +216,10 @@ fn here(path: &Path) -> Result<Place, Error> {
 async fn keep_place(
     connection: &mut SqliteConnection,
     here: &Place,
-    settling: &Settling,
+    change: &PlaceChange,
 ) -> Result<(), Error> {
     let doing = "store where the database is";
-    let is_copy = *settling == Settling::Copy;
+    let is_copy = *change == PlaceChange::Copy;
     let cluster_id: String = sqlx::query_scalar(
         "UPDATE cluster SET place = $1,
              copied_at = CASE WHEN $2 THEN $1 ELSE copied_at END,

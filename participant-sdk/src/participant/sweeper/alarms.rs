@@ -37,6 +37,12 @@ pub(super) enum Why {
     OtherCluster,
     /// The database does not let it be ended as it was decided.
     Refused,
+    /// No coordinator that could be of its cluster has answered for too long.
+    Unanswered,
+    /// It was decided long ago, and its Commit or Cancel has not come or does not get done.
+    NotEnded,
+    /// The participant's living processes have another database.
+    OtherDatabase,
 }
 
 impl Why {
@@ -73,6 +79,21 @@ impl Why {
                 "in_doubt_refused",
                 "a branch is in doubt, and the database does not end it as it was decided; the \
                  warning before this line gives the reason",
+            ),
+            Self::Unanswered => (
+                "in_doubt_unanswered",
+                "a branch is in doubt, and no coordinator has answered for it for too long: are their \
+                 addresses right, and do they run?",
+            ),
+            Self::NotEnded => (
+                "in_doubt_not_ended",
+                "a branch is in doubt, and was decided long ago: its Commit or Cancel does not arrive, or is \
+                 not done",
+            ),
+            Self::OtherDatabase => (
+                "participant_other_database",
+                "a branch is in doubt in this database, and the participant's processes that are alive have \
+                 another one",
             ),
             Self::OtherCluster => (
                 "in_doubt_other_cluster",

@@ -1,17 +1,22 @@
 //! Asking coordinators about branches.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_types::StatusExt;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{BranchVerdict, InquireBranchesRequest, InquiredBranch, inquired_branch};
+use unanimo_proto::v1::{
+    BranchVerdict, GetServerInfoRequest, InquireBranchesRequest, InquiredBranch, inquired_branch,
+};
 use uuid::Uuid;
 
 use super::super::Error;
+use super::super::registration::is_other_database;
 use crate::causes::status_in_full;
+use crate::channel;
 use crate::doubt::BranchName;
 
 /// Branches of a question: half of what a coordinator takes, so that its answer comes well before
@@ -21,8 +26,11 @@ pub(super) const BATCH: usize = 128;
 /// Longest wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a cluster that is nobody's is not asked about again.
+const OTHERS_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// Clusters that are remembered so. A database has seen few.
+const OTHERS_MAX: usize = 1000;
 
 /// Reason of a coordinator that knows nothing of the branches' cluster.
 const OTHER_CLUSTER: &str = "OTHER_CLUSTER";
@@ -34,70 +42,104 @@ pub(super) enum Asked {
     Told(Vec<BranchVerdict>),
     /// Every coordinator answered, and none is of the branches' cluster.
     OtherCluster,
+    /// The branches' cluster knows living processes of the participant on another database.
+    OtherDatabase,
     /// None that could be of the branches' cluster answered.
     NoAnswer,
 }
 
 #[derive(Debug)]
 pub(super) struct Inquirer {
-    participant: String,
     coordinators: Vec<(String, CoordinatorServiceClient<Channel>)>,
     /// Clusters that nobody answered for in this sweep: they are not asked again before the next.
     silent: HashSet<String>,
+    /// Clusters that are nobody's, and when that was said.
+    others: HashMap<String, Instant>,
+    /// The coordinator that told last, by cluster: it is asked first.
+    told: HashMap<String, usize>,
+}
+
+/// Subject of a question: branches of a participant's name, in its database.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About<'a> {
+    pub(super) participant: &'a str,
+    pub(super) database_id: &'a str,
+    pub(super) cluster_id: &'a str,
 }
 
 impl Inquirer {
-    pub(super) fn new(coordinators: Vec<String>, participant: &str) -> Result<Self, Error> {
+    pub(super) fn new(coordinators: Vec<String>) -> Result<Self, Error> {
         let client = |endpoint: String| {
-            let channel = Endpoint::from_shared(endpoint.clone())
-                .map_err(|source| Error::Coordinator { endpoint: endpoint.clone(), source })?
-                .connect_timeout(CONNECT_TIMEOUT)
-                .timeout(CALL_TIMEOUT)
-                .connect_lazy();
+            let channel = channel::lazy(endpoint.clone(), |channel| channel.timeout(CALL_TIMEOUT))
+                .map_err(|source| Error::Coordinator { endpoint: endpoint.clone(), source })?;
             Ok((endpoint, CoordinatorServiceClient::new(channel)))
         };
         let coordinators = coordinators.into_iter().map(client).collect::<Result<_, Error>>()?;
-        Ok(Self { participant: participant.to_owned(), coordinators, silent: HashSet::new() })
+        let (silent, others, told) = (HashSet::new(), HashMap::new(), HashMap::new());
+        Ok(Self { coordinators, silent, others, told })
     }
 
     /// A new sweep begins.
     pub(super) fn begin(&mut self) {
         self.silent.clear();
+        self.others.retain(|_, said| said.elapsed() < OTHERS_PAUSE);
     }
 
-    /// Asks one coordinator after the other, until one tells.
+    /// Returns the clusters of the coordinators that answer.
+    pub(super) async fn clusters(&mut self) -> HashSet<String> {
+        let mut clusters = HashSet::new();
+        for (_, client) in &mut self.coordinators {
+            if let Ok(info) = client.get_server_info(GetServerInfoRequest::default()).await {
+                clusters.insert(info.into_inner().cluster_id);
+            }
+        }
+        clusters
+    }
+
+    /// Asks one coordinator after the other, until one tells. The first is the one that told last: one that
+    /// does not answer would cost its timeout for every batch.
     pub(super) async fn ask(
         &mut self,
-        cluster_id: &str,
+        about: About<'_>,
         branches: impl Iterator<Item = (Uuid, &BranchName)>,
     ) -> Asked {
+        let cluster_id = about.cluster_id;
         if self.silent.contains(cluster_id) {
             return Asked::NoAnswer;
         }
+        if self.others.contains_key(cluster_id) {
+            return Asked::OtherCluster;
+        }
         let branches: Vec<InquiredBranch> = branches.map(to_wire).collect();
         let request = InquireBranchesRequest {
-            participant: self.participant.clone(),
+            participant: about.participant.to_owned(),
             branches,
             cluster_id: cluster_id.to_owned(),
             requires: Vec::new(),
+            database_id: about.database_id.to_owned(),
         };
+        let first = self.told.get(cluster_id).copied().unwrap_or(0);
         let mut all_others = true;
-        for (coordinator, client) in &mut self.coordinators {
+        for index in 0..self.coordinators.len() {
+            let index = (first + index) % self.coordinators.len();
+            let (coordinator, client) = &mut self.coordinators[index];
             let error = match client.inquire_branches(request.clone()).await {
                 Ok(response) => {
                     let results = response.into_inner().verdicts;
                     if results.len() == request.branches.len() {
+                        self.told.insert(cluster_id.to_owned(), index);
                         return Asked::Told(results);
                     }
                     "it answered for another number of branches".to_owned()
                 }
                 Err(status) if is_other_cluster(&status) => continue,
+                Err(status) if is_other_database(&status) => return Asked::OtherDatabase,
                 Err(status) => status_in_full(&status),
             };
             all_others = false;
             let branches = request.branches.len();
             tracing::warn!(
-                coordinator,
+                coordinator = coordinator.as_str(),
                 cluster_id,
                 branches,
                 error,
@@ -105,6 +147,9 @@ impl Inquirer {
             );
         }
         if all_others {
+            if self.others.len() < OTHERS_MAX {
+                self.others.insert(cluster_id.to_owned(), Instant::now());
+            }
             return Asked::OtherCluster;
         }
         self.silent.insert(cluster_id.to_owned());

@@ -1,6 +1,7 @@
 //! One sweep: what is in doubt is listed, asked about, and ended where that is decided.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -9,26 +10,48 @@ use uuid::Uuid;
 
 use super::super::service::{Service, slot};
 use super::alarms::{Alarms, Why};
-use super::inquiry::{Asked, BATCH, Inquirer};
+use super::inquiry::{About, Asked, BATCH, Inquirer};
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
-use crate::doubt::{BranchName, Count, Doubt, RowKey};
+use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey};
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
 use crate::wire::{self, Parts};
 
 /// Rows of a sweep. The next one goes on behind them.
 const ROWS_MAX: usize = 10_000;
 
+/// Longest time of a question to the database: each looks at a batch. Beyond it the connection is closed.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Age of a branch that nobody answers for at which it raises an alarm, at least.
+const UNANSWERED_MIN: Duration = Duration::from_secs(5);
+
+/// Age of a branch that is decided and not ended at which it raises an alarm, at least: calls are sent again
+/// with pauses.
+const NOT_ENDED_MIN: Duration = Duration::from_secs(60);
+
 /// A sweep, and what it keeps for the next one.
 pub(super) struct Pass<R: Resource> {
+    /// The service with its handlers.
+    pub(super) served: Service<R>,
+    /// The same on connections of the sweeper's own.
     pub(super) service: Service<R>,
     pub(super) inquirer: Inquirer,
     pub(super) sweep: Sweep,
     pub(super) stopped: watch::Receiver<bool>,
-    /// The last row that was looked at, where a sweep ended before the last row.
-    pub(super) after: Option<RowKey>,
+    /// Names that branches may have been prepared under: its own, and those before.
+    pub(super) names: Vec<String>,
+    /// The name and the last row that was looked at, where a sweep ended before the last row.
+    after: Option<(usize, RowKey)>,
+    /// Where the purge of each name's rows goes on: rows that must stay are not looked at each time.
+    pub(super) purged_to: HashMap<String, Committed>,
+    pub(super) bound_to: HashMap<String, RowKey>,
     /// Time at which rows without a bound were looked for.
     pub(super) looked_at: Option<Instant>,
+    /// Time at which names of others were looked for.
+    pub(super) names_at: Option<Instant>,
+    /// The branches that are open were checked against the handlers.
+    pub(super) is_checked: bool,
 }
 
 /// Result of a sweep.
@@ -44,8 +67,33 @@ pub(super) struct Swept {
 type Listed = HashSet<(Uuid, BranchName)>;
 
 impl<R: Resource> Pass<R> {
+    pub(super) fn new(
+        served: &Service<R>,
+        inquirer: Inquirer,
+        sweep: Sweep,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        let of = &served.inner.of;
+        let names = std::iter::once(&of.name).chain(&of.formerly).cloned().collect();
+        Self {
+            service: served.for_sweeper(),
+            served: served.clone(),
+            inquirer,
+            sweep,
+            stopped,
+            names,
+            after: None,
+            purged_to: HashMap::new(),
+            bound_to: HashMap::new(),
+            looked_at: None,
+            names_at: None,
+            is_checked: false,
+        }
+    }
+
     pub(super) async fn run(&mut self, alarms: &mut Alarms) -> Swept {
         self.inquirer.begin();
+        let is_ready = self.served.is_ready();
         let from_start = self.after.is_none();
         let mut listed = Listed::new();
         let result = self.resolve(alarms, &mut listed).await;
@@ -56,12 +104,24 @@ impl<R: Resource> Pass<R> {
             Err(fault) => Err(fault),
         };
         let in_doubt = counted.inspect_err(|fault| self.failed(fault)).ok();
+        let looked = self.look_around().await;
+        let _ = looked.inspect_err(|fault| self.failed(fault));
         let purged = match self.sweep.retention {
             Some(retention) => self.purge(retention).await,
             None => Ok(false),
         };
         let purge_left = purged.inspect_err(|fault| self.failed(fault)).unwrap_or(false);
-        Swept { in_doubt, more: purge_left || self.after.is_some() }
+        // What is prepared may be in the way of the set-up.
+        Swept { in_doubt, more: purge_left || self.after.is_some() || !is_ready }
+    }
+
+    /// Looks for what is not this sweep's to end, and tells it.
+    async fn look_around(&mut self) -> Result<(), Fault> {
+        if !self.is_checked {
+            self.check_open().await?;
+            self.is_checked = true;
+        }
+        self.check_names().await
     }
 
     fn failed(&self, fault: &Fault) {
@@ -76,26 +136,38 @@ impl<R: Resource> Pass<R> {
     /// Asks about everything that is in doubt for long enough, and does as it is told.
     async fn resolve(&mut self, alarms: &mut Alarms, listed: &mut Listed) -> Result<(), Fault> {
         let (service, grace) = (self.service.clone(), self.sweep.grace);
-        let (name, resource) = (service.participant(), &service.inner.resource);
-        let mut prepared = service.queried(resource.prepared_transactions(name)).await?;
-        prepared.retain(|doubt| doubt.age >= grace);
-        for batch in prepared.chunks(BATCH) {
-            self.ask_about(batch, alarms, listed).await?;
+        let resource = &service.inner.resource;
+        // Before the database is set up they are of a former life, and may be in its way.
+        let waits = if self.served.is_ready() { grace } else { Duration::ZERO };
+        for name in self.names.clone() {
+            let mut prepared = service.queried(resource.prepared_transactions(&name)).await?;
+            prepared.retain(|doubt| doubt.age >= waits);
+            for batch in prepared.chunks(BATCH) {
+                self.ask_about(&name, batch, alarms, listed).await?;
+            }
         }
         let mut seen = 0;
-        while !self.is_stopped() && seen < ROWS_MAX {
-            let after = self.after.take();
-            let rows = resource.prepared_rows(name, grace, after.as_ref(), BATCH);
-            let rows = service.queried(rows).await?;
-            self.ask_about(&rows, alarms, listed).await?;
-            if rows.len() < BATCH {
-                return Ok(());
+        let (first, mut after) = self.after.take().unzip();
+        let first = first.unwrap_or(0);
+        for (index, name) in self.names.clone().into_iter().enumerate().skip(first) {
+            loop {
+                if self.is_stopped() || seen >= ROWS_MAX {
+                    self.after = after.map(|after| (index, after));
+                    return Ok(());
+                }
+                let rows = resource.prepared_rows(&name, grace, after.as_ref(), BATCH);
+                let rows = service.queried(rows).await?;
+                self.ask_about(&name, &rows, alarms, listed).await?;
+                seen += rows.len();
+                after = rows.last().and_then(|last| match &last.branch {
+                    BranchName::Id(id) => Some((last.tx_id, id.clone())),
+                    BranchName::Number(_) => None,
+                });
+                if rows.len() < BATCH {
+                    after = None;
+                    break;
+                }
             }
-            seen += rows.len();
-            self.after = rows.last().and_then(|last| match &last.branch {
-                BranchName::Id(id) => Some((last.tx_id, id.clone())),
-                BranchName::Number(_) => None,
-            });
         }
         Ok(())
     }
@@ -103,10 +175,12 @@ impl<R: Resource> Pass<R> {
     /// Asks about a batch, each cluster's branches by themselves, and does as it is told.
     async fn ask_about(
         &mut self,
+        name: &str,
         batch: &[Doubt],
         alarms: &mut Alarms,
         listed: &mut Listed,
     ) -> Result<(), Fault> {
+        let database_id = self.database_id();
         let mut steps = Steps::default();
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
@@ -118,11 +192,24 @@ impl<R: Resource> Pass<R> {
                 return Ok(());
             }
             let branches = doubts.iter().map(|doubt| (doubt.tx_id, &doubt.branch));
-            match self.inquirer.ask(cluster_id, branches).await {
-                Asked::NoAnswer => {}
+            let about = About { participant: name, database_id: &database_id, cluster_id };
+            match self.inquirer.ask(about, branches).await {
+                Asked::NoAnswer => {
+                    let too_old = self.sweep.alarm_age(UNANSWERED_MIN);
+                    for doubt in doubts {
+                        if !doubt.is_step && doubt.age >= too_old {
+                            self.alarm(alarms, doubt, Why::Unanswered);
+                        }
+                    }
+                }
                 Asked::OtherCluster => {
                     for doubt in doubts {
                         self.alarm(alarms, doubt, Why::OtherCluster);
+                    }
+                }
+                Asked::OtherDatabase => {
+                    for doubt in doubts {
+                        self.alarm(alarms, doubt, Why::OtherDatabase);
                     }
                 }
                 Asked::Told(results) => {
@@ -140,7 +227,11 @@ impl<R: Resource> Pass<R> {
                 }
             }
         }
-        self.change(steps).await
+        self.change(name, steps).await
+    }
+
+    pub(super) fn database_id(&self) -> String {
+        self.service.inner.resource.database_id().unwrap_or_default().to_owned()
     }
 
     fn alarm(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {
@@ -160,25 +251,31 @@ impl<R: Resource> Pass<R> {
         };
         match doubt.branch {
             BranchName::Number(_) => match named(doubt, result) {
-                Some(call) => self.end(operation, call).await,
+                Some(call) => self.end(doubt, operation, call).await,
                 None => Some(Why::NeverSeen),
             },
             // The question has made the coordinator send what it owes; only that has the payload.
-            BranchName::Id(_) => result.ended.then_some(Why::Ended),
+            BranchName::Id(_) if result.ended => Some(Why::Ended),
+            BranchName::Id(_) => self.not_ended(doubt),
         }
     }
 
+    /// Tells what is wrong with a branch that is decided and not ended.
+    fn not_ended(&self, doubt: &Doubt) -> Option<Why> {
+        (doubt.age >= self.sweep.alarm_age(NOT_ENDED_MIN)).then_some(Why::NotEnded)
+    }
+
     /// Ends a prepared transaction in the way of the operation that never came.
-    async fn end(&self, operation: PhaseTwoOperation, call: RawCall) -> Option<Why> {
+    async fn end(&self, doubt: &Doubt, operation: PhaseTwoOperation, call: RawCall) -> Option<Why> {
         let branch = call.branch().clone();
         let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
         let slot = slot(&self.service.phase_two_slots).await?;
-        match self.service.phase_two_call(slot, operation, call).await {
+        match self.service.phase_two_call(slot, operation, call, None).await {
             Ok(PhaseTwoAnswer::Done) => {
                 tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
             }
             // Another session is at it.
-            Ok(PhaseTwoAnswer::Working(_)) => {}
+            Ok(PhaseTwoAnswer::Working(_)) => return self.not_ended(doubt),
             // The task has told why. The next sweep tries again.
             Err(_) => return Some(Why::Refused),
             Ok(PhaseTwoAnswer::Heuristic(kind, note)) => tracing::error!(
@@ -192,22 +289,29 @@ impl<R: Resource> Pass<R> {
 
     /// Counts what is left in doubt.
     async fn count(&self, alarmed: u64) -> Result<InDoubt, Fault> {
-        let (name, resource) = (self.service.participant(), &self.service.inner.resource);
-        let prepared = self.service.queried(resource.prepared_transactions(name)).await?;
-        let Count { count, oldest, steps } =
-            self.service.queried(resource.count_prepared(name)).await?;
-        let oldest = prepared.iter().map(|doubt| doubt.age).fold(oldest, std::cmp::Ord::max);
-        let count = count + u64::try_from(prepared.len()).unwrap_or(u64::MAX);
-        if oldest > self.sweep.grace {
+        let resource = &self.service.inner.resource;
+        let mut counted = InDoubt { alarmed, ..InDoubt::default() };
+        for name in &self.names {
+            let prepared = self.service.queried(resource.prepared_transactions(name)).await?;
+            let Count { count, oldest, steps } =
+                self.service.queried(resource.count_prepared(name)).await?;
+            let ages = prepared.iter().map(|doubt| doubt.age);
+            counted.oldest = ages.fold(counted.oldest.max(oldest), std::cmp::Ord::max);
+            counted.count += count + u64::try_from(prepared.len()).unwrap_or(u64::MAX);
+            counted.steps += steps;
+        }
+        let oldest_prepared = self.service.queried(resource.oldest_prepared()).await?;
+        counted.oldest_prepared = oldest_prepared.unwrap_or_default();
+        if counted.oldest > self.sweep.grace {
             tracing::warn!(
-                participant = name,
-                in_doubt = count,
-                oldest_s = oldest.as_secs(),
+                participant = self.service.participant(),
+                in_doubt = counted.count,
+                oldest_s = counted.oldest.as_secs(),
                 alarmed,
                 "branches are in doubt"
             );
         }
-        Ok(InDoubt { count, oldest, steps, alarmed, sweeps: 0 })
+        Ok(counted)
     }
 }
 
@@ -232,12 +336,12 @@ fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
 }
 
 impl<R: Resource> Service<R> {
-    /// A question to the database, in a slot of phase two: it has as many connections as slots.
+    /// Asks the database, which has some time to answer.
     pub(in crate::participant) async fn queried<T>(
         &self,
         query: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let _slot = slot(&self.phase_two_slots).await.ok_or(Fault::Busy)?;
-        query.await
+        let answered = tokio::time::timeout(QUERY_TIMEOUT, query).await;
+        answered.unwrap_or(Err(Fault::Overtime(QUERY_TIMEOUT)))
     }
 }

@@ -11,6 +11,9 @@
 //!   the present as their `prepare_until`. From then on they are as all others: a message that was
 //!   under way when the transaction ended still finds its row.
 //! - All others: never.
+//!
+//! A run that ends before the last row is gone on with by the next one, behind the rows that it has looked
+//! at: however many must stay, those behind them have their turn.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
 
-use super::inquiry::{Asked, BATCH};
+use super::inquiry::{About, Asked, BATCH};
 use super::pass::Pass;
 use crate::doubt::{BranchName, Committed, RowChange, RowKey};
 use crate::resource::{Fault, Resource};
@@ -35,13 +38,31 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 impl<R: Resource> Pass<R> {
     /// Purges what may go; answers whether something may be left.
     pub(super) async fn purge(&mut self, retention: Duration) -> Result<bool, Fault> {
-        self.bound(retention).await?;
-        let committed_left = self.purge_committed(retention).await?;
-        Ok(self.purge_undone(retention).await? || committed_left)
+        let mut is_left = false;
+        let looks = self.is_due_to_look(retention);
+        let mut looked = looks;
+        for name in self.names.clone() {
+            if looks {
+                looked &= self.bound(&name, retention).await?;
+            }
+            is_left |= self.purge_committed(&name, retention).await?;
+            is_left |= self.purge_undone(&name, retention).await?;
+        }
+        if looked {
+            self.looked_at = Some(Instant::now());
+        }
+        Ok(is_left)
     }
 
-    async fn purge_undone(&self, retention: Duration) -> Result<bool, Fault> {
-        let (name, resource) = (self.service.participant(), &self.service.inner.resource);
+    /// Rows without a bound are looked for seldom: no index finds them on SQLite, and they are kept for
+    /// another retention.
+    fn is_due_to_look(&self, retention: Duration) -> bool {
+        let pause = (retention / LOOKS).min(LOOK_PAUSE_MAX);
+        self.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= pause)
+    }
+
+    async fn purge_undone(&self, name: &str, retention: Duration) -> Result<bool, Fault> {
+        let resource = &self.service.inner.resource;
         let mut purged = 0;
         while purged < ROWS_MAX {
             if self.is_stopped() {
@@ -59,22 +80,26 @@ impl<R: Resource> Pass<R> {
         Ok(true)
     }
 
-    async fn purge_committed(&mut self, retention: Duration) -> Result<bool, Fault> {
+    async fn purge_committed(&mut self, name: &str, retention: Duration) -> Result<bool, Fault> {
         let service = self.service.clone();
-        let (name, resource) = (service.participant(), &service.inner.resource);
+        let resource = &service.inner.resource;
         let (mut purged, mut seen) = (0, 0);
-        let mut after: Option<Committed> = None;
+        let mut after = self.purged_to.remove(name);
         while seen < ROWS_MAX && !self.is_stopped() {
             let rows = resource.committed_rows(name, retention, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
-            let over = self.over(&rows).await;
+            let over = self.over(name, &rows).await;
             let purge = resource.change_rows(name, &over, RowChange::Purge);
             purged += service.queried(purge).await?;
             seen += rows.len();
-            if rows.len() < BATCH {
+            let is_last = rows.len() < BATCH;
+            after = rows.into_iter().next_back().filter(|_| !is_last);
+            if is_last {
                 break;
             }
-            after = rows.into_iter().next_back();
+        }
+        if let Some(after) = after {
+            self.purged_to.insert(name.to_owned(), after);
         }
         let purged = usize::try_from(purged).unwrap_or(usize::MAX);
         tell(name, "committed", purged);
@@ -82,43 +107,42 @@ impl<R: Resource> Pass<R> {
         Ok(seen >= ROWS_MAX && purged > 0)
     }
 
-    /// Gives a bound to rows without one whose transaction has ended. Seldom: no index finds them on
-    /// SQLite, and they are kept for another retention.
-    async fn bound(&mut self, retention: Duration) -> Result<(), Fault> {
-        let pause = (retention / LOOKS).min(LOOK_PAUSE_MAX);
-        if self.looked_at.is_some_and(|looked_at| looked_at.elapsed() < pause) {
-            return Ok(());
-        }
-        let looked_at = Instant::now();
+    /// Gives a bound to rows without one whose transaction has ended; tells whether it has looked at the
+    /// last one.
+    async fn bound(&mut self, name: &str, retention: Duration) -> Result<bool, Fault> {
         let service = self.service.clone();
-        let (name, resource) = (service.participant(), &service.inner.resource);
+        let resource = &service.inner.resource;
         let mut seen = 0;
-        let mut after: Option<RowKey> = None;
+        let mut after = self.bound_to.remove(name);
         while seen < ROWS_MAX && !self.is_stopped() {
             let rows = resource.unbounded_rows(name, retention, after.as_ref(), BATCH);
             let rows = service.queried(rows).await?;
-            let over = self.over(&rows).await;
+            let over = self.over(name, &rows).await;
             service.queried(resource.change_rows(name, &over, RowChange::Bound)).await?;
             seen += rows.len();
             if rows.len() < BATCH {
-                break;
+                return Ok(true);
             }
             after = rows.into_iter().next_back().map(|row| row.key);
         }
-        self.looked_at = Some(looked_at);
-        Ok(())
+        if let Some(after) = after {
+            self.bound_to.insert(name.to_owned(), after);
+        }
+        Ok(false)
     }
 
     /// Those whose coordinator will never speak of them again.
-    async fn over(&mut self, rows: &[Committed]) -> Vec<RowKey> {
+    async fn over(&mut self, name: &str, rows: &[Committed]) -> Vec<RowKey> {
+        let database_id = self.database_id();
         let mut clusters: BTreeMap<&str, Vec<(BranchName, &RowKey)>> = BTreeMap::new();
         for Committed { cluster_id, key, .. } in rows {
             clusters.entry(cluster_id).or_default().push((BranchName::Id(key.1.clone()), key));
         }
         let mut over = Vec::new();
         for (cluster_id, rows) in clusters {
-            let branches = rows.iter().map(|(name, key)| (key.0, name));
-            if let Asked::Told(results) = self.inquirer.ask(cluster_id, branches).await {
+            let branches = rows.iter().map(|(branch, key)| (key.0, branch));
+            let about = About { participant: name, database_id: &database_id, cluster_id };
+            if let Asked::Told(results) = self.inquirer.ask(about, branches).await {
                 let keys = rows.iter().map(|(_, key)| *key).zip(results);
                 over.extend(keys.filter(|(_, told)| is_over(told)).map(|(key, _)| key.clone()));
             }

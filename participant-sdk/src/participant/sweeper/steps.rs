@@ -38,8 +38,8 @@ impl Steps {
 
 impl<R: Resource> Pass<R> {
     /// Changes the rows of a batch as the coordinator has said.
-    pub(super) async fn change(&self, steps: Steps) -> Result<(), Fault> {
-        let (name, resource) = (self.service.participant(), &self.service.inner.resource);
+    pub(super) async fn change(&self, name: &str, steps: Steps) -> Result<(), Fault> {
+        let resource = &self.service.inner.resource;
         for (keys, change) in
             [(steps.committed, RowChange::CommitSteps), (steps.kept, RowChange::KeepSteps)]
         {

@@ -13,7 +13,7 @@ use super::super::transfers::{Transfer, some};
 const EVERY: Duration = Duration::from_millis(50);
 
 /// Time after the return of the database in which what had waited for it is still on its way.
-const SETTLES: Duration = Duration::from_secs(3);
+const CATCHES_UP: Duration = Duration::from_secs(3);
 
 /// Transfers of one round: all kinds of them.
 const ROUND: usize = 20;
@@ -73,7 +73,7 @@ impl Load {
 impl State {
     /// Tells whether the database was away at some moment since then.
     fn was_away(&self, since: Instant) -> bool {
-        self.away || self.back_at.is_some_and(|at| at + SETTLES > since)
+        self.away || self.back_at.is_some_and(|at| at + CATCHES_UP > since)
     }
 }
 

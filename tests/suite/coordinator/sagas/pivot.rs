@@ -152,6 +152,7 @@ async fn inquire(world: &World, tx_id: &str, id: &str) -> Verdict {
         branches: vec![InquiredBranch { tx_id: tx_id.into(), branch }],
         cluster_id: world.cluster_id().await,
         requires: Vec::new(),
+        database_id: String::new(),
     };
     let answer = world.client().inquire_branches(request).await.unwrap().into_inner();
     answer.verdicts[0].verdict()

@@ -131,6 +131,7 @@ impl Lab {
             cluster_id: "c".into(),
             participant: "p".into(),
             mode: mode.into(),
+            database_id: String::new(),
         })
     }
 

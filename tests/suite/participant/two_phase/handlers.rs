@@ -18,26 +18,70 @@ async fn s2_a_handler_that_goes_on_after_an_error_gets_no_yes() {
 #[tokio::test]
 async fn s2_a_handler_that_ends_its_transaction_gets_no_yes() {
     let bank = Bank::open().await;
-    for (ends, left) in [
-        ("COMMIT", true),
-        ("COMMIT; BEGIN", true),
-        ("COMMIT; BEGIN; SAVEPOINT mine; INSERT INTO effect VALUES (2)", true),
-        ("ROLLBACK", false),
-        ("ROLLBACK; BEGIN; INSERT INTO effect VALUES (2)", false),
-        ("ROLLBACK; INSERT INTO effect VALUES (2)", false),
-        ("RELEASE SAVEPOINT unanimo_barrier", false),
+    for ends in [
+        "COMMIT",
+        "COMMIT; BEGIN",
+        "COMMIT; BEGIN; SAVEPOINT mine",
+        "COMMIT; BEGIN READ WRITE; SAVEPOINT mine; INSERT INTO effect VALUES (2)",
+        "ROLLBACK",
+        "ROLLBACK; BEGIN",
+        "ROLLBACK; BEGIN READ WRITE; INSERT INTO effect VALUES (2); COMMIT",
+        "ROLLBACK AND CHAIN; INSERT INTO effect VALUES (2); COMMIT",
+        // It only reads behind that, and passes on what the server says to it.
+        "ROLLBACK; INSERT INTO effect VALUES (2)",
+        "COMMIT; INSERT INTO effect VALUES (2)",
     ] {
         let branch = sql("plain", &format!("{INSERT}; {ends}"));
-        let status = bank.prepare(&branch).await.unwrap_err();
-        assert_eq!(status.code(), Code::Internal, "{ends}");
-        assert!(status.message().contains("it ended the local transaction"), "{ends}: {status:?}");
+        let before = bank.effects().await;
+        for _ in 0..3 {
+            let status = bank.prepare(&branch).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal, "{ends}");
+            assert!(
+                status.message().contains("it ended the local transaction"),
+                "{ends}: {status:?}"
+            );
+        }
         assert!(bank.prepared().await.is_empty(), "{ends}");
-        // S11: what it committed by itself cannot be undone, and that is told.
+        assert!(bank.effects().await <= before + 1, "S7: {ends}");
+        // S11: what it did by itself cannot be undone, and nobody can tell what that is.
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"), "{ends}");
         let answer = branch.cancel(&bank.service).await.unwrap();
-        let told = matches!(answer, cancel_response::Answer::Heuristic(_));
-        assert_eq!(told, left, "{ends}: {answer:?}");
+        assert!(matches!(answer, cancel_response::Answer::Heuristic(_)), "{ends}: {answer:?}");
+        let answer = branch.commit(&bank.service).await.unwrap();
+        assert_eq!(heuristic(answer), HeuristicKind::Hazard, "{ends}");
     }
+    // A name that it guesses is not there.
+    let branch = sql("plain", &format!("{INSERT}; RELEASE SAVEPOINT unanimo_barrier"));
+    bank.prepare(&branch).await.unwrap_err();
+    assert_eq!((bank.state(&branch).await, bank.prepared().await.len()), (None, 0));
     bank.is_clean().await;
+}
+
+/// A handler drops a future in the middle of `begin`, and goes on.
+#[tokio::test]
+async fn s7_a_begin_that_is_dropped_leaves_no_effect() {
+    let bank = Bank::open().await;
+    for action in ["nested-abandon", "tcc-abandon"] {
+        let branch = sql(action, INSERT);
+        let mut votes = Vec::new();
+        for _ in 0..3 {
+            votes.push(bank.prepare(&branch).await.is_ok());
+        }
+        let prepared = votes[2];
+        if prepared {
+            bank.commit(&branch).await;
+        } else {
+            assert_eq!(bank.effects().await, 0, "S7: {action}");
+            let answer = branch.cancel(&bank.service).await.unwrap();
+            let told = matches!(answer, cancel_response::Answer::Heuristic(_));
+            assert_eq!(told, bank.state(&branch).await.as_deref() == Some("running"), "{answer:?}");
+        }
+        // One of TCC has another one in phase two.
+        let most = if action.starts_with("tcc") { 2 } else { 1 };
+        assert!(bank.effects().await <= most, "S7: {action}");
+        bank.pool.execute("DELETE FROM effect").await.unwrap();
+        bank.is_clean().await;
+    }
 }
 
 #[tokio::test]
@@ -83,13 +127,23 @@ async fn s7_a_confirm_that_goes_on_after_an_error_is_not_done() {
     let bank = Bank::open().await;
     let branch = sql("tcc", INSERT);
     Bank::yes(bank.prepare(&branch).await);
-    for bad in ["COMMIT", "ROLLBACK; BEGIN", "INSERT INTO nowhere VALUES (1)"] {
+    for bad in ["ROLLBACK", "ROLLBACK; BEGIN", "INSERT INTO nowhere VALUES (1)"] {
         let bad = Branch { payload: bad.into(), ..branch.clone() };
         bad.commit(&bank.service).await.unwrap_err();
         assert_eq!(bank.state(&branch).await.as_deref(), Some("prepared"));
     }
     bank.commit(&branch).await;
     assert_eq!((bank.effects().await, bank.state(&branch).await), (2, Some("committed".into())));
+    // What it has committed by itself is not done again.
+    let branch = sql("tcc", INSERT);
+    Bank::yes(bank.prepare(&branch).await);
+    let bad = Branch { payload: format!("{INSERT}; COMMIT").into(), ..branch.clone() };
+    bad.commit(&bank.service).await.unwrap_err();
+    for _ in 0..2 {
+        let answer = bad.commit(&bank.service).await.unwrap();
+        assert_eq!(heuristic(answer), HeuristicKind::Hazard, "S11");
+    }
+    assert_eq!(bank.effects().await, 4, "S7: one more for each phase");
 }
 
 #[tokio::test]
@@ -170,5 +224,6 @@ async fn s7_a_vote_is_committed_synchronously() {
     }
     let modes: Vec<String> =
         sqlx::query_scalar("SELECT setting FROM mode").fetch_all(&bank.pool).await.unwrap();
-    assert_eq!(modes, ["on", "on", "on"]);
+    // TCC notes in its row that phase two is at work.
+    assert_eq!(modes, ["on"; 4]);
 }

@@ -4,18 +4,18 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::super::Error;
-use super::super::super::opening::{Itself, Place, Relocation, Settling};
+use super::super::super::opening::{Itself, Place, PlaceChange, Relocation};
 use super::{Tables, execute, quoted};
 
 /// Compares where the database says that it is with where it is.
-pub(super) async fn settle(
+pub(super) async fn compare_place(
     connection: &mut PgConnection,
     schema: &str,
     found: &Tables,
     told: Option<&Relocation>,
-) -> Result<Settling, Error> {
+) -> Result<PlaceChange, Error> {
     let schema_of_tables = match found {
-        Tables::None => return Ok(Settling::Stay),
+        Tables::None => return Ok(PlaceChange::Stay),
         Tables::Old { schema, .. } => schema,
         Tables::Own { .. } => schema,
     };
@@ -37,7 +37,7 @@ pub(super) async fn settle(
         place: place("place"),
         copied_at: place("copied_at"),
     };
-    itself.settle(&here(connection, schema).await?, told)
+    itself.compare_place(&here(connection, schema).await?, told)
 }
 
 /// Returns the place of the database: the server's identifier, and the numbers that the server gave to
@@ -72,10 +72,10 @@ pub(super) async fn here(connection: &mut PgConnection, schema: &str) -> Result<
 pub(super) async fn keep_place(
     connection: &mut PgConnection,
     here: &Place,
-    settling: &Settling,
+    change: &PlaceChange,
 ) -> Result<(), Error> {
     let doing = "store where the database is";
-    let is_copy = *settling == Settling::Copy;
+    let is_copy = *change == PlaceChange::Copy;
     let cluster_id: String = sqlx::query_scalar(
         "UPDATE cluster SET place = $1,
              copied_at = CASE WHEN $2 THEN $1 ELSE copied_at END,

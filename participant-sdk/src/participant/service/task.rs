@@ -1,0 +1,99 @@
+//! Operations in tasks of their own: their pauses, their bounds, and the log lines of those that have no answer.
+
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Status};
+
+use crate::action::Unreadable;
+use crate::handler::{Branch, Call};
+use crate::payload::Payload;
+use crate::resource::Fault;
+use crate::wire;
+
+/// After which an operation that met a lock is to be sent again for the first time. It doubles with each
+/// attempt: a lock may be held for as long as a person needs to free it.
+pub(super) const LOCKED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Time that is allowed to a call whose caller does not say how long it waits.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Returns the pause after an attempt.
+pub(super) fn pause(first: Duration, attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    (first * (1 << doublings)).min(PAUSE_MAX)
+}
+
+/// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
+/// no database work half way. It is ended at its bound, and its connection is closed then. `None` tells
+/// that another operation is in its way.
+pub(super) async fn in_own_task<T: Send + 'static>(
+    operation: &'static str,
+    call: Call<Payload>,
+    slot: OwnedSemaphorePermit,
+    bound: Duration,
+    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Result<Option<T>, Status> {
+    let task = tokio::spawn(async move {
+        let _slot = slot;
+        let ended = tokio::time::timeout(bound, work).await;
+        let result = ended.unwrap_or(Err(Fault::Overtime(bound)));
+        if let Err(fault) = &result {
+            tell(operation, &call, fault);
+        }
+        result
+    });
+    match task.await {
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Err(Fault::Busy)) => Ok(None),
+        Ok(Err(fault)) => {
+            let code = match &fault {
+                Fault::Definite { .. } | Fault::Indeterminate { .. } => Code::Unavailable,
+                Fault::Overtime(_) => Code::DeadlineExceeded,
+                Fault::Handler(_) => Code::Unknown,
+                _ => Code::Internal,
+            };
+            Err(wire::status(code, &fault.to_string()))
+        }
+        Err(_) => Err(Status::internal(format!("the handler of {operation} panicked"))),
+    }
+}
+
+fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault) {
+    let alarm = match fault {
+        Fault::Busy => return,
+        Fault::Lost(_) => "handler_lost_transaction",
+        Fault::Overtime(_) => "operation_overtime",
+        Fault::NotOffered(_) => "open_action_gone",
+        Fault::Handler(error) if error.is::<Unreadable>() => "open_payload_unreadable",
+        _ => "",
+    };
+    let Call { branch, action, attempt, .. } = call;
+    let Branch { tx_id, gid, branch_id, .. } = branch;
+    if alarm.is_empty() {
+        tracing::warn!(
+            %tx_id, gid, branch_id, action, attempt, operation, error = %fault,
+            "no answer; it will be asked again"
+        );
+    } else {
+        tracing::error!(
+            alarm, %tx_id, gid, branch_id, action, attempt, operation, error = %fault,
+            "no answer; it will be asked again, and a person is needed"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_limit() {
+        let pauses = [0, 1, 2, 3, 9, 99, u32::MAX].map(|attempt| pause(LOCKED_PAUSE, attempt));
+        let ms = pauses.map(|pause| pause.as_millis());
+        assert_eq!(ms, [200, 200, 400, 800, 30_000, 30_000, 30_000]);
+    }
+}

@@ -1,0 +1,81 @@
+//! Set-up of a participant's database: the barrier's table, and what the service has to say.
+//!
+//! It comes behind phase two and the sweeper. A prepared transaction that a former life of the process left
+//! behind holds locks until it is ended. Whoever asks for one of these, be it to add a column or to insert
+//! a row that is there already, waits for it; and all who read the table wait behind.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::Error;
+use crate::handler::BoxError;
+use crate::resource::Resource;
+use crate::schema;
+
+/// Pause after the first wait for a lock that ended without it; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+type Run<R> = dyn for<'c> Fn(
+        &'c mut <R as Resource>::Connection,
+    ) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'c>>
+    + Send
+    + Sync;
+
+/// The service's own part of the set-up.
+pub(super) struct SetUp<R: Resource>(Option<Box<Run<R>>>);
+
+impl<R: Resource> Default for SetUp<R> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<R: Resource> fmt::Debug for SetUp<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SetUp").field(&self.0.is_some()).finish()
+    }
+}
+
+impl<R: Resource> SetUp<R> {
+    pub(super) fn new(run: Box<Run<R>>) -> Self {
+        Self(Some(run))
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Sets up, however long branches in doubt are in the way.
+    pub(super) async fn run(&self, resource: &R, participant: &str) -> Result<(), Error> {
+        let mut pause = PAUSE;
+        loop {
+            let in_the_way = match self.attempt(resource).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Database(error @ schema::Error::InUse { .. })) => error.to_string(),
+                Err(Error::SetUp(error)) if R::is_locked_out(&error) => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            tracing::warn!(
+                participant,
+                error = in_the_way,
+                "the database is not set up yet: somebody holds a lock, perhaps a branch in doubt; no \
+                 Prepare is served before that"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn attempt(&self, resource: &R) -> Result<(), Error> {
+        resource.make().await.map_err(Error::Database)?;
+        if let Some(run) = &self.0 {
+            let mut connection = resource.to_set_up().await.map_err(Error::Database)?;
+            run(&mut connection).await.map_err(Error::SetUp)?;
+        }
+        Ok(())
+    }
+}

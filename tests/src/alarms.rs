@@ -1,0 +1,74 @@
+//! Alarms that a test hears: the field `alarm` of log lines.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Metadata, Subscriber};
+
+/// Lines that were heard since it was made, on its thread: for tests whose runtime has one.
+#[derive(Clone, Debug, Default)]
+pub struct Alarms(Arc<Mutex<Vec<String>>>);
+
+impl Alarms {
+    /// Listens until the guard is dropped.
+    #[must_use]
+    pub fn listen() -> (Self, DefaultGuard) {
+        let alarms = Self::default();
+        let guard = tracing::subscriber::set_default(alarms.clone());
+        (alarms, guard)
+    }
+
+    /// Returns the lines with this alarm: all their fields.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = format!("alarm={name:?} ");
+        lines.iter().filter(|line| line.starts_with(&begins)).cloned().collect()
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    alarm: Option<String>,
+    rest: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{}={value:?} ", field.name());
+        match field.name() {
+            "alarm" => self.alarm = Some(text),
+            _ => self.rest.push_str(&text),
+        }
+    }
+}
+
+impl Subscriber for Alarms {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        if let Some(alarm) = line.alarm {
+            let line = format!("{alarm}{}", line.rest);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}

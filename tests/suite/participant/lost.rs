@@ -1,0 +1,168 @@
+//! Handlers that lose their local transaction: what they leave behind has its effect once at most, and
+//! nobody says that it was undone.
+
+use unanimo_proto::v1::HeuristicKind;
+
+use super::barrier::on_every_database;
+use super::calls::{Branch, End, Vote, World};
+use super::databases::Database;
+use super::handler::{Deed, Job};
+
+on_every_database!(
+    s7_work_behind_a_lost_transaction_has_its_effect_once_at_most,
+    s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most,
+    s7_savepoints_that_a_handler_guesses_are_not_ours,
+    s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated,
+);
+
+const HAZARD: End = End::Heuristic(HeuristicKind::Hazard);
+
+/// Ways to lose it. Some are errors on some databases: then nothing is lost.
+const WAYS: [&str; 9] = [
+    "COMMIT",
+    "ROLLBACK",
+    "COMMIT; BEGIN",
+    "ROLLBACK; BEGIN",
+    "ROLLBACK; BEGIN READ WRITE",
+    "ROLLBACK; START TRANSACTION READ WRITE",
+    "COMMIT AND CHAIN",
+    "ROLLBACK AND CHAIN",
+    "ROLLBACK; BEGIN IMMEDIATE",
+];
+
+fn deeds() -> impl Iterator<Item = Deed> {
+    WAYS.into_iter().flat_map(|way| [Deed::Run(way.to_owned()), Deed::ThenRun(way.to_owned())])
+}
+
+async fn s7_work_behind_a_lost_transaction_has_its_effect_once_at_most<D: Database>(
+    world: World<D>,
+) {
+    for deed in deeds() {
+        let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: Deed::Work });
+        let votes = [world.prepare(&branch).await, world.prepare(&branch).await];
+        if votes[0].is_prepared() {
+            // It was an error, and the handler has swallowed it.
+            continue;
+        }
+        assert_eq!(votes, [Vote::Unanswered, Vote::Unanswered], "{deed:?}");
+        assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "{deed:?}");
+        let effects = world.effects(&branch, "try").await;
+        assert!(effects <= 1, "S7: {effects} after {deed:?}");
+        let ends = [world.cancelled(&branch).await, world.cancelled(&branch).await];
+        assert!(effects == 0 || ends == [HAZARD; 2], "S11: {ends:?} after {deed:?}");
+        assert_eq!(world.effects(&branch, "cancel").await, 0, "{deed:?}");
+    }
+}
+
+async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: Database>(
+    world: World<D>,
+) {
+    for deed in deeds() {
+        for commits in [true, false] {
+            let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: deed.clone() });
+            assert!(world.prepare(&branch).await.is_prepared());
+            let mut last = End::Unanswered;
+            for _ in 0..3 {
+                last =
+                    if commits { world.commit(&branch).await } else { world.cancel(&branch).await };
+            }
+            let what = if commits { "confirm" } else { "cancel" };
+            let effects = world.effects(&branch, what).await;
+            assert!(effects <= 1, "S7: {effects} after {deed:?}");
+            assert!(effects == 0 || last != End::Unanswered, "S11: {last:?} after {deed:?}");
+        }
+    }
+}
+
+async fn s7_savepoints_that_a_handler_guesses_are_not_ours<D: Database>(world: World<D>) {
+    for name in ["unanimo", "unanimo_barrier", "unanimo_block"] {
+        let sql = format!("ROLLBACK; BEGIN; SAVEPOINT {name}");
+        let branch = Branch::tcc(&Job { prepare: Deed::Run(sql), phase_two: Deed::Work });
+        assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "{name}");
+        assert_eq!(world.effects(&branch, "try").await, 0, "S7: {name}");
+    }
+}
+
+async fn s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated<D: Database>(
+    world: World<D>,
+) {
+    for deed in deeds() {
+        let job = Job { prepare: deed.clone(), phase_two: Deed::Work };
+        let branch = Branch::step(&job).that_must_succeed();
+        for _ in 0..3 {
+            let _ = world.prepare(&branch).await;
+        }
+        let effects = world.effects(&branch, "try").await;
+        assert!(effects <= 1, "S7: {effects} after {deed:?}");
+    }
+}
+
+/// A failure of a statement that rolls the whole transaction back, by the table's own rule.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_a_conflict_that_rolls_back_on_sqlite_has_no_effect() {
+    use unanimo_sdk::{Isolation, Sqlite};
+    let world = World::<Sqlite>::open(Isolation::ReadCommitted).await;
+    let table =
+        "CREATE TABLE once (n integer UNIQUE ON CONFLICT ROLLBACK); INSERT INTO once VALUES (1)";
+    sqlx::raw_sql(table).execute(&world.pool).await.unwrap();
+    let sql = "INSERT INTO once VALUES (1)".to_owned();
+    let branch = Branch::tcc(&Job { prepare: Deed::Run(sql.clone()), phase_two: Deed::Work });
+    for _ in 0..3 {
+        assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
+    }
+    assert_eq!(world.effects(&branch, "try").await, 0, "S7");
+    assert_eq!(world.cancel(&branch).await, HAZARD, "S11");
+    let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: Deed::Run(sql) });
+    assert!(world.prepare(&branch).await.is_prepared());
+    for _ in 0..3 {
+        assert_eq!(world.commit(&branch).await, End::Unanswered);
+    }
+    assert_eq!(world.effects(&branch, "confirm").await, 0, "S7");
+}
+
+/// A connection is used once: a handler may set what no statement sets back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_what_a_handler_sets_on_sqlite_ends_with_it() {
+    use unanimo_sdk::{Isolation, Sqlite};
+    let world = World::<Sqlite>::open(Isolation::ReadCommitted).await;
+    for set in [
+        "PRAGMA query_only = 1",
+        "PRAGMA ignore_check_constraints = 1",
+        "PRAGMA recursive_triggers = 1",
+        "CREATE TEMP TABLE effect (n integer)",
+        "CREATE TEMP TRIGGER spy AFTER INSERT ON main.effect BEGIN SELECT RAISE(ABORT, 'spied'); END",
+        "PRAGMA busy_timeout = 1",
+    ] {
+        for _ in 0..5 {
+            let deed = Deed::ThenRun(set.to_owned());
+            let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: deed });
+            assert!(world.prepare(&branch).await.is_prepared(), "{set}");
+            assert_eq!(world.commit(&branch).await, End::Done, "{set}");
+            assert_eq!(world.effects(&branch, "confirm").await, 1, "{set}");
+        }
+        for _ in 0..5 {
+            let branch = Branch::tcc(&Job::default());
+            assert!(world.prepare(&branch).await.is_prepared(), "after {set}");
+            assert_eq!(world.cancel(&branch).await, End::Done, "after {set}");
+        }
+    }
+}
+
+/// A handler that is alone with what it has lost: rolled back on PostgreSQL and SQLite, it is recorded, for
+/// nobody can tell what it did behind that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_a_lost_transaction_is_recorded() {
+    use unanimo_sdk::{Isolation, Postgres, Sqlite};
+    async fn on<D: Database>() {
+        let world = World::<D>::open(Isolation::ReadCommitted).await;
+        for deed in [Deed::Run("ROLLBACK".to_owned()), Deed::ThenRun("ROLLBACK".to_owned())] {
+            let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: Deed::Work });
+            assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
+            assert_eq!(world.state(&branch).await.as_deref(), Some("running"), "{deed:?}");
+            assert_eq!(world.commit(&branch).await, HAZARD, "{deed:?}");
+            assert_eq!(world.cancel(&branch).await, HAZARD, "{deed:?}");
+        }
+    }
+    on::<Postgres>().await;
+    on::<Sqlite>().await;
+}

@@ -1,0 +1,187 @@
+//! Operations that do not come to an end by themselves.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request};
+use unanimo_proto::v1::participant_service_server::ParticipantService;
+use unanimo_proto::v1::{CommitRequest, Mode, PrepareRequest};
+use unanimo_sdk::{
+    Isolation, MySql, MySqlOptions, Participant, Postgres, PostgresOptions, Service, Sqlite, Sweep,
+};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::databases::Database;
+use super::direct::{Branch, branch};
+use super::handler::{Deed, Handler, Job};
+
+const OVERTIME: Duration = Duration::from_millis(300);
+
+const EFFECTS: &str =
+    "CREATE TABLE effect (tx_id varchar(36), branch_id varchar(128), what varchar(16))";
+
+fn service<D: Database>(database: D) -> (Service<D>, Handler) {
+    let handler = Handler::new(Isolation::ReadCommitted);
+    let participant =
+        Participant::new("p", database).overtime(OVERTIME).tcc("work", handler.clone());
+    (participant.service().unwrap(), handler)
+}
+
+fn of(job: &Job) -> Branch {
+    Branch { payload: serde_json::to_vec(job).unwrap().into(), ..branch(Mode::Tcc, "work") }
+}
+
+/// The caller waits that long.
+async fn prepare<D: Database>(service: &Service<D>, of: &Branch, waits: Duration) -> Code {
+    let mut request = Request::new(PrepareRequest {
+        context: Some(of.context.clone()),
+        action: of.action.clone(),
+        payload: unanimo_tests::payload(of.payload.clone()),
+        ..PrepareRequest::default()
+    });
+    request.set_timeout(waits);
+    service.prepare(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+async fn commit<D: Database>(service: &Service<D>, of: &Branch, waits: Duration) -> Code {
+    let mut request = Request::new(CommitRequest {
+        context: Some(of.context.clone()),
+        action: of.action.clone(),
+        payload: unanimo_tests::payload(of.payload.clone()),
+        ..CommitRequest::default()
+    });
+    request.set_timeout(waits);
+    service.commit(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// Every slot of both phases is held by a handler that never returns, and each is free again.
+async fn ends<D: Database>(database: D, pool: &D::Pool, slots: usize) {
+    D::run_outside(pool, EFFECTS.to_owned()).await;
+    let (service, _handler) = service(database);
+    let short = Duration::from_millis(100);
+    let endless = Job { prepare: Deed::Wait, phase_two: Deed::Work };
+    for _ in 0..=slots {
+        let started = Instant::now();
+        let branch = of(&endless);
+        assert_eq!(prepare(&service, &branch, short).await, Code::DeadlineExceeded);
+        assert!(started.elapsed() >= short + OVERTIME, "not before its time");
+        // Nothing of it is left, and nothing is locked.
+        let well = Branch { payload: of(&Job::default()).payload, ..branch };
+        let patient = Duration::from_secs(30);
+        until("a vote", async || {
+            (prepare(&service, &well, patient).await == Code::Ok).then_some(())
+        })
+        .await;
+    }
+    let endless = Job { prepare: Deed::Work, phase_two: Deed::Wait };
+    for _ in 0..=slots {
+        let branch = of(&endless);
+        assert_eq!(prepare(&service, &branch, Duration::from_secs(30)).await, Code::Ok);
+        assert_eq!(commit(&service, &branch, short).await, Code::DeadlineExceeded);
+        let well = Branch { payload: of(&Job::default()).payload, ..branch.clone() };
+        until("its end", async || {
+            let answer = well.commit(&service).await;
+            matches!(answer, Ok(unanimo_proto::v1::commit_response::Answer::Done(_))).then_some(())
+        })
+        .await;
+        let count = format!(
+            "SELECT count(*) FROM effect WHERE tx_id = '{}' AND what = 'confirm'",
+            branch.tx_id()
+        );
+        assert_eq!(D::number(pool, count).await, 1, "S7");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_never_returns_is_ended_on_postgres() {
+    let url = Server::shared().database().await;
+    let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
+    let database = options.connect(&url).await.unwrap();
+    ends(database, &sqlx::PgPool::connect(&url).await.unwrap(), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_never_returns_is_ended_on_mariadb() {
+    let url = unanimo_tests::mariadb::Server::shared().database().await;
+    let options = MySqlOptions::default().prepare_connections(1).phase_two_connections(1);
+    let database: MySql = options.connect(&url).await.unwrap();
+    ends(database, &sqlx::MySqlPool::connect(&url).await.unwrap(), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_never_returns_is_ended_on_sqlite() {
+    let (database, pool) = <Sqlite as Database>::open().await;
+    ends(database, &pool, 4).await;
+}
+
+/// A database that vanishes without a word, in the middle of handlers and while connections are idle: Commits
+/// get through once it is back, and the sweeper goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_falls_silent_holds_nothing_for_ever() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    Postgres::run_outside(&pool, EFFECTS.to_owned()).await;
+    let proxy = Proxy::start(server.socket()).await;
+    let options = PostgresOptions::default().prepare_connections(2).phase_two_connections(2);
+    let (service, handler) = service(options.connect(&proxy.url(&url)).await.unwrap());
+    let eager = Sweep::default().interval(Duration::from_millis(50)).grace(Duration::ZERO);
+    let sweeper = service.sweep(["http://127.0.0.1:9"], eager).unwrap();
+    let in_doubt = of(&Job::default());
+    let patient = Duration::from_secs(30);
+    assert_eq!(prepare(&service, &in_doubt, patient).await, Code::Ok);
+    until("a sweep that knows it", async || (sweeper.in_doubt().count == 1).then_some(())).await;
+
+    let at_work = of(&Job { prepare: Deed::Wait, phase_two: Deed::Work });
+    let waiting = {
+        let (service, at_work) = (service.clone(), at_work.clone());
+        tokio::spawn(async move { prepare(&service, &at_work, Duration::from_millis(200)).await })
+    };
+    handler.gate.waiting().await;
+    proxy.fall_silent();
+    handler.gate.open();
+    assert_eq!(waiting.await.unwrap(), Code::DeadlineExceeded);
+    // Idle connections are silent as well: each costs some seconds at most.
+    until("the commit", async || {
+        let answer = in_doubt.commit(&service).await;
+        matches!(answer, Ok(unanimo_proto::v1::commit_response::Answer::Done(_))).then_some(())
+    })
+    .await;
+    until("a sweep that knows nothing in doubt", async || {
+        let told = sweeper.in_doubt();
+        (told.known && told.count == 0).then_some(())
+    })
+    .await;
+    sweeper.stop().await;
+}
+
+/// The sweeper does not wait for slots that handlers hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_the_sweeper_goes_on_where_all_slots_are_held() {
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    Postgres::run_outside(&pool, EFFECTS.to_owned()).await;
+    let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
+    let handler = Handler::new(Isolation::ReadCommitted);
+    let participant =
+        Participant::new("p", options.connect(&url).await.unwrap()).tcc("work", handler.clone());
+    let service = participant.service().unwrap();
+    let endless = of(&Job { prepare: Deed::Work, phase_two: Deed::Wait });
+    assert_eq!(prepare(&service, &endless, Duration::from_secs(30)).await, Code::Ok);
+    let held = {
+        let (service, endless) = (service.clone(), endless.clone());
+        tokio::spawn(async move { endless.commit(&service).await })
+    };
+    handler.gate.waiting().await;
+    let eager = Sweep::default().interval(Duration::from_millis(20)).grace(Duration::ZERO);
+    let sweeper = service.sweep(["http://127.0.0.1:9"], eager).unwrap();
+    until("sweeps that count it", async || {
+        let told = sweeper.in_doubt();
+        (told.sweeps > 2 && told.known && told.count == 1).then_some(())
+    })
+    .await;
+    handler.gate.open();
+    held.await.unwrap().unwrap();
+    sweeper.stop().await;
+}

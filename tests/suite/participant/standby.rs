@@ -1,0 +1,83 @@
+//! Servers that are no primary: no session stays on one.
+
+use sqlx::{Connection, Executor, PgConnection, PgPool};
+use unanimo_proto::v1::{Mode, prepare_response};
+use unanimo_sdk::{DatabaseError, MySql, Participant, Postgres, PostgresOptions};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::direct::{Branch, branch};
+use super::sweeper::{Reserve, Write};
+
+async fn voted(service: &unanimo_sdk::Service<Postgres>, of: &Branch) -> bool {
+    matches!(of.prepare(service).await, Ok(prepare_response::Answer::Prepared(_)))
+}
+
+/// A switchover behind a proxy, and back: the same address is a standby for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_do_not_stay_on_a_standby() {
+    let (primary, other) =
+        tokio::task::spawn_blocking(|| (Server::start(), Server::start())).await.unwrap();
+    let url = primary.database().await;
+    // Of the same name on the other server.
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    let mut admin = PgConnection::connect(&other.url("postgres")).await.unwrap();
+    admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    admin.close().await.unwrap();
+    Postgres::connect(&other.url(&name)).await.unwrap();
+    tokio::task::block_in_place(|| {
+        other.stop_immediately();
+        other.launch_as_standby(true);
+    });
+    let on_standby = Postgres::connect(&other.url(&name)).await.unwrap_err();
+    assert!(matches!(on_standby, DatabaseError::Connect(_)), "{on_standby:?}");
+
+    let proxy = Proxy::start(primary.socket()).await;
+    let options = PostgresOptions::default().prepare_connections(3).phase_two_connections(3);
+    let database = options.connect(&proxy.url(&url)).await.unwrap();
+    let service = Participant::new("p", database)
+        .tcc("ok", Reserve)
+        .two_phase("write", Write)
+        .service()
+        .unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
+    let in_doubt = branch(Mode::TwoPhaseCommit, "write");
+    assert!(voted(&service, &in_doubt).await);
+
+    // All sessions break, and the next ones meet the standby.
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE application_name = 'unanimo-participant'";
+    proxy.lead_to(other.socket());
+    pool.execute(end).await.unwrap();
+    for _ in 0..2 {
+        assert!(!voted(&service, &branch(Mode::Tcc, "ok")).await);
+        in_doubt.commit(&service).await.unwrap_err();
+    }
+    proxy.lead_to(primary.socket());
+    until("a vote", async || voted(&service, &branch(Mode::Tcc, "ok")).await.then_some(())).await;
+    until("the commit", async || in_doubt.commit(&service).await.ok()).await;
+    for _ in 0..6 {
+        assert!(voted(&service, &branch(Mode::Tcc, "ok")).await, "no session stayed behind");
+    }
+}
+
+/// The server is made read-only under sessions that are there already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_do_not_stay_on_a_read_only_mariadb() {
+    let server = tokio::task::spawn_blocking(unanimo_tests::mariadb::Server::start).await.unwrap();
+    let url = server.database().await;
+    let service = Participant::new("p", MySql::connect(&url).await.unwrap())
+        .tcc("ok", Reserve)
+        .service()
+        .unwrap();
+    let vote = async || branch(Mode::Tcc, "ok").prepare(&service).await;
+    vote().await.unwrap();
+    let admin = sqlx::MySqlPool::connect(&url).await.unwrap();
+    admin.execute("SET GLOBAL read_only = 1").await.unwrap();
+    vote().await.unwrap_err();
+    assert!(matches!(MySql::connect(&url).await, Err(DatabaseError::Connect(_))));
+    admin.execute("SET GLOBAL read_only = 0").await.unwrap();
+    until("a vote", async || vote().await.ok()).await;
+}
