@@ -165,7 +165,7 @@ pub enum Error {
     #[error("the coordinator's database does not answer")]
     Store(#[source] Arc<store::Error>),
     /// The store does not answer in the time that the caller has.
-    #[error("the coordinator's database does not answer")]
+    #[error("the coordinator's database did not answer within the time of the call")]
     StoreSilent,
     /// The database refuses what was to be written.
     #[error("the coordinator's database refuses to store the transaction: {0}")]

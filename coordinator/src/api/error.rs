@@ -149,7 +149,10 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
             tracing::warn!(error = store::in_full(&**source), "the store did not answer a request");
             Reason::StoreUnavailable.status(error)
         }
-        Error::StoreSilent => Reason::StoreUnavailable.status(error),
+        Error::StoreSilent => {
+            tracing::warn!("the coordinator's database did not answer a request in time");
+            Reason::StoreUnavailable.status(error)
+        }
         Error::Unreadable(_) => Reason::Unreadable.status(error),
         Error::Refused(_) => Reason::StoreRefused.status(error),
         Error::Moving => Reason::Moving.status(error),

@@ -145,7 +145,8 @@ async fn a_role_that_cannot_see_the_standbys_is_told_so() {
     let server = Server::start();
     let url = server.database().await;
     execute(&server.url("postgres"), "CREATE ROLE clerk LOGIN").await;
-    execute(&url, "GRANT ALL ON SCHEMA public TO clerk").await;
+    let database = url.rsplit('/').next().unwrap();
+    execute(&url, &format!("GRANT CREATE ON DATABASE {database} TO clerk")).await;
     let clerk = url.replace("unanimo@", "clerk@");
     let _standby = server.standby();
     wait_for(&server, "*").await;

@@ -22,6 +22,11 @@ async fn an_operators_end_of_a_branch_is_an_alarm() {
     ])
     .await;
     served.submit("g", &["commit-hang", "ok"], &[]).await.check(0);
+    until("the first Commit to have failed", async || {
+        let shown = served.tx(&["show", "g"]).await;
+        shown.check(0).out.contains("no answer within 50ms").then_some(())
+    })
+    .await;
     let resolve = ["resolve", "g", "--branch=a", "--as=rolled-back", "--operator=ann"];
     let ran = served.tx(&[&resolve[..], &["--note=the bank is gone"]].concat()).await;
     ran.check(0).complains(&["warning: participant p (branch a) has not confirmed the end"]);
