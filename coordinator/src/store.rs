@@ -263,11 +263,13 @@ impl Error {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use sqlx::migrate::MigrateError;
-        let source = match self {
-            Self::Database { source, .. } | Self::NoSchema { source, .. } => source,
-            Self::Migrate(MigrateError::Execute(source)) => source,
-            Self::Migrate(MigrateError::ExecuteMigration(source, _)) => source,
-            _ => return false,
+        let (Self::Database { source, .. }
+        | Self::NoSchema { source, .. }
+        | Self::Migrate(
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _),
+        )) = self
+        else {
+            return false;
         };
         let sqlx::Error::Database(error) = source else { return false };
         // PostgreSQL: lock timeout, statement timeout, deadlock, serialization, starting up or no

@@ -45,7 +45,7 @@ fn check(name: &OsStr, value: &OsStr, known: &[&str]) -> Option<Violation> {
     let nearest = known.iter().map(|known| (distance(&upper, known), *known));
     let (distance, nearest) = nearest.min_by_key(|(distance, _)| *distance)?;
     let is_ours = upper.starts_with(PREFIX) && !is_of_a_service(&name, &value.to_string_lossy());
-    if !is_ours && distance > NEAR {
+    if !is_ours && strsim::osa_distance(&upper, nearest) > NEAR {
         return None;
     }
     // Half of the letters may differ: more would be another word.
@@ -57,12 +57,16 @@ fn check(name: &OsStr, value: &OsStr, known: &[&str]) -> Option<Violation> {
     Some(Violation::new(name, format!("is no variable that unanimo reads{hint}")))
 }
 
-/// Number of letters to insert, remove, replace or swap. A name that goes on after a known one, or ends
-/// before it, is near: `UNANIMO_DATABASE`.
+/// Number of letters to insert, remove, replace or swap, less the letters of whole words that both have.
+/// A name that goes on after a known one, or ends before it, is near: `UNANIMO_DATABASE`.
 fn distance(name: &str, known: &str) -> usize {
     let distance = strsim::osa_distance(name, known);
+    let words = |text: &str| text.split('_').skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let (own, theirs) = (words(name), words(known));
+    let shared: usize = own.iter().filter(|word| theirs.contains(word)).map(String::len).sum();
     let is_part = name.len() > PREFIX.len() && (known.starts_with(name) || name.starts_with(known));
-    if is_part { distance.min(NEAR) } else { distance }
+    let most = if is_part { NEAR } else { usize::MAX };
+    distance.saturating_sub(shared).max(1).min(most)
 }
 
 /// Tells whether a variable is one of those that Kubernetes, or Docker's links, make for a service
@@ -72,8 +76,7 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
     let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_protocol = |text: &&str| matches!(*text, "TCP" | "UDP" | "SCTP");
     match &parts[1..] {
-        [.., "SERVICE", "HOST" | "PORT"] => true,
-        [.., "SERVICE", "PORT", _] => true,
+        [.., "SERVICE", "HOST" | "PORT"] | [.., "SERVICE", "PORT", _] => true,
         [.., "PORT", number, protocol] if is_number(number) && is_protocol(protocol) => true,
         [.., "PORT", number, protocol, "PROTO" | "PORT" | "ADDR"] => {
             is_number(number) && is_protocol(protocol)

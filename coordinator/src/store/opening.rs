@@ -143,7 +143,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(stored: Option<&str>, here: &str, told: Option<Relocation>, expected: &str) {
+    fn check(
+        stored: Option<&str>,
+        here: &str,
+        told: impl Into<Option<Relocation>>,
+        expected: &str,
+    ) {
+        let told = told.into();
         let itself = Itself {
             cluster_id: "c1".into(),
             place: stored.map(place),

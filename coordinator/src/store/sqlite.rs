@@ -58,7 +58,7 @@ type BoxFuture<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, sqlx::Er
 
 impl Sqlite {
     /// Opens the store on tables of this version.
-    fn open(connect: SqliteConnectOptions, cluster_id: String, lock: Arc<File>) -> Self {
+    fn open(connect: &SqliteConnectOptions, cluster_id: String, lock: Arc<File>) -> Self {
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections);
             options.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(connect.clone())

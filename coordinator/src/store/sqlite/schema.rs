@@ -66,7 +66,7 @@ impl Opening {
         let known = latest(&MIGRATIONS);
         let found = version(connection).await?;
         match found {
-            Some(found) if found > known => return Err(Error::NewerSchema { found, known }),
+            Some(found) if found > known => Err(Error::NewerSchema { found, known }),
             Some(_) => self.compare_place(connection).await.map(|_| false),
             None => Ok(true),
         }
@@ -149,7 +149,7 @@ impl super::super::Opening for Opening {
         let closed = connection.close().await;
         let cluster_id = migrated?;
         closed.map_err(Error::database("close the database file"))?;
-        Ok(Arc::new(Sqlite::open(self.connect.clone(), cluster_id, Arc::clone(&self.lock))))
+        Ok(Arc::new(Sqlite::open(&self.connect, cluster_id, Arc::clone(&self.lock))))
     }
 }
 
