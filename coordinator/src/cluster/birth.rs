@@ -148,7 +148,10 @@ impl Candidate<'_> {
             match self.fence_all(rights, &live).await {
                 Ok(true) => return Ok(created),
                 Ok(false) => {}
-                Err(error) if standby.since.is_some() => standby.is_blind(&error),
+                Err(error) if standby.since.is_some() => {
+                    standby.is_blind(&error);
+                    tokio::time::sleep(self.look_pause()).await;
+                }
                 Err(error) => patience.wait(error, self.told).await?,
             }
         }

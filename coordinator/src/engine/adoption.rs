@@ -154,10 +154,12 @@ impl Handle {
             }
             Ok(Some(stored)) => {
                 let tx_id = stored.record.identity.tx_id;
-                if self.shared.set_aside.lock().await.remove(&tx_id) {
+                let was_set_aside = self.shared.set_aside.lock().await.contains(&tx_id);
+                if was_set_aside {
                     tracing::info!(%tx_id, "the transaction can be read again");
                     let transactions = self.shared.store.transactions();
                     transactions.set_aside(self.shared.me, &[tx_id], false).await?;
+                    self.shared.set_aside.lock().await.remove(&tx_id);
                 }
             }
             Ok(None) | Err(_) => {}

@@ -72,6 +72,9 @@ async fn tables_of_an_earlier_version_are_moved_with_their_rows() {
             places(&mut connection).await,
             "unanimo.events unanimo.locks unanimo.transactions unanimo.unanimo_migrations"
         );
+        // A program of that version would begin a second coordinator group: it finds its place taken.
+        let older = up_to(version, &unanimo_migrations::coordinator::POSTGRES);
+        older.run(&mut connection).await.expect_err("S9: an older program makes no tables anew");
         let again = store::open(&url, &PostgresOptions::default()).await.unwrap();
         assert_eq!(again.cluster_id(), id);
     }

@@ -169,6 +169,10 @@ fn classify(error: sqlx::Error) -> BatchError {
     };
     match server.code() {
         "55P03" => BatchError::LockTimeout(error.into()),
+        // From a pooler that has lost its server, or from one that ends: the commit may be under way.
+        code if code.starts_with("08") || code.starts_with("57P") => {
+            BatchError::Indeterminate(error.into())
+        }
         code if is_wrong_server(code) => BatchError::WrongServer(error.into()),
         // Data exception, integrity constraint violation, program limit exceeded.
         code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {

@@ -22,7 +22,7 @@ use super::super::opening::{HISTORY, PlaceChange, Relocation};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::address;
 use super::session::{Connector, Session};
-use super::{Postgres, PostgresOptions, failed};
+use super::{Postgres, PostgresOptions, failed, no_answer};
 
 /// Schema to which tables of an earlier version are moved.
 pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
@@ -70,7 +70,10 @@ impl Opening {
         let connector = Connector::new(address::parse(url)?, options);
         let mut session = session(&connector, options).await?;
         let connection = &mut session.connection;
-        let looked = Self::first_look(connection, options, told.as_ref()).await;
+        let looking = Self::first_look(connection, options, told.as_ref());
+        let looked = tokio::time::timeout(options.answer_timeout(), looking).await;
+        let looked =
+            looked.unwrap_or_else(|_| Err(Error::database("look for the tables")(no_answer())));
         // Nothing depends on how the connection ends.
         let _ = session.connection.close().await;
         let (path, found, change) = looked?;
@@ -115,7 +118,8 @@ impl Opening {
             let _ = connection.close().await;
             Ok(rows)
         };
-        work.await.map_err(Error::database(doing))
+        let worked = tokio::time::timeout(self.options.answer_timeout(), work).await;
+        worked.unwrap_or_else(|_| Err(no_answer())).map_err(Error::database(doing))
     }
 
     /// Brings the tables to this version, in one transaction.

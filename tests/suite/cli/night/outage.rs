@@ -73,7 +73,7 @@ const ASKING: [&[&str]; 8] = [
 #[track_caller]
 fn check_told(command: &[&str], ran: &crate::cli::Ran, took: Duration) {
     ran.check(1).complains(&[
-        "error: the coordinator's database did",
+        "error: the coordinator's database d",
         "reason: STORE_UNAVAILABLE (UNAVAILABLE)",
         "run the same command again",
     ]);
@@ -120,9 +120,10 @@ async fn a_database_that_is_away_is_told() {
 fn signal_all(server: &Server, signal: Signal) {
     let main = server.pid().expect("it runs");
     let id = main.as_raw_nonzero();
+    // The main process first: it makes no more sessions.
+    kill_process(main, signal).expect("it runs");
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-    let children = children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?));
-    for process in children.chain([main]) {
+    for process in children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
         // A session may have ended meanwhile.
         let _ = kill_process(process, signal);
     }

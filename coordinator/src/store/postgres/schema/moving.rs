@@ -80,6 +80,12 @@ pub(super) async fn move_tables(
         let set = format!("ALTER TABLE {from}.{table} SET SCHEMA {to}");
         execute(connection, &set, doing).await?;
     }
+    // An earlier version would find nothing here, begin a second coordinator group, and do again what is
+    // done: its first table is in its way.
+    let note = format!(
+        "CREATE VIEW {from}.cluster AS SELECT 'the coordinator keeps its tables in schema {schema}' AS moved"
+    );
+    execute(connection, &note, doing).await?;
     tracing::info!(from = old, to = schema, "moved the tables of an earlier version");
     Ok(())
 }
