@@ -18,6 +18,10 @@ const SILENT_TO_OPEN: usize = 3;
 /// records may be what it cannot deal with.
 const ERRORS_TO_OPEN: usize = 5;
 
+/// Time after which a probe that has told nothing is taken for lost: its task was ended before it began.
+/// Longer than a call waits for its answer.
+const PROBE_LOST_AFTER: Duration = Duration::from_secs(60);
+
 /// Longest pause between two probes, whatever the backoff of calls is: new work waits for it.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -81,9 +85,17 @@ struct Open {
     since: Instant,
     pause: Duration,
     next: Instant,
-    probing: bool,
+    /// Since when a probe is under way.
+    probing: Option<Instant>,
     /// When new work was last let in, because nothing else could be the probe.
     invited: Option<Instant>,
+}
+
+impl Open {
+    /// When the next probe may be sent. One that has told nothing for so long never will.
+    fn next_probe(&self) -> Instant {
+        self.probing.map_or(self.next, |since| since + PROBE_LOST_AFTER)
+    }
 }
 
 impl Breaker {
@@ -111,17 +123,17 @@ impl Breaker {
     pub(crate) fn pass(&mut self, now: Instant) -> Pass {
         match &mut self.open {
             None => Pass::Free,
-            Some(open) if open.probing || now < open.next => Pass::Wait,
+            Some(open) if now < open.next_probe() => Pass::Wait,
             Some(open) => {
-                open.probing = true;
+                open.probing = Some(now);
                 Pass::Probe
             }
         }
     }
 
-    /// Returns when the next probe may be sent, if none is under way.
+    /// Returns when the next probe may be sent.
     pub(crate) fn next_probe(&self) -> Option<Instant> {
-        self.open.as_ref().filter(|open| !open.probing).map(|open| open.next)
+        self.open.as_ref().map(Open::next_probe)
     }
 
     /// Tells whether new work is refused. Where no call waits that could be the probe, new work is let in
@@ -129,7 +141,7 @@ impl Breaker {
     pub(super) fn refuses(&mut self, now: Instant, waiting: usize) -> bool {
         let Some(open) = &mut self.open else { return false };
         let lately = open.invited.is_some_and(|at| now < at + open.pause);
-        if waiting > 0 || open.probing || now < open.next || lately {
+        if waiting > 0 || now < open.next_probe() || lately {
             return true;
         }
         open.invited = Some(now);
@@ -157,7 +169,7 @@ impl Breaker {
         error.clone_into(&mut self.last_error);
         if let Some(open) = &mut self.open {
             if probe {
-                open.probing = false;
+                open.probing = None;
                 open.pause = self.pauses.after(open.pause);
                 open.next = now + open.pause;
             }
@@ -178,7 +190,7 @@ impl Breaker {
             return false;
         }
         let pause = self.pauses.first();
-        let (next, probing) = (now + pause, false);
+        let (next, probing) = (now + pause, None);
         self.open = Some(Open { since: now, pause, next, probing, invited: None });
         true
     }
@@ -186,14 +198,14 @@ impl Breaker {
     /// A probe was given up before its time: the next call may be one.
     pub(super) fn given_up(&mut self) {
         if let Some(open) = &mut self.open {
-            open.probing = false;
+            open.probing = None;
         }
     }
 
     /// The participant has registered again: a call may try now whether it is back.
     pub(super) fn returned(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
-            open.probing = false;
+            open.probing = None;
             open.pause = self.pauses.first();
             open.next = now;
         }
@@ -271,7 +283,9 @@ mod tests {
         assert_eq!(breaker.pass(at(999)), Pass::Wait);
         assert_eq!(breaker.next_probe(), Some(at(1000)));
         assert_eq!(breaker.pass(at(1000)), Pass::Probe);
-        assert_eq!((breaker.pass(at(9000)), breaker.next_probe()), (Pass::Wait, None));
+        assert_eq!(breaker.pass(at(9000)), Pass::Wait);
+        // A probe of which nothing is heard any more does not keep it shut.
+        assert_eq!(breaker.next_probe(), Some(at(61_000)));
         // What was under way when it opened is no probe.
         breaker.failed(at(1500), tx(7), Failure::Silent, false, "no");
         assert_eq!(breaker.pass(at(1600)), Pass::Wait);

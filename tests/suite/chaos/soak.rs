@@ -102,6 +102,11 @@ async fn l3_l5_s7_a_soak_leaves_memory_flat_the_healthy_served_and_nothing_half_
     world.check().await;
 }
 
+#[expect(clippy::print_stdout, reason = "whoever runs it wants the figures")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
 /// Returns the arguments that name a participant.
 fn participant(name: &str, endpoint: &str) -> [String; 2] {
     ["--participant".to_owned(), format!("{name}={endpoint}")]

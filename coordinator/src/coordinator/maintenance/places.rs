@@ -25,7 +25,11 @@ pub(super) async fn forget_stale(
     loop {
         for stale in directory.stale() {
             if let Err(error) = forget(&directory, &*store, me, &stale).await {
-                tracing::warn!(%error, "failed to forget a participant that is gone; it is repeated");
+                let error = store::in_full(&error);
+                tracing::warn!(
+                    error,
+                    "failed to forget a participant that is gone; it is repeated"
+                );
                 break;
             }
         }

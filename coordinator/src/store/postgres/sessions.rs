@@ -114,7 +114,10 @@ impl Shared {
             }
             match tokio::time::timeout(LOOK_TIMEOUT, session.check()).await {
                 Ok(Ok(())) => return Some(session),
-                Ok(Err(error)) => tracing::info!(%error, "a database session is thrown away"),
+                Ok(Err(error)) => {
+                    let error = super::super::in_full(&error);
+                    tracing::info!(error, "a database session is thrown away");
+                }
                 Err(_) => tracing::info!("a database session that hangs is thrown away"),
             }
             self.drop_idle();

@@ -88,7 +88,9 @@ impl Bystanders {
             });
             if ended.await { begun += 1 } else { refused += 1 }
         }
-        println!("of transactions that need the sick, {begun} were begun and {refused} refused");
+        super::say(&format!(
+            "of transactions that need the sick, {begun} were begun and {refused} refused"
+        ));
         assert!(begun > 0, "nothing was ever sent to the sick");
     }
 }

@@ -108,19 +108,19 @@ async fn one(transfer: Transfer, client: Client, state: Arc<Mutex<State>>) -> Tr
 impl Latencies {
     /// Checks that the slowest answers of the disturbed time are not much slower (promise L3).
     pub(super) fn check(mut self, slower_max: f64) {
-        let [before, after] = [&mut self.before, &mut self.disturbed].map(p99);
+        let [before, after] = [&mut self.before, &mut self.disturbed].map(|times| p99(times));
         let slower = after.as_secs_f64() / before.as_secs_f64();
-        println!(
+        super::say(&format!(
             "p99 of the healthy: {before:.1?} undisturbed ({} transfers), {after:.1?} disturbed ({}): \
              {slower:.2} times",
             self.before.len(),
             self.disturbed.len()
-        );
+        ));
         assert!(slower <= slower_max, "L3: {slower:.2} times slower, at most {slower_max}");
     }
 }
 
-fn p99(times: &mut Vec<Duration>) -> Duration {
+fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     assert!(times.len() >= 100, "{} times tell nothing of the slowest", times.len());
     times[times.len() * 99 / 100]

@@ -48,12 +48,12 @@ impl Samples {
         let most = |range: std::ops::Range<usize>| self.0[range].iter().copied().max().unwrap();
         let (first, middle, last) =
             (most(0..third), most(third..2 * third), most(2 * third..self.0.len()));
-        println!(
+        super::say(&format!(
             "memory at most in each third: {} / {} / {} MiB",
             first / 1024,
             middle / 1024,
             last / 1024
-        );
+        ));
         let growth = last.saturating_sub(middle);
         assert!(growth <= growth_max, "L5: it grew by {growth} KiB; at most {growth_max}");
     }
