@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, msrv, packages, publish, python, soak, tidy};
+use crate::{docs, links, msrv, packages, publish, python, tidy};
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -30,7 +30,6 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
-    steps.step("a short soak", || soak::soak(&[]))?;
     steps.step("packages", || publish::package(&[]))?;
     steps.step("the oldest Rust", msrv::msrv)?;
     steps.step("documentation", || {

@@ -28,7 +28,7 @@ const WIDTH_MIN: usize = 40;
 const GAP: u16 = 2;
 
 /// Fewest columns that a table's wide column gets, its gap included.
-const COLUMN_MIN: usize = 14;
+const COLUMN_MIN: usize = 10;
 
 /// Prints a text on standard output. [`Error::ReaderGone`] if its reader has closed it, as in
 /// `tx list | head -1`.

@@ -166,10 +166,10 @@ mod tests {
                 &["one:5432", "two:2", "three:5432"],
             ),
             (
-                "postgres://u@/db?host=one,two&port=1,2&target_session_attrs=primary",
+                "postgres:///db?user=u&host=one,two&port=1,2&target_session_attrs=primary",
                 &["one:1", "two:2"],
             ),
-            ("postgres://u@/db?host=one%2Ctwo&port=7", &["one:7", "two:7"]),
+            ("postgres:///db?user=u&host=one%2Ctwo&port=7", &["one:7", "two:7"]),
             (
                 "postgres://u@[::1]:1,[::2]:2/db?connect_timeout=3&load_balance_hosts=random",
                 &["[::1]:1", "[::2]:2"],
