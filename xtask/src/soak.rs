@@ -23,5 +23,5 @@ pub(crate) fn soak(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--quiet", "--workspace", "--test", "suite", "chaos::soak"]);
     command.args(["--", "--ignored", "--nocapture"]);
-    run(command.env("UNANIMO_SOAK_SECONDS", format!("{:.0}", minutes * 60.0)))
+    run(command.env("SOAK_SECONDS", format!("{:.0}", minutes * 60.0)))
 }

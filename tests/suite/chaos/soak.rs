@@ -22,7 +22,7 @@ use super::process;
 use super::{Mode, World};
 
 /// Name of the environment variable with the seconds that a run takes.
-const SECONDS: &str = "UNANIMO_SOAK_SECONDS";
+const SECONDS: &str = "SOAK_SECONDS";
 
 /// Part of the time in which nothing is disturbed.
 const UNDISTURBED: f64 = 0.25;

@@ -6,7 +6,7 @@
 //! barrier. After each group there must be an order of its calls in which everybody's answer is
 //! right; at the end the [database](lab) must hold what one of the states that are left says.
 //!
-//! A failure tells its seed: `UNANIMO_SEED=… cargo xtask test model` plays that schedule alone.
+//! A failure tells its seed: `TEST_SEED=… cargo xtask test model` plays that schedule alone.
 
 mod lab;
 mod rules;
@@ -29,9 +29,9 @@ const AT_ONCE: u64 = 8;
 
 async fn agrees_with_the_model(lab: Lab) {
     let lab = Arc::new(lab);
-    let seeds = match std::env::var("UNANIMO_SEED") {
+    let seeds = match std::env::var("TEST_SEED") {
         Ok(seed) => {
-            let seed: u64 = seed.parse().expect("UNANIMO_SEED is a number");
+            let seed: u64 = seed.parse().expect("TEST_SEED is a number");
             seed..seed + 1
         }
         Err(_) => 0..SCHEDULES,
@@ -64,7 +64,7 @@ async fn play(lab: &Arc<Lab>, seed: u64) {
         states = explain(&states, &calls, lab.mode());
         assert!(
             !states.is_empty(),
-            "S7, S8: no order of these answers is right on {}; UNANIMO_SEED={seed}\n  {}",
+            "S7, S8: no order of these answers is right on {}; TEST_SEED={seed}\n  {}",
             lab.name(),
             story.join("\n  ")
         );
@@ -75,7 +75,7 @@ async fn play(lab: &Arc<Lab>, seed: u64) {
         let heard = lab.call(&schedule, last).await;
         states = explain(&states, &[(last, heard)], lab.mode());
         story.push(format!("{last:?}: {heard:?}"));
-        assert!(!states.is_empty(), "UNANIMO_SEED={seed}\n  {}", story.join("\n  "));
+        assert!(!states.is_empty(), "TEST_SEED={seed}\n  {}", story.join("\n  "));
         if heard != Heard::Nothing {
             break;
         }
@@ -84,7 +84,7 @@ async fn play(lab: &Arc<Lab>, seed: u64) {
     let expected: BTreeSet<_> = states.iter().map(|state| state.effects(lab.mode())).collect();
     assert!(
         expected.contains(&found),
-        "S7: {} holds the effects {found:?}, expected {expected:?}; UNANIMO_SEED={seed}\n  {}",
+        "S7: {} holds the effects {found:?}, expected {expected:?}; TEST_SEED={seed}\n  {}",
         lab.name(),
         story.join("\n  ")
     );

@@ -5,7 +5,7 @@
 //! and calls leave only once what they wait for is written. The participants ([`participants`]) keep
 //! a record of their own, and the promises are checked against that.
 //!
-//! `UNANIMO_SEED=… UNANIMO_CASES=… cargo test -p unanimo-core --test sagas` plays other plans.
+//! `TEST_SEED=… UNANIMO_CASES=… cargo test -p unanimo-core --test sagas` plays other plans.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod checks;
@@ -77,9 +77,9 @@ impl Tally {
 
 #[test]
 fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
-    let seed = number("UNANIMO_SEED").unwrap_or(7);
+    let seed = number("TEST_SEED").unwrap_or(7);
     let cases = number("UNANIMO_CASES").unwrap_or(8_000);
-    eprintln!("UNANIMO_SEED={seed}");
+    eprintln!("TEST_SEED={seed}");
     let config = Config {
         cases: cases.try_into().expect("a number of cases"),
         failure_persistence: None,
@@ -99,7 +99,7 @@ fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
         Ok(())
     });
     if let Err(failure) = played {
-        panic!("UNANIMO_SEED={seed}: {failure}");
+        panic!("TEST_SEED={seed}: {failure}");
     }
     let tally = tally.into_inner();
     eprintln!("{tally:?}");

@@ -147,11 +147,11 @@ async fn s1_to_s10_sagas_on_sqlite_survive_kills_at_any_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes many minutes; UNANIMO_SEED repeats a run"]
+#[ignore = "takes many minutes; TEST_SEED repeats a run"]
 async fn s1_to_s10_sagas_survive_kills_for_long() {
-    let given = std::env::var("UNANIMO_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("UNANIMO_SEED={seed}");
+    eprintln!("TEST_SEED={seed}");
     for store in [Store::Postgres, Store::Sqlite] {
         kills_at_any_moment(store, 300, seed).await;
     }

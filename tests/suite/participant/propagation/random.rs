@@ -76,12 +76,12 @@ async fn transact(world: &World, tx: &Transaction, mut random: Random, slot: usi
 }
 
 async fn adds_up(mode: Mode) {
-    let seed = std::env::var("UNANIMO_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| {
         u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() & 0xffff_ffff).unwrap()
     });
     // Shown where the test fails.
-    eprintln!("UNANIMO_SEED={seed}");
+    eprintln!("TEST_SEED={seed}");
     let world = Rc::new(World::start(mode).await);
     let started = (world.a.total().await, world.b.total().await);
     let (mut moved, mut committed) = (Moved::default(), 0);
