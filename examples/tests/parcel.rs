@@ -21,6 +21,7 @@ impl Drop for Owned {
 fn coordinator(folder: &Path) -> (Owned, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_saga"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.args(["--database-url", "sqlite:unanimo.db"]);
     command.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("a coordinator");
     let lines = BufReader::new(child.stdout.take().expect("its output")).lines();

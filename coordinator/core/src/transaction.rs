@@ -267,8 +267,11 @@ impl Transaction {
     pub fn inputs_of(&self, branch: &Branch) -> Vec<(InputName, Payload)> {
         let known = |input: &StepInput| {
             let of = self.branch_by_id(&input.branch_id)?;
-            // An output without bytes is not kept, and is known all the same.
-            let is_empty = of.progress.vote == Some(Vote::Prepared) && !of.progress.output_dropped;
+            // An output without bytes is not kept, and is known all the same. That of a branch that its
+            // initiator calls is not told here.
+            let is_empty = of.progress.vote == Some(Vote::Prepared)
+                && of.enlistment == Enlistment::Coordinator
+                && !of.progress.output_dropped;
             let output = of.output.clone().or_else(|| is_empty.then(Payload::default))?;
             Some((input.name.clone(), output))
         };

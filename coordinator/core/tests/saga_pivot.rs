@@ -159,20 +159,6 @@ fn an_output_that_is_too_large_from_the_pivot_on_is_no_vote() {
     );
 }
 
-/// An output without bytes is an output.
-#[test]
-fn an_empty_output_is_an_input() {
-    let script = check(
-        "saga a p!<a+reads b<p+reads",
-        "write; prepare a
-         a prepared => write; prepare p
-         p prepared => COMMIT; prepare b",
-    );
-    let tx = &script.tx;
-    assert_eq!(tx.inputs_of(&tx.branches()[1]).len(), 1);
-    assert_eq!(tx.inputs_of(&tx.branches()[2]).len(), 1);
-}
-
 /// A step that is kept is shown as such only if it may have run.
 #[test]
 fn a_kept_step_that_was_never_sent_is_not_kept() {

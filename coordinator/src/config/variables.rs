@@ -12,7 +12,7 @@ const OTHERS: [&str; 2] = ["UNANIMO_CONFIG", "UNANIMO_ENDPOINT"];
 
 /// Variables of this repository's tests.
 #[cfg(feature = "failpoints")]
-const TESTS: [&str; 3] = ["UNANIMO_CRASH_AT", "TEST_SEED", "UNANIMO_CASES"];
+const TESTS: [&str; 2] = ["UNANIMO_CRASH_AT", "UNANIMO_CASES"];
 #[cfg(not(feature = "failpoints"))]
 const TESTS: [&str; 0] = [];
 

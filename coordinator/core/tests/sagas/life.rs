@@ -288,7 +288,10 @@ impl Journal {
     }
 
     fn write(&mut self, count: usize) {
-        let Some(mut first) = self.unwritten.pop_front().filter(|_| count > 0) else { return };
+        if count == 0 {
+            return;
+        }
+        let Some(mut first) = self.unwritten.pop_front() else { return };
         for _ in 1..count {
             let Some(next) = self.unwritten.pop_front() else { break };
             first.fold(next);

@@ -51,6 +51,11 @@ impl Life {
             }
             Move::Resolve(at, kind) => {
                 let number = self.number(at);
+                // An operator's answer for the pivot is a decision, which the model does not know; scripts of
+                // its own test it.
+                if self.order.pivot == Some(number.index()) {
+                    return self.check_durable();
+                }
                 let (operator, note) = ("op".to_owned(), "by hand".to_owned());
                 let before = self.participants.rows[number.index()].by_word;
                 self.participants.rows[number.index()].by_word = true;
