@@ -3,6 +3,7 @@
 use tonic::Status;
 
 /// Returns an error and its causes in one line. What an error says of its own cause is not said twice.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| {
@@ -38,6 +39,7 @@ mod tests {
         assert_eq!(status_in_full(&status), "Unavailable: tcp connect error: Connection refused");
     }
 
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     #[test]
     fn each_cause_is_said_once() {
         let inner = std::io::Error::other("disk full");
