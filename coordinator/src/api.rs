@@ -101,7 +101,7 @@ impl Api {
         // Everything that must go to its end does so in a task of its own.
         let result = match tokio::time::timeout_at(deadline.last, work).await {
             Ok(result) => result,
-            Err(_) => T::late(self.engine.late()),
+            Err(_) => T::late(crate::engine::Error::StoreSilent),
         };
         let (method, code) = (rpc.name(), result.as_ref().map_or_else(Status::code, |_| Code::Ok));
         self.metrics.served(method, code);

@@ -11,6 +11,9 @@ use crate::{docs, links, msrv, packages, publish, python, tidy};
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     packages::ensure(&[packages::POSTGRES, packages::MARIADB, packages::PYTHON])?;
+    if cfg!(target_os = "linux") {
+        packages::ensure(&[packages::FAKETIME])?;
+    }
     python::ensure()?;
     cargo(["test", "--workspace"].iter().chain(arguments))
 }

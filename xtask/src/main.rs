@@ -25,8 +25,8 @@ use self::step::cargo;
 const HELP: &str = "\
 cargo xtask CHORE
 
-  test [ARGS…]   run every test; installs PostgreSQL, MariaDB and Python if they are not there; ARGS
-                 go to `cargo test`
+  test [ARGS…]   run every test; installs PostgreSQL, MariaDB, Python and libfaketime if they are not
+                 there; ARGS go to `cargo test`
   ci             what must pass before a change is accepted: tidy, links, formatting, clippy, generated
                  files, tests, packages, documentation; ends with the seconds of each
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists

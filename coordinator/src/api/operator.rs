@@ -9,6 +9,7 @@ use super::Api;
 use super::convert::{self, Content};
 use super::error::{from_engine, invalid};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
+use super::query::durable_view;
 use super::rpc::serve;
 use crate::engine::{Answer, Error};
 
@@ -26,7 +27,7 @@ impl Api {
             id => Some(parse::branch_id("branch_id", id)?),
         };
         let answer = self.engine.retry(tx_id, branch.as_ref(), request.operator, by).await;
-        Ok(v1::RetryTransactionResponse { transaction: self.shown(answer)? })
+        Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
     }
 
     async fn resolve_one(
@@ -51,7 +52,7 @@ impl Api {
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.resolve(tx_id, &branch_id, kind, operator, note, by).await;
-        Ok(v1::ResolveBranchResponse { transaction: self.shown(answer)? })
+        Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
     }
 
     async fn forget_one(
@@ -64,13 +65,13 @@ impl Api {
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let answer = self.engine.forget(tx_id, operator, note, by).await;
-        Ok(v1::ForgetTransactionResponse { transaction: self.shown(answer)? })
+        Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
     }
+}
 
-    fn shown(&self, answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
-        let view = self.durable_view(answer.map_err(from_engine)?)?;
-        Ok(Some(convert::transaction(&view, Content::default(), None)))
-    }
+fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
+    let view = durable_view(answer.map_err(from_engine)?)?;
+    Ok(Some(convert::transaction(&view, Content::default(), None)))
 }
 
 serve! {

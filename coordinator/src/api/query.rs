@@ -33,7 +33,7 @@ impl Api {
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
-        let view = self.durable_view(answer)?;
+        let view = durable_view(answer)?;
         let events = match request.include_timeline {
             true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
             false => None,
@@ -43,14 +43,6 @@ impl Api {
             shown.branch_id = self.parents_branch(parent, by).await;
         }
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
-    }
-
-    /// Returns the view, or that nothing can be said yet.
-    pub(super) fn durable_view(&self, answer: Answer) -> Result<Box<View>, Status> {
-        match answer {
-            Answer::View(view) => Ok(view),
-            Answer::NotYet(_) => Err(from_engine(self.engine.late())),
-        }
     }
 
     /// Returns the id of the branch that a child is, as its parent knows it; nothing if the parent
@@ -74,7 +66,7 @@ impl Api {
             None => return Err(no_key()),
         };
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
-        let view = self.durable_view(answer)?;
+        let view = durable_view(answer)?;
         if view.stripped {
             return Err(from_engine(crate::engine::Error::Stripped));
         }
@@ -145,6 +137,15 @@ impl Api {
 /// Makes the error of a request that names no transaction.
 pub(super) fn no_key() -> Status {
     invalid(Violation::new("key", "must be tx_id or gid"))
+}
+
+/// Returns the view, or that nothing can be said yet.
+pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
+    match answer {
+        Answer::View(view) => Ok(view),
+        // The engine answers at once, unless it waits for its database.
+        Answer::NotYet(_) => Err(from_engine(crate::engine::Error::StoreSilent)),
+    }
 }
 
 fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {

@@ -7,7 +7,7 @@ use unanimo_proto::v1::{self, rollback_transaction_request};
 
 use super::error::{enlisted_and_decided, from_engine, invalid, waits_for_locks};
 use super::parse::{self, Definable, Read};
-use super::query::no_key;
+use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{self, Answer, Until, View};
 use crate::wire;
@@ -59,7 +59,7 @@ impl Api {
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.begin_or_find(definition, must_exist, Until::Durable, by).await;
-        let View { tx, .. } = *self.durable_view(answer.map_err(from_engine)?)?;
+        let View { tx, .. } = *durable_view(answer.map_err(from_engine)?)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.deadline())),
@@ -136,7 +136,7 @@ impl Api {
         }
         let id = read.branch.branch_id.clone();
         let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
-        let View { tx, .. } = *self.durable_view(answer)?;
+        let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided. It counts all the same:
         // a Commit that came before this answer did not list it.
         if tx.phase().decision().is_some() {

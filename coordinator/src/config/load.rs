@@ -60,8 +60,8 @@ impl Loaded {
         }
     }
 
-    /// Whoever configures anything has a database. The default's is another one, and empty: every
-    /// transaction would be done once more.
+    /// Returns the complaint that anything is configured and no database is: the default's is another
+    /// one, and empty, and every transaction would be done once more.
     fn forgotten_database(&self) -> Option<Violation> {
         let configured = self.file.is_some() || !self.sources.is_empty();
         if self.sources.contains_key(DATABASE_URL) || !configured {

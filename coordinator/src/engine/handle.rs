@@ -217,16 +217,6 @@ impl Handle {
         }
     }
 
-    /// Returns the reason for which nothing can be said of what was asked for in time.
-    /// The engine answers at once, unless it waits for its database.
-    #[expect(
-        clippy::unused_self,
-        reason = "several nodes will have another reason: where it moves to"
-    )]
-    pub(crate) fn late(&self) -> Error {
-        Error::StoreSilent
-    }
-
     /// Asks the loop for a transaction. If that is not in memory, brings it there and asks again,
     /// with a new message, or answers with what is stored if it has ended. A search that outlives the
     /// deadline is given up.

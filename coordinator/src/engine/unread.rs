@@ -1,6 +1,6 @@
 //! Outputs for which there was no room (promise L5).
 //!
-//! What was admitted may bring outputs, each of up to a megabyte, and nobody knows before how large they
+//! Admitted transactions bring outputs, each of up to a megabyte, and nobody knows before how large they
 //! are. One that would go over the bound is not taken: its branch is asked again once there is room for as
 //! much as it had, the oldest transaction first, and its participant gives the same answer from its
 //! barrier. A branch for which no deadline decides any more is never held up: others may wait for its

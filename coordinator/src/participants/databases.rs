@@ -4,7 +4,7 @@
 //! each would hold it for the only one. So the id travels with registrations, calls, votes and questions:
 //! while a process with one id is alive, another id is refused.
 //!
-//! What is known is this node's own, and of this life of it. A process that registers after all others are
+//! The ids are kept in the memory of this node, in this life of it. A process that registers after all others are
 //! gone brings its id: a participant may be given a new database.
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{Mode, Outcome};
-use unanimo_tests::reaper::run_folder;
+use unanimo_tests::clock::Clock as ProcessClock;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::PATIENCE;
 
@@ -103,19 +103,14 @@ async fn what_begins_after_a_jump_keeps_the_time_of_day() {
 }
 
 /// The same with a real process, whose clock a library sets.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs libfaketime: the variable LIBFAKETIME names its file"]
 async fn l1_a_process_whose_clock_is_set_goes_on() {
-    let library = std::env::var("LIBFAKETIME").expect("the library's file");
-    for jump in ["-3600", "+3600"] {
-        let file = run_folder().join(format!("time{}", uuid::Uuid::new_v4()));
-        std::fs::write(&file, "+0").unwrap();
-        let environment = [
-            ("LD_PRELOAD", library.clone()),
-            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
-            ("FAKETIME_NO_CACHE", "1".to_owned()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ];
+    for jump in [-3600, 3600] {
+        let clock = ProcessClock::new();
+        let mut environment = clock.variables();
+        // It is set while transactions are under way, and not up to a second later.
+        environment.push(("FAKETIME_NO_CACHE", "1".to_owned()));
         let more = ["--call-timeout=1s", "--stalled-after=2s"].map(str::to_owned);
         let process = Process::start_with(&sqlite_url(), &more, &environment).await;
         let submit = |gid: &str, action: &str, timeout_ms| {
@@ -132,7 +127,7 @@ async fn l1_a_process_whose_clock_is_set_goes_on() {
         let late = submit("late", "hang", 4_000);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let started = Instant::now();
-        std::fs::write(&file, jump).unwrap();
+        clock.set_off_by(jump);
         let resent = submit("resent", "fail-9", 20_000);
         assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
         assert_eq!(hanging.await.unwrap().outcome(), Outcome::Committed, "{jump}");

@@ -75,7 +75,7 @@ async fn l5_payloads_and_metadata_are_within_the_bound() {
     assert!(grown < 60, "L5: {grown} MiB for a bound of 8");
 }
 
-/// Whoever went away while the coordinator is without its database is not remembered.
+/// Callers that went away while the coordinator is without its database are not remembered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_callers_that_went_away_take_no_memory() {
     let server = Server::start();

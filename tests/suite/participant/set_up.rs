@@ -94,7 +94,7 @@ async fn l1_an_upgrade_waits_for_branches_in_doubt_while_they_are_served() {
     }
 }
 
-/// Whatever else is wrong with it ends the start.
+/// Any other fault of the set-up ends the start.
 #[tokio::test]
 async fn a_set_up_that_fails_is_told() {
     let (database, _pool) = <Sqlite as Database>::open().await;

@@ -219,7 +219,7 @@ async fn a_restart_with_a_later_version_need_not_wait() {
     running.stop().await.unwrap();
 }
 
-/// Whoever reads a table, such as a dump, is waited for, and holds up nobody for long.
+/// Readers of a table, such as a dump, are waited for, and the wait holds up nobody for long.
 #[tokio::test]
 async fn a_migration_waits_for_those_who_use_the_tables() {
     let url = earlier(3).await;

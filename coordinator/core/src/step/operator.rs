@@ -68,7 +68,7 @@ impl Step<'_> {
             return Err(Violation::new("resolution", rule).into());
         }
         let (note, now) = (clip(note), self.now);
-        let detail = clip(format!("as {kind:?} by {operator}: {note}"));
+        let detail = clip(format!("as {} by {operator}: {note}", kind.in_words()));
         self.event(EventKind::Resolved, Some(BranchNumber::from_index(index)), detail);
         let progress = &mut self.branch(index).progress;
         if kind == HeuristicKind::Commit {

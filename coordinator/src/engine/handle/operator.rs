@@ -110,7 +110,7 @@ impl Handle {
         match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await? {
             Answer::View(view) if view.stripped => Err(Error::Stripped),
             Answer::View(view) => Ok(view),
-            Answer::NotYet(_) => Err(self.late()),
+            Answer::NotYet(_) => Err(Error::StoreSilent),
         }
     }
 

@@ -69,7 +69,7 @@ impl Handle {
     async fn try_watch(&self, key: &Key, deadline: Instant) -> Result<Option<Watched>, Error> {
         let view = match self.wait(key.clone(), Until::Durable, deadline).await? {
             Answer::View(view) => view,
-            Answer::NotYet(_) => return Err(self.late()),
+            Answer::NotYet(_) => return Err(Error::StoreSilent),
         };
         if view.tx.phase().ended_at().is_some() {
             return Ok(Some((view, None)));
@@ -77,7 +77,7 @@ impl Handle {
         let (reply, receiver) = oneshot::channel();
         self.send(Message::Watch { key: key.clone(), reply })?;
         let following = tokio::time::timeout_at(deadline + PEEK_MAX, receiver).await;
-        let following = following.map_err(|_| self.late())?;
+        let following = following.map_err(|_| Error::StoreSilent)?;
         let Some(mut receiver) = following.map_err(|_| Error::Stopped)? else {
             return Ok(None);
         };
