@@ -23,7 +23,7 @@ use crate::api::children::Children;
 use crate::api::{self, Api};
 use crate::cluster::lease;
 use crate::config::Config;
-use crate::engine::{self, Handle, adoption, sleepers};
+use crate::engine::{self, Handle, adoption, sleepers, unreadable};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -61,6 +61,12 @@ pub enum Ended {
     /// The incarnation was fenced.
     #[error("{0}; the coordinator stops, and another incarnation adopts its transactions")]
     Fenced(lease::Fenced),
+    /// The database is not the one that was opened any more, or has no tables any more.
+    #[error(
+        "the database was moved, restored or removed under this process: {0}; the coordinator stops, \
+         and writes nothing there"
+    )]
+    Elsewhere(String),
     /// The store is in a state that only a restart can clear.
     #[error("{0}")]
     Fatal(String),
@@ -185,6 +191,7 @@ impl Builder {
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
+        helpers.spawn(unreadable::Service::new(engine.clone(), Arc::clone(&adoption_wanted)).run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
         let purging = maintenance::Purge {

@@ -16,6 +16,7 @@ mod service;
 pub(crate) mod sleepers;
 mod timers;
 mod unread;
+pub(crate) mod unreadable;
 mod waiting;
 
 use std::sync::Arc;

@@ -149,6 +149,7 @@ pub mod metrics;
 pub mod participants;
 #[doc(hidden)]
 pub mod store;
+mod suspension;
 mod wire;
 
 pub use config::Config;

@@ -163,8 +163,8 @@ pub enum Error {
     /// The database is not where it was.
     #[error(
         "open the database: it is not where it was used last ({known}), but in another place \
-         ({found}); if it was moved or restored, and nobody serves the original any more, start once \
-         with --moved; if it is a copy, and the original goes on, start once with --copy, which gives \
+         ({found}){hint}; if it was moved or restored, and nobody serves the original any more, start once \
+         with {moved}; if it is a copy, and the original goes on, start once with --copy, which gives \
          it a cluster id of its own and forgets the endpoints of participants"
     )]
     Elsewhere {
@@ -172,7 +172,14 @@ pub enum Error {
         known: String,
         /// The place that it is in.
         found: String,
+        /// More about it, as a part of the sentence.
+        hint: &'static str,
+        /// The flag that says that it was moved.
+        moved: String,
     },
+    /// The tables have changed since this process has opened them: their version, or their cluster id.
+    #[error("use the database: its tables have changed since they were opened")]
+    Changed,
     /// The database is where it was, and an operator calls it a copy.
     #[error(
         "make this database a copy: it is where it was used last, as far as it can tell; if it is a \
@@ -263,6 +270,10 @@ impl Error {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use sqlx::migrate::MigrateError;
+        if let Self::Session { source, .. } = self {
+            // The standbys are behind: what is asked again may be proven.
+            return matches!(**source, SessionError::Unproven);
+        }
         let (Self::Database { source, .. }
         | Self::NoSchema { source, .. }
         | Self::Migrate(
@@ -275,6 +286,45 @@ impl Error {
         // PostgreSQL: lock timeout, statement timeout, deadlock, serialization, starting up or no
         // connection left. SQLite: busy.
         let codes = ["55P03", "57014", "40P01", "40001", "57P03", "53300", "5", "517"];
+        error.code().is_some_and(|code| codes.contains(&&*code))
+    }
+}
+
+impl Error {
+    /// Tells whether the same question will have the same answer until somebody does something: waiting
+    /// does not help.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        let is_refusal = matches!(
+            self,
+            Self::NewerSchema { .. }
+                | Self::Elsewhere { .. }
+                | Self::NoCopy { .. }
+                | Self::OtherSchema { .. }
+                | Self::NoSchema { .. }
+                | Self::TableTaken(_)
+                | Self::Changed
+                | Self::Url(_)
+        );
+        is_refusal || self.is_elsewhere()
+    }
+
+    /// Tells whether the server answered from another place than the one where the tables were opened.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        let Self::Session { source, .. } = self else { return false };
+        matches!(**source, SessionError::Elsewhere { .. })
+    }
+
+    /// Tells whether the server answered that the tables, their schema or the whole database are not
+    /// there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
+            return false;
+        };
+        // Undefined table, column, schema, database.
+        let codes = ["42P01", "42703", "3F000", "3D000"];
         error.code().is_some_and(|code| codes.contains(&&*code))
     }
 }

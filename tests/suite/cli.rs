@@ -14,6 +14,7 @@ use uuid::Uuid;
 mod descriptors;
 mod histories;
 mod lives;
+mod moves;
 mod night;
 mod operators;
 mod participant;

@@ -17,6 +17,7 @@ mod leases;
 mod lock_takes;
 mod locks;
 mod migration;
+mod openings;
 mod place;
 mod purge;
 mod reads;

@@ -60,7 +60,9 @@ impl Error {
             Self::History(error) if error.is_usage() => ExitCode::from(2),
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),
-            Self::Ended(coordinator::Ended::Fenced(_)) => ExitCode::from(3),
+            Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => {
+                ExitCode::from(3)
+            }
             Self::Logged(error) => error.exit_code(),
             Self::System { .. }
             | Self::Start(_)

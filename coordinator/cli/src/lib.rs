@@ -35,7 +35,8 @@ Exit codes:
      definition has a mistake; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
-  3  `serve`: fenced, another coordinator adopts its transactions
+  3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
+     restored or removed under it
   4  `tx submit` and `saga run`: the transaction is aborted
   5  `tx submit` and `saga run`: the transaction is not decided yet, or nobody knows: run the same
      command again";

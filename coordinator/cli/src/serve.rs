@@ -30,8 +30,9 @@ use super::{logging, output};
 /// signal ends the process at once; no transaction is lost by that.
 ///
 /// Exit codes: 0 stopped by a signal; 1 failed to start, ended with an error, or ended by a second
-/// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions.
-/// If it is started again it waits as a standby.
+/// signal; 2 wrong usage or configuration; 3 fenced: another coordinator adopts its transactions; or
+/// its database was moved, restored or removed under it. If it is started again it waits as a standby,
+/// or says how to go on.
 #[derive(Debug, clap::Args)]
 // A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]
@@ -39,9 +40,17 @@ pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
     /// The database was moved or restored, and nobody serves the original any more. Without this a
-    /// database that is not where it was used last is refused
-    #[arg(long, conflicts_with = "copy")]
-    moved: bool,
+    /// database that is not where it was used last is refused. It accepts one move: left in the command
+    /// it does not accept the next one. With a place, as a refusal names it: only a move to that place
+    #[arg(
+        long,
+        value_name = "PLACE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        conflicts_with = "copy"
+    )]
+    moved: Option<String>,
     /// The database is a copy, and the original goes on: give it a cluster id of its own, and forget
     /// the endpoints of participants. With a cluster id: only while it has that one; needed for the
     /// clone of a whole disk, which does not know that it is one
@@ -60,7 +69,10 @@ impl Args {
         match &self.copy {
             Some(id) if id.is_empty() => Some(Relocation::Copy(None)),
             Some(id) => Some(Relocation::Copy(Some(id.clone()))),
-            None => self.moved.then_some(Relocation::Moved),
+            None => self.moved.as_ref().map(|place| match place.is_empty() {
+                true => Relocation::Moved,
+                false => Relocation::MovedTo(place.clone()),
+            }),
         }
     }
 }

@@ -10,7 +10,11 @@
 //! alive leaves a note, and whoever finds that note about the last predecessor waits as if the name was
 //! another one; so does one that has lost a race.
 //!
-//! Tables of an earlier version are changed between the fencing and the birth, when nobody may write.
+//! Tables of an earlier version are changed between the fencing and the birth, when nobody may write. The
+//! same rules hold before it and after it.
+//!
+//! What does not change by waiting ends the wait: tables that a later version has changed meanwhile, or
+//! that are another group's or in another place by now.
 
 mod patience;
 mod watch;
@@ -25,6 +29,7 @@ use unanimo_core::Incarnation;
 pub(crate) use self::patience::Patience;
 use self::watch::Watch;
 use crate::store::{self, LiveIncarnation, Opening, Store};
+use crate::suspension::Moment;
 
 /// Longest pause between two looks at the heartbeats. Part of the time that it takes to adopt.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -66,16 +71,16 @@ impl Candidate<'_> {
     /// The store failed.
     pub async fn open(&self, opening: &dyn Opening) -> Result<Arc<dyn Store>, store::Error> {
         let mut patience = Patience::default();
-        let mut needs_turn = opening.needs_turn();
+        let (mut needs_turn, mut has_lost) = (opening.needs_turn(), false);
         loop {
             if needs_turn {
-                self.take_turn(&Unopened(opening), false).await?;
+                self.take_turn(&Unopened(opening), has_lost).await?;
             }
             match opening.open().await {
                 Ok(store) => return Ok(store),
                 // Another process was created since.
                 Err(store::Error::StillWritten { .. }) => {
-                    needs_turn = true;
+                    (needs_turn, has_lost) = (true, true);
                     tokio::time::sleep(self.look_pause()).await;
                 }
                 Err(error) => patience.wait(error, self.told).await?,
@@ -92,11 +97,11 @@ impl Candidate<'_> {
         let mut has_lost = false;
         loop {
             let created = self.take_turn(&Opened(store), has_lost).await?;
-            let at = Instant::now();
+            let sent = Moment::now();
             match store.incarnations().create(self.node, created, self.lease).await {
                 Ok(Some(incarnation)) => {
                     crash_point!("birth-after-birth");
-                    return Ok(Created { incarnation, at });
+                    return Ok(Created { incarnation, at: sent.seen_now() });
                 }
                 Ok(None) => {
                     tracing::info!("another process started at the same moment, and was faster");
@@ -117,6 +122,7 @@ impl Candidate<'_> {
             let asked = Instant::now();
             let (created, live) = match rights.list().await {
                 Ok(listed) => listed,
+                Err(error) if error.is_lasting() => return Err(error),
                 Err(error) => {
                     // What was not seen did not stand still.
                     watch = Watch::default();
@@ -148,7 +154,7 @@ impl Candidate<'_> {
             match self.fence_all(rights, &live).await {
                 Ok(true) => return Ok(created),
                 Ok(false) => {}
-                Err(error) if standby.since.is_some() => {
+                Err(error) if standby.since.is_some() && !error.is_lasting() => {
                     standby.is_blind(&error);
                     tokio::time::sleep(self.look_pause()).await;
                 }
@@ -293,20 +299,27 @@ struct Unopened<'a>(&'a dyn Opening);
 #[async_trait]
 impl Rights for Unopened<'_> {
     async fn list(&self) -> Result<(i64, Vec<LiveIncarnation>), store::Error> {
-        Ok((0, self.0.live().await?))
+        let live = self.0.live().await?;
+        // Another process may have changed the tables meanwhile: then nobody is in the way of their
+        // opening, and the turn is taken after it.
+        Ok((0, if self.0.needs_turn() { live } else { Vec::new() }))
     }
 
     async fn fence(
         &self,
         predecessor: &LiveIncarnation,
-        _if_silent: bool,
+        if_silent: bool,
         by: &str,
     ) -> Result<bool, store::Error> {
-        self.0.fence(predecessor.incarnation, by).await.map(|()| true)
+        let LiveIncarnation { incarnation, counter, .. } = *predecessor;
+        match if_silent {
+            true => self.0.fence_silent(incarnation, counter, by).await,
+            false => self.0.fence(incarnation, by).await.map(|()| true),
+        }
     }
 
-    async fn has_displaced(&self, _: &LiveIncarnation) -> Result<bool, store::Error> {
-        Ok(false)
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error> {
+        self.0.has_displaced(live).await
     }
 
     fn is_alone(&self) -> bool {

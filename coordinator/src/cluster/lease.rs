@@ -3,7 +3,7 @@
 //! A renewal moves the heartbeat's counter. A rival that sees it stand still for one lease, by its
 //! own monotonic clock, may fence. So this incarnation stops deciding and sending one margin before
 //! that, counted from the *sending* of the last renewal that was acknowledged. No clock is compared
-//! with another's.
+//! with another's. The time for which the machine sleeps counts, where the system tells it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use unanimo_core::Incarnation;
 
 use crate::store::{self, Store};
+use crate::suspension::{self, Moment};
 
 /// Renewals within one lease. One is given up when the next one is due, which is below a third of the
 /// lease: so one that hangs is followed by another one while the lease still holds.
@@ -34,23 +35,26 @@ pub struct Lease {
 
 #[derive(Debug)]
 struct Shared {
-    epoch: Instant,
-    /// Nanoseconds after `epoch`.
+    epoch: Moment,
+    /// Nanoseconds after `epoch`, sleep of the machine included.
     held_until: AtomicU64,
     renewed: Notify,
 }
 
 impl Lease {
-    fn new() -> Self {
-        let shared =
-            Shared { epoch: Instant::now(), held_until: AtomicU64::new(0), renewed: Notify::new() };
+    fn new(epoch: Moment) -> Self {
+        let shared = Shared { epoch, held_until: AtomicU64::new(0), renewed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
     /// Tells whether this incarnation may decide and send.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        let now = nanos(self.shared.epoch.elapsed());
+        self.is_held_at(Moment::now())
+    }
+
+    fn is_held_at(&self, moment: Moment) -> bool {
+        let now = nanos(moment.since(self.shared.epoch));
         now < self.shared.held_until.load(Ordering::Acquire)
     }
 
@@ -65,8 +69,9 @@ impl Lease {
         }
     }
 
-    fn hold_until(&self, until: Instant) {
-        let nanos = nanos(until.saturating_duration_since(self.shared.epoch));
+    /// Holds the lease for so long after a renewal was sent.
+    fn hold(&self, sent: Moment, length: Duration) {
+        let nanos = nanos(sent.since(self.shared.epoch) + length);
         self.shared.held_until.store(nanos, Ordering::Release);
         self.shared.renewed.notify_waiters();
     }
@@ -103,36 +108,55 @@ pub fn lease(
     length: Duration,
     created_at: Instant,
 ) -> (Lease, Service) {
-    let service = Service { store, me, length, lease: Lease::new() };
-    service.acknowledged(created_at);
+    let epoch = Moment { at: created_at, suspended: suspension::suspended() };
+    let service = Service { store, me, length, lease: Lease::new(epoch) };
+    service.acknowledged(epoch);
     (service.lease.clone(), service)
 }
 
 impl Service {
-    fn acknowledged(&self, sent: Instant) {
-        self.lease.hold_until(sent + self.length - self.length / MARGIN_PARTS);
+    fn acknowledged(&self, sent: Moment) {
+        self.lease.hold(sent, self.length - self.length / MARGIN_PARTS);
     }
 
-    /// Runs until the incarnation is fenced.
-    pub async fn run(self) -> Fenced {
+    /// Runs until the incarnation cannot go on.
+    pub async fn run(self) -> End {
         let interval = self.length / RENEWALS_PER_LEASE;
         loop {
-            let sent = Instant::now();
+            let sent = Moment::now();
             let pause = match self.store.incarnations().renew(self.me, interval).await {
                 Ok(()) => {
                     self.acknowledged(sent);
                     interval
                 }
-                Err(store::Error::Fenced(_)) => return fenced(&*self.store, self.me).await,
+                Err(store::Error::Fenced(_)) => {
+                    return End::Fenced(fenced(&*self.store, self.me).await);
+                }
+                Err(error) if error.is_elsewhere() => {
+                    return End::Elsewhere(store::in_full(&error));
+                }
+                // Somebody may be at it, such as a restore; after a lease it is no passing state.
+                Err(error) if error.is_gone() && !self.lease.is_held() => {
+                    return End::Elsewhere(store::in_full(&error));
+                }
                 Err(error) => {
                     let (held, error) = (self.lease.is_held(), store::in_full(&error));
                     tracing::warn!(error, held, "failed to renew the lease");
                     self.length / RETRIES_PER_LEASE
                 }
             };
-            tokio::time::sleep_until(sent + pause).await;
+            tokio::time::sleep_until(sent.at + pause).await;
         }
     }
+}
+
+/// Reason for which an incarnation cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was fenced.
+    Fenced(Fenced),
+    /// Its database is not there any more, or another one is in its place.
+    Elsewhere(String),
 }
 
 /// Who fenced an incarnation that is known to be fenced.
@@ -142,4 +166,34 @@ pub async fn fenced(store: &dyn Store, incarnation: Incarnation) -> Fenced {
         _ => "by an unknown rival".to_owned(),
     };
     Fenced { incarnation, by }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S5: while the machine slept a rival may have fenced it.
+    #[test]
+    fn s5_a_lease_runs_out_while_the_machine_sleeps() {
+        let epoch = Moment::now();
+        let lease = Lease::new(epoch);
+        let length = Duration::from_secs(15);
+        lease.hold(epoch, length);
+        let later = |awake: u64, asleep: u64| Moment {
+            at: epoch.at + Duration::from_secs(awake),
+            suspended: epoch.suspended + Duration::from_secs(asleep),
+        };
+        for (awake, asleep, held) in [
+            (0, 0, true),
+            (14, 0, true),
+            (16, 0, false),
+            (1, 13, true),
+            (1, 15, false),
+            (0, 3600, false),
+        ] {
+            assert_eq!(lease.is_held_at(later(awake, asleep)), held, "{awake} s, {asleep} s");
+        }
+        lease.hold(later(1, 3600), length);
+        assert!(lease.is_held_at(later(2, 3600)));
+    }
 }

@@ -22,7 +22,10 @@ pub(super) async fn serve_admin(listener: TcpListener, status: Arc<Status>) -> O
 }
 
 pub(super) async fn lease_end(renewing: lease::Service, store: Arc<dyn Store>) -> Option<Ended> {
-    Some(fenced(&*store, renewing.run().await).await)
+    match renewing.run().await {
+        lease::End::Fenced(by) => Some(fenced(&*store, by).await),
+        lease::End::Elsewhere(why) => Some(Ended::Elsewhere(why)),
+    }
 }
 
 pub(super) async fn journal_end(
@@ -35,6 +38,7 @@ pub(super) async fn journal_end(
             let by = lease::fenced(&*store, me).await;
             Some(fenced(&*store, by).await)
         }
+        Err(journal::Error::Elsewhere(why)) => Some(Ended::Elsewhere(why)),
         Err(journal::Error::Fatal(why)) => Some(Ended::Fatal(why)),
     }
 }

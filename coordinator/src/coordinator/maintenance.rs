@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use unanimo_core::{Incarnation, Timestamp};
 
 use super::purge_clock::{PurgeClock, Reading, Verdict};
@@ -16,6 +15,7 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::store::{self, PurgeTimes, Purged, Retention, Store, in_full};
+use crate::suspension::Moment;
 
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ impl Purge {
 
     async fn once(&mut self) -> Result<Purged, store::Error> {
         let PurgeTimes { database, last } = self.store.purge().times().await?;
-        let reading = Reading { own: self.env.now(), database, at: Instant::now() };
+        let reading = Reading { own: self.env.now(), database, at: Moment::now() };
         let verdict = self.clock.judge(reading, last, self.retention.gids);
         self.tell(verdict, reading, last);
         match verdict {

@@ -26,10 +26,22 @@ pub(super) async fn take_turn(
 ) -> Result<(Arc<dyn Store>, Created), Error> {
     let told = |at| status.starts(at);
     let candidate = Candidate { node: config.node.as_str(), lease: config.lease.0, told: &told };
-    let opening = connect(config, relocated, &told).await?;
-    let store = candidate.open(&*opening).await?;
-    let created = candidate.create(&*store).await?;
-    Ok((store, created))
+    loop {
+        let opening = connect(config, relocated.clone(), &told).await?;
+        let store = candidate.open(&*opening).await?;
+        match candidate.create(&*store).await {
+            Ok(created) => return Ok((store, created)),
+            // Asked anew, it says what the tables are now: another group's, a later version's, or in
+            // another place.
+            Err(error @ Error::Changed) => tracing::info!("{error}; the start begins again"),
+            Err(error) if error.is_elsewhere() => {
+                tracing::info!(error = store::in_full(&error), "the start begins again");
+            }
+            Err(error) => return Err(error),
+        }
+        store.close().await;
+        tokio::time::sleep(FILE_PAUSE).await;
+    }
 }
 
 /// Connects to the database.

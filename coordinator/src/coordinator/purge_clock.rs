@@ -8,8 +8,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use unanimo_core::Timestamp;
+
+use crate::suspension::Moment;
 
 /// Most by which clocks that agree may differ.
 pub(super) const SKEW_MAX: Duration = Duration::from_secs(60);
@@ -32,8 +33,8 @@ pub(super) struct Reading {
     pub(super) own: Timestamp,
     /// The database's.
     pub(super) database: Timestamp,
-    /// The monotonic clock.
-    pub(super) at: Instant,
+    /// The monotonic clock, and the time for which the machine has slept.
+    pub(super) at: Moment,
 }
 
 /// Meaning of a reading.
@@ -82,7 +83,7 @@ impl PurgeClock {
         }
         match self.even {
             Some(even) if even.leads_to(&reading) => {
-                if at.saturating_duration_since(even.at) >= TRUSTED_AFTER {
+                if at.since(even.at) >= TRUSTED_AFTER {
                     self.trusted = Some(reading);
                     self.even = None;
                     return Verdict::Agreed(now);
@@ -98,7 +99,7 @@ impl PurgeClock {
 impl Reading {
     /// Tells whether both clocks have run from this reading to a later one as the monotonic clock did.
     fn leads_to(&self, later: &Self) -> bool {
-        let passed = later.at.saturating_duration_since(self.at);
+        let passed = later.at.since(self.at);
         let allowed = SKEW_MAX + passed / DRIFT_PARTS;
         let is_even = |from: Timestamp, to| difference(from.after(passed), to) <= allowed;
         is_even(self.own, later.own) && is_even(self.database, later.database)
@@ -127,7 +128,8 @@ mod tests {
     /// Clocks that a test sets.
     struct Clocks {
         clock: PurgeClock,
-        start: Instant,
+        start: Moment,
+        asleep: Duration,
         passed: Duration,
         own: Duration,
         database: Duration,
@@ -137,8 +139,8 @@ mod tests {
     impl Clocks {
         fn new(last: Option<Timestamp>) -> Self {
             let (own, database) = (Duration::ZERO, Duration::ZERO);
-            let (clock, start, passed) = (PurgeClock::default(), Instant::now(), Duration::ZERO);
-            Self { clock, start, passed, own, database, last }
+            let (clock, start, passed) = (PurgeClock::default(), Moment::now(), Duration::ZERO);
+            Self { clock, start, asleep: Duration::ZERO, passed, own, database, last }
         }
 
         /// Looks after this time. The clocks are ahead by `own` and `database`.
@@ -148,7 +150,10 @@ mod tests {
             let reading = Reading {
                 own: time.after(self.own),
                 database: time.after(self.database),
-                at: self.start + self.passed,
+                at: Moment {
+                    at: self.start.at + (self.passed - self.asleep),
+                    suspended: self.start.suspended + self.asleep,
+                },
             };
             let verdict = self.clock.judge(reading, self.last, WEEK);
             if let Verdict::Agreed(now) = verdict {
@@ -166,6 +171,16 @@ mod tests {
     }
 
     const TEN: Duration = Duration::from_secs(10);
+
+    /// The machine sleeps for a day: no clock was set.
+    #[test]
+    fn time_asleep_passes() {
+        let mut clocks = Clocks::new(Some(NOW));
+        clocks.agree(TEN);
+        clocks.asleep = DAY;
+        clocks.agree(DAY);
+        clocks.agree(TEN);
+    }
 
     #[test]
     fn even_clocks_agree_from_the_last_purge_on() {

@@ -18,8 +18,7 @@ use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 
 use super::message::Message;
 use super::{Error, Handle};
-use crate::alarm::TRANSACTION_UNREADABLE;
-use crate::store::{self, Claim, Claimed, Key, Stored, Unreadable};
+use crate::store::{self, Claim, Claimed};
 
 /// Transactions in one claim. A claim holds its rows' locks for its own time only.
 const CHUNK: u32 = 256;
@@ -114,57 +113,6 @@ impl Handle {
             }
         }
         last.map_or(Ok(adopted), Err)
-    }
-
-    /// Sets transactions aside that cannot be read: whoever adopts goes on without them.
-    async fn set_aside(&self, unreadable: &[Unreadable]) {
-        if unreadable.is_empty() {
-            return;
-        }
-        for Unreadable { tx_id, gid, problem } in unreadable {
-            tracing::error!(
-                %tx_id,
-                gid,
-                problem,
-                alarm = TRANSACTION_UNREADABLE,
-                "a stored transaction cannot be read; it is set aside, and all others go on"
-            );
-        }
-        let tx_ids: Vec<TxId> = unreadable.iter().map(|unreadable| unreadable.tx_id).collect();
-        let (store, me) = (&self.shared.store, self.shared.me);
-        match store.transactions().set_aside(me, &tx_ids, true).await {
-            Ok(()) => self.shared.set_aside.lock().await.extend(tx_ids),
-            Err(error) => {
-                let error = store::in_full(&error);
-                tracing::warn!(error, "failed to set transactions aside; the next scan does it");
-            }
-        }
-    }
-
-    /// Reads a transaction. One that cannot be read is set aside; one that can be read again is not any
-    /// longer.
-    pub(super) async fn read(&self, key: &Key) -> Result<Option<Stored>, store::Error> {
-        let found = self.shared.store.transactions().find(key).await;
-        match &found {
-            Err(store::Error::Unreadable(unreadable)) => {
-                let known = self.shared.set_aside.lock().await.contains(&unreadable.tx_id);
-                if !known {
-                    self.set_aside(std::slice::from_ref(&**unreadable)).await;
-                }
-            }
-            Ok(Some(stored)) => {
-                let tx_id = stored.record.identity.tx_id;
-                let was_set_aside = self.shared.set_aside.lock().await.contains(&tx_id);
-                if was_set_aside {
-                    tracing::info!(%tx_id, "the transaction can be read again");
-                    let transactions = self.shared.store.transactions();
-                    transactions.set_aside(self.shared.me, &[tx_id], false).await?;
-                    self.shared.set_aside.lock().await.remove(&tx_id);
-                }
-            }
-            Ok(None) | Err(_) => {}
-        }
-        found
     }
 
     /// Brings transactions to memory that sleep until this time or shorter, and counts them.

@@ -2,7 +2,8 @@
 //!
 //! A transaction takes the time of day once, when it begins or is adopted. From then on its time is that
 //! plus the real time that has passed since, so its deadline, its pauses and its alarms come when they
-//! should, whatever the system's clock is set to meanwhile. What waits for a time of day, and for nothing
+//! should, whatever the system's clock is set to meanwhile. The time for which the machine sleeps is real
+//! time, too, where the system tells it. What waits for a time of day, and for nothing
 //! else, follows the system's clock.
 //!
 //! A transaction that begins takes the time of day from here, too: participants compare its deadline with
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
 use crate::env::Env;
+use crate::suspension::{Moment, suspended};
 
 /// Difference between the system's clock and real time up to which it is no jump: clocks are slewed, and
 /// measured in milliseconds.
@@ -31,27 +33,33 @@ const FAR: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Anchor {
     time: Timestamp,
-    at: Instant,
+    at: Moment,
 }
 
 impl Anchor {
-    pub(super) fn new(time: Timestamp, at: Instant) -> Self {
+    pub(super) fn new(time: Timestamp, at: Moment) -> Self {
         Self { time, at }
     }
 
     /// Returns the time of day at this moment.
-    pub(super) fn time_at(self, moment: Instant) -> Timestamp {
-        self.time.after(moment.saturating_duration_since(self.at))
+    pub(super) fn time_at(self, moment: Moment) -> Timestamp {
+        self.time.after(moment.since(self.at))
     }
 
     /// Returns the time of day now.
     pub(super) fn now(self) -> Timestamp {
-        self.time_at(Instant::now())
+        self.time_at(Moment::now())
     }
 
-    /// Returns the moment at which it is this time of day, or that of the anchor if it was earlier.
+    /// Returns when it is this time of day, or when it was that of the anchor if that is later, if the
+    /// machine does not sleep until then.
     pub(super) fn moment_of(self, time: Timestamp) -> Instant {
-        self.at + self.time.until(time).min(FAR)
+        self.moment_after(time, suspended())
+    }
+
+    fn moment_after(self, time: Timestamp, suspended: Duration) -> Instant {
+        let asleep = suspended.saturating_sub(self.at.suspended);
+        self.at.at + self.time.until(time).min(FAR).saturating_sub(asleep)
     }
 }
 
@@ -61,18 +69,18 @@ pub(super) struct Clock {
     env: Arc<dyn Env>,
     anchor: Anchor,
     /// A jump of the system's clock that is not followed: since when, and where it would lead.
-    jump: Option<(Instant, Anchor)>,
+    jump: Option<(Moment, Anchor)>,
 }
 
 impl Clock {
     pub(super) fn new(env: Arc<dyn Env>) -> Self {
-        let anchor = Anchor::new(env.now(), Instant::now());
+        let anchor = Anchor::new(env.now(), Moment::now());
         Self { env, anchor, jump: None }
     }
 
     /// Returns the time of day as the system tells it, jumps included.
     pub(super) fn told(&self) -> Anchor {
-        Anchor::new(self.env.now(), Instant::now())
+        Anchor::new(self.env.now(), Moment::now())
     }
 
     /// Returns the time of day for a transaction that begins or is adopted now.
@@ -89,7 +97,7 @@ impl Clock {
         }
         match self.jump {
             Some((since, to)) if is_near(to.time_at(at), time) => {
-                if at.saturating_duration_since(since) >= FOLLOW_AFTER {
+                if at.since(since) >= FOLLOW_AFTER {
                     tracing::warn!(
                         "the jump of the system's clock has lasted: transactions that begin follow it"
                     );
@@ -121,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_jump_is_followed_once_it_has_lasted() {
-        let start = Instant::now();
+        let start = Moment::now();
         let mut clock = Clock::new(Arc::new(SystemEnv));
         clock.anchor = Anchor::new(Timestamp(1_000_000), start);
         // Seconds since the start, what the system's clock tells then, and what is gone by.
@@ -141,20 +149,52 @@ mod tests {
             (622, 5_222_900, 5222),
             (623, 5_224_800, 5224),
         ] {
-            let at = start + Duration::from_secs(secs);
+            let at = Moment { at: start.at + Duration::from_secs(secs), ..start };
             let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
             assert_eq!(gone_by.time_at(at).0 / 1000, expected_secs, "{secs} s: {told_ms}");
         }
     }
 
+    /// The machine sleeps: its clock tells the time asleep afterwards, and that is no jump.
+    #[test]
+    fn time_asleep_is_no_jump() {
+        let start = Moment::now();
+        let mut clock = Clock::new(Arc::new(SystemEnv));
+        clock.anchor = Anchor::new(Timestamp(1_000_000), start);
+        let before = clock.anchor;
+        // Seconds awake and asleep since the start, and what the system's clock tells then.
+        for (awake, asleep, told_ms) in [
+            (10, 0, 1_010_000),
+            (11, 3_600, 4_611_000),
+            (12, 3_600, 4_612_000),
+            (12, 90_000, 91_012_000),
+        ] {
+            let at = Moment {
+                at: start.at + Duration::from_secs(awake),
+                suspended: start.suspended + Duration::from_secs(asleep),
+            };
+            let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
+            assert_eq!(gone_by.time_at(at), Timestamp(told_ms), "{awake} s, {asleep} s");
+            assert!(clock.jump.is_none(), "{awake} s, {asleep} s");
+            // What had begun before has lived through the same time.
+            assert_eq!(before.time_at(at), Timestamp(told_ms), "{awake} s, {asleep} s");
+        }
+    }
+
     #[test]
     fn a_time_is_reached_at_its_moment() {
-        let anchor = Anchor::new(Timestamp(5_000), Instant::now());
+        let start = Moment::now();
+        let anchor = Anchor::new(Timestamp(5_000), start);
+        let time_at = |at| anchor.time_at(Moment { at, ..start });
+        let moment_of = |ms| anchor.moment_after(Timestamp(ms), start.suspended);
         for ms in [5_000, 5_001, 65_000] {
-            let moment = anchor.moment_of(Timestamp(ms));
-            assert_eq!(anchor.time_at(moment), Timestamp(ms));
+            assert_eq!(time_at(moment_of(ms)), Timestamp(ms));
         }
-        assert_eq!(anchor.moment_of(Timestamp(4_000)), anchor.moment_of(Timestamp(5_000)));
-        assert!(anchor.moment_of(Timestamp(u64::MAX)) > Instant::now());
+        assert_eq!(moment_of(4_000), moment_of(5_000));
+        assert!(moment_of(u64::MAX) > Instant::now());
+        // Of a minute the machine has slept for the half.
+        let asleep = start.suspended + Duration::from_secs(30);
+        let moment = anchor.moment_after(Timestamp(65_000), asleep);
+        assert_eq!(moment, start.at + Duration::from_secs(30));
     }
 }

@@ -130,6 +130,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         timers: Timers::default(),
         starts: Timers::default(),
         asleep: Timers::default(),
+        suspended: crate::suspension::suspended(),
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
         writes: 0,

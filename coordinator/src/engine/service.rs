@@ -77,6 +77,8 @@ pub struct Service {
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers<Instant>,
+    /// Time for which the machine had been suspended when they were set.
+    pub(super) suspended: std::time::Duration,
     /// Transactions that wait for the time of day at which they start.
     pub(super) starts: Timers<Timestamp>,
     /// Transactions in memory whose rows say that they sleep, by the time until which they do.

@@ -85,10 +85,17 @@ pub enum BatchError {
     /// Nothing was written: the server takes no writes. This writer must not be used again.
     #[error("write a batch: the server takes no writes")]
     WrongServer(#[source] Cause),
+    /// Nothing was written: the database is in another place than the one that was opened.
+    #[error("write a batch")]
+    Elsewhere(#[source] Cause),
     /// The batch may be written or not: the acknowledgement was lost. This writer must not be used
     /// again.
     #[error("learn whether a batch was written")]
     Indeterminate(#[source] Cause),
+    /// The batch is committed, and the standbys that commits wait for do not have it yet. Written once
+    /// more on this writer, the same batch is not sent, but they are asked on.
+    #[error("write a batch: the synchronous standbys do not have it yet")]
+    Unproven(#[source] Cause),
     /// The batch may be written or not, and reading it back would prove nothing: the process must
     /// end and recover.
     #[error("write to the database file; the process must restart and recover")]
@@ -103,7 +110,7 @@ pub trait BatchWriter: Send + fmt::Debug {
     /// to tell, and it is durable, since this connection began with a write of its own.
     ///
     /// # Errors
-    /// See [`BatchError`]; after any but `Indeterminate` and `Fatal` nothing of the batch is
+    /// See [`BatchError`]; after any but `Indeterminate`, `Unproven` and `Fatal` nothing of the batch is
     /// written.
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError>;
 }

@@ -60,6 +60,9 @@ pub enum Error {
     /// The incarnation may not write any more.
     #[error("incarnation {0} is fenced")]
     Fenced(Incarnation),
+    /// The database is in another place than the one that was opened.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The last batch is indeterminate, and only a restart can tell.
     #[error("{0}")]
     Fatal(String),

@@ -20,8 +20,11 @@ pub(super) const HISTORY: &str = "unanimo_migrations";
 /// An operator's word about a database that is in another place than it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relocation {
-    /// It was moved or restored, and nobody serves the original any more.
+    /// It was moved or restored, and nobody serves the original any more. Accepted once: given at the
+    /// start after that as well, it may have been left behind, and does not accept another move.
     Moved,
+    /// The same, and only for the place that is named, as a refusal names it.
+    MovedTo(String),
     /// It is a copy, and the original goes on. It gets a cluster id of its own. With a cluster id:
     /// only while it has that one, so that asking twice is the same as once.
     Copy(Option<String>),
@@ -37,11 +40,26 @@ pub trait Opening: Send + Sync + fmt::Debug {
     /// none may be alive.
     fn needs_turn(&self) -> bool;
 
-    /// Lists who may write, by the columns that the tables have had from the first version on.
+    /// Looks again at the tables, and lists who may write, by the columns that they have.
+    /// [`needs_turn`](Self::needs_turn) goes by this look from then on.
     async fn live(&self) -> Result<Vec<LiveIncarnation>, Error>;
 
-    /// Ends the right of an incarnation to write, by those columns.
+    /// Ends the right of an incarnation to write. See [`Incarnations::fence`](super::Incarnations::fence).
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error>;
+
+    /// Ends the right of an incarnation to write if its counter has not moved. See
+    /// [`Incarnations::fence_silent`](super::Incarnations::fence_silent).
+    async fn fence_silent(
+        &self,
+        incarnation: Incarnation,
+        counter: i64,
+        by: &str,
+    ) -> Result<bool, Error>;
+
+    /// Tells whether an incarnation has displaced one of its own node name. See
+    /// [`Incarnations::has_displaced`](super::Incarnations::has_displaced). Tables of an earlier version
+    /// do not know it.
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error>;
 
     /// Brings the tables to this version, and opens the store.
     ///
@@ -62,12 +80,27 @@ impl Place {
     }
 
     pub(super) fn from_column(text: &str) -> Self {
-        let parts = text.split_whitespace().filter_map(|part| part.split_once('='));
+        Self::of_parts(text.split_whitespace())
+    }
+
+    fn of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> Self {
+        let parts = parts.filter_map(|part| part.split_once('='));
         Self(parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
+    /// Returns the place in one word, for a command line.
+    fn word(&self) -> String {
+        self.to_string().replace(' ', ",")
+    }
+
+    /// Tells whether a word names this place: with each part that is known of it.
+    fn is_named(&self, word: &str) -> bool {
+        let named = Self::of_parts(word.split([',', ' ']));
+        named.agrees_with(self) && self.0.keys().all(|part| named.0.contains_key(part))
+    }
+
     /// Tells whether no part that both have differs.
-    fn agrees_with(&self, other: &Self) -> bool {
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.0.iter().all(|(name, value)| other.0.get(name).is_none_or(|other| other == value))
     }
 }
@@ -88,6 +121,8 @@ pub(super) struct Itself {
     pub(super) place: Option<Place>,
     /// Where it was made a copy.
     pub(super) copied_at: Option<Place>,
+    /// The last start was told [`Relocation::Moved`].
+    pub(super) moved_flag: bool,
 }
 
 /// Change of that by its opening.
@@ -116,7 +151,10 @@ impl Itself {
         match (told, named) {
             (_, Some(true)) => Ok(PlaceChange::Copy),
             (_, Some(false)) if !elsewhere => Ok(PlaceChange::Stay),
-            (Some(Relocation::Moved), _) if elsewhere => Ok(PlaceChange::Move),
+            (Some(Relocation::Moved), _) if elsewhere && !self.moved_flag => Ok(PlaceChange::Move),
+            (Some(Relocation::MovedTo(word)), _) if elsewhere && here.is_named(word) => {
+                Ok(PlaceChange::Move)
+            }
             (Some(Relocation::Copy(None)), _) if elsewhere => Ok(PlaceChange::Copy),
             (Some(Relocation::Copy(None)), _) => {
                 let done = self.copied_at.as_ref().is_some_and(|place| place.agrees_with(here));
@@ -127,9 +165,47 @@ impl Itself {
             (_, _) if elsewhere => Err(Error::Elsewhere {
                 known: self.place.clone().unwrap_or_default().to_string(),
                 found: here.to_string(),
+                hint: here.hint(told),
+                moved: match told {
+                    Some(Relocation::Moved | Relocation::MovedTo(_)) => {
+                        format!("--moved={}", here.word())
+                    }
+                    _ => "--moved".to_owned(),
+                },
             }),
             (_, _) if self.place.is_none() => Ok(PlaceChange::Move),
             (_, _) => Ok(PlaceChange::Stay),
+        }
+    }
+
+    /// Returns what is to be stored of a flag without a place, if it is not what is stored. One that had
+    /// nothing to do is warned of.
+    pub(super) fn new_flag(&self, told: Option<&Relocation>, change: &PlaceChange) -> Option<bool> {
+        let given = told == Some(&Relocation::Moved);
+        if given && *change == PlaceChange::Stay {
+            tracing::warn!(
+                "--moved has nothing to do: the database is where it was used last. Take it out of the \
+                 command: while it is there, it does not accept a later move"
+            );
+        }
+        (given != self.moved_flag).then_some(given)
+    }
+}
+
+impl Place {
+    /// Returns a hint for a refusal, to be appended to it.
+    fn hint(&self, told: Option<&Relocation>) -> &'static str {
+        match told {
+            Some(Relocation::Moved) => {
+                "; --moved was given at the last start, too, and may have been left behind, so it does \
+                 not accept this move"
+            }
+            Some(Relocation::MovedTo(_)) => "; the --moved that was given names another place",
+            _ if self.0.contains_key("inode") => {
+                "; a file system that numbers its files anew (at a mount over a network or with FUSE, at \
+                 the first change in an overlay) has moved it, in this sense"
+            }
+            _ => "",
         }
     }
 }
@@ -154,6 +230,7 @@ mod tests {
             cluster_id: "c1".into(),
             place: stored.map(place),
             copied_at: Some(place("database=77")),
+            moved_flag: false,
         };
         let found = match itself.compare_place(&place(here), told.as_ref()) {
             Ok(change) => format!("{change:?}"),
@@ -194,5 +271,49 @@ mod tests {
         check(stored, here, Some(Relocation::Copy(Some("c0".into()))), "Stay");
         // It was made a copy here before: the flag has done its work.
         check(Some("database=77"), "database=77", Some(Relocation::Copy(None)), "Stay");
+    }
+
+    #[test]
+    fn a_flag_that_was_left_behind_accepts_no_other_move() {
+        let at = |place: &str, moved_flag| Itself {
+            place: Some(Place::from_column(place)),
+            moved_flag,
+            ..Itself::default()
+        };
+        let here = place("system=1 database=3");
+        let compare = |itself: &Itself, told: &Relocation| {
+            itself.compare_place(&here, Some(told)).map_err(|error| error.to_string())
+        };
+        let (before, after) = (at("system=1 database=2", false), at("system=1 database=2", true));
+        assert_eq!(compare(&before, &Relocation::Moved), Ok(PlaceChange::Move));
+        let refused = compare(&after, &Relocation::Moved).unwrap_err();
+        assert!(refused.contains("left behind"), "{refused}");
+        let word = "database=3,system=1";
+        assert!(refused.contains(&format!("--moved={word}")), "{refused}");
+        for named in [word, "system=1,database=3"] {
+            let told = Relocation::MovedTo(named.into());
+            assert_eq!(compare(&after, &told), Ok(PlaceChange::Move), "{named}");
+            assert_eq!(compare(&at("system=1 database=3", true), &told), Ok(PlaceChange::Stay));
+        }
+        // Left behind from an earlier move, or with less than is known.
+        for named in ["system=1,database=2", "system=9,database=3", "database=3", "", "nonsense"] {
+            let refused = compare(&before, &Relocation::MovedTo(named.into())).unwrap_err();
+            assert!(refused.contains("names another place"), "{named}: {refused}");
+            assert!(refused.contains(&format!("--moved={word}")), "{named}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_flag_counts_until_a_start_without_it() {
+        let of = |moved_flag| Itself { moved_flag, ..Itself::default() };
+        for (stored, told, new) in [
+            (false, None, None),
+            (false, Some(Relocation::Moved), Some(true)),
+            (true, Some(Relocation::Moved), None),
+            (true, None, Some(false)),
+            (true, Some(Relocation::MovedTo("x=1".into())), Some(false)),
+        ] {
+            assert_eq!(of(stored).new_flag(told.as_ref(), &PlaceChange::Stay), new, "{told:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod endpoints;
 mod heartbeat;
 mod incarnations;
 mod locks;
+mod place;
 mod proof;
 mod purge;
 mod schema;
@@ -76,15 +77,11 @@ pub struct Postgres {
 
 impl Postgres {
     /// Opens the store on tables of this version.
-    async fn open(connector: Connector, options: &PostgresOptions) -> Result<Self, Error> {
+    fn open(connector: Connector, options: &PostgresOptions, cluster_id: String) -> Self {
         let answer_timeout = options.answer_timeout();
-        let sessions = Sessions::new(connector.clone(), options.pool_connections, answer_timeout);
+        let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
-        let cluster_id = String::new();
-        let mut store = Self { sessions, heartbeat, connector, answer_timeout, cluster_id };
-        let read = sqlx::query_as("SELECT cluster_id FROM cluster");
-        (store.cluster_id,) = store.row("read the cluster's id", read).await?;
-        Ok(store)
+        Self { sessions, heartbeat, connector, answer_timeout, cluster_id }
     }
 
     /// Runs one statement, and returns its rows.

@@ -17,8 +17,8 @@ pub(super) use self::identity::IdentityColumns;
 pub(super) use self::lock::TakenRow;
 pub(super) use self::state::StateColumns;
 pub(super) use self::transaction::{
-    COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_HISTORY, SELECT_OPEN, TransactionRow, assemble,
-    claimed, select_transactions,
+    COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_HISTORY, SELECT_OPEN, SELECT_SET_ASIDE,
+    TransactionRow, assemble, claimed, select_transactions,
 };
 use super::Error;
 

@@ -229,6 +229,9 @@ pub trait Transactions: Send + Sync {
     /// back. What somebody holds a lock on stays as it is.
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error>;
 
+    /// Lists transactions that are set aside, whoever has done it, in the order of their identifiers.
+    async fn all_set_aside(&self, after: Option<TxId>, limit: u32) -> Result<Vec<TxId>, Error>;
+
     /// Lists unended transactions of this owner, without those that sleep or are set aside.
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error>;
 

@@ -98,6 +98,48 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
     }
 }
 
+/// What was repaired, or is known to this version again, is read again though nobody asks for it: what is
+/// open goes on, and the alarms of all are cleared. Of what an earlier process has set aside, too.
+#[tokio::test]
+async fn l1_what_can_be_read_again_goes_on_unasked() {
+    for world in [World::postgres().await, World::sqlite().await] {
+        let url = world.config.database_url.expose().to_owned();
+        world.submit(tcc("ended", &["ok"])).await.unwrap();
+        world.get_until("ended", "its end", |t| t.ended_at.is_some()).await;
+        world.p.hold(true);
+        let tx_id = world.submit(tcc("open", &["ok", "ok"])).await.unwrap().tx_id;
+        let World { running, p, config, .. } = world;
+        drop(running);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        execute(&url, "UPDATE transactions SET mode = 'ballet'").await;
+        p.hold(false);
+        let world = World::start_with(config, p).await;
+        for gid in ["ended", "open"] {
+            let status = get(&world, gid).await.unwrap_err();
+            assert_eq!(describe(&status).1, "TRANSACTION_UNREADABLE");
+        }
+        let aside = list(&world, true).await;
+        assert_eq!(aside.len(), 2, "{aside:?}");
+        let world = world.crash_and_restart().await;
+        until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(()))
+            .await;
+        assert_eq!(world.p.calls(&tx_id, "a"), ["prepare"]);
+        execute(&url, "UPDATE transactions SET mode = 'tcc'").await;
+        let repaired = std::time::Instant::now();
+        until("its Commit", async || {
+            (world.p.calls(&tx_id, "a").last() == Some(&"commit")).then_some(())
+        })
+        .await;
+        until("the gauge", async || {
+            let (_, text) = http_get(&world, "/metrics").await;
+            text.contains("unanimo_alarms{alarm=\"transaction_unreadable\"} 0\n").then_some(())
+        })
+        .await;
+        assert!(repaired.elapsed() < Duration::from_secs(25), "{:?}", repaired.elapsed());
+        assert_eq!(list(&world, true).await, []);
+    }
+}
+
 async fn text_of(url: &str, query: &'static str) -> String {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);

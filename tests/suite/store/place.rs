@@ -27,8 +27,9 @@ async fn used(fixture: Fixture) -> (String, String) {
     (url, id)
 }
 
-async fn check(original: (String, String), copy: impl AsyncFn() -> String) {
+async fn check(original: (String, String), copy_of: impl AsyncFn(&str) -> String) {
     let (original, id) = original;
+    let copy = async || copy_of(&original).await;
     let endpoints = async |store: &std::sync::Arc<dyn store::Store>| {
         let all = store.endpoints().list().await.unwrap();
         all.iter().filter(|found| found.endpoint.is_some()).count()
@@ -48,6 +49,28 @@ async fn check(original: (String, String), copy: impl AsyncFn() -> String) {
     let again = open(&url, None).await.unwrap();
     assert_eq!(again.cluster_id(), id);
     again.close().await;
+
+    // The flag was left in the unit when the database moves again.
+    let again = open(&url, Some(Relocation::Moved)).await.unwrap();
+    again.close().await;
+    drop(again);
+    let url = copy_of(&url).await;
+    let error = open(&url, Some(Relocation::Moved)).await.unwrap_err().to_string();
+    assert!(error.contains("left behind"), "{error}");
+    let named = error.split("--moved=").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    for wrong in [named.replace('=', "=9"), "inode=1".to_owned()] {
+        let error = open(&url, Some(Relocation::MovedTo(wrong))).await.unwrap_err().to_string();
+        assert!(error.contains("names another place"), "{error}");
+    }
+    for told in [Some(Relocation::MovedTo(named.clone())), Some(Relocation::MovedTo(named)), None] {
+        let moved = open(&url, told).await.unwrap();
+        assert_eq!((moved.cluster_id(), endpoints(&moved).await), (&*id, 1));
+        moved.close().await;
+    }
+    // A start without it, and the next move needs no name.
+    let moved = open(&copy_of(&url).await, Some(Relocation::Moved)).await.unwrap();
+    moved.close().await;
+    drop(moved);
 
     let url = copy().await;
     let (options, told) = (PostgresOptions::default(), Some(Relocation::Copy(None)));
@@ -83,8 +106,8 @@ async fn check(original: (String, String), copy: impl AsyncFn() -> String) {
 #[tokio::test]
 async fn s7_a_copy_on_postgres_is_refused_until_somebody_has_decided() {
     let original = used(Fixture::postgres().await).await;
-    let template = original.0.rsplit('/').next().unwrap().to_owned();
-    check(original, async || {
+    check(original, async |of| {
+        let template = of.rsplit('/').next().unwrap();
         let server = Server::shared();
         let name = format!("copy_{}", uuid::Uuid::new_v4().simple());
         let mut admin = sqlx::PgConnection::connect(&server.url("postgres")).await.unwrap();
@@ -103,11 +126,11 @@ async fn s7_a_copy_on_postgres_is_refused_until_somebody_has_decided() {
 #[tokio::test]
 async fn s7_a_copy_on_sqlite_is_refused_until_somebody_has_decided() {
     let original = used(Fixture::sqlite().await).await;
-    let path = original.0.strip_prefix("sqlite:").unwrap().to_owned();
-    check(original, async || {
+    check(original, async |of| {
+        let path = of.strip_prefix("sqlite:").unwrap();
         let copy = format!("{path}-{}", uuid::Uuid::new_v4().simple());
         // Checkpointed at its close: the file is whole.
-        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(path, &copy).unwrap();
         format!("sqlite:{copy}")
     })
     .await;
@@ -146,4 +169,21 @@ async fn a_schema_is_a_place() {
     let dumped = PostgresOptions { schema: "dumped".to_owned(), ..PostgresOptions::default() };
     let error = store::open(&url, &dumped).await.unwrap_err();
     assert!(matches!(error, Error::Elsewhere { .. }), "{error:?}");
+}
+
+/// On a file system that numbers its files anew a file seems to have moved: the refusal says so, and one
+/// word makes it right.
+#[tokio::test]
+async fn a_file_that_was_numbered_anew_is_told_apart_from_a_copy_by_a_word() {
+    let (url, id) = used(Fixture::sqlite().await).await;
+    super::execute(&url, "UPDATE cluster SET place = 'inode=1 made=1'").await;
+    let error = open(&url, None).await.unwrap_err().to_string();
+    for word in ["inode=1", "numbers its files anew", "overlay", "start once with --moved;"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    let store = open(&url, Some(Relocation::Moved)).await.unwrap();
+    assert_eq!(store.cluster_id(), id);
+    store.close().await;
+    drop(store);
+    open(&url, None).await.unwrap();
 }

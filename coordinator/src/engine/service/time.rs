@@ -7,9 +7,13 @@ use unanimo_core::{Input, TxId};
 
 use super::super::message::Failure;
 use super::Service;
+use crate::suspension::suspended;
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Shortest sleep of the machine after which the timers are set anew.
+const SUSPENDED_MIN: Duration = Duration::from_millis(500);
 
 impl Service {
     pub(super) fn until_next_timer(&self) -> Duration {
@@ -26,6 +30,7 @@ impl Service {
     pub(super) fn tick(&mut self) {
         // A jump is noticed while nothing begins, too.
         self.clock.anchor();
+        self.after_suspension();
         let moment = Instant::now();
         while let Some(tx_id) = self.timers.due(moment) {
             let ticked = self.apply(tx_id, Input::Tick);
@@ -35,6 +40,23 @@ impl Service {
         while let Some(tx_id) = self.starts.due(told.now()) {
             let ticked = self.apply_at(tx_id, Input::Tick, told);
             self.ticked(tx_id, ticked);
+        }
+    }
+
+    /// Sets the timers anew once the machine has slept: they stood still meanwhile.
+    fn after_suspension(&mut self) {
+        let (before, now) = (self.suspended, suspended());
+        if now.saturating_sub(before) < SUSPENDED_MIN {
+            return;
+        }
+        self.suspended = now;
+        let slept = now.saturating_sub(before);
+        tracing::warn!(?slept, "the machine was suspended; deadlines and pauses went on meanwhile");
+        for tx_id in self.timers.all() {
+            let Some(live) = self.live.get_mut(&tx_id) else { continue };
+            let wake_at = live.tx.wake_at(&self.options.policy);
+            let moment = wake_at.map(|at| live.clock.moment_of(at));
+            self.timers.set(tx_id, &mut live.wake_at, moment);
         }
     }
 

@@ -78,6 +78,9 @@ impl Lane {
                 }
                 Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
                 Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
+                Err(BatchError::Elsewhere(error)) => {
+                    return Err(Error::Elsewhere(in_full(&*error)));
+                }
                 Err(BatchError::Refused(error)) => match chunk.writes.len() {
                     0 | 1 => self.refuse(chunk, &*error),
                     rows => {
@@ -110,6 +113,16 @@ impl Lane {
                     self.observer.connected(false);
                     work.push(chunk);
                     self.rest().await;
+                }
+                Err(error @ BatchError::Unproven(_)) => {
+                    tracing::warn!(
+                        error = in_full(&error),
+                        rows = chunk.writes.len(),
+                        "a batch is written, and the synchronous standbys do not have it; it is not sent \
+                         again, and counts once they have it"
+                    );
+                    chunk.maybe_written = true;
+                    work.push(chunk);
                 }
                 Err(error @ BatchError::Indeterminate(_)) => {
                     tracing::warn!(
@@ -218,6 +231,9 @@ impl Lane {
                     self.writer.insert(writer)
                 }
                 Err(super::super::Error::Fenced(me)) => return Err(BatchError::Fenced(me)),
+                Err(error) if error.is_elsewhere() => {
+                    return Err(BatchError::Elsewhere(error.into()));
+                }
                 Err(error) => {
                     self.observer.connected(false);
                     return Err(BatchError::Failed(error.into()));

@@ -41,6 +41,15 @@ pub(super) struct Writer {
     session: Session,
     me: Incarnation,
     answer_timeout: Duration,
+    /// A batch that is committed, and that the standbys do not have yet.
+    unproven: Option<Committed>,
+}
+
+/// A batch that the server has committed.
+#[derive(Debug)]
+struct Committed {
+    rows: Vec<Row>,
+    wanted: proof::Wanted,
 }
 
 impl Writer {
@@ -63,26 +72,44 @@ impl Writer {
             .execute(&mut session.connection)
             .await?;
             if session.synchronous {
-                proof::prove(&mut session).await?;
+                proof::prove(&mut session, answer_timeout).await?;
             }
             Ok((session, opened.rows_affected() == 1))
         };
-        let connected = tokio::time::timeout(answer_timeout, connecting).await;
+        let connected = tokio::time::timeout(answer_timeout * 2, connecting).await;
         let (session, alive) = connected
             .unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
             .map_err(|error| failed("open a journal's connection", error))?;
-        if alive { Ok(Self { session, me, answer_timeout }) } else { Err(Error::Fenced(me)) }
+        if alive {
+            Ok(Self { session, me, answer_timeout, unproven: None })
+        } else {
+            Err(Error::Fenced(me))
+        }
+    }
+
+    /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
+    /// proven on.
+    async fn committed(&mut self, batch: &[Write]) -> Result<Committed, BatchError> {
+        if let Some(committed) = self.unproven.take() {
+            return Ok(committed);
+        }
+        let columns = Columns::of(batch);
+        let query = columns.query(self.me).fetch_all(&mut self.session.connection);
+        let answered = tokio::time::timeout(self.answer_timeout, query).await;
+        let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
+        Ok(Committed { rows, wanted: proof::Wanted::default() })
     }
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        let columns = Columns::of(batch);
-        let connection = &mut self.session.connection;
-        let rows = columns.query(self.me).fetch_all(connection).await.map_err(classify)?;
-        let Some(end) = rows.iter().find(|row| row.tx_id.is_none()) else {
-            return Err(BatchError::Fenced(self.me));
-        };
-        self.prove(end).await.map_err(|error| BatchError::Indeterminate(error.into()))?;
-        let rows = rows.into_iter().map(|row| row.tx_id);
+        let mut committed = self.committed(batch).await?;
+        match self.prove(&mut committed).await? {
+            Ok(()) => {}
+            Err(error) => {
+                self.unproven = Some(committed);
+                return Err(BatchError::Unproven(error.into()));
+            }
+        }
+        let rows = committed.rows.into_iter().map(|row| row.tx_id);
         let applied: std::collections::HashSet<Uuid> = rows.flatten().collect();
         let missed: Vec<&Write> =
             batch.iter().filter(|w| !applied.contains(&w.transition.tx_id.0)).collect();
@@ -99,13 +126,25 @@ impl Writer {
     }
 
     /// Takes the batch as durable only if it was made with the settings that were read back, and is
-    /// where the standbys have it.
-    async fn prove(&mut self, end: &Row) -> Result<(), SessionError> {
-        self.session.compare(end.settings.as_deref().unwrap_or_default())?;
-        if end.synchronous == Some(true) {
-            proof::prove(&mut self.session).await?;
+    /// where the standbys have it. The inner error says that they do not have it yet.
+    async fn prove(
+        &mut self,
+        committed: &mut Committed,
+    ) -> Result<Result<(), SessionError>, BatchError> {
+        let indeterminate = |error: SessionError| BatchError::Indeterminate(error.into());
+        let Some(end) = committed.rows.iter().find(|row| row.tx_id.is_none()) else {
+            return Err(BatchError::Fenced(self.me));
+        };
+        let settings = end.settings.as_deref().unwrap_or_default();
+        self.session.compare(settings).map_err(indeterminate)?;
+        if end.synchronous != Some(true) {
+            return Ok(Ok(()));
         }
-        Ok(())
+        let Self { session, answer_timeout, .. } = self;
+        match proof::prove_on(session, &mut committed.wanted, *answer_timeout).await {
+            Err(error @ SessionError::Unproven) => Ok(Err(error)),
+            proven => proven.map(Ok).map_err(indeterminate),
+        }
     }
 
     async fn obstacles(&mut self, missed: &[&Write]) -> Result<Vec<Obstacle>, BatchError> {
@@ -117,7 +156,9 @@ impl Writer {
         // The batch is committed; only what became of these rows is not known.
         let read =
             sqlx::query_as(OBSTACLES).bind(ids).bind(gids).fetch_all(&mut self.session.connection);
-        read.await.map_err(|error| BatchError::Indeterminate(error.into()))
+        let read = tokio::time::timeout(self.answer_timeout, read).await;
+        read.unwrap_or_else(|_| Err(no_answer()))
+            .map_err(|error| BatchError::Indeterminate(error.into()))
     }
 
     fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
@@ -148,10 +189,7 @@ impl Writer {
 #[async_trait]
 impl BatchWriter for Writer {
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        let answer_timeout = self.answer_timeout;
-        tokio::time::timeout(answer_timeout, self.write_batch(batch))
-            .await
-            .unwrap_or_else(|_| Err(BatchError::Indeterminate(no_answer().into())))
+        self.write_batch(batch).await
     }
 }
 

@@ -5,7 +5,7 @@
 //! one renewal.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use unanimo_core::Incarnation;
 
@@ -20,7 +20,8 @@ const RENEW: &str = "
 UPDATE heartbeats SET counter = counter + 1
 WHERE incarnation = $1 AND NOT fenced
     AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
-RETURNING current_setting('synchronous_standby_names') <> ''";
+RETURNING current_setting('synchronous_standby_names') <> '',
+    (SELECT oid::text FROM pg_namespace WHERE nspname = current_schema())";
 
 /// The heartbeat's session, if it has one that is good.
 #[derive(Clone, Debug)]
@@ -58,16 +59,22 @@ impl Heartbeat {
         me: Incarnation,
         patience: Duration,
     ) -> Result<(bool, Session), SessionError> {
+        let started = Instant::now();
         let mut session = match kept {
             Some(session) => session,
             None => self.connector.open(patience).await?,
         };
-        let renew = sqlx::query_scalar(RENEW).bind(me.0).fetch_optional(&mut session.connection);
-        let moved: Option<bool> = renew.await?;
-        if moved == Some(true) {
-            proof::prove(&mut session).await?;
+        let renew = sqlx::query_as(RENEW).bind(me.0).fetch_optional(&mut session.connection);
+        let moved: Option<(bool, Option<String>)> = renew.await?;
+        let Some((synchronous, schema)) = moved else { return Ok((false, session)) };
+        // Somebody may have put other tables in the place of those that were opened.
+        self.connector.compare_schema(&session, schema)?;
+        if synchronous {
+            // In the time that is left, and a little less, so that it is said what was waited for.
+            let left = (patience - patience / 10).saturating_sub(started.elapsed());
+            proof::prove(&mut session, left).await?;
         }
-        Ok((moved.is_some(), session))
+        Ok((true, session))
     }
 
     /// Closes the session.

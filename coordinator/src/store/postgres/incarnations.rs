@@ -5,26 +5,33 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::FromRow;
 use unanimo_core::Incarnation;
+use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
-use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
+use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
 use super::Postgres;
 
 /// One statement and so one snapshot. With two, a birth between them would show the number from
 /// before it beside the new incarnation: whoever read that would fence the new one and then fail to
 /// create its own.
 const LIST: &str = "
-SELECT incarnations, live.incarnation, node, counter, lease_ms
+SELECT incarnations, live.incarnation, node, counter, lease_ms, cluster_id,
+    (SELECT max(version) FROM unanimo_migrations WHERE success)
 FROM cluster LEFT JOIN (
     SELECT incarnation, node, counter, lease_ms
     FROM fences JOIN heartbeats USING (incarnation) WHERE NOT fences.fenced
 ) AS live ON true
 ORDER BY live.incarnation";
 
+/// Nobody is created in tables that another version has changed, or that are another group's by now.
+/// Whoever changes them counts a birth, so what this statement sees of them is not older than the
+/// number that it compares.
 const CREATE: &str = "
 WITH birth AS (
     UPDATE cluster SET incarnations = incarnations + 1
-    WHERE incarnations = $1 RETURNING incarnations AS incarnation
+    WHERE incarnations = $1 AND cluster_id = $4
+        AND (SELECT max(version) FROM unanimo_migrations WHERE success) = $5
+    RETURNING incarnations AS incarnation
 ), fence AS (
     INSERT INTO fences (incarnation, node)
     SELECT incarnation, $2 FROM birth
@@ -35,7 +42,7 @@ SELECT incarnation FROM birth";
 
 /// The heartbeat's row is changed first: a renewal that comes before it moves the counter, and there is
 /// nothing to fence; one that comes after it finds the mark. Both rows or none.
-const FENCE: &str = "
+pub(super) const FENCE: &str = "
 WITH silent AS (
     UPDATE heartbeats SET fenced = true
     WHERE incarnation = $1 AND NOT fenced AND ($3::int8 IS NULL OR counter = $3)
@@ -44,18 +51,22 @@ WITH silent AS (
 UPDATE fences SET fenced = true, fenced_by = $2
 WHERE incarnation = $1 AND NOT fenced AND EXISTS (SELECT 1 FROM silent)";
 
-const IS_FENCED: &str = "SELECT fenced FROM fences WHERE incarnation = $1";
+pub(super) const IS_FENCED: &str = "SELECT fenced FROM fences WHERE incarnation = $1";
 
 #[async_trait]
 impl Incarnations for Postgres {
     async fn list(&self) -> Result<IncarnationList, Error> {
-        type Row = (i64, Option<i64>, Option<String>, Option<i64>, Option<i64>);
+        type Row = (i64, Option<i64>, Option<String>, Option<i64>, Option<i64>, String, i64);
         const DOING: &str = "list the incarnations";
         let rows = self.look(DOING, sqlx::query(LIST)).await?;
         let rows = rows.iter().map(Row::from_row).collect::<Result<Vec<Row>, _>>();
         let rows = rows.map_err(Error::database(DOING))?;
         let created = rows.first().map_or(0, |row| row.0);
-        let live = rows.into_iter().filter_map(|(_, incarnation, node, counter, lease_ms)| {
+        let is_opened = |row: &Row| row.5 == self.cluster_id && row.6 == latest(&MIGRATIONS);
+        if !rows.iter().all(is_opened) {
+            return Err(Error::Changed);
+        }
+        let live = rows.into_iter().filter_map(|(_, incarnation, node, counter, lease_ms, ..)| {
             Some(LiveIncarnation::from_columns(incarnation?, node?, counter?, lease_ms?))
         });
         Ok(IncarnationList { created, live: live.collect() })
@@ -80,8 +91,12 @@ impl Incarnations for Postgres {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        let query =
-            sqlx::query_as(CREATE).bind(created).bind(node.to_owned()).bind(lease_to_column(lease));
+        let query = sqlx::query_as(CREATE)
+            .bind(created)
+            .bind(node.to_owned())
+            .bind(lease_to_column(lease))
+            .bind(self.cluster_id.clone())
+            .bind(latest(&MIGRATIONS));
         let new: Vec<(i64,)> = self.rows("create an incarnation", query).await?;
         Ok(new.into_iter().next().map(|(incarnation,)| Incarnation(incarnation)))
     }

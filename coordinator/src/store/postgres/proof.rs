@@ -6,14 +6,17 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::no_answer;
 use super::session::{Session, SessionError};
 
-/// Longest time for which the standbys are asked: what they lack at first is the log of others since the
-/// commit, and is on its way.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for the answer of one look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two looks at the standbys.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at the standbys, at first and at last.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Compares the standbys with a position of the log; at first with the present end of what is flushed.
 /// The number of standbys that a commit waits for begins the list, or is one.
@@ -28,25 +31,45 @@ SELECT position::text, current_user::text, pg_has_role(current_user, 'pg_read_al
         WHERE sync_state IN ('sync', 'quorum') AND flush_lsn >= position)
 FROM wanted";
 
-/// Waits until the standbys have what this session has committed.
+/// Position of the log that the standbys are to have; none before the first look.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Option<String>);
+
+/// Waits until the standbys have what this session has committed. A standby that is slow is waited for as
+/// long as a statement.
 ///
 /// # Errors
-/// They do not have it for longer than a commit's wait has any reason to end.
-pub(super) async fn prove(session: &mut Session) -> Result<(), SessionError> {
-    let proving = async {
-        let mut wanted: Option<String> = None;
-        loop {
-            let (position, role, can_see, proven): (String, String, bool, bool) =
-                sqlx::query_as(LOOK).bind(&wanted).fetch_one(&mut session.connection).await?;
-            if proven {
-                return Ok(());
-            }
-            if !can_see {
-                return Err(SessionError::Blind { role });
-            }
-            wanted = Some(position);
-            tokio::time::sleep(PAUSE).await;
+/// They do not have it after `patience`.
+pub(super) async fn prove(session: &mut Session, patience: Duration) -> Result<(), SessionError> {
+    prove_on(session, &mut Wanted::default(), patience).await
+}
+
+/// Waits for what is wanted. After [`SessionError::Unproven`] the session is still good, and may be asked
+/// on: nothing has to be sent again.
+pub(super) async fn prove_on(
+    session: &mut Session,
+    wanted: &mut Wanted,
+    patience: Duration,
+) -> Result<(), SessionError> {
+    let (end, mut pause) = (Instant::now() + patience, PAUSE_MIN);
+    loop {
+        let looking =
+            sqlx::query_as(LOOK).bind(wanted.0.as_deref()).fetch_one(&mut session.connection);
+        // One that is not answered in time leaves the session half way through it.
+        let looked = tokio::time::timeout(LOOK_TIMEOUT.min(patience), looking).await;
+        let (position, role, can_see, proven): (String, String, bool, bool) =
+            looked.unwrap_or_else(|_| Err(no_answer()))?;
+        if proven {
+            return Ok(());
         }
-    };
-    tokio::time::timeout(PATIENCE, proving).await.unwrap_or(Err(SessionError::Unproven))
+        if !can_see {
+            return Err(SessionError::Blind { role });
+        }
+        wanted.0 = Some(position);
+        if Instant::now() >= end {
+            return Err(SessionError::Unproven);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
 }

@@ -4,34 +4,31 @@
 //! earlier version made them in the first schema of the search path, and kept that history in the
 //! library's default table, which other programs of the database use, too: those are moved.
 
+mod found;
 mod moving;
 mod place;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use self::moving::{OLD_HISTORY, known_migrations, move_tables};
-use self::place::{compare_place, here, keep_place};
-use super::super::opening::{HISTORY, PlaceChange, Relocation};
+use self::place::{compare_place, here, itself, keep_flag, keep_place};
+use super::super::opening::{HISTORY, Place, PlaceChange, Relocation};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
-use super::address;
 use super::session::{Connector, Session};
-use super::{Postgres, PostgresOptions, failed, no_answer};
+use super::{Postgres, PostgresOptions, address, failed, no_answer, proof};
 
 /// Schema to which tables of an earlier version are moved.
 pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
 
 /// Longest wait of a migration for one lock. Whoever waits for a table holds up all who come later.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Migration from which on a heartbeat is marked as fenced as well.
-const HEARTBEATS_FENCED: i64 = 10;
 
 /// A database on PostgreSQL that was connected to.
 #[derive(Debug)]
@@ -42,8 +39,14 @@ pub(in crate::store) struct Opening {
     told: Option<Relocation>,
     /// Schemas that an earlier version may have used: those of the role's own search path.
     path: Vec<String>,
-    /// As it was found at first. [`open`](super::super::Opening::open) looks again.
-    found: Tables,
+    /// As it was found by the last look. [`open`](super::super::Opening::open) looks again.
+    found: Mutex<Found>,
+}
+
+/// Tables, and what their opening will do to their place.
+#[derive(Clone, Debug)]
+struct Found {
+    tables: Tables,
     change: PlaceChange,
 }
 
@@ -76,54 +79,32 @@ impl Opening {
             looked.unwrap_or_else(|_| Err(Error::database("look for the tables")(no_answer())));
         // Nothing depends on how the connection ends.
         let _ = session.connection.close().await;
-        let (path, found, change) = looked?;
-        Ok(Self { connector, options: options.clone(), told, path, found, change })
+        let (path, found) = looked?;
+        let found = Mutex::new(found);
+        Ok(Self { connector, options: options.clone(), told, path, found })
     }
 
     async fn first_look(
         connection: &mut PgConnection,
         options: &PostgresOptions,
         told: Option<&Relocation>,
-    ) -> Result<(Vec<String>, Tables, PlaceChange), Error> {
+    ) -> Result<(Vec<String>, Found), Error> {
         let path: Vec<String> = sqlx::query_scalar("SELECT current_schemas(false)::text[]")
             .fetch_one(&mut *connection)
             .await
             .map_err(Error::database("read the search path"))?;
-        let found = look(connection, &options.schema, &path).await?;
-        let change = compare_place(connection, &options.schema, &found, told).await?;
-        Ok((path, found, change))
+        let tables = look(connection, &options.schema, &path).await?;
+        let change = compare_place(connection, &options.schema, &tables, told).await?;
+        Ok((path, Found { tables, change }))
     }
 
-    /// Runs one statement on a connection of its own, with the search path of the tables.
-    async fn rows(
-        &self,
-        doing: &'static str,
-        statement: &'static str,
-        binds: Option<(i64, String)>,
-    ) -> Result<Vec<PgRow>, Error> {
-        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
-        // Another process of this version may have moved them meanwhile.
-        let schema = match look(&mut connection, &self.options.schema, &self.path).await? {
-            Tables::Old { schema, .. } => schema,
-            Tables::None | Tables::Own { .. } => self.options.schema.clone(),
-        };
-        let work = async move {
-            let path = format!("SET search_path = {}; SET lock_timeout = '200ms'", quoted(&schema));
-            sqlx::raw_sql(AssertSqlSafe(path)).execute(&mut connection).await?;
-            let query = match binds {
-                Some((number, text)) => sqlx::query(statement).bind(number).bind(text),
-                None => sqlx::query(statement),
-            };
-            let rows = query.fetch_all(&mut connection).await?;
-            let _ = connection.close().await;
-            Ok(rows)
-        };
-        let worked = tokio::time::timeout(self.options.answer_timeout(), work).await;
-        worked.unwrap_or_else(|_| Err(no_answer())).map_err(Error::database(doing))
+    fn found(&self) -> Found {
+        // Nothing panics half way through a change.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Brings the tables to this version, in one transaction.
-    async fn migrate(&self, connection: &mut PgConnection) -> Result<(), Error> {
+    async fn migrate(&self, connection: &mut PgConnection) -> Result<Group, Error> {
         let schema = &self.options.schema;
         let mut block = connection.begin().await.map_err(Error::database("begin a migration"))?;
         let settings = format!(
@@ -161,66 +142,94 @@ impl Opening {
             }
         }
         let found = Tables::Own { version: latest(&MIGRATIONS) };
-        match compare_place(&mut block, schema, &found, self.told.as_ref()).await? {
-            PlaceChange::Stay => {}
-            change => {
-                if change == PlaceChange::Copy && !is_changed {
-                    check_nobody_writes(&mut block, schema).await?;
-                }
-                let here = here(&mut block, schema).await?;
-                keep_place(&mut block, &here, &change).await?;
-            }
-        }
-        block.commit().await.map_err(Error::database("commit a migration"))
+        let group = self.keep_group(&mut block, &found, is_changed).await?;
+        block.commit().await.map_err(Error::database("commit a migration"))?;
+        Ok(group)
     }
+
+    /// Stores where the database is, if that has changed, and reads which it is.
+    async fn keep_group(
+        &self,
+        block: &mut PgConnection,
+        found: &Tables,
+        is_changed: bool,
+    ) -> Result<Group, Error> {
+        let (schema, told) = (&self.options.schema, self.told.as_ref());
+        let doing = "read the cluster's id";
+        let no_row = || Error::database(doing)(sqlx::Error::RowNotFound);
+        let before = itself(block, schema, found).await?.ok_or_else(no_row)?;
+        let place = here(block, schema).await?;
+        let change = before.compare_place(&place, told)?;
+        if change == PlaceChange::Copy && !is_changed {
+            check_nobody_writes(block, schema).await?;
+        }
+        if change != PlaceChange::Stay {
+            keep_place(block, &place, &change).await?;
+        }
+        if let Some(given) = before.new_flag(told, &change) {
+            keep_flag(block, given).await?;
+        }
+        let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
+            .fetch_one(block)
+            .await
+            .map_err(Error::database(doing))?;
+        Ok(Group { cluster_id, place })
+    }
+}
+
+/// Identity of the tables that were opened.
+struct Group {
+    cluster_id: String,
+    place: Place,
 }
 
 #[async_trait]
 impl super::super::Opening for Opening {
     fn is_new(&self) -> bool {
-        self.found == Tables::None
+        self.found().tables == Tables::None
     }
 
     fn needs_turn(&self) -> bool {
-        let is_current = self.found == Tables::Own { version: latest(&MIGRATIONS) };
-        !self.is_new() && (!is_current || self.change == PlaceChange::Copy)
+        let Found { tables, change } = self.found();
+        let is_current = tables == Tables::Own { version: latest(&MIGRATIONS) };
+        tables != Tables::None && (!is_current || change == PlaceChange::Copy)
     }
 
     async fn live(&self) -> Result<Vec<LiveIncarnation>, Error> {
-        let statement = "SELECT incarnation, node, counter FROM fences JOIN heartbeats \
-                         USING (incarnation) WHERE NOT fences.fenced ORDER BY incarnation";
-        let doing = "list the incarnations";
-        let rows = self.rows(doing, statement, None).await?;
-        let read = |row: &PgRow| {
-            let (incarnation, node, counter) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            let incarnation = Incarnation(incarnation);
-            Ok(LiveIncarnation { incarnation, node, counter, lease: None })
-        };
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(Error::database(doing))
+        self.list().await
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        let statement = match self.found {
-            Tables::Own { version } if version >= HEARTBEATS_FENCED => {
-                "WITH heartbeat AS (UPDATE heartbeats SET fenced = true WHERE incarnation = $1)
-                 UPDATE fences SET fenced = true, fenced_by = $2 WHERE incarnation = $1 AND NOT fenced"
-            }
-            _ => {
-                "UPDATE fences SET fenced = true, fenced_by = $2
-                 WHERE incarnation = $1 AND NOT fenced"
-            }
-        };
-        let binds = Some((incarnation.0, by.to_owned()));
-        self.rows("fence an incarnation", statement, binds).await.map(drop)
+        self.fence_if(incarnation, None, by).await.map(drop)
+    }
+
+    async fn fence_silent(
+        &self,
+        incarnation: Incarnation,
+        counter: i64,
+        by: &str,
+    ) -> Result<bool, Error> {
+        self.fence_if(incarnation, Some(counter), by).await
+    }
+
+    async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error> {
+        self.displaced(live).await
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        let Session { mut connection, .. } = session(&self.connector, &self.options).await?;
-        let result = self.migrate(&mut connection).await;
+        let mut session = session(&self.connector, &self.options).await?;
+        let mut migrated = self.migrate(&mut session.connection).await;
+        if migrated.is_ok() && session.synchronous {
+            let proven = proof::prove(&mut session, self.options.statement_timeout).await;
+            if let Err(error) = proven {
+                migrated = Err(failed("commit a migration", error));
+            }
+        }
         // It holds locks until it is closed, if the migration has failed.
-        let _ = connection.close().await;
-        result?;
-        Ok(Arc::new(Postgres::open(self.connector.clone(), &self.options).await?))
+        let _ = session.connection.close().await;
+        let Group { cluster_id, place } = migrated?;
+        let connector = self.connector.at(self.options.schema.clone(), place);
+        Ok(Arc::new(Postgres::open(connector, &self.options, cluster_id)))
     }
 }
 

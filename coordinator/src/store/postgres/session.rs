@@ -12,8 +12,10 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{Connection, FromRow};
 
+use super::super::opening::Place;
 use super::address::{Address, Server};
-use super::{PostgresOptions, no_answer};
+use super::place::Opened;
+use super::{PostgresOptions, no_answer, place};
 
 /// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
@@ -76,6 +78,19 @@ pub enum SessionError {
         /// Settings that differ.
         found: String,
     },
+    /// The server has the tables in another place than the one where they were opened.
+    #[error(
+        "the database at {server} is not the one that was opened ({known}), but is in another place \
+         ({found})"
+    )]
+    Elsewhere {
+        /// Host and port.
+        server: String,
+        /// The place where the tables were opened.
+        known: String,
+        /// The place of this server's.
+        found: String,
+    },
     /// None of several servers can be used.
     #[error("{}", .0.join("; "))]
     NoServer(Vec<String>),
@@ -127,6 +142,8 @@ pub(super) struct Connector {
     preferred: Arc<AtomicUsize>,
     connect_timeout: Option<Duration>,
     settings: Arc<Settings>,
+    /// The only place that is worked in, once the tables were opened.
+    opened: Option<Arc<Opened>>,
 }
 
 #[derive(Debug)]
@@ -148,13 +165,30 @@ impl Connector {
                 LOCK_TIMEOUT,
                 Some(&options.schema),
             )),
+            opened: None,
         }
+    }
+
+    /// Returns a way to sessions with tables in this place alone.
+    pub(super) fn at(&self, schema: String, place: Place) -> Self {
+        Self { opened: Some(Arc::new(Opened { schema, place })), ..self.clone() }
     }
 
     /// Returns a way to sessions whose statements may take any time, with the role's own search path.
     pub(super) fn without_limits(&self) -> Self {
         let settings = Arc::new(Settings::of(Duration::ZERO, Duration::ZERO, None));
         Self { settings, ..self.clone() }
+    }
+
+    /// Compares the number of the schema that a session of the tables has found with that of the place
+    /// where they were opened.
+    pub(super) fn compare_schema(
+        &self,
+        session: &Session,
+        schema: Option<String>,
+    ) -> Result<(), SessionError> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        session.compare_with(opened, &Place::new([("schema", schema)]))
     }
 
     /// Opens a session on the server that takes writes.
@@ -166,20 +200,35 @@ impl Connector {
         let mut errors = Vec::new();
         for index in (0..count).map(|offset| (first + offset) % count) {
             let server = &self.servers[index];
-            let opened = tokio::time::timeout(share, Session::open(server, &self.settings)).await;
+            let opening = async {
+                let mut session = Session::open(server, &self.settings).await?;
+                if let Some(opened) = &self.opened {
+                    session.compare_place(opened).await?;
+                }
+                Ok(session)
+            };
+            let opened = tokio::time::timeout(share, opening).await;
             match opened.unwrap_or_else(|_| Err(no_answer().into())) {
                 Ok(session) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(session);
                 }
-                Err(error) if count == 1 => return Err(error),
-                Err(SessionError::Driver(error)) => {
-                    errors.push(format!("{}: {error}", server.name));
-                }
-                Err(error) => errors.push(error.to_string()),
+                Err(error) => errors.push(error),
             }
         }
-        Err(SessionError::NoServer(errors))
+        // Only if each of them is another one: a server that does not answer may be ours.
+        if errors.iter().all(|error| matches!(error, SessionError::Elsewhere { .. })) || count == 1
+        {
+            return Err(errors.swap_remove(0));
+        }
+        let name = |(index, error)| match error {
+            SessionError::Driver(error) => {
+                let server: &Server = &self.servers[(first + index) % count];
+                format!("{}: {error}", server.name)
+            }
+            error => error.to_string(),
+        };
+        Err(SessionError::NoServer(errors.into_iter().enumerate().map(name).collect()))
     }
 }
 
@@ -236,6 +285,19 @@ impl Session {
         let seen = session.look().await?;
         session.settings = seen.settings;
         Ok(session)
+    }
+
+    async fn compare_place(&mut self, opened: &Opened) -> Result<(), SessionError> {
+        let found = place::here(&mut self.connection, &opened.schema).await?;
+        self.compare_with(opened, &found)
+    }
+
+    fn compare_with(&self, opened: &Opened, found: &Place) -> Result<(), SessionError> {
+        if found.agrees_with(&opened.place) {
+            return Ok(());
+        }
+        let (known, found) = (opened.place.to_string(), found.to_string());
+        Err(SessionError::Elsewhere { server: self.server.clone(), known, found })
     }
 
     /// Looks whether the session is still what it was when it was opened.

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::Semaphore;
 
 use super::session::{Connector, Session, SessionError, survives};
-use super::{BoxFuture, no_answer, proof};
+use super::{BoxFuture, PostgresOptions, no_answer, proof};
 
 /// Longest time for which an idle session is kept: firewalls forget what is idle for longer.
 const IDLE_MAX: Duration = Duration::from_secs(5 * 60);
@@ -30,6 +30,8 @@ pub(super) struct Sessions {
 struct Shared {
     connector: Connector,
     answer_timeout: Duration,
+    /// Longest wait for the standbys: as long as a statement may take.
+    proof_patience: Duration,
     slots: Semaphore,
     slots_max: u32,
     idle: Mutex<Vec<(Session, Instant)>>,
@@ -45,10 +47,16 @@ pub(super) enum Proof {
 }
 
 impl Sessions {
-    pub(super) fn new(connector: Connector, slots_max: u32, answer_timeout: Duration) -> Self {
-        let slots = Semaphore::new(usize::try_from(slots_max).unwrap_or(1));
-        let idle = Mutex::default();
-        let shared = Shared { connector, answer_timeout, slots, slots_max, idle };
+    pub(super) fn new(connector: Connector, options: &PostgresOptions) -> Self {
+        let slots_max = options.pool_connections;
+        let shared = Shared {
+            connector,
+            answer_timeout: options.answer_timeout(),
+            proof_patience: options.statement_timeout,
+            slots: Semaphore::new(usize::try_from(slots_max).unwrap_or(1)),
+            slots_max,
+            idle: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -97,7 +105,7 @@ impl Shared {
             return result.map_err(SessionError::Driver);
         }
         if result.is_ok() && proof == Proof::Wanted && session.synchronous {
-            proof::prove(&mut session).await?;
+            proof::prove(&mut session, self.proof_patience).await?;
         }
         self.idle().push((session, Instant::now()));
         result.map_err(SessionError::Driver)

@@ -31,6 +31,11 @@ pub(in crate::store) const SELECT_OPEN: &str = "
 SELECT tx_id, version FROM transactions
 WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1 AND set_aside_by IS DISTINCT FROM $1";
 
+/// Transactions that are set aside, by whomever. The identifier of zeros comes before all.
+pub(in crate::store) const SELECT_SET_ASIDE: &str = "
+SELECT tx_id FROM transactions WHERE set_aside_by IS NOT NULL AND tx_id > $1
+ORDER BY tx_id LIMIT $2";
+
 /// Recorded history of a transaction, oldest first.
 pub(in crate::store) const SELECT_HISTORY: &str =
     "SELECT entry FROM history WHERE tx_id = $1 ORDER BY version";

@@ -73,7 +73,10 @@ impl Opening {
     }
 
     /// Compares where the file says that it is with where it is.
-    async fn compare_place(&self, connection: &mut SqliteConnection) -> Result<PlaceChange, Error> {
+    async fn compare_place(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(Itself, PlaceChange), Error> {
         let doing = "read where the database is";
         // Not kept prepared: a migration on this connection changes the columns.
         let row = sqlx::query("SELECT * FROM cluster")
@@ -90,8 +93,10 @@ impl Opening {
             cluster_id: row.try_get("cluster_id").map_err(Error::database(doing))?,
             place: place("place"),
             copied_at: place("copied_at"),
+            moved_flag: row.try_get("moved_flag").unwrap_or(false),
         };
-        itself.compare_place(&here(&self.path)?, self.told.as_ref())
+        let change = itself.compare_place(&here(&self.path)?, self.told.as_ref())?;
+        Ok((itself, change))
     }
 
     /// Brings the tables to this version, in one transaction.
@@ -112,9 +117,16 @@ impl Opening {
             .await
             .map_err(Error::database("begin the purge's time"))?;
         }
-        match self.compare_place(&mut block).await? {
-            PlaceChange::Stay => {}
-            change => keep_place(&mut block, &here(&self.path)?, &change).await?,
+        let (itself, change) = self.compare_place(&mut block).await?;
+        if change != PlaceChange::Stay {
+            keep_place(&mut block, &here(&self.path)?, &change).await?;
+        }
+        if let Some(given) = itself.new_flag(self.told.as_ref(), &change) {
+            sqlx::query("UPDATE cluster SET moved_flag = $1")
+                .bind(given)
+                .execute(&mut *block)
+                .await
+                .map_err(Error::database("store that the database was called moved"))?;
         }
         let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
             .fetch_one(&mut *block)
@@ -141,6 +153,14 @@ impl super::super::Opening for Opening {
 
     async fn fence(&self, _: Incarnation, _: &str) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn fence_silent(&self, _: Incarnation, _: i64, _: &str) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn has_displaced(&self, _: &LiveIncarnation) -> Result<bool, Error> {
+        Ok(false)
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::super::rows::{
     self, COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
-    ms_to_column, select_transactions,
+    SELECT_SET_ASIDE, ms_to_column, select_transactions,
 };
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, PhaseName,
@@ -101,6 +101,14 @@ impl Transactions for Sqlite {
             })
         })
         .await
+    }
+
+    async fn all_set_aside(&self, after: Option<TxId>, limit: u32) -> Result<Vec<TxId>, Error> {
+        let query = sqlx::query_as(SELECT_SET_ASIDE)
+            .bind(after.map_or(Uuid::nil(), |tx_id| tx_id.0))
+            .bind(i64::from(limit));
+        let rows: Vec<(Uuid,)> = self.rows("list what is set aside", query).await?;
+        Ok(rows.into_iter().map(|(tx_id,)| TxId(tx_id)).collect())
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::super::super::Error;
 use super::super::super::opening::{Itself, Place, PlaceChange, Relocation};
+use super::super::place;
 use super::{Tables, execute, quoted};
 
 /// Compares where the database says that it is with where it is.
@@ -14,8 +15,20 @@ pub(super) async fn compare_place(
     found: &Tables,
     told: Option<&Relocation>,
 ) -> Result<PlaceChange, Error> {
+    let Some(itself) = itself(connection, schema, found).await? else {
+        return Ok(PlaceChange::Stay);
+    };
+    itself.compare_place(&here(connection, schema).await?, told)
+}
+
+/// Reads what the database says of itself; `None` if there are no tables.
+pub(super) async fn itself(
+    connection: &mut PgConnection,
+    schema: &str,
+    found: &Tables,
+) -> Result<Option<Itself>, Error> {
     let schema_of_tables = match found {
-        Tables::None => return Ok(PlaceChange::Stay),
+        Tables::None => return Ok(None),
         Tables::Old { schema, .. } => schema,
         Tables::Own { .. } => schema,
     };
@@ -32,41 +45,27 @@ pub(super) async fn compare_place(
         let text: Option<Option<String>> = row.try_get(column).ok();
         text.flatten().map(|text| Place::from_column(&text))
     };
-    let itself = Itself {
+    Ok(Some(Itself {
         cluster_id: row.try_get("cluster_id").map_err(Error::database(doing))?,
         place: place("place"),
         copied_at: place("copied_at"),
-    };
-    itself.compare_place(&here(connection, schema).await?, told)
+        moved_flag: row.try_get("moved_flag").unwrap_or(false),
+    }))
 }
 
-/// Returns the place of the database: the server's identifier, and the numbers that the server gave to
-/// the database and the schema. A copy has others, unless it is a clone of the server's disk.
+/// Returns the place of the database.
 pub(super) async fn here(connection: &mut PgConnection, schema: &str) -> Result<Place, Error> {
-    let doing = "read where the database is";
-    let allowed: bool = sqlx::query_scalar(
-        "SELECT coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE'), \
-                 false)",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(Error::database(doing))?;
-    let system: Option<String> = match allowed {
-        true => sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(Error::database(doing))?,
-        false => None,
-    };
-    let (database, schema): (Option<String>, Option<String>) = sqlx::query_as(
-        "SELECT (SELECT oid::text FROM pg_database WHERE datname = current_database()), \
-                (SELECT oid::text FROM pg_namespace WHERE nspname = $1)",
-    )
-    .bind(schema)
-    .fetch_one(connection)
-    .await
-    .map_err(Error::database(doing))?;
-    Ok(Place::new([("system", system), ("database", database), ("schema", schema)]))
+    place::here(connection, schema).await.map_err(Error::database("read where the database is"))
+}
+
+/// Stores whether this start was given a flag that names no place.
+pub(super) async fn keep_flag(connection: &mut PgConnection, given: bool) -> Result<(), Error> {
+    sqlx::query("UPDATE cluster SET moved_flag = $1")
+        .bind(given)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(Error::database("store that the database was called moved"))
 }
 
 pub(super) async fn keep_place(

@@ -1,0 +1,134 @@
+//! Transactions that cannot be read: each harms itself alone.
+//!
+//! Whoever meets one sets it aside, with an alarm, and goes on. What is set aside is read again now and
+//! then, a few at a time: somebody may have repaired it, or this may be a version that knows what an
+//! earlier one did not. One that can be read is adopted by the next scan, and its alarm is cleared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use unanimo_core::TxId;
+
+use super::Handle;
+use crate::alarm::TRANSACTION_UNREADABLE;
+use crate::store::{self, Key, Stored, Unreadable};
+
+/// Pause between two looks at what is set aside. Whoever has repaired a row waits for it.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
+
+/// Transactions of one look. A whole table that cannot be read costs six reads a second.
+const LOOK_MAX: u32 = 64;
+
+/// The looks at what is set aside. They end with the process.
+#[derive(Debug)]
+pub(crate) struct Service {
+    engine: Handle,
+    adoption_wanted: Arc<Notify>,
+}
+
+impl Service {
+    /// Makes the looks of this engine. `adoption_wanted` asks for a scan.
+    pub(crate) fn new(engine: Handle, adoption_wanted: Arc<Notify>) -> Self {
+        Self { engine, adoption_wanted }
+    }
+
+    /// Looks for as long as the process lives.
+    pub(crate) async fn run(self) {
+        let mut after = None;
+        loop {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            after = match self.engine.read_set_aside(after).await {
+                Ok(looked) => {
+                    if looked.readable > 0 {
+                        self.adoption_wanted.notify_one();
+                    }
+                    looked.next
+                }
+                Err(error) => {
+                    let error = store::in_full(&error);
+                    tracing::warn!(error, "failed to look at what is set aside; it is repeated");
+                    None
+                }
+            };
+        }
+    }
+}
+
+/// Result of a look.
+struct Looked {
+    /// Transactions that can be read again.
+    readable: usize,
+    /// The last one, after which the next look goes on; `None` if it begins anew.
+    next: Option<TxId>,
+}
+
+impl Handle {
+    /// Reads what is set aside, from after this transaction on.
+    async fn read_set_aside(&self, after: Option<TxId>) -> Result<Looked, store::Error> {
+        let aside = self.shared.store.transactions().all_set_aside(after, LOOK_MAX).await?;
+        let is_full = u32::try_from(aside.len()).is_ok_and(|len| len >= LOOK_MAX);
+        let mut readable = 0;
+        for tx_id in &aside {
+            // An earlier incarnation may have done it.
+            self.shared.set_aside.lock().await.insert(*tx_id);
+            match self.read(&Key::Tx(*tx_id)).await {
+                Ok(_) => readable += 1,
+                Err(store::Error::Unreadable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Looked { readable, next: aside.last().copied().filter(|_| is_full) })
+    }
+
+    /// Sets transactions aside that cannot be read: whoever adopts goes on without them.
+    pub(super) async fn set_aside(&self, unreadable: &[Unreadable]) {
+        if unreadable.is_empty() {
+            return;
+        }
+        for Unreadable { tx_id, gid, problem } in unreadable {
+            tracing::error!(
+                %tx_id,
+                gid,
+                problem,
+                alarm = TRANSACTION_UNREADABLE,
+                "a stored transaction cannot be read; it is set aside, and all others go on"
+            );
+        }
+        let tx_ids: Vec<TxId> = unreadable.iter().map(|unreadable| unreadable.tx_id).collect();
+        let (store, me) = (&self.shared.store, self.shared.me);
+        match store.transactions().set_aside(me, &tx_ids, true).await {
+            Ok(()) => self.shared.set_aside.lock().await.extend(tx_ids),
+            Err(error) => {
+                let error = store::in_full(&error);
+                tracing::warn!(error, "failed to set transactions aside; the next scan does it");
+            }
+        }
+    }
+
+    /// Reads a transaction. One that cannot be read is set aside; one that can be read again is not any
+    /// longer.
+    pub(super) async fn read(&self, key: &Key) -> Result<Option<Stored>, store::Error> {
+        let found = self.shared.store.transactions().find(key).await;
+        match &found {
+            Err(store::Error::Unreadable(unreadable)) => {
+                let known = self.shared.set_aside.lock().await.contains(&unreadable.tx_id);
+                if !known {
+                    self.set_aside(std::slice::from_ref(&**unreadable)).await;
+                }
+            }
+            Ok(Some(stored)) => {
+                let tx_id = stored.record.identity.tx_id;
+                let was_set_aside = self.shared.set_aside.lock().await.contains(&tx_id);
+                if was_set_aside {
+                    tracing::info!(%tx_id, "the transaction can be read again");
+                    let transactions = self.shared.store.transactions();
+                    transactions.set_aside(self.shared.me, &[tx_id], false).await?;
+                    self.shared.set_aside.lock().await.remove(&tx_id);
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+        found
+    }
+}
