@@ -49,6 +49,7 @@ async fn check(original: (String, String), copy_of: impl AsyncFn(&str) -> String
     let again = open(&url, None).await.unwrap();
     assert_eq!(again.cluster_id(), id);
     again.close().await;
+    drop(again);
 
     // The flag was left in the unit when the database moves again.
     let again = open(&url, Some(Relocation::Moved)).await.unwrap();

@@ -22,7 +22,7 @@ use self::place::{compare_place, here, itself, keep_flag, keep_place};
 use super::super::opening::{HISTORY, Place, PlaceChange, Relocation};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::session::{Connector, Session};
-use super::{Postgres, PostgresOptions, address, failed, no_answer, proof};
+use super::{Postgres, PostgresOptions, address, failed, no_answer};
 
 /// Schema to which tables of an earlier version are moved.
 pub(super) const SCHEMA_DEFAULT: &str = "unanimo";
@@ -218,13 +218,8 @@ impl super::super::Opening for Opening {
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
         let mut session = session(&self.connector, &self.options).await?;
-        let mut migrated = self.migrate(&mut session.connection).await;
-        if migrated.is_ok() && session.synchronous {
-            let proven = proof::prove(&mut session, self.options.statement_timeout).await;
-            if let Err(error) = proven {
-                migrated = Err(failed("commit a migration", error));
-            }
-        }
+        // No standby is asked yet: whoever is created after this is not before they have it.
+        let migrated = self.migrate(&mut session.connection).await;
         // It holds locks until it is closed, if the migration has failed.
         let _ = session.connection.close().await;
         let Group { cluster_id, place } = migrated?;
