@@ -13,10 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use unanimo_core::{Incarnation, TxId};
+use unanimo_core::Incarnation;
 
 mod batch;
 mod endpoints;
+mod error;
 mod incarnations;
 pub mod journal;
 mod locks;
@@ -29,6 +30,7 @@ mod transactions;
 
 pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Life, Write, Written};
 pub use endpoints::{Endpoints, Registration};
+pub use error::Error;
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
 pub use opening::{Opening, Relocation};
@@ -105,228 +107,6 @@ pub async fn connect(
 /// See [`connect`] and [`Opening::open`].
 pub async fn open(url: &str, options: &PostgresOptions) -> Result<Arc<dyn Store>, Error> {
     connect(url, options, None).await?.open().await
-}
-
-/// Failure of a request to the store.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The incarnation has lost its right to write.
-    #[error("incarnation {0} is fenced")]
-    Fenced(Incarnation),
-    /// The transaction takes no more locks: it is decided, or another incarnation's.
-    #[error("take locks for transaction {0}: it is decided, or another incarnation owns it")]
-    NotOpen(TxId),
-    /// The database did not do it, or did not say that it did.
-    #[error("{doing}")]
-    Database {
-        /// The request, in words that fit after "failed to".
-        doing: &'static str,
-        /// Answer of the database or its driver.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The server is not one that is worked on, or did not prove what it acknowledged.
-    #[error("{doing}")]
-    Session {
-        /// The request, in words that fit after "failed to".
-        doing: &'static str,
-        /// Fault of the session.
-        #[source]
-        source: Box<SessionError>,
-    },
-    /// The rows of one transaction make no sense. Others are not concerned.
-    #[error(transparent)]
-    Unreadable(Box<Unreadable>),
-    /// The schema could not be brought to this version.
-    #[error("migrate the database's schema")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The schema is of a later version of the program.
-    #[error(
-        "open the database: its schema has version {found}, this program knows up to {known}; \
-         start the version of unanimo that wrote it, or a later one"
-    )]
-    NewerSchema {
-        /// The database's version.
-        found: i64,
-        /// The latest version that this program knows.
-        known: i64,
-    },
-    /// The tables are of an earlier version, and an incarnation may write into them.
-    #[error(
-        "migrate the database's schema: node {node} may still write into it; it is fenced first, or \
-         has to stop"
-    )]
-    StillWritten {
-        /// Its node's name.
-        node: String,
-    },
-    /// The database is not where it was.
-    #[error(
-        "open the database: it is not where it was used last ({known}), but in another place \
-         ({found}){hint}; if it was moved or restored, and nobody serves the original any more, start once \
-         with {moved}; if it is a copy, and the original goes on, start once with --copy, which gives \
-         it a cluster id of its own and forgets the endpoints of participants"
-    )]
-    Elsewhere {
-        /// The stored place.
-        known: String,
-        /// The place that it is in.
-        found: String,
-        /// More about it, as a part of the sentence.
-        hint: &'static str,
-        /// The flag that says that it was moved.
-        moved: String,
-    },
-    /// The tables have changed since this process has opened them: their version, or their cluster id.
-    #[error("use the database: its tables have changed since they were opened")]
-    Changed,
-    /// The database is where it was, and an operator calls it a copy.
-    #[error(
-        "make this database a copy: it is where it was used last, as far as it can tell; if it is a \
-         clone of a whole server or disk, start once with --copy={cluster_id}, which names the cluster \
-         id that it is to lose; otherwise leave --copy out"
-    )]
-    NoCopy {
-        /// Its cluster id.
-        cluster_id: String,
-    },
-    /// Tables of an earlier version are there, in another schema than the one to use.
-    #[error(
-        "use schema {schema}: the tables of this database are in schema {found}, where an earlier \
-         version made them; start once with the default of database-schema, {default}, which moves \
-         them there, or set database-schema to {found}"
-    )]
-    OtherSchema {
-        /// The schema to use.
-        schema: String,
-        /// The schema in which they are.
-        found: String,
-        /// The default.
-        default: &'static str,
-    },
-    /// The schema cannot be made.
-    #[error(
-        "make schema {schema}: the role may not; let the database's owner run CREATE SCHEMA {schema} \
-         AUTHORIZATION the_role, or set database-schema to a schema that it may use"
-    )]
-    NoSchema {
-        /// The schema.
-        schema: String,
-        /// Answer of the database.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// Somebody else's table has the name of one of ours.
-    #[error(
-        "make the tables: one of that name is there, and is not ours; give the coordinator a database, \
-         a schema (database-schema) or a file of its own"
-    )]
-    TableTaken(#[source] sqlx::migrate::MigrateError),
-    /// Another process has the SQLite file open.
-    #[error(
-        "lock {path}: another process serves this database file; SQLite is for one process, use \
-         PostgreSQL for more"
-    )]
-    InUse {
-        /// The lock file.
-        path: String,
-    },
-    /// The lock file, or the folder that it is in, cannot be used.
-    #[error("open {path}")]
-    File {
-        /// The file.
-        path: String,
-        /// Answer of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A stored row makes no sense.
-    #[error("read {what}: the stored value {value:?} is not one that this program writes")]
-    Corrupt {
-        /// The column or table.
-        what: &'static str,
-        /// The value.
-        value: String,
-    },
-    /// Stored JSON is not what this program writes.
-    #[error("read {what}: the stored JSON is not what this program writes: {why}")]
-    CorruptJson {
-        /// The column.
-        what: &'static str,
-        /// Fault of the JSON.
-        why: String,
-    },
-    /// The address of the database cannot be understood.
-    #[error("read the database URL: {0}")]
-    Url(String),
-}
-
-impl Error {
-    fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| Self::Database { doing, source }
-    }
-
-    /// Tells whether somebody else held what was needed: asked again, it may be free.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        use sqlx::migrate::MigrateError;
-        if let Self::Session { source, .. } = self {
-            // The standbys are behind: what is asked again may be proven.
-            return matches!(**source, SessionError::Unproven);
-        }
-        let (Self::Database { source, .. }
-        | Self::NoSchema { source, .. }
-        | Self::Migrate(
-            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _),
-        )) = self
-        else {
-            return false;
-        };
-        let sqlx::Error::Database(error) = source else { return false };
-        // PostgreSQL: lock timeout, statement timeout, deadlock, serialization, starting up or no
-        // connection left. SQLite: busy.
-        let codes = ["55P03", "57014", "40P01", "40001", "57P03", "53300", "5", "517"];
-        error.code().is_some_and(|code| codes.contains(&&*code))
-    }
-}
-
-impl Error {
-    /// Tells whether the same question will have the same answer until somebody does something: waiting
-    /// does not help.
-    #[must_use]
-    pub fn is_lasting(&self) -> bool {
-        let is_refusal = matches!(
-            self,
-            Self::NewerSchema { .. }
-                | Self::Elsewhere { .. }
-                | Self::NoCopy { .. }
-                | Self::OtherSchema { .. }
-                | Self::NoSchema { .. }
-                | Self::TableTaken(_)
-                | Self::Changed
-                | Self::Url(_)
-        );
-        is_refusal || self.is_elsewhere()
-    }
-
-    /// Tells whether the server answered from another place than the one where the tables were opened.
-    #[must_use]
-    pub fn is_elsewhere(&self) -> bool {
-        let Self::Session { source, .. } = self else { return false };
-        matches!(**source, SessionError::Elsewhere { .. })
-    }
-
-    /// Tells whether the server answered that the tables, their schema or the whole database are not
-    /// there.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
-            return false;
-        };
-        // Undefined table, column, schema, database.
-        let codes = ["42P01", "42703", "3F000", "3D000"];
-        error.code().is_some_and(|code| codes.contains(&&*code))
-    }
 }
 
 /// Turns the result of a migration into this module's error.

@@ -37,7 +37,11 @@ use crate::store::{Key, Store, Stored};
 
 /// Attempts to find a transaction that moves between memory and store before the caller is
 /// told to ask again.
-const SEARCHES_MAX: usize = 5;
+const SEARCHES_MAX: u32 = 9;
+
+/// Pause after the second of these attempts; it doubles with each further one. Whoever moves the transaction
+/// may have a write under way: all together they wait for more than a second.
+const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Time past a deadline by which everything has been answered. Enough for a look at what is known by
 /// then, and less than the time that is kept back for the answer to travel.
@@ -253,9 +257,13 @@ impl Handle {
     where
         F: Future<Output = Result<Option<T>, Error>>,
     {
-        for _ in 0..SEARCHES_MAX {
+        for number in 1..=SEARCHES_MAX {
             if let Some(found) = attempt().await? {
                 return Ok(found);
+            }
+            // The first attempt may have brought it to memory: the second one is made at once.
+            if number > 1 && number < SEARCHES_MAX {
+                tokio::time::sleep(SEARCH_PAUSE * 2_u32.pow(number - 2)).await;
             }
         }
         Err(Error::Moving)

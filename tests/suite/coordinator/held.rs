@@ -197,6 +197,48 @@ async fn s3_operators_acts_and_refusals_wait_for_the_disk() {
     }
 }
 
+/// A request that meets another one's, whose write takes its time, waits for it instead of being sent away.
+#[tokio::test]
+async fn l3_a_forget_behind_another_one_waits_for_it() {
+    let [_, world] = both().await;
+    world.p.hold(true);
+    let tx_id = world.submit(tcc("g", &["ok"])).await.unwrap().tx_id;
+    let request = ResolveBranchRequest {
+        tx_id: tx_id.clone(),
+        branch_id: "a".into(),
+        resolution: Resolution::RolledBack.into(),
+        operator: "ann".into(),
+        note: "the bank is closed".into(),
+        ..Default::default()
+    };
+    world.operator().resolve_branch(request).await.unwrap();
+    world.p.hold(false);
+    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let forget = || {
+        let request = ForgetTransactionRequest {
+            tx_id: tx_id.clone(),
+            operator: "ann".into(),
+            note: "paid by hand".into(),
+            ..Default::default()
+        };
+        let mut operator = world.operator();
+        async move { operator.forget_transaction(request).await }
+    };
+    // It is adopted, and its event cannot be written.
+    let mut session = PgConnection::connect(world.config.database_url.expose()).await.unwrap();
+    session.execute("BEGIN; LOCK TABLE unanimo.events IN EXCLUSIVE MODE").await.unwrap();
+    let first = tokio::spawn(forget());
+    tokio::time::sleep(MEANWHILE).await;
+    let second = tokio::spawn(forget());
+    tokio::time::sleep(MEANWHILE).await;
+    assert!(!first.is_finished() && !second.is_finished(), "S3: told before it is on the disk");
+    session.execute("ROLLBACK").await.unwrap();
+    for forgotten in [first, second] {
+        let forgotten = forgotten.await.unwrap().unwrap().into_inner();
+        assert!(!forgotten.transaction.unwrap().attention);
+    }
+}
+
 async fn inquire(world: &World, tx_id: &str) -> Verdict {
     let key = Some(inquired_branch::Branch::BranchId("a".into()));
     let request = InquireBranchesRequest {
