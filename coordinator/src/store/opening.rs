@@ -286,7 +286,7 @@ mod tests {
         };
         let (before, after) = (at("system=1 database=2", false), at("system=1 database=2", true));
         assert_eq!(compare(&before, &Relocation::Moved), Ok(PlaceChange::Move));
-        let refused = compare(&after, &Relocation::Moved).unwrap_err();
+        let refused = compare(&after, &Relocation::Moved).expect_err("it is refused");
         assert!(refused.contains("left behind"), "{refused}");
         let word = "database=3,system=1";
         assert!(refused.contains(&format!("--moved={word}")), "{refused}");
@@ -297,7 +297,7 @@ mod tests {
         }
         // Left behind from an earlier move, or with less than is known.
         for named in ["system=1,database=2", "system=9,database=3", "database=3", "", "nonsense"] {
-            let refused = compare(&before, &Relocation::MovedTo(named.into())).unwrap_err();
+            let refused = compare(&before, &Relocation::MovedTo(named.into())).expect_err(named);
             assert!(refused.contains("names another place"), "{named}: {refused}");
             assert!(refused.contains(&format!("--moved={word}")), "{named}: {refused}");
         }

@@ -180,10 +180,13 @@ async fn a_killed_server_loses_and_doubles_nothing() {
     let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
     let me = create(&store, "one").await;
     let mut kills = tokio::task::JoinSet::new();
+    // The server may serve before its launch is told: the next kill waits for that, or two launches would meet.
+    let turn = Arc::new(std::sync::Mutex::new(()));
     let lives = drive(Arc::clone(&store), me, |round| {
         if round % 10 == 5 && round != u32::MAX {
-            let server = Arc::clone(&server);
+            let (server, turn) = (Arc::clone(&server), Arc::clone(&turn));
             kills.spawn_blocking(move || {
+                let _turn = turn.lock().unwrap();
                 std::thread::sleep(Duration::from_millis(u64::from(round) / 4));
                 if round % 20 == 5 {
                     server.kill();
