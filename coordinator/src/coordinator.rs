@@ -23,7 +23,7 @@ use crate::api::children::Children;
 use crate::api::{self, Api};
 use crate::cluster::lease;
 use crate::config::Config;
-use crate::engine::{self, Handle, adoption, sleepers, unreadable};
+use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -191,7 +191,6 @@ impl Builder {
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
-        helpers.spawn(unreadable::Service::new(engine.clone(), Arc::clone(&adoption_wanted)).run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
         let purging = maintenance::Purge {

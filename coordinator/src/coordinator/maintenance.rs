@@ -10,7 +10,7 @@ use unanimo_core::{Incarnation, Timestamp};
 
 use super::purge_clock::{PurgeClock, Reading, Verdict};
 use crate::alarm::CLOCK_SKEW;
-use crate::engine::Handle;
+use crate::engine::{Handle, unreadable};
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
@@ -31,6 +31,7 @@ pub(super) fn start(
     purge: Purge,
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
+    tasks.spawn(unreadable::Service::new(engine.clone()).run());
     tasks.spawn(wake_returned(Arc::clone(&directory), engine));
     tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me));
     tasks.spawn(purge.run());

@@ -4,10 +4,8 @@
 //! then, a few at a time: somebody may have repaired it, or this may be a version that knows what an
 //! earlier one did not. One that can be read is adopted by the next scan, and its alarm is cleared.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use unanimo_core::TxId;
 
 use super::Handle;
@@ -24,13 +22,12 @@ const LOOK_MAX: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Service {
     engine: Handle,
-    adoption_wanted: Arc<Notify>,
 }
 
 impl Service {
-    /// Makes the looks of this engine. `adoption_wanted` asks for a scan.
-    pub(crate) fn new(engine: Handle, adoption_wanted: Arc<Notify>) -> Self {
-        Self { engine, adoption_wanted }
+    /// Makes the looks of this engine.
+    pub(crate) fn new(engine: Handle) -> Self {
+        Self { engine }
     }
 
     /// Looks for as long as the process lives.
@@ -39,12 +36,7 @@ impl Service {
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             after = match self.engine.read_set_aside(after).await {
-                Ok(looked) => {
-                    if looked.readable > 0 {
-                        self.adoption_wanted.notify_one();
-                    }
-                    looked.next
-                }
+                Ok(next) => next,
                 Err(error) => {
                     let error = store::in_full(&error);
                     tracing::warn!(error, "failed to look at what is set aside; it is repeated");
@@ -55,30 +47,21 @@ impl Service {
     }
 }
 
-/// Result of a look.
-struct Looked {
-    /// Transactions that can be read again.
-    readable: usize,
-    /// The last one, after which the next look goes on; `None` if it begins anew.
-    next: Option<TxId>,
-}
-
 impl Handle {
-    /// Reads what is set aside, from after this transaction on.
-    async fn read_set_aside(&self, after: Option<TxId>) -> Result<Looked, store::Error> {
+    /// Reads what is set aside, from after this transaction on. Returns the one after which the next look
+    /// goes on; `None` if it begins anew.
+    async fn read_set_aside(&self, after: Option<TxId>) -> Result<Option<TxId>, store::Error> {
         let aside = self.shared.store.transactions().all_set_aside(after, LOOK_MAX).await?;
-        let is_full = u32::try_from(aside.len()).is_ok_and(|len| len >= LOOK_MAX);
-        let mut readable = 0;
         for tx_id in &aside {
             // An earlier incarnation may have done it.
             self.shared.set_aside.lock().await.insert(*tx_id);
             match self.read(&Key::Tx(*tx_id)).await {
-                Ok(_) => readable += 1,
-                Err(store::Error::Unreadable(_)) => {}
+                Ok(_) | Err(store::Error::Unreadable(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Looked { readable, next: aside.last().copied().filter(|_| is_full) })
+        let is_full = u32::try_from(aside.len()).is_ok_and(|len| len >= LOOK_MAX);
+        Ok(aside.last().copied().filter(|_| is_full))
     }
 
     /// Sets transactions aside that cannot be read: whoever adopts goes on without them.

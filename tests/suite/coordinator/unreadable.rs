@@ -98,8 +98,8 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
     }
 }
 
-/// What was repaired, or is known to this version again, is read again though nobody asks for it: what is
-/// open goes on, and the alarms of all are cleared. Of what an earlier process has set aside, too.
+/// A row that was repaired, or is known to this version again, is read again though nobody asks for it: one
+/// that is open goes on, and the alarms of all are cleared. So it is with those of an earlier process.
 #[tokio::test]
 async fn l1_what_can_be_read_again_goes_on_unasked() {
     for world in [World::postgres().await, World::sqlite().await] {

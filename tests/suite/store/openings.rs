@@ -191,7 +191,7 @@ fn beating(store: &Arc<dyn Store>, me: Incarnation) -> tokio::task::JoinHandle<(
     })
 }
 
-/// What a later version does to the tables: it counts a birth, as every migration.
+/// Change of the tables by a later version: it counts a birth, as every migration.
 const NEWER: &str = "
 BEGIN;
 UPDATE unanimo.cluster SET incarnations = incarnations + 1;

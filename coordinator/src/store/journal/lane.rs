@@ -96,49 +96,54 @@ impl Lane {
                     tracing::debug!(error, rows, "a batch waited for a lock for too long");
                     work.extend(self.part_at_lock(chunk).await);
                 }
-                Err(error @ BatchError::Failed(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        "failed to write a batch, and nothing of it is written; it is tried again"
-                    );
-                    self.rest().await;
+                Err(error) => {
+                    self.endure(&error, &mut chunk).await;
                     work.push(chunk);
-                }
-                Err(error @ BatchError::WrongServer(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        "nothing of a batch is written; it is sent again on another connection"
-                    );
-                    self.writer = None;
-                    self.observer.connected(false);
-                    work.push(chunk);
-                    self.rest().await;
-                }
-                Err(error @ BatchError::Unproven(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        rows = chunk.writes.len(),
-                        "a batch is written, and the synchronous standbys do not have it; it is not sent \
-                         again, and counts once they have it"
-                    );
-                    chunk.maybe_written = true;
-                    work.push(chunk);
-                }
-                Err(error @ BatchError::Indeterminate(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        rows = chunk.writes.len(),
-                        "the acknowledgement of a batch was lost; it is sent again"
-                    );
-                    self.writer = None;
-                    self.observer.connected(false);
-                    chunk.maybe_written = true;
-                    work.push(chunk);
-                    self.rest().await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Waits after a failure that no row is to blame for. The same is tried again then.
+    async fn endure(&mut self, error: &BatchError, chunk: &mut Chunk) {
+        let (rows, full) = (chunk.writes.len(), in_full(error));
+        match error {
+            // The writer itself has waited for a while, and goes on with that.
+            BatchError::Unproven(_) => {
+                tracing::warn!(
+                    error = full,
+                    rows,
+                    "a batch is written, and the synchronous standbys do not have it; it is not sent \
+                     again, and counts once they have it"
+                );
+                chunk.maybe_written = true;
+                return;
+            }
+            BatchError::Indeterminate(_) => {
+                tracing::warn!(
+                    error = full,
+                    rows,
+                    "the acknowledgement of a batch was lost; it is sent again"
+                );
+                chunk.maybe_written = true;
+                self.writer = None;
+                self.observer.connected(false);
+            }
+            BatchError::WrongServer(_) => {
+                tracing::warn!(
+                    error = full,
+                    "nothing of a batch is written; it is sent again on another connection"
+                );
+                self.writer = None;
+                self.observer.connected(false);
+            }
+            _ => tracing::warn!(
+                error = full,
+                "failed to write a batch, and nothing of it is written; it is tried again"
+            ),
+        }
+        self.rest().await;
     }
 
     /// Completes each write, and answers with those that may have been written and are
