@@ -171,12 +171,7 @@ impl Lane {
             }
             // The writer itself has waited for a while, and goes on with that.
             BatchError::Unproven(_) => {
-                tracing::warn!(
-                    error = said,
-                    rows,
-                    "a batch is written, and the synchronous standbys do not have it; it is not sent \
-                     again, and counts once they have it"
-                );
+                warn_unproven(&said, rows);
                 work.push(batch);
             }
             BatchError::Fenced(_) | BatchError::Fatal(_) | BatchError::Elsewhere(_) => {
@@ -327,4 +322,13 @@ fn halve(mut batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
     let second = batch.split_off(batch.len() / 2);
     work.push(second);
     work.push(batch);
+}
+
+fn warn_unproven(error: &str, rows: usize) {
+    tracing::warn!(
+        error,
+        rows,
+        "a batch is written, and the synchronous standbys do not have it; it is not sent again, and \
+         counts once they have it"
+    );
 }
