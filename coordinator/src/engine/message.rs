@@ -2,8 +2,9 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer, LockRequest,
-    ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
+    BranchNumber, BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
+    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
+    Version,
 };
 
 use super::admission::Permit;
@@ -71,6 +72,8 @@ pub(super) enum Message {
     },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
     Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
+    /// Database that holds a branch's vote; it comes before the vote.
+    Database { tx_id: TxId, number: BranchNumber, database_id: String },
     /// A call has ended; with the endpoint that it failed at.
     CallEnded { tx_id: TxId, call: Call, end: CallEnd, failed_at: Option<u64> },
     /// A request for locks has ended.
@@ -108,6 +111,7 @@ impl Message {
             | Self::CallEnded { .. }
             | Self::LocksTaken { .. }
             | Self::Adopt { .. }
+            | Self::Database { .. }
             | Self::EndWatches
             | Self::Returned(_) => true,
         }

@@ -30,6 +30,8 @@ pub struct BranchCall {
     pub number: BranchNumber,
     /// Output of its Prepare.
     pub output: Option<Payload>,
+    /// Id of the database that holds its vote; empty if it is not known.
+    pub database_id: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Outputs of earlier branches that go with it.
@@ -90,8 +92,8 @@ impl Caller {
         Self { directory, lease, metrics }
     }
 
-    /// Sends Prepare and waits for its end.
-    pub async fn prepare(&self, call: BranchCall) -> End<PrepareAnswer> {
+    /// Sends Prepare and waits for its end: the answer, and the id of the database that holds it.
+    pub async fn prepare(&self, call: BranchCall) -> End<(PrepareAnswer, String)> {
         let call = &call;
         let databases = self.directory.databases();
         let participant = &call.spec.participant;
@@ -103,19 +105,19 @@ impl Caller {
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
-                Route::Own(own) => return Ok(own.prepare(call).await),
+                Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
             response.map(|response| {
                 let v1::PrepareResponse { answer, database_id } = response.into_inner();
                 match databases.votes(participant, &database_id) {
-                    Ok(()) => wire::prepare_answer(answer),
+                    Ok(()) => (wire::prepare_answer(answer), database_id),
                     Err(other) => {
                         let tx_id = call.identity.tx_id;
                         tracing::error!(
                             alarm = "participant_other_database", %tx_id, %participant, error = %other,
                             "a vote came from another database and does not count"
                         );
-                        PrepareAnswer::Failed(other.to_string())
+                        (PrepareAnswer::Failed(other.to_string()), String::new())
                     }
                 }
             })
@@ -131,7 +133,12 @@ impl Caller {
     ) -> End<PhaseTwoAnswer> {
         let call = &call;
         let databases = self.directory.databases();
-        let database = move || databases.id_of(&call.spec.participant);
+        // The database of the vote, whichever the participant has today. Of a branch without a vote nothing
+        // is known but that one.
+        let database = move || match call.database_id.as_str() {
+            "" => databases.id_of(&call.spec.participant),
+            voted_in => voted_in.to_owned(),
+        };
         let commit = move |route: Route| async move {
             let request = || {
                 wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)

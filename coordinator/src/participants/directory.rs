@@ -153,7 +153,9 @@ impl Directory {
         self.options.keep_alive_interval
     }
 
-    fn gone_after(&self) -> Duration {
+    /// Returns the time of silence after which an endpoint is gone.
+    #[must_use]
+    pub fn gone_after(&self) -> Duration {
         self.options.keep_alive_interval * INTERVALS_UNTIL_GONE
     }
 

@@ -105,6 +105,7 @@ impl Service {
             spec: Arc::clone(&branch.spec),
             number: branch.number,
             output: branch.output.clone(),
+            database_id: branch.progress.database_id.clone(),
             attempt: call.attempt,
             inputs: live.tx.inputs_of(branch),
             must_succeed: live.tx.must_succeed(branch),
@@ -202,6 +203,15 @@ struct Report {
 }
 
 impl Report {
+    /// Tells where the vote is, which is about to be told.
+    fn voted_in(&self, database_id: String) {
+        if !database_id.is_empty() {
+            let (tx_id, number) = (self.tx_id, self.call.number);
+            // The engine may have ended.
+            let _ = self.inbox.send(Message::Database { tx_id, number, database_id });
+        }
+    }
+
     fn ended(&mut self, end: CallEnd, failed_at: Option<u64>) {
         (self.end, self.failed_at) = (Some(end), failed_at);
     }
@@ -235,7 +245,10 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     crash_point!("call-before-send");
     let end = match asked {
         Operation::Prepare => match caller.prepare(about).await {
-            End::Answered(answer) => Ok(CallEnd::Prepare(answer)),
+            End::Answered((answer, database_id)) => {
+                report.voted_in(database_id);
+                Ok(CallEnd::Prepare(answer))
+            }
             End::Failed(failed) => Err(failed),
             End::Deferred => Ok(CallEnd::Deferred),
         },
