@@ -57,7 +57,7 @@ async fn s8_rows_are_purged_by_age_only_where_nothing_can_miss_them() {
     assert_eq!(left(&pool).await, expected);
 }
 
-/// More rows than a batch has.
+/// More rows than a batch has, and no second sweep that could come to help.
 #[tokio::test]
 async fn purging_goes_on_until_nothing_is_left() {
     let (pool, _, service) = bank().await;
@@ -70,7 +70,8 @@ async fn purging_goes_on_until_nothing_is_left() {
     )
     .await
     .unwrap();
-    let _sweeper = service.sweep([world.url()], eager().retention(RETENTION)).unwrap();
+    let once = eager().interval(Duration::from_secs(3600)).retention(RETENTION);
+    let _sweeper = service.sweep([world.url()], once).unwrap();
     until("the purge", async || left(&pool).await.is_empty().then_some(())).await;
 }
 
