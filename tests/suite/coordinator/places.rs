@@ -12,10 +12,12 @@ use unanimo_tests::postgres::Server;
 
 use super::{World, config, millis, sqlite_url, tcc};
 
+mod aside;
 mod backlog;
 mod failing;
 mod instances;
 mod names;
+mod poison;
 mod replicas;
 mod skew;
 mod statuses;

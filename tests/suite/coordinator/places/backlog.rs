@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use unanimo_coordinator::config::Period;
-use unanimo_proto::v1::Outcome;
+use unanimo_proto::v1::{Outcome, WaitFor};
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
+use super::super::http::http_get;
 use super::super::{World, config, sqlite_url, tcc};
 use super::{at, register_as, submit_all};
 
@@ -107,4 +108,48 @@ async fn l3_what_is_adopted_goes_little_by_little() {
     assert!(first <= 400, "{first} calls in half a second");
     until("memory to be empty", async || (world.running.engine().in_flight().0 == 0).then_some(()))
         .await;
+}
+
+/// Tells whether calls wait for the participant, as the metrics have it.
+async fn is_waited_for(world: &World, name: &str) -> bool {
+    let (_, metrics) = http_get(world, "/metrics").await;
+    let series = format!("unanimo_participant_calls_waiting{{participant=\"{name}\"}}");
+    metrics.lines().any(|line| line.strip_prefix(&series).is_some_and(|count| count.trim() != "0"))
+}
+
+/// WORKING is an answer: what is asked for again is no backlog, and does not wait however much of it there is.
+/// So it is after a start, once what was adopted is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_participant_that_works_is_asked_as_often_as_it_wants() {
+    let remote = Scripted::default();
+    let world = World::start(patient()).await;
+    register_as(&world, "bank", &remote.serve().await, "life-1").await.unwrap();
+    let mut accepted = Vec::new();
+    for n in 0..60 {
+        let mut request = at("bank", &format!("g{n}"), "working-1000000", 60_000);
+        request.wait_for = WaitFor::Accepted.into();
+        accepted.push(world.submit(request).await.unwrap().tx_id);
+    }
+    let many = |from: usize| {
+        let remote = &remote;
+        async move {
+            until("many answers", async || (remote.seen().len() > from + 1_000).then_some(())).await
+        }
+    };
+    let never_waits = async |world: &World| {
+        let from = remote.seen().len();
+        while remote.seen().len() < from + 1_000 {
+            assert!(!is_waited_for(world, "bank").await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    many(0).await;
+    never_waits(&world).await;
+    let from = remote.seen().len();
+    let world = world.crash_and_restart().await;
+    let asked_again = |tx_id: &String| {
+        remote.seen().iter().skip(from).filter(|seen| seen.tx_id == *tx_id).count() >= 3
+    };
+    until("all to be asked again", async || accepted.iter().all(asked_again).then_some(())).await;
+    never_waits(&world).await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use unanimo_proto::v1::{Outcome, WaitFor};
 use unanimo_tests::scripted::{Mood, Scripted};
+use unanimo_tests::wait::until;
 
 use super::super::World;
 use super::super::participants::register;
@@ -45,4 +46,31 @@ async fn l3_a_long_status_fails_its_own_call_alone() {
     let mut request = at("bank", "after", "ok", 10_000);
     request.wait_for = WaitFor::Ended.into();
     assert_eq!(world.submit(request).await.unwrap().outcome(), Outcome::Committed);
+}
+
+/// A status that is longer than a connection can take ends the connection. It does so once: what failed is
+/// repeated on a connection of its own, and takes no call of others with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_status_that_ends_its_connection_harms_others_once() {
+    let world = World::sqlite().await;
+    let remote = Scripted::default();
+    register(&world, "bank", &remote.serve().await).await;
+    let mut bad = at("bank", "bad", "status-7000000", 60_000);
+    bad.wait_for = WaitFor::Accepted.into();
+    let bad = world.submit(bad).await.unwrap().tx_id;
+    let tried = || remote.calls(&bad, "a").len();
+    until("it to be repeated", async || (tried() >= 2).then_some(())).await;
+    remote.set_mood(Mood::Slow(700));
+    for round in 0..3 {
+        let before = tried();
+        let good = (0..10).map(|n| at("bank", &format!("good-{round}-{n}"), "ok", 20_000));
+        for (answered, _) in submit_all(&world, good).await {
+            let result = answered.unwrap();
+            assert_eq!(result.outcome(), Outcome::Committed, "{result:?}");
+            let calls = remote.calls(&result.tx_id, "a");
+            let prepares = calls.iter().filter(|call| **call == "prepare").count();
+            assert_eq!(prepares, 1, "none was sent again: {calls:?}");
+        }
+        until("it to be repeated", async || (tried() > before).then_some(())).await;
+    }
 }
