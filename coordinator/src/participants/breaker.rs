@@ -30,6 +30,10 @@ const ERRORS_TO_OPEN: usize = 5;
 /// Longest pause between two probes, whatever the backoff of calls is: new work waits for it.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Shortest time before new work is let in where calls wait: these are tried first, for what is let in may be
+/// owed something for as long as the participant fails.
+const OTHERS_FIRST: Duration = Duration::from_secs(1);
+
 /// Pauses between probes: doubling from `base` to `cap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pauses {
@@ -126,6 +130,8 @@ struct Open {
     failing: Turn,
     /// New work that is let in. Nobody knows when it calls, so there is no end of it to wait for.
     invited: Turn,
+    /// When new work was last let in, or the breaker opened.
+    invited_at: Instant,
     /// The last call that failed had reached the participant.
     reached: bool,
 }
@@ -133,7 +139,7 @@ struct Open {
 impl Open {
     fn new(now: Instant, pause: Duration, reached: bool) -> Self {
         let turn = Turn::new(now, pause);
-        Self { since: now, good: turn, failing: turn, invited: turn, reached }
+        Self { since: now, good: turn, failing: turn, invited: turn, invited_at: now, reached }
     }
 
     fn turn(&mut self, past: Past) -> &mut Turn {
@@ -187,8 +193,9 @@ impl Breaker {
     /// pause.
     pub(super) fn refuses(&self, now: Instant, waiting: usize) -> bool {
         self.open.as_ref().is_some_and(|open| {
+            let others_first = waiting > 0 && now < open.invited_at + OTHERS_FIRST;
             let others_find_out = waiting > 0 && !open.reached;
-            others_find_out || now < open.invited.next()
+            others_first || others_find_out || now < open.invited.next()
         })
     }
 
@@ -196,6 +203,7 @@ impl Breaker {
     pub(super) fn invite(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
             open.invited.fail(now, self.pauses);
+            open.invited_at = now;
         }
     }
 

@@ -149,6 +149,23 @@ fn l3_new_work_is_let_in_once_in_each_pause() {
     assert!(!breaker.refuses(at(9000), 5));
 }
 
+/// What waits is tried first, however short the pauses are.
+#[test]
+fn l3_new_work_comes_after_what_waits() {
+    let pause = Duration::from_millis(5);
+    let (mut breaker, now) = (Breaker::new(Pauses { base: pause, cap: pause }), Instant::now());
+    let at = |ms| now + Duration::from_millis(ms);
+    for n in 0..5 {
+        breaker.failed(now, error(n));
+    }
+    assert!(breaker.refuses(at(999), 1));
+    assert!(!breaker.refuses(at(5), 0), "nothing waits");
+    assert!(!breaker.refuses(at(1000), 1));
+    breaker.invite(at(1000));
+    assert!(breaker.refuses(at(1999), 1));
+    assert!(!breaker.refuses(at(2000), 1));
+}
+
 /// Branches that failed before the participant answered others, and fail again, do not open it again.
 #[test]
 fn l3_branches_that_fail_by_themselves_open_nothing() {
