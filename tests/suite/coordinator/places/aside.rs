@@ -1,13 +1,14 @@
 //! Transactions that wait for nobody but a participant that fails hold no place, until they go on.
 
+use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{BranchSpec, Compensation, Outcome, SubmitTransactionRequest};
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
 use super::super::participants::register;
 use super::super::sagas::{accept, saga, step};
-use super::super::{World, config, describe, sqlite_url, tcc};
-use super::{at, on_both, submit_all};
+use super::super::{World, describe, tcc};
+use super::{at, on_both, on_sqlite, submit_all};
 
 /// A TCC of a branch at each of two participants.
 fn both(gid: &str) -> SubmitTransactionRequest {
@@ -49,20 +50,24 @@ async fn l3_a_healthy_participant_gets_its_share_back() {
 /// A transaction that waits for a healthy participant as well is set aside once that has answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_the_answer_of_the_last_healthy_one_sets_aside() {
-    let world = World::sqlite().await;
+    let mut config = on_sqlite();
+    // Each is a probe too seldom to be looked at for that.
+    config.phase_two_backoff = Period::secs(5);
+    config.phase_two_backoff_max = Period::secs(5);
+    let world = World::start(config).await;
     let (well, sick) = (Scripted::default(), Scripted::default());
     register(&world, "well", &well.serve().await).await;
     register(&world, "sick", &sick.serve().await).await;
     sick.set_mood(Mood::FailingInPhaseTwo);
     well.hold(true);
-    submit_all(&world, (0..6).map(|n| both(&format!("b{n}")))).await;
+    submit_all(&world, (0..20).map(|n| both(&format!("b{n}")))).await;
     let engine = world.running.engine();
     until("it to be noticed", async || {
         world.submit(at("sick", &format!("r{}", uuid::Uuid::new_v4()), "ok", 100)).await.err()
     })
     .await;
-    let others = engine.in_flight().0 - 6;
-    assert!(engine.without_place() <= others, "six wait for one that is well");
+    let others = engine.in_flight().0 - 20;
+    assert!(engine.without_place() <= others, "twenty wait for one that is well");
     well.hold(false);
     until("all to be set aside", async || {
         (engine.without_place() == engine.in_flight().0).then_some(())
@@ -75,7 +80,7 @@ async fn l3_the_answer_of_the_last_healthy_one_sets_aside() {
 /// Only the answer of a pivot that was sent decides, so a saga waits for it without a deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_a_saga_whose_pivot_cannot_be_reached_is_set_aside() {
-    let world = World::start(config(&sqlite_url())).await;
+    let world = World::start(on_sqlite()).await;
     let sick = Scripted::default();
     register(&world, "sick", &sick.serve().await).await;
     world.p.hold(true);

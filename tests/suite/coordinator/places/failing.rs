@@ -10,8 +10,8 @@ use unanimo_tests::wait::{PATIENCE, until};
 
 use super::super::http::http_get;
 use super::super::participants::register;
-use super::super::{World, config, describe, sqlite_url, tcc};
-use super::{at, dead_endpoint, on_both, submit_all};
+use super::super::{World, describe, tcc};
+use super::{at, dead_endpoint, on_both, on_sqlite, submit_all};
 
 /// Ways to be sick.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ async fn l3_one_that_is_dead_takes_nothing_from_others() {
 /// A slow participant never fails, and has its share of the places only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_one_that_is_slow_has_its_share_only() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.transactions_max = 10;
     let world = World::start(config).await;
     let remote = Scripted::default();
@@ -139,7 +139,7 @@ async fn l3_one_that_is_slow_has_its_share_only() {
 /// Refused work is stored nowhere, and a gid that is known is answered all the same.
 #[tokio::test]
 async fn l3_refused_work_is_not_stored_and_known_work_is_answered() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.phase_two_backoff = Period::secs(2);
     config.phase_two_backoff_max = Period::secs(2);
     let world = World::start(config).await;
@@ -174,7 +174,7 @@ async fn l3_refused_work_is_not_stored_and_known_work_is_answered() {
 /// One that fails, works and fails again keeps nothing for ever, and nothing is done twice or by halves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l1_one_that_flaps_ends_everything() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.call_timeout = Period::millis(100);
     let world = World::start(config).await;
     let remote = Scripted::default();
@@ -203,7 +203,7 @@ async fn l1_one_that_flaps_ends_everything() {
 /// One record that a participant cannot deal with is no reason to refuse the others.
 #[tokio::test]
 async fn one_transaction_that_fails_for_ever_refuses_nothing() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     let remote = Scripted::default();
     register(&world, "bank", &remote.serve().await).await;
     let poison = world.submit(at("bank", "poison", "commit-fail-1000000", 5_000)).await.unwrap();
@@ -218,7 +218,7 @@ async fn one_transaction_that_fails_for_ever_refuses_nothing() {
 /// An operator's retry is sent, whatever the participant was.
 #[tokio::test]
 async fn a_retry_by_an_operator_is_sent_at_once() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.phase_two_backoff = Period::secs(1000);
     config.phase_two_backoff_max = Period::secs(1000);
     let world = World::start(config).await;

@@ -11,8 +11,8 @@ use unanimo_tests::wait::{PATIENCE, until};
 
 use super::super::participants::register;
 use super::super::sagas::{saga, step};
-use super::super::{World, config, describe, millis, sqlite_url};
-use super::{at, on_both, submit_all};
+use super::super::{World, describe, millis};
+use super::{at, on_both, on_sqlite, submit_all};
 
 /// How often each of these transactions' branch was called for an operation, the rarest first.
 fn rarest(remote: &Scripted, tx_ids: &[String], operation: &str) -> usize {
@@ -66,7 +66,7 @@ async fn l3_commits_that_always_fail_refuse_nothing() {
     for config in on_both().await {
         new_work_goes_on(config, "commit-fail-1000000", 5).await;
     }
-    new_work_goes_on(config(&sqlite_url()), "commit-fail-1000000", 30).await;
+    new_work_goes_on(on_sqlite(), "commit-fail-1000000", 30).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,14 +74,14 @@ async fn l3_commits_that_always_hang_refuse_nothing() {
     for config in on_both().await {
         new_work_goes_on(config, "commit-hang", 5).await;
     }
-    new_work_goes_on(config(&sqlite_url()), "commit-hang", 12).await;
+    new_work_goes_on(on_sqlite(), "commit-hang", 12).await;
 }
 
 /// Prepares that always fail or hang, until their deadline: others are taken meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_prepares_that_always_fail_refuse_nothing() {
     for action in ["fail-1000000", "hang"] {
-        let mut config = config(&sqlite_url());
+        let mut config = on_sqlite();
         config.call_timeout = Period::millis(200);
         config.prepare_backoff_max = Period::millis(200);
         let world = World::start(config).await;
@@ -115,7 +115,7 @@ async fn l3_prepares_that_always_fail_refuse_nothing() {
 /// Transactions that fail for ever give their places to others, those of their participant included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_what_fails_by_itself_holds_no_place() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.transactions_max = 10;
     let world = World::start(config).await;
     let remote = Scripted::default();
@@ -156,7 +156,7 @@ fn hurried(kind: &str, gid: &str) -> SubmitTransactionRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_times_that_initiators_choose_are_no_silence() {
     for kind in ["deadline", "attempt"] {
-        let world = World::sqlite().await;
+        let world = World::start(on_sqlite()).await;
         let remote = Scripted::default();
         register(&world, "slow", &remote.serve().await).await;
         remote.set_mood(Mood::Slow(400));
@@ -165,8 +165,11 @@ async fn l3_times_that_initiators_choose_are_no_silence() {
             for (answered, _) in submit_all(&world, requests).await {
                 assert_eq!(answered.unwrap().outcome(), Outcome::Aborted, "{kind} {round}");
             }
-            let patient = world.submit(at("slow", &format!("patient-{round}"), "ok", 20_000)).await;
-            assert_eq!(patient.unwrap().outcome(), Outcome::Committed, "{kind} {round}");
+            // More than the one that would be let in to try it.
+            let patient = (0..5).map(|n| at("slow", &format!("patient-{round}-{n}"), "ok", 60_000));
+            for (answered, _) in submit_all(&world, patient).await {
+                assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "{kind} {round}");
+            }
         }
     }
 }
