@@ -60,7 +60,7 @@ pub(super) struct Admission {
     bounds: Bounds,
     transactions: AtomicUsize,
     bytes: AtomicUsize,
-    /// Transactions that hold no place: nobody that they wait for can be reached.
+    /// Transactions that hold no place: they wait for nothing but calls that fail.
     aside: AtomicUsize,
 }
 

@@ -69,7 +69,7 @@ async fn l3_probes_are_the_newest_that_does_not_fail_and_the_failing_in_turn() {
     assert_eq!(entry.waiting(CallKind::Prepare), 0);
 }
 
-/// What waits follows a name that was forgotten and registered anew: the breaker of before is nobody's.
+/// Calls that wait follow a name that was forgotten and registered anew: the breaker of before is nobody's.
 #[tokio::test]
 async fn calls_wait_for_the_present_registration_of_a_name() {
     let ((directory, bank), now) = (directory(), Instant::now());

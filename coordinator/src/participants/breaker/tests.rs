@@ -149,7 +149,7 @@ fn l3_new_work_is_let_in_once_in_each_pause() {
     assert!(!breaker.refuses(at(9000), 5));
 }
 
-/// What waits is tried first, however short the pauses are.
+/// Calls that wait are tried first, however short the pauses are.
 #[test]
 fn l3_new_work_comes_after_what_waits() {
     let pause = Duration::from_millis(5);
