@@ -146,6 +146,10 @@ impl Api {
     ) -> Result<(), Status> {
         match self.directory.place_for_name(name) {
             NamePlace::Free => {}
+            // Something may be owed to it, as long as not everything is adopted.
+            NamePlace::Instead(_) if !self.engine.has_adopted() => {
+                return Err(too_many_participants(self.directory.participants_max()));
+            }
             NamePlace::Instead(gone) => {
                 self.store.endpoints().forget(self.me, &gone).await.map_err(from_store)?;
                 self.directory.forget(&gone);

@@ -42,6 +42,16 @@ pub(super) enum CallEnd {
     Deferred,
 }
 
+impl CallEnd {
+    /// Tells whether the call was sent, or was to be sent, and there is no answer that counts.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(
+            self,
+            Self::Prepare(PrepareAnswer::Failed(_)) | Self::PhaseTwo(_, PhaseTwoAnswer::Failed(_))
+        )
+    }
+}
+
 /// A message. At most one for each request and each call under way, and both of those are bounded.
 #[derive(Debug)]
 pub(super) enum Message {

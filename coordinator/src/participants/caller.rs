@@ -14,6 +14,7 @@ use unanimo_core::{
 use unanimo_proto::v1;
 
 use self::attempt::{Attempt, Verdict};
+use super::breaker::Past;
 use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
@@ -46,10 +47,15 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
+    /// That is all the time that a call has; otherwise the transaction allows less, and its end says nothing
+    /// of the participant.
+    pub is_full: bool,
     /// Endpoints that an earlier attempt failed at: they are the last choice.
     pub avoid: Vec<u64>,
     /// It is sent though the participant fails: it tries whether that is back.
     pub probe: bool,
+    /// Past of the branch's calls of this kind.
+    pub(crate) past: Past,
 }
 
 /// Reason for which a call has no answer.
@@ -204,7 +210,7 @@ impl Caller {
             if !self.lease.is_held() {
                 return failed("the coordinator's lease has run out".to_owned());
             }
-            let route = match self.directory.route(&taken) {
+            let route = match self.directory.route(&taken, call.past != Past::Good) {
                 Ok(route) => route,
                 Err(error) => return failed(error),
             };
@@ -219,11 +225,10 @@ impl Caller {
                 }
                 Ok(Err(status)) if started.elapsed() < call.timeout => {
                     wire::verdict(&status, kind == CallKind::Prepare, call.attempt)
+                        .within(call.is_full, status.code())
                 }
                 // By our own clock, or by the transport's, which may be faster by a moment.
-                Ok(Err(_)) | Err(_) => {
-                    Verdict::Silent(format!("no answer within {:?}", call.timeout))
-                }
+                Ok(Err(_)) | Err(_) => Verdict::unanswered(call.timeout, call.is_full),
             };
             self.metrics.called(name.as_str(), operation, false, started.elapsed());
             attempt.failed_there(&verdict);
