@@ -9,6 +9,7 @@ mod admission;
 pub(crate) mod adoption;
 pub(crate) mod children;
 mod clock;
+mod failing;
 mod handle;
 mod live;
 mod message;

@@ -77,6 +77,22 @@ class Row:
     mode: str = ""
 
 
+# Errors at which SQLite may roll the whole transaction back by itself.
+OWN_ROLLBACKS = {
+    5,  # SQLITE_BUSY
+    7,  # SQLITE_NOMEM
+    9,  # SQLITE_INTERRUPT
+    10,  # SQLITE_IOERR
+    13,  # SQLITE_FULL
+}
+
+
+def rolls_back(error):
+    """Tells whether an error is one of these, by its lowest byte. Python 3.10 does not know the code."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in OWN_ROLLBACKS
+
+
 class Barrier:
     def __init__(self, path):
         self.path = path
@@ -149,7 +165,11 @@ class Barrier:
                 # Undoes the work and keeps the row: there is no gap for a duplicate.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
                 row = Row("refused", reason=no.reason, message=no.message)
-            except Exception:
+            except Exception as error:
+                # SQLite itself has rolled everything back, as when the disk is full, and the work has
+                # passed that on at once: nothing is left behind, and it may be done later.
+                if not db.in_transaction and rolls_back(error):
+                    raise
                 # Of a lost transaction that is told, whatever else is wrong.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
                 raise

@@ -17,6 +17,7 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod deferred;
 mod lost;
+mod released;
 mod row;
 mod statements;
 
@@ -27,6 +28,8 @@ use unanimo_proto::v1::HeuristicKind;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
+pub(crate) use self::released::lost;
+use self::released::{or_released, released_unless_lost};
 use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
@@ -99,7 +102,7 @@ pub(crate) trait Block: Send + Sized {
 
     /// Returns the vote no for a handler's error that the database would raise again: it speaks of the
     /// work, and not of the database.
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
 
     /// Tells whether a handler that has failed has lost the transaction besides, as far as that can be
     /// told from losses that are nobody's fault.
@@ -157,7 +160,9 @@ pub(crate) async fn work<B: Block>(
     until: Option<SystemTime>,
     action: &Registered<B::Connection>,
 ) -> Result<Worked<B>, Fault> {
-    match block.insert(call, &Row::new(State::Running), until).await? {
+    let inserted = block.insert(call, &Row::new(State::Running), until).await;
+    let (mut block, inserted) = or_released(block, inserted)?;
+    match inserted {
         Inserted::Found(row) => {
             block.release();
             return row.vote().map(Worked::Found);
@@ -179,7 +184,7 @@ pub(crate) async fn work<B: Block>(
             let answer = Ok(Worked::Answered(Voted::Working(pause)));
             return released_unless_lost(block, answer).await;
         }
-        Err(PrepareError::Failed(error)) => match B::refusal(error.as_ref()) {
+        Err(PrepareError::Failed(error)) => match block.refusal(error.as_ref()) {
             Some(refusal) => refusal,
             None => return released_unless_lost(block, Err(Fault::Handler(error))).await,
         },
@@ -190,23 +195,6 @@ pub(crate) async fn work<B: Block>(
         Err(fault) => return Err(fault),
     }
     refuse_here(block, call, no).await
-}
-
-/// Gives the answer of a handler that has not succeeded, unless it has lost its transaction besides.
-async fn released_unless_lost<B: Block>(
-    mut block: B,
-    answer: Result<Worked<B>, Fault>,
-) -> Result<Worked<B>, Fault> {
-    if block.is_lost().await {
-        return Err(lost());
-    }
-    block.release();
-    answer
-}
-
-/// The fault of a handler whose transaction is not the one that it was given any more.
-pub(crate) fn lost() -> Fault {
-    Fault::Lost("it ended the local transaction that it was given")
 }
 
 /// Turns the row that this transaction inserted into a vote no, unless the work must succeed.
@@ -285,7 +273,9 @@ pub(crate) async fn leave<B: Blocks>(
     until: Option<SystemTime>,
 ) -> Result<Option<Row>, Fault> {
     let mut block = blocks.begin(Isolation::ReadCommitted).await?;
-    match block.insert(call, row, until).await? {
+    let inserted = block.insert(call, row, until).await;
+    let (mut block, inserted) = or_released(block, inserted)?;
+    match inserted {
         Inserted::Found(row) => {
             block.release();
             blocks.affirm(call).await.map(|()| Some(row))
@@ -314,7 +304,9 @@ pub(crate) async fn phase_two<B: Blocks>(
 ) -> Result<PhaseTwoAnswer, Fault> {
     let isolation = action.map(|action| action.isolation).unwrap_or_default();
     let mut block = blocks.begin(isolation).await?;
-    let Some(row) = block.lock(call).await? else {
+    let locked = block.lock(call).await;
+    let (mut block, locked) = or_released(block, locked)?;
+    let Some(row) = locked else {
         block.release();
         return match operation {
             PhaseTwoOperation::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),

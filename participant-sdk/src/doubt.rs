@@ -69,14 +69,13 @@ pub enum RowChange {
     KeepSteps,
 }
 
-/// A branch that is prepared, as phase two will find it.
+/// A branch that is prepared, without its output.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
     pub key: RowKey,
     pub action: String,
     pub mode: String,
-    pub output: Payload,
 }
 
 /// Branches that are prepared under a participant's name, of one coordinator group.
@@ -167,6 +166,13 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         after: Option<&RowKey>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Open>, Fault>> + Send;
+
+    /// The output of such a row; `None` if it is not there any more.
+    fn open_output(
+        &self,
+        participant: &str,
+        key: &RowKey,
+    ) -> impl Future<Output = Result<Option<Payload>, Fault>> + Send;
 
     /// Deletes at most `limit` rows whose branch left nothing behind (states `read_only`, `refused`
     /// and `cancelled`) and whose `prepare_until` was `retention` ago; tells how many.

@@ -104,6 +104,14 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
         let text = "another process has been migrating the table for too long";
         return Err(Error::Migrate(MigrateError::Source(text.into())));
     }
+    let made = make(connection).await;
+    // A server, or a proxy before it, may keep the session of a connection that has gone.
+    let release = sqlx::query("SELECT RELEASE_LOCK('unanimo_barrier_migrations')");
+    let released = release.execute(connection).await;
+    made.and_then(|()| released.map(drop).map_err(Error::Connect))
+}
+
+async fn make(connection: &mut MySqlConnection) -> Result<(), Error> {
     // DDL cannot be undone. A migration that a crash has interrupted is run again: they are written
     // for that.
     let unfinished = "DELETE FROM unanimo_barrier_migrations WHERE success = false";
@@ -113,7 +121,6 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), Error> {
         }
         _ => {}
     }
-    // The lock ends with the connection.
     schema::migrate(&MIGRATIONS, connection).await.map_err(|error| match error {
         Error::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
             if error::number(&error) == Some(LOCK_WAIT_TIMEOUT) =>

@@ -176,9 +176,10 @@ impl<R: Resource> Participant<R> {
         made
     }
 
-    /// Names it as it was named before. Calls for that name are still taken, and the sweeper looks after
-    /// what is in doubt under it: without that nobody would, for each participant looks after its own. May
-    /// be called again.
+    /// Names it as it was named before. It registers under that name, too, so that Commits and Cancels of its
+    /// branches arrive, and the sweeper looks after what is in doubt under it: without that nobody would, for
+    /// each participant looks after its own. May be called again. The name must not be another service's by
+    /// now: its registration, of another database, is refused while that one lives.
     #[must_use]
     pub fn formerly(mut self, name: impl Into<String>) -> Self {
         let name = name.into();

@@ -181,3 +181,11 @@ pub enum Fault {
     #[error("the database did not answer when asked to {doing}: {text}")]
     Indeterminate { doing: &'static str, text: String },
 }
+
+impl Fault {
+    /// Tells whether the session that it was met in is known to be in order: the database has answered, and
+    /// takes a ROLLBACK.
+    pub(crate) fn leaves_a_clean_session(&self) -> bool {
+        matches!(self, Self::Busy | Self::Definite { .. } | Self::SetUp(_))
+    }
+}

@@ -66,6 +66,11 @@ pub enum Fault {
     ReadOnlyInTcc,
     /// Replies to Prepare have no answer.
     Mute,
+    /// The same, from the second branch on. Not one of [`Self::ALL`]: no guarantee is kept.
+    FallsMute,
+    /// A Prepare that comes after its Cancel is READ_ONLY. Not one of [`Self::ALL`]: that is a vote of two-phase
+    /// commit only.
+    ReadOnlyAfterCancel,
     /// It does what it is asked, whatever that requires.
     IgnoresRequirements,
     /// It ends a branch as it is told, whatever that requires.
@@ -223,6 +228,9 @@ impl Faulty {
                 Answer::Prepared(Prepared { output: Some(Payload { data: output, media_type }) })
             }
             State::Refused(refusal) => Answer::Refused(refusal.clone()),
+            State::Cancelled if self.fault == Fault::ReadOnlyAfterCancel => {
+                Answer::ReadOnly(ReadOnly {})
+            }
             State::Cancelled | State::Lost => {
                 Answer::Refused(Refusal { reason: "ENDED".into(), message: "it has ended".into() })
             }
@@ -330,7 +338,8 @@ impl ParticipantService for Faulty {
             Ok(Response::new(PrepareResponse { answer: Some(answer), ..Default::default() }))
         };
         match self.fault {
-            Fault::Mute => {
+            Fault::FallsMute if self.rows().is_empty() => {}
+            Fault::Mute | Fault::FallsMute => {
                 return Ok(Response::new(PrepareResponse { answer: None, ..Default::default() }));
             }
             Fault::ReadOnlyInTcc => {

@@ -77,6 +77,8 @@ pub enum Mood {
     Hanging,
     /// Prepares are as the action says, and each Commit and Cancel is answered with an error.
     FailingInPhaseTwo,
+    /// Each Prepare is answered with an error, and Commits and Cancels are as the action says.
+    FailingInPhaseOne,
     /// Each call takes so many milliseconds longer.
     Slow(u64),
 }
@@ -131,8 +133,11 @@ impl Scripted {
         let mood = *self.state.mood.borrow();
         match mood {
             Mood::FailingInPhaseTwo if !phase_two => Ok(()),
+            Mood::FailingInPhaseOne if phase_two => Ok(()),
             Mood::Well => Ok(()),
-            Mood::Failing | Mood::FailingInPhaseTwo => Err(Status::internal("out of order")),
+            Mood::Failing | Mood::FailingInPhaseTwo | Mood::FailingInPhaseOne => {
+                Err(Status::internal("out of order"))
+            }
             Mood::Hanging => std::future::pending().await,
             Mood::Slow(ms) => {
                 tokio::time::sleep(std::time::Duration::from_millis(ms)).await;

@@ -76,7 +76,11 @@ fn expected_of_a_step(fault: Fault) -> (&'static [&'static str], &'static str) {
 /// Returns the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
-        Fault::None | Fault::Mute | Fault::MayAlwaysFail => (&[], ""),
+        Fault::None
+        | Fault::Mute
+        | Fault::FallsMute
+        | Fault::ReadOnlyAfterCancel
+        | Fault::MayAlwaysFail => (&[], ""),
         Fault::IgnoresRequirements => (
             &["unknown-requirement", "must-succeed-requirement"],
             "Prepare that requires unanimo-check.no-such-feature was answered PREPARED",
@@ -258,6 +262,30 @@ async fn each_fault_is_found(mode: Mode) {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// READ_ONLY lets a transaction commit: after a Cancel it is as wrong as PREPARED.
+#[tokio::test]
+async fn a_yes_without_writes_after_a_cancel_is_found() {
+    for (fault, is_found) in [(Fault::None, false), (Fault::ReadOnlyAfterCancel, true)] {
+        let options = Options { mode: Mode::TwoPhaseCommit, ..options() };
+        let target = Arc::new(Faulty::new(fault));
+        let report = unanimo_conformance::run(target, options, |_| {}, pending()).await.unwrap();
+        let failed: Vec<_> = failed(&report).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(failed.contains(&"prepare-after-cancel"), is_found, "{fault:?}: {report}");
+    }
+}
+
+/// A participant that gives no vote any more keeps none of what is about votes.
+#[tokio::test]
+async fn a_participant_that_falls_mute_passes_nothing_about_votes() {
+    let target = Arc::new(Faulty::new(Fault::FallsMute));
+    let short = Options { patience: Duration::from_millis(100), ..options() };
+    let report = unanimo_conformance::run(target, short, |_| {}, pending()).await.unwrap();
+    let failed: Vec<_> = failed(&report).into_iter().map(|(name, _)| name).collect();
+    for name in ["limits", "duplicate-prepare", "unknown-action", "late-prepare", "commit-twice"] {
+        assert!(failed.contains(&name), "{name}: {report}");
+    }
 }
 
 /// A report in which almost everything was skipped is not passed.

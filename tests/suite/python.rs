@@ -369,6 +369,46 @@ async fn s12_a_shop_in_python_asks_each_group_about_its_own_rows() {
     world.stop().await;
 }
 
+/// SQLite rolls back by itself where the disk is full: nothing is kept, and it is no loss. What a handler ends
+/// by itself is one.
+#[test]
+fn s11_a_disk_that_is_full_is_no_loss_in_python() {
+    const SCRIPT: &str = "
+import sqlite3, sys, types
+from barrier import Barrier, Lost
+barrier = Barrier(sys.argv[1])
+with barrier.transaction() as db:
+    db.execute('CREATE TABLE big (n blob)')
+def of(tx_id):
+    return types.SimpleNamespace(tx_id=tx_id, branch_id='b', cluster_id='c')
+def fill(db):
+    db.execute('PRAGMA max_page_count = 1')
+    db.execute('INSERT INTO big VALUES (zeroblob(10000000))')
+def end(db):
+    db.execute('ROLLBACK')
+    raise ValueError('and it fails')
+for tx_id in ('freed', 'cancelled'):
+    try:
+        barrier.prepare(of(tx_id), 'tcc', None, False, fill)
+        sys.exit('it has prepared')
+    except sqlite3.OperationalError as error:
+        assert 'full' in str(error), error
+assert barrier.cancel(of('cancelled'), None, None) == ('done', '')
+assert barrier.prepare(of('freed'), 'tcc', None, False, lambda db: (b'', ''))[0] == 'prepared'
+try:
+    barrier.prepare(of('ended'), 'tcc', None, False, end)
+    sys.exit('it has prepared')
+except Lost:
+    pass
+assert barrier.cancel(of('ended'), None, None)[0] == 'hazard'
+";
+    let file = unanimo_tests::reaper::run_folder().join(format!("{}.db", uuid::Uuid::now_v7()));
+    let mut command = python();
+    command.current_dir(root().join("examples/python-participant"));
+    let output = command.arg("-c").arg(SCRIPT).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The saga of the initiator in Python, as its README runs it: with the shop alone, and no other option.
 #[tokio::test]
 async fn the_sale_of_the_initiator_in_python_needs_the_shop_alone() {

@@ -232,6 +232,12 @@ impl Branch {
         self.retry_at.is_some() && self.in_flight.is_none()
     }
 
+    /// Tells whether a call of it is under way, or sent again after a pause.
+    #[must_use]
+    pub fn is_called(&self) -> bool {
+        self.in_flight.is_some() || self.retry_at.is_some()
+    }
+
     /// Tells whether Commit or Cancel is owed to it and not answered.
     #[must_use]
     pub fn is_owed(&self) -> bool {

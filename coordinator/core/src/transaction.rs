@@ -247,6 +247,15 @@ impl Transaction {
         self.branches.get(number.index())
     }
 
+    /// Notes the database that holds a branch's vote, before the vote comes. It decides nothing, and is stored
+    /// with the next transition.
+    pub fn note_database(&mut self, number: BranchNumber, database_id: String) {
+        let branch = self.branches.get_mut(number.index());
+        if let Some(branch) = branch.filter(|branch| branch.progress.vote.is_none()) {
+            branch.progress.database_id = database_id;
+        }
+    }
+
     /// The branch of this name.
     #[must_use]
     pub fn branch_by_id(&self, id: &BranchId) -> Option<&Branch> {

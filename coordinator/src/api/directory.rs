@@ -111,17 +111,28 @@ impl Api {
     ) -> Result<(), Status> {
         let _turn = self.registering.turn(name).await;
         let databases = self.directory.databases();
-        databases.registers(name, endpoint, database_id).map_err(|other| {
+        let (instance, now) = (registered.instance.clone(), self.env.now());
+        let instance = instance.as_str();
+        let is_new = databases.registers(name, endpoint, instance, database_id).map_err(|other| {
             tracing::error!(
                 alarm = "participant_other_database", participant = %name, endpoint, error = %other,
                 "a registration is refused"
             );
             other_database(&other)
         })?;
-        self.make_place(name, endpoint, &registered.instance).await?;
-        let (instance, now) = (&registered.instance, self.env.now());
-        let kept = self.store.endpoints().register(self.me, name, endpoint, instance, now);
-        kept.await.map_err(from_store)?;
+        let kept = async {
+            self.make_place(name, endpoint, instance).await?;
+            let endpoints = self.store.endpoints();
+            let kept = endpoints.register(self.me, name, endpoint, instance, now);
+            kept.await.map_err(from_store)?;
+            if is_new {
+                let kept = endpoints.keep_database(self.me, name, endpoint, instance, database_id);
+                kept.await.map_err(from_store)?;
+            }
+            Ok(())
+        };
+        // It is kept when it comes again.
+        kept.await.inspect_err(|_: &Status| databases.left(name, endpoint))?;
         self.directory.seen(name, endpoint, registered);
         Ok(())
     }
@@ -135,6 +146,10 @@ impl Api {
     ) -> Result<(), Status> {
         match self.directory.place_for_name(name) {
             NamePlace::Free => {}
+            // Something may be owed to it, as long as not everything is adopted.
+            NamePlace::Instead(_) if !self.engine.has_adopted() => {
+                return Err(too_many_participants(self.directory.participants_max()));
+            }
             NamePlace::Instead(gone) => {
                 self.store.endpoints().forget(self.me, &gone).await.map_err(from_store)?;
                 self.directory.forget(&gone);

@@ -5,7 +5,8 @@ use tonic::{Request, Status};
 use unanimo_core::{BRANCHES_MAX, Definition, Drive, Enlistment, TxId, Violation};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
-use super::error::{enlisted_and_decided, from_engine, invalid, waits_for_locks};
+use super::directory::INSTANCE_BYTES_MAX;
+use super::error::{enlisted_and_decided, from_engine, invalid, other_database, waits_for_locks};
 use super::parse::{self, Definable, Read};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
@@ -128,13 +129,18 @@ impl Api {
         request: Request<v1::EnlistBranchRequest>,
     ) -> Result<v1::EnlistBranchResponse, Status> {
         let by = self.answer_by(&request);
-        let v1::EnlistBranchRequest { tx_id, branch, .. } = request.into_inner();
+        let v1::EnlistBranchRequest { tx_id, branch, database_id, .. } = request.into_inner();
+        parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
         let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
         if read.child.is_some() {
             let rule = "must be absent: the initiator cannot call a child, ExecuteBranch can";
             return Err(invalid(Violation::new("branch.child", rule)));
         }
         let id = read.branch.branch_id.clone();
+        let databases = self.directory.databases();
+        databases
+            .votes(&read.branch.participant, &database_id)
+            .map_err(|other| other_database(&other))?;
         let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided. It counts all the same:
@@ -151,7 +157,12 @@ impl Api {
         };
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
-        let database_id = self.directory.databases().id_of(&branch.spec.participant);
+        let database_id = match database_id.as_str() {
+            "" => databases.id_of(&branch.spec.participant),
+            _ => database_id,
+        };
+        // The participant does no work on another one.
+        self.engine.note_database(tx_id, branch.number, database_id.clone());
         Ok(v1::EnlistBranchResponse {
             context: Some(v1::BranchContext { database_id, ..context }),
             prepare_until: tx.prepare_until(branch, self.engine.policy()).map(wire::time_to_wire),

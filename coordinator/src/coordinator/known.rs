@@ -24,14 +24,19 @@ pub(super) fn fill(
     }
     let pardoned = outage(&registrations, now, directory.pardon_max());
     registrations.sort_by_key(|registration| std::cmp::Reverse(registration.last_seen));
-    for Registration { name, endpoint, instance, last_seen } in registrations {
+    for Registration { name, endpoint, instance, last_seen, database_id } in registrations {
         if !directory.has_place_for(&name) {
             directory.add_unplaced(name);
             continue;
         }
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
-            directory.add_stored(&name, &endpoint, instance, last_seen.until(now), pardoned);
+            let silent_for = last_seen.until(now);
+            directory.add_stored(&name, &endpoint, instance, silent_for, pardoned);
+            // The latest one comes first.
+            if silent_for.saturating_sub(pardoned) <= directory.gone_after() {
+                directory.databases().was_seen(&name, &endpoint, &database_id);
+            }
         }
     }
     for (name, service) in locals {

@@ -32,8 +32,8 @@ pub(super) fn start(
 ) {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
     tasks.spawn(unreadable::Service::new(engine.clone()).run());
-    tasks.spawn(wake_returned(Arc::clone(&directory), engine));
-    tasks.spawn(places::forget_stale(directory, Arc::clone(&store), purge.me));
+    tasks.spawn(wake_returned(Arc::clone(&directory), engine.clone()));
+    tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), purge.me));
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }

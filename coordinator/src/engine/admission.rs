@@ -2,8 +2,9 @@
 //! have (promise L3).
 //!
 //! New work is counted before it is begun. What is begun is never refused: votes, Commit, Rollback,
-//! phase two and adoption only add to the count. A transaction that waits for nothing but participants
-//! that fail is set aside: it is in memory, and holds no place that others need.
+//! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail is
+//! set aside: it is in memory, and holds no place that others need, neither of all places nor of those of any
+//! participant. Its bytes are counted as before. Once it goes on it holds its places again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,7 +60,7 @@ pub(super) struct Admission {
     bounds: Bounds,
     transactions: AtomicUsize,
     bytes: AtomicUsize,
-    /// Transactions that hold no place: nobody that they wait for can be reached.
+    /// Transactions that hold no place: they wait for nothing but calls that fail.
     aside: AtomicUsize,
 }
 
@@ -92,8 +93,9 @@ pub(super) fn shares<'a>(
     for (participant, bytes) in branches {
         if let Some(share) = shares.iter_mut().find(|share| share.participant == *participant) {
             share.bytes += bytes;
-        } else if let Some(entry) = directory.find(participant).filter(|entry| !entry.is_own()) {
-            let (participant, load) = (participant.clone(), Arc::clone(entry.load()));
+        } else if !directory.find(participant).is_some_and(|entry| entry.is_own()) {
+            // Also of a name that is not known: while something is owed to it, it is not forgotten.
+            let (participant, load) = (participant.clone(), directory.load_of(participant));
             shares.push(Share { participant, load, transactions: 1, bytes });
         }
     }
@@ -183,7 +185,8 @@ impl Permit {
         admission.bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);
     }
 
-    /// Gives the place of the transaction to others, as long as memory allows it.
+    /// Gives the places of the transaction to others, as long as memory allows it: its place among all,
+    /// and that at each of its participants, of which only one may fail.
     pub(super) fn set_aside(&mut self) {
         let (admission, count) = (&self.admission, self.transactions);
         if self.aside || count == 0 || admission.aside() >= admission.bounds.transactions_max {
@@ -192,11 +195,28 @@ impl Permit {
         self.aside = true;
         admission.aside.fetch_add(count, Ordering::Relaxed);
         admission.transactions.fetch_sub(count, Ordering::Relaxed);
+        self.shares.iter().for_each(|share| share.load.set_aside(share.transactions));
+    }
+
+    /// Has the transaction hold its places again, where there are any or not: it goes on.
+    pub(super) fn take_back(&mut self) {
+        let (admission, count) = (&self.admission, self.transactions);
+        if !std::mem::replace(&mut self.aside, false) {
+            return;
+        }
+        admission.transactions.fetch_add(count, Ordering::Relaxed);
+        admission.aside.fetch_sub(count, Ordering::Relaxed);
+        self.shares.iter().for_each(|share| share.load.take_back(share.transactions));
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.aside
     }
 
     /// Adds the shares of a branch that joins the transaction, which is counted at each participant
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
+        self.take_back();
         for mut share in std::mem::take(&mut branch.shares) {
             let counted =
                 |own: &Share| own.transactions > 0 && own.participant == share.participant;
@@ -211,8 +231,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let places = if self.aside { &self.admission.aside } else { &self.admission.transactions };
-        places.fetch_sub(self.transactions, Ordering::Relaxed);
+        self.take_back();
+        self.admission.transactions.fetch_sub(self.transactions, Ordering::Relaxed);
         self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shares.iter().for_each(|share| share.load.give_back(share.transactions, share.bytes));
     }
@@ -265,11 +285,10 @@ mod tests {
         let well: Vec<_> =
             (0..3).map(|_| admission.admit(1, 0, share(1, 0)).expect("a place")).collect();
         admission.admit(1, 0, share(1, 0)).expect_err("all are taken");
-        // What is set aside leaves its place to others, and stays within the participant's share.
+        // What is set aside leaves its place to others.
         held.iter_mut().for_each(Permit::set_aside);
         held.iter_mut().for_each(Permit::set_aside);
         assert_eq!((admission.transactions(), admission.aside()), (3, 7));
-        admission.admit(1, 0, share(0, 0)).expect_err("its share is taken");
         let more = admission.admit(1, 0, share(1, 0)).expect("a place");
         drop((held, well, more));
         assert_eq!((admission.transactions(), admission.aside()), (0, 0));
@@ -284,5 +303,37 @@ mod tests {
         assert_eq!(admission.bytes(), 1500, "its bytes are counted by a resize");
         drop(first);
         assert_eq!((loads[0].transactions(), loads[0].bytes()), (0, 0));
+    }
+    /// A transaction that waits for one participant takes nothing of another one's share meanwhile, and
+    /// something is owed to both.
+    #[test]
+    fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
+        let admission = admission(10, 1600);
+        let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
+        let share = |of: usize, bytes: usize| {
+            let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
+            Share { participant, load: Arc::clone(&loads[of]), transactions: 1, bytes }
+        };
+        let both = || vec![share(0, 10), share(1, 10)];
+        let counted = || loads.each_ref().map(|l| (l.transactions(), l.owed(), l.bytes()));
+        let mut held: Vec<Permit> =
+            (0..7).map(|_| admission.admit(1, 20, both()).expect("a place")).collect();
+        admission.admit(1, 0, vec![share(1, 0)]).expect_err("its share is taken");
+        held.iter_mut().for_each(Permit::set_aside);
+        assert_eq!(counted(), [(0, 7, 70), (0, 7, 70)], "they hold their bytes");
+        assert_eq!(admission.bytes(), 140);
+        let more: Vec<_> =
+            (0..7).map(|_| admission.admit(1, 0, vec![share(1, 0)]).expect("a place")).collect();
+        // They go on, whether there is a place or not.
+        held.iter_mut().for_each(Permit::take_back);
+        held.iter_mut().for_each(Permit::take_back);
+        assert_eq!((admission.transactions(), admission.aside()), (14, 0));
+        assert_eq!(counted(), [(7, 7, 70), (14, 14, 70)]);
+        admission.admit(1, 0, vec![share(0, 0)]).expect_err("all are taken");
+        drop(more);
+        held[0].set_aside();
+        drop(held);
+        assert_eq!((admission.transactions(), admission.aside(), admission.bytes()), (0, 0, 0));
+        assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);
     }
 }

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
+use unanimo_core::{
+    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
+};
 
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
@@ -286,6 +288,12 @@ impl Handle {
             return Err(Error::Stripped);
         }
         Ok(Answer::View(Box::new(View { tx, revision, stripped })))
+    }
+
+    /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
+    pub(crate) fn note_database(&self, tx_id: TxId, number: BranchNumber, database_id: String) {
+        // The engine may have ended.
+        let _ = self.send(Message::Database { tx_id, number, database_id });
     }
 
     /// Participants came back: what waits for them goes out.

@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use unanimo_core::{
-    BranchNumber, Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version,
-};
+use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
 
 use super::admission::Permit;
 use super::clock::Anchor;
+use super::failing::Failing;
 use super::message::{Failure, Reply};
 use super::unread::Unread;
 use super::{Error, Until, View};
@@ -59,10 +58,11 @@ pub(super) struct Live {
     /// Waiters that were left the last time that those who went away were taken out.
     waiters_left: usize,
     watchers: Option<watch::Sender<Watching>>,
-    /// Another incarnation began it, or lost it: its calls are part of a backlog.
+    /// Another incarnation began it, or lost it, and no call was answered here yet: its calls are part of a
+    /// backlog.
     pub(super) is_adopted: bool,
-    /// Endpoints that branches' last attempts failed at.
-    failed_at: Vec<(BranchNumber, u64)>,
+    /// Branches whose last call has failed.
+    failing: Failing,
     /// Prepares under way. A decision makes them pointless.
     prepares: Vec<AbortHandle>,
     /// Its time, which no step of the system's clock moves.
@@ -102,7 +102,7 @@ impl Live {
             waiters_left: 0,
             watchers: None,
             is_adopted: false,
-            failed_at: Vec::new(),
+            failing: Failing::default(),
             prepares: Vec::new(),
             wake_at: None,
             starts_at: None,
@@ -282,21 +282,34 @@ impl Live {
         }
     }
 
-    /// Gives its places to others: nobody that it waits for can be reached.
-    pub(super) fn set_aside(&mut self) {
-        self.permit.set_aside();
+    /// Gives its places to others as long as it waits for nothing but calls that fail, and takes them back
+    /// otherwise.
+    pub(super) fn set_aside(&mut self, aside: bool) {
+        if aside {
+            self.permit.set_aside();
+        } else {
+            self.permit.take_back();
+        }
     }
 
-    /// Notes where the last attempt of a branch failed.
-    pub(super) fn note_failure(&mut self, number: BranchNumber, endpoint: Option<u64>) {
-        self.failed_at.retain(|(of, _)| *of != number);
-        self.failed_at.extend(endpoint.map(|endpoint| (number, endpoint)));
+    pub(super) fn is_aside(&self) -> bool {
+        self.permit.is_aside()
     }
 
-    /// Returns the endpoint that the branch's last attempt failed at.
-    pub(super) fn failed_at(&self, number: BranchNumber) -> Vec<u64> {
-        let failed = self.failed_at.iter().filter(|(of, _)| *of == number);
-        failed.map(|(_, endpoint)| *endpoint).collect()
+    /// A call of a branch that was awaited has ended: with an answer, or with a failure, at this endpoint if
+    /// one was called.
+    pub(super) fn call_ended(&mut self, call: Call, failed: bool, endpoint: Option<u64>) {
+        if failed {
+            self.failing.failed(call, endpoint, Instant::now());
+        } else {
+            self.failing.answered(call.number);
+            self.is_adopted = false;
+        }
+    }
+
+    /// Branches whose last call has failed.
+    pub(super) fn failing(&self) -> &Failing {
+        &self.failing
     }
 
     pub(super) fn started_prepare(&mut self, task: AbortHandle) {

@@ -2,8 +2,9 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer, LockRequest,
-    ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId, Version,
+    BranchNumber, BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
+    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
+    Version,
 };
 
 use super::admission::Permit;
@@ -41,6 +42,16 @@ pub(super) enum CallEnd {
     Deferred,
 }
 
+impl CallEnd {
+    /// Tells whether the call was sent, or was to be sent, and there is no answer that counts.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(
+            self,
+            Self::Prepare(PrepareAnswer::Failed(_)) | Self::PhaseTwo(_, PhaseTwoAnswer::Failed(_))
+        )
+    }
+}
+
 /// A message. At most one for each request and each call under way, and both of those are bounded.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -71,6 +82,8 @@ pub(super) enum Message {
     },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
     Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
+    /// Database that holds a branch's vote; it comes before the vote.
+    Database { tx_id: TxId, number: BranchNumber, database_id: String },
     /// A call has ended; with the endpoint that it failed at.
     CallEnded { tx_id: TxId, call: Call, end: CallEnd, failed_at: Option<u64> },
     /// A request for locks has ended.
@@ -108,6 +121,7 @@ impl Message {
             | Self::CallEnded { .. }
             | Self::LocksTaken { .. }
             | Self::Adopt { .. }
+            | Self::Database { .. }
             | Self::EndWatches
             | Self::Returned(_) => true,
         }

@@ -160,6 +160,11 @@ impl Service {
             Message::CallEnded { tx_id, call, end, failed_at } => {
                 self.call_ended(tx_id, call, end, failed_at);
             }
+            Message::Database { tx_id, number, database_id } => {
+                if let Some(live) = self.live.get_mut(&tx_id) {
+                    live.tx.note_database(number, database_id);
+                }
+            }
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
             }

@@ -48,7 +48,7 @@ table! {
         "Bytes of payloads that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_transactions_set_aside: "gauge" [""]
-        "Transactions in memory that hold no place of `transactions-max`, because none of the participants that they wait for can be reached",
+        "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
         "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",

@@ -2,11 +2,20 @@
 //!
 //! After failures in a row it opens: calls wait, new work is refused before anything of it is stored, and
 //! one call at a time tries whether the participant is back. The first answer closes it.
+//!
+//! A failure is the *participant's* or the *branch's own*, and only those of the participant open the breaker;
+//! `Breaker::is_the_branchs_own` says which. Some branches fail whenever they are called, at a participant that
+//! works: so the calls of branches that fail and those of all others are probes each in a turn of their own
+//! ([`Past`]), and where the participant was reached, new work is let in from time to time.
+
+mod turn;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::TxId;
+
+use self::turn::Turn;
 
 /// Failures in a row that open the breaker. Fewer are common where a participant is started anew.
 const FAILURES_TO_OPEN: u32 = 5;
@@ -18,12 +27,12 @@ const SILENT_TO_OPEN: usize = 3;
 /// records may be what it cannot deal with.
 const ERRORS_TO_OPEN: usize = 5;
 
-/// Time after which a probe that has told nothing is taken for lost: its task was ended before it began.
-/// Longer than a call waits for its answer.
-const PROBE_LOST_AFTER: Duration = Duration::from_secs(60);
-
 /// Longest pause between two probes, whatever the backoff of calls is: new work waits for it.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Shortest time before new work is let in where calls wait: these are tried first, for what is let in may be
+/// owed something for as long as the participant fails.
+const OTHERS_FIRST: Duration = Duration::from_secs(1);
 
 /// Pauses between probes: doubling from `base` to `cap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +64,45 @@ pub(crate) enum Pass {
     Wait,
 }
 
-/// Failure of a call.
+/// Past of the calls of one kind for one branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// None has failed since the last answer, if there was any call at all.
+    Good,
+    /// All have failed since then.
+    Failing {
+        /// Time of the first failure.
+        since: Instant,
+    },
+}
+
+/// Kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection could be made.
     Unreachable,
-    /// It was sent, and there is no answer.
-    Silent,
+    /// The call was sent then, had all the time that a call has, and there is no answer.
+    Silent {
+        /// When it was sent.
+        since: Instant,
+    },
     /// It was answered with an error.
     Error,
+}
+
+/// Failure of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault<'a> {
+    /// Transaction of the call.
+    pub(crate) tx_id: TxId,
+    /// Kind of the failure.
+    pub(crate) failure: Failure,
+    /// Past of the call's branch, without this failure.
+    pub(crate) past: Past,
+    /// The call was a probe.
+    pub(crate) probe: bool,
+    /// Its text.
+    pub(crate) error: &'a str,
 }
 
 /// The breaker.
@@ -71,7 +110,9 @@ pub(crate) enum Failure {
 pub(crate) struct Breaker {
     pauses: Pauses,
     open: Option<Open>,
-    /// Failures since the last answer.
+    /// When the participant has last answered any call.
+    answered_at: Option<Instant>,
+    /// The participant's failures since its last answer.
     failures: u32,
     unreachable: u32,
     /// There were errors among them.
@@ -83,18 +124,29 @@ pub(crate) struct Breaker {
 #[derive(Debug)]
 struct Open {
     since: Instant,
-    pause: Duration,
-    next: Instant,
-    /// Since when a probe is under way.
-    probing: Option<Instant>,
-    /// When new work was last let in, because nothing else could be the probe.
-    invited: Option<Instant>,
+    /// Probes by calls of branches that do not fail.
+    good: Turn,
+    /// Probes by calls of branches that fail: a failure of these may be their own.
+    failing: Turn,
+    /// New work that is let in. Nobody knows when it calls, so there is no end of it to wait for.
+    invited: Turn,
+    /// When new work was last let in, or the breaker opened.
+    invited_at: Instant,
+    /// The last call that failed had reached the participant.
+    reached: bool,
 }
 
 impl Open {
-    /// When the next probe may be sent. One that has told nothing for so long never will.
-    fn next_probe(&self) -> Instant {
-        self.probing.map_or(self.next, |since| since + PROBE_LOST_AFTER)
+    fn new(now: Instant, pause: Duration, reached: bool) -> Self {
+        let turn = Turn::new(now, pause);
+        Self { since: now, good: turn, failing: turn, invited: turn, invited_at: now, reached }
+    }
+
+    fn turn(&mut self, past: Past) -> &mut Turn {
+        match past {
+            Past::Good => &mut self.good,
+            Past::Failing { .. } => &mut self.failing,
+        }
     }
 }
 
@@ -103,6 +155,7 @@ impl Breaker {
         Self {
             pauses,
             open: None,
+            answered_at: None,
             failures: 0,
             unreachable: 0,
             errors: false,
@@ -120,36 +173,43 @@ impl Breaker {
     }
 
     /// Asks for permission to send a call now.
-    pub(crate) fn pass(&mut self, now: Instant) -> Pass {
+    pub(crate) fn pass(&mut self, now: Instant, past: Past) -> Pass {
         match &mut self.open {
             None => Pass::Free,
-            Some(open) if now < open.next_probe() => Pass::Wait,
-            Some(open) => {
-                open.probing = Some(now);
-                Pass::Probe
-            }
+            Some(open) => match open.turn(past).take(now) {
+                true => Pass::Probe,
+                false => Pass::Wait,
+            },
         }
     }
 
-    /// Returns when the next probe may be sent.
-    pub(crate) fn next_probe(&self) -> Option<Instant> {
-        self.open.as_ref().map(Open::next_probe)
+    /// Returns when the next call of a branch with this past may be a probe.
+    pub(crate) fn next_probe(&mut self, past: Past) -> Option<Instant> {
+        self.open.as_mut().map(|open| open.turn(past).next())
     }
 
-    /// Tells whether new work is refused. Where no call waits that could be the probe, new work is let in
-    /// from time to time.
-    pub(super) fn refuses(&mut self, now: Instant, waiting: usize) -> bool {
-        let Some(open) = &mut self.open else { return false };
-        let lately = open.invited.is_some_and(|at| now < at + open.pause);
-        if waiting > 0 || now < open.next_probe() || lately {
-            return true;
+    /// Tells whether new work is refused. Where nobody can be reached, any call that waits finds out when that
+    /// is over. Where calls that arrive fail, it may be their own fault: new work is let in, once in each
+    /// pause.
+    pub(super) fn refuses(&self, now: Instant, waiting: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            let others_first = waiting > 0 && now < open.invited_at + OTHERS_FIRST;
+            let others_find_out = waiting > 0 && !open.reached;
+            others_first || others_find_out || now < open.invited.next()
+        })
+    }
+
+    /// New work is let in.
+    pub(super) fn invite(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.invited.fail(now, self.pauses);
+            open.invited_at = now;
         }
-        open.invited = Some(now);
-        false
     }
 
     /// The participant has answered. Returns the time for which the breaker was open.
-    pub(super) fn answered(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn answered(&mut self, now: Instant) -> Option<Duration> {
+        self.answered_at = Some(now);
         self.failures = 0;
         self.unreachable = 0;
         self.errors = false;
@@ -158,30 +218,28 @@ impl Breaker {
     }
 
     /// A call has failed. Returns true if this opens the breaker.
-    pub(super) fn failed(
-        &mut self,
-        now: Instant,
-        tx_id: TxId,
-        failure: Failure,
-        probe: bool,
-        error: &str,
-    ) -> bool {
-        error.clone_into(&mut self.last_error);
+    pub(crate) fn failed(&mut self, now: Instant, fault: Fault<'_>) -> bool {
         if let Some(open) = &mut self.open {
-            if probe {
-                open.probing = None;
-                open.pause = self.pauses.after(open.pause);
-                open.next = now + open.pause;
+            fault.error.clone_into(&mut self.last_error);
+            open.reached = fault.failure != Failure::Unreachable;
+            if fault.probe {
+                open.turn(fault.past).fail(now, self.pauses);
             }
             return false;
         }
+        if self.is_the_branchs_own(fault) {
+            return false;
+        }
+        fault.error.clone_into(&mut self.last_error);
         self.failures = self.failures.saturating_add(1);
-        if failure == Failure::Unreachable {
+        let reached = fault.failure != Failure::Unreachable;
+        if !reached {
             self.unreachable = self.unreachable.saturating_add(1);
         }
-        self.errors |= failure == Failure::Error;
-        if self.transactions.len() < ERRORS_TO_OPEN && !self.transactions.contains(&tx_id) {
-            self.transactions.push(tx_id);
+        self.errors |= fault.failure == Failure::Error;
+        let counted = self.transactions.contains(&fault.tx_id);
+        if self.transactions.len() < ERRORS_TO_OPEN && !counted {
+            self.transactions.push(fault.tx_id);
         }
         let transactions = if self.errors { ERRORS_TO_OPEN } else { SILENT_TO_OPEN };
         let certain =
@@ -189,129 +247,37 @@ impl Breaker {
         if self.failures < FAILURES_TO_OPEN || !certain {
             return false;
         }
-        let pause = self.pauses.first();
-        let (next, probing) = (now + pause, None);
-        self.open = Some(Open { since: now, pause, next, probing, invited: None });
+        self.open = Some(Open::new(now, self.pauses.first(), reached));
         true
     }
 
-    /// A probe was given up before its time: the next call may be one.
-    pub(super) fn given_up(&mut self) {
+    /// Tells whose failure it is. Where no connection can be made, it is the participant's, whoever calls.
+    /// Any other one is the branch's own if the participant has answered others meanwhile: since the branch
+    /// began to fail, or while it waited for an answer. Such a branch goes on at its own backoff.
+    fn is_the_branchs_own(&self, fault: Fault<'_>) -> bool {
+        let began = match (fault.failure, fault.past) {
+            (Failure::Unreachable, _) | (Failure::Error, Past::Good) => return false,
+            (_, Past::Failing { since }) | (Failure::Silent { since }, Past::Good) => since,
+        };
+        self.answered_at.is_some_and(|answered_at| began < answered_at)
+    }
+
+    /// A probe has ended and tells nothing: it was given up before its time, or had too little.
+    pub(crate) fn untold(&mut self, now: Instant, past: Past) {
         if let Some(open) = &mut self.open {
-            open.probing = None;
+            open.turn(past).repeat(now);
         }
     }
 
-    /// The participant has registered again: a call may try now whether it is back.
+    /// The participant has registered again: calls may try now whether it is back.
     pub(super) fn returned(&mut self, now: Instant) {
+        let pause = self.pauses.first();
         if let Some(open) = &mut self.open {
-            open.probing = None;
-            open.pause = self.pauses.first();
-            open.next = now;
+            let turn = Turn::due(now, pause);
+            (open.good, open.failing, open.invited) = (turn, turn, turn);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn breaker() -> (Breaker, Instant) {
-        let pauses = Pauses { base: Duration::from_secs(1), cap: Duration::from_secs(3) };
-        (Breaker::new(pauses), Instant::now())
-    }
-
-    fn tx(n: u128) -> TxId {
-        TxId(uuid::Uuid::from_u128(n))
-    }
-
-    fn opened() -> (Breaker, Instant) {
-        let (mut breaker, now) = breaker();
-        for n in 0..5 {
-            breaker.failed(now, tx(n), Failure::Silent, false, "no");
-        }
-        assert!(breaker.is_open());
-        (breaker, now)
-    }
-
-    #[test]
-    fn failures_of_several_transactions_open_it() {
-        let (mut breaker, now) = breaker();
-        for n in 0..4 {
-            assert!(!breaker.failed(now, tx(n), Failure::Silent, false, "no"), "failure {n}");
-            assert_eq!(breaker.pass(now), Pass::Free);
-        }
-        assert!(breaker.failed(now, tx(4), Failure::Silent, false, "no"));
-        assert_eq!(breaker.pass(now), Pass::Wait);
-        assert!(breaker.refuses(now, 0));
-        assert_eq!(breaker.last_error(), "no");
-    }
-
-    #[test]
-    fn one_transaction_that_fails_for_ever_opens_nothing() {
-        let (mut breaker, now) = breaker();
-        for _ in 0..100 {
-            assert!(!breaker.failed(now, tx(1), Failure::Silent, false, "no"));
-        }
-        // Nor do a few that are answered with errors.
-        for n in 0..100 {
-            assert!(!breaker.failed(now, tx(n % 4), Failure::Error, false, "no"));
-        }
-        breaker.answered(now);
-        // It can be told that a participant cannot be reached.
-        for _ in 0..4 {
-            assert!(!breaker.failed(now, tx(1), Failure::Unreachable, false, "no"));
-        }
-        assert!(breaker.failed(now, tx(1), Failure::Unreachable, false, "no"));
-    }
-
-    #[test]
-    fn an_answer_between_failures_keeps_it_closed() {
-        let (mut breaker, now) = breaker();
-        for n in 0..100 {
-            assert!(!breaker.failed(now, tx(n), Failure::Unreachable, false, "no"));
-            if n % 4 == 3 {
-                breaker.answered(now);
-            }
-        }
-    }
-
-    #[test]
-    fn one_probe_at_a_time_and_the_first_answer_closes_it() {
-        let (mut breaker, now) = opened();
-        let at = |ms| now + Duration::from_millis(ms);
-        assert_eq!(breaker.pass(at(999)), Pass::Wait);
-        assert_eq!(breaker.next_probe(), Some(at(1000)));
-        assert_eq!(breaker.pass(at(1000)), Pass::Probe);
-        assert_eq!(breaker.pass(at(9000)), Pass::Wait);
-        // A probe of which nothing is heard any more does not keep it shut.
-        assert_eq!(breaker.next_probe(), Some(at(61_000)));
-        // What was under way when it opened is no probe.
-        breaker.failed(at(1500), tx(7), Failure::Silent, false, "no");
-        assert_eq!(breaker.pass(at(1600)), Pass::Wait);
-        breaker.failed(at(2000), tx(8), Failure::Silent, true, "no");
-        assert_eq!(breaker.next_probe(), Some(at(4000)), "the pause doubles");
-        assert_eq!(breaker.pass(at(4000)), Pass::Probe);
-        breaker.failed(at(5000), tx(8), Failure::Silent, true, "no");
-        assert_eq!(breaker.next_probe(), Some(at(8000)), "up to its cap");
-        breaker.returned(at(6000));
-        assert_eq!(breaker.pass(at(6000)), Pass::Probe, "it registered again");
-        breaker.given_up();
-        assert_eq!(breaker.pass(at(6000)), Pass::Probe, "the last one told nothing");
-        assert_eq!(breaker.answered(at(7000)), Some(Duration::from_secs(7)));
-        assert_eq!(breaker.pass(at(7000)), Pass::Free);
-        assert!(!breaker.refuses(at(7000), 0));
-    }
-
-    #[test]
-    fn new_work_is_the_probe_where_nothing_else_is() {
-        let (mut breaker, now) = opened();
-        let at = |ms| now + Duration::from_millis(ms);
-        assert!(breaker.refuses(at(999), 0));
-        assert!(breaker.refuses(at(1000), 1), "a call waits that will be the probe");
-        assert!(!breaker.refuses(at(1000), 0));
-        assert!(breaker.refuses(at(1001), 0), "one is enough");
-        assert!(breaker.refuses(at(1999), 0));
-        assert!(!breaker.refuses(at(2000), 0), "the first one may have been lost");
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use unanimo_core::{
 use unanimo_proto::v1;
 
 use self::attempt::{Attempt, Verdict};
+use super::breaker::Past;
 use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
@@ -30,6 +31,8 @@ pub struct BranchCall {
     pub number: BranchNumber,
     /// Output of its Prepare.
     pub output: Option<Payload>,
+    /// Id of the database that holds its vote; empty if it is not known.
+    pub database_id: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Outputs of earlier branches that go with it.
@@ -44,10 +47,15 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
+    /// That is all the time that a call has; otherwise the transaction allows less, and its end says nothing
+    /// of the participant.
+    pub is_full: bool,
     /// Endpoints that an earlier attempt failed at: they are the last choice.
     pub avoid: Vec<u64>,
     /// It is sent though the participant fails: it tries whether that is back.
     pub probe: bool,
+    /// Past of the branch's calls of this kind.
+    pub(crate) past: Past,
 }
 
 /// Reason for which a call has no answer.
@@ -90,8 +98,8 @@ impl Caller {
         Self { directory, lease, metrics }
     }
 
-    /// Sends Prepare and waits for its end.
-    pub async fn prepare(&self, call: BranchCall) -> End<PrepareAnswer> {
+    /// Sends Prepare and waits for its end: the answer, and the id of the database that holds it.
+    pub async fn prepare(&self, call: BranchCall) -> End<(PrepareAnswer, String)> {
         let call = &call;
         let databases = self.directory.databases();
         let participant = &call.spec.participant;
@@ -103,19 +111,19 @@ impl Caller {
             let response = match route {
                 Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
-                Route::Own(own) => return Ok(own.prepare(call).await),
+                Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
             response.map(|response| {
                 let v1::PrepareResponse { answer, database_id } = response.into_inner();
                 match databases.votes(participant, &database_id) {
-                    Ok(()) => wire::prepare_answer(answer),
+                    Ok(()) => (wire::prepare_answer(answer), database_id),
                     Err(other) => {
                         let tx_id = call.identity.tx_id;
                         tracing::error!(
                             alarm = "participant_other_database", %tx_id, %participant, error = %other,
                             "a vote came from another database and does not count"
                         );
-                        PrepareAnswer::Failed(other.to_string())
+                        (PrepareAnswer::Failed(other.to_string()), String::new())
                     }
                 }
             })
@@ -131,7 +139,12 @@ impl Caller {
     ) -> End<PhaseTwoAnswer> {
         let call = &call;
         let databases = self.directory.databases();
-        let database = move || databases.id_of(&call.spec.participant);
+        // The database of the vote, whichever the participant has today. Of a branch without a vote nothing
+        // is known but that one.
+        let database = move || match call.database_id.as_str() {
+            "" => databases.id_of(&call.spec.participant),
+            voted_in => voted_in.to_owned(),
+        };
         let commit = move |route: Route| async move {
             let request = || {
                 wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
@@ -197,7 +210,7 @@ impl Caller {
             if !self.lease.is_held() {
                 return failed("the coordinator's lease has run out".to_owned());
             }
-            let route = match self.directory.route(&taken) {
+            let route = match self.directory.route(&taken, call.past != Past::Good) {
                 Ok(route) => route,
                 Err(error) => return failed(error),
             };
@@ -212,11 +225,10 @@ impl Caller {
                 }
                 Ok(Err(status)) if started.elapsed() < call.timeout => {
                     wire::verdict(&status, kind == CallKind::Prepare, call.attempt)
+                        .within(call.is_full, status.code())
                 }
                 // By our own clock, or by the transport's, which may be faster by a moment.
-                Ok(Err(_)) | Err(_) => {
-                    Verdict::Silent(format!("no answer within {:?}", call.timeout))
-                }
+                Ok(Err(_)) | Err(_) => Verdict::unanswered(call.timeout, call.is_full),
             };
             self.metrics.called(name.as_str(), operation, false, started.elapsed());
             attempt.failed_there(&verdict);

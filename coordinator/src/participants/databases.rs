@@ -4,8 +4,9 @@
 //! each would hold it for the only one. So the id travels with registrations, calls, votes and questions:
 //! while a process with one id is alive, another id is refused.
 //!
-//! The ids are kept in the memory of this node, in this life of it. A process that registers after all others are
-//! gone brings its id: a participant may be given a new database.
+//! The ids of those who register are kept beside their endpoints, so that they outlive a restart of the
+//! coordinator. A process that registers after all others are gone brings its id: a participant may be given a
+//! new database. A branch keeps the id of its vote, and its Commit carries that one.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,8 +40,8 @@ pub struct Other {
 #[derive(Debug)]
 struct Known {
     id: String,
-    /// Time at which each endpoint was last seen with it.
-    by: BTreeMap<String, Instant>,
+    /// Time at which each endpoint was last seen with it, and the life of its process.
+    by: BTreeMap<String, (Instant, String)>,
 }
 
 /// Databases of all participants.
@@ -62,7 +63,8 @@ impl Databases {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the database of an endpoint that registers. An empty id is that of a process that knows none.
+    /// Notes the database of an endpoint that registers, and tells whether it is to be stored: that of this
+    /// life of the process was not known. An empty id is that of a process that knows none.
     ///
     /// # Errors
     /// Another endpoint is alive, and has another database.
@@ -70,9 +72,20 @@ impl Databases {
         &self,
         participant: &ParticipantName,
         endpoint: &str,
+        instance: &str,
         id: &str,
-    ) -> Result<(), Other> {
-        self.seen(participant, endpoint, id, Instant::now())
+    ) -> Result<bool, Other> {
+        self.seen(participant, (endpoint, instance), id, Instant::now())
+    }
+
+    /// Notes the database of an endpoint that was alive when an earlier life of the coordinator ended. The one
+    /// that is noted first stays.
+    pub fn was_seen(&self, participant: &ParticipantName, endpoint: &str, id: &str) {
+        let known = self.known().get(participant).map(|known| known.id.clone());
+        if known.is_none_or(|known| known == id) {
+            // Nobody is alive beside it.
+            let _ = self.seen(participant, (endpoint, ""), id, Instant::now());
+        }
     }
 
     /// Notes the database of a vote.
@@ -80,18 +93,18 @@ impl Databases {
     /// # Errors
     /// The participant's living processes have another one: it is no vote.
     pub fn votes(&self, participant: &ParticipantName, id: &str) -> Result<(), Other> {
-        self.seen(participant, VOTE, id, Instant::now())
+        self.seen(participant, (VOTE, ""), id, Instant::now()).map(drop)
     }
 
     fn seen(
         &self,
         participant: &ParticipantName,
-        by: &str,
+        (by, instance): (&str, &str),
         id: &str,
         now: Instant,
-    ) -> Result<(), Other> {
+    ) -> Result<bool, Other> {
         if id.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut databases = self.known();
         let known = databases
@@ -110,8 +123,8 @@ impl Databases {
             tracing::warn!(%participant, former = known.id, id, "a participant has another database");
             *known = Known { id: id.to_owned(), by: BTreeMap::new() };
         }
-        known.by.insert(by.to_owned(), now);
-        Ok(())
+        let before = known.by.insert(by.to_owned(), (now, instance.to_owned()));
+        Ok(before.is_none_or(|(_, before)| before != instance))
     }
 
     /// An endpoint has left.
@@ -133,7 +146,7 @@ impl Databases {
 
     /// Tells whether an endpoint beside this one was seen lately, or a vote.
     fn lives(&self, known: &Known, beside: &str, now: Instant) -> bool {
-        known.by.iter().any(|(by, at)| {
+        known.by.iter().any(|(by, (at, _))| {
             let lifetime = if by == VOTE { VOTE_LIVES } else { self.gone_after };
             (beside == VOTE || (by != beside && by != VOTE)) && now.duration_since(*at) <= lifetime
         })
@@ -165,7 +178,7 @@ mod tests {
     fn a_second_database_of_a_living_name_is_refused() {
         let (databases, shop, now) = databases();
         let at = |endpoint: &str, id: &str, secs: u64| {
-            databases.seen(&shop, endpoint, id, now + Duration::from_secs(secs)).is_ok()
+            databases.seen(&shop, (endpoint, ""), id, now + Duration::from_secs(secs)).is_ok()
         };
         assert!(at("http://a", "one", 0) && at("http://b", "one", 0) && at("http://a", "one", 1));
         assert!(!at("http://c", "two", 1), "a and b are alive");
@@ -186,12 +199,29 @@ mod tests {
     fn votes_alone_tell_databases_apart() {
         let (databases, shop, now) = databases();
         let at = |by: &str, id: &str, secs: u64| {
-            databases.seen(&shop, by, id, now + Duration::from_secs(secs)).is_ok()
+            databases.seen(&shop, (by, ""), id, now + Duration::from_secs(secs)).is_ok()
         };
         assert!(databases.check(&shop, "any").is_ok(), "nothing is known");
         assert!(at(VOTE, "one", 0));
         assert!(!at(VOTE, "two", 60));
         assert!(at("http://a", "two", 60), "a registration tells more");
         assert!(!at(VOTE, "one", 61));
+    }
+
+    #[test]
+    fn what_is_stored_is_the_known_one_until_its_endpoint_is_gone() {
+        let (databases, shop, now) = databases();
+        databases.was_seen(&shop, "http://a", "one");
+        databases.was_seen(&shop, "http://old", "two");
+        assert_eq!(databases.id_of(&shop), "one", "the one that was noted first");
+        assert!(databases.votes(&shop, "two").is_err(), "S2");
+        let register =
+            |instance: &str, id: &str| databases.registers(&shop, "http://a", instance, id);
+        assert_eq!(register("life", "one"), Ok(true), "a new life is to be stored");
+        assert_eq!(register("life", "one"), Ok(false));
+        assert_eq!(register("next", "one"), Ok(true));
+        assert!(databases.registers(&shop, "http://b", "other", "two").is_err());
+        let later = now + Duration::from_secs(30);
+        assert_eq!(databases.seen(&shop, ("http://b", "other"), "two", later), Ok(true));
     }
 }

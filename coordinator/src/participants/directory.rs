@@ -33,6 +33,7 @@ use super::ParticipantService;
 use super::breaker::Pauses;
 use super::databases::Databases;
 use super::descriptors;
+use super::load::{Load, Loads};
 use super::own::{self, Own};
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
@@ -97,6 +98,7 @@ pub struct Directory {
     databases: Databases,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
+    loads: Loads,
     connections: Connections,
     /// The last number of an endpoint.
     numbers: AtomicU64,
@@ -133,6 +135,7 @@ impl Directory {
             options,
             started: Instant::now(),
             entries: RwLock::default(),
+            loads: Loads::default(),
             connections,
             numbers: AtomicU64::new(0),
             unplaced: RwLock::default(),
@@ -153,7 +156,9 @@ impl Directory {
         self.options.keep_alive_interval
     }
 
-    fn gone_after(&self) -> Duration {
+    /// Returns the time of silence after which an endpoint is gone.
+    #[must_use]
+    pub fn gone_after(&self) -> Duration {
         self.options.keep_alive_interval * INTERVALS_UNTIL_GONE
     }
 
@@ -163,7 +168,7 @@ impl Directory {
 
     fn entry_or_new(&self, name: &ParticipantName) -> Arc<Entry> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Entry::new(&self.options, Vec::new(), false));
+        let new = || Arc::new(Entry::new(&self.options, Vec::new(), false, self.load_of(name)));
         Arc::clone(entries.entry(name.clone()).or_insert_with(new))
     }
 
@@ -185,7 +190,8 @@ impl Directory {
 
     fn insert_local(&self, name: ParticipantName, route: Route, slots: usize, own: bool) {
         let endpoint = Arc::new(Endpoint::local(self.number(), route, slots));
-        let entry = Arc::new(Entry::new(&self.options, vec![endpoint], own));
+        let load = self.load_of(&name);
+        let entry = Arc::new(Entry::new(&self.options, vec![endpoint], own, load));
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name, entry);
     }
 
@@ -291,14 +297,19 @@ impl Directory {
                 false => Error::Gone(name.clone()),
             });
         }
-        for kind in CallKind::ALL {
-            let mut breaker = entry.breaker(kind);
-            if breaker.refuses(now, entry.waiting(kind)) {
-                let error = breaker.last_error().to_owned();
-                return Err(Error::Failing { name: name.clone(), error });
-            }
+        // Both at once: of two that ask at the same time one is let in.
+        let mut breakers = CallKind::ALL.map(|kind| (entry.waiting(kind), entry.breaker(kind)));
+        if let Some((_, breaker)) = breakers.iter().find(|(waiting, b)| b.refuses(now, *waiting)) {
+            let error = breaker.last_error().to_owned();
+            return Err(Error::Failing { name: name.clone(), error });
         }
+        breakers.iter_mut().for_each(|(_, breaker)| breaker.invite(now));
         Ok(())
+    }
+
+    /// Returns the load of a participant, whether its name is known or not.
+    pub(crate) fn load_of(&self, name: &ParticipantName) -> Arc<Load> {
+        self.loads.of(name)
     }
 
     /// The participant, if its name is known.
@@ -321,12 +332,12 @@ impl Directory {
         read(&entry.endpoints).len()
     }
 
-    /// Returns the way to call an endpoint.
+    /// Returns the way to call an endpoint, for a branch that fails or not.
     ///
     /// # Errors
     /// There is no room for its connections.
-    pub(crate) fn route(&self, taken: &Taken) -> Result<Route, String> {
-        let route = |taken: &Taken| taken.endpoint.route(taken.kind, &self.connections);
+    pub(crate) fn route(&self, taken: &Taken, fails: bool) -> Result<Route, String> {
+        let route = |taken: &Taken| taken.endpoint.route(taken.kind, fails, &self.connections);
         if let Some(route) = route(taken) {
             return Ok(route);
         }

@@ -1,30 +1,89 @@
-//! Load of one participant: transactions and bytes in memory.
+//! Load of the participants: transactions and bytes in memory.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-/// Transactions in memory with a branch at the participant, and bytes of those branches' payloads.
+use unanimo_core::ParticipantName;
+
+/// Transactions in memory with a branch at one participant, and bytes of those branches' payloads.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
+    /// Those that hold a place of the participant's share.
     transactions: AtomicUsize,
+    /// All of them: something is owed to the participant, or may be.
+    owed: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 impl Load {
     pub(crate) fn add(&self, transactions: usize, bytes: usize) {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
+        self.owed.fetch_add(transactions, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn give_back(&self, transactions: usize, bytes: usize) {
         self.transactions.fetch_sub(transactions, Ordering::Relaxed);
+        self.owed.fetch_sub(transactions, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Transactions that hold no place from here on.
+    pub(crate) fn set_aside(&self, transactions: usize) {
+        self.transactions.fetch_sub(transactions, Ordering::Relaxed);
+    }
+
+    /// Transactions that were set aside, and hold their places again.
+    pub(crate) fn take_back(&self, transactions: usize) {
+        self.transactions.fetch_add(transactions, Ordering::Relaxed);
     }
 
     pub(crate) fn transactions(&self) -> usize {
         self.transactions.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Loads by name. A name may be forgotten, and registered anew, while transactions count on it.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    by_name: RwLock<BTreeMap<ParticipantName, Weak<Load>>>,
+}
+
+impl Loads {
+    /// Returns the load of a name, for as long as anybody holds it.
+    pub(super) fn of(&self, name: &ParticipantName) -> Arc<Load> {
+        let known = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(load) = known.get(name).and_then(Weak::upgrade) {
+            return load;
+        }
+        drop(known);
+        let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(load) = known.get(name).and_then(Weak::upgrade) {
+            return load;
+        }
+        let load = Arc::default();
+        known.insert(name.clone(), Arc::downgrade(&load));
+        load
+    }
+
+    /// Tells whether something is owed to this name, or may be.
+    pub(super) fn is_owed(&self, name: &ParticipantName) -> bool {
+        let known = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).and_then(Weak::upgrade).is_some_and(|load| load.owed() > 0)
+    }
+
+    /// Lets go of the names that nobody counts on.
+    pub(super) fn sweep(&self) {
+        let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, load| load.strong_count() > 0);
     }
 }

@@ -17,6 +17,8 @@ pub struct Registration {
     pub instance: String,
     /// Time of its last registration there.
     pub last_seen: Timestamp,
+    /// Id of its database; empty if it is not known.
+    pub database_id: String,
 }
 
 /// Durable registrations: after a restart the coordinator knows whom to call.
@@ -33,6 +35,19 @@ pub trait Endpoints: Send + Sync {
         endpoint: &str,
         instance: &str,
         now: Timestamp,
+    ) -> Result<(), Error>;
+
+    /// Keeps the id of the database that this life of the process works on.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] once the incarnation is fenced.
+    async fn keep_database(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        instance: &str,
+        database_id: &str,
     ) -> Result<(), Error>;
 
     /// Takes this life of the participant's process away from an endpoint, and tells whether no other one

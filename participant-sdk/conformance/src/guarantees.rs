@@ -181,8 +181,11 @@ guarantees! {
 /// A vote that must not be yes.
 fn expect_no_yes(vote: &Vote, when: &str) -> Result<(), Stop> {
     match vote {
-        Vote::Prepared(_) => Err(Stop::Failed(format!("{when} was answered {vote}"))),
-        Vote::Refused(_) | Vote::ReadOnly => Ok(()),
+        // READ_ONLY lets a transaction commit as well as PREPARED does.
+        Vote::Prepared(_) | Vote::ReadOnly => {
+            Err(Stop::Failed(format!("{when} was answered {vote}")))
+        }
+        Vote::Refused(_) => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::resource::{Fault, Local};
 /// Commits. `Some` is what the database says of the work, and no earlier.
 pub(crate) async fn commit<D: Database>(
     transaction: Local<D>,
-    of_the_work: fn(&sqlx::Error) -> Option<Refusal>,
+    of_the_work: impl Fn(&sqlx::Error) -> Option<Refusal>,
     fault: impl FnOnce(sqlx::Error) -> Fault,
 ) -> Result<Option<Refusal>, Fault> {
     match transaction.commit().await {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{BranchName, Committed, Count, Doubt, Named, Open};
-use crate::payload::Payload;
 use crate::resource::Fault;
 
 /// Cluster, transaction, branch, and an age or a time.
@@ -15,8 +14,8 @@ pub(crate) type Row<T> = (String, T, String, i64);
 /// The same, and the mode.
 pub(crate) type DoubtRow<T> = (String, T, String, i64, String);
 
-/// Transaction, branch, action, mode, output and its type.
-pub(crate) type OpenRow<T> = (T, String, String, String, Vec<u8>, String);
+/// Transaction, branch, action and mode.
+pub(crate) type OpenRow<T> = (T, String, String, String);
 
 /// Participant, cluster, number and age of the oldest.
 pub(crate) type NamedRow = (String, String, i64, i64);
@@ -58,10 +57,9 @@ pub(crate) fn committed<T: TxIdColumn>(
 }
 
 pub(crate) fn open<T: TxIdColumn>(
-    (tx_id, branch_id, action, mode, output, output_type): OpenRow<T>,
+    (tx_id, branch_id, action, mode): OpenRow<T>,
 ) -> Result<Open, Fault> {
-    let output = Payload::new(output, output_type);
-    Ok(Open { key: (tx_id.read()?, branch_id), action, mode, output })
+    Ok(Open { key: (tx_id.read()?, branch_id), action, mode })
 }
 
 pub(crate) fn named((participant, cluster_id, count, oldest_ms): NamedRow) -> Named {

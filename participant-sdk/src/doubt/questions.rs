@@ -16,6 +16,8 @@ pub(crate) enum Question {
     /// Prepared rows as [`OpenRow`](super::OpenRow): participant, key to go on after (two parameters),
     /// limit.
     OpenRows,
+    /// Output of a prepared row, and its media type: participant, key (two parameters).
+    OpenOutput,
     /// Names of prepared rows as [`NamedRow`](super::NamedRow).
     Names,
     /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit.
@@ -95,6 +97,24 @@ macro_rules! answer_questions {
             sweeping.release();
             let rows: Vec<$crate::doubt::OpenRow<$type>> = rows;
             rows.into_iter().map($crate::doubt::open).collect()
+        }
+
+        async fn open_output(
+            &self,
+            participant: &str,
+            key: &$crate::doubt::RowKey,
+        ) -> Result<Option<$crate::payload::Payload>, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let output = sqlx::query_as(self.question($crate::doubt::Question::OpenOutput))
+                .bind(participant)
+                .bind($tx_id(key.0))
+                .bind(&key.1)
+                .fetch_optional(&mut *sweeping)
+                .await;
+            let output = output.map_err($fault("read the output of a row that is open"))?;
+            sweeping.release();
+            let output: Option<(Vec<u8>, String)> = output;
+            Ok(output.map(|(data, media_type)| $crate::payload::Payload::new(data, media_type)))
         }
 
         async fn names(&self) -> Result<Vec<$crate::doubt::Named>, $crate::resource::Fault> {

@@ -27,6 +27,7 @@ pub(super) struct MySqlBlocks<'r> {
 #[derive(Debug)]
 pub(super) struct MySqlBlock {
     transaction: Local<Db>,
+    isolation: Isolation,
     statements: Arc<Statements>,
     /// A savepoint set at the transaction's beginning, under a name that nobody else knows. It is
     /// there as long as the transaction is: COMMIT, ROLLBACK, what commits implicitly, and a deadlock
@@ -53,20 +54,28 @@ impl Blocks for MySqlBlocks<'_> {
         );
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(MySqlBlock { transaction, statements: Arc::clone(self.statements), proof, savepoint })
+        let statements = Arc::clone(self.statements);
+        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint })
     }
 
     async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
         const DOING: &str = "commit behind what was found";
         let begun = Local::begin(self.pool, "START TRANSACTION READ WRITE").await;
         let mut transaction = begun.map_err(fault(DOING))?;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.affirm)))
+        let written = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.affirm)))
             .bind(call.branch().tx_id.to_string())
             .bind(&call.branch().branch_id)
             .execute(&mut *transaction)
-            .await
-            .map_err(fault(DOING))?;
-        transaction.commit().await.map_err(fault(DOING))
+            .await;
+        match written.map_err(fault(DOING)) {
+            Ok(_) => transaction.commit().await.map_err(fault(DOING)),
+            Err(fault) => {
+                if fault.leaves_a_clean_session() {
+                    transaction.release();
+                }
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -121,8 +130,8 @@ impl Block for MySqlBlock {
         self.run("go back to the savepoint", statement).await
     }
 
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::of_the_work_among(error)
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        error::of_the_work_among(error, self.isolation)
     }
 
     /// Never told: a deadlock looks the same. What was committed has left its row, and nothing else is

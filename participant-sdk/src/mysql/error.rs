@@ -2,6 +2,7 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::Fault;
 
@@ -60,28 +61,64 @@ fn answer(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// Classes of errors that speak of the work, by SQLSTATE: cardinality, values, broken constraints, a
-/// view's check, and what a trigger or a procedure signals. They would be raised again.
-const OF_THE_WORK: [&str; 5] = ["21", "22", "23", "44", "45"];
+/// Classes of which every error speaks of the work, by SQLSTATE: values, a view's check, and what a trigger
+/// or a procedure signals. Such an error would be raised again, and is a vote no. All others are no vote: an
+/// unknown column (1054), an unknown table (1146) or a missing default (1364) may be a schema that is being
+/// changed while a new version is rolled out, and what a role may not do is a matter of the set-up.
+const CLASSES: [&str; 3] = ["22", "44", "45"];
 
-/// The same where the server has no class of its own for them.
-const OF_THE_WORK_TOO: [u16; 5] = [
-    1054, // ER_BAD_FIELD_ERROR
-    1146, // ER_NO_SUCH_TABLE
-    1364, // ER_NO_DEFAULT_FOR_FIELD
+/// Single errors that do, too. Their classes have others, such as 1052, an ambiguous column.
+const NUMBERS: [u16; 14] = [
+    1048, // ER_BAD_NULL_ERROR
+    1216, // ER_NO_REFERENCED_ROW
+    1217, // ER_ROW_IS_REFERENCED
+    1242, // ER_SUBQUERY_NO_1_ROW
+    1264, // ER_WARN_DATA_OUT_OF_RANGE
+    1265, // WARN_DATA_TRUNCATED
     1366, // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
+    1369, // ER_VIEW_CHECK_FAILED
+    1411, // ER_WRONG_VALUE_FOR_TYPE
+    1451, // ER_ROW_IS_REFERENCED_2
+    1452, // ER_NO_REFERENCED_ROW_2
+    1644, // ER_SIGNAL_EXCEPTION
     3819, // ER_CHECK_CONSTRAINT_VIOLATED
+    4025, // ER_CONSTRAINT_FAILED
 ];
+
+/// Errors of rows that exclude each other. The row in the way may have been committed after the snapshot of
+/// REPEATABLE READ was taken, so that the handler did not see it: that is a serialization failure.
+const EXCLUSIVE: [u16; 7] = [
+    1022, // ER_DUP_KEY
+    DUPLICATE, 1169, // ER_DUP_UNIQUE
+    1557, // ER_FOREIGN_DUPLICATE_KEY
+    1586, // ER_DUP_ENTRY_WITH_KEY_NAME
+    1761, // ER_FOREIGN_DUPLICATE_KEY_WITH_CHILD_INFO
+    1762, // ER_FOREIGN_DUPLICATE_KEY_WITHOUT_CHILD_INFO
+];
+
+/// Errors of constraints, without class 23.
+const CONSTRAINTS: [u16; 2] = [3819, 4025];
+
+fn is_of_the_work(number: u16, class: &str, isolation: Isolation) -> bool {
+    if EXCLUSIVE.contains(&number) {
+        return isolation == Isolation::ReadCommitted;
+    }
+    CLASSES.contains(&class) || NUMBERS.contains(&number)
+}
 
 /// Returns the vote no for an error of a handler, or for what caused it, in which the server speaks of the
 /// work.
-pub(super) fn of_the_work_among(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+pub(super) fn of_the_work_among(
+    error: &(dyn std::error::Error + 'static),
+    isolation: Isolation,
+) -> Option<Refusal> {
     let answer = answer_among(error)?;
     let class = answer.code().and_then(|state| state.get(..2)).unwrap_or_default();
-    if !OF_THE_WORK.contains(&class) && !OF_THE_WORK_TOO.contains(&answer.number()) {
+    if !is_of_the_work(answer.number(), class, isolation) {
         return None;
     }
-    let reason = if class == "23" { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
+    let is_constraint = class == "23" || CONSTRAINTS.contains(&answer.number());
+    let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     Some(Refusal::new(reason, format!("{} ({})", answer.message(), answer.number())))
 }
 
@@ -100,4 +137,65 @@ fn answer_among<'a>(
         Some(error) => answer(error),
         None => cause.downcast_ref::<MySqlDatabaseError>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_speaks_of_the_work_is_a_no() {
+        use Isolation::{ReadCommitted, RepeatableRead};
+        for (number, class) in [
+            (1048, "23"),
+            (1451, "23"),
+            (1452, "23"),
+            (4025, "23"),
+            (3819, "HY"),
+            (1644, "45"),
+            (30001, "45"),
+            (1644, "02"),
+            (1264, "22"),
+            (1365, "22"),
+            (1406, "22"),
+            (1366, "HY"),
+            (1265, "01"),
+            (1242, "21"),
+            (1369, "HY"),
+            (1690, "22"),
+        ] {
+            for isolation in [ReadCommitted, RepeatableRead] {
+                assert!(is_of_the_work(number, class, isolation), "{number}");
+            }
+        }
+        for number in EXCLUSIVE {
+            assert!(is_of_the_work(number, "23", ReadCommitted), "{number}");
+            assert!(!is_of_the_work(number, "23", RepeatableRead), "{number}");
+        }
+        for (number, class) in [
+            (1044, "42"),
+            (1045, "28"),
+            (1052, "23"),
+            (1054, "42"),
+            (1064, "42"),
+            (1114, "HY"),
+            (1136, "21"),
+            (1142, "42"),
+            (1143, "42"),
+            (1146, "42"),
+            (1205, "HY"),
+            (1213, "40"),
+            (1227, "42"),
+            (1290, "HY"),
+            (1305, "42"),
+            (1317, "70"),
+            (1364, "HY"),
+            (1370, "42"),
+            (1836, "HY"),
+            (1969, "70"),
+            (3024, "HY"),
+        ] {
+            assert!(!is_of_the_work(number, class, ReadCommitted), "{number}");
+        }
+    }
 }

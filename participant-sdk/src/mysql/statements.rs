@@ -28,10 +28,12 @@ SET state = ?, output = ?, output_type = ?, reason = ?, message = ?, changed_at 
 WHERE tx_id = ? AND branch_id = ?";
 
 /// Makes a pooled connection fit for a local transaction, whatever the handler before has done to
-/// it: nothing of that one's is left open or locked, and database and settings are ours again.
+/// it: nothing of that one's is left open or locked, not by `GET_LOCK` either, and database and settings are
+/// ours again.
 const SESSION: &str = "
 ROLLBACK;
 UNLOCK TABLES;
+DO RELEASE_ALL_LOCKS();
 {settings}";
 
 /// Settings of a session. They are set again behind a handler, before the row is updated and before the

@@ -33,9 +33,13 @@ WHERE state = 'prepared' AND participant = ? AND {age} >= ?
 ORDER BY tx_id, branch_id LIMIT ?";
 
 const OPEN: &str = "
-SELECT tx_id, branch_id, action, mode, output, output_type FROM {table}
+SELECT tx_id, branch_id, action, mode FROM {table}
 WHERE state = 'prepared' AND participant = ? AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
+
+const OPEN_OUTPUT: &str = "
+SELECT output, output_type FROM {table}
+WHERE state = 'prepared' AND participant = ? AND tx_id = ? AND branch_id = ?";
 
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*), max({age}) FROM {table}
@@ -86,6 +90,7 @@ pub(super) struct Statements {
     count: Arc<str>,
     rows: Arc<str>,
     open: Arc<str>,
+    open_output: Arc<str>,
     names: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
@@ -108,6 +113,7 @@ impl Statements {
             count: of(COUNT),
             rows: of(ROWS),
             open: of(OPEN),
+            open_output: of(OPEN_OUTPUT),
             names: of(NAMES),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
@@ -138,6 +144,7 @@ impl MySql {
             Question::CountPrepared => &statements.count,
             Question::PreparedRows => &statements.rows,
             Question::OpenRows => &statements.open,
+            Question::OpenOutput => &statements.open_output,
             Question::Names => &statements.names,
             Question::PurgeUndone => &statements.purge_undone,
             Question::CommittedRows => &statements.committed,

@@ -64,6 +64,10 @@ impl Registration {
         })
     }
 
+    pub(super) fn is_of(&self, participant: &str) -> bool {
+        self.request.participant == participant
+    }
+
     pub(super) fn registered(&self) -> watch::Receiver<bool> {
         self.registered.subscribe()
     }

@@ -1,5 +1,6 @@
 //! A participant as a gRPC server that registers itself.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use uuid::Uuid;
 
 use super::registration::Registration;
+use super::service::Of;
 use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper, groups};
 use crate::causes::in_full;
 use crate::resource::Resource;
@@ -217,13 +219,21 @@ impl<R: Resource> Service<R> {
         // Of this life of the process, whichever coordinator hears it.
         let instance_id = Uuid::now_v7().to_string();
         let database_id = self.inner.resource.database_id().unwrap_or_default();
-        let registrations = coordinators.iter().map(|coordinator| {
-            let (name, endpoint) = (self.participant(), &serving.endpoint);
+        // Branches of a time when it had another name are called under that one.
+        let Of { name, formerly, .. } = &self.inner.of;
+        let names: BTreeSet<&String> = std::iter::once(name).chain(formerly).collect();
+        let of_all = coordinators
+            .iter()
+            .flat_map(|coordinator| names.iter().map(move |name| (coordinator, *name)));
+        let registrations = of_all.map(|(coordinator, name)| {
+            let endpoint = &serving.endpoint;
             Registration::new(coordinator, name, endpoint, &instance_id, database_id)
         });
         let registrations = registrations.collect::<Result<Vec<_>, _>>()?;
         serving.registered = registrations.iter().map(Registration::registered).collect();
-        groups::watch(self.clone(), registrations.iter().map(Registration::group).collect());
+        let own =
+            registrations.iter().filter(|registration| registration.is_of(self.participant()));
+        groups::watch(self.clone(), own.map(Registration::group).collect());
         let run = |registration: Registration| tokio::spawn(registration.run(stopped.clone()));
         serving.registering = registrations.into_iter().map(run).collect();
         Ok(())

@@ -159,8 +159,13 @@ impl<R: Resource> Service<R> {
         Ok(call)
     }
 
+    /// Returns the id of its database; empty if it is not known.
+    pub(crate) fn database_id(&self) -> &str {
+        self.inner.resource.database_id().unwrap_or_default()
+    }
+
     /// Tells whether the coordinator speaks of another database than this one.
-    fn other_database(&self, parts: &Parts) -> Option<String> {
+    pub(crate) fn other_database(&self, parts: &Parts) -> Option<String> {
         let asked = parts.context.as_ref().map(|context| context.database_id.as_str())?;
         let own = self.inner.resource.database_id()?;
         (!asked.is_empty() && asked != own).then(|| {

@@ -56,6 +56,7 @@ pub(super) struct PgBlocks<'p> {
 #[derive(Debug)]
 pub(super) struct PgBlock {
     transaction: Local<Db>,
+    isolation: Isolation,
     reset: Reset,
     /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
     /// the transaction is.
@@ -77,7 +78,7 @@ impl Blocks for PgBlocks<'_> {
         let begun = Local::begin(self.pool, AssertSqlSafe(statement)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
         let reset = Reset::clone(self.reset);
-        Ok(PgBlock { transaction, reset, savepoint, xid: String::new() })
+        Ok(PgBlock { transaction, isolation, reset, savepoint, xid: String::new() })
     }
 
     async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
@@ -105,6 +106,10 @@ pub(super) fn savepoint() -> String {
 }
 
 impl PgBlock {
+    pub(super) fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
     /// The transaction itself, to end it in another way than [`Block::commit`].
     pub(super) fn into_inner(self) -> Local<Db> {
         self.transaction
@@ -192,8 +197,8 @@ impl Block for PgBlock {
         })
     }
 
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::of_the_work_among(error)
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        error::of_the_work_among(error, self.isolation)
     }
 
     async fn is_lost(&mut self) -> bool {
@@ -208,7 +213,7 @@ impl Block for PgBlock {
         let statement = self.reset.end_handler(&self.savepoint);
         match self.run(statement).await {
             Ok(()) => Ok(None),
-            Err(error) => match error::of_the_work(&error) {
+            Err(error) => match error::of_the_work(&error, self.isolation) {
                 Some(refusal) => Ok(Some(refusal)),
                 None => Err(error::not_released(error)),
             },
@@ -232,7 +237,9 @@ impl Block for PgBlock {
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         let fault = fault("commit the local transaction");
-        barrier::commit(self.transaction, error::of_the_work, fault).await
+        let isolation = self.isolation;
+        let of_the_work = |error: &sqlx::Error| error::of_the_work(error, isolation);
+        barrier::commit(self.transaction, of_the_work, fault).await
     }
 
     fn release(self) {

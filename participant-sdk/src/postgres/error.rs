@@ -1,8 +1,11 @@
 //! Errors of PostgreSQL as faults.
 
+mod work;
+
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::barrier;
+use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::Fault;
 
@@ -61,37 +64,25 @@ pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
 }
 
-/// Classes of errors in which the server speaks of itself, of the session, or of other transactions: the
-/// same work may well be done later, or elsewhere. All others speak of the work and would be raised again.
-const OF_ITSELF: [&str; 15] = [
-    // Connections, features (a plan that has become invalid), the transaction's state and the session's
-    // statements, authorization, savepoints, catalogs.
-    "08", "0A", "25", "26", "28", "3B", "3D",
-    // Others were given preference; resources, objects' state, operators, the system, snapshots.
-    "40", "53", "55", "57", "58", "72", // Configuration, foreign servers.
-    "F0", "HV",
-];
-
-/// `internal_error` and its class: a fault of the server.
-const INTERNAL: &str = "XX";
-
-/// Returns the vote no for an error that speaks of the work: a broken constraint, a value that does not
-/// fit, what a trigger or a function raises.
-pub(super) fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
-    refusal(definite(error)?)
+/// Returns the vote no for an error that [speaks of the work](work::is_spoken_of).
+pub(super) fn of_the_work(error: &sqlx::Error, isolation: Isolation) -> Option<Refusal> {
+    refusal(definite(error)?, isolation)
 }
 
 /// The same for an error of a handler, or for what caused it.
-pub(super) fn of_the_work_among(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-    refusal(answer_among(error)?)
+pub(super) fn of_the_work_among(
+    error: &(dyn std::error::Error + 'static),
+    isolation: Isolation,
+) -> Option<Refusal> {
+    refusal(answer_among(error)?, isolation)
 }
 
-fn refusal(answer: &PgDatabaseError) -> Option<Refusal> {
-    let class = answer.code().get(..2)?;
-    if class == INTERNAL || OF_ITSELF.contains(&class) {
+fn refusal(answer: &PgDatabaseError, isolation: Isolation) -> Option<Refusal> {
+    if !work::is_spoken_of(answer.code(), isolation) {
         return None;
     }
-    let reason = if class == "23" { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
+    let is_constraint = answer.code().starts_with("23");
+    let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     let detail = answer.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     let text = format!("{}{detail} ({})", answer.message(), answer.code());
     Some(Refusal::new(reason, text))

@@ -93,7 +93,8 @@ impl Postgres {
             Err(PrepareError::Failed(failed)) => {
                 back_to_the_beginning(&mut transaction, &savepoint).await?;
                 let error = failed.as_ref();
-                match error::wrote(error).or_else(|| error::of_the_work_among(error)) {
+                let of_the_work = || error::of_the_work_among(error, action.isolation);
+                match error::wrote(error).or_else(of_the_work) {
                     Some(refusal) => Row::refused(presentable(refusal)),
                     None => {
                         transaction.release();
@@ -226,6 +227,7 @@ enum End {
 
 /// Prepares the block's transaction. `Some` says that this failed for good, and why.
 async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
+    let isolation = block.isolation();
     let mut transaction = block.into_inner();
     // sqlx does not know that PREPARE ends the transaction: it is given another one to roll back.
     let statement = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
@@ -234,6 +236,10 @@ async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Faul
         transaction.release();
         return Ok(None);
     };
+    if error::code(&error).is_some() {
+        // The server has rolled back.
+        transaction.release();
+    }
     // Not by a twin, which holds the row: and so it may well have voted yes.
     if error::code(&error) == Some(DUPLICATE_OBJECT) {
         return Err(set_up(
@@ -243,7 +249,7 @@ async fn prepare(block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Faul
              must use one",
         ));
     }
-    match impossible(&error).or_else(|| error::of_the_work(&error)) {
+    match impossible(&error).or_else(|| error::of_the_work(&error, isolation)) {
         Some(refusal) => Ok(Some(refusal)),
         None => Err(fault("prepare the transaction")(error)),
     }

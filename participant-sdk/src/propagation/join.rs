@@ -156,6 +156,7 @@ impl<R: Resource> Joiner<R> {
             tx_id: asked.tx_id().to_string(),
             branch: Some(spec),
             requires: Vec::new(),
+            database_id: self.service.database_id().to_owned(),
         };
         let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
             service.enlist_branch(request).await
@@ -166,6 +167,9 @@ impl<R: Resource> Joiner<R> {
         // A branch that its initiator calls is no step, and has no inputs.
         let inputs = HashMap::new();
         let parts = Parts { context, action, payload, inputs, metadata, attempt: 1, prepare_until };
+        if let Some(text) = self.service.other_database(&parts) {
+            return Err(JoinError::OtherDatabase { text });
+        }
         let call = wire::call(parts)
             .map_err(|status| JoinError::Answer { text: status.message().to_owned() })?;
         let branch = call.branch();

@@ -132,7 +132,7 @@ impl Block for SqliteBlock {
         })
     }
 
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         causes.find_map(|cause| of_the_work(cause.downcast_ref()?))
     }
@@ -210,31 +210,42 @@ const BUSY: i64 = 5;
 /// `SQLITE_IOERR`.
 const IO_ERROR: i64 = 10;
 
-/// Errors that speak of the work and would be raised again: `SQLITE_TOOBIG`, `SQLITE_CONSTRAINT` (what a
-/// trigger raises, too), `SQLITE_MISMATCH`.
-const OF_THE_WORK: [i64; 3] = [18, CONSTRAINT, 20];
+/// Errors that speak of the work and would be raised again: they are a vote no. All others are no vote, such
+/// as `SQLITE_ERROR`, which is a column or a table that is not there, and `SQLITE_FULL`. `SQLITE_ERROR` is an
+/// overflow of integers, too: nothing but its text tells that apart.
+const OF_THE_WORK: [i64; 11] = [
+    18, // SQLITE_TOOBIG
+    CONSTRAINT, 20,   // SQLITE_MISMATCH
+    275,  // SQLITE_CONSTRAINT_CHECK
+    787,  // SQLITE_CONSTRAINT_FOREIGNKEY
+    1299, // SQLITE_CONSTRAINT_NOTNULL
+    1555, // SQLITE_CONSTRAINT_PRIMARYKEY
+    1811, // SQLITE_CONSTRAINT_TRIGGER: what a trigger raises
+    2067, // SQLITE_CONSTRAINT_UNIQUE: there is one writer at a time, so it saw the row in its way
+    2579, // SQLITE_CONSTRAINT_ROWID
+    3091, // SQLITE_CONSTRAINT_DATATYPE
+];
 
 const CONSTRAINT: i64 = 19;
 
-/// `SQLITE_CONSTRAINT_COMMITHOOK`: a commit that was not ours.
-const COMMIT_HOOK: &str = "531";
-
 /// The lowest byte of an extended code.
 fn primary_code(answer: &dyn sqlx::error::DatabaseError) -> Option<i64> {
-    answer.code()?.parse::<i64>().ok().map(|code| code & 0xff)
+    Some(extended_code(answer)? & 0xff)
 }
 
 fn primary_code_of(error: &sqlx::Error) -> Option<i64> {
     primary_code(error.as_database_error()?)
 }
 
+fn extended_code(answer: &dyn sqlx::error::DatabaseError) -> Option<i64> {
+    answer.code()?.parse().ok()
+}
+
 /// Returns the vote no for an error that speaks of the work.
 fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
     let answer = error.as_database_error()?;
-    let code = primary_code(answer).filter(|code| OF_THE_WORK.contains(code))?;
-    if answer.code().as_deref() == Some(COMMIT_HOOK) {
-        return None;
-    }
-    let reason = if code == CONSTRAINT { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
+    let code = extended_code(answer).filter(|code| OF_THE_WORK.contains(code))?;
+    let is_constraint = code & 0xff == CONSTRAINT;
+    let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     Some(Refusal::new(reason, answer.message()))
 }

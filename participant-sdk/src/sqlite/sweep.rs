@@ -28,9 +28,13 @@ WHERE state = 'prepared' AND participant = $1
 ORDER BY tx_id, branch_id LIMIT $5";
 
 const OPEN: &str = "
-SELECT tx_id, branch_id, action, mode, output, output_type FROM unanimo_barrier
+SELECT tx_id, branch_id, action, mode FROM unanimo_barrier
 WHERE state = 'prepared' AND participant = $1 AND (tx_id, branch_id) > ($2, $3)
 ORDER BY tx_id, branch_id LIMIT $4";
+
+const OPEN_OUTPUT: &str = "
+SELECT output, output_type FROM unanimo_barrier
+WHERE state = 'prepared' AND participant = $1 AND tx_id = $2 AND branch_id = $3";
 
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
@@ -101,6 +105,7 @@ impl Sqlite {
             Question::CountPrepared => COUNT,
             Question::PreparedRows => ROWS,
             Question::OpenRows => OPEN,
+            Question::OpenOutput => OPEN_OUTPUT,
             Question::Names => NAMES,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,

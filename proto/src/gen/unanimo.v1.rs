@@ -278,8 +278,8 @@ pub struct BranchContext {
     /// The branch's mode.
     #[prost(enumeration = "Mode", tag = "7")]
     pub mode: i32,
-    /// Id of the participant's database, as the participant registered it; empty if it is not known. A
-    /// participant on a database with another id does no work for the branch: Prepare and Cancel are answered
+    /// Id of the participant's database: that of the branch's vote once there is one, else the one that the
+    /// participant registered; empty if it is not known. A participant on a database with another id does no work for the branch: Prepare and Cancel are answered
     /// with FAILED_PRECONDITION, which is no answer, and Commit with a hazard.
     #[prost(string, tag = "8")]
     pub database_id: ::prost::alloc::string::String,
@@ -1319,6 +1319,10 @@ pub struct EnlistBranchRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "3")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the participant's database, as in RegisterEndpointRequest, where the participant enlists itself;
+    /// else empty. Another one than that of its living processes is FAILED_PRECONDITION, OTHER_DATABASE.
+    #[prost(string, tag = "4")]
+    pub database_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for EnlistBranchRequest {
     const NAME: &'static str = "EnlistBranchRequest";

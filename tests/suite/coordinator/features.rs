@@ -54,8 +54,12 @@ async fn an_unknown_requirement_is_refused_before_anything_happens() {
             requires: requires.clone(),
         };
         check_unsupported(&client.execute_branch(request).await.unwrap_err());
-        let request =
-            EnlistBranchRequest { tx_id: tx_id.clone(), branch, requires: requires.clone() };
+        let request = EnlistBranchRequest {
+            tx_id: tx_id.clone(),
+            branch,
+            requires: requires.clone(),
+            ..Default::default()
+        };
         check_unsupported(&client.enlist_branch(request).await.unwrap_err());
         let request = CommitTransactionRequest {
             tx_id: tx_id.clone(),

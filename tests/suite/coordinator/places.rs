@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tonic::Status;
 use unanimo_coordinator::Config;
+use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
     DeregisterEndpointRequest, ListParticipantsRequest, ParticipantEndpoint,
     RegisterEndpointRequest, SubmitTransactionRequest, TransactionResult,
@@ -12,17 +13,27 @@ use unanimo_tests::postgres::Server;
 
 use super::{World, config, millis, sqlite_url, tcc};
 
+mod aside;
 mod backlog;
 mod failing;
 mod instances;
 mod names;
+mod poison;
 mod replicas;
 mod skew;
 mod statuses;
 
-/// Configurations on both stores, with quick probes.
+/// A configuration with quick probes, in which nobody has to register again for as long as a test may take.
+fn lasting(database_url: &str) -> Config {
+    Config { keep_alive_interval: Period::secs(60), ..config(database_url) }
+}
+
+fn on_sqlite() -> Config {
+    lasting(&sqlite_url())
+}
+
 async fn on_both() -> [Config; 2] {
-    [config(&sqlite_url()), config(&Server::shared().database().await)]
+    [on_sqlite(), lasting(&Server::shared().database().await)]
 }
 
 /// A TCC of one branch at this participant, which has so much time.

@@ -113,6 +113,35 @@ async fn l4_branches_of_a_former_name_are_finished_or_told() {
     branch(Mode::TwoPhaseCommit, "write").prepare(&silent).await.unwrap_err();
 }
 
+/// Calls for branches of a former name arrive: it registers under that name, too.
+#[tokio::test]
+async fn l4_calls_for_a_former_name_arrive() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let (database, pool) = <Sqlite as Database>::open().await;
+    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let before = Participant::new("old", database.clone()).tcc("ok", Reserve);
+    let mut before = before.serve(serve()).await.unwrap();
+    before.registered().await;
+    before.stop().await;
+    let renamed = Participant::new("new", database).formerly("old").formerly("older");
+    let mut serving = renamed.tcc("ok", Reserve).serve(serve()).await.unwrap();
+    serving.registered().await;
+    let client = coordinator.client().unwrap();
+    for name in ["old", "older", "new"] {
+        let draft = client.tcc(name).branch("a", name, "ok", bytes::Bytes::from("x"));
+        let outcome = draft.wait_until_ended().submit().await.unwrap();
+        assert!(outcome.is_committed(), "{name}: {outcome:?}");
+    }
+    let names = "SELECT count(DISTINCT participant) FROM unanimo_barrier WHERE state = 'committed'";
+    assert_eq!(Sqlite::number(&pool, names.to_owned()).await, 3);
+    serving.stop().await;
+    // It leaves under all of them.
+    let draft = client.tcc("late").branch("a", "old", "ok", bytes::Bytes::from("x"));
+    let refused = draft.submit().await.unwrap_err();
+    assert!(refused.to_string().contains("old"), "{refused}");
+    coordinator.stop().await.unwrap();
+}
+
 /// An endpoint of the coordinator's own configuration does not register, and is swept all the same.
 #[tokio::test]
 async fn a_participant_that_does_not_register_is_swept() {
@@ -234,4 +263,30 @@ async fn a_role_that_may_not_end_a_branch_is_named_with_its_owner() {
     pool.execute(sqlx::AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}")))
         .await
         .unwrap();
+}
+
+/// A start with many open branches reads few outputs, each of which may take 1 MiB: of every age some.
+#[tokio::test]
+async fn a_start_reads_few_outputs_of_open_branches() {
+    for (unreadable, told) in [(3, 0), (700, 0), (4, 1), (512, 1)] {
+        let (alarms, _listening) = Alarms::listen();
+        let (pool, url, _) = bank().await;
+        let fill = format!(
+            "INSERT INTO unanimo_barrier
+                (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, output_type)
+             SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'a', 'c', 'p', 'g',
+                'changed', 'tcc', 'prepared',
+                CASE n WHEN {unreadable} THEN '\"text\"'::bytea ELSE '1'::bytea END, 'application/json'
+             FROM generate_series(1, 1000) AS n"
+        );
+        pool.execute(sqlx::AssertSqlSafe(fill)).await.unwrap();
+        let database = Postgres::connect(&url).await.unwrap();
+        let service = Participant::new("p", database).tcc("changed", Changed).service().unwrap();
+        let sweeper = service.sweep(["http://127.0.0.1:9"], Sweep::default()).unwrap();
+        until("a sweep", async || (sweeper.in_doubt().sweeps > 0).then_some(())).await;
+        let lines = alarms.named("open_output_unreadable");
+        assert_eq!(lines.len(), told, "number {unreadable}: {lines:?}");
+        assert!(lines.iter().all(|line| line.contains("branches=1000")), "{lines:?}");
+        sweeper.stop().await;
+    }
 }

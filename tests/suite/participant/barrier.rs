@@ -281,6 +281,19 @@ async fn s8_a_prepare_that_waited_past_its_time_is_refused<D: Database>(world: W
     assert_eq!(world.effects(&branch, "try").await, 0);
 }
 
+/// Tells whether a handler's loss of its transaction leaves a row. On MariaDB a rollback looks like a deadlock,
+/// and leaves nothing. On SQLite nothing is kept of a handler that fails behind it.
+fn is_recorded(database: &str, deed: &Deed) -> bool {
+    let (Deed::Run(sql) | Deed::ThenRun(sql)) = deed else { return false };
+    if database.ends_with("MySql") {
+        sql.starts_with("COMMIT")
+    } else if database.ends_with("Sqlite") {
+        matches!(deed, Deed::ThenRun(_)) || sql.ends_with("BEGIN")
+    } else {
+        true
+    }
+}
+
 async fn s7_a_handler_that_ends_its_transaction_never_gets_a_yes<D: Database>(world: World<D>) {
     for deed in [
         Deed::ThenRun("COMMIT".to_owned()),
@@ -294,13 +307,16 @@ async fn s7_a_handler_that_ends_its_transaction_never_gets_a_yes<D: Database>(wo
         for _ in 0..2 {
             assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "S7: {deed:?}");
         }
+        // Nobody can tell what is left of it where something may be: and then nobody claims to.
         let state = world.state(&branch).await;
-        assert!(matches!(state.as_deref(), None | Some("running")), "{deed:?}: {state:?}");
-        // Nobody can tell what is left of it, if the row is there: and then nobody claims to.
+        let recorded = is_recorded(std::any::type_name::<D>(), &deed);
+        assert_eq!(state.as_deref(), recorded.then_some("running"), "S11: {deed:?}");
+        if !recorded {
+            assert_eq!(world.effects(&branch, "try").await, 0, "S7: {deed:?}");
+        }
         let end = world.cancelled(&branch).await;
         let hazard = End::Heuristic(HeuristicKind::Hazard);
-        let expected = if state.is_some() { hazard } else { End::Done };
-        assert_eq!(end, expected, "S11: {deed:?}");
+        assert_eq!(end, if recorded { hazard } else { End::Done }, "S11: {deed:?}");
     }
     // Nothing of it hangs on the connections.
     for _ in 0..40 {

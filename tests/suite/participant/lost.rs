@@ -111,7 +111,9 @@ async fn s7_a_conflict_that_rolls_back_on_sqlite_has_no_effect() {
         assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
     }
     assert_eq!(world.effects(&branch, "try").await, 0, "S7");
-    assert_eq!(world.cancel(&branch).await, HAZARD, "S11");
+    // Nothing was kept, and the handler has not claimed anything.
+    assert_eq!(world.state(&branch).await, None);
+    assert_eq!(world.cancel(&branch).await, End::Done, "S11");
     let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: Deed::Run(sql) });
     assert!(world.prepare(&branch).await.is_prepared());
     for _ in 0..3 {
@@ -153,9 +155,14 @@ async fn s7_what_a_handler_sets_on_sqlite_ends_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s11_a_lost_transaction_is_recorded() {
     use unanimo_sdk::{Isolation, Postgres, Sqlite};
-    async fn on<D: Database>() {
+    async fn on<D: Database>(keeps_something: bool) {
         let world = World::<D>::open(Isolation::ReadCommitted).await;
-        for deed in [Deed::Run("ROLLBACK".to_owned()), Deed::ThenRun("ROLLBACK".to_owned())] {
+        let mut deeds = vec![Deed::ThenRun("ROLLBACK".to_owned())];
+        // On SQLite the statement behind it fails, and the handler with it: nothing is kept.
+        if keeps_something {
+            deeds.push(Deed::Run("ROLLBACK".to_owned()));
+        }
+        for deed in deeds {
             let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: Deed::Work });
             assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
             assert_eq!(world.state(&branch).await.as_deref(), Some("running"), "{deed:?}");
@@ -163,6 +170,38 @@ async fn s11_a_lost_transaction_is_recorded() {
             assert_eq!(world.cancel(&branch).await, HAZARD, "{deed:?}");
         }
     }
-    on::<Postgres>().await;
-    on::<Sqlite>().await;
+    on::<Postgres>(true).await;
+    on::<Sqlite>(false).await;
+}
+
+/// SQLite rolls the whole transaction back by itself where the disk is full: that is not the handler's doing,
+/// and nothing is kept.
+#[tokio::test]
+async fn s11_a_disk_that_is_full_is_no_loss() {
+    use unanimo_proto::v1::{Mode, cancel_response, prepare_response};
+    use unanimo_sdk::{Isolation, Participant, Sqlite};
+    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+    let (resource, pool) = <Sqlite as Database>::open().await;
+    Sqlite::run_outside(&pool, "CREATE TABLE big (n blob)".to_owned()).await;
+    let handler = super::refusals::Sql(Isolation::ReadCommitted);
+    let service = Participant::new("p", resource).tcc("sql", handler).service().unwrap();
+    let of = |sql: &str, branch: super::direct::Branch| super::direct::Branch {
+        payload: bytes::Bytes::copy_from_slice(sql.as_bytes()),
+        ..branch
+    };
+    let new = || super::direct::branch(Mode::Tcc, "sql");
+    let fill = "PRAGMA max_page_count = 1; INSERT INTO big VALUES (zeroblob(10000000))";
+    let [freed, cancelled] = [of(fill, new()), of(fill, new())];
+    for branch in [&freed, &cancelled] {
+        let status = branch.prepare(&service).await.unwrap_err();
+        assert!(status.message().contains("full"), "{status:?}");
+        let row = "SELECT count(*) FROM unanimo_barrier".to_owned();
+        assert_eq!(Sqlite::number(&pool, row).await, 0, "nothing is left behind");
+    }
+    let cancel = cancelled.cancel(&service).await.unwrap();
+    assert!(matches!(cancel, cancel_response::Answer::Done(_)), "S11: {cancel:?}");
+    let again = of("INSERT INTO big VALUES (zeroblob(10))", freed);
+    let answer = again.prepare(&service).await.unwrap();
+    assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
+    assert!(alarms.named("handler_lost_transaction").is_empty(), "it is nobody's fault");
 }

@@ -234,8 +234,15 @@ async fn s7_what_a_handler_sets_ends_with_it() {
     let settings = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY;
         SET sql_mode = '', time_zone = '+09:00', timestamp = 1000000000,
             innodb_lock_wait_timeout = 100, foreign_key_checks = 0, max_statement_time = 0.001";
-    let branch = prepare(Deed::ThenRun(settings.to_owned()));
+    // They are there: this is written behind them, and before a statement may take a millisecond only.
+    let (settings, limit) = settings.rsplit_once(',').unwrap();
+    let seen_there = "INSERT INTO effect SELECT '', CONCAT_WS(' ', @@tx_isolation, @@tx_read_only,
+        @@innodb_lock_wait_timeout, @@time_zone, @@foreign_key_checks, @@sql_mode), 'session'";
+    let set = format!("{settings}; {seen_there}; SET {limit}");
+    let branch = prepare(Deed::ThenRun(set));
     assert!(world.prepare(&branch).await.is_prepared());
+    assert_eq!(seen(&world).await, "SERIALIZABLE ON 100 +09:00 OFF ");
+    world.pool.execute("DELETE FROM effect").await.unwrap();
     // Into another database, where there is no barrier: the rest is in ours all the same.
     let elsewhere = prepare(Deed::ThenRun("USE mysql".to_owned()));
     assert!(world.prepare(&elsewhere).await.is_prepared());
@@ -412,4 +419,68 @@ async fn s11_a_vote_that_is_lost_is_a_hazard() {
     assert!(world.prepare(&branch).await.is_prepared());
     world.pool.execute("DELETE FROM unanimo_barrier").await.unwrap();
     assert_eq!(world.commit(&branch).await, End::Heuristic(HeuristicKind::Hazard), "S11");
+}
+
+/// An answer that is read from a row that was found follows a durable write of its own: while no commit can come
+/// to its end, there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_an_answer_from_a_row_that_was_found_follows_a_commit() {
+    let server = Server::start();
+    let world = narrow(&server).await;
+    let [prepared, committed, cancelled] = [(); 3].map(|()| Branch::tcc(&WORK));
+    let refused = prepare(Deed::Refuse);
+    for branch in [&prepared, &committed, &cancelled, &refused] {
+        world.prepare(branch).await;
+    }
+    assert_eq!(world.commit(&committed).await, End::Done);
+    assert_eq!(world.cancel(&cancelled).await, End::Done);
+
+    let mut backup = world.pool.acquire().await.unwrap();
+    for stage in ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"] {
+        backup.execute(sqlx::AssertSqlSafe(format!("BACKUP STAGE {stage}"))).await.unwrap();
+    }
+    assert_ne!(world.prepare(&prepared).await, Vote::Prepared("0".into()), "S7");
+    assert_ne!(world.prepare(&refused).await, Vote::refused("NO"), "S7");
+    assert_ne!(world.commit(&committed).await, End::Done, "S7");
+    assert_ne!(world.cancel(&cancelled).await, End::Done, "S7");
+    backup.execute("BACKUP STAGE END").await.unwrap();
+    assert_eq!(world.vote(&prepared).await, Vote::Prepared("0".into()));
+    assert_eq!(world.vote(&refused).await, Vote::refused("NO"));
+    assert_eq!(world.committed(&committed).await, End::Done);
+    assert_eq!(world.cancelled(&cancelled).await, End::Done);
+}
+
+/// A lock of a handler by name ends with it, and not with the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_lock_that_a_handler_takes_by_name_ends_with_it() {
+    let world = narrow(Server::shared()).await;
+    let name = format!("lock-{}", uuid::Uuid::now_v7());
+    let branch = prepare(Deed::ThenRun(format!("SELECT GET_LOCK('{name}', 0)")));
+    assert!(world.prepare(&branch).await.is_prepared());
+    unanimo_tests::wait::until("the lock to be free", async || {
+        let free: Option<i64> = sqlx::query_scalar("SELECT IS_FREE_LOCK(?)")
+            .bind(&name)
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        (free == Some(1)).then_some(())
+    })
+    .await;
+}
+
+/// A start that fails while it migrates leaves the turn to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_fails_gives_its_turn_back() {
+    let server = Server::start();
+    let url = server.database().await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    pool.execute("CREATE TABLE unanimo_barrier_id (wrong int)").await.unwrap();
+    MySql::connect(&url).await.unwrap_err();
+    let free: Option<i64> = sqlx::query_scalar("SELECT IS_FREE_LOCK('unanimo_barrier_migrations')")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(free, Some(1));
+    pool.execute("DROP TABLE unanimo_barrier_id").await.unwrap();
+    MySql::connect(&url).await.unwrap();
 }

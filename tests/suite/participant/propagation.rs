@@ -3,6 +3,7 @@
 
 mod calls;
 mod contexts;
+mod databases;
 mod full;
 mod handlers;
 mod kills;

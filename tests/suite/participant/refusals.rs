@@ -8,7 +8,8 @@ use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use unanimo_proto::v1::{PrepareRequest, prepare_response};
 use unanimo_sdk::{
-    Call, Isolation, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Sqlite, Tcc,
+    Call, Isolation, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Service, Sqlite,
+    Tcc,
 };
 
 use super::calls::{Branch, End, Vote, World};
@@ -61,7 +62,7 @@ async fn s2_what_a_deferred_trigger_raises_is_a_no() {
 }
 
 /// Runs its payload, and passes errors on.
-struct Sql;
+pub(super) struct Sql(pub(super) Isolation);
 
 macro_rules! sql_on {
     ($resource:ty) => {
@@ -100,6 +101,10 @@ macro_rules! sql_on {
             ) -> Result<(), PhaseTwoError> {
                 Ok(())
             }
+
+            fn isolation(&self) -> Isolation {
+                self.0
+            }
         }
     };
 }
@@ -108,21 +113,36 @@ sql_on!(Postgres);
 sql_on!(MySql);
 sql_on!(Sqlite);
 
-async fn is_refused<D: Database>(statements: &[&str])
+const TABLES: &str = "
+    CREATE TABLE t (n integer NOT NULL UNIQUE);
+    INSERT INTO t VALUES (1);
+    CREATE TABLE checked (n integer CHECK (n > 0), size varchar(3), parent integer,
+        FOREIGN KEY (parent) REFERENCES t (n))";
+
+/// A participant whose one action runs its payload, and a branch of it for each statement.
+async fn service<D: Database>(isolation: Isolation) -> (Service<D>, D::Pool)
 where
     Sql: Tcc<D>,
 {
     let (resource, pool) = D::open().await;
-    D::run_outside(&pool, "CREATE TABLE t (n integer NOT NULL UNIQUE)".to_owned()).await;
-    D::run_outside(&pool, "INSERT INTO t VALUES (1)".to_owned()).await;
-    let service = Participant::new("p", resource).tcc("sql", Sql).service().unwrap();
+    D::run_outside(&pool, TABLES.to_owned()).await;
+    (Participant::new("p", resource).tcc("sql", Sql(isolation)).service().unwrap(), pool)
+}
+
+fn of(sql: &str) -> super::direct::Branch {
+    let payload = bytes::Bytes::copy_from_slice(sql.as_bytes());
+    super::direct::Branch { payload, ..branch(Mode::Tcc, "sql") }
+}
+
+async fn is_refused<D: Database>(isolation: Isolation, statements: &[&str])
+where
+    Sql: Tcc<D>,
+{
+    let (service, _pool) = service::<D>(isolation).await;
     for sql in statements {
-        let branch = super::direct::Branch {
-            payload: bytes::Bytes::copy_from_slice(sql.as_bytes()),
-            ..branch(Mode::Tcc, "sql")
-        };
-        let answer = branch.prepare(&service).await.unwrap();
-        let prepare_response::Answer::Refused(refusal) = answer else {
+        let branch = of(sql);
+        let answer = branch.prepare(&service).await;
+        let Ok(prepare_response::Answer::Refused(refusal)) = answer else {
             panic!("{sql}: {answer:?}")
         };
         assert!(!refusal.message.is_empty(), "{sql}: with its text");
@@ -131,19 +151,106 @@ where
     }
 }
 
+/// Each is asked again, nothing of it is stored, and its Cancel is done.
+async fn is_no_vote<D: Database>(isolation: Isolation, statements: &[&str])
+where
+    Sql: Tcc<D>,
+{
+    let (service, pool) = service::<D>(isolation).await;
+    for sql in statements {
+        let branch = of(sql);
+        for _ in 0..2 {
+            let status = branch.prepare(&service).await.expect_err(sql);
+            assert_eq!(status.code(), tonic::Code::Unknown, "{sql}: {status:?}");
+        }
+        let row = format!(
+            "SELECT count(*) FROM unanimo_barrier WHERE tx_id = '{}'",
+            branch.context.tx_id
+        );
+        assert_eq!(D::number(&pool, row).await, 0, "{sql}");
+        // What stood in its way is mended.
+        let mended = super::direct::Branch { payload: of("SELECT 1").payload, ..branch.clone() };
+        let answer = mended.prepare(&service).await.unwrap();
+        assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{sql}: {answer:?}");
+        branch.cancel(&service).await.unwrap();
+    }
+}
+
+const OF_THE_WORK: [&str; 4] = [
+    "INSERT INTO t VALUES (1)",
+    "INSERT INTO t VALUES (NULL)",
+    "INSERT INTO checked VALUES (0, NULL, NULL)",
+    "INSERT INTO checked VALUES (1, NULL, 4711)",
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_an_error_of_the_work_that_a_handler_passes_on_is_a_no() {
-    let common = ["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (NULL)"];
-    is_refused::<Postgres>(&[common[0], common[1], "INSERT INTO t VALUES (1 / 0)"]).await;
-    is_refused::<MySql>(&[common[0], common[1], "INSERT INTO t VALUES ('x')"]).await;
-    is_refused::<Sqlite>(&common).await;
+    let at = Isolation::ReadCommitted;
+    let values = [
+        "INSERT INTO t VALUES (1 / 0)",
+        "INSERT INTO t VALUES (10000000000)",
+        "INSERT INTO t VALUES ('x')",
+        "INSERT INTO checked VALUES (1, 'too long', NULL)",
+    ];
+    is_refused::<Postgres>(at, &OF_THE_WORK).await;
+    is_refused::<Postgres>(at, &values).await;
+    let raised = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'AB123'; END $$";
+    is_refused::<Postgres>(at, &["DO $$ BEGIN RAISE EXCEPTION 'no'; END $$", raised]).await;
+    is_refused::<MySql>(at, &OF_THE_WORK).await;
+    is_refused::<MySql>(at, &values[1..]).await;
+    let signal = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'";
+    is_refused::<MySql>(at, &[signal, "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001"]).await;
+    is_refused::<Sqlite>(at, &OF_THE_WORK).await;
+    // What is not a snapshot's is a no in each isolation.
+    is_refused::<Postgres>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
+    is_refused::<MySql>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
+    is_refused::<Sqlite>(Isolation::RepeatableRead, &OF_THE_WORK).await;
+}
+
+/// Columns and tables that are not there yet, or not any more, while a new version is rolled out; what a role
+/// may not do; and a row that the snapshot of REPEATABLE READ does not show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_an_error_that_may_be_over_later_is_no_vote() {
+    let at = Isolation::ReadCommitted;
+    let of_the_schema = [
+        "INSERT INTO t (later) VALUES (2)",
+        "INSERT INTO later VALUES (2)",
+        "SELECT later FROM t",
+        "SELECT later(1)",
+        "INSERT INTO t VALUES (2, 3)",
+        "SELEC 1",
+    ];
+    is_no_vote::<Postgres>(at, &of_the_schema).await;
+    is_no_vote::<MySql>(at, &of_the_schema).await;
+    is_no_vote::<Sqlite>(at, &of_the_schema).await;
+    is_no_vote::<Postgres>(
+        at,
+        &[
+            "INSERT INTO later.t VALUES (2)",
+            "SET LOCAL ROLE pg_monitor; INSERT INTO public.t VALUES (2)",
+            "CREATE TABLE t (n integer)",
+            "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40001'; END $$",
+            "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '53100'; END $$",
+        ],
+    )
+    .await;
+    let ambiguous = "SELECT n FROM t JOIN checked ON true";
+    let without_default = "INSERT INTO t () VALUES ()";
+    let no_database = "INSERT INTO later.t VALUES (2)";
+    is_no_vote::<MySql>(at, &[ambiguous, without_default, no_database]).await;
+    let exclusive = ["INSERT INTO t VALUES (1)"];
+    is_no_vote::<Postgres>(Isolation::RepeatableRead, &exclusive).await;
+    is_no_vote::<MySql>(Isolation::RepeatableRead, &exclusive).await;
 }
 
 /// A text of 90,000 characters would end the connection, and every other call on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_a_long_error_ends_its_own_call_only() {
     let (resource, _pool) = <Sqlite as Database>::open().await;
-    let service = Participant::new("p", resource).tcc("sql", Sql).service().unwrap();
+    let service = Participant::new("p", resource)
+        .tcc("sql", Sql(Isolation::ReadCommitted))
+        .service()
+        .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tonic::transport::Server::builder()

@@ -57,7 +57,7 @@ async fn s8_rows_are_purged_by_age_only_where_nothing_can_miss_them() {
     assert_eq!(left(&pool).await, expected);
 }
 
-/// More rows than a batch has.
+/// More rows than one sweep takes, and an interval of an hour: it goes on at once.
 #[tokio::test]
 async fn purging_goes_on_until_nothing_is_left() {
     let (pool, _, service) = bank().await;
@@ -66,12 +66,20 @@ async fn purging_goes_on_until_nothing_is_left() {
         "INSERT INTO unanimo_barrier
             (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, prepare_until)
          SELECT gen_random_uuid(), 'a', 'none', 'p', 'g', 'ok', 'tcc', 'refused', now() - interval '2 hours'
-         FROM generate_series(1, 1000)",
+         FROM generate_series(1, 20500)",
     )
     .await
     .unwrap();
-    let _sweeper = service.sweep([world.url()], eager().retention(RETENTION)).unwrap();
-    until("the purge", async || left(&pool).await.is_empty().then_some(())).await;
+    let once = eager().interval(Duration::from_secs(3600)).retention(RETENTION);
+    let _sweeper = service.sweep([world.url()], once).unwrap();
+    until("the purge", async || {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM unanimo_barrier")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        (count == 0).then_some(())
+    })
+    .await;
 }
 
 /// A committed row goes when the coordinator will never send Commit again, and not before.

@@ -84,6 +84,9 @@ pub struct Progress {
     /// When it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub voted_at: Option<Timestamp>,
+    /// Id of the participant's database that holds the vote, or is going to; empty if it is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub database_id: String,
     /// Some attempt of Prepare got no vote: it may have taken effect, or may yet.
     #[serde(skip_serializing_if = "is_false")]
     pub unanswered: bool,

@@ -129,7 +129,7 @@ reasons! {
     ParticipantGone = "PARTICIPANT_GONE", Unavailable, retry, None,
         "A branch names a participant that is known and not alive. Nothing was stored.";
     ParticipantFailing = "PARTICIPANT_FAILING", Unavailable, retry, None,
-        "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer.";
+        "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer; now and then such a request is taken as the try.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
         "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
     Draining = "DRAINING", Unavailable, retry, None,

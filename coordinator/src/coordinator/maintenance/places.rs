@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use unanimo_core::Incarnation;
 
+use crate::engine::Handle;
 use crate::participants::directory::{Directory, Stale};
 use crate::store::{self, Store};
 
@@ -15,13 +16,18 @@ const INTERVALS_BETWEEN_LOOKS: u32 = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
 /// Forgets what is long gone, for as long as the process lives; first the names for which there was no place
-/// at the start.
+/// at the start. It begins once everything is adopted that earlier incarnations left: before that nobody knows
+/// to whom something is owed.
 pub(super) async fn forget_stale(
+    engine: Handle,
     directory: Arc<Directory>,
     store: Arc<dyn Store>,
     me: Incarnation,
 ) {
     let pause = (directory.keep_alive_interval() * INTERVALS_BETWEEN_LOOKS).max(PAUSE_MIN);
+    while !engine.has_adopted() {
+        tokio::time::sleep(PAUSE_MIN).await;
+    }
     loop {
         for stale in directory.stale() {
             if let Err(error) = forget(&directory, &*store, me, &stale).await {

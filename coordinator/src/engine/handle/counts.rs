@@ -13,8 +13,8 @@ impl Handle {
         (admission.transactions() + admission.aside(), admission.bytes())
     }
 
-    /// Returns the number of transactions in memory that hold no place: nobody that they wait for can be
-    /// reached.
+    /// Returns the number of transactions in memory that hold no place: they wait for nothing but calls that
+    /// fail.
     #[must_use]
     pub fn without_place(&self) -> usize {
         self.shared.admission.aside()

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use unanimo_core::{Call, Operation, ParticipantName, PhaseTwoAnswer, PrepareAnswer, TxId};
+use unanimo_core::{Branch, Call, Operation, ParticipantName, PhaseTwoAnswer, PrepareAnswer, TxId};
 
+use super::super::live::Live;
 use super::super::message::{CallEnd, Message};
-use super::super::waiting;
+use super::super::waiting::{self, WaitingCall};
 use super::Service;
 use crate::participants::breaker::Pass;
 use crate::participants::caller::{self, Caller, End, Failed};
-use crate::participants::directory::Entry;
+use crate::participants::directory::{CallKind, Entry};
 
 /// Transactions whose waiting calls are sent in one turn of the loop, after their participant came back.
 const RETRIES_PER_TURN: usize = 256;
@@ -26,9 +27,9 @@ impl Service {
         let Some(entry) = self.caller.find(&name).filter(|entry| !entry.is_own()) else {
             return self.send(tx_id, call, false);
         };
-        let fresh = call.attempt == 1 && !live.is_adopted;
         let (kind, now) = (waiting::kind(call.operation), Instant::now());
-        match self.waiting.ask(&name, &entry, kind, fresh, now) {
+        let past = live.failing().past(call.number, kind);
+        match self.waiting.ask(&name, &entry, kind, past, live.is_adopted, now) {
             Pass::Free => self.send(tx_id, call, false),
             Pass::Probe => self.send(tx_id, call, true),
             Pass::Wait => self.keep(tx_id, call, &name, &entry),
@@ -36,16 +37,28 @@ impl Service {
     }
 
     fn keep(&mut self, tx_id: TxId, call: Call, name: &ParticipantName, entry: &Arc<Entry>) {
-        self.waiting.push(name, entry, (tx_id, call), Instant::now());
+        let Some(live) = self.live.get(&tx_id) else { return };
+        let past = live.failing().past(call.number, waiting::kind(call.operation));
+        let waiting = WaitingCall { tx_id, call, past };
+        self.waiting.push(name, entry, waiting, Instant::now());
+        self.note_place(tx_id);
+    }
+
+    /// Sets a transaction aside if it waits for nothing but calls that fail, because their participants do or
+    /// by themselves; and takes that back once it waits for others, or goes on. Until the decision there is a
+    /// deadline, except where only a pivot's answer decides.
+    fn note_place(&mut self, tx_id: TxId) {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
-        // Until the decision there is a deadline, except where only a pivot's answer decides.
-        let bound = live.tx.phase().decision().is_none() && live.clock.now() <= live.tx.deadline();
-        let mut owed =
-            live.tx.branches().iter().filter(|branch| branch.progress.ended_at.is_none());
-        let unreachable = |name| self.caller.find(name).is_some_and(|entry| entry.is_failing());
-        if !bound && owed.all(|branch| unreachable(&branch.spec.participant)) {
-            live.set_aside();
-        }
+        let fails = |branch: &Branch| {
+            let kind = if branch.is_owed() { CallKind::PhaseTwo } else { CallKind::Prepare };
+            let entry = self.caller.find(&branch.spec.participant).filter(|e| !e.is_own());
+            entry.is_some_and(|entry| entry.breaker(kind).is_open())
+                || live.failing().is_by_itself(branch.number)
+        };
+        let mut called = live.tx.branches().iter().filter(|branch| branch.is_called()).peekable();
+        let waits = called.peek().is_some() && !live.tx.has_deadline();
+        let aside = waits && called.all(fails);
+        live.set_aside(aside);
     }
 
     /// Sends the calls that need not wait any longer.
@@ -56,11 +69,13 @@ impl Service {
             let _ = self.apply(tx_id, input);
         }
         let live = &self.live;
-        let due = self.waiting.take_due(Instant::now(), |tx_id, call| {
-            let branch = live.get(&tx_id).and_then(|live| live.tx.branch(call.number));
+        let wanted = |WaitingCall { tx_id, call, .. }: &WaitingCall| {
+            let branch = live.get(tx_id).and_then(|live| live.tx.branch(call.number));
             branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt))
-        });
-        for (tx_id, call, probe) in due {
+        };
+        let caller = &self.caller;
+        let due = self.waiting.take_due(Instant::now(), |name| caller.find(name), wanted);
+        for (WaitingCall { tx_id, call, .. }, probe) in due {
             self.send(tx_id, call, probe);
         }
     }
@@ -105,6 +120,7 @@ impl Service {
             spec: Arc::clone(&branch.spec),
             number: branch.number,
             output: branch.output.clone(),
+            database_id: branch.progress.database_id.clone(),
             attempt: call.attempt,
             inputs: live.tx.inputs_of(branch),
             must_succeed: live.tx.must_succeed(branch),
@@ -112,13 +128,18 @@ impl Service {
             prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,
-            avoid: live.failed_at(call.number),
+            is_full: timeout >= call_timeout,
+            avoid: live.failing().endpoint(call.number).into_iter().collect(),
             probe,
+            past: live.failing().past(call.number, waiting::kind(call.operation)),
         };
         let report = Report { inbox, tx_id, call, end: None, failed_at: None };
         let task = tokio::spawn(make_call(self.caller.clone(), about, report));
         if call.operation == Operation::Prepare {
             live.started_prepare(task.abort_handle());
+        }
+        if live.is_aside() {
+            self.note_place(tx_id);
         }
     }
 
@@ -132,8 +153,11 @@ impl Service {
     ) {
         self.waiting.hurry(Instant::now());
         let Some(live) = self.live.get_mut(&tx_id) else { return };
-        live.note_failure(call.number, failed_at);
-        let Call { number, attempt, .. } = call;
+        let Call { number, attempt, operation } = call;
+        let awaited = |branch: &Branch| branch.awaits(operation, attempt);
+        if live.tx.branch(number).is_some_and(awaited) && !matches!(end, CallEnd::Deferred) {
+            live.call_ended(call, end.has_failed(), failed_at);
+        }
         let participant = live.tx.branch(number).map(|branch| branch.spec.participant.clone());
         let input = match end {
             CallEnd::Deferred => {
@@ -158,6 +182,10 @@ impl Service {
         };
         // It may have left memory: ended by an operator, or lost.
         let _ = self.apply(tx_id, input);
+        let trouble = |live: &Live| live.is_aside() || !live.failing().is_empty();
+        if !self.failing.is_empty() || self.live.get(&tx_id).is_some_and(trouble) {
+            self.note_place(tx_id);
+        }
         if let Some(participant) =
             participant.filter(|_| failed_at.is_some() || !self.failing.is_empty())
         {
@@ -179,7 +207,7 @@ impl Service {
     /// Ends the pauses between attempts at participants that came back, or that are called by one attempt
     /// for all: what is owed to them goes little by little.
     pub(super) fn end_pauses(&mut self, names: &[ParticipantName]) {
-        let awaited = |branch: &unanimo_core::Branch| {
+        let awaited = |branch: &Branch| {
             let name = &branch.spec.participant;
             branch.progress.ended_at.is_none() && names.contains(name)
         };
@@ -202,6 +230,15 @@ struct Report {
 }
 
 impl Report {
+    /// Tells where the vote is, which is about to be told.
+    fn voted_in(&self, database_id: String) {
+        if !database_id.is_empty() {
+            let (tx_id, number) = (self.tx_id, self.call.number);
+            // The engine may have ended.
+            let _ = self.inbox.send(Message::Database { tx_id, number, database_id });
+        }
+    }
+
     fn ended(&mut self, end: CallEnd, failed_at: Option<u64>) {
         (self.end, self.failed_at) = (Some(end), failed_at);
     }
@@ -235,7 +272,10 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     crash_point!("call-before-send");
     let end = match asked {
         Operation::Prepare => match caller.prepare(about).await {
-            End::Answered(answer) => Ok(CallEnd::Prepare(answer)),
+            End::Answered((answer, database_id)) => {
+                report.voted_in(database_id);
+                Ok(CallEnd::Prepare(answer))
+            }
             End::Failed(failed) => Err(failed),
             End::Deferred => Ok(CallEnd::Deferred),
         },

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::Code;
 use unanimo_core::TxId;
 
 use super::BranchCall;
-use crate::participants::breaker::Failure;
+use crate::participants::breaker::{Failure, Fault, Past};
 use crate::participants::directory::{CallKind, Entry, Failed, Taken};
 
 /// An attempt that is given up so shortly before its end has no answer: the deadline's timer was faster.
@@ -18,8 +19,11 @@ const NEARLY: Duration = Duration::from_millis(100);
 pub(in crate::participants) enum Verdict {
     /// No connection could be made, and nothing was sent.
     Connect(String),
-    /// There is no answer.
+    /// There is no answer, and the call had all its time.
     Silent(String),
+    /// There is no answer within the time that the transaction allows, which is less: its initiator chose
+    /// that, and it says nothing of the participant.
+    Hurried(String),
     /// The participant answered with an error that may concern others as well.
     Error(String),
     /// The participant answered with an error about this request.
@@ -27,6 +31,22 @@ pub(in crate::participants) enum Verdict {
 }
 
 impl Verdict {
+    /// Makes the verdict of a call that was not answered in its time.
+    pub(super) fn unanswered(timeout: Duration, is_full: bool) -> Self {
+        let error = format!("no answer within {timeout:?}");
+        if is_full { Self::Silent(error) } else { Self::Hurried(error) }
+    }
+
+    /// Corrects the verdict of an error: a participant that keeps to the time that it was given says so
+    /// itself.
+    pub(super) fn within(self, is_full: bool, code: Code) -> Self {
+        let over = matches!(code, Code::DeadlineExceeded | Code::Cancelled);
+        match self {
+            Self::Error(error) if over && !is_full => Self::Hurried(error),
+            verdict => verdict,
+        }
+    }
+
     pub(super) fn is_unsent(&self) -> bool {
         matches!(self, Self::Connect(_))
     }
@@ -35,6 +55,7 @@ impl Verdict {
         match self {
             Self::Connect(error)
             | Self::Silent(error)
+            | Self::Hurried(error)
             | Self::Error(error)
             | Self::Declined(error) => error,
         }
@@ -49,9 +70,13 @@ pub(super) struct Attempt<'a> {
     tx_id: TxId,
     participant: &'a str,
     probe: bool,
+    past: Past,
     timeout: Duration,
+    is_full: bool,
     /// The slot that it was sent from, and when.
     sent: Option<(Taken, Instant)>,
+    /// When it was last sent, wherever.
+    sent_at: Option<Instant>,
     over: bool,
 }
 
@@ -63,7 +88,10 @@ impl<'a> Attempt<'a> {
             tx_id: call.identity.tx_id,
             participant: call.spec.participant.as_str(),
             probe: call.probe,
+            past: call.past,
             timeout: call.timeout,
+            is_full: call.is_full,
+            sent_at: None,
             sent: None,
             // The coordinator itself waits for others: its answers say nothing of itself.
             over: entry.is_own(),
@@ -72,7 +100,9 @@ impl<'a> Attempt<'a> {
 
     /// The call goes out from this slot.
     pub(super) fn sent(&mut self, taken: Taken) {
-        self.sent = Some((taken, Instant::now()));
+        let now = Instant::now();
+        self.sent_at = Some(now);
+        self.sent = Some((taken, now));
     }
 
     /// The participant has answered.
@@ -100,6 +130,7 @@ impl<'a> Attempt<'a> {
             Verdict::Connect(_) => Failed::Connect,
             Verdict::Silent(_) => Failed::Silent { since },
             Verdict::Error(_) => Failed::Error,
+            Verdict::Hurried(_) => return,
             Verdict::Declined(_) => return taken.answered(),
         };
         if let Some(ejected_for) = taken.failed(failed) {
@@ -117,15 +148,20 @@ impl<'a> Attempt<'a> {
     pub(super) fn failed(&mut self, verdict: &Verdict) {
         let (failure, error) = match verdict {
             Verdict::Declined(_) => return self.answered(),
+            Verdict::Hurried(_) => return self.untold(),
             Verdict::Connect(error) => (Failure::Unreachable, error),
-            Verdict::Silent(error) => (Failure::Silent, error),
+            Verdict::Silent(error) => {
+                let since = self.sent_at.unwrap_or_else(Instant::now);
+                (Failure::Silent { since }, error)
+            }
             Verdict::Error(error) => (Failure::Error, error),
         };
         if std::mem::replace(&mut self.over, true) {
             return;
         }
-        let (now, probe) = (Instant::now(), self.probe);
-        let opens = self.entry.breaker(self.kind).failed(now, self.tx_id, failure, probe, error);
+        let &mut Self { tx_id, past, probe, .. } = self;
+        let fault = Fault { tx_id, failure, past, probe, error };
+        let opens = self.entry.breaker(self.kind).failed(Instant::now(), fault);
         if opens {
             tracing::warn!(
                 participant = self.participant,
@@ -137,18 +173,28 @@ impl<'a> Attempt<'a> {
     }
 }
 
+impl Attempt<'_> {
+    /// The call is over, and tells nothing of the participant.
+    fn untold(&mut self) {
+        if !std::mem::replace(&mut self.over, true) && self.probe {
+            self.entry.breaker(self.kind).untold(Instant::now(), self.past);
+        }
+    }
+}
+
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.over {
             return;
         }
         let silent = |(_, at): &(Taken, Instant)| at.elapsed() + NEARLY >= self.timeout;
-        if self.timeout > NEARLY && self.sent.as_ref().is_some_and(silent) {
-            let verdict = Verdict::Silent(format!("no answer within {:?}", self.timeout));
+        let had_its_time = self.is_full && self.timeout > NEARLY;
+        if had_its_time && self.sent.as_ref().is_some_and(silent) {
+            let verdict = Verdict::unanswered(self.timeout, true);
             self.failed_there(&verdict);
             self.failed(&verdict);
-        } else if self.probe {
-            self.entry.breaker(self.kind).given_up();
+        } else {
+            self.untold();
         }
     }
 }

@@ -24,13 +24,15 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait for another's.
 const WINDOW_BYTES: u32 = 16 << 20;
 
-/// Largest list of headers or trailers that is taken from a participant. A status travels there, and a much
-/// longer list ends the connection with every call on it; only the beginning of it is kept. Not larger: the
-/// time that a list takes to be read grows with the square of its length, to half a second here.
+/// Largest list of headers or trailers that is taken from a participant. A status travels there; only the
+/// beginning of it is kept. The participant is told this bound, and many gRPC libraries keep to it. A longer
+/// list ends the connection with every call on it: it comes in frames, of which the HTTP/2 library takes a
+/// number that follows from this bound, and there is no setting that gives up the one call instead. Not
+/// larger: the time that a list takes to be read grows with the square of its length, to half a second here.
 const HEADERS_BYTES_MAX: u32 = 4 << 20;
 
-/// Connections of one endpoint: one for Prepares and one for the rest.
-const PER_ENDPOINT: usize = 2;
+/// Connections of one endpoint at a time for calls of one past: one for Prepares and one for the rest.
+const PER_PAIR: usize = 2;
 
 /// Time without a call after which the connections of an endpoint are closed.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -46,8 +48,17 @@ pub(super) struct Connections {
 /// Connections of one endpoint. HTTP/2 bounds the calls on a connection, so Prepares have their own.
 #[derive(Debug)]
 pub(super) struct Dialled {
-    clients: [Client; 2],
+    usual: Pair,
+    /// For calls of branches that fail: what such a call does to its connection, again and again, is not done
+    /// to the calls of others. Dialled when there is one.
+    failing: Option<Pair>,
     pub(super) used_at: Instant,
+}
+
+/// A connection for each kind of call.
+#[derive(Debug)]
+struct Pair {
+    clients: [Client; PER_PAIR],
     open: Arc<AtomicUsize>,
 }
 
@@ -56,17 +67,22 @@ impl Connections {
         Self { open: Arc::default(), max, message_bytes_max }
     }
 
-    /// Makes the connections of an endpoint; `None` if there are as many as there may be. They are
+    /// Makes the usual connections of an endpoint; `None` if there are as many as there may be. They are
     /// dialled by their first calls.
     pub(super) fn dial(&self, url: &str) -> Option<Dialled> {
+        let usual = self.pair(url)?;
+        Some(Dialled { usual, failing: None, used_at: Instant::now() })
+    }
+
+    fn pair(&self, url: &str) -> Option<Pair> {
         // Counted first, so that two at once cannot both take the last place.
         let open = Arc::clone(&self.open);
-        if open.fetch_add(PER_ENDPOINT, Ordering::Relaxed) + PER_ENDPOINT > self.max {
-            open.fetch_sub(PER_ENDPOINT, Ordering::Relaxed);
+        if open.fetch_add(PER_PAIR, Ordering::Relaxed) + PER_PAIR > self.max {
+            open.fetch_sub(PER_PAIR, Ordering::Relaxed);
             return None;
         }
         let clients = [self.client(url), self.client(url)];
-        Some(Dialled { clients, used_at: Instant::now(), open })
+        Some(Pair { clients, open })
     }
 
     fn client(&self, url: &str) -> Client {
@@ -90,14 +106,27 @@ impl Connections {
 }
 
 impl Dialled {
-    pub(super) fn client(&mut self, kind: CallKind, now: Instant) -> Client {
+    /// Returns the client for a call, of a branch that fails or not. If there is no room for connections of
+    /// their own, such calls take the usual ones.
+    pub(super) fn client(
+        &mut self,
+        kind: CallKind,
+        fails: bool,
+        url: &str,
+        connections: &Connections,
+        now: Instant,
+    ) -> Client {
         self.used_at = now;
-        self.clients[kind as usize].clone()
+        if fails && self.failing.is_none() {
+            self.failing = connections.pair(url);
+        }
+        let pair = self.failing.as_ref().filter(|_| fails).unwrap_or(&self.usual);
+        pair.clients[kind as usize].clone()
     }
 }
 
-impl Drop for Dialled {
+impl Drop for Pair {
     fn drop(&mut self) {
-        self.open.fetch_sub(PER_ENDPOINT, Ordering::Relaxed);
+        self.open.fetch_sub(PER_PAIR, Ordering::Relaxed);
     }
 }

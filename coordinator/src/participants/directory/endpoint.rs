@@ -219,8 +219,14 @@ impl Endpoint {
         self.state().health.failed(failed, now)
     }
 
-    /// Returns the way to call it; `None` if there is no room for its connections.
-    pub(super) fn route(&self, kind: CallKind, connections: &Connections) -> Option<Route> {
+    /// Returns the way to call it for a branch that fails or not; `None` if there is no room for its
+    /// connections.
+    pub(super) fn route(
+        &self,
+        kind: CallKind,
+        fails: bool,
+        connections: &Connections,
+    ) -> Option<Route> {
         if let Some(local) = &self.local {
             return Some(local.clone());
         }
@@ -229,7 +235,7 @@ impl Endpoint {
             state.dialled = Some(connections.dial(&self.url)?);
         }
         let dialled = state.dialled.as_mut()?;
-        Some(Route::Remote(dialled.client(kind, Instant::now())))
+        Some(Route::Remote(dialled.client(kind, fails, &self.url, connections, Instant::now())))
     }
 
     /// Closes its connections if no call is under way, and it is gone or was not called for long.

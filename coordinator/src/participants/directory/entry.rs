@@ -50,14 +50,19 @@ impl Lane {
 }
 
 impl Entry {
-    pub(super) fn new(options: &Options, endpoints: Vec<Arc<Endpoint>>, own: bool) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        endpoints: Vec<Arc<Endpoint>>,
+        own: bool,
+        load: Arc<Load>,
+    ) -> Self {
         let prepare = Breaker::new(options.prepare_pauses);
         let phase_two = Breaker::new(options.phase_two_pauses);
         Self {
             local: !endpoints.is_empty(),
             endpoints: RwLock::new(endpoints),
             lanes: [Lane::new(prepare), Lane::new(phase_two)],
-            load: Arc::default(),
+            load,
             own,
             heard: AtomicBool::new(false),
             touched: Mutex::new(Instant::now()),
@@ -227,7 +232,7 @@ mod tests {
     use super::*;
 
     fn entry(urls: &[&str]) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(&options(), Vec::new(), false));
+        let entry = Arc::new(Entry::new(&options(), Vec::new(), false, Arc::default()));
         for (id, url) in urls.iter().enumerate() {
             let endpoint = Arc::new(Endpoint::remote(id as u64, url, 2));
             let registered = Registered { instance: (*url).to_owned(), ..Registered::default() };

@@ -154,7 +154,9 @@ mod tests {
         assert_eq!(place("d", start + interval * 3), NamePlace::Taken);
         assert_eq!(place("a", start + interval * 3), NamePlace::Free, "it has its place");
         let later = start + interval * 4 + directory.long_gone_after();
-        directory.entry(&name("a")).expect("it registered").load().add(1, 0);
+        let load = directory.load_of(&name("a"));
+        load.add(1, 0);
+        load.set_aside(1);
         assert_eq!(place("d", later), NamePlace::Instead(name("b")));
         seen("b", later);
         seen("c", later);

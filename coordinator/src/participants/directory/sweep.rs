@@ -50,7 +50,7 @@ impl Directory {
     pub(super) fn idle_for(&self, entry: &Entry, now: Instant) -> Option<Duration> {
         let endpoints = read(&entry.endpoints);
         let stays = entry.local
-            || entry.load().transactions() > 0
+            || entry.load().owed() > 0
             || endpoints.iter().any(|e| e.is_configured() || e.is_alive(now, self.gone_after()));
         let touched = *entry.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let unheard = endpoints.iter().map(|endpoint| endpoint.silent_for(now)).min();
@@ -66,8 +66,10 @@ impl Directory {
     fn stale_at(&self, now: Instant) -> Vec<Stale> {
         let long_gone = self.long_gone_after();
         let forgotten = self.options.keep_alive_interval * INTERVALS_UNTIL_FORGOTTEN;
+        self.loads.sweep();
         let unplaced = read(&self.unplaced);
-        let mut stale: Vec<_> = unplaced.iter().cloned().map(Stale::Name).collect();
+        let unneeded = unplaced.iter().filter(|name| !self.loads.is_owed(name));
+        let mut stale: Vec<_> = unneeded.cloned().map(Stale::Name).collect();
         drop(unplaced);
         for (name, entry) in read(&self.entries).iter() {
             if self.idle_for(entry, now).is_some_and(|idle| idle > forgotten) {
@@ -154,5 +156,36 @@ mod tests {
         assert_eq!(stale, [Stale::Name(bank.clone())]);
         directory.forget(&bank);
         assert!(directory.stale_at(last + interval).is_empty(), "what is configured stays");
+    }
+    /// A transaction that holds no place, and one whose participant is not known, is owed something all the
+    /// same.
+    #[tokio::test]
+    async fn nobody_is_forgotten_while_something_is_owed() {
+        let interval = Duration::from_secs(1);
+        let directory = Directory::new(Options { keep_alive_interval: interval, ..options() });
+        let name = |text: &str| ParticipantName::new(text).expect("a name");
+        directory.add_unplaced(name("unplaced"));
+        directory.add_unplaced(name("unneeded"));
+        let start = Instant::now();
+        let registered = Registered { instance: "one".to_owned(), ..Registered::default() };
+        directory.seen_at(&name("bank"), "http://a:1", registered.clone(), start);
+        let late = start + interval * (INTERVALS_UNTIL_FORGOTTEN + 1);
+        let loads = ["unplaced", "bank"].map(|text| directory.load_of(&name(text)));
+        loads.iter().for_each(|load| load.add(1, 0));
+        loads[1].set_aside(1);
+        let names = |stale: Vec<Stale>| -> Vec<Stale> {
+            stale.into_iter().filter(|stale| matches!(stale, Stale::Name(_))).collect()
+        };
+        let stale = |text: &str| Stale::Name(name(text));
+        assert_eq!(names(directory.stale_at(late)), [stale("unneeded")]);
+        loads[1].take_back(1);
+        loads.iter().for_each(|load| load.give_back(1, 0));
+        let all = [stale("unneeded"), stale("unplaced"), stale("bank")];
+        assert_eq!(names(directory.stale_at(late)), all);
+        // Whoever counted on a name that is registered anew still does.
+        loads[1].add(1, 0);
+        directory.forget(&name("bank"));
+        directory.seen_at(&name("bank"), "http://a:1", registered, start);
+        assert_eq!(names(directory.stale_at(late)), [stale("unneeded"), stale("unplaced")]);
     }
 }

@@ -99,7 +99,7 @@ async fn nothing_is_dialled_before_the_first_call() {
     let endpoint = Arc::clone(&read(&entry.endpoints)[0]);
     assert!(!endpoint.is_dialled());
     let taken = directory.take(&entry, CallKind::Prepare, &[]).await.expect("a slot");
-    assert!(matches!(directory.route(&taken), Ok(Route::Remote(_))));
+    assert!(matches!(directory.route(&taken, false), Ok(Route::Remote(_))));
     assert!(endpoint.is_dialled());
     directory.close_idle(Duration::ZERO);
     assert!(endpoint.is_dialled(), "a call is under way");

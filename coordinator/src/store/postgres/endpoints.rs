@@ -17,6 +17,15 @@ WITH fence AS MATERIALIZED (
 )
 SELECT EXISTS (SELECT 1 FROM fence)";
 
+const KEEP_DATABASE: &str = "
+WITH fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+), kept AS (
+    UPDATE endpoints SET database_id = $5
+    WHERE name = $2 AND endpoint = $3 AND instance_id = $4 AND EXISTS (SELECT 1 FROM fence)
+)
+SELECT EXISTS (SELECT 1 FROM fence)";
+
 /// Rows that are left of the endpoint are other instances'.
 const DEREGISTER: &str = "
 WITH fence AS MATERIALIZED (
@@ -60,6 +69,24 @@ impl Endpoints for Postgres {
             .bind(rows::ms_to_column(now))
             .bind(instance.to_owned());
         let (unfenced,) = self.row("register a participant", query).await?;
+        if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
+    }
+
+    async fn keep_database(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        instance: &str,
+        database_id: &str,
+    ) -> Result<(), Error> {
+        let query = sqlx::query_as(KEEP_DATABASE)
+            .bind(me.0)
+            .bind(String::from(name.clone()))
+            .bind(endpoint.to_owned())
+            .bind(instance.to_owned())
+            .bind(database_id.to_owned());
+        let (unfenced,) = self.row("keep a participant's database", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 

@@ -42,6 +42,34 @@ impl Endpoints for Sqlite {
         .await
     }
 
+    async fn keep_database(
+        &self,
+        me: Incarnation,
+        name: &ParticipantName,
+        endpoint: &str,
+        instance: &str,
+        database_id: &str,
+    ) -> Result<(), Error> {
+        let (name, endpoint) = (name.clone(), endpoint.to_owned());
+        let (instance, database_id) = (instance.to_owned(), database_id.to_owned());
+        self.write("keep a participant's database", Some(me), move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE endpoints SET database_id = $4
+                     WHERE name = $1 AND endpoint = $2 AND instance_id = $3",
+                )
+                .bind(name.as_str())
+                .bind(endpoint)
+                .bind(instance)
+                .bind(database_id)
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
     async fn deregister(
         &self,
         me: Incarnation,

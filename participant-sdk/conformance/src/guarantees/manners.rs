@@ -50,15 +50,20 @@ pub(super) async fn malformed(session: Session) -> Result<(), Stop> {
 pub(super) async fn limits(session: Session) -> Result<(), Stop> {
     let mut unknown = session.branch();
     unknown.action = votes::NO_ACTION.to_owned();
-    for branch in [session.branch(), unknown] {
-        match session.prepare(&branch).await {
-            Ok(Vote::Prepared(output)) => check_output(&output, session.options().mode)?,
-            Ok(Vote::Refused(refusal)) => check_refusal(&refusal)?,
-            // Other guarantees are about votes that do not come.
-            Ok(Vote::ReadOnly) | Err(_) => {}
-        }
+    check_vote(&session, session.prepare(&session.branch()).await?)?;
+    // Another guarantee is about the vote of an unknown action that does not come.
+    match session.prepare(&unknown).await {
+        Ok(vote) => check_vote(&session, vote),
+        Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+fn check_vote(session: &Session, vote: Vote) -> Result<(), Stop> {
+    match vote {
+        Vote::Prepared(output) => check_output(&output, session.options().mode),
+        Vote::Refused(refusal) => check_refusal(&refusal),
+        Vote::ReadOnly => Ok(()),
+    }
 }
 
 fn check_output(output: &Payload, mode: Mode) -> Result<(), Stop> {

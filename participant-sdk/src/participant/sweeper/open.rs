@@ -7,11 +7,16 @@ use super::pass::Pass;
 use crate::doubt::Open;
 use crate::resource::{Fault, Resource};
 
-/// Rows of a question: an output may take 1 MiB.
-const BATCH: usize = 32;
+/// Rows of a question: they come without their outputs.
+const BATCH: usize = 1_000;
 
 /// Rows that are looked at. Beyond, what is wrong is wrong with these, too.
 const ROWS_MAX: usize = 10_000;
+
+/// Outputs that are read: one may take 1 MiB, and a start must not wait for gigabytes. Of each action they
+/// are those of its rows number 1, 2, 4, 8 and so on, oldest first, so that those of every age are among
+/// them.
+const OUTPUTS_MAX: usize = 64;
 
 /// Reason for which branches of an action cannot be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,71 +25,90 @@ enum Why {
     OutputUnreadable,
 }
 
-/// Branches of one action.
+/// Open branches of one action.
+#[derive(Debug)]
 struct Found {
     count: u64,
     first: Open,
-    error: String,
+    /// Some of them, whose outputs are read.
+    sample: Vec<Open>,
 }
+
+/// Open branches by action and mode.
+type Actions = BTreeMap<(String, String), Found>;
 
 impl<R: Resource> Pass<R> {
     /// Tells the actions whose open branches cannot be finished.
     pub(super) async fn check_open(&self) -> Result<(), Fault> {
-        let resource = &self.service.inner.resource;
+        let mut outputs = 0;
         for name in &self.names {
-            let mut found: BTreeMap<(Why, String, String), Found> = BTreeMap::new();
-            let (mut after, mut seen) = (None, 0);
-            while seen < ROWS_MAX && !self.is_stopped() {
-                let rows = resource.open_rows(name, after.as_ref(), BATCH);
-                let rows = self.service.queried(rows).await?;
-                seen += rows.len();
-                after = rows.last().map(|row| row.key.clone());
-                let is_last = rows.len() < BATCH;
-                for row in rows {
-                    if let Some((why, error)) = self.unfinishable(&row) {
-                        let key = (why, row.action.clone(), row.mode.clone());
-                        let first = |first| Found { count: 0, first, error };
-                        found.entry(key).or_insert_with(|| first(row)).count += 1;
+            for ((action, mode), found) in self.open_actions(name).await? {
+                if let Some(error) = self.is_gone(&action, &mode) {
+                    tell(name, Why::ActionGone, &found, &found.first, &error);
+                    continue;
+                }
+                for open in found.sample.iter().take(OUTPUTS_MAX.saturating_sub(outputs)) {
+                    outputs += 1;
+                    if let Some(error) = self.is_unreadable(name, open).await? {
+                        tell(name, Why::OutputUnreadable, &found, open, &error);
+                        break;
                     }
                 }
-                if is_last {
-                    break;
-                }
             }
-            found
-                .iter()
-                .for_each(|((why, action, mode), found)| tell(name, *why, action, mode, found));
         }
         Ok(())
     }
 
-    fn unfinishable(&self, row: &Open) -> Option<(Why, String)> {
-        let actions = &self.served.inner.actions;
-        let action = actions
-            .get(&row.action)
-            .filter(|action| crate::wire::mode_name(action.mode) == row.mode);
-        match action {
-            None => {
-                let error = format!("there is no action {} in mode {} here", row.action, row.mode);
-                Some((Why::ActionGone, error))
+    async fn open_actions(&self, name: &str) -> Result<Actions, Fault> {
+        let resource = &self.service.inner.resource;
+        let mut actions = Actions::new();
+        let (mut after, mut seen) = (None, 0);
+        while seen < ROWS_MAX && !self.is_stopped() {
+            let rows = resource.open_rows(name, after.as_ref(), BATCH);
+            let rows = self.service.queried(rows).await?;
+            seen += rows.len();
+            after = rows.last().map(|row| row.key.clone());
+            let is_last = rows.len() < BATCH;
+            for row in rows {
+                let first = || Found { count: 0, first: row.clone(), sample: Vec::new() };
+                let key = (row.action.clone(), row.mode.clone());
+                let found = actions.entry(key).or_insert_with(first);
+                found.count += 1;
+                if found.count.is_power_of_two() {
+                    found.sample.push(row);
+                }
             }
-            Some(action) => {
-                let error = action.action.read_output(&row.output).err()?;
-                Some((Why::OutputUnreadable, error.to_string()))
+            if is_last {
+                break;
             }
         }
+        Ok(actions)
+    }
+
+    fn is_gone(&self, name: &str, mode: &str) -> Option<String> {
+        let action = self.served.inner.actions.get(name);
+        let is_there = action.is_some_and(|action| crate::wire::mode_name(action.mode) == mode);
+        (!is_there).then(|| format!("there is no action {name} in mode {mode} here"))
+    }
+
+    async fn is_unreadable(&self, name: &str, open: &Open) -> Result<Option<String>, Fault> {
+        let output = self.service.inner.resource.open_output(name, &open.key);
+        let output = self.service.queried(output).await?;
+        let action = self.served.inner.actions.get(&open.action);
+        Ok(action.zip(output).and_then(|(action, output)| {
+            action.action.read_output(&output).err().map(|error| error.to_string())
+        }))
     }
 }
 
-fn tell(participant: &str, why: Why, action: &str, mode: &str, found: &Found) {
+fn tell(participant: &str, why: Why, found: &Found, which: &Open, error: &str) {
     let alarm = match why {
         Why::ActionGone => "open_action_gone",
         Why::OutputUnreadable => "open_output_unreadable",
     };
-    let Found { count, first, error } = found;
-    let (tx_id, branch_id) = &first.key;
+    let ((tx_id, branch_id), Open { action, mode, .. }) = (&which.key, which);
     tracing::error!(
-        alarm, participant, action, mode, branches = count, first_tx_id = %tx_id,
+        alarm, participant, action, mode, branches = found.count, first_tx_id = %tx_id,
         first_branch_id = branch_id, error,
         "branches are open that this version cannot finish: bring back what they need"
     );

@@ -48,6 +48,12 @@ pub enum JoinError {
         /// The cluster of this participant's coordinator.
         own: String,
     },
+    /// The participant's living processes have another database than this one. Nothing was done here.
+    #[error("{text}")]
+    OtherDatabase {
+        /// Both ids.
+        text: String,
+    },
     /// The coordinator's answer is for something else than what was asked.
     #[error("the coordinator's answer does not fit: {text}")]
     Answer {
@@ -71,6 +77,7 @@ impl From<JoinError> for Status {
             JoinError::NoTransaction
             | JoinError::ReplyFull { .. }
             | JoinError::OtherCluster { .. }
+            | JoinError::OtherDatabase { .. }
             | JoinError::Enlist {
                 source:
                     client::Error::Rejected { retryable: false, .. }

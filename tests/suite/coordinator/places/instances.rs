@@ -44,7 +44,8 @@ async fn one_instance_that_leaves_takes_only_itself() {
 /// An endpoint that was gone before a restart is gone after it: 300 dead endpoints do not hold up the one that lives.
 #[tokio::test]
 async fn a_restart_believes_nobody_alive_who_was_gone() {
-    for config in on_both().await {
+    for mut config in on_both().await {
+        config.keep_alive_interval = Period::secs(5);
         let clock = Arc::new(Clock::default());
         let p = Scripted::default();
         let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;

@@ -8,7 +8,7 @@ use unanimo_tests::wait::until;
 
 use super::super::http::http_get;
 use super::super::{World, config, describe, sqlite_url, tcc};
-use super::{at, dead_endpoint, on_both, register_as};
+use super::{at, dead_endpoint, on_both, on_sqlite, register_as};
 
 #[tokio::test]
 async fn l5_names_are_bounded() {
@@ -54,7 +54,7 @@ async fn l5_a_name_that_is_long_gone_makes_place() {
 /// Invented names cost neither descriptors nor series of metrics without end.
 #[tokio::test]
 async fn l5_invented_names_cost_little() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     let remote = Scripted::default();
     let endpoint = remote.serve().await;
     let before = descriptors();

@@ -7,8 +7,8 @@ use unanimo_proto::v1::Outcome;
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
-use super::super::{World, config, sqlite_url};
-use super::{at, dead_endpoint, endpoints, leave, register_as, submit_all};
+use super::super::World;
+use super::{at, dead_endpoint, endpoints, leave, on_sqlite, register_as, submit_all};
 
 /// Three replicas of `bank`.
 async fn three(world: &World) -> ([Scripted; 3], Vec<String>) {
@@ -28,7 +28,7 @@ fn prepares(replica: &Scripted) -> usize {
 
 #[tokio::test]
 async fn work_is_spread_over_replicas() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     let (replicas, _) = three(&world).await;
     for n in 0..150 {
         let result = world.submit(at("bank", &format!("g{n}"), "ok", 10_000)).await.unwrap();
@@ -41,7 +41,7 @@ async fn work_is_spread_over_replicas() {
 /// Those that meet the one that hangs wait for one call's timeout; all others never notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_one_replica_that_hangs_is_passed_over() {
-    let mut config = config(&sqlite_url());
+    let mut config = on_sqlite();
     config.call_timeout = Period::secs(3);
     let world = World::start(config).await;
     let (replicas, _) = three(&world).await;
@@ -62,7 +62,7 @@ async fn l3_one_replica_that_hangs_is_passed_over() {
 /// A resend goes to another instance than the one that failed.
 #[tokio::test]
 async fn a_resend_prefers_another_instance() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     let (replicas, _) = three(&world).await;
     replicas[0].set_mood(Mood::Failing);
     for n in 0..30 {
@@ -79,7 +79,7 @@ async fn a_resend_prefers_another_instance() {
 /// Endpoints at which nobody listens cost no attempt: the call goes on to the next one.
 #[tokio::test]
 async fn dead_endpoints_cost_a_moment_only() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     for n in 0..100 {
         register_as(&world, "bank", &dead_endpoint().await, &format!("dead-{n}")).await.unwrap();
     }
@@ -96,7 +96,7 @@ async fn dead_endpoints_cost_a_moment_only() {
 /// A replica that leaves while calls are under way answers them; others take what comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_under_way_outlive_the_registration() {
-    let world = World::sqlite().await;
+    let world = World::start(on_sqlite()).await;
     let (replicas, addresses) = three(&world).await;
     replicas.iter().for_each(|replica| replica.set_mood(Mood::Slow(300)));
     let requests = (0..30).map(|n| at("bank", &format!("g{n}"), "ok", 10_000));

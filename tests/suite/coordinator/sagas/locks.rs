@@ -127,7 +127,8 @@ async fn a_branch_is_enlisted_once_the_locks_are_had() {
         let tx_id = world.client().begin_transaction(begin).await.unwrap().into_inner().tx_id;
         let enlist = async |patience_ms| {
             let branch = Some(step("a", "ok", &[]));
-            let message = EnlistBranchRequest { tx_id: tx_id.clone(), branch, requires: vec![] };
+            let message =
+                EnlistBranchRequest { tx_id: tx_id.clone(), branch, ..Default::default() };
             let mut request = tonic::Request::new(message);
             request.set_timeout(Duration::from_millis(patience_ms));
             world.client().enlist_branch(request).await

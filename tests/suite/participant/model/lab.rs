@@ -137,12 +137,11 @@ impl Lab {
 
     async fn prepare(&self, schedule: &Schedule, call: Call) -> Heard {
         use prepare_response::Answer;
-        let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
         let request = PrepareRequest {
             context: self.context(schedule),
             action: action(schedule).into(),
             payload: unanimo_tests::payload(payload(call)),
-            prepare_until: (call.fault == Fault::Late).then_some(past),
+            prepare_until: Some(until(call.fault == Fault::Late)),
             ..Default::default()
         };
         match self.participant.prepare(Request::new(request)).await {
@@ -177,10 +176,13 @@ impl Lab {
 
     async fn cancel(&self, schedule: &Schedule, call: Call) -> Heard {
         use cancel_response::Answer;
+        // As the branch's Prepare had it.
+        let is_late = schedule.groups.iter().flatten().any(|call| call.fault == Fault::Late);
         let request = CancelRequest {
             context: self.context(schedule),
             action: action(schedule).into(),
             payload: unanimo_tests::payload(payload(call)),
+            prepare_until: Some(until(is_late)),
             ..Default::default()
         };
         match self.participant.cancel(Request::new(request)).await {
@@ -247,6 +249,12 @@ async fn postgres() -> (PgPool, unanimo_sdk::Postgres) {
 
 fn action(schedule: &Schedule) -> &'static str {
     if schedule.repeatable_read { "act-rr" } else { "act" }
+}
+
+/// Returns a bound that is long past, or far away.
+fn until(past: bool) -> prost_types::Timestamp {
+    let away = std::time::SystemTime::now() + Duration::from_secs(3600);
+    if past { prost_types::Timestamp { seconds: 1, nanos: 0 } } else { away.into() }
 }
 
 fn payload(call: Call) -> bytes::Bytes {

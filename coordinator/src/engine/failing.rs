@@ -1,0 +1,119 @@
+//! Branches of one transaction whose calls fail, for as long as none of them is answered.
+
+use tokio::time::Instant;
+use unanimo_core::{BranchNumber, Call};
+
+use super::waiting::kind;
+use crate::participants::breaker::Past;
+use crate::participants::directory::CallKind;
+
+/// Failures in a row after which a branch counts as failing by itself, whatever its participant does for others:
+/// a transaction that waits for nothing else is set aside. Fewer are an outage of some seconds.
+const FAILURES_BY_ITSELF: u32 = 8;
+
+/// The branches. There are few, in few transactions.
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    branches: Vec<FailingBranch>,
+}
+
+#[derive(Debug)]
+struct FailingBranch {
+    number: BranchNumber,
+    /// Kind of its calls.
+    kind: CallKind,
+    /// Time of the first failure.
+    since: Instant,
+    failures: u32,
+    /// The endpoint that the last call failed at.
+    endpoint: Option<u64>,
+}
+
+impl Failing {
+    /// A call has failed.
+    pub(super) fn failed(&mut self, call: Call, endpoint: Option<u64>, now: Instant) {
+        let (number, kind) = (call.number, kind(call.operation));
+        let known = self.branches.iter_mut().find(|branch| branch.number == number);
+        match known.filter(|branch| branch.kind == kind) {
+            Some(branch) => {
+                branch.failures = branch.failures.saturating_add(1);
+                branch.endpoint = endpoint;
+            }
+            None => {
+                self.answered(number);
+                self.branches.push(FailingBranch {
+                    number,
+                    kind,
+                    since: now,
+                    failures: 1,
+                    endpoint,
+                });
+            }
+        }
+    }
+
+    /// A call of the branch was answered.
+    pub(super) fn answered(&mut self, number: BranchNumber) {
+        self.branches.retain(|branch| branch.number != number);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.branches.is_empty()
+    }
+
+    fn of(&self, number: BranchNumber) -> Option<&FailingBranch> {
+        self.branches.iter().find(|branch| branch.number == number)
+    }
+
+    /// Returns the past of the branch's calls of this kind.
+    pub(super) fn past(&self, number: BranchNumber, kind: CallKind) -> Past {
+        let failing = self.of(number).filter(|branch| branch.kind == kind);
+        failing.map_or(Past::Good, |branch| Past::Failing { since: branch.since })
+    }
+
+    /// Tells whether the branch fails whenever it is called.
+    pub(super) fn is_by_itself(&self, number: BranchNumber) -> bool {
+        self.of(number).is_some_and(|branch| branch.failures >= FAILURES_BY_ITSELF)
+    }
+
+    /// Returns the endpoint that the branch's last call failed at.
+    pub(super) fn endpoint(&self, number: BranchNumber) -> Option<u64> {
+        self.of(number).and_then(|branch| branch.endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use unanimo_core::{Operation, PhaseTwoOperation};
+
+    use super::*;
+
+    #[test]
+    fn a_branch_fails_until_it_is_answered() {
+        let number = BranchNumber::from_index(0);
+        let prepare = Call { number, operation: Operation::Prepare, attempt: 1 };
+        let cancel =
+            Call { number, operation: Operation::PhaseTwo(PhaseTwoOperation::Cancel), attempt: 1 };
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        let at = |secs| start + Duration::from_secs(secs);
+        for n in 0..8 {
+            assert!(!failing.is_by_itself(number), "after {n}");
+            failing.failed(prepare, Some(n), at(n));
+        }
+        assert!(failing.is_by_itself(number));
+        assert_eq!(failing.past(number, CallKind::Prepare), Past::Failing { since: start });
+        assert_eq!(
+            failing.past(number, CallKind::PhaseTwo),
+            Past::Good,
+            "it was not called so yet"
+        );
+        assert_eq!(failing.endpoint(number), Some(7), "it is avoided by either");
+        failing.failed(cancel, None, at(9));
+        assert_eq!(failing.past(number, CallKind::PhaseTwo), Past::Failing { since: at(9) });
+        assert!(!failing.is_by_itself(number));
+        failing.answered(number);
+        assert!(failing.is_empty());
+    }
+}

@@ -1,0 +1,40 @@
+//! Local transactions that are given up.
+
+use super::{Block, Worked};
+use crate::resource::Fault;
+
+/// Gives the block back to its pool if an attempt in it has failed and its session is in order: under
+/// contention many fail, and a new session for each would cost more than the attempt.
+pub(super) fn or_released<B: Block, T>(
+    block: B,
+    attempt: Result<T, Fault>,
+) -> Result<(B, T), Fault> {
+    match attempt {
+        Ok(done) => Ok((block, done)),
+        Err(fault) => {
+            if fault.leaves_a_clean_session() {
+                block.release();
+            }
+            Err(fault)
+        }
+    }
+}
+
+/// Gives the answer of a handler that has not succeeded, unless it has lost its transaction besides, and
+/// the database may have kept something that it did without. SQLite rolls a whole transaction back by
+/// itself, as when the disk is full, and keeps nothing.
+pub(super) async fn released_unless_lost<B: Block>(
+    mut block: B,
+    answer: Result<Worked<B>, Fault>,
+) -> Result<Worked<B>, Fault> {
+    if !B::KEEPS_NOTHING && block.is_lost().await {
+        return Err(lost());
+    }
+    block.release();
+    answer
+}
+
+/// The fault of a handler whose transaction is not the one that it was given any more.
+pub(crate) fn lost() -> Fault {
+    Fault::Lost("it ended the local transaction that it was given")
+}

@@ -1,0 +1,175 @@
+//! Branches that fail whenever they are called, at a participant that works: they fail by themselves, and take
+//! nothing from others (promise L3).
+
+use std::time::Instant;
+
+use tonic::Status;
+use unanimo_coordinator::config::Period;
+use unanimo_proto::v1::{Outcome, SubmitTransactionRequest, TransactionResult, WaitFor};
+use unanimo_tests::scripted::{Mood, Scripted};
+use unanimo_tests::wait::{PATIENCE, until};
+
+use super::super::participants::register;
+use super::super::sagas::{saga, step};
+use super::super::{World, describe, millis};
+use super::{at, on_both, on_sqlite, submit_all};
+
+/// Returns how often these transactions' branches were called for an operation: of each, or more.
+fn rarest(remote: &Scripted, tx_ids: &[String], operation: &str) -> usize {
+    let count = |tx_id: &String| {
+        remote.calls(tx_id, "a").into_iter().filter(|called| *called == operation).count()
+    };
+    tx_ids.iter().map(count).min().unwrap_or(0)
+}
+
+/// So many Commits fail for ever. New work is refused for moments at most, then never again, however often they
+/// are repeated.
+async fn new_work_goes_on(mut config: unanimo_coordinator::Config, action: &str, count: usize) {
+    config.call_timeout = Period::millis(200);
+    let world = World::start(config).await;
+    let remote = Scripted::default();
+    register(&world, "bank", &remote.serve().await).await;
+    let poison = (0..count).map(|n| at("bank", &format!("poison-{n}"), action, 10_000));
+    let committed = |answered: Result<TransactionResult, Status>| {
+        let result = answered.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        result.tx_id
+    };
+    let poison = submit_all(&world, poison).await.into_iter();
+    let poison: Vec<String> = poison.map(|(answered, _)| committed(answered)).collect();
+    until("each to be tried", async || (rarest(&remote, &poison, "commit") >= 1).then_some(()))
+        .await;
+    let mut asked = 0;
+    let started = Instant::now();
+    until("new work to be taken", async || {
+        asked += 1;
+        let submitted = world.submit(at("bank", &format!("first-{asked}"), "ok", 10_000)).await;
+        submitted.inspect_err(|e| assert_eq!(describe(e).1, "PARTICIPANT_FAILING")).ok()
+    })
+    .await;
+    assert!(started.elapsed() < PATIENCE / 4, "{:?}", started.elapsed());
+    let first = format!("first-{asked}");
+    world.get_until(&first, "its end", |t| t.ended_at.is_some()).await;
+    let before = rarest(&remote, &poison, "commit");
+    let mut done = 0;
+    while rarest(&remote, &poison, "commit") < before + 3 || done < 20 {
+        done += 1;
+        let result = world.submit(at("bank", &format!("well-{done}"), "ok", 10_000)).await;
+        let result = result.unwrap_or_else(|e| panic!("{count} of {action}, {done}: {e}"));
+        assert_eq!(result.outcome(), Outcome::Committed);
+        assert!(started.elapsed() < PATIENCE, "they are repeated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_commits_that_always_fail_refuse_nothing() {
+    for config in on_both().await {
+        new_work_goes_on(config, "commit-fail-1000000", 5).await;
+    }
+    new_work_goes_on(on_sqlite(), "commit-fail-1000000", 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_commits_that_always_hang_refuse_nothing() {
+    for config in on_both().await {
+        new_work_goes_on(config, "commit-hang", 5).await;
+    }
+    new_work_goes_on(on_sqlite(), "commit-hang", 12).await;
+}
+
+/// Prepares that always fail or hang, until their deadline: others are taken meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_prepares_that_always_fail_refuse_nothing() {
+    for action in ["fail-1000000", "hang"] {
+        let mut config = on_sqlite();
+        config.call_timeout = Period::millis(200);
+        config.prepare_backoff_max = Period::millis(200);
+        let world = World::start(config).await;
+        let remote = Scripted::default();
+        register(&world, "bank", &remote.serve().await).await;
+        for n in 0..6 {
+            let mut request = at("bank", &format!("poison-{n}"), action, 120_000);
+            request.wait_for = WaitFor::Accepted.into();
+            world.submit(request).await.unwrap();
+        }
+        until("the poison to come", async || (remote.seen().len() >= 6).then_some(())).await;
+        let mut asked = 0;
+        until("new work to be taken", async || {
+            asked += 1;
+            world.submit(at("bank", &format!("first-{asked}"), "ok", 10_000)).await.ok()
+        })
+        .await;
+        for n in 0..20 {
+            let result = world.submit(at("bank", &format!("well-{n}"), "ok", 10_000)).await;
+            assert_eq!(result.unwrap().outcome(), Outcome::Committed, "{action} {n}");
+        }
+        for n in 0..6 {
+            let gid = format!("poison-{n}");
+            assert_eq!(world.get(&gid).await.outcome(), Outcome::NotDecided, "{action}");
+        }
+    }
+}
+
+/// Transactions that fail for ever give their places to others, those of their participant included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_what_fails_by_itself_holds_no_place() {
+    let mut config = on_sqlite();
+    config.transactions_max = 10;
+    let world = World::start(config).await;
+    let remote = Scripted::default();
+    register(&world, "bank", &remote.serve().await).await;
+    // All of the participant's share.
+    let poison = (0..7).map(|n| at("bank", &format!("poison-{n}"), "commit-fail-1000000", 10_000));
+    for (answered, _) in submit_all(&world, poison).await {
+        assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
+    }
+    let engine = world.running.engine();
+    until("new work to be taken", async || {
+        let gid = format!("first-{}", uuid::Uuid::new_v4());
+        world.submit(at("bank", &gid, "ok", 10_000)).await.ok()
+    })
+    .await;
+    until("them to hold no place", async || (engine.without_place() == 7).then_some(())).await;
+    for n in 0..20 {
+        let mut request = at("bank", &format!("well-{n}"), "ok", 10_000);
+        request.wait_for = WaitFor::Ended.into();
+        let result = world.submit(request).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        assert_eq!(engine.without_place(), 7);
+    }
+}
+
+/// Work whose initiator allows less time than a call has.
+fn hurried(kind: &str, gid: &str) -> SubmitTransactionRequest {
+    if kind == "deadline" {
+        return at("slow", gid, "ok", 150);
+    }
+    let mut step = step("a", "ok", &[]);
+    step.participant = "slow".into();
+    step.attempt_timeout = millis(100);
+    let mut request = saga(gid, vec![step]);
+    request.timeout = millis(600);
+    request
+}
+
+/// A participant that needs 400 ms is not silent because some give it less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_times_that_initiators_choose_are_no_silence() {
+    for kind in ["deadline", "attempt"] {
+        let world = World::start(on_sqlite()).await;
+        let remote = Scripted::default();
+        register(&world, "slow", &remote.serve().await).await;
+        remote.set_mood(Mood::Slow(400));
+        for round in 0..3 {
+            let requests = (0..12).map(|n| hurried(kind, &format!("{round}-{n}")));
+            for (answered, _) in submit_all(&world, requests).await {
+                assert_eq!(answered.unwrap().outcome(), Outcome::Aborted, "{kind} {round}");
+            }
+            // More than the one that would be let in to try it.
+            let patient = (0..5).map(|n| at("slow", &format!("patient-{round}-{n}"), "ok", 60_000));
+            for (answered, _) in submit_all(&world, patient).await {
+                assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "{kind} {round}");
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A standby of a participant's database that is promoted under load.
+//!
+//! With synchronous replication no promise is broken. With asynchronous replication votes are lost, and each
+//! Commit that comes for one is a hazard: nothing is lost in silence that the coordinator still waits for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use unanimo_proto::v1::{Heuristic, Mode, Outcome as Decided, RetryTransactionRequest};
+use unanimo_sdk::client::Heuristic as Deviation;
+use unanimo_sdk::{Client, Outcome, Participant, Postgres, PostgresOptions, Serve};
+use unanimo_testing::Coordinator;
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::deaf::Ears;
+use super::sweeper::{Reserve, World, Write, eager};
+use crate::coordinator::tcc;
+
+/// Initiators at once.
+const INITIATORS: usize = 8;
+
+async fn one(url: &str, question: &str) -> i64 {
+    let mut raw = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.unwrap()
+}
+
+/// A primary with a standby that follows it, and the address of a database on both.
+async fn pair() -> (Server, Server, String, String) {
+    let primary = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = primary.database().await;
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    let pool = PgPool::connect(&url).await.unwrap();
+    pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
+    let standby = tokio::task::block_in_place(|| primary.standby());
+    let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    until("the standby to follow", async || (one(&url, streams).await == 1).then_some(())).await;
+    let there = standby.url(&name);
+    (primary, standby, url, there)
+}
+
+async fn participant(proxied: &str) -> Participant<Postgres> {
+    let options = PostgresOptions::default().prepare_connections(8).phase_two_connections(8);
+    let database = options.connect(proxied).await.unwrap();
+    Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write)
+}
+
+async fn promote(standby: &str) {
+    let mut raw = PgConnection::connect(standby).await.unwrap();
+    raw.execute("SELECT pg_promote()").await.unwrap();
+    until("the promotion", async || {
+        (one(standby, "SELECT pg_is_in_recovery()::int::bigint").await == 0).then_some(())
+    })
+    .await;
+}
+
+/// Submits one transaction after the other, each again until it is answered; tells their gids.
+async fn load(client: Client, number: usize, stop: Arc<AtomicBool>) -> Vec<(String, bool)> {
+    let mut gids = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let by_two_phase = gids.len() % 2 == 1;
+        let gid = format!("load-{number}-{}", gids.len());
+        let draft = if by_two_phase { client.two_phase(&gid) } else { client.tcc(&gid) };
+        let action = if by_two_phase { "write" } else { "ok" };
+        let payload = || bytes::Bytes::from_static(b"x");
+        let draft = draft.timeout(Duration::from_secs(5));
+        let draft = draft.branch("a", "p", action, payload()).branch("b", "p", action, payload());
+        while draft.clone().submit().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gids.push((gid, by_two_phase));
+    }
+    gids
+}
+
+/// Checks that a decision holds on the new primary, wholly or not at all.
+async fn check(client: &Client, there: &str, gid: &str, by_two_phase: bool) -> bool {
+    let outcome = until("its end", async || match client.find(gid).await.ok()? {
+        Outcome::Committed(committed) if committed.ended => Some(Outcome::Committed(committed)),
+        Outcome::Aborted(aborted) if aborted.ended => Some(Outcome::Aborted(aborted)),
+        _ => None,
+    })
+    .await;
+    let (tx_id, heuristic) = match &outcome {
+        Outcome::Committed(committed) => (&committed.tx_id, committed.heuristic),
+        Outcome::Aborted(aborted) => (&aborted.tx_id, aborted.heuristic),
+        other => panic!("{gid}: {other}"),
+    };
+    assert_eq!(heuristic, Deviation::None, "S11: {gid}: {outcome:?}");
+    let count = if by_two_phase {
+        format!("SELECT count(*) FROM effect WHERE tx_id = '{tx_id}'")
+    } else {
+        format!(
+            "SELECT count(*) FROM unanimo_barrier WHERE tx_id = '{tx_id}' AND state = 'committed'"
+        )
+    };
+    let expected = if outcome.is_committed() { 2 } else { 0 };
+    assert_eq!(one(there, &count).await, expected, "S2, S7: {gid}: {outcome:?}");
+    outcome.is_committed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
+    let (primary, standby, url, there) = pair().await;
+    let admin = PgPool::connect(&primary.url("postgres")).await.unwrap();
+    admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    admin.execute("SELECT pg_reload_conf()").await.unwrap();
+    let synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    until("it to be waited for", async || (one(&url, synchronous).await == 1).then_some(())).await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).sweep(eager());
+    let mut serving = participant(&proxy.url(&url)).await.serve(serve).await.unwrap();
+    serving.registered().await;
+    let client = coordinator.client().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut loads = tokio::task::JoinSet::new();
+    for number in 0..INITIATORS {
+        loads.spawn(load(client.clone(), number, Arc::clone(&stop)));
+    }
+    let committed = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
+    until("the load to run", async || (one(&url, committed).await > 100).then_some(())).await;
+    drop(admin);
+    tokio::task::block_in_place(|| primary.stop_immediately());
+    promote(&there).await;
+    // Commits of the new primary wait for nobody: there is no standby of its own.
+    let mut raw = PgConnection::connect(&there).await.unwrap();
+    raw.execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    raw.execute("SELECT pg_reload_conf()").await.unwrap();
+    proxy.switch_to(standby.socket());
+    let before = one(&there, committed).await;
+    until("the load to go on", async || {
+        (one(&there, committed).await > before + 100).then_some(())
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    let (mut yes, mut no) = (0, 0);
+    for gids in loads.join_all().await {
+        for (gid, by_two_phase) in gids {
+            if check(&client, &there, &gid, by_two_phase).await { yes += 1 } else { no += 1 }
+        }
+    }
+    assert!(yes > 100, "{yes} committed, {no} aborted");
+    assert_eq!(one(&there, "SELECT count(*) FROM pg_prepared_xacts").await, 0, "L4");
+    let open =
+        "SELECT count(*) FROM unanimo_barrier WHERE state IN ('prepared', 'running', 'lost')";
+    assert_eq!(one(&there, open).await, 0, "L4");
+    serving.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
+/// The standby lacks the votes: it was away when they were given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_votes_that_an_asynchronous_standby_lacks_are_hazards() {
+    let (primary, standby, url, there) = pair().await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let service = participant(&proxy.url(&url)).await.service().unwrap();
+    let world = World::start(service.clone(), Ears::Deaf).await;
+    tokio::task::block_in_place(|| standby.stop_immediately());
+    let by_two_phase = unanimo_proto::v1::SubmitTransactionRequest {
+        mode: Mode::TwoPhaseCommit.into(),
+        ..tcc("two-phase", &["write", "write"])
+    };
+    // At once: a participant that does not hear gets no new work.
+    let owed = tokio::join!(
+        world.submit(tcc("tcc", &["ok", "ok"]), Decided::Committed),
+        world.submit(by_two_phase, Decided::Committed),
+    );
+    let owed = [owed.0, owed.1];
+    tokio::task::block_in_place(|| {
+        primary.stop_immediately();
+        standby.launch();
+    });
+    promote(&there).await;
+    proxy.switch_to(standby.socket());
+    let sweeper = service.sweep([world.url()], eager()).unwrap();
+    world.p.set(Ears::Open);
+    for tx_id in &owed {
+        let request = RetryTransactionRequest {
+            tx_id: tx_id.clone(),
+            operator: "ann".into(),
+            ..Default::default()
+        };
+        world.operator().retry_transaction(request).await.unwrap();
+        let ended = until("its end", async || {
+            Some(world.get(tx_id).await).filter(|told| told.ended_at.is_some())
+        })
+        .await;
+        assert_eq!(ended.heuristic(), Heuristic::Hazard, "S11: {ended:?}");
+        assert!(ended.attention, "a person has to look at it");
+    }
+    assert_eq!(one(&there, "SELECT count(*) FROM effect").await, 0);
+    sweeper.stop().await;
+}
