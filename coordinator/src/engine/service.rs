@@ -77,7 +77,6 @@ pub struct Service {
     pub(super) live: HashMap<TxId, Live>,
     pub(super) by_gid: HashMap<Gid, TxId>,
     pub(super) timers: Timers<Instant>,
-    /// Time for which the machine had been suspended when they were set.
     pub(super) suspended: std::time::Duration,
     /// Transactions that wait for the time of day at which they start.
     pub(super) starts: Timers<Timestamp>,
@@ -237,8 +236,7 @@ impl Service {
         self.leave_if_done(tx_id);
     }
 
-    /// Applies an input, and carries out its effects. What waits for a time of day goes by the system's
-    /// clock; everything else by its own.
+    /// Applies an input by the transaction's own clock, or the system's if it waits for a time of day.
     pub(super) fn apply(&mut self, tx_id: TxId, input: Input) -> Result<(), Failure> {
         let live = self.live.get(&tx_id).ok_or(Failure::NotLive)?;
         let clock = match live.tx.phase() {
