@@ -81,6 +81,8 @@ pub enum Input {
         number: BranchNumber,
         /// Its end, as the operator states it.
         kind: HeuristicKind,
+        /// Its output, for the steps that read it: of a branch that has not voted, with the kind *committed*.
+        output: Option<Payload>,
         /// Who says so.
         operator: String,
         /// The operator's reason.

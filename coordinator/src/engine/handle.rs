@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
 
+pub use self::operator::Word;
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
 use super::clock::Clock;

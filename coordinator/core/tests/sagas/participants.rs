@@ -27,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) committed: bool,
     /// The participant, or an operator, ended it otherwise: nothing more can be said of it.
     pub(crate) by_word: bool,
+    /// What operators have said of it.
+    pub(crate) said: Vec<HeuristicKind>,
     pub(crate) mode: Option<Mode>,
     pub(crate) kept: bool,
     pub(crate) by_initiator: bool,
@@ -198,14 +200,19 @@ impl Participants {
         });
         assert!(!self.order.is_after_pivot(at), "{at} comes after the pivot, and is cancelled");
         assert!(!self.rows[at].kept, "{at} is kept, and was cancelled");
-        if let Some(pivot) = self.order.pivot {
+        if let Some(pivot) = self.order.pivot
+            && !self.rows[pivot].said.contains(&HeuristicKind::Rollback)
+        {
             let vote = self.rows[pivot].vote;
             assert!(!vote.is_some_and(Vote::is_yes), "the pivot said yes, and {at} is cancelled");
             assert!(at != pivot || vote.is_some(), "the pivot was cancelled unanswered");
         }
         for after in (0..self.rows.len()).filter(|after| self.order.depends[*after][at]) {
             let row = &self.rows[after];
-            let gone = row.effect != Effect::Held || row.kept || row.by_word;
+            // Nobody knows when a pivot will be undone that never answers: the others do not wait for it.
+            let said = row.said.contains(&HeuristicKind::Rollback);
+            let said = said && self.order.pivot == Some(after);
+            let gone = row.effect != Effect::Held || row.kept || row.by_word || said;
             assert!(gone, "{at} was compensated before {after}, which depends on it");
         }
         let row = &mut self.rows[at];
