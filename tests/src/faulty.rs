@@ -479,8 +479,11 @@ impl ParticipantService for Faulty {
             rows.remove(&key);
         }
         if self.fault == Fault::CancelsAll {
-            let of_it = rows.iter_mut().filter(|((tx_id, _), _)| *tx_id == key.0);
-            of_it.for_each(|(_, state)| *state = State::Cancelled);
+            for ((tx_id, _), state) in rows.iter_mut() {
+                if *tx_id == key.0 && matches!(state, State::Prepared(_)) {
+                    *state = State::Cancelled;
+                }
+            }
         }
         answered(answer)
     }

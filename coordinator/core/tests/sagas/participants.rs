@@ -140,8 +140,10 @@ impl Participants {
             let over = row.said_yes() || row.by_initiator || row.by_word;
             let known = self.rows[at].by_initiator || over;
             assert!(known, "the effect of {at} came before the vote of {before}");
+            // A pivot that an operator has answered for may still be under way, and is cancelled then.
+            let said = self.rows[at].said.contains(&HeuristicKind::Rollback);
             assert!(
-                !row.cancelled || self.rows[at].kept || self.rows[at].by_word,
+                !row.cancelled || self.rows[at].kept || self.rows[at].by_word || said,
                 "the effect of {at} came after {before} was compensated"
             );
         }
@@ -153,7 +155,7 @@ impl Participants {
 
     pub(crate) fn phase_two(
         &mut self,
-        at: usize,
+        call: &Prepare,
         operation: PhaseTwoOperation,
         fate: Fate,
     ) -> PhaseTwoAnswer {
@@ -164,6 +166,11 @@ impl Participants {
                 return PhaseTwoAnswer::Working { retry_after };
             }
             _ => {}
+        }
+        let at = call.at;
+        // A tombstone is kept past the bound of the Prepare that it is to refuse; that of a pivot has none.
+        if operation == PhaseTwoOperation::Cancel && !self.rows[at].prepare_came {
+            self.note_limit(call);
         }
         let as_told = match operation {
             PhaseTwoOperation::Commit => HeuristicKind::Commit,

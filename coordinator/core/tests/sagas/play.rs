@@ -112,7 +112,7 @@ impl Life {
                 Input::PrepareAnswered { number, attempt, answer }
             }
             Operation::PhaseTwo(operation) => {
-                let answer = self.participants.phase_two(packet.prepare.at, operation, fate);
+                let answer = self.participants.phase_two(&packet.prepare, operation, fate);
                 Input::PhaseTwoAnswered { number, operation, attempt, answer }
             }
         };

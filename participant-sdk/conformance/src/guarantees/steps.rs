@@ -99,15 +99,11 @@ pub(super) async fn cancelled_at_work(session: Session) -> Result<(), Stop> {
 /// A coordinator that has lost the vote knows neither it nor the output, and counts attempts anew.
 pub(super) async fn cancelled_without_an_end(session: Session) -> Result<(), Stop> {
     let known = able(&session).await?;
-    for (vote_is_lost, cancels_first) in [(true, false), (false, false), (false, true)] {
+    // Time after which nobody waits for the first answer, and the votes of a Prepare that is sent again.
+    for (left_after_ms, again) in [(0, 0), (0, 1), (1, 0), (4, 0), (4, 2), (16, 0)] {
         let branch = session.branch();
-        if vote_is_lost {
-            let vote = session.prepare(&branch).await?;
-            expect_prepared(&vote, "Prepare")?;
-        } else {
-            session.prepare_and_leave(&branch, Duration::from_millis(1)).await;
-        }
-        if !cancels_first {
+        session.prepare_and_leave(&branch, Duration::from_millis(left_after_ms)).await;
+        for _ in 0..again {
             let vote = session.prepare(&branch).await?;
             expect_prepared(&vote, "a Prepare whose first answer was lost, sent again,")?;
         }
