@@ -84,7 +84,7 @@ pub enum Fault {
     CancelNeedsInputs,
     /// A yes to work that must succeed is not stored.
     ForgetsSuccess,
-    /// What is prepared is forgotten once its bound is past.
+    /// A prepared branch is forgotten once its bound is past.
     PurgesAtBound,
     /// A Cancel without a bound leaves no tombstone.
     TombstonesNeedABound,

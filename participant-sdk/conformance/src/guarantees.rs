@@ -141,8 +141,8 @@ guarantees! {
          done, and no Prepare that comes afterwards is answered PREPARED.",
         "a saga aborts while its steps are at work: what they do must end undone.";
     "cancel-without-an-end", steps::cancelled_without_an_end,
-        "Cancel without output and inputs, of a branch whose Prepare was broken off or whose vote was \
-         lost, is done, and done again with them; no later Prepare is answered PREPARED.",
+        "Cancel without output, of a branch whose Prepare was broken off and whose vote was lost, is \
+         done, and done again with it; no later Prepare is answered PREPARED.",
         "a coordinator that was killed may not know that a step was sent, and undoes what it cannot \
          exclude.";
     "row-outlives-bound", steps::outlives_its_bound,

@@ -192,7 +192,7 @@ async fn an_operator_gives_the_output_of_what_is_said_to_be_committed() {
         mail: {participant: p, action: ok, after: ship, inputs: {it: ship}, compensation: none}\n";
     fs::write(&path, text).unwrap();
     let file = path.display().to_string();
-    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(0);
+    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(5);
     let is_called = async |id: &str| {
         let seen = || served.p.seen().into_iter().find(|seen| seen.branch_id == id);
         super::until("a call", async || seen()).await

@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) committed: bool,
     /// The participant, or an operator, ended it otherwise: nothing more can be said of it.
     pub(crate) by_word: bool,
-    /// What operators have said of it.
+    /// Words of operators about it.
     pub(crate) said: Vec<HeuristicKind>,
     pub(crate) mode: Option<Mode>,
     pub(crate) kept: bool,
