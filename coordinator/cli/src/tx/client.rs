@@ -93,9 +93,8 @@ impl Error {
                  address"
             }
             Self::Refused { status, .. } => return hint(status),
-            Self::Output { .. } => return None,
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
-            Self::NotEnded => return None,
+            Self::NotEnded | Self::Output { .. } => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there what is prepared \
                  (docs/in-doubt.md tells how), and run the command again with --released"
