@@ -74,8 +74,8 @@ pub const TABLE: &[Described] = &[
                  participant was told, and another step reads it. That is no vote; the coordinator \
                  repeats the call.",
         act: "Repair the participant: its output must be smaller, or a key of it instead. If it has stored \
-              its answer and cannot, use `unanimo tx resolve`; the step that reads the output then has to \
-              be resolved, too, unless it can do without.",
+              its answer and cannot, use `unanimo tx resolve --as committed --output JSON`, with the output that \
+              the other step is to read.",
         cleared: "the transaction's end; of a pivot, its answer",
     },
     Described {

@@ -18,7 +18,7 @@ ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 CLUSTER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}\Z")
 
 # What a call may require. Anything else is refused: without it the work would be another one.
-FEATURES = ("must_succeed", "saga", "step_inputs", "tcc")
+FEATURES = ("must_succeed", "output_bytes_max", "saga", "step_inputs", "tcc")
 
 # Modes that it takes part in, and each one's own name for Prepare, Commit and Cancel. A step of a saga is
 # sent no Commit: its yes is the end of it.

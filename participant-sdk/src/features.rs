@@ -6,11 +6,12 @@ use crate::refusal::Refusal;
 /// dropped: the work would mean something else without it.
 ///
 /// - `must_succeed`: the work may only succeed; a refusal of it is not stored.
+/// - `output_bytes_max`: work whose output is larger is rolled back and refused.
 /// - `saga`, `tcc`, `two_phase_commit`: the modes of branches. A participant that knows a mode still
 ///   refuses an action that it does not offer in it.
 /// - `step_inputs`: outputs of earlier steps reach the handler.
-pub(crate) const FEATURES: [&str; 5] =
-    [MUST_SUCCEED, "saga", "step_inputs", "tcc", "two_phase_commit"];
+pub(crate) const FEATURES: [&str; 6] =
+    [MUST_SUCCEED, "output_bytes_max", "saga", "step_inputs", "tcc", "two_phase_commit"];
 
 /// The work may only succeed.
 pub(crate) const MUST_SUCCEED: &str = "must_succeed";

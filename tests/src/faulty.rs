@@ -89,13 +89,23 @@ pub enum Fault {
     CancelNeedsInputs,
     /// A yes to work that must succeed is not stored.
     ForgetsSuccess,
+    /// A prepared branch is forgotten once its bound is past.
+    PurgesAtBound,
+    /// A Cancel without a bound leaves no tombstone.
+    TombstonesNeedABound,
+    /// A bound on the output is ignored.
+    IgnoresOutputBound,
+    /// A refusal for want of an input is stored, though the work must succeed.
+    StoresMissingInput,
+    /// Cancel undoes all branches of the transaction.
+    CancelsAll,
     /// It does not know work that must succeed, and says so: no fault.
     MayAlwaysFail,
 }
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -124,6 +134,11 @@ impl Fault {
         Self::MissingInputIsAnError,
         Self::CancelNeedsInputs,
         Self::ForgetsSuccess,
+        Self::PurgesAtBound,
+        Self::TombstonesNeedABound,
+        Self::IgnoresOutputBound,
+        Self::StoresMissingInput,
+        Self::CancelsAll,
     ];
 }
 
@@ -147,13 +162,15 @@ enum State {
 pub struct Faulty {
     fault: Fault,
     rows: Arc<Mutex<HashMap<(String, String), State>>>,
+    /// Bounds of what is prepared.
+    bounds: Arc<Mutex<HashMap<(String, String), SystemTime>>>,
 }
 
 impl Faulty {
     /// Makes a participant with this fault.
     #[must_use]
     pub fn new(fault: Fault) -> Self {
-        Self { fault, rows: Arc::default() }
+        Self { fault, rows: Arc::default(), bounds: Arc::default() }
     }
 
     /// Serves it on a free port, and returns the endpoint.
@@ -278,7 +295,15 @@ impl Faulty {
                 Err(Status::invalid_argument("no ticket"))
             }
             b"ticket" if !ticket => Ok(refused("NO_TICKET")),
-            _ => Ok(State::Prepared(new_output())),
+            _ => {
+                let output = new_output();
+                let most = request.output_bytes_max.and_then(|most| usize::try_from(most).ok());
+                let over = most.is_some_and(|most| output.len() > most);
+                if over && self.fault != Fault::IgnoresOutputBound {
+                    return Ok(refused("OUTPUT_TOO_LARGE"));
+                }
+                Ok(State::Prepared(output))
+            }
         }
     }
 }
@@ -289,7 +314,7 @@ impl Faulty {
         let known = |name: &str| match self.fault {
             Fault::IgnoresRequirements => true,
             Fault::MayAlwaysFail => false,
-            _ => name == "must_succeed" || name == "step_inputs",
+            _ => ["must_succeed", "output_bytes_max", "step_inputs"].contains(&name),
         };
         request.requires.iter().find(|name| !known(name))
     }
@@ -310,7 +335,10 @@ impl Faulty {
             Some(_) => named(),
             None => request.must_succeed,
         };
-        let no_vote = must_succeed && self.fault != Fault::StoresFailures;
+        let lacks_input = matches!(state, State::Refused(no) if no.reason == "NO_TICKET");
+        let stores = self.fault == Fault::StoresFailures
+            || self.fault == Fault::StoresMissingInput && lacks_input;
+        let no_vote = must_succeed && !stores;
         if must_succeed && self.fault == Fault::ForgetsSuccess {
             return false;
         }
@@ -361,12 +389,23 @@ impl ParticipantService for Faulty {
         }
         tokio::time::sleep(WORK).await;
         let mut rows = self.rows();
+        let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.fault == Fault::PurgesAtBound
+            && bounds.get(&key).is_some_and(|bound| *bound < SystemTime::now())
+        {
+            bounds.remove(&key);
+            rows.remove(&key);
+        }
         if let Some(state) = rows.get(&key) {
             return answered(self.vote(state, true));
         }
         let state = self.work(&request)?;
         let answer = self.vote(&state, false);
         if self.is_stored(&request, &state) {
+            let until = request.prepare_until.and_then(|until| SystemTime::try_from(until).ok());
+            if let (State::Prepared(_), Some(until)) = (&state, until) {
+                bounds.insert(key.clone(), until);
+            }
             rows.insert(key, state);
         }
         answered(answer)
@@ -413,6 +452,7 @@ impl ParticipantService for Faulty {
         let request = request.into_inner();
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
+        let has_bound = request.prepare_until.is_some();
         let reads = &bytes_of(request.payload.as_ref())[..] == b"ticket";
         if reads && self.fault == Fault::CancelNeedsInputs && !request.inputs.contains_key(INPUT) {
             return Err(Status::invalid_argument("no ticket"));
@@ -426,6 +466,9 @@ impl ParticipantService for Faulty {
                 return answered(Answer::Working(Working { retry_after: None }));
             }
             (None, Fault::NoTombstone) => return answered(Answer::Done(Done {})),
+            (None, Fault::TombstonesNeedABound) if !has_bound => {
+                return answered(Answer::Done(Done {}));
+            }
             (Some(state @ State::Committed(_)), Fault::CancelsCommitted) => {
                 (Answer::Done(Done {}), state)
             }
@@ -443,6 +486,13 @@ impl ParticipantService for Faulty {
         rows.insert(key.clone(), state);
         if self.fault == Fault::ForgetsEnds {
             rows.remove(&key);
+        }
+        if self.fault == Fault::CancelsAll {
+            for ((tx_id, _), state) in rows.iter_mut() {
+                if *tx_id == key.0 && matches!(state, State::Prepared(_)) {
+                    *state = State::Cancelled;
+                }
+            }
         }
         answered(answer)
     }

@@ -50,6 +50,8 @@ pub struct Seen {
     pub must_succeed: bool,
     /// Most bytes of the output that the call allowed.
     pub output_bytes_max: Option<u64>,
+    /// Features that the call required.
+    pub requires: Vec<String>,
 }
 
 /// Scripted participant. Cheap to clone.
@@ -162,8 +164,8 @@ impl Scripted {
 
     /// Records a call, and returns how often it has come, this time included.
     fn note<T>(&self, operation: &'static str, request: &Request<T>, parts: &Parts<'_>) -> usize {
-        let Parts { context, payload, output, metadata, inputs, must_succeed, output_bytes_max } =
-            *parts;
+        let Parts { context, payload, output, metadata, inputs, must_succeed, .. } = *parts;
+        let Parts { output_bytes_max, requires, .. } = *parts;
         let media_type = |payload: Option<&Payload>| {
             payload.map(|payload| payload.media_type.clone()).unwrap_or_default()
         };
@@ -181,6 +183,7 @@ impl Scripted {
             inputs: inputs.iter().map(|(name, p)| (name.clone(), p.data.clone())).collect(),
             must_succeed,
             output_bytes_max,
+            requires: requires.to_vec(),
         };
         let mut all = self.state.seen.lock().expect("no call panics");
         all.push(seen);
@@ -207,6 +210,7 @@ struct Parts<'a> {
     inputs: &'a HashMap<String, Payload>,
     must_succeed: bool,
     output_bytes_max: Option<u64>,
+    requires: &'a [String],
 }
 
 fn number(action: &str, prefix: &str) -> Option<usize> {
@@ -229,6 +233,7 @@ impl ParticipantService for Scripted {
             inputs: &message.inputs,
             must_succeed: message.must_succeed,
             output_bytes_max: message.output_bytes_max,
+            requires: &message.requires,
         };
         let count = self.note("prepare", &request, &parts);
         self.moody(false).await?;
@@ -297,6 +302,7 @@ impl ParticipantService for Scripted {
             inputs: &message.inputs,
             must_succeed: false,
             output_bytes_max: None,
+            requires: &message.requires,
         };
         let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
@@ -329,6 +335,7 @@ impl ParticipantService for Scripted {
             inputs: &message.inputs,
             must_succeed: false,
             output_bytes_max: None,
+            requires: &message.requires,
         };
         self.note("cancel", &request, &parts);
         self.pass_gate().await;

@@ -38,6 +38,9 @@ const REPEATED_PREPARES: &[&str] = &[
     "must-succeed-refusal",
     "step-inputs",
     "abandoned-prepare",
+    "row-outlives-bound",
+    "no-bound",
+    "saga-in-order",
     "independent-branches",
     "prepare-after-commit",
 ];
@@ -50,6 +53,7 @@ const CANCELS_FIRST: &[&str] = &[
     "concurrent-cancel-before-prepare",
     "late-prepare",
     "abandoned-prepare",
+    "no-bound",
 ];
 
 /// Returns the same as [`expected`], of faults that harm steps of sagas most.
@@ -59,15 +63,54 @@ fn expected_of_a_step(fault: Fault) -> (&'static [&'static str], &'static str) {
             &["step-inputs"],
             "Prepare with the input unanimo-check.no-such-input was answered REFUSED (UNKNOWN_INPUT",
         ),
-        Fault::MissingInputIsAnError => {
-            (&["missing-input"], "the last reply was INVALID_ARGUMENT: no ticket")
-        }
+        Fault::MissingInputIsAnError => (
+            &["missing-input", "must-succeed-input"],
+            "the last reply was INVALID_ARGUMENT: no ticket",
+        ),
         Fault::CancelNeedsInputs => {
             (&["missing-input"], "Cancel was not answered within 1s, asked again and again")
         }
+        Fault::PurgesAtBound => (
+            &["row-outlives-bound"],
+            "a Prepare that had voted before its bound, sent again after it, was answered REFUSED",
+        ),
+        Fault::TombstonesNeedABound => (
+            &["no-bound"],
+            "a Prepare that came after a Cancel, both without a prepare_until, was answered PREPARED",
+        ),
+        Fault::IgnoresOutputBound => {
+            (&["output-bound"], "whose output has 36 bytes, was answered PREPARED")
+        }
+        Fault::StoresMissingInput => (
+            &["must-succeed-input"],
+            "a Prepare that must succeed, without an input at first, was answered REFUSED",
+        ),
+        Fault::CancelsAll => (
+            &["saga-in-order", "independent-branches"],
+            "a step of a saga, sent again when a later one was undone, was answered REFUSED",
+        ),
         Fault::ForgetsSuccess => (
-            &["must-succeed-refusal"],
+            &["must-succeed-refusal", "saga-in-order"],
             "a Prepare that must succeed and did, sent again, was answered PREPARED with output",
+        ),
+        Fault::StoresFailures => (
+            &[
+                "must-succeed-refusal",
+                "must-succeed-requirement",
+                "must-succeed-input",
+                "output-bound",
+            ],
+            "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
+        ),
+        Fault::ForgetsRefusals => (
+            &[
+                "prepare-too-late",
+                "unknown-requirement",
+                "missing-input",
+                "output-bound",
+                "unknown-mode",
+            ],
+            "a Prepare that was too late, sent again without a bound, was answered PREPARED",
         ),
         _ => (&[], ""),
     }
@@ -92,16 +135,19 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::UnknownModeIsAnError => {
             (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
         }
-        Fault::StoresFailures => (
-            &["must-succeed-refusal", "must-succeed-requirement"],
-            "a Prepare that must succeed, sent again when it can, was answered REFUSED (NO: no)",
-        ),
         Fault::ForgetsMediaTypes => {
             (REPEATED_PREPARES, "(no media type); the first time it was PREPARED with output")
         }
         Fault::RefusesOtherInputs
         | Fault::MissingInputIsAnError
         | Fault::CancelNeedsInputs
+        | Fault::PurgesAtBound
+        | Fault::TombstonesNeedABound
+        | Fault::IgnoresOutputBound
+        | Fault::StoresMissingInput
+        | Fault::CancelsAll
+        | Fault::StoresFailures
+        | Fault::ForgetsRefusals
         | Fault::ForgetsSuccess => expected_of_a_step(fault),
         Fault::NoTombstone => (
             &[
@@ -110,6 +156,8 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
                 "late-prepare",
                 "prepare-races-cancel",
                 "abandoned-prepare",
+                "cancel-at-work",
+                "no-bound",
             ],
             "a Prepare that came after its Cancel was answered PREPARED with output",
         ),
@@ -128,13 +176,10 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             REPEATED_PREPARES,
             "the same Prepare, sent a second time, was answered PREPARED with output",
         ),
-        Fault::ForgetsRefusals => (
-            &["prepare-too-late", "unknown-requirement", "missing-input", "unknown-mode"],
-            "a Prepare that was too late, sent again without a bound, was answered PREPARED",
+        Fault::OneBranchATransaction => (
+            &["saga-in-order", "independent-branches"],
+            "after the first was cancelled, was answered REFUSED",
         ),
-        Fault::OneBranchATransaction => {
-            (&["independent-branches"], "after the first was cancelled, was answered REFUSED")
-        }
         Fault::IgnoresBound => (
             &["prepare-too-late"],
             "a first Prepare, an hour past its prepare_until, was answered PREPARED",
@@ -157,6 +202,11 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
                 "late-prepare",
                 "prepare-races-cancel",
                 "abandoned-prepare",
+                "cancel-at-work",
+                "cancel-without-an-end",
+                "row-outlives-bound",
+                "no-bound",
+                "saga-in-order",
                 "prepare-after-cancel",
                 "commit-unknown",
                 "commit-twice",
@@ -168,7 +218,7 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             "Commit of a committed branch was answered HEURISTIC_HAZARD",
         ),
         Fault::LooksThenWrites => (
-            &["concurrent-prepare", "prepare-races-cancel"],
+            &["concurrent-prepare", "prepare-races-cancel", "cancel-at-work"],
             "a Prepare, sent again after it had met its Cancel, was answered PREPARED",
         ),
         Fault::AnswersToAnyName => (
@@ -178,9 +228,10 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::TakesAnyContext => {
             (&["malformed-context"], "Prepare with no context was answered PREPARED")
         }
-        Fault::WordyReasons => {
-            (&["limits"], "Prepare was refused with reason \"refused, because NO_SUCH_ACTION!\"")
-        }
+        Fault::WordyReasons => (
+            &["output-bound", "limits"],
+            "Prepare was refused with reason \"refused, because NO_SUCH_ACTION!\"",
+        ),
         // It always votes READ_ONLY, so guarantees after a vote PREPARED are skipped.
         Fault::ReadOnlyInTcc => (&[], "which is a vote of two-phase commit only"),
     }
@@ -321,7 +372,15 @@ async fn work_that_must_succeed_is_not_checked_where_nobody_knows_it() {
         .filter(|checked| matches!(checked.verdict, Verdict::Skipped(_)))
         .map(|checked| checked.guarantee)
         .collect();
-    assert_eq!(skipped, ["must-succeed-refusal", "step-inputs", "missing-input"], "{report}");
+    let expected = [
+        "must-succeed-refusal",
+        "step-inputs",
+        "missing-input",
+        "must-succeed-input",
+        "output-bound",
+        "saga-in-order",
+    ];
+    assert_eq!(skipped, expected, "{report}");
 }
 
 /// Steps of a saga are never sent Commit; all other guarantees apply to them, too.

@@ -14,7 +14,7 @@ mod direct;
 mod handler;
 mod indeterminate;
 mod initiator;
-mod inquired;
+pub(crate) mod inquired;
 mod installed;
 mod killed_step;
 mod lost;

@@ -1,5 +1,7 @@
 //! Example participant in Python, in a process of its own, with a real coordinator.
 
+mod evidence;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::pending;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, msrv, packages, publish, python, tidy};
+use crate::{docs, links, msrv, packages, publish, python, soak, tidy};
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -33,6 +33,8 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
+    // Alone on the machine, so that the healthy's times can be compared strictly.
+    steps.step("soak", || soak::soak(&["--minutes", "0.7"]))?;
     steps.step("packages", || publish::package(&[]))?;
     steps.step("the oldest Rust", msrv::msrv)?;
     steps.step("documentation", || {

@@ -28,7 +28,7 @@ cargo xtask CHORE
   test [ARGS…]   run every test; installs PostgreSQL, MariaDB, Python and libfaketime if they are not
                  there; ARGS go to `cargo test`
   ci             what must pass before a change is accepted: tidy, links, formatting, clippy, generated
-                 files, tests, packages, documentation; ends with the seconds of each
+                 files, tests, a short soak, packages, documentation; ends with the seconds of each
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
                  every violation with a count for each folder, and fails for none
   codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the

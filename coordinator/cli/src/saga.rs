@@ -31,6 +31,9 @@ pub(super) enum Error {
     /// The gid is none.
     #[error("understand --gid: {0}")]
     Gid(unanimo_core::ids::Error),
+    /// An input has two values.
+    #[error("put the inputs together: --set {0} is there twice")]
+    SetTwice(String),
 }
 
 /// Check, run and draw sagas from files
@@ -55,14 +58,15 @@ struct InputArgs {
     /// Values of the inputs: an object in JSON or YAML, or @FILE with one; `@-` is standard input
     #[arg(long, value_name = "JSON")]
     input: Option<String>,
-    /// Value of one input; may be repeated, and goes before --input. VALUE is JSON, or else a text;
+    /// Value of one input; may be repeated for others, and goes before --input. VALUE is JSON, or else a text;
     /// for an input of type string it is always a text
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let named = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = named.ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -82,7 +86,10 @@ impl InputArgs {
                 Inputs::parse(&file, &text).map_err(|problems| Error::Inputs { file, problems })?
             }
         };
-        for (name, value) in &self.set {
+        for (at, (name, value)) in self.set.iter().enumerate() {
+            if self.set[..at].iter().any(|(before, _)| before == name) {
+                return Err(Error::SetTwice(name.clone()));
+            }
             inputs.set(name, value);
         }
         Ok(inputs)

@@ -244,6 +244,14 @@ impl Branch {
         self.progress.phase_two == PhaseTwo::Owed
     }
 
+    /// Tells whether an operator has said that its work is committed.
+    #[must_use]
+    pub fn is_committed_by_word(&self) -> bool {
+        let kind = HeuristicKind::Commit;
+        matches!(&self.progress.phase_two,
+            PhaseTwo::Heuristic { kind: word, operator: Some(_), .. } if *word == kind)
+    }
+
     /// The last error of its calls, of phase two before phase one.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {

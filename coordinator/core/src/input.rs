@@ -9,7 +9,6 @@ use crate::ids::{BranchId, BranchNumber, Gid, Incarnation, LockName};
 use crate::payload::Payload;
 
 /// Something that happened. The caller adds when.
-#[expect(clippy::large_enum_variant, reason = "an input is made where it is applied, and not kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The initiator adds a branch: Execute, or Enlist.
@@ -81,6 +80,8 @@ pub enum Input {
         number: BranchNumber,
         /// Its end, as the operator states it.
         kind: HeuristicKind,
+        /// Its output, for the steps that read it: of a branch that has not voted, with the kind *committed*.
+        output: Option<Payload>,
         /// Who says so.
         operator: String,
         /// The operator's reason.

@@ -191,8 +191,9 @@ impl Transaction {
                 let index = number.map(|number| step.known(number)).transpose()?;
                 step.retry(index, operator);
             }
-            Input::Resolve { number, kind, operator, note } => {
-                step.resolve(step.known(number)?, kind, operator, note)?;
+            Input::Resolve { number, kind, output, operator, note } => {
+                let word = operator::Word { kind, output, operator, note };
+                step.resolve(step.known(number)?, word)?;
             }
             Input::Forget { operator, note } => step.forget(&operator, &note)?,
         }

@@ -103,7 +103,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => proptest::option::of(branch_number())
             .prop_map(|number| Input::Retry { number, operator: None }),
         1 => (branch_number(), heuristic_kind()).prop_map(|(number, kind)| Input::Resolve {
-            number, kind, operator: "op".into(), note: "n".into(),
+            number, kind, output: None, operator: "op".into(), note: "n".into(),
         }),
         1 => Just(Input::Forget { operator: "op".into(), note: "n".into() }),
     ]

@@ -154,8 +154,63 @@ fn an_output_that_is_too_large_from_the_pivot_on_is_no_vote() {
         "saga p! b<p+reads",
         "write; prepare p
          p prepared 1048577 => write+output_too_large
-         p resolve committed => COMMIT+resolved; prepare b
+         p resolve committed 3 => COMMIT+resolved; prepare b
          b prepared => END",
+    );
+}
+
+/// Inputs of a branch, as name and size.
+fn inputs(script: &Script, id: &str) -> Vec<(String, usize)> {
+    let branch = script.tx.branch_by_id(&BranchId::new(id).unwrap()).unwrap();
+    let size = |(name, output): (unanimo_core::InputName, unanimo_core::Payload)| {
+        (name.to_string(), output.data.len())
+    };
+    script.tx.inputs_of(branch).into_iter().map(size).collect()
+}
+
+/// A step must succeed that reads what an operator answers for: so the operator gives the output, too.
+#[test]
+fn who_answers_for_a_branch_gives_the_output_that_others_read() {
+    let script = check(
+        "saga p! b<p+reads c<b+reads d<c+reads",
+        "write; prepare p
+         p resolve committed => ! output must be given: it is read by b
+         p resolve rolled_back 3 => ! output must be left out where nothing is committed
+         p resolve committed 1048577 => ! output must be at most 524288 bytes, has 1048577
+         p resolve committed 3 => COMMIT+resolved; prepare b
+         p resolve committed =>
+         crash => write+adopted; prepare b#2
+         b resolve committed => ! output must be given: it is read by c
+         b resolve committed 0 => write+resolved; prepare c
+         c prepared 5 => write; prepare d
+         crash => write+adopted; prepare d#2",
+    );
+    // One that has no bytes is given all the same.
+    for (id, read) in [("b", ("p", 3)), ("c", ("b", 0)), ("d", ("c", 5))] {
+        assert_eq!(inputs(&script, id), [(read.0.to_owned(), read.1)], "{id}");
+    }
+    // What nobody reads any more is not asked for, and what is said not to be done has none.
+    check(
+        "saga p! b<p c<b+reads d<b+reads",
+        "write; prepare p
+         p resolve committed => COMMIT+resolved; prepare b
+         c resolve committed => write+resolved
+         b resolve committed => ! output must be given: it is read by d
+         d resolve hazard => write+resolved
+         b resolve committed => END+resolved",
+    );
+    let script = check(
+        "saga p! b<p c<b+reads",
+        "write; prepare p
+         p prepared => COMMIT; prepare b
+         b resolve rolled_back => write+resolved; prepare c
+         c resolve committed 1 => END+resolved",
+    );
+    assert_eq!(inputs(&script, "c"), []);
+    check(
+        "tcc a",
+        "a prepared => COMMIT; commit a
+         a resolve committed 1 => ! output must be left out: the branch has answered",
     );
 }
 

@@ -92,7 +92,7 @@ fn a_wrong_type_is_told() {
     with(
         "attempts: 5",
         "attempts: 0",
-        &["f:10:23: steps.hotel.retry.attempts must be a whole number of at least 1, is a number"],
+        &["f:10:23: steps.hotel.retry.attempts must be a whole number from 1 to 4294967295, is 0"],
     );
     with("timeout: 10m", "timeout: 10", &["f:3:10: timeout must be a text, is a number"]);
     with(

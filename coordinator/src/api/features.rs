@@ -64,6 +64,10 @@ pub const TABLE: &[Described] = &[
                   not known is GID_UNKNOWN, and nothing is begun.",
     },
     Described {
+        name: "resolve_output",
+        promise: "`output` of ResolveBranch is kept, and handed to the steps that read it.",
+    },
+    Described {
         name: "payload_media_type",
         promise: "The media type of a payload or output is kept and delivered with its bytes.",
     },

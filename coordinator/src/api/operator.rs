@@ -11,7 +11,8 @@ use super::error::{from_engine, invalid};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
 use super::query::durable_view;
 use super::rpc::serve;
-use crate::engine::{Answer, Error};
+use crate::engine::{Answer, Error, Word};
+use crate::wire::payload_from_wire;
 
 impl Api {
     async fn retry_owed(
@@ -37,7 +38,7 @@ impl Api {
         let by = self.answer_by(&request);
         let request = request.into_inner();
         let resolution = request.resolution();
-        let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, .. } = request;
+        let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, output, .. } = request;
         let tx_id = parse::tx_id(&tx_id)?;
         let branch_id = parse::branch_id("branch_id", &branch_id)?;
         let kind = match resolution {
@@ -51,7 +52,10 @@ impl Api {
         };
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
-        let answer = self.engine.resolve(tx_id, &branch_id, kind, operator, note, by).await;
+        // One that is there, and empty, is an output without bytes.
+        let output = output.map(payload_from_wire);
+        let word = Word { kind, output, operator, note };
+        let answer = self.engine.resolve(tx_id, &branch_id, word, by).await;
         Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
     }
 

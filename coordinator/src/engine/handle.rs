@@ -18,6 +18,7 @@ use unanimo_core::{
     BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
 };
 
+pub use self::operator::Word;
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
 use super::admission::Admission;
 use super::clock::Clock;

@@ -43,7 +43,8 @@ pub(super) fn prepare(branch: &BranchCall, database_id: String) -> PrepareReques
 fn requires(branch: &BranchCall) -> Vec<String> {
     let must_succeed = branch.must_succeed.then_some("must_succeed");
     let inputs = (!branch.spec.step.inputs.is_empty()).then_some("step_inputs");
-    must_succeed.into_iter().chain(inputs).map(str::to_owned).collect()
+    let bounded = branch.output_bytes_max.map(|_| "output_bytes_max");
+    must_succeed.into_iter().chain(inputs).chain(bounded).map(str::to_owned).collect()
 }
 
 fn inputs(branch: &BranchCall) -> HashMap<String, v1::Payload> {

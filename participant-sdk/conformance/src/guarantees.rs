@@ -6,6 +6,7 @@ mod ends;
 mod inputs;
 mod manners;
 mod races;
+mod steps;
 mod tombstones;
 mod votes;
 
@@ -96,6 +97,15 @@ guarantees! {
          refusal. Cancel of a branch that was never prepared is done without any input.",
         "an input that was over a limit, or that its step did not return, is missing for ever: an \
          error status would be asked for again until the deadline.";
+    "must-succeed-input", steps::input_that_comes_later,
+        "A Prepare that must succeed and lacks an input is not refused for good: with the input it is \
+         PREPARED.",
+        "the transaction can no longer be aborted, and a person may have to give what is missing.";
+    "output-bound", steps::output_bound,
+        "Work whose output has more than output_bytes_max bytes is undone and REFUSED with reason \
+         OUTPUT_TOO_LARGE, stored as any refusal, and not stored where the work must succeed.",
+        "a later step reads the output, and the coordinator drops what is too large: the saga could \
+         neither go on nor be undone.";
     "unknown-phase-two-requirement", conditions::phase_two,
         "Commit and Cancel that require a feature which the participant does not know are answered \
          with the status UNIMPLEMENTED; nothing is done or stored.",
@@ -126,6 +136,27 @@ guarantees! {
     "abandoned-prepare", races::abandoned,
         "A Prepare whose caller goes away at any moment can be sent again, and can be cancelled.",
         "S7: a call that is broken off half way may have taken effect or not; both must end well.";
+    "cancel-at-work", steps::cancelled_at_work,
+        "Where Cancel comes eight times at any moment of a Prepare that was sent eight times, all are \
+         done, and no Prepare that comes afterwards is answered PREPARED.",
+        "a saga aborts while its steps are at work: what they do must end undone.";
+    "cancel-without-an-end", steps::cancelled_without_an_end,
+        "Cancel without output, of a branch whose Prepare was broken off and whose vote was lost, is \
+         done, and done again with it; no later Prepare is answered PREPARED.",
+        "a coordinator that was killed may not know that a step was sent, and undoes what it cannot \
+         exclude.";
+    "row-outlives-bound", steps::outlives_its_bound,
+        "A Prepare that voted yes before its prepare_until gets that yes after it, too, with and \
+         without the bound, until its branch is ended.",
+        "S7: a step of a saga is sent no Commit, and may be asked for again, or undone, days later.";
+    "no-bound", steps::no_bound,
+        "A Prepare without prepare_until votes as any other; its Cancel without one is done, first or \
+         later, and no Prepare that comes after it is answered PREPARED.",
+        "the pivot of a saga has no bound: an operator may answer in its place while it is under way.";
+    "saga-in-order", steps::in_order,
+        "A step, a pivot and a step after it, all in one transaction, each keep their votes when later \
+         ones are done, repeated and undone.",
+        "what is undone in the reverse order must not take what stands before it along.";
     "cancel-twice", ends::cancel_twice,
         "Cancel of a prepared branch is done, with and without the output, and done again.",
         "S7: an answer that is lost on its way makes the coordinator send the call again.";

@@ -108,6 +108,7 @@ impl Session {
             requires: Vec::new(),
             phase_two_requires: Vec::new(),
             must_succeed: false,
+            output_bytes_max: None,
         }
     }
 

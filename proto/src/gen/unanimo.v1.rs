@@ -3343,7 +3343,7 @@ pub struct PrepareRequest {
     #[prost(bool, tag = "8")]
     pub must_succeed: bool,
     /// Outputs of earlier steps, by the names that the branch gave them. One without bytes is there, and empty;
-    /// one that was over a limit, or of a step that an operator ended by word, is missing. `requires` then names
+    /// one that was over a limit, or of a step that an operator ended by word as something else than committed, is missing. `requires` then names
     /// `step_inputs`. At most 1.5 MiB.
     #[prost(map = "string, message", tag = "9")]
     pub inputs: ::std::collections::HashMap<::prost::alloc::string::String, Payload>,
@@ -3351,7 +3351,7 @@ pub struct PrepareRequest {
     /// steps after it, if another step reads their output: nothing can be undone any more for an output that is
     /// dropped. A participant whose work has a larger output rolls the work back and answers Refused, with the
     /// reason OUTPUT_TOO_LARGE. From one that answers Prepared all the same it is no vote: the coordinator raises an
-    /// alarm, and sends the call again.
+    /// alarm, and sends the call again. `requires` then names `output_bytes_max`.
     #[prost(uint64, optional, tag = "10")]
     pub output_bytes_max: ::core::option::Option<u64>,
 }
@@ -4891,6 +4891,8 @@ pub struct ResolveBranchRequest {
     /// For the pivot COMMITTED decides COMMIT; the pivot is not sent again, and the transaction is heuristic. ROLLED_BACK
     /// decides ABORT; the pivot is sent Cancel until it answers, and then nothing is heuristic. Until it has
     /// answered, another resolution ends it by word. HAZARD decides nothing, and is INVALID_ARGUMENT.
+    ///
+    /// Steps that read the output of a branch which ended otherwise than COMMITTED are sent without it.
     #[prost(enumeration = "Resolution", tag = "3")]
     pub resolution: i32,
     /// Name of the operator; 1 to 128 bytes.
@@ -4902,6 +4904,13 @@ pub struct ResolveBranchRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "6")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Output of the branch, as its participant would have answered. Present, be it empty, where the resolution is COMMITTED,
+    /// the branch has not answered, and another one that has not answered reads its output; absent where the
+    /// resolution is another one, or the branch has answered. Otherwise INVALID_ARGUMENT, and so is one that
+    /// is larger than the branch's own could be. A request that carries it requires `resolve_output`. It is not compared
+    /// where the resolution comes again: the first one stands.
+    #[prost(message, optional, tag = "7")]
+    pub output: ::core::option::Option<Payload>,
 }
 impl ::prost::Name for ResolveBranchRequest {
     const NAME: &'static str = "ResolveBranchRequest";

@@ -1,8 +1,11 @@
 //! Transfers that the initiators ask the coordinator for.
 
+use std::time::{Duration, Instant};
+
 use unanimo_examples::Posting;
 use unanimo_sdk::client::{Draft, Error};
 use unanimo_sdk::{Client, Json, Outcome};
+use unanimo_tests::wait::PATIENCE;
 
 use super::Mode;
 use super::bank::{ACCOUNTS, RICH};
@@ -24,6 +27,9 @@ impl Clone for Transfer {
         Self { gid: self.gid.clone(), heard: Vec::new(), ..*self }
     }
 }
+
+/// Pause before a transfer that was not taken is asked for again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const BANKS: [&str; 2] = ["bank-a", "bank-b"];
 
@@ -65,8 +71,22 @@ impl Transfer {
             // An initiator whose call fails gives up: the deadline then ends the transaction.
             return self.step_by_step(client, mode).await.into_iter().collect();
         }
-        let (one, two) = tokio::join!(self.submit(client, mode), self.submit(client, mode));
-        vec![one.unwrap(), two.unwrap()]
+        let (one, two) = tokio::join!(self.answered(client, mode), self.answered(client, mode));
+        vec![one, two]
+    }
+
+    /// Submits it until it is taken: a bank that was silent for a while, as on a machine with too much to do, takes
+    /// no new work for a moment.
+    async fn answered(&self, client: &Client, mode: Mode) -> Outcome {
+        let began = Instant::now();
+        loop {
+            match self.submit(client, mode).await {
+                Err(Error::Rejected { retryable: true, .. }) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => return answer.unwrap(),
+            }
+        }
     }
 
     pub(crate) async fn submit(&self, client: &Client, mode: Mode) -> Result<Outcome, Error> {

@@ -199,7 +199,7 @@ async fn a_broken_participant_is_told_what_it_breaks() {
         "\nlate-prepare\n  must hold  A Prepare that comes after its Cancel is REFUSED",
         "\n  because    S8: nobody would ever cancel what it did",
         "missing-input                     skipped  no input was given that the action reads",
-        " passed, 4 failed, 1 skipped\n",
+        " passed, 6 failed, 2 skipped\n",
     ]);
     let endpoint = Faulty::new(Fault::CommitsAnything).serve().await;
     let ran = check(&endpoint, "faulty", "work", &["--json"]).await;

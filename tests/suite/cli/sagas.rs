@@ -140,6 +140,8 @@ async fn a_mistake_is_told_and_nothing_is_sent() {
             &["--input:1:9: who must be of type string, is 1"],
         ),
         (&["--gid", "g", "--input", "@nowhere"], &["failed to read the inputs from nowhere"]),
+        (&["--gid", "g", "--set=who=a", "--set=who=b"], &["--set who is there twice"]),
+        (&["--gid", "g", "--set==1"], &["write NAME=VALUE"]),
         (&["--gid", "a b", "--set=who=a", "--set=fare=1"], &["understand --gid: must consist of"]),
         (&[], &["--gid"]),
     ] {
@@ -168,7 +170,8 @@ async fn a_graph_is_drawn_of_a_definition_and_of_a_transaction() {
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg xmlns="));
     let ran = run(&["saga", "graph", &file, "-o", "/nowhere/x.svg"]).await;
     ran.check(2).complains(&["failed to write /nowhere/x.svg: No such file"]);
-    run(&["saga", "graph"]).await.check(2);
+    let ran = run(&["saga", "graph"]).await;
+    ran.check(2).complains(&["<FILE|--gid <GID>>"]);
 
     served
         .saga(&["run", &file, "--gid", "g", "--set=who=a", "--set=fare=1", "--wait=ended"])
@@ -177,6 +180,50 @@ async fn a_graph_is_drawn_of_a_definition_and_of_a_transaction() {
     served.saga(&["graph", "--gid", "g"]).await.check(0).says(&["g: committed\n", "done"]);
     let ran = served.saga(&["graph", "--gid", "nothing"]).await;
     ran.check(1).complains(&["reason: GID_UNKNOWN"]);
+}
+
+/// Who says that a branch is committed which others read gives its output, too, as JSON or from a file.
+#[tokio::test]
+async fn an_operator_gives_the_output_of_what_is_said_to_be_committed() {
+    let served = Served::start(&[]).await;
+    let path = new_path(".yaml");
+    let text = "saga: a\nsteps:\n  pay: {participant: p, action: hang, pivot: true, compensation: none}\n  \
+        ship: {participant: p, action: hang, after: pay, inputs: {it: pay}, compensation: none}\n  \
+        mail: {participant: p, action: ok, after: ship, inputs: {it: ship}, compensation: none}\n";
+    fs::write(&path, text).unwrap();
+    let file = path.display().to_string();
+    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(5);
+    let is_called = async |id: &str| {
+        let seen = || served.p.seen().into_iter().find(|seen| seen.branch_id == id);
+        super::until("a call", async || seen()).await
+    };
+    let tx_id = is_called("pay").await.tx_id;
+    let resolve = async |branch: &str, how: &str, more: &[&str]| {
+        let word = ["resolve", "g", "--branch", branch, "--as", how];
+        served.tx(&[&word[..], &["--operator", "ann", "--note", "by hand"], more].concat()).await
+    };
+    for (how, more, complaint) in [
+        ("committed", &[][..], "output: must be given: it is read by ship"),
+        ("rolled-back", &["--output", "1"], "output: must be left out where nothing is committed"),
+        ("committed", &["--output", "{"], "invalid value '{' for '--output <JSON>'"),
+        ("committed", &["--output", "1", "--output-file", "x"], "cannot be used with"),
+        ("committed", &["--output-file", "/nowhere"], "failed to read the output from /nowhere"),
+    ] {
+        resolve("pay", how, more).await.check(2).complains(&[complaint]);
+    }
+    assert_eq!(served.p.calls(&tx_id, "ship"), [""; 0], "nothing is decided");
+    resolve("pay", "committed", &["--output", r#"{"id":7}"#]).await.check(0);
+    assert_eq!(&is_called("ship").await.inputs["it"][..], br#"{"id":7}"#);
+    let bytes = new_path(".bin");
+    fs::write(&bytes, [0xff, 0]).unwrap();
+    let bytes = bytes.display().to_string();
+    resolve("ship", "committed", &["--output-file", &bytes]).await.check(0);
+    assert_eq!(&is_called("mail").await.inputs["it"][..], [0xff, 0]);
+    let shown = served.show_until("g", "its end", |shown| shown["state"] == "committed").await;
+    assert_eq!(shown["branches"][0]["output"], json!({"id": 7}));
+    assert_eq!(shown["branches"][1]["output_base64"], "/wA=");
+    let ran = resolve("mail", "committed", &["--output", "1"]).await;
+    ran.check(1).complains(&["NOTHING_TO_RESOLVE"]);
 }
 
 #[tokio::test]

@@ -126,7 +126,8 @@ impl Run {
             "resolve" => {
                 let (name, how) = rest.split_once(' ').unwrap();
                 let (operator, note) = ("night shift".into(), "by telephone".into());
-                Input::Resolve { number: self.number(name), kind: kind(how), operator, note }
+                let (number, kind, output) = (self.number(name), kind(how), None);
+                Input::Resolve { number, kind, output, operator, note }
             }
             "enlist" | "execute" => {
                 let by_coordinator = first == "execute";

@@ -23,12 +23,19 @@ struct Known {
 
 /// A coordinator that knows its transactions' verdicts: RUNNING until it is told otherwise.
 #[derive(Clone, Default)]
-pub(super) struct Inquired {
+pub(crate) struct Inquired {
+    /// The one group that it answers for; any, if there is none.
+    group: Option<&'static str>,
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
 
 impl Inquired {
-    pub(super) async fn serve(&self) -> String {
+    /// One that refuses questions about branches of another coordinator group.
+    pub(crate) fn of_group(group: &'static str) -> Self {
+        Self { group: Some(group), ..Self::default() }
+    }
+
+    pub(crate) async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -39,14 +46,24 @@ impl Inquired {
 
     /// From now on the answer for the branch's transaction.
     pub(super) fn tell(&self, branch: &Branch, verdict: Verdict, ended: bool) {
+        self.tell_of(&branch.tx_id.to_string(), verdict, ended);
+    }
+
+    /// The same for the transaction of this id.
+    pub(crate) fn tell_of(&self, tx_id: &str, verdict: Verdict, ended: bool) {
         let mut known = self.lock();
-        let known = known.entry(branch.tx_id.to_string()).or_insert(RUNNING);
+        let known = known.entry(tx_id.to_owned()).or_insert(RUNNING);
         *known = Known { verdict, ended, asked: known.asked };
     }
 
     /// Returns the number of questions about the branch's transaction.
     pub(super) fn asked(&self, branch: &Branch) -> usize {
-        self.lock().get(&branch.tx_id.to_string()).map_or(0, |known| known.asked)
+        self.asked_of(&branch.tx_id.to_string())
+    }
+
+    /// Returns the number of questions about the transaction of this id.
+    pub(crate) fn asked_of(&self, tx_id: &str) -> usize {
+        self.lock().get(tx_id).map_or(0, |known| known.asked)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -79,7 +96,11 @@ macro_rules! serve {
                 &self,
                 request: Request<InquireBranchesRequest>,
             ) -> Result<Response<InquireBranchesResponse>, Status> {
-                let branches = request.into_inner().branches.into_iter();
+                let request = request.into_inner();
+                if self.group.is_some_and(|group| group != request.cluster_id) {
+                    return Err(Status::failed_precondition("branches of another group"));
+                }
+                let branches = request.branches.into_iter();
                 let verdicts = branches.map(|branch| self.verdict(branch)).collect();
                 Ok(Response::new(InquireBranchesResponse { verdicts }))
             }

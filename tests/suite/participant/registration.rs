@@ -97,7 +97,8 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
         assert!(seen.len() > 2 && seen.iter().all(|again| again == &seen[0]), "{seen:?}");
         assert!(Uuid::parse_str(&instance_id).is_ok(), "{instance_id}");
         assert!(sdk.starts_with("unanimo-sdk-rust/"), "{sdk}");
-        let known = ["must_succeed", "saga", "step_inputs", "tcc", "two_phase_commit"];
+        let known =
+            ["must_succeed", "output_bytes_max", "saga", "step_inputs", "tcc", "two_phase_commit"];
         assert_eq!(features, known);
         for directory in [&one, &other] {
             let last = directory.deregistered().pop().unwrap();

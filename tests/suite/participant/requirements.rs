@@ -54,7 +54,14 @@ async fn s7_an_unknown_requirement_is_refused_and_stored<D: Database>(world: Wor
         assert_eq!(world.cancel(&branch).await, End::Done);
     }
     assert_eq!(world.runs(), 0);
-    let known = requiring(&["must_succeed", "saga", "step_inputs", "tcc", "two_phase_commit"]);
+    let known = requiring(&[
+        "must_succeed",
+        "output_bytes_max",
+        "saga",
+        "step_inputs",
+        "tcc",
+        "two_phase_commit",
+    ]);
     let branch = Branch { requires: known, ..Branch::tcc(&WORK) };
     assert!(world.prepare(&branch).await.is_prepared());
 }

@@ -191,7 +191,7 @@ async fn a_compensation_that_forgets_is_named() {
 async fn a_step_that_fails_without_its_input_is_named() {
     check(
         &run_broken(harness::<FAILS_WITHOUT_INPUT>()).await,
-        &["without-inputs", "missing-input"],
+        &["without-inputs", "missing-input", "must-succeed-input"],
         "`run` failed when it was called: Prepare was not answered",
     );
 }
@@ -209,7 +209,13 @@ async fn a_compensation_that_needs_the_process_of_its_step_is_named() {
 async fn a_step_that_refuses_what_must_succeed_is_named() {
     check(
         &run_broken(harness::<MAY_FAIL>()).await,
-        &["work-that-must-succeed", "must-succeed-refusal"],
+        &[
+            "work-that-must-succeed",
+            "must-succeed-refusal",
+            "must-succeed-input",
+            "output-bound",
+            "saga-in-order",
+        ],
         "`run` answered REFUSED (NOT_NOW: never) to work that must succeed, and can",
     );
 }

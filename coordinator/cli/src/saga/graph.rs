@@ -22,14 +22,14 @@ const CHILDREN_DEPTH_MAX: usize = 4;
 Text: a line for each step, below what it waits for. Signs of a definition: ○ step, ◇ reserved (TCC or
   two-phase commit), ◆ pivot, ▣ child. Signs of a transaction: ○ waiting or not sent, ◐ preparing,
   ● prepared or done, ✗ refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.")]
+#[command(group = clap::ArgGroup::new("drawn").required(true).args(["file", "gid"]))]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
     /// File with the definition, in YAML or JSON; `-` is standard input
-    #[arg(required_unless_present = "gid")]
     file: Option<PathBuf>,
     /// gid of a transaction, to draw as the coordinator knows it
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long)]
     gid: Option<String>,
     /// Form of the picture
     #[arg(long, default_value = "text")]

@@ -50,6 +50,14 @@ pub(crate) enum Error {
     /// The time given is over.
     #[error("the transaction has not ended within --timeout")]
     NotEnded,
+    /// The file with an output cannot be read.
+    #[error("failed to read the output from {path}: {source}")]
+    Output {
+        /// The file.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A participant may still hold something of the transaction that is to be forgotten.
     #[error("the transaction is not forgotten: {0}")]
     StillHeld(String),
@@ -72,7 +80,8 @@ impl Error {
 
     /// Tells whether the coordinator found that a field of the request breaks a rule.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Refused { status, .. }
+        matches!(self, Self::Output { .. })
+            || matches!(self, Self::Refused { status, .. }
             if status.code() == Code::InvalidArgument && has_reason(&status.get_error_details()))
     }
 
@@ -85,7 +94,7 @@ impl Error {
             }
             Self::Refused { status, .. } => return hint(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
-            Self::NotEnded => return None,
+            Self::NotEnded | Self::Output { .. } => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there what is prepared \
                  (docs/in-doubt.md tells how), and run the command again with --released"

@@ -1,8 +1,10 @@
 //! `unanimo tx retry`, `resolve` and `forget`: an operator's commands for a transaction that does
 //! not end by itself.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::value::RawValue;
 use unanimo_proto::v1;
 
 use super::client::{self, Client};
@@ -46,6 +48,13 @@ pub(super) struct ResolveArgs {
     /// State of the branch's work, as you found it or have made it
     #[arg(long = "as", value_name = "HOW")]
     how: Resolution,
+    /// Output of a branch that is `committed` and has not answered, in JSON; '' is one without bytes. Needed
+    /// where another step reads it
+    #[arg(long, value_name = "JSON", value_parser = output)]
+    output: Option<Output>,
+    /// File with that output; its bytes are sent unchanged
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    output_file: Option<PathBuf>,
     #[command(flatten)]
     act: Act,
 }
@@ -133,7 +142,35 @@ fn calls_are_due(branch: &v1::Branch) -> bool {
     )
 }
 
+/// Output of a branch, as an operator gives it.
+#[derive(Clone, Debug)]
+struct Output(v1::Payload);
+
+impl Output {
+    /// Bytes with the media type of JSON if they are JSON.
+    fn of(bytes: Vec<u8>) -> Self {
+        let is_json = serde_json::from_slice::<&RawValue>(&bytes).is_ok();
+        let media_type = if is_json { "application/json" } else { "" };
+        Self(v1::Payload { data: bytes.into(), media_type: media_type.to_owned() })
+    }
+}
+
+fn output(text: &str) -> Result<Output, serde_json::Error> {
+    if !text.is_empty() {
+        serde_json::from_str::<&RawValue>(text)?;
+    }
+    Ok(Output::of(text.into()))
+}
+
 pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCode, Error> {
+    let output = match (args.output, args.output_file) {
+        (None, Some(path)) => {
+            let read = std::fs::read(&path);
+            let path = path.display().to_string();
+            Some(Output::of(read.map_err(|source| client::Error::Output { path, source })?))
+        }
+        (output, _) => output,
+    };
     let mut client = Client::connect(server).await?;
     let tx_id = args.target.tx_id(&mut client).await?;
     let resolution = match args.how {
@@ -148,7 +185,8 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
         resolution: resolution.into(),
         operator,
         note,
-        ..Default::default()
+        requires: output.iter().map(|_| "resolve_output".to_owned()).collect(),
+        output: output.map(|Output(output)| output),
     });
     let answer = client.operator.resolve_branch(request).await.map_err(client::Error::from)?;
     let tx = answer.into_inner().transaction;

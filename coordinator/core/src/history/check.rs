@@ -114,8 +114,10 @@ impl Document {
             Input::PhaseTwoAnswered { number, operation, .. } => {
                 self.bad_number(field, *number).or_else(|| bad_operation(field, *operation))
             }
-            Input::Enlist { number, .. } | Input::Resolve { number, .. } => {
-                self.bad_number(field, *number)
+            Input::Enlist { number, .. } => self.bad_number(field, *number),
+            Input::Resolve { number, output, .. } => {
+                let bad_output = || output.as_ref().and_then(|output| bad_size(field, output));
+                self.bad_number(field, *number).or_else(bad_output)
             }
             Input::LocksAnswered { number, .. } | Input::Retry { number, .. } => {
                 number.and_then(|number| self.bad_number(field, number))

@@ -104,6 +104,9 @@ pub enum Input {
         number: BranchNumber,
         /// Its end.
         kind: HeuristicKind,
+        /// Its output, if one was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Size>,
         /// Who said so.
         operator: String,
         /// The reason.

@@ -91,9 +91,10 @@ impl Input {
             Live::Retry { number, operator } => {
                 Self::Retry { number: *number, operator: operator.as_deref().map(short) }
             }
-            Live::Resolve { number, kind, operator, note } => Self::Resolve {
+            Live::Resolve { number, kind, output, operator, note } => Self::Resolve {
                 number: *number,
                 kind: *kind,
+                output: output.as_ref().map(Size::from),
                 operator: short(operator),
                 note: short(note),
             },

@@ -208,6 +208,7 @@ fn largest(document: &Document) -> usize {
             Input::PrepareAnswered { answer: PrepareResult::Prepared { output }, .. } => {
                 output.bytes
             }
+            Input::Resolve { output: Some(output), .. } => output.bytes,
             _ => 0,
         });
     document.branches.iter().map(|shape| shape.payload.bytes).chain(outputs).max().unwrap_or(0)

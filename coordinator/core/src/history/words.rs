@@ -61,9 +61,12 @@ impl Document {
                 let by = operator.as_ref().map_or(String::new(), |name| format!(" by {name}"));
                 format!("retry of {what}{by}")
             }
-            Input::Resolve { number, kind, operator, note } => {
+            Input::Resolve { number, kind, output, operator, note } => {
                 let (name, kind) = (self.name(*number), kind.in_words());
-                format!("{operator} resolved {name} as {kind}: {note}")
+                let output = output.as_ref().map_or(String::new(), |output| {
+                    format!(" with an output of {} bytes", output.bytes)
+                });
+                format!("{operator} resolved {name} as {kind}{output}: {note}")
             }
             Input::Forget { operator, note } => format!("{operator} cleared the alarm: {note}"),
         }

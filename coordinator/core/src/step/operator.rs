@@ -1,27 +1,31 @@
 //! Operators' inputs. None of them changes a decision.
 
 use super::{Change, Step};
-use crate::branch::{HeuristicKind, PhaseTwo, clip};
-use crate::decision::{AbortCause, Decision, Heuristic, Phase};
+use crate::branch::{Branch, HeuristicKind, PhaseTwo, clip};
+use crate::decision::{AbortCause, Decision, Heuristic, Operation, Phase};
 use crate::definition::Violation;
 use crate::effects::EventKind;
 use crate::ids::BranchNumber;
 use crate::input::Rejection;
+use crate::payload::Payload;
+
+/// An operator's word for the end of a branch.
+pub(super) struct Word {
+    pub(super) kind: HeuristicKind,
+    pub(super) output: Option<Payload>,
+    pub(super) operator: String,
+    pub(super) note: String,
+}
 
 impl Step<'_> {
-    pub(super) fn resolve(
-        &mut self,
-        index: usize,
-        kind: HeuristicKind,
-        operator: String,
-        note: String,
-    ) -> Result<(), Rejection> {
+    pub(super) fn resolve(&mut self, index: usize, word: Word) -> Result<(), Rejection> {
         let number = BranchNumber::from_index(index);
         let branch = &self.tx.branches[index];
         let waits_for_pivot = self.tx.phase == Phase::Active && self.tx.is_pivot_sent();
         if waits_for_pivot && self.tx.graph.pivot() == Some(index) {
-            return self.answer_for_pivot(index, kind, operator, note);
+            return self.answer_for_pivot(index, word);
         }
+        let kind = word.kind;
         let decided = self.tx.phase.decision().is_some();
         match &branch.progress.phase_two {
             // The word that decided, again. Its participant is still told, or has been.
@@ -41,10 +45,13 @@ impl Step<'_> {
             }
             _ => return Err(Rejection::NothingToResolve(number)),
         }
+        self.check_output(index, &word)?;
+        let Word { output, operator, note, .. } = word;
         let note = clip(note);
         let detail = format!("as {} by {operator}: {note}", kind.in_words());
         self.event(EventKind::Resolved, Some(number), clip(detail));
         self.changed(Change::Awaited);
+        self.take_output(index, output.unwrap_or_default());
         self.end_branch(index, PhaseTwo::Heuristic { kind, note, operator: Some(operator) });
         Ok(())
     }
@@ -56,17 +63,14 @@ impl Step<'_> {
     ///   may have done its work by hand.
     /// - *Rolled back* is its no. ABORT, and its participant is sent Cancel until it answers, whatever its
     ///   compensation: a call that is still under way is then refused, and what was done is undone.
-    fn answer_for_pivot(
-        &mut self,
-        index: usize,
-        kind: HeuristicKind,
-        operator: String,
-        note: String,
-    ) -> Result<(), Rejection> {
+    fn answer_for_pivot(&mut self, index: usize, word: Word) -> Result<(), Rejection> {
+        let kind = word.kind;
         if kind == HeuristicKind::Hazard {
             let rule = "must be committed or rolled_back for a pivot: its answer decides";
             return Err(Violation::new("resolution", rule).into());
         }
+        self.check_output(index, &word)?;
+        let Word { output, operator, note, .. } = word;
         let (note, now) = (clip(note), self.now);
         let detail = clip(format!("as {} by {operator}: {note}", kind.in_words()));
         self.event(EventKind::Resolved, Some(BranchNumber::from_index(index)), detail);
@@ -74,6 +78,7 @@ impl Step<'_> {
         if kind == HeuristicKind::Commit {
             progress.phase_two = PhaseTwo::Heuristic { kind, note, operator: Some(operator) };
             progress.ended_at = Some(now);
+            self.take_output(index, output.unwrap_or_default());
             self.decide(Decision::Commit);
         } else {
             progress.refused_by_word = true;
@@ -82,6 +87,42 @@ impl Step<'_> {
             self.decide(Decision::Abort(AbortCause::Rollback));
         }
         Ok(())
+    }
+
+    /// A branch that is said to be committed, and has not answered, has the output that the operator gives. Who
+    /// reads it must succeed, and could not without: so it is asked for before anything is decided.
+    fn check_output(&self, index: usize, word: &Word) -> Result<(), Rejection> {
+        let (branch, field) = (&self.tx.branches[index], "output");
+        let is_open = self.tx.owes(index) == Some(Operation::Prepare);
+        let takes_one = is_open && word.kind == HeuristicKind::Commit;
+        let rule = match &word.output {
+            Some(_) if !is_open => "must be left out: the branch has answered".to_owned(),
+            Some(_) if !takes_one => "must be left out where nothing is committed".to_owned(),
+            Some(output) => {
+                if let Some(violation) = output.bad_media_type(field) {
+                    return Err(violation.into());
+                }
+                let (size, room) = (output.data.len(), self.tx.room_for_output(index, self.policy));
+                if size <= room {
+                    return Ok(());
+                }
+                format!("must be at most {room} bytes, has {size}")
+            }
+            None => {
+                let id = &branch.spec.branch_id;
+                let is_reader = |other: &&Branch| {
+                    let reads = other.spec.step.inputs.iter().any(|input| input.branch_id == *id);
+                    reads && other.progress.vote.is_none() && other.progress.ended_at.is_none()
+                };
+                let readers = self.tx.branches.iter().filter(is_reader);
+                let readers: Vec<&str> = readers.map(|b| b.spec.branch_id.as_str()).collect();
+                if !takes_one || readers.is_empty() {
+                    return Ok(());
+                }
+                clip(format!("must be given: it is read by {}", readers.join(", ")))
+            }
+        };
+        Err(Violation::new(field, rule).into())
     }
 
     pub(super) fn forget(&mut self, operator: &str, note: &str) -> Result<(), Rejection> {

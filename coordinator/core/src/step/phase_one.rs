@@ -137,7 +137,7 @@ impl Step<'_> {
         }
     }
 
-    fn take_output(&mut self, index: usize, output: Payload) {
+    pub(super) fn take_output(&mut self, index: usize, output: Payload) {
         let output = output.without_bad_media_type();
         // A prepared transaction's output could not be told again after a crash.
         let untellable = self.tx.branches[index].spec.mode == Mode::TwoPhaseCommit;

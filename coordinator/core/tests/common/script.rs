@@ -204,11 +204,14 @@ impl Script {
             "hazard" => phase_two(heuristic(HeuristicKind::Hazard)),
             "resolve" => Input::Resolve {
                 number,
-                kind: match argument {
+                kind: match argument.split(' ').next().unwrap() {
                     "committed" => HeuristicKind::Commit,
                     "hazard" => HeuristicKind::Hazard,
                     _ => HeuristicKind::Rollback,
                 },
+                output: argument
+                    .split_once(' ')
+                    .map(|(_, size)| Bytes::from(vec![b'w'; size.parse().unwrap()]).into()),
                 operator: "op".into(),
                 note: "by hand".into(),
             },

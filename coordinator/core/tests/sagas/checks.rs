@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use unanimo_core::{
-    Branch, Decision, Enlistment, Mode, Operation, Phase, PhaseTwoOperation, Timestamp, Vote,
+    Branch, Decision, Enlistment, HeuristicKind, Mode, Operation, Phase, PhaseTwoOperation,
+    Timestamp, Vote,
 };
 
 use crate::life::Life;
@@ -51,8 +52,10 @@ impl Life {
             && matches!(phase.decision(), Some(Decision::Abort(_)))
             && self.pivot_sent
         {
-            let vote = self.participants.rows[pivot].vote;
-            assert_eq!(vote, Some(Vote::Refused), "the pivot was sent: only its no is an ABORT");
+            let row = &self.participants.rows[pivot];
+            let said = row.said.contains(&HeuristicKind::Rollback);
+            let refused = row.vote == Some(Vote::Refused) || said;
+            assert!(refused, "the pivot was sent: only its no, or a word for it, is an ABORT");
         }
     }
 
@@ -66,6 +69,10 @@ impl Life {
                 continue;
             }
             let row = &self.participants.rows[at];
+            let said = row.said.contains(&HeuristicKind::Commit);
+            if said && self.order.pivot == Some(at) && progress.vote.is_none() {
+                continue;
+            }
             assert!(row.said_yes(), "S2: COMMIT, and {at} never said yes");
             assert!(progress.vote.is_some_and(Vote::is_yes), "S2: the vote of {at} is not durable");
         }
@@ -89,9 +96,26 @@ impl Life {
         let limit = self.order.may_be_undone(at).then_some(limit);
         assert_eq!(prepare.prepare_until, limit, "prepare_until of {at}");
         self.check_ready(at);
+        self.check_inputs(prepare);
         if self.order.pivot == Some(at) {
             assert!(stored.state.branches[at].released, "the pivot's release is not durable");
             self.pivot_sent = true;
+        }
+    }
+
+    pub(crate) fn reads(&self, at: usize, before: usize) -> bool {
+        let id = &self.specs[before].branch_id;
+        self.specs[at].step.inputs.iter().any(|input| input.branch_id == *id)
+    }
+
+    /// Nothing that a step reads is left out, but what an operator has said not to be done.
+    fn check_inputs(&self, prepare: &Prepare) {
+        let at = prepare.at;
+        for before in (0..self.specs.len()).filter(|before| self.reads(at, *before)) {
+            let row = &self.participants.rows[before];
+            let is_given = prepare.inputs.iter().any(|(name, _)| *name == format!("of_{before}"));
+            let not_done = row.said.iter().any(|kind| *kind != HeuristicKind::Commit);
+            assert!(is_given || row.by_initiator || not_done, "{at} is sent without {before}");
         }
     }
 

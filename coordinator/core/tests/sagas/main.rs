@@ -19,6 +19,7 @@ mod play;
 use life::Life;
 use participants::Effect;
 use plan::plan;
+
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 fn number(variable: &str) -> Option<u64> {
@@ -36,6 +37,8 @@ struct Tally {
     kept: u64,
     children_in_doubt: u64,
     crashed: u64,
+    committed_by_word: u64,
+    aborted_by_word: u64,
 }
 
 impl Tally {
@@ -55,11 +58,22 @@ impl Tally {
         self.kept += u64::from(!life.committed() && rows.iter().any(kept));
         self.children_in_doubt += u64::from(life.in_doubt);
         self.crashed += u64::from(life.life > 1);
+        let stored = &life.journal.durable.0.state.branches;
+        let pivot = life.order.pivot.and_then(|pivot| stored.get(pivot));
+        let by_word = pivot.is_some_and(|pivot| pivot.vote.is_none() && !pivot.refused_by_word);
+        self.committed_by_word += u64::from(life.committed() && by_word);
+        self.aborted_by_word += u64::from(pivot.is_some_and(|pivot| pivot.refused_by_word));
     }
 
     fn check(&self, cases: u64) {
         let Self { committed, aborted, committed_by_pivot, steps_after_pivot, .. } = *self;
         let Self { undone_in_order, kept, children_in_doubt, crashed, .. } = *self;
+        let Self { committed_by_word, aborted_by_word, .. } = *self;
+        for (name, count) in
+            [("committed by word", committed_by_word), ("aborted by word", aborted_by_word)]
+        {
+            assert!(count * 1_000 >= cases, "only {count} of {cases} plans were {name}");
+        }
         for (name, count) in [
             ("committed", committed),
             ("aborted", aborted),

@@ -27,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) committed: bool,
     /// The participant, or an operator, ended it otherwise: nothing more can be said of it.
     pub(crate) by_word: bool,
+    /// Words of operators about it.
+    pub(crate) said: Vec<HeuristicKind>,
     pub(crate) mode: Option<Mode>,
     pub(crate) kept: bool,
     pub(crate) by_initiator: bool,
@@ -138,8 +140,10 @@ impl Participants {
             let over = row.said_yes() || row.by_initiator || row.by_word;
             let known = self.rows[at].by_initiator || over;
             assert!(known, "the effect of {at} came before the vote of {before}");
+            // A pivot that an operator has answered for may still be under way, and is cancelled then.
+            let said = self.rows[at].said.contains(&HeuristicKind::Rollback);
             assert!(
-                !row.cancelled || self.rows[at].kept || self.rows[at].by_word,
+                !row.cancelled || self.rows[at].kept || self.rows[at].by_word || said,
                 "the effect of {at} came after {before} was compensated"
             );
         }
@@ -151,7 +155,7 @@ impl Participants {
 
     pub(crate) fn phase_two(
         &mut self,
-        at: usize,
+        call: &Prepare,
         operation: PhaseTwoOperation,
         fate: Fate,
     ) -> PhaseTwoAnswer {
@@ -162,6 +166,11 @@ impl Participants {
                 return PhaseTwoAnswer::Working { retry_after };
             }
             _ => {}
+        }
+        let at = call.at;
+        // A tombstone is kept past the bound of the Prepare that it is to refuse; that of a pivot has none.
+        if operation == PhaseTwoOperation::Cancel && !self.rows[at].prepare_came {
+            self.note_limit(call);
         }
         let as_told = match operation {
             PhaseTwoOperation::Commit => HeuristicKind::Commit,
@@ -198,14 +207,19 @@ impl Participants {
         });
         assert!(!self.order.is_after_pivot(at), "{at} comes after the pivot, and is cancelled");
         assert!(!self.rows[at].kept, "{at} is kept, and was cancelled");
-        if let Some(pivot) = self.order.pivot {
+        if let Some(pivot) = self.order.pivot
+            && !self.rows[pivot].said.contains(&HeuristicKind::Rollback)
+        {
             let vote = self.rows[pivot].vote;
             assert!(!vote.is_some_and(Vote::is_yes), "the pivot said yes, and {at} is cancelled");
             assert!(at != pivot || vote.is_some(), "the pivot was cancelled unanswered");
         }
         for after in (0..self.rows.len()).filter(|after| self.order.depends[*after][at]) {
             let row = &self.rows[after];
-            let gone = row.effect != Effect::Held || row.kept || row.by_word;
+            // Nobody knows when a pivot will be undone that never answers: the others do not wait for it.
+            let said = row.said.contains(&HeuristicKind::Rollback);
+            let said = said && self.order.pivot == Some(after);
+            let gone = row.effect != Effect::Held || row.kept || row.by_word || said;
             assert!(gone, "{at} was compensated before {after}, which depends on it");
         }
         let row = &mut self.rows[at];

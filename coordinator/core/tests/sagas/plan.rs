@@ -118,7 +118,16 @@ pub(crate) enum Move {
         at: Option<usize>,
         by_operator: bool,
     },
-    Resolve(usize, HeuristicKind),
+    Resolve {
+        at: usize,
+        kind: HeuristicKind,
+        with_output: bool,
+    },
+    /// An operator answers in the place of the pivot.
+    AnswerForPivot {
+        kind: HeuristicKind,
+        with_output: bool,
+    },
     Forget,
 }
 
@@ -190,7 +199,7 @@ fn lock_fate(bits: &mut Bits) -> LockFate {
 fn a_move(bits: u64) -> Move {
     let mut bits = Bits(bits);
     let bits = &mut bits;
-    match bits.below(107) {
+    match bits.below(111) {
         0..40 => Move::Deliver { at: bits.index(), any: false, fate: fate(bits) },
         40..48 => Move::Deliver { at: bits.index(), any: true, fate: fate(bits) },
         48..56 => Move::AnswerLocks(bits.index(), lock_fate(bits)),
@@ -210,8 +219,15 @@ fn a_move(bits: u64) -> Move {
         100..102 => {
             Move::Retry { at: bits.once_in(2).then(|| bits.index()), by_operator: bits.once_in(2) }
         }
-        102..104 => Move::Resolve(bits.index(), heuristic(bits)),
+        102..104 => {
+            Move::Resolve { at: bits.index(), kind: heuristic(bits), with_output: bits.once_in(2) }
+        }
         104 => Move::Forget,
+        107..111 => {
+            let kind = [HeuristicKind::Commit, HeuristicKind::Rollback, HeuristicKind::Hazard]
+                [usize::try_from(bits.below(5)).expect("a small number") / 2];
+            Move::AnswerForPivot { kind, with_output: bits.once_in(2) }
+        }
         _ => Move::Rollback,
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use unanimo_core::{
-    BranchId, BranchRequest, Enlistment, Input, LockAnswer, LockName, Operation, Phase,
-    PhaseTwoOperation, StepSpec, Vote,
+    BranchId, BranchRequest, Enlistment, HeuristicKind, Input, LockAnswer, LockName, Operation,
+    Phase, PhaseTwoOperation, StepSpec, Vote,
 };
 
 use crate::life::Life;
@@ -49,18 +49,11 @@ impl Life {
                 let operator = by_operator.then(|| "op".to_owned());
                 self.apply(Input::Retry { number, operator });
             }
-            Move::Resolve(at, kind) => {
-                let number = self.number(at);
-                // An operator's answer for the pivot is a decision, which the model does not know; scripts of
-                // its own test it.
-                if self.order.pivot == Some(number.index()) {
-                    return self.check_durable();
+            Move::Resolve { at, kind, with_output } => self.resolve(at, kind, with_output),
+            Move::AnswerForPivot { kind, with_output } => {
+                if let Some(pivot) = self.order.pivot {
+                    self.resolve(pivot, kind, with_output);
                 }
-                let (operator, note) = ("op".to_owned(), "by hand".to_owned());
-                let before = self.participants.rows[number.index()].by_word;
-                self.participants.rows[number.index()].by_word = true;
-                let accepted = self.apply(Input::Resolve { number, kind, operator, note });
-                self.participants.rows[number.index()].by_word = before || accepted;
             }
             Move::Forget => {
                 self.apply(Input::Forget { operator: "op".into(), note: "seen".into() });
@@ -71,6 +64,35 @@ impl Life {
 
     fn number(&self, at: usize) -> unanimo_core::BranchNumber {
         unanimo_core::BranchNumber::from_index(at % self.specs.len())
+    }
+
+    /// An operator ends a branch by word, or answers for the pivot: then the word decides, and a pivot that is
+    /// said to be rolled back is no branch that ended by word.
+    fn resolve(&mut self, at: usize, kind: HeuristicKind, with_output: bool) {
+        let number = self.number(at);
+        let at = number.index();
+        let output = with_output.then(|| self.participants.output(at));
+        let pivot = self.order.pivot == Some(at);
+        let answers = pivot && self.pivot_sent && self.tx.phase() == Phase::Active;
+        let is_read = (0..self.specs.len()).any(|other| self.reads(other, at));
+        let (operator, note) = ("op".to_owned(), "by hand".to_owned());
+        let row = &self.participants.rows[at];
+        let (by_word, said) = (row.by_word, row.said.clone());
+        let row = &mut self.participants.rows[at];
+        row.by_word |= !(answers && kind == HeuristicKind::Rollback);
+        row.said.push(kind);
+        let accepted = self.apply(Input::Resolve { number, kind, output, operator, note });
+        if !accepted {
+            let row = &mut self.participants.rows[at];
+            (row.by_word, row.said) = (by_word, said);
+        }
+        if answers {
+            let commit = kind == HeuristicKind::Commit;
+            let rollback = kind == HeuristicKind::Rollback;
+            let good = rollback && !with_output || commit && (with_output || !is_read);
+            assert_eq!(accepted, good, "the pivot is said to be {kind:?}, output: {with_output}");
+            assert!(!accepted || self.tx.phase().decision().is_some(), "a word did not decide");
+        }
     }
 
     fn wake(&mut self) {
@@ -90,7 +112,7 @@ impl Life {
                 Input::PrepareAnswered { number, attempt, answer }
             }
             Operation::PhaseTwo(operation) => {
-                let answer = self.participants.phase_two(packet.prepare.at, operation, fate);
+                let answer = self.participants.phase_two(&packet.prepare, operation, fate);
                 Input::PhaseTwoAnswered { number, operation, attempt, answer }
             }
         };

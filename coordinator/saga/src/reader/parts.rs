@@ -16,6 +16,12 @@ use crate::tree::{Entries, Key, Node, Path, Value};
 /// Time for which a lock is waited for where the definition does not say, as the contract has it.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// Numbers that are counts.
+const COUNT: &str = "a whole number from 1 to 4294967295";
+
+/// Most characters of a number that are shown.
+const SHOWN_MAX: usize = 40;
+
 impl Reader<'_> {
     pub(super) fn text(&mut self, at: &At, node: &Node) -> Option<String> {
         self.places.note(at, node.place);
@@ -42,12 +48,18 @@ impl Reader<'_> {
     pub(super) fn count(&mut self, at: &At, node: &Node) -> Option<u32> {
         self.places.note(at, node.place);
         let count = match &node.value {
-            Value::Number(number) => number.parse().ok().filter(|count| *count > 0),
+            Value::Number(number) => {
+                let count = number.parse().ok().filter(|count| *count > 0);
+                if count.is_none() {
+                    let shown: String = number.chars().take(SHOWN_MAX).collect();
+                    let rule = format!("must be {COUNT}, is {shown}");
+                    self.problem(at, node.place, rule);
+                }
+                return count;
+            }
             _ => None,
         };
-        if count.is_none() {
-            self.not_a(at, node, "a whole number of at least 1");
-        }
+        self.not_a(at, node, COUNT);
         count
     }
 

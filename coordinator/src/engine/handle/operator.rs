@@ -2,7 +2,9 @@
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use unanimo_core::{BranchId, BranchNumber, Gid, HeuristicKind, Input, Rejection, TxId, Violation};
+use unanimo_core::{
+    BranchId, BranchNumber, Gid, HeuristicKind, Input, Payload, Rejection, TxId, Violation,
+};
 
 use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
@@ -11,6 +13,19 @@ use super::Handle;
 use super::waits::in_time;
 use crate::participants::own;
 use crate::store::Key;
+
+/// An operator's word for the end of a branch.
+#[derive(Debug)]
+pub struct Word {
+    /// The end.
+    pub kind: HeuristicKind,
+    /// The branch's output, for the steps that read it.
+    pub output: Option<Payload>,
+    /// Who says so.
+    pub operator: String,
+    /// The reason.
+    pub note: String,
+}
 
 impl Handle {
     /// Returns the number of transactions in memory that wait for something other than time: not for their
@@ -53,13 +68,12 @@ impl Handle {
         &self,
         tx_id: TxId,
         branch: &BranchId,
-        kind: HeuristicKind,
-        operator: String,
-        note: String,
+        word: Word,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let number = self.number_to_resolve(tx_id, branch, deadline).await?;
-        let input = Input::Resolve { number, kind, operator, note };
+        let Word { kind, output, operator, note } = word;
+        let input = Input::Resolve { number, kind, output, operator, note };
         self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
     }
 

@@ -19,9 +19,13 @@ use crate::store::{self, LockTake, LockTaken, Store};
 /// one lock wait for each other there, and reads and adoption need connections as well.
 pub(in crate::engine) const TAKES_MAX: usize = 4;
 
-/// Transactions that are woken when a lock is given back: the oldest ones, of which the first gets it.
-/// The others come again by themselves.
-const WAKES_MAX: usize = 8;
+/// Waiting transactions that are looked at, oldest first, by one that asks again: enough to find one that goes
+/// before it.
+const LOOKS_MAX: usize = 8;
+
+/// Transactions that are woken at once, if all of them can share the lock that was given back. The others are
+/// woken by the end of these, or come again by themselves.
+const WAKES_MAX: usize = 64;
 
 impl Service {
     /// Asks the store for locks, from a task that reports the end whatever happens.
@@ -94,12 +98,29 @@ impl Service {
             return;
         }
         for lock in names(ended) {
-            for (tx_id, number) in self.lock_waits.take_oldest(&lock, WAKES_MAX) {
-                let waits =
-                    self.live.get(&tx_id).is_some_and(|live| live.tx.phase() == Phase::Active);
-                if waits {
-                    let _ = self.apply(tx_id, Input::Retry { number, operator: None });
-                }
+            self.wake_next(&lock);
+        }
+    }
+
+    /// Has the oldest one ask that waits for a lock, and those behind it as long as they can share it. Nobody else
+    /// could have it before them, and would only keep the store busy.
+    fn wake_next(&mut self, lock: &LockName) {
+        let mut woken = false;
+        for _ in 0..WAKES_MAX {
+            let Some((tx_id, number)) = self.lock_waits.oldest(lock) else { return };
+            let live = self.live.get(&tx_id).filter(|live| live.tx.phase() == Phase::Active);
+            let wants_it_alone = live.is_some_and(|live| takes_alone(&live.tx, lock));
+            if wants_it_alone && woken {
+                return;
+            }
+            self.lock_waits.take(lock, (tx_id, number));
+            if live.is_none() {
+                continue;
+            }
+            woken = true;
+            let _ = self.apply(tx_id, Input::Retry { number, operator: None });
+            if wants_it_alone {
+                return;
             }
         }
     }
@@ -186,10 +207,10 @@ impl LockWaits {
         self.by_lock.is_empty()
     }
 
-    /// Those that are older than a transaction, oldest first, as many as are woken at once.
+    /// Those that are older than a transaction, oldest first, as many as are looked at.
     fn older_than(&self, lock: &LockName, tx_id: TxId) -> impl Iterator<Item = &Waiter> {
         let waiters = self.by_lock.get(lock).into_iter().flatten();
-        waiters.take_while(move |waiter| waiter.0 < tx_id).take(WAKES_MAX)
+        waiters.take_while(move |waiter| waiter.0 < tx_id).take(LOOKS_MAX)
     }
 
     fn holder(&self, lock: &LockName) -> Option<Gid> {
@@ -202,15 +223,19 @@ impl LockWaits {
         self.by_lock.entry(lock).or_default().insert((tx_id, number));
     }
 
-    /// Takes out those that wait for longest: identifiers grow with time.
-    fn take_oldest(&mut self, lock: &LockName, max: usize) -> Vec<Waiter> {
-        let Some(waiters) = self.by_lock.get_mut(lock) else { return Vec::new() };
-        let oldest: Vec<Waiter> = std::iter::from_fn(|| waiters.pop_first()).take(max).collect();
+    /// Returns the one that goes first: identifiers grow with time.
+    fn oldest(&self, lock: &LockName) -> Option<Waiter> {
+        self.by_lock.get(lock)?.first().copied()
+    }
+
+    /// Takes one out: it asks the store.
+    fn take(&mut self, lock: &LockName, waiter: Waiter) {
+        let Some(waiters) = self.by_lock.get_mut(lock) else { return };
+        waiters.remove(&waiter);
         if waiters.is_empty() {
             self.by_lock.remove(lock);
             self.holders.remove(lock);
         }
-        oldest
     }
 
     /// Forgets a transaction that leaves memory.
@@ -247,11 +272,13 @@ mod tests {
         assert_eq!(waits.holder(&lock), Some(holder()));
         waits.add(lock.clone(), holder(), tx(3), Some(BranchNumber::from_index(0)));
         waits.forget(tx(1));
-        let oldest = waits.take_oldest(&lock, 3);
         let first = Some(BranchNumber::from_index(0));
-        assert_eq!(oldest, [(tx(3), None), (tx(3), first), (tx(5), None)]);
+        for oldest in [(tx(3), None), (tx(3), first), (tx(5), None)] {
+            assert_eq!(waits.oldest(&lock), Some(oldest));
+            waits.take(&lock, oldest);
+        }
         waits.forget(tx(9));
         assert!(waits.is_empty());
-        assert_eq!(waits.take_oldest(&lock, 3), []);
+        assert_eq!(waits.oldest(&lock), None);
     }
 }

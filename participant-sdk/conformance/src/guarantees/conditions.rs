@@ -161,7 +161,7 @@ pub(super) fn is_unsupported(vote: &Vote) -> bool {
     matches!(vote, Vote::Refused(refusal) if refusal.reason == UNSUPPORTED)
 }
 
-fn expect_prepared(vote: &Vote, when: &str) -> Result<(), Stop> {
+pub(super) fn expect_prepared(vote: &Vote, when: &str) -> Result<(), Stop> {
     match vote {
         Vote::Prepared(_) => Ok(()),
         vote => Err(Stop::Failed(format!("{when} was answered {vote}, expected PREPARED"))),

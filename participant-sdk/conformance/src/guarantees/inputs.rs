@@ -12,7 +12,7 @@ use crate::session::{Branch, Session, Stop};
 /// An input that no action reads.
 const NO_INPUT: &str = "unanimo-check.no-such-input";
 
-fn without_inputs(branch: &Branch) -> Branch {
+pub(super) fn without_inputs(branch: &Branch) -> Branch {
     Branch { inputs: BTreeMap::new(), ..branch.clone() }
 }
 

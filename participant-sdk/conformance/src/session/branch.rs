@@ -28,6 +28,8 @@ pub struct Branch {
     pub phase_two_requires: Vec<String>,
     /// Prepare may only succeed.
     pub must_succeed: bool,
+    /// Most bytes of the output. Where it is there, Prepare requires `output_bytes_max` besides `requires`.
+    pub output_bytes_max: Option<u64>,
 }
 
 impl Branch {
@@ -60,6 +62,7 @@ impl fmt::Display for Branch {
 
 pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
     let inputs = (!branch.inputs.is_empty()).then(|| STEP_INPUTS.to_owned());
+    let bounded = branch.output_bytes_max.map(|_| OUTPUT_BYTES_MAX.to_owned());
     PrepareRequest {
         // That of a message without one.
         context: Some(branch.context.clone())
@@ -69,15 +72,18 @@ pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         metadata: HashMap::new(),
         attempt,
-        requires: branch.requires.iter().cloned().chain(inputs).collect(),
+        requires: branch.requires.iter().cloned().chain(inputs).chain(bounded).collect(),
         must_succeed: branch.must_succeed,
-        output_bytes_max: None,
+        output_bytes_max: branch.output_bytes_max,
         inputs: inputs_of(branch),
     }
 }
 
 /// Feature of a Prepare with inputs.
 const STEP_INPUTS: &str = "step_inputs";
+
+/// Feature of a Prepare whose output has a bound of its own.
+const OUTPUT_BYTES_MAX: &str = "output_bytes_max";
 
 fn inputs_of(branch: &Branch) -> HashMap<String, Payload> {
     let payload = |data: &Bytes| Payload { data: data.clone(), media_type: String::new() };

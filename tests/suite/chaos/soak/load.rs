@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, JoinSet};
 use unanimo_sdk::Client;
+use unanimo_tests::wait::until;
 
 use super::super::Mode;
 use super::super::transfers::{Transfer, some};
@@ -17,6 +18,9 @@ const CATCHES_UP: Duration = Duration::from_secs(3);
 
 /// Transfers of one round: all kinds of them.
 const ROUND: usize = 20;
+
+/// Fewest times of which the hundredth part is told.
+const TIMES_MIN: usize = 100;
 
 #[derive(Default)]
 struct State {
@@ -50,6 +54,17 @@ impl Load {
     /// From now on the times count as those of a disturbed system.
     pub(super) fn disturbed(&self) {
         self.state.lock().unwrap().is_disturbed = true;
+    }
+
+    /// Waits until there are enough times of the present kind: a busy machine takes longer for them.
+    pub(super) async fn enough(&self) {
+        until("enough transfers to tell the slowest", async || {
+            let state = self.state.lock().unwrap();
+            let Latencies { before, disturbed } = &state.times;
+            let times = if state.is_disturbed { disturbed } else { before };
+            (times.len() >= TIMES_MIN).then_some(())
+        })
+        .await;
     }
 
     pub(super) fn database_goes(&self) {
@@ -122,6 +137,6 @@ impl Latencies {
 
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    assert!(times.len() >= 100, "{} times tell nothing of the slowest", times.len());
+    assert!(times.len() >= TIMES_MIN, "{} times tell nothing of the slowest", times.len());
     times[times.len() * 99 / 100]
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use tonic::Code;
 use unanimo_proto::v1::{
     AbortCause, BranchSpec, BranchState, Compensation, Heuristic, InquireBranchesRequest,
-    InquiredBranch, Outcome, Resolution, RollbackTransactionRequest, Verdict, WaitFor,
-    inquired_branch, rollback_transaction_request::Key,
+    InquiredBranch, Outcome, Resolution, ResolveBranchRequest, RollbackTransactionRequest, Verdict,
+    WaitFor, inquired_branch, rollback_transaction_request::Key,
 };
+
+use unanimo_tests::payload;
 
 use super::super::operators::resolve;
 use super::super::{World, describe, millis};
@@ -231,15 +233,42 @@ async fn l4_an_output_from_the_pivot_on_is_never_missed_for_ever() {
         let share = Some((3 << 19) / 2 - (1 << 19));
         assert_eq!((of("pay").output_bytes_max, of("ship").output_bytes_max), (share, share));
 
-        let steps = vec![pivot("pay", "output-1048577", &[]), reads("ship", "ok", "pay")];
+        let required = |id: &str| of(id).requires.iter().any(|name| name == "output_bytes_max");
+        assert!(required("pay") && required("ship"), "who does not know it says no at once");
+        assert!(!required("a") && !required("mail"));
+
+        let steps = vec![pivot("pay", "output-1048577", &[]), reads("ship", "gated", "pay")];
         let tx_id = accept(&world, saga("large", steps)).await;
         called(&world, &tx_id, "pay", 3).await;
         let shown = world.get_until("large", "its alarm", |tx| tx.attention).await;
         let alarm = shown.timeline.iter().find(|line| line.event == "output_too_large").unwrap();
         assert!(alarm.detail.contains("1048577 bytes"), "{}", alarm.detail);
         assert_eq!(shown.outcome(), Outcome::NotDecided);
-        let word = resolve(&tx_id, "pay", Resolution::Committed);
-        world.operator().resolve_branch(word).await.unwrap();
-        assert_eq!(ended(&world, "large").await.outcome(), Outcome::Committed);
+        // The step behind it must succeed, and could not without the output.
+        let word = |output| ResolveBranchRequest {
+            output,
+            ..resolve(&tx_id, "pay", Resolution::Committed)
+        };
+        for (output, rule) in [
+            (None, "must be given: it is read by ship"),
+            (payload(vec![b'o'; 1_048_577]), "must be at most 1048576 bytes, has 1048577"),
+        ] {
+            let status = world.operator().resolve_branch(word(output)).await.unwrap_err();
+            assert_eq!(describe(&status).2, ["output"]);
+            assert!(status.message().contains(rule), "{}", status.message());
+        }
+        world.p.hold(true);
+        world.operator().resolve_branch(word(payload("by hand"))).await.unwrap();
+        called(&world, &tx_id, "ship", 1).await;
+        let world = world.crash_and_restart().await;
+        called(&world, &tx_id, "ship", 2).await;
+        world.p.hold(false);
+        let shown = ended(&world, "large").await;
+        assert_eq!((shown.outcome(), shown.heuristic()), (Outcome::Committed, Heuristic::Hazard));
+        assert_eq!(shown.branches[0].output, payload("by hand"));
+        let seen = world.p.seen();
+        let sent = seen.iter().filter(|seen| seen.tx_id == tx_id && seen.branch_id == "ship");
+        assert!(sent.clone().all(|seen| &seen.inputs["it"][..] == b"by hand"));
+        assert_eq!(world.p.calls(&tx_id, "ship"), ["prepare"; 2]);
     }
 }

@@ -41,8 +41,9 @@ pub(super) fn input(document: &Document, recorded: &Input, zeroes: &Bytes) -> Li
             Live::LocksAnswered { number, attempt, answer: lock_answer(answer) }
         }
         Input::Retry { number, operator } => Live::Retry { number, operator },
-        Input::Resolve { number, kind, operator, note } => {
-            Live::Resolve { number, kind, operator, note }
+        Input::Resolve { number, kind, output, operator, note } => {
+            let output = output.map(|output| output.of_zeroes(zeroes));
+            Live::Resolve { number, kind, output, operator, note }
         }
         Input::Forget { operator, note } => Live::Forget { operator, note },
     }
