@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "mysql")]
+pub(crate) use self::columns::TxIdColumn;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::columns::age;
 pub(crate) use self::columns::{
     DoubtRow, NamedRow, OpenRow, Row, committed, count, doubt, limit, millis, named, open,

@@ -285,6 +285,8 @@ mod resource;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod two_phase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod wire;
 
@@ -292,7 +294,7 @@ mod wire;
 #[doc(hidden)]
 pub use action::Interrupt;
 pub use client::{Client, Outcome};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
@@ -309,6 +311,8 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use refusal::Refusal;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use resource::Resource;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use resource::TwoPhaseResource;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use schema::Error as DatabaseError;
 #[cfg(feature = "sqlite")]

@@ -1,13 +1,19 @@
 //! Branches in doubt and rows to purge.
 
-use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
+use super::two_phase::listed;
+use super::xid::Xid;
 use crate::doubt::{
-    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
+    TxIdColumn, age, answer_questions,
 };
 use crate::resource::{Fault, Local};
 
@@ -44,6 +50,13 @@ const GROUPS: &str = "
 SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
 FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found
 GROUP BY cluster_id";
+
+/// The ids of transactions follow as a list.
+const AGES: &str = "
+SELECT tx_id, max({age}) FROM {table} WHERE mode = '2pc' AND tx_id IN (";
+
+/// Transactions in one such question.
+const AGES_MAX: usize = 500;
 
 const PURGE_UNDONE: &str = "
 DELETE FROM {table}
@@ -94,6 +107,7 @@ pub(super) struct Statements {
     bound: Arc<str>,
     commit_steps: Arc<str>,
     keep_steps: Arc<str>,
+    ages: Arc<str>,
 }
 
 impl Statements {
@@ -116,6 +130,7 @@ impl Statements {
             bound: of(BOUND),
             commit_steps: of(COMMIT_STEPS),
             keep_steps: of(KEEP_STEPS),
+            ages: of(AGES),
         }
     }
 }
@@ -126,10 +141,63 @@ impl MySql {
         begun.map_err(fault("begin a transaction"))
     }
 
-    /// Nothing but rows bears a name.
-    #[expect(clippy::unused_async, reason = "another database has to ask")]
+    /// Names that prepared transactions of this database bear.
     async fn other_names(&self) -> Result<Vec<Named>, Fault> {
-        Ok(Vec::new())
+        let all = self.all_prepared().await?;
+        let names = all.into_iter().map(|(xid, age)| Named {
+            participant: xid.participant,
+            cluster_id: xid.cluster_id,
+            count: 1,
+            oldest: age,
+        });
+        Ok(names.collect())
+    }
+
+    /// Every prepared transaction of ours in this database, with its age. The server lists those of all
+    /// databases, and not since when they are prepared: their rows tell.
+    async fn all_prepared(&self) -> Result<Vec<(Xid, Duration)>, Fault> {
+        if !self.can_prepare() {
+            return Ok(Vec::new());
+        }
+        let names = listed(&self.phase_two).await?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let connection = self.phase_two.acquire().await;
+        let mut connection = connection.map_err(fault("list prepared transactions"))?;
+        let mut ages = HashMap::new();
+        for some in names.chunks(AGES_MAX) {
+            let tx_ids: Vec<Uuid> = some.iter().map(|xid| xid.tx_id).collect();
+            ages.extend(self.ages(&mut connection, &tx_ids).await?);
+        }
+        let of_here = |xid: Xid| ages.get(&xid.tx_id).map(|age| (xid, *age));
+        let mut all: Vec<_> = names.into_iter().filter_map(of_here).collect();
+        all.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        Ok(all)
+    }
+
+    /// Ages of the rows of two-phase commit of these transactions in this database, committed or not: nobody
+    /// else sees the row of a prepared one.
+    pub(super) async fn ages(
+        &self,
+        connection: &mut MySqlConnection,
+        tx_ids: &[Uuid],
+    ) -> Result<Vec<(Uuid, Duration)>, Fault> {
+        const DOING: &str = "read rows of prepared transactions";
+        let begin = sqlx::raw_sql(
+            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
+        );
+        begin.execute(&mut *connection).await.map_err(fault(DOING))?;
+        let mut statement = QueryBuilder::<Db>::new(&*self.statements.sweep.ages);
+        let mut list = statement.separated(", ");
+        for tx_id in tx_ids {
+            list.push_bind(tx_id.to_string());
+        }
+        statement.push(") GROUP BY tx_id");
+        let found = statement.build_query_as().persistent(false).fetch_all(&mut *connection).await;
+        let found: Vec<(String, i64)> = found.map_err(fault(DOING))?;
+        sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(fault(DOING))?;
+        found.into_iter().map(|(tx_id, age_ms)| Ok((tx_id.read()?, age(age_ms)))).collect()
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {
@@ -162,6 +230,19 @@ impl Sweepable for MySql {
             prepared: count(prepared),
         });
         Ok(groups.collect())
+    }
+
+    async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
+        let all = self.all_prepared().await?;
+        let own = all.into_iter().filter(|(xid, _)| xid.participant == participant);
+        let doubts = own.map(|(xid, age)| Doubt {
+            cluster_id: xid.cluster_id,
+            tx_id: xid.tx_id,
+            branch: BranchName::Number(xid.number),
+            age,
+            is_step: false,
+        });
+        Ok(doubts.collect())
     }
 
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());

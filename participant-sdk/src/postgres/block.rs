@@ -54,7 +54,7 @@ pub(super) struct PgBlocks<'p> {
 }
 
 #[derive(Debug)]
-pub(super) struct PgBlock {
+pub(crate) struct PgBlock {
     transaction: Local<Db>,
     reset: Reset,
     /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
