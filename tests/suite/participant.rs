@@ -35,3 +35,4 @@ mod steps;
 mod sweeper;
 mod swept_steps;
 mod two_phase;
+mod xa;

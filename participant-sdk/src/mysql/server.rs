@@ -42,8 +42,7 @@ const MYSQL_MIN: [u32; 3] = [8, 0, 30];
 /// Returns the reason against a version, if it is too old.
 fn too_old(version: &str) -> Option<String> {
     let is_mariadb = version.to_ascii_lowercase().contains("mariadb");
-    let (name, min) =
-        if is_mariadb { ("MariaDB", MARIADB_MIN) } else { ("MySQL", MYSQL_MIN) };
+    let (name, min) = if is_mariadb { ("MariaDB", MARIADB_MIN) } else { ("MySQL", MYSQL_MIN) };
     let found = numbers(version);
     if found.is_some_and(|found| found >= min) {
         return None;

@@ -108,8 +108,7 @@ mod tests {
 
     #[test]
     fn a_name_fits_and_comes_back() {
-        let longest =
-            xid(&"c".repeat(CLUSTER_BYTES_MAX), &"p".repeat(NAME_BYTES_MAX), u16::MAX);
+        let longest = xid(&"c".repeat(CLUSTER_BYTES_MAX), &"p".repeat(NAME_BYTES_MAX), u16::MAX);
         for xid in [longest, xid("c.1", "bank_a:x-y", 1), xid("_", "0", 256)] {
             let (format_id, lengths, data) = listed(&xid);
             assert_eq!(Xid::parse(format_id, lengths, &data), Some(xid));

@@ -26,11 +26,7 @@ impl Prepares for Postgres {
         }
     }
 
-    async fn begin(
-        &self,
-        call: &RawCall,
-        isolation: Isolation,
-    ) -> Result<Option<PgBlock>, Fault> {
+    async fn begin(&self, call: &RawCall, isolation: Isolation) -> Result<Option<PgBlock>, Fault> {
         if self.is_prepared(call).await? {
             return Ok(None);
         }
