@@ -97,7 +97,7 @@ pub(crate) trait Reading: Send + Sized {
 
     /// Returns the vote no for a handler's error that would come again: it wrote, or the error speaks of
     /// the work.
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
 
     /// Ends it, and gives the connection back.
     fn release(self);
@@ -160,7 +160,7 @@ pub(crate) async fn read<D: Prepares>(
         }
         Err(PrepareError::Failed(failed)) => {
             reading.is_there().await?;
-            match D::Reading::refusal(failed.as_ref()) {
+            match reading.refusal(failed.as_ref()) {
                 Some(refusal) => Row::refused(presentable(refusal)),
                 None => {
                     reading.release();

@@ -13,7 +13,7 @@ use super::two_phase::listed;
 use super::xid::Xid;
 use crate::doubt::{
     BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
-    TxIdColumn, age, answer_questions,
+    TxIdColumn, age, answer_questions, millis,
 };
 use crate::resource::{Fault, Local};
 
@@ -58,8 +58,9 @@ SELECT tx_id, max({age}) FROM {table} WHERE mode = '2pc' AND tx_id IN (";
 /// Transactions in one such question.
 const AGES_MAX: usize = 500;
 
-const PURGE_UNDONE: &str = "
-DELETE FROM {table}
+/// Without a lock: a DELETE that looks for its rows would wait for those of branches in doubt.
+const UNDONE: &str = "
+SELECT tx_id, branch_id FROM {table}
 WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = ?
     AND prepare_until_ms < {now} - ?
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
@@ -75,6 +76,9 @@ SELECT cluster_id, tx_id, branch_id, 0 FROM {table}
 WHERE state = 'committed' AND participant = ? AND prepare_until_ms IS NULL AND {age} >= ?
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
+
+const PURGE_UNDONE: &str = "
+DELETE FROM {table} WHERE state IN ('read_only', 'refused', 'cancelled') AND (tx_id, branch_id) IN ";
 
 /// The keys follow as a list of rows. Each database knows another way to pass many keys.
 const PURGE: &str = "
@@ -100,6 +104,7 @@ pub(super) struct Statements {
     rows: Arc<str>,
     open: Arc<str>,
     names: Arc<str>,
+    undone: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
     unbounded: Arc<str>,
@@ -123,6 +128,7 @@ impl Statements {
             rows: of(ROWS),
             open: of(OPEN),
             names: of(NAMES),
+            undone: of(UNDONE),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
             unbounded: of(UNBOUNDED),
@@ -207,7 +213,7 @@ impl MySql {
             Question::PreparedRows => &statements.rows,
             Question::OpenRows => &statements.open,
             Question::Names => &statements.names,
-            Question::PurgeUndone => &statements.purge_undone,
+            Question::PurgeUndone => &statements.undone,
             Question::CommittedRows => &statements.committed,
             Question::UnboundedRows => &statements.unbounded,
         }))
@@ -247,22 +253,55 @@ impl Sweepable for MySql {
 
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
 
+    async fn purge_undone(
+        &self,
+        participant: &str,
+        retention: Duration,
+        limit: usize,
+    ) -> Result<u64, Fault> {
+        let mut sweeping = self.sweeping().await?;
+        let keys = sqlx::query_as(self.question(Question::PurgeUndone))
+            .bind(participant)
+            .bind(millis(retention))
+            .bind(crate::doubt::limit(limit))
+            .fetch_all(&mut *sweeping)
+            .await;
+        let keys: Vec<(String, String)> = keys.map_err(fault("list barrier rows to purge"))?;
+        sweeping.release();
+        let keys = keys.into_iter().map(|(tx_id, branch_id)| Ok((tx_id.read()?, branch_id)));
+        let keys = keys.collect::<Result<Vec<RowKey>, Fault>>()?;
+        self.of_keys(&self.statements.sweep.purge_undone, participant, &keys).await
+    }
+
     async fn change_rows(
         &self,
         participant: &str,
         keys: &[RowKey],
         change: RowChange,
     ) -> Result<u64, Fault> {
+        let statements = &self.statements.sweep;
+        let statement = match change {
+            RowChange::Purge => &statements.purge,
+            RowChange::Bound => &statements.bound,
+            RowChange::CommitSteps => &statements.commit_steps,
+            RowChange::KeepSteps => &statements.keep_steps,
+        };
+        self.of_keys(statement, participant, keys).await
+    }
+}
+
+impl MySql {
+    /// Runs a statement for rows of these keys; tells how many it has changed.
+    async fn of_keys(
+        &self,
+        statement: &Arc<str>,
+        participant: &str,
+        keys: &[RowKey],
+    ) -> Result<u64, Fault> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let statements = &self.statements.sweep;
-        let mut statement = QueryBuilder::<Db>::new(match change {
-            RowChange::Purge => &*statements.purge,
-            RowChange::Bound => &*statements.bound,
-            RowChange::CommitSteps => &*statements.commit_steps,
-            RowChange::KeepSteps => &*statements.keep_steps,
-        });
+        let mut statement = QueryBuilder::<Db>::new(&**statement);
         // Not `push_values`: what it makes is no list to either server.
         statement.push_tuples(keys, |mut row, (tx_id, branch_id)| {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);

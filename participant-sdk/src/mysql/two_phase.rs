@@ -246,7 +246,7 @@ impl Reading for MySqlReading {
         Ok(())
     }
 
-    fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
         error::wrote(error).or_else(|| error::of_the_work_among(error))
     }
 
