@@ -44,7 +44,9 @@ impl TwoPhase<MySql> for Refuse {
 async fn bank() -> (MySqlPool, String, Service<MySql>) {
     let url = Server::shared().database().await;
     let pool = MySqlPool::connect(&url).await.unwrap();
-    pool.execute("CREATE TABLE effect (tx_id char(36), branch_id varchar(128))").await.unwrap();
+    let tables = "CREATE TABLE effect (tx_id char(36), branch_id varchar(128));
+                  CREATE TABLE other (n int)";
+    sqlx::raw_sql(tables).execute(&pool).await.unwrap();
     let participant = Participant::new("p", MySql::connect(&url).await.unwrap())
         .two_phase("write", Write)
         .two_phase("refuse", Refuse);
@@ -81,7 +83,6 @@ async fn until_gone(pool: &MySqlPool, names: &[String]) {
 /// Prepares a transaction by hand, with a row of the barrier if it has one.
 async fn by_hand(url: &str, name: &str, row: Option<(&str, &str)>) {
     let mut session = MySqlConnection::connect(url).await.unwrap();
-    run(&mut session, "CREATE TABLE IF NOT EXISTS other (n int)").await.unwrap();
     let row = row.map_or_else(|| "DO 0".to_owned(), |(cluster, tx_id)| {
         format!(
             "INSERT INTO unanimo_barrier (tx_id, branch_id, cluster_id, participant, gid, action, mode, \
@@ -264,7 +265,7 @@ async fn s11_what_was_rolled_back_by_hand_is_a_hazard() {
 async fn l3_a_branch_in_doubt_keeps_no_purge_waiting() {
     let (pool, _, service) = bank().await;
     let world = World::start(service.clone(), Ears::Deaf).await;
-    let soon = Some((std::time::SystemTime::now() + Duration::from_secs(2)).into());
+    let soon = Some((std::time::SystemTime::now() + Duration::from_secs(5)).into());
     let of = |action| {
         let mut branch = branch(Mode::TwoPhaseCommit, action);
         branch.context.cluster_id = world.cluster_id();
