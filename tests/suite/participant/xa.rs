@@ -100,7 +100,7 @@ const SETTINGS: &str = "SELECT CONCAT_WS(' ', @@autocommit, @@time_zone, @@forei
     @@innodb_lock_wait_timeout, @@tx_isolation, @@tx_read_only,
     @@sql_mode LIKE '%STRICT_ALL_TABLES%')";
 
-const CLEAN: &str = "0 +00:00 1 1 READ-COMMITTED 1 1";
+const CLEAN: &str = "OFF +00:00 ON 1 READ-COMMITTED ON 1";
 
 /// A database of participant `p`.
 struct Bank {

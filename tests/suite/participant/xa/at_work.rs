@@ -5,16 +5,11 @@ use super::*;
 /// The handler has done its work, and waits.
 async fn at_work(bank: &Bank) {
     until("the handler to be at work", async || {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM information_schema.processlist
-             WHERE db = DATABASE() AND command = 'Sleep' AND id IN (
-                 SELECT trx_mysql_thread_id FROM information_schema.innodb_trx
-                 WHERE trx_rows_modified > 1)",
-        )
-        .fetch_one(&bank.pool)
-        .await
-        .unwrap();
-        (waiting > 0).then_some(())
+        let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; BEGIN";
+        let mut dirty = bank.pool.begin_with(dirty).await.unwrap();
+        let written: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM effect").fetch_one(&mut *dirty).await.unwrap();
+        (written > 0).then_some(())
     })
     .await;
 }

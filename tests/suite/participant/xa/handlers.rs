@@ -62,7 +62,7 @@ async fn s7_a_handler_that_rolls_its_transaction_back_by_name_gets_no_vote() {
     assert_eq!(bank.effects().await, 1);
 }
 
-/// What it has committed stays, and its row with it.
+/// Its work stays committed, and its row with it.
 #[tokio::test]
 async fn s11_a_handler_that_commits_its_transaction_by_name_is_a_hazard() {
     let bank = Bank::open().await;
