@@ -10,11 +10,13 @@ use bytes::Bytes;
 use unanimo_proto::v1::Mode;
 
 use self::step::{SagaStep, UncompensatedStep};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::handler::TwoPhase;
 use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc, Uncompensated};
 use crate::payload::{Decode, Payload};
 use crate::refusal::Refusal;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::resource::TwoPhaseResource;
 use crate::resource::{PhaseTwoOperation, Resource};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -65,7 +67,7 @@ pub type Interrupt = Arc<dyn Fn(&'static str, &Bytes) -> bool + Send + Sync>;
 #[doc(hidden)]
 pub struct Registered<C> {
     pub(crate) mode: Mode,
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) read_only: bool,
     pub(crate) isolation: Isolation,
     pub(crate) action: Box<dyn Action<C>>,
@@ -88,7 +90,7 @@ impl<C: Send> Registered<C> {
     pub(crate) fn tcc<R: Resource<Connection = C>, H: Tcc<R>>(handler: H) -> Self {
         Self {
             mode: Mode::Tcc,
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
             read_only: false,
             isolation: handler.isolation(),
             action: Box::new(TccAction { handler, _resource: std::marker::PhantomData::<fn(R)> }),
@@ -108,31 +110,41 @@ impl<C: Send> Registered<C> {
     }
 }
 
-#[cfg(feature = "postgres")]
-impl Registered<sqlx::PgConnection> {
-    pub(crate) fn two_phase<H: TwoPhase>(handler: H) -> Self {
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<C: Send> Registered<C> {
+    pub(crate) fn two_phase<R, H>(handler: H) -> Self
+    where
+        R: TwoPhaseResource<Connection = C>,
+        H: TwoPhase<R>,
+    {
         Self {
             mode: Mode::TwoPhaseCommit,
             read_only: handler.read_only(),
             isolation: handler.isolation(),
-            action: Box::new(TwoPhaseAction(handler)),
+            action: Box::new(TwoPhaseAction {
+                handler,
+                _resource: std::marker::PhantomData::<fn(R)>,
+            }),
         }
     }
 }
 
-#[cfg(feature = "postgres")]
-struct TwoPhaseAction<H>(H);
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+struct TwoPhaseAction<R, H> {
+    handler: H,
+    _resource: std::marker::PhantomData<fn(R)>,
+}
 
-#[cfg(feature = "postgres")]
-impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<R: TwoPhaseResource, H: TwoPhase<R>> Action<R::Connection> for TwoPhaseAction<R, H> {
     fn prepare<'a>(
         &'a self,
-        db: &'a mut sqlx::PgConnection,
+        db: &'a mut R::Connection,
         call: &'a Call<Payload>,
     ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
         Box::pin(async move {
             let call = typed(call)?;
-            self.0.prepare(db, &call).await?;
+            self.handler.prepare(db, &call).await?;
             Ok(Payload::default())
         })
     }
@@ -141,7 +153,7 @@ impl<H: TwoPhase> Action<sqlx::PgConnection> for TwoPhaseAction<H> {
     fn phase_two<'a>(
         &'a self,
         _: PhaseTwoOperation,
-        _: &'a mut sqlx::PgConnection,
+        _: &'a mut R::Connection,
         _: &'a Call<Payload>,
         _: Payload,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "mysql")]
+pub(crate) use self::columns::TxIdColumn;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::columns::age;
 pub(crate) use self::columns::{
     DoubtRow, NamedRow, OpenRow, Row, committed, count, doubt, limit, millis, named, open,
 };
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::questions::purge_undone;
 pub(crate) use self::questions::{Question, answer_questions, position};
 use crate::payload::Payload;
 use crate::resource::{Fault, sealed};

@@ -15,6 +15,8 @@ pub use self::saga::{Saga, Uncompensated};
 use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::Resource;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::resource::TwoPhaseResource;
 
 /// A branch of a transaction: what a handler works for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,34 +134,49 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
     }
 }
 
-/// An action of a two-phase commit: ordinary work in a local transaction, which the database
-/// prepares, and commits or rolls back by the coordinator's word.
-#[cfg(feature = "postgres")]
-pub trait TwoPhase: Send + Sync + 'static {
-    /// The action's argument, as in [`Tcc`].
-    type Payload: Decode + Send + Sync + 'static;
+/// Defines [`TwoPhase`]. Where PostgreSQL is not built in, every handler names its database.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+macro_rules! two_phase {
+    ($($default:ty)?) => {
+        /// An action of a two-phase commit: ordinary work in a local transaction, which the database
+        /// prepares, and commits or rolls back by the coordinator's word.
+        ///
+        /// `TwoPhase<Postgres>`, or `TwoPhase` for short, uses `PREPARE TRANSACTION`; `TwoPhase<MySql>` uses
+        /// XA transactions. There, only what a handler has *changed* stays locked: a server that was restarted
+        /// has forgotten the locks of rows that were only read (`FOR UPDATE`), and of gaps between rows. And
+        /// there, what commits implicitly (DDL, `LOCK TABLES`) is refused by the server, and is a vote no.
+        pub trait TwoPhase<R: TwoPhaseResource $(= $default)?>: Send + Sync + 'static {
+            /// The action's argument, as in [`Tcc`].
+            type Payload: Decode + Send + Sync + 'static;
 
-    /// Does the work. Rows that it changes stay locked until the transaction has ended.
-    ///
-    /// # Errors
-    /// As of [`Tcc::try_`].
-    fn prepare(
-        &self,
-        db: &mut sqlx::PgConnection,
-        call: &Call<Self::Payload>,
-    ) -> impl Future<Output = Result<(), PrepareError>> + Send;
+            /// Does the work. Rows that it changes stay locked until the transaction has ended.
+            ///
+            /// # Errors
+            /// As of [`Tcc::try_`].
+            fn prepare(
+                &self,
+                db: &mut R::Connection,
+                call: &Call<Self::Payload>,
+            ) -> impl Future<Output = Result<(), PrepareError>> + Send;
 
-    /// Tells whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no phase
-    /// two is owed to it.
-    fn read_only(&self) -> bool {
-        false
-    }
+            /// Tells whether it only reads. Its transactions are then read-only, it votes READ_ONLY, and no
+            /// phase two is owed to it.
+            fn read_only(&self) -> bool {
+                false
+            }
 
-    /// In which isolation its transactions run.
-    fn isolation(&self) -> Isolation {
-        Isolation::ReadCommitted
-    }
+            /// In which isolation its transactions run.
+            fn isolation(&self) -> Isolation {
+                Isolation::ReadCommitted
+            }
+        }
+    };
 }
+
+#[cfg(feature = "postgres")]
+two_phase!(crate::Postgres);
+#[cfg(all(feature = "mysql", not(feature = "postgres")))]
+two_phase!();
 
 /// Isolation of a handler's local transaction. SQLite's are always serializable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

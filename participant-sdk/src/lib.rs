@@ -127,16 +127,19 @@
 //!
 //! - **TCC** ([`Tcc`], [`Client::tcc`]): `try_` reserves in a local transaction that is committed at
 //!   once, so others see the reservation and no row stays locked; `confirm` and `cancel` end it.
-//! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL): the handler is ordinary
-//!   work in a transaction; the database keeps it prepared, with its rows locked, until the decision.
+//! - **Two-phase commit** ([`TwoPhase`], [`Client::two_phase`], PostgreSQL and MariaDB): the handler is
+//!   ordinary work in a transaction; the database keeps it prepared, with its rows locked, until the
+//!   decision.
 //! - **Saga** ([`Saga`], [`Uncompensated`]): `run` does its work for good, in a local transaction of its
 //!   own, and `compensate` makes up for it where the saga is given up. A step reads what earlier ones
 //!   answered by [`Call::input`].
 //!
 //! # Two-phase commit
 //!
-//! One function, and nothing to undo: PostgreSQL does that. `max_prepared_transactions` must be set,
-//! and is looked at when the participant is made.
+//! One function, and nothing to undo: the database does that. PostgreSQL's `max_prepared_transactions`
+//! must be set; MariaDB 10.5.2 and MySQL 8.0.30 are the first versions whose XA transactions can be relied
+//! on. Both are looked at when the participant is made. On MariaDB and MySQL only rows that were
+//! *changed* stay locked.
 //!
 //! ```
 //! # #[cfg(feature = "postgres")] mod example {
@@ -285,6 +288,8 @@ mod resource;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod two_phase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod wire;
 
@@ -292,7 +297,7 @@ mod wire;
 #[doc(hidden)]
 pub use action::Interrupt;
 pub use client::{Client, Outcome};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
@@ -309,6 +314,8 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use refusal::Refusal;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use resource::Resource;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use resource::TwoPhaseResource;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use schema::Error as DatabaseError;
 #[cfg(feature = "sqlite")]

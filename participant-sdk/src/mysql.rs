@@ -2,9 +2,12 @@
 
 mod block;
 mod error;
+mod server;
 mod session;
 mod statements;
 mod sweep;
+mod two_phase;
+mod xid;
 
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +17,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 use unanimo_migrations::participant::MYSQL as MIGRATIONS;
+use unanimo_proto::v1::Mode;
 
 use self::block::MySqlBlocks;
 use self::error::{LOCK_WAIT_TIMEOUT, NO_SUCH_TABLE};
@@ -25,7 +29,7 @@ use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
     ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource,
-    SWEEP_CONNECTIONS, Slots, Voted, options, sealed,
+    SWEEP_CONNECTIONS, Slots, TwoPhaseResource, Voted, options, sealed,
 };
 use crate::schema::{self, Error};
 
@@ -51,6 +55,7 @@ impl MySqlOptions {
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
+        let cannot_prepare = cannot_prepare(&given).await?;
         let statements = Arc::new(Statements::new(&database, &self));
         let session = Arc::new(Session::new(&statements));
         let pool = |connections| {
@@ -77,8 +82,10 @@ impl MySqlOptions {
             phase_two: pool(self.phase_two_connections),
             sweep: pool(SWEEP_CONNECTIONS),
             slots: self.slots(),
+            lock_timeout: self.lock_timeout,
             statements,
             set_up: Arc::new(SetUp { given, session, is_made: OnceLock::new() }),
+            cannot_prepare: cannot_prepare.map(Into::into),
         };
         match mysql.make_table().await {
             Ok(()) | Err(Error::InUse { .. }) => {}
@@ -92,6 +99,14 @@ impl MySqlOptions {
         let _ = real.close().await;
         Ok(mysql)
     }
+}
+
+/// Asks the server why it cannot prepare transactions.
+async fn cannot_prepare(given: &MySqlConnectOptions) -> Result<Option<String>, Error> {
+    let mut connection = MySqlConnection::connect_with(given).await.map_err(Error::Connect)?;
+    let why = server::cannot_prepare(&mut connection).await?;
+    let _ = connection.close().await;
+    Ok(why)
 }
 
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
@@ -153,8 +168,11 @@ pub struct MySql {
     phase_two: MySqlPool,
     sweep: MySqlPool,
     slots: Slots,
+    /// Longest wait for a transaction that another session holds, as for a lock.
+    lock_timeout: Duration,
     statements: Arc<Statements>,
     set_up: Arc<SetUp>,
+    cannot_prepare: Option<Arc<str>>,
 }
 
 /// Set-up of the database, which comes once.
@@ -185,6 +203,14 @@ impl MySql {
     /// As of [`MySqlOptions::connect`].
     pub async fn connect(url: &str) -> Result<Self, Error> {
         MySqlOptions::default().connect(url).await
+    }
+
+    /// Tells whether the server can prepare transactions, for [two-phase commit](crate::TwoPhase): it is
+    /// MariaDB 10.5.2 or later, or MySQL 8.0.30 or later, no node of Galera, and lets the participant's
+    /// user list them (on MySQL the privilege `XA_RECOVER_ADMIN`).
+    #[must_use]
+    pub fn can_prepare(&self) -> bool {
+        self.cannot_prepare.is_none()
     }
 
     /// Makes or upgrades the table, and learns its database's id.
@@ -258,7 +284,13 @@ impl Resource for MySql {
         until: Option<SystemTime>,
         action: &Registered<MySqlConnection>,
     ) -> Result<Voted, Fault> {
-        let voted = barrier::try_(&self.for_prepare(), call, until, action).await;
+        let voted = match action.mode {
+            Mode::TwoPhaseCommit if action.read_only => {
+                crate::two_phase::read(self, call, until, action).await
+            }
+            Mode::TwoPhaseCommit => crate::two_phase::prepare(self, call, until, action).await,
+            _ => barrier::try_(&self.for_prepare(), call, until, action).await,
+        };
         barrier::recorded(&self.for_prepare(), call, voted).await
     }
 
@@ -272,6 +304,15 @@ impl Resource for MySql {
         call: &RawCall,
         action: Option<&Registered<MySqlConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        barrier::phase_two(&self.for_phase_two(), operation, call, action).await
+        match call.mode {
+            Mode::TwoPhaseCommit => crate::two_phase::end(self, operation, call).await,
+            _ => barrier::phase_two(&self.for_phase_two(), operation, call, action).await,
+        }
+    }
+}
+
+impl TwoPhaseResource for MySql {
+    fn cannot_prepare(&self) -> Option<&str> {
+        self.cannot_prepare.as_deref()
     }
 }

@@ -114,12 +114,11 @@ pub enum Error {
     #[error("action {0} must be given once")]
     Twice(String),
     /// The database cannot prepare transactions.
-    #[error(
-        "two-phase commit needs prepared transactions, which this server does not allow: set \
-         max_prepared_transactions of PostgreSQL to at least the number of branches that may be in \
-         doubt at once, and restart it"
-    )]
-    CannotPrepare,
+    #[error("two-phase commit needs prepared transactions: {why}")]
+    CannotPrepare {
+        /// Reason.
+        why: String,
+    },
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -297,14 +296,22 @@ impl<R: Resource> Participant<R> {
     }
 }
 
-#[cfg(feature = "postgres")]
-impl Participant<crate::Postgres> {
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<R: crate::TwoPhaseResource> Participant<R> {
     /// Offers an action of two-phase commit.
     #[must_use]
-    pub fn two_phase(mut self, action: impl Into<String>, handler: impl crate::TwoPhase) -> Self {
-        if !self.resource.can_prepare() && !handler.read_only() {
-            self.error.get_or_insert(Error::CannotPrepare);
+    pub fn two_phase(
+        mut self,
+        action: impl Into<String>,
+        handler: impl crate::TwoPhase<R>,
+    ) -> Self {
+        match self.resource.cannot_prepare() {
+            Some(why) if !handler.read_only() => {
+                let why = why.to_owned();
+                self.error.get_or_insert(Error::CannotPrepare { why });
+            }
+            _ => {}
         }
-        self.with(action.into(), Registered::two_phase(handler))
+        self.with(action.into(), Registered::two_phase::<R, _>(handler))
     }
 }

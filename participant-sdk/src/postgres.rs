@@ -25,7 +25,7 @@ use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
     ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource,
-    SWEEP_CONNECTIONS, Slots, Voted, options, sealed,
+    SWEEP_CONNECTIONS, Slots, TwoPhaseResource, Voted, options, sealed,
 };
 use crate::schema::{self, Error};
 
@@ -265,8 +265,10 @@ impl Resource for Postgres {
         action: &Registered<PgConnection>,
     ) -> Result<Voted, Fault> {
         let voted = match action.mode {
-            Mode::TwoPhaseCommit if action.read_only => self.read(call, until, action).await,
-            Mode::TwoPhaseCommit => self.prepare_transaction(call, until, action).await,
+            Mode::TwoPhaseCommit if action.read_only => {
+                crate::two_phase::read(self, call, until, action).await
+            }
+            Mode::TwoPhaseCommit => crate::two_phase::prepare(self, call, until, action).await,
             _ => barrier::try_(&self.for_prepare(), call, until, action).await,
         };
         barrier::recorded(&self.for_prepare(), call, voted).await
@@ -282,11 +284,19 @@ impl Resource for Postgres {
         call: &RawCall,
         action: Option<&Registered<PgConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        match (call.mode, operation) {
-            (Mode::TwoPhaseCommit, PhaseTwoOperation::Commit) => self.commit_prepared(call).await,
-            (Mode::TwoPhaseCommit, PhaseTwoOperation::Cancel) => self.rollback_prepared(call).await,
+        match call.mode {
+            Mode::TwoPhaseCommit => crate::two_phase::end(self, operation, call).await,
             _ => barrier::phase_two(&self.for_phase_two(), operation, call, action).await,
         }
+    }
+}
+
+impl TwoPhaseResource for Postgres {
+    fn cannot_prepare(&self) -> Option<&str> {
+        (!self.can_prepare).then_some(
+            "the server allows no prepared transactions: set max_prepared_transactions of PostgreSQL to at \
+             least the number of branches that may be in doubt at once, and restart it",
+        )
     }
 }
 

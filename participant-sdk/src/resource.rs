@@ -85,6 +85,14 @@ pub trait Resource: Sweepable + Clone {
     ) -> impl Future<Output = Result<PhaseTwoAnswer, Fault>> + Send;
 }
 
+/// A database that can prepare transactions, for two-phase commit: `Postgres` or `MySql`.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub trait TwoPhaseResource: Resource {
+    /// Says why this server cannot, if it cannot.
+    #[doc(hidden)]
+    fn cannot_prepare(&self) -> Option<&str>;
+}
+
 /// Connections of a sweeper. It does one thing at a time, and a connection is given back behind its back.
 pub(crate) const SWEEP_CONNECTIONS: u32 = 2;
 

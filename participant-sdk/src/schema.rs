@@ -23,7 +23,7 @@ pub enum Error {
     /// for as long as they are in doubt.
     #[error(
         "upgrade the table unanimo_barrier: others have used it for {waited:?}; a prepared transaction \
-         (pg_prepared_xacts) does so until it has ended: let a process of the earlier version end it"
+         (pg_prepared_xacts, XA RECOVER) does so until it has ended: let a process of the earlier version end it"
     )]
     InUse {
         /// Time that was waited.

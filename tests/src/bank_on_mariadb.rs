@@ -1,13 +1,21 @@
-//! TCC bank of the examples in the SQL of MariaDB.
+//! Banks of the examples in the SQL of MariaDB.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use unanimo_examples::Posting;
-use unanimo_sdk::{Call, Json, MySql, Participant, PhaseTwoError, PrepareError, Tcc, refuse};
+use unanimo_sdk::{
+    Call, Json, MySql, Participant, PhaseTwoError, PrepareError, Tcc, TwoPhase, refuse,
+};
 
-/// Makes the participant, with the actions `debit` and `credit`.
+/// Makes the participant of TCC, with the actions `debit` and `credit`.
 #[must_use]
 pub fn bank(name: &str, database: MySql) -> Participant<MySql> {
     Participant::new(name, database).tcc("debit", DEBIT).tcc("credit", CREDIT)
+}
+
+/// Makes the participant of two-phase commit, with the same actions.
+#[must_use]
+pub fn two_phase_bank(name: &str, database: MySql) -> Participant<MySql> {
+    Participant::new(name, database).two_phase("debit", DEBIT).two_phase("credit", CREDIT)
 }
 
 /// Creates the table and the accounts.
@@ -87,6 +95,24 @@ impl Tcc<MySql> for Action {
     ) -> Result<(), PhaseTwoError> {
         post(db, self.cancel, &call.payload).await?;
         Ok(())
+    }
+}
+
+/// The change as a whole: the database keeps it prepared.
+impl TwoPhase<MySql> for Action {
+    type Payload = Json<Posting>;
+
+    async fn prepare(
+        &self,
+        db: &mut MySqlConnection,
+        call: &Call<Json<Posting>>,
+    ) -> Result<(), PrepareError> {
+        call.payload.check()?;
+        let whole = [self.try_[0] + self.confirm[0], 0, 0];
+        match post(db, whole, &call.payload).await? {
+            1 => Ok(()),
+            _ => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", call.payload.account)),
+        }
     }
 }
 

@@ -118,7 +118,9 @@ impl Server {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Returns the path of the socket that it listens on.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
 

@@ -84,6 +84,17 @@ impl Proxy {
         format!("{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
+    /// Returns the address of a MariaDB database behind it.
+    ///
+    /// # Panics
+    /// The direct address names no database.
+    #[must_use]
+    pub fn mariadb_url(&self, direct: &str) -> String {
+        let (direct, _) = direct.split_once('?').expect("a socket");
+        let (_, database) = direct.rsplit_once('/').expect("a database");
+        format!("mysql://root@127.0.0.1:{}/{database}?ssl-mode=disabled", self.port)
+    }
+
     /// Holds every answer back, as a server that has vanished does, or lets them go on.
     pub fn hold(&self, hold: bool) {
         self.state.hold.send_replace(hold);

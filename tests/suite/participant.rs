@@ -37,3 +37,4 @@ mod steps;
 mod sweeper;
 mod swept_steps;
 mod two_phase;
+mod xa;

@@ -1,5 +1,6 @@
 //! Crate `unanimo-testing`: correct handlers pass, and each fault of a handler is named.
 
+mod mariadb;
 mod postgres;
 mod saga;
 pub(crate) mod sqlite;

@@ -20,7 +20,8 @@ pub(crate) enum Question {
     OpenOutput,
     /// Names of prepared rows as [`NamedRow`](super::NamedRow).
     Names,
-    /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit.
+    /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit. On MariaDB it
+    /// lists their keys.
     PurgeUndone,
     /// Committed rows as [`Row`](super::Row) with their `prepare_until`: participant, retention in
     /// milliseconds, `prepare_until` and key to go on after (three parameters), limit.
@@ -129,24 +130,6 @@ macro_rules! answer_questions {
             Ok(rows.chain(self.other_names().await?).collect())
         }
 
-        async fn purge_undone(
-            &self,
-            participant: &str,
-            retention: std::time::Duration,
-            limit: usize,
-        ) -> Result<u64, $crate::resource::Fault> {
-            let mut sweeping = self.sweeping().await?;
-            let purged = sqlx::query(self.question($crate::doubt::Question::PurgeUndone))
-                .bind(participant)
-                .bind($crate::doubt::millis(retention))
-                .bind($crate::doubt::limit(limit))
-                .execute(&mut *sweeping)
-                .await
-                .map_err($fault("purge barrier rows"))?;
-            sweeping.commit().await.map_err($fault("purge barrier rows"))?;
-            Ok(purged.rows_affected())
-        }
-
         async fn committed_rows(
             &self,
             participant: &str,
@@ -196,3 +179,30 @@ macro_rules! answer_questions {
     };
 }
 pub(crate) use answer_questions;
+
+/// Makes [`Sweepable::purge_undone`](super::Sweepable::purge_undone), where one statement passes by the rows
+/// that others hold.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+macro_rules! purge_undone {
+    ($fault:path) => {
+        async fn purge_undone(
+            &self,
+            participant: &str,
+            retention: std::time::Duration,
+            limit: usize,
+        ) -> Result<u64, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let purged = sqlx::query(self.question($crate::doubt::Question::PurgeUndone))
+                .bind(participant)
+                .bind($crate::doubt::millis(retention))
+                .bind($crate::doubt::limit(limit))
+                .execute(&mut *sweeping)
+                .await
+                .map_err($fault("purge barrier rows"))?;
+            sweeping.commit().await.map_err($fault("purge barrier rows"))?;
+            Ok(purged.rows_affected())
+        }
+    };
+}
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use purge_undone;

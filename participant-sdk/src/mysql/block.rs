@@ -25,7 +25,7 @@ pub(super) struct MySqlBlocks<'r> {
 }
 
 #[derive(Debug)]
-pub(super) struct MySqlBlock {
+pub(crate) struct MySqlBlock {
     transaction: Local<Db>,
     isolation: Isolation,
     statements: Arc<Statements>,
@@ -36,6 +36,8 @@ pub(super) struct MySqlBlock {
     proof: String,
     /// Name of the savepoint that is set before the handler, which cannot know it.
     savepoint: String,
+    /// Name of an XA transaction.
+    xid: Option<String>,
 }
 
 impl Blocks for MySqlBlocks<'_> {
@@ -44,18 +46,15 @@ impl Blocks for MySqlBlocks<'_> {
     /// One round trip: the server goes through the statements until one fails.
     async fn begin(&self, isolation: Isolation) -> Result<MySqlBlock, Fault> {
         // Of this transaction only.
-        let level = match isolation {
-            Isolation::ReadCommitted => "READ COMMITTED",
-            Isolation::RepeatableRead => "REPEATABLE READ",
-        };
-        let [proof, savepoint] = [(); 2].map(|()| format!("unanimo_{}", Uuid::now_v7().simple()));
+        let level = level(isolation);
+        let [proof, savepoint] = [(); 2].map(|()| savepoint());
         let statements = format!(
             "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ WRITE; SAVEPOINT {proof}"
         );
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
         let statements = Arc::clone(self.statements);
-        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint })
+        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, xid: None })
     }
 
     async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
@@ -76,6 +75,51 @@ impl Blocks for MySqlBlocks<'_> {
                 Err(fault)
             }
         }
+    }
+}
+
+/// Returns the words of SQL for an isolation.
+pub(super) fn level(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::ReadCommitted => "READ COMMITTED",
+        Isolation::RepeatableRead => "REPEATABLE READ",
+    }
+}
+
+/// Returns a name for a savepoint, which no handler can know.
+pub(super) fn savepoint() -> String {
+    format!("unanimo_{}", Uuid::now_v7().simple())
+}
+
+impl MySqlBlock {
+    /// Begins an XA transaction on a connection. If the database refuses, the connection can try again.
+    pub(super) async fn begin_xa(
+        transaction: &mut Local<Db>,
+        isolation: Isolation,
+        xid: &str,
+    ) -> sqlx::Result<String> {
+        let (level, proof) = (level(isolation), savepoint());
+        let statements = format!(
+            "SET TRANSACTION ISOLATION LEVEL {level}, READ WRITE; XA START {xid}; SAVEPOINT {proof}"
+        );
+        transaction.start(AssertSqlSafe(statements)).await.map(|()| proof)
+    }
+
+    /// Makes a block of the XA transaction that was begun with this savepoint.
+    pub(super) fn of_xa(
+        transaction: Local<Db>,
+        isolation: Isolation,
+        statements: &Arc<Statements>,
+        proof: String,
+        xid: String,
+    ) -> Self {
+        let (statements, savepoint) = (Arc::clone(statements), savepoint());
+        Self { transaction, isolation, statements, proof, savepoint, xid: Some(xid) }
+    }
+
+    /// The transaction itself, to end it in another way than [`Block::commit`].
+    pub(super) fn into_inner(self) -> Local<Db> {
+        self.transaction
     }
 }
 
@@ -172,14 +216,21 @@ impl Block for MySqlBlock {
     /// Nothing is checked that late, so no error means for good that it failed.
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         let doing = "commit the local transaction";
-        match self.transaction.commit().await {
+        let committed = match self.xid {
+            None => self.transaction.commit().await,
+            Some(xid) => commit_xa(self.transaction, &xid).await,
+        };
+        match committed {
             Ok(()) => Ok(None),
             Err(error) => Err(Fault::Indeterminate { doing, text: error.to_string() }),
         }
     }
 
+    /// A session inside an XA transaction takes no ROLLBACK: it is closed.
     fn release(self) {
-        self.transaction.release();
+        if self.xid.is_none() {
+            self.transaction.release();
+        }
     }
 }
 
@@ -210,6 +261,15 @@ impl MySqlBlock {
     }
 }
 
-fn ended() -> Fault {
+/// Commits without preparing.
+async fn commit_xa(mut transaction: Local<Db>, xid: &str) -> sqlx::Result<()> {
+    let commit = AssertSqlSafe(format!("XA END {xid}; XA COMMIT {xid} ONE PHASE"));
+    sqlx::raw_sql(commit).execute(&mut *transaction).await?;
+    // sqlx does not know that it is over: there is nothing left to roll back.
+    transaction.release();
+    Ok(())
+}
+
+pub(super) fn ended() -> Fault {
     Fault::Wrong("it ended the local transaction that it was given, or went on after a deadlock")
 }

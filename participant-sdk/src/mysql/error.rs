@@ -15,6 +15,22 @@ pub(super) const NO_SUCH_TABLE: u16 = 1146;
 /// `ER_LOCK_WAIT_TIMEOUT`.
 pub(super) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
+/// `ER_XAER_NOTA`: no such XA transaction, or one that another session holds.
+pub(super) const UNKNOWN: u16 = 1397;
+
+/// `ER_XAER_RMFAIL`: not inside an XA transaction, or not in its state.
+const NOT_INSIDE_XA: u16 = 1399;
+
+/// `ER_XAER_DUPID`.
+pub(super) const ALREADY_STARTED: u16 = 1440;
+
+/// The server has rolled an XA transaction back: `ER_XA_RBROLLBACK`, `ER_XA_RBTIMEOUT`,
+/// `ER_XA_RBDEADLOCK`.
+pub(super) const ROLLED_BACK: [u16; 3] = [1402, 1613, 1614];
+
+/// `ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION`.
+const READ_ONLY: u16 = 1792;
+
 /// Somebody else holds a lock, or was given preference. The transaction is rolled back, by the
 /// server or by us, and asked for again.
 const BUSY: [u16; 5] = [
@@ -113,6 +129,11 @@ pub(super) fn of_the_work_among(
     isolation: Isolation,
 ) -> Option<Refusal> {
     let answer = answer_among(error)?;
+    // After a deadlock, too: then the savepoint is gone, and there is no vote.
+    if answer.number() == NOT_INSIDE_XA {
+        let message = format!("{} ({NOT_INSIDE_XA})", answer.message());
+        return Some(Refusal::new("CANNOT_BE_PREPARED", message));
+    }
     let class = answer.code().and_then(|state| state.get(..2)).unwrap_or_default();
     if !is_of_the_work(answer.number(), class, isolation) {
         return None;
@@ -120,6 +141,15 @@ pub(super) fn of_the_work_among(
     let is_constraint = class == "23" || CONSTRAINTS.contains(&answer.number());
     let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     Some(Refusal::new(reason, format!("{} ({})", answer.message(), answer.number())))
+}
+
+/// A handler that is declared read-only and wrote would do it again.
+pub(super) fn wrote(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let answer = answer_among(error)?;
+    (answer.number() == READ_ONLY).then(|| {
+        let message = format!("the action is declared read-only: {}", answer.message());
+        Refusal::new("READ_ONLY_VIOLATED", message)
+    })
 }
 
 /// Tells whether an error, or what caused it, is a wait for a lock that has ended without it, or a

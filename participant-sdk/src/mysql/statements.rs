@@ -18,6 +18,10 @@ const FIND: &str = "
 SELECT state, output, output_type, reason, message FROM {table}
 WHERE tx_id = ? AND branch_id = ? LOCK IN SHARE MODE";
 
+/// Of the row as it is committed.
+const READ: &str = "
+SELECT state, output, output_type, reason, message FROM {table} WHERE tx_id = ? AND branch_id = ?";
+
 const LOCK: &str = "
 SELECT state, output, output_type, reason, message FROM {table}
 WHERE tx_id = ? AND branch_id = ? FOR UPDATE";
@@ -82,6 +86,7 @@ pub(super) struct Statements {
     pub(super) insert: Arc<str>,
     pub(super) find: Arc<str>,
     pub(super) lock: Arc<str>,
+    pub(super) read: Arc<str>,
     pub(super) mark: Arc<str>,
     pub(super) sweep: sweep::Statements,
 }
@@ -111,6 +116,7 @@ impl Statements {
             insert: of_table(INSERT),
             find: of_table(FIND),
             lock: of_table(LOCK),
+            read: of_table(READ),
             mark: of_table(MARK),
             sweep: sweep::Statements::new(&table),
         }

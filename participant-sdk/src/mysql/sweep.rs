@@ -1,13 +1,19 @@
 //! Branches in doubt and rows to purge.
 
-use sqlx::{AssertSqlSafe, MySql as Db, QueryBuilder};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
+use super::two_phase::listed;
+use super::xid::Xid;
 use crate::doubt::{
-    GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
+    TxIdColumn, age, answer_questions, millis,
 };
 use crate::resource::{Fault, Local};
 
@@ -49,8 +55,16 @@ SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
 FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found
 GROUP BY cluster_id";
 
-const PURGE_UNDONE: &str = "
-DELETE FROM {table}
+/// The ids of transactions follow as a list.
+const AGES: &str = "
+SELECT tx_id, max({age}) FROM {table} WHERE mode = '2pc' AND tx_id IN (";
+
+/// Transactions in one such question.
+const AGES_MAX: usize = 500;
+
+/// Without a lock: a DELETE that looks for its rows would wait for those of branches in doubt.
+const UNDONE: &str = "
+SELECT tx_id, branch_id FROM {table}
 WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = ?
     AND prepare_until_ms < {now} - ?
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
@@ -66,6 +80,9 @@ SELECT cluster_id, tx_id, branch_id, 0 FROM {table}
 WHERE state = 'committed' AND participant = ? AND prepare_until_ms IS NULL AND {age} >= ?
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
+
+const PURGE_UNDONE: &str = "
+DELETE FROM {table} WHERE state IN ('read_only', 'refused', 'cancelled') AND (tx_id, branch_id) IN ";
 
 /// The keys follow as a list of rows. Each database knows another way to pass many keys.
 const PURGE: &str = "
@@ -92,6 +109,7 @@ pub(super) struct Statements {
     open: Arc<str>,
     open_output: Arc<str>,
     names: Arc<str>,
+    undone: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
     unbounded: Arc<str>,
@@ -99,6 +117,7 @@ pub(super) struct Statements {
     bound: Arc<str>,
     commit_steps: Arc<str>,
     keep_steps: Arc<str>,
+    ages: Arc<str>,
 }
 
 impl Statements {
@@ -115,6 +134,7 @@ impl Statements {
             open: of(OPEN),
             open_output: of(OPEN_OUTPUT),
             names: of(NAMES),
+            undone: of(UNDONE),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
             unbounded: of(UNBOUNDED),
@@ -122,6 +142,7 @@ impl Statements {
             bound: of(BOUND),
             commit_steps: of(COMMIT_STEPS),
             keep_steps: of(KEEP_STEPS),
+            ages: of(AGES),
         }
     }
 }
@@ -132,10 +153,63 @@ impl MySql {
         begun.map_err(fault("begin a transaction"))
     }
 
-    /// Nothing but rows bears a name.
-    #[expect(clippy::unused_async, reason = "another database has to ask")]
+    /// Names that prepared transactions of this database bear.
     async fn other_names(&self) -> Result<Vec<Named>, Fault> {
-        Ok(Vec::new())
+        let all = self.all_prepared().await?;
+        let names = all.into_iter().map(|(xid, age)| Named {
+            participant: xid.participant,
+            cluster_id: xid.cluster_id,
+            count: 1,
+            oldest: age,
+        });
+        Ok(names.collect())
+    }
+
+    /// Every prepared transaction of ours in this database, with its age. The server lists those of all
+    /// databases, and not since when they are prepared: their rows tell.
+    async fn all_prepared(&self) -> Result<Vec<(Xid, Duration)>, Fault> {
+        if !self.can_prepare() {
+            return Ok(Vec::new());
+        }
+        let names = listed(&self.phase_two).await?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let connection = self.phase_two.acquire().await;
+        let mut connection = connection.map_err(fault("list prepared transactions"))?;
+        let mut ages = HashMap::new();
+        for some in names.chunks(AGES_MAX) {
+            let tx_ids: Vec<Uuid> = some.iter().map(|xid| xid.tx_id).collect();
+            ages.extend(self.ages(&mut connection, &tx_ids).await?);
+        }
+        let of_here = |xid: Xid| ages.get(&xid.tx_id).map(|age| (xid, *age));
+        let mut all: Vec<_> = names.into_iter().filter_map(of_here).collect();
+        all.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        Ok(all)
+    }
+
+    /// Ages of the rows of two-phase commit of these transactions in this database, committed or not: nobody
+    /// else sees the row of a prepared one.
+    pub(super) async fn ages(
+        &self,
+        connection: &mut MySqlConnection,
+        tx_ids: &[Uuid],
+    ) -> Result<Vec<(Uuid, Duration)>, Fault> {
+        const DOING: &str = "read rows of prepared transactions";
+        let begin = sqlx::raw_sql(
+            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
+        );
+        begin.execute(&mut *connection).await.map_err(fault(DOING))?;
+        let mut statement = QueryBuilder::<Db>::new(&*self.statements.sweep.ages);
+        let mut list = statement.separated(", ");
+        for tx_id in tx_ids {
+            list.push_bind(tx_id.to_string());
+        }
+        statement.push(") GROUP BY tx_id");
+        let found = statement.build_query_as().persistent(false).fetch_all(&mut *connection).await;
+        let found: Vec<(String, i64)> = found.map_err(fault(DOING))?;
+        sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(fault(DOING))?;
+        found.into_iter().map(|(tx_id, age_ms)| Ok((tx_id.read()?, age(age_ms)))).collect()
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {
@@ -146,7 +220,7 @@ impl MySql {
             Question::OpenRows => &statements.open,
             Question::OpenOutput => &statements.open_output,
             Question::Names => &statements.names,
-            Question::PurgeUndone => &statements.purge_undone,
+            Question::PurgeUndone => &statements.undone,
             Question::CommittedRows => &statements.committed,
             Question::UnboundedRows => &statements.unbounded,
         }))
@@ -171,7 +245,40 @@ impl Sweepable for MySql {
         Ok(groups.collect())
     }
 
+    async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
+        let all = self.all_prepared().await?;
+        let own = all.into_iter().filter(|(xid, _)| xid.participant == participant);
+        let doubts = own.map(|(xid, age)| Doubt {
+            cluster_id: xid.cluster_id,
+            tx_id: xid.tx_id,
+            branch: BranchName::Number(xid.number),
+            age,
+            is_step: false,
+        });
+        Ok(doubts.collect())
+    }
+
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
+
+    async fn purge_undone(
+        &self,
+        participant: &str,
+        retention: Duration,
+        limit: usize,
+    ) -> Result<u64, Fault> {
+        let mut sweeping = self.sweeping().await?;
+        let keys = sqlx::query_as(self.question(Question::PurgeUndone))
+            .bind(participant)
+            .bind(millis(retention))
+            .bind(crate::doubt::limit(limit))
+            .fetch_all(&mut *sweeping)
+            .await;
+        let keys: Vec<(String, String)> = keys.map_err(fault("list barrier rows to purge"))?;
+        sweeping.release();
+        let keys = keys.into_iter().map(|(tx_id, branch_id)| Ok((tx_id.read()?, branch_id)));
+        let keys = keys.collect::<Result<Vec<RowKey>, Fault>>()?;
+        self.of_keys(&self.statements.sweep.purge_undone, participant, &keys).await
+    }
 
     async fn change_rows(
         &self,
@@ -179,16 +286,29 @@ impl Sweepable for MySql {
         keys: &[RowKey],
         change: RowChange,
     ) -> Result<u64, Fault> {
+        let statements = &self.statements.sweep;
+        let statement = match change {
+            RowChange::Purge => &statements.purge,
+            RowChange::Bound => &statements.bound,
+            RowChange::CommitSteps => &statements.commit_steps,
+            RowChange::KeepSteps => &statements.keep_steps,
+        };
+        self.of_keys(statement, participant, keys).await
+    }
+}
+
+impl MySql {
+    /// Runs a statement for rows of these keys; tells how many it has changed.
+    async fn of_keys(
+        &self,
+        statement: &Arc<str>,
+        participant: &str,
+        keys: &[RowKey],
+    ) -> Result<u64, Fault> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let statements = &self.statements.sweep;
-        let mut statement = QueryBuilder::<Db>::new(match change {
-            RowChange::Purge => &*statements.purge,
-            RowChange::Bound => &*statements.bound,
-            RowChange::CommitSteps => &*statements.commit_steps,
-            RowChange::KeepSteps => &*statements.keep_steps,
-        });
+        let mut statement = QueryBuilder::<Db>::new(&**statement);
         // Not `push_values`: what it makes is no list to either server.
         statement.push_tuples(keys, |mut row, (tx_id, branch_id)| {
             row.push_bind(tx_id.to_string()).push_bind(branch_id);

@@ -54,7 +54,7 @@ pub(super) struct PgBlocks<'p> {
 }
 
 #[derive(Debug)]
-pub(super) struct PgBlock {
+pub(crate) struct PgBlock {
     transaction: Local<Db>,
     isolation: Isolation,
     reset: Reset,

@@ -10,7 +10,7 @@ use super::error::fault;
 use super::name::{self, PREFIX};
 use crate::doubt::{
     BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
-    age, answer_questions,
+    age, answer_questions, purge_undone,
 };
 use crate::resource::{Fault, Local};
 
@@ -199,6 +199,8 @@ impl Sweepable for Postgres {
     }
 
     answer_questions!(fault, Uuid, std::convert::identity);
+
+    purge_undone!(fault);
 
     async fn change_rows(
         &self,

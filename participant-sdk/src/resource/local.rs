@@ -19,11 +19,20 @@ pub(crate) struct Local<D: Database> {
 impl<D: Database> Local<D> {
     /// Begins one with this statement.
     pub(crate) async fn begin(pool: &Pool<D>, statement: impl SqlSafeStr) -> sqlx::Result<Self> {
-        let connection = pool.acquire().await?;
-        let mut local = Self { connection, is_ended: false };
-        let statement = statement.into_sql_str();
-        D::TransactionManager::begin(&mut local.connection, Some(statement)).await?;
+        let mut local = Self::acquire(pool).await?;
+        local.start(statement).await?;
         Ok(local)
+    }
+
+    /// Takes a connection for one that is to be [started](Self::start).
+    pub(crate) async fn acquire(pool: &Pool<D>) -> sqlx::Result<Self> {
+        Ok(Self { connection: pool.acquire().await?, is_ended: false })
+    }
+
+    /// Starts it with this statement. After an error of the database it can be tried again.
+    pub(crate) async fn start(&mut self, statement: impl SqlSafeStr) -> sqlx::Result<()> {
+        let statement = statement.into_sql_str();
+        D::TransactionManager::begin(&mut self.connection, Some(statement)).await
     }
 
     /// Commits.

@@ -7,6 +7,7 @@ use super::Sqlite;
 use super::block::fault;
 use crate::doubt::{
     GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable, answer_questions,
+    purge_undone,
 };
 use crate::resource::{Fault, Local};
 
@@ -132,6 +133,8 @@ impl Sweepable for Sqlite {
     }
 
     answer_questions!(fault, String, |tx_id: Uuid| tx_id.to_string());
+
+    purge_undone!(fault);
 
     async fn change_rows(
         &self,

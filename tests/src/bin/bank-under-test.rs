@@ -17,6 +17,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "tcc-on-mariadb" => {
             bank_on_mariadb::bank(name, MySql::connect(url).await?).serve(serve).await?
         }
+        "two-phase-on-mariadb" => {
+            bank_on_mariadb::two_phase_bank(name, MySql::connect(url).await?).serve(serve).await?
+        }
         other => return Err(format!("there is no mode {other}").into()),
     };
     announce(serving.address());

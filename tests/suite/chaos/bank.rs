@@ -1,7 +1,8 @@
 //! Bank in a process of its own, with a database server of its own.
 
 use rustix::process::Pid;
-use sqlx::{MySqlPool, PgPool};
+use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool, Row};
 use unanimo_examples::accounts;
 use unanimo_tests::forward::Forward;
 use unanimo_tests::recorder::Recorder;
@@ -25,6 +26,9 @@ const OTHERS: &str = "some other program's";
 
 const OTHERS_WORK: &str =
     "BEGIN; CREATE TABLE others (); PREPARE TRANSACTION 'some other program''s'";
+
+/// The same on MariaDB. One has a name of our format that no participant would give.
+const OTHERS_ON_MARIADB: [&str; 2] = ["'some other program',''", "X'7878',X'7878',1431191886"];
 
 /// Database server of a bank.
 pub(crate) enum Server {
@@ -96,14 +100,27 @@ impl Bank {
         Self::serve(mode, name, Server::Postgres(server), url).await
     }
 
-    /// Opens a TCC bank on MariaDB.
-    pub(crate) async fn open_on_mariadb(name: &str) -> Self {
+    /// Opens a bank on MariaDB.
+    pub(crate) async fn open_on_mariadb(name: &str, mode: Mode) -> Self {
         let server = mariadb::Server::start();
         let url = server.database().await;
         let pool = MySqlPool::connect(&url).await.unwrap();
         bank_on_mariadb::create(&pool, &opened()).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE others (n int)").execute(&pool).await.unwrap();
+        for other in OTHERS_ON_MARIADB {
+            let work = format!(
+                "XA START {other}; INSERT INTO others VALUES (1); XA END {other}; XA PREPARE {other}"
+            );
+            let mut session = MySqlConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(work)).execute(&mut session).await.unwrap();
+            session.close().await.unwrap();
+        }
         pool.close().await;
-        Self::serve("tcc-on-mariadb", name, Server::MariaDb(server), url).await
+        let mode = match mode {
+            Mode::Tcc => "tcc-on-mariadb",
+            Mode::TwoPhase => "two-phase-on-mariadb",
+        };
+        Self::serve(mode, name, Server::MariaDb(server), url).await
     }
 
     async fn serve(kind: &str, name: &str, server: Server, url: String) -> Self {
@@ -147,10 +164,18 @@ impl Bank {
                 ours
             }
             Server::MariaDb(_) => {
-                sqlx::query_scalar("SELECT gid FROM unanimo_barrier WHERE state = 'prepared'")
-                    .fetch_all(&self.mariadb().await)
-                    .await
-                    .unwrap()
+                let pool = self.mariadb().await;
+                let rows = "SELECT gid FROM unanimo_barrier WHERE state = 'prepared'";
+                let mut all: Vec<String> = sqlx::query_scalar(rows).fetch_all(&pool).await.unwrap();
+                let listed = sqlx::raw_sql("XA RECOVER FORMAT='SQL'").fetch_all(&pool).await;
+                let listed = listed.unwrap();
+                let name = |row: &MySqlRow| row.try_get_unchecked::<String, _>(3).unwrap();
+                let (others, ours): (Vec<_>, Vec<_>) = listed.iter().map(name).partition(|name| {
+                    name.contains("some other program") || name.starts_with("'xx'")
+                });
+                assert_eq!(others.len(), 2, "S12: what others prepared is untouched: {ours:?}");
+                all.extend(ours);
+                all
             }
         }
     }

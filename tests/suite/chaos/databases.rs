@@ -73,9 +73,18 @@ async fn s7_two_phase_commit_survives_the_end_of_a_participants_database() {
     a_bank_loses_its_database(World::start(Mode::TwoPhase, &coordinator).await).await;
 }
 
+async fn a_bank_loses_its_mariadb(mode: Mode) {
+    let [a, b] = ["bank-a", "bank-b"].map(|name| Bank::open_on_mariadb(name, mode));
+    let coordinator = Server::shared().database().await;
+    a_bank_loses_its_database(World::with(mode, [a.await, b.await], &coordinator).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_survives_the_end_of_a_participants_mariadb() {
-    let banks = [Bank::open_on_mariadb("bank-a").await, Bank::open_on_mariadb("bank-b").await];
-    let coordinator = Server::shared().database().await;
-    a_bank_loses_its_database(World::with(Mode::Tcc, banks, &coordinator).await).await;
+    a_bank_loses_its_mariadb(Mode::Tcc).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_survives_the_end_of_a_participants_mariadb() {
+    a_bank_loses_its_mariadb(Mode::TwoPhase).await;
 }

@@ -32,9 +32,9 @@ async fn on_postgres(mode: Mode) -> World {
     World::start(mode, &Server::shared().database().await).await
 }
 
-async fn on_mariadb() -> World {
-    let banks = [Bank::open_on_mariadb("bank-a").await, Bank::open_on_mariadb("bank-b").await];
-    World::with(Mode::Tcc, banks, &Server::shared().database().await).await
+async fn on_mariadb(mode: Mode) -> World {
+    let [a, b] = ["bank-a", "bank-b"].map(|name| Bank::open_on_mariadb(name, mode));
+    World::with(mode, [a.await, b.await], &Server::shared().database().await).await
 }
 
 /// A bank kills itself at each crash point, several times.
@@ -104,10 +104,20 @@ async fn s7_two_phase_commit_survives_a_database_that_dies_at_every_point() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_on_mariadb_survives_a_participant_that_dies_at_every_point() {
-    banks_die_at_every_point(on_mariadb().await).await;
+    banks_die_at_every_point(on_mariadb(Mode::Tcc).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_tcc_on_mariadb_survives_a_database_that_dies_at_every_point() {
-    databases_die_at_every_point(on_mariadb().await).await;
+    databases_die_at_every_point(on_mariadb(Mode::Tcc).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_on_mariadb_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(on_mariadb(Mode::TwoPhase).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_on_mariadb_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(on_mariadb(Mode::TwoPhase).await).await;
 }

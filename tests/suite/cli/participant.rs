@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, SqliteConnection};
+use sqlx::{MySqlPool, PgPool, SqliteConnection};
 use unanimo_conformance::GUARANTEES;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
-    Call, Json, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Serve,
-    Serving, Sqlite, Tcc, refuse,
+    Call, Json, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError,
+    Serve, Serving, Sqlite, Tcc, refuse,
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
+use unanimo_tests::{bank_on_mariadb, mariadb};
 
 use super::{Program, Ran, command, file, new_path, run};
 
@@ -40,8 +41,8 @@ async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Se
     (serving, pool)
 }
 
-/// Checks that the participant passes, and that only committed work is left.
-async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
+/// Checks that the participant passes; tells how many branches were committed.
+async fn passed(serving: &Serving, mode: &str) -> i64 {
     let more = ["--payload", POSTING, "--refused-payload", TOO_MUCH, "--mode", mode, "--json"];
     let more = [&more[..], &["--input", "note=1"]].concat();
     let ran = check(serving.endpoint(), "bank", "debit", &more).await;
@@ -55,6 +56,12 @@ async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
     }
     let committed = report["committed"].as_i64().unwrap();
     assert!(committed >= 5, "{report}");
+    committed
+}
+
+/// Checks that the participant passes, and that only committed work is left.
+async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
+    let committed = passed(serving, mode).await;
     let (_, cents, held, incoming) = accounts::balances(pool).await.unwrap().remove(0);
     assert_eq!((cents, held, incoming), (1000 - 5 * committed, 0, 0), "S7");
     let prepared: i64 = sqlx::query_scalar(
@@ -87,6 +94,20 @@ async fn a_two_phase_participant_on_postgres_passes() {
         "nothing was committed, everything prepared was cancelled",
         "skipped: a refusal by the action's own rule, because there is no --refused-payload",
     ]);
+}
+
+#[tokio::test]
+async fn a_two_phase_participant_on_mariadb_passes() {
+    let url = mariadb::Server::shared().database().await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    bank_on_mariadb::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
+    let options = MySqlOptions::default().lock_timeout(Duration::from_secs(1));
+    let database = options.connect(&url).await.unwrap();
+    let bank = bank_on_mariadb::two_phase_bank("bank", database);
+    let serving = bank.serve(Serve::on("127.0.0.1:0")).await.unwrap();
+    let committed = passed(&serving, "two-phase").await;
+    let (_, cents, held, incoming) = bank_on_mariadb::balances(&pool).await.unwrap().remove(0);
+    assert_eq!((cents, held, incoming), (1000 - 5 * committed, 0, 0), "S7");
 }
 
 /// A step that reads an input is checked with `--input`.

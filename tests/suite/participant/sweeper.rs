@@ -195,7 +195,17 @@ where
         self.running.engine().cluster_id().to_owned()
     }
 
-    async fn resolve(&self, tx_id: &str, resolution: Resolution) {
+    /// Has what is owed sent at once.
+    pub(super) async fn retry(&self, tx_id: &str) {
+        let retry = RetryTransactionRequest {
+            tx_id: tx_id.into(),
+            operator: "ann".into(),
+            ..Default::default()
+        };
+        self.operator().retry_transaction(retry).await.unwrap();
+    }
+
+    pub(super) async fn resolve(&self, tx_id: &str, resolution: Resolution) {
         let request = ResolveBranchRequest {
             tx_id: tx_id.into(),
             branch_id: "a".into(),
@@ -217,7 +227,7 @@ where
     Builder::new(config.clone()).participant(name, Arc::new(p.clone())).start().await.unwrap()
 }
 
-fn two_phase(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
+pub(super) fn two_phase(gid: &str, actions: &[&str]) -> SubmitTransactionRequest {
     SubmitTransactionRequest { mode: Mode::TwoPhaseCommit.into(), ..tcc(gid, actions) }
 }
 
@@ -233,7 +243,7 @@ pub(super) async fn two_sweeps(sweeper: &Sweeper) -> InDoubt {
     told.unwrap()
 }
 
-async fn nothing_in_doubt(sweeper: &Sweeper) {
+pub(super) async fn nothing_in_doubt(sweeper: &Sweeper) {
     until("nothing to be in doubt", async || {
         let told = sweeper.in_doubt();
         (told.sweeps > 0 && told.count == 0).then_some(())
@@ -241,7 +251,7 @@ async fn nothing_in_doubt(sweeper: &Sweeper) {
     .await;
 }
 
-async fn alarmed(sweeper: &Sweeper, count: u64) -> InDoubt {
+pub(super) async fn alarmed(sweeper: &Sweeper, count: u64) -> InDoubt {
     until("the alarms", async || {
         Some(sweeper.in_doubt()).filter(|told| told.sweeps > 0 && told.alarmed == count)
     })
@@ -275,7 +285,7 @@ async fn effects(pool: &PgPool, tx_id: &str) -> Vec<String> {
         .unwrap()
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(branch, state)| ((*branch).to_owned(), (*state).to_owned())).collect()
 }
 
@@ -303,12 +313,7 @@ async fn s12_a_prepared_transaction_that_is_to_commit_is_committed() {
     nothing_in_doubt(&sweeper).await;
     // The coordinator's own Commit finds it done.
     world.p.set(Ears::Open);
-    let retry = RetryTransactionRequest {
-        tx_id: tx_id.clone(),
-        operator: "ann".into(),
-        ..Default::default()
-    };
-    world.operator().retry_transaction(retry).await.unwrap();
+    world.retry(&tx_id).await;
     let ended = until("its end", async || {
         Some(world.get(&tx_id).await).filter(|shown| shown.ended_at.is_some())
     });

@@ -74,12 +74,17 @@ impl Lab {
         Self { name: "PostgreSQL", mode: Mode::TwoPhase, participant, pool: Pool::Postgres(pool) }
     }
 
+    pub(super) async fn two_phase_on_mariadb() -> Self {
+        let (pool, database) = mariadb().await;
+        let making = Making::new("p", database)
+            .two_phase("act", Handler(Isolation::ReadCommitted))
+            .two_phase("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        Self { name: "MariaDB", mode: Mode::TwoPhase, participant, pool: Pool::MariaDb(pool) }
+    }
+
     pub(super) async fn tcc_on_mariadb() -> Self {
-        let url = mariadb::Server::shared().database().await;
-        let pool = MySqlPool::connect(&url).await.unwrap();
-        sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
-        let database = MySqlOptions::default().lock_timeout(MARIADB_LOCK_TIMEOUT);
-        let database = database.connect(&url).await.unwrap();
+        let (pool, database) = mariadb().await;
         let making = Making::new("p", database)
             .tcc("act", Handler(Isolation::ReadCommitted))
             .tcc("act-rr", Handler(Isolation::RepeatableRead));
@@ -232,7 +237,23 @@ impl Lab {
                 assert_eq!(prepared, 0, "nothing is left prepared");
                 sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap()
             }
-            Pool::MariaDb(pool) => sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap(),
+            Pool::MariaDb(pool) => {
+                // The server's list has no database: rows in doubt are those that only a dirty read sees.
+                let dirty =
+                    pool.begin_with("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; BEGIN");
+                let mut dirty = dirty.await.unwrap();
+                let all: i64 = sqlx::query_scalar("SELECT count(*) FROM unanimo_barrier")
+                    .fetch_one(&mut *dirty)
+                    .await
+                    .unwrap();
+                dirty.rollback().await.unwrap();
+                let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM unanimo_barrier")
+                    .fetch_one(pool)
+                    .await
+                    .unwrap();
+                assert_eq!(all, seen, "nothing is left prepared");
+                sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap()
+            }
             Pool::Sqlite(pool) => sqlx::query_scalar(RUNNING).fetch_one(pool).await.unwrap(),
         };
         assert_eq!(left, 0, "every branch has ended");
@@ -244,6 +265,14 @@ async fn postgres() -> (PgPool, unanimo_sdk::Postgres) {
     let pool = PgPool::connect(&url).await.unwrap();
     sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
     let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
+    (pool, options.connect(&url).await.unwrap())
+}
+
+async fn mariadb() -> (MySqlPool, unanimo_sdk::MySql) {
+    let url = mariadb::Server::shared().database().await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
+    let options = MySqlOptions::default().lock_timeout(MARIADB_LOCK_TIMEOUT);
     (pool, options.connect(&url).await.unwrap())
 }
 
@@ -384,14 +413,25 @@ tcc_handler!(unanimo_sdk::Postgres, PgConnection);
 tcc_handler!(unanimo_sdk::MySql, MySqlConnection);
 tcc_handler!(Sqlite, SqliteConnection);
 
-impl TwoPhase for Handler {
-    type Payload = bytes::Bytes;
+macro_rules! two_phase_handler {
+    ($resource:ty, $connection:ty) => {
+        impl TwoPhase<$resource> for Handler {
+            type Payload = bytes::Bytes;
 
-    async fn prepare(&self, db: &mut PgConnection, call: &Asked) -> Result<(), PrepareError> {
-        phase_one(db, call).await
-    }
+            async fn prepare(
+                &self,
+                db: &mut $connection,
+                call: &Asked,
+            ) -> Result<(), PrepareError> {
+                phase_one(db, call).await
+            }
 
-    fn isolation(&self) -> Isolation {
-        self.0
-    }
+            fn isolation(&self) -> Isolation {
+                self.0
+            }
+        }
+    };
 }
+
+two_phase_handler!(unanimo_sdk::Postgres, PgConnection);
+two_phase_handler!(unanimo_sdk::MySql, MySqlConnection);
