@@ -81,7 +81,7 @@
 //!     .tcc("reserve", Reserve)
 //!     .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
 //!     .await?;
-//! shop.registered().await;
+//! shop.registered().await?;
 //!
 //! // The initiator: a transaction under a name of its own, here with one branch.
 //! let lamps = Json(Order { item: "lamp".into(), pieces: 2 });
@@ -291,6 +291,7 @@ mod wire;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub use action::Interrupt;
+pub use channel::Coordinator;
 pub use client::{Client, Outcome};
 #[cfg(feature = "postgres")]
 pub use handler::TwoPhase;
@@ -302,7 +303,9 @@ pub use handler::{
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
+pub use participant::{
+    InDoubt, Metrics, Participant, Register, Registration, Serve, Service, Serving, Sweep, Sweeper,
+};
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};
