@@ -204,7 +204,7 @@ impl<R: Resource> Service<R> {
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .add_service(served)
-            .serve_with_incoming_shutdown(Incoming::from(incoming), async move {
+            .serve_with_incoming_shutdown(Incoming::new(incoming, end.clone()), async move {
                 // An error says that the other end is gone: that is a stop, too.
                 let _ = until.wait_for(|stop| *stop).await;
             });
@@ -217,7 +217,7 @@ impl<R: Resource> Service<R> {
                     error
                 }
             };
-            end.send_replace(Some(error));
+            end.send_if_modified(|end| end.is_none() && end.replace(error).is_none());
             // Calls whose callers went away are still at work.
             service.drain().await;
         })

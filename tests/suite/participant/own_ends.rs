@@ -37,10 +37,10 @@ async fn a_dead_listener_ends_the_wait_for_the_end() {
         if until_stopped {
             let ended = tokio::time::timeout(patience, serving.until_stopped()).await;
             let error = ended.expect("it notices").unwrap_err().to_string();
-            assert!(error.contains("is served no longer: "), "{error}");
+            assert!(error.contains("is served no longer: its listener is dead"), "{error}");
         } else {
             let reason = tokio::time::timeout(patience, serving.ended()).await;
-            assert!(!reason.expect("it notices").is_empty());
+            assert!(reason.expect("it notices").contains("its listener is dead"));
         }
     }
 }
