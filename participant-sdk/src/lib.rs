@@ -228,6 +228,13 @@
 //! An initiator may also call services by itself, over gRPC or HTTP, and they call others: see
 //! [`propagation`] for the two layers that carry the transaction along, and the votes back.
 //!
+//! # In a service of one's own
+//!
+//! A service that has a pool, a server and channels already brings them: [`Postgres::from_pool`] and
+//! [`Postgres::connect_with`] (and those of the other databases), [`Service::server`] and
+//! [`Service::register`], [`Client::with_channel`] and [`Coordinator`]. [`Metrics`] and the spans
+//! `participant_operation` show what a participant does.
+//!
 //! # Which answer
 //!
 //! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
