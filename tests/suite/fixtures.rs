@@ -138,7 +138,7 @@ impl Live {
         transitions
     }
 
-    fn numbers(&self) -> Vec<BranchNumber> {
+    pub(crate) fn numbers(&self) -> Vec<BranchNumber> {
         self.tx.branches().iter().map(|branch| branch.number).collect()
     }
 }

@@ -10,6 +10,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
 
+mod batches;
 mod cluster;
 mod faults;
 mod journal;
@@ -26,6 +27,7 @@ mod sessions;
 mod sleepers;
 mod standbys;
 mod unreadable;
+mod unwell;
 mod writes;
 
 /// Lease of every incarnation.

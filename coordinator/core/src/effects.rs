@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::branch::{Enlistment, Progress};
 use crate::decision::{Heuristic, Operation, Phase};
 use crate::definition::{BranchSpec, StepSpec};
+use crate::held::{as_json, of_metadata, of_progress, of_trace};
 use crate::history;
 use crate::ids::{BranchNumber, TxId, Version};
 use crate::payload::Payload;
@@ -132,11 +133,18 @@ impl Transition {
         };
         let branch = |spec: &BranchSpec| ROW + spec.payload.held_bytes() + step(&spec.step);
         let branches: usize = self.enlisted.iter().map(|(_, _, spec)| branch(spec)).sum();
-        let locks = self.begins.as_ref().map_or(0, |identity| NAME * identity.locks.len());
+        let identity = self.begins.as_ref().map_or(0, |identity| {
+            let Identity { locks, metadata, trace, initiator, .. } = &**identity;
+            NAME * locks.len() + of_metadata(metadata) + of_trace(trace) + initiator.len()
+        });
         let outputs: usize = self.outputs.iter().map(|(_, output)| ROW + output.held_bytes()).sum();
         let history: usize = self.history.iter().map(history::Entry::size).sum();
+        let details: usize = self.events.iter().map(|event| event.detail.len()).sum();
+        let progress: usize =
+            self.state.branches.iter().map(|progress| of_progress(progress, as_json)).sum();
+        let abort_detail = self.state.abort_detail.as_deref().map_or(0, as_json);
         let rows = 1 + self.state.branches.len() + self.events.len();
-        ROW * rows + branches + outputs + locks + history
+        ROW * rows + branches + outputs + identity + history + details + progress + abort_detail
     }
 }
 

@@ -40,23 +40,33 @@ impl Definition {
 }
 
 fn of_branch(branch: &Branch) -> usize {
-    let Progress { refusal, phase_two, prepare_attempts, phase_two_attempts, .. } =
-        &branch.progress;
-    let refusal =
-        refusal.as_ref().map_or(0, |Refusal { reason, message }| reason.len() + message.len());
-    let note = match phase_two {
-        PhaseTwo::Heuristic { note, operator, .. } => note.len() + text(operator.as_deref()),
-        _ => 0,
-    };
-    let errors = |attempts: &Attempts| {
-        text(attempts.first_error.as_deref()) + text(attempts.last_error.as_deref())
-    };
     of_spec(&branch.spec)
         + branch.output.as_ref().map_or(0, Payload::held_bytes)
-        + refusal
-        + note
-        + errors(prepare_attempts)
-        + errors(phase_two_attempts)
+        + of_progress(&branch.progress, str::len)
+}
+
+/// Bytes of the texts that a branch's progress holds, each counted by `len`.
+pub(crate) fn of_progress(progress: &Progress, len: fn(&str) -> usize) -> usize {
+    let Progress { refusal, phase_two, prepare_attempts, phase_two_attempts, .. } = progress;
+    let text = |text: &Option<String>| text.as_deref().map_or(0, len);
+    let refusal =
+        refusal.as_ref().map_or(0, |Refusal { reason, message }| len(reason) + len(message));
+    let note = match phase_two {
+        PhaseTwo::Heuristic { note, operator, .. } => len(note) + text(operator),
+        _ => 0,
+    };
+    let errors = |attempts: &Attempts| text(&attempts.first_error) + text(&attempts.last_error);
+    refusal + note + errors(prepare_attempts) + errors(phase_two_attempts)
+}
+
+/// Bytes that a text takes inside JSON.
+pub(crate) fn as_json(text: &str) -> usize {
+    let byte = |byte| match byte {
+        b'"' | b'\\' => 2,
+        0..=0x1f => "\\u0000".len(),
+        _ => 1,
+    };
+    text.bytes().map(byte).sum()
 }
 
 fn of_spec(spec: &BranchSpec) -> usize {
@@ -66,11 +76,11 @@ fn of_spec(spec: &BranchSpec) -> usize {
     names + spec.payload.held_bytes() + spec.step.held_bytes()
 }
 
-fn of_metadata(metadata: &BTreeMap<String, String>) -> usize {
+pub(crate) fn of_metadata(metadata: &BTreeMap<String, String>) -> usize {
     metadata.iter().map(|(key, value)| ENTRY + key.len() + value.len()).sum()
 }
 
-fn of_trace(trace: &TraceContext) -> usize {
+pub(crate) fn of_trace(trace: &TraceContext) -> usize {
     text(trace.traceparent.as_deref()) + text(trace.tracestate.as_deref())
 }
 

@@ -76,6 +76,13 @@ pub enum BatchError {
     /// Nothing was written, and some row is to blame: it must not hold up the others.
     #[error("write a batch: a row is refused")]
     Refused(#[source] Cause),
+    /// Nothing was written, and the server calls it more than it takes. A row may be to blame, or the server
+    /// protects itself.
+    #[error("write a batch: the server takes no more")]
+    TooMuch(#[source] Cause),
+    /// Nothing was written: it took too long. A smaller batch may be fast enough.
+    #[error("write a batch: it took too long")]
+    TimedOut(#[source] Cause),
     /// Nothing was written: a lock was not had in time.
     #[error("write a batch: a lock was not had in time")]
     LockTimeout(#[source] Cause),

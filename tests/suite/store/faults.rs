@@ -1,82 +1,27 @@
 //! Lost acknowledgements: an indeterminate write is neither lost nor made twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use unanimo_coordinator::store::journal::Ended;
-use unanimo_coordinator::store::{
-    self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Key, Locks, PostgresOptions,
-    Purge, Store, Transactions, Write, Written,
-};
+use unanimo_coordinator::store::{self, Key, PostgresOptions, Store, Write};
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 
 use super::journal::Journal;
+use super::unwell::{End, Unwell};
 use super::{Fixture, create, on_both_stores};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(a_lost_acknowledgement_is_found_out, an_indeterminate_write_is_never_replaced,);
 
-/// Store of which every third batch ends without an answer, before it is written or after.
-#[derive(Debug)]
-struct Forgetful {
-    store: Arc<dyn Store>,
-    count: Arc<AtomicU32>,
-}
-
-#[derive(Debug)]
-struct ForgetfulWriter {
-    writer: Box<dyn BatchWriter>,
-    count: Arc<AtomicU32>,
-}
-
-fn lost() -> BatchError {
-    BatchError::Indeterminate("the answer was lost".into())
-}
-
-#[async_trait]
-impl BatchWriter for ForgetfulWriter {
-    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        match self.count.fetch_add(1, Ordering::Relaxed) % 6 {
-            2 => Err(lost()),
-            5 => {
-                self.writer.write(batch).await?;
-                Err(lost())
-            }
-            _ => self.writer.write(batch).await,
-        }
-    }
-}
-
-#[async_trait]
-impl Store for Forgetful {
-    fn cluster_id(&self) -> &str {
-        self.store.cluster_id()
-    }
-    fn incarnations(&self) -> &dyn Incarnations {
-        self.store.incarnations()
-    }
-    fn transactions(&self) -> &dyn Transactions {
-        self.store.transactions()
-    }
-    fn locks(&self) -> &dyn Locks {
-        self.store.locks()
-    }
-    fn endpoints(&self) -> &dyn Endpoints {
-        self.store.endpoints()
-    }
-    fn purge(&self) -> &dyn Purge {
-        self.store.purge()
-    }
-    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        let writer = self.store.batch_writer(me).await?;
-        Ok(Box::new(ForgetfulWriter { writer, count: Arc::clone(&self.count) }))
-    }
-    async fn close(&self) {
-        self.store.close().await;
+/// Every third batch ends without an answer, before it is written or after.
+fn forgetful(count: u32) -> End {
+    match count % 6 {
+        2 => End::Lost,
+        5 => End::WrittenAndLost,
+        _ => End::Well,
     }
 }
 
@@ -120,33 +65,33 @@ async fn compare(store: &Arc<dyn Store>, lives: &[Live]) {
 }
 
 async fn a_lost_acknowledgement_is_found_out(fixture: Fixture) {
-    let count = Arc::new(AtomicU32::new(0));
-    let forgetful = Forgetful { store: Arc::clone(&fixture.store), count: Arc::clone(&count) };
-    let lives = drive(Arc::new(forgetful), fixture.me, |_| {}).await;
-    assert!(count.load(Ordering::Relaxed) > 60, "it was disturbed often");
+    let store = Unwell::new(&fixture.store, |count, _| forgetful(count));
+    let lives = drive(Arc::clone(&store) as _, fixture.me, |_| {}).await;
+    assert!(store.batches() > 60, "it was disturbed often");
     compare(&fixture.store, &lives).await;
 }
 
 /// The acknowledgement of a begin is lost, and a decision waits behind it: the decision must not
 /// replace the begin.
 async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
-    let count = Arc::new(AtomicU32::new(2));
-    let forgetful = Forgetful { store: Arc::clone(&fixture.store), count };
-    let mut journal = Journal::start(Arc::new(forgetful), fixture.me);
-    let (mut live, begin) = Live::begin(&new_gid());
-    journal.submit(begin);
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    journal.submit(live.rollback());
-    let mut versions = Vec::new();
-    while versions.last() != Some(&Version(2)) {
-        for completion in journal.results.recv().await.unwrap() {
-            let Ended::Durable(version) = completion.ended else { panic!("{completion:?}") };
-            versions.push(version);
+    for first in [End::Lost, End::WrittenAndLost] {
+        let plan = move |count, _: &[Write]| if count == 0 { first } else { End::Well };
+        let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
+        let (mut live, begin) = Live::begin(&new_gid());
+        journal.submit(begin);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        journal.submit(live.rollback());
+        let mut versions = Vec::new();
+        while versions.last() != Some(&Version(2)) {
+            for completion in journal.results.recv().await.unwrap() {
+                let Ended::Durable(version) = completion.ended else { panic!("{completion:?}") };
+                versions.push(version);
+            }
         }
+        assert_eq!(versions, [Version(1), Version(2)], "one after the other, each as it was");
+        compare(&fixture.store, &[live]).await;
+        journal.end().await.unwrap();
     }
-    assert_eq!(versions, [Version(1), Version(2)], "one after the other, each as it was");
-    compare(&fixture.store, &[live]).await;
-    journal.end().await.unwrap();
 }
 
 /// Acknowledgements are lost on real connections, which are cut when the server answers.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
-use super::queue::Queue;
+use super::queue::{Line, Queue};
 use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Completion, Ended, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
@@ -30,12 +30,31 @@ pub(super) struct Lane {
     /// None before the first batch, and after a connection was given up.
     writer: Option<Box<dyn BatchWriter>>,
     pause: Duration,
+    budget: Budget,
 }
 
-/// A batch on its way. One that may have been written before is resent exactly as it was.
-struct Chunk {
-    writes: Vec<Write>,
-    maybe_written: bool,
+/// Size of the batches that a lane writes: less after a timeout or a lock, more after each success.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    const MAX: Self = Self { rows: BATCH_ROWS_MAX, bytes: BATCH_BYTES_MAX };
+
+    /// Bytes below which a batch is not cut: what one transaction takes is written whole anyhow.
+    const BYTES_MIN: usize = 64 << 10;
+
+    fn halve(&mut self) {
+        self.rows = (self.rows / 2).max(1);
+        self.bytes = (self.bytes / 2).max(Self::BYTES_MIN);
+    }
+
+    fn double(&mut self) {
+        self.rows = (self.rows * 2).min(Self::MAX.rows);
+        self.bytes = (self.bytes * 2).min(Self::MAX.bytes);
+    }
 }
 
 impl Lane {
@@ -47,102 +66,119 @@ impl Lane {
         completed: mpsc::UnboundedSender<Vec<Completion>>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        Self { store, queue, me, slow, completed, observer, writer: None, pause: PAUSE_MIN }
+        // What comes to the slow lane has met something: one row first.
+        let budget = if slow { Budget { rows: 1, ..Budget::MAX } } else { Budget::MAX };
+        let (writer, pause) = (None, PAUSE_MIN);
+        Self { store, queue, me, slow, completed, observer, writer, pause, budget }
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
-        let rows = if self.slow { 1 } else { BATCH_ROWS_MAX };
-        while let Some(writes) = self.queue.next(self.slow, rows, BATCH_BYTES_MAX).await {
-            self.write_all(Chunk { writes, maybe_written: false }).await?;
+        loop {
+            let Budget { rows, bytes } = self.budget;
+            let Some(batch) = self.queue.next(self.slow, rows, bytes).await else { return Ok(()) };
+            self.write_all(batch).await?;
             if !self.slow {
                 // Whoever was told of the last batch has its next transition ready by then: one
                 // larger batch instead of two.
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
     }
 
-    /// Writes a batch, in parts where some row is refused, until each of its writes is completed.
-    async fn write_all(&mut self, chunk: Chunk) -> Result<(), Error> {
-        let mut work = vec![chunk];
-        while let Some(mut chunk) = work.pop() {
+    /// Writes a batch, in parts where some row is refused, until each of its writes is completed or waits
+    /// in the slow lane.
+    async fn write_all(&mut self, batch: Vec<Write>) -> Result<(), Error> {
+        let mut work = vec![batch];
+        while let Some(batch) = work.pop() {
             crash_point!("journal-before-write");
             let started = Instant::now();
-            match self.write(&chunk.writes).await {
+            match self.write(&batch).await {
                 Ok(written) => {
                     crash_point!("journal-after-write");
                     self.pause = PAUSE_MIN;
-                    self.observer.flushed(chunk.writes.len(), started.elapsed());
-                    work.extend(self.complete(chunk, written).await);
+                    self.observer.flushed(batch.len(), started.elapsed());
+                    self.complete(batch, written).await;
                 }
                 Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
                 Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
-                Err(BatchError::Refused(error)) => match chunk.writes.len() {
-                    0 | 1 => self.refuse(chunk, &*error),
-                    rows => {
-                        let second = chunk.writes.split_off(rows / 2);
-                        let maybe_written = chunk.maybe_written;
-                        work.push(Chunk { writes: second, maybe_written });
-                        work.push(chunk);
-                    }
-                },
-                Err(BatchError::LockTimeout(error)) => {
-                    let rows = chunk.writes.len();
-                    let error = in_full(&*error);
-                    tracing::debug!(error, rows, "a batch waited for a lock for too long");
-                    work.extend(self.part_at_lock(chunk).await);
-                }
-                Err(error @ BatchError::Failed(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        "failed to write a batch, and nothing of it is written; it is tried again"
-                    );
-                    self.rest().await;
-                    work.push(chunk);
-                }
-                Err(error @ BatchError::WrongServer(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        "nothing of a batch is written; it is sent again on another connection"
-                    );
-                    self.writer = None;
-                    self.observer.connected(false);
-                    work.push(chunk);
-                    self.rest().await;
-                }
-                Err(error @ BatchError::Indeterminate(_)) => {
-                    tracing::warn!(
-                        error = in_full(&error),
-                        rows = chunk.writes.len(),
-                        "the acknowledgement of a batch was lost; it is sent again"
-                    );
-                    self.writer = None;
-                    self.observer.connected(false);
-                    chunk.maybe_written = true;
-                    work.push(chunk);
-                    self.rest().await;
-                }
+                Err(error) => self.part(batch, error, &mut work).await,
             }
         }
         Ok(())
     }
 
-    /// Completes each write, and answers with those that may have been written and are
-    /// to be sent once more as they were.
-    async fn complete(&mut self, chunk: Chunk, written: Vec<Written>) -> Option<Chunk> {
-        let mut results = Vec::with_capacity(chunk.writes.len());
-        let mut frozen = Vec::new();
-        let mut busy = false;
-        for (write, became) in chunk.writes.into_iter().zip(written) {
-            let ended = match became {
-                Written::Busy if chunk.maybe_written => {
-                    frozen.push(write);
-                    continue;
+    /// Decides what becomes of a batch that was not written, or may have been.
+    async fn part(&mut self, batch: Vec<Write>, error: BatchError, work: &mut Vec<Vec<Write>>) {
+        let rows = batch.len();
+        let said = in_full(&error);
+        match error {
+            BatchError::Refused(_) if rows > 1 => halve(batch, work),
+            BatchError::Refused(error) => self.refuse(batch, &in_full(&*error)),
+            BatchError::TooMuch(error) => {
+                self.refuse_or_wait(batch, &in_full(&*error), work).await;
+            }
+            BatchError::LockTimeout(_) => {
+                tracing::debug!(error = said, rows, "a batch waited for a lock for too long");
+                self.part_at_lock(batch, work).await;
+            }
+            BatchError::TimedOut(_) => {
+                tracing::warn!(
+                    error = said,
+                    rows,
+                    "a batch took too long, and nothing of it is written; it is sent in smaller ones"
+                );
+                if rows > 1 {
+                    self.budget.halve();
+                    halve(batch, work);
+                } else {
+                    self.put_back(batch);
+                    self.rest().await;
                 }
+            }
+            BatchError::Failed(_) => {
+                tracing::warn!(
+                    error = said,
+                    "failed to write a batch, and nothing of it is written; it is tried again"
+                );
+                self.rest().await;
+                work.push(batch);
+            }
+            BatchError::WrongServer(_) => {
+                tracing::warn!(
+                    error = said,
+                    "nothing of a batch is written; it is sent again on another connection"
+                );
+                self.disconnect();
+                work.push(batch);
+                self.rest().await;
+            }
+            BatchError::Indeterminate(_) => {
+                tracing::warn!(
+                    error = said,
+                    rows,
+                    "the acknowledgement of a batch was lost; it is sent again"
+                );
+                self.disconnect();
+                if rows > 1 {
+                    self.budget.halve();
+                }
+                self.queue.note_sent(&batch);
+                self.put_back(batch);
+                self.rest().await;
+            }
+            BatchError::Fenced(_) | BatchError::Fatal(_) => unreachable!("they end the journal"),
+        }
+    }
+
+    /// Completes each write, or leaves it to the slow lane where somebody else has its row.
+    async fn complete(&mut self, batch: Vec<Write>, written: Vec<Written>) {
+        let mut results = Vec::with_capacity(batch.len());
+        let mut busy = false;
+        for (write, became) in batch.into_iter().zip(written) {
+            let ended = match became {
                 Written::Busy => {
                     busy = true;
-                    self.queue.put_back(write);
+                    self.queue.put_back(write, Line::Slow);
                     continue;
                 }
                 Written::Applied => Ended::Durable(write.transition.version),
@@ -152,38 +188,69 @@ impl Lane {
             };
             results.push(self.complete_one(&write, ended));
         }
-        self.tell(results);
-        if (busy && self.slow) || !frozen.is_empty() {
+        if !results.is_empty() {
+            self.budget.double();
+            self.tell(results);
+        }
+        if busy && self.slow {
             tokio::time::sleep(LOCKED_PAUSE).await;
         }
-        (!frozen.is_empty()).then_some(Chunk { writes: frozen, maybe_written: true })
     }
 
     /// A lock was not had in time. Only new gids wait for a row, and everything waits for the fence:
-    /// so new gids go to the slow lane, and the rest is tried again. What may have been written
-    /// stays here, as it was.
-    async fn part_at_lock(&mut self, chunk: Chunk) -> Option<Chunk> {
-        if chunk.maybe_written {
-            self.rest().await;
-            return Some(chunk);
+    /// so new gids go to the slow lane, and the rest is tried again. The slow lane looks for the one that
+    /// waits, which goes alone from then on.
+    async fn part_at_lock(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
+        if self.slow {
+            if batch.len() > 1 {
+                self.budget.halve();
+                halve(batch, work);
+            } else {
+                self.put_back(batch);
+                tokio::time::sleep(LOCKED_PAUSE).await;
+            }
+            return;
         }
         let (begins, moves): (Vec<_>, Vec<_>) =
-            chunk.writes.into_iter().partition(|write| write.transition.begins.is_some());
-        let only_moves = begins.is_empty();
-        for write in begins {
-            self.queue.put_back(write);
-        }
-        if self.slow || only_moves {
+            batch.into_iter().partition(|write| write.transition.begins.is_some());
+        if begins.is_empty() {
             tokio::time::sleep(LOCKED_PAUSE).await;
         }
-        (!moves.is_empty()).then_some(Chunk { writes: moves, maybe_written: false })
+        self.put_back(begins);
+        if !moves.is_empty() {
+            work.push(moves);
+        }
     }
 
-    fn refuse(&self, chunk: Chunk, error: &(dyn std::error::Error + 'static)) {
-        let error = in_full(error);
-        for write in chunk.writes {
-            let ended = self.refused(&write, error.clone());
+    /// Leaves a batch to the slow lane; one that is there already goes alone from now on.
+    fn put_back(&self, batch: Vec<Write>) {
+        let line = if self.slow && batch.len() == 1 { Line::Alone } else { Line::Slow };
+        for write in batch {
+            self.queue.put_back(write, line);
+        }
+    }
+
+    fn refuse(&self, batch: Vec<Write>, error: &str) {
+        for write in batch {
+            let ended = self.refused(&write, error.to_owned());
             self.tell(vec![self.complete_one(&write, ended)]);
+        }
+    }
+
+    /// The server refuses a batch as more than it takes: of some row, or of any at present.
+    async fn refuse_or_wait(&mut self, batch: Vec<Write>, error: &str, work: &mut Vec<Vec<Write>>) {
+        let to_blame = self.queue.note_refused(&batch);
+        if batch.len() > 1 {
+            halve(batch, work);
+        } else if to_blame {
+            self.refuse(batch, error);
+        } else {
+            for write in batch {
+                let tx_id = write.transition.tx_id;
+                tracing::warn!(%tx_id, error, "the database takes no more of a row; it is sent again");
+                self.queue.put_back(write, Line::Alone);
+            }
+            self.rest().await;
         }
     }
 
@@ -209,6 +276,11 @@ impl Lane {
         }
     }
 
+    fn disconnect(&mut self) {
+        self.writer = None;
+        self.observer.connected(false);
+    }
+
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -231,4 +303,10 @@ impl Lane {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
+}
+
+fn halve(mut batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
+    let second = batch.split_off(batch.len() / 2);
+    work.push(second);
+    work.push(batch);
 }

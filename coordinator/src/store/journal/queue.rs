@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use unanimo_core::{Transition, TxId, Version};
@@ -9,15 +10,50 @@ use uuid::Uuid;
 
 use super::super::{Life, Write};
 
+/// Between two of those that go alone, as long as others wait in the slow lane.
+const ALONE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A line of writes that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Of the fast lane.
+    #[default]
+    Fast,
+    /// Of the slow lane, in batches.
+    Slow,
+    /// Of the slow lane, one by one: it has met a lock or a timeout alone.
+    Alone,
+}
+
 /// A transaction's place in the queue.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Goes as it is, before what waits: it may have been written, or something was found about it.
+    again: Option<Write>,
     /// Not under way: more can be folded into it.
     waiting: Option<Write>,
     /// Some lane is writing an earlier one. It is completed before the next is taken.
     under_way: bool,
-    /// Its row was found locked: the slow lane has it.
-    slow: bool,
+    line: Line,
+    /// An attempt to write what is under way, or goes again, had no known end: it may have been written.
+    /// It is only ever sent again as it was, until it is written or found written.
+    sent: bool,
+    /// Count of the rows that had been written when the server first refused it, or a batch that it was in,
+    /// as more than it takes.
+    refused_at: Option<u64>,
+    /// It was refused so without any other.
+    refused_alone: bool,
+}
+
+impl Slot {
+    /// Tells whether the next write begins a transaction; nothing, if there is none to take.
+    fn begins(&self) -> Option<bool> {
+        if self.under_way {
+            return None;
+        }
+        let next = self.again.as_ref().or(self.waiting.as_ref())?;
+        Some(next.transition.begins.is_some())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,11 +63,15 @@ struct Inner {
     moves: VecDeque<TxId>,
     /// New transactions.
     begins: VecDeque<TxId>,
-    /// Whatever was found locked.
     slow: VecDeque<TxId>,
+    alone: VecDeque<TxId>,
+    /// When one of those that go alone was taken last. It may keep the slow lane waiting for a lock.
+    alone_at: Option<Instant>,
     /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
     /// results that are not read yet.
     lost: HashMap<TxId, Life>,
+    /// Rows that were written.
+    written: u64,
     closed: bool,
 }
 
@@ -44,31 +84,44 @@ pub(super) struct Queue {
 }
 
 impl Inner {
-    /// Puts the transaction in line, if it has something waiting and nothing under way.
-    fn enqueue(&mut self, tx_id: TxId, again: bool) -> bool {
-        let Some(Slot { waiting: Some(write), under_way: false, slow }) = self.slots.get(&tx_id)
-        else {
-            return false;
-        };
-        let slow = *slow;
-        let line = match (slow, &write.transition.begins) {
-            (true, _) => &mut self.slow,
-            (false, None) => &mut self.moves,
-            (false, Some(_)) => &mut self.begins,
-        };
-        if again {
-            line.push_front(tx_id);
-        } else {
-            line.push_back(tx_id);
+    /// Puts the transaction in line, if it has something waiting and nothing under way. Tells which
+    /// line that is.
+    fn enqueue(&mut self, tx_id: TxId) -> Option<Line> {
+        let slot = self.slots.get(&tx_id)?;
+        let begins = slot.begins()?;
+        let line = slot.line;
+        match (line, begins) {
+            (Line::Alone, _) => &mut self.alone,
+            (Line::Slow, _) => &mut self.slow,
+            (Line::Fast, false) => &mut self.moves,
+            (Line::Fast, true) => &mut self.begins,
         }
-        slow
+        .push_back(tx_id);
+        Some(line)
     }
 
     fn take(&mut self, tx_id: TxId) -> Option<Write> {
         let slot = self.slots.get_mut(&tx_id)?;
-        let write = slot.waiting.take()?;
+        let write = slot.again.take().or_else(|| slot.waiting.take())?;
         slot.under_way = true;
         Some(write)
+    }
+
+    /// Returns the next of a lane, and whether it is to go alone.
+    fn next_of(&mut self, slow: bool, first: bool) -> Option<(TxId, bool)> {
+        if !slow {
+            let next = self.moves.pop_front().or_else(|| self.begins.pop_front());
+            return next.map(|tx_id| (tx_id, false));
+        }
+        let alone_is_due = self.alone_at.is_none_or(|at| at.elapsed() >= ALONE_PAUSE);
+        if first
+            && (alone_is_due || self.slow.is_empty())
+            && let Some(tx_id) = self.alone.pop_front()
+        {
+            self.alone_at = Some(Instant::now());
+            return Some((tx_id, true));
+        }
+        self.slow.pop_front().map(|tx_id| (tx_id, false))
     }
 }
 
@@ -80,6 +133,12 @@ impl Queue {
 
     fn work_for(&self, slow: bool) -> &Notify {
         if slow { &self.slow_work } else { &self.fast_work }
+    }
+
+    fn wake(&self, line: Option<Line>) {
+        if let Some(line) = line {
+            self.work_for(line != Line::Fast).notify_one();
+        }
     }
 
     pub(super) fn submit(&self, transition: Transition, write_id: Uuid, life: Life) {
@@ -95,10 +154,11 @@ impl Queue {
             return;
         }
         let base = Version(transition.version.0 - 1);
+        let in_line = slot.begins().is_some();
         slot.waiting = Some(Write { life, write_id, base, transition });
-        let slow = inner.enqueue(tx_id, false);
+        let line = if in_line { None } else { inner.enqueue(tx_id) };
         drop(inner);
-        self.work_for(slow).notify_one();
+        self.wake(line);
     }
 
     pub(super) fn backlog(&self) -> usize {
@@ -132,35 +192,43 @@ impl Queue {
         let mut inner = self.lock();
         let (mut batch, mut size) = (Vec::new(), 0);
         while batch.len() < rows && size < bytes {
-            let next = if slow {
-                inner.slow.pop_front()
-            } else {
-                inner.moves.pop_front().or_else(|| inner.begins.pop_front())
-            };
-            let Some(tx_id) = next else { break };
+            let Some((tx_id, alone)) = inner.next_of(slow, batch.is_empty()) else { break };
             if let Some(write) = inner.take(tx_id) {
                 size += write.transition.size();
                 batch.push(write);
+                if alone {
+                    break;
+                }
             }
         }
         batch
     }
 
-    /// The write is durable: what came for the transaction meanwhile goes next.
+    /// The write is durable: what came for the transaction meanwhile goes next. Where one that went alone
+    /// is through, what held the others up may be gone, too.
     pub(super) fn done(&self, tx_id: TxId) {
         let mut inner = self.lock();
+        inner.written += 1;
         let Some(slot) = inner.slots.get_mut(&tx_id) else {
             return;
         };
-        slot.under_way = false;
-        slot.slow = false;
-        if slot.waiting.is_none() {
+        let old = std::mem::take(slot);
+        slot.waiting = old.waiting;
+        if old.line == Line::Alone {
+            for other in std::mem::take(&mut inner.alone) {
+                if let Some(slot) = inner.slots.get_mut(&other) {
+                    slot.line = Line::Slow;
+                    inner.slow.push_back(other);
+                }
+            }
+        }
+        if inner.slots[&tx_id].waiting.is_none() {
             inner.slots.remove(&tx_id);
             self.wake_if_drained(inner);
         } else {
-            inner.enqueue(tx_id, false);
+            let line = inner.enqueue(tx_id);
             drop(inner);
-            self.fast_work.notify_one();
+            self.wake(line);
         }
     }
 
@@ -180,20 +248,51 @@ impl Queue {
         }
     }
 
-    /// The write was definitely not made: it waits in the slow lane, and more can be folded into it.
-    pub(super) fn put_back(&self, mut write: Write) {
+    /// The write waits in one of the slow lane's lines. More is folded into it only if it was definitely
+    /// not made, and nothing was found about it.
+    pub(super) fn put_back(&self, mut write: Write, line: Line) {
         let mut inner = self.lock();
         let tx_id = write.transition.tx_id;
         let slot = inner.slots.entry(tx_id).or_default();
         slot.under_way = false;
-        slot.slow = true;
-        if let Some(later) = slot.waiting.take() {
-            write.transition.fold(later.transition);
+        slot.line = line;
+        if slot.sent || slot.refused_at.is_some() {
+            slot.again = Some(write);
+        } else {
+            if let Some(later) = slot.waiting.take() {
+                write.transition.fold(later.transition);
+            }
+            slot.waiting = Some(write);
         }
-        slot.waiting = Some(write);
-        inner.enqueue(tx_id, false);
+        let line = inner.enqueue(tx_id);
         drop(inner);
-        self.slow_work.notify_one();
+        self.wake(line);
+    }
+
+    /// Notes that an attempt to make these writes, which are under way, had no known end.
+    pub(super) fn note_sent(&self, batch: &[Write]) {
+        let mut inner = self.lock();
+        for write in batch {
+            if let Some(slot) = inner.slots.get_mut(&write.transition.tx_id) {
+                slot.sent = true;
+            }
+        }
+    }
+
+    /// Notes that the server refused these writes as more than it takes. Returns true if there is one, and
+    /// it is to blame: others were made since it was first refused, it was refused alone before, and
+    /// no attempt of its own may have fared better.
+    pub(super) fn note_refused(&self, batch: &[Write]) -> bool {
+        let mut inner = self.lock();
+        let written = inner.written;
+        let mut to_blame = false;
+        for write in batch {
+            let Some(slot) = inner.slots.get_mut(&write.transition.tx_id) else { continue };
+            let before = *slot.refused_at.get_or_insert(written);
+            to_blame = slot.refused_alone && !slot.sent && before < written;
+            slot.refused_alone = batch.len() == 1;
+        }
+        to_blame && batch.len() == 1
     }
 
     fn wake_if_drained(&self, inner: MutexGuard<'_, Inner>) {

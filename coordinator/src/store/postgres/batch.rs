@@ -53,19 +53,11 @@ impl Writer {
     ) -> Result<Self, Error> {
         let connecting = async {
             let mut session = connector.open(answer_timeout).await?;
-            let opened = sqlx::query(
-                "WITH fence AS MATERIALIZED (
-                     SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
-                 INSERT INTO journals (incarnation) SELECT $1 FROM fence
-                 ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
-            )
-            .bind(me.0)
-            .execute(&mut session.connection)
-            .await?;
+            let unfenced = commit_own(&mut session, me).await?;
             if session.synchronous {
                 proof::prove(&mut session).await?;
             }
-            Ok((session, opened.rows_affected() == 1))
+            Ok((session, unfenced))
         };
         let connected = tokio::time::timeout(answer_timeout, connecting).await;
         let (session, alive) = connected
@@ -88,6 +80,9 @@ impl Writer {
             batch.iter().filter(|w| !applied.contains(&w.transition.tx_id.0)).collect();
         let obstacles =
             if missed.is_empty() { Vec::new() } else { self.obstacles(&missed).await? };
+        if missed.iter().any(|write| is_found(write, &obstacles)) {
+            self.affirm().await?;
+        }
         let fates = batch.iter().map(|write| {
             if applied.contains(&write.transition.tx_id.0) {
                 Written::Applied
@@ -120,6 +115,23 @@ impl Writer {
         read.await.map_err(|error| BatchError::Indeterminate(error.into()))
     }
 
+    /// Makes a write of its own after a row was found: what waits for a standby can be seen before it is
+    /// there, and is as durable as whatever is committed later.
+    async fn affirm(&mut self) -> Result<(), BatchError> {
+        let affirming = async {
+            let unfenced = commit_own(&mut self.session, self.me).await?;
+            if self.session.synchronous {
+                proof::prove(&mut self.session).await?;
+            }
+            Ok::<_, SessionError>(unfenced)
+        };
+        match affirming.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BatchError::Fenced(self.me)),
+            Err(error) => Err(BatchError::Indeterminate(error.into())),
+        }
+    }
+
     fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
         let tx_id = write.transition.tx_id.0;
         let own = obstacles.iter().find(|row| row.tx_id == tx_id);
@@ -143,6 +155,26 @@ impl Writer {
             None => Written::Busy,
         }
     }
+}
+
+/// Commits a write that concerns nobody else. Returns false if the incarnation is fenced.
+async fn commit_own(session: &mut Session, me: Incarnation) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "WITH fence AS MATERIALIZED (
+             SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
+         INSERT INTO journals (incarnation) SELECT $1 FROM fence
+         ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
+    )
+    .bind(me.0)
+    .execute(&mut session.connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Tells whether the write itself, or the transaction that has its gid, is among the rows that were found.
+fn is_found(write: &Write, obstacles: &[Obstacle]) -> bool {
+    let gid = write.transition.begins.as_ref().map(|identity| identity.gid.as_str());
+    obstacles.iter().any(|row| row.write_id == write.write_id || Some(row.gid.as_str()) == gid)
 }
 
 #[async_trait]
@@ -169,13 +201,18 @@ fn classify(error: sqlx::Error) -> BatchError {
     };
     match server.code() {
         "55P03" => BatchError::LockTimeout(error.into()),
+        // The statement's own time limit, or somebody's cancel.
+        "57014" => BatchError::TimedOut(error.into()),
         // From a pooler that has lost its server, or from one that ends: the commit may be under way.
         code if code.starts_with("08") || code.starts_with("57P") => {
             BatchError::Indeterminate(error.into())
         }
         code if is_wrong_server(code) => BatchError::WrongServer(error.into()),
-        // Data exception, integrity constraint violation, program limit exceeded.
-        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {
+        // Program limit exceeded: of the row, or of a server that protects itself.
+        code if code.starts_with("54") => BatchError::TooMuch(error.into()),
+        // Data exception, integrity constraint violation: they depend on the row alone, and so they would
+        // refuse an earlier attempt at it, too.
+        code if ["22", "23"].iter().any(|class| code.starts_with(class)) => {
             BatchError::Refused(error.into())
         }
         _ => BatchError::Failed(error.into()),

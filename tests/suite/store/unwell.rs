@@ -1,0 +1,120 @@
+//! Store whose batches end as a test wants it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use unanimo_coordinator::store::{
+    BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+    Write, Written,
+};
+use unanimo_core::Incarnation;
+
+/// End of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As the store has it.
+    Well,
+    /// Its answer is lost, and it is not written.
+    Lost,
+    /// Its answer is lost, and it is written.
+    WrittenAndLost,
+    /// It takes too long, and is not written.
+    TimedOut,
+    /// The server takes no more.
+    TooMuch,
+}
+
+/// Chooses the end of a batch, whose number counts from 0.
+type Plan = dyn Fn(u32, &[Write]) -> End + Send + Sync;
+
+/// The store.
+pub(crate) struct Unwell {
+    store: Arc<dyn Store>,
+    plan: Arc<Plan>,
+    count: Arc<AtomicU32>,
+}
+
+impl Unwell {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        plan: impl Fn(u32, &[Write]) -> End + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let count = Arc::default();
+        Arc::new(Self { store: Arc::clone(store), plan: Arc::new(plan), count })
+    }
+
+    /// Counts the batches.
+    pub(crate) fn batches(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Unwell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unwell").finish_non_exhaustive()
+    }
+}
+
+struct Writer {
+    writer: Box<dyn BatchWriter>,
+    plan: Arc<Plan>,
+    count: Arc<AtomicU32>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+fn lost() -> BatchError {
+    BatchError::Indeterminate("the answer was lost".into())
+}
+
+#[async_trait]
+impl BatchWriter for Writer {
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        match (self.plan)(self.count.fetch_add(1, Ordering::Relaxed), batch) {
+            End::Well => self.writer.write(batch).await,
+            End::Lost => Err(lost()),
+            End::WrittenAndLost => {
+                self.writer.write(batch).await?;
+                Err(lost())
+            }
+            End::TimedOut => Err(BatchError::TimedOut("it took too long".into())),
+            End::TooMuch => Err(BatchError::TooMuch("it is too much".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Unwell {
+    fn cluster_id(&self) -> &str {
+        self.store.cluster_id()
+    }
+    fn incarnations(&self) -> &dyn Incarnations {
+        self.store.incarnations()
+    }
+    fn transactions(&self) -> &dyn Transactions {
+        self.store.transactions()
+    }
+    fn locks(&self) -> &dyn Locks {
+        self.store.locks()
+    }
+    fn endpoints(&self) -> &dyn Endpoints {
+        self.store.endpoints()
+    }
+    fn purge(&self) -> &dyn Purge {
+        self.store.purge()
+    }
+    async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        let writer = self.store.batch_writer(me).await?;
+        let (plan, count) = (Arc::clone(&self.plan), Arc::clone(&self.count));
+        Ok(Box::new(Writer { writer, plan, count }))
+    }
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
