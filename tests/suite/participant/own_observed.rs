@@ -25,13 +25,16 @@ use super::sweeper::{Reserve, eager};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+/// An event's fields, and the span that it was in.
+type Line = (String, Option<u64>);
+
 /// Spans with their fields, and which was entered last, of tests whose runtime has one thread.
 #[derive(Clone, Default)]
 struct Spans {
     all: Arc<Mutex<Vec<String>>>,
     entered: Arc<Mutex<Vec<u64>>>,
     /// Number of the span that was entered, of each event.
-    events: Arc<Mutex<Vec<(String, Option<u64>)>>>,
+    events: Arc<Mutex<Vec<Line>>>,
 }
 
 struct Fields(String);
@@ -96,7 +99,7 @@ impl Tcc<Sqlite> for Says {
         let left = call.deadline().and_then(|at| at.duration_since(SystemTime::now()).ok());
         tracing::info!(left_s = left.map(|left| left.as_secs()), "at work");
         if let Some(client) = &self.client {
-            client.tcc("from-the-handler").submit().await?;
+            assert!(client.tcc("from-the-handler").submit().await?.is_committed());
         }
         if *call.payload == *b"no" { refuse("NO", "never") } else { Ok(()) }
     }
