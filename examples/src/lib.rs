@@ -17,3 +17,8 @@ pub use accounts::Posting;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/initiator-guide.md")]
 struct InitiatorGuide;
+
+/// The code in a guide, which compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/own-service.md")]
+struct OwnService;

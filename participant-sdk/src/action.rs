@@ -179,7 +179,11 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         Box::pin(async move {
             let call = typed(call)?;
             let output = self.handler.try_(db, &call).await?;
-            Ok(Payload::of(&output)?)
+            // It would be no other one if it were asked for again.
+            Payload::of(&output).map_err(|error| {
+                let message = format!("output of action {} must be writable: {error}", call.action);
+                PrepareError::Refused(Refusal::new("OUTPUT_UNWRITABLE", message))
+            })
         })
     }
 
@@ -273,6 +277,7 @@ fn with_payload<P>(call: &Call<Payload>, payload: P) -> Call<P> {
         metadata: call.metadata.clone(),
         attempt: call.attempt,
         must_succeed: call.must_succeed,
+        deadline: call.deadline,
         inputs: Arc::clone(&call.inputs),
     }
 }

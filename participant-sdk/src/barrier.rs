@@ -45,7 +45,7 @@ fn too_late() -> Refusal {
     Refusal::new("TOO_LATE", "Prepare came after the transaction's deadline")
 }
 
-/// The vote no of work whose output another step could not get.
+/// The vote no of work whose output is larger than an answer may have, or than another step could get.
 fn too_large(output: &Payload, call: &RawCall) -> Option<Refusal> {
     let (size, most) = (output.data.len(), call.output_max?);
     let is_over = u64::try_from(size).unwrap_or(u64::MAX) > most;

@@ -1,8 +1,13 @@
 //! Connections to a coordinator.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,15 +20,197 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Bytes of all headers, or trailers, of an answer. A status with its details takes 4 KiB of them.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
 
-/// Makes a connection to `http://HOST:PORT`, which is opened when it is first used.
+/// A coordinator, by its address `http://HOST:PORT`, or through a channel of the caller's own.
 ///
-/// # Errors
-/// The endpoint is none.
-pub(crate) fn lazy(
-    endpoint: String,
-    more: impl FnOnce(Endpoint) -> Endpoint,
-) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(endpoint)?
+/// An address may be given wherever a coordinator is asked for. The channel is for what an address cannot
+/// say, such as TLS, a proxy, a Unix socket. It is used as it is: give it a
+/// [bound for connecting](tonic::transport::Endpoint::connect_timeout), and a
+/// [keep-alive](tonic::transport::Endpoint::http2_keep_alive_interval), without which a peer that has
+/// vanished is noticed late.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tonic::transport::Channel;
+/// use unanimo_sdk::{Client, Coordinator};
+///
+/// let token: tonic::metadata::MetadataValue<_> = "Bearer of-this-service".parse()?;
+/// let coordinator = Coordinator::at("http://coordinator:7610").intercept(move |mut call| {
+///     call.metadata_mut().insert("authorization", token.clone());
+///     Ok(call)
+/// });
+/// let client = Client::of([coordinator])?;
+///
+/// let channel = Channel::from_static("http://coordinator:7610").connect_lazy();
+/// let through = Client::with_channel(channel);
+/// # let _ = (client, through);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    name: String,
+    channel: Option<Channel>,
+    intercept: Intercept,
+}
+
+impl Coordinator {
+    /// The coordinator at `http://HOST:PORT`. It is connected to when it is first used.
+    pub fn at(endpoint: impl Into<String>) -> Self {
+        Self { name: endpoint.into(), channel: None, intercept: Intercept::default() }
+    }
+
+    /// The coordinator behind this channel.
+    #[must_use]
+    pub fn through(channel: Channel) -> Self {
+        let name = "behind a channel of its own".to_owned();
+        Self { name, channel: Some(channel), intercept: Intercept::default() }
+    }
+
+    /// Names it for log lines. Without it: its address.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        // An address is what it is.
+        if self.channel.is_some() {
+            self.name = name.into();
+        }
+        self
+    }
+
+    /// Runs this on every call before it is sent, such as to add a token. A status that it answers is
+    /// the call's, and nothing is sent. Called again it adds another one, which runs after those before.
+    #[must_use]
+    pub fn intercept(
+        mut self,
+        interceptor: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.intercept.0.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Makes the way to it.
+    ///
+    /// # Errors
+    /// Its address is none.
+    pub(crate) fn route(
+        self,
+        more: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Route, BadAddress> {
+        let Self { name, channel, intercept } = self;
+        let channel = match channel {
+            Some(channel) => channel,
+            None => lazy(&name, more)?,
+        };
+        Ok(Route { name, channel, intercept })
+    }
+}
+
+impl From<&str> for Coordinator {
+    fn from(endpoint: &str) -> Self {
+        Self::at(endpoint)
+    }
+}
+
+impl From<&String> for Coordinator {
+    fn from(endpoint: &String) -> Self {
+        Self::at(endpoint)
+    }
+}
+
+impl From<String> for Coordinator {
+    fn from(endpoint: String) -> Self {
+        Self::at(endpoint)
+    }
+}
+
+impl From<Channel> for Coordinator {
+    fn from(channel: Channel) -> Self {
+        Self::through(channel)
+    }
+}
+
+/// The way to a coordinator.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// Its name in log lines.
+    pub(crate) name: String,
+    channel: Channel,
+    intercept: Intercept,
+}
+
+/// Service that calls are sent through.
+pub(crate) type Link = InterceptedService<Channel, Intercept>;
+
+impl Route {
+    pub(crate) fn intercept(
+        &mut self,
+        interceptor: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static,
+    ) {
+        self.intercept.0.push(Arc::new(interceptor));
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        InterceptedService::new(self.channel.clone(), self.intercept.clone())
+    }
+}
+
+type Interception = dyn Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync;
+
+/// Functions that are run on each call before it is sent, in this order.
+#[derive(Clone, Default)]
+pub(crate) struct Intercept(Vec<Arc<Interception>>);
+
+impl fmt::Debug for Intercept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Intercept").field(&self.0.len()).finish()
+    }
+}
+
+impl Interceptor for Intercept {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.0.iter().try_fold(request, |request, interceptor| interceptor(request))
+    }
+}
+
+/// An address that is none, and the rule that it breaks.
+#[derive(Debug)]
+pub(crate) struct BadAddress {
+    pub(crate) endpoint: String,
+    pub(crate) rule: String,
+}
+
+/// Fails if this is not `http://HOST:PORT`.
+pub(crate) fn is_address(endpoint: &str) -> Result<(), BadAddress> {
+    let bad = |rule: &str| BadAddress { endpoint: endpoint.to_owned(), rule: rule.to_owned() };
+    let uri: http::Uri = endpoint.parse().map_err(|error: http::uri::InvalidUri| BadAddress {
+        endpoint: endpoint.to_owned(),
+        rule: format!("it is no URI ({error})"),
+    })?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            return Err(bad(
+                "it asks for TLS, which this crate does not make by itself; give a channel that has it",
+            ));
+        }
+        Some(_) => return Err(bad("its scheme is another one")),
+        None => return Err(bad("it does not begin with http://")),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(bad("it names no host"));
+    }
+    if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
+        return Err(bad("it has a path"));
+    }
+    Ok(())
+}
+
+/// Makes a connection to `http://HOST:PORT`, which is opened when it is first used.
+fn lazy(endpoint: &str, more: impl FnOnce(Endpoint) -> Endpoint) -> Result<Channel, BadAddress> {
+    is_address(endpoint)?;
+    let made = Endpoint::from_shared(endpoint.to_owned())
+        .map_err(|error| BadAddress { endpoint: endpoint.to_owned(), rule: error.to_string() })?;
+    let made = made
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(KEEP_ALIVE))
@@ -31,5 +218,31 @@ pub(crate) fn lazy(
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .http2_max_header_list_size(HEADERS_BYTES_MAX);
-    Ok(more(endpoint).connect_lazy())
+    Ok(more(made).connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_its_rule() {
+        for (endpoint, rule) in [
+            ("https://coordinator:7610", "asks for TLS"),
+            ("HTTPS://coordinator:7610", "asks for TLS"),
+            ("coordinator:7610", "does not begin with http://"),
+            ("127.0.0.1:7610", "does not begin with http://"),
+            ("", "no URI"),
+            ("ftp://coordinator", "its scheme is another one"),
+            ("http://coordinator:7610/path", "has a path"),
+            ("http://", "no URI"),
+        ] {
+            let error = is_address(endpoint).expect_err(endpoint);
+            assert!(error.rule.contains(rule), "{endpoint}: {}", error.rule);
+            assert_eq!(error.endpoint, endpoint);
+        }
+        for endpoint in ["http://c:7610", "http://c:7610/", "http://[::1]:1", "http://c"] {
+            is_address(endpoint).unwrap_or_else(|error| panic!("{endpoint}: {}", error.rule));
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod error;
 mod interactive;
 mod lock;
 mod lookup;
+mod nodes;
 mod outcome;
 mod output;
 mod requires;
@@ -17,24 +18,27 @@ mod steps;
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 use unanimo_proto::v1::Mode;
-use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 pub use unanimo_proto::v1::{AbortCause, Compensation, Heuristic, ServerLimits};
 
 pub use self::action::{Inputs, StepAction};
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::calls::jittered;
 pub use self::draft::Draft;
 pub use self::error::{BadField, Error};
 pub use self::interactive::{Executed, PreparedStep, Transaction};
 pub use self::lock::Lock;
 pub use self::lookup::{Find, Rollback};
+use self::nodes::Nodes;
 pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome};
 pub use self::output::{Output, OutputError, StepOutput};
 pub use self::retry::Retry;
 pub use self::server::ServerInfo;
 pub use self::step::{Step, StepRef};
 pub use self::steps::{Child, Steps};
-use crate::channel;
+use crate::channel::{Coordinator, Route};
 
 /// Bytes of a gRPC message: the coordinator's default, which every answer that its default limits allow
 /// fits into.
@@ -52,7 +56,7 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 /// idempotent, by the transaction's gid and the branch's id.
 #[derive(Clone, Debug)]
 pub struct Client {
-    service: CoordinatorServiceClient<Channel>,
+    nodes: Nodes,
     wait_max: Duration,
 }
 
@@ -65,18 +69,64 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(endpoint: impl Into<String>) -> Result<Self, Error> {
-        let endpoint = endpoint.into();
-        let wide = |endpoint: tonic::transport::Endpoint| {
+        Self::of([Coordinator::at(endpoint)])
+    }
+
+    /// A client of the coordinator behind this channel: one with TLS, say. See [`Coordinator`].
+    #[must_use]
+    pub fn with_channel(channel: Channel) -> Self {
+        let route = Coordinator::through(channel).route(std::convert::identity);
+        Self::through(route.into_iter().collect())
+    }
+
+    /// A client of several nodes of **one** coordinator group. It stays with the one that answers; where that
+    /// fails, or says "not now", the next attempt goes to the next one. The client asks each node for its
+    /// group before it sends it anything, and sends nothing to a node of another group than the first: that
+    /// one would begin the transaction once more.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), unanimo_sdk::client::Error> {
+    /// let client = unanimo_sdk::Client::of(["http://node-a:7610", "http://node-b:7610"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// There is none, or an address is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn of(
+        coordinators: impl IntoIterator<Item = impl Into<Coordinator>>,
+    ) -> Result<Self, Error> {
+        let wide = |endpoint: Endpoint| {
             endpoint
                 .initial_connection_window_size(WINDOW_BYTES)
                 .initial_stream_window_size(WINDOW_BYTES)
         };
-        let channel = channel::lazy(endpoint.clone(), wide)
-            .map_err(|source| Error::Endpoint { endpoint, source })?;
-        let service = CoordinatorServiceClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { service, wait_max: WAIT_DEFAULT })
+        let routes = coordinators.into_iter().map(|coordinator| coordinator.into().route(wide));
+        let routes = routes.collect::<Result<Vec<_>, _>>()?;
+        if routes.is_empty() {
+            let rule = "there must be one at least".to_owned();
+            return Err(Error::Endpoint { endpoint: String::new(), rule });
+        }
+        Ok(Self::through(routes))
+    }
+
+    fn through(routes: Vec<Route>) -> Self {
+        Self { nodes: Nodes::new(routes, MESSAGE_BYTES_MAX), wait_max: WAIT_DEFAULT }
+    }
+
+    /// Runs this on every call before it is sent, whichever node it goes to: see
+    /// [`Coordinator::intercept`].
+    #[must_use]
+    pub fn intercept(
+        mut self,
+        interceptor: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.nodes.intercept(interceptor);
+        self
     }
 
     /// Bounds the wait of a call for its answer, with all its repetitions. Default 60 s. It has nothing
@@ -93,8 +143,7 @@ impl Client {
     /// setting `message-bytes-max`.
     #[must_use]
     pub fn message_bytes_at_most(mut self, bytes: usize) -> Self {
-        let service = self.service.max_decoding_message_size(bytes);
-        self.service = service.max_encoding_message_size(bytes);
+        self.nodes.message_bytes_at_most(bytes);
         self
     }
 

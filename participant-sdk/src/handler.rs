@@ -6,7 +6,7 @@ mod saga;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -49,10 +49,20 @@ pub struct Call<P> {
     /// Number of this attempt, as far as the coordinator remembers; from 1.
     pub attempt: u32,
     pub(crate) must_succeed: bool,
+    pub(crate) deadline: Option<SystemTime>,
     pub(crate) inputs: Arc<HashMap<String, Payload>>,
 }
 
 impl<P> Call<P> {
+    /// Returns the transaction's deadline for its Prepares, with the coordinator's allowance for clocks that
+    /// differ: past it no Prepare is taken, and the transaction is aborted unless it is decided. It is
+    /// absent where there is none, as behind a saga's pivot, and in phase two after COMMIT. A handler may
+    /// bound by it what it waits for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.deadline
+    }
+
     /// Tells whether the work may only succeed: the transaction can no longer be aborted, as a saga
     /// after its pivot. A handler may still refuse. That is then no vote: it is not stored, the
     /// coordinator raises an alarm, and the call comes again.

@@ -81,7 +81,7 @@
 //!     .tcc("reserve", Reserve)
 //!     .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
 //!     .await?;
-//! shop.registered().await;
+//! shop.registered().await?;
 //!
 //! // The initiator: a transaction under a name of its own, here with one branch.
 //! let lamps = Json(Order { item: "lamp".into(), pieces: 2 });
@@ -231,6 +231,13 @@
 //! An initiator may also call services by itself, over gRPC or HTTP, and they call others: see
 //! [`propagation`] for the two layers that carry the transaction along, and the votes back.
 //!
+//! # In a service of one's own
+//!
+//! A service that has a pool, a server and channels already brings them: [`Postgres::from_pool`] and
+//! [`Postgres::connect_with`] (and those of the other databases), [`Service::server`] and
+//! [`Service::register`], [`Client::with_channel`] and [`Coordinator`]. [`Metrics`] and the spans
+//! `participant_operation` show what a participant does.
+//!
 //! # Which answer
 //!
 //! An initiator hears [`Outcome::Committed`], [`Outcome::Aborted`] or [`Outcome::NotDecided`]. The
@@ -296,6 +303,7 @@ mod wire;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub use action::Interrupt;
+pub use channel::Coordinator;
 pub use client::{Client, Outcome};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use handler::TwoPhase;
@@ -307,7 +315,9 @@ pub use handler::{
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub use participant::{InDoubt, Participant, Serve, Service, Serving, Sweep, Sweeper};
+pub use participant::{
+    InDoubt, Metrics, Participant, Register, Registration, Serve, Service, Serving, Sweep, Sweeper,
+};
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresOptions};

@@ -2,6 +2,7 @@
 
 mod block;
 mod error;
+mod own;
 mod server;
 mod session;
 mod statements;
@@ -10,7 +11,7 @@ mod two_phase;
 mod xid;
 
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use sqlx::migrate::MigrateError;
@@ -40,6 +41,7 @@ options! {
                 reads)",
     idle: "(MariaDB: `idle_transaction_timeout`; MySQL: `wait_timeout`), in whole seconds, rounded \
            up",
+    own: {},
 }
 
 impl MySqlOptions {
@@ -51,7 +53,12 @@ impl MySqlOptions {
     /// settings that a session needs, the table cannot be made, or it is of a later version.
     pub async fn connect(self, url: &str) -> Result<MySql, Error> {
         let given = MySqlConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let given = given.timezone(Some("+00:00".to_owned())).disable_statement_logging();
+        self.open(given.disable_statement_logging()).await
+    }
+
+    /// Opens the pools, with connections of these options.
+    async fn open(self, given: MySqlConnectOptions) -> Result<MySql, Error> {
+        let given = own::completed(given);
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
@@ -84,7 +91,11 @@ impl MySqlOptions {
             slots: self.slots(),
             lock_timeout: self.lock_timeout,
             statements,
-            set_up: Arc::new(SetUp { given, session, is_made: OnceLock::new() }),
+            set_up: Arc::new(SetUp {
+                given: RwLock::new(given),
+                session,
+                is_made: OnceLock::new(),
+            }),
             cannot_prepare: cannot_prepare.map(Into::into),
         };
         match mysql.make_table().await {
@@ -93,7 +104,7 @@ impl MySqlOptions {
         }
         // What the server does not allow is found out now, and not by the first transaction.
         let mut real =
-            MySqlConnection::connect_with(&mysql.set_up.given).await.map_err(Error::Connect)?;
+            MySqlConnection::connect_with(&mysql.set_up.given()).await.map_err(Error::Connect)?;
         mysql.set_up.session.set_up(&mut real).await.map_err(Error::Connect)?;
         // Nothing depends on how the connection ends.
         let _ = real.close().await;
@@ -178,16 +189,21 @@ pub struct MySql {
 /// Set-up of the database, which comes once.
 #[derive(Debug)]
 struct SetUp {
-    given: MySqlConnectOptions,
+    /// They may change while the participant lives.
+    given: RwLock<MySqlConnectOptions>,
     session: Arc<Session>,
     /// The table is there as this version needs it.
     is_made: OnceLock<()>,
 }
 
 impl SetUp {
+    fn given(&self) -> MySqlConnectOptions {
+        self.given.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A connection for statements that set something up. They wait for nobody for long.
     async fn connect(&self) -> sqlx::Result<MySqlConnection> {
-        let mut connection = MySqlConnection::connect_with(&self.given).await?;
+        let mut connection = MySqlConnection::connect_with(&self.given()).await?;
         let bound = format!(
             "SET lock_wait_timeout = {MIGRATION_LOCK_SECS}, innodb_lock_wait_timeout = {MIGRATION_LOCK_SECS}"
         );

@@ -73,8 +73,11 @@
 //! older than the retention may send a Commit whose row is gone: that is answered as a heuristic
 //! hazard.
 
+mod directory;
 mod groups;
-mod registration;
+mod incoming;
+mod metrics;
+mod register;
 mod serve;
 mod service;
 mod set_up;
@@ -85,12 +88,16 @@ use std::collections::hash_map::Entry;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use self::metrics::{Metrics, Operations};
+pub use self::register::{Register, Registration};
 pub use self::serve::{Serve, Serving};
+pub(crate) use self::service::Caller;
 use self::service::Of;
 pub use self::service::Service;
 use self::set_up::SetUp;
 pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
+use crate::channel::BadAddress;
 use crate::handler::{BoxError, Saga, Tcc, Uncompensated};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
@@ -128,6 +135,22 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The address at which coordinators are to call is none.
+    #[error("endpoint {endpoint:?} must be http://HOST:PORT: {rule}")]
+    Endpoint {
+        /// Text that was given.
+        endpoint: String,
+        /// Rule that it breaks.
+        rule: String,
+    },
+    /// A coordinator refuses the registration.
+    #[error("register with the coordinator {coordinator}, which refuses: {reason}")]
+    Refused {
+        /// Its address.
+        coordinator: String,
+        /// Its reason.
+        reason: String,
+    },
     /// Nobody can call the address that is listened on.
     #[error("{0} is no address to call: say how others reach this participant with `advertise`")]
     Advertise(std::net::SocketAddr),
@@ -141,14 +164,19 @@ pub enum Error {
     #[error("open a session of the database: {0}")]
     Session(String),
     /// The coordinator's address is none.
-    #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
+    #[error("coordinator {endpoint:?} must be http://HOST:PORT: {rule}")]
     Coordinator {
         /// Text that was given.
         endpoint: String,
         /// Rule that it breaks.
-        #[source]
-        source: tonic::transport::Error,
+        rule: String,
     },
+}
+
+impl From<BadAddress> for Error {
+    fn from(BadAddress { endpoint, rule }: BadAddress) -> Self {
+        Self::Coordinator { endpoint, rule }
+    }
 }
 
 /// A participant in the making: a name, the database that holds its data, and its actions.
@@ -161,6 +189,9 @@ pub struct Participant<R: Resource> {
     error: Option<Error>,
 }
 
+/// Bytes of an output: the coordinator's default.
+const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+
 /// Time past a call's deadline after which its operation is ended, if nothing else is said.
 const OVERTIME: Duration = Duration::from_secs(60);
 
@@ -168,7 +199,13 @@ impl<R: Resource> Participant<R> {
     /// A participant of this name. All processes that serve one name share one database.
     pub fn new(name: impl Into<String>, resource: R) -> Self {
         let name = name.into();
-        let of = Of { name: name.clone(), formerly: Vec::new(), overtime: OVERTIME };
+        let of = Of {
+            name: name.clone(),
+            formerly: Vec::new(),
+            overtime: OVERTIME,
+            handler_timeout: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        };
         let (actions, set_up) = (HashMap::new(), SetUp::default());
         let mut made = Self { of, resource, actions, set_up, error: None };
         made.check("participant", &name);
@@ -193,6 +230,25 @@ impl<R: Resource> Participant<R> {
     #[must_use]
     pub fn overtime(mut self, overtime: Duration) -> Self {
         self.of.overtime = overtime;
+        self
+    }
+
+    /// Bounds an operation whatever its call's deadline is: its handler, and the statements around it. As
+    /// with [`overtime`](Self::overtime) it is then ended, nothing of it is kept, and the call comes again.
+    /// Without it only that other bound holds.
+    #[must_use]
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.of.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// Bounds the output of a handler. A larger one is the vote no, with the reason `OUTPUT_TOO_LARGE`: a
+    /// coordinator takes none such for an answer, and the work would be asked for again until the
+    /// deadline. Default 1 MiB, as the coordinator's setting `output-bytes-max`: set both alike. Where the
+    /// coordinator names a bound with the call, that one holds.
+    #[must_use]
+    pub fn output_bytes_at_most(mut self, bytes: u64) -> Self {
+        self.of.output_bytes_max = bytes;
         self
     }
 

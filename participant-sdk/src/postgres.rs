@@ -3,6 +3,7 @@
 mod block;
 mod error;
 mod name;
+mod own;
 mod session;
 mod sweep;
 mod two_phase;
@@ -18,6 +19,7 @@ use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
 use self::block::PgBlocks;
+use self::own::Given;
 use self::session::{Reset, Session};
 use crate::action::Registered;
 use crate::barrier;
@@ -34,6 +36,7 @@ options! {
     lock: "(`lock_timeout`)",
     statement: "(`statement_timeout`)",
     idle: "(`idle_in_transaction_session_timeout`)",
+    own: { role: Option<String> },
 }
 
 impl PostgresOptions {
@@ -46,9 +49,20 @@ impl PostgresOptions {
     /// the table cannot be made, or it is of a later version.
     pub async fn connect(self, url: &str) -> Result<Postgres, Error> {
         let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let given = given.application_name("unanimo-participant").disable_statement_logging();
-        let session = Arc::new(Session::new(&self.session_settings()));
-        let connect = given.clone().options(self.session_settings());
+        let given = given.application_name(own::APPLICATION_NAME).disable_statement_logging();
+        self.open(given, Vec::new()).await
+    }
+
+    /// Opens the pools, with connections of these options and, on top, these settings.
+    async fn open(
+        self,
+        given: PgConnectOptions,
+        more: Vec<(String, String)>,
+    ) -> Result<Postgres, Error> {
+        let settings = self.session_settings();
+        let session = Arc::new(Session::new(&settings, self.role.as_deref()));
+        let given = Given::new(given, more, settings, self.role.clone());
+        let connect = given.for_sessions();
         let pool = |connections| {
             let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&session));
             PgPoolOptions::new()
@@ -107,8 +121,8 @@ impl PostgresOptions {
     }
 }
 
-async fn postgres_can_prepare(given: &PgConnectOptions) -> Result<bool, Error> {
-    let mut connection = PgConnection::connect_with(given).await.map_err(Error::Connect)?;
+async fn postgres_can_prepare(given: &Given) -> Result<bool, Error> {
+    let mut connection = given.connect().await?;
     let prepared_max: String = sqlx::query_scalar("SHOW max_prepared_transactions")
         .fetch_one(&mut connection)
         .await
@@ -156,7 +170,7 @@ pub struct Postgres {
 /// Set-up of the database, which comes once.
 #[derive(Debug)]
 struct SetUp {
-    given: PgConnectOptions,
+    given: Given,
     session: Arc<Session>,
     /// The table is there as this version needs it.
     is_made: OnceLock<()>,
@@ -170,7 +184,7 @@ impl SetUp {
             ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
             ("default_transaction_read_only", "off".to_owned()),
         ];
-        PgConnection::connect_with(&self.given.clone().options(options)).await
+        PgConnection::connect_with(&self.given.get().options(options)).await
     }
 }
 

@@ -47,7 +47,7 @@
 //! # pub async fn run(coordinator: &str, database: Sqlite) -> Result<(), Box<dyn Error>> {
 //! let shop = Participant::new("shop", database).tcc("reserve", Reserve).service()?;
 //! let mut serving = shop.serve(Serve::on("127.0.0.1:0").register_with(coordinator)).await?;
-//! # serving.registered().await;
+//! # serving.registered().await?;
 //! let service = Router::new()
 //!     .route("/order/{item}", post(order))
 //!     .layer(ServerLayer::new())

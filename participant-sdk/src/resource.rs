@@ -1,5 +1,7 @@
 //! The database of a participant's data and barrier.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod follow;
 mod local;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod options;
@@ -9,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use unanimo_proto::v1;
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::follow::follow;
 pub(crate) use self::local::Local;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
@@ -111,7 +115,7 @@ pub struct RawCall {
     pub requires: Vec<String>,
     /// Until then a Prepare of this branch may come. It is stored with the branch's row.
     pub until: Option<SystemTime>,
-    /// Most bytes of its output, where a larger one would be no answer.
+    /// Most bytes of its output: a larger one would be no answer.
     pub output_max: Option<u64>,
 }
 

@@ -29,6 +29,9 @@ pub enum Error {
         /// Time that was waited.
         waited: std::time::Duration,
     },
+    /// These connections cannot be used.
+    #[error("use these connections: {0}")]
+    Unfit(String),
     /// The connections lead to several databases.
     #[error(
         "use the database: it has the id {found}, and the one that was connected to first has {known}; all \

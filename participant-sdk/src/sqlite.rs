@@ -1,6 +1,7 @@
 //! Participants whose data is in an SQLite file of one process.
 
 mod block;
+mod own;
 mod sweep;
 
 use std::path::Path;
@@ -65,11 +66,22 @@ impl Sqlite {
         let connect = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
+            .disable_statement_logging();
+        Self::connect_with(connect).await
+    }
+
+    /// Opens the file with these options, as [`open`](Self::open) does. What the participant relies on is
+    /// set over them: the journal mode WAL, full synchronisation, foreign keys, and the longest wait.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub async fn connect_with(options: SqliteConnectOptions) -> Result<Self, Error> {
+        own::is_a_file(options.get_filename())?;
+        let connect = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
+            .busy_timeout(BUSY_TIMEOUT);
         let mut keeper = SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
         reads_back(&mut keeper).await.map_err(Error::Connect)?;
         let pool = |connections| {

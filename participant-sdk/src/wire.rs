@@ -98,7 +98,8 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
     let Conditions { requires, must_succeed, output_max } = conditions;
     let inputs = inputs.into_iter().map(|(name, input)| (name, input.into())).collect();
     let inputs = Arc::new(inputs);
-    let call = Call { branch, action, payload, metadata, attempt, must_succeed, inputs };
+    let deadline = until;
+    let call = Call { branch, action, payload, metadata, attempt, must_succeed, deadline, inputs };
     Ok(RawCall { call, mode, requires, until, output_max })
 }
 

@@ -158,7 +158,7 @@ impl World {
         let rust = RustShop::fresh().await.unwrap();
         let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint());
         let mut serving = rust.participant().await.unwrap().serve(serve).await.unwrap();
-        serving.registered().await;
+        serving.registered().await.unwrap();
         let world = Self { coordinator, python, rust, serving };
         // The shop is registered once a transaction with it is not refused as unknown.
         until("the shop in Python to be registered", async || {

@@ -56,7 +56,7 @@ async fn a_coordinator_in_the_process_survives_its_crash() {
         .serve(Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()))
         .await
         .unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let submit = async |coordinator: &Coordinator, gid: &str| {
         let client = coordinator.client().unwrap();
         client.tcc(gid).branch("b", "shop", "reserve", order(2)).submit().await.unwrap()

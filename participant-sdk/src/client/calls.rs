@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 
 use super::Client;
 use super::error::{Error, Failure};
+use crate::channel::Link;
 use crate::propagation::Trace;
 
 /// Pause after the first attempt that failed; it doubles with each.
@@ -33,7 +33,7 @@ impl Client {
     pub(crate) async fn call<Req, Res, F>(
         &self,
         request: Req,
-        call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
+        call: impl Fn(CoordinatorServiceClient<Link>, Request<Req>) -> F,
     ) -> Result<Res, Error>
     where
         Req: Clone,
@@ -46,7 +46,7 @@ impl Client {
     pub(super) async fn ask<Req, Res, F>(
         &self,
         request: Req,
-        call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
+        call: impl Fn(CoordinatorServiceClient<Link>, Request<Req>) -> F,
     ) -> Result<Res, Error>
     where
         Req: Clone,
@@ -59,7 +59,7 @@ impl Client {
         &self,
         kind: Kind,
         request: Req,
-        call: impl Fn(CoordinatorServiceClient<Channel>, Request<Req>) -> F,
+        call: impl Fn(CoordinatorServiceClient<Link>, Request<Req>) -> F,
     ) -> Result<Res, Error>
     where
         Req: Clone,
@@ -70,14 +70,22 @@ impl Client {
         let deadline = started + self.wait_max;
         let mut pause = PAUSE;
         let mut indeterminate = false;
+        // Nodes that have failed since the last pause.
+        let mut failed = 0;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut attempt = Request::new(request.clone());
-            attempt.set_timeout(left);
-            trace.add_to(attempt.metadata_mut().as_mut());
-            let status = match call(self.service.clone(), attempt).await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
+            let node = self.nodes.current();
+            let (asked, status) = match self.nodes.is_of_the_group(node, left).await {
+                Err(status) => (false, status),
+                Ok(()) => {
+                    let mut attempt = Request::new(request.clone());
+                    attempt.set_timeout(left);
+                    trace.add_to(attempt.metadata_mut().as_mut());
+                    match call(self.nodes.service(node), attempt).await {
+                        Ok(response) => return Ok(response.into_inner()),
+                        Err(status) => (true, status),
+                    }
+                }
             };
             let unavailable = |last: String, retryable: bool| {
                 let waited = started.elapsed();
@@ -88,11 +96,19 @@ impl Client {
                 Failure::Refused(error) => (error, false, None),
                 Failure::NotNow(error, least) => (error, true, least),
                 Failure::Indeterminate { text, again, pause } => {
-                    indeterminate |= kind == Kind::Change;
+                    indeterminate |= asked && kind == Kind::Change;
                     (unavailable(text, again), again, pause)
                 }
             };
-            let wait = least.unwrap_or(pause).max(pause);
+            if again {
+                self.nodes.turn_from(node);
+                failed += 1;
+            }
+            // One after the other, and a pause once all have failed.
+            let wait = match least {
+                None if failed < self.nodes.count() => Duration::ZERO,
+                _ => least.unwrap_or_default().max(jittered(pause)),
+            };
             if !again || Instant::now() + wait >= deadline {
                 return Err(match error {
                     error @ Error::Rejected { .. } if indeterminate => {
@@ -101,8 +117,29 @@ impl Client {
                     error => error,
                 });
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                failed = 0;
+            }
         }
+    }
+}
+
+/// Returns a pause between half of this one and all of it. Callers that failed at one moment do not all come
+/// back at one moment.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_differ_and_stay_within_their_bounds() {
+        let all: Vec<Duration> = (0..100).map(|_| jittered(PAUSE_MAX)).collect();
+        assert!(all.iter().all(|pause| (PAUSE_MAX / 2..=PAUSE_MAX).contains(pause)), "{all:?}");
+        assert!(all.iter().any(|pause| *pause != all[0]), "{all:?}");
     }
 }

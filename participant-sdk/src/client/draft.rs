@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     BeginTransactionRequest, BeginTransactionResponse, BranchSpec, Mode, SubmitTransactionRequest,
@@ -15,6 +14,7 @@ use super::lock::Lock;
 use super::requires::{existing, requires};
 use super::steps::Steps;
 use super::{Client, Error, Executed, Outcome, Transaction};
+use crate::channel::Link;
 use crate::payload::{self, Encode, Payload};
 use crate::propagation::Context;
 
@@ -195,7 +195,7 @@ impl Draft {
     pub async fn submit(self) -> Result<Outcome, Error> {
         let client = self.client.clone();
         let request = self.into_request()?;
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.submit_transaction(request).await
         };
         let answer = client.call(request, call).await;
@@ -257,7 +257,7 @@ impl Draft {
             locks: self.locks.into_iter().map(Into::into).collect(),
             require_existing: self.must_exist,
         };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.begin_transaction(request).await
         };
         let begun: BeginTransactionResponse = self.client.call(request, call).await?;

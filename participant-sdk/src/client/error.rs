@@ -8,6 +8,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use unanimo_proto::v1;
 
+use crate::channel::BadAddress;
 use crate::refusal::Refusal;
 
 /// Domain of the coordinator's `google.rpc.ErrorInfo`.
@@ -18,13 +19,12 @@ const DOMAIN: &str = "unanimo";
 #[non_exhaustive]
 pub enum Error {
     /// The coordinator's address is none.
-    #[error("coordinator {endpoint:?} must be http://HOST:PORT")]
+    #[error("coordinator {endpoint:?} must be http://HOST:PORT: {rule}")]
     Endpoint {
         /// Text that was given.
         endpoint: String,
         /// Rule that it breaks.
-        #[source]
-        source: tonic::transport::Error,
+        rule: String,
     },
     /// A payload cannot be written.
     #[error("payload of branch {branch_id}: {error}")]
@@ -88,6 +88,12 @@ pub enum Error {
     /// The coordinator answers what this version does not understand.
     #[error("the coordinator's answer is not understood: {0}")]
     Answer(&'static str),
+}
+
+impl From<BadAddress> for Error {
+    fn from(BadAddress { endpoint, rule }: BadAddress) -> Self {
+        Self::Endpoint { endpoint, rule }
+    }
 }
 
 /// A field of a request, and the rule that it breaks.

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     self, BranchSpec, CommitBranch, CommitTransactionRequest, CommitTransactionResponse,
@@ -16,6 +15,7 @@ use super::output::{Output, OutputError};
 use super::requires::requires;
 use super::step::{Step, StepRef};
 use super::{Client, Error, Outcome};
+use crate::channel::Link;
 use crate::payload::{Decode, Encode, Payload};
 use crate::propagation::{Context, Propagation, Trace};
 use crate::refusal::Refusal;
@@ -185,7 +185,7 @@ impl Transaction {
         let requires = requires(Mode::Unspecified, std::slice::from_ref(&branch), false, false);
         let request =
             ExecuteBranchRequest { tx_id: self.tx_id.clone(), branch: Some(branch), requires };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.execute_branch(request).await
         };
         let response: ExecuteBranchResponse = self.client.call(request, call).await?;
@@ -225,7 +225,7 @@ impl Transaction {
             requires: Vec::new(),
             include_outputs: self.with_outputs,
         };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.commit_transaction(request).await
         };
         let answer = self.client.call(request, call).await;
@@ -246,7 +246,7 @@ impl Transaction {
             include_outputs: self.with_outputs,
             wait_for: self.wait_for.into(),
         };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.rollback_transaction(request).await
         };
         let answer = self.client.call(request, call).await;

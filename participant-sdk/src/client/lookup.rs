@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 
-use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     GetTransactionRequest, GetTransactionResponse, RollbackTransactionRequest,
@@ -10,6 +9,7 @@ use unanimo_proto::v1::{
 };
 
 use super::{Client, Error, Outcome};
+use crate::channel::Link;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
 
@@ -103,7 +103,7 @@ impl IntoFuture for Find {
                 include_outputs: self.with_outputs,
                 ..Default::default()
             };
-            let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
                 service.get_transaction(request).await
             };
             let response: GetTransactionResponse = self.client.ask(request, call).await?;
@@ -123,7 +123,7 @@ impl IntoFuture for Rollback {
                 wait_for: self.wait_for.into(),
                 ..Default::default()
             };
-            let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+            let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
                 service.rollback_transaction(request).await
             };
             let answer = self.client.call(request, call).await;

@@ -1,10 +1,10 @@
 //! Questions about the coordinator itself.
 
-use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{GetServerInfoRequest, GetServerInfoResponse, ServerLimits};
 
 use super::{Client, Error};
+use crate::channel::Link;
 
 /// The coordinator that answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ impl Client {
     /// # Errors
     /// The coordinator was not reached.
     pub async fn server_info(&self) -> Result<ServerInfo, Error> {
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.get_server_info(request).await
         };
         let answer: GetServerInfoResponse = self.ask(GetServerInfoRequest {}, call).await?;

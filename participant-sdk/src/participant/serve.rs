@@ -1,7 +1,8 @@
 //! A participant as a gRPC server that registers itself.
 
-use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -10,16 +11,14 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
-use uuid::Uuid;
 
-use super::registration::Registration;
-use super::service::Of;
-use super::{Error, InDoubt, Participant, Service, Sweep, Sweeper, groups};
+use super::incoming::Incoming;
+use super::metrics::Metrics;
+use super::register::{MESSAGE_BYTES_MAX, Register, Registration};
+use super::{Error, InDoubt, Participant, Service, Sweep};
 use crate::causes::in_full;
+use crate::channel::{self, Coordinator};
 use crate::resource::Resource;
-
-/// Bytes of a gRPC message: the coordinator's default.
-const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of all headers of a call.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
@@ -30,53 +29,59 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Many unread small messages must not end a connection.
 const WINDOW_BYTES: u32 = 64 << 20;
 
-/// Pause between leaving the coordinators and taking no more calls: those that were sent before the
-/// coordinators knew arrive in it.
-const LEAVE_PAUSE: Duration = Duration::from_millis(100);
-
-/// Longest wait of a stop for calls under way.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Address at which a participant is served, and coordinators that are told.
 #[derive(Clone, Debug)]
 pub struct Serve {
-    listen: String,
+    listen: Listen,
     advertise: Option<String>,
-    coordinators: Vec<String>,
-    /// Coordinators that are asked and not told.
-    asked: Vec<String>,
     message_bytes_max: usize,
-    sweep: Option<Sweep>,
+    /// Its endpoint is not known yet.
+    register: Register,
+}
+
+/// Address or socket that is listened on.
+#[derive(Clone, Debug)]
+enum Listen {
+    Address(String),
+    Listener(Arc<std::net::TcpListener>),
 }
 
 impl Serve {
     /// Listens on `HOST:PORT`; port 0 takes a free one.
     pub fn on(listen: impl Into<String>) -> Self {
+        Self::listening(Listen::Address(listen.into()))
+    }
+
+    /// Takes connections of this listener, such as one that the process was given when it was started.
+    #[must_use]
+    pub fn from_listener(listener: std::net::TcpListener) -> Self {
+        Self::listening(Listen::Listener(Arc::new(listener)))
+    }
+
+    fn listening(listen: Listen) -> Self {
         Self {
-            listen: listen.into(),
+            listen,
             advertise: None,
-            coordinators: Vec::new(),
-            asked: Vec::new(),
             message_bytes_max: MESSAGE_BYTES_MAX,
-            sweep: Some(Sweep::default()),
+            register: Register::at(""),
         }
     }
 
-    /// Registers with the coordinator at this `http://HOST:PORT`, and stays registered. Called again it
-    /// adds another one: a node of the same coordinator group, or of another group. Each group's
+    /// Registers with this coordinator, `http://HOST:PORT` or a [`Coordinator`], and stays registered. Called
+    /// again it adds another one: a node of the same coordinator group, or of another group. Each group's
     /// transactions, and what is in doubt of them, are kept apart by the group's id.
     #[must_use]
-    pub fn register_with(mut self, coordinator: impl Into<String>) -> Self {
-        self.coordinators.push(coordinator.into());
+    pub fn register_with(mut self, coordinator: impl Into<Coordinator>) -> Self {
+        self.register = self.register.with(coordinator);
         self
     }
 
-    /// Asks the coordinator at this `http://HOST:PORT` about what is in doubt, and about rows that may be
-    /// purged, without registering with it. For a participant whose endpoints are in the coordinator's own
-    /// configuration: without this nobody looks after what is in doubt, and rows are kept for ever.
+    /// Asks this coordinator about what is in doubt, and about rows that may be purged, without registering
+    /// with it. For a participant whose endpoints are in the coordinator's own configuration: without this
+    /// nobody looks after what is in doubt, and rows are kept for ever.
     #[must_use]
-    pub fn ask(mut self, coordinator: impl Into<String>) -> Self {
-        self.asked.push(coordinator.into());
+    pub fn ask(mut self, coordinator: impl Into<Coordinator>) -> Self {
+        self.register = self.register.ask(coordinator);
         self
     }
 
@@ -99,14 +104,22 @@ impl Serve {
     /// registers with. Without it: as by [`Sweep::default`].
     #[must_use]
     pub fn sweep(mut self, sweep: Sweep) -> Self {
-        self.sweep = Some(sweep);
+        self.register = self.register.sweep(sweep);
         self
     }
 
     /// Leaves that to another process of this participant.
     #[must_use]
     pub fn without_sweep(mut self) -> Self {
-        self.sweep = None;
+        self.register = self.register.without_sweep();
+        self
+    }
+
+    /// Bounds the wait of [`Serving::stop`] for what is under way. Default 30 s. Make it shorter than what
+    /// the process is given before it is killed.
+    #[must_use]
+    pub fn drain_at_most(mut self, drain: Duration) -> Self {
+        self.register = self.register.drain_at_most(drain);
         self
     }
 }
@@ -131,47 +144,41 @@ impl<R: Resource> Service<R> {
     /// [join](Self::joiner) transactions. After [`Serving::stop`] it begins nothing any more.
     ///
     /// # Errors
-    /// The address cannot be used, or the database cannot be set up.
+    /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let Serve { listen, advertise, coordinators, asked, message_bytes_max, sweep } = serve;
-        let failed = |source| Error::Listen { address: listen.clone(), source };
-        let listener = TcpListener::bind(&listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let Serve { listen, advertise, message_bytes_max, mut register } = serve;
+        if let Some(endpoint) = &advertise {
+            let bad = |bad: channel::BadAddress| Error::Endpoint {
+                endpoint: bad.endpoint,
+                rule: bad.rule,
+            };
+            channel::is_address(endpoint).map_err(bad)?;
+        }
+        let (listener, address) = listen.begin().await?;
         let endpoint = match advertise {
             Some(endpoint) => endpoint,
             None if address.ip().is_unspecified() => return Err(Error::Advertise(address)),
             None => format!("http://{address}"),
         };
+        register.endpoint(endpoint.clone());
+        let drain = register.drain();
         let (stop, stopped) = watch::channel(false);
-        let (leave, left) = watch::channel(false);
-        let server = self.listen(listener, stopped, message_bytes_max);
-        let mut serving = Serving {
-            address,
-            endpoint,
-            sweeper: None,
-            leave,
-            stop,
-            server,
-            registering: Vec::new(),
-            registered: Vec::new(),
-        };
-        let all: Vec<String> = coordinators.iter().cloned().chain(asked).collect();
-        serving.sweeper = match sweep {
-            Some(sweep) if !all.is_empty() => Some(self.sweep(all, sweep)?),
-            Some(_) => {
-                tracing::warn!(
-                    participant = self.participant(),
-                    "no coordinator is named: nobody looks after what is in doubt here, and barrier rows are \
-                     kept for ever; name one with `register_with` or `ask`"
-                );
-                None
+        let (end, ended) = watch::channel(None);
+        let server = self.listen(listener, stopped, end, message_bytes_max);
+        let registration = self.prepare_registration(register);
+        // It ends the server where one of the next steps fails.
+        let (server, registration) = match registration {
+            Ok(registration) => (server, registration),
+            Err(error) => {
+                server.abort();
+                return Err(error);
             }
-            None => None,
         };
+        let mut serving = Serving { address, endpoint, registration, stop, server, ended, drain };
         self.set_up().await?;
         let resource = &self.inner.resource;
         resource.is_there().await.map_err(|fault| Error::Session(fault.to_string()))?;
-        self.register(&mut serving, &coordinators, &left)?;
+        serving.registration.begin(self);
         tracing::info!(%address, endpoint = serving.endpoint, "participant is served");
         Ok(serving)
     }
@@ -180,6 +187,7 @@ impl<R: Resource> Service<R> {
         &self,
         listener: TcpListener,
         mut until: watch::Receiver<bool>,
+        end: watch::Sender<Option<String>>,
         message_bytes_max: usize,
     ) -> JoinHandle<()> {
         let service = self.clone();
@@ -196,64 +204,63 @@ impl<R: Resource> Service<R> {
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .add_service(served)
-            .serve_with_incoming_shutdown(incoming, async move {
+            .serve_with_incoming_shutdown(Incoming::new(incoming, end.clone()), async move {
                 // An error says that the other end is gone: that is a stop, too.
                 let _ = until.wait_for(|stop| *stop).await;
             });
         tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                let error = in_full(&error);
-                tracing::error!(error, "the participant is served no longer");
-            }
+            let error = match serving.await {
+                Ok(()) => "it was told to".to_owned(),
+                Err(error) => {
+                    let error = in_full(&error);
+                    tracing::error!(error, "the participant is served no longer");
+                    error
+                }
+            };
+            end.send_if_modified(|end| end.is_none() && end.replace(error).is_none());
             // Calls whose callers went away are still at work.
             service.drain().await;
         })
     }
+}
 
-    fn register(
-        &self,
-        serving: &mut Serving,
-        coordinators: &[String],
-        stopped: &watch::Receiver<bool>,
-    ) -> Result<(), Error> {
-        // Of this life of the process, whichever coordinator hears it.
-        let instance_id = Uuid::now_v7().to_string();
-        let database_id = self.inner.resource.database_id().unwrap_or_default();
-        // Branches of a time when it had another name are called under that one.
-        let Of { name, formerly, .. } = &self.inner.of;
-        let names: BTreeSet<&String> = std::iter::once(name).chain(formerly).collect();
-        let of_all = coordinators
-            .iter()
-            .flat_map(|coordinator| names.iter().map(move |name| (coordinator, *name)));
-        let registrations = of_all.map(|(coordinator, name)| {
-            let endpoint = &serving.endpoint;
-            Registration::new(coordinator, name, endpoint, &instance_id, database_id)
+impl Listen {
+    async fn begin(self) -> Result<(TcpListener, SocketAddr), Error> {
+        let (name, listener) = match self {
+            Self::Address(address) => {
+                let listener = TcpListener::bind(&address).await;
+                (address, listener)
+            }
+            Self::Listener(listener) => ("the listener that was given".to_owned(), own(&listener)),
+        };
+        let listener = listener.and_then(|listener| {
+            let address = listener.local_addr()?;
+            Ok((listener, address))
         });
-        let registrations = registrations.collect::<Result<Vec<_>, _>>()?;
-        serving.registered = registrations.iter().map(Registration::registered).collect();
-        let own =
-            registrations.iter().filter(|registration| registration.is_of(self.participant()));
-        groups::watch(self.clone(), own.map(Registration::group).collect());
-        let run = |registration: Registration| tokio::spawn(registration.run(stopped.clone()));
-        serving.registering = registrations.into_iter().map(run).collect();
-        Ok(())
+        listener.map_err(|source| Error::Listen { address: name, source })
     }
 }
 
+fn own(listener: &std::net::TcpListener) -> io::Result<TcpListener> {
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 /// A participant that is served.
+#[must_use = "dropping it ends the participant"]
 #[derive(Debug)]
 pub struct Serving {
     address: SocketAddr,
     endpoint: String,
-    /// Ends first: it needs the slots that the server waits for when it stops.
-    sweeper: Option<Sweeper>,
-    /// Deregisters.
-    leave: watch::Sender<bool>,
+    /// Ends first: its sweeper needs the slots that the server waits for when it stops.
+    registration: Registration,
     /// Ends the server.
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    registering: Vec<JoinHandle<()>>,
-    registered: Vec<watch::Receiver<bool>>,
+    /// The server has ended, for this reason.
+    ended: watch::Receiver<Option<String>>,
+    drain: Duration,
 }
 
 impl Serving {
@@ -273,64 +280,76 @@ impl Serving {
     /// sweeper.
     #[must_use]
     pub fn in_doubt(&self) -> Option<InDoubt> {
-        self.sweeper.as_ref().map(Sweeper::in_doubt)
+        self.registration.in_doubt()
     }
 
     /// The same, to be followed: it changes with each sweep.
     #[must_use]
     pub fn watch_in_doubt(&self) -> Option<watch::Receiver<InDoubt>> {
-        self.sweeper.as_ref().map(Sweeper::watch)
+        self.registration.watch_in_doubt()
+    }
+
+    /// Returns what the participant has done since it was made, and what it holds in doubt.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.registration.metrics()
     }
 
     /// Waits until every coordinator has the registration.
-    pub async fn registered(&mut self) {
-        for registered in &mut self.registered {
-            // An error says that the registration ended.
-            let _ = registered.wait_for(|registered| *registered).await;
-        }
+    ///
+    /// # Errors
+    /// A coordinator refuses it. It is asked again all the same, for the refusal may be mended there.
+    pub async fn registered(&mut self) -> Result<(), Error> {
+        self.registration.registered().await
     }
 
-    /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s. What they
-    /// leave open is ended by another process of this participant, or by the next one.
+    /// Waits until the server has ended by itself, such as by a fault of its listener; returns the reason. For
+    /// services with signals of their own: without this a process would live on that nobody can call.
+    pub async fn ended(&mut self) -> String {
+        let ended = self.ended.wait_for(Option::is_some).await;
+        // An error says that its task was ended.
+        let reason = ended.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| "its task has ended".to_owned())
+    }
+
+    /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s or the time of
+    /// [`Serve::drain_at_most`]. What they leave open is ended by another process of this participant, or by
+    /// the next one.
     pub async fn stop(mut self) {
-        self.leave.send_replace(true);
-        let sweeper = self.sweeper.take();
+        let drain = self.drain;
         let ends = async {
-            if let Some(sweeper) = sweeper {
-                sweeper.stop().await;
-            }
-            for registering in &mut self.registering {
-                let _ = registering.await;
-            }
-            if !self.registering.is_empty() {
-                tokio::time::sleep(LEAVE_PAUSE).await;
-            }
+            self.registration.leave().await;
             self.stop.send_replace(true);
             let _ = (&mut self.server).await;
         };
-        if tokio::time::timeout(DRAIN_TIMEOUT, ends).await.is_err() {
+        if tokio::time::timeout(drain, ends).await.is_err() {
             self.stop.send_replace(true);
-            tracing::warn!("calls are still under way after {DRAIN_TIMEOUT:?}; stopping anyway");
+            tracing::warn!("calls are still under way after {drain:?}; stopping anyway");
         }
     }
 
-    /// Serves until the process is told to end (SIGTERM, or Ctrl-C), and then [stops](Self::stop).
+    /// Serves until the process is told to end (SIGTERM, or Ctrl-C), and then [stops](Self::stop). Told so
+    /// once more, it waits for nothing any more.
     ///
     /// # Errors
-    /// Signals cannot be listened to.
-    pub async fn until_stopped(self) -> std::io::Result<()> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate())?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                interrupted = tokio::signal::ctrl_c() => interrupted?,
+    /// Signals cannot be listened to, or the server has ended by itself.
+    pub async fn until_stopped(mut self) -> io::Result<()> {
+        let mut told = Told::listen()?;
+        tokio::select! {
+            told = told.once() => told?,
+            reason = self.ended() => {
+                self.stop().await;
+                let text = format!("the participant is served no longer: {reason}");
+                return Err(io::Error::other(text));
             }
         }
-        #[cfg(not(unix))]
-        tokio::signal::ctrl_c().await?;
-        self.stop().await;
+        tokio::select! {
+            () = self.stop() => {}
+            told = told.once() => {
+                told?;
+                tracing::warn!("told to end once more: calls that are under way are not waited for");
+            }
+        }
         Ok(())
     }
 }
@@ -338,6 +357,39 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.server.abort();
-        self.registering.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Signals that tell the process to end.
+struct Told {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let terminate = signal(SignalKind::terminate())?;
+            let interrupt = signal(SignalKind::interrupt())?;
+            Ok(Self { terminate, interrupt })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    async fn once(&mut self) -> io::Result<()> {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        tokio::signal::ctrl_c().await?;
+        Ok(())
     }
 }

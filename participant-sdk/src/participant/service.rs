@@ -1,5 +1,6 @@
 //! The service that the coordinator calls: slots, tasks, and what a participant does with a call.
 
+mod rpc;
 mod task;
 
 use std::collections::HashMap;
@@ -9,16 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status};
-use unanimo_proto::v1::participant_service_server::ParticipantService;
-use unanimo_proto::v1::{
-    CancelRequest, CancelResponse, CommitRequest, CommitResponse, HeuristicKind, Mode,
-    PrepareRequest, PrepareResponse,
-};
+use tonic::{Code, Status};
+use unanimo_proto::v1::{HeuristicKind, Mode};
 
+pub(crate) use self::task::Caller;
 use self::task::{CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
 use super::Error;
+use super::metrics::{Figures, Metrics};
 use super::set_up::SetUp;
 use crate::action::Registered;
 use crate::features::{self, MUST_SUCCEED};
@@ -47,6 +45,7 @@ pub(super) struct Inner<R: Resource> {
     pub(super) resource: R,
     pub(super) actions: HashMap<String, Registered<R::Connection>>,
     pub(super) set_up: SetUp<R>,
+    pub(super) figures: Arc<Figures>,
     /// Phase one is served: the database is set up.
     is_ready: watch::Sender<bool>,
 }
@@ -59,6 +58,10 @@ pub(super) struct Of {
     pub(super) formerly: Vec<String>,
     /// Time past a call's deadline after which its operation is ended.
     pub(super) overtime: Duration,
+    /// Longest time of an operation.
+    pub(super) handler_timeout: Option<Duration>,
+    /// Most bytes of an output, where a call names no other bound.
+    pub(super) output_bytes_max: u64,
 }
 
 impl<R: Resource> Clone for Service<R> {
@@ -87,8 +90,9 @@ impl<R: Resource> Service<R> {
     ) -> Self {
         let is_ready = watch::Sender::new(resource.is_made() && set_up.is_nothing());
         let slots = resource.slots();
+        let figures = Arc::default();
         Self {
-            inner: Arc::new(Inner { of, resource, actions, set_up, is_ready }),
+            inner: Arc::new(Inner { of, resource, actions, set_up, figures, is_ready }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
             slots: (slots.prepare, slots.phase_two),
@@ -100,6 +104,12 @@ impl<R: Resource> Service<R> {
     pub(super) fn for_sweeper(&self) -> Self {
         let Inner { of, resource, .. } = &*self.inner;
         Self::new(of.clone(), resource.for_sweeper(), HashMap::new(), SetUp::default())
+    }
+
+    /// Returns what it has done since it was made, and what it holds in doubt.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.inner.figures.read()
     }
 
     /// Its participant's name.
@@ -177,12 +187,13 @@ impl<R: Resource> Service<R> {
         })
     }
 
-    /// Phase one of a branch that is durable at the coordinator. `timeout` is how long its caller waits.
-    pub(crate) async fn vote(
-        &self,
-        call: RawCall,
-        timeout: Option<Duration>,
-    ) -> Result<Voted, Status> {
+    /// Phase one of a branch that is durable at the coordinator.
+    pub(crate) async fn vote(&self, mut call: RawCall, caller: Caller) -> Result<Voted, Status> {
+        call.output_max.get_or_insert(self.inner.of.output_bytes_max);
+        self.inner.figures.prepare.voted(self.vote_for(call, caller)).await
+    }
+
+    async fn vote_for(&self, call: RawCall, caller: Caller) -> Result<Voted, Status> {
         let attempt = call.call.attempt;
         if !self.is_ready() {
             return Ok(Voted::Working(pause(BUSY_PAUSE, attempt)));
@@ -192,13 +203,16 @@ impl<R: Resource> Service<R> {
         };
         let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
         let work = async move { inner.prepare(&call).await };
-        let voted = in_own_task("prepare", of, slot, self.bound(timeout), work).await?;
+        let Caller { timeout, trace } = caller;
+        let voted = in_own_task("prepare", of, slot, self.bound(timeout), trace, work).await?;
         Ok(voted.unwrap_or(Voted::Working(pause(LOCKED_PAUSE, attempt))))
     }
 
     /// Returns the longest time of an operation.
     fn bound(&self, timeout: Option<Duration>) -> Duration {
-        timeout.unwrap_or(CALL_TIMEOUT).saturating_add(self.inner.of.overtime)
+        let Of { overtime, handler_timeout, .. } = self.inner.of;
+        let past = timeout.unwrap_or(CALL_TIMEOUT).saturating_add(overtime);
+        handler_timeout.map_or(past, |handler| past.min(handler))
     }
 
     async fn phase_two(
@@ -206,7 +220,21 @@ impl<R: Resource> Service<R> {
         operation: PhaseTwoOperation,
         parts: Parts,
         requires: Vec<String>,
-        timeout: Option<Duration>,
+        caller: Caller,
+    ) -> Result<PhaseTwoAnswer, Status> {
+        let figures = match operation {
+            PhaseTwoOperation::Commit => &self.inner.figures.commit,
+            PhaseTwoOperation::Cancel => &self.inner.figures.cancel,
+        };
+        figures.answered(self.phase_two_of(operation, parts, requires, caller)).await
+    }
+
+    async fn phase_two_of(
+        &self,
+        operation: PhaseTwoOperation,
+        parts: Parts,
+        requires: Vec<String>,
+        caller: Caller,
     ) -> Result<PhaseTwoAnswer, Status> {
         let other = self.other_database(&parts);
         let call = self.call(parts, Conditions { requires, ..Conditions::default() })?;
@@ -232,7 +260,7 @@ impl<R: Resource> Service<R> {
         let Some(slot) = slot(&self.phase_two_slots).await else {
             return Ok(PhaseTwoAnswer::Working(pause(BUSY_PAUSE, call.call.attempt)));
         };
-        self.phase_two_call(slot, operation, call, timeout).await
+        self.phase_two_call(slot, operation, call, caller).await
     }
 
     pub(super) async fn phase_two_call(
@@ -240,7 +268,7 @@ impl<R: Resource> Service<R> {
         slot: OwnedSemaphorePermit,
         operation: PhaseTwoOperation,
         call: RawCall,
-        timeout: Option<Duration>,
+        caller: Caller,
     ) -> Result<PhaseTwoAnswer, Status> {
         let inner = Arc::clone(&self.inner);
         let name = match operation {
@@ -258,84 +286,9 @@ impl<R: Resource> Service<R> {
             let action = action.filter(|action| fits(action.mode));
             inner.resource.phase_two(operation, &call, action).await
         };
-        let answered = in_own_task(name, of, slot, self.bound(timeout), work).await?;
+        let Caller { timeout, trace } = caller;
+        let answered = in_own_task(name, of, slot, self.bound(timeout), trace, work).await?;
         Ok(answered.unwrap_or(PhaseTwoAnswer::Working(pause(LOCKED_PAUSE, attempt))))
-    }
-}
-
-#[tonic::async_trait]
-impl<R: Resource> ParticipantService for Service<R> {
-    async fn prepare(
-        &self,
-        request: Request<PrepareRequest>,
-    ) -> Result<Response<PrepareResponse>, Status> {
-        let (timeout, message) = split(request);
-        let PrepareRequest {
-            context,
-            action,
-            payload,
-            prepare_until,
-            metadata,
-            attempt,
-            requires,
-            must_succeed,
-            inputs,
-            output_bytes_max: output_max,
-        } = message;
-        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let other = self.other_database(&parts);
-        let call = self.call(parts, Conditions { requires, must_succeed, output_max })?;
-        if let Some(note) = other {
-            return Err(wire::status(Code::FailedPrecondition, &note));
-        }
-        let voted = self.vote(call, timeout).await?;
-        let database_id = self.inner.resource.database_id().unwrap_or_default();
-        Ok(Response::new(wire::voted(voted, database_id)))
-    }
-
-    async fn commit(
-        &self,
-        request: Request<CommitRequest>,
-    ) -> Result<Response<CommitResponse>, Status> {
-        let (timeout, message) = split(request);
-        let CommitRequest {
-            context,
-            action,
-            payload,
-            output: _,
-            metadata,
-            attempt,
-            requires,
-            inputs,
-        } = message;
-        // Nothing comes of a Prepare after a Commit.
-        let prepare_until = None;
-        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires, timeout);
-        let answered = answered.await?;
-        Ok(Response::new(wire::committed(answered)))
-    }
-
-    async fn cancel(
-        &self,
-        request: Request<CancelRequest>,
-    ) -> Result<Response<CancelResponse>, Status> {
-        let (timeout, message) = split(request);
-        let CancelRequest {
-            context,
-            action,
-            payload,
-            output: _,
-            metadata,
-            attempt,
-            prepare_until,
-            requires,
-            inputs,
-        } = message;
-        let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires, timeout);
-        let answered = answered.await?;
-        Ok(Response::new(wire::cancelled(answered)))
     }
 }
 
@@ -389,10 +342,4 @@ fn mode(mode: Mode) -> &'static str {
 pub(super) async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let slot = tokio::time::timeout(SLOT_WAIT, Arc::clone(slots).acquire_owned()).await;
     slot.ok()?.ok()
-}
-
-/// Parts of a request: how long its caller waits, and the message.
-fn split<T>(request: Request<T>) -> (Option<Duration>, T) {
-    let headers: &MetadataMap = request.metadata();
-    (wire::timeout(headers), request.into_inner())
 }

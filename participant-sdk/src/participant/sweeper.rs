@@ -9,6 +9,7 @@ mod pass;
 mod retention;
 mod steps;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use self::alarms::Alarms;
 use self::inquiry::Inquirer;
 use self::pass::Pass;
 use super::{Error, Service};
+use crate::channel::Coordinator;
 use crate::resource::Resource;
 
 /// A sweep that left something to do is followed by the next one after this pause, or after the
@@ -129,6 +131,7 @@ pub struct InDoubt {
 }
 
 /// The sweeper of a participant: see [in doubt](super#in-doubt). Dropping it ends it.
+#[must_use = "dropping it ends the sweeper"]
 #[derive(Debug)]
 pub struct Sweeper {
     stop: watch::Sender<bool>,
@@ -167,14 +170,14 @@ impl<R: Resource> Service<R> {
     /// Starts the sweeper of a participant that is served by a server of its own.
     /// [`Participant::serve`](super::Participant::serve) starts one by itself.
     ///
-    /// `coordinators` are `http://HOST:PORT`. They may be several nodes of one, and several ones:
+    /// `coordinators` are `http://HOST:PORT`, or [`Coordinator`]s. They may be several nodes of one, and several ones:
     /// each is asked about its own branches only.
     ///
     /// # Errors
     /// A coordinator's address is not one.
     pub fn sweep(
         &self,
-        coordinators: impl IntoIterator<Item = impl Into<String>>,
+        coordinators: impl IntoIterator<Item = impl Into<Coordinator>>,
         sweep: Sweep,
     ) -> Result<Sweeper, Error> {
         let coordinators = coordinators.into_iter().map(Into::into).collect();
@@ -183,6 +186,11 @@ impl<R: Resource> Service<R> {
         let (tell, in_doubt) = watch::channel(InDoubt::default());
         let interval = sweep.interval;
         let pass = Pass::new(self, inquirer, sweep, stopped.clone());
+        let figures = Arc::clone(&self.inner.figures);
+        let tell = move |told: InDoubt| {
+            figures.in_doubt(told);
+            tell.send_replace(told);
+        };
         let task = tokio::spawn(run(pass, interval, stopped, tell));
         Ok(Sweeper { stop, in_doubt, task })
     }
@@ -192,10 +200,10 @@ async fn run<R: Resource>(
     mut pass: Pass<R>,
     interval: Duration,
     mut stopped: watch::Receiver<bool>,
-    tell: watch::Sender<InDoubt>,
+    tell: impl Fn(InDoubt),
 ) {
     let mut alarms = Alarms::default();
-    let mut sweeps = 0;
+    let (mut sweeps, mut last) = (0, InDoubt::default());
     loop {
         // In a task of its own: whoever ends this one cuts off no database work.
         let once = tokio::spawn(async move {
@@ -205,10 +213,9 @@ async fn run<R: Resource>(
         let Ok((back, book, swept)) = once.await else { return };
         (pass, alarms) = (back, book);
         sweeps += 1;
-        tell.send_modify(|last| {
-            let known = swept.in_doubt.is_some();
-            *last = InDoubt { sweeps, known, ..swept.in_doubt.unwrap_or(*last) };
-        });
+        let known = swept.in_doubt.is_some();
+        last = InDoubt { sweeps, known, ..swept.in_doubt.unwrap_or(last) };
+        tell(last);
         let pause = if swept.more { MORE_PAUSE.min(interval) } else { interval };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -59,6 +59,15 @@ pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
     definite(error).map(PgDatabaseError::code)
 }
 
+/// Tells whether a connection was refused because of the role that it was to work as.
+pub(super) fn is_no_such_role(error: &sqlx::Error) -> bool {
+    // `insufficient_privilege`, `invalid_parameter_value`: of severity FATAL.
+    error
+        .as_database_error()
+        .and_then(|answer| answer.code())
+        .is_some_and(|code| code == NOT_PERMITTED || code == "22023")
+}
+
 /// Tells whether another transaction was in the way: to be run again.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))

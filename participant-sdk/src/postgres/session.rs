@@ -50,16 +50,22 @@ pub(super) struct Session {
 impl Session {
     /// Sessions with these settings. They are given at the connection's start as well; a pooler in between
     /// may drop them there.
-    pub(super) fn new(settings: &[(&'static str, String); 9]) -> Self {
+    pub(super) fn new(settings: &[(&'static str, String); 9], role: Option<&str>) -> Self {
+        let role = role.map(|role| format!("'{}'", role.replace('\'', "''")));
         let set =
             settings.iter().map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
-        let set = format!("SELECT {}", set.collect::<Vec<_>>().join(", "));
+        let role_set = role.iter().map(|role| format!("set_config('role', {role}, false)"));
+        let set = format!("SELECT {}", set.chain(role_set).collect::<Vec<_>>().join(", "));
         // Keepalives are zero, whatever is set, where the connection is a socket of the same machine.
         let kept = settings.iter().filter(|(name, _)| !name.starts_with("tcp_"));
         let kept = kept.map(|(name, value)| format!("('{name}', '{value}')")).collect::<Vec<_>>();
+        // The role is not among the settings that the server shows.
+        let role = role.unwrap_or_else(|| "current_user".to_owned());
         let read_back = format!(
             "SELECT string_agg(name || ' is ' || setting || ' instead of ' || wanted, ', ')
-             FROM pg_settings JOIN (VALUES {}) AS w (name, wanted) USING (name)
+             FROM (SELECT name, setting, wanted
+                   FROM pg_settings JOIN (VALUES {}) AS w (name, wanted) USING (name)
+                   UNION ALL SELECT 'role', current_user::text, {role}::text) AS read
              WHERE setting <> wanted",
             kept.join(", ")
         );
@@ -144,7 +150,7 @@ mod tests {
     #[test]
     fn one_database_has_one_id() {
         let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
-        let session = Session::new(&settings);
+        let session = Session::new(&settings, None);
         assert_eq!(session.database_id(), None);
         session.is_at("a".to_owned()).expect("the first one");
         session.is_at("a".to_owned()).expect("the same");

@@ -7,15 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tonic::Code;
-use tonic::transport::Channel;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{BranchSpec, EnlistBranchRequest, EnlistBranchResponse, Vote};
 use uuid::Uuid;
 
 pub use self::error::JoinError;
 use super::scope::Propagation;
+use super::trace::Trace;
+use crate::channel::Link;
 use crate::client::{Client, Output};
-use crate::participant::Service;
+use crate::participant::{Caller, Service};
 use crate::payload::{Encode, Payload};
 use crate::refusal::Refusal;
 use crate::resource::{RawCall, Resource, Voted};
@@ -158,7 +159,7 @@ impl<R: Resource> Joiner<R> {
             requires: Vec::new(),
             database_id: self.service.database_id().to_owned(),
         };
-        let call = |mut service: CoordinatorServiceClient<Channel>, request| async move {
+        let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.enlist_branch(request).await
         };
         let enlisted = self.coordinator.call(request, call).await;
@@ -199,7 +200,8 @@ impl<R: Resource> Joiner<R> {
     ) -> Result<(Vote, Joined), JoinError> {
         let mut pause = PAUSE;
         loop {
-            let (wait, last) = match self.service.vote(call.clone(), None).await {
+            let caller = Caller { timeout: None, trace: Trace::ambient() };
+            let (wait, last) = match self.service.vote(call.clone(), caller).await {
                 Ok(Voted::Prepared(output)) => {
                     return Ok((Vote::Prepared, Joined::Prepared(Output::new(output, false))));
                 }

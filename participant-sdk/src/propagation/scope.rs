@@ -37,6 +37,12 @@ impl Ambient {
 }
 
 impl Trace {
+    /// Runs a future as part of this trace, and of no transaction.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        Ambient { trace: self, propagation: None }.scope(work)
+    }
+
     /// That of the request that the code at hand serves.
     pub(crate) fn ambient() -> Self {
         AMBIENT.try_with(|ambient| ambient.trace.clone()).unwrap_or_default()

@@ -18,9 +18,15 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// Leaves out malformed headers: W3C asks not to fail for it.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let Some(parent) = joined(headers, &TRACEPARENT) else { return Self::default() };
         Self { parent: Some(parent), state: joined(headers, &TRACESTATE) }
+    }
+
+    /// Returns the parent as text; empty if there is none.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn parent(&self) -> &str {
+        self.parent.as_ref().and_then(|parent| parent.to_str().ok()).unwrap_or_default()
     }
 
     /// Puts them on a call, unless its caller's own tracing has.

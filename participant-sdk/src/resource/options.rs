@@ -8,7 +8,13 @@ pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes the type of a database's options. Each names in its documentation the server's own settings.
 macro_rules! options {
-    ($name:ident, lock: $lock:literal, statement: $statement:literal, idle: $idle:literal,) => {
+    (
+        $name:ident,
+        lock: $lock:literal,
+        statement: $statement:literal,
+        idle: $idle:literal,
+        own: { $($own:ident: $kind:ty),* },
+    ) => {
         /// Options of a participant's connections to its database.
         #[derive(Clone, Debug)]
         pub struct $name {
@@ -17,6 +23,7 @@ macro_rules! options {
             lock_timeout: std::time::Duration,
             statement_timeout: std::time::Duration,
             idle_timeout: std::time::Duration,
+            $($own: $kind,)*
         }
 
         impl Default for $name {
@@ -27,6 +34,7 @@ macro_rules! options {
                     lock_timeout: std::time::Duration::from_secs(2),
                     statement_timeout: std::time::Duration::from_secs(30),
                     idle_timeout: std::time::Duration::from_secs(60),
+                    $($own: <$kind>::default(),)*
                 }
             }
         }

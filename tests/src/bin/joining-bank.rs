@@ -69,7 +69,7 @@ fn main() {
         let client = Client::new(&coordinator).expect("a coordinator");
         let participant = Participant::new(name, database).tcc("hold", Hold);
         let mut bank = Bank::open(participant, &client, &coordinator).await;
-        bank.serving.registered().await;
+        bank.serving.registered().await.expect("a registration");
         say(&format!("http {}", bank.http));
         std::future::pending::<()>().await;
     });

@@ -121,11 +121,11 @@ async fn l4_calls_for_a_former_name_arrive() {
     let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
     let before = Participant::new("old", database.clone()).tcc("ok", Reserve);
     let mut before = before.serve(serve()).await.unwrap();
-    before.registered().await;
+    before.registered().await.unwrap();
     before.stop().await;
     let renamed = Participant::new("new", database).formerly("old").formerly("older");
     let mut serving = renamed.tcc("ok", Reserve).serve(serve()).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let client = coordinator.client().unwrap();
     for name in ["old", "older", "new"] {
         let draft = client.tcc(name).branch("a", name, "ok", bytes::Bytes::from("x"));

@@ -88,7 +88,7 @@ async fn s2_a_second_database_of_a_living_name_gets_no_work() {
     let ((one, pool_one), (other, pool_other)) =
         (service::<Sqlite>().await, service::<Sqlite>().await);
     let mut first = one.serve(serve()).await.unwrap();
-    first.registered().await;
+    first.registered().await.unwrap();
     let mut second = other.serve(serve()).await.unwrap();
     until("the refusal", async || {
         (!alarms.named("participant_other_database").is_empty()).then_some(())
@@ -104,7 +104,7 @@ async fn s2_a_second_database_of_a_living_name_gets_no_work() {
     assert_eq!(Sqlite::number(&pool_one, rows()).await, 6);
     assert_eq!(Sqlite::number(&pool_other, rows()).await, 0, "S2");
     first.stop().await;
-    second.registered().await;
+    second.registered().await.unwrap();
     let draft = client.tcc("g").branch("a", "p", "ok", bytes::Bytes::from("x"));
     assert!(draft.submit().await.unwrap().is_committed());
     assert_eq!(Sqlite::number(&pool_other, rows()).await, 1);

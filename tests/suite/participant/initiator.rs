@@ -34,6 +34,7 @@ pub(super) struct Fake {
     asked: Arc<Mutex<Vec<String>>>,
     begun: Arc<Mutex<Vec<BeginTransactionRequest>>>,
     run: Arc<Mutex<Vec<ExecuteBranchRequest>>>,
+    traceparents: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
@@ -64,6 +65,11 @@ impl Fake {
         Client::new(format!("http://{address}")).unwrap().wait_at_most(Duration::from_secs(5))
     }
 
+    /// Headers `traceparent` of Submits.
+    pub(super) fn traceparents(&self) -> Vec<String> {
+        self.traceparents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,6 +96,10 @@ impl CoordinatorService for Fake {
         &self,
         request: Request<SubmitTransactionRequest>,
     ) -> Result<Response<SubmitTransactionResponse>, Status> {
+        if let Some(parent) = request.metadata().get("traceparent") {
+            let mut traceparents = self.traceparents.lock().unwrap_or_else(PoisonError::into_inner);
+            traceparents.push(parent.to_str().unwrap().to_owned());
+        }
         let request = request.into_inner();
         let types: Vec<_> = request.branches.iter().flat_map(|branch| &branch.payload).collect();
         let types: Vec<_> = types.iter().map(|payload| payload.media_type.as_str()).collect();

@@ -114,7 +114,7 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     let coordinator = Coordinator::start().await.unwrap();
     let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).sweep(eager());
     let mut serving = participant(&proxy.url(&url)).await.serve(serve).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let client = coordinator.client().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let mut loads = tokio::task::JoinSet::new();

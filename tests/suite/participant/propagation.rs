@@ -63,7 +63,7 @@ impl Till {
             Mode::TwoPhase => two_phase::bank(name, database),
         };
         let mut bank = Bank::open(participant, client, coordinator).await;
-        bank.serving.registered().await;
+        bank.serving.registered().await.unwrap();
         Self { bank, pool }
     }
 

@@ -21,13 +21,27 @@ use uuid::Uuid;
 use super::sweeper::Reserve;
 
 #[derive(Clone, Default)]
-struct Directory {
+pub(super) struct Directory {
     registered: Arc<Mutex<Vec<RegisterEndpointRequest>>>,
     deregistered: Arc<Mutex<Vec<DeregisterEndpointRequest>>>,
 }
 
 impl Directory {
-    async fn serve(&self) -> String {
+    /// Serves it for whoever has this token.
+    pub(super) async fn serve_guarded(&self, token: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let guard = move |request: Request<()>| match request.metadata().get("authorization") {
+            Some(given) if given == token => Ok(request),
+            _ => Err(Status::unauthenticated("who are you?")),
+        };
+        let service = ParticipantDirectoryServiceServer::with_interceptor(self.clone(), guard);
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        format!("http://{address}")
+    }
+
+    pub(super) async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -36,11 +50,11 @@ impl Directory {
         format!("http://{address}")
     }
 
-    fn registered(&self) -> Vec<RegisterEndpointRequest> {
+    pub(super) fn registered(&self) -> Vec<RegisterEndpointRequest> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn deregistered(&self) -> Vec<DeregisterEndpointRequest> {
+    pub(super) fn deregistered(&self) -> Vec<DeregisterEndpointRequest> {
         self.deregistered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -87,7 +101,7 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
         let participant =
             Participant::new("p", Sqlite::open(&file).await.unwrap()).tcc("ok", Reserve);
         let mut serving = participant.serve(serve.without_sweep()).await.unwrap();
-        serving.registered().await;
+        serving.registered().await.unwrap();
         // Registered again, as the same.
         tokio::time::sleep(Duration::from_millis(100)).await;
         serving.stop().await;
@@ -172,7 +186,7 @@ async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
     let serve = Serve::on("127.0.0.1:0").register_with(directory.serve().await);
     let participant = Participant::new("p", database).tcc("ok", Reserve);
     let mut serving = participant.serve(serve.without_sweep()).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let told = unanimo_tests::wait::until("the alarm", async || {
         Some(lines.of("other_cluster")).filter(|lines| !lines.is_empty())
     })

@@ -18,7 +18,7 @@ async fn replica(url: &str, coordinator: &str) -> Serving {
     let participant = Participant::new("p", Postgres::connect(url).await.unwrap());
     let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
     let mut serving = participant.tcc("ok", Reserve).serve(serve).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     serving
 }
 

@@ -35,7 +35,7 @@ async fn l1_a_set_up_that_needs_what_is_prepared_is_made_once_that_has_ended() {
     let started = std::time::Instant::now();
     let mut serving = again.serve(serve).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(30));
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let noted: i64 = sqlx::query_scalar("SELECT count(*) FROM effect WHERE note IS NULL")
         .fetch_one(&pool)
         .await

@@ -21,7 +21,7 @@ async fn a_registration_gets_through_a_connection_that_fell_silent() {
     let participant = Participant::new("p", database).tcc("ok", Reserve);
     let serve = Serve::on("127.0.0.1:0").register_with(relay.url()).sweep(eager());
     let mut serving = participant.serve(serve).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let through = Client::new(relay.url()).unwrap();
     until("it to be heard", async || through.server_info().await.ok()).await;
 

@@ -677,7 +677,7 @@ async fn s12_two_coordinators_are_asked_about_their_own() {
     second.submit(two_phase("h", &["write"]), Outcome::Committed).await;
     let serve = Serve::on("127.0.0.1:0").register_with(first.url()).register_with(second.url());
     let mut serving = participant(&url).await.serve(serve.sweep(eager())).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     until("the commits", async || prepared(&pool).await.is_empty().then_some(())).await;
     assert_eq!(serving.in_doubt().map(|told| told.alarmed), Some(0));
 }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tracing::Instrument;
 
 use crate::action::Unreadable;
 use crate::handler::{Branch, Call};
 use crate::payload::Payload;
+use crate::propagation::Trace;
 use crate::resource::Fault;
 use crate::wire;
 
@@ -27,6 +30,21 @@ pub(super) fn pause(first: Duration, attempt: u32) -> Duration {
     (first * (1 << doublings)).min(PAUSE_MAX)
 }
 
+/// Call of an operation, besides what it is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    /// Time for which the caller waits.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) trace: Trace,
+}
+
+impl Caller {
+    pub(super) fn of(headers: &MetadataMap) -> Self {
+        let trace = Trace::from_headers(headers.as_ref());
+        Self { timeout: wire::timeout(headers), trace }
+    }
+}
+
 /// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
 /// no database work half way. It is ended at its bound, and its connection is closed then. `None` tells
 /// that another operation is in its way.
@@ -35,18 +53,26 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     call: Call<Payload>,
     slot: OwnedSemaphorePermit,
     bound: Duration,
+    trace: Trace,
     work: impl Future<Output = Result<T, Fault>> + Send + 'static,
 ) -> Result<Option<T>, Status> {
-    let task = tokio::spawn(async move {
+    let Branch { tx_id, gid, branch_id, participant, .. } = &call.branch;
+    let (action, attempt, traceparent) = (&call.action, call.attempt, trace.parent());
+    // Of the span that the server's own tracing has entered for the call, if it has.
+    let span = tracing::info_span!(
+        "participant_operation",
+        operation, participant, %tx_id, gid, branch_id, action, attempt, traceparent
+    );
+    let work = async move {
         let _slot = slot;
-        let ended = tokio::time::timeout(bound, work).await;
+        let ended = tokio::time::timeout(bound, trace.scope(work)).await;
         let result = ended.unwrap_or(Err(Fault::Overtime(bound)));
         if let Err(fault) = &result {
             tell(operation, &call, fault);
         }
         result
-    });
-    match task.await {
+    };
+    match tokio::spawn(work.instrument(span)).await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(Fault::Busy)) => Ok(None),
         Ok(Err(fault)) => {

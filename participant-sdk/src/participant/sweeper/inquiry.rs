@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Code;
-use tonic::transport::Channel;
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
@@ -14,9 +13,9 @@ use unanimo_proto::v1::{
 use uuid::Uuid;
 
 use super::super::Error;
-use super::super::registration::is_other_database;
+use super::super::directory::is_other_database;
 use crate::causes::status_in_full;
-use crate::channel;
+use crate::channel::{Coordinator, Link};
 use crate::doubt::BranchName;
 
 /// Branches of a question: half of what a coordinator takes, so that its answer comes well before
@@ -50,7 +49,7 @@ pub(super) enum Asked {
 
 #[derive(Debug)]
 pub(super) struct Inquirer {
-    coordinators: Vec<(String, CoordinatorServiceClient<Channel>)>,
+    coordinators: Vec<(String, CoordinatorServiceClient<Link>)>,
     /// Clusters that nobody answered for in this sweep: they are not asked again before the next.
     silent: HashSet<String>,
     /// Clusters that are nobody's, and when that was said.
@@ -68,11 +67,11 @@ pub(super) struct About<'a> {
 }
 
 impl Inquirer {
-    pub(super) fn new(coordinators: Vec<String>) -> Result<Self, Error> {
-        let client = |endpoint: String| {
-            let channel = channel::lazy(endpoint.clone(), |channel| channel.timeout(CALL_TIMEOUT))
-                .map_err(|source| Error::Coordinator { endpoint: endpoint.clone(), source })?;
-            Ok((endpoint, CoordinatorServiceClient::new(channel)))
+    pub(super) fn new(coordinators: Vec<Coordinator>) -> Result<Self, Error> {
+        let client = |coordinator: Coordinator| {
+            let route = coordinator.route(std::convert::identity)?;
+            let client = CoordinatorServiceClient::new(route.link());
+            Ok((route.name, client))
         };
         let coordinators = coordinators.into_iter().map(client).collect::<Result<_, Error>>()?;
         let (silent, others, told) = (HashSet::new(), HashMap::new(), HashMap::new());
@@ -89,7 +88,8 @@ impl Inquirer {
     pub(super) async fn clusters(&mut self) -> HashSet<String> {
         let mut clusters = HashSet::new();
         for (_, client) in &mut self.coordinators {
-            if let Ok(info) = client.get_server_info(GetServerInfoRequest::default()).await {
+            if let Ok(info) = client.get_server_info(bounded(GetServerInfoRequest::default())).await
+            {
                 clusters.insert(info.into_inner().cluster_id);
             }
         }
@@ -123,7 +123,7 @@ impl Inquirer {
         for index in 0..self.coordinators.len() {
             let index = (first + index) % self.coordinators.len();
             let (coordinator, client) = &mut self.coordinators[index];
-            let error = match client.inquire_branches(request.clone()).await {
+            let error = match client.inquire_branches(bounded(request.clone())).await {
                 Ok(response) => {
                     let results = response.into_inner().verdicts;
                     if results.len() == request.branches.len() {
@@ -155,6 +155,13 @@ impl Inquirer {
         self.silent.insert(cluster_id.to_owned());
         Asked::NoAnswer
     }
+}
+
+/// A question that is given up after a while.
+fn bounded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
 }
 
 fn to_wire((tx_id, name): (Uuid, &BranchName)) -> InquiredBranch {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Mode, Verdict};
 use uuid::Uuid;
 
-use super::super::service::{Service, slot};
+use super::super::service::{Caller, Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
 use super::steps::Steps;
@@ -270,7 +270,7 @@ impl<R: Resource> Pass<R> {
         let branch = call.branch().clone();
         let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
         let slot = slot(&self.service.phase_two_slots).await?;
-        match self.service.phase_two_call(slot, operation, call, None).await {
+        match self.service.phase_two_call(slot, operation, call, Caller::default()).await {
             Ok(PhaseTwoAnswer::Done) => {
                 tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
             }

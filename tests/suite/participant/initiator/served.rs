@@ -138,7 +138,7 @@ impl World {
             .saga("pay", Pay);
         let serve = Serve::on("127.0.0.1:0").register_with(&coordinator);
         let mut trips = trips.serve(serve).await.unwrap();
-        trips.registered().await;
+        trips.registered().await.unwrap();
         Self { client: Client::new(coordinator).unwrap(), deeds, trips, running }
     }
 

@@ -26,7 +26,7 @@ async fn s2_nobody_joins_whose_branch_the_reply_cannot_name() {
     let service = participant.tcc("ok", Reserve).service().unwrap();
     let serve = Serve::on("127.0.0.1:0").register_with(&url);
     let mut serving = service.serve(serve).await.unwrap();
-    serving.registered().await;
+    serving.registered().await.unwrap();
     let joiner = service.joiner(client.clone());
 
     for (id_bytes, fit) in [(128, LONGEST_THAT_FIT), (41, 64)] {

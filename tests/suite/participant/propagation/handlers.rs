@@ -121,7 +121,7 @@ impl Scene {
             Participant::new("told", Sqlite::open(&file).await.unwrap()).tcc("do", told);
         let client = Client::new(&url).unwrap();
         let mut bank = Bank::open(participant, &client, &url).await;
-        bank.serving.registered().await;
+        bank.serving.registered().await.unwrap();
         Self { coordinator, client, bank, pool }
     }
 

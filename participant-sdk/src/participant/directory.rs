@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tonic::Code;
-use tonic::transport::Channel;
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
@@ -13,7 +12,8 @@ use unanimo_proto::v1::{
 
 use super::Error;
 use crate::causes::status_in_full;
-use crate::channel;
+use crate::channel::{Coordinator, Link};
+use crate::client::jittered;
 use crate::features::FEATURES;
 
 /// Until the coordinator has said how often it wants to hear.
@@ -25,27 +25,35 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time of a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// State of a registration, as its coordinator tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing yet, or nothing any more.
+    Waiting,
+    Registered,
+    /// It takes none such, for this reason.
+    Refused(String),
+}
+
+/// A participant's entry in a coordinator's directory.
 #[derive(Debug)]
-pub(super) struct Registration {
-    client: ParticipantDirectoryServiceClient<Channel>,
+pub(super) struct Entry {
+    client: ParticipantDirectoryServiceClient<Link>,
     coordinator: String,
     request: RegisterEndpointRequest,
-    registered: watch::Sender<bool>,
+    state: watch::Sender<State>,
     /// Coordinator group that it is registered with; empty before.
     group: watch::Sender<String>,
 }
 
-impl Registration {
+impl Entry {
     pub(super) fn new(
-        coordinator: &str,
+        coordinator: Coordinator,
         participant: &str,
         endpoint: &str,
         instance_id: &str,
-        database_id: &str,
     ) -> Result<Self, Error> {
-        let bounded = |endpoint: tonic::transport::Endpoint| endpoint.timeout(CALL_TIMEOUT);
-        let channel = channel::lazy(coordinator.to_owned(), bounded)
-            .map_err(|source| Error::Coordinator { endpoint: coordinator.to_owned(), source })?;
+        let route = coordinator.route(std::convert::identity)?;
         let request = RegisterEndpointRequest {
             participant: participant.to_owned(),
             endpoint: endpoint.to_owned(),
@@ -53,13 +61,13 @@ impl Registration {
             features: FEATURES.map(str::to_owned).to_vec(),
             sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             requires: Vec::new(),
-            database_id: database_id.to_owned(),
+            database_id: String::new(),
         };
         Ok(Self {
-            client: ParticipantDirectoryServiceClient::new(channel),
-            coordinator: coordinator.to_owned(),
+            client: ParticipantDirectoryServiceClient::new(route.link()),
+            coordinator: route.name,
             request,
-            registered: watch::Sender::new(false),
+            state: watch::Sender::new(State::Waiting),
             group: watch::Sender::new(String::new()),
         })
     }
@@ -68,8 +76,12 @@ impl Registration {
         self.request.participant == participant
     }
 
-    pub(super) fn registered(&self) -> watch::Receiver<bool> {
-        self.registered.subscribe()
+    pub(super) fn coordinator(&self) -> String {
+        self.coordinator.clone()
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
     }
 
     pub(super) fn group(&self) -> watch::Receiver<String> {
@@ -77,7 +89,16 @@ impl Registration {
     }
 
     /// Registers until it is stopped, and then deregisters.
-    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    pub(super) fn run(
+        mut self,
+        database_id: &str,
+        stopped: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + use<> {
+        database_id.clone_into(&mut self.request.database_id);
+        self.keep(stopped)
+    }
+
+    async fn keep(mut self, mut stopped: watch::Receiver<bool>) {
         loop {
             let pause = self.register().await;
             tokio::select! {
@@ -88,7 +109,7 @@ impl Registration {
         let RegisterEndpointRequest { participant, endpoint, instance_id, .. } = self.request;
         let request =
             DeregisterEndpointRequest { participant, endpoint, instance_id, requires: Vec::new() };
-        if let Err(status) = self.client.deregister_endpoint(request).await {
+        if let Err(status) = self.client.deregister_endpoint(bounded(request)).await {
             let coordinator = self.coordinator;
             tracing::warn!(coordinator, error = status_in_full(&status), "failed to deregister");
         }
@@ -98,7 +119,7 @@ impl Registration {
     async fn register(&mut self) -> Duration {
         let RegisterEndpointRequest { participant, endpoint, .. } = &self.request;
         let coordinator = &self.coordinator;
-        match self.client.register_endpoint(self.request.clone()).await {
+        match self.client.register_endpoint(bounded(self.request.clone())).await {
             Ok(response) => {
                 let RegisterEndpointResponse { keep_alive_interval, cluster_id } =
                     response.into_inner();
@@ -107,7 +128,7 @@ impl Registration {
                     *group = cluster_id;
                     is_new
                 });
-                if !self.registered.send_replace(true) {
+                if self.state.send_replace(State::Registered) != State::Registered {
                     tracing::info!(coordinator, participant, endpoint, "registered");
                 }
                 keep_alive_interval
@@ -115,10 +136,9 @@ impl Registration {
                     .filter(|interval| !interval.is_zero())
                     .unwrap_or(INTERVAL_DEFAULT)
             }
-            Err(status)
-                if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) =>
-            {
+            Err(status) if is_refusal(status.code()) => {
                 let error = status_in_full(&status);
+                self.state.send_replace(State::Refused(error.clone()));
                 tracing::error!(
                     coordinator,
                     participant,
@@ -130,7 +150,7 @@ impl Registration {
             }
             Err(status) if is_other_database(&status) => {
                 let (error, participant) = (status.message(), &self.request.participant);
-                self.registered.send_replace(false);
+                self.state.send_replace(State::Refused(error.to_owned()));
                 tracing::error!(
                     alarm = "participant_other_database",
                     coordinator,
@@ -144,7 +164,7 @@ impl Registration {
             }
             Err(status) => {
                 let error = status_in_full(&status);
-                if self.registered.send_replace(false) {
+                if self.state.send_replace(State::Waiting) == State::Registered {
                     tracing::warn!(
                         coordinator,
                         participant,
@@ -155,10 +175,22 @@ impl Registration {
                 } else {
                     tracing::warn!(coordinator, participant, endpoint, error, "not registered yet");
                 }
-                RETRY_PAUSE
+                jittered(RETRY_PAUSE)
             }
         }
     }
+}
+
+/// A call that is given up after a while.
+fn bounded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// Tells whether a coordinator, or who guards it, will say the same again until somebody mends it.
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
 }
 
 /// Reason of a coordinator that knows living processes of the name on another database.
