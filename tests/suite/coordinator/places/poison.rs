@@ -14,7 +14,7 @@ use super::super::sagas::{saga, step};
 use super::super::{World, describe, millis};
 use super::{at, on_both, on_sqlite, submit_all};
 
-/// Returns how often these transactions' branches were called for an operation: of each, or more.
+/// Returns the fewest calls for an operation that any of these transactions' branches got.
 fn rarest(remote: &Scripted, tx_ids: &[String], operation: &str) -> usize {
     let count = |tx_id: &String| {
         remote.calls(tx_id, "a").into_iter().filter(|called| *called == operation).count()
@@ -87,12 +87,19 @@ async fn l3_prepares_that_always_fail_refuse_nothing() {
         let world = World::start(config).await;
         let remote = Scripted::default();
         register(&world, "bank", &remote.serve().await).await;
+        let mut accepted = Vec::new();
         for n in 0..6 {
-            let mut request = at("bank", &format!("poison-{n}"), action, 120_000);
+            let gid = format!("poison-{n}");
+            let mut request = at("bank", &gid, action, 120_000);
             request.wait_for = WaitFor::Accepted.into();
-            world.submit(request).await.unwrap();
+            // The first ones may be noticed by then.
+            if world.submit(request).await.is_ok() {
+                accepted.push(gid);
+            }
         }
-        until("the poison to come", async || (remote.seen().len() >= 6).then_some(())).await;
+        assert!(accepted.len() >= 3, "{action}: {accepted:?}");
+        until("the poison to come", async || (remote.seen().len() >= accepted.len()).then_some(()))
+            .await;
         let mut asked = 0;
         until("new work to be taken", async || {
             asked += 1;
@@ -103,9 +110,8 @@ async fn l3_prepares_that_always_fail_refuse_nothing() {
             let result = world.submit(at("bank", &format!("well-{n}"), "ok", 10_000)).await;
             assert_eq!(result.unwrap().outcome(), Outcome::Committed, "{action} {n}");
         }
-        for n in 0..6 {
-            let gid = format!("poison-{n}");
-            assert_eq!(world.get(&gid).await.outcome(), Outcome::NotDecided, "{action}");
+        for gid in &accepted {
+            assert_eq!(world.get(gid).await.outcome(), Outcome::NotDecided, "{action}");
         }
     }
 }
