@@ -179,3 +179,40 @@ async fn l3_times_that_initiators_choose_are_no_silence() {
         }
     }
 }
+
+/// A participant that answers nothing at all is noticed though no call has its full time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_one_that_hangs_is_noticed_by_calls_of_less_time() {
+    for kind in ["deadline", "attempt"] {
+        let mut config = on_sqlite();
+        config.call_timeout = Period::millis(1_000);
+        // Where nothing can be cancelled no other call tells.
+        config.phase_two_backoff = Period::secs(1000);
+        config.phase_two_backoff_max = Period::secs(1000);
+        let world = World::start(config).await;
+        let remote = Scripted::default();
+        register(&world, "slow", &remote.serve().await).await;
+        remote.set_mood(Mood::Hanging);
+        let mut asked = 0;
+        let refused = until("it to be noticed", async || {
+            // Its Cancels hang as well.
+            let request = |n| SubmitTransactionRequest {
+                wait_for: WaitFor::Decided.into(),
+                ..hurried(kind, &format!("{asked}-{n}"))
+            };
+            let requests: Vec<_> = (0..3).map(request).collect();
+            let answered = submit_all(&world, requests).await;
+            asked += 1;
+            answered.into_iter().find_map(|(answered, _)| answered.err())
+        })
+        .await;
+        assert_eq!(describe(&refused).1, "PARTICIPANT_FAILING", "{kind}");
+        remote.set_mood(Mood::Well);
+        until("new work to be taken", async || {
+            asked += 1;
+            let patient = at("slow", &format!("patient-{asked}"), "ok", 10_000);
+            world.submit(patient).await.ok().filter(|done| done.outcome() == Outcome::Committed)
+        })
+        .await;
+    }
+}
