@@ -126,8 +126,11 @@ async fn l3_what_fails_by_itself_holds_no_place() {
     register(&world, "bank", &remote.serve().await).await;
     // All of the participant's share.
     let poison = (0..7).map(|n| at("bank", &format!("poison-{n}"), "commit-fail-1000000", 10_000));
+    let mut tx_ids = Vec::new();
     for (answered, _) in submit_all(&world, poison).await {
-        assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
+        let result = answered.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        tx_ids.push(result.tx_id);
     }
     let engine = world.running.engine();
     until("new work to be taken", async || {
@@ -135,6 +138,9 @@ async fn l3_what_fails_by_itself_holds_no_place() {
         world.submit(at("bank", &gid, "ok", 10_000)).await.ok()
     })
     .await;
+    // Before they have failed often, they hold none only while the participant counts as failing.
+    until("them to fail often", async || (rarest(&remote, &tx_ids, "commit") > 8).then_some(()))
+        .await;
     until("them to hold no place", async || (engine.without_place() == 7).then_some(())).await;
     for n in 0..20 {
         let mut request = at("bank", &format!("well-{n}"), "ok", 10_000);
