@@ -187,7 +187,7 @@ impl Permit {
     }
 
     /// The work is stored. If it tries nothing now, other work may be let in instead.
-    pub(super) fn settle(&mut self, tries: bool) {
+    pub(super) fn stored(&mut self, tries: bool) {
         let invitation = std::mem::take(&mut self.invitation);
         if tries {
             invitation.used();
@@ -234,7 +234,7 @@ impl Permit {
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
         self.take_back();
-        branch.settle(true);
+        branch.stored(true);
         for mut share in std::mem::take(&mut branch.shares) {
             let counted =
                 |own: &Share| own.transactions > 0 && own.participant == share.participant;

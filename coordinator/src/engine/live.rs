@@ -130,7 +130,7 @@ impl Live {
     /// The journal has made a version durable.
     pub(super) fn became_durable(&mut self, version: Version) {
         if !self.is_stored() {
-            self.permit.settle(self.tx.phase() != Phase::Scheduled);
+            self.permit.stored(self.tx.phase() != Phase::Scheduled);
         }
         self.durable = self.durable.max(version);
     }

@@ -224,7 +224,7 @@ impl Breaker {
         Some(invited)
     }
 
-    /// What was let in has tried nothing: other work may be let in instead.
+    /// New work that was let in has tried nothing: other work may be let in instead.
     pub(super) fn give_back(&mut self, invited: Invited) {
         let Invited { opened, at, before } = invited;
         if let Some(open) = self.open.as_mut().filter(|o| (o.since, o.invited_at) == (opened, at)) {
