@@ -2,7 +2,8 @@
 //!
 //! Actions, with a number for `N`: `ok`, `refuse`, `refuse-N` (N Prepares are refused first),
 //! `read-only`, `hang`, `hang-N`, `gated` (Prepare waits while calls are held), `fail-N` (N Prepares fail
-//! first), `decline-N` (with an error status that means no), `working-N`, `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
+//! first), `decline-N` (with an error status that means no), `working-N`, `later-N`
+//! (N Prepares are answered so, and are to be sent again in a millisecond, or in an hour), `output-N` (bytes), `empty` (a reply without an answer), `typed` (an output
 //! that is `text/plain`), `commit-fail-N`, `commit-hang`, `commit-heuristic` (rolled back instead),
 //! `cancel-hazard`, `too-late` (Prepare is refused so), `status-N` (Prepares fail with a text of N bytes).
 //! Besides, the whole participant has a [`Mood`].
@@ -278,6 +279,10 @@ impl ParticipantService for Scripted {
             }
             _ if number(action, "working-").is_some_and(|times| count <= times) => {
                 let retry_after = prost_types::Duration { seconds: 0, nanos: 1_000_000 };
+                Some(Answer::Working(Working { retry_after: Some(retry_after) }))
+            }
+            _ if number(action, "later-").is_some_and(|times| count <= times) => {
+                let retry_after = prost_types::Duration { seconds: 3_600, nanos: 0 };
                 Some(Answer::Working(Working { retry_after: Some(retry_after) }))
             }
             _ => {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use unanimo_core::{BranchSpec, ParticipantName};
 
-use crate::participants::directory::Directory;
+use crate::participants::directory::{Directory, Invitation};
 use crate::participants::load::Load;
 
 /// Part of the bytes that one participant's branches may hold: the rest is for others.
@@ -72,6 +72,8 @@ pub(super) struct Permit {
     bytes: usize,
     aside: bool,
     shares: Vec<Share>,
+    /// New work that it is for tries participants that fail.
+    invitation: Invitation,
 }
 
 /// Part of a participant's share that a transaction has.
@@ -158,7 +160,8 @@ impl Admission {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         shares.iter().for_each(|share| share.load.add(share.transactions, share.bytes));
-        Permit { admission: Arc::clone(self), transactions, bytes, aside: false, shares }
+        let (admission, invitation) = (Arc::clone(self), Invitation::default());
+        Permit { admission, transactions, bytes, aside: false, shares, invitation }
     }
 
     /// Transactions in memory that are set aside.
@@ -177,6 +180,20 @@ impl Admission {
 }
 
 impl Permit {
+    /// Adds the invitation of the work that it is for.
+    pub(super) fn with(mut self, invitation: Invitation) -> Self {
+        self.invitation = invitation;
+        self
+    }
+
+    /// The work is stored. If it tries nothing now, other work may be let in instead.
+    pub(super) fn stored(&mut self, tries: bool) {
+        let invitation = std::mem::take(&mut self.invitation);
+        if tries {
+            invitation.used();
+        }
+    }
+
     /// Counts as many bytes as are held by now.
     pub(super) fn resize(&mut self, bytes: usize) {
         let Self { admission, bytes: counted, .. } = self;
@@ -217,6 +234,7 @@ impl Permit {
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
         self.take_back();
+        branch.stored(true);
         for mut share in std::mem::take(&mut branch.shares) {
             let counted =
                 |own: &Share| own.transactions > 0 && own.participant == share.participant;

@@ -129,6 +129,9 @@ impl Live {
 
     /// The journal has made a version durable.
     pub(super) fn became_durable(&mut self, version: Version) {
+        if !self.is_stored() {
+            self.permit.stored(self.tx.phase() != Phase::Scheduled);
+        }
         self.durable = self.durable.max(version);
     }
 

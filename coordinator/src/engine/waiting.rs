@@ -49,6 +49,8 @@ pub(super) struct WaitingCall {
     pub(super) call: Call,
     /// Past of its branch.
     pub(super) past: Past,
+    /// It was adopted, and not answered since: nobody knows of its past before.
+    pub(super) is_adopted: bool,
 }
 
 impl Waiting {
@@ -103,7 +105,7 @@ impl Waiting {
             Past::Failing { .. } => lane.failing.push_back(waiting),
         }
         lane.pace.note_backlog(lane.len());
-        entry.set_waiting(kind, lane.len());
+        lane.tell(kind);
         self.hurry(now);
     }
 
@@ -158,7 +160,7 @@ impl Waiting {
             };
             lane.good.retain(&mut keep);
             lane.failing.retain(&mut keep);
-            lane.entry.set_waiting(*kind, lane.len());
+            lane.tell(*kind);
         }
         taken
     }

@@ -105,6 +105,17 @@ pub(crate) struct Fault<'a> {
     pub(crate) error: &'a str,
 }
 
+/// New work that was let in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Invited {
+    /// When the breaker opened.
+    opened: Instant,
+    /// When it was let in.
+    at: Instant,
+    /// The turn of before, and when new work had been let in by then.
+    before: (Turn, Instant),
+}
+
 /// The breaker.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -112,6 +123,8 @@ pub(crate) struct Breaker {
     open: Option<Open>,
     /// When the participant has last answered any call.
     answered_at: Option<Instant>,
+    /// When a call that had less than its full time has first ended without an answer since then.
+    hurried_at: Option<Instant>,
     /// The participant's failures since its last answer.
     failures: u32,
     unreachable: u32,
@@ -156,6 +169,7 @@ impl Breaker {
             pauses,
             open: None,
             answered_at: None,
+            hurried_at: None,
             failures: 0,
             unreachable: 0,
             errors: false,
@@ -188,28 +202,40 @@ impl Breaker {
         self.open.as_mut().map(|open| open.turn(past).next())
     }
 
-    /// Tells whether new work is refused. Where nobody can be reached, any call that waits finds out when that
-    /// is over. Where calls that arrive fail, it may be their own fault: new work is let in, once in each
+    /// Tells whether new work is refused, where so many calls wait. Where nobody can be reached, any of them
+    /// finds out when that is over; and wherever it is, a `good` one of a branch that does not fail does. Where
+    /// all that wait belong to branches that fail, it may be their own fault: new work is let in, once in each
     /// pause.
-    pub(super) fn refuses(&self, now: Instant, waiting: usize) -> bool {
+    pub(super) fn refuses(&self, now: Instant, waiting: usize, good: bool) -> bool {
         self.open.as_ref().is_some_and(|open| {
             let others_first = waiting > 0 && now < open.invited_at + OTHERS_FIRST;
-            let others_find_out = waiting > 0 && !open.reached;
+            let others_find_out = good || (waiting > 0 && !open.reached);
             others_first || others_find_out || now < open.invited.next()
         })
     }
 
-    /// New work is let in.
-    pub(super) fn invite(&mut self, now: Instant) {
-        if let Some(open) = &mut self.open {
-            open.invited.fail(now, self.pauses);
-            open.invited_at = now;
+    /// New work is let in. Returns what is to be given back if that tries nothing after all.
+    pub(super) fn invite(&mut self, now: Instant) -> Option<Invited> {
+        let open = self.open.as_mut()?;
+        let invited =
+            Invited { opened: open.since, at: now, before: (open.invited, open.invited_at) };
+        open.invited.fail(now, self.pauses);
+        open.invited_at = now;
+        Some(invited)
+    }
+
+    /// New work that was let in has tried nothing: other work may be let in instead.
+    pub(super) fn give_back(&mut self, invited: Invited) {
+        let Invited { opened, at, before } = invited;
+        if let Some(open) = self.open.as_mut().filter(|o| (o.since, o.invited_at) == (opened, at)) {
+            (open.invited, open.invited_at) = before;
         }
     }
 
     /// The participant has answered. Returns the time for which the breaker was open.
     pub(crate) fn answered(&mut self, now: Instant) -> Option<Duration> {
         self.answered_at = Some(now);
+        self.hurried_at = None;
         self.failures = 0;
         self.unreachable = 0;
         self.errors = false;
@@ -260,6 +286,13 @@ impl Breaker {
             (_, Past::Failing { since }) | (Failure::Silent { since }, Past::Good) => since,
         };
         self.answered_at.is_some_and(|answered_at| began < answered_at)
+    }
+
+    /// A call has ended without an answer in less than the `full` time of a call, which says nothing of the
+    /// participant. Tells whether that is silence all the same: for a full time such calls have ended, and none
+    /// was answered.
+    pub(crate) fn is_silence(&mut self, now: Instant, full: Duration) -> bool {
+        now - *self.hurried_at.get_or_insert(now) >= full
     }
 
     /// A probe has ended and tells nothing: it was given up before its time, or had too little.

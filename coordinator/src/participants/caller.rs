@@ -47,15 +47,21 @@ pub struct BranchCall {
     pub cluster_id: Arc<str>,
     /// Time to wait for the answer.
     pub timeout: Duration,
-    /// That is all the time that a call has; otherwise the transaction allows less, and its end says nothing
-    /// of the participant.
-    pub is_full: bool,
+    /// All the time that a call has. Where the transaction allows less, the call's end says little of the
+    /// participant.
+    pub full: Duration,
     /// Endpoints that an earlier attempt failed at: they are the last choice.
     pub avoid: Vec<u64>,
     /// It is sent though the participant fails: it tries whether that is back.
     pub probe: bool,
     /// Past of the branch's calls of this kind.
     pub(crate) past: Past,
+}
+
+impl BranchCall {
+    fn is_full(&self) -> bool {
+        self.timeout >= self.full
+    }
 }
 
 /// Reason for which a call has no answer.
@@ -225,10 +231,10 @@ impl Caller {
                 }
                 Ok(Err(status)) if started.elapsed() < call.timeout => {
                     wire::verdict(&status, kind == CallKind::Prepare, call.attempt)
-                        .within(call.is_full, status.code())
+                        .within(call.is_full(), status.code())
                 }
                 // By our own clock, or by the transport's, which may be faster by a moment.
-                Ok(Err(_)) | Err(_) => Verdict::unanswered(call.timeout, call.is_full),
+                Ok(Err(_)) | Err(_) => Verdict::unanswered(call.timeout, call.is_full()),
             };
             self.metrics.called(name.as_str(), operation, false, started.elapsed());
             attempt.failed_there(&verdict);

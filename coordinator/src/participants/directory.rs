@@ -8,6 +8,7 @@ mod connections;
 mod endpoint;
 mod entry;
 mod health;
+mod invitation;
 mod kind;
 mod place;
 mod sweep;
@@ -26,6 +27,7 @@ pub(crate) use self::endpoint::Route;
 use self::endpoint::{Endpoint, Seen};
 pub(crate) use self::entry::{Entry, Taken};
 pub(crate) use self::health::Failed;
+pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
 pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
 pub use self::sweep::Stale;
@@ -280,15 +282,10 @@ impl Directory {
         self.started.elapsed() <= self.gone_after()
     }
 
-    /// Checks that new work may name this participant. To be asked once for each request: where a
-    /// participant fails, one request at a time may try it.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn check(&self, name: &ParticipantName) -> Result<(), Error> {
+    /// Returns the participant, if it is alive.
+    fn living(&self, name: &ParticipantName, now: Instant) -> Result<Arc<Entry>, Error> {
         self.knows(name)?;
         let Some(entry) = self.entry(name) else { return Err(Error::Unknown(name.clone())) };
-        let now = Instant::now();
         let alive = |endpoint: &Arc<Endpoint>| endpoint.is_alive(now, self.gone_after());
         if !read(&entry.endpoints).iter().any(alive) {
             let heard = entry.heard.load(Ordering::Relaxed);
@@ -297,14 +294,7 @@ impl Directory {
                 false => Error::Gone(name.clone()),
             });
         }
-        // Both at once: of two that ask at the same time one is let in.
-        let mut breakers = CallKind::ALL.map(|kind| (entry.waiting(kind), entry.breaker(kind)));
-        if let Some((_, breaker)) = breakers.iter().find(|(waiting, b)| b.refuses(now, *waiting)) {
-            let error = breaker.last_error().to_owned();
-            return Err(Error::Failing { name: name.clone(), error });
-        }
-        breakers.iter_mut().for_each(|(_, breaker)| breaker.invite(now));
-        Ok(())
+        Ok(entry)
     }
 
     /// Returns the load of a participant, whether its name is known or not.

@@ -14,6 +14,7 @@ use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until};
 use super::waits::in_time;
 use super::{Handle, Reached};
+use crate::participants::directory::Invitation;
 use crate::store::{GidHolder, Key};
 
 impl Handle {
@@ -155,26 +156,29 @@ impl Handle {
             return Err(Error::UnknownParticipants(unknown));
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
-        self.check_participants(definition)?;
+        let invitation = self.invite_all(definition)?;
         let shares = shares(&shared.directory, definition.branches.iter().map(held_at));
-        self.place(1, definition.held_bytes(), shares)
+        Ok(self.place(1, definition.held_bytes(), shares)?.with(invitation))
     }
 
     /// Checks that all participants take new work, those of children included. Each is asked once.
-    fn check_participants(&self, definition: &Definition) -> Result<(), Error> {
+    fn invite_all(&self, definition: &Definition) -> Result<Invitation, Error> {
         fn names<'a>(definition: &'a Definition, into: &mut BTreeSet<&'a ParticipantName>) {
             into.extend(definition.branches.iter().map(|branch| &branch.participant));
             definition.children.iter().for_each(|(_, child)| names(child, into));
         }
         let mut participants = BTreeSet::new();
         names(definition, &mut participants);
-        participants.into_iter().try_for_each(|name| self.check_participant(name))
+        self.invite(participants)
     }
 
-    fn check_participant(&self, name: &ParticipantName) -> Result<(), Error> {
+    fn invite<'a>(
+        &self,
+        participants: impl IntoIterator<Item = &'a ParticipantName>,
+    ) -> Result<Invitation, Error> {
         use crate::participants::directory::Error;
-        let checked = self.shared.directory.check(name);
-        Ok(checked.inspect_err(|error| {
+        let invited = self.shared.directory.invite(participants);
+        Ok(invited.inspect_err(|error| {
             self.shared.metrics.refused(match error {
                 Error::Failing { .. } => "participant_failing",
                 Error::Unknown(_) | Error::NotYet(_) | Error::Gone(_) => "participant_gone",
@@ -262,10 +266,10 @@ impl Handle {
     ) -> Result<Answer, Error> {
         let checked = match child {
             Some(child) => self.check_child(tx_id, "branch.child", &child, deadline).await,
-            None => Ok(()),
+            None => Ok(Invitation::default()),
         };
         let enlisted = match checked {
-            Ok(()) => self.enlist_new(tx_id, &branch, enlistment, deadline).await,
+            Ok(child) => self.enlist_new(tx_id, &branch, child, enlistment, deadline).await,
             Err(error) => Err(error),
         };
         match enlisted {
@@ -293,7 +297,7 @@ impl Handle {
         field: &str,
         child: &Definition,
         deadline: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<Invitation, Error> {
         if let Answer::View(view) = self.wait(Key::Tx(tx_id), Until::Durable, deadline).await?
             && view.tx.identity().mode() != Some(Mode::Saga)
         {
@@ -310,13 +314,14 @@ impl Handle {
         if !unknown.is_empty() {
             return Err(Error::UnknownParticipants(unknown));
         }
-        self.check_participants(child)
+        self.invite_all(child)
     }
 
     async fn enlist_new(
         &self,
         tx_id: TxId,
         branch: &BranchRequest,
+        child: Invitation,
         enlistment: Enlistment,
         deadline: Instant,
     ) -> Result<Answer, Error> {
@@ -327,12 +332,13 @@ impl Handle {
             let violation = Violation::new("branch.participant", rule);
             return Err(Error::UnknownParticipants(vec![violation]));
         }
-        self.check_participant(&branch.participant)?;
+        let invitation = child.and(self.invite([&branch.participant])?);
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
         let message = |reply| {
             let bytes = branch.payload.held_bytes();
             let held = std::iter::once((&branch.participant, bytes));
             let permit = self.place(0, bytes, shares(&shared.directory, held))?;
+            let permit = permit.with(invitation.clone());
             Ok(Message::Enlist { tx_id, branch: branch.clone(), enlistment, permit, reply })
         };
         match self.reach(&Key::Tx(tx_id), deadline, message).await? {

@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use unanimo_core::{Branch, Call, Operation, ParticipantName, PhaseTwoAnswer, PrepareAnswer, TxId};
 
+use super::super::children::{gid_of_child, is_child_of, parent_of_child};
 use super::super::live::Live;
 use super::super::message::{CallEnd, Message};
 use super::super::waiting::{self, WaitingCall};
 use super::Service;
-use crate::participants::breaker::Pass;
+use crate::participants::breaker::{Pass, Past};
 use crate::participants::caller::{self, Caller, End, Failed};
 use crate::participants::directory::{CallKind, Entry};
 
@@ -39,7 +40,7 @@ impl Service {
     fn keep(&mut self, tx_id: TxId, call: Call, name: &ParticipantName, entry: &Arc<Entry>) {
         let Some(live) = self.live.get(&tx_id) else { return };
         let past = live.failing().past(call.number, waiting::kind(call.operation));
-        let waiting = WaitingCall { tx_id, call, past };
+        let waiting = WaitingCall { tx_id, call, past, is_adopted: live.is_adopted };
         self.waiting.push(name, entry, waiting, Instant::now());
         self.note_place(tx_id);
     }
@@ -48,17 +49,35 @@ impl Service {
     /// by themselves; and takes that back once it waits for others, or goes on. Until the decision there is a
     /// deadline, except where only a pivot's answer decides.
     fn note_place(&mut self, tx_id: TxId) {
-        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        let Some(live) = self.live.get(&tx_id) else { return };
         let fails = |branch: &Branch| {
-            let kind = if branch.is_owed() { CallKind::PhaseTwo } else { CallKind::Prepare };
-            let entry = self.caller.find(&branch.spec.participant).filter(|e| !e.is_own());
-            entry.is_some_and(|entry| entry.breaker(kind).is_open())
-                || live.failing().is_by_itself(branch.number)
+            let entry = self.caller.find(&branch.spec.participant);
+            let fails = entry.is_some_and(|entry| match entry.is_own() {
+                true => self.is_child_aside(live, branch),
+                false => entry.breaker(next_kind(branch)).is_open(),
+            });
+            fails || live.failing().is_by_itself(branch.number)
         };
         let mut called = live.tx.branches().iter().filter(|branch| branch.is_called()).peekable();
         let waits = called.peek().is_some() && !live.tx.has_deadline();
         let aside = waits && called.all(fails);
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        let was_aside = live.is_aside();
         live.set_aside(aside);
+        if live.is_aside() != was_aside
+            && let Some(parent) = live.tx.identity().parent
+        {
+            self.note_place(parent.tx_id);
+        }
+    }
+
+    /// Tells whether a branch is a child that is set aside.
+    fn is_child_aside(&self, parent: &Live, branch: &Branch) -> bool {
+        let identity = parent.tx.identity();
+        let gid = gid_of_child(identity, &branch.spec.branch_id, branch.number);
+        let child = self.by_gid.get(&gid).and_then(|tx_id| self.live.get(tx_id));
+        let own = parent_of_child(identity, branch.number);
+        child.is_some_and(|child| child.is_aside() && is_child_of(&child.tx, own))
     }
 
     /// Sends the calls that need not wait any longer.
@@ -128,7 +147,7 @@ impl Service {
             prepare_until: live.tx.prepare_until(branch, policy),
             cluster_id: Arc::clone(&self.cluster_id),
             timeout,
-            is_full: timeout >= call_timeout,
+            full: call_timeout,
             avoid: live.failing().endpoint(call.number).into_iter().collect(),
             probe,
             past: live.failing().past(call.number, waiting::kind(call.operation)),
@@ -205,7 +224,8 @@ impl Service {
     }
 
     /// Ends the pauses between attempts at participants that came back, or that are called by one attempt
-    /// for all: what is owed to them goes little by little.
+    /// for all: what is owed to them goes little by little. Branches that were answered, and are to be asked
+    /// again later, have time.
     pub(super) fn end_pauses(&mut self, names: &[ParticipantName]) {
         let awaited = |branch: &Branch| {
             let name = &branch.spec.participant;
@@ -213,11 +233,20 @@ impl Service {
         };
         for (tx_id, live) in &self.live {
             let branches = live.tx.branches().iter().filter(|branch| awaited(branch));
-            let waiting = branches.filter(|branch| branch.waits_for_its_next_attempt());
+            let failed = |branch: &&Branch| {
+                live.is_adopted
+                    || live.failing().past(branch.number, next_kind(branch)) != Past::Good
+            };
+            let waiting = branches.filter(|b| b.waits_for_its_next_attempt()).filter(failed);
             self.retries.extend(waiting.map(|branch| (*tx_id, branch.number)));
         }
         self.waiting.hurry(Instant::now());
     }
+}
+
+/// Returns the kind of the branch's next call.
+fn next_kind(branch: &Branch) -> CallKind {
+    if branch.is_owed() { CallKind::PhaseTwo } else { CallKind::Prepare }
 }
 
 /// Reports the end of a call: its answer, or that there is none if its task ends without one.

@@ -37,6 +37,13 @@ impl Lane {
         self.len() == 0
     }
 
+    /// Tells the participant's entry how many wait, and whether the next probe is one that has no failure of
+    /// its own.
+    pub(super) fn tell(&self, kind: CallKind) {
+        let good = self.good.back().is_some_and(|waiting| !waiting.is_adopted);
+        self.entry.set_waiting(kind, self.len(), good);
+    }
+
     pub(super) fn follow(&mut self, entry: &Arc<Entry>) {
         if !Arc::ptr_eq(&self.entry, entry) {
             self.entry = Arc::clone(entry);
@@ -62,7 +69,7 @@ impl Lane {
             self.pace.slow_down();
             look = (!self.pace.is_rested(now)).then(|| now + Duration::from_secs(1));
         }
-        self.entry.set_waiting(kind, self.len());
+        self.tell(kind);
         look
     }
 

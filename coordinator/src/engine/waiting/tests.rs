@@ -23,7 +23,7 @@ fn directory() -> (Directory, ParticipantName) {
 fn waiting_call(n: u128, past: Past) -> WaitingCall {
     let number = BranchNumber::from_index(0);
     let call = Call { number, operation: Operation::Prepare, attempt: 1 };
-    WaitingCall { tx_id: TxId(uuid::Uuid::from_u128(n)), call, past }
+    WaitingCall { tx_id: TxId(uuid::Uuid::from_u128(n)), call, past, is_adopted: false }
 }
 
 fn open(entry: &Entry, now: Instant) {
@@ -104,4 +104,33 @@ async fn l3_only_what_failed_or_was_adopted_is_paced() {
     assert_eq!(free(Past::Failing { since: now }, false), 64);
     assert_eq!(free(Past::Good, true), 0, "the same pace");
     assert_eq!(free(Past::Good, false), 1000);
+}
+
+/// New work tries a participant that fails once at a time, and only if none waits that does not fail. If it tries
+/// nothing, other work may.
+#[tokio::test]
+async fn l3_new_work_is_let_in_where_only_what_fails_waits() {
+    let ((directory, bank), now) = (directory(), Instant::now());
+    let entry = directory.find(&bank).expect("it registered");
+    let mut waiting = Waiting::new();
+    open(&entry, now);
+    waiting.push(&bank, &entry, waiting_call(1, Past::Failing { since: now }), now);
+    assert!(directory.invite([&bank]).is_err(), "what waits comes first");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let unknown = ParticipantName::new("unknown").expect("a name");
+    assert!(directory.invite([&bank, &unknown]).is_err());
+    let first = directory.invite([&bank]).expect("another one did not take it");
+    assert!(directory.invite([&bank]).is_err(), "one at a time");
+    drop(first);
+    let adopted = WaitingCall { is_adopted: true, ..waiting_call(2, Past::Good) };
+    waiting.push(&bank, &entry, adopted, now);
+    let second = directory.invite([&bank]).expect("the first one did nothing");
+    drop(second);
+    waiting.push(&bank, &entry, waiting_call(3, Past::Good), now);
+    assert!(directory.invite([&bank]).is_err(), "that one finds out");
+    assert_eq!(waiting.take_of(waiting_call(3, Past::Good).tx_id).len(), 1);
+    let third = directory.invite([&bank]).expect("none did anything");
+    third.used();
+    drop(third);
+    assert!(directory.invite([&bank]).is_err());
 }

@@ -50,7 +50,7 @@ fn failures_of_several_transactions_open_it() {
     }
     assert!(breaker.failed(now, silent(4, now)));
     assert_eq!(breaker.pass(now, Past::Good), Pass::Wait);
-    assert!(breaker.refuses(now, 0));
+    assert!(breaker.refuses(now, 0, false));
     assert_eq!(breaker.last_error(), "no");
 }
 
@@ -108,7 +108,7 @@ fn one_probe_at_a_time_and_the_first_answer_closes_it() {
     assert_eq!(breaker.pass(at(7000), Past::Good), Pass::Probe, "the last one told nothing");
     assert_eq!(breaker.answered(at(7000)), Some(Duration::from_secs(7)));
     assert_eq!(breaker.pass(at(7000), Past::Good), Pass::Free);
-    assert!(!breaker.refuses(at(7000), 0));
+    assert!(!breaker.refuses(at(7000), 0, false));
 }
 
 /// Branches that always fail do not take the turns of others.
@@ -132,21 +132,21 @@ fn l3_branches_that_fail_are_probes_in_their_own_turn() {
 fn l3_new_work_is_let_in_once_in_each_pause() {
     let (mut breaker, now, failing) = opened();
     let at = |ms| now + Duration::from_millis(ms);
-    assert!(breaker.refuses(at(999), 5));
+    assert!(breaker.refuses(at(999), 5, false));
     assert_eq!(breaker.pass(at(1000), failing), Pass::Probe);
-    assert!(!breaker.refuses(at(1000), 5), "whatever else is tried");
-    assert!(!breaker.refuses(at(1000), 5), "to ask is not to be let in");
+    assert!(!breaker.refuses(at(1000), 5, false), "whatever else is tried");
+    assert!(!breaker.refuses(at(1000), 5, false), "to ask is not to be let in");
     breaker.invite(at(1000));
-    assert!(breaker.refuses(at(2999), 5), "one is enough");
-    assert!(!breaker.refuses(at(3000), 5), "the first one may have been lost");
+    assert!(breaker.refuses(at(2999), 5, false), "one is enough");
+    assert!(!breaker.refuses(at(3000), 5, false), "the first one may have been lost");
     breaker.invite(at(3000));
-    assert!(breaker.refuses(at(5999), 5));
+    assert!(breaker.refuses(at(5999), 5, false));
     // Whoever cannot be reached needs no new work to find out.
     breaker.failed(at(6000), probe(failing, Failure::Unreachable));
-    assert!(breaker.refuses(at(6000), 5));
-    assert!(!breaker.refuses(at(6000), 0), "nothing else could find out");
+    assert!(breaker.refuses(at(6000), 5, false));
+    assert!(!breaker.refuses(at(6000), 0, false), "nothing else could find out");
     breaker.failed(at(9000), probe(failing, Failure::Error));
-    assert!(!breaker.refuses(at(9000), 5));
+    assert!(!breaker.refuses(at(9000), 5, false));
 }
 
 /// Calls that wait are tried first, however short the pauses are.
@@ -158,12 +158,12 @@ fn l3_new_work_comes_after_what_waits() {
     for n in 0..5 {
         breaker.failed(now, error(n));
     }
-    assert!(breaker.refuses(at(999), 1));
-    assert!(!breaker.refuses(at(5), 0), "nothing waits");
-    assert!(!breaker.refuses(at(1000), 1));
+    assert!(breaker.refuses(at(999), 1, false));
+    assert!(!breaker.refuses(at(5), 0, false), "nothing waits");
+    assert!(!breaker.refuses(at(1000), 1, false));
     breaker.invite(at(1000));
-    assert!(breaker.refuses(at(1999), 1));
-    assert!(!breaker.refuses(at(2000), 1));
+    assert!(breaker.refuses(at(1999), 1, false));
+    assert!(!breaker.refuses(at(2000), 1, false));
 }
 
 /// Branches that failed before the participant answered others, and fail again, do not open it again.
@@ -191,4 +191,45 @@ fn l3_branches_that_fail_by_themselves_open_nothing() {
         assert!(!breaker.failed(at(6), fault(1, Failure::Unreachable, failing)));
     }
     assert!(breaker.failed(at(6), fault(1, Failure::Unreachable, failing)));
+}
+
+/// A branch that does not fail finds out whether the participant is back: nothing new is owed for that.
+#[test]
+fn l3_no_new_work_is_let_in_while_a_call_waits_that_does_not_fail() {
+    let (mut breaker, now, failing) = opened();
+    let at = |secs| now + Duration::from_secs(secs);
+    assert!(breaker.refuses(at(100), 5, true));
+    breaker.failed(at(100), probe(failing, Failure::Error));
+    assert!(breaker.refuses(at(200), 5, true));
+    assert!(!breaker.refuses(at(200), 5, false));
+    breaker.answered(at(200));
+    assert!(!breaker.refuses(at(200), 5, true), "they only go little by little");
+}
+
+/// New work that tries nothing after all leaves its turn to other work.
+#[test]
+fn l3_a_turn_that_was_not_used_is_given_back() {
+    let (mut breaker, now, _) = opened();
+    let at = |secs| now + Duration::from_secs(secs);
+    let invited = breaker.invite(at(1)).expect("it is open");
+    assert!(breaker.refuses(at(1), 5, false));
+    breaker.give_back(invited);
+    assert!(!breaker.refuses(at(1), 5, false));
+    let first = breaker.invite(at(1)).expect("it is open");
+    breaker.invite(at(3)).expect("it is open");
+    breaker.give_back(first);
+    assert!(breaker.refuses(at(3), 5, false), "it is another one's turn by then");
+    breaker.answered(at(4));
+    assert!(breaker.invite(at(4)).is_none(), "there are no turns while it is closed");
+}
+
+/// Calls of less than their full time are silence if none is answered for a full time.
+#[test]
+fn calls_of_less_time_are_silence_if_they_are_all_that_there_is() {
+    let (mut breaker, now) = breaker();
+    let (at, full) = (|secs| now + Duration::from_secs(secs), Duration::from_secs(10));
+    assert!(![0, 1, 9].iter().any(|secs| breaker.is_silence(at(*secs), full)));
+    breaker.answered(at(9));
+    assert!(![10, 19].iter().any(|secs| breaker.is_silence(at(*secs), full)));
+    assert!(breaker.is_silence(at(20), full));
 }

@@ -72,7 +72,7 @@ pub(super) struct Attempt<'a> {
     probe: bool,
     past: Past,
     timeout: Duration,
-    is_full: bool,
+    full: Duration,
     /// The slot that it was sent from, and when.
     sent: Option<(Taken, Instant)>,
     /// When it was last sent, wherever.
@@ -90,7 +90,7 @@ impl<'a> Attempt<'a> {
             probe: call.probe,
             past: call.past,
             timeout: call.timeout,
-            is_full: call.is_full,
+            full: call.full,
             sent_at: None,
             sent: None,
             // The coordinator itself waits for others: its answers say nothing of itself.
@@ -130,7 +130,7 @@ impl<'a> Attempt<'a> {
             Verdict::Connect(_) => Failed::Connect,
             Verdict::Silent(_) => Failed::Silent { since },
             Verdict::Error(_) => Failed::Error,
-            Verdict::Hurried(_) => return,
+            Verdict::Hurried(_) => Failed::Hurried { since },
             Verdict::Declined(_) => return taken.answered(),
         };
         if let Some(ejected_for) = taken.failed(failed) {
@@ -148,9 +148,9 @@ impl<'a> Attempt<'a> {
     pub(super) fn failed(&mut self, verdict: &Verdict) {
         let (failure, error) = match verdict {
             Verdict::Declined(_) => return self.answered(),
-            Verdict::Hurried(_) => return self.untold(),
+            Verdict::Hurried(_) if !self.is_silence() => return self.untold(),
             Verdict::Connect(error) => (Failure::Unreachable, error),
-            Verdict::Silent(error) => {
+            Verdict::Silent(error) | Verdict::Hurried(error) => {
                 let since = self.sent_at.unwrap_or_else(Instant::now);
                 (Failure::Silent { since }, error)
             }
@@ -174,6 +174,11 @@ impl<'a> Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// Tells whether calls of less than their full time are all that there is, and none is answered.
+    fn is_silence(&self) -> bool {
+        !self.over && self.entry.breaker(self.kind).is_silence(Instant::now(), self.full)
+    }
+
     /// The call is over, and tells nothing of the participant.
     fn untold(&mut self) {
         if !std::mem::replace(&mut self.over, true) && self.probe {
@@ -188,9 +193,8 @@ impl Drop for Attempt<'_> {
             return;
         }
         let silent = |(_, at): &(Taken, Instant)| at.elapsed() + NEARLY >= self.timeout;
-        let had_its_time = self.is_full && self.timeout > NEARLY;
-        if had_its_time && self.sent.as_ref().is_some_and(silent) {
-            let verdict = Verdict::unanswered(self.timeout, true);
+        if self.timeout > NEARLY && self.sent.as_ref().is_some_and(silent) {
+            let verdict = Verdict::unanswered(self.timeout, self.timeout >= self.full);
             self.failed_there(&verdict);
             self.failed(&verdict);
         } else {

@@ -39,13 +39,16 @@ struct Lane {
     breaker: Mutex<Breaker>,
     /// Calls that wait for the breaker.
     waiting: AtomicUsize,
+    /// There are calls of branches that do not fail among them.
+    good: AtomicBool,
     /// A slot has become free.
     freed: Notify,
 }
 
 impl Lane {
     fn new(breaker: Breaker) -> Self {
-        Self { breaker: Mutex::new(breaker), waiting: AtomicUsize::new(0), freed: Notify::new() }
+        let (waiting, good) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { breaker: Mutex::new(breaker), waiting, good, freed: Notify::new() }
     }
 }
 
@@ -92,8 +95,15 @@ impl Entry {
         self.lanes[kind as usize].waiting.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_waiting(&self, kind: CallKind, waiting: usize) {
-        self.lanes[kind as usize].waiting.store(waiting, Ordering::Relaxed);
+    /// Tells whether calls of branches that do not fail wait.
+    pub(super) fn good_waits(&self, kind: CallKind) -> bool {
+        self.lanes[kind as usize].good.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_waiting(&self, kind: CallKind, waiting: usize, good: bool) {
+        let lane = &self.lanes[kind as usize];
+        lane.waiting.store(waiting, Ordering::Relaxed);
+        lane.good.store(good, Ordering::Relaxed);
     }
 
     /// Tells those who wait for a slot that there may be one.

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::CallKind;
 
-/// Errors in a row after which an endpoint that answers is passed over.
+/// Errors in a row after which an endpoint that answers is passed over, and calls of less time than usual after
+/// which one is that answers none of them.
 const ERRORS_TO_EJECT: u32 = 3;
 
 /// For how long an endpoint is passed over at first. The time doubles until it answers again.
@@ -36,6 +37,11 @@ pub(crate) enum Failed {
     Connect,
     /// No answer came to the call that was sent then.
     Silent {
+        /// When it was sent.
+        since: Instant,
+    },
+    /// No answer came to the call that was sent then, and had less than its full time.
+    Hurried {
         /// When it was sent.
         since: Instant,
     },
@@ -94,6 +100,10 @@ impl Health {
             Failed::Connect => true,
             // One call that is not answered says something of itself, if others are.
             Failed::Silent { since } => self.answered_at.is_none_or(|at| at < since),
+            // It may have been asked for too much. In a row that is seldom so.
+            Failed::Hurried { since } => {
+                self.failures >= ERRORS_TO_EJECT && self.answered_at.is_none_or(|at| at < since)
+            }
             Failed::Error => {
                 self.quiet_since = self.quiet_since.map(|_| now);
                 self.failures >= ERRORS_TO_EJECT
@@ -148,6 +158,19 @@ mod tests {
         health.answered(at(10));
         assert_eq!(health.failed(Failed::Silent { since: at(0) }, at(5000)), None);
         assert!(health.failed(Failed::Silent { since: at(11) }, at(6000)).is_some());
+    }
+
+    #[test]
+    fn calls_of_less_time_without_an_answer_eject_it_in_a_row() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        let at = |ms| now + Duration::from_millis(ms);
+        let hurried = |health: &mut Health, ms| {
+            health.failed(Failed::Hurried { since: at(ms) }, at(ms + 100)).is_some()
+        };
+        assert_eq!([0, 100, 200].map(|ms| hurried(&mut health, ms)), [false, false, true]);
+        health.answered(at(2000));
+        assert_eq!([1950, 1960, 1970, 1980].map(|ms| hurried(&mut health, ms)), [false; 4]);
+        assert!(hurried(&mut health, 2001));
     }
 
     #[test]

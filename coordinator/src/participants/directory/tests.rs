@@ -43,9 +43,9 @@ async fn instances_behind_one_address_are_told_apart() {
     assert!(came_back(&directory).is_empty(), "both were there");
     directory.leave(&bank, URL, "one");
     assert_eq!(directory.list()[0].1.len(), 1, "the other one is there");
-    directory.check(&bank).expect("it is alive");
+    directory.invite([&bank]).expect("it is alive");
     directory.leave(&bank, URL, "two");
-    assert_eq!(directory.check(&bank), Err(Error::Gone(bank.clone())));
+    assert_eq!(directory.invite([&bank]).err(), Some(Error::Gone(bank.clone())));
     directory.seen(&bank, URL, registered("two"));
     assert_eq!(came_back(&directory), ["bank"]);
 }
@@ -79,9 +79,9 @@ async fn what_was_gone_before_the_start_is_gone_after_it() {
     stored("gone", 1301, 1000);
     stored("long", 301, 0);
     for (who, alive) in [("alive", true), ("late", true), ("gone", false), ("long", false)] {
-        assert_eq!(directory.check(&name(who)).is_ok(), alive, "{who}");
+        assert_eq!(directory.invite([&name(who)]).is_ok(), alive, "{who}");
     }
-    assert_eq!(directory.check(&name("gone")), Err(Error::NotYet(name("gone"))));
+    assert_eq!(directory.invite([&name("gone")]).err(), Some(Error::NotYet(name("gone"))));
     let shown = directory.list();
     assert!(shown[0].1[0].silent_for >= secs(1000), "the time is told as it is");
     assert!(came_back(&directory).is_empty());

@@ -169,3 +169,31 @@ async fn l3_a_participant_that_works_is_asked_as_often_as_it_wants() {
     until("all to be asked again", async || accepted.iter().all(asked_again).then_some(())).await;
     never_waits(&world).await;
 }
+
+/// A participant that wants to be asked again in an hour is not asked before, whoever registers: a new replica
+/// would be flooded with steps that are under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_what_is_under_way_is_left_alone_by_a_new_instance() {
+    let remote = Scripted::default();
+    let world = World::start(patient()).await;
+    let endpoint = remote.serve().await;
+    register_as(&world, "bank", &endpoint, "life-1").await.unwrap();
+    for n in 0..100 {
+        let mut request = at("bank", &format!("g{n}"), "later-1", 300_000);
+        request.wait_for = WaitFor::Accepted.into();
+        world.submit(request).await.unwrap();
+    }
+    until("all to be asked", async || (remote.seen().len() == 100).then_some(())).await;
+    // What has failed is sent to it.
+    remote.set_mood(Mood::FailingInPhaseOne);
+    let mut request = at("bank", "failed", "ok", 300_000);
+    request.wait_for = WaitFor::Accepted.into();
+    world.submit(request).await.unwrap();
+    until("it to be asked", async || (remote.seen().len() > 100).then_some(())).await;
+    remote.set_mood(Mood::Well);
+    register_as(&world, "bank", &endpoint, "life-2").await.unwrap();
+    world.get_until("failed", "its end", |t| t.ended_at.is_some()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let others = remote.seen().iter().filter(|seen| seen.operation == "prepare").count();
+    assert!(others < 120, "{others} were asked, and a hundred wanted to be asked later");
+}

@@ -11,7 +11,7 @@ use unanimo_tests::wait::{PATIENCE, until};
 use super::super::http::http_get;
 use super::super::participants::register;
 use super::super::{World, describe, tcc};
-use super::{at, dead_endpoint, on_both, on_sqlite, submit_all};
+use super::{at, dead_endpoint, endpoints, leave, on_both, on_sqlite, register_as, submit_all};
 
 /// Ways to be sick.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +168,49 @@ async fn l3_refused_work_is_not_stored_and_known_work_is_answered() {
     remote.set_mood(Mood::Well);
     for n in 0..6 {
         world.get_until(&format!("g{n}"), "its end", |t| t.ended_at.is_some()).await;
+    }
+}
+
+/// Requests that begin nothing leave the turn to try a participant that fails to others: those whose gid is known,
+/// and those that name another participant that takes no work.
+#[tokio::test]
+async fn l3_requests_that_begin_nothing_take_no_turn() {
+    let mut config = on_sqlite();
+    config.phase_two_backoff = Period::secs(1);
+    config.phase_two_backoff_max = Period::secs(1);
+    let world = World::start(config).await;
+    let (remote, other) = (Scripted::default(), Scripted::default());
+    register(&world, "sick", &remote.serve().await).await;
+    register_as(&world, "tired", &other.serve().await, "life").await.unwrap();
+    leave(&world, "tired", &endpoints(&world, "tired").await[0].endpoint, "life").await;
+    remote.set_mood(Mood::FailingInPhaseTwo);
+    for (answered, _) in
+        submit_all(&world, (0..6).map(|n| at("sick", &format!("g{n}"), "ok", 5_000))).await
+    {
+        assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
+    }
+    let mut asked = 0;
+    until("it to be noticed", async || {
+        asked += 1;
+        world.submit(at("sick", &format!("new{asked}"), "ok", 5_000)).await.err()
+    })
+    .await;
+    for round in 0..3 {
+        until("new work to be let in", async || {
+            // Longer than a turn takes to come.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            for n in 0..3 {
+                asked += 1;
+                let known = world.submit(at("sick", &format!("g{n}"), "ok", 5_000)).await.unwrap();
+                assert_eq!(known.outcome(), Outcome::Committed);
+                let mut both = tcc(&format!("both{asked}"), &["ok", "ok"]);
+                both.branches[0].participant = "sick".into();
+                both.branches[1].participant = "tired".into();
+                world.submit(both).await.unwrap_err();
+            }
+            world.submit(at("sick", &format!("more{asked}-{round}"), "ok", 5_000)).await.ok()
+        })
+        .await;
     }
 }
 

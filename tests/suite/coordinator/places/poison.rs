@@ -14,7 +14,7 @@ use super::super::sagas::{saga, step};
 use super::super::{World, describe, millis};
 use super::{at, on_both, on_sqlite, submit_all};
 
-/// Returns how often these transactions' branches were called for an operation: of each, or more.
+/// Returns the fewest calls for an operation that any of these transactions' branches got.
 fn rarest(remote: &Scripted, tx_ids: &[String], operation: &str) -> usize {
     let count = |tx_id: &String| {
         remote.calls(tx_id, "a").into_iter().filter(|called| *called == operation).count()
@@ -87,12 +87,19 @@ async fn l3_prepares_that_always_fail_refuse_nothing() {
         let world = World::start(config).await;
         let remote = Scripted::default();
         register(&world, "bank", &remote.serve().await).await;
+        let mut accepted = Vec::new();
         for n in 0..6 {
-            let mut request = at("bank", &format!("poison-{n}"), action, 120_000);
+            let gid = format!("poison-{n}");
+            let mut request = at("bank", &gid, action, 120_000);
             request.wait_for = WaitFor::Accepted.into();
-            world.submit(request).await.unwrap();
+            // The first ones may be noticed by then.
+            if world.submit(request).await.is_ok() {
+                accepted.push(gid);
+            }
         }
-        until("the poison to come", async || (remote.seen().len() >= 6).then_some(())).await;
+        assert!(accepted.len() >= 3, "{action}: {accepted:?}");
+        until("the poison to come", async || (remote.seen().len() >= accepted.len()).then_some(()))
+            .await;
         let mut asked = 0;
         until("new work to be taken", async || {
             asked += 1;
@@ -103,9 +110,8 @@ async fn l3_prepares_that_always_fail_refuse_nothing() {
             let result = world.submit(at("bank", &format!("well-{n}"), "ok", 10_000)).await;
             assert_eq!(result.unwrap().outcome(), Outcome::Committed, "{action} {n}");
         }
-        for n in 0..6 {
-            let gid = format!("poison-{n}");
-            assert_eq!(world.get(&gid).await.outcome(), Outcome::NotDecided, "{action}");
+        for gid in &accepted {
+            assert_eq!(world.get(gid).await.outcome(), Outcome::NotDecided, "{action}");
         }
     }
 }
@@ -120,8 +126,11 @@ async fn l3_what_fails_by_itself_holds_no_place() {
     register(&world, "bank", &remote.serve().await).await;
     // All of the participant's share.
     let poison = (0..7).map(|n| at("bank", &format!("poison-{n}"), "commit-fail-1000000", 10_000));
+    let mut tx_ids = Vec::new();
     for (answered, _) in submit_all(&world, poison).await {
-        assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
+        let result = answered.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        tx_ids.push(result.tx_id);
     }
     let engine = world.running.engine();
     until("new work to be taken", async || {
@@ -129,6 +138,9 @@ async fn l3_what_fails_by_itself_holds_no_place() {
         world.submit(at("bank", &gid, "ok", 10_000)).await.ok()
     })
     .await;
+    // Before they have failed often, they hold none only while the participant counts as failing.
+    until("them to fail often", async || (rarest(&remote, &tx_ids, "commit") > 8).then_some(()))
+        .await;
     until("them to hold no place", async || (engine.without_place() == 7).then_some(())).await;
     for n in 0..20 {
         let mut request = at("bank", &format!("well-{n}"), "ok", 10_000);
@@ -171,5 +183,42 @@ async fn l3_times_that_initiators_choose_are_no_silence() {
                 assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "{kind} {round}");
             }
         }
+    }
+}
+
+/// A participant that answers nothing at all is noticed though no call has its full time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_one_that_hangs_is_noticed_by_calls_of_less_time() {
+    for kind in ["deadline", "attempt"] {
+        let mut config = on_sqlite();
+        config.call_timeout = Period::millis(1_000);
+        // Where nothing can be cancelled no other call tells.
+        config.phase_two_backoff = Period::secs(1000);
+        config.phase_two_backoff_max = Period::secs(1000);
+        let world = World::start(config).await;
+        let remote = Scripted::default();
+        register(&world, "slow", &remote.serve().await).await;
+        remote.set_mood(Mood::Hanging);
+        let mut asked = 0;
+        let refused = until("it to be noticed", async || {
+            // Its Cancels hang as well.
+            let request = |n| SubmitTransactionRequest {
+                wait_for: WaitFor::Decided.into(),
+                ..hurried(kind, &format!("{asked}-{n}"))
+            };
+            let requests: Vec<_> = (0..3).map(request).collect();
+            let answered = submit_all(&world, requests).await;
+            asked += 1;
+            answered.into_iter().find_map(|(answered, _)| answered.err())
+        })
+        .await;
+        assert_eq!(describe(&refused).1, "PARTICIPANT_FAILING", "{kind}");
+        remote.set_mood(Mood::Well);
+        until("new work to be taken", async || {
+            asked += 1;
+            let patient = at("slow", &format!("patient-{asked}"), "ok", 10_000);
+            world.submit(patient).await.ok().filter(|done| done.outcome() == Outcome::Committed)
+        })
+        .await;
     }
 }
