@@ -117,7 +117,7 @@ async fn l3_what_is_never_written_in_time_delays_only_itself(fixture: Fixture) {
 }
 
 async fn a_batch_that_takes_too_long_is_halved(fixture: Fixture) {
-    for end in [End::TimedOut, End::Lost] {
+    for end in [End::TimedOut, End::Lost, End::Failed] {
         let plan = move |_, batch: &[Write]| if batch.len() > 100 { end } else { End::Well };
         let store = Unwell::new(&fixture.store, plan);
         let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
@@ -185,6 +185,16 @@ async fn a_found_write_is_affirmed() {
     let written = finds.write(&[a_write(reused)]).await.unwrap();
     assert!(matches!(written[..], [Written::GidHeld(_)]), "{written:?}");
     assert_eq!(connections().await, before + 2);
+    // Beside a new one it is left for later: the new one does not wait for that.
+    let (_, reused) = Live::begin(&write[0].transition.begins.as_ref().unwrap().gid);
+    let mixed = [a_write(reused), a_write(Live::begin(&new_gid()).1)];
+    assert_eq!(finds.write(&mixed).await.unwrap(), [Written::Busy, Written::Applied]);
+    assert_eq!(connections().await, before + 2);
+    let [held, _] = mixed;
+    let mixed = [held, a_write(Live::begin(&new_gid()).1)];
+    let written = finds.write(&mixed).await.unwrap();
+    assert!(matches!(written[..], [Written::GidHeld(_), Written::Applied]), "{written:?}");
+    assert_eq!(connections().await, before + 3);
 }
 
 /// What is counted of a transition is what it takes: error texts of 64 branches come again with each.

@@ -56,7 +56,7 @@ async fn live(connection: &mut PgConnection, number: i64, node: &str, lease_ms: 
 }
 
 async fn open(url: &str) -> Box<dyn Opening> {
-    store::connect(url, &PostgresOptions::default(), None).await.unwrap()
+    store::connect(url, &PostgresOptions::default(), store::Start::default()).await.unwrap()
 }
 
 const BEAT: &str = "UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = 1";
