@@ -18,8 +18,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Transactions of one look. A whole table that cannot be read costs six reads a second.
 const LOOK_MAX: u32 = 64;
 
-/// Reads of one look that may fail: one row must not stop the look at those after it, and a database that
-/// fails is not asked for each.
+/// Reads of one look that may fail. The next look goes on after the last of them: one row does not stop the
+/// looks at those after it, and a database that fails is not asked for each.
 const FAILURES_MAX: u32 = 4;
 
 /// The looks at what is set aside. They end with the process.
@@ -63,12 +63,12 @@ impl Handle {
             match self.read(&Key::Tx(*tx_id)).await {
                 Ok(_) | Err(store::Error::Unreadable(_)) => {}
                 Err(error) => {
-                    failures += 1;
-                    if failures >= FAILURES_MAX {
-                        return Err(error);
-                    }
                     let error = store::in_full(&error);
                     tracing::warn!(%tx_id, error, "failed to read a transaction that is set aside");
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        return Ok(Some(*tx_id));
+                    }
                 }
             }
         }

@@ -226,11 +226,13 @@ impl Connector {
         if count == 1 {
             return Err(errors.swap_remove(0));
         }
-        // Not if one of them does not answer: that may be ours.
+        // Not if one of them does not answer: that may be ours. Before there is one that is ours, each is
+        // told of.
         let is_unfit = |error: &SessionError| {
             is_other(error) || matches!(error, SessionError::NotWritable { .. })
         };
-        if errors.iter().all(is_unfit)
+        if self.opened.is_some()
+            && errors.iter().all(is_unfit)
             && let Some(other) = errors.iter().position(is_other)
         {
             return Err(errors.swap_remove(other));
