@@ -164,7 +164,7 @@ async fn a_row_that_is_too_much_alone_is_refused(fixture: Fixture) {
     journal.end().await.unwrap();
 }
 
-/// What is found is as durable as a commit of one's own that came later.
+/// A write that is found is as durable as a commit of one's own that came later.
 #[tokio::test]
 async fn a_found_write_is_affirmed() {
     let fixture = Fixture::postgres().await;
@@ -197,7 +197,7 @@ async fn a_found_write_is_affirmed() {
     assert_eq!(connections().await, before + 3);
 }
 
-/// What is counted of a transition is what it takes: error texts of 64 branches come again with each.
+/// A transition is counted as what it takes: error texts of 64 branches come again with each.
 #[tokio::test]
 async fn l5_a_batch_is_counted_as_it_is_written() {
     let text = "\u{1}".repeat(1_000);
