@@ -382,11 +382,9 @@ mod tests {
         budget.grow();
         assert_eq!(budget.rows, BATCH_ROWS_MAX);
         budget.shrink();
-        let mut grown = 0;
-        for _ in 0..Budget::CAUTION {
+        for grown in 0..Budget::CAUTION {
             assert_eq!(budget.rows, BATCH_ROWS_MAX / 2, "after {grown}");
             budget.grow();
-            grown += 1;
         }
         assert_eq!((budget.rows, budget.is_cautious), (BATCH_ROWS_MAX, false));
         // One that only looks for a lock is as large again at once.

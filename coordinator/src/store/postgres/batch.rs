@@ -146,7 +146,8 @@ impl Writer {
         let held: HashSet<Uuid> = held.iter().map(|write| write.transition.tx_id.0).collect();
         // What was applied does not wait for one more commit because somebody has used a gid again.
         let defers = own.is_empty() && !applied.is_empty() && held.is_disjoint(&self.deferred);
-        if !defers && !(own.is_empty() && held.is_empty()) {
+        let is_any_found = !own.is_empty() || !held.is_empty();
+        if is_any_found && !defers {
             let affirmed = self.affirm(&mut committed.affirmed).await;
             if let Err(error) = affirmed {
                 committed.obstacles = Some(obstacles);
