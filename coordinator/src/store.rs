@@ -33,7 +33,7 @@ pub use endpoints::{Endpoints, Registration};
 pub use error::Error;
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
-pub use opening::{Opening, Relocation};
+pub use opening::{Opening, Relocation, Start};
 pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
@@ -79,7 +79,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 }
 
 /// Connects to the database that a URL names, `postgres://…` or `sqlite:PATH`, and changes nothing in
-/// it. `told` is an operator's word if it is in another place than it was.
+/// it. `start` has an operator's word if it is in another place than it was.
 ///
 /// # Errors
 /// The database cannot be reached, is of a later version or in another place, or is in use by another
@@ -87,15 +87,15 @@ pub trait Store: Send + Sync + fmt::Debug {
 pub async fn connect(
     url: &str,
     options: &PostgresOptions,
-    told: Option<Relocation>,
+    start: Start,
 ) -> Result<Box<dyn Opening>, Error> {
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => {
-            Ok(Box::new(postgres::Opening::connect(url, options, told).await?))
+            Ok(Box::new(postgres::Opening::connect(url, options, start).await?))
         }
         Some(("sqlite", path)) => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Box::new(sqlite::Opening::connect(path.as_ref(), told).await?))
+            Ok(Box::new(sqlite::Opening::connect(path.as_ref(), start).await?))
         }
         _ => Err(Error::Url("must begin with postgres:// or sqlite:".to_owned())),
     }
@@ -106,7 +106,7 @@ pub async fn connect(
 /// # Errors
 /// See [`connect`] and [`Opening::open`].
 pub async fn open(url: &str, options: &PostgresOptions) -> Result<Arc<dyn Store>, Error> {
-    connect(url, options, None).await?.open().await
+    connect(url, options, Start::default()).await?.open().await
 }
 
 /// Turns the result of a migration into this module's error.

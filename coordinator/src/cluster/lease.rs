@@ -122,11 +122,14 @@ impl Service {
     /// Runs until the incarnation cannot go on.
     pub async fn run(self) -> End {
         let interval = self.length / RENEWALS_PER_LEASE;
+        // Since then each answer was that the tables are gone.
+        let mut gone_since: Option<Instant> = None;
         loop {
             let sent = Moment::now();
             let pause = match self.store.incarnations().renew(self.me, interval).await {
                 Ok(()) => {
                     self.acknowledged(sent);
+                    gone_since = None;
                     interval
                 }
                 Err(store::Error::Fenced(_)) => {
@@ -136,10 +139,15 @@ impl Service {
                     return End::Elsewhere(store::in_full(&error));
                 }
                 // Somebody may be at it, such as a restore; after a lease it is no passing state.
-                Err(error) if error.is_gone() && !self.lease.is_held() => {
+                Err(error)
+                    if error.is_gone()
+                        && !self.lease.is_held()
+                        && gone_since.is_some_and(|since| since.elapsed() >= self.length) =>
+                {
                     return End::Elsewhere(store::in_full(&error));
                 }
                 Err(error) => {
+                    gone_since = error.is_gone().then(|| gone_since.unwrap_or_else(Instant::now));
                     let (held, error) = (self.lease.is_held(), store::in_full(&error));
                     tracing::warn!(error, held, "failed to renew the lease");
                     self.length / RETRIES_PER_LEASE

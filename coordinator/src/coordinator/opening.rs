@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Status;
 use crate::cluster::birth::{Candidate, Created, Patience};
 use crate::config::Config;
-use crate::store::{self, Error, Opening, Registration, Relocation, Store};
+use crate::store::{self, Error, Opening, Registration, Relocation, Start, Store};
 
 /// Longest wait for another process to let go of an SQLite file: one that ends takes a moment. Whoever
 /// has two processes on one file is told so, and not left to wait.
@@ -21,7 +21,7 @@ type Told<'a> = &'a (dyn Fn(String) + Send + Sync);
 /// Opens the store and creates an incarnation, when it is this process's turn.
 pub(super) async fn take_turn(
     config: &Config,
-    relocated: Option<Relocation>,
+    mut relocated: Option<Relocation>,
     status: &Status,
 ) -> Result<(Arc<dyn Store>, Created), Error> {
     let told = |at| status.starts(at);
@@ -29,6 +29,8 @@ pub(super) async fn take_turn(
     loop {
         let opening = connect(config, relocated.clone(), &told).await?;
         let store = candidate.open(&*opening).await?;
+        // It was said of what was there then.
+        relocated = relocated.and_then(|told| told.heard());
         match candidate.create(&*store).await {
             Ok(created) => return Ok((store, created)),
             // Asked anew, it says what the tables are now: another group's, a later version's, or in
@@ -52,10 +54,11 @@ async fn connect(
 ) -> Result<Box<dyn Opening>, Error> {
     told("it connects to its database".to_owned());
     let (url, options) = (config.database_url.expose(), config.postgres());
+    let start = Start { node: config.node.as_str().to_owned(), told: relocated };
     let mut patience = Patience::default();
     let mut in_use: Option<Instant> = None;
     let opening = loop {
-        match store::connect(url, &options, relocated.clone()).await {
+        match store::connect(url, &options, start.clone()).await {
             Ok(opening) => break opening,
             Err(error @ Error::InUse { .. }) => {
                 let since = *in_use.get_or_insert_with(|| {

@@ -18,6 +18,10 @@ const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Transactions of one look. A whole table that cannot be read costs six reads a second.
 const LOOK_MAX: u32 = 64;
 
+/// Reads of one look that may fail. The next look goes on after the last of them: one row does not stop the
+/// looks at those after it, and a database that fails is not asked for each.
+const FAILURES_MAX: u32 = 4;
+
 /// The looks at what is set aside. They end with the process.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -52,12 +56,20 @@ impl Handle {
     /// goes on; `None` if it begins anew.
     async fn read_set_aside(&self, after: Option<TxId>) -> Result<Option<TxId>, store::Error> {
         let aside = self.shared.store.transactions().all_set_aside(after, LOOK_MAX).await?;
+        let mut failures = 0;
         for tx_id in &aside {
             // An earlier incarnation may have done it.
             self.shared.set_aside.lock().await.insert(*tx_id);
             match self.read(&Key::Tx(*tx_id)).await {
                 Ok(_) | Err(store::Error::Unreadable(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let error = store::in_full(&error);
+                    tracing::warn!(%tx_id, error, "failed to read a transaction that is set aside");
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        return Ok(Some(*tx_id));
+                    }
+                }
             }
         }
         let is_full = u32::try_from(aside.len()).is_ok_and(|len| len >= LOOK_MAX);

@@ -4,7 +4,7 @@
 //! transaction that ends in nothing if any incarnation may still write: a program that has to wait for
 //! another one, or is refused, leaves that one's tables as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,9 +25,38 @@ pub enum Relocation {
     Moved,
     /// The same, and only for the place that is named, as a refusal names it.
     MovedTo(String),
+    /// A word of this start that has been heard: it was [`Moved`](Self::Moved), and accepts nothing more.
+    Spent,
     /// It is a copy, and the original goes on. It gets a cluster id of its own. With a cluster id:
     /// only while it has that one, so that asking twice is the same as once.
     Copy(Option<String>),
+}
+
+impl Relocation {
+    /// Returns what is left of the word once the database has been opened with it.
+    #[must_use]
+    pub fn heard(&self) -> Option<Self> {
+        match self {
+            Self::Moved | Self::Spent => Some(Self::Spent),
+            // It is good for one place only, wherever it is said again.
+            Self::MovedTo(_) => Some(self.clone()),
+            Self::Copy(_) => None,
+        }
+    }
+
+    /// Tells whether the start was given a flag that names no place.
+    fn is_flag(&self) -> bool {
+        matches!(self, Self::Moved | Self::Spent)
+    }
+}
+
+/// Start that opens a database: whose it is, and what an operator has said.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Name of its node.
+    pub node: String,
+    /// The word, if the database is in another place than it was.
+    pub told: Option<Relocation>,
 }
 
 /// A database that was connected to.
@@ -99,6 +128,12 @@ impl Place {
         named.agrees_with(self) && self.0.keys().all(|part| named.0.contains_key(part))
     }
 
+    /// Returns the place with one more part.
+    pub(super) fn with(mut self, name: &'static str, value: Option<String>) -> Self {
+        self.0.extend(value.map(|value| (name.to_owned(), value)));
+        self
+    }
+
     /// Tells whether no part that both have differs.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.0.iter().all(|(name, value)| other.0.get(name).is_none_or(|other| other == value))
@@ -121,8 +156,22 @@ pub(super) struct Itself {
     pub(super) place: Option<Place>,
     /// Where it was made a copy.
     pub(super) copied_at: Option<Place>,
-    /// The last start was told [`Relocation::Moved`].
-    pub(super) moved_flag: bool,
+    /// Nodes whose last start was told [`Relocation::Moved`].
+    pub(super) moved_by: Nodes,
+}
+
+/// Names of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Nodes(BTreeSet<String>);
+
+impl Nodes {
+    pub(super) fn from_column(text: &str) -> Self {
+        Self(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    pub(super) fn to_column(&self) -> String {
+        self.0.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Change of that by its opening.
@@ -138,11 +187,9 @@ pub(super) enum PlaceChange {
 
 impl Itself {
     /// Compares the stored place with the one that the database is in.
-    pub(super) fn compare_place(
-        &self,
-        here: &Place,
-        told: Option<&Relocation>,
-    ) -> Result<PlaceChange, Error> {
+    pub(super) fn compare_place(&self, here: &Place, start: &Start) -> Result<PlaceChange, Error> {
+        let told = start.told.as_ref();
+        let is_left = self.moved_by.0.contains(&start.node);
         let elsewhere = self.place.as_ref().is_some_and(|place| !place.agrees_with(here));
         let named = match told {
             Some(Relocation::Copy(Some(id))) => Some(*id == self.cluster_id),
@@ -151,7 +198,7 @@ impl Itself {
         match (told, named) {
             (_, Some(true)) => Ok(PlaceChange::Copy),
             (_, Some(false)) if !elsewhere => Ok(PlaceChange::Stay),
-            (Some(Relocation::Moved), _) if elsewhere && !self.moved_flag => Ok(PlaceChange::Move),
+            (Some(Relocation::Moved), _) if elsewhere && !is_left => Ok(PlaceChange::Move),
             (Some(Relocation::MovedTo(word)), _) if elsewhere && here.is_named(word) => {
                 Ok(PlaceChange::Move)
             }
@@ -167,7 +214,7 @@ impl Itself {
                 found: here.to_string(),
                 hint: here.hint(told),
                 moved: match told {
-                    Some(Relocation::Moved | Relocation::MovedTo(_)) => {
+                    Some(Relocation::Moved | Relocation::Spent | Relocation::MovedTo(_)) => {
                         format!("--moved={}", here.word())
                     }
                     _ => "--moved".to_owned(),
@@ -178,17 +225,21 @@ impl Itself {
         }
     }
 
-    /// Returns what is to be stored of a flag without a place, if it is not what is stored. One that had
-    /// nothing to do is warned of.
-    pub(super) fn new_flag(&self, told: Option<&Relocation>, change: &PlaceChange) -> Option<bool> {
-        let given = told == Some(&Relocation::Moved);
-        if given && *change == PlaceChange::Stay {
+    /// Returns what is to be stored of flags without a place, if it is not what is stored: a start knows
+    /// of its own node's flag alone. One that had nothing to do is warned of.
+    pub(super) fn new_flags(&self, start: &Start, change: &PlaceChange) -> Option<Nodes> {
+        if start.told == Some(Relocation::Moved) && *change == PlaceChange::Stay {
             tracing::warn!(
                 "--moved has nothing to do: the database is where it was used last. Take it out of the \
                  command: while it is there, it does not accept a later move"
             );
         }
-        (given != self.moved_flag).then_some(given)
+        let mut moved_by = self.moved_by.clone();
+        let is_changed = match start.told.as_ref().is_some_and(Relocation::is_flag) {
+            true => moved_by.0.insert(start.node.clone()),
+            false => moved_by.0.remove(&start.node),
+        };
+        is_changed.then_some(moved_by)
     }
 }
 
@@ -196,8 +247,8 @@ impl Place {
     /// Returns a hint for a refusal, to be appended to it.
     fn hint(&self, told: Option<&Relocation>) -> &'static str {
         match told {
-            Some(Relocation::Moved) => {
-                "; --moved was given at the last start, too, and may have been left behind, so it does \
+            Some(Relocation::Moved | Relocation::Spent) => {
+                "; --moved was given at the last start of this node, too, and may have been left behind, so it does \
                  not accept this move"
             }
             Some(Relocation::MovedTo(_)) => "; the --moved that was given names another place",
@@ -218,6 +269,10 @@ mod tests {
         Place::from_column(text)
     }
 
+    fn start(node: &str, told: Option<Relocation>) -> Start {
+        Start { node: node.to_owned(), told }
+    }
+
     #[track_caller]
     fn check(
         stored: Option<&str>,
@@ -230,9 +285,9 @@ mod tests {
             cluster_id: "c1".into(),
             place: stored.map(place),
             copied_at: Some(place("database=77")),
-            moved_flag: false,
+            moved_by: Nodes::default(),
         };
-        let found = match itself.compare_place(&place(here), told.as_ref()) {
+        let found = match itself.compare_place(&place(here), &start("one", told.clone())) {
             Ok(change) => format!("{change:?}"),
             Err(error) => error.to_string(),
         };
@@ -275,19 +330,22 @@ mod tests {
 
     #[test]
     fn a_flag_that_was_left_behind_accepts_no_other_move() {
-        let at = |place: &str, moved_flag| Itself {
+        let at = |place: &str, is_left| Itself {
             place: Some(Place::from_column(place)),
-            moved_flag,
+            moved_by: Nodes::from_column(if is_left { "one two" } else { "two" }),
             ..Itself::default()
         };
         let here = place("system=1 database=3");
         let compare = |itself: &Itself, told: &Relocation| {
-            itself.compare_place(&here, Some(told)).map_err(|error| error.to_string())
+            let start = start("one", Some(told.clone()));
+            itself.compare_place(&here, &start).map_err(|error| error.to_string())
         };
         let (before, after) = (at("system=1 database=2", false), at("system=1 database=2", true));
         assert_eq!(compare(&before, &Relocation::Moved), Ok(PlaceChange::Move));
         let refused = compare(&after, &Relocation::Moved).expect_err("it is refused");
         assert!(refused.contains("left behind"), "{refused}");
+        // The same process has opened it before, and begins again.
+        let refused = compare(&before, &Relocation::Spent).expect_err("it is refused");
         let word = "database=3,system=1";
         assert!(refused.contains(&format!("--moved={word}")), "{refused}");
         for named in [word, "system=1,database=3"] {
@@ -304,16 +362,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_counts_until_a_start_without_it() {
-        let of = |moved_flag| Itself { moved_flag, ..Itself::default() };
+    fn a_flag_counts_until_a_start_of_its_node_without_it() {
         for (stored, told, new) in [
-            (false, None, None),
-            (false, Some(Relocation::Moved), Some(true)),
-            (true, Some(Relocation::Moved), None),
-            (true, None, Some(false)),
-            (true, Some(Relocation::MovedTo("x=1".into())), Some(false)),
+            ("", None, None),
+            ("two", None, None),
+            ("two", Some(Relocation::Moved), Some("one two")),
+            ("one", Some(Relocation::Moved), None),
+            ("one", Some(Relocation::Spent), None),
+            ("one two", None, Some("two")),
+            ("one", Some(Relocation::MovedTo("x=1".into())), Some("")),
         ] {
-            assert_eq!(of(stored).new_flag(told.as_ref(), &PlaceChange::Stay), new, "{told:?}");
+            let itself = Itself { moved_by: Nodes::from_column(stored), ..Itself::default() };
+            let found = itself.new_flags(&start("one", told.clone()), &PlaceChange::Stay);
+            assert_eq!(found.map(|nodes| nodes.to_column()).as_deref(), new, "{stored} {told:?}");
         }
     }
 }

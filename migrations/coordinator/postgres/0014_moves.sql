@@ -1,5 +1,6 @@
 -- A flag that calls the database moved, and may have been left behind.
 
 ALTER TABLE cluster
-    -- The last start was given --moved without a place: given at the next one again, it accepts no move.
-    ADD COLUMN moved_flag boolean NOT NULL DEFAULT false;
+    -- Names of the nodes, with blanks between them, whose last start was given --moved without a place:
+    -- given at the next one again, it accepts no move.
+    ADD COLUMN moved_by text NOT NULL DEFAULT '';

@@ -26,12 +26,24 @@ const REPLACE: &str = "ALTER SCHEMA unanimo RENAME TO original; CREATE SCHEMA un
         END LOOP;
     END $$";
 
+/// Restores the tables within their schema.
+const RESTORE: &str = "CREATE SCHEMA saved; SET LOCAL search_path = unanimo;
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'unanimo' LOOP
+            EXECUTE format('CREATE TABLE saved.%1$I (LIKE %1$I INCLUDING ALL)', name);
+            EXECUTE format('INSERT INTO saved.%1$I SELECT * FROM %1$I', name);
+            EXECUTE format('DROP TABLE %1$I CASCADE', name);
+            EXECUTE format('ALTER TABLE saved.%1$I SET SCHEMA unanimo', name);
+        END LOOP;
+    END $$";
+
 /// The process of a database that is moved, restored or removed under it ends with 3, and has written nothing
 /// in what it finds there.
 #[tokio::test]
 async fn s3_the_process_of_a_database_that_was_moved_ends_with_3() {
     for (script, says) in [
         (REPLACE, "is not the one that was opened"),
+        (RESTORE, "is not the one that was opened"),
         ("ALTER SCHEMA unanimo RENAME TO elsewhere", "does not exist"),
         ("DROP SCHEMA unanimo CASCADE", "does not exist"),
     ] {

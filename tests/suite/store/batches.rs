@@ -117,7 +117,7 @@ async fn l3_what_is_never_written_in_time_delays_only_itself(fixture: Fixture) {
 }
 
 async fn a_batch_that_takes_too_long_is_halved(fixture: Fixture) {
-    for end in [End::TimedOut, End::Lost] {
+    for end in [End::TimedOut, End::Lost, End::Failed] {
         let plan = move |_, batch: &[Write]| if batch.len() > 100 { end } else { End::Well };
         let store = Unwell::new(&fixture.store, plan);
         let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
@@ -164,7 +164,7 @@ async fn a_row_that_is_too_much_alone_is_refused(fixture: Fixture) {
     journal.end().await.unwrap();
 }
 
-/// A found write is as durable as a commit of one's own that came later.
+/// A write that is found is as durable as a commit of one's own that came later.
 #[tokio::test]
 async fn a_found_write_is_affirmed() {
     let fixture = Fixture::postgres().await;
@@ -185,9 +185,19 @@ async fn a_found_write_is_affirmed() {
     let written = finds.write(&[a_write(reused)]).await.unwrap();
     assert!(matches!(written[..], [Written::GidHeld(_)]), "{written:?}");
     assert_eq!(connections().await, before + 2);
+    // Beside a new one it is left for later: the new one does not wait for that.
+    let (_, reused) = Live::begin(&write[0].transition.begins.as_ref().unwrap().gid);
+    let mixed = [a_write(reused), a_write(Live::begin(&new_gid()).1)];
+    assert_eq!(finds.write(&mixed).await.unwrap(), [Written::Busy, Written::Applied]);
+    assert_eq!(connections().await, before + 2);
+    let [held, _] = mixed;
+    let mixed = [held, a_write(Live::begin(&new_gid()).1)];
+    let written = finds.write(&mixed).await.unwrap();
+    assert!(matches!(written[..], [Written::GidHeld(_), Written::Applied]), "{written:?}");
+    assert_eq!(connections().await, before + 3);
 }
 
-/// A transition counts as many bytes as it takes: error texts of 64 branches come again with each.
+/// A transition is counted as what it takes: error texts of 64 branches come again with each.
 #[tokio::test]
 async fn l5_a_batch_is_counted_as_it_is_written() {
     let text = "\u{1}".repeat(1_000);

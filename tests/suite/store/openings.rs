@@ -56,7 +56,7 @@ async fn live(connection: &mut PgConnection, number: i64, node: &str, lease_ms: 
 }
 
 async fn open(url: &str) -> Box<dyn Opening> {
-    store::connect(url, &PostgresOptions::default(), None).await.unwrap()
+    store::connect(url, &PostgresOptions::default(), store::Start::default()).await.unwrap()
 }
 
 const BEAT: &str = "UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = 1";
@@ -99,29 +99,32 @@ async fn s5_before_the_opening_a_fence_and_a_renewal_meet() {
         assert!(!fenced.unwrap(), "{version}: the renewal was first");
         // The other way round: the statement of a renewal of the earliest version begins before the fence
         // is there, and waits for the row.
-        let seen = opening.live().await.unwrap().remove(0);
-        run(&mut raw, "BEGIN; SELECT 1 FROM heartbeats FOR UPDATE").await;
         let mut renewing = PgConnection::connect(&url).await.unwrap();
         run(&mut renewing, "SET search_path = unanimo, public").await;
-        let renew = "UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = 1
-            AND EXISTS (SELECT 1 FROM fences WHERE incarnation = 1 AND NOT fenced)";
         let mark = if version >= 10 { " AND NOT fenced" } else { "" };
-        let renew = AssertSqlSafe(format!("{renew}{mark}"));
-        let fencing = opening.fence_silent(seen.incarnation, seen.counter, "a rival");
-        let renewing = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let renewed = sqlx::query(renew).execute(&mut renewing);
-            let freeing = async {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                run(&mut raw, "COMMIT").await;
+        let renew = format!(
+            "UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = 1
+             AND EXISTS (SELECT 1 FROM fences WHERE incarnation = 1 AND NOT fenced){mark}"
+        );
+        let (fenced, renewed) = until("the fence to have an answer", async || {
+            let seen = opening.live().await.unwrap().remove(0);
+            run(&mut raw, "BEGIN; SELECT 1 FROM heartbeats FOR UPDATE").await;
+            let fencing = opening.fence_silent(seen.incarnation, seen.counter, "a rival");
+            let renewing = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let renewed = sqlx::query(AssertSqlSafe(renew.clone())).execute(&mut renewing);
+                let freeing = async {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    run(&mut raw, "COMMIT").await;
+                };
+                tokio::join!(renewed, freeing).0.unwrap().rows_affected()
             };
-            tokio::join!(renewed, freeing).0.unwrap().rows_affected()
-        };
-        // The fence's wait may outlive its `lock_timeout` on a busy machine: then nothing has happened.
-        let (fenced, renewed) = tokio::join!(fencing, renewing);
-        if let Ok(fenced) = fenced {
-            assert_eq!(renewed == 0, fenced, "{version}: one of the two wins");
-        }
+            // The fence's wait may outlive its `lock_timeout` on a busy machine: then nothing has happened.
+            let (fenced, renewed) = tokio::join!(fencing, renewing);
+            Some((fenced.ok()?, renewed))
+        })
+        .await;
+        assert_eq!(renewed == 0, fenced, "{version}: one of the two wins");
     }
 }
 

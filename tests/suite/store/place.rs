@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection};
-use unanimo_coordinator::store::{self, Error, PostgresOptions, Relocation};
+use unanimo_coordinator::store::{self, Error, PostgresOptions, Relocation, Start};
 use unanimo_core::ParticipantName;
 use unanimo_tests::postgres::Server;
 
@@ -14,7 +14,16 @@ async fn open(
     url: &str,
     told: Option<Relocation>,
 ) -> Result<std::sync::Arc<dyn store::Store>, Error> {
-    store::connect(url, &PostgresOptions::default(), told).await?.open().await
+    start(url, "one", told).await
+}
+
+async fn start(
+    url: &str,
+    node: &str,
+    told: Option<Relocation>,
+) -> Result<std::sync::Arc<dyn store::Store>, Error> {
+    let start = Start { node: node.to_owned(), told };
+    store::connect(url, &PostgresOptions::default(), start).await?.open().await
 }
 
 /// Makes a registration, and lets go of the database. Returns its address and its cluster id.
@@ -55,6 +64,10 @@ async fn check(original: (String, String), copy_of: impl AsyncFn(&str) -> String
     let again = open(&url, Some(Relocation::Moved)).await.unwrap();
     again.close().await;
     drop(again);
+    // The start of another node, such as a standby, does not tell that it was taken out.
+    let other = start(&url, "other", None).await.unwrap();
+    other.close().await;
+    drop(other);
     let url = copy_of(&url).await;
     let error = open(&url, Some(Relocation::Moved)).await.unwrap_err().to_string();
     assert!(error.contains("left behind"), "{error}");
@@ -75,7 +88,8 @@ async fn check(original: (String, String), copy_of: impl AsyncFn(&str) -> String
 
     let url = copy().await;
     let (options, told) = (PostgresOptions::default(), Some(Relocation::Copy(None)));
-    let opening = store::connect(&url, &options, told).await.unwrap();
+    let start = Start { told, ..Start::default() };
+    let opening = store::connect(&url, &options, start).await.unwrap();
     if opening.needs_turn() {
         for live in opening.live().await.unwrap() {
             opening.fence(live.incarnation, "a test").await.unwrap();

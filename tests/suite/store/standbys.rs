@@ -281,3 +281,32 @@ async fn l1_a_batch_that_is_not_proven_yet_is_proven_on() {
     assert_eq!(connections(&fixture.url).await, before);
     canceller.stop();
 }
+
+/// The same of a write that is found: its affirmation is made once, and proven on. A batch that comes instead
+/// of it is written.
+#[tokio::test]
+async fn l1_a_found_write_that_is_not_proven_yet_is_proven_on() {
+    let server = Server::start();
+    let fixture = quick(server.database().await).await;
+    let standby = server.standby();
+    wait_for(&server, "*").await;
+    let mut writer = fixture.writer().await;
+    let found = [a_write(Live::begin(&new_gid()).1)];
+    let other = [a_write(Live::begin(&new_gid()).1)];
+    assert_eq!(writer.write(&found).await.unwrap(), [Written::Applied]);
+    let before = connections(&fixture.url).await;
+    let receiver = Receiver::stop(&standby).await;
+    let canceller = Canceller::start(&server);
+    for batch in [&found, &found, &other, &found] {
+        let error = writer.write(batch).await.unwrap_err();
+        assert!(matches!(error, BatchError::Unproven(_)), "{error:?}");
+    }
+    // The batch itself has to be proven first.
+    assert_eq!(connections(&fixture.url).await, before);
+    drop(receiver);
+    for batch in [&found, &other] {
+        assert_eq!(writer.write(batch).await.unwrap(), [Written::Applied]);
+    }
+    assert_eq!(connections(&fixture.url).await, before + 2);
+    canceller.stop();
+}

@@ -24,6 +24,8 @@ pub(crate) enum End {
     TimedOut,
     /// The server takes no more.
     TooMuch,
+    /// The server fails, and no row is to blame.
+    Failed,
 }
 
 /// Chooses the end of a batch, whose number counts from 0.
@@ -84,6 +86,7 @@ impl BatchWriter for Writer {
                 Err(lost())
             }
             End::TimedOut => Err(BatchError::TimedOut("it took too long".into())),
+            End::Failed => Err(BatchError::Failed("out of memory".into())),
             End::TooMuch => Err(BatchError::TooMuch("it is too much".into())),
         }
     }

@@ -18,6 +18,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Before the slow lane tries a locked row again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 
+/// Failures in a row, through no fault of a row, after which a batch is sent in smaller ones: it may be
+/// more than the server has memory for.
+const FAILURES_MAX: u32 = 2;
+
 /// One of the journal's two.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -31,29 +35,52 @@ pub(super) struct Lane {
     writer: Option<Box<dyn BatchWriter>>,
     pause: Duration,
     budget: Budget,
+    /// Batches in a row that the server did not do.
+    failures: u32,
 }
 
-/// Size of the batches that a lane writes: less after a timeout or a lock, more after each success.
+/// Size of the batches that a lane writes: less after a timeout or a lock, more after successes.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     rows: usize,
     bytes: usize,
+    /// It was too large: it grows after some successes only, until it is whole again.
+    is_cautious: bool,
+    /// Successes since it grew last.
+    successes: u32,
 }
 
 impl Budget {
-    const MAX: Self = Self { rows: BATCH_ROWS_MAX, bytes: BATCH_BYTES_MAX };
+    const MAX: Self =
+        Self { rows: BATCH_ROWS_MAX, bytes: BATCH_BYTES_MAX, is_cautious: false, successes: 0 };
 
     /// Bytes below which a batch is not cut: what one transaction takes is written whole anyhow.
     const BYTES_MIN: usize = 64 << 10;
+
+    /// Successes after which one that was too large grows again.
+    const CAUTION: u32 = 8;
+
+    /// Halves it because a batch was too large, and remembers that.
+    fn shrink(&mut self) {
+        self.halve();
+        (self.is_cautious, self.successes) = (true, 0);
+    }
 
     fn halve(&mut self) {
         self.rows = (self.rows / 2).max(1);
         self.bytes = (self.bytes / 2).max(Self::BYTES_MIN);
     }
 
-    fn double(&mut self) {
+    /// Doubles it, if it is time.
+    fn grow(&mut self) {
+        self.successes += 1;
+        if self.is_cautious && self.successes < Self::CAUTION {
+            return;
+        }
+        self.successes = 0;
         self.rows = (self.rows * 2).min(Self::MAX.rows);
         self.bytes = (self.bytes * 2).min(Self::MAX.bytes);
+        self.is_cautious &= self.rows < Self::MAX.rows || self.bytes < Self::MAX.bytes;
     }
 }
 
@@ -69,12 +96,12 @@ impl Lane {
         // What comes to the slow lane has met something: one row first.
         let budget = if slow { Budget { rows: 1, ..Budget::MAX } } else { Budget::MAX };
         let (writer, pause) = (None, PAUSE_MIN);
-        Self { store, queue, me, slow, completed, observer, writer, pause, budget }
+        Self { store, queue, me, slow, completed, observer, writer, pause, budget, failures: 0 }
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
         loop {
-            let Budget { rows, bytes } = self.budget;
+            let Budget { rows, bytes, .. } = self.budget;
             let Some(batch) = self.queue.next(self.slow, rows, bytes).await else { return Ok(()) };
             self.write_all(batch).await?;
             if !self.slow {
@@ -95,7 +122,7 @@ impl Lane {
             match self.write(&batch).await {
                 Ok(written) => {
                     crash_point!("journal-after-write");
-                    self.pause = PAUSE_MIN;
+                    (self.pause, self.failures) = (PAUSE_MIN, 0);
                     self.observer.flushed(batch.len(), started.elapsed());
                     self.complete(batch, written).await;
                 }
@@ -131,7 +158,7 @@ impl Lane {
                     "a batch took too long, and nothing of it is written; it is sent in smaller ones"
                 );
                 if rows > 1 {
-                    self.budget.halve();
+                    self.budget.shrink();
                     halve(batch, work);
                 } else {
                     self.put_back(batch);
@@ -144,7 +171,7 @@ impl Lane {
                     "failed to write a batch, and nothing of it is written; it is tried again"
                 );
                 self.rest().await;
-                work.push(batch);
+                self.send_again(batch, work);
             }
             BatchError::WrongServer(_) => {
                 tracing::warn!(
@@ -163,7 +190,7 @@ impl Lane {
                 );
                 self.disconnect();
                 if rows > 1 {
-                    self.budget.halve();
+                    self.budget.shrink();
                 }
                 self.queue.note_sent(&batch);
                 self.put_back(batch);
@@ -199,7 +226,7 @@ impl Lane {
             results.push(self.complete_one(&write, ended));
         }
         if !results.is_empty() {
-            self.budget.double();
+            self.budget.grow();
             self.tell(results);
         }
         if busy && self.slow {
@@ -229,6 +256,18 @@ impl Lane {
         self.put_back(begins);
         if !moves.is_empty() {
             work.push(moves);
+        }
+    }
+
+    /// Sends a batch again that the server did not do; in smaller ones if it was not the first.
+    fn send_again(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
+        // Without a connection it was not sent.
+        self.failures += u32::from(self.writer.is_some());
+        if self.failures >= FAILURES_MAX && batch.len() > 1 {
+            self.budget.shrink();
+            halve(batch, work);
+        } else {
+            work.push(batch);
         }
     }
 
@@ -331,4 +370,26 @@ fn warn_unproven(error: &str, rows: usize) {
         "a batch is written, and the synchronous standbys do not have it; it is not sent again, and \
          counts once they have it"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_was_too_large_is_not_tried_again_at_once() {
+        let mut budget = Budget::MAX;
+        budget.grow();
+        assert_eq!(budget.rows, BATCH_ROWS_MAX);
+        budget.shrink();
+        for grown in 0..Budget::CAUTION {
+            assert_eq!(budget.rows, BATCH_ROWS_MAX / 2, "after {grown}");
+            budget.grow();
+        }
+        assert_eq!((budget.rows, budget.is_cautious), (BATCH_ROWS_MAX, false));
+        // One that only looks for a lock is as large again at once.
+        budget.halve();
+        budget.grow();
+        assert_eq!(budget.rows, BATCH_ROWS_MAX);
+    }
 }

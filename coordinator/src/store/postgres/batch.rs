@@ -3,6 +3,7 @@
 
 mod statement;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +23,10 @@ use super::{failed, no_answer, proof};
 const OBSTACLES: &str = "
 SELECT tx_id, gid, owner, version, write_id, digest, digest_version
 FROM transactions WHERE tx_id = ANY($1) OR gid = ANY($2)";
+
+/// Tries to write the row of the journals while it is locked; each waits for as long as a statement waits
+/// for a lock.
+const LOCKED_TRIES_MAX: u32 = 25;
 
 #[derive(Debug, sqlx::FromRow)]
 struct Obstacle {
@@ -43,13 +48,21 @@ pub(super) struct Writer {
     answer_timeout: Duration,
     /// A batch that is committed, and that the standbys do not have yet.
     unproven: Option<Committed>,
+    /// Transactions whose gid was held, and that were left for later by the last batch.
+    deferred: HashSet<Uuid>,
 }
 
-/// A batch that the server has committed.
-#[derive(Debug)]
+/// A batch that the server has committed, and what is known of it so far.
+#[derive(Debug, Default)]
 struct Committed {
+    write_ids: Vec<Uuid>,
     rows: Vec<Row>,
     wanted: proof::Wanted,
+    is_proven: bool,
+    /// Rows that stood in its way, once they were read.
+    obstacles: Option<Vec<Obstacle>>,
+    /// Position of the write that affirms them, once that is made.
+    affirmed: Option<proof::Wanted>,
 }
 
 impl Writer {
@@ -73,72 +86,103 @@ impl Writer {
             .unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
             .map_err(|error| failed("open a journal's connection", error))?;
         if alive {
-            Ok(Self { session, me, answer_timeout, unproven: None })
+            let (unproven, deferred) = (None, HashSet::new());
+            Ok(Self { session, me, answer_timeout, unproven, deferred })
         } else {
             Err(Error::Fenced(me))
         }
     }
 
     /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
-    /// proven on.
+    /// proven on. Another one is later, and is proven for itself.
     async fn committed(&mut self, batch: &[Write]) -> Result<Committed, BatchError> {
-        if let Some(committed) = self.unproven.take() {
+        if let Some(committed) = self.unproven.take()
+            && batch.iter().map(|write| write.write_id).eq(committed.write_ids.iter().copied())
+        {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
         let query = columns.query(self.me).fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
-        Ok(Committed { rows, wanted: proof::Wanted::default() })
+        let write_ids = batch.iter().map(|write| write.write_id).collect();
+        Ok(Committed { write_ids, rows, ..Committed::default() })
     }
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let mut committed = self.committed(batch).await?;
-        match self.prove(&mut committed).await? {
-            Ok(()) => {}
-            Err(error) => {
-                self.unproven = Some(committed);
-                return Err(BatchError::Unproven(error.into()));
+        let told = self.tell(batch, &mut committed).await;
+        if matches!(told, Err(BatchError::Unproven(_))) {
+            self.unproven = Some(committed);
+        }
+        told
+    }
+
+    /// Tells what became of a committed batch, once that is durable. After [`BatchError::Unproven`] it goes
+    /// on where it was.
+    async fn tell(
+        &mut self,
+        batch: &[Write],
+        committed: &mut Committed,
+    ) -> Result<Vec<Written>, BatchError> {
+        if !committed.is_proven {
+            self.prove(committed).await?;
+            committed.is_proven = true;
+        }
+        let applied: HashSet<Uuid> = committed.rows.iter().filter_map(|row| row.tx_id).collect();
+        let is_missed = |write: &&Write| !applied.contains(&write.transition.tx_id.0);
+        let missed: Vec<&Write> = batch.iter().filter(is_missed).collect();
+        if missed.is_empty() {
+            return Ok(vec![Written::Applied; batch.len()]);
+        }
+        let obstacles = match committed.obstacles.take() {
+            Some(obstacles) => obstacles,
+            None => self.obstacles(&missed).await?,
+        };
+        let (own, held): (Vec<&Write>, Vec<&Write>) = missed
+            .iter()
+            .filter(|write| is_found(write, &obstacles))
+            .partition(|write| is_own(write, &obstacles));
+        let held: HashSet<Uuid> = held.iter().map(|write| write.transition.tx_id.0).collect();
+        // What was applied does not wait for one more commit because somebody has used a gid again.
+        let defers = own.is_empty() && !applied.is_empty() && held.is_disjoint(&self.deferred);
+        let is_any_found = !own.is_empty() || !held.is_empty();
+        if is_any_found && !defers {
+            let affirmed = self.affirm(&mut committed.affirmed).await;
+            if let Err(error) = affirmed {
+                committed.obstacles = Some(obstacles);
+                return Err(error);
             }
         }
-        let rows = committed.rows.into_iter().map(|row| row.tx_id);
-        let applied: std::collections::HashSet<Uuid> = rows.flatten().collect();
-        let missed: Vec<&Write> =
-            batch.iter().filter(|w| !applied.contains(&w.transition.tx_id.0)).collect();
-        let obstacles =
-            if missed.is_empty() { Vec::new() } else { self.obstacles(&missed).await? };
-        if missed.iter().any(|write| is_found(write, &obstacles)) {
-            self.affirm().await?;
-        }
-        let fates = batch.iter().map(|write| {
-            if applied.contains(&write.transition.tx_id.0) {
-                Written::Applied
-            } else {
-                self.explain(write, &obstacles)
-            }
+        let fates = batch.iter().map(|write| match write.transition.tx_id.0 {
+            tx_id if applied.contains(&tx_id) => Written::Applied,
+            tx_id if defers && held.contains(&tx_id) => Written::Busy,
+            _ => self.explain(write, &obstacles),
         });
-        Ok(fates.collect())
+        let fates = fates.collect();
+        self.deferred = if defers { held } else { HashSet::new() };
+        Ok(fates)
     }
 
     /// Takes the batch as durable only if it was made with the settings that were read back, and is
-    /// where the standbys have it. The inner error says that they do not have it yet.
-    async fn prove(
-        &mut self,
-        committed: &mut Committed,
-    ) -> Result<Result<(), SessionError>, BatchError> {
-        let indeterminate = |error: SessionError| BatchError::Indeterminate(error.into());
+    /// where the standbys have it.
+    async fn prove(&mut self, committed: &mut Committed) -> Result<(), BatchError> {
         let Some(end) = committed.rows.iter().find(|row| row.tx_id.is_none()) else {
             return Err(BatchError::Fenced(self.me));
         };
         let settings = end.settings.as_deref().unwrap_or_default();
         self.session.compare(settings).map_err(indeterminate)?;
-        if end.synchronous != Some(true) {
-            return Ok(Ok(()));
+        self.session.synchronous = end.synchronous == Some(true);
+        self.prove_on(&mut committed.wanted).await
+    }
+
+    async fn prove_on(&mut self, wanted: &mut proof::Wanted) -> Result<(), BatchError> {
+        if !self.session.synchronous {
+            return Ok(());
         }
-        let Self { session, answer_timeout, .. } = self;
-        match proof::prove_on(session, &mut committed.wanted, *answer_timeout).await {
-            Err(error @ SessionError::Unproven) => Ok(Err(error)),
-            proven => proven.map(Ok).map_err(indeterminate),
+        match proof::prove_on(&mut self.session, wanted, self.answer_timeout).await {
+            Err(error @ SessionError::Unproven) => Err(BatchError::Unproven(error.into())),
+            proven => proven.map_err(indeterminate),
         }
     }
 
@@ -157,21 +201,18 @@ impl Writer {
     }
 
     /// Makes a write of its own after a row was found: what waits for a standby can be seen before it is
-    /// there, and is as durable as whatever is committed later.
-    async fn affirm(&mut self) -> Result<(), BatchError> {
-        let affirming = async {
-            let unfenced = commit_own(&mut self.session, self.me).await?;
-            if self.session.synchronous {
-                proof::prove(&mut self.session, self.answer_timeout).await?;
+    /// there, and is as durable as whatever is committed later. One that was made is proven on.
+    async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
+        if affirmed.is_none() {
+            let committing = commit_own(&mut self.session, self.me);
+            let committed = tokio::time::timeout(self.answer_timeout, committing).await;
+            match committed.unwrap_or_else(|_| Err(no_answer())) {
+                Ok(true) => {}
+                Ok(false) => return Err(BatchError::Fenced(self.me)),
+                Err(error) => return Err(BatchError::Indeterminate(error.into())),
             }
-            Ok::<_, SessionError>(unfenced)
-        };
-        let affirmed = tokio::time::timeout(self.answer_timeout * 2, affirming).await;
-        match affirmed.unwrap_or_else(|_| Err(no_answer().into())) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(BatchError::Fenced(self.me)),
-            Err(error) => Err(BatchError::Indeterminate(error.into())),
         }
+        self.prove_on(affirmed.get_or_insert_default()).await
     }
 
     fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
@@ -199,24 +240,42 @@ impl Writer {
     }
 }
 
-/// Commits a write that concerns nobody else. Returns false if the incarnation is fenced.
+/// Commits a write that concerns nobody else. Returns false if the incarnation is fenced. Its row is the
+/// other lane's as well, which may hold it while a standby is waited for.
 async fn commit_own(session: &mut Session, me: Incarnation) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "WITH fence AS MATERIALIZED (
-             SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
-         INSERT INTO journals (incarnation) SELECT $1 FROM fence
-         ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
-    )
-    .bind(me.0)
-    .execute(&mut session.connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let done = sqlx::query(
+            "WITH fence AS MATERIALIZED (
+                 SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
+             INSERT INTO journals (incarnation) SELECT $1 FROM fence
+             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
+        )
+        .bind(me.0)
+        .execute(&mut session.connection)
+        .await;
+        match done {
+            Err(sqlx::Error::Database(error))
+                if error.code().as_deref() == Some("55P03") && tries < LOCKED_TRIES_MAX => {}
+            done => return Ok(done?.rows_affected() == 1),
+        }
+    }
+}
+
+fn indeterminate(error: SessionError) -> BatchError {
+    BatchError::Indeterminate(error.into())
+}
+
+/// Tells whether the write itself is among the rows that were found.
+fn is_own(write: &Write, obstacles: &[Obstacle]) -> bool {
+    obstacles.iter().any(|row| row.write_id == write.write_id)
 }
 
 /// Tells whether the write itself, or the transaction that has its gid, is among the rows that were found.
 fn is_found(write: &Write, obstacles: &[Obstacle]) -> bool {
     let gid = write.transition.begins.as_ref().map(|identity| identity.gid.as_str());
-    obstacles.iter().any(|row| row.write_id == write.write_id || Some(row.gid.as_str()) == gid)
+    is_own(write, obstacles) || obstacles.iter().any(|row| Some(row.gid.as_str()) == gid)
 }
 
 #[async_trait]

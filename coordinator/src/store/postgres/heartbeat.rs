@@ -21,7 +21,8 @@ UPDATE heartbeats SET counter = counter + 1
 WHERE incarnation = $1 AND NOT fenced
     AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
 RETURNING current_setting('synchronous_standby_names') <> '',
-    (SELECT oid::text FROM pg_namespace WHERE nspname = current_schema())";
+    (SELECT oid::text FROM pg_namespace WHERE nspname = current_schema()),
+    to_regclass('cluster')::oid::text";
 
 /// The heartbeat's session, if it has one that is good.
 #[derive(Clone, Debug)]
@@ -65,10 +66,13 @@ impl Heartbeat {
             None => self.connector.open(patience).await?,
         };
         let renew = sqlx::query_as(RENEW).bind(me.0).fetch_optional(&mut session.connection);
-        let moved: Option<(bool, Option<String>)> = renew.await?;
-        let Some((synchronous, schema)) = moved else { return Ok((false, session)) };
+        let moved: Option<(bool, Option<String>, Option<String>)> = renew.await?;
         // Somebody may have put other tables in the place of those that were opened.
-        self.connector.compare_schema(&session, schema)?;
+        let Some((synchronous, schema, tables)) = moved else {
+            self.connector.compare_place(&mut session).await?;
+            return Ok((false, session));
+        };
+        self.connector.compare_tables(&session, schema, tables)?;
         if synchronous {
             // In the time that is left, and a little less, so that it is said what was waited for.
             let left = (patience - patience / 10).saturating_sub(started.elapsed());

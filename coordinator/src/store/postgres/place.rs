@@ -4,7 +4,11 @@ use sqlx::postgres::PgConnection;
 
 use super::super::opening::Place;
 
-/// Place in which the tables were opened.
+/// Part of a place that no table stores: the number of the table `cluster`. Tables that were dropped and
+/// restored in the same schema have another one.
+pub(super) const TABLES: &str = "tables";
+
+/// Place in which the tables were opened, with [`TABLES`].
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) schema: String,
@@ -39,4 +43,15 @@ pub(super) async fn here(
     .fetch_one(connection)
     .await?;
     Ok(Place::new([("system", system), ("database", database), ("schema", schema)]))
+}
+
+/// Returns the number of the table `cluster`; `None` if it is not there.
+pub(super) async fn tables(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT to_regclass(format('%I.cluster', $1::text))::oid::text")
+        .bind(schema)
+        .fetch_one(connection)
+        .await
 }

@@ -18,9 +18,10 @@ use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use self::moving::{OLD_HISTORY, known_migrations, move_tables};
-use self::place::{compare_place, here, itself, keep_flag, keep_place};
-use super::super::opening::{HISTORY, Place, PlaceChange, Relocation};
+use self::place::{compare_place, here, itself, keep_flags, keep_place};
+use super::super::opening::{HISTORY, Place, PlaceChange, Start};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
+use super::place::TABLES;
 use super::session::{Connector, Session};
 use super::{Postgres, PostgresOptions, address, failed, no_answer};
 
@@ -36,7 +37,7 @@ pub(in crate::store) struct Opening {
     /// Way to sessions of the store.
     connector: Connector,
     options: PostgresOptions,
-    told: Option<Relocation>,
+    start: Start,
     /// Schemas that an earlier version may have used: those of the role's own search path.
     path: Vec<String>,
     /// As it was found by the last look. [`open`](super::super::Opening::open) looks again.
@@ -68,12 +69,12 @@ impl Opening {
     pub(in crate::store) async fn connect(
         url: &str,
         options: &PostgresOptions,
-        told: Option<Relocation>,
+        start: Start,
     ) -> Result<Self, Error> {
         let connector = Connector::new(address::parse(url)?, options);
         let mut session = session(&connector, options).await?;
         let connection = &mut session.connection;
-        let looking = Self::first_look(connection, options, told.as_ref());
+        let looking = Self::first_look(connection, options, &start);
         let looked = tokio::time::timeout(options.answer_timeout(), looking).await;
         let looked =
             looked.unwrap_or_else(|_| Err(Error::database("look for the tables")(no_answer())));
@@ -81,20 +82,20 @@ impl Opening {
         let _ = session.connection.close().await;
         let (path, found) = looked?;
         let found = Mutex::new(found);
-        Ok(Self { connector, options: options.clone(), told, path, found })
+        Ok(Self { connector, options: options.clone(), start, path, found })
     }
 
     async fn first_look(
         connection: &mut PgConnection,
         options: &PostgresOptions,
-        told: Option<&Relocation>,
+        start: &Start,
     ) -> Result<(Vec<String>, Found), Error> {
         let path: Vec<String> = sqlx::query_scalar("SELECT current_schemas(false)::text[]")
             .fetch_one(&mut *connection)
             .await
             .map_err(Error::database("read the search path"))?;
         let tables = look(connection, &options.schema, &path).await?;
-        let change = compare_place(connection, &options.schema, &tables, told).await?;
+        let change = compare_place(connection, &options.schema, &tables, start).await?;
         Ok((path, Found { tables, change }))
     }
 
@@ -154,32 +155,34 @@ impl Opening {
         found: &Tables,
         is_changed: bool,
     ) -> Result<Group, Error> {
-        let (schema, told) = (&self.options.schema, self.told.as_ref());
+        let (schema, start) = (&self.options.schema, &self.start);
         let doing = "read the cluster's id";
         let no_row = || Error::database(doing)(sqlx::Error::RowNotFound);
         let before = itself(block, schema, found).await?.ok_or_else(no_row)?;
         let place = here(block, schema).await?;
-        let change = before.compare_place(&place, told)?;
+        let change = before.compare_place(&place, start)?;
         if change == PlaceChange::Copy && !is_changed {
             check_nobody_writes(block, schema).await?;
         }
         if change != PlaceChange::Stay {
             keep_place(block, &place, &change).await?;
         }
-        if let Some(given) = before.new_flag(told, &change) {
-            keep_flag(block, given).await?;
+        if let Some(moved_by) = before.new_flags(start, &change) {
+            keep_flags(block, &moved_by).await?;
         }
         let cluster_id = sqlx::query_scalar("SELECT cluster_id FROM cluster")
-            .fetch_one(block)
+            .fetch_one(&mut *block)
             .await
             .map_err(Error::database(doing))?;
-        Ok(Group { cluster_id, place })
+        let tables = super::place::tables(block, schema).await.map_err(Error::database(doing))?;
+        Ok(Group { cluster_id, place: place.with(TABLES, tables) })
     }
 }
 
 /// Identity of the tables that were opened.
 struct Group {
     cluster_id: String,
+    /// The tables' number is a part of it.
     place: Place,
 }
 

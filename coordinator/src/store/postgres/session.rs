@@ -14,7 +14,7 @@ use sqlx::{Connection, FromRow};
 
 use super::super::opening::Place;
 use super::address::{Address, Server};
-use super::place::Opened;
+use super::place::{Opened, TABLES};
 use super::{PostgresOptions, no_answer, place};
 
 /// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
@@ -180,15 +180,24 @@ impl Connector {
         Self { settings, ..self.clone() }
     }
 
-    /// Compares the number of the schema that a session of the tables has found with that of the place
-    /// where they were opened.
-    pub(super) fn compare_schema(
+    /// Compares the numbers of schema and tables that a session of the tables has found with those of the
+    /// place where they were opened.
+    pub(super) fn compare_tables(
         &self,
         session: &Session,
         schema: Option<String>,
+        tables: Option<String>,
     ) -> Result<(), SessionError> {
         let Some(opened) = &self.opened else { return Ok(()) };
-        session.compare_with(opened, &Place::new([("schema", schema)]))
+        session.compare_with(opened, &Place::new([("schema", schema), (TABLES, tables)]))
+    }
+
+    /// Looks where a session is, and compares that with the place where the tables were opened.
+    pub(super) async fn compare_place(&self, session: &mut Session) -> Result<(), SessionError> {
+        match &self.opened {
+            Some(opened) => session.compare_place(opened).await,
+            None => Ok(()),
+        }
     }
 
     /// Opens a session on the server that takes writes.
@@ -202,9 +211,7 @@ impl Connector {
             let server = &self.servers[index];
             let opening = async {
                 let mut session = Session::open(server, &self.settings).await?;
-                if let Some(opened) = &self.opened {
-                    session.compare_place(opened).await?;
-                }
+                self.compare_place(&mut session).await?;
                 Ok(session)
             };
             let opened = tokio::time::timeout(share, opening).await;
@@ -216,10 +223,19 @@ impl Connector {
                 Err(error) => errors.push(error),
             }
         }
-        // Only if each of them is another one: a server that does not answer may be ours.
-        if errors.iter().all(|error| matches!(error, SessionError::Elsewhere { .. })) || count == 1
-        {
+        if count == 1 {
             return Err(errors.swap_remove(0));
+        }
+        // Not if one of them does not answer: that may be ours. Before there is one that is ours, each is
+        // told of.
+        let is_unfit = |error: &SessionError| {
+            is_other(error) || matches!(error, SessionError::NotWritable { .. })
+        };
+        if self.opened.is_some()
+            && errors.iter().all(is_unfit)
+            && let Some(other) = errors.iter().position(is_other)
+        {
+            return Err(errors.swap_remove(other));
         }
         let name = |(index, error)| match error {
             SessionError::Driver(error) => {
@@ -289,7 +305,8 @@ impl Session {
 
     async fn compare_place(&mut self, opened: &Opened) -> Result<(), SessionError> {
         let found = place::here(&mut self.connection, &opened.schema).await?;
-        self.compare_with(opened, &found)
+        let tables = place::tables(&mut self.connection, &opened.schema).await?;
+        self.compare_with(opened, &found.with(TABLES, tables))
     }
 
     fn compare_with(&self, opened: &Opened, found: &Place) -> Result<(), SessionError> {
@@ -324,6 +341,17 @@ impl Session {
             (false, false) => return Ok(seen),
         };
         Err(SessionError::NotWritable { server: self.server.clone(), why })
+    }
+}
+
+/// Tells whether a server that takes writes has another database than ours, or none.
+fn is_other(error: &SessionError) -> bool {
+    match error {
+        SessionError::Elsewhere { .. } => true,
+        SessionError::Driver(sqlx::Error::Database(error)) => {
+            error.code().as_deref() == Some("3D000")
+        }
+        _ => false,
     }
 }
 

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, Row};
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
-use super::super::opening::{HISTORY, Itself, Place, PlaceChange, Relocation};
+use super::super::opening::{HISTORY, Itself, Nodes, Place, PlaceChange, Start};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::{BUSY_TIMEOUT, Sqlite, lock_beside};
 
@@ -26,17 +26,14 @@ const OLD_HISTORY: &str = "_sqlx_migrations";
 pub(in crate::store) struct Opening {
     path: PathBuf,
     connect: SqliteConnectOptions,
-    told: Option<Relocation>,
+    start: Start,
     is_new: bool,
     /// Keeps other processes out for as long as any handle lives.
     lock: Arc<File>,
 }
 
 impl Opening {
-    pub(in crate::store) async fn connect(
-        path: &Path,
-        told: Option<Relocation>,
-    ) -> Result<Self, Error> {
+    pub(in crate::store) async fn connect(path: &Path, start: Start) -> Result<Self, Error> {
         let lock = Arc::new(lock_beside(path)?);
         let connect = SqliteConnectOptions::new()
             .filename(path)
@@ -46,7 +43,7 @@ impl Opening {
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
         let mut opening =
-            Self { path: path.to_owned(), connect, told, is_new: !path.exists(), lock };
+            Self { path: path.to_owned(), connect, start, is_new: !path.exists(), lock };
         if !opening.is_new {
             let mut connection = opening.connection().await?;
             let looked = opening.look(&mut connection).await;
@@ -93,9 +90,9 @@ impl Opening {
             cluster_id: row.try_get("cluster_id").map_err(Error::database(doing))?,
             place: place("place"),
             copied_at: place("copied_at"),
-            moved_flag: row.try_get("moved_flag").unwrap_or(false),
+            moved_by: Nodes::from_column(row.try_get("moved_by").unwrap_or_default()),
         };
-        let change = itself.compare_place(&here(&self.path)?, self.told.as_ref())?;
+        let change = itself.compare_place(&here(&self.path)?, &self.start)?;
         Ok((itself, change))
     }
 
@@ -121,9 +118,9 @@ impl Opening {
         if change != PlaceChange::Stay {
             keep_place(&mut block, &here(&self.path)?, &change).await?;
         }
-        if let Some(given) = itself.new_flag(self.told.as_ref(), &change) {
-            sqlx::query("UPDATE cluster SET moved_flag = $1")
-                .bind(given)
+        if let Some(moved_by) = itself.new_flags(&self.start, &change) {
+            sqlx::query("UPDATE cluster SET moved_by = $1")
+                .bind(moved_by.to_column())
                 .execute(&mut *block)
                 .await
                 .map_err(Error::database("store that the database was called moved"))?;

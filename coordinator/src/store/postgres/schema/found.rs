@@ -131,7 +131,7 @@ impl Opening {
         let connection = &mut session.connection;
         let schema = &self.options.schema;
         let tables = look(connection, schema, &self.path).await?;
-        let change = compare_place(connection, schema, &tables, self.told.as_ref()).await?;
+        let change = compare_place(connection, schema, &tables, &self.start).await?;
         let found = Found { tables, change };
         *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found.clone();
         let schema = match &found.tables {

@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::super::Error;
-use super::super::super::opening::{Itself, Place, PlaceChange, Relocation};
+use super::super::super::opening::{Itself, Nodes, Place, PlaceChange, Start};
 use super::super::place;
 use super::{Tables, execute, quoted};
 
@@ -13,12 +13,12 @@ pub(super) async fn compare_place(
     connection: &mut PgConnection,
     schema: &str,
     found: &Tables,
-    told: Option<&Relocation>,
+    start: &Start,
 ) -> Result<PlaceChange, Error> {
     let Some(itself) = itself(connection, schema, found).await? else {
         return Ok(PlaceChange::Stay);
     };
-    itself.compare_place(&here(connection, schema).await?, told)
+    itself.compare_place(&here(connection, schema).await?, start)
 }
 
 /// Reads what the database says of itself; `None` if there are no tables.
@@ -49,7 +49,7 @@ pub(super) async fn itself(
         cluster_id: row.try_get("cluster_id").map_err(Error::database(doing))?,
         place: place("place"),
         copied_at: place("copied_at"),
-        moved_flag: row.try_get("moved_flag").unwrap_or(false),
+        moved_by: Nodes::from_column(row.try_get("moved_by").unwrap_or_default()),
     }))
 }
 
@@ -58,10 +58,13 @@ pub(super) async fn here(connection: &mut PgConnection, schema: &str) -> Result<
     place::here(connection, schema).await.map_err(Error::database("read where the database is"))
 }
 
-/// Stores whether this start was given a flag that names no place.
-pub(super) async fn keep_flag(connection: &mut PgConnection, given: bool) -> Result<(), Error> {
-    sqlx::query("UPDATE cluster SET moved_flag = $1")
-        .bind(given)
+/// Stores the nodes whose last start was given a flag that names no place.
+pub(super) async fn keep_flags(
+    connection: &mut PgConnection,
+    moved_by: &Nodes,
+) -> Result<(), Error> {
+    sqlx::query("UPDATE cluster SET moved_by = $1")
+        .bind(moved_by.to_column())
         .execute(connection)
         .await
         .map(drop)
