@@ -167,9 +167,32 @@ impl Transaction {
         now: Timestamp,
         policy: &Policy,
     ) -> Result<Effects, Rejection> {
+        self.take(input, now, policy, false)
+    }
+
+    /// Takes an input from a record. A version that asked less of it took it once, so that it is taken again.
+    ///
+    /// # Errors
+    /// The input does not fit.
+    pub(crate) fn apply_recorded(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Result<Effects, Rejection> {
+        self.take(input, now, policy, true)
+    }
+
+    fn take(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        policy: &Policy,
+        is_replayed: bool,
+    ) -> Result<Effects, Rejection> {
         let recorded = history::Input::of(&input, self, policy);
         let mut step = Step::new(self, now, policy);
-        step.recorded = recorded;
+        (step.recorded, step.is_replayed) = (recorded, is_replayed);
         match input {
             Input::Enlist { branch, enlistment } => step.enlist(branch, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
@@ -221,12 +244,24 @@ struct Step<'a> {
     events: Vec<Event>,
     /// The input, if it is recorded.
     recorded: Option<history::Input>,
+    /// The input comes from a record.
+    is_replayed: bool,
 }
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
         let (calls, locks, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tx, now, policy, change: None, calls, locks, events, recorded: None }
+        Self {
+            tx,
+            now,
+            policy,
+            change: None,
+            calls,
+            locks,
+            events,
+            recorded: None,
+            is_replayed: false,
+        }
     }
 
     fn changed(&mut self, change: Change) {

@@ -277,8 +277,8 @@ impl Transaction {
         let known = |input: &StepInput| {
             let of = self.branch_by_id(&input.branch_id)?;
             // An output without bytes is not kept, and is known all the same. That of a branch that its
-            // initiator calls is not told here. An operator who says that a branch is committed gives its output.
-            let is_done = of.progress.vote == Some(Vote::Prepared) || of.is_committed_by_word();
+            // initiator calls is not told here. An operator's word has one only if it was given: after COMMIT.
+            let is_done = of.progress.vote == Some(Vote::Prepared) || of.progress.output_by_word;
             let is_empty =
                 is_done && of.enlistment == Enlistment::Coordinator && !of.progress.output_dropped;
             let output = of.output.clone().or_else(|| is_empty.then(Payload::default))?;
