@@ -43,16 +43,15 @@ mod phase_one;
 mod phase_two;
 mod recovery;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::branch::{Attempts, Branch, InFlight, Locks};
+use crate::branch::{Attempts, Branch, InFlight};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
 use crate::effects::{Call, Effects, Event, EventKind, LockRequest};
 use crate::history;
-use crate::ids::{BranchNumber, Gid, TxId, Version};
+use crate::ids::{BranchNumber, Gid, TxId};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
 use crate::time::Timestamp;
@@ -131,30 +130,6 @@ impl Transaction {
         step.decide(Decision::Abort(AbortCause::Rollback));
         let effects = step.into_effects();
         (transaction, effects)
-    }
-
-    /// A transaction to which nothing has happened.
-    fn unwritten(identity: Identity) -> Self {
-        Self {
-            graph: Arc::default(),
-            locks: Locks::of(&identity.locks),
-            started_at: None,
-            not_before: Timestamp::default(),
-            abort_detail: None,
-            written_at: identity.created_at,
-            written_wake_at: None,
-            phase: if identity.start_at.is_some() { Phase::Scheduled } else { Phase::Active },
-            identity: Arc::new(identity),
-            version: Version::default(),
-            branches: Vec::new(),
-            stalled: false,
-            known_heuristic: crate::Heuristic::None,
-            forgotten: false,
-            commit_asked: false,
-            unwritten_branches: 0,
-            unwritten_outputs: Vec::new(),
-            unrecorded: Vec::new(),
-        }
     }
 
     /// Takes an input. Total: an input that does not fit is a [`Rejection`], and changes nothing.
