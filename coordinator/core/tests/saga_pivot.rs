@@ -214,7 +214,7 @@ fn who_answers_for_a_branch_gives_the_output_that_others_read() {
     );
 }
 
-/// What an earlier version took without an output is missing, not empty, until the word comes again with it.
+/// An output without which an earlier version took the word is missing, not empty, until the word brings it.
 #[test]
 fn an_output_that_an_earlier_version_did_not_ask_for_is_given_later() {
     for size in [0, 3] {

@@ -53,9 +53,11 @@ async fn passed(serving: &Serving, mode: &str) -> i64 {
     assert_eq!(guarantees.len(), GUARANTEES.len());
     let others: Vec<_> = guarantees.iter().filter(|g| g["result"] != "passed").collect();
     let names: Vec<_> = others.iter().map(|g| g["name"].as_str().unwrap()).collect();
-    // A debit has no output.
-    assert_eq!(names, ["output-bound"], "{others:?}");
-    assert_eq!(others[0]["result"], "skipped");
+    // A debit has no output; and in two-phase commit one branch may wait for the rows of another one.
+    let skipped = ["output-bound", "saga-in-order"];
+    let skipped = if mode == "tcc" { &skipped[..1] } else { &skipped[..] };
+    assert_eq!(names, skipped, "{others:?}");
+    assert!(others.iter().all(|guarantee| guarantee["result"] == "skipped"), "{others:?}");
     let committed = report["committed"].as_i64().unwrap();
     assert!(committed >= 5, "{report}");
     committed
