@@ -22,7 +22,6 @@ pub(crate) fn soak(arguments: &[&str]) -> Result<()> {
     packages::ensure(&[packages::POSTGRES, packages::FAKETIME])?;
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--quiet", "--workspace", "--test", "suite", "chaos::soak"]);
-    // Not the short one, which runs with all tests.
     command.args(["--", "--ignored", "--nocapture"]);
     run(command.env("SOAK_SECONDS", format!("{:.0}", minutes * 60.0)))
 }

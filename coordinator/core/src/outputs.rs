@@ -7,6 +7,7 @@
 //! pivot is sent, and is told to the participant before it does the work.
 
 use crate::branch::Branch;
+use crate::decision::Decision;
 use crate::policy::Policy;
 use crate::transaction::Transaction;
 
@@ -42,11 +43,39 @@ impl Transaction {
             self.shares().len() * (limits.outputs_bytes_max / limits.branches_max.max(1))
         } else {
             let others = self.shares().into_iter().filter(|at| *at != index);
-            let open = others.filter(|at| self.branches[*at].progress.vote.is_none());
+            let open = others.filter(|at| self.may_bring_output(*at));
             open.filter_map(|at| self.output_share(at, policy)).sum()
         };
         let free = limits.outputs_bytes_max.saturating_sub(held + aside);
         free.max(self.output_share(index, policy).unwrap_or(0)).min(limits.output_bytes_max)
+    }
+
+    /// Returns the branches that read the branch's output, and have neither voted nor ended.
+    pub(crate) fn open_readers(&self, index: usize) -> impl Iterator<Item = &Branch> {
+        let id = &self.branches[index].spec.branch_id;
+        self.branches.iter().filter(move |other| {
+            let reads = other.spec.step.inputs.iter().any(|input| input.branch_id == *id);
+            reads && other.progress.vote.is_none() && other.progress.ended_at.is_none()
+        })
+    }
+
+    /// Tells whether a branch is committed by an operator's word that brought no output, and another branch waits
+    /// for it. Only earlier versions took such a word.
+    pub(crate) fn lacks_output(&self, index: usize) -> bool {
+        let branch = &self.branches[index];
+        let has_none = branch.output.is_none() && !branch.progress.output_by_word;
+        self.phase.decision() == Some(Decision::Commit)
+            && branch.progress.vote.is_none()
+            && branch.is_committed_by_word()
+            && has_none
+            && self.open_readers(index).next().is_some()
+    }
+
+    /// Tells whether an output of the branch may still come.
+    fn may_bring_output(&self, index: usize) -> bool {
+        let progress = &self.branches[index].progress;
+        let is_open = progress.vote.is_none() && progress.ended_at.is_none();
+        is_open || self.lacks_output(index)
     }
 
     fn output_bytes(&self, index: usize) -> usize {

@@ -43,16 +43,15 @@ mod phase_one;
 mod phase_two;
 mod recovery;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::branch::{Attempts, Branch, InFlight, Locks};
+use crate::branch::{Attempts, Branch, InFlight};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
 use crate::effects::{Call, Effects, Event, EventKind, LockRequest};
 use crate::history;
-use crate::ids::{BranchNumber, Gid, TxId, Version};
+use crate::ids::{BranchNumber, Gid, TxId};
 use crate::input::{Input, Rejection};
 use crate::policy::Policy;
 use crate::time::Timestamp;
@@ -133,30 +132,6 @@ impl Transaction {
         (transaction, effects)
     }
 
-    /// A transaction to which nothing has happened.
-    fn unwritten(identity: Identity) -> Self {
-        Self {
-            graph: Arc::default(),
-            locks: Locks::of(&identity.locks),
-            started_at: None,
-            not_before: Timestamp::default(),
-            abort_detail: None,
-            written_at: identity.created_at,
-            written_wake_at: None,
-            phase: if identity.start_at.is_some() { Phase::Scheduled } else { Phase::Active },
-            identity: Arc::new(identity),
-            version: Version::default(),
-            branches: Vec::new(),
-            stalled: false,
-            known_heuristic: crate::Heuristic::None,
-            forgotten: false,
-            commit_asked: false,
-            unwritten_branches: 0,
-            unwritten_outputs: Vec::new(),
-            unrecorded: Vec::new(),
-        }
-    }
-
     /// Takes an input. Total: an input that does not fit is a [`Rejection`], and changes nothing.
     ///
     /// # Errors
@@ -167,9 +142,32 @@ impl Transaction {
         now: Timestamp,
         policy: &Policy,
     ) -> Result<Effects, Rejection> {
+        self.take(input, now, policy, false)
+    }
+
+    /// Takes an input from a record. A version that asked less of it took it once, so that it is taken again.
+    ///
+    /// # Errors
+    /// The input does not fit.
+    pub(crate) fn apply_recorded(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Result<Effects, Rejection> {
+        self.take(input, now, policy, true)
+    }
+
+    fn take(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        policy: &Policy,
+        is_replayed: bool,
+    ) -> Result<Effects, Rejection> {
         let recorded = history::Input::of(&input, self, policy);
         let mut step = Step::new(self, now, policy);
-        step.recorded = recorded;
+        (step.recorded, step.is_replayed) = (recorded, is_replayed);
         match input {
             Input::Enlist { branch, enlistment } => step.enlist(branch, enlistment)?,
             Input::CommitAsked { listed } => step.commit_asked(&listed)?,
@@ -221,12 +219,24 @@ struct Step<'a> {
     events: Vec<Event>,
     /// The input, if it is recorded.
     recorded: Option<history::Input>,
+    /// The input comes from a record.
+    is_replayed: bool,
 }
 
 impl<'a> Step<'a> {
     fn new(tx: &'a mut Transaction, now: Timestamp, policy: &'a Policy) -> Self {
         let (calls, locks, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tx, now, policy, change: None, calls, locks, events, recorded: None }
+        Self {
+            tx,
+            now,
+            policy,
+            change: None,
+            calls,
+            locks,
+            events,
+            recorded: None,
+            is_replayed: false,
+        }
     }
 
     fn changed(&mut self, change: Change) {

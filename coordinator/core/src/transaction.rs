@@ -130,6 +130,30 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// A transaction to which nothing has happened.
+    pub(crate) fn unwritten(identity: Identity) -> Self {
+        Self {
+            graph: Arc::default(),
+            locks: Locks::of(&identity.locks),
+            started_at: None,
+            not_before: Timestamp::default(),
+            abort_detail: None,
+            written_at: identity.created_at,
+            written_wake_at: None,
+            phase: if identity.start_at.is_some() { Phase::Scheduled } else { Phase::Active },
+            identity: Arc::new(identity),
+            version: Version::default(),
+            branches: Vec::new(),
+            stalled: false,
+            known_heuristic: Heuristic::None,
+            forgotten: false,
+            commit_asked: false,
+            unwritten_branches: 0,
+            unwritten_outputs: Vec::new(),
+            unrecorded: Vec::new(),
+        }
+    }
+
     /// Brings a stored transaction back to memory. Nothing of it may be acted upon before its
     /// adopter has durably written that it owns it; then [`crate::Input::Recovered`] sets it going.
     #[must_use]
@@ -277,8 +301,8 @@ impl Transaction {
         let known = |input: &StepInput| {
             let of = self.branch_by_id(&input.branch_id)?;
             // An output without bytes is not kept, and is known all the same. That of a branch that its
-            // initiator calls is not told here. An operator who says that a branch is committed gives its output.
-            let is_done = of.progress.vote == Some(Vote::Prepared) || of.is_committed_by_word();
+            // initiator calls is not told here. An operator's word has one only if it was given: after COMMIT.
+            let is_done = of.progress.vote == Some(Vote::Prepared) || of.progress.output_by_word;
             let is_empty =
                 is_done && of.enlistment == Enlistment::Coordinator && !of.progress.output_dropped;
             let output = of.output.clone().or_else(|| is_empty.then(Payload::default))?;

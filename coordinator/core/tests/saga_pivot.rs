@@ -214,6 +214,76 @@ fn who_answers_for_a_branch_gives_the_output_that_others_read() {
     );
 }
 
+/// An output without which an earlier version took the word is missing, not empty, until the word brings it.
+#[test]
+fn an_output_that_an_earlier_version_did_not_ask_for_is_given_later() {
+    for size in [0, 3] {
+        let mut script = check(
+            "saga p! b<p+reads",
+            &format!(
+                "write; prepare p
+                 p resolve committed {size} => COMMIT+resolved; prepare b"
+            ),
+        );
+        script.wrote_no_given_outputs();
+        script.line("crash => write+adopted; prepare b#2");
+        assert_eq!(inputs(&script, "b"), []);
+        script.line("p resolve committed =>");
+        script.line(
+            "p resolve rolled_back 1 => ! branch p was resolved as committed before, and stays so",
+        );
+        script.line(
+            "p resolve committed 1048577 => ! output must be at most 1048576 bytes, has 1048577",
+        );
+        script.line(&format!("p resolve committed {size} => write+resolved"));
+        for again in ["p resolve committed 5 =>", "crash => write+adopted; prepare b#3"] {
+            script.line(again);
+            assert_eq!(inputs(&script, "b"), [("p".to_owned(), size)], "{again}");
+        }
+        script.line("b prepared => END");
+        script.line("p resolve committed 5 =>");
+    }
+    // Nobody waits for it any more.
+    let mut script = check(
+        "saga p! b<p+reads c<p",
+        "write; prepare p
+         p resolve committed 3 => COMMIT+resolved; prepare b; prepare c
+         b resolve hazard => write+resolved",
+    );
+    script.wrote_no_given_outputs();
+    script.line("crash => note+adopted; prepare c#2");
+    script.line("p resolve committed 3 =>");
+}
+
+/// A step that an operator's word has ended brings no output any more, and keeps no room for one.
+#[test]
+fn a_step_ended_by_word_gives_its_share_back() {
+    let ended = "write; prepare p
+         p prepared => COMMIT; prepare x; prepare b
+         b resolve committed 3 => write+resolved; prepare c";
+    let mut script = check("saga p! x<p b<p c<b+reads", ended);
+    script.line("x prepared 1048576 =>");
+    // Unless it may still come.
+    let mut script = check("saga p! x<p b<p c<b+reads", ended);
+    script.wrote_no_given_outputs();
+    script.line("crash => write+adopted; prepare x#2; prepare c#2");
+    script.line("x prepared 1048576 => note+output_dropped");
+    script.line("b resolve committed 1048576 => write+resolved");
+}
+
+/// After ABORT no step is sent, and so none reads anything.
+#[test]
+fn an_output_is_refused_where_no_step_is_sent_any_more() {
+    let script = check(
+        "saga a b<a+reads",
+        "write; prepare a
+         tick +60000 => ABORT Deadline; cancel a
+         a resolve committed 3 => ! output must be left out: no step that reads it is sent any more
+         a resolve committed => END+resolved",
+    );
+    assert_eq!(inputs(&script, "b"), []);
+}
+
 /// A step that is kept is shown as such only if it may have run.
 #[test]
 fn a_kept_step_that_was_never_sent_is_not_kept() {

@@ -163,12 +163,18 @@ fn done(what: &str, end: &End) -> Result<(), Stop> {
     }
 }
 
+/// Part of the error of a handler that commits on SQLite, where the SDK refuses that:
+/// `SQLITE_CONSTRAINT_COMMITHOOK`.
+const SQLITE_COMMIT_REFUSED: &str = "(code: 531)";
+
 /// A failure that names the handler which caused it.
 pub(crate) fn named(method: &str, stop: Stop) -> Stop {
     let Stop::Failed(text) = stop else { return stop };
     let cause = if text.contains("panicked") {
         "panicked when it was called"
-    } else if text.contains("the local transaction that it was given") {
+    } else if text.contains("the local transaction that it was given")
+        || text.contains(SQLITE_COMMIT_REFUSED)
+    {
         "committed or rolled back by itself, which is the SDK's to do"
     } else if text.contains("the handler failed") && text.contains("locked") {
         "failed when it was called (does it write through a connection of its own, and not the one \

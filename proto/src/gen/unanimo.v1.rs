@@ -4905,10 +4905,11 @@ pub struct ResolveBranchRequest {
     #[prost(string, repeated, tag = "6")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Output of the branch, as its participant would have answered. Present, be it empty, where the resolution is COMMITTED,
-    /// the branch has not answered, and another one that has not answered reads its output; absent where the
-    /// resolution is another one, or the branch has answered. Otherwise INVALID_ARGUMENT, and so is one that
-    /// is larger than the branch's own could be. A request that carries it requires `resolve_output`. It is not compared
-    /// where the resolution comes again: the first one stands.
+    /// the transaction is not aborted, the branch has not answered, and another one that has not answered reads its
+    /// output; absent where the resolution is another one, the transaction is aborted, or the branch has answered.
+    /// Otherwise INVALID_ARGUMENT, and so is one that is larger than the branch's own could be. A request that carries
+    /// it requires `resolve_output`. It is not compared where the resolution comes again: the first one stands. But if
+    /// an earlier version took the first one without it, it is taken from the one that comes again.
     #[prost(message, optional, tag = "7")]
     pub output: ::core::option::Option<Payload>,
 }

@@ -41,7 +41,7 @@ async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Se
     (serving, pool)
 }
 
-/// Checks that the participant passes; tells how many branches were committed.
+/// Checks that the participant passes all that concerns it; tells how many branches were committed.
 async fn passed(serving: &Serving, mode: &str) -> i64 {
     let more = ["--payload", POSTING, "--refused-payload", TOO_MUCH, "--mode", mode, "--json"];
     let more = [&more[..], &["--input", "note=1"]].concat();
@@ -51,9 +51,13 @@ async fn passed(serving: &Serving, mode: &str) -> i64 {
     assert_eq!(report["passed"], true);
     let guarantees = report["guarantees"].as_array().unwrap();
     assert_eq!(guarantees.len(), GUARANTEES.len());
-    for guarantee in guarantees {
-        assert_eq!(guarantee["result"], "passed", "{guarantee}");
-    }
+    let others: Vec<_> = guarantees.iter().filter(|g| g["result"] != "passed").collect();
+    let names: Vec<_> = others.iter().map(|g| g["name"].as_str().unwrap()).collect();
+    // A debit has no output; and in two-phase commit one branch may wait for the rows of another one.
+    let skipped = ["output-bound", "saga-in-order"];
+    let skipped = if mode == "tcc" { &skipped[..1] } else { &skipped[..] };
+    assert_eq!(names, skipped, "{others:?}");
+    assert!(others.iter().all(|guarantee| guarantee["result"] == "skipped"), "{others:?}");
     let committed = report["committed"].as_i64().unwrap();
     assert!(committed >= 5, "{report}");
     committed

@@ -103,6 +103,10 @@ pub struct Progress {
     /// The refusal's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// An operator said that it is committed and gave its output, which may be empty. Earlier versions asked for none:
+    /// then the output is not known.
+    #[serde(skip_serializing_if = "is_false")]
+    pub output_by_word: bool,
     /// Its output was over a limit.
     #[serde(skip_serializing_if = "is_false")]
     pub output_dropped: bool,

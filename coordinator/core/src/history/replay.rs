@@ -177,7 +177,8 @@ impl<'a> Replay<'a> {
             compare.found(found, &Standing::of(tx, &self.policy))?;
         }
         let input = live::input(self.document, &step.input, &self.zeroes);
-        tx.apply(input, step.at, &self.policy).map_err(|rejection| compare.rejected(&rejection))
+        tx.apply_recorded(input, step.at, &self.policy)
+            .map_err(|rejection| compare.rejected(&rejection))
     }
 }
 

@@ -1,13 +1,16 @@
 //! Operators' inputs. None of them changes a decision.
 
 use super::{Change, Step};
-use crate::branch::{Branch, HeuristicKind, PhaseTwo, clip};
+use crate::branch::{HeuristicKind, PhaseTwo, clip};
 use crate::decision::{AbortCause, Decision, Heuristic, Operation, Phase};
 use crate::definition::Violation;
 use crate::effects::EventKind;
 use crate::ids::BranchNumber;
 use crate::input::Rejection;
 use crate::payload::Payload;
+
+/// Name of the field with an operator's output for a branch.
+const OUTPUT: &str = "output";
 
 /// An operator's word for the end of a branch.
 pub(super) struct Word {
@@ -38,7 +41,7 @@ impl Step<'_> {
             // A step after the pivot whose participant will never do it.
             PhaseTwo::Open if decided && self.tx.owes(index).is_some() => {}
             PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } if *known == kind => {
-                return Ok(());
+                return self.word_again(index, word);
             }
             PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } => {
                 return Err(Rejection::ResolvedOtherwise(branch.spec.branch_id.clone(), *known));
@@ -51,7 +54,7 @@ impl Step<'_> {
         let detail = format!("as {} by {operator}: {note}", kind.in_words());
         self.event(EventKind::Resolved, Some(number), clip(detail));
         self.changed(Change::Awaited);
-        self.take_output(index, output.unwrap_or_default());
+        self.take_given_output(index, output);
         self.end_branch(index, PhaseTwo::Heuristic { kind, note, operator: Some(operator) });
         Ok(())
     }
@@ -78,7 +81,7 @@ impl Step<'_> {
         if kind == HeuristicKind::Commit {
             progress.phase_two = PhaseTwo::Heuristic { kind, note, operator: Some(operator) };
             progress.ended_at = Some(now);
-            self.take_output(index, output.unwrap_or_default());
+            self.take_given_output(index, output);
             self.decide(Decision::Commit);
         } else {
             progress.refused_by_word = true;
@@ -89,40 +92,64 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// The word that ended a branch, again. It changes nothing, unless it brings an output that is lacking: earlier
+    /// versions did not ask for it.
+    fn word_again(&mut self, index: usize, word: Word) -> Result<(), Rejection> {
+        let Word { output, operator, note, .. } = word;
+        let Some(output) = output.filter(|_| self.tx.lacks_output(index)) else { return Ok(()) };
+        self.check_given(index, &output)?;
+        let detail = clip(format!("its output by {operator}: {note}"));
+        self.event(EventKind::Resolved, Some(BranchNumber::from_index(index)), detail);
+        self.changed(Change::Awaited);
+        self.take_given_output(index, Some(output));
+        Ok(())
+    }
+
+    fn take_given_output(&mut self, index: usize, output: Option<Payload>) {
+        if let Some(output) = output {
+            self.branch(index).progress.output_by_word = true;
+            self.take_output(index, output);
+        }
+    }
+
     /// A branch that is said to be committed, and has not answered, has the output that the operator gives. Who
     /// reads it must succeed, and could not without: so it is asked for before anything is decided.
     fn check_output(&self, index: usize, word: &Word) -> Result<(), Rejection> {
-        let (branch, field) = (&self.tx.branches[index], "output");
         let is_open = self.tx.owes(index) == Some(Operation::Prepare);
         let takes_one = is_open && word.kind == HeuristicKind::Commit;
+        let has_answered = self.tx.branches[index].progress.vote.is_some();
         let rule = match &word.output {
-            Some(_) if !is_open => "must be left out: the branch has answered".to_owned(),
-            Some(_) if !takes_one => "must be left out where nothing is committed".to_owned(),
-            Some(output) => {
-                if let Some(violation) = output.bad_media_type(field) {
-                    return Err(violation.into());
-                }
-                let (size, room) = (output.data.len(), self.tx.room_for_output(index, self.policy));
-                if size <= room {
-                    return Ok(());
-                }
-                format!("must be at most {room} bytes, has {size}")
+            Some(_) if has_answered => "must be left out: the branch has answered".to_owned(),
+            Some(_) if !is_open => {
+                "must be left out: no step that reads it is sent any more".to_owned()
             }
+            Some(_) if !takes_one => "must be left out where nothing is committed".to_owned(),
+            Some(output) => return self.check_given(index, output),
+            // An earlier version took it.
+            None if !takes_one || self.is_replayed => return Ok(()),
             None => {
-                let id = &branch.spec.branch_id;
-                let is_reader = |other: &&Branch| {
-                    let reads = other.spec.step.inputs.iter().any(|input| input.branch_id == *id);
-                    reads && other.progress.vote.is_none() && other.progress.ended_at.is_none()
-                };
-                let readers = self.tx.branches.iter().filter(is_reader);
+                let readers = self.tx.open_readers(index);
                 let readers: Vec<&str> = readers.map(|b| b.spec.branch_id.as_str()).collect();
-                if !takes_one || readers.is_empty() {
+                if readers.is_empty() {
                     return Ok(());
                 }
                 clip(format!("must be given: it is read by {}", readers.join(", ")))
             }
         };
-        Err(Violation::new(field, rule).into())
+        Err(Violation::new(OUTPUT, rule).into())
+    }
+
+    /// Checks an output that an operator gives.
+    fn check_given(&self, index: usize, output: &Payload) -> Result<(), Rejection> {
+        if let Some(violation) = output.bad_media_type(OUTPUT) {
+            return Err(violation.into());
+        }
+        let (size, room) = (output.data.len(), self.tx.room_for_output(index, self.policy));
+        if size > room {
+            let rule = format!("must be at most {room} bytes, has {size}");
+            return Err(Violation::new(OUTPUT, rule).into());
+        }
+        Ok(())
     }
 
     pub(super) fn forget(&mut self, operator: &str, note: &str) -> Result<(), Rejection> {

@@ -163,6 +163,15 @@ impl Durable {
         self.0.outputs.sort_by_key(|(number, _)| *number);
     }
 
+    /// Takes away what operators gave as outputs: earlier versions did not ask for them.
+    pub(crate) fn without_given_outputs(&mut self) {
+        let Record { state, outputs, .. } = &mut self.0;
+        let given =
+            |progress: &mut unanimo_core::Progress| std::mem::take(&mut progress.output_by_word);
+        let given: Vec<bool> = state.branches.iter_mut().map(given).collect();
+        outputs.retain(|(number, _)| !given[number.index()]);
+    }
+
     /// Returns the record that a new incarnation reads, once it has made the row its own.
     pub(crate) fn recover(&mut self) -> Transaction {
         self.0.version = self.0.version.next();

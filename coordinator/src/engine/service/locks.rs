@@ -38,7 +38,7 @@ impl Service {
         };
         let take = LockTake {
             tx_id,
-            family: identity.parent.map_or(tx_id, |parent| parent.root),
+            family: family(&live.tx),
             locks: locks.unwrap_or_default().iter().map(|l| (l.name.clone(), l.mode)).collect(),
         };
         if request.attempt > 1
@@ -62,13 +62,11 @@ impl Service {
     /// the same lock: the store would say no. Of a thousand that wait for one lock only the first ones ask it.
     fn behind_an_older_one(&self, take: &LockTake) -> Option<LockAnswer> {
         let conflicts = |(name, mode): &(LockName, LockMode)| {
-            let older = self.lock_waits.older_than(name, take.tx_id);
-            let mut older = older.filter_map(|waiter| self.live.get(&waiter.0));
+            let older = self.lock_waits.older_than(name, take.family);
+            let mut older = older.filter_map(|waiter| self.live.get(&waiter.tx_id));
             let stands_before = |live: &Live| {
-                let identity = live.tx.identity();
-                let family = identity.parent.map_or(identity.tx_id, |parent| parent.root);
                 let alone = *mode == LockMode::Exclusive || takes_alone(&live.tx, name);
-                live.tx.phase() == Phase::Active && family < take.family && alone
+                live.tx.phase() == Phase::Active && alone
             };
             older.any(stands_before).then(|| name.clone())
         };
@@ -85,7 +83,8 @@ impl Service {
         {
             let gid = &live.tx.identity().gid;
             tracing::debug!(%tx_id, %gid, %lock, %holder, attempt, "a lock is waited for");
-            self.lock_waits.add(lock.clone(), holder.clone(), tx_id, number);
+            let waiter = Waiter { family: family(&live.tx), tx_id, number };
+            self.lock_waits.add(lock.clone(), holder.clone(), waiter);
         }
         // It may have left memory.
         let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer });
@@ -107,13 +106,14 @@ impl Service {
     fn wake_next(&mut self, lock: &LockName) {
         let mut woken = false;
         for _ in 0..WAKES_MAX {
-            let Some((tx_id, number)) = self.lock_waits.oldest(lock) else { return };
+            let Some(waiter) = self.lock_waits.oldest(lock) else { return };
+            let Waiter { tx_id, number, .. } = waiter;
             let live = self.live.get(&tx_id).filter(|live| live.tx.phase() == Phase::Active);
             let wants_it_alone = live.is_some_and(|live| takes_alone(&live.tx, lock));
             if wants_it_alone && woken {
                 return;
             }
-            self.lock_waits.take(lock, (tx_id, number));
+            self.lock_waits.take(lock, waiter);
             if live.is_none() {
                 continue;
             }
@@ -124,6 +124,12 @@ impl Service {
             }
         }
     }
+}
+
+/// Returns the transaction at the top of a transaction's family. Its age decides.
+fn family(tx: &Transaction) -> TxId {
+    let identity = tx.identity();
+    identity.parent.map_or(identity.tx_id, |parent| parent.root)
 }
 
 /// Tells whether a transaction, or a branch of it, wants a lock for itself alone.
@@ -190,8 +196,15 @@ impl Drop for Report {
     }
 }
 
-/// Owner of a request that waits: a branch, or the transaction itself.
-type Waiter = (TxId, Option<BranchNumber>);
+/// Owner of a request that waits, in the order in which the store grants: the family whose top began first goes
+/// first, however late its child began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiter {
+    family: TxId,
+    tx_id: TxId,
+    /// The branch; `None` for the transaction itself.
+    number: Option<BranchNumber>,
+}
 
 /// Transactions in memory that wait for locks. A hint: whoever waits asks again after a pause.
 #[derive(Debug, Default)]
@@ -199,7 +212,7 @@ pub(in crate::engine) struct LockWaits {
     by_lock: BTreeMap<LockName, BTreeSet<Waiter>>,
     /// Who stood in the way of the last one that asked the store.
     holders: BTreeMap<LockName, Gid>,
-    by_waiter: BTreeMap<TxId, BTreeSet<(LockName, Option<BranchNumber>)>>,
+    by_waiter: BTreeMap<TxId, BTreeSet<(LockName, Waiter)>>,
 }
 
 impl LockWaits {
@@ -207,20 +220,20 @@ impl LockWaits {
         self.by_lock.is_empty()
     }
 
-    /// Those that are older than a transaction, oldest first, as many as are looked at.
-    fn older_than(&self, lock: &LockName, tx_id: TxId) -> impl Iterator<Item = &Waiter> {
+    /// Those of families that are older than this one, oldest first, as many as are looked at.
+    fn older_than(&self, lock: &LockName, family: TxId) -> impl Iterator<Item = &Waiter> {
         let waiters = self.by_lock.get(lock).into_iter().flatten();
-        waiters.take_while(move |waiter| waiter.0 < tx_id).take(LOOKS_MAX)
+        waiters.take_while(move |waiter| waiter.family < family).take(LOOKS_MAX)
     }
 
     fn holder(&self, lock: &LockName) -> Option<Gid> {
         self.holders.get(lock).cloned()
     }
 
-    fn add(&mut self, lock: LockName, holder: Gid, tx_id: TxId, number: Option<BranchNumber>) {
+    fn add(&mut self, lock: LockName, holder: Gid, waiter: Waiter) {
         self.holders.insert(lock.clone(), holder);
-        self.by_waiter.entry(tx_id).or_default().insert((lock.clone(), number));
-        self.by_lock.entry(lock).or_default().insert((tx_id, number));
+        self.by_waiter.entry(waiter.tx_id).or_default().insert((lock.clone(), waiter));
+        self.by_lock.entry(lock).or_default().insert(waiter);
     }
 
     /// Returns the one that goes first: identifiers grow with time.
@@ -240,14 +253,8 @@ impl LockWaits {
 
     /// Forgets a transaction that leaves memory.
     pub(super) fn forget(&mut self, tx_id: TxId) {
-        for (lock, number) in self.by_waiter.remove(&tx_id).unwrap_or_default() {
-            if let Some(waiters) = self.by_lock.get_mut(&lock) {
-                waiters.remove(&(tx_id, number));
-                if waiters.is_empty() {
-                    self.by_lock.remove(&lock);
-                    self.holders.remove(&lock);
-                }
-            }
+        for (lock, waiter) in self.by_waiter.remove(&tx_id).unwrap_or_default() {
+            self.take(&lock, waiter);
         }
     }
 }
@@ -258,27 +265,60 @@ mod tests {
 
     use super::*;
 
+    fn tx(n: u128) -> TxId {
+        TxId(Uuid::from_u128(n))
+    }
+
+    fn alone(n: u128) -> Waiter {
+        Waiter { family: tx(n), tx_id: tx(n), number: None }
+    }
+
+    fn name() -> LockName {
+        LockName::new("account:42").expect("a name")
+    }
+
+    fn holder() -> Gid {
+        Gid::new("holder").expect("an identifier")
+    }
+
     #[test]
     fn the_oldest_are_woken_and_those_that_left_are_forgotten() {
-        let lock = LockName::new("account:42").expect("a name");
-        let tx = |n| TxId(Uuid::from_u128(n));
-        let holder = || Gid::new("holder").expect("an identifier");
+        let lock = name();
         let mut waits = LockWaits::default();
         for n in [5, 3, 9, 1] {
-            waits.add(lock.clone(), holder(), tx(n), None);
+            waits.add(lock.clone(), holder(), alone(n));
         }
-        let older = |n| waits.older_than(&lock, tx(n)).map(|waiter| waiter.0).collect::<Vec<_>>();
+        let older =
+            |n| waits.older_than(&lock, tx(n)).map(|waiter| waiter.tx_id).collect::<Vec<_>>();
         assert_eq!((older(5), older(1)), (vec![tx(1), tx(3)], vec![]));
         assert_eq!(waits.holder(&lock), Some(holder()));
-        waits.add(lock.clone(), holder(), tx(3), Some(BranchNumber::from_index(0)));
+        let of_branch = Waiter { number: Some(BranchNumber::from_index(0)), ..alone(3) };
+        waits.add(lock.clone(), holder(), of_branch);
         waits.forget(tx(1));
-        let first = Some(BranchNumber::from_index(0));
-        for oldest in [(tx(3), None), (tx(3), first), (tx(5), None)] {
+        for oldest in [alone(3), of_branch, alone(5)] {
             assert_eq!(waits.oldest(&lock), Some(oldest));
             waits.take(&lock, oldest);
         }
         waits.forget(tx(9));
         assert!(waits.is_empty());
         assert_eq!(waits.oldest(&lock), None);
+    }
+
+    /// The store grants by family: whoever is woken before a child of an older one would be told to wait for it, and
+    /// nobody would have the lock.
+    #[test]
+    fn a_child_goes_before_those_that_began_after_its_top() {
+        let lock = name();
+        let child = Waiter { family: tx(10), tx_id: tx(50), number: None };
+        let mut waits = LockWaits::default();
+        for waiter in [alone(40), child, alone(60)] {
+            waits.add(lock.clone(), holder(), waiter);
+        }
+        let older = |family| waits.older_than(&lock, tx(family)).copied().collect::<Vec<_>>();
+        assert_eq!((older(10), older(40)), (vec![], vec![child]));
+        for oldest in [child, alone(40), alone(60)] {
+            assert_eq!(waits.oldest(&lock), Some(oldest));
+            waits.take(&lock, oldest);
+        }
     }
 }
