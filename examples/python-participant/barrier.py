@@ -153,12 +153,16 @@ class Barrier:
                 # Cancel came first (or Commit did, and found nothing): never yes.
                 ended = "phase two came first"
                 return "refused", Row("refused", reason="ALREADY_ENDED", message=ended)
-            savepoint = self._savepoint(db)
+            savepoint, went_on = self._savepoint(db), []
             try:
                 # After the wait for the lock, not before it. (In a database server: its clock.)
                 if until is not None and time.time() > until:
                     raise Refused("TOO_LATE", "Prepare came after the transaction's deadline")
-                row = Row("prepared", *work(db))
+                db.set_trace_callback(lambda _: db.in_transaction or went_on.append(True))
+                try:
+                    row = Row("prepared", *work(db))
+                finally:
+                    db.set_trace_callback(None)
             except Refused as no:
                 if must_succeed:
                     raise
@@ -167,8 +171,9 @@ class Barrier:
                 row = Row("refused", reason=no.reason, message=no.message)
             except Exception as error:
                 # SQLite itself has rolled everything back, as when the disk is full, and the work has
-                # passed that on at once: nothing is left behind, and it may be done later.
-                if not db.in_transaction and rolls_back(error):
+                # passed that on at once: nothing is left behind, and it may be done later. A statement behind
+                # the rollback may have left something.
+                if not db.in_transaction and rolls_back(error) and not went_on:
                     raise
                 # Of a lost transaction that is told, whatever else is wrong.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")

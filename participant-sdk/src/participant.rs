@@ -189,9 +189,6 @@ pub struct Participant<R: Resource> {
     error: Option<Error>,
 }
 
-/// Bytes of an output: the coordinator's default.
-const OUTPUT_BYTES_MAX: u64 = 1 << 20;
-
 /// Time past a call's deadline after which its operation is ended, if nothing else is said.
 const OVERTIME: Duration = Duration::from_secs(60);
 
@@ -204,7 +201,7 @@ impl<R: Resource> Participant<R> {
             formerly: Vec::new(),
             overtime: OVERTIME,
             handler_timeout: None,
-            output_bytes_max: OUTPUT_BYTES_MAX,
+            output_bytes_max: None,
         };
         let (actions, set_up) = (HashMap::new(), SetUp::default());
         let mut made = Self { of, resource, actions, set_up, error: None };
@@ -235,20 +232,21 @@ impl<R: Resource> Participant<R> {
 
     /// Bounds an operation whatever its call's deadline is: its handler, and the statements around it. As
     /// with [`overtime`](Self::overtime) it is then ended, nothing of it is kept, and the call comes again.
-    /// Without it only that other bound holds.
+    /// It holds for Commits and Cancels, too, which come again until they are done: set it longer than any
+    /// of them needs. Its end is a line of level WARN, and no alarm. Without it only that other bound holds.
     #[must_use]
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.of.handler_timeout = Some(timeout);
         self
     }
 
-    /// Bounds the output of a handler. A larger one is the vote no, with the reason `OUTPUT_TOO_LARGE`: a
-    /// coordinator takes none such for an answer, and the work would be asked for again until the
-    /// deadline. Default 1 MiB, as the coordinator's setting `output-bytes-max`: set both alike. Where the
-    /// coordinator names a bound with the call, that one holds.
+    /// Bounds the output of a handler. A larger one is the vote no, with the reason `OUTPUT_TOO_LARGE`. Without
+    /// this an output has no bound here, and one over the coordinator's `output-bytes-max` is dropped there:
+    /// the vote stands, without its output. Where the coordinator names a bound with the call, that one
+    /// holds instead. Work that must succeed is not refused by this one.
     #[must_use]
     pub fn output_bytes_at_most(mut self, bytes: u64) -> Self {
-        self.of.output_bytes_max = bytes;
+        self.of.output_bytes_max = Some(bytes);
         self
     }
 

@@ -60,7 +60,7 @@ impl PostgresOptions {
         more: Vec<(String, String)>,
     ) -> Result<Postgres, Error> {
         let settings = self.session_settings();
-        let session = Arc::new(Session::new(&settings, self.role.as_deref()));
+        let session = Arc::new(Session::new(&settings, &more, self.role.as_deref()));
         let given = Given::new(given, more, settings, self.role.clone());
         let connect = given.for_sessions();
         let pool = |connections| {

@@ -372,7 +372,7 @@ async fn s12_a_shop_in_python_asks_each_group_about_its_own_rows() {
 }
 
 /// SQLite rolls back by itself where the disk is full: nothing is kept, and it is no loss. What a handler ends
-/// by itself is one.
+/// by itself is one, and so is what it does behind SQLite's rollback.
 #[test]
 fn s11_a_disk_that_is_full_is_no_loss_in_python() {
     const SCRIPT: &str = "
@@ -386,6 +386,14 @@ def of(tx_id):
 def fill(db):
     db.execute('PRAGMA max_page_count = 1')
     db.execute('INSERT INTO big VALUES (zeroblob(10000000))')
+def go_on(db):
+    try:
+        fill(db)
+    except sqlite3.OperationalError:
+        pass
+    db.execute('PRAGMA max_page_count = 100000')
+    db.execute('INSERT INTO big VALUES (1)')
+    fill(db)
 def end(db):
     db.execute('ROLLBACK')
     raise ValueError('and it fails')
@@ -397,12 +405,16 @@ for tx_id in ('freed', 'cancelled'):
         assert 'full' in str(error), error
 assert barrier.cancel(of('cancelled'), None, None) == ('done', '')
 assert barrier.prepare(of('freed'), 'tcc', None, False, lambda db: (b'', ''))[0] == 'prepared'
-try:
-    barrier.prepare(of('ended'), 'tcc', None, False, end)
-    sys.exit('it has prepared')
-except Lost:
-    pass
-assert barrier.cancel(of('ended'), None, None)[0] == 'hazard'
+for tx_id, work in (('ended', end), ('went-on', go_on)):
+    for _ in range(2):
+        try:
+            barrier.prepare(of(tx_id), 'tcc', None, False, work)
+            sys.exit('it has prepared')
+        except Lost:
+            pass
+    assert barrier.cancel(of(tx_id), None, None)[0] == 'hazard'
+with barrier.transaction() as db:
+    assert db.execute('SELECT count(*) FROM big').fetchone() == (1,), 'it was done once'
 ";
     let file = unanimo_tests::reaper::run_folder().join(format!("{}.db", uuid::Uuid::now_v7()));
     let mut command = python();

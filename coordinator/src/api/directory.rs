@@ -113,13 +113,14 @@ impl Api {
         let databases = self.directory.databases();
         let (instance, now) = (registered.instance.clone(), self.env.now());
         let instance = instance.as_str();
-        let is_new = databases.registers(name, endpoint, instance, database_id).map_err(|other| {
+        let noted = databases.registers(name, endpoint, instance, database_id).map_err(|other| {
             tracing::error!(
                 alarm = "participant_other_database", participant = %name, endpoint, error = %other,
                 "a registration is refused"
             );
             other_database(&other)
         })?;
+        let is_new = noted.is_new;
         let kept = async {
             self.make_place(name, endpoint, instance).await?;
             let endpoints = self.store.endpoints();
@@ -129,10 +130,13 @@ impl Api {
                 let kept = endpoints.keep_database(self.me, name, endpoint, instance, database_id);
                 kept.await.map_err(from_store)?;
             }
-            Ok(())
+            Ok::<(), Status>(())
         };
-        // It is kept when it comes again.
-        kept.await.inspect_err(|_: &Status| databases.left(name, endpoint))?;
+        if let Err(status) = kept.await {
+            // It is stored when it comes again.
+            databases.undo(name, endpoint, noted);
+            return Err(status);
+        }
         self.directory.seen(name, endpoint, registered);
         Ok(())
     }

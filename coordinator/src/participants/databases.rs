@@ -44,6 +44,16 @@ struct Known {
     by: BTreeMap<String, (Instant, String)>,
 }
 
+/// Note of a registration, until that is stored.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "it is to be stored, or to be undone"]
+pub struct Noted {
+    /// It is to be stored.
+    pub is_new: bool,
+    /// Life of the endpoint's process before.
+    before: Option<String>,
+}
+
 /// Databases of all participants.
 #[derive(Debug)]
 pub struct Databases {
@@ -74,8 +84,23 @@ impl Databases {
         endpoint: &str,
         instance: &str,
         id: &str,
-    ) -> Result<bool, Other> {
+    ) -> Result<Noted, Other> {
         self.seen(participant, (endpoint, instance), id, Instant::now())
+    }
+
+    /// Takes back the note of a registration that could not be stored, and no more: an endpoint that was known
+    /// before lives on, and nobody with another database takes its place.
+    pub fn undo(&self, participant: &ParticipantName, endpoint: &str, noted: Noted) {
+        let mut databases = self.known();
+        let Some(known) = databases.get_mut(participant) else { return };
+        match noted.before {
+            Some(before) => {
+                if let Some((_, instance)) = known.by.get_mut(endpoint) {
+                    *instance = before;
+                }
+            }
+            None => drop(known.by.remove(endpoint)),
+        }
     }
 
     /// Notes the database of an endpoint that was alive when an earlier life of the coordinator ended. The one
@@ -102,9 +127,11 @@ impl Databases {
         (by, instance): (&str, &str),
         id: &str,
         now: Instant,
-    ) -> Result<bool, Other> {
+    ) -> Result<Noted, Other> {
         if id.is_empty() {
-            return Ok(false);
+            // Whatever is known of it stays.
+            let before = self.known().get(participant).and_then(|known| known.by.get(by).cloned());
+            return Ok(Noted { is_new: false, before: before.map(|(_, instance)| instance) });
         }
         let mut databases = self.known();
         let known = databases
@@ -124,7 +151,9 @@ impl Databases {
             *known = Known { id: id.to_owned(), by: BTreeMap::new() };
         }
         let before = known.by.insert(by.to_owned(), (now, instance.to_owned()));
-        Ok(before.is_none_or(|(_, before)| before != instance))
+        let before = before.map(|(_, instance)| instance);
+        let is_new = before.as_ref().is_none_or(|before| before != instance);
+        Ok(Noted { is_new, before })
     }
 
     /// An endpoint has left.
@@ -215,13 +244,36 @@ mod tests {
         databases.was_seen(&shop, "http://old", "two");
         assert_eq!(databases.id_of(&shop), "one", "the one that was noted first");
         assert!(databases.votes(&shop, "two").is_err(), "S2");
-        let register =
-            |instance: &str, id: &str| databases.registers(&shop, "http://a", instance, id);
+        let register = |instance: &str, id: &str| {
+            databases.registers(&shop, "http://a", instance, id).map(|noted| noted.is_new)
+        };
         assert_eq!(register("life", "one"), Ok(true), "a new life is to be stored");
         assert_eq!(register("life", "one"), Ok(false));
         assert_eq!(register("next", "one"), Ok(true));
         assert!(databases.registers(&shop, "http://b", "other", "two").is_err());
         let later = now + Duration::from_secs(30);
-        assert_eq!(databases.seen(&shop, ("http://b", "other"), "two", later), Ok(true));
+        let seen = databases.seen(&shop, ("http://b", "other"), "two", later);
+        assert_eq!(seen.map(|noted| noted.is_new), Ok(true));
+    }
+
+    #[test]
+    fn a_registration_that_is_not_stored_lets_no_second_database_in() {
+        let (databases, shop, _) = databases();
+        let register = |endpoint: &str, instance: &str, id: &str| {
+            databases.registers(&shop, endpoint, instance, id)
+        };
+        let first = register("http://a", "life", "one").expect("the first");
+        databases.undo(&shop, "http://a", first);
+        let stored = register("http://b", "life", "two").expect("the other one was never stored");
+        assert!(stored.is_new);
+        for instance in ["life", "next", "next"] {
+            let noted = register("http://b", instance, "two").expect("the same database");
+            assert_eq!(noted.is_new, instance == "next", "it is stored when it comes again");
+            databases.undo(&shop, "http://b", noted);
+            assert!(register("http://c", "life", "three").is_err(), "S2: b is alive");
+            let of_an_old_sdk = register("http://b", "life", "").expect("it tells none");
+            databases.undo(&shop, "http://b", of_an_old_sdk);
+        }
+        assert!(databases.votes(&shop, "three").is_err(), "S2");
     }
 }

@@ -28,7 +28,7 @@ struct Known {
     current: AtomicUsize,
     /// The group of the node that was asked first.
     group: OnceLock<String>,
-    /// Nodes that have said to be of this group.
+    /// Nodes that have said to be of this group, and have not failed since.
     of_the_group: Vec<AtomicBool>,
 }
 
@@ -63,8 +63,10 @@ impl Nodes {
         self.known.current.load(Ordering::Relaxed) % self.count()
     }
 
-    /// Turns from a node that has failed to the next one, unless another call has done so.
+    /// Turns from a node that has failed to the next one, unless another call has done so. Before it is sent
+    /// anything again it is asked for its group: it may come back on another database.
     pub(super) fn turn_from(&self, node: usize) {
+        self.known.of_the_group[node].store(false, Ordering::Relaxed);
         let (current, next) = (&self.known.current, (node + 1) % self.count());
         // Another call may have turned to it meanwhile, or further.
         let _ = current.compare_exchange(node, next, Ordering::Relaxed, Ordering::Relaxed);

@@ -29,7 +29,8 @@ impl MySqlOptions {
     ///
     /// A change by [`Pool::set_connect_options`](sqlx::Pool::set_connect_options), such as a rotated
     /// password, holds for the participant's new connections a second later; those that are open stay.
-    /// Closing the pool does not end the participant.
+    /// The pool is kept for that until it is closed or the participant ends. Closing it does not end the
+    /// participant.
     ///
     /// # Errors
     /// As of [`connect`](Self::connect); the pool is closed, or the server allows fewer connections.

@@ -69,6 +69,18 @@ SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
 /// A write of our own, which changes nothing else: it is behind everything that was read before.
 const AFFIRM: &str = "UPDATE {table} SET changed_at = SYSDATE(6) WHERE tx_id = ? AND branch_id = ?";
 
+/// The same for a prepared transaction, whose row is locked: a row of nobody, which nobody else sees.
+const AFFIRM_PREPARED: &str = "
+START TRANSACTION READ WRITE;
+INSERT INTO {table}
+    (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
+     created_at, changed_at)
+VALUES ('{tx_id}', '-', '-', '-', '-', '-', '2pc', 'refused', '', '', '', SYSDATE(6), SYSDATE(6));
+DELETE FROM {table} WHERE tx_id = '{tx_id}' AND branch_id = '-';
+COMMIT";
+
+const STATE: &str = "SELECT state FROM {table} WHERE tx_id = ? AND branch_id = ?";
+
 /// Everybody sees it if the handler commits by itself.
 const CLAIM: &str = "UPDATE {table} SET state = 'running' WHERE tx_id = ? AND branch_id = ?";
 
@@ -82,6 +94,8 @@ pub(super) struct Statements {
     /// Text that is read back from a session that keeps its settings.
     pub(super) expected: Arc<str>,
     pub(super) affirm: Arc<str>,
+    pub(super) affirm_prepared: Arc<str>,
+    pub(super) state: Arc<str>,
     pub(super) claim: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) find: Arc<str>,
@@ -112,6 +126,8 @@ impl Statements {
             read_back: READ_BACK.into(),
             expected: format!("1 +00:00 1 {lock_secs} READ-COMMITTED 1 1 {name}").into(),
             affirm: of_table(AFFIRM),
+            affirm_prepared: of_table(AFFIRM_PREPARED),
+            state: of_table(STATE),
             claim: of_table(CLAIM),
             insert: of_table(INSERT),
             find: of_table(FIND),

@@ -57,7 +57,7 @@ GROUP BY cluster_id";
 
 /// The ids of transactions follow as a list.
 const AGES: &str = "
-SELECT tx_id, max({age}) FROM {table} WHERE mode = '2pc' AND tx_id IN (";
+SELECT tx_id, participant, max({age}) FROM {table} WHERE mode = '2pc' AND tx_id IN (";
 
 /// Transactions in one such question.
 const AGES_MAX: usize = 500;
@@ -182,19 +182,22 @@ impl MySql {
             let tx_ids: Vec<Uuid> = some.iter().map(|xid| xid.tx_id).collect();
             ages.extend(self.ages(&mut connection, &tx_ids).await?);
         }
-        let of_here = |xid: Xid| ages.get(&xid.tx_id).map(|age| (xid, *age));
+        let of_here = |xid: Xid| {
+            let age = ages.get(&(xid.tx_id, xid.participant.clone())).copied();
+            age.map(|age| (xid, age))
+        };
         let mut all: Vec<_> = names.into_iter().filter_map(of_here).collect();
         all.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
         Ok(all)
     }
 
     /// Ages of the rows of two-phase commit of these transactions in this database, committed or not: nobody
-    /// else sees the row of a prepared one.
-    pub(super) async fn ages(
+    /// else sees the row of a prepared one. Each participant has its own.
+    async fn ages(
         &self,
         connection: &mut MySqlConnection,
         tx_ids: &[Uuid],
-    ) -> Result<Vec<(Uuid, Duration)>, Fault> {
+    ) -> Result<Vec<((Uuid, String), Duration)>, Fault> {
         const DOING: &str = "read rows of prepared transactions";
         let begin = sqlx::raw_sql(
             "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
@@ -205,11 +208,14 @@ impl MySql {
         for tx_id in tx_ids {
             list.push_bind(tx_id.to_string());
         }
-        statement.push(") GROUP BY tx_id");
+        statement.push(") GROUP BY tx_id, participant");
         let found = statement.build_query_as().persistent(false).fetch_all(&mut *connection).await;
-        let found: Vec<(String, i64)> = found.map_err(fault(DOING))?;
+        let found: Vec<(String, String, i64)> = found.map_err(fault(DOING))?;
         sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(fault(DOING))?;
-        found.into_iter().map(|(tx_id, age_ms)| Ok((tx_id.read()?, age(age_ms)))).collect()
+        let named = |(tx_id, participant, age_ms): (String, _, _)| {
+            Ok(((tx_id.read()?, participant), age(age_ms)))
+        };
+        found.into_iter().map(named).collect()
     }
 
     fn question(&self, question: Question) -> AssertSqlSafe<Arc<str>> {

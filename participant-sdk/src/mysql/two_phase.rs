@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Executor, MySql as Db, MySqlConnection, MySqlPool, Row as _};
+use uuid::Uuid;
 
 use super::MySql;
 use super::block::{MySqlBlock, level, savepoint};
 use super::error::{self, ALREADY_STARTED, ROLLED_BACK, UNKNOWN, fault};
 use super::xid::Xid;
-use crate::barrier::{Blocks, Columns, Row};
+use crate::barrier::{Blocks, Columns, Row, State};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local, PhaseTwoOperation, RawCall};
@@ -42,8 +43,7 @@ impl Prepares for MySql {
         isolation: Isolation,
     ) -> Result<Option<MySqlBlock>, Fault> {
         const DOING: &str = "begin an XA transaction";
-        let name = Xid::of(call.branch());
-        let xid = name.to_string();
+        let xid = Xid::of(call.branch()).to_string();
         let mut transaction = Local::acquire(&self.prepare).await.map_err(fault(DOING))?;
         let mut held = Held::new(self.lock_timeout);
         loop {
@@ -58,7 +58,7 @@ impl Prepares for MySql {
             if error::number(&error) != Some(ALREADY_STARTED) {
                 return Err(fault(DOING)(error));
             }
-            if self.is_prepared_here(&mut transaction, &name).await? {
+            if self.is_prepared_here(&mut transaction, call).await? {
                 transaction.release();
                 return Ok(None);
             }
@@ -72,7 +72,7 @@ impl Prepares for MySql {
     async fn is_prepared(&self, call: &RawCall) -> Result<bool, Fault> {
         let connection = self.prepare.acquire().await;
         let mut connection = connection.map_err(fault("look for the prepared transaction"))?;
-        self.is_prepared_here(&mut connection, &Xid::of(call.branch())).await
+        self.is_prepared_here(&mut connection, call).await
     }
 
     async fn prepare(&self, block: MySqlBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
@@ -155,28 +155,66 @@ impl MySql {
         }
     }
 
-    /// Tells whether a transaction is prepared. It is listed no earlier than it is durable. Its row tells
-    /// that it belongs to this database of the server.
+    /// Tells whether the branch's transaction is prepared, with its yes. It is listed no earlier than it is
+    /// durable. Its row tells that it belongs to this database of the server, and that its work was done: a
+    /// handler may have prepared it by itself half way.
     async fn is_prepared_here(
         &self,
         connection: &mut MySqlConnection,
-        xid: &Xid,
+        call: &RawCall,
     ) -> Result<bool, Fault> {
-        if !listed(&mut *connection).await?.contains(xid) {
+        let xid = Xid::of(call.branch());
+        if !listed(&mut *connection).await?.contains(&xid) {
             return Ok(false);
         }
-        if !self.ages(&mut *connection, &[xid.tx_id]).await?.is_empty() {
-            return Ok(true);
+        let is_yes = |state: &Option<String>| state.as_deref() == Some(State::Committed.as_str());
+        let mut state = self.state(&mut *connection, call).await?;
+        if !is_yes(&state) {
+            // It was rolled back meanwhile, or is another attempt's by now.
+            if !listed(&mut *connection).await?.contains(&xid) {
+                return Ok(false);
+            }
+            state = self.state(&mut *connection, call).await?;
         }
-        match listed(connection).await?.contains(xid) {
-            // It was rolled back meanwhile.
-            false => Ok(false),
-            true => Err(Fault::SetUp(
+        match state {
+            state if is_yes(&state) => self.affirm_prepared(connection).await.map(|()| true),
+            Some(_) => Err(Fault::Lost("it prepared the XA transaction that it was given")),
+            None => Err(Fault::SetUp(
                 "the database refused to begin an XA transaction: it is prepared in another database of the \
                  server, and all processes of a participant must use one"
                     .to_owned(),
             )),
         }
+    }
+
+    /// Reads the state of the branch's row, committed or not: nobody else sees that of a prepared one.
+    async fn state(
+        &self,
+        connection: &mut MySqlConnection,
+        call: &RawCall,
+    ) -> Result<Option<String>, Fault> {
+        const DOING: &str = "read the row of a prepared transaction";
+        let begin = sqlx::raw_sql(
+            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
+        );
+        begin.execute(&mut *connection).await.map_err(fault(DOING))?;
+        let state = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.state)))
+            .bind(call.branch().tx_id.to_string())
+            .bind(&call.branch().branch_id)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(fault(DOING))?;
+        sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(fault(DOING))?;
+        Ok(state)
+    }
+
+    /// Commits a write of our own behind a prepared transaction that was found: another session's may not be
+    /// as durable as the server makes a commit. The row itself is locked, so it is one that comes and goes.
+    async fn affirm_prepared(&self, connection: &mut MySqlConnection) -> Result<(), Fault> {
+        let tx_id = Uuid::now_v7().to_string();
+        let statements = self.statements.affirm_prepared.replace("{tx_id}", &tx_id);
+        let written = sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await;
+        written.map(drop).map_err(fault("commit behind the prepared transaction"))
     }
 }
 

@@ -1,39 +1,99 @@
-//! Rows of coordinator groups that a participant does not register with: looked for as soon as it has
-//! registered. A coordinator that was started on the wrong database, or on a copy, is another group, and
+//! Rows of coordinator groups that a participant neither registers with nor asks: looked for as soon as it
+//! knows the groups of its coordinators. A coordinator that was started on the wrong database, or on a copy, is another group, and
 //! knows none of them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tonic::Request;
+use unanimo_proto::v1::GetServerInfoRequest;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 
-use super::Service;
+use super::{Error, Service};
+use crate::channel::{Coordinator, Link};
+use crate::client::jittered;
 use crate::resource::{Fault, Resource};
 
-/// Looks once every coordinator has the registration, and again when one answers for another group.
-/// It ends with the registrations.
-pub(super) fn watch<R: Resource>(service: Service<R>, mut groups: Vec<watch::Receiver<String>>) {
-    tokio::spawn(async move {
-        for group in &mut groups {
-            if group.wait_for(|group| !group.is_empty()).await.is_err() {
-                return;
+/// Longest wait for a coordinator to say which group it is of.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause before it is asked again.
+const ASK_PAUSE: Duration = Duration::from_secs(5);
+
+/// A coordinator that is asked and not told.
+#[derive(Debug)]
+pub(super) struct Asked(CoordinatorServiceClient<Link>);
+
+impl Asked {
+    pub(super) fn new(coordinator: Coordinator) -> Result<Self, Error> {
+        let route = coordinator.route(std::convert::identity)?;
+        Ok(Self(CoordinatorServiceClient::new(route.link())))
+    }
+
+    /// Asks for its group until it says it.
+    async fn group(&mut self) -> String {
+        loop {
+            let mut request = Request::new(GetServerInfoRequest {});
+            request.set_timeout(ASK_TIMEOUT);
+            match self.0.get_server_info(request).await {
+                Ok(info) => return info.into_inner().cluster_id,
+                Err(_) => tokio::time::sleep(jittered(ASK_PAUSE)).await,
             }
         }
-        loop {
-            let own: BTreeSet<String> =
-                groups.iter_mut().map(|group| group.borrow_and_update().clone()).collect();
-            if let Err(fault) = look(&service, &own).await {
-                let participant = service.participant();
-                tracing::warn!(
-                    participant,
-                    error = %fault,
-                    "failed to look for rows of other coordinator groups"
-                );
-            }
-            if !changed(&mut groups).await {
-                return;
-            }
+    }
+}
+
+/// Looks once every coordinator has the registration, and those that are only asked have said their groups;
+/// and again when one answers for another group. It ends when the participant leaves. One that registers
+/// with nobody looks for nothing.
+pub(super) fn watch<R: Resource>(
+    service: Service<R>,
+    groups: Vec<watch::Receiver<String>>,
+    asked: Vec<Asked>,
+    mut leave: watch::Receiver<bool>,
+) {
+    if groups.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow(service, groups, asked) => {}
+            // An error says that the registrations were dropped.
+            _ = leave.wait_for(|leave| *leave) => {}
         }
     });
+}
+
+async fn follow<R: Resource>(
+    service: Service<R>,
+    mut groups: Vec<watch::Receiver<String>>,
+    asked: Vec<Asked>,
+) {
+    for group in &mut groups {
+        if group.wait_for(|group| !group.is_empty()).await.is_err() {
+            return;
+        }
+    }
+    let mut of_the_asked = BTreeSet::new();
+    for mut asked in asked {
+        of_the_asked.insert(asked.group().await);
+    }
+    loop {
+        let own = groups.iter_mut().map(|group| group.borrow_and_update().clone());
+        let own: BTreeSet<String> = own.chain(of_the_asked.iter().cloned()).collect();
+        if let Err(fault) = look(&service, &own).await {
+            let participant = service.participant();
+            tracing::warn!(
+                participant,
+                error = %fault,
+                "failed to look for rows of other coordinator groups"
+            );
+        }
+        if !changed(&mut groups).await {
+            return;
+        }
+    }
 }
 
 /// Waits until one changes; `false` if there will be no more.
@@ -73,8 +133,8 @@ async fn look<R: Resource>(service: &Service<R>, own: &BTreeSet<String>) -> Resu
             registered_with,
             rows = rows.map_or(0, |rows| rows.rows),
             in_doubt,
-            "this participant's database holds branches of a coordinator group that it does not register \
-             with: was the coordinator started on another database, or on a copy?"
+            "this participant's database holds branches of a coordinator group that it neither registers \
+             with nor asks: was the coordinator started on another database, or on a copy?"
         );
     }
     Ok(())

@@ -64,7 +64,7 @@ pub struct Operations {
     pub failed: u64,
     /// Calls that wait for their answer now.
     pub at_work: u64,
-    /// Time that calls took for their answers, all together.
+    /// Time that calls took for their answers, all together. Calls that failed are not in it.
     pub took: Duration,
 }
 
@@ -117,6 +117,11 @@ impl Counters {
         .await
     }
 
+    /// Counts a call that is rejected before it is at work.
+    pub(super) fn rejected(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a Commit or a Cancel.
     pub(super) async fn answered(
         &self,
@@ -135,10 +140,13 @@ impl Counters {
         call: impl Future<Output = Result<T, Status>>,
         by: impl for<'t> Fn(&'t T) -> &'c AtomicU64,
     ) -> Result<T, Status> {
-        let _at_work = AtWork::begin(self);
+        let at_work = AtWork::begin(self);
         let result = call.await;
         let counter = match &result {
-            Ok(answer) => by(answer),
+            Ok(answer) => {
+                at_work.answered();
+                by(answer)
+            }
             Err(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -170,12 +178,15 @@ impl<'c> AtWork<'c> {
         counters.at_work.fetch_add(1, Ordering::Relaxed);
         Self { counters, began: Instant::now() }
     }
+
+    fn answered(&self) {
+        let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.took_us.fetch_add(took, Ordering::Relaxed);
+    }
 }
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
         self.counters.at_work.fetch_sub(1, Ordering::Relaxed);
-        let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.took_us.fetch_add(took, Ordering::Relaxed);
     }
 }

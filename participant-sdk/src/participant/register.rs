@@ -181,6 +181,7 @@ impl<R: Resource> Service<R> {
         let entries = of_all
             .map(|(coordinator, name)| Entry::new(coordinator, name, &endpoint, &instance_id))
             .collect::<Result<Vec<_>, _>>()?;
+        let groups = asked.iter().cloned().map(groups::Asked::new).collect::<Result<_, _>>()?;
         let all: Vec<Coordinator> = coordinators.into_iter().chain(asked).collect();
         let sweeper = match sweep {
             Some(sweep) if !all.is_empty() => Some(self.sweep(all, sweep)?),
@@ -194,15 +195,19 @@ impl<R: Resource> Service<R> {
             }
             None => None,
         };
-        let states = entries.iter().map(|entry| (entry.coordinator(), entry.state())).collect();
-        let service = self.clone();
+        // A former name may be another service's by now: that is told in the log, and hinders nothing.
+        let own = entries.iter().filter(|entry| entry.is_of(name));
+        let states = own.map(|entry| (entry.coordinator(), entry.state())).collect();
+        let (service, closing) = (self.clone(), self.clone());
         Ok(Registration {
             sweeper,
             leave: watch::Sender::new(false),
             entries,
+            asked: groups,
             registering: Vec::new(),
             states,
             drained: Some(Box::pin(async move { service.drain().await })),
+            close: Box::new(move || closing.close()),
             drain,
             figures: Arc::clone(&self.inner.figures),
         })
@@ -220,11 +225,15 @@ pub struct Registration {
     leave: watch::Sender<bool>,
     /// Not begun yet.
     entries: Vec<Entry>,
+    /// Not asked for their groups yet.
+    asked: Vec<groups::Asked>,
     registering: Vec<JoinHandle<()>>,
     /// The coordinators' names, and what they say.
     states: Vec<(String, watch::Receiver<State>)>,
     /// Waits for what is under way.
     drained: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// Begins nothing any more.
+    close: Box<dyn Fn() + Send + Sync>,
     drain: Duration,
     figures: Arc<Figures>,
 }
@@ -240,7 +249,8 @@ impl Registration {
     pub(super) fn begin<R: Resource>(&mut self, service: &Service<R>) {
         let entries = std::mem::take(&mut self.entries);
         let own = entries.iter().filter(|entry| entry.is_of(service.participant()));
-        groups::watch(service.clone(), own.map(Entry::group).collect());
+        let (groups, asked) = (own.map(Entry::group).collect(), std::mem::take(&mut self.asked));
+        groups::watch(service.clone(), groups, asked, self.leave.subscribe());
         let database_id = service.inner.resource.database_id().unwrap_or_default();
         let run = |entry: Entry| tokio::spawn(entry.run(database_id, self.leave.subscribe()));
         self.registering = entries.into_iter().map(run).collect();
@@ -265,7 +275,8 @@ impl Registration {
         self.figures.read()
     }
 
-    /// Waits until every coordinator has the registration.
+    /// Waits until every coordinator has the registration of the participant's name. Those of
+    /// [former names](super::Participant::formerly) are not waited for: a refusal of theirs is in the log.
     ///
     /// # Errors
     /// A coordinator refuses it. It is asked again all the same, for the refusal may be mended there.
@@ -294,8 +305,14 @@ impl Registration {
             }
         };
         if tokio::time::timeout(drain, ends).await.is_err() {
+            self.close();
             tracing::warn!("operations are still under way after {drain:?}; stopping anyway");
         }
+    }
+
+    /// Begins nothing any more, where what is under way is not waited for.
+    pub(super) fn close(&self) {
+        (self.close)();
     }
 
     /// Ends the sweeper, and deregisters.

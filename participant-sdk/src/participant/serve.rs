@@ -295,7 +295,7 @@ impl Serving {
         self.registration.metrics()
     }
 
-    /// Waits until every coordinator has the registration.
+    /// Waits until every coordinator has the registration, as [`Registration::registered`] does.
     ///
     /// # Errors
     /// A coordinator refuses it. It is asked again all the same, for the refusal may be mended there.
@@ -324,6 +324,7 @@ impl Serving {
         };
         if tokio::time::timeout(drain, ends).await.is_err() {
             self.stop.send_replace(true);
+            self.registration.close();
             tracing::warn!("calls are still under way after {drain:?}; stopping anyway");
         }
     }

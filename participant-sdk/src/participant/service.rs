@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode};
 
 pub(crate) use self::task::Caller;
-use self::task::{CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
+use self::task::{Bound, CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
 use super::Error;
 use super::metrics::{Figures, Metrics};
 use super::set_up::SetUp;
@@ -60,8 +60,8 @@ pub(super) struct Of {
     pub(super) overtime: Duration,
     /// Longest time of an operation.
     pub(super) handler_timeout: Option<Duration>,
-    /// Most bytes of an output, where a call names no other bound.
-    pub(super) output_bytes_max: u64,
+    /// Most bytes of an output where a call names no other bound, if the service has set it.
+    pub(super) output_bytes_max: Option<u64>,
 }
 
 impl<R: Resource> Clone for Service<R> {
@@ -153,6 +153,12 @@ impl<R: Resource> Service<R> {
         }
     }
 
+    /// Begins nothing any more, and waits for nothing.
+    pub(super) fn close(&self) {
+        self.prepare_slots.close();
+        self.phase_two_slots.close();
+    }
+
     /// Nothing is begun any more, and never will be.
     pub(crate) fn is_stopped(&self) -> bool {
         self.prepare_slots.is_closed()
@@ -189,7 +195,7 @@ impl<R: Resource> Service<R> {
 
     /// Phase one of a branch that is durable at the coordinator.
     pub(crate) async fn vote(&self, mut call: RawCall, caller: Caller) -> Result<Voted, Status> {
-        call.output_max.get_or_insert(self.inner.of.output_bytes_max);
+        call.output_max = call.output_max.or(self.own_output_max(&call));
         self.inner.figures.prepare.voted(self.vote_for(call, caller)).await
     }
 
@@ -208,11 +214,22 @@ impl<R: Resource> Service<R> {
         Ok(voted.unwrap_or(Voted::Working(pause(LOCKED_PAUSE, attempt))))
     }
 
+    /// Returns the service's own bound of an output. Work that must succeed has none: its output is dropped
+    /// where it is too large, and a no would be asked for again without end.
+    fn own_output_max(&self, call: &RawCall) -> Option<u64> {
+        let must_succeed =
+            call.call.must_succeed || call.requires.iter().any(|name| name == MUST_SUCCEED);
+        self.inner.of.output_bytes_max.filter(|_| !must_succeed)
+    }
+
     /// Returns the longest time of an operation.
-    fn bound(&self, timeout: Option<Duration>) -> Duration {
+    fn bound(&self, timeout: Option<Duration>) -> Bound {
         let Of { overtime, handler_timeout, .. } = self.inner.of;
         let past = timeout.unwrap_or(CALL_TIMEOUT).saturating_add(overtime);
-        handler_timeout.map_or(past, |handler| past.min(handler))
+        match handler_timeout {
+            Some(at_most) if at_most < past => Bound { at_most, is_handlers: true },
+            _ => Bound { at_most: past, is_handlers: false },
+        }
     }
 
     async fn phase_two(

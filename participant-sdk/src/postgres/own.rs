@@ -35,7 +35,8 @@ impl PostgresOptions {
     ///
     /// A change by [`Pool::set_connect_options`](sqlx::Pool::set_connect_options), such as a rotated
     /// password, holds for the participant's new connections a second later; those that are open stay.
-    /// Closing the pool does not end the participant.
+    /// The pool is kept for that until it is closed or the participant ends. Closing it does not end the
+    /// participant.
     ///
     /// # Errors
     /// As of [`connect`](Self::connect); the pool is closed, or a limit of the server, the database or the

@@ -50,15 +50,25 @@ pub(super) struct Session {
 impl Session {
     /// Sessions with these settings. They are given at the connection's start as well; a pooler in between
     /// may drop them there.
-    pub(super) fn new(settings: &[(&'static str, String); 9], role: Option<&str>) -> Self {
-        let role = role.map(|role| format!("'{}'", role.replace('\'', "''")));
+    /// Those of the service, `more`, hold where they say nothing else.
+    pub(super) fn new(
+        settings: &[(&'static str, String); 9],
+        more: &[(String, String)],
+        role: Option<&str>,
+    ) -> Self {
+        let role = role.map(literal);
+        let is_ours = |name: &str| settings.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let more = more.iter().filter(|(name, _)| !is_ours(name));
+        let more = more.map(|(name, value)| (name.as_str(), literal(value)));
+        let ours = settings.iter().map(|(name, value)| (*name, literal(value)));
+        let settings: Vec<(&str, String)> = more.chain(ours).collect();
         let set =
-            settings.iter().map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
+            settings.iter().map(|(name, value)| format!("set_config('{name}', {value}, false)"));
         let role_set = role.iter().map(|role| format!("set_config('role', {role}, false)"));
         let set = format!("SELECT {}", set.chain(role_set).collect::<Vec<_>>().join(", "));
         // Keepalives are zero, whatever is set, where the connection is a socket of the same machine.
         let kept = settings.iter().filter(|(name, _)| !name.starts_with("tcp_"));
-        let kept = kept.map(|(name, value)| format!("('{name}', '{value}')")).collect::<Vec<_>>();
+        let kept = kept.map(|(name, value)| format!("('{name}', {value})")).collect::<Vec<_>>();
         // The role is not among the settings that the server shows.
         let role = role.unwrap_or_else(|| "current_user".to_owned());
         let read_back = format!(
@@ -133,6 +143,15 @@ impl Session {
     }
 }
 
+/// Writes a text in SQL, whatever the session takes a backslash for.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    match quoted.contains('\\') {
+        true => format!("E'{}'", quoted.replace('\\', "\\\\")),
+        false => format!("'{quoted}'"),
+    }
+}
+
 /// Tells whether the session's server is the primary: after a switchover the sessions stay where they
 /// were, and nothing can be written there.
 pub(super) async fn is_primary(connection: &mut PgConnection) -> sqlx::Result<bool> {
@@ -150,12 +169,24 @@ mod tests {
     #[test]
     fn one_database_has_one_id() {
         let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
-        let session = Session::new(&settings, None);
+        let session = Session::new(&settings, &[], None);
         assert_eq!(session.database_id(), None);
         session.is_at("a".to_owned()).expect("the first one");
         session.is_at("a".to_owned()).expect("the same");
         let error = session.is_at("b".to_owned()).expect_err("another one");
         assert!(matches!(error, Error::OtherDatabase { .. }), "{error:?}");
         assert_eq!(session.database_id(), Some("a"));
+    }
+
+    #[test]
+    fn the_services_settings_are_set_and_read_back_as_ours_are() {
+        let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
+        let more = [("search_path", "it's, a\\b"), ("Lock_Timeout", "7")];
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let Session { reset, read_back, clean, .. } = Session::new(&settings, &more, None);
+        let set = "set_config('search_path', E'it''s, a\\\\b', false)";
+        assert!(reset.settings.contains(set) && clean.contains(set), "{}", reset.settings);
+        assert!(read_back.contains("('search_path', E'it''s, a\\\\b')"), "{read_back}");
+        assert!(!reset.settings.contains('7'), "ours hold: {}", reset.settings);
     }
 }

@@ -142,6 +142,32 @@ async fn l4_calls_for_a_former_name_arrive() {
     coordinator.stop().await.unwrap();
 }
 
+/// A former name that is another service's by now is refused, and hinders nothing under the name itself.
+#[tokio::test]
+async fn a_former_name_that_is_refused_fails_no_registration() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let (theirs, _pool) = <Sqlite as Database>::open().await;
+    let other = Participant::new("a-name", theirs).tcc("ok", Reserve);
+    let mut other = other.serve(serve()).await.unwrap();
+    other.registered().await.unwrap();
+    let (alarms, _listening) = Alarms::listen();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    // Before its own name in their order.
+    let renamed = Participant::new("b-name", database).formerly("a-name").tcc("ok", Reserve);
+    let mut serving = renamed.serve(serve()).await.unwrap();
+    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
+    registered.expect("it is not waited for").expect("its own name is its own");
+    until("the refusal", async || {
+        (!alarms.named("participant_other_database").is_empty()).then_some(())
+    })
+    .await;
+    serving.registered().await.expect("nor later");
+    serving.stop().await;
+    other.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
 /// An endpoint of the coordinator's own configuration does not register, and is swept all the same.
 #[tokio::test]
 async fn a_participant_that_does_not_register_is_swept() {

@@ -11,7 +11,8 @@ use unanimo_proto::v1::participant_service_server::{ParticipantService, Particip
 use unanimo_proto::v1::{
     BranchContext, CancelRequest, CancelResponse, CommitRequest, CommitResponse,
     DeregisterEndpointRequest, Done, HeuristicKind, Mode, PrepareRequest, PrepareResponse,
-    Prepared, Refusal, RegisterEndpointRequest, cancel_response, commit_response, prepare_response,
+    Prepared, Refusal, RegisterEndpointRequest, Working, cancel_response, commit_response,
+    prepare_response,
 };
 use unanimo_sdk::{MySql, Participant, Postgres, Resource, Serve, Service, Sqlite, Tcc};
 use unanimo_testing::Coordinator;
@@ -152,6 +153,7 @@ impl ParticipantService for Scripted {
         use prepare_response::Answer;
         let answer = match request.into_inner().action.as_str() {
             "no" => Answer::Refused(Refusal { reason: "NO".into(), message: String::new() }),
+            "slow" => Answer::Working(Working::default()),
             _ => Answer::Prepared(Prepared::default()),
         };
         let database_id =
@@ -236,6 +238,29 @@ async fn s11_phase_two_carries_the_database_of_the_vote() {
         assert!(asked.iter().all(|id| id == "one"), "{crashes} {actions:?}: {asked:?}");
         coordinator.stop().await.unwrap();
     }
+}
+
+/// A branch that has never said yes is bound to no database: its Cancel is for the one that the participant
+/// has by then.
+#[tokio::test]
+async fn l2_a_cancel_without_a_vote_follows_the_participant_to_its_new_database() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let scripted = Scripted::default();
+    let endpoint = scripted.serve().await;
+    *scripted.votes_in.lock().unwrap() = "one";
+    register(&coordinator, &endpoint, "first", "one").await.unwrap();
+    let draft = coordinator.client().unwrap().tcc("g").timeout(std::time::Duration::from_secs(2));
+    let outcome = draft.branch("a", "p", "slow", ()).submit().await.unwrap();
+    assert!(!outcome.is_committed(), "{outcome:?}");
+    until("a Cancel", async || (!scripted.asked().is_empty()).then_some(())).await;
+    leave(&coordinator, &endpoint, "first").await;
+    register(&coordinator, &endpoint, "second", "two").await.unwrap();
+    until("one for the new database", async || {
+        scripted.asked().iter().any(|id| id == "two").then_some(())
+    })
+    .await;
+    *scripted.ends.lock().unwrap() = true;
+    coordinator.stop().await.unwrap();
 }
 
 /// After a restart the first one that comes is not taken for the right one while another one was alive.

@@ -146,7 +146,6 @@ async fn a_channel_of_ones_own_and_its_interceptors_are_used() {
     assert!(error.contains("no token today"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5), "it is not asked again");
 
-    // A participant registers, sweeps and is asked through one, too.
     serving.stop().await;
     coordinator.stop().await.unwrap();
 }

@@ -12,6 +12,7 @@ use sqlx::Executor;
 use unanimo_conformance::{Options, Remote, Session};
 use unanimo_proto::v1::{Mode, prepare_response};
 use unanimo_sdk::{Call, Isolation, Participant, PhaseTwoError, PrepareError, Serve, Sqlite, Tcc};
+use unanimo_tests::alarms::Alarms;
 use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::wait::{block_until, until};
 use uuid::Uuid;
@@ -148,10 +149,11 @@ impl Tcc<Sqlite> for Wordy {
     }
 }
 
-/// An output that no coordinator takes is the vote no where it is made, and is stored as one; it would be asked
-/// for until the deadline otherwise.
+/// An output over a bound of the service's own is the vote no where it is made, and is stored as one. Without one
+/// the coordinator drops what it does not take, and the vote stands; and so it is with work that must succeed,
+/// whose no would be asked for again without end.
 #[tokio::test]
-async fn an_output_that_is_too_large_or_unwritable_is_refused_where_it_is_made() {
+async fn an_output_over_the_services_own_bound_is_refused_where_it_is_made() {
     let (database, _pool) = <Sqlite as Database>::open().await;
     let of = |bound: Option<u64>| {
         let participant = Participant::new("p", database.clone()).tcc("wordy", Wordy);
@@ -165,8 +167,8 @@ async fn an_output_that_is_too_large_or_unwritable_is_refused_where_it_is_made()
         |size: usize| Branch { payload: size.to_string().into(), ..branch(Mode::Tcc, "wordy") };
     let (usual, wide, narrow) = (of(None), of(Some(2 << 20)), of(Some(10)));
     for (service, size, is_fine) in [
-        (&usual, 1 << 20, true),
-        (&usual, (1 << 20) + 1, false),
+        (&usual, (1 << 20) + 1, true),
+        (&usual, 3 << 20, true),
         (&wide, 2 << 20, true),
         (&wide, (2 << 20) + 1, false),
         (&narrow, 10, true),
@@ -183,12 +185,16 @@ async fn an_output_that_is_too_large_or_unwritable_is_refused_where_it_is_made()
         }
         branch.cancel(service).await.unwrap();
     }
+    let must_succeed = Branch { must_succeed: true, ..asked(11) };
+    let voted = must_succeed.prepare(&narrow).await.unwrap();
+    assert!(matches!(voted, prepare_response::Answer::Prepared(_)), "{voted:?}");
     assert_eq!(refused(asked(0).prepare(&usual).await.unwrap()), "OUTPUT_UNWRITABLE");
 }
 
-/// A handler is ended at its own bound, long before that of its call.
+/// A handler is ended at its own bound, long before that of its call, and no person is called for it.
 #[tokio::test]
 async fn a_handler_is_ended_at_its_timeout() {
+    let (alarms, _listening) = Alarms::listen();
     let (database, pool) = <Sqlite as Database>::open().await;
     pool.execute("CREATE TABLE effect (tx_id text, branch_id text, what text)").await.unwrap();
     let handler = Handler::new(Isolation::ReadCommitted);
@@ -214,4 +220,5 @@ async fn a_handler_is_ended_at_its_timeout() {
     endless.prepare(&service).await.unwrap();
     let status = endless.commit(&service).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status:?}");
+    assert!(alarms.named("operation_overtime").is_empty());
 }

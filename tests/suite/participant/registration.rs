@@ -15,6 +15,8 @@ use unanimo_proto::v1::{
     ListParticipantsResponse, RegisterEndpointRequest, RegisterEndpointResponse,
 };
 use unanimo_sdk::{Participant, Serve, Sqlite};
+use unanimo_testing::Coordinator;
+use unanimo_tests::alarms::Alarms;
 use unanimo_tests::reaper;
 use uuid::Uuid;
 
@@ -201,4 +203,42 @@ async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
     .await;
     assert_eq!(lines.of("other_cluster").len(), 1);
     serving.stop().await;
+}
+
+/// Groups of coordinators that are only asked are its own, too.
+#[tokio::test]
+async fn s12_rows_of_a_group_that_is_asked_raise_no_alarm() {
+    let (alarms, _listening) = Alarms::listen();
+    let coordinator = Coordinator::start().await.unwrap();
+    let asked = coordinator.client().unwrap().server_info().await.unwrap().cluster_id;
+    let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
+    let database = Sqlite::open(&file).await.unwrap();
+    let raw = sqlx::SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    for cluster_id in [asked.as_str(), "was"] {
+        sqlx::query(
+            "INSERT INTO unanimo_barrier
+                 (tx_id, branch_id, cluster_id, participant, gid, action, mode, state)
+             VALUES ($1, 'a', $2, 'p', 'g', 'ok', 'tcc', 'committed')",
+        )
+        .bind(Uuid::now_v7().to_string())
+        .bind(cluster_id)
+        .execute(&raw)
+        .await
+        .unwrap();
+    }
+    let serve = || Serve::on("127.0.0.1:0").ask(coordinator.endpoint()).without_sweep();
+    let participant = || Participant::new("p", database.clone()).tcc("ok", Reserve);
+    let only_asks = participant().serve(serve()).await.unwrap();
+    let directory = Directory::default();
+    let serving = participant().serve(serve().register_with(directory.serve().await));
+    let serving = serving.await.unwrap();
+    let told = unanimo_tests::wait::until("the alarm", async || {
+        Some(alarms.named("other_cluster")).filter(|lines| !lines.is_empty())
+    })
+    .await;
+    assert!(told.len() == 1 && told[0].contains("cluster_id=\"was\""), "{told:?}");
+    assert!(told[0].contains(&asked), "{told:?}");
+    serving.stop().await;
+    only_asks.stop().await;
+    coordinator.stop().await.unwrap();
 }

@@ -259,7 +259,8 @@ struct Report {
 }
 
 impl Report {
-    /// Tells where the vote is, which is about to be told.
+    /// Tells where the yes is, which is about to be told. Without one the branch is not bound to a database:
+    /// the participant may get another one, and its Cancel must reach that.
     fn voted_in(&self, database_id: String) {
         if !database_id.is_empty() {
             let (tx_id, number) = (self.tx_id, self.call.number);
@@ -302,7 +303,9 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     let end = match asked {
         Operation::Prepare => match caller.prepare(about).await {
             End::Answered((answer, database_id)) => {
-                report.voted_in(database_id);
+                if matches!(answer, PrepareAnswer::Prepared(_)) {
+                    report.voted_in(database_id);
+                }
                 Ok(CallEnd::Prepare(answer))
             }
             End::Failed(failed) => Err(failed),

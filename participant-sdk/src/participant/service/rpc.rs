@@ -7,7 +7,7 @@ use unanimo_proto::v1::{
 };
 
 use super::{Caller, Service};
-use crate::resource::{PhaseTwoOperation, Resource};
+use crate::resource::{PhaseTwoOperation, RawCall, Resource};
 use crate::wire::{self, Conditions, Parts};
 
 #[tonic::async_trait]
@@ -30,11 +30,8 @@ impl<R: Resource> ParticipantService for Service<R> {
             output_bytes_max: output_max,
         } = message;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let other = self.other_database(&parts);
-        let call = self.call(parts, Conditions { requires, must_succeed, output_max })?;
-        if let Some(note) = other {
-            return Err(wire::status(Code::FailedPrecondition, &note));
-        }
+        let call = self.acceptable(parts, Conditions { requires, must_succeed, output_max });
+        let call = call.inspect_err(|_| self.inner.figures.prepare.rejected())?;
         let voted = self.vote(call, caller).await?;
         let database_id = self.inner.resource.database_id().unwrap_or_default();
         Ok(Response::new(wire::voted(voted, database_id)))
@@ -83,6 +80,18 @@ impl<R: Resource> ParticipantService for Service<R> {
         let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires, caller);
         let answered = answered.await?;
         Ok(Response::new(wire::cancelled(answered)))
+    }
+}
+
+impl<R: Resource> Service<R> {
+    /// Checks a Prepare.
+    fn acceptable(&self, parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
+        let other = self.other_database(&parts);
+        let call = self.call(parts, conditions)?;
+        match other {
+            Some(note) => Err(wire::status(Code::FailedPrecondition, &note)),
+            None => Ok(call),
+        }
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) fn pause(first: Duration, attempt: u32) -> Duration {
     (first * (1 << doublings)).min(PAUSE_MAX)
 }
 
+/// Bound of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    pub(super) at_most: Duration,
+    /// It is the one that the service has set for its handlers, and no sign of trouble.
+    pub(super) is_handlers: bool,
+}
+
 /// Call of an operation, besides what it is about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
@@ -52,7 +60,7 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     operation: &'static str,
     call: Call<Payload>,
     slot: OwnedSemaphorePermit,
-    bound: Duration,
+    bound: Bound,
     trace: Trace,
     work: impl Future<Output = Result<T, Fault>> + Send + 'static,
 ) -> Result<Option<T>, Status> {
@@ -65,10 +73,10 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     );
     let work = async move {
         let _slot = slot;
-        let ended = tokio::time::timeout(bound, trace.scope(work)).await;
-        let result = ended.unwrap_or(Err(Fault::Overtime(bound)));
+        let ended = tokio::time::timeout(bound.at_most, trace.scope(work)).await;
+        let result = ended.unwrap_or(Err(Fault::Overtime(bound.at_most)));
         if let Err(fault) = &result {
-            tell(operation, &call, fault);
+            tell(operation, &call, fault, bound.is_handlers);
         }
         result
     };
@@ -88,10 +96,12 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     }
 }
 
-fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault) {
+fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault, at_handlers_bound: bool) {
     let alarm = match fault {
         Fault::Busy => return,
         Fault::Lost(_) => "handler_lost_transaction",
+        // It is as the service has set it.
+        Fault::Overtime(_) if at_handlers_bound => "",
         Fault::Overtime(_) => "operation_overtime",
         Fault::NotOffered(_) => "open_action_gone",
         Fault::Handler(error) if error.is::<Unreadable>() => "open_payload_unreadable",

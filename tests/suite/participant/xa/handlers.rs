@@ -79,6 +79,24 @@ async fn s11_a_handler_that_commits_its_transaction_by_name_is_a_hazard() {
     bank.is_clean().await;
 }
 
+/// Its work may be done half: that is no yes, and nothing of it is kept.
+#[tokio::test]
+async fn s2_a_handler_that_prepares_its_transaction_by_itself_gets_no_vote() {
+    let bank = Bank::open().await;
+    let branch = sql("plain", "");
+    let name = xid(&branch);
+    let way = format!("{INSERT}; XA END {name}; XA PREPARE {name}");
+    let branch = Branch { payload: way.into(), ..branch };
+    for _ in 0..3 {
+        let answer = bank.prepare(&branch).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    assert!(bank.is_prepared(&branch).await);
+    bank.cancel(&branch).await;
+    assert_eq!(bank.effects().await, 0);
+    bank.is_clean().await;
+}
+
 const TAKE_ONE: &str = "UPDATE pair SET n = n + 1 WHERE id = 1";
 const TAKE_TWO: &str = "UPDATE pair SET n = n + 1 WHERE id = 2";
 const TAKE_MANY: &str = "UPDATE pair SET n = n + 1 WHERE id > 1";
