@@ -88,7 +88,7 @@ impl Databases {
         self.seen(participant, (endpoint, instance), id, Instant::now())
     }
 
-    /// Takes back the note of a registration that could not be stored, and no more: an endpoint that was known
+    /// Undoes the note of a registration that could not be stored, and no more: an endpoint that was known
     /// before lives on, and nobody with another database takes its place.
     pub fn undo(&self, participant: &ParticipantName, endpoint: &str, noted: Noted) {
         let mut databases = self.known();

@@ -44,8 +44,8 @@ const fn case(
     Case { state, group: OWN, bound, changed: LONG_AGO, told, becomes }
 }
 
-const fn of_another_group(case: Case) -> Case {
-    Case { group: OTHER, ..case }
+const fn of_another_group(case: &Case) -> Case {
+    Case { group: OTHER, ..*case }
 }
 
 const NOTHING: (Verdict, bool) = (Verdict::Running, false);
@@ -66,7 +66,7 @@ const CASES: &[Case] = &[
     case("prepared", LONG_AGO, (Verdict::Unspecified, false), "prepared"),
     case("prepared", LONG_AGO, (Verdict::Commit, false), "committed"),
     case("prepared", None, (Verdict::Commit, true), "committed"),
-    of_another_group(case("prepared", LONG_AGO, (Verdict::Commit, true), "prepared")),
+    of_another_group(&case("prepared", LONG_AGO, (Verdict::Commit, true), "prepared")),
     // What is committed goes once nobody can ask for it, a day after its bound.
     case("committed", LONG_AGO, (Verdict::Commit, true), GONE),
     case("committed", LONG_AGO, (Verdict::Purged, true), GONE),
@@ -76,11 +76,11 @@ const CASES: &[Case] = &[
     case("committed", LONG_AGO, (Verdict::Heuristic, true), "committed"),
     case("committed", AN_HOUR_AGO, (Verdict::Commit, true), "committed"),
     case("committed", TOMORROW, (Verdict::Purged, true), "committed"),
-    of_another_group(case("committed", LONG_AGO, (Verdict::Commit, true), "committed")),
+    of_another_group(&case("committed", LONG_AGO, (Verdict::Commit, true), "committed")),
     // Of the pivot, and what comes after it: without a bound until the saga has ended, and then a day more.
     case("committed", None, (Verdict::Commit, false), "committed"),
     case("committed", None, (Verdict::Commit, true), "committed"),
-    of_another_group(case("committed", None, (Verdict::Commit, true), "committed")),
+    of_another_group(&case("committed", None, (Verdict::Commit, true), "committed")),
     // A late Prepare is refused by its bound, or else by the row.
     case("refused", LONG_AGO, NOTHING, GONE),
     case("refused", AN_HOUR_AGO, NOTHING, "refused"),
@@ -91,7 +91,7 @@ const CASES: &[Case] = &[
     // A person has to look.
     case("lost", LONG_AGO, (Verdict::Purged, true), "lost"),
     case("running", LONG_AGO, (Verdict::Purged, true), "running"),
-    of_another_group(case("lost", LONG_AGO, (Verdict::Commit, true), "lost")),
+    of_another_group(&case("lost", LONG_AGO, (Verdict::Commit, true), "lost")),
 ];
 
 fn at(ago: Ago) -> Option<f64> {

@@ -149,7 +149,8 @@ async fn l3_a_participant_that_works_is_asked_as_often_as_it_wants() {
     let many = |from: usize| {
         let remote = &remote;
         async move {
-            until("many answers", async || (remote.seen().len() > from + 1_000).then_some(())).await
+            until("many answers", async || (remote.seen().len() > from + 1_000).then_some(()))
+                .await;
         }
     };
     let never_waits = async |world: &World| {
