@@ -1,7 +1,9 @@
 //! Effects of one participant, one instance or one name on the others.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
 use tonic::Status;
 use unanimo_coordinator::Config;
 use unanimo_coordinator::config::Period;
@@ -94,8 +96,12 @@ async fn submit_all(
     submits.join_all().await
 }
 
-/// An address at which nobody listens.
-async fn dead_endpoint() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// An address at which nobody listens. Its port is held, so that no other test's server gets it.
+fn dead_endpoint() -> String {
+    static HELD: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    HELD.lock().unwrap().push(socket);
+    format!("http://{address}")
 }

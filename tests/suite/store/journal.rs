@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use unanimo_coordinator::store::journal::{self, Completion, Ended, Handle, Observer};
 use unanimo_coordinator::store::{Claim, Key, Life, Store};
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, TxId, Version};
+use unanimo_tests::wait::until;
 use uuid::Uuid;
 
 use super::{Fixture, on_both_stores};
@@ -214,8 +215,13 @@ async fn s5_a_life_that_lost_its_row_writes_nothing_more(fixture: Fixture) {
     let told = journal.results.recv().await.unwrap();
     assert!(matches!(told[0].ended, Ended::Refused(_)), "{told:?}");
     assert_eq!((told[0].tx_id, told[0].life), (live.id(), first));
-    let claim = Claim::One(live.id(), fixture.me, Version(1));
-    let claimed = fixture.store.transactions().claim(fixture.me, claim).await.unwrap().records;
+    // The server tells of the error before it lets go of the row.
+    let claimed = until("the row to be free", async || {
+        let claim = Claim::One(live.id(), fixture.me, Version(1));
+        let claimed = fixture.store.transactions().claim(fixture.me, claim).await.unwrap().records;
+        (!claimed.is_empty()).then_some(claimed)
+    })
+    .await;
     assert_eq!(claimed[0].version, Version(2));
     submit(after.clone(), first);
 

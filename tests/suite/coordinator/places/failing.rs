@@ -28,7 +28,7 @@ async fn others_go_on(mut config: unanimo_coordinator::Config, sick: Sick) {
     let world = World::start(config).await;
     let remote = Scripted::default();
     let alive = remote.serve().await;
-    let dead = dead_endpoint().await;
+    let dead = dead_endpoint();
     match sick {
         Sick::Mood(mood) => {
             register(&world, "sick", &alive).await;

@@ -49,7 +49,7 @@ async fn a_restart_believes_nobody_alive_who_was_gone() {
         let clock = Arc::new(Clock::default());
         let p = Scripted::default();
         let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
-        let dead = dead_endpoint().await;
+        let dead = dead_endpoint();
         let port: u16 = dead.rsplit_once(':').unwrap().1.parse().unwrap();
         for n in 0..200 {
             // Addresses of their own, at which nobody listens.
@@ -83,7 +83,7 @@ async fn what_is_long_gone_is_forgotten() {
     let mut config = config(&sqlite_url());
     config.keep_alive_interval = Period::millis(20);
     let world = World::start(config).await;
-    register_as(&world, "bank", &dead_endpoint().await, "life").await.unwrap();
+    register_as(&world, "bank", &dead_endpoint(), "life").await.unwrap();
     assert_eq!(endpoints(&world, "bank").await.len(), 1);
     until("it to be forgotten", async || endpoints(&world, "bank").await.is_empty().then_some(()))
         .await;

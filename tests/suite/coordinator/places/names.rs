@@ -15,7 +15,7 @@ async fn l5_names_are_bounded() {
     for mut config in on_both().await {
         config.participants_max = 5;
         let world = World::start(config).await;
-        let endpoint = dead_endpoint().await;
+        let endpoint = dead_endpoint();
         // `p` is one of them.
         for n in 0..4 {
             register_as(&world, &format!("n{n}"), &endpoint, "life").await.unwrap();
@@ -37,7 +37,7 @@ async fn l5_a_name_that_is_long_gone_makes_place() {
     config.participants_max = 3;
     config.keep_alive_interval = Period::millis(10);
     let world = World::start(config).await;
-    let endpoint = dead_endpoint().await;
+    let endpoint = dead_endpoint();
     for name in ["a", "b"] {
         register_as(&world, name, &endpoint, "life").await.unwrap();
     }

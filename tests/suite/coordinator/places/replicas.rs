@@ -81,16 +81,20 @@ async fn a_resend_prefers_another_instance() {
 async fn dead_endpoints_cost_a_moment_only() {
     let world = World::start(on_sqlite()).await;
     for n in 0..100 {
-        register_as(&world, "bank", &dead_endpoint().await, &format!("dead-{n}")).await.unwrap();
+        register_as(&world, "bank", &dead_endpoint(), &format!("dead-{n}")).await.unwrap();
     }
     let living = Scripted::default();
     register_as(&world, "bank", &living.serve().await, "living").await.unwrap();
+    let mut took = Vec::new();
     for n in 0..20 {
         let started = Instant::now();
         let result = world.submit(at("bank", &format!("g{n}"), "ok", 10_000)).await.unwrap();
-        assert_eq!(result.outcome(), Outcome::Committed);
-        assert!(started.elapsed() < Duration::from_secs(3), "{n}: {:?}", started.elapsed());
+        assert_eq!(result.outcome(), Outcome::Committed, "none lasted until its deadline");
+        took.push(started.elapsed());
     }
+    // One of them may have met a busy machine.
+    took.sort();
+    assert!(took[15] < Duration::from_secs(1), "{took:?}");
 }
 
 /// A replica that leaves while calls are under way answers them; others take what comes.
