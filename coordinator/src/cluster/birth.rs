@@ -13,7 +13,7 @@
 //! Tables of an earlier version are changed between the fencing and the birth, when nobody may write. The
 //! same rules hold before it and after it.
 //!
-//! What does not change by waiting ends the wait: tables that a later version has changed meanwhile, or
+//! A fact that does not change by waiting ends the wait: tables that a later version has changed meanwhile, or
 //! that are another group's or in another place by now.
 
 mod patience;

@@ -1,6 +1,6 @@
 //! Transactions that cannot be read: each harms itself alone.
 //!
-//! Whoever meets one sets it aside, with an alarm, and goes on. What is set aside is read again now and
+//! One that is met is set aside, with an alarm, and goes on. What is set aside is read again now and
 //! then, a few at a time: somebody may have repaired it, or this may be a version that knows what an
 //! earlier one did not. One that can be read is adopted by the next scan, and its alarm is cleared.
 

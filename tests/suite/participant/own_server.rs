@@ -169,7 +169,7 @@ async fn l1_a_set_up_behind_a_prepared_transaction_waits_while_ones_own_server_s
     own.stop().await;
 }
 
-/// Whoever has no token is told so, and waits no longer for a registration that will not be; an interceptor
+/// A caller without a token is told so, and waits no longer for a registration that will not be; an interceptor
 /// brings the token.
 #[tokio::test]
 async fn a_refused_registration_ends_the_wait_and_a_token_makes_it() {

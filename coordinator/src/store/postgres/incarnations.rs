@@ -24,7 +24,7 @@ FROM cluster LEFT JOIN (
 ORDER BY live.incarnation";
 
 /// Nobody is created in tables that another version has changed, or that are another group's by now.
-/// Whoever changes them counts a birth, so what this statement sees of them is not older than the
+/// A change of them counts a birth, so what this statement sees of them is not older than the
 /// number that it compares.
 const CREATE: &str = "
 WITH birth AS (

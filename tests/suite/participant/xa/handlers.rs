@@ -161,7 +161,7 @@ async fn s2_errors_of_the_work_are_a_no() {
     bank.is_clean().await;
 }
 
-/// Whoever comes next does not meet what a handler has set, and nor do the row and XA PREPARE.
+/// The next user does not meet what a handler has set, and nor do the row and XA PREPARE.
 #[tokio::test]
 async fn s7_what_a_handler_has_set_is_gone() {
     let bank = Bank::open().await;
