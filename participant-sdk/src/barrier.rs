@@ -28,6 +28,7 @@ use unanimo_proto::v1::HeuristicKind;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::released::lost;
 use self::released::{or_released, released_unless_lost};
 use self::row::NOTHING_TO_COMMIT;

@@ -96,7 +96,7 @@ impl<P> Call<P> {
 /// [ended](crate::Participant::overtime) where it awaits something.
 pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// Type of the action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
-    /// [`Payload`](crate::Payload), [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is
+    /// [`Payload`], [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is
     /// refused before the handler.
     type Payload: Decode + Send + Sync + 'static;
     /// Result of `try_`: kept with the branch and its media type, sent to the initiator, and given to

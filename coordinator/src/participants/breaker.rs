@@ -6,7 +6,7 @@
 //! A failure is the *participant's* or the *branch's own*, and only those of the participant open the breaker;
 //! `Breaker::is_the_branchs_own` says which. Some branches fail whenever they are called, at a participant that
 //! works: so the calls of branches that fail and those of all others are probes each in a turn of their own
-//! ([`Past`]), and where the participant was reached, new work is let in from time to time.
+//! (`Past`), and where the participant was reached, new work is let in from time to time.
 
 mod turn;
 
