@@ -294,7 +294,7 @@ impl Registration {
 
     /// Ends the sweeper, deregisters, and waits for operations under way, for at most the time of
     /// [`Register::drain_at_most`]. Then nothing is begun any more, and the server may stop: it comes last.
-    /// What is left open is ended by another process of this participant, or by the next one.
+    /// Branches that it leaves open are ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         let drain = self.drain;
         let drained = self.drained.take();
