@@ -27,6 +27,7 @@ mod own_ends;
 mod own_observed;
 mod own_server;
 mod paging;
+mod prepared;
 mod promoted;
 mod propagation;
 mod refusals;
