@@ -78,7 +78,23 @@ async fn s7_a_commit_right_behind_its_prepare_is_done_where_sessions_keep_transa
     commits_behind_their_prepares(&attached().await.0).await;
 }
 
-/// Cancels that meet their Prepare at work, in every moment of it.
+/// Sends it a few times, as [`commits_at_every_moment`] does.
+async fn cancels_at_every_moment(bank: &Bank, branch: &Branch) {
+    let mut cancels = JoinSet::new();
+    for n in 0..8 {
+        let (branch, service) = (branch.clone(), bank.service.clone());
+        cancels.spawn(async move {
+            tokio::time::sleep(Duration::from_micros(400 * n)).await;
+            branch.cancel(&service).await
+        });
+    }
+    for answer in cancels.join_all().await {
+        let answer = answer.unwrap();
+        assert!(!matches!(answer, cancel_response::Answer::Heuristic(_)), "{answer:?}");
+    }
+}
+
+/// Cancels that meet their Prepare at work, or come right behind it.
 async fn cancels_beside_their_prepares(bank: &Bank) {
     for round in 0..ROUNDS {
         let branch = sql("plain", &format!("{INSERT}; {}", slow_to_end()));
@@ -86,16 +102,16 @@ async fn cancels_beside_their_prepares(bank: &Bank) {
             let (branch, service) = (branch.clone(), bank.service.clone());
             async move { branch.prepare(&service).await }
         });
-        // The statements of the handler take most of the time.
-        tokio::time::sleep(Duration::from_millis(5 * round.unsigned_abs())).await;
-        let cancel =
-            until("the cancel", async || match branch.cancel(&bank.service).await.unwrap() {
-                cancel_response::Answer::Working(_) => None,
-                answer => Some(answer),
-            });
-        let answer = cancel.await;
-        assert!(matches!(answer, cancel_response::Answer::Done(_)), "{answer:?}");
-        drop(prepare.await.unwrap());
+        if round % 2 == 0 {
+            // The statements of the handler take most of the time.
+            tokio::time::sleep(Duration::from_millis(5 * round.unsigned_abs())).await;
+            cancels_at_every_moment(bank, &branch).await;
+            drop(prepare.await.unwrap());
+        } else {
+            Bank::yes(prepare.await.unwrap());
+            cancels_at_every_moment(bank, &branch).await;
+        }
+        bank.cancel(&branch).await;
         assert_eq!(bank.state(&branch).await.as_deref(), Some("cancelled"));
         assert_eq!(refused(bank.prepare(&branch).await.unwrap()), "ALREADY_ENDED");
     }
