@@ -1,9 +1,9 @@
 //! End of a prepared XA transaction, which is believed only if the branch's row proves it.
 //!
-//! A server may answer that it is done and have ended nothing: see [branch lock](super::branch_lock). The transaction is
-//! then still there with its locks, under a name that the server's list has lost. Another transaction of that
-//! name, which does nothing, brings the name back: whoever ends it ends the first as well. A restart of the
-//! server brings it back, too.
+//! A server may answer that it is done and have ended nothing: see [branch lock](super::branch_lock). The
+//! transaction is then still there with its locks, under a name that the server's list has lost. Another
+//! transaction of that name, which does nothing, brings the name back, and XA COMMIT and XA ROLLBACK find the
+//! first one again. A restart of the server brings it back, too.
 
 use std::sync::Arc;
 
