@@ -124,7 +124,8 @@ impl Api {
             NamePlace::Instead(gone) => {
                 let turn = self.directory.turn_beside(turn, &gone);
                 // It may be about to register.
-                let still_gone = self.directory.place_for_name(name) == NamePlace::Instead(gone.clone());
+                let still_gone =
+                    self.directory.place_for_name(name) == NamePlace::Instead(gone.clone());
                 if turn.is_none() || !still_gone {
                     return Err(too_many_participants(self.directory.participants_max()));
                 }

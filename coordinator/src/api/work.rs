@@ -137,7 +137,8 @@ impl Api {
             return Err(invalid(Violation::new("branch.child", rule)));
         }
         let id = read.branch.branch_id.clone();
-        let (databases, participant) = (self.directory.databases(), read.branch.participant.clone());
+        let (databases, participant) =
+            (self.directory.databases(), read.branch.participant.clone());
         databases.check(&participant, &database_id).map_err(|other| other_database(&other))?;
         let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *durable_view(answer)?;

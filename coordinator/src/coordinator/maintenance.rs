@@ -95,7 +95,8 @@ impl Purge {
         }
         let Reading { own, database, .. } = reading;
         // Of a first start nothing is there to be purged.
-        let is_old = doubt == Some(Verdict::Unproven) && is_suspicious(own, last, self.retention.gids);
+        let is_old =
+            doubt == Some(Verdict::Unproven) && is_suspicious(own, last, self.retention.gids);
         let is_alarm = is_old || matches!(doubt, Some(Verdict::Differ | Verdict::Stepped));
         self.metrics.clock_skew(is_alarm);
         let (own, database, last) =

@@ -324,7 +324,13 @@ mod tests {
         let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
         let share = |of: usize, bytes: usize| {
             let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
-            vec![Share { participant, load: Arc::clone(&loads[of]), transactions: 1, bytes, given: false }]
+            vec![Share {
+                participant,
+                load: Arc::clone(&loads[of]),
+                transactions: 1,
+                bytes,
+                given: false,
+            }]
         };
         let mut held: Vec<Permit> =
             (0..7).map(|_| admission.admit(1, 0, share(0, 0)).expect("a place")).collect();

@@ -161,7 +161,9 @@ mod tests {
         assert!(!failing.waits_long(number, kind, at(100)), "nothing is known of it");
         failing.unmoved(number, kind, at(0));
         failing.unmoved(number, kind, at(3));
-        assert!(!failing.waits_long(number, kind, at(4)) && failing.waits_long(number, kind, at(5)));
+        assert!(
+            !failing.waits_long(number, kind, at(4)) && failing.waits_long(number, kind, at(5))
+        );
         assert!(!failing.waits_long(number, CallKind::Prepare, at(100)));
         // An error and an answer in turn move nothing either.
         failing.answered(number);

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use unanimo_core::{
-    Branch, Call, Digests, LockRequest, ParticipantName, Phase, Timestamp, Transaction, TxId, Version,
+    Branch, Call, Digests, LockRequest, ParticipantName, Phase, Timestamp, Transaction, TxId,
+    Version,
 };
 
 use super::admission::Permit;

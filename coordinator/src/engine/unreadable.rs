@@ -158,9 +158,7 @@ impl Handle {
         let found = self.shared.store.transactions().find(key).await;
         let found = match (found, key) {
             // Damaged rows, on which the database itself gives up.
-            (Err(error), Key::Tx(tx_id)) if error.is_of_rows() => {
-                Err(unreadable_of(*tx_id, error))
-            }
+            (Err(error), Key::Tx(tx_id)) if error.is_of_rows() => Err(unreadable_of(*tx_id, error)),
             (found, _) => found,
         };
         match &found {

@@ -165,7 +165,15 @@ impl Open {
     fn new(now: Instant, pause: Duration, reached: bool) -> Self {
         let turn = Turn::new(now, pause);
         let (busy_since, invited_at) = (None, now);
-        Self { since: now, good: turn, failing: turn, invited: turn, invited_at, reached, busy_since }
+        Self {
+            since: now,
+            good: turn,
+            failing: turn,
+            invited: turn,
+            invited_at,
+            reached,
+            busy_since,
+        }
     }
 
     fn turn(&mut self, past: Past) -> &mut Turn {

@@ -218,7 +218,10 @@ impl Error {
     #[must_use]
     pub fn is_of_rows(&self) -> bool {
         let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
-            return matches!(self, Self::Unreadable(_) | Self::Corrupt { .. } | Self::CorruptJson { .. });
+            return matches!(
+                self,
+                Self::Unreadable(_) | Self::Corrupt { .. } | Self::CorruptJson { .. }
+            );
         };
         // Data exceptions, violated constraints, damaged data, and errors that a trigger raises.
         let classes = ["22", "23", "XX", "P0"];

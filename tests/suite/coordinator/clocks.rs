@@ -8,8 +8,8 @@ use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{Mode, Outcome, SubmitTransactionRequest, WaitFor};
-use unanimo_tests::postgres::Server;
 use unanimo_tests::clock::Clock as ProcessClock;
+use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::PATIENCE;
 
@@ -113,7 +113,8 @@ async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
         let world = World::start_at(config(&url), Scripted::default(), env).await;
         let now = i64::try_from(SystemEnv.now().0 / 1000).unwrap();
         let later = |gid: &str, secs: i64, at: bool| {
-            let (delay, time) = (millis(secs * 1000), prost_types::Timestamp { seconds: now + secs, nanos: 0 });
+            let (delay, time) =
+                (millis(secs * 1000), prost_types::Timestamp { seconds: now + secs, nanos: 0 });
             SubmitTransactionRequest {
                 start_delay: delay.filter(|_| !at),
                 start_at: at.then_some(time),
@@ -143,7 +144,9 @@ async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
         clock.set(0);
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(world.p.seen(), []);
-        for (gid, ahead) in [("before-week-true", 7 * 24 * 3600), ("meanwhile-week-false", 7 * 24 * 3600)] {
+        for (gid, ahead) in
+            [("before-week-true", 7 * 24 * 3600), ("meanwhile-week-false", 7 * 24 * 3600)]
+        {
             let start = world.get(gid).await.start_at.unwrap().seconds;
             assert!((start - now - ahead).abs() < 30, "{gid}: {} s", start - now);
         }
@@ -166,7 +169,10 @@ async fn what_starts_by_a_clock_that_is_behind_is_not_late() {
             let nanos = i32::try_from(at % 1000).unwrap() * 1_000_000;
             let start_at = Some(prost_types::Timestamp { seconds: at / 1000, nanos });
             for request in [
-                SubmitTransactionRequest { start_delay: millis(1_500), ..tcc("delay", &["fail-3"]) },
+                SubmitTransactionRequest {
+                    start_delay: millis(1_500),
+                    ..tcc("delay", &["fail-3"])
+                },
                 SubmitTransactionRequest { start_at, ..tcc("at", &["fail-3"]) },
             ] {
                 let request =

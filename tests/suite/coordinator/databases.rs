@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::Status;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
-    DeregisterEndpointRequest, EnlistBranchRequest, Mode, Outcome, RegisterEndpointRequest,
+    DeregisterEndpointRequest, EnlistBranchRequest, ListParticipantsRequest, Mode, Outcome,
+    RegisterEndpointRequest,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
@@ -72,7 +73,8 @@ async fn s2_two_databases_behind_one_address_are_not_both_taken() {
 async fn a_refused_enlist_binds_no_database() {
     let remote = Scripted::default();
     let mut config = config(&sqlite_url());
-    config.participants.insert("bank".parse().unwrap(), vec![remote.serve().await]);
+    let bank = unanimo_core::ParticipantName::new("bank").unwrap();
+    config.participants.insert(bank, vec![remote.serve().await]);
     let world = World::start(config).await;
     let ended = world.begin("ended", Mode::Tcc).await.unwrap().tx_id;
     world.rollback(&ended).await.unwrap();
@@ -111,7 +113,7 @@ async fn s2_a_process_that_comes_back_keeps_its_database() {
     register(&world, "http://127.0.0.1:9", "life", "one").await.unwrap();
     // It is forgotten after 120 intervals, at a look each half of a second.
     let listed = async || {
-        let listed = world.directory().list_participants(Default::default()).await.unwrap();
+        let listed = world.directory().list_participants(ListParticipantsRequest::default()).await.unwrap();
         let mut listed = listed.into_inner().participants.into_iter();
         listed.find(|listed| listed.name == "bank").map_or(0, |bank| bank.endpoints.len())
     };

@@ -17,7 +17,8 @@ use super::{World, branch, config, sqlite_url, tcc};
 /// waits for a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s5_nothing_is_sent_after_a_stop() {
-    for (mood, stops) in [(Mood::Hanging, true), (Mood::Slow(700), true), (Mood::Slow(700), false)] {
+    for (mood, stops) in [(Mood::Hanging, true), (Mood::Slow(700), true), (Mood::Slow(700), false)]
+    {
         let mut config = config(&sqlite_url());
         config.lease = Period::secs(15);
         config.drain_timeout = Period::millis(200);

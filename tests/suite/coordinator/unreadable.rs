@@ -207,7 +207,10 @@ async fn l3_a_row_that_the_database_cannot_read_is_set_aside_and_all_others_go_o
     for gid in ["a", "b", "c"] {
         let mut request = tcc(gid, &["ok"]);
         if gid == "b" {
-            let noise = |n: u32| (0..30).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect::<String>() + &n.to_string();
+            let noise = |n: u32| {
+                (0..30).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect::<String>()
+                    + &n.to_string()
+            };
             request.metadata = (0..15).map(|n| (format!("k{n}"), noise(n))).collect();
         }
         tx_ids.push(world.submit(request).await.unwrap().tx_id);

@@ -190,7 +190,8 @@ impl Service {
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let Call { number, attempt, operation } = call;
         let awaits = |branch: &Branch| branch.awaits(operation, attempt);
-        let awaited = live.tx.branch(number).is_some_and(awaits) && !matches!(end, CallEnd::Deferred);
+        let awaited =
+            live.tx.branch(number).is_some_and(awaits) && !matches!(end, CallEnd::Deferred);
         if awaited {
             live.call_ended(call, end.has_failed(), failed_at);
         }

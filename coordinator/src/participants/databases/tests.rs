@@ -26,7 +26,8 @@ fn a_second_database_of_a_living_name_is_refused() {
     let at = |endpoint: &str, id: &str, secs: u64| {
         databases.takes(endpoint, "", id, now + Duration::from_secs(secs))
     };
-    let votes = |id: &str, secs| databases.votes_at(&shop, id, now + Duration::from_secs(secs)).is_ok();
+    let votes =
+        |id: &str, secs| databases.votes_at(&shop, id, now + Duration::from_secs(secs)).is_ok();
     assert!(at("http://a", "one", 0) && at("http://b", "one", 0) && at("http://a", "one", 1));
     assert!(!at("http://c", "two", 1), "a and b are alive");
     assert!(!at("http://a", "two", 1), "b is alive");
@@ -56,7 +57,9 @@ fn s2_a_second_database_behind_the_same_address_is_refused() {
         for round in 0..20 {
             assert!(at(0, "one", round * 5), "{instances:?} {round}");
             assert!(!at(1, "two", round * 5 + 2), "{instances:?} {round}: the first one is alive");
-            assert!(databases.votes_at(&shop, "two", now + Duration::from_secs(round * 5 + 3)).is_err());
+            assert!(
+                databases.votes_at(&shop, "two", now + Duration::from_secs(round * 5 + 3)).is_err()
+            );
         }
         assert!(!at(1, "two", 110));
         assert!(at(1, "two", 111), "the first one was silent for 16 s");
@@ -78,7 +81,8 @@ fn one_of_two_behind_an_address_leaves_alone() {
 #[test]
 fn votes_alone_tell_databases_apart() {
     let (databases, shop, now) = databases();
-    let votes = |id: &str, secs| databases.votes_at(&shop, id, now + Duration::from_secs(secs)).is_ok();
+    let votes =
+        |id: &str, secs| databases.votes_at(&shop, id, now + Duration::from_secs(secs)).is_ok();
     assert!(databases.check(&shop, "any").is_ok(), "nothing is known");
     assert!(votes("one", 0));
     assert!(!votes("two", 60));
