@@ -90,24 +90,23 @@ async fn begin(fixture: &Fixture) -> TxId {
 async fn s3_a_database_of_an_earlier_time_is_told_from_a_restart() {
     let server = Server::start();
     let fixture = Fixture::open(server.database().await).await;
-    let restart = |restored: Option<&std::path::Path>| {
-        server.stop_immediately();
-        let backup = server.back_up();
-        if let Some(backup) = restored {
-            server.restore(backup);
-        }
-        server.launch();
-        backup
-    };
     let renew = async || fixture.store.incarnations().renew(fixture.me, LEASE).await.ok();
     let first = begin(&fixture).await;
-    let backup = restart(None);
+    server.stop_immediately();
+    let backup = server.back_up();
     // Nothing was written since.
-    restart(Some(&backup));
+    server.restore(&backup);
+    server.launch();
     until("a renewal", renew).await;
-    let backup = restart(None);
+    server.stop_immediately();
+    let backup = server.back_up();
+    server.launch();
     let lost = begin(&fixture).await;
-    restart(Some(&backup));
+    server.stop_immediately();
+    server.restore(&backup);
+    server.launch();
+    // The heartbeat's session was cut.
+    assert!(renew().await.is_none());
     for text in all_fail(&fixture).await {
         assert!(text.contains("was restored to an earlier time under this process"), "{text}");
     }
