@@ -22,6 +22,7 @@ mod openings;
 mod place;
 mod purge;
 mod reads;
+pub(crate) mod restored;
 mod sagas;
 mod schema;
 mod sessions;

@@ -118,7 +118,7 @@ impl Caller {
                 wire::request(prepare, &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
                 Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
@@ -156,7 +156,7 @@ impl Caller {
                 wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.commit(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
@@ -167,7 +167,7 @@ impl Caller {
                 wire::request(wire::cancel(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };

@@ -333,14 +333,18 @@ impl Directory {
     /// # Errors
     /// There is no room for its connections.
     pub(crate) fn route(&self, taken: &Taken, fails: bool) -> Result<Route, String> {
-        let route = |taken: &Taken| taken.endpoint.route(taken.kind, fails, &self.connections);
-        if let Some(route) = route(taken) {
-            return Ok(route);
-        }
-        // Others keep connections that they do not use.
-        self.close_idle(Duration::ZERO);
+        let route = || taken.endpoint.route(taken.kind, fails, &self.connections);
+        // Others keep connections that they do not use: those for calls that fail are missed the least.
+        let left = || {
+            self.close_failing(Duration::ZERO);
+            route()
+        };
+        let given_back = || {
+            self.close_idle(Duration::ZERO);
+            route()
+        };
         let max = self.connections.max();
-        route(taken).ok_or_else(|| {
+        route().or_else(left).or_else(given_back).ok_or_else(|| {
             format!("{max} connections to participants are open, which is all that there may be")
         })
     }

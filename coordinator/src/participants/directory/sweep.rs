@@ -138,9 +138,18 @@ impl Directory {
         }
     }
 
-    /// Closes connections that are of no use: nobody calls there, or the endpoint is gone.
+    /// Closes connections that are of no use: nobody calls there, or no call fails there any more, or the
+    /// endpoint is gone.
     pub fn close_unused(&self) {
+        self.close_failing(IDLE_MAX);
         self.close_idle(IDLE_MAX);
+    }
+
+    pub(super) fn close_failing(&self, idle_max: Duration) {
+        let now = Instant::now();
+        for entry in read(&self.entries).values() {
+            read(&entry.endpoints).iter().for_each(|e| e.close_failing(now, idle_max));
+        }
     }
 
     pub(super) fn close_idle(&self, idle_max: Duration) {
