@@ -135,6 +135,52 @@ async fn what_is_under_way_ends_before_the_registration_has_stopped() {
     own.stop().await;
 }
 
+/// A stop whose time is over waits no longer for what is at work, and begins nothing any more all the same.
+#[tokio::test]
+async fn a_stop_that_ends_before_what_is_at_work_begins_nothing_any_more() {
+    use super::handler::{Deed, Handler, Job};
+    for is_served in [false, true] {
+        let (database, pool) = <Sqlite as Database>::open().await;
+        let effect = "CREATE TABLE effect (tx_id text, branch_id text, what text)";
+        pool.execute(effect).await.unwrap();
+        let handler = Handler::new(unanimo_sdk::Isolation::ReadCommitted);
+        let participant = Participant::new("p", database).tcc("work", handler.clone());
+        let service = participant.service().unwrap();
+        let directory = Directory::default();
+        let (coordinator, drain) = (directory.serve().await, Duration::from_millis(400));
+        let of = |prepare| {
+            let job = Job { prepare, phase_two: Deed::Work };
+            let payload = serde_json::to_vec(&job).unwrap().into();
+            Branch { payload, ..branch(Mode::Tcc, "work") }
+        };
+        let prepared = of(Deed::Work);
+        prepared.prepare(&service).await.unwrap();
+        let (at_work, calls) = (of(Deed::Wait), service.clone());
+        let calling = tokio::spawn(async move { at_work.prepare(&calls).await });
+        if is_served {
+            let serve = Serve::on("127.0.0.1:0").register_with(coordinator).drain_at_most(drain);
+            let mut serving = service.serve(serve.without_sweep()).await.unwrap();
+            serving.registered().await.unwrap();
+            handler.gate.waiting().await;
+            serving.stop().await;
+        } else {
+            let register = Register::at("http://127.0.0.1:9").with(coordinator);
+            let register = register.without_sweep().drain_at_most(drain);
+            let mut registration = service.register(register).await.unwrap();
+            registration.registered().await.unwrap();
+            handler.gate.waiting().await;
+            registration.stop().await;
+        }
+        assert!(!calling.is_finished());
+        let late = of(Deed::Work).prepare(&service).await.unwrap();
+        assert!(matches!(late, prepare_response::Answer::Working(_)), "{is_served}: {late:?}");
+        let late = prepared.commit(&service).await.unwrap();
+        assert!(matches!(late, commit_response::Answer::Working(_)), "{is_served}: {late:?}");
+        handler.gate.open();
+        calling.await.unwrap().unwrap();
+    }
+}
+
 /// L1: its set-up needs what a former life has prepared; Commits are served meanwhile, and it registers last.
 #[tokio::test]
 async fn l1_a_set_up_behind_a_prepared_transaction_waits_while_ones_own_server_serves() {
