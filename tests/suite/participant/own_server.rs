@@ -98,9 +98,13 @@ async fn a_participant_in_ones_own_server_takes_part_and_leaves_in_order() {
     until("a sweep", async || (registration.in_doubt()?.sweeps > 0).then_some(())).await;
 
     registration.stop().await;
-    // It has deregistered: nobody waits for a deadline.
-    let error = submit("two").await.unwrap_err().to_string();
-    assert!(error.contains("PARTICIPANT_GONE"), "{error}");
+    // It has deregistered: nobody waits for a deadline. The client asks again for as long as it may.
+    let client = client.clone().wait_at_most(Duration::from_secs(2));
+    until("the news of it", async || {
+        let draft = client.tcc("two").branch("a", "p", "ok", bytes::Bytes::from("x"));
+        draft.submit().await.err().filter(|error| error.to_string().contains("PARTICIPANT_GONE"))
+    })
+    .await;
     let late = prepare(&own, &branch(Mode::Tcc, "ok")).await;
     assert!(matches!(late, prepare_response::Answer::Working(_)), "{late:?}");
     own.stop().await;
@@ -140,7 +144,8 @@ async fn what_is_under_way_ends_before_the_registration_has_stopped() {
 async fn a_stop_that_ends_before_what_is_at_work_begins_nothing_any_more() {
     use super::handler::{Deed, Handler, Job};
     for is_served in [false, true] {
-        let (database, pool) = <Sqlite as Database>::open().await;
+        // Not SQLite, where the one at work would keep the others out.
+        let (database, pool) = <Postgres as Database>::open().await;
         let effect = "CREATE TABLE effect (tx_id text, branch_id text, what text)";
         pool.execute(effect).await.unwrap();
         let handler = Handler::new(unanimo_sdk::Isolation::ReadCommitted);
