@@ -32,6 +32,12 @@
 //! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
 //!
+//! On PostgreSQL the sweeper notices that the database has another history than before, because a standby was
+//! promoted or a backup restored (`database_promoted`). It then compares with the coordinators what is left, and
+//! raises `branch_lost` for each branch that was committed and is not there any more; `losses_not_known` where a
+//! coordinator does not tell. MariaDB and SQLite do not number their histories: there a branch that had ended
+//! is not missed.
+//!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
 //! handler would have done and setting its state in the same local transaction.
 //!
