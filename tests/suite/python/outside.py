@@ -86,7 +86,7 @@ class Branch:
     def __init__(self, deed="", mode=transaction_pb2.MODE_TCC, action="pay", key=None):
         self.key = uuid.uuid4().hex if key is None else key
         self.deed, self.action = deed, action
-        self.context = wire.BranchContext(
+        self.context = transaction_pb2.BranchContext(
             tx_id=str(uuid.uuid4()),
             gid="g",
             branch_id="b",
