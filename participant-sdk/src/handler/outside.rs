@@ -27,9 +27,10 @@ use crate::resource::Resource;
 ///   fails, it is called again. What it does in the database is done once, as ever.
 /// - **Every request has the branch's key**, [`Branch::tx_id`](crate::Branch::tx_id) and
 ///   [`Branch::branch_id`](crate::Branch::branch_id), and the other service keeps a key that was cancelled: a
-///   request to hold that arrives later is refused there. Of a session that the *database* has ended (a time-out,
-///   a failover, a network that was cut) the row is free, though the request of its `try_` may still be on
-///   its way. Where the service cannot do that, bound the request, and let what it holds expire.
+///   request to hold that arrives later is refused there. Where a session ends before its request, the row is free
+///   though the request of a `try_` may still be on its way: the process died, the operation was
+///   [ended](crate::Participant::overtime), or the database ended the session (a time-out, a failover, a network
+///   that was cut). Where the service cannot do that, bound the request, and let what it holds expire.
 /// - The local transaction is open while the other service is waited for: its connection is in use, and on
 ///   SQLite nobody else writes. Give requests a time-out below
 ///   [`handler_timeout`](crate::Participant::handler_timeout).
