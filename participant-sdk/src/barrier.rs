@@ -207,7 +207,7 @@ pub(crate) async fn work<B: Block>(
 }
 
 /// Turns the row that this transaction inserted into a vote no, unless the work must succeed. What the action
-/// may have done outside of the database is taken back before; the savepoint is set then.
+/// may have done outside of the database is undone before; the savepoint is set then.
 async fn refuse_here<B: Block>(
     mut block: B,
     call: &RawCall,

@@ -26,14 +26,11 @@ async fn main() -> anyhow::Result<()> {
             if order.pieces < 1 {
                 return refuse("BAD_ORDER", "pieces must be at least 1");
             }
-            let reserve = "UPDATE stock SET free = free - $2, reserved = reserved + $2
-                           WHERE item = $1 AND free >= $2";
-            let done =
-                sqlx::query(reserve).bind(&order.item).bind(order.pieces).execute(db).await?;
+            let take = "UPDATE stock SET free = free - $2, reserved = reserved + $2
+                        WHERE item = $1 AND free >= $2";
+            let done = sqlx::query(take).bind(&order.item).bind(order.pieces).execute(db).await?;
             match done.rows_affected() {
-                0 => {
-                    refuse("SOLD_OUT", format!("there are not {} of {}", order.pieces, order.item))
-                }
+                0 => refuse("SOLD_OUT", format!("there are too few of {}", order.item)),
                 _ => Ok(()),
             }
         })

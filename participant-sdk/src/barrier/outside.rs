@@ -14,7 +14,7 @@ use crate::handler::PhaseTwoError;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall};
 
-/// Work outside, once it is to be taken back.
+/// Work outside, once it is to be undone.
 pub(super) enum Taken<B> {
     /// It is, in this transaction.
     Back(B),
@@ -22,7 +22,7 @@ pub(super) enum Taken<B> {
     NotYet(Duration),
 }
 
-/// Takes back what an attempt of phase one may have done outside, in a transaction that holds the branch's row
+/// Undoes what an attempt of phase one may have done outside, in a transaction that holds the branch's row
 /// and has its savepoint set.
 pub(super) async fn taken_back<B: Block>(
     mut block: B,

@@ -137,8 +137,8 @@ pub trait TccOutside<R: Resource>: Send + Sync + 'static {
 /// A step of a saga that works outside of the participant's database, too. Guarantees and costs are those of
 /// [`TccOutside`], and `compensate` is its `cancel`.
 ///
-/// One thing differs: a no to work that [must succeed](Call::must_succeed) is no vote, so that nothing is taken
-/// back before it. The call comes again.
+/// One thing differs: a no to work that [must succeed](Call::must_succeed) is no vote, so that nothing is
+/// undone before it. The call comes again.
 pub trait SagaOutside<R: Resource>: Send + Sync + 'static {
     /// The action's argument, as in [`Saga`](crate::Saga).
     type Payload: Decode + Send + Sync + 'static;

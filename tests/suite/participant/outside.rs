@@ -583,7 +583,7 @@ async fn what_cannot_be_read_never_happened<D: Database>(world: World<D>) {
     assert!(world.releases(&branch).is_empty() && world.releases(&never).is_empty());
 }
 
-/// What only the commit finds: the work's transaction is gone by then.
+/// A no that only the commit finds: the work's transaction is gone by then.
 async fn s7_a_no_of_the_commit_is_taken_back<D: Database>(handler_adds: &str) {
     let (resource, pool) = D::open().await;
     for table in [

@@ -257,7 +257,7 @@ async fn s2_a_two_phase_closure_is_prepared_on_mariadb() {
     a_two_phase_bank::<MySql>().await;
 }
 
-/// What closures may take and answer: each kind of payload and output, state of their own, "working", and errors.
+/// Closures may take and answer each kind of payload and output, state of their own, "working", and errors.
 #[tokio::test]
 async fn closures_take_and_answer_what_the_traits_do() {
     let (database, _pool) = <Sqlite as Database>::open().await;
