@@ -28,6 +28,7 @@ mod schema;
 mod sessions;
 mod sleepers;
 mod standbys;
+mod told;
 mod unreadable;
 mod unwell;
 mod writes;

@@ -223,6 +223,21 @@ impl Error {
         source.is_elsewhere()
     }
 
+    /// Tells whether the server is well, and answered with an error about the rows that were asked for: others
+    /// are not concerned.
+    #[must_use]
+    pub fn is_of_rows(&self) -> bool {
+        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
+            return matches!(
+                self,
+                Self::Unreadable(_) | Self::Corrupt { .. } | Self::CorruptJson { .. }
+            );
+        };
+        // Data exceptions, violated constraints, damaged data, and errors that a trigger raises.
+        let classes = ["22", "23", "XX", "P0"];
+        error.code().is_some_and(|code| code.len() == 5 && classes.contains(&&code[..2]))
+    }
+
     /// Tells whether the server answered that the tables, their schema or the whole database are not
     /// there.
     #[must_use]

@@ -108,6 +108,16 @@ impl Postgres {
         self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
     }
 
+    /// Reads what a client is told of transactions: the standbys have it, or a failover would undo what was told.
+    /// The rows are as they came.
+    async fn told(
+        &self,
+        doing: &'static str,
+        query: Query<'static, sqlx::Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        self.run(doing, |connection| Box::pin(query.fetch_all(connection))).await
+    }
+
     /// Reads for people, or what is compared again before it counts: no standby needs to have it. The
     /// rows are as they came, so that one that makes no sense is one of them only.
     async fn look(
