@@ -99,8 +99,8 @@ impl Incarnations for Postgres {
             .bind(self.cluster_id.clone())
             .bind(latest(&MIGRATIONS));
         // Known also if the standbys do not have it in time.
-        let born = Arc::new(OnceLock::new());
-        let noted = Arc::clone(&born);
+        let known = Arc::new(OnceLock::new());
+        let noted = Arc::clone(&known);
         let created = self.run("create an incarnation", move |connection| {
             Box::pin(async move {
                 let new: Option<i64> = query.fetch_optional(connection).await?;
@@ -112,7 +112,7 @@ impl Incarnations for Postgres {
                 Ok(new)
             })
         });
-        created.await.map_err(|error| match (error, born.get()) {
+        created.await.map_err(|error| match (error, known.get()) {
             (Error::Session { source, .. }, Some(incarnation))
                 if matches!(*source, SessionError::Unproven) =>
             {
