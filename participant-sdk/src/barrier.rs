@@ -14,7 +14,7 @@
 //!   may not have reached a standby yet.
 //! - A handler that loses its transaction leaves a row that says so, and that is a hazard.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod deferred;
 mod lost;
 mod released;
@@ -25,7 +25,7 @@ use std::time::SystemTime;
 
 use unanimo_proto::v1::HeuristicKind;
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -33,7 +33,9 @@ pub(crate) use self::released::lost;
 use self::released::{or_released, released_unless_lost};
 use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
-pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
+pub(crate) use self::statements::unix_ms;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::statements::{bind_new_row, bind_outcome};
 use crate::action::Registered;
 use crate::handler::{Isolation, PhaseTwoError, PrepareError};
 use crate::payload::Payload;

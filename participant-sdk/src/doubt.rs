@@ -14,9 +14,11 @@ pub(crate) use self::columns::age;
 pub(crate) use self::columns::{
     DoubtRow, NamedRow, OpenRow, Row, committed, count, doubt, limit, millis, named, open,
 };
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::questions::position;
+#[cfg(feature = "sqlite")]
 pub(crate) use self::questions::purge_undone;
-pub(crate) use self::questions::{Question, answer_questions, position};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::questions::{Question, answer_questions};
 use crate::payload::Payload;
 use crate::resource::{Fault, sealed};
 

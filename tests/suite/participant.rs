@@ -20,6 +20,8 @@ mod killed_step;
 mod lost;
 mod mariadb;
 mod model;
+pub(crate) mod over;
+mod over_tokio;
 mod overtime;
 mod own_clients;
 mod own_connections;
