@@ -40,8 +40,7 @@ impl Reset {
 /// Names and values of the settings that operations rely on.
 pub(super) type Settings = [(&'static str, String); 9];
 
-/// What makes sessions fit for a participant: its [`Pool`](super::driver::Pool) runs it for each one. Cheap to
-/// clone.
+/// Care that each session needs: its [`Pool`](super::driver::Pool) runs it. Cheap to clone.
 ///
 /// It sets what operations rely on, and reads it back; it refuses a standby and another database; and it
 /// takes from a session what a handler has left there: settings, roles, cursors, locks, temporary tables.

@@ -139,7 +139,7 @@ impl<D: Driver> Postgres<D> {
     }
 
     /// Changes rows; tells how many.
-    async fn change(
+    pub(super) async fn change(
         &self,
         doing: &'static str,
         statement: &str,

@@ -17,7 +17,7 @@ use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch, refused};
-use super::over::{self, Database, Then};
+use super::over::{self, Then};
 
 #[path = "two_phase/at_work.rs"]
 mod at_work;
@@ -86,7 +86,7 @@ const SETTINGS: &str = "
 
 const CLEAN: &str = r#"t 1s 7s on "$user", public read committed 0 0 0 0"#;
 
-impl TwoPhase<Database> for Sql {
+impl TwoPhase<over::Database> for Sql {
     type Payload = Bytes;
 
     async fn prepare(
@@ -112,7 +112,7 @@ impl TwoPhase<Database> for Sql {
 /// The same as TCC: confirm and cancel run the payload, too.
 struct TccSql(Sql);
 
-impl Tcc<Database> for TccSql {
+impl Tcc<over::Database> for TccSql {
     type Payload = Bytes;
     type Output = ();
 
@@ -147,7 +147,7 @@ impl Tcc<Database> for TccSql {
 struct Bank {
     pool: PgPool,
     url: String,
-    service: Service<Database>,
+    service: Service<over::Database>,
     gate: Arc<Semaphore>,
 }
 
@@ -180,7 +180,7 @@ impl Bank {
     }
 
     /// Another process of the same participant.
-    async fn twin(&self) -> Service<Database> {
+    async fn twin(&self) -> Service<over::Database> {
         let database = over::connect(PostgresOptions::default(), &self.url).await.unwrap();
         serve(database, &self.gate)
     }
@@ -236,7 +236,7 @@ impl Bank {
     }
 }
 
-fn serve(database: Database, gate: &Arc<Semaphore>) -> Service<Database> {
+fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Database> {
     let participant = Participant::new("p", database)
         .two_phase("plain", Sql::Plain)
         .two_phase("swallow", Sql::Swallow)
