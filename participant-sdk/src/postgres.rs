@@ -12,6 +12,7 @@ mod own;
 mod session;
 mod statements;
 mod sweep;
+mod timeline;
 mod two_phase;
 
 use std::str::FromStr;

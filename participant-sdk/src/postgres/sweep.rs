@@ -11,8 +11,8 @@ use super::error::fault;
 use super::name::{self, PREFIX};
 use super::statements;
 use crate::doubt::{
-    self, BranchName, Committed, Count, Doubt, GROUP_ROWS_MAX, GroupRows, Named, NamedRow, Open,
-    RowChange, RowKey, Sweepable, age, limit, millis, position,
+    self, BranchName, Committed, Count, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History,
+    Named, NamedRow, Open, RowChange, RowKey, Sweepable, age, limit, millis, position,
 };
 use crate::payload::Payload;
 use crate::resource::Fault;
@@ -192,6 +192,18 @@ impl<D: Driver> Sweepable for Postgres<D> {
         let oldest = statements::one_on(&self.phase_two, OLDEST, &[]).await;
         let (oldest,): (Option<i64>,) = oldest.map_err(fault("look for prepared transactions"))?;
         Ok(oldest.map(age))
+    }
+
+    async fn histories(&self, participant: &str) -> Result<Option<Histories>, Fault> {
+        self.read_histories(participant).await.map(Some)
+    }
+
+    async fn note_history(&self, participant: &str, history: History) -> Result<(), Fault> {
+        self.write_history(participant, history).await
+    }
+
+    async fn rows_here(&self, participant: &str, keys: &[RowKey]) -> Result<Vec<RowKey>, Fault> {
+        self.find_rows(participant, keys).await
     }
 
     async fn count_prepared(&self, participant: &str) -> Result<Count, Fault> {

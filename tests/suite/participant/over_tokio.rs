@@ -12,7 +12,7 @@ mod standby;
 #[path = "sweeper.rs"]
 mod sweeper;
 #[path = "two_phase.rs"]
-mod two_phase;
+pub(super) mod two_phase;
 
 // What these modules expect beside them.
-use super::{calls, databases, deaf, direct, handler};
+use super::{calls, databases, deaf, direct, handler, prepared};
