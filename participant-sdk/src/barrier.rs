@@ -16,7 +16,7 @@
 //!   may not have reached a standby yet.
 //! - A handler that loses its transaction leaves a row that says so, and that is a hazard.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod deferred;
 mod lost;
 mod outside;
@@ -27,7 +27,7 @@ mod statements;
 
 use std::time::SystemTime;
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
 use self::outside::Taken;
@@ -36,7 +36,9 @@ pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit, phase_two};
 pub(crate) use self::released::lost;
 use self::released::{or_released, released_unless_lost};
 pub(crate) use self::row::{Columns, Row, State};
-pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
+pub(crate) use self::statements::unix_ms;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::statements::{bind_new_row, bind_outcome};
 use crate::action::Registered;
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;

@@ -195,7 +195,8 @@
 //! A service that has a pool, a server and channels already brings them: [`Postgres::from_pool`] and
 //! [`Postgres::connect_with`] (and those of the other databases), [`Service::server`] and
 //! [`Service::register`], [`Client::with_channel`] and [`Coordinator`]. [`Metrics`] and the spans
-//! `participant_operation` show what a participant does.
+//! `participant_operation` show what a participant does. Connections to PostgreSQL may be another crate's than
+//! sqlx's: see [`driver`].
 //!
 //! # Which answer
 //!
@@ -212,6 +213,8 @@
 //! # Features
 //!
 //! - `postgres` (default): participants on PostgreSQL 13 or later.
+//! - `tokio-postgres`: the same over the crates `tokio-postgres` and `deadpool-postgres`, whose connections
+//!   handlers then work with. It includes `postgres`.
 //! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. It is written for
 //!   MySQL 8.0.16 or later as well, and untested there until it is run. MySQL's passwords need TLS or
 //!   a socket: RSA is left out.
@@ -279,7 +282,9 @@ pub use participant::{
 };
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
-pub use postgres::{Postgres, PostgresOptions};
+pub use postgres::{Postgres, PostgresOptions, driver};
+#[cfg(feature = "tokio-postgres")]
+pub use postgres::{TokioConnection, TokioPostgres};
 pub use refusal::Refusal;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use resource::Resource;

@@ -21,6 +21,8 @@ mod lost;
 mod mariadb;
 mod model;
 mod outside;
+pub(crate) mod over;
+mod over_tokio;
 mod overtime;
 mod own_clients;
 mod own_connections;

@@ -138,6 +138,16 @@ async fn s7_s8_two_phase_commit_on_postgres_agrees_with_the_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_tcc_over_tokio_agrees_with_the_model() {
+    agrees_with_the_model(Lab::tcc_over_tokio().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_two_phase_commit_over_tokio_agrees_with_the_model() {
+    agrees_with_the_model(Lab::two_phase_over_tokio().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_s8_two_phase_commit_on_mariadb_agrees_with_the_model() {
     schedules_agree(Lab::two_phase_on_mariadb().await, SCHEDULES, AT_ONCE_WAITING).await;
 }

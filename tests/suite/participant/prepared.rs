@@ -87,6 +87,7 @@ macro_rules! tests {
 macro_rules! on_each_database {
     ($($list:tt)+) => {
         tests!(postgres, crate::participant::two_phase::Bank, $($list)+);
+        tests!(tokio_postgres, crate::participant::over_tokio::two_phase::Bank, $($list)+);
         tests!(mariadb, crate::participant::xa::Bank, $($list)+);
     };
 }

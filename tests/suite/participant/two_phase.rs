@@ -9,21 +9,28 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::{
-    Call, Isolation, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Service,
-    Tcc, TwoPhase, refuse,
+    Call, Isolation, Participant, PhaseTwoError, PostgresOptions, PrepareError, Service, Tcc,
+    TwoPhase, refuse,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch, refused};
+use super::over::{self, Then};
 use super::prepared::Database;
 
+#[path = "two_phase/conditions.rs"]
 mod conditions;
+#[path = "two_phase/doubt.rs"]
 mod doubt;
+#[path = "two_phase/handlers.rs"]
 mod handlers;
+#[path = "two_phase/limits.rs"]
 mod limits;
+#[path = "two_phase/lost.rs"]
 mod lost;
+#[path = "two_phase/reading.rs"]
 mod reading;
 
 /// Runs its payload as SQL, and then does what is special about it.
@@ -47,48 +54,22 @@ enum Sql {
     Gate(Arc<Semaphore>),
 }
 
-#[derive(Clone, Copy)]
-enum Then {
-    Commit,
-    Drop,
-    Forget,
-    /// Ends the future that begins it, half way.
-    Abandon,
-}
-
 impl Sql {
-    async fn run(&self, db: &mut PgConnection, sql: &[u8]) -> Result<(), PrepareError> {
-        let sql = AssertSqlSafe(String::from_utf8(sql.to_vec()).unwrap());
+    async fn run(&self, db: &mut over::Connection, sql: &[u8]) -> Result<(), PrepareError> {
+        let sql = std::str::from_utf8(sql)?;
         match self {
             Self::Plain | Self::RepeatableRead | Self::Read { swallow: false } => {
-                db.execute(sql).await?;
+                over::run(db, sql).await?;
             }
-            Self::Swallow | Self::Read { swallow: true } => drop(db.execute(sql).await),
+            Self::Swallow | Self::Read { swallow: true } => drop(over::run(db, sql).await),
             Self::Refuse => {
-                db.execute(sql).await?;
+                over::run(db, sql).await?;
                 return refuse("NO", "as it was told");
             }
-            Self::Nested(Then::Abandon) => {
-                let abandoned = tokio::time::timeout(Duration::ZERO, db.begin()).await;
-                drop(abandoned);
-                db.execute(sql).await?;
-            }
-            Self::Nested(then) => {
-                let mut nested = db.begin().await?;
-                nested.execute(sql).await?;
-                match then {
-                    Then::Commit => nested.commit().await?,
-                    Then::Drop => drop(nested),
-                    Then::Forget => std::mem::forget(nested),
-                    Then::Abandon => unreachable!("it is no transaction"),
-                }
-            }
-            Self::Settings => {
-                let settings: String = sqlx::query_scalar(SETTINGS).fetch_one(db).await?;
-                return refuse("SETTINGS", settings);
-            }
+            Self::Nested(then) => over::nested(db, sql, *then).await?,
+            Self::Settings => return refuse("SETTINGS", over::text(db, SETTINGS).await?),
             Self::Gate(gate) => {
-                db.execute(sql).await?;
+                over::run(db, sql).await?;
                 gate.acquire().await?.forget();
             }
         }
@@ -108,10 +89,14 @@ const SETTINGS: &str = "
 
 const CLEAN: &str = r#"t 1s 7s on "$user", public read committed 0 0 0 0"#;
 
-impl TwoPhase for Sql {
+impl TwoPhase<over::Database> for Sql {
     type Payload = Bytes;
 
-    async fn prepare(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+    async fn prepare(
+        &self,
+        db: &mut over::Connection,
+        call: &Call<Bytes>,
+    ) -> Result<(), PrepareError> {
         self.run(db, &call.payload).await
     }
 
@@ -130,17 +115,21 @@ impl TwoPhase for Sql {
 /// The same as TCC: confirm and cancel run the payload, too.
 struct TccSql(Sql);
 
-impl Tcc<Postgres> for TccSql {
+impl Tcc<over::Database> for TccSql {
     type Payload = Bytes;
     type Output = ();
 
-    async fn try_(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+    async fn try_(
+        &self,
+        db: &mut over::Connection,
+        call: &Call<Bytes>,
+    ) -> Result<(), PrepareError> {
         self.0.run(db, &call.payload).await
     }
 
     async fn confirm(
         &self,
-        db: &mut PgConnection,
+        db: &mut over::Connection,
         call: &Call<Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
@@ -149,7 +138,7 @@ impl Tcc<Postgres> for TccSql {
 
     async fn cancel(
         &self,
-        _: &mut PgConnection,
+        _: &mut over::Connection,
         _: &Call<Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
@@ -158,10 +147,10 @@ impl Tcc<Postgres> for TccSql {
 }
 
 /// A database of participant `p`.
-pub(super) struct Bank {
+pub(crate) struct Bank {
     pool: PgPool,
     url: String,
-    service: Service<Postgres>,
+    service: Service<over::Database>,
     gate: Arc<Semaphore>,
 }
 
@@ -189,13 +178,14 @@ impl Bank {
             .phase_two_connections(1)
             .lock_timeout(Duration::from_secs(1))
             .statement_timeout(Duration::from_secs(7));
-        let service = serve(options.connect(by).await.unwrap(), &gate);
+        let service = serve(over::connect(options, by).await.unwrap(), &gate);
         Self { pool, url, service, gate }
     }
 
     /// Another process of the same participant.
-    async fn twin(&self) -> Service<Postgres> {
-        serve(Postgres::connect(&self.url).await.unwrap(), &self.gate)
+    async fn twin(&self) -> Service<over::Database> {
+        let database = over::connect(PostgresOptions::default(), &self.url).await.unwrap();
+        serve(database, &self.gate)
     }
 
     async fn prepare(&self, branch: &Branch) -> Result<prepare_response::Answer, Status> {
@@ -266,7 +256,7 @@ async fn behind_a_proxy() -> (Bank, Proxy) {
 }
 
 impl Database for Bank {
-    type Resource = Postgres;
+    type Resource = over::Database;
 
     const PREPARE: &'static str = "PREPARE TRANSACTION";
     const COMMIT: &'static str = "COMMIT PREPARED";
@@ -281,11 +271,11 @@ impl Database for Bank {
         behind_a_proxy().await
     }
 
-    fn service(&self) -> &Service<Postgres> {
+    fn service(&self) -> &Service<over::Database> {
         &self.service
     }
 
-    async fn twin(&self) -> Service<Postgres> {
+    async fn twin(&self) -> Service<over::Database> {
         self.twin().await
     }
 
@@ -325,8 +315,8 @@ impl Database for Bank {
     }
 }
 
-fn serve(postgres: Postgres, gate: &Arc<Semaphore>) -> Service<Postgres> {
-    let participant = Participant::new("p", postgres)
+fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Database> {
+    let participant = Participant::new("p", database)
         .two_phase("plain", Sql::Plain)
         .two_phase("repeatable-read", Sql::RepeatableRead)
         .two_phase("swallow", Sql::Swallow)

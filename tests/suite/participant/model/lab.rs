@@ -10,7 +10,7 @@ use unanimo_proto::v1::{
 };
 use unanimo_sdk::{
     Isolation, MySqlOptions, Participant as Making, PhaseTwoError, PostgresOptions, PrepareError,
-    Sqlite, Tcc, TwoPhase, refuse,
+    Sqlite, Tcc, TokioConnection, TokioPostgres, TwoPhase, refuse,
 };
 use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
@@ -20,6 +20,7 @@ use unanimo_tests::reaper::run_folder;
 use super::Participant;
 use super::rules::Heard;
 use super::schedule::{Call, Fault, Operation, Schedule};
+use crate::participant::databases::OverTokio;
 
 const TABLE: &str = "CREATE TABLE effect (tx_id varchar(36), what varchar(10))";
 
@@ -76,6 +77,25 @@ impl Lab {
             .two_phase("act-rr", Handler(Isolation::RepeatableRead));
         let participant = Box::new(making.service().unwrap());
         Self { name: "PostgreSQL", mode: Mode::TwoPhase, participant, pool: Pool::Postgres(pool) }
+    }
+
+    pub(super) async fn tcc_over_tokio() -> Self {
+        let (pool, database) = over_tokio().await;
+        let making = Making::new("p", database)
+            .tcc("act", Handler(Isolation::ReadCommitted))
+            .tcc("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        Self { name: "tokio-postgres", mode: Mode::Tcc, participant, pool: Pool::Postgres(pool) }
+    }
+
+    pub(super) async fn two_phase_over_tokio() -> Self {
+        let (pool, database) = over_tokio().await;
+        let making = Making::new("p", database)
+            .two_phase("act", Handler(Isolation::ReadCommitted))
+            .two_phase("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        let (name, mode) = ("tokio-postgres", Mode::TwoPhase);
+        Self { name, mode, participant, pool: Pool::Postgres(pool) }
     }
 
     pub(super) async fn two_phase_on_mariadb() -> Self {
@@ -277,11 +297,22 @@ impl Lab {
 }
 
 async fn postgres() -> (PgPool, unanimo_sdk::Postgres) {
+    let (pool, url) = database().await;
+    let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
+    (pool, options.connect(&url).await.unwrap())
+}
+
+async fn over_tokio() -> (PgPool, OverTokio) {
+    let (pool, url) = database().await;
+    let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
+    (pool, options.over(TokioPostgres::new(url.parse().unwrap())).await.unwrap())
+}
+
+async fn database() -> (PgPool, String) {
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
-    let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
-    (pool, options.connect(&url).await.unwrap())
+    (pool, url)
 }
 
 async fn mariadb() -> (MySqlPool, unanimo_sdk::MySql) {
@@ -335,13 +366,17 @@ type Asked = unanimo_sdk::Call<bytes::Bytes>;
 
 /// The handlers' work on each database.
 trait Work {
-    async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()>;
-    async fn die(&mut self) -> sqlx::Result<()>;
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    async fn note(&mut self, call: &Asked, what: &'static str) -> Result<(), Self::Error>;
+    async fn die(&mut self) -> Result<(), Self::Error>;
 }
 
 const NOTE: &str = "INSERT INTO effect (tx_id, what) VALUES ($1, $2)";
 
 impl Work for PgConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query(NOTE).bind(call.branch.tx_id.to_string()).bind(what);
         note.execute(self).await.map(drop)
@@ -352,7 +387,21 @@ impl Work for PgConnection {
     }
 }
 
+impl Work for TokioConnection {
+    type Error = tokio_postgres::Error;
+
+    async fn note(&mut self, call: &Asked, what: &'static str) -> Result<(), Self::Error> {
+        self.execute(NOTE, &[&call.branch.tx_id.to_string(), &what]).await.map(drop)
+    }
+
+    async fn die(&mut self) -> Result<(), Self::Error> {
+        self.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await
+    }
+}
+
 impl Work for MySqlConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query("INSERT INTO effect (tx_id, what) VALUES (?, ?)");
         note.bind(call.branch.tx_id.to_string()).bind(what).execute(self).await.map(drop)
@@ -364,6 +413,8 @@ impl Work for MySqlConnection {
 }
 
 impl Work for SqliteConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query(NOTE).bind(call.branch.tx_id.to_string()).bind(what);
         note.execute(self).await.map(drop)
@@ -434,6 +485,7 @@ macro_rules! tcc_handler {
 }
 
 tcc_handler!(unanimo_sdk::Postgres, PgConnection);
+tcc_handler!(OverTokio, TokioConnection);
 tcc_handler!(unanimo_sdk::MySql, MySqlConnection);
 tcc_handler!(Sqlite, SqliteConnection);
 
@@ -458,4 +510,5 @@ macro_rules! two_phase_handler {
 }
 
 two_phase_handler!(unanimo_sdk::Postgres, PgConnection);
+two_phase_handler!(OverTokio, TokioConnection);
 two_phase_handler!(unanimo_sdk::MySql, MySqlConnection);
