@@ -11,6 +11,7 @@
 //! | LocksAnswered    | granted, wait, or ABORT             | nothing: too late        | same    |
 //! | ParentDecided    | ABORT of a child                    | nothing: it is decided   | same    |
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
+//! | Rewrite          | written again                       | written again            | nothing |
 //! | Recovered        | what is due, again                  | what is due, again       | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
 //! | Resolve, new     | rejected                            | the branch ends          | rejected|
@@ -53,7 +54,7 @@ use crate::effects::{Call, Effects, Event, EventKind, LockRequest};
 use crate::history;
 use crate::ids::{BranchNumber, Gid, TxId};
 use crate::input::{Input, Rejection};
-use crate::policy::Policy;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::{Identity, Origin, Transaction};
 
@@ -90,6 +91,7 @@ impl Transaction {
             initiator: definition.initiator,
         };
         let mut transaction = Self::unwritten(identity);
+        transaction.rules = policy.rules;
         let branches = definition.branches;
         let recorded = history::Input::begin(&transaction, &branches, policy);
         let mut step = Step::new(&mut transaction, now, policy);
@@ -165,6 +167,7 @@ impl Transaction {
         policy: &Policy,
         is_replayed: bool,
     ) -> Result<Effects, Rejection> {
+        self.rules = policy.rules;
         let recorded = history::Input::of(&input, self, policy);
         let mut step = Step::new(self, now, policy);
         (step.recorded, step.is_replayed) = (recorded, is_replayed);
@@ -184,6 +187,7 @@ impl Transaction {
                 step.locks_answered(index, attempt, answer);
             }
             Input::Tick => step.tick(),
+            Input::Rewrite => step.rewrite(),
             Input::Recovered { by } => step.recovered(by),
             Input::Retry { number, operator } => {
                 let index = number.map(|number| step.known(number)).transpose()?;
@@ -288,8 +292,23 @@ impl<'a> Step<'a> {
         let attempt = attempts.sent(now);
         branch.in_flight = Some(InFlight { operation, attempt });
         branch.retry_at = None;
+        branch.is_asleep = false;
         let number = branch.number;
+        // Its row says that nothing was sent.
+        if self.tx.quiet {
+            self.changed(Change::Awaited);
+        }
         self.calls.push(Call { number, operation, attempt });
+    }
+
+    fn goes_by(&self, rules: RulesVersion) -> bool {
+        self.policy.rules >= rules
+    }
+
+    fn rewrite(&mut self) {
+        if !matches!(self.tx.phase, Phase::Ended { .. }) {
+            self.changed(Change::Noted);
+        }
     }
 
     /// Time has passed.
@@ -355,6 +374,16 @@ impl<'a> Step<'a> {
         }
         let pause = (!retry_after.is_zero()).then_some(retry_after);
         self.try_again(index, "the participant answered WORKING".to_owned(), pause);
+    }
+
+    /// The child waits for nothing but time: it is asked again then.
+    fn asleep(&mut self, index: usize, until: Timestamp) {
+        self.working(index, Duration::ZERO);
+        let branch = self.branch(index);
+        if branch.retry_at.is_some_and(|at| at < until) {
+            branch.retry_at = Some(until);
+            branch.is_asleep = true;
+        }
     }
 
     fn try_again(&mut self, index: usize, error: String, pause: Option<Duration>) {

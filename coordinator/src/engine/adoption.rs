@@ -90,7 +90,7 @@ impl Handle {
             crash_point!("adoption-after-claim");
             self.set_aside(&claimed.unreadable).await;
             adopted += claimed.records.len();
-            self.bring_to_memory(claimed.records).await;
+            self.bring_to_memory(claimed.records, false).await;
         }
         let owned = store.transactions().open_of(me).await?;
         let (mut failed, mut last) = (0, None);
@@ -99,7 +99,7 @@ impl Handle {
             match self.claim(&turn, tx_id, me, version).await {
                 Ok(Some(record)) => {
                     adopted += 1;
-                    self.bring_to_memory(vec![record]).await;
+                    self.bring_to_memory(vec![record], false).await;
                 }
                 Ok(None) | Err(store::Error::Unreadable(_)) => {}
                 Err(error) => {
@@ -129,7 +129,7 @@ impl Handle {
         let count = claimed.records.len() + claimed.unreadable.len();
         if !claimed.records.is_empty() {
             crash_point!("adoption-after-claim");
-            self.bring_to_memory(claimed.records).await;
+            self.bring_to_memory(claimed.records, true).await;
         }
         Ok(count)
     }
@@ -140,13 +140,14 @@ impl Handle {
         tx_id: TxId,
         owner: Incarnation,
         version: Version,
+        slept: bool,
     ) -> Result<(), Error> {
         let this = self.clone();
         // In a task of its own: what is claimed must reach the engine, whoever goes away.
         let adopting = tokio::spawn(async move {
             let turn = this.turn_to_claim().await;
             if let Some(record) = this.claim(&turn, tx_id, owner, version).await? {
-                this.bring_to_memory(vec![record]).await;
+                this.bring_to_memory(vec![record], slept).await;
             }
             Ok::<(), Error>(())
         });
@@ -180,9 +181,9 @@ impl Handle {
     }
 
     /// Brings transactions to memory that this incarnation has durably made its own.
-    async fn bring_to_memory(&self, records: Vec<Record>) {
+    async fn bring_to_memory(&self, records: Vec<Record>, slept: bool) {
         let (done, brought) = oneshot::channel();
-        if self.send(Message::Adopt { records, done }).is_ok() {
+        if self.send(Message::Adopt { records, slept, done }).is_ok() {
             // The engine may end meanwhile.
             let _ = brought.await;
         }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
+    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Version,
+    Vote,
 };
 
 pub use self::operator::Word;
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     inbox: mpsc::UnboundedSender<Message>,
     pub(super) me: Incarnation,
     pub(super) store: Arc<dyn Store>,
+    env: Arc<dyn Env>,
     directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
@@ -114,7 +116,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         cluster_id: store.cluster_id().into(),
         options: Arc::clone(&options),
         clock: Clock::new(Arc::clone(&env)),
-        env,
+        env: Arc::clone(&env),
         metrics: Arc::clone(&metrics),
         caller: Caller::new(Arc::clone(&directory), lease.clone(), Arc::clone(&metrics)),
         lease,
@@ -137,6 +139,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         timers: Timers::default(),
         starts: Timers::default(),
         asleep: Timers::default(),
+        doubts: Timers::default(),
         suspended: crate::suspension::suspended(),
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
@@ -147,6 +150,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         inbox: sender,
         me,
         store,
+        env,
         directory,
         admission,
         options,
@@ -193,7 +197,19 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await
+        let answer = self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await?;
+        self.hurry_parent(&answer, deadline).await;
+        Ok(answer)
+    }
+
+    /// Has the parent of a child ask it again, which was ended by somebody else: both may have slept until
+    /// another time.
+    pub(super) async fn hurry_parent(&self, answer: &Answer, deadline: Instant) {
+        let Answer::View(view) = answer else { return };
+        let Some(parent) = view.tx.identity().parent else { return };
+        let input = Input::Retry { number: Some(parent.number), operator: None };
+        // Without it the parent asks when the child was to go on.
+        let _ = self.input(Key::Tx(parent.tx_id), input, Until::Durable, deadline).await;
     }
 
     /// Waits for a transaction, wherever it is.
@@ -288,7 +304,7 @@ impl Handle {
         ) {
             return Err(Error::Stripped);
         }
-        Ok(Answer::View(Box::new(View { tx, revision, stripped })))
+        Ok(Answer::View(Box::new(View { tx, revision, stripped, is_asleep: false })))
     }
 
     /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
@@ -336,6 +352,24 @@ impl Handle {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
     }
 
+    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided. It is left where it is;
+    /// `None` if it is in memory, or something else.
+    pub(super) async fn at_rest(&self, tx_id: TxId) -> Result<Option<Box<View>>, Error> {
+        let (reply, receiver) = oneshot::channel();
+        let transactions = vec![(tx_id, Version::default())];
+        self.send(Message::NotLive { transactions, reply })?;
+        if receiver.await.map_err(|_| Error::Stopped)?.is_empty() {
+            return Ok(None);
+        }
+        let stored = self.read(&Key::Tx(tx_id)).await?;
+        let rests = |stored: &Stored| {
+            let state = &stored.record.state;
+            let sleeps = state.wake_at.is_some() && state.phase.decision().is_none();
+            sleeps || state.phase.ended_at().is_some()
+        };
+        Ok(stored.filter(rests).map(|stored| Box::new(stored.into_view())))
+    }
+
     /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
     /// memory then: the answer is `None`.
     async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
@@ -346,7 +380,8 @@ impl Handle {
             return Ok(Some(Box::new(stored)));
         }
         let Stored { record, owner, .. } = stored;
-        self.adopt_one(record.identity.tx_id, owner, record.version).await?;
+        let slept = record.state.wake_at.is_some();
+        self.adopt_one(record.identity.tx_id, owner, record.version, slept).await?;
         Ok(None)
     }
 
@@ -361,6 +396,8 @@ impl Handle {
 impl Stored {
     fn into_view(self) -> View {
         let revision = self.record.version;
-        View { tx: Transaction::restore(self.record), revision, stripped: self.stripped }
+        let is_asleep = self.record.state.wake_at.is_some();
+        let tx = Transaction::restore(self.record);
+        View { tx, revision, stripped: self.stripped, is_asleep }
     }
 }

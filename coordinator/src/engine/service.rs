@@ -8,7 +8,7 @@ pub(super) mod ends;
 pub(super) mod locks;
 mod log;
 mod rest;
-mod sleep;
+pub(super) mod sleep;
 mod time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -82,7 +82,9 @@ pub struct Service {
     pub(super) starts: Timers<Timestamp>,
     /// Transactions in memory whose rows say that they sleep, by the time until which they do.
     pub(super) asleep: Timers<Timestamp>,
-    /// When those are looked at next.
+    /// Children in doubt, by the time at which they leave memory.
+    pub(super) doubts: Timers<Instant>,
+    /// When those that sleep or doubt are looked at next.
     pub(super) look_at_sleepers: Instant,
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
@@ -149,7 +151,7 @@ impl Service {
             }
             Message::Input { key, input, adopt, until, reply } => {
                 if let Some(record) = adopt {
-                    self.insert(*record);
+                    self.insert(*record, false);
                 }
                 match self.find(&key) {
                     Some(tx_id) => self.input(tx_id, input, until, reply),
@@ -167,9 +169,9 @@ impl Service {
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
             }
-            Message::Adopt { records, done } => {
+            Message::Adopt { records, slept, done } => {
                 self.metrics.adopted(records.len());
-                records.into_iter().for_each(|record| self.adopt(record));
+                records.into_iter().for_each(|record| self.adopt(record, slept));
                 let _ = done.send(());
             }
             Message::NotLive { mut transactions, reply } => {
@@ -333,6 +335,7 @@ impl Service {
         self.timers.set(tx_id, &mut live.wake_at, None);
         self.starts.set(tx_id, &mut live.starts_at, None);
         self.asleep.set(tx_id, &mut live.asleep_until, None);
+        self.doubts.set(tx_id, &mut live.doubted_until, None);
         self.lock_waits.forget(tx_id);
         live.stop_prepares();
         let gid = &live.tx.identity().gid;

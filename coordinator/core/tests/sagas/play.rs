@@ -129,7 +129,12 @@ impl Life {
             LockFate::Held { older } if !held => {
                 let name = owner.map_or_else(|| "all".to_owned(), |at| format!("of_{at}"));
                 let lock = LockName::new(&name).unwrap();
-                LockAnswer::Held { lock, holder: unanimo_core::Gid::new("h").unwrap(), older }
+                LockAnswer::Held {
+                    lock,
+                    holder: unanimo_core::Gid::new("h").unwrap(),
+                    older,
+                    waits: false,
+                }
             }
             LockFate::Failed { taken } => {
                 if taken && !held {

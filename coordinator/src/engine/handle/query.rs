@@ -121,7 +121,17 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Inquired, Error> {
         let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
-        let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await {
+        // One that sleeps is asked about every half a minute, and is not woken for that.
+        let at_rest = self.at_rest(tx_id);
+        let found = match tokio::time::timeout_at(deadline + PEEK_MAX, at_rest).await {
+            Ok(Ok(Some(view))) if own_branch(&view.tx, key, participant).is_some() => {
+                Ok(Answer::View(view))
+            }
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) => self.wait(Key::Tx(tx_id), Until::Durable, deadline).await,
+            Err(_) => Ok(Answer::NotYet(None)),
+        };
+        let view = match found {
             Ok(Answer::View(view)) => view,
             // One that cannot be read is left alone; others of this inquiry are not concerned.
             Ok(Answer::NotYet(_)) | Err(Error::Unreadable(_)) => {
@@ -135,11 +145,8 @@ impl Handle {
             return unknown(Verdict::Purged, true);
         }
         let tx = view.tx;
-        let branch = match key {
-            BranchKey::Id(id) => tx.branch_by_id(id),
-            BranchKey::Number(number) => tx.branch(*number),
-        };
-        let Some(branch) = branch.filter(|branch| branch.spec.participant == *participant) else {
+        let number = own_branch(&tx, key, participant);
+        let Some(branch) = number.and_then(|number| tx.branch(number)) else {
             return unknown(Verdict::NeverSeen, false);
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
@@ -190,6 +197,19 @@ impl Handle {
     pub async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
         Ok(self.shared.store.transactions().history(tx_id).await?)
     }
+}
+
+/// Returns the branch of this key, if it is the participant's.
+fn own_branch(
+    tx: &Transaction,
+    key: &BranchKey,
+    participant: &ParticipantName,
+) -> Option<BranchNumber> {
+    let branch = match key {
+        BranchKey::Id(id) => tx.branch_by_id(id),
+        BranchKey::Number(number) => tx.branch(*number),
+    };
+    branch.filter(|branch| branch.spec.participant == *participant).map(|branch| branch.number)
 }
 
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {
