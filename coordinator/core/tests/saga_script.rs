@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::script::check;
+use unanimo_core::Timestamp;
 
 #[test]
 fn a_transaction_that_is_decided_waits_for_no_lock() {
@@ -538,9 +539,11 @@ fn a_parent_sleeps_with_its_child() {
     let mut script = check(
         "saga a:tcc+patience=2000",
         "write; prepare a
-         a asleep 50000 => note
-         tick +2000 => ABORT GaveUp(BranchNumber(1)); cancel a",
+         a asleep 50000 => note",
     );
+    let until = script.tx.sleeps_until().expect("it sleeps");
+    assert_eq!(until, Timestamp(1_002_000), "not longer than its policy has patience");
+    script.line("tick +2000 => ABORT GaveUp(BranchNumber(1)); cancel a");
     script.line("a done => END");
 }
 

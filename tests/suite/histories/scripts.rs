@@ -174,7 +174,7 @@ pub(super) const SCRIPTS: &[(&str, &str)] = &[
     ),
     (
         "saga-late-step-after-a-stop",
-        "saga\nbranch p pivot\nbranch b after p delay 5000\np prepared\nstop 90000\ncrash\nwake\nb prepared",
+        "saga\nbranch p pivot\nbranch b after p delay 5000\np prepared\nstop 90000\ncrash\nwake\nwake\nb prepared",
     ),
     (
         "saga-crash-after-commit",

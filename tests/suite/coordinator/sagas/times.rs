@@ -269,7 +269,9 @@ async fn a_question_about_a_branch_wakes_no_sleeper() {
         let tx_id = accept(&world, request).await;
         super::called(&world, &tx_id, "a", 1).await;
         nothing_in_memory(&world).await;
+        let cluster_id = world.cluster_id().await;
         let inquire = |id: &str| InquireBranchesRequest {
+            cluster_id: cluster_id.clone(),
             participant: "p".into(),
             branches: vec![InquiredBranch {
                 tx_id: tx_id.clone(),
@@ -307,6 +309,7 @@ async fn a_sleeper_that_stays_has_a_history_that_is_replayed() {
     };
     let mut states = world.client().watch_transaction(request).await.unwrap().into_inner();
     assert!(states.message().await.unwrap().is_some());
+    tokio::time::sleep(Duration::from_secs(3)).await;
     clock.set_ahead(DAY_MS / 2 - 63 * 60 * 1000);
     tokio::time::sleep(Duration::from_secs(7)).await;
     world.rollback(&tx_id).await.unwrap();
