@@ -248,7 +248,9 @@ impl Transaction {
             Some(_) => None,
             None => branch.retry_at.or_else(starts),
         };
-        next.into_iter().chain(self.gives_up_at(index)).min()
+        // One that is late after a stop waits for its turn and asks for its locks meanwhile.
+        let locks = branch.locks.retry_at().filter(|_| self.phase == Phase::Active);
+        next.into_iter().chain(locks).chain(self.gives_up_at(index)).min()
     }
 
     /// When the branch's Prepare is given up, if its policy says so.

@@ -388,12 +388,6 @@ impl Transaction {
         self.locks.are_granted()
     }
 
-    /// Returns the transaction that stands in the way of its own locks, as far as is known.
-    #[must_use]
-    pub fn obstacle(&self) -> Option<&Obstacle> {
-        self.obstacle.as_ref().filter(|_| !self.has_its_locks())
-    }
-
     /// Returns the time until which it need not be in memory: nothing happens by itself before.
     #[must_use]
     pub fn sleeps_until(&self) -> Option<Timestamp> {

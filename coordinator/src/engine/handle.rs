@@ -15,8 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Version,
-    Vote,
+    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
 };
 
 pub use self::operator::Word;
@@ -198,18 +197,24 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let answer = self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await?;
-        self.hurry_parent(&answer, deadline).await;
-        Ok(answer)
+        self.with_parent(answer, deadline).await
     }
 
     /// Has the parent of a child ask it again, which was ended by somebody else: both may have slept until
     /// another time.
-    pub(super) async fn hurry_parent(&self, answer: &Answer, deadline: Instant) {
-        let Answer::View(view) = answer else { return };
-        let Some(parent) = view.tx.identity().parent else { return };
-        let input = Input::Retry { number: Some(parent.number), operator: None };
-        // Without it the parent asks when the child was to go on.
-        let _ = self.input(Key::Tx(parent.tx_id), input, Until::Durable, deadline).await;
+    pub(super) async fn with_parent(
+        &self,
+        answer: Answer,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        if let Answer::View(view) = &answer
+            && let Some(parent) = view.tx.identity().parent
+        {
+            let input = Input::Retry { number: Some(parent.number), operator: None };
+            // Without it the parent asks when the child was to go on.
+            let _ = self.input(Key::Tx(parent.tx_id), input, Until::Durable, deadline).await;
+        }
+        Ok(answer)
     }
 
     /// Waits for a transaction, wherever it is.
@@ -350,24 +355,6 @@ impl Handle {
 
     pub(super) fn send(&self, message: Message) -> Result<(), Error> {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
-    }
-
-    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided. It is left where it is;
-    /// `None` if it is in memory, or something else.
-    pub(super) async fn at_rest(&self, tx_id: TxId) -> Result<Option<Box<View>>, Error> {
-        let (reply, receiver) = oneshot::channel();
-        let transactions = vec![(tx_id, Version::default())];
-        self.send(Message::NotLive { transactions, reply })?;
-        if receiver.await.map_err(|_| Error::Stopped)?.is_empty() {
-            return Ok(None);
-        }
-        let stored = self.read(&Key::Tx(tx_id)).await?;
-        let rests = |stored: &Stored| {
-            let state = &stored.record.state;
-            let sleeps = state.wake_at.is_some() && state.phase.decision().is_none();
-            sleeps || state.phase.ended_at().is_some()
-        };
-        Ok(stored.filter(rests).map(|stored| Box::new(stored.into_view())))
     }
 
     /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in

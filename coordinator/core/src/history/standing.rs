@@ -39,7 +39,7 @@ pub struct Standing {
     pub forgotten: bool,
     /// State of each branch, by number.
     pub branches: Vec<Word>,
-    /// What is stored of each branch besides its state, by number; empty where nothing is stored of any.
+    /// Stored flags of each branch, by number; empty where none has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
     /// When ABORT is decided if nothing else is, while that can still be.

@@ -6,6 +6,15 @@ use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::Lock;
 use crate::ids::{BranchNumber, LockName};
 use crate::input::{LockAnswer, Obstacle};
+use crate::transaction::Transaction;
+
+impl Transaction {
+    /// Returns the transaction that stands in the way of its own locks, as far as is known.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_ref().filter(|_| !self.has_its_locks())
+    }
+}
 
 impl Step<'_> {
     pub(super) fn locks_of(&mut self, owner: Option<usize>) -> &mut Locks {

@@ -6,13 +6,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use unanimo_core::{
     Branch, BranchId, BranchNumber, BranchState, Decision, HeuristicKind, Input, ParticipantName,
-    Timestamp, Transaction, TxId,
+    Timestamp, Transaction, TxId, Version,
 };
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount};
+use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount, Stored};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,24 @@ impl Handle {
             });
         }
         Ok(results)
+    }
+
+    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided. It is left where it is;
+    /// `None` if it is in memory, or something else.
+    async fn at_rest(&self, tx_id: TxId) -> Result<Option<Box<View>>, Error> {
+        let (reply, receiver) = oneshot::channel();
+        let transactions = vec![(tx_id, Version::default())];
+        self.send(Message::NotLive { transactions, reply })?;
+        if receiver.await.map_err(|_| Error::Stopped)?.is_empty() {
+            return Ok(None);
+        }
+        let stored = self.read(&Key::Tx(tx_id)).await?;
+        let rests = |stored: &Stored| {
+            let state = &stored.record.state;
+            let sleeps = state.wake_at.is_some() && state.phase.decision().is_none();
+            sleeps || state.phase.ended_at().is_some()
+        };
+        Ok(stored.filter(rests).map(|stored| Box::new(stored.into_view())))
     }
 
     async fn inquire_one(

@@ -111,11 +111,7 @@ impl Handle {
         let key = Key::Gid(gid.clone());
         match self.input(key.clone(), Input::RollbackAsked, until, deadline).await {
             Err(Error::UnknownGid) => {}
-            known => {
-                let known = known?;
-                self.hurry_parent(&known, deadline).await;
-                return Ok(known);
-            }
+            known => return self.with_parent(known?, deadline).await,
         }
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;

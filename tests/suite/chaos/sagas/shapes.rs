@@ -117,9 +117,9 @@ const PACKING: &[Step] = &[
 /// A step that waits for its time, and one in two-phase commit at the end.
 const TRANSFER: &[Step] = &[
     Step::new("check", 1, Kind::Plain, &[]),
-    Step::new("settle", 1, Kind::Delayed, &["check"]),
+    Step::new("book", 1, Kind::Delayed, &["check"]),
     Step::new("seat", 0, Kind::Reserved, &["check"]),
-    Step::new("ledger", 0, Kind::Written, &["settle"]).after(&["seat"]),
+    Step::new("ledger", 0, Kind::Written, &["book"]).after(&["seat"]),
 ];
 
 pub(crate) const SHAPES: [&[Step]; 5] = [TRIP, ORDER, PIPELINE, PARCEL, TRANSFER];
