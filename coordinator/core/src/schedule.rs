@@ -246,11 +246,19 @@ impl Transaction {
         };
         let next = match branch.in_flight {
             Some(_) => None,
+            // One that is late after a stop has its turn, and cannot go before it has its locks.
+            None if self.waits_for_locks(index) => starts(),
             None => branch.retry_at.or_else(starts),
         };
-        // One that is late after a stop waits for its turn and asks for its locks meanwhile.
-        let locks = branch.locks.retry_at().filter(|_| self.phase == Phase::Active);
-        next.into_iter().chain(locks).chain(self.gives_up_at(index)).min()
+        next.into_iter().chain(self.gives_up_at(index)).min()
+    }
+
+    /// Tells whether the branch's Prepare is owed, and its locks, or the transaction's, are not had.
+    fn waits_for_locks(&self, index: usize) -> bool {
+        let branch = &self.branches[index];
+        let locked = self.locks.are_granted() && branch.locks.are_granted();
+        let owed = self.phase == Phase::Active && self.owes(index) == Some(Operation::Prepare);
+        owed && !locked && !branch.progress.released
     }
 
     /// When the branch's Prepare is given up, if its policy says so.

@@ -88,8 +88,8 @@ pub(super) enum Message {
     CallEnded { tx_id: TxId, call: Call, end: CallEnd, failed_at: Option<u64> },
     /// A request for locks has ended.
     LocksTaken { tx_id: TxId, request: LockRequest, answer: LockAnswer },
-    /// Transactions that this incarnation has durably made its own, and that slept or did not.
-    Adopt { records: Vec<Record>, slept: bool, done: oneshot::Sender<()> },
+    /// Transactions that this incarnation has durably made its own.
+    Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Follows a live transaction.

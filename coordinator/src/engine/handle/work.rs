@@ -149,7 +149,7 @@ impl Handle {
         let shared = &self.shared;
         let limits = &shared.options.policy.limits;
         let mut violations = definition.violations(limits);
-        violations.extend(definition.violations_at(shared.env.now(), limits));
+        violations.extend(definition.violations_at(shared.clock.now(), limits));
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }

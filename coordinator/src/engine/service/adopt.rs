@@ -7,15 +7,13 @@ use super::super::live::Live;
 use super::Service;
 
 impl Service {
-    /// Takes a transaction to memory; it slept, or did not.
-    pub(super) fn insert(&mut self, record: Record, slept: bool) {
+    pub(super) fn insert(&mut self, record: Record) {
         let tx_id = record.identity.tx_id;
         if self.live.contains_key(&tx_id) {
             return;
         }
         let version = record.version;
-        // What slept was woken by the system's clock.
-        let clock = if slept { self.clock.told() } else { self.clock.anchor() };
+        let clock = self.clock.anchor();
         let tx = Transaction::restore(record);
         let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
         let shares = shares(self.caller.directory(), held);
@@ -26,13 +24,13 @@ impl Service {
         self.live.insert(tx_id, live);
     }
 
-    pub(super) fn adopt(&mut self, record: Record, slept: bool) {
+    pub(super) fn adopt(&mut self, record: Record) {
         let tx_id = record.identity.tx_id;
         if self.live.contains_key(&tx_id) {
             return;
         }
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
-        self.insert(record, slept);
+        self.insert(record);
         self.keep_for_a_while(tx_id);
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me });
