@@ -23,14 +23,16 @@ macro_rules! on_every_database {
     ($($case:ident,)*) => {
         on_every_database!(@ postgres, Postgres, ReadCommitted, $($case,)*);
         on_every_database!(@ postgres_repeatable_read, Postgres, RepeatableRead, $($case,)*);
+        on_every_database!(@ tokio_postgres, OverTokio, ReadCommitted, $($case,)*);
         on_every_database!(@ mariadb, MySql, ReadCommitted, $($case,)*);
         on_every_database!(@ sqlite, Sqlite, ReadCommitted, $($case,)*);
     };
     (@ $module:ident, $database:ident, $isolation:ident, $($case:ident,)*) => {
         mod $module {
-            use unanimo_sdk::{$database, Isolation};
+            use unanimo_sdk::Isolation;
 
             use super::World;
+            use crate::participant::databases::$database;
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +171,11 @@ impl Pay {
     }
 }
 
-async fn effect<D: Database>(db: &mut D::Connection, tx_id: Uuid, what: &str) -> sqlx::Result<u64> {
+async fn effect<D: Database>(
+    db: &mut D::Connection,
+    tx_id: Uuid,
+    what: &str,
+) -> Result<u64, D::Error> {
     D::run(db, format!("INSERT INTO effect VALUES ('{tx_id}', '{what}')")).await
 }
 

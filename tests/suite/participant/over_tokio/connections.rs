@@ -2,7 +2,9 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use unanimo_proto::v1::{Mode, prepare_response};
+use unanimo_sdk::driver::{Connection as _, Driver, Parameter, Value};
 use unanimo_sdk::{DatabaseError, Participant, Postgres, PostgresOptions, Service, TokioPostgres};
+use unanimo_tests::plain_driver::Plain;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
@@ -129,4 +131,36 @@ async fn a_server_that_is_not_there_is_told_at_once() {
     // The password is in no text.
     let driver = TokioPostgres::new("host=/nowhere password=hunter2".parse().unwrap());
     assert!(!format!("{driver:?}").contains("hunter2"));
+}
+
+/// All else rests on that: a definite error is the server's answer to this very statement.
+async fn an_error_tells_whether_the_server_has_answered<D: Driver>(driver: D) {
+    let mut connection = driver.connect(&[]).await.unwrap();
+    let error = connection.run("SELECT 1; SELECT 1 / 0").await.unwrap_err();
+    let answer = error.answer().unwrap();
+    assert_eq!((answer.code.as_str(), answer.is_fatal), ("22012", false), "{error:?}");
+    let by_zero = "SELECT 1 / $1::bigint";
+    let error = connection.query(by_zero, &[Parameter::Int(Some(0))]).await.unwrap_err();
+    assert_eq!(error.answer().map(|answer| answer.code.as_str()), Some("22012"), "{error:?}");
+    // It goes on behind an error.
+    let rows = connection.query("SELECT $1::bigint", &[Parameter::Int(None)]).await.unwrap();
+    assert_eq!(rows, [vec![Value::Null]]);
+    let changed = "UPDATE unanimo_barrier SET message = $1 WHERE branch_id = ANY ($2::text[])";
+    let parameters = [Parameter::Text("é"), Parameter::Texts(&[])];
+    assert_eq!(connection.execute(changed, &parameters).await.unwrap(), 0);
+    // The session ends: with a last word that is fatal, or without one; and then there is no answer.
+    let end = "SELECT pg_terminate_backend(pg_backend_pid())";
+    let error = connection.run(end).await.unwrap_err();
+    assert!(error.answer().is_none_or(|answer| answer.is_fatal), "{error:?}");
+    let error = connection.run("SELECT 1").await.unwrap_err();
+    assert_eq!(error.answer(), None, "{error:?}");
+}
+
+#[tokio::test]
+async fn an_error_of_a_driver_tells_whether_the_server_has_answered() {
+    let url = Server::shared().database().await;
+    let driver = TokioPostgres::new(url.parse().unwrap());
+    drop(Postgres::over(driver.clone()).await.unwrap());
+    an_error_tells_whether_the_server_has_answered(driver).await;
+    an_error_tells_whether_the_server_has_answered(Plain(url.parse().unwrap())).await;
 }
