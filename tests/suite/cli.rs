@@ -12,6 +12,7 @@ use unanimo_tests::wait::until;
 use uuid::Uuid;
 
 mod descriptors;
+mod file;
 mod histories;
 mod lives;
 mod moves;

@@ -6,6 +6,20 @@
 //! are opened and looked at in one place, [`session`]. A statement that outlives its time closes its
 //! session: the server may have vanished without a word.
 
+/// Part of a statement that reads the fence of incarnation `$1`, with its nonce in this parameter. It is
+/// locked: a rival that fences waits for the statement, or the statement for the rival.
+macro_rules! fence {
+    ($nonce:literal) => {
+        concat!(
+            "fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = ",
+            $nonce,
+            " AND NOT fenced FOR SHARE
+)"
+        )
+    };
+}
+
 mod address;
 mod batch;
 mod endpoints;
@@ -34,6 +48,7 @@ use self::heartbeat::Heartbeat;
 use self::session::Connector;
 pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
+use super::born::Born;
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Options of the connections to the server.
@@ -73,6 +88,7 @@ pub struct Postgres {
     connector: Connector,
     answer_timeout: Duration,
     cluster_id: String,
+    born: Born,
 }
 
 impl Postgres {
@@ -81,7 +97,8 @@ impl Postgres {
         let answer_timeout = options.answer_timeout();
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
-        Self { sessions, heartbeat, connector, answer_timeout, cluster_id }
+        let born = Born::default();
+        Self { sessions, heartbeat, connector, answer_timeout, cluster_id, born }
     }
 
     /// Runs one statement, and returns its rows.
@@ -174,7 +191,8 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        let connecting = batch::Writer::connect(&self.connector, me, self.answer_timeout);
+        let nonce = self.born.nonce(me);
+        let connecting = batch::Writer::connect(&self.connector, me, nonce, self.answer_timeout);
         Ok(Box::new(connecting.await?))
     }
 

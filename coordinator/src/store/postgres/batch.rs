@@ -45,6 +45,7 @@ struct Obstacle {
 pub(super) struct Writer {
     session: Session,
     me: Incarnation,
+    nonce: Uuid,
     answer_timeout: Duration,
     /// A batch that is committed, and that the standbys do not have yet.
     unproven: Option<Committed>,
@@ -71,11 +72,12 @@ impl Writer {
     pub(super) async fn connect(
         connector: &Connector,
         me: Incarnation,
+        nonce: Uuid,
         answer_timeout: Duration,
     ) -> Result<Self, Error> {
         let connecting = async {
             let mut session = connector.open(answer_timeout).await?;
-            let unfenced = commit_own(&mut session, me).await?;
+            let unfenced = commit_own(&mut session, me, nonce).await?;
             if session.synchronous {
                 proof::prove(&mut session, answer_timeout).await?;
             }
@@ -87,7 +89,7 @@ impl Writer {
             .map_err(|error| failed("open a journal's connection", error))?;
         if alive {
             let (unproven, deferred) = (None, HashSet::new());
-            Ok(Self { session, me, answer_timeout, unproven, deferred })
+            Ok(Self { session, me, nonce, answer_timeout, unproven, deferred })
         } else {
             Err(Error::Fenced(me))
         }
@@ -102,7 +104,7 @@ impl Writer {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
-        let query = columns.query(self.me).fetch_all(&mut self.session.connection);
+        let query = columns.query(self.me, self.nonce).fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
         let write_ids = batch.iter().map(|write| write.write_id).collect();
@@ -204,7 +206,7 @@ impl Writer {
     /// there, and is as durable as whatever is committed later. One that was made is proven on.
     async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
         if affirmed.is_none() {
-            let committing = commit_own(&mut self.session, self.me);
+            let committing = commit_own(&mut self.session, self.me, self.nonce);
             let committed = tokio::time::timeout(self.answer_timeout, committing).await;
             match committed.unwrap_or_else(|_| Err(no_answer())) {
                 Ok(true) => {}
@@ -242,17 +244,22 @@ impl Writer {
 
 /// Commits a write that concerns nobody else. Returns false if the incarnation is fenced. Its row is the
 /// other lane's as well, which may hold it while a standby is waited for.
-async fn commit_own(session: &mut Session, me: Incarnation) -> Result<bool, sqlx::Error> {
+async fn commit_own(
+    session: &mut Session,
+    me: Incarnation,
+    nonce: Uuid,
+) -> Result<bool, sqlx::Error> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let done = sqlx::query(
-            "WITH fence AS MATERIALIZED (
-                 SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
-             INSERT INTO journals (incarnation) SELECT $1 FROM fence
+        let done = sqlx::query(concat!(
+            "WITH ",
+            fence!("$2"),
+            " INSERT INTO journals (incarnation) SELECT $1 FROM fence
              ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
-        )
+        ))
         .bind(me.0)
+        .bind(nonce)
         .execute(&mut session.connection)
         .await;
         match done {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
 use super::no_answer;
 use super::proof;
@@ -19,7 +20,7 @@ use super::session::{Connector, Session, SessionError};
 const RENEW: &str = "
 UPDATE heartbeats SET counter = counter + 1
 WHERE incarnation = $1 AND NOT fenced
-    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
+    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)
 RETURNING current_setting('synchronous_standby_names') <> '',
     (SELECT oid::text FROM pg_namespace WHERE nspname = current_schema()),
     to_regclass('cluster')::oid::text";
@@ -40,13 +41,15 @@ impl Heartbeat {
     pub(super) async fn renew(
         &self,
         me: Incarnation,
+        nonce: Uuid,
         patience: Duration,
     ) -> Result<bool, SessionError> {
         let this = self.clone();
         // In a task of its own: whoever goes away leaves no session half way through a statement.
         let task = tokio::spawn(async move {
             let kept = this.take();
-            let renewed = tokio::time::timeout(patience, this.renew_once(kept, me, patience)).await;
+            let renewing = this.renew_once(kept, me, nonce, patience);
+            let renewed = tokio::time::timeout(patience, renewing).await;
             let (moved, session) = renewed.unwrap_or_else(|_| Err(no_answer().into()))?;
             this.keep(session);
             Ok(moved)
@@ -58,6 +61,7 @@ impl Heartbeat {
         &self,
         kept: Option<Session>,
         me: Incarnation,
+        nonce: Uuid,
         patience: Duration,
     ) -> Result<(bool, Session), SessionError> {
         let started = Instant::now();
@@ -65,8 +69,9 @@ impl Heartbeat {
             Some(session) => session,
             None => self.connector.open(patience).await?,
         };
-        let renew = sqlx::query_as(RENEW).bind(me.0).fetch_optional(&mut session.connection);
-        let moved: Option<(bool, Option<String>, Option<String>)> = renew.await?;
+        let renew = sqlx::query_as(RENEW).bind(me.0).bind(nonce);
+        let moved: Option<(bool, Option<String>, Option<String>)> =
+            renew.fetch_optional(&mut session.connection).await?;
         // Somebody may have put other tables in the place of those that were opened.
         let Some((synchronous, schema, tables)) = moved else {
             self.connector.compare_place(&mut session).await?;

@@ -19,9 +19,9 @@ use super::super::session::settings_of_session;
 /// fence was there: it tells what the statement was made under.
 const BATCH: &str = concat!(
     "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), begun AS (
+WITH ",
+    fence!("$70"),
+    ", begun AS (
     INSERT INTO transactions (
         owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
         metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
@@ -159,7 +159,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Returns the statement, with all columns bound.
-    pub(super) fn query(&self, me: Incarnation) -> Query<'_> {
+    pub(super) fn query(&self, me: Incarnation, nonce: Uuid) -> Query<'_> {
         let Self { begun, moved, branches, outputs, events, history, releases } = self;
         let query = sqlx::query_as(BATCH)
             .bind(me.0)
@@ -209,6 +209,7 @@ impl<'a> Columns<'a> {
             .bind(column(history, |row| row.1))
             .bind(column(history, |row| row.2.as_str()))
             .bind(releases)
+            .bind(nonce)
     }
 }
 
