@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use unanimo_tests::small_disk::SmallDisk;
 use unanimo_tests::wait::until;
 
 use super::standby::{admin, http_get};
-use super::{Program, addresses, new_path, serve, sqlite};
+use super::{Program, addresses, new_path, serve, serve_command, sqlite};
 
 /// Tasks that submit one transaction after the other.
 const CLIENTS: usize = 8;
@@ -320,4 +321,35 @@ async fn a_purge_that_fails_says_why() {
     let ran = program.end().await;
     ran.check(0)
         .complains(&["delete the details of ended transactions (STRIP)", "row that is stuck"]);
+}
+
+/// A quota, or a limit of a file's size, is no space either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_limit_of_the_files_size_is_waited_for() {
+    let world = World::new().await;
+    let url = sqlite(&world.folder.join("x.db"));
+    let inner = serve_command(&url, &["--participant", &world.participant]);
+    let mut outer = Command::new("sh");
+    // Blocks of 512 bytes.
+    outer.args(["-c", "trap '' XFSZ; ulimit -S -f 4096; exec \"$0\" \"$@\""]);
+    outer.arg(inner.get_program()).args(inner.get_args());
+    let mut program = Program::start(outer);
+    let health = admin(&mut program).await;
+    let (grpc, _) = addresses(&mut program).await;
+    let load = Load::start(&grpc);
+    until("it to say why", async || {
+        let (code, why) = http_get(health, "/readyz");
+        (code == 503 && why.contains("disk I/O error")).then_some(())
+    })
+    .await;
+    assert!(program.process.child().try_wait().unwrap().is_none(), "{}", program.err());
+    let before = load.count();
+    let pid = program.process.child().id().to_string();
+    let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).status();
+    assert!(raised.unwrap().success());
+    until("it to go on", async || (load.count() > before + 20).then_some(())).await;
+    let committed = load.stop().await;
+    program.process.signal(Signal::TERM);
+    program.end().await.check(0);
+    world.compare(&committed).await.check(0);
 }
