@@ -5,15 +5,22 @@
 //! listed in the run's folder, and removes the folder.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 /// User of the servers if the tests run as root, as which database servers refuse to run.
 pub const NOBODY: u32 = 65_534;
+
+/// Longest time that all tests of a process may take together, in several times what they need. One that
+/// hangs would keep the process for ever, and nobody would learn which one it is.
+const TESTS_TIMEOUT: Duration = Duration::from_secs(50 * 60);
 
 /// Script of the shell. It asks a PostgreSQL server to stop at once before it kills it, so that its
 /// children end, too.
@@ -62,10 +69,25 @@ fn start() -> Run {
         .spawn()
         .expect("a shell");
     let life = reaper.stdin.take().expect("it is piped");
+    if !std::env::args().any(|argument| argument == "--ignored") {
+        end_after(TESTS_TIMEOUT);
+    }
     Run { folder, _reaper: reaper, _life: life }
 }
 
-use std::os::unix::fs::PermissionsExt;
+/// Ends the process with an error if it is still there after this time. What takes longer on purpose is
+/// ignored unless it is asked for.
+fn end_after(timeout: Duration) {
+    thread::spawn(move || {
+        thread::sleep(timeout);
+        eprintln!(
+            "the tests have run for {} min: one of those that are said above to have been running for over \
+             60 seconds does not end",
+            timeout.as_secs() / 60
+        );
+        std::process::exit(1);
+    });
+}
 
 /// Tells whether the tests run as root.
 #[must_use]

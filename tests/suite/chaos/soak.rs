@@ -114,11 +114,13 @@ async fn l3_l5_s7_a_soak_leaves_memory_flat_the_healthy_served_and_nothing_half_
     let Disturbed { bounces, clock_steps } = disturbed;
     say(&format!("the database was bounced {bounces} times, the clock set {clock_steps} times"));
     assert!(bounces > 0 && clock_steps > 0, "nothing was disturbed");
-    latencies.check(SLOWER_MAX);
+    let slower = latencies.tell();
     memory.check(GROWTH_MAX);
     bystanders.check(&world.client, &sick).await;
     world.done = done;
     world.check().await;
+    // The last: on a machine that others use, too, all else still tells something.
+    assert!(slower <= SLOWER_MAX, "L3: p99 {slower:.2} times as long, at most {SLOWER_MAX}");
 }
 
 #[expect(clippy::print_stdout, reason = "whoever runs it wants the figures")]
