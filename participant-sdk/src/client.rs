@@ -27,7 +27,7 @@ pub use self::action::{Inputs, StepAction};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::calls::jittered;
 pub use self::draft::Draft;
-pub use self::error::{BadField, Error};
+pub use self::error::{BadField, Error, NodeGroup};
 pub use self::interactive::{Executed, PreparedStep, Transaction};
 pub use self::lock::Lock;
 pub use self::lookup::{Find, Rollback};
@@ -80,9 +80,14 @@ impl Client {
     }
 
     /// A client of several nodes of **one** coordinator group. It stays with the one that answers; where that
-    /// fails, or says "not now", the next attempt goes to the next one. The client asks each node for its
-    /// group before it sends it anything, and sends nothing to a node of another group than the first: that
-    /// one would begin the transaction once more.
+    /// fails, or says "not now", the next attempt goes to the next one.
+    ///
+    /// The client asks each node for its group before it sends it anything: a node of another group would begin
+    /// the transaction once more. Nodes that name several groups at the first call make every call fail with
+    /// [`Error::OtherGroup`], which names them. One that turns out later to be of another group, because it was
+    /// down or has moved, is left out, and an error in the log names it. A client does not know its group
+    /// before one node has answered: tell it with [`Self::group`] where a node of another group could be the
+    /// only one that is up when the process starts.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -116,6 +121,24 @@ impl Client {
 
     fn through(routes: Vec<Route>) -> Self {
         Self { nodes: Nodes::new(routes, MESSAGE_BYTES_MAX), wait_max: WAIT_DEFAULT }
+    }
+
+    /// Tells it the group that its coordinators must be of, as `unanimo tx server` and [`Self::server_info`]
+    /// name it. Nothing is sent to one of another group. If all are of others, each call fails with
+    /// [`Error::OtherGroup`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), unanimo_sdk::client::Error> {
+    /// let client = unanimo_sdk::Client::of(["http://node-a:7610", "http://node-b:7610"])?;
+    /// let client = client.group("01939f5e-8b7c-7cc1-a6f2-95f1a2e0c4d7");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn group(mut self, cluster_id: impl Into<String>) -> Self {
+        self.nodes.group(cluster_id.into());
+        self
     }
 
     /// Runs this on every call before it is sent, whichever node it goes to: see

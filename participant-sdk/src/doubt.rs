@@ -3,7 +3,7 @@
 mod columns;
 mod questions;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -112,6 +112,31 @@ pub struct GroupRows {
     pub prepared: u64,
 }
 
+/// History of a database server: what it has committed, and in which order.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct History {
+    /// Id of the servers that stem from one beginning.
+    pub system: i64,
+    /// Number of this history among theirs. A promoted standby, and a restored backup, begin a new one.
+    pub timeline: i64,
+}
+
+/// History of the server that the database is on, and the one that was noted for a participant.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histories {
+    pub present: History,
+    pub noted: Option<History>,
+    /// It was noted a moment ago.
+    pub is_fresh: bool,
+    /// Time at which it was noted.
+    pub noted_at: Option<SystemTime>,
+    /// Time of the last commit that the server had received when its history began, by the clock of the one
+    /// before; `None` if it does not know that any more.
+    pub replayed_until: Option<SystemTime>,
+}
+
 /// Rows that are looked through for those of other groups. It is done once at a start, and does not have
 /// to find them all.
 pub(crate) const GROUP_ROWS_MAX: u32 = 100_000;
@@ -161,6 +186,35 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
     /// there is none, or the database knows no such thing.
     fn oldest_prepared(&self) -> impl Future<Output = Result<Option<Duration>, Fault>> + Send {
         std::future::ready(Ok(None))
+    }
+
+    /// The histories of the server. `None` where the database knows no such thing.
+    fn histories(
+        &self,
+        participant: &str,
+    ) -> impl Future<Output = Result<Option<Histories>, Fault>> + Send {
+        let _ = participant;
+        std::future::ready(Ok(None))
+    }
+
+    /// Notes that this history is known to the participant, and that the present time belongs to it.
+    fn note_history(
+        &self,
+        participant: &str,
+        history: History,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = (participant, history);
+        std::future::ready(Ok(()))
+    }
+
+    /// Those of these branches that have a row, in any state. It is asked where there are histories.
+    fn rows_here(
+        &self,
+        participant: &str,
+        keys: &[RowKey],
+    ) -> impl Future<Output = Result<Vec<RowKey>, Fault>> + Send {
+        let _ = participant;
+        std::future::ready(Ok(keys.to_vec()))
     }
 
     /// At most `limit` rows in state `prepared`, ordered by key, after that key.

@@ -6,6 +6,7 @@ mod name;
 mod own;
 mod session;
 mod sweep;
+mod timeline;
 mod two_phase;
 
 use std::str::FromStr;

@@ -162,11 +162,11 @@ mod tests {
             |table, columns, version| is_to_be_made(migrator, Found { table, columns, version });
         assert!(to_be_made(false, false, None).expect("nothing is there"));
         assert!(!to_be_made(true, true, None).expect("made by hand"));
-        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 3 })));
+        assert!(matches!(to_be_made(true, false, None), Err(Error::ByHand { known: 4 })));
         assert!(to_be_made(true, false, Some(Some(1))).expect("made by an earlier version"));
-        assert!(!to_be_made(true, true, Some(Some(3))).expect("made before"));
+        assert!(!to_be_made(true, true, Some(Some(4))).expect("made before"));
         assert!(to_be_made(false, false, Some(None)).expect("interrupted"));
-        let newer = to_be_made(true, true, Some(Some(4)));
-        assert!(matches!(newer, Err(Error::Newer { found: 4, known: 3 })));
+        let newer = to_be_made(true, true, Some(Some(5)));
+        assert!(matches!(newer, Err(Error::Newer { found: 5, known: 4 })));
     }
 }

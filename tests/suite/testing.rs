@@ -44,6 +44,16 @@ fn check(report: &Report, names: &[&str], words: &str) {
     assert!(!report.passed());
 }
 
+/// Crashes have met each call while it was under way, and its effect is right. A check whose crashes came too early
+/// or too late is skipped.
+#[track_caller]
+fn check_crashes(report: &Report) {
+    let text = report.to_string();
+    for name in ["crash-in-prepare", "crash-in-commit", "crash-in-cancel"] {
+        assert!(text.contains(&format!("passed   {name}\n")), "{name}: {text}");
+    }
+}
+
 /// Coordinator for users' tests: whole transactions, and a crash in the middle.
 #[tokio::test]
 async fn a_coordinator_in_the_process_survives_its_crash() {

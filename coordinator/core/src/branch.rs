@@ -232,6 +232,12 @@ impl Branch {
         self.retry_at.is_some() && self.in_flight.is_none()
     }
 
+    /// Returns when its next attempt is sent, if it waits for that.
+    #[must_use]
+    pub fn next_attempt_at(&self) -> Option<Timestamp> {
+        self.retry_at.filter(|_| self.in_flight.is_none())
+    }
+
     /// Tells whether a call of it is under way, or sent again after a pause.
     #[must_use]
     pub fn is_called(&self) -> bool {

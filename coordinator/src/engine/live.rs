@@ -5,13 +5,17 @@ use std::collections::VecDeque;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
+use unanimo_core::{
+    Branch, Call, Digests, LockRequest, ParticipantName, Phase, Timestamp, Transaction, TxId,
+    Version,
+};
 
 use super::admission::Permit;
 use super::clock::Anchor;
 use super::failing::Failing;
 use super::message::{Failure, Reply};
 use super::unread::Unread;
+use super::waiting::{kind, next_kind};
 use super::{Error, Until, View};
 use crate::store::Life;
 
@@ -67,6 +71,8 @@ pub(super) struct Live {
     prepares: Vec<AbortHandle>,
     /// Its time, which no step of the system's clock moves.
     pub(super) clock: Anchor,
+    /// It starts so long after its begin, and not at a time of day: it has been in memory since.
+    pub(super) starts_after: bool,
     /// When it is to be looked at, as the timers have it.
     pub(super) wake_at: Option<Instant>,
     /// The time of day at which it starts, as the timers have it.
@@ -104,6 +110,7 @@ impl Live {
             is_adopted: false,
             failing: Failing::default(),
             prepares: Vec::new(),
+            starts_after: false,
             wake_at: None,
             starts_at: None,
             asleep_until: None,
@@ -285,7 +292,7 @@ impl Live {
         }
     }
 
-    /// Gives its places to others as long as it waits for nothing but calls that fail, and takes them back
+    /// Gives its place to others as long as it waits for nothing but calls that move nothing, and takes it back
     /// otherwise.
     pub(super) fn set_aside(&mut self, aside: bool) {
         if aside {
@@ -293,6 +300,20 @@ impl Live {
         } else {
             self.permit.take_back();
         }
+    }
+
+    /// Has it hold its places in the shares of these participants, and of no others. One whose branches have
+    /// ended has its place back; `waited_for` tells of whom the transaction waits for while it is set aside.
+    pub(super) fn hold_shares(&mut self, waited_for: &[ParticipantName]) {
+        let (tx, aside) = (&self.tx, self.permit.is_aside());
+        let decided = tx.phase().decision().is_some();
+        self.permit.hold(|participant| {
+            let open = |branch: &Branch| {
+                branch.spec.participant == *participant && branch.progress.ended_at.is_none()
+            };
+            (!decided || tx.branches().iter().any(open))
+                && (!aside || waited_for.contains(participant))
+        });
     }
 
     pub(super) fn is_aside(&self) -> bool {
@@ -307,6 +328,17 @@ impl Live {
         } else {
             self.failing.answered(call.number);
             self.is_adopted = false;
+        }
+    }
+
+    /// Notes whether the end of an awaited call has moved its branch: it has a vote, or has ended, or is not
+    /// asked for the same any more.
+    pub(super) fn note_progress(&mut self, call: Call) {
+        let Some(branch) = self.tx.branch(call.number) else { return };
+        let kind = kind(call.operation);
+        match branch.is_called() && next_kind(branch) == kind {
+            true => self.failing.unmoved(call.number, kind, Instant::now()),
+            false => self.failing.moved(call.number),
         }
     }
 

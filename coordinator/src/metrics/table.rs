@@ -45,7 +45,7 @@ table! {
         "Transactions in memory: begun or adopted, and not ended",
         alert "above 80 % of `transactions-max`";
     unanimo_live_bytes: "gauge" [""]
-        "Bytes of payloads that live transactions hold",
+        "Bytes of payloads, outputs, metadata and texts that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_transactions_set_aside: "gauge" [""]
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",

@@ -7,14 +7,20 @@
 //! session: the server may have vanished without a word.
 
 /// Part of a statement that reads the fence of incarnation `$1`, with its nonce in this parameter. It is
-/// locked: a rival that fences waits for the statement, or the statement for the rival.
+/// locked: a rival that fences waits for the statement, or the statement for the rival. With one more
+/// condition, if there is one.
 macro_rules! fence {
     ($nonce:literal) => {
+        fence!($nonce, "true")
+    };
+    ($nonce:literal, $condition:literal) => {
         concat!(
             "fence AS MATERIALIZED (
     SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = ",
             $nonce,
-            " AND NOT fenced FOR SHARE
+            " AND NOT fenced AND ",
+            $condition,
+            " FOR SHARE
 )"
         )
     };
@@ -27,6 +33,7 @@ mod heartbeat;
 mod incarnations;
 mod locks;
 mod place;
+mod progress;
 mod proof;
 mod purge;
 mod schema;
@@ -85,8 +92,7 @@ impl PostgresOptions {
 pub struct Postgres {
     sessions: Sessions,
     heartbeat: Heartbeat,
-    connector: Connector,
-    answer_timeout: Duration,
+    journals: batch::Connections,
     cluster_id: String,
     born: Born,
 }
@@ -94,11 +100,11 @@ pub struct Postgres {
 impl Postgres {
     /// Opens the store on tables of this version.
     fn open(connector: Connector, options: &PostgresOptions, cluster_id: String) -> Self {
-        let answer_timeout = options.answer_timeout();
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
+        let journals = batch::Connections::new(connector, options.answer_timeout());
         let born = Born::default();
-        Self { sessions, heartbeat, connector, answer_timeout, cluster_id, born }
+        Self { sessions, heartbeat, journals, cluster_id, born }
     }
 
     /// Runs one statement, and returns its rows.
@@ -123,6 +129,16 @@ impl Postgres {
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
         self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
+    }
+
+    /// Reads what a client is told of transactions: the standbys have it, or a failover would undo what was told.
+    /// The rows are as they came.
+    async fn told(
+        &self,
+        doing: &'static str,
+        query: Query<'static, sqlx::Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        self.run(doing, |connection| Box::pin(query.fetch_all(connection))).await
     }
 
     /// Reads for people, or what is compared again before it counts: no standby needs to have it. The
@@ -191,13 +207,12 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        let nonce = self.born.nonce(me);
-        let connecting = batch::Writer::connect(&self.connector, me, nonce, self.answer_timeout);
-        Ok(Box::new(connecting.await?))
+        Ok(Box::new(self.journals.connect(me, self.born.nonce(me)).await?))
     }
 
     async fn close(&self) {
         self.sessions.close().await;
         self.heartbeat.close();
+        self.journals.close();
     }
 }

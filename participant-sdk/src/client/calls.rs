@@ -8,6 +8,7 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 
 use super::Client;
 use super::error::{Error, Failure};
+use super::nodes::NotAsked;
 use crate::channel::Link;
 use crate::propagation::Trace;
 
@@ -76,13 +77,21 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let node = self.nodes.current();
             let (asked, status) = match self.nodes.is_of_the_group(node, left).await {
-                Err(status) => (false, status),
+                Err(NotAsked::Failed(status)) => (false, status),
+                Err(NotAsked::Wrong(error)) if indeterminate => {
+                    let (waited, last) = (started.elapsed(), error.to_string());
+                    return Err(Error::Unavailable { waited, last, retryable: false });
+                }
+                Err(NotAsked::Wrong(error)) => return Err(error),
                 Ok(()) => {
                     let mut attempt = Request::new(request.clone());
                     attempt.set_timeout(left);
                     trace.add_to(attempt.metadata_mut().as_mut());
                     match call(self.nodes.service(node), attempt).await {
-                        Ok(response) => return Ok(response.into_inner()),
+                        Ok(response) => {
+                            self.nodes.has_answered(node);
+                            return Ok(response.into_inner());
+                        }
                         Err(status) => (true, status),
                     }
                 }

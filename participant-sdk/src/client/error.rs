@@ -26,6 +26,15 @@ pub enum Error {
         /// Rule that it breaks.
         rule: String,
     },
+    /// The client's coordinators are not of one group, or none is of the group that the client was told.
+    /// Nothing was sent.
+    #[error("{}", other_group(.expected.as_deref(), .told))]
+    OtherGroup {
+        /// The group that the client was told, if it was.
+        expected: Option<String>,
+        /// Coordinators that have said their group.
+        told: Vec<NodeGroup>,
+    },
     /// A payload cannot be written.
     #[error("payload of branch {branch_id}: {error}")]
     Payload {
@@ -108,6 +117,28 @@ pub struct BadField {
 impl fmt::Display for BadField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.field, self.rule)
+    }
+}
+
+/// A coordinator, and the group that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeGroup {
+    /// Its address, or the name that it was given.
+    pub coordinator: String,
+    /// Id of its group.
+    pub cluster_id: String,
+}
+
+fn other_group(expected: Option<&str>, told: &[NodeGroup]) -> String {
+    let told = told.iter().map(|node| format!("{} is of {}", node.coordinator, node.cluster_id));
+    let told = told.collect::<Vec<_>>().join(", ");
+    match expected {
+        Some(group) => format!("none of the client's coordinators is of its group {group}: {told}"),
+        None => format!(
+            "the client's coordinators must be of one group, or it must be told which one (`Client::group`): \
+             {told}"
+        ),
     }
 }
 

@@ -9,8 +9,8 @@ use super::Postgres;
 use super::error::fault;
 use super::name::{self, PREFIX};
 use crate::doubt::{
-    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
-    age, answer_questions, purge_undone,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History, Named, Question, RowChange,
+    RowKey, Sweepable, age, answer_questions, purge_undone,
 };
 use crate::resource::{Fault, Local};
 
@@ -120,7 +120,7 @@ fn change(change: RowChange) -> &'static str {
 }
 
 impl Postgres {
-    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+    pub(super) async fn sweeping(&self) -> Result<Local<Db>, Fault> {
         let begun = Local::begin(&self.phase_two, "BEGIN READ WRITE").await;
         begun.map_err(fault("begin a transaction"))
     }
@@ -196,6 +196,18 @@ impl Sweepable for Postgres {
         let oldest = sqlx::query_scalar(OLDEST).fetch_one(&self.phase_two).await;
         let oldest: Option<i64> = oldest.map_err(fault("look for prepared transactions"))?;
         Ok(oldest.map(age))
+    }
+
+    async fn histories(&self, participant: &str) -> Result<Option<Histories>, Fault> {
+        self.read_histories(participant).await.map(Some)
+    }
+
+    async fn note_history(&self, participant: &str, history: History) -> Result<(), Fault> {
+        self.write_history(participant, history).await
+    }
+
+    async fn rows_here(&self, participant: &str, keys: &[RowKey]) -> Result<Vec<RowKey>, Fault> {
+        self.find_rows(participant, keys).await
     }
 
     answer_questions!(fault, Uuid, std::convert::identity);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use unanimo_conformance::{Branch, End, Options, Session, Stop, Target, Vote};
 use unanimo_proto::v1::Mode;
 
-use crate::lives::{Interruptions, Lives};
+use crate::lives::{Halted, Interruptions, Lives};
 use crate::subject::Subject;
 
 /// Names of the handlers of a mode.
@@ -95,9 +95,16 @@ impl<S: Subject> World<S> {
         self.lives.participant().unwrap_or_default()
     }
 
-    /// Ends the participant's process at once, and starts it again on the same data.
-    pub(crate) async fn crash(&self) -> Result<(), Stop> {
-        self.lives.crash().await.map_err(|error| unmade("the participant after a crash", &error))
+    /// Ends the participant's process at once, and starts it again on the same data. What stood still in it
+    /// has ended, too.
+    pub(crate) async fn crash(&self, halted: Option<Halted>) -> Result<(), Stop> {
+        let begun = self.lives.crash(halted).await;
+        begun.map_err(|error| unmade("the participant after a crash", &error))
+    }
+
+    /// Tells whether a crash has ended a call that was under way.
+    pub(crate) fn has_cut_off(&self) -> bool {
+        self.lives.cut_off() > 0
     }
 
     pub(crate) async fn observe(&self) -> Result<String, Stop> {

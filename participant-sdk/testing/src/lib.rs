@@ -128,7 +128,8 @@
 //! participant's process at many moments of each call (each life of it has a runtime of its own, which
 //! is dropped) and starts it again on the same data; runs transactions beside each other. After each
 //! of these the data must be what one undisturbed transaction leaves, or what was there before. Then
-//! the answers are driven through the list of `unanimo participant check`. It takes some seconds.
+//! the answers are driven through the list of `unanimo participant check`. It takes some seconds. A check whose
+//! crashes have all come before or after the call that they were meant for is skipped, and says so.
 //!
 //! # Steps of sagas
 //!

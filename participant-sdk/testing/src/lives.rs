@@ -2,12 +2,14 @@
 //! everything that it was doing, wherever it stood.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
 use tonic::{Request, Response, Status};
 use unanimo_conformance::Target;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
@@ -30,14 +32,47 @@ pub(crate) struct Interruptions {
 #[derive(Debug, Default)]
 struct Armed {
     operation: Option<&'static str>,
+    /// It stands still there, until it is released.
+    halt: Option<Halt>,
     /// Output of the handler that was interrupted.
     output: Option<Bytes>,
+}
+
+/// End of a halt that the handler's thread has.
+#[derive(Debug)]
+struct Halt {
+    reached: oneshot::Sender<()>,
+    released: mpsc::Receiver<()>,
+}
+
+/// An operation that is to stand still between its handler and the commit of its work. Dropping it lets the
+/// operation go on, with its work rolled back.
+#[derive(Debug)]
+pub(crate) struct Halted {
+    reached: oneshot::Receiver<()>,
+    _release: mpsc::Sender<()>,
+}
+
+impl Halted {
+    /// Waits until it stands there; `false` if it never will.
+    pub(crate) async fn reached(&mut self) -> bool {
+        (&mut self.reached).await.is_ok()
+    }
 }
 
 impl Interruptions {
     /// The next handler of `operation` (`prepare`, `commit`, `cancel`) that succeeds is rolled back.
     pub(crate) fn arm(&self, operation: &'static str) {
-        *self.lock() = Armed { operation: Some(operation), output: None };
+        *self.lock() = Armed { operation: Some(operation), halt: None, output: None };
+    }
+
+    /// The next handler of `operation` that succeeds stands still before the commit of its work.
+    pub(crate) fn halt(&self, operation: &'static str) -> Halted {
+        let (reached, is_reached) = oneshot::channel();
+        let (release, released) = mpsc::channel();
+        let halt = Some(Halt { reached, released });
+        *self.lock() = Armed { operation: Some(operation), halt, output: None };
+        Halted { reached: is_reached, _release: release }
     }
 
     /// Returns the output of the handler that was interrupted, if one was.
@@ -56,7 +91,14 @@ impl Interruptions {
             if armed.operation != Some(operation) {
                 return false;
             }
-            *armed = Armed { operation: None, output: Some(output.clone()) };
+            let halt = armed.halt.take();
+            *armed = Armed { operation: None, halt: None, output: Some(output.clone()) };
+            drop(armed);
+            if let Some(Halt { reached, released }) = halt {
+                // An error says that nobody waits for it any more, or that it is let go.
+                let _ = reached.send(());
+                let _ = released.recv();
+            }
             true
         })
     }
@@ -67,6 +109,8 @@ pub(crate) struct Lives<S: Subject> {
     subject: Arc<S>,
     interruptions: Interruptions,
     life: Mutex<Option<Life<S>>>,
+    /// Calls that were under way when their life ended.
+    cut_off: AtomicU32,
 }
 
 struct Life<S: Subject> {
@@ -95,15 +139,23 @@ impl<S: Subject> Lives<S> {
         subject: Arc<S>,
         interruptions: Interruptions,
     ) -> Result<Self, BoxError> {
-        let lives = Self { subject, interruptions, life: Mutex::new(None) };
+        let (life, cut_off) = (Mutex::new(None), AtomicU32::new(0));
+        let lives = Self { subject, interruptions, life, cut_off };
         lives.begin_again().await?;
         Ok(lives)
     }
 
-    /// Ends the life at once, with whatever it is doing, and begins another.
-    pub(crate) async fn crash(&self) -> Result<(), BoxError> {
+    /// Ends the life at once, with whatever it is doing, and begins another. What stands still is let go in
+    /// between: it is over, and holds locks that the next life may need.
+    pub(crate) async fn crash(&self, halted: Option<Halted>) -> Result<(), BoxError> {
         drop(self.lock().take());
+        drop(halted);
         self.begin_again().await
+    }
+
+    /// Returns how many calls were under way when a life ended.
+    pub(crate) fn cut_off(&self) -> u32 {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// The participant's name.
@@ -156,7 +208,12 @@ impl<S: Subject> Lives<S> {
         task.spawn_on(call(service), &handle);
         match task.join_next().await {
             Some(Ok(answered)) => answered.map(Response::into_inner),
-            _ => Err(Status::unavailable("the participant crashed")),
+            ended => {
+                if ended.is_none_or(|ended| ended.is_err_and(|error| JoinError::is_cancelled(&error))) {
+                    self.cut_off.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(Status::unavailable("the participant crashed"))
+            }
         }
     }
 }

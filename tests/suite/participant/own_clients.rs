@@ -33,8 +33,7 @@ async fn submit(client: &Client, gid: &str) -> Result<Outcome, Error> {
 
 async fn relay_to(coordinator: &InProcess) -> Relay {
     let relay = Relay::start().await;
-    let address = coordinator.endpoint().trim_start_matches("http://").parse().unwrap();
-    relay.point_to(Some(address));
+    relay.point_to(Some(address(coordinator)));
     relay
 }
 
@@ -54,8 +53,7 @@ async fn a_client_of_several_addresses_goes_on_where_one_answers() {
         assert!(started.elapsed() < bound, "{gid} took {:?}", started.elapsed());
     };
     within(Duration::from_secs(5), "first-refuses").await;
-    let address = coordinator.endpoint().trim_start_matches("http://").parse().unwrap();
-    one.point_to(Some(address));
+    one.point_to(Some(address(&coordinator)));
     other.point_to(None);
     other.fall_silent();
     // The keep-alive of the connection notices it.
@@ -65,14 +63,25 @@ async fn a_client_of_several_addresses_goes_on_where_one_answers() {
     coordinator.stop().await.unwrap();
 }
 
-/// S9, S10: a node of another group is never asked to do what the first one may have done already.
+fn address(coordinator: &InProcess) -> std::net::SocketAddr {
+    coordinator.endpoint().trim_start_matches("http://").parse().unwrap()
+}
+
+async fn group(coordinator: &InProcess) -> String {
+    coordinator.client().unwrap().server_info().await.unwrap().cluster_id
+}
+
+/// S9, S10: a node of another group is never asked to do what the first one may have done already. It was down
+/// when the client learned its group.
 #[tokio::test]
 async fn s9_a_client_sends_nothing_to_a_node_of_another_group() {
     let [one, other] = [InProcess::start().await.unwrap(), InProcess::start().await.unwrap()];
     let serving = participant(&[&one, &other]).await;
-    let client = Client::of([one.endpoint(), other.endpoint()]).unwrap();
+    let late = Relay::start().await;
+    let client = Client::of([one.endpoint().to_owned(), late.url()]).unwrap();
     let client = client.wait_at_most(Duration::from_secs(3));
     assert!(submit(&client, "here").await.unwrap().is_committed());
+    late.point_to(Some(address(&other)));
     one.stop().await.unwrap();
     let outcome = submit(&client, "nowhere").await;
     assert!(
@@ -83,6 +92,84 @@ async fn s9_a_client_sends_nothing_to_a_node_of_another_group() {
     for gid in ["here", "nowhere"] {
         let found = there.find_by_gid_is_unknown(gid).await;
         assert!(found, "{gid} was begun once more");
+    }
+    serving.stop().await;
+    other.stop().await.unwrap();
+}
+
+/// S9: nobody can tell which of two groups is meant, so that none is chosen by chance; and whoever says it is
+/// believed, in whichever order the nodes are named or answer.
+#[tokio::test]
+async fn s9_a_client_of_two_groups_refuses_and_names_both_unless_it_is_told_one() {
+    let [one, other] = [InProcess::start().await.unwrap(), InProcess::start().await.unwrap()];
+    let serving = participant(&[&one, &other]).await;
+    let groups = [group(&one).await, group(&other).await];
+    let [to_one, to_other] = [relay_to(&one).await, relay_to(&other).await];
+    for nodes in [[to_one.url(), to_other.url()], [to_other.url(), to_one.url()]] {
+        let client = Client::of(nodes).unwrap();
+        for _ in 0..2 {
+            let error = submit(&client, "neither").await.unwrap_err();
+            let text = error.to_string();
+            let Error::OtherGroup { expected: None, told } = error else { panic!("{text}") };
+            assert_eq!(told.len(), 2);
+            for part in [&to_one.url(), &to_other.url(), &groups[0], &groups[1]] {
+                assert!(text.contains(part.as_str()), "no {part} in {text}");
+            }
+        }
+        assert!(matches!(client.server_info().await, Err(Error::OtherGroup { .. })));
+    }
+    for coordinator in [&one, &other] {
+        assert!(coordinator.client().unwrap().find_by_gid_is_unknown("neither").await);
+    }
+
+    let nodes = || Client::of([to_other.url(), to_one.url()]).unwrap();
+    let client = nodes().group(&groups[0]);
+    assert!(submit(&client, "told").await.unwrap().is_committed());
+    assert!(!one.client().unwrap().find_by_gid_is_unknown("told").await);
+    // The only one that is up is of the other group.
+    to_one.point_to(None);
+    let client = nodes().group(&groups[0]).wait_at_most(Duration::from_secs(2));
+    let outcome = submit(&client, "nowhere").await;
+    assert!(matches!(outcome, Ok(Outcome::NotDecided(_))), "{outcome:?}");
+    // None is of the group: by one address, and by two.
+    let alone = Client::new(to_other.url()).unwrap().group(&groups[0]);
+    to_one.point_to(Some(address(&other)));
+    for client in [alone, nodes().group(&groups[0])] {
+        let started = Instant::now();
+        let error = submit(&client, "nowhere").await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::OtherGroup { expected: Some(_), .. }), "{text}");
+        assert!(groups.iter().all(|group| text.contains(group.as_str())), "{text}");
+        assert!(started.elapsed() < Duration::from_secs(10), "it waits for nothing");
+    }
+    let there = other.client().unwrap();
+    for gid in ["told", "nowhere"] {
+        assert!(there.find_by_gid_is_unknown(gid).await, "{gid} was begun at the other group");
+    }
+    serving.stop().await;
+    one.stop().await.unwrap();
+    other.stop().await.unwrap();
+}
+
+/// S9: an address that comes back as a node of another group, after it failed, is asked for its group again.
+#[tokio::test]
+async fn s9_a_node_that_failed_is_asked_for_its_group_again() {
+    let [one, other] = [InProcess::start().await.unwrap(), InProcess::start().await.unwrap()];
+    let serving = participant(&[&one, &other]).await;
+    let (moves, dead) = (relay_to(&one).await, Relay::start().await);
+    let client = Client::of([moves.url(), dead.url()]).unwrap();
+    let client = client.wait_at_most(Duration::from_secs(2));
+    assert!(submit(&client, "before").await.unwrap().is_committed());
+    moves.point_to(None);
+    one.stop().await.unwrap();
+    let outcome = submit(&client, "between").await;
+    assert!(matches!(outcome, Ok(Outcome::NotDecided(_))), "{outcome:?}");
+    moves.point_to(Some(address(&other)));
+    let outcome = submit(&client, "after").await;
+    assert!(matches!(outcome, Ok(Outcome::NotDecided(_))), "{outcome:?}");
+    let there = other.client().unwrap();
+    for gid in ["before", "between", "after"] {
+        assert!(there.find_by_gid_is_unknown(gid).await, "{gid} was begun once more");
     }
     serving.stop().await;
     other.stop().await.unwrap();

@@ -229,6 +229,30 @@ async fn figures_tell_what_was_answered_and_what_is_in_doubt() {
     registration.stop().await;
 }
 
+/// A call without an answer has taken no time for one, and one that is rejected before it is at work has failed.
+#[tokio::test]
+async fn figures_of_calls_without_an_answer() {
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let service = Participant::new("p", database).tcc("say", Says { client: None });
+    let service = service.service().unwrap();
+    let mut of_another = branch(Mode::Tcc, "say");
+    of_another.context.participant = "q".into();
+    of_another.prepare(&service).await.unwrap_err();
+    of_another.commit(&service).await.unwrap_err();
+    of_another.cancel(&service).await.unwrap_err();
+    let Metrics { prepare, commit, cancel, .. } = service.metrics();
+    for figures in [prepare, commit, cancel] {
+        assert_eq!((figures.failed, figures.done, figures.at_work), (1, 0, 0), "{figures:?}");
+        assert_eq!(figures.took, Duration::ZERO, "{figures:?}");
+    }
+    let fails = Branch { payload: "fail".into(), ..branch(Mode::Tcc, "say") };
+    fails.prepare(&service).await.unwrap();
+    fails.commit(&service).await.unwrap_err();
+    let Metrics { prepare, commit, .. } = service.metrics();
+    assert!(prepare.took > Duration::ZERO);
+    assert_eq!((commit.failed, commit.took), (2, Duration::ZERO));
+}
+
 /// The same of a participant that is served, called by a coordinator.
 #[tokio::test]
 async fn figures_of_a_participant_that_is_served() {

@@ -98,9 +98,13 @@ async fn a_participant_in_ones_own_server_takes_part_and_leaves_in_order() {
     until("a sweep", async || (registration.in_doubt()?.sweeps > 0).then_some(())).await;
 
     registration.stop().await;
-    // It has deregistered: nobody waits for a deadline.
-    let error = submit("two").await.unwrap_err().to_string();
-    assert!(error.contains("PARTICIPANT_GONE"), "{error}");
+    // It has deregistered: nobody waits for a deadline. The client asks again for as long as it may.
+    let client = client.clone().wait_at_most(Duration::from_secs(2));
+    until("the news of it", async || {
+        let draft = client.tcc("two").branch("a", "p", "ok", bytes::Bytes::from("x"));
+        draft.submit().await.err().filter(|error| error.to_string().contains("PARTICIPANT_GONE"))
+    })
+    .await;
     let late = prepare(&own, &branch(Mode::Tcc, "ok")).await;
     assert!(matches!(late, prepare_response::Answer::Working(_)), "{late:?}");
     own.stop().await;
@@ -133,6 +137,53 @@ async fn what_is_under_way_ends_before_the_registration_has_stopped() {
     stopping.await.unwrap();
     assert!(calling.is_finished() || calling.await.is_ok());
     own.stop().await;
+}
+
+/// A stop whose time is over waits no longer for what is at work, and begins nothing any more all the same.
+#[tokio::test]
+async fn a_stop_that_ends_before_what_is_at_work_begins_nothing_any_more() {
+    use super::handler::{Deed, Handler, Job};
+    for is_served in [false, true] {
+        // Not SQLite, where the one at work would keep the others out.
+        let (database, pool) = <Postgres as Database>::open().await;
+        let effect = "CREATE TABLE effect (tx_id text, branch_id text, what text)";
+        pool.execute(effect).await.unwrap();
+        let handler = Handler::new(unanimo_sdk::Isolation::ReadCommitted);
+        let participant = Participant::new("p", database).tcc("work", handler.clone());
+        let service = participant.service().unwrap();
+        let directory = Directory::default();
+        let (coordinator, drain) = (directory.serve().await, Duration::from_millis(400));
+        let of = |prepare| {
+            let job = Job { prepare, phase_two: Deed::Work };
+            let payload = serde_json::to_vec(&job).unwrap().into();
+            Branch { payload, ..branch(Mode::Tcc, "work") }
+        };
+        let prepared = of(Deed::Work);
+        prepared.prepare(&service).await.unwrap();
+        let (at_work, calls) = (of(Deed::Wait), service.clone());
+        let calling = tokio::spawn(async move { at_work.prepare(&calls).await });
+        if is_served {
+            let serve = Serve::on("127.0.0.1:0").register_with(coordinator).drain_at_most(drain);
+            let mut serving = service.serve(serve.without_sweep()).await.unwrap();
+            serving.registered().await.unwrap();
+            handler.gate.waiting().await;
+            serving.stop().await;
+        } else {
+            let register = Register::at("http://127.0.0.1:9").with(coordinator);
+            let register = register.without_sweep().drain_at_most(drain);
+            let mut registration = service.register(register).await.unwrap();
+            registration.registered().await.unwrap();
+            handler.gate.waiting().await;
+            registration.stop().await;
+        }
+        assert!(!calling.is_finished());
+        let late = of(Deed::Work).prepare(&service).await.unwrap();
+        assert!(matches!(late, prepare_response::Answer::Working(_)), "{is_served}: {late:?}");
+        let late = prepared.commit(&service).await.unwrap();
+        assert!(matches!(late, commit_response::Answer::Working(_)), "{is_served}: {late:?}");
+        handler.gate.open();
+        calling.await.unwrap().unwrap();
+    }
 }
 
 /// L1: its set-up needs what a former life has prepared; Commits are served meanwhile, and it registers last.

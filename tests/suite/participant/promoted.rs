@@ -1,7 +1,7 @@
 //! A standby of a participant's database that is promoted under load.
 //!
 //! With synchronous replication no promise is broken. With asynchronous replication votes are lost, and each
-//! Commit that comes for one is a hazard: nothing is lost in silence that the coordinator still waits for.
+//! Commit that comes for one is a hazard. What had ended before is the subject of `promoted_losses`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,32 +23,32 @@ use crate::coordinator::tcc;
 /// Initiators at once.
 const INITIATORS: usize = 8;
 
-async fn one(url: &str, question: &str) -> i64 {
+pub(super) async fn one(url: &str, question: &str) -> i64 {
     let mut raw = PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.unwrap()
 }
 
 /// A primary with a standby that follows it, and the address of a database on both.
-async fn pair() -> (Server, Server, String, String) {
+pub(super) async fn pair() -> (Server, Server, String, String) {
     let primary = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let url = primary.database().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
     let pool = PgPool::connect(&url).await.unwrap();
     pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
-    let standby = tokio::task::block_in_place(|| primary.standby());
+    let standby = primary.standby();
     let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     until("the standby to follow", async || (one(&url, streams).await == 1).then_some(())).await;
     let there = standby.url(&name);
     (primary, standby, url, there)
 }
 
-async fn participant(proxied: &str) -> Participant<Postgres> {
+pub(super) async fn participant(proxied: &str) -> Participant<Postgres> {
     let options = PostgresOptions::default().prepare_connections(8).phase_two_connections(8);
     let database = options.connect(proxied).await.unwrap();
     Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write)
 }
 
-async fn promote(standby: &str) {
+pub(super) async fn promote(standby: &str) {
     let mut raw = PgConnection::connect(standby).await.unwrap();
     raw.execute("SELECT pg_promote()").await.unwrap();
     until("the promotion", async || {

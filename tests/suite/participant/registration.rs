@@ -130,7 +130,7 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
 
 /// Lines of the log.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -144,7 +144,16 @@ impl std::io::Write for Lines {
 }
 
 impl Lines {
-    fn of(&self, alarm: &str) -> Vec<String> {
+    /// Takes the lines of this thread until the guard is dropped.
+    pub(super) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(super) fn of(&self, alarm: &str) -> Vec<String> {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let text = String::from_utf8(bytes).unwrap();
         text.lines().filter(|line| line.contains(alarm)).map(str::to_owned).collect()
@@ -155,11 +164,7 @@ impl Lines {
 /// sweeper two minutes later.
 #[tokio::test]
 async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _listening) = Lines::listen();
     let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
     let database = Sqlite::open(&file).await.unwrap();
     let raw = sqlx::SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap();

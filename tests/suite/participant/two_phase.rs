@@ -1,7 +1,7 @@
 //! Two-phase commit on PostgreSQL, where handlers, servers and connections misbehave.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
@@ -17,8 +17,8 @@ use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch, refused};
+use super::prepared::Database;
 
-mod at_work;
 mod conditions;
 mod doubt;
 mod handlers;
@@ -31,6 +31,8 @@ mod reading;
 enum Sql {
     /// Passes errors on.
     Plain,
+    /// The same as `Plain` in another isolation.
+    RepeatableRead,
     /// Takes errors for success.
     Swallow,
     /// Votes no at the end.
@@ -58,7 +60,7 @@ impl Sql {
     async fn run(&self, db: &mut PgConnection, sql: &[u8]) -> Result<(), PrepareError> {
         let sql = AssertSqlSafe(String::from_utf8(sql.to_vec()).unwrap());
         match self {
-            Self::Plain | Self::Read { swallow: false } => {
+            Self::Plain | Self::RepeatableRead | Self::Read { swallow: false } => {
                 db.execute(sql).await?;
             }
             Self::Swallow | Self::Read { swallow: true } => drop(db.execute(sql).await),
@@ -119,7 +121,7 @@ impl TwoPhase for Sql {
 
     fn isolation(&self) -> Isolation {
         match self {
-            Self::Nested(_) => Isolation::RepeatableRead,
+            Self::RepeatableRead | Self::Nested(_) => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         }
     }
@@ -156,7 +158,7 @@ impl Tcc<Postgres> for TccSql {
 }
 
 /// A database of participant `p`.
-struct Bank {
+pub(super) struct Bank {
     pool: PgPool,
     url: String,
     service: Service<Postgres>,
@@ -225,6 +227,14 @@ impl Bank {
         sqlx::query_scalar(list).fetch_all(&self.pool).await.unwrap()
     }
 
+    /// Tells whether there is such a session in this database.
+    async fn there_is(&self, what: &str) -> bool {
+        let sessions =
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database()";
+        let question = AssertSqlSafe(format!("{sessions} AND {what})"));
+        sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+
     /// State of the branch's row, if there is one.
     async fn state(&self, branch: &Branch) -> Option<String> {
         sqlx::query_scalar("SELECT state FROM unanimo_barrier WHERE tx_id = $1")
@@ -247,9 +257,78 @@ impl Bank {
     }
 }
 
+async fn behind_a_proxy() -> (Bank, Proxy) {
+    let server = Server::shared();
+    let url = server.database().await;
+    let proxy = Proxy::start(server.socket()).await;
+    let by = proxy.url(&url);
+    (Bank::at(url, &by).await, proxy)
+}
+
+impl Database for Bank {
+    type Resource = Postgres;
+
+    const PREPARE: &'static str = "PREPARE TRANSACTION";
+    const COMMIT: &'static str = "COMMIT PREPARED";
+    const ROLLBACK: &'static str = "ROLLBACK PREPARED";
+    const KILL: &'static str = "SELECT pg_terminate_backend(pg_backend_pid())";
+
+    async fn open() -> Self {
+        Self::on(Server::shared()).await
+    }
+
+    async fn behind_a_proxy() -> (Self, Proxy) {
+        behind_a_proxy().await
+    }
+
+    fn service(&self) -> &Service<Postgres> {
+        &self.service
+    }
+
+    async fn twin(&self) -> Service<Postgres> {
+        self.twin().await
+    }
+
+    fn gate(&self) -> &Arc<Semaphore> {
+        &self.gate
+    }
+
+    async fn effects(&self) -> i64 {
+        self.effects().await
+    }
+
+    async fn is_prepared(&self, branch: &Branch) -> bool {
+        self.prepared().await.contains(&branch.name())
+    }
+
+    async fn state(&self, branch: &Branch) -> Option<String> {
+        self.state(branch).await
+    }
+
+    async fn end_by_hand(&self, branch: &Branch, commits: bool) {
+        let operation = if commits { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
+        let end = AssertSqlSafe(format!("{operation} '{}'", branch.name()));
+        self.pool.execute(end).await.unwrap();
+    }
+
+    async fn is_at_work(&self) -> bool {
+        self.there_is("state = 'idle in transaction' AND query = 'INSERT INTO effect VALUES (1)'")
+            .await
+    }
+
+    async fn is_waiting(&self) -> bool {
+        self.there_is("wait_event_type = 'Lock'").await
+    }
+
+    async fn is_clean(&self) {
+        self.is_clean().await;
+    }
+}
+
 fn serve(postgres: Postgres, gate: &Arc<Semaphore>) -> Service<Postgres> {
     let participant = Participant::new("p", postgres)
         .two_phase("plain", Sql::Plain)
+        .two_phase("repeatable-read", Sql::RepeatableRead)
         .two_phase("swallow", Sql::Swallow)
         .two_phase("refuse", Sql::Refuse)
         .two_phase("nested-commit", Sql::Nested(Then::Commit))

@@ -7,7 +7,7 @@ use unanimo_sdk::{
 use unanimo_testing::{Harness, Subject};
 use unanimo_tests::mariadb::Server;
 
-use super::{Order, STOCK, run};
+use super::{Order, STOCK, check_crashes, run};
 
 const GOOD: u8 = 0;
 /// Fault: `prepare` writes through a pool of its own.
@@ -80,7 +80,9 @@ impl TwoPhase<MySql> for Sell {
 
 #[tokio::test]
 async fn right_handlers_of_two_phase_commit_pass() {
-    run(Harness::<Shop<GOOD>>::two_phase("sell")).await.assert_passed();
+    let report = run(Harness::<Shop<GOOD>>::two_phase("sell")).await;
+    report.assert_passed();
+    check_crashes(&report);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use unanimo_sdk::{
 use unanimo_testing::{Harness, Subject};
 use unanimo_tests::postgres::Server;
 
-use super::{Order, STOCK, check, run, run_broken};
+use super::{Order, STOCK, check, check_crashes, run, run_broken};
 
 const GOOD: u8 = 0;
 /// Fault: `try_` or `prepare` writes through a pool of its own.
@@ -173,12 +173,16 @@ fn two_phase<const FAULT: u8>() -> Harness<Shop<FAULT>> {
 
 #[tokio::test]
 async fn right_handlers_pass() {
-    run(tcc::<GOOD>()).await.assert_passed();
+    let report = run(tcc::<GOOD>()).await;
+    report.assert_passed();
+    check_crashes(&report);
 }
 
 #[tokio::test]
 async fn right_handlers_of_two_phase_commit_pass() {
-    run(two_phase::<GOOD>()).await.assert_passed();
+    let report = run(two_phase::<GOOD>()).await;
+    report.assert_passed();
+    check_crashes(&report);
 }
 
 #[tokio::test]

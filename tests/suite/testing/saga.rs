@@ -156,6 +156,7 @@ async fn a_right_step_passes() {
         "cancel-undoes",
         "work-that-must-succeed",
         "without-inputs",
+        "crash-in-prepare",
         "crash-in-cancel",
         "cancel-beside-commit",
         "step-inputs",

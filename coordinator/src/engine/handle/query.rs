@@ -123,8 +123,12 @@ impl Handle {
         let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
         let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await {
             Ok(Answer::View(view)) => view,
-            // One that cannot be read is left alone; others of this inquiry are not concerned.
-            Ok(Answer::NotYet(_)) | Err(Error::Unreadable(_)) => {
+            // One that cannot be read, or that somebody holds, is left alone; others of this inquiry are not
+            // concerned.
+            Ok(Answer::NotYet(_)) | Err(Error::Unreadable(_) | Error::Moving) => {
+                return unknown(Verdict::Running, false);
+            }
+            Err(Error::Store(error)) if error.is_of_rows() => {
                 return unknown(Verdict::Running, false);
             }
             Err(Error::NeverSeen) => return unknown(Verdict::NeverSeen, false),
@@ -145,7 +149,10 @@ impl Handle {
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
         if branch.is_owed() {
             let input = Input::Retry { number: Some(number), operator: None };
-            self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await?;
+            // The verdict stands, whether what is owed is sent now or in its own time.
+            if let Err(error) = self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await {
+                tracing::debug!(%tx_id, %error, "what is owed is not sent at once");
+            }
         }
         // Of the answers to phase two only the last one of a transaction is waited for: before that,
         // a crash may forget this branch's, and it would be told again.

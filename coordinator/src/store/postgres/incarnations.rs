@@ -1,5 +1,6 @@
 //! Incarnations on PostgreSQL.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use super::super::incarnations::{
     FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
 };
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
-use super::Postgres;
+use super::{Postgres, SessionError};
 
 /// One statement and so one snapshot. With two, a birth between them would show the number from
 /// before it beside the new incarnation: whoever read that would fence the new one and then fail to
@@ -108,18 +109,36 @@ impl Incarnations for Postgres {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        let query = sqlx::query_as(CREATE)
+        let query = sqlx::query_scalar(CREATE)
             .bind(created)
             .bind(node.to_owned())
             .bind(lease_to_column(lease))
             .bind(self.cluster_id.clone())
             .bind(latest(&MIGRATIONS));
-        let new: Vec<(i64, Uuid)> = self.rows("create an incarnation", query).await?;
-        let new = new.first().map(|(incarnation, nonce)| {
-            self.born.insert(Incarnation(*incarnation), *nonce);
-            Incarnation(*incarnation)
+        // Known also if the standbys do not have it in time.
+        let born = Arc::new(OnceLock::new());
+        let (noted, nonces) = (Arc::clone(&born), self.born.clone());
+        let created = self.run("create an incarnation", move |connection| {
+            Box::pin(async move {
+                let new: Option<(i64, Uuid)> = query.fetch_optional(connection).await?;
+                let new = new.map(|(incarnation, nonce)| {
+                    let new = Incarnation(incarnation);
+                    nonces.insert(new, nonce);
+                    // It is set once.
+                    let _ = noted.set(new);
+                    new
+                });
+                Ok(new)
+            })
         });
-        Ok(new)
+        created.await.map_err(|error| match (error, born.get()) {
+            (Error::Session { source, .. }, Some(incarnation))
+                if matches!(*source, SessionError::Unproven) =>
+            {
+                Error::UnprovenBirth { incarnation: *incarnation, source }
+            }
+            (error, _) => error,
+        })
     }
 
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {

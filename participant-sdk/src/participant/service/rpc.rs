@@ -7,7 +7,7 @@ use unanimo_proto::v1::{
 };
 
 use super::{Caller, Service};
-use crate::resource::{PhaseTwoOperation, RawCall, Resource};
+use crate::resource::{PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
 use crate::wire::{self, Conditions, Parts};
 
 #[tonic::async_trait]
@@ -41,7 +41,22 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
-        let (caller, message) = split(request);
+        self.end(PhaseTwoOperation::Commit, request, wire::committed).await
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        self.end(PhaseTwoOperation::Cancel, request, wire::cancelled).await
+    }
+}
+
+/// Request of phase two: its parts, and the features that it requires.
+struct PhaseTwo(Parts, Vec<String>);
+
+impl From<CommitRequest> for PhaseTwo {
+    fn from(message: CommitRequest) -> Self {
         let CommitRequest {
             context,
             action,
@@ -55,16 +70,12 @@ impl<R: Resource> ParticipantService for Service<R> {
         // Nothing comes of a Prepare after a Commit.
         let prepare_until = None;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Commit, parts, requires, caller);
-        let answered = answered.await?;
-        Ok(Response::new(wire::committed(answered)))
+        Self(parts, requires)
     }
+}
 
-    async fn cancel(
-        &self,
-        request: Request<CancelRequest>,
-    ) -> Result<Response<CancelResponse>, Status> {
-        let (caller, message) = split(request);
+impl From<CancelRequest> for PhaseTwo {
+    fn from(message: CancelRequest) -> Self {
         let CancelRequest {
             context,
             action,
@@ -77,13 +88,24 @@ impl<R: Resource> ParticipantService for Service<R> {
             inputs,
         } = message;
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
-        let answered = self.phase_two(PhaseTwoOperation::Cancel, parts, requires, caller);
-        let answered = answered.await?;
-        Ok(Response::new(wire::cancelled(answered)))
+        Self(parts, requires)
     }
 }
 
 impl<R: Resource> Service<R> {
+    /// Ends a branch, and puts the answer into a message.
+    async fn end<M: Into<PhaseTwo>, A>(
+        &self,
+        operation: PhaseTwoOperation,
+        request: Request<M>,
+        answer: impl FnOnce(PhaseTwoAnswer) -> A,
+    ) -> Result<Response<A>, Status> {
+        let (caller, message) = split(request);
+        let PhaseTwo(parts, requires) = message.into();
+        let answered = self.phase_two(operation, parts, requires, caller).await?;
+        Ok(Response::new(answer(answered)))
+    }
+
     /// Checks a Prepare.
     fn acceptable(&self, parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
         let other = self.other_database(&parts);

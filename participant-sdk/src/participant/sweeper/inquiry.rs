@@ -1,6 +1,6 @@
 //! Asking coordinators about branches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -58,6 +58,13 @@ pub(super) struct Inquirer {
     told: HashMap<String, usize>,
 }
 
+/// A coordinator that speaks for its group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) coordinator: String,
+    pub(super) client: CoordinatorServiceClient<Link>,
+}
+
 /// Subject of a question: branches of a participant's name, in its database.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About<'a> {
@@ -94,6 +101,21 @@ impl Inquirer {
             }
         }
         clusters
+    }
+
+    /// Returns one coordinator of each group that answers, and the names of those that do not.
+    pub(super) async fn groups(&mut self) -> (BTreeMap<String, Group>, Vec<String>) {
+        let (mut groups, mut silent) = (BTreeMap::new(), Vec::new());
+        for (name, client) in &mut self.coordinators {
+            match client.get_server_info(bounded(GetServerInfoRequest::default())).await {
+                Ok(info) => {
+                    let group = Group { coordinator: name.clone(), client: client.clone() };
+                    groups.entry(info.into_inner().cluster_id).or_insert(group);
+                }
+                Err(_) => silent.push(name.clone()),
+            }
+        }
+        (groups, silent)
     }
 
     /// Asks one coordinator after the other, until one tells. The first is the one that told last: one that
@@ -158,7 +180,7 @@ impl Inquirer {
 }
 
 /// A question that is given up after a while.
-fn bounded<T>(message: T) -> Request<T> {
+pub(super) fn bounded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::service::{Caller, Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
+use super::promoted::Seen;
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
 use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey};
@@ -52,6 +53,8 @@ pub(super) struct Pass<R: Resource> {
     pub(super) names_at: Option<Instant>,
     /// The branches that are open were checked against the handlers.
     pub(super) is_checked: bool,
+    /// Histories of the server.
+    pub(super) seen: Seen,
 }
 
 /// Result of a sweep.
@@ -88,6 +91,7 @@ impl<R: Resource> Pass<R> {
             looked_at: None,
             names_at: None,
             is_checked: false,
+            seen: Seen::default(),
         }
     }
 
@@ -121,6 +125,7 @@ impl<R: Resource> Pass<R> {
             self.check_open().await?;
             self.is_checked = true;
         }
+        self.check_history().await?;
         self.check_names().await
     }
 

@@ -80,7 +80,8 @@ impl From<JoinError> for Status {
             | JoinError::OtherDatabase { .. }
             | JoinError::Enlist {
                 source:
-                    client::Error::Rejected { retryable: false, .. }
+                    client::Error::OtherGroup { .. }
+                    | client::Error::Rejected { retryable: false, .. }
                     | client::Error::Unavailable { retryable: false, .. },
                 ..
             } => Code::FailedPrecondition,

@@ -14,6 +14,7 @@ use unanimo_sdk::{
 };
 use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
 use unanimo_tests::reaper::run_folder;
 
 use super::Participant;
@@ -27,6 +28,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The same where it is counted in whole seconds.
 const MARIADB_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections of each phase, so that those who wait keep out nobody who does not.
+const MARIADB_CONNECTIONS: u32 = 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -75,7 +79,19 @@ impl Lab {
     }
 
     pub(super) async fn two_phase_on_mariadb() -> Self {
-        let (pool, database) = mariadb().await;
+        Self::two_phase_on(mariadb().await)
+    }
+
+    /// Through a proxy that keeps `pseudo_slave_mode` from the server.
+    pub(super) async fn two_phase_on_mariadb_whose_sessions_keep_transactions() -> Self {
+        let server = mariadb::Server::shared();
+        let proxy = Proxy::start(server.socket()).await;
+        proxy.rewrite("pseudo_slave_mode", "pseudo_slave_none");
+        let url = server.database().await;
+        Self::two_phase_on(mariadb_by(&url, &proxy.mariadb_url(&url)).await)
+    }
+
+    fn two_phase_on((pool, database): (MySqlPool, unanimo_sdk::MySql)) -> Self {
         let making = Making::new("p", database)
             .two_phase("act", Handler(Isolation::ReadCommitted))
             .two_phase("act-rr", Handler(Isolation::RepeatableRead));
@@ -270,10 +286,18 @@ async fn postgres() -> (PgPool, unanimo_sdk::Postgres) {
 
 async fn mariadb() -> (MySqlPool, unanimo_sdk::MySql) {
     let url = mariadb::Server::shared().database().await;
-    let pool = MySqlPool::connect(&url).await.unwrap();
+    mariadb_by(&url, &url).await
+}
+
+/// The participant reaches it by another address.
+async fn mariadb_by(url: &str, by: &str) -> (MySqlPool, unanimo_sdk::MySql) {
+    let pool = MySqlPool::connect(url).await.unwrap();
     sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
-    let options = MySqlOptions::default().lock_timeout(MARIADB_LOCK_TIMEOUT);
-    (pool, options.connect(&url).await.unwrap())
+    let options = MySqlOptions::default()
+        .prepare_connections(MARIADB_CONNECTIONS)
+        .phase_two_connections(MARIADB_CONNECTIONS)
+        .lock_timeout(MARIADB_LOCK_TIMEOUT);
+    (pool, options.connect(by).await.unwrap())
 }
 
 fn action(schedule: &Schedule) -> &'static str {
