@@ -114,6 +114,7 @@ pub struct Metrics {
     backlog: Gauge01,
     connected: Gauge01,
     lease_held: Gauge01,
+    log_bytes: Gauge01,
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
     write_refused: Counter,
@@ -150,6 +151,7 @@ impl Default for Metrics {
             backlog: Gauge::default(),
             connected: Gauge::default(),
             lease_held: Gauge::default(),
+            log_bytes: Gauge::default(),
             adopted: Counter::default(),
             purged: Family::default(),
             write_refused: Counter::default(),
@@ -199,6 +201,7 @@ impl Metrics {
         all.add("unanimo_journal_backlog", self.backlog.clone());
         all.add("unanimo_journal_connected", self.connected.clone());
         all.add("unanimo_lease_held", self.lease_held.clone());
+        all.add("unanimo_sqlite_log_bytes", self.log_bytes.clone());
         all.add("unanimo_adopted_total", self.adopted.clone());
         all.add("unanimo_purged_total", self.purged.clone());
         all.add("unanimo_write_refused_total", self.write_refused.clone());
@@ -297,6 +300,11 @@ impl Metrics {
         self.live_bytes.set(count(live_bytes));
         self.backlog.set(count(backlog));
         self.lease_held.set(i64::from(lease_held));
+    }
+
+    /// Sets the size of the write-ahead log of an SQLite file.
+    pub fn log_bytes(&self, bytes: u64) {
+        self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
