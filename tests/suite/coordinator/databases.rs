@@ -113,7 +113,8 @@ async fn s2_a_process_that_comes_back_keeps_its_database() {
     register(&world, "http://127.0.0.1:9", "life", "one").await.unwrap();
     // It is forgotten after 120 intervals, at a look each half of a second.
     let listed = async || {
-        let listed = world.directory().list_participants(ListParticipantsRequest::default()).await.unwrap();
+        let listed =
+            world.directory().list_participants(ListParticipantsRequest::default()).await.unwrap();
         let mut listed = listed.into_inner().participants.into_iter();
         listed.find(|listed| listed.name == "bank").map_or(0, |bank| bank.endpoints.len())
     };
