@@ -57,12 +57,12 @@ impl MySql {
         self.detach.is_over().await;
         let held = Held::new(self.lock_timeout);
         let connection = &mut *connection;
-        Ending { database: self, call, connection, xid, operation, held }.to_the_end().await
+        Ending { database: self, call, connection, xid, operation, held }.run().await
     }
 }
 
 impl Ending<'_> {
-    async fn to_the_end(mut self) -> Result<End, Fault> {
+    async fn run(mut self) -> Result<End, Fault> {
         let is_commit = self.operation == PhaseTwoOperation::Commit;
         let mut is_named_again = false;
         loop {
