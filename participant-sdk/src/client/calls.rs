@@ -84,10 +84,7 @@ impl Client {
                 }
                 Err(NotAsked::Wrong(error)) => return Err(error),
                 Ok(()) => {
-                    let mut attempt = Request::new(request.clone());
-                    attempt.set_timeout(left);
-                    trace.add_to(attempt.metadata_mut().as_mut());
-                    match call(self.nodes.service(node), attempt).await {
+                    match call(self.nodes.service(node), attempt(&request, left, &trace)).await {
                         Ok(response) => {
                             self.nodes.has_answered(node);
                             return Ok(response.into_inner());
@@ -119,11 +116,11 @@ impl Client {
                 _ => least.unwrap_or_default().max(jittered(pause)),
             };
             if !again || Instant::now() + wait >= deadline {
-                return Err(match error {
-                    error @ Error::Rejected { .. } if indeterminate => {
-                        unavailable(error.to_string(), again)
-                    }
-                    error => error,
+                let says_nothing = indeterminate && matches!(error, Error::Rejected { .. });
+                return Err(if says_nothing {
+                    unavailable(error.to_string(), again)
+                } else {
+                    error
                 });
             }
             if !wait.is_zero() {
@@ -133,6 +130,14 @@ impl Client {
             }
         }
     }
+}
+
+/// Makes a request of a call, which has so long left.
+fn attempt<Req: Clone>(request: &Req, left: Duration, trace: &Trace) -> Request<Req> {
+    let mut attempt = Request::new(request.clone());
+    attempt.set_timeout(left);
+    trace.add_to(attempt.metadata_mut().as_mut());
+    attempt
 }
 
 /// Returns a pause between half of this one and all of it. Callers that failed at one moment do not all come

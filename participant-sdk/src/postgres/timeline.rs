@@ -43,7 +43,8 @@ impl Postgres {
     pub(super) async fn read_histories(&self, participant: &str) -> Result<Histories, Fault> {
         let read = sqlx::query_as(HISTORIES).bind(participant).fetch_one(&self.phase_two).await;
         let read: Row = read.map_err(fault("read the history of the server"))?;
-        let (system, timeline, noted_system, noted_timeline, is_fresh, noted_ms, replayed_ms) = read;
+        let (system, timeline, noted_system, noted_timeline, is_fresh, noted_ms, replayed_ms) =
+            read;
         let noted = noted_system.zip(noted_timeline);
         let time = |ms: i64| Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).ok()?));
         Ok(Histories {

@@ -209,7 +209,9 @@ impl<S: Subject> Lives<S> {
         match task.join_next().await {
             Some(Ok(answered)) => answered.map(Response::into_inner),
             ended => {
-                if ended.is_none_or(|ended| ended.is_err_and(|error| JoinError::is_cancelled(&error))) {
+                if ended
+                    .is_none_or(|ended| ended.is_err_and(|error| JoinError::is_cancelled(&error)))
+                {
                     self.cut_off.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(Status::unavailable("the participant crashed"))

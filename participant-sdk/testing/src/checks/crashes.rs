@@ -97,9 +97,8 @@ impl<'b, S: Subject> Crashes<'b, S> {
             return Ok(Vec::new());
         }
         let duration = self.duration().await?;
-        let spread = (0..MOMENTS).map(|moment| {
-            duration.mul_f64(BEYOND * f64::from(moment) / f64::from(MOMENTS - 1))
-        });
+        let spread = (0..MOMENTS)
+            .map(|moment| duration.mul_f64(BEYOND * f64::from(moment) / f64::from(MOMENTS - 1)));
         let mut moments: Vec<Moment> = spread.map(Moment::After).collect();
         if round == 0 {
             moments.push(Moment::Before);
@@ -133,8 +132,8 @@ impl<'b, S: Subject> Crashes<'b, S> {
         if let Moment::Before = moment {
             world.crash(None).await?;
         }
-        let halted = matches!(moment, Moment::AtCommit)
-            .then(|| world.interruptions.halt(call.operation()));
+        let halted =
+            matches!(moment, Moment::AtCommit).then(|| world.interruptions.halt(call.operation()));
         let calling = tokio::spawn(async move { call.send(&session, &sent).await });
         if let Moment::After(time) = moment {
             tokio::time::sleep(time).await;
@@ -166,7 +165,9 @@ impl<'b, S: Subject> Crashes<'b, S> {
             return Ok(());
         }
         let call = self.call.operation();
-        Err(Stop::Skipped(format!("no crash met a {call} that was under way: each had ended before")))
+        Err(Stop::Skipped(format!(
+            "no crash met a {call} that was under way: each had ended before"
+        )))
     }
 }
 
