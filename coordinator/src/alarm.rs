@@ -25,6 +25,9 @@ pub const WRITE_REFUSED: &str = "write_refused";
 /// Name of the alarm: a stored transaction cannot be read.
 pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
 
+/// Name of the alarm: a participant's processes have more than one database.
+pub const PARTICIPANT_OTHER_DATABASE: &str = "participant_other_database";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -95,7 +98,9 @@ pub const TABLE: &[Described] = &[
                  `participant_time_past`. All of its transactions are aborted so. Or the clocks \
                  of the coordinator and of its database differ by more than a minute, or were set by more \
                  than that: the line has both times, and nothing is purged meanwhile, because a wrong clock \
-                 would delete what is kept for days.",
+                 would delete what is kept for days. The same is told, for an hour, by a start that is more \
+                 than a seventh of `gid-retention` after the last purge: nobody ran, or the clocks are ahead, and \
+                 then what is old by them is purged.",
         act: "Set the clock that is wrong, and see that a time server keeps it right.",
         cleared: "ten minutes without such a refusal; clocks that agree, and clocks that were set after an \
                   hour in which they ran evenly",
@@ -116,5 +121,16 @@ pub const TABLE: &[Described] = &[
         act: "The log line names the column, and so does `unanimo tx show`. Start the version that wrote \
               it, or repair the rows; then `unanimo tx show` makes the coordinator read them again.",
         cleared: "the next time that it can be read",
+    },
+    Described {
+        name: PARTICIPANT_OTHER_DATABASE,
+        raised: "A process of a participant registers, or votes, with another database than the processes of \
+                 its name that are alive. It is refused: each would hold a part of the work for the whole. A \
+                 participant has one line in a minute, with `refused`, their number.",
+        act: "Stop the process that is wrong; see [one name, one \
+              database](../in-doubt.md#one-name-one-database). If the participant was given a new database on \
+              purpose, it is taken once no process with the former one was seen for three of the intervals in \
+              which participants register, 15 s by default.",
+        cleared: "nothing; it is told for as long as it goes on",
     },
 ];

@@ -17,6 +17,7 @@ mod parse;
 mod query;
 mod rpc;
 mod timeline;
+mod uploads;
 mod watch;
 mod work;
 
@@ -52,9 +53,9 @@ use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
 use self::deadline::{Deadline, Late};
-pub(crate) use self::directory::Registering;
 use self::parse::Reading;
 use self::rpc::Rpc;
+use self::uploads::Uploads;
 use crate::engine;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -67,6 +68,8 @@ use crate::store::Store;
 pub struct Options {
     /// Largest gRPC message that is accepted.
     pub message_bytes_max: usize,
+    /// Most bytes of requests that are on their way in, altogether.
+    pub upload_bytes_max: usize,
     /// Largest header list of a request.
     pub header_bytes_max: u32,
     /// Time that a call without a deadline waits for an outcome.
@@ -87,7 +90,6 @@ pub(crate) struct Api {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) me: Incarnation,
     pub(crate) options: Arc<Options>,
-    pub(crate) registering: Arc<Registering>,
 }
 
 impl Api {
@@ -180,6 +182,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(api.options.header_bytes_max)
         .layer(InterceptorLayer::new(deadline::note_arrival))
+        .layer(Uploads::new(api.options.upload_bytes_max))
         .add_service(coordinator)
         .add_service(directory)
         .add_service(operator)

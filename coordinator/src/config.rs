@@ -208,10 +208,11 @@ settings! {
     /// Most transactions in memory. At this number new work is refused.
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
-    /// refused.
+    /// refused. Requests on their way in may take as much again, and one message at least.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
-    /// for others, however slow that participant is.
+    /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
+    /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.
     participant_share: usize = 70, "UNANIMO_PARTICIPANT_SHARE";
     /// Most names of participants that are kept. At this number a new name is refused, unless one that is
     /// long gone can be forgotten.
@@ -361,6 +362,8 @@ impl Config {
     pub(crate) fn api(&self) -> api::Options {
         api::Options {
             message_bytes_max: self.message_bytes_max,
+            // One message at least.
+            upload_bytes_max: self.live_bytes_max.max(self.message_bytes_max),
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,
             gid_retention: self.gid_retention.0,

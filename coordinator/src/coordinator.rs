@@ -192,7 +192,7 @@ impl Builder {
         let mut helpers = JoinSet::new();
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
-        helpers.spawn(sleepers::Service::new(engine.clone(), Arc::clone(&env)).run());
+        helpers.spawn(sleepers::Service::new(engine.clone()).run());
         let purging = maintenance::Purge {
             store: Arc::clone(&store),
             env: Arc::clone(&env),
@@ -220,7 +220,6 @@ impl Builder {
                 env,
                 me,
                 options: Arc::new(config.api()),
-                registering: Arc::default(),
             };
             let reporter = health.clone();
             let serving = async move {

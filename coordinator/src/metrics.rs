@@ -20,7 +20,10 @@ use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
 pub use self::table::{Described, TABLE};
-use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
+use crate::alarm::{
+    HEURISTIC_OUTCOME, OUTPUT_TOO_LARGE, PIVOT_UNANSWERED, REFUSED_AFTER_COMMIT,
+    TRANSACTION_STALLED, TRANSACTION_UNREADABLE,
+};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -277,6 +280,9 @@ impl Metrics {
     pub fn attention(&self, count: AttentionCount) {
         for (alarm, value) in [
             (TRANSACTION_STALLED, count.stalled),
+            (PIVOT_UNANSWERED, count.unanswered),
+            (REFUSED_AFTER_COMMIT, count.refused),
+            (OUTPUT_TOO_LARGE, count.too_large),
             (HEURISTIC_OUTCOME, count.heuristic),
             (TRANSACTION_UNREADABLE, count.unreadable),
         ] {

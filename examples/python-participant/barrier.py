@@ -125,11 +125,12 @@ class Barrier:
             yield db
             db.execute("COMMIT")
 
-    def prepare(self, context, mode, until, must_succeed, work):
+    def prepare(self, context, mode, until, must_succeed, work, take_back=None):
         """Votes: `("prepared", Row)` or `("refused", Row)`. `work(db)` returns the output and its media
-        type."""
+        type. `take_back(db)` is for work that is done outside of the database, too: it takes back what any
+        attempt may have left there. Nobody sends a Cancel to a branch that voted no."""
         try:
-            return self._prepare(context, mode, until, must_succeed, work)
+            return self._prepare(context, mode, until, must_succeed, work, take_back)
         except Refused as no:
             # Work that must succeed, and cannot yet: everything is rolled back, and nothing is stored.
             return "refused", Row("refused", reason=no.reason, message=no.message)
@@ -139,7 +140,7 @@ class Barrier:
                 self._insert(db, context, "running", None, mode)
             raise
 
-    def _prepare(self, context, mode, until, must_succeed, work):
+    def _prepare(self, context, mode, until, must_succeed, work, take_back):
         with self.transaction() as db:
             # The row first, then the work.
             if not self._insert(db, context, "running", until, mode):
@@ -168,6 +169,8 @@ class Barrier:
                     raise
                 # Undoes the work and keeps the row: there is no gap for a duplicate.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
+                if take_back is not None:
+                    take_back(db)
                 row = Row("refused", reason=no.reason, message=no.message)
             except Exception as error:
                 # SQLite itself has rolled everything back, as when the disk is full, and the work has
@@ -201,12 +204,18 @@ class Barrier:
                 return "hazard", "Commit found no trace of a branch that voted yes"
             return "rollback", f"Commit found the branch {row.state}"
 
-    def cancel(self, context, until, work):
-        """Ends: `("done", "")`, or a heuristic outcome and why."""
+    def cancel(self, context, until, work, take_back=None):
+        """Ends: `("done", "")`, or a heuristic outcome and why. `take_back` is that of `prepare`: the process
+        may have died between the work outside and the row."""
         with self.transaction() as db:
             # The tombstone of a Cancel that comes first: the late Prepare will find it. It is kept past
             # the bound that this Prepare has.
-            if self._insert(db, context, "cancelled", until):
+            if self._insert(db, context, "running", until):
+                if take_back is not None:
+                    savepoint = self._savepoint(db)
+                    take_back(db)
+                    self._if_not_lost(db, f"RELEASE {savepoint}")
+                self._mark(db, context, Row("cancelled"))
                 return "done", ""
             row = self._find(db, context)
             if row.state == "prepared":

@@ -55,6 +55,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
                 bound(request),
                 must_succeed(request),
                 lambda db: self._work(request, db),
+                self._take_back(request),
             )
         except Busy:
             return wire.PrepareResponse(working=working(request))
@@ -93,7 +94,9 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             "cancel",
             request,
             call,
-            lambda context, work: self.barrier.cancel(context, bound(request), work),
+            lambda context, work: self.barrier.cancel(
+                context, bound(request), work, self._take_back(request)
+            ),
             2,
             wire.CancelResponse,
         )
@@ -123,6 +126,25 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if name is not None:
             action = self.actions[mode][request.action]
             getattr(action, name)(db, request.payload.data, inputs(request), output)
+
+    def _take_back(self, request):
+        """Of an action that says `outside = True`: takes back what any attempt may have left outside of the
+        database, where that holds no trace of it. Its cancel, or compensate, gets None as the output, and
+        must tolerate what never happened. None for all other actions."""
+        mode = MODES.get(request.context.mode)
+        action = self.actions.get(mode, {}).get(request.action)
+        if not getattr(action, "outside", False):
+            return None
+
+        def take_back(db):
+            try:
+                getattr(action, METHODS[mode][2])(db, request.payload.data, inputs(request), None)
+            except Refused as no:
+                # No attempt can have worked on what cannot be read. Phase two has no other no.
+                if no.reason != "PAYLOAD_UNREADABLE":
+                    raise RuntimeError(no.message) from no
+
+        return take_back
 
     def _work(self, request, db):
         """Answers with the output and its media type."""

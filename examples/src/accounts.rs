@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnection;
-use unanimo_sdk::{PrepareError, refuse};
+use unanimo_sdk::{PhaseTwoError, PrepareError, fail, refuse};
 
 /// Payload of every action of a bank: an account and an amount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +24,39 @@ impl Posting {
             1.. => Ok(()),
             cents => refuse("BAD_AMOUNT", format!("cents must be more than zero, is {cents}")),
         }
+    }
+
+    /// Runs a statement with the account and the cents, and returns the number of accounts that it changed.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn post(&self, db: &mut PgConnection, statement: &'static str) -> sqlx::Result<u64> {
+        let statement = sqlx::query(statement).bind(&self.account).bind(self.cents);
+        Ok(statement.execute(db).await?.rows_affected())
+    }
+
+    /// Runs a statement of phase two. An account that has vanished since phase one is not passed over: the
+    /// call comes again, and an operator sees a transaction that does not end.
+    ///
+    /// # Errors
+    /// The database's error, or that there is not exactly one account.
+    pub async fn finish(
+        &self,
+        db: &mut PgConnection,
+        statement: &'static str,
+    ) -> Result<(), PhaseTwoError> {
+        match self.post(db, statement).await? {
+            1 => Ok(()),
+            found => fail(format!("there are {found} accounts {}", self.account)),
+        }
+    }
+
+    /// Refuses a posting to an account that does not exist.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn no_account(&self) -> Result<(), PrepareError> {
+        refuse("NO_SUCH_ACCOUNT", format!("there is no account {}", self.account))
     }
 }
 

@@ -22,3 +22,8 @@ struct InitiatorGuide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/own-service.md")]
 struct OwnService;
+
+/// The code in a guide, which compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/own-database.md")]
+struct OwnDatabase;

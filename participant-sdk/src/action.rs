@@ -1,19 +1,29 @@
 //! Handlers of any type, behind one face.
 
+mod closures;
+mod interrupted;
+mod outside;
 mod step;
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use unanimo_proto::v1::Mode;
 
+pub(crate) use self::closures::{Closures, First, Second};
+pub use self::interrupted::Interrupt;
+use self::interrupted::Interrupted;
+use self::outside::{Inside, SagaOutsideStep};
+pub(crate) use self::step::no_compensation;
 use self::step::{SagaStep, UncompensatedStep};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::handler::TwoPhase;
-use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError, Saga, Tcc, Uncompensated};
-use crate::payload::{Decode, Payload};
+use crate::handler::{
+    Argument, BoxError, Call, Isolation, PhaseTwoError, PrepareError, Saga, SagaOutside, Tcc,
+    TccOutside, Uncompensated,
+};
+use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::resource::TwoPhaseResource;
@@ -30,13 +40,13 @@ pub(crate) trait Action<C>: Send + Sync {
         call: &'a Call<Payload>,
     ) -> BoxFuture<'a, Result<Payload, PrepareError>>;
 
-    /// Phase two of what was prepared.
+    /// Phase two of what was prepared, with its output. Without one it is the Cancel of what left no trace.
     fn phase_two<'a>(
         &'a self,
         operation: PhaseTwoOperation,
         db: &'a mut C,
         call: &'a Call<Payload>,
-        output: Payload,
+        output: Option<Payload>,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 
     /// Reads the output of an earlier phase one, as phase two will have to.
@@ -54,14 +64,18 @@ pub(crate) struct Unreadable {
     error: String,
 }
 
+impl Unreadable {
+    /// Tells whether an error is that of a payload.
+    pub(crate) fn is_of_the_payload(error: &BoxError) -> bool {
+        error.downcast_ref::<Self>().is_some_and(|unreadable| unreadable.what == PAYLOAD)
+    }
+}
+
+const PAYLOAD: &str = "payload";
+
 fn read<T: Decode>(what: &'static str, payload: &Payload) -> Result<T, Unreadable> {
     T::decode_payload(payload).map_err(|error| Unreadable { what, error: error.to_string() })
 }
-
-/// Told which operation's handler has succeeded, with which output; says whether its work is to be
-/// rolled back, as if the process had died before the commit.
-#[doc(hidden)]
-pub type Interrupt = Arc<dyn Fn(&'static str, &Bytes) -> bool + Send + Sync>;
 
 /// A handler, and how it is to be run.
 #[doc(hidden)]
@@ -69,6 +83,8 @@ pub struct Registered<C> {
     pub(crate) mode: Mode,
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) read_only: bool,
+    /// Its Cancel calls the handler also where phase one left no trace.
+    pub(crate) outside: bool,
     pub(crate) isolation: Isolation,
     pub(crate) action: Box<dyn Action<C>>,
 }
@@ -88,17 +104,51 @@ impl<C: Send + 'static> Registered<C> {
 
 impl<C: Send> Registered<C> {
     pub(crate) fn tcc<R: Resource<Connection = C>, H: Tcc<R>>(handler: H) -> Self {
+        Self { outside: false, ..Self::tcc_outside::<R, _>(Inside::new(handler)) }
+    }
+
+    pub(crate) fn tcc_outside<R, H>(handler: H) -> Self
+    where
+        R: Resource<Connection = C>,
+        H: TccOutside<R>,
+    {
         Self {
             mode: Mode::Tcc,
             #[cfg(any(feature = "mysql", feature = "postgres"))]
             read_only: false,
+            outside: true,
             isolation: handler.isolation(),
             action: Box::new(TccAction { handler, _resource: std::marker::PhantomData::<fn(R)> }),
         }
     }
 
+    /// An action of closures, which work in the database alone.
+    pub(crate) fn closures<A, O>(mode: Mode, closures: Closures<C, A, O>) -> Self
+    where
+        C: 'static,
+        A: Argument,
+        O: Encode + Decode + Send + Sync + 'static,
+    {
+        Self {
+            mode,
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            read_only: false,
+            outside: false,
+            isolation: Isolation::default(),
+            action: Box::new(closures),
+        }
+    }
+
     pub(crate) fn saga<R: Resource<Connection = C>, H: Saga<R>>(handler: H) -> Self {
         Self { mode: Mode::Saga, ..Self::tcc::<R, _>(SagaStep::new(handler)) }
+    }
+
+    pub(crate) fn saga_outside<R, H>(handler: H) -> Self
+    where
+        R: Resource<Connection = C>,
+        H: SagaOutside<R>,
+    {
+        Self { mode: Mode::Saga, ..Self::tcc_outside::<R, _>(SagaOutsideStep::new(handler)) }
     }
 
     pub(crate) fn uncompensated<R, H>(handler: H) -> Self
@@ -120,6 +170,7 @@ impl<C: Send> Registered<C> {
         Self {
             mode: Mode::TwoPhaseCommit,
             read_only: handler.read_only(),
+            outside: false,
             isolation: handler.isolation(),
             action: Box::new(TwoPhaseAction {
                 handler,
@@ -155,7 +206,7 @@ impl<R: TwoPhaseResource, H: TwoPhase<R>> Action<R::Connection> for TwoPhaseActi
         _: PhaseTwoOperation,
         _: &'a mut R::Connection,
         _: &'a Call<Payload>,
-        _: Payload,
+        _: Option<Payload>,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -170,7 +221,7 @@ struct TccAction<R, H> {
     _resource: std::marker::PhantomData<fn(R)>,
 }
 
-impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
+impl<R: Resource, H: TccOutside<R>> Action<R::Connection> for TccAction<R, H> {
     fn prepare<'a>(
         &'a self,
         db: &'a mut R::Connection,
@@ -179,11 +230,7 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         Box::pin(async move {
             let call = typed(call)?;
             let output = self.handler.try_(db, &call).await?;
-            // It would be no other one if it were asked for again.
-            Payload::of(&output).map_err(|error| {
-                let message = format!("output of action {} must be writable: {error}", call.action);
-                PrepareError::Refused(Refusal::new("OUTPUT_UNWRITABLE", message))
-            })
+            written(&output, &call)
         })
     }
 
@@ -192,69 +239,26 @@ impl<R: Resource, H: Tcc<R>> Action<R::Connection> for TccAction<R, H> {
         operation: PhaseTwoOperation,
         db: &'a mut R::Connection,
         call: &'a Call<Payload>,
-        output: Payload,
+        output: Option<Payload>,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(async move {
-            let output = read("output", &output)?;
-            let payload = read::<H::Payload>("payload", &call.payload)?;
+            let output = output.map(|output| read("output", &output)).transpose()?;
+            let payload = read::<H::Payload>(PAYLOAD, &call.payload)?;
             let call = with_payload(call, payload);
-            match operation {
-                PhaseTwoOperation::Commit => self.handler.confirm(db, &call, output).await,
-                PhaseTwoOperation::Cancel => self.handler.cancel(db, &call, output).await,
+            match (operation, output) {
+                (PhaseTwoOperation::Cancel, output) => self.handler.cancel(db, &call, output).await,
+                (PhaseTwoOperation::Commit, Some(output)) => {
+                    self.handler.confirm(db, &call, output).await
+                }
+                (PhaseTwoOperation::Commit, None) => {
+                    Err(PhaseTwoError::Failed("nothing is prepared that could be committed".into()))
+                }
             }
         })
     }
 
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
         read::<H::Output>("output", output).map(drop)
-    }
-}
-
-/// A handler between whose success and commit a test can come.
-struct Interrupted<C> {
-    action: Box<dyn Action<C>>,
-    interrupt: Interrupt,
-}
-
-const INTERRUPTED: &str = "interrupted by a test";
-
-impl<C: Send> Action<C> for Interrupted<C> {
-    fn prepare<'a>(
-        &'a self,
-        db: &'a mut C,
-        call: &'a Call<Payload>,
-    ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
-        Box::pin(async move {
-            let output = self.action.prepare(db, call).await?;
-            match (self.interrupt)("prepare", &output.data) {
-                true => Err(PrepareError::Failed(INTERRUPTED.into())),
-                false => Ok(output),
-            }
-        })
-    }
-
-    fn phase_two<'a>(
-        &'a self,
-        operation: PhaseTwoOperation,
-        db: &'a mut C,
-        call: &'a Call<Payload>,
-        output: Payload,
-    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(async move {
-            self.action.phase_two(operation, db, call, output).await?;
-            let name = match operation {
-                PhaseTwoOperation::Commit => "commit",
-                PhaseTwoOperation::Cancel => "cancel",
-            };
-            match (self.interrupt)(name, &Bytes::new()) {
-                true => Err(PhaseTwoError::Failed(INTERRUPTED.into())),
-                false => Ok(()),
-            }
-        })
-    }
-
-    fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
-        self.action.read_output(output)
     }
 }
 
@@ -267,6 +271,15 @@ pub(crate) fn typed<P: Decode>(call: &Call<Payload>) -> Result<Call<P>, PrepareE
             format!("payload of action {} must be readable: {error}", call.action),
         ))),
     }
+}
+
+/// The output as it is kept; one that cannot be written is refused: it would be no other one if it were asked
+/// for again.
+fn written<P>(output: &impl Encode, call: &Call<P>) -> Result<Payload, PrepareError> {
+    Payload::of(output).map_err(|error| {
+        let message = format!("output of action {} must be writable: {error}", call.action);
+        PrepareError::Refused(Refusal::new("OUTPUT_UNWRITABLE", message))
+    })
 }
 
 fn with_payload<P>(call: &Call<Payload>, payload: P) -> Call<P> {

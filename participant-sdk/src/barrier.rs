@@ -8,37 +8,42 @@
 //!   duplicate. A no to work that must succeed is no vote: it leaves no row, and a later Prepare runs
 //!   the handler again.
 //! - Cancel inserts the row too, if there is none: the late Prepare then finds it, and is refused.
+//! - Of work that is done outside of the database, too, that Cancel calls the handler behind the row, and so does
+//!   a vote no before it is stored: see [`outside`].
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
 //! - What is read from a row that was found is answered after a commit of one's own: the row's own commit
 //!   may not have reached a standby yet.
 //! - A handler that loses its transaction leaves a row that says so, and that is a hazard.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod deferred;
 mod lost;
+mod outside;
+mod phase_two;
 mod released;
 mod row;
 mod statements;
 
 use std::time::SystemTime;
 
-use unanimo_proto::v1::HeuristicKind;
-
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
+use self::outside::Taken;
+pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit, phase_two};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::released::lost;
 use self::released::{or_released, released_unless_lost};
-use self::row::NOTHING_TO_COMMIT;
 pub(crate) use self::row::{Columns, Row, State};
-pub(crate) use self::statements::{bind_new_row, bind_outcome, unix_ms};
+pub(crate) use self::statements::unix_ms;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::statements::{bind_new_row, bind_outcome};
 use crate::action::Registered;
-use crate::handler::{Isolation, PhaseTwoError, PrepareError};
+use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Voted};
+use crate::resource::{Fault, RawCall, Voted};
 use crate::wire::presentable;
 
 /// The vote no of a Prepare that came after the deadline.
@@ -168,7 +173,12 @@ pub(crate) async fn work<B: Block>(
             block.release();
             return row.vote().map(Worked::Found);
         }
-        Inserted::New { late: true } => return refuse_here(block, call, too_late()).await,
+        Inserted::New { late: true } => {
+            if action.outside {
+                block.savepoint().await?;
+            }
+            return refuse_here(block, call, action, too_late()).await;
+        }
         Inserted::New { late: false } => block.savepoint().await?,
     }
     let no = match action.action.prepare(block.connection(), &call.call).await {
@@ -195,13 +205,15 @@ pub(crate) async fn work<B: Block>(
         Err(Fault::Lost(_)) if B::KEEPS_NOTHING => return Ok(Worked::Gone(no)),
         Err(fault) => return Err(fault),
     }
-    refuse_here(block, call, no).await
+    refuse_here(block, call, action, no).await
 }
 
-/// Turns the row that this transaction inserted into a vote no, unless the work must succeed.
+/// Turns the row that this transaction inserted into a vote no, unless the work must succeed. What the action
+/// may have done outside of the database is undone before; the savepoint is set then.
 async fn refuse_here<B: Block>(
     mut block: B,
     call: &RawCall,
+    action: &Registered<B::Connection>,
     no: Refusal,
 ) -> Result<Worked<B>, Fault> {
     let no = presentable(no);
@@ -209,6 +221,12 @@ async fn refuse_here<B: Block>(
         // Rolls back the whole local transaction, the row with it.
         block.release();
         return Ok(Worked::Answered(Voted::Refused(no)));
+    }
+    if action.outside {
+        match outside::taken_back(block, call, action).await? {
+            Taken::Back(held) => block = held,
+            Taken::NotYet(pause) => return Ok(Worked::Answered(Voted::Working(pause))),
+        }
     }
     block.mark(call, &Row::refused(no.clone())).await?;
     kept(block).await?;
@@ -239,7 +257,7 @@ pub(crate) async fn try_<B: Blocks>(
     let (mut block, output) = match work(block, call, until, action).await? {
         Worked::Answered(voted) => return Ok(voted),
         Worked::Found(voted) => return blocks.affirm(call).await.map(|()| voted),
-        Worked::Gone(refusal) => return refuse(blocks, call, refusal).await,
+        Worked::Gone(refusal) => return refuse_behind(blocks, call, action, refusal).await,
         Worked::Done(block, output) => (block, output),
     };
     block.mark(call, &Row { output: output.clone(), ..Row::new(State::Prepared) }).await?;
@@ -250,7 +268,32 @@ pub(crate) async fn try_<B: Blocks>(
             Ok(Voted::Prepared(output))
         }
         // Transaction and row are gone: the no needs a row of its own.
-        Some(refusal) => refuse(blocks, call, refusal).await,
+        Some(refusal) => refuse_behind(blocks, call, action, refusal).await,
+    }
+}
+
+/// Votes no behind work whose transaction is gone, unless there is a row by now: then that is the answer.
+async fn refuse_behind<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+    action: &Registered<<B::Block as Block>::Connection>,
+    refusal: Refusal,
+) -> Result<Voted, Fault> {
+    if !action.outside {
+        return refuse(blocks, call, refusal).await;
+    }
+    let mut block = blocks.begin(action.isolation).await?;
+    let inserted = block.insert(call, &Row::new(State::Running), call.until).await;
+    let (mut block, inserted) = or_released(block, inserted)?;
+    if let Inserted::Found(row) = inserted {
+        block.release();
+        let voted = row.vote()?;
+        return blocks.affirm(call).await.map(|()| voted);
+    }
+    block.savepoint().await?;
+    match refuse_here(block, call, action, refusal).await? {
+        Worked::Answered(voted) => Ok(voted),
+        _ => Err(Fault::Busy),
     }
 }
 
@@ -293,88 +336,5 @@ pub(crate) async fn leave<B: Blocks>(
             }
             kept(block).await.map(|()| late.then_some(answer))
         }
-    }
-}
-
-/// Phase two of TCC, and of a saga's step.
-pub(crate) async fn phase_two<B: Blocks>(
-    blocks: &B,
-    operation: PhaseTwoOperation,
-    call: &RawCall,
-    action: Option<&Registered<<B::Block as Block>::Connection>>,
-) -> Result<PhaseTwoAnswer, Fault> {
-    let isolation = action.map(|action| action.isolation).unwrap_or_default();
-    let mut block = blocks.begin(isolation).await?;
-    let locked = block.lock(call).await;
-    let (mut block, locked) = or_released(block, locked)?;
-    let Some(row) = locked else {
-        block.release();
-        return match operation {
-            PhaseTwoOperation::Cancel => leave_tombstone(blocks, call).await?.ok_or(Fault::Busy),
-            PhaseTwoOperation::Commit => nothing_to_commit(blocks, call).await,
-        };
-    };
-    if let Some(answered) = row.end(operation) {
-        block.release();
-        return blocks.affirm(call).await.map(|()| answered);
-    }
-    let Some(action) = action else {
-        block.release();
-        return Err(Fault::NotOffered(call.call.action.clone()));
-    };
-    let output = row.output.clone();
-    block.claim(call).await?;
-    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
-        Ok(()) => {}
-        Err(PhaseTwoError::Working(pause)) => {
-            block.release();
-            return Ok(PhaseTwoAnswer::Working(pause));
-        }
-        Err(PhaseTwoError::Failed(error)) => {
-            block.release();
-            return Err(Fault::Handler(error));
-        }
-    }
-    if let Some(Refusal { message, .. }) = block.check().await? {
-        return Err(Fault::Handler(message.into()));
-    }
-    let state = match operation {
-        PhaseTwoOperation::Commit => State::Committed,
-        PhaseTwoOperation::Cancel => State::Cancelled,
-    };
-    block.mark(call, &Row { state, ..row }).await?;
-    crash_point!("participant-before-end-is-durable");
-    match block.commit().await? {
-        None => {
-            crash_point!("participant-after-end-is-durable");
-            Ok(PhaseTwoAnswer::Done)
-        }
-        Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
-    }
-}
-
-/// Makes sure that a Prepare that is still to come has no effect. `None` if one has come meanwhile,
-/// and can be cancelled.
-pub(crate) async fn leave_tombstone<B: Blocks>(
-    blocks: &B,
-    call: &RawCall,
-) -> Result<Option<PhaseTwoAnswer>, Fault> {
-    match leave(blocks, call, &Row::new(State::Cancelled), call.until).await? {
-        None => Ok(Some(PhaseTwoAnswer::Done)),
-        Some(row) => Ok(row.end(PhaseTwoOperation::Cancel)),
-    }
-}
-
-/// Commit found no trace of its branch. That gets a row, so that a late Prepare finds it.
-pub(crate) async fn nothing_to_commit<B: Blocks>(
-    blocks: &B,
-    call: &RawCall,
-) -> Result<PhaseTwoAnswer, Fault> {
-    match leave(blocks, call, &Row::new(State::Lost), None).await? {
-        None => {
-            let note = NOTHING_TO_COMMIT.to_owned();
-            Ok(PhaseTwoAnswer::Heuristic(HeuristicKind::Hazard, note))
-        }
-        Some(_) => Err(Fault::Busy),
     }
 }

@@ -11,12 +11,14 @@ use uuid::Uuid;
 pub(crate) use self::columns::TxIdColumn;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::columns::age;
-pub(crate) use self::columns::{
-    DoubtRow, NamedRow, OpenRow, Row, committed, count, doubt, limit, millis, named, open,
-};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::columns::{DoubtRow, OpenRow, Row};
+pub(crate) use self::columns::{NamedRow, committed, count, doubt, limit, millis, named, open};
+pub(crate) use self::questions::position;
+#[cfg(feature = "sqlite")]
 pub(crate) use self::questions::purge_undone;
-pub(crate) use self::questions::{Question, answer_questions, position};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(crate) use self::questions::{Question, answer_questions};
 use crate::payload::Payload;
 use crate::resource::{Fault, sealed};
 

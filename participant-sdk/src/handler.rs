@@ -1,6 +1,8 @@
 //! Handlers, which a participant writes, and their answers.
 
+mod closures;
 mod input;
+mod outside;
 mod saga;
 
 use std::collections::HashMap;
@@ -10,7 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+pub use self::closures::{Argument, Handles, NotDone, fail, working};
 pub use self::input::InputError;
+pub use self::outside::{SagaOutside, TccOutside};
 pub use self::saga::{Saga, Uncompensated};
 use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
@@ -94,6 +98,8 @@ impl<P> Call<P> {
 ///
 /// It never blocks its thread: an operation that takes too long is
 /// [ended](crate::Participant::overtime) where it awaits something.
+///
+/// Work outside of the database, such as a request to another service, is [`TccOutside`].
 pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// Type of the action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
     /// [`Payload`], [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is

@@ -9,67 +9,12 @@
 //! ```
 //! # #[cfg(feature = "sqlite")] mod example {
 //! use serde::{Deserialize, Serialize};
-//! use sqlx::SqliteConnection;
-//! use unanimo_sdk::{
-//!     Call, Client, PhaseTwoError, Json, Participant, PrepareError, Serve, Sqlite, Tcc, refuse,
-//! };
+//! use unanimo_sdk::{Client, Json, Participant, Serve, Sqlite, fail, refuse};
 //!
 //! #[derive(Serialize, Deserialize)]
 //! struct Order {
 //!     item: String,
 //!     pieces: i64,
-//! }
-//!
-//! struct Reserve;
-//!
-//! impl Tcc<Sqlite> for Reserve {
-//!     type Payload = Json<Order>;
-//!     type Output = ();
-//!
-//!     async fn try_(
-//!         &self,
-//!         db: &mut SqliteConnection,
-//!         order: &Call<Json<Order>>,
-//!     ) -> Result<(), PrepareError> {
-//!         let taken = sqlx::query(
-//!             "UPDATE stock SET free = free - $2, reserved = reserved + $2
-//!              WHERE item = $1 AND free >= $2",
-//!         );
-//!         let taken = taken.bind(&order.payload.item).bind(order.payload.pieces);
-//!         match taken.execute(db).await?.rows_affected() {
-//!             0 => refuse("SOLD_OUT", format!("too few {} left", order.payload.item)),
-//!             _ => Ok(()),
-//!         }
-//!     }
-//!
-//!     async fn confirm(
-//!         &self,
-//!         db: &mut SqliteConnection,
-//!         order: &Call<Json<Order>>,
-//!         (): (),
-//!     ) -> Result<(), PhaseTwoError> {
-//!         let sold = sqlx::query("UPDATE stock SET reserved = reserved - $2 WHERE item = $1");
-//!         let sold = sold.bind(&order.payload.item).bind(order.payload.pieces);
-//!         is_done(sold.execute(db).await?.rows_affected())
-//!     }
-//!
-//!     async fn cancel(
-//!         &self,
-//!         db: &mut SqliteConnection,
-//!         order: &Call<Json<Order>>,
-//!         (): (),
-//!     ) -> Result<(), PhaseTwoError> {
-//!         let back = sqlx::query(
-//!             "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1",
-//!         );
-//!         let back = back.bind(&order.payload.item).bind(order.payload.pieces);
-//!         is_done(back.execute(db).await?.rows_affected())
-//!     }
-//! }
-//!
-//! /// What was reserved must be there: else the call comes again, until somebody looks at it.
-//! fn is_done(rows: u64) -> Result<(), PhaseTwoError> {
-//!     if rows == 1 { Ok(()) } else { Err(PhaseTwoError::Failed("the item is gone".into())) }
 //! }
 //!
 //! # pub async fn run(coordinator: &str, file: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -78,7 +23,26 @@
 //! #                INSERT INTO stock VALUES ('lamp', 5, 0)").execute(&setup).await?;
 //! // The participant: its name, its data, its actions, and where it listens.
 //! let mut shop = Participant::new("shop", Sqlite::open(file).await?)
-//!     .tcc("reserve", Reserve)
+//!     .tcc_fn("reserve", async |db, Json(order): Json<Order>| {
+//!         let take = "UPDATE stock SET free = free - $2, reserved = reserved + $2
+//!                     WHERE item = $1 AND free >= $2";
+//!         let taken = sqlx::query(take).bind(&order.item).bind(order.pieces).execute(db).await?;
+//!         match taken.rows_affected() {
+//!             0 => refuse("SOLD_OUT", format!("too few {} left", order.item)),
+//!             _ => Ok(()),
+//!         }
+//!     })
+//!     // What was reserved must be there: else the call comes again, until somebody looks at it.
+//!     .confirm(async |db, Json(order)| {
+//!         let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
+//!         let sold = sqlx::query(sell).bind(order.item).bind(order.pieces).execute(db).await?;
+//!         if sold.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
+//!     })
+//!     .cancel(async |db, Json(order)| {
+//!         let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
+//!         let done = sqlx::query(back).bind(order.item).bind(order.pieces).execute(db).await?;
+//!         if done.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
+//!     })
 //!     .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
 //!     .await?;
 //! shop.registered().await?;
@@ -123,6 +87,16 @@
 //! its effect once and gets the same answer, a Cancel that overtakes its Prepare wins, and a vote is
 //! durable before it is answered. A handler does its own work and nothing of that.
 //!
+//! # Closures and traits
+//!
+//! A handler is closures in the simple case, as above: [`Participant::tcc_fn`], [`Participant::saga_fn`],
+//! [`Participant::uncompensated_fn`] and [`Participant::two_phase_fn`]. It is a type with a trait of its mode where it
+//! has more to say. Either answers alike: `Ok` with the output, [`refuse`] for the vote no, `?` or [`fail`] for what may
+//! pass, [`working`] for "not yet". Written for any [`Resource`] whose connection has what it needs, the same
+//! handler serves several databases.
+//!
+//! Work that is done outside of the participant's database, too, is [`TccOutside`] or [`SagaOutside`].
+//!
 //! # Which mode
 //!
 //! - **TCC** ([`Tcc`], [`Client::tcc`]): `try_` reserves in a local transaction that is committed at
@@ -144,10 +118,7 @@
 //! ```
 //! # #[cfg(feature = "postgres")] mod example {
 //! use serde::Deserialize;
-//! use sqlx::PgConnection;
-//! use unanimo_sdk::{
-//!     Call, Json, Participant, Postgres, PrepareError, Serve, Serving, TwoPhase, refuse,
-//! };
+//! use unanimo_sdk::{Json, Participant, Postgres, Serve, Serving, refuse};
 //!
 //! #[derive(Deserialize)]
 //! struct Posting {
@@ -155,28 +126,16 @@
 //!     cents: i64,
 //! }
 //!
-//! struct Debit;
-//!
-//! impl TwoPhase for Debit {
-//!     type Payload = Json<Posting>;
-//!
-//!     async fn prepare(
-//!         &self,
-//!         db: &mut PgConnection,
-//!         call: &Call<Json<Posting>>,
-//!     ) -> Result<(), PrepareError> {
-//!         let Posting { account, cents } = &*call.payload;
-//!         let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
-//!         match sqlx::query(take).bind(account).bind(cents).execute(db).await?.rows_affected() {
-//!             0 => refuse("INSUFFICIENT_FUNDS", format!("{account} has too little")),
-//!             _ => Ok(()),
-//!         }
-//!     }
-//! }
-//!
 //! async fn serve(database: &str, coordinator: &str) -> Result<Serving, Box<dyn std::error::Error>> {
 //!     let bank = Participant::new("bank", Postgres::connect(database).await?)
-//!         .two_phase("debit", Debit)
+//!         .two_phase_fn("debit", async |db, Json(debit): Json<Posting>| {
+//!             let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+//!             let taken = sqlx::query(take).bind(&debit.account).bind(debit.cents).execute(db).await?;
+//!             match taken.rows_affected() {
+//!                 0 => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", debit.account)),
+//!                 _ => Ok(()),
+//!             }
+//!         })
 //!         .serve(Serve::on("127.0.0.1:7701").register_with(coordinator))
 //!         .await?;
 //!     Ok(bank)
@@ -236,7 +195,8 @@
 //! A service that has a pool, a server and channels already brings them: [`Postgres::from_pool`] and
 //! [`Postgres::connect_with`] (and those of the other databases), [`Service::server`] and
 //! [`Service::register`], [`Client::with_channel`] and [`Coordinator`]. [`Metrics`] and the spans
-//! `participant_operation` show what a participant does.
+//! `participant_operation` show what a participant does. Connections to PostgreSQL may be another crate's than
+//! sqlx's: see [`driver`].
 //!
 //! # Which answer
 //!
@@ -253,6 +213,8 @@
 //! # Features
 //!
 //! - `postgres` (default): participants on PostgreSQL 13 or later.
+//! - `tokio-postgres`: the same over the crates `tokio-postgres` and `deadpool-postgres`, whose connections
+//!   handlers then work with. It includes `postgres`.
 //! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. It is written for
 //!   MySQL 8.0.16 or later as well, and untested there until it is run. MySQL's passwords need TLS or
 //!   a socket: RSA is left out.
@@ -309,8 +271,8 @@ pub use client::{Client, Outcome};
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
-    BoxError, Branch, Call, InputError, Isolation, PhaseTwoError, PrepareError, Saga, Tcc,
-    Uncompensated, refuse,
+    Argument, BoxError, Branch, Call, Handles, InputError, Isolation, NotDone, PhaseTwoError,
+    PrepareError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated, fail, refuse, working,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};
@@ -320,7 +282,9 @@ pub use participant::{
 };
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]
-pub use postgres::{Postgres, PostgresOptions};
+pub use postgres::{Postgres, PostgresOptions, driver};
+#[cfg(feature = "tokio-postgres")]
+pub use postgres::{TokioConnection, TokioPostgres};
 pub use refusal::Refusal;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use resource::Resource;

@@ -1,8 +1,13 @@
 //! Participants whose data is in MariaDB or MySQL, in tables of InnoDB.
 
 mod block;
+mod branch_lock;
+mod detach;
+mod end;
 mod error;
+mod held;
 mod own;
+mod reading;
 mod server;
 mod session;
 mod statements;
@@ -21,6 +26,7 @@ use unanimo_migrations::participant::MYSQL as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
 use self::block::MySqlBlocks;
+use self::detach::Detach;
 use self::error::{LOCK_WAIT_TIMEOUT, NO_SUCH_TABLE};
 use self::session::Session;
 use self::statements::Statements;
@@ -62,7 +68,7 @@ impl MySqlOptions {
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
-        let cannot_prepare = cannot_prepare(&given).await?;
+        let (cannot_prepare, detach) = abilities(&given).await?;
         let statements = Arc::new(Statements::new(&database, &self));
         let session = Arc::new(Session::new(&statements));
         let pool = |connections| {
@@ -97,6 +103,7 @@ impl MySqlOptions {
                 is_made: OnceLock::new(),
             }),
             cannot_prepare: cannot_prepare.map(Into::into),
+            detach,
         };
         match mysql.make_table().await {
             Ok(()) | Err(Error::InUse { .. }) => {}
@@ -112,12 +119,16 @@ impl MySqlOptions {
     }
 }
 
-/// Asks the server why it cannot prepare transactions.
-async fn cannot_prepare(given: &MySqlConnectOptions) -> Result<Option<String>, Error> {
+/// Asks the server why it cannot prepare transactions, and when it detaches those that it does.
+async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detach), Error> {
     let mut connection = MySqlConnection::connect_with(given).await.map_err(Error::Connect)?;
-    let why = server::cannot_prepare(&mut connection).await?;
+    let why_not = server::cannot_prepare(&mut connection).await?;
+    let detach = match why_not {
+        None => Detach::of(&mut connection).await?,
+        Some(_) => Detach::AtSessionEnd,
+    };
     let _ = connection.close().await;
-    Ok(why)
+    Ok((why_not, detach))
 }
 
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
@@ -184,6 +195,7 @@ pub struct MySql {
     statements: Arc<Statements>,
     set_up: Arc<SetUp>,
     cannot_prepare: Option<Arc<str>>,
+    detach: Detach,
 }
 
 /// Set-up of the database, which comes once.

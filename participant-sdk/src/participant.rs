@@ -43,7 +43,8 @@
 //!
 //! Other alarms come from operations, or from the look at what is open at the start: `handler_lost_transaction`
 //! (a handler ended its local transaction by itself), `operation_overtime` (an operation was ended past its
-//! [bound](Participant::overtime)), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
+//! [bound](Participant::overtime)), `prepared_name_lost` (MariaDB keeps a prepared transaction and has lost its
+//! name, until it is restarted), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
 //! version cannot finish what an earlier one has prepared).
 //!
 //! [`Serving::in_doubt`] returns how many are in doubt, how old the oldest is, and how many have
@@ -79,6 +80,7 @@
 //! older than the retention may send a Commit whose row is gone: that is answered as a heuristic
 //! hazard.
 
+mod closures;
 mod directory;
 mod groups;
 mod incoming;
@@ -94,6 +96,7 @@ use std::collections::hash_map::Entry;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use self::closures::{ConfirmedFn, SagaFn, TccFn};
 pub use self::metrics::{Metrics, Operations};
 pub use self::register::{Register, Registration};
 pub use self::serve::{Serve, Serving};
@@ -104,7 +107,7 @@ use self::set_up::SetUp;
 pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
 use crate::channel::BadAddress;
-use crate::handler::{BoxError, Saga, Tcc, Uncompensated};
+use crate::handler::{BoxError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
 use crate::schema;
@@ -299,10 +302,22 @@ impl<R: Resource> Participant<R> {
         self.with(action.into(), Registered::tcc(handler))
     }
 
+    /// Offers a TCC action that works outside of the database, too.
+    #[must_use]
+    pub fn tcc_outside(self, action: impl Into<String>, handler: impl TccOutside<R>) -> Self {
+        self.with(action.into(), Registered::tcc_outside(handler))
+    }
+
     /// Offers an action as a step of sagas, with its compensation.
     #[must_use]
     pub fn saga(self, action: impl Into<String>, handler: impl Saga<R>) -> Self {
         self.with(action.into(), Registered::saga(handler))
+    }
+
+    /// Offers an action as a step of sagas that works outside of the database, too.
+    #[must_use]
+    pub fn saga_outside(self, action: impl Into<String>, handler: impl SagaOutside<R>) -> Self {
+        self.with(action.into(), Registered::saga_outside(handler))
     }
 
     /// Offers an action as a step of sagas that nothing makes up for.
@@ -360,18 +375,19 @@ impl<R: Resource> Participant<R> {
 impl<R: crate::TwoPhaseResource> Participant<R> {
     /// Offers an action of two-phase commit.
     #[must_use]
-    pub fn two_phase(
-        mut self,
-        action: impl Into<String>,
-        handler: impl crate::TwoPhase<R>,
-    ) -> Self {
+    pub fn two_phase(self, action: impl Into<String>, handler: impl crate::TwoPhase<R>) -> Self {
+        self.with_two_phase(action.into(), Registered::two_phase::<R, _>(handler))
+    }
+
+    /// Offers an action of two-phase commit, if the database can prepare transactions.
+    fn with_two_phase(mut self, action: String, registered: Registered<R::Connection>) -> Self {
         match self.resource.cannot_prepare() {
-            Some(why) if !handler.read_only() => {
+            Some(why) if !registered.read_only => {
                 let why = why.to_owned();
                 self.error.get_or_insert(Error::CannotPrepare { why });
             }
             _ => {}
         }
-        self.with(action.into(), Registered::two_phase::<R, _>(handler))
+        self.with(action, registered)
     }
 }

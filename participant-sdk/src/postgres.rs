@@ -1,10 +1,16 @@
 //! Participants whose data is in PostgreSQL, 13 or later.
 
 mod block;
+pub mod driver;
 mod error;
+mod migrate;
 mod name;
+#[cfg(feature = "tokio-postgres")]
+mod over_deadpool;
+mod over_sqlx;
 mod own;
 mod session;
+mod statements;
 mod sweep;
 mod timeline;
 mod two_phase;
@@ -13,24 +19,30 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use sqlx::ConnectOptions;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
 use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
 use self::block::PgBlocks;
-use self::own::Given;
-use self::session::{Reset, Session};
+use self::driver::{Care, Connection, Driver, Pool, Session, Sqlx};
+use self::migrate::Migrating;
+#[cfg(feature = "tokio-postgres")]
+pub use self::over_deadpool::{TokioConnection, TokioPostgres};
+use self::session::{Settings, literal};
 use crate::action::Registered;
 use crate::barrier;
 use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
-    ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource,
-    SWEEP_CONNECTIONS, Slots, TwoPhaseResource, Voted, options, sealed,
+    Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, SWEEP_CONNECTIONS, Slots,
+    TwoPhaseResource, Voted, options, sealed,
 };
-use crate::schema::{self, Error};
+use crate::schema::{self, Error, Found};
+
+/// Session of a driver's pools.
+type SessionOf<D> = <<D as Driver>::Pool as Pool>::Session;
 
 options! {
     PostgresOptions,
@@ -51,59 +63,47 @@ impl PostgresOptions {
     pub async fn connect(self, url: &str) -> Result<Postgres, Error> {
         let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
         let given = given.application_name(own::APPLICATION_NAME).disable_statement_logging();
-        self.open(given, Vec::new()).await
+        self.open_sqlx(given, Vec::new()).await
     }
 
-    /// Opens the pools, with connections of these options and, on top, these settings.
-    async fn open(
+    /// Connects by a driver of another crate than sqlx, as [`connect`](Self::connect) does.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn over<D: Driver>(self, driver: D) -> Result<Postgres<D>, Error> {
+        self.open(driver, &[]).await
+    }
+
+    /// Opens the pools, with sessions of these settings besides ours.
+    async fn open<D: Driver>(
         self,
-        given: PgConnectOptions,
-        more: Vec<(String, String)>,
-    ) -> Result<Postgres, Error> {
-        let settings = self.session_settings();
-        let session = Arc::new(Session::new(&settings, &more, self.role.as_deref()));
-        let given = Given::new(given, more, settings, self.role.clone());
-        let connect = given.for_sessions();
-        let pool = |connections| {
-            let [for_new, for_used] = [(); 2].map(|()| Arc::clone(&session));
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .after_connect(move |connection, _| {
-                    let session = Arc::clone(&for_new);
-                    Box::pin(async move { session.set_up(connection).await })
-                })
-                // Asked of every session that is taken up again, instead of a mere ping.
-                .test_before_acquire(false)
-                .before_acquire(|connection, _| Box::pin(session::is_primary(connection)))
-                // What a handler has set must not meet the next one.
-                .after_release(move |connection, _| {
-                    let session = Arc::clone(&for_used);
-                    Box::pin(async move { session.clean(connection).await })
-                })
-                .connect_lazy_with(connect.clone())
-        };
+        driver: D,
+        more: &[(String, String)],
+    ) -> Result<Postgres<D>, Error> {
+        let care = Care::new(self.session_settings(), more, self.role.as_deref());
+        let set_up = SetUp { driver, care, role: self.role.clone(), is_made: OnceLock::new() };
+        let pool = |sessions_max| set_up.driver.pool(sessions_max, set_up.care.clone());
         let postgres = Postgres {
             prepare: pool(self.prepare_connections),
             phase_two: pool(self.phase_two_connections),
             sweep: pool(SWEEP_CONNECTIONS),
             slots: self.slots(),
-            can_prepare: postgres_can_prepare(&given).await?,
-            set_up: Arc::new(SetUp { given, session, is_made: OnceLock::new() }),
+            can_prepare: can_prepare(&set_up).await?,
+            set_up: Arc::new(set_up),
         };
         match postgres.make_table().await {
             Ok(()) | Err(Error::InUse { .. }) => {}
             Err(error) => return Err(error),
         }
         // What the server does not allow is found out now, and not by the first transaction.
-        let mut real = PgConnection::connect_with(&connect).await.map_err(Error::Connect)?;
-        postgres.set_up.session.set_up(&mut real).await.map_err(Error::Connect)?;
-        // Nothing depends on how the connection ends.
-        let _ = real.close().await;
+        let SetUp { driver, care, .. } = &*postgres.set_up;
+        let mut real = driver.connect(care.settings()).await?;
+        care.set_up(&mut real).await?;
+        Connection::close(real).await;
         Ok(postgres)
     }
 
-    fn session_settings(&self) -> [(&'static str, String); 9] {
+    fn session_settings(&self) -> Settings {
         let ms = |duration: Duration| duration.as_millis().to_string();
         [
             ("lock_timeout", ms(self.lock_timeout)),
@@ -122,33 +122,28 @@ impl PostgresOptions {
     }
 }
 
-async fn postgres_can_prepare(given: &Given) -> Result<bool, Error> {
-    let mut connection = given.connect().await?;
-    let prepared_max: String = sqlx::query_scalar("SHOW max_prepared_transactions")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(Error::Connect)?;
-    let _ = connection.close().await;
+async fn can_prepare<D: Driver>(set_up: &SetUp<D>) -> Result<bool, Error> {
+    let mut connection = set_up.connect().await?;
+    let max = "SELECT current_setting('max_prepared_transactions')";
+    let (prepared_max,): (String,) = statements::one(&mut connection, max, &[]).await?;
+    connection.close().await;
     Ok(prepared_max != "0")
 }
 
 /// Upgrades the table. Whoever waits for it keeps everybody out who comes behind, and a prepared
-/// transaction that is in doubt holds it until it has ended: hence the bound.
-async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
-    let bound = format!(
-        "SET lock_timeout = {}; SET default_transaction_read_only = off",
-        MIGRATION_LOCK_TIMEOUT.as_millis()
-    );
-    let bounded = sqlx::raw_sql(AssertSqlSafe(bound)).execute(&mut *connection).await;
-    bounded.map_err(Error::Connect)?;
-    schema::migrate(&MIGRATIONS, connection).await.map_err(|error| match error {
-        Error::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-            if error::code(&error) == Some(error::LOCK_TIMEOUT) =>
-        {
+/// transaction that is in doubt holds it until it has ended: hence the bound of the connection.
+async fn migrate<C: Connection>(connection: &mut C) -> Result<(), Error> {
+    let done = schema::migrate(&MIGRATIONS, &mut Migrating(connection)).await;
+    done.map_err(|error| match error {
+        Error::Migrate(error) if is_locked_out(&error) => {
             Error::InUse { waited: MIGRATION_LOCK_TIMEOUT }
         }
         other => other,
     })
+}
+
+fn is_locked_out(error: &MigrateError) -> bool {
+    migrate::failure(error).and_then(error::code) == Some(error::LOCK_TIMEOUT)
 }
 
 /// Longest wait for those who use the table while it is upgraded: a second or two is enough where
@@ -157,35 +152,53 @@ const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A participant's PostgreSQL database, with its barrier.
 ///
-/// It has connections of its own, apart from the service's: handlers run on them.
+/// It has connections of its own, apart from the service's: handlers run on them. They are sqlx's, or those of
+/// another [`driver`].
 #[derive(Clone, Debug)]
-pub struct Postgres {
-    prepare: PgPool,
-    phase_two: PgPool,
-    sweep: PgPool,
+pub struct Postgres<D: Driver = Sqlx> {
+    prepare: D::Pool,
+    phase_two: D::Pool,
+    sweep: D::Pool,
     slots: Slots,
     can_prepare: bool,
-    set_up: Arc<SetUp>,
+    set_up: Arc<SetUp<D>>,
 }
 
 /// Set-up of the database, which comes once.
 #[derive(Debug)]
-struct SetUp {
-    given: Given,
-    session: Arc<Session>,
+struct SetUp<D> {
+    driver: D,
+    care: Care,
+    role: Option<String>,
     /// The table is there as this version needs it.
     is_made: OnceLock<()>,
 }
 
-impl SetUp {
+impl<D: Driver> SetUp<D> {
     /// A connection for statements that set something up. They wait for nobody for long: whoever waits
     /// for a lock of a prepared transaction keeps out everybody who comes behind.
-    async fn connect(&self) -> sqlx::Result<PgConnection> {
-        let options = [
+    async fn connect(&self) -> Result<D::Connection, Error> {
+        let mut settings = vec![
             ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
             ("default_transaction_read_only", "off".to_owned()),
         ];
-        PgConnection::connect_with(&self.given.get().options(options)).await
+        let mut connection = self.driver.connect(&settings).await?;
+        // Last, so that nothing else is said to fail because of it.
+        settings.extend(self.role.iter().map(|role| ("role", role.clone())));
+        let set = settings
+            .iter()
+            .map(|(name, value)| format!("SELECT set_config('{name}', {}, false)", literal(value)));
+        let set = connection.run(&set.collect::<Vec<_>>().join("; ")).await;
+        match (&self.role, set) {
+            (_, Ok(())) => {}
+            (Some(role), Err(error)) if error::is_no_such_role(&error) => {
+                let login = "SELECT session_user::text";
+                let (login,): (String,) = statements::one(&mut connection, login, &[]).await?;
+                return Err(error::may_not_work_as(role, &login, &error).into());
+            }
+            (_, Err(error)) => return Err(error.into()),
+        }
+        Ok(connection)
     }
 }
 
@@ -197,6 +210,16 @@ impl Postgres {
     pub async fn connect(url: &str) -> Result<Self, Error> {
         PostgresOptions::default().connect(url).await
     }
+}
+
+impl<D: Driver> Postgres<D> {
+    /// Connects by a driver of another crate than sqlx, with [default options](PostgresOptions).
+    ///
+    /// # Errors
+    /// As of [`PostgresOptions::over`].
+    pub async fn over(driver: D) -> Result<Self, Error> {
+        PostgresOptions::default().over(driver).await
+    }
 
     /// Tells whether the server allows prepared transactions (`max_prepared_transactions` is not 0).
     #[must_use]
@@ -204,45 +227,60 @@ impl Postgres {
         self.can_prepare
     }
 
-    fn for_prepare(&self) -> PgBlocks<'_> {
+    fn for_prepare(&self) -> PgBlocks<'_, D::Pool> {
         self.blocks(&self.prepare, false)
     }
 
-    fn for_phase_two(&self) -> PgBlocks<'_> {
+    fn for_phase_two(&self) -> PgBlocks<'_, D::Pool> {
         self.blocks(&self.phase_two, true)
     }
 
-    fn blocks<'p>(&'p self, pool: &'p PgPool, with_savepoint: bool) -> PgBlocks<'p> {
-        PgBlocks { pool, reset: self.set_up.session.reset(), with_savepoint }
+    fn blocks<'p>(&'p self, pool: &'p D::Pool, with_savepoint: bool) -> PgBlocks<'p, D::Pool> {
+        PgBlocks { pool, reset: self.set_up.care.reset(), with_savepoint }
     }
 
     /// Makes or upgrades the table, and learns its database's id.
     async fn make_table(&self) -> Result<(), Error> {
-        let mut connection = self.set_up.connect().await.map_err(Error::Connect)?;
-        let found = schema::find!(connection, "prepare_until");
+        let mut connection = self.set_up.connect().await?;
+        let found = find(&mut connection).await;
         if schema::is_to_be_made(&MIGRATIONS, found)? {
             migrate(&mut connection).await?;
         }
-        if let Some(id) = schema::read_id!(connection) {
-            self.set_up.session.is_at(id)?;
+        let id = statements::optional(&mut connection, schema::READ_ID, &[]).await;
+        if let Some((id,)) = schema::readable(id) {
+            self.set_up.care.is_at(id)?;
         }
-        let _ = connection.close().await;
+        connection.close().await;
         self.set_up.is_made.get_or_init(|| ());
         Ok(())
     }
 }
 
-impl sealed::Sealed for Postgres {}
+/// Looks for the table and its history.
+async fn find<C: Connection>(connection: &mut C) -> Found {
+    let columns = connection.run(COLUMNS).await.is_ok();
+    let table = connection.run("SELECT 1 FROM unanimo_barrier WHERE 1 = 0").await.is_ok();
+    let version = "SELECT max(version) FROM unanimo_barrier_migrations WHERE success";
+    let version = statements::one(connection, version, &[]).await;
+    Found { table, columns, version: version.ok().map(|(version,)| version) }
+}
 
-impl Resource for Postgres {
-    type Connection = PgConnection;
+const COLUMNS: &str = "
+SELECT tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, output_type, reason, message,
+    prepare_until
+FROM unanimo_barrier WHERE 1 = 0";
+
+impl<D: Driver> sealed::Sealed for Postgres<D> {}
+
+impl<D: Driver> Resource for Postgres<D> {
+    type Connection = D::Connection;
 
     fn slots(&self) -> Slots {
         self.slots
     }
 
     fn database_id(&self) -> Option<&str> {
-        self.set_up.session.database_id()
+        self.set_up.care.database_id()
     }
 
     fn for_sweeper(&self) -> Self {
@@ -258,17 +296,17 @@ impl Resource for Postgres {
         if self.is_made() { Ok(()) } else { self.make_table().await }
     }
 
-    async fn to_set_up(&self) -> Result<PgConnection, Error> {
-        self.set_up.connect().await.map_err(Error::Connect)
+    async fn to_set_up(&self) -> Result<D::Connection, Error> {
+        self.set_up.connect().await
     }
 
     fn is_locked_out(error: &BoxError) -> bool {
-        error::is_locked_out(error.as_ref())
+        error::is_locked_out::<D::Connection>(error.as_ref())
     }
 
     async fn is_there(&self) -> Result<(), Fault> {
         for pool in [&self.prepare, &self.phase_two] {
-            pool.acquire().await.map_err(error::fault("open a session"))?;
+            pool.acquire().await.map_err(error::fault("open a session"))?.release();
         }
         Ok(())
     }
@@ -277,7 +315,7 @@ impl Resource for Postgres {
         &self,
         call: &RawCall,
         until: Option<SystemTime>,
-        action: &Registered<PgConnection>,
+        action: &Registered<D::Connection>,
     ) -> Result<Voted, Fault> {
         let voted = match action.mode {
             Mode::TwoPhaseCommit if action.read_only => {
@@ -297,7 +335,7 @@ impl Resource for Postgres {
         &self,
         operation: PhaseTwoOperation,
         call: &RawCall,
-        action: Option<&Registered<PgConnection>>,
+        action: Option<&Registered<D::Connection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
         match call.mode {
             Mode::TwoPhaseCommit => crate::two_phase::end(self, operation, call).await,
@@ -306,7 +344,7 @@ impl Resource for Postgres {
     }
 }
 
-impl TwoPhaseResource for Postgres {
+impl<D: Driver> TwoPhaseResource for Postgres<D> {
     fn cannot_prepare(&self) -> Option<&str> {
         (!self.can_prepare).then_some(
             "the server allows no prepared transactions: set max_prepared_transactions of PostgreSQL to at \

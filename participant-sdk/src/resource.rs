@@ -25,6 +25,9 @@ use crate::schema::Error;
 
 /// A database that a participant keeps its data in: `Postgres`, `MySql` or `Sqlite`, each there with
 /// the crate's feature of that name.
+///
+/// PostgreSQL by the connections of another crate is `Postgres<D>`, for every `driver::Driver` `D`: that is the
+/// trait to implement. This one is not.
 pub trait Resource: Sweepable + Clone {
     /// Type that handlers work with: a connection inside the branch's local transaction.
     type Connection: Send + 'static;

@@ -19,6 +19,10 @@ pub enum Error {
     /// The database cannot be reached.
     #[error("connect to the database")]
     Connect(#[source] sqlx::Error),
+    /// The database cannot be reached by a driver of another crate than sqlx.
+    #[cfg(feature = "postgres")]
+    #[error("connect to the database")]
+    Driver(#[source] crate::postgres::driver::Error),
     /// Upgrading the barrier's table has waited in vain for those who use it. Prepared transactions do,
     /// for as long as they are in doubt.
     #[error(
@@ -68,6 +72,19 @@ pub enum Error {
     },
 }
 
+#[cfg(feature = "postgres")]
+impl From<crate::postgres::driver::Error> for Error {
+    fn from(error: crate::postgres::driver::Error) -> Self {
+        if error.is_unfit() {
+            return Self::Unfit(error.to_string());
+        }
+        match error.into_sqlx() {
+            Ok(error) => Self::Connect(error),
+            Err(error) => Self::Driver(error),
+        }
+    }
+}
+
 /// Reads the id of the database, which was made at random together with its table. It tells two databases
 /// apart that serve one name.
 pub(crate) const READ_ID: &str = "SELECT id FROM unanimo_barrier_id";
@@ -83,25 +100,33 @@ pub(crate) struct Found {
     pub(crate) version: Option<Option<i64>>,
 }
 
-/// Reads the database's id. A role that may not read it, and a table that was made by hand, go without
-/// one. A macro, because each database has its own types.
+/// Returns the database's id, if it was read. A role that may not read it, and a table that was made by hand,
+/// go without one.
+pub(crate) fn readable<T, E: std::fmt::Display>(id: Result<Option<T>, E>) -> Option<T> {
+    id.unwrap_or_else(|error| {
+        tracing::warn!(
+            %error,
+            "unanimo_barrier_id cannot be read: two databases that serve one name are not told apart; allow \
+             SELECT on it"
+        );
+        None
+    })
+}
+
+/// Reads the database's id. A macro, because each database has its own types.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 macro_rules! read_id {
     ($connection:expr) => {{
         let id: Result<Option<String>, sqlx::Error> =
             sqlx::query_scalar($crate::schema::READ_ID).fetch_optional(&mut $connection).await;
-        if let Err(error) = &id {
-            tracing::warn!(
-                %error,
-                "unanimo_barrier_id cannot be read: two databases that serve one name are not told apart; \
-                 allow SELECT on it"
-            );
-        }
-        id.ok().flatten()
+        $crate::schema::readable(id)
     }};
 }
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use read_id;
 
 /// Looks for the table and its history. A macro, because each database has its own types.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 macro_rules! find {
     ($connection:expr, $prepare_until:literal) => {{
         let columns = concat!(
@@ -119,6 +144,7 @@ macro_rules! find {
         $crate::schema::Found { table, columns, version: version.ok() }
     }};
 }
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use find;
 
 /// Tells whether the migrations have to run.

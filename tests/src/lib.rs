@@ -4,6 +4,7 @@
 
 pub mod alarms;
 pub mod bank_on_mariadb;
+pub mod bank_over_tokio;
 pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;
@@ -12,6 +13,7 @@ pub mod forward;
 pub mod installed;
 pub mod joining;
 pub mod mariadb;
+pub mod plain_driver;
 pub mod postgres;
 pub mod proxy;
 pub mod reaper;

@@ -171,6 +171,23 @@ impl Server {
         });
     }
 
+    /// Copies its files, and returns the folder of the copy. It must be stopped.
+    #[must_use]
+    pub fn back_up(&self) -> PathBuf {
+        let backup = new_folder("pg-backup").join("data");
+        copy(&self.data(), &backup);
+        backup
+    }
+
+    /// Puts the files of a copy in the place of its own. It must be stopped.
+    ///
+    /// # Panics
+    /// Its own files cannot be removed.
+    pub fn restore(&self, backup: &Path) {
+        fs::remove_dir_all(self.data()).expect("remove the files");
+        copy(backup, &self.data());
+    }
+
     /// Returns the id of its main process. If that is killed, the sessions notice it and end, too.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {

@@ -84,6 +84,11 @@ pub enum Mood {
     FailingInPhaseOne,
     /// Each call takes so many milliseconds longer.
     Slow(u64),
+    /// Each call is answered WORKING, to be sent again so many milliseconds later.
+    Working(u32),
+    /// Prepares are as the action says, and each Commit and Cancel is answered WORKING, to be sent again so
+    /// many milliseconds later.
+    WorkingInPhaseTwo(u32),
 }
 
 impl fmt::Debug for Scripted {
@@ -132,12 +137,23 @@ impl Scripted {
         self.state.mood.send_replace(mood);
     }
 
+    /// WORKING, if that is its answer to everything.
+    fn working(&self, phase_two: bool) -> Option<Working> {
+        let mood = *self.state.mood.borrow();
+        let (Mood::Working(ms) | Mood::WorkingInPhaseTwo(ms)) = mood else { return None };
+        (phase_two || matches!(mood, Mood::Working(_))).then(|| {
+            let (seconds, nanos) = (i64::from(ms / 1000), i32::try_from(ms % 1000).unwrap_or(0));
+            let retry_after = prost_types::Duration { seconds, nanos: nanos * 1_000_000 };
+            Working { retry_after: Some(retry_after) }
+        })
+    }
+
     async fn moody(&self, phase_two: bool) -> Result<(), Status> {
         let mood = *self.state.mood.borrow();
         match mood {
             Mood::FailingInPhaseTwo if !phase_two => Ok(()),
             Mood::FailingInPhaseOne if phase_two => Ok(()),
-            Mood::Well => Ok(()),
+            Mood::Working(_) | Mood::WorkingInPhaseTwo(_) | Mood::Well => Ok(()),
             Mood::Failing | Mood::FailingInPhaseTwo | Mood::FailingInPhaseOne => {
                 Err(Status::internal("out of order"))
             }
@@ -238,6 +254,10 @@ impl ParticipantService for Scripted {
         };
         let count = self.note("prepare", &request, &parts);
         self.moody(false).await?;
+        if let Some(working) = self.working(false) {
+            let answer = Some(Answer::Working(working));
+            return Ok(Response::new(PrepareResponse { answer, ..Default::default() }));
+        }
         let action = message.action.as_str();
         let yes = |output| Answer::Prepared(Prepared { output: payload(output) });
         let refused = || {
@@ -312,6 +332,9 @@ impl ParticipantService for Scripted {
         let count = self.note("commit", &request, &parts);
         self.pass_gate().await;
         self.moody(true).await?;
+        if let Some(working) = self.working(true) {
+            return Ok(Response::new(CommitResponse { answer: Some(Answer::Working(working)) }));
+        }
         let answer = match message.action.as_str() {
             "commit-hang" => std::future::pending().await,
             "commit-heuristic" => Answer::Heuristic(HeuristicOutcome {
@@ -345,6 +368,9 @@ impl ParticipantService for Scripted {
         self.note("cancel", &request, &parts);
         self.pass_gate().await;
         self.moody(true).await?;
+        if let Some(working) = self.working(true) {
+            return Ok(Response::new(CancelResponse { answer: Some(Answer::Working(working)) }));
+        }
         let answer = match message.action.as_str() {
             "cancel-hazard" => Answer::Heuristic(HeuristicOutcome {
                 kind: HeuristicKind::Hazard.into(),

@@ -28,6 +28,7 @@ mod admission;
 mod bad_input;
 mod by_gid;
 mod clocks;
+mod databases;
 mod declarative;
 mod durability;
 mod features;
@@ -49,7 +50,9 @@ mod reasons;
 mod registrations;
 mod repetitions;
 mod sagas;
+mod stopping;
 mod unreadable;
+mod uploads;
 mod waits;
 mod watches;
 

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::allow_attributes, missing_docs, reason = "a test's name tells")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "some modules run over two drivers: participant/over_tokio.rs"
+)]
 
 mod chaos;
 mod cli;

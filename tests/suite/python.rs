@@ -1,6 +1,7 @@
 //! Example participant in Python, in a process of its own, with a real coordinator.
 
 mod evidence;
+mod outside;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -48,7 +48,7 @@ pub(crate) fn ci() -> Result<()> {
 
 /// Builds the SDK with each database alone and with none, because the workspace's build has all.
 fn sdk_features() -> Result<()> {
-    for features in ["", "mysql", "postgres", "sqlite"] {
+    for features in ["", "mysql", "postgres", "sqlite", "tokio-postgres"] {
         let sdk = ["clippy", "-p", "unanimo-sdk", "--quiet", "--no-default-features", "--features"];
         cargo(sdk.iter().chain(&[features, "--", "-D", "warnings"]))?;
     }

@@ -1,8 +1,5 @@
 //! The rpcs of participants, by which they are found.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
-use tokio::sync::{Mutex, MutexGuard};
 use tonic::{Request, Status};
 use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
@@ -16,7 +13,7 @@ use super::rpc::serve;
 use super::{Api, page, parse};
 use crate::engine;
 use crate::participants::allow;
-use crate::participants::directory::{NamePlace, Place, Registered, Shown};
+use crate::participants::directory::{NamePlace, Place, Registered, Shown, Turn};
 use crate::wire::time_to_wire;
 
 /// Most bytes of the name of a life of a participant's process.
@@ -27,25 +24,6 @@ pub const FEATURES_MAX: usize = 32;
 
 /// Most bytes of the name and version of a participant's SDK.
 pub const SDK_BYTES_MAX: usize = 64;
-
-/// Registrations that may be under way at once.
-const LANES: usize = 16;
-
-/// Order of a participant's registrations and deregistrations. The row in the store and the entry in
-/// the directory are changed in one turn, which goes on when its client hangs up: else the two would
-/// differ.
-#[derive(Debug, Default)]
-pub(crate) struct Registering {
-    lanes: [Mutex<()>; LANES],
-}
-
-impl Registering {
-    async fn turn(&self, name: &ParticipantName) -> MutexGuard<'_, ()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::new().hash_one(name);
-        let lane = usize::try_from(hash % LANES as u64).unwrap_or(0);
-        self.lanes[lane].lock().await
-    }
-}
 
 impl Api {
     async fn keep_endpoint(
@@ -88,7 +66,7 @@ impl Api {
         let instance = parse::instance(&instance_id)?;
         let this = self.clone();
         to_its_end(async move {
-            let _turn = this.registering.turn(&name).await;
+            let _turn = this.directory.turn(&name).await;
             match this.remove(&name, &endpoint, &instance).await? {
                 true => tracing::info!(participant = %name, endpoint, "a participant has left"),
                 false => tracing::debug!(
@@ -109,34 +87,22 @@ impl Api {
         registered: Registered,
         database_id: &str,
     ) -> Result<(), Status> {
-        let _turn = self.registering.turn(name).await;
+        let turn = self.directory.turn(name).await;
         let databases = self.directory.databases();
         let (instance, now) = (registered.instance.clone(), self.env.now());
         let instance = instance.as_str();
-        let noted = databases.registers(name, endpoint, instance, database_id).map_err(|other| {
-            tracing::error!(
-                alarm = "participant_other_database", participant = %name, endpoint, error = %other,
-                "a registration is refused"
-            );
-            other_database(&other)
-        })?;
-        let is_new = noted.is_new;
-        let kept = async {
-            self.make_place(name, endpoint, instance).await?;
-            let endpoints = self.store.endpoints();
-            let kept = endpoints.register(self.me, name, endpoint, instance, now);
+        let is_new = databases.registers(name, endpoint, instance, database_id);
+        let is_new = is_new.map_err(|other| other_database(&other))?;
+        self.make_place(&turn, name, endpoint, instance).await?;
+        let endpoints = self.store.endpoints();
+        let kept = endpoints.register(self.me, name, endpoint, instance, now);
+        kept.await.map_err(from_store)?;
+        if is_new {
+            let kept = endpoints.keep_database(self.me, name, endpoint, instance, database_id);
             kept.await.map_err(from_store)?;
-            if is_new {
-                let kept = endpoints.keep_database(self.me, name, endpoint, instance, database_id);
-                kept.await.map_err(from_store)?;
-            }
-            Ok::<(), Status>(())
-        };
-        if let Err(status) = kept.await {
-            // It is stored when it comes again.
-            databases.undo(name, endpoint, noted);
-            return Err(status);
         }
+        // What was refused, or is not stored, has changed nothing: it is checked when it comes again.
+        databases.registered(name, endpoint, instance, database_id);
         self.directory.seen(name, endpoint, registered);
         Ok(())
     }
@@ -144,6 +110,7 @@ impl Api {
     /// Lets go of what is gone, where there are as many names, endpoints or instances as may be.
     async fn make_place(
         &self,
+        turn: &Turn<'_>,
         name: &ParticipantName,
         endpoint: &str,
         instance: &str,
@@ -155,6 +122,13 @@ impl Api {
                 return Err(too_many_participants(self.directory.participants_max()));
             }
             NamePlace::Instead(gone) => {
+                let turn = self.directory.turn_beside(turn, &gone);
+                // It may be about to register.
+                let still_gone =
+                    self.directory.place_for_name(name) == NamePlace::Instead(gone.clone());
+                if turn.is_none() || !still_gone {
+                    return Err(too_many_participants(self.directory.participants_max()));
+                }
                 self.store.endpoints().forget(self.me, &gone).await.map_err(from_store)?;
                 self.directory.forget(&gone);
                 tracing::info!(participant = %gone, "a participant that is long gone was forgotten");
@@ -191,9 +165,6 @@ impl Api {
     ) -> Result<bool, Status> {
         let leaving = self.store.endpoints().deregister(self.me, name, endpoint, instance);
         let was_last = leaving.await.map_err(from_store)?;
-        if was_last {
-            self.directory.databases().left(name, endpoint);
-        }
         self.directory.leave(name, endpoint, instance);
         Ok(was_last)
     }

@@ -105,6 +105,11 @@ pub(super) fn no_history(tx_id: TxId) -> Status {
     Reason::NoHistory.status(format!("no history of transaction {tx_id} was recorded"))
 }
 
+/// A request cannot be received as long as others are.
+pub(super) fn too_many_uploads(message: impl std::fmt::Display) -> Status {
+    Reason::Overloaded.status(message)
+}
+
 /// All processes of a participant share one database.
 pub(super) fn other_database(other: &Other) -> Status {
     Reason::OtherDatabase.status_with(other, &[], &[("database_id", other.known.clone())])

@@ -137,10 +137,9 @@ impl Api {
             return Err(invalid(Violation::new("branch.child", rule)));
         }
         let id = read.branch.branch_id.clone();
-        let databases = self.directory.databases();
-        databases
-            .votes(&read.branch.participant, &database_id)
-            .map_err(|other| other_database(&other))?;
+        let (databases, participant) =
+            (self.directory.databases(), read.branch.participant.clone());
+        databases.check(&participant, &database_id).map_err(|other| other_database(&other))?;
         let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided. It counts all the same:
@@ -155,6 +154,8 @@ impl Api {
         let Some(branch) = tx.branch_by_id(&id) else {
             return Err(from_engine(crate::engine::Error::Moving));
         };
+        // Only a request that is served tells of a database. Whoever was sooner is the one that is known.
+        databases.votes(&participant, &database_id).map_err(|other| other_database(&other))?;
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
         let database_id = match database_id.as_str() {

@@ -74,7 +74,7 @@ impl Candidate<'_> {
         let (mut needs_turn, mut has_lost) = (opening.needs_turn(), false);
         loop {
             if needs_turn {
-                self.take_turn(&Unopened(opening), has_lost).await?;
+                self.take_turn(&Unopened(opening), has_lost, None).await?;
             }
             match opening.open().await {
                 Ok(store) => return Ok(store),
@@ -94,9 +94,9 @@ impl Candidate<'_> {
     /// The store failed.
     pub async fn create(&self, store: &dyn Store) -> Result<Created, store::Error> {
         let mut patience = Patience::default();
-        let mut has_lost = false;
+        let (mut has_lost, mut unproven) = (false, None);
         loop {
-            let created = self.take_turn(&Opened(store), has_lost).await?;
+            let created = self.take_turn(&Opened(store), has_lost, unproven).await?;
             let sent = Moment::now();
             match store.incarnations().create(self.node, created, self.lease).await {
                 Ok(Some(incarnation)) => {
@@ -107,14 +107,24 @@ impl Candidate<'_> {
                     tracing::info!("another process started at the same moment, and was faster");
                     has_lost = true;
                 }
-                Err(error) => patience.wait(error, self.told).await?,
+                Err(error) => {
+                    if let store::Error::UnprovenBirth { incarnation, .. } = &error {
+                        unproven = Some(*incarnation);
+                    }
+                    patience.wait(error, self.told).await?;
+                }
             }
         }
     }
 
     /// Waits until nobody else is alive, and fences everybody. Returns the number of births of that
-    /// moment.
-    async fn take_turn(&self, rights: &dyn Rights, has_lost: bool) -> Result<i64, store::Error> {
+    /// moment. An incarnation that this process itself has created, and that was not proven, is nobody.
+    async fn take_turn(
+        &self,
+        rights: &dyn Rights,
+        has_lost: bool,
+        unproven: Option<Incarnation>,
+    ) -> Result<i64, store::Error> {
         let mut patience = Patience::default();
         let mut watch = Watch::default();
         let mut standby = Standby::default();
@@ -138,6 +148,7 @@ impl Candidate<'_> {
             let mut rival = None;
             for other in &live {
                 let is_free = rights.is_alone()
+                    || unproven == Some(other.incarnation)
                     || watch.silence(other) >= self.lease_of(other)
                     || (other.node == self.node
                         && !has_lost

@@ -32,11 +32,11 @@ pub(super) fn fill(
         directory.add_name(&name);
         if let Some(endpoint) = endpoint {
             let silent_for = last_seen.until(now);
-            directory.add_stored(&name, &endpoint, instance, silent_for, pardoned);
             // The latest one comes first.
             if silent_for.saturating_sub(pardoned) <= directory.gone_after() {
-                directory.databases().was_seen(&name, &endpoint, &database_id);
+                directory.databases().was_seen(&name, &endpoint, &instance, &database_id);
             }
+            directory.add_stored(&name, &endpoint, instance, silent_for, pardoned);
         }
     }
     for (name, service) in locals {

@@ -23,6 +23,12 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Part of the retention of gids since the last purge from which on a start raises an alarm: a day by default.
+const SUSPICIOUS_PARTS: u32 = 7;
+
+/// Shortest time since the last purge from which on it does.
+const SUSPICIOUS_MIN: Duration = Duration::from_secs(60 * 60);
+
 /// Starts all of it.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
@@ -87,9 +93,12 @@ impl Purge {
         if doubt == self.doubt {
             return;
         }
-        let is_alarm = matches!(doubt, Some(Verdict::Differ | Verdict::Stepped));
-        self.metrics.clock_skew(is_alarm);
         let Reading { own, database, .. } = reading;
+        // Of a first start nothing is there to be purged.
+        let is_old =
+            doubt == Some(Verdict::Unproven) && is_suspicious(own, last, self.retention.gids);
+        let is_alarm = is_old || matches!(doubt, Some(Verdict::Differ | Verdict::Stepped));
+        self.metrics.clock_skew(is_alarm);
         let (own, database, last) =
             (shown(own), shown(database), last.map(|last| tracing::field::display(shown(last))));
         match doubt {
@@ -108,6 +117,14 @@ impl Purge {
                 "the clocks were set; nothing is purged until they are back, or have run evenly for an \
                  hour"
             ),
+            Some(Verdict::Unproven) if is_old => tracing::error!(
+                alarm = CLOCK_SKEW,
+                own,
+                database,
+                last_purge = last,
+                "the last purge was long ago: nobody ran, or the clocks are ahead; they are believed, and \
+                 what is old by them is purged, once they have run evenly for an hour"
+            ),
             Some(Verdict::Unproven | Verdict::Agreed(_)) => tracing::info!(
                 own,
                 database,
@@ -118,6 +135,12 @@ impl Purge {
         }
         self.doubt = doubt;
     }
+}
+
+/// Tells whether the last purge was so long ago that a person should look at the clocks before they are
+/// believed: by a wrong one much of what is kept would be purged.
+fn is_suspicious(now: Timestamp, last: Option<Timestamp>, gids: Duration) -> bool {
+    last.is_some_and(|last| last.until(now) > (gids / SUSPICIOUS_PARTS).max(SUSPICIOUS_MIN))
 }
 
 /// Formats a time for a log line.

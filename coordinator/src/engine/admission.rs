@@ -2,9 +2,12 @@
 //! have (promise L3).
 //!
 //! New work is counted before it is begun. What is begun is never refused: votes, Commit, Rollback,
-//! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail is
-//! set aside: it is in memory, and holds no place that others need, neither of all places nor of those of any
-//! participant. Its bytes are counted as before. Once it goes on it holds its places again.
+//! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail, or
+//! that have moved nothing for long, is set aside: it is in memory, and holds no place that others need, neither
+//! of all places nor of those of healthy participants. Of a participant that answers and moves nothing it
+//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Bytes are
+//! counted as before. Once the transaction goes on it holds its places again. A participant whose branches have
+//! ended has its place back at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,6 +86,19 @@ pub(super) struct Share {
     load: Arc<Load>,
     transactions: usize,
     bytes: usize,
+    /// The place is given to others.
+    given: bool,
+}
+
+impl Share {
+    fn hold(&mut self, holds: bool) {
+        match (holds, self.given) {
+            (true, true) => self.load.take_back(self.transactions),
+            (false, false) => self.load.set_aside(self.transactions),
+            (true, false) | (false, true) => {}
+        }
+        self.given = !holds;
+    }
 }
 
 /// Returns the shares of branches at these participants with these bytes, one for each participant. The
@@ -98,7 +114,7 @@ pub(super) fn shares<'a>(
         } else if !directory.find(participant).is_some_and(|entry| entry.is_own()) {
             // Also of a name that is not known: while something is owed to it, it is not forgotten.
             let (participant, load) = (participant.clone(), directory.load_of(participant));
-            shares.push(Share { participant, load, transactions: 1, bytes });
+            shares.push(Share { participant, load, transactions: 1, bytes, given: false });
         }
     }
     shares
@@ -137,7 +153,7 @@ impl Admission {
             return over("bytes of payloads and outputs", bytes_max);
         }
         let (transactions_max, bytes_max) = self.bounds.of_participant();
-        for Share { participant, load, transactions, bytes } in &permit.shares {
+        for Share { participant, load, transactions, bytes, .. } in &permit.shares {
             let over =
                 |what, max| Err(Overloaded { what, participant: Some(participant.clone()), max });
             if load.transactions() > transactions_max && *transactions > 0 {
@@ -202,8 +218,7 @@ impl Permit {
         admission.bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);
     }
 
-    /// Gives the places of the transaction to others, as long as memory allows it: its place among all,
-    /// and that at each of its participants, of which only one may fail.
+    /// Gives the place of the transaction to others, as long as memory allows it.
     pub(super) fn set_aside(&mut self) {
         let (admission, count) = (&self.admission, self.transactions);
         if self.aside || count == 0 || admission.aside() >= admission.bounds.transactions_max {
@@ -212,10 +227,9 @@ impl Permit {
         self.aside = true;
         admission.aside.fetch_add(count, Ordering::Relaxed);
         admission.transactions.fetch_sub(count, Ordering::Relaxed);
-        self.shares.iter().for_each(|share| share.load.set_aside(share.transactions));
     }
 
-    /// Has the transaction hold its places again, where there are any or not: it goes on.
+    /// Has the transaction hold its place again, where there is any or not: it goes on.
     pub(super) fn take_back(&mut self) {
         let (admission, count) = (&self.admission, self.transactions);
         if !std::mem::replace(&mut self.aside, false) {
@@ -223,7 +237,12 @@ impl Permit {
         }
         admission.transactions.fetch_add(count, Ordering::Relaxed);
         admission.aside.fetch_sub(count, Ordering::Relaxed);
-        self.shares.iter().for_each(|share| share.load.take_back(share.transactions));
+    }
+
+    /// Has the transaction hold its places in these participants' shares, where there are any or not, and
+    /// gives the others to others.
+    pub(super) fn hold(&mut self, holds: impl Fn(&ParticipantName) -> bool) {
+        self.shares.iter_mut().for_each(|share| share.hold(holds(&share.participant)));
     }
 
     pub(super) fn is_aside(&self) -> bool {
@@ -234,6 +253,7 @@ impl Permit {
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
         self.take_back();
+        self.hold(|_| true);
         branch.stored(true);
         for mut share in std::mem::take(&mut branch.shares) {
             let counted =
@@ -250,6 +270,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.take_back();
+        self.hold(|_| true);
         self.admission.transactions.fetch_sub(self.transactions, Ordering::Relaxed);
         self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shares.iter().for_each(|share| share.load.give_back(share.transactions, share.bytes));
@@ -287,13 +308,29 @@ mod tests {
         assert_eq!((admission.transactions(), admission.bytes()), (1, 0));
     }
 
+    fn give(permit: &mut Permit) {
+        permit.set_aside();
+        permit.hold(|_| false);
+    }
+
+    fn take(permit: &mut Permit) {
+        permit.take_back();
+        permit.hold(|_| true);
+    }
+
     #[test]
     fn l3_no_participant_takes_all_places() {
         let admission = admission(10, 1600);
         let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
         let share = |of: usize, bytes: usize| {
             let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
-            vec![Share { participant, load: Arc::clone(&loads[of]), transactions: 1, bytes }]
+            vec![Share {
+                participant,
+                load: Arc::clone(&loads[of]),
+                transactions: 1,
+                bytes,
+                given: false,
+            }]
         };
         let mut held: Vec<Permit> =
             (0..7).map(|_| admission.admit(1, 0, share(0, 0)).expect("a place")).collect();
@@ -304,8 +341,8 @@ mod tests {
             (0..3).map(|_| admission.admit(1, 0, share(1, 0)).expect("a place")).collect();
         admission.admit(1, 0, share(1, 0)).expect_err("all are taken");
         // What is set aside leaves its place to others.
-        held.iter_mut().for_each(Permit::set_aside);
-        held.iter_mut().for_each(Permit::set_aside);
+        held.iter_mut().for_each(give);
+        held.iter_mut().for_each(give);
         assert_eq!((admission.transactions(), admission.aside()), (3, 7));
         let more = admission.admit(1, 0, share(1, 0)).expect("a place");
         drop((held, well, more));
@@ -330,26 +367,32 @@ mod tests {
         let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
         let share = |of: usize, bytes: usize| {
             let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
-            Share { participant, load: Arc::clone(&loads[of]), transactions: 1, bytes }
+            let load = Arc::clone(&loads[of]);
+            Share { participant, load, transactions: 1, bytes, given: false }
         };
         let both = || vec![share(0, 10), share(1, 10)];
         let counted = || loads.each_ref().map(|l| (l.transactions(), l.owed(), l.bytes()));
         let mut held: Vec<Permit> =
             (0..7).map(|_| admission.admit(1, 20, both()).expect("a place")).collect();
         admission.admit(1, 0, vec![share(1, 0)]).expect_err("its share is taken");
-        held.iter_mut().for_each(Permit::set_aside);
+        held.iter_mut().for_each(give);
         assert_eq!(counted(), [(0, 7, 70), (0, 7, 70)], "they hold their bytes");
         assert_eq!(admission.bytes(), 140);
         let more: Vec<_> =
             (0..7).map(|_| admission.admit(1, 0, vec![share(1, 0)]).expect("a place")).collect();
         // They go on, whether there is a place or not.
-        held.iter_mut().for_each(Permit::take_back);
-        held.iter_mut().for_each(Permit::take_back);
+        held.iter_mut().for_each(take);
+        held.iter_mut().for_each(take);
         assert_eq!((admission.transactions(), admission.aside()), (14, 0));
         assert_eq!(counted(), [(7, 7, 70), (14, 14, 70)]);
         admission.admit(1, 0, vec![share(0, 0)]).expect_err("all are taken");
         drop(more);
-        held[0].set_aside();
+        give(&mut held[0]);
+        // One that waits for the sick one alone, which answers, takes nothing of the healthy one's.
+        held[1].set_aside();
+        held[1].hold(|participant| participant.as_str() == "sick");
+        assert_eq!((admission.transactions(), admission.aside()), (5, 2));
+        assert_eq!(counted(), [(6, 7, 70), (5, 7, 70)]);
         drop(held);
         assert_eq!((admission.transactions(), admission.aside(), admission.bytes()), (0, 0, 0));
         assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);

@@ -18,13 +18,17 @@ use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 
 use super::message::Message;
 use super::{Error, Handle};
-use crate::store::{self, Claim, Claimed};
+use crate::store::{self, Claim, Claimed, Unreadable};
 
 /// Transactions in one claim. A claim holds its rows' locks for its own time only.
 const CHUNK: u32 = 256;
 
 /// Transactions of which the claim may fail before a scan gives up.
 const FAILURES_MAX: usize = 16;
+
+/// Scans in a row in which the claim of a transaction fails until it is set aside. Fewer may be a passing state of
+/// the database.
+const CLAIMS_UNTIL_ASIDE: u32 = 3;
 
 /// Between scans when nothing is known to be missing.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
@@ -79,21 +83,41 @@ impl Handle {
 
     /// Adopts everything that there is to adopt now.
     async fn adopt_all(&self) -> Result<usize, store::Error> {
-        let (store, me) = (&self.shared.store, self.shared.me);
         let mut adopted = 0;
+        loop {
+            // What a chunk has made this incarnation's own before it failed is found one by one.
+            let failed = self.adopt_fenced(&mut adopted).await.err();
+            let singly = self.adopt_own().await?;
+            adopted += singly;
+            match failed {
+                None => return Ok(adopted),
+                Some(error) if !error.is_of_rows() || singly == 0 => return Err(error),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Adopts what fenced incarnations left, chunk by chunk.
+    async fn adopt_fenced(&self, adopted: &mut usize) -> Result<(), store::Error> {
+        let (store, me) = (&self.shared.store, self.shared.me);
         loop {
             let _turn = self.turn_to_claim().await;
             let claimed = store.transactions().claim(me, Claim::OfFenced(CHUNK)).await?;
             if claimed == Claimed::default() {
-                break;
+                return Ok(());
             }
             crash_point!("adoption-after-claim");
             self.set_aside(&claimed.unreadable).await;
-            adopted += claimed.records.len();
+            *adopted += claimed.records.len();
             self.bring_to_memory(claimed.records).await;
         }
+    }
+
+    /// Adopts what is this incarnation's own and not in memory, one by one: each that fails harms itself alone.
+    async fn adopt_own(&self) -> Result<usize, store::Error> {
+        let (store, me) = (&self.shared.store, self.shared.me);
         let owned = store.transactions().open_of(me).await?;
-        let (mut failed, mut last) = (0, None);
+        let (mut adopted, mut failures) = (0, Vec::new());
         for (tx_id, version) in self.not_live(owned).await {
             let turn = self.turn_to_claim().await;
             match self.claim(&turn, tx_id, me, version).await {
@@ -102,17 +126,51 @@ impl Handle {
                     self.bring_to_memory(vec![record]).await;
                 }
                 Ok(None) | Err(store::Error::Unreadable(_)) => {}
+                Err(error) if error.is_of_rows() => self.set_aside_failed(tx_id, &error).await,
                 Err(error) => {
-                    // Each harms itself alone; where all of them fail, it is the database.
-                    failed += 1;
-                    last = Some(error);
-                    if failed >= FAILURES_MAX {
+                    failures.push((tx_id, error));
+                    if failures.len() >= FAILURES_MAX {
                         break;
                     }
                 }
             }
         }
-        last.map_or(Ok(adopted), Err)
+        self.judge(failures).await?;
+        Ok(adopted)
+    }
+
+    /// Judges failed claims. Where many fail, or the database does not answer at all, it is the database. Else it
+    /// is the rows; one that fails again and again is set aside.
+    async fn judge(&self, mut failures: Vec<(TxId, store::Error)>) -> Result<(), store::Error> {
+        let failed: Vec<TxId> = failures.iter().map(|(tx_id, _)| *tx_id).collect();
+        let mut claims = self.shared.failed_claims.lock().await;
+        claims.retain(|tx_id, _| failed.contains(tx_id));
+        if failures.len() >= FAILURES_MAX
+            && let Some((_, last)) = failures.pop()
+        {
+            return Err(last);
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        self.shared.store.transactions().open_of(self.shared.me).await?;
+        for (tx_id, error) in failures {
+            let count = claims.entry(tx_id).or_default();
+            *count += 1;
+            let problem = store::in_full(&error);
+            tracing::warn!(%tx_id, error = problem, "failed to adopt a transaction; the next scan tries again");
+            if *count >= CLAIMS_UNTIL_ASIDE {
+                claims.remove(&tx_id);
+                self.set_aside_failed(tx_id, &error).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a transaction aside of which nothing but an error is known.
+    async fn set_aside_failed(&self, tx_id: TxId, error: &store::Error) {
+        let (gid, problem) = (String::new(), store::in_full(error));
+        self.set_aside(&[Unreadable { tx_id, gid, problem }]).await;
     }
 
     /// Brings transactions to memory that sleep until this time or shorter, and counts them.

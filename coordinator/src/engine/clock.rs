@@ -3,14 +3,14 @@
 //! A transaction takes the time of day once, when it begins or is adopted. From then on its time is that
 //! plus the real time that has passed since, so its deadline, its pauses and its alarms come when they
 //! should, whatever the system's clock is set to meanwhile. The time for which the machine sleeps is real
-//! time, too, where the system tells it. What waits for a time of day, and for nothing
-//! else, follows the system's clock.
+//! time, too, where the system tells it.
 //!
-//! A transaction that begins takes the time of day from here, too: participants compare its deadline with
-//! clocks of their own. If the system's clock jumps, the time of day goes on by real time at first, and
+//! A transaction that begins or starts takes the time of day from here, too: participants compare its
+//! deadline with clocks of their own, and what is to start next week must not start because a clock was
+//! wrong for a moment. If the system's clock jumps, the time of day goes on by real time at first, and
 //! follows only a jump that lasts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -63,10 +63,16 @@ impl Anchor {
     }
 }
 
-/// Source of the time of day for transactions that begin or are adopted.
+/// Source of the time of day for transactions that begin, start or are adopted.
 #[derive(Debug)]
 pub(super) struct Clock {
     env: Arc<dyn Env>,
+    followed: Mutex<Followed>,
+}
+
+/// The time of day that is gone by.
+#[derive(Debug)]
+struct Followed {
     anchor: Anchor,
     /// A jump of the system's clock that is not followed: since when, and where it would lead.
     jump: Option<(Moment, Anchor)>,
@@ -75,19 +81,23 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn new(env: Arc<dyn Env>) -> Self {
         let anchor = Anchor::new(env.now(), Moment::now());
-        Self { env, anchor, jump: None }
+        Self { env, followed: Mutex::new(Followed { anchor, jump: None }) }
     }
 
-    /// Returns the time of day as the system tells it, jumps included.
-    pub(super) fn told(&self) -> Anchor {
-        Anchor::new(self.env.now(), Moment::now())
+    /// Returns the time of day for a transaction that begins, starts or is adopted now.
+    pub(super) fn anchor(&self) -> Anchor {
+        // Nothing panics half way through a change.
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.follow(Anchor::new(self.env.now(), Moment::now()))
     }
 
-    /// Returns the time of day for a transaction that begins or is adopted now.
-    pub(super) fn anchor(&mut self) -> Anchor {
-        self.follow(self.told())
+    /// Returns the time of day now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.anchor().now()
     }
+}
 
+impl Followed {
     fn follow(&mut self, told: Anchor) -> Anchor {
         let Anchor { time, at } = told;
         if is_near(self.anchor.time_at(at), time) {
@@ -125,13 +135,15 @@ fn is_near(one: Timestamp, other: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::SystemEnv;
+
+    fn followed(start: Moment) -> Followed {
+        Followed { anchor: Anchor::new(Timestamp(1_000_000), start), jump: None }
+    }
 
     #[test]
     fn a_jump_is_followed_once_it_has_lasted() {
         let start = Moment::now();
-        let mut clock = Clock::new(Arc::new(SystemEnv));
-        clock.anchor = Anchor::new(Timestamp(1_000_000), start);
+        let mut clock = followed(start);
         // Seconds since the start, what the system's clock tells then, and what is gone by.
         for (secs, told_ms, expected_secs) in [
             (10, 1_010_000, 1010),
@@ -159,8 +171,7 @@ mod tests {
     #[test]
     fn time_asleep_is_no_jump() {
         let start = Moment::now();
-        let mut clock = Clock::new(Arc::new(SystemEnv));
-        clock.anchor = Anchor::new(Timestamp(1_000_000), start);
+        let mut clock = followed(start);
         let before = clock.anchor;
         // Seconds awake and asleep since the start, and what the system's clock tells then.
         for (awake, asleep, told_ms) in [

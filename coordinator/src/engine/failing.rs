@@ -1,4 +1,7 @@
-//! Branches of one transaction whose calls fail, for as long as none of them is answered.
+//! Branches of one transaction whose calls fail, for as long as none of them is answered; and branches whose
+//! calls move nothing, answered or not: WORKING, or a no to what may only succeed.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::{BranchNumber, Call};
@@ -11,10 +14,24 @@ use crate::participants::directory::CallKind;
 /// a transaction that waits for nothing else is set aside. Fewer are an outage of some seconds.
 const FAILURES_BY_ITSELF: u32 = 8;
 
+/// Time for which the calls of a branch move nothing after which it is waited for no longer in a place that
+/// others need. Much shorter than what participants take whose work is long, and longer than a busy moment.
+const LONG: Duration = Duration::from_secs(5);
+
 /// The branches. There are few, in few transactions.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     branches: Vec<FailingBranch>,
+    unmoved: Vec<UnmovedBranch>,
+}
+
+#[derive(Debug)]
+struct UnmovedBranch {
+    number: BranchNumber,
+    /// Kind of its calls.
+    kind: CallKind,
+    /// When the first of them ended that has moved nothing.
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -52,13 +69,33 @@ impl Failing {
         }
     }
 
+    /// A call of the branch has moved nothing.
+    pub(super) fn unmoved(&mut self, number: BranchNumber, kind: CallKind, now: Instant) {
+        if !self.unmoved.iter().any(|branch| branch.number == number && branch.kind == kind) {
+            self.moved(number);
+            self.unmoved.push(UnmovedBranch { number, kind, since: now });
+        }
+    }
+
+    /// The branch has gone on: with a vote, or with its end.
+    pub(super) fn moved(&mut self, number: BranchNumber) {
+        self.unmoved.retain(|branch| branch.number != number);
+    }
+
+    /// Tells whether calls of this kind have moved nothing for long, or will not have by the next one.
+    pub(super) fn waits_long(&self, number: BranchNumber, kind: CallKind, next: Instant) -> bool {
+        let mut unmoved = self.unmoved.iter();
+        let unmoved = unmoved.find(|branch| branch.number == number && branch.kind == kind);
+        unmoved.is_some_and(|branch| next.saturating_duration_since(branch.since) >= LONG)
+    }
+
     /// A call of the branch was answered.
     pub(super) fn answered(&mut self, number: BranchNumber) {
         self.branches.retain(|branch| branch.number != number);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.branches.is_empty()
+        self.branches.is_empty() && self.unmoved.is_empty()
     }
 
     fn of(&self, number: BranchNumber) -> Option<&FailingBranch> {
@@ -84,8 +121,6 @@ impl Failing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use unanimo_core::{Operation, PhaseTwoOperation};
 
     use super::*;
@@ -114,6 +149,28 @@ mod tests {
         assert_eq!(failing.past(number, CallKind::PhaseTwo), Past::Failing { since: at(9) });
         assert!(!failing.is_by_itself(number));
         failing.answered(number);
+        assert!(failing.is_empty());
+    }
+
+    #[test]
+    fn what_moves_nothing_waits_long() {
+        let number = BranchNumber::from_index(0);
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        let at = |secs| start + Duration::from_secs(secs);
+        let kind = CallKind::PhaseTwo;
+        assert!(!failing.waits_long(number, kind, at(100)), "nothing is known of it");
+        failing.unmoved(number, kind, at(0));
+        failing.unmoved(number, kind, at(3));
+        assert!(
+            !failing.waits_long(number, kind, at(4)) && failing.waits_long(number, kind, at(5))
+        );
+        assert!(!failing.waits_long(number, CallKind::Prepare, at(100)));
+        // An error and an answer in turn move nothing either.
+        failing.answered(number);
+        assert!(failing.waits_long(number, kind, at(5)) && !failing.is_empty());
+        failing.unmoved(number, CallKind::Prepare, at(6));
+        assert!(!failing.waits_long(number, kind, at(100)), "it is asked for something else");
+        failing.moved(number);
         assert!(failing.is_empty());
     }
 }

@@ -9,7 +9,7 @@ mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -28,6 +28,7 @@ use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
 use super::timers::Timers;
 use super::unread::AllUnread;
+use super::unreadable;
 use super::waiting::Waiting;
 use super::{Answer, Error, Options, Until, View};
 use crate::cluster::lease::Lease;
@@ -71,6 +72,7 @@ impl WeakHandle {
 pub(super) struct Shared {
     inbox: mpsc::UnboundedSender<Message>,
     pub(super) me: Incarnation,
+    pub(super) clock: Arc<Clock>,
     pub(super) store: Arc<dyn Store>,
     directory: Arc<Directory>,
     admission: Arc<Admission>,
@@ -83,6 +85,10 @@ pub(super) struct Shared {
     pub(super) has_adopted: AtomicBool,
     /// Transactions that were found unreadable, and set aside.
     pub(super) set_aside: tokio::sync::Mutex<HashSet<TxId>>,
+    /// Transactions whose claim has failed in so many scans in a row.
+    pub(super) failed_claims: tokio::sync::Mutex<HashMap<TxId, u32>>,
+    /// Bound on alarms of what cannot be read.
+    pub(super) unreadable_alarms: Mutex<unreadable::Told>,
     /// Held from the look whether a transaction is in memory until it has been brought there.
     pub(super) claiming: tokio::sync::Mutex<()>,
 }
@@ -109,11 +115,12 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
     let options = Arc::new(options);
+    let clock = Arc::new(Clock::new(Arc::clone(&env)));
     let service = Service {
         me,
         cluster_id: store.cluster_id().into(),
         options: Arc::clone(&options),
-        clock: Clock::new(Arc::clone(&env)),
+        clock: Arc::clone(&clock),
         env,
         metrics: Arc::clone(&metrics),
         caller: Caller::new(Arc::clone(&directory), lease.clone(), Arc::clone(&metrics)),
@@ -122,6 +129,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         store: Arc::clone(&store),
         lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
         lock_waits: Default::default(),
+        calls: Default::default(),
         waiting: Waiting::new(),
         retries: VecDeque::new(),
         failing: BTreeSet::new(),
@@ -137,6 +145,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         timers: Timers::default(),
         starts: Timers::default(),
         asleep: Timers::default(),
+        doubts: Timers::default(),
         suspended: crate::suspension::suspended(),
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
@@ -146,6 +155,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
     let shared = Shared {
         inbox: sender,
         me,
+        clock,
         store,
         directory,
         admission,
@@ -155,6 +165,8 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         stopping: AtomicBool::new(false),
         has_adopted: AtomicBool::new(false),
         set_aside: Default::default(),
+        failed_claims: Default::default(),
+        unreadable_alarms: Default::default(),
         claiming: tokio::sync::Mutex::new(()),
     };
     (Handle { shared: Arc::new(shared) }, service)
@@ -193,7 +205,25 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await
+        let answer = self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await?;
+        self.with_parent(answer, deadline).await
+    }
+
+    /// Has the parent of a child ask it again, which was ended by somebody else: both may have slept until
+    /// another time.
+    pub(super) async fn with_parent(
+        &self,
+        answer: Answer,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        if let Answer::View(view) = &answer
+            && let Some(parent) = view.tx.identity().parent
+        {
+            let input = Input::Retry { number: Some(parent.number), operator: None };
+            // Without it the parent asks when the child was to go on.
+            let _ = self.input(Key::Tx(parent.tx_id), input, Until::Durable, deadline).await;
+        }
+        Ok(answer)
     }
 
     /// Waits for a transaction, wherever it is.
@@ -288,7 +318,7 @@ impl Handle {
         ) {
             return Err(Error::Stripped);
         }
-        Ok(Answer::View(Box::new(View { tx, revision, stripped })))
+        Ok(Answer::View(Box::new(View { tx, revision, stripped, is_asleep: false })))
     }
 
     /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
@@ -361,6 +391,8 @@ impl Handle {
 impl Stored {
     fn into_view(self) -> View {
         let revision = self.record.version;
-        View { tx: Transaction::restore(self.record), revision, stripped: self.stripped }
+        let is_asleep = self.record.state.wake_at.is_some();
+        let tx = Transaction::restore(self.record);
+        View { tx, revision, stripped: self.stripped, is_asleep }
     }
 }

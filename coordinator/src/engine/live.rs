@@ -5,13 +5,18 @@ use std::collections::VecDeque;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use unanimo_core::{Call, Digests, LockRequest, Phase, Timestamp, Transaction, TxId, Version};
+use unanimo_core::{
+    Branch, Call, Digests, LockRequest, ParticipantName, Phase, Timestamp, Transaction, TxId,
+    Version,
+};
 
 use super::admission::Permit;
 use super::clock::Anchor;
 use super::failing::Failing;
 use super::message::{Failure, Reply};
+use super::service::sleep::UNTIL_DECIDED;
 use super::unread::Unread;
+use super::waiting::{kind, next_kind};
 use super::{Error, Until, View};
 use crate::store::Life;
 
@@ -67,12 +72,18 @@ pub(super) struct Live {
     prepares: Vec<AbortHandle>,
     /// Its time, which no step of the system's clock moves.
     pub(super) clock: Anchor,
+    /// It starts so long after its begin, and not at a time of day: it has been in memory since.
+    pub(super) starts_after: bool,
     /// When it is to be looked at, as the timers have it.
     pub(super) wake_at: Option<Instant>,
     /// The time of day at which it starts, as the timers have it.
     pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// When a child in doubt is to leave memory.
+    pub(super) doubted_until: Option<Instant>,
+    /// It is a child that has been in doubt for long: only its parent's decision wakes it.
+    pub(super) rests_in_doubt: bool,
     /// It came to its end here, and not before it was brought to memory.
     pub(super) ends_here: bool,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
@@ -104,9 +115,12 @@ impl Live {
             is_adopted: false,
             failing: Failing::default(),
             prepares: Vec::new(),
+            starts_after: false,
             wake_at: None,
             starts_at: None,
             asleep_until: None,
+            doubted_until: None,
+            rests_in_doubt: false,
             stays_until: None,
             unread: Unread::default(),
             ends_here: false,
@@ -187,7 +201,12 @@ impl Live {
     /// on with it as well.
     pub(super) fn waits_for_time(&self) -> bool {
         let complete = self.durable == self.tx.version() && self.held.is_empty();
-        complete && self.tx.sleeps_until().is_some()
+        complete && (self.tx.sleeps_until().is_some() || self.is_in_doubt())
+    }
+
+    /// Tells whether it is a child that has voted, and waits for its parent's decision.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        matches!(self.tx.phase(), Phase::InDoubt { .. })
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -197,8 +216,12 @@ impl Live {
     /// Tells whether nothing but time is waited for, nobody follows it, and its row says so.
     fn sleeps(&self) -> bool {
         let followed = self.watchers.as_ref().is_some_and(|w| w.receiver_count() > 0);
+        let until = match self.rests_in_doubt && self.is_in_doubt() {
+            true => Some(UNTIL_DECIDED),
+            false => self.tx.sleeps_until(),
+        };
         self.asleep_until.is_some()
-            && self.asleep_until == self.tx.sleeps_until()
+            && self.asleep_until == until
             && self.stays_until.is_none_or(|until| Instant::now() >= until)
             && self.held.is_empty()
             && !followed
@@ -213,7 +236,8 @@ impl Live {
     }
 
     pub(super) fn view(&self) -> Box<View> {
-        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false })
+        let is_asleep = self.asleep_until.is_some();
+        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false, is_asleep })
     }
 
     /// Has a caller wait for a state.
@@ -259,8 +283,11 @@ impl Live {
         if !self.is_durable() {
             return;
         }
-        let tx = &self.tx;
-        let over = |waiter: &mut Waiter| waiter.until.is_reached(tx) || waiter.reply.is_closed();
+        let (tx, is_asleep) = (&self.tx, self.asleep_until.is_some());
+        let over = |waiter: &mut Waiter| {
+            let sleeps = is_asleep && waiter.until == Until::ChildVoted;
+            sleeps || waiter.until.is_reached(tx) || waiter.reply.is_closed()
+        };
         let answered: Vec<_> = self.waiters.extract_if(.., over).collect();
         for Waiter { refusal, reply, .. } in answered {
             // Whoever went away needs no answer.
@@ -285,7 +312,7 @@ impl Live {
         }
     }
 
-    /// Gives its places to others as long as it waits for nothing but calls that fail, and takes them back
+    /// Gives its place to others as long as it waits for nothing but calls that move nothing, and takes it back
     /// otherwise.
     pub(super) fn set_aside(&mut self, aside: bool) {
         if aside {
@@ -293,6 +320,20 @@ impl Live {
         } else {
             self.permit.take_back();
         }
+    }
+
+    /// Has it hold its places in the shares of these participants, and of no others. One whose branches have
+    /// ended has its place back; `waited_for` tells of whom the transaction waits for while it is set aside.
+    pub(super) fn hold_shares(&mut self, waited_for: &[ParticipantName]) {
+        let (tx, aside) = (&self.tx, self.permit.is_aside());
+        let decided = tx.phase().decision().is_some();
+        self.permit.hold(|participant| {
+            let open = |branch: &Branch| {
+                branch.spec.participant == *participant && branch.progress.ended_at.is_none()
+            };
+            (!decided || tx.branches().iter().any(open))
+                && (!aside || waited_for.contains(participant))
+        });
     }
 
     pub(super) fn is_aside(&self) -> bool {
@@ -307,6 +348,17 @@ impl Live {
         } else {
             self.failing.answered(call.number);
             self.is_adopted = false;
+        }
+    }
+
+    /// Notes whether the end of an awaited call has moved its branch: it has a vote, or has ended, or is not
+    /// asked for the same any more.
+    pub(super) fn note_progress(&mut self, call: Call) {
+        let Some(branch) = self.tx.branch(call.number) else { return };
+        let kind = kind(call.operation);
+        match branch.is_called() && next_kind(branch) == kind {
+            true => self.failing.unmoved(call.number, kind, Instant::now()),
+            false => self.failing.moved(call.number),
         }
     }
 

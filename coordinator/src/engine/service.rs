@@ -5,16 +5,18 @@ pub(super) mod alarms;
 mod begin;
 mod calls;
 pub(super) mod ends;
+mod leaving;
 pub(super) mod locks;
 mod log;
 mod rest;
-mod sleep;
+pub(super) mod sleep;
 mod time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use unanimo_core::{
     BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Phase, Timestamp, TxId,
@@ -49,7 +51,7 @@ pub struct Service {
     pub(super) cluster_id: Arc<str>,
     pub(super) options: Arc<Options>,
     pub(super) env: Arc<dyn Env>,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lease: Lease,
     pub(super) journal: journal::Handle,
@@ -58,11 +60,14 @@ pub struct Service {
     pub(super) lock_slots: Arc<Semaphore>,
     pub(super) lock_waits: LockWaits,
     pub(super) caller: Caller,
+    /// Calls that are sent, or wait for a slot. They end with the loop: nothing is sent by a coordinator that
+    /// has stopped.
+    pub(super) calls: JoinSet<()>,
     /// Calls that wait for their participants.
     pub(super) waiting: Waiting,
     /// Branches whose participants came back, and whose next attempts need not wait.
     pub(super) retries: VecDeque<(TxId, BranchNumber)>,
-    /// Participants that fail, as far as the loop has seen.
+    /// Participants that fail, as far as is seen.
     pub(super) failing: BTreeSet<ParticipantName>,
     pub(super) alarms: Alarms,
     pub(super) admission: Arc<Admission>,
@@ -80,10 +85,11 @@ pub struct Service {
     pub(super) suspended: std::time::Duration,
     /// Transactions that wait for the time of day at which they start.
     pub(super) starts: Timers<Timestamp>,
-    /// Transactions in memory whose rows say that they sleep, by the time until which they do.
+    /// Transactions in memory whose rows say that they sleep, by their time.
     pub(super) asleep: Timers<Timestamp>,
-    /// When those are looked at next.
     pub(super) look_at_sleepers: Instant,
+    /// Children in doubt, by the time at which they leave memory.
+    pub(super) doubts: Timers<Instant>,
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
@@ -113,6 +119,8 @@ impl Service {
                 }
                 () = tokio::time::sleep(sleep) => {}
             }
+            // How each ended it has reported itself.
+            while self.calls.try_join_next().is_some() {}
             self.rest().await;
             self.take_rested();
             self.tick();
@@ -148,9 +156,7 @@ impl Service {
                 self.enlist(tx_id, Input::Enlist { branch, enlistment }, permit, reply);
             }
             Message::Input { key, input, adopt, until, reply } => {
-                if let Some(record) = adopt {
-                    self.insert(*record);
-                }
+                adopt.into_iter().for_each(|record| self.insert(*record));
                 match self.find(&key) {
                     Some(tx_id) => self.input(tx_id, input, until, reply),
                     None => fail(reply, Failure::NotLive),
@@ -183,7 +189,6 @@ impl Service {
                 let _ = reply.send(receiver);
             }
             Message::AtWork { reply } => {
-                // Whoever asked may have gone.
                 let _ = reply.send(self.count_at_work());
             }
             Message::EndWatches => {
@@ -236,11 +241,11 @@ impl Service {
         self.leave_if_done(tx_id);
     }
 
-    /// Applies an input by the transaction's own clock, or the system's if it waits for a time of day.
+    /// Applies an input by the transaction's own clock, which it gets when it starts.
     pub(super) fn apply(&mut self, tx_id: TxId, input: Input) -> Result<(), Failure> {
         let live = self.live.get(&tx_id).ok_or(Failure::NotLive)?;
         let clock = match live.tx.phase() {
-            Phase::Scheduled => self.clock.told(),
+            Phase::Scheduled => self.clock_of_scheduled(live),
             _ => live.clock,
         };
         self.apply_at(tx_id, input, clock)
@@ -299,9 +304,9 @@ impl Service {
         let released = live.released();
         live.answer();
         let wake_at = live.tx.wake_at(&self.options.policy);
-        let is_scheduled = live.tx.phase() == Phase::Scheduled;
-        self.starts.set(tx_id, &mut live.starts_at, wake_at.filter(|_| is_scheduled));
-        let moment = wake_at.filter(|_| !is_scheduled).map(|at| live.clock.moment_of(at));
+        let at_a_time = live.tx.phase() == Phase::Scheduled && !live.starts_after;
+        self.starts.set(tx_id, &mut live.starts_at, wake_at.filter(|_| at_a_time));
+        let moment = wake_at.filter(|_| !at_a_time).map(|at| live.clock.moment_of(at));
         self.timers.set(tx_id, &mut live.wake_at, moment);
         for work in released {
             match work {
@@ -311,35 +316,6 @@ impl Service {
             }
         }
         self.leave_if_done(tx_id);
-    }
-
-    fn leave_if_done(&mut self, tx_id: TxId) {
-        if !self.live.get(&tx_id).is_some_and(Live::may_leave) {
-            return;
-        }
-        let Some(live) = self.remove(tx_id) else { return };
-        if live.has_ended() {
-            if live.ends_here {
-                self.ends.log(&live.tx);
-            }
-            self.wake_lock_waits(&live.tx);
-        } else {
-            tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
-        }
-    }
-
-    fn remove(&mut self, tx_id: TxId) -> Option<Live> {
-        let mut live = self.live.remove(&tx_id)?;
-        self.timers.set(tx_id, &mut live.wake_at, None);
-        self.starts.set(tx_id, &mut live.starts_at, None);
-        self.asleep.set(tx_id, &mut live.asleep_until, None);
-        self.lock_waits.forget(tx_id);
-        live.stop_prepares();
-        let gid = &live.tx.identity().gid;
-        if self.by_gid.get(gid) == Some(&tx_id) {
-            self.by_gid.remove(gid);
-        }
-        Some(live)
     }
 
     fn completed(&mut self, completion: Completion) {

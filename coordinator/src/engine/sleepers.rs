@@ -3,12 +3,11 @@
 //! A sleeper is in the store only, and costs no memory, however much of it there is. The scan brings
 //! to memory what is due within [`AHEAD`], the soonest first, in chunks with pauses between them. It
 //! takes no more than half of the places for what is not due yet, and never more than there are:
-//! what finds none starts late.
+//! what finds none starts late. It goes by the [time of day](super::clock) that no clock which is wrong for a
+//! moment moves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::env::Env;
 use crate::store;
 
 use super::Handle;
@@ -32,13 +31,12 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Service {
     engine: Handle,
-    env: Arc<dyn Env>,
 }
 
 impl Service {
     /// Makes the scan of this engine.
-    pub(crate) fn new(engine: Handle, env: Arc<dyn Env>) -> Self {
-        Self { engine, env }
+    pub(crate) fn new(engine: Handle) -> Self {
+        Self { engine }
     }
 
     /// Scans for as long as the process lives.
@@ -58,7 +56,7 @@ impl Service {
 
     /// Brings a chunk to memory, and tells whether there may be more.
     async fn scan(&self) -> Result<bool, store::Error> {
-        let now = self.env.now();
+        let now = self.engine.shared.clock.now();
         let (ahead, soon) = (self.engine.free_places(2), self.engine.free_places(1));
         let (until, places) = if ahead > 0 { (AHEAD, ahead) } else { (SOON, soon) };
         let limit = places.min(CHUNK);

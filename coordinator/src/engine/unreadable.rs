@@ -4,8 +4,10 @@
 //! then, a few at a time: somebody may have repaired it, or this may be a version that knows what an
 //! earlier one did not. One that can be read is adopted by the next scan, and its alarm is cleared.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_core::TxId;
 
 use super::Handle;
@@ -21,6 +23,40 @@ const LOOK_MAX: u32 = 64;
 /// Reads of one look that may fail. The next look goes on after the last of them: one row does not stop the
 /// looks at those after it, and a database that fails is not asked for each.
 const FAILURES_MAX: u32 = 4;
+
+/// Alarms of single transactions in a [`TELL_WINDOW`]. What goes beyond is counted: a whole table that cannot
+/// be read is one alarm, not one for each row.
+const TELL_MAX: usize = 8;
+
+/// Time in which alarms are counted.
+const TELL_WINDOW: Duration = Duration::from_secs(60);
+
+/// Alarms that were told lately.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    since: Option<Instant>,
+    told: usize,
+    /// Transactions since then that were not told one by one.
+    more: usize,
+}
+
+impl Told {
+    /// Tells whether one more alarm is told. Returns the number of those that were not, once their time is
+    /// over.
+    fn tells(&mut self, now: Instant) -> (bool, usize) {
+        let mut rest = 0;
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= TELL_WINDOW) {
+            rest = self.more;
+            *self = Self { since: Some(now), told: 0, more: 0 };
+        }
+        let tells = self.told < TELL_MAX;
+        match tells {
+            true => self.told += 1,
+            false => self.more += 1,
+        }
+        (tells, rest)
+    }
+}
 
 /// The looks at what is set aside. They end with the process.
 #[derive(Debug)]
@@ -61,7 +97,8 @@ impl Handle {
             // An earlier incarnation may have done it.
             self.shared.set_aside.lock().await.insert(*tx_id);
             match self.read(&Key::Tx(*tx_id)).await {
-                Ok(_) | Err(store::Error::Unreadable(_)) => {}
+                Ok(_) => {}
+                Err(error) if error.is_of_rows() => {}
                 Err(error) => {
                     let error = store::in_full(&error);
                     tracing::warn!(%tx_id, error, "failed to read a transaction that is set aside");
@@ -81,15 +118,7 @@ impl Handle {
         if unreadable.is_empty() {
             return;
         }
-        for Unreadable { tx_id, gid, problem } in unreadable {
-            tracing::error!(
-                %tx_id,
-                gid,
-                problem,
-                alarm = TRANSACTION_UNREADABLE,
-                "a stored transaction cannot be read; it is set aside, and all others go on"
-            );
-        }
+        unreadable.iter().for_each(|unreadable| self.tell_unreadable(unreadable));
         let tx_ids: Vec<TxId> = unreadable.iter().map(|unreadable| unreadable.tx_id).collect();
         let (store, me) = (&self.shared.store, self.shared.me);
         match store.transactions().set_aside(me, &tx_ids, true).await {
@@ -101,10 +130,37 @@ impl Handle {
         }
     }
 
+    fn tell_unreadable(&self, Unreadable { tx_id, gid, problem }: &Unreadable) {
+        // Nothing panics half way through a change.
+        let told = self.shared.unreadable_alarms.lock();
+        let (tells, rest) = told.unwrap_or_else(PoisonError::into_inner).tells(Instant::now());
+        if rest > 0 {
+            tracing::error!(
+                alarm = TRANSACTION_UNREADABLE,
+                transactions = rest,
+                "more stored transactions cannot be read; tx list --attention names them"
+            );
+        }
+        if tells {
+            tracing::error!(
+                %tx_id,
+                gid,
+                problem,
+                alarm = TRANSACTION_UNREADABLE,
+                "a stored transaction cannot be read; it is set aside, and all others go on"
+            );
+        }
+    }
+
     /// Reads a transaction. One that cannot be read is set aside; one that can be read again is not any
     /// longer.
     pub(super) async fn read(&self, key: &Key) -> Result<Option<Stored>, store::Error> {
         let found = self.shared.store.transactions().find(key).await;
+        let found = match (found, key) {
+            // Damaged rows, on which the database itself gives up.
+            (Err(error), Key::Tx(tx_id)) if error.is_of_rows() => Err(unreadable_of(*tx_id, error)),
+            (found, _) => found,
+        };
         match &found {
             Err(store::Error::Unreadable(unreadable)) => {
                 let known = self.shared.set_aside.lock().await.contains(&unreadable.tx_id);
@@ -125,5 +181,29 @@ impl Handle {
             Ok(None) | Err(_) => {}
         }
         found
+    }
+}
+
+fn unreadable_of(tx_id: TxId, error: store::Error) -> store::Error {
+    match error {
+        store::Error::Unreadable(_) => error,
+        error => {
+            let (gid, problem) = (String::new(), store::in_full(&error));
+            store::Error::Unreadable(Box::new(Unreadable { tx_id, gid, problem }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_table_that_cannot_be_read_is_few_alarms() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let tells = (0..50_000).filter(|_| told.tells(start).0).count();
+        assert_eq!(tells, TELL_MAX);
+        assert_eq!(told.tells(start + TELL_WINDOW), (true, 50_000 - TELL_MAX));
+        assert_eq!(told.tells(start + TELL_WINDOW), (true, 0));
     }
 }

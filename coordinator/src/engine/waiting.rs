@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Call, Operation, ParticipantName, TxId};
+use unanimo_core::{Branch, Call, Operation, ParticipantName, TxId};
 
 use self::lane::Lane;
 use crate::participants::breaker::{Pass, Past};
@@ -32,6 +32,11 @@ pub(super) fn kind(operation: Operation) -> CallKind {
         Operation::Prepare => CallKind::Prepare,
         Operation::PhaseTwo(_) => CallKind::PhaseTwo,
     }
+}
+
+/// Returns the kind of the branch's next call.
+pub(super) fn next_kind(branch: &Branch) -> CallKind {
+    if branch.is_owed() { CallKind::PhaseTwo } else { CallKind::Prepare }
 }
 
 /// Calls that wait, by participant and kind.

@@ -45,13 +45,13 @@ table! {
         "Transactions in memory: begun or adopted, and not ended",
         alert "above 80 % of `transactions-max`";
     unanimo_live_bytes: "gauge" [""]
-        "Bytes of payloads that live transactions hold",
+        "Bytes of payloads, outputs, metadata and texts that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
     unanimo_transactions_set_aside: "gauge" [""]
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",
+        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",
         alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
     unanimo_participants_failing: "gauge" [""]
         "Participants whose last calls have all failed: new work for them is refused",

@@ -1,7 +1,10 @@
 //! Breaker of the calls of one kind to one participant.
 //!
 //! After failures in a row it opens: calls wait, new work is refused before anything of it is stored, and
-//! one call at a time tries whether the participant is back. The first answer closes it.
+//! one call at a time tries whether the participant is back. The first answer closes it. A busy one, WORKING or
+//! too late, is no failure, and does not tell that anything gets done: it neither opens the breaker nor
+//! closes it at once. Work may take long: a participant that has given nothing but busy answers for a while
+//! is back, too.
 //!
 //! A failure is the *participant's* or the *branch's own*, and only those of the participant open the breaker;
 //! `Breaker::is_the_branchs_own` says which. Some branches fail whenever they are called, at a participant that
@@ -33,6 +36,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Shortest time before new work is let in where calls wait: these are tried first, for what is let in may be
 /// owed something for as long as the participant fails.
 const OTHERS_FIRST: Duration = Duration::from_secs(1);
+
+/// Time for which busy answers to probes, and no failure among them, say that the participant is back.
+const BUSY_IS_BACK: Duration = Duration::from_secs(30);
+
+/// Time after the last failure in which a busy answer does not end the row of failures.
+const ROW_MAX: Duration = Duration::from_secs(60);
 
 /// Pauses between probes: doubling from `base` to `cap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +136,7 @@ pub(crate) struct Breaker {
     hurried_at: Option<Instant>,
     /// The participant's failures since its last answer.
     failures: u32,
+    failed_at: Option<Instant>,
     unreachable: u32,
     /// There were errors among them.
     errors: bool,
@@ -147,12 +157,23 @@ struct Open {
     invited_at: Instant,
     /// The last call that failed had reached the participant.
     reached: bool,
+    /// Since when probes get busy answers and no failure.
+    busy_since: Option<Instant>,
 }
 
 impl Open {
     fn new(now: Instant, pause: Duration, reached: bool) -> Self {
         let turn = Turn::new(now, pause);
-        Self { since: now, good: turn, failing: turn, invited: turn, invited_at: now, reached }
+        let (busy_since, invited_at) = (None, now);
+        Self {
+            since: now,
+            good: turn,
+            failing: turn,
+            invited: turn,
+            invited_at,
+            reached,
+            busy_since,
+        }
     }
 
     fn turn(&mut self, past: Past) -> &mut Turn {
@@ -171,6 +192,7 @@ impl Breaker {
             answered_at: None,
             hurried_at: None,
             failures: 0,
+            failed_at: None,
             unreachable: 0,
             errors: false,
             transactions: Vec::new(),
@@ -235,12 +257,38 @@ impl Breaker {
     /// The participant has answered. Returns the time for which the breaker was open.
     pub(crate) fn answered(&mut self, now: Instant) -> Option<Duration> {
         self.answered_at = Some(now);
+        self.end_row();
+        self.open.take().map(|open| now - open.since)
+    }
+
+    fn end_row(&mut self) {
         self.hurried_at = None;
         self.failures = 0;
+        self.failed_at = None;
         self.unreachable = 0;
         self.errors = false;
         self.transactions.clear();
-        self.open.take().map(|open| now - open.since)
+    }
+
+    /// The participant has given a busy answer to a call, or to a probe. Returns the time for which the
+    /// breaker was open if it is closed by that.
+    pub(crate) fn busy(&mut self, now: Instant, past: Past, probe: bool) -> Option<Duration> {
+        let Some(open) = &mut self.open else {
+            if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= ROW_MAX) {
+                self.end_row();
+            }
+            return None;
+        };
+        if !probe {
+            return None;
+        }
+        open.reached = true;
+        let since = *open.busy_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= BUSY_IS_BACK {
+            return self.answered(now);
+        }
+        open.turn(past).repeat(now);
+        None
     }
 
     /// A call has failed. Returns true if this opens the breaker.
@@ -248,6 +296,7 @@ impl Breaker {
         if let Some(open) = &mut self.open {
             fault.error.clone_into(&mut self.last_error);
             open.reached = fault.failure != Failure::Unreachable;
+            open.busy_since = None;
             if fault.probe {
                 open.turn(fault.past).fail(now, self.pauses);
             }
@@ -258,6 +307,7 @@ impl Breaker {
         }
         fault.error.clone_into(&mut self.last_error);
         self.failures = self.failures.saturating_add(1);
+        self.failed_at = Some(now);
         let reached = fault.failure != Failure::Unreachable;
         if !reached {
             self.unreachable = self.unreachable.saturating_add(1);
@@ -292,6 +342,8 @@ impl Breaker {
     /// participant. Tells whether that is silence all the same: for a full time such calls have ended, and none
     /// was answered.
     pub(crate) fn is_silence(&mut self, now: Instant, full: Duration) -> bool {
+        // No row of its own: it goes on until an answer.
+        self.failed_at.get_or_insert(now);
         now - *self.hurried_at.get_or_insert(now) >= full
     }
 

@@ -20,6 +20,9 @@ use super::wire;
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
 
+/// Reason of a refusal by which a participant says that its clock is past the Prepare's time.
+pub(crate) const TOO_LATE: &str = "TOO_LATE";
+
 /// Content of a call, whatever the operation.
 #[derive(Clone, Debug)]
 pub struct BranchCall {
@@ -115,26 +118,23 @@ impl Caller {
                 wire::request(prepare, &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.prepare(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.prepare(request())).await,
                 Route::Local(service) => service.prepare(request()).await,
                 Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
-            response.map(|response| {
-                let v1::PrepareResponse { answer, database_id } = response.into_inner();
-                match databases.votes(participant, &database_id) {
-                    Ok(()) => (wire::prepare_answer(answer), database_id),
-                    Err(other) => {
-                        let tx_id = call.identity.tx_id;
-                        tracing::error!(
-                            alarm = "participant_other_database", %tx_id, %participant, error = %other,
-                            "a vote came from another database and does not count"
-                        );
-                        (PrepareAnswer::Failed(other.to_string()), String::new())
-                    }
-                }
-            })
+            let v1::PrepareResponse { answer, database_id } = response?.into_inner();
+            match databases.votes(participant, &database_id) {
+                Ok(()) => Ok((wire::prepare_answer(answer), database_id)),
+                // No answer of the participant: it is asked for at another endpoint.
+                Err(other) => Err(Status::internal(other.to_string())),
+            }
         };
-        self.send("prepare", call, CallKind::Prepare, sending).await
+        let is_busy = |(answer, _): &(PrepareAnswer, String)| match answer {
+            PrepareAnswer::Working { .. } => true,
+            PrepareAnswer::Refused(refusal) => refusal.reason == TOO_LATE,
+            _ => false,
+        };
+        self.send("prepare", call, CallKind::Prepare, sending, is_busy).await
     }
 
     /// Sends Commit or Cancel and waits for its end.
@@ -156,7 +156,7 @@ impl Caller {
                 wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.commit(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.commit(request())).await,
                 Route::Local(service) => service.commit(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
@@ -167,19 +167,17 @@ impl Caller {
                 wire::request(wire::cancel(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client) => Box::pin(client.cancel(request())).await,
+                Route::Remote(mut client, _open) => Box::pin(client.cancel(request())).await,
                 Route::Local(service) => service.cancel(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
             response.map(|response| wire::cancel_answer(response.into_inner().answer))
         };
+        let is_busy = |answer: &PhaseTwoAnswer| matches!(answer, PhaseTwoAnswer::Working { .. });
+        let kind = CallKind::PhaseTwo;
         match operation {
-            PhaseTwoOperation::Commit => {
-                self.send("commit", call, CallKind::PhaseTwo, commit).await
-            }
-            PhaseTwoOperation::Cancel => {
-                self.send("cancel", call, CallKind::PhaseTwo, cancel).await
-            }
+            PhaseTwoOperation::Commit => self.send("commit", call, kind, commit, is_busy).await,
+            PhaseTwoOperation::Cancel => self.send("cancel", call, kind, cancel, is_busy).await,
         }
     }
 
@@ -191,6 +189,7 @@ impl Caller {
         call: &BranchCall,
         kind: CallKind,
         sending: impl Fn(Route) -> F,
+        is_busy: impl Fn(&T) -> bool,
     ) -> End<T>
     where
         F: Future<Output = Result<T, Status>>,
@@ -225,7 +224,7 @@ impl Caller {
             let sent = tokio::time::timeout(call.timeout, sending(route)).await;
             let verdict = match sent {
                 Ok(Ok(answer)) => {
-                    attempt.answered();
+                    attempt.answered(is_busy(&answer));
                     self.metrics.called(name.as_str(), operation, true, started.elapsed());
                     return End::Answered(answer);
                 }

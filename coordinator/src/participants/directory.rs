@@ -12,6 +12,7 @@ mod invitation;
 mod kind;
 mod place;
 mod sweep;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,8 @@ pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
 pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
 pub use self::sweep::Stale;
+pub use self::turns::Turn;
+use self::turns::Turns;
 use super::ParticipantService;
 use super::breaker::Pauses;
 use super::databases::Databases;
@@ -98,6 +101,7 @@ pub struct Registered {
 pub struct Directory {
     options: Options,
     databases: Databases,
+    turns: Turns,
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     loads: Loads,
@@ -134,6 +138,7 @@ impl Directory {
             Connections::new(descriptors::for_participants(), options.message_bytes_max);
         Self {
             databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
+            turns: Turns::default(),
             options,
             started: Instant::now(),
             entries: RwLock::default(),
@@ -257,6 +262,7 @@ impl Directory {
     /// Takes an instance away from an endpoint, and the endpoint with the last one. Calls under way there
     /// go on.
     pub fn leave(&self, name: &ParticipantName, url: &str, instance: &str) {
+        self.databases.left(name, url, instance);
         if let Some(entry) = self.entry(name) {
             let mut endpoints = entry.endpoints.write().unwrap_or_else(PoisonError::into_inner);
             endpoints.retain(|endpoint| endpoint.url != url || !endpoint.leave(instance));
@@ -327,14 +333,18 @@ impl Directory {
     /// # Errors
     /// There is no room for its connections.
     pub(crate) fn route(&self, taken: &Taken, fails: bool) -> Result<Route, String> {
-        let route = |taken: &Taken| taken.endpoint.route(taken.kind, fails, &self.connections);
-        if let Some(route) = route(taken) {
-            return Ok(route);
-        }
-        // Others keep connections that they do not use.
-        self.close_idle(Duration::ZERO);
+        let route = || taken.endpoint.route(taken.kind, fails, &self.connections);
+        // Others keep connections that they do not use: those for calls that fail are missed the least.
+        let left = || {
+            self.close_failing(Duration::ZERO);
+            route()
+        };
+        let given_back = || {
+            self.close_idle(Duration::ZERO);
+            route()
+        };
         let max = self.connections.max();
-        route(taken).ok_or_else(|| {
+        route().or_else(left).or_else(given_back).ok_or_else(|| {
             format!("{max} connections to participants are open, which is all that there may be")
         })
     }

@@ -31,6 +31,15 @@ pub enum Error {
         #[source]
         source: Box<SessionError>,
     },
+    /// An incarnation was created, and the standbys do not have it yet. It is nobody's.
+    #[error("create an incarnation")]
+    UnprovenBirth {
+        /// The incarnation.
+        incarnation: Incarnation,
+        /// Fault of the session.
+        #[source]
+        source: Box<SessionError>,
+    },
     /// The rows of one transaction make no sense. Others are not concerned.
     #[error(transparent)]
     Unreadable(Box<Unreadable>),
@@ -167,7 +176,7 @@ impl Error {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use sqlx::migrate::MigrateError;
-        if let Self::Session { source, .. } = self {
+        if let Self::Session { source, .. } | Self::UnprovenBirth { source, .. } = self {
             // The standbys are behind: what is asked again may be proven.
             return matches!(**source, SessionError::Unproven);
         }
@@ -206,11 +215,27 @@ impl Error {
         is_refusal || self.is_elsewhere()
     }
 
-    /// Tells whether the server answered from another place than the one where the tables were opened.
+    /// Tells whether the server answered from another place than the one where the tables were opened, or of
+    /// an earlier time.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         let Self::Session { source, .. } = self else { return false };
-        matches!(**source, SessionError::Elsewhere { .. })
+        source.is_elsewhere()
+    }
+
+    /// Tells whether the server is well, and answered with an error about the rows that were asked for: others
+    /// are not concerned.
+    #[must_use]
+    pub fn is_of_rows(&self) -> bool {
+        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
+            return matches!(
+                self,
+                Self::Unreadable(_) | Self::Corrupt { .. } | Self::CorruptJson { .. }
+            );
+        };
+        // Data exceptions, violated constraints, damaged data, and errors that a trigger raises.
+        let classes = ["22", "23", "XX", "P0"];
+        error.code().is_some_and(|code| code.len() == 5 && classes.contains(&&code[..2]))
     }
 
     /// Tells whether the server answered that the tables, their schema or the whole database are not

@@ -13,6 +13,7 @@ mod heartbeat;
 mod incarnations;
 mod locks;
 mod place;
+mod progress;
 mod proof;
 mod purge;
 mod schema;
@@ -70,18 +71,17 @@ impl PostgresOptions {
 pub struct Postgres {
     sessions: Sessions,
     heartbeat: Heartbeat,
-    connector: Connector,
-    answer_timeout: Duration,
+    journals: batch::Connections,
     cluster_id: String,
 }
 
 impl Postgres {
     /// Opens the store on tables of this version.
     fn open(connector: Connector, options: &PostgresOptions, cluster_id: String) -> Self {
-        let answer_timeout = options.answer_timeout();
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
-        Self { sessions, heartbeat, connector, answer_timeout, cluster_id }
+        let journals = batch::Connections::new(connector, options.answer_timeout());
+        Self { sessions, heartbeat, journals, cluster_id }
     }
 
     /// Runs one statement, and returns its rows.
@@ -106,6 +106,16 @@ impl Postgres {
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
         self.run(doing, |connection| Box::pin(query.fetch_one(connection))).await
+    }
+
+    /// Reads what a client is told of transactions: the standbys have it, or a failover would undo what was told.
+    /// The rows are as they came.
+    async fn told(
+        &self,
+        doing: &'static str,
+        query: Query<'static, sqlx::Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        self.run(doing, |connection| Box::pin(query.fetch_all(connection))).await
     }
 
     /// Reads for people, or what is compared again before it counts: no standby needs to have it. The
@@ -174,12 +184,12 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        let connecting = batch::Writer::connect(&self.connector, me, self.answer_timeout);
-        Ok(Box::new(connecting.await?))
+        Ok(Box::new(self.journals.connect(me).await?))
     }
 
     async fn close(&self) {
         self.sessions.close().await;
         self.heartbeat.close();
+        self.journals.close();
     }
 }

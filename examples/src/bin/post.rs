@@ -1,45 +1,12 @@
 //! Post office with one step of sagas: the second participant of docs/first-participant.md.
 
 use serde::Deserialize;
-use sqlx::{SqliteConnection, SqlitePool};
-use unanimo_sdk::{
-    Call, Json, Participant, PhaseTwoError, PrepareError, Saga, Serve, Sqlite, refuse,
-};
+use sqlx::SqlitePool;
+use unanimo_sdk::{Json, Participant, Serve, Sqlite, refuse};
 
 #[derive(Deserialize)]
 struct Parcel {
     to: String,
-}
-
-struct Send;
-
-impl Saga<Sqlite> for Send {
-    type Payload = Json<Parcel>;
-    type Output = Json<i64>;
-
-    async fn run(
-        &self,
-        db: &mut SqliteConnection,
-        call: &Call<Json<Parcel>>,
-    ) -> Result<Json<i64>, PrepareError> {
-        if call.payload.to.is_empty() {
-            return refuse("NO_ADDRESS", "a parcel goes to somebody");
-        }
-        let send = "INSERT INTO parcel (receiver) VALUES ($1) RETURNING number";
-        let number = sqlx::query_scalar(send).bind(&call.payload.to).fetch_one(db).await?;
-        Ok(Json(number))
-    }
-
-    async fn compensate(
-        &self,
-        db: &mut SqliteConnection,
-        _: &Call<Json<Parcel>>,
-        Json(number): Json<i64>,
-    ) -> Result<(), PhaseTwoError> {
-        let back = "UPDATE parcel SET receiver = 'sender' WHERE number = $1";
-        sqlx::query(back).bind(number).execute(db).await?;
-        Ok(())
-    }
 }
 
 #[tokio::main]
@@ -53,7 +20,19 @@ async fn main() -> anyhow::Result<()> {
     let coordinator = std::env::var("UNANIMO_ENDPOINT");
     let coordinator = coordinator.unwrap_or_else(|_| "http://127.0.0.1:7610".to_owned());
     Participant::new("post", Sqlite::open("post.db").await?)
-        .saga("send", Send)
+        .saga_fn("send", async |db, Json(parcel): Json<Parcel>| {
+            if parcel.to.is_empty() {
+                return refuse("NO_ADDRESS", "a parcel goes to somebody");
+            }
+            let send = "INSERT INTO parcel (receiver) VALUES ($1) RETURNING number";
+            let number: i64 = sqlx::query_scalar(send).bind(parcel.to).fetch_one(db).await?;
+            Ok(Json(number))
+        })
+        .compensate(async |db, _, Json(number)| {
+            let back = "UPDATE parcel SET receiver = 'sender' WHERE number = $1";
+            sqlx::query(back).bind(number).execute(db).await?;
+            Ok(())
+        })
         .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
         .await?
         .until_stopped()

@@ -82,15 +82,19 @@ impl<R: Resource, H: Uncompensated<R>> Saga<R> for UncompensatedStep<R, H> {
         call: &Call<H::Payload>,
         _: H::Output,
     ) -> Result<(), PhaseTwoError> {
-        let action = &call.action;
-        let text = format!(
-            "NO_COMPENSATION: {action} is done, and has no compensation here; the saga's definition must \
-             declare the step without one"
-        );
-        Err(PhaseTwoError::Failed(text.into()))
+        Err(no_compensation(&call.action))
     }
 
     fn isolation(&self) -> Isolation {
         self.handler.isolation()
     }
+}
+
+/// The failure of a Cancel that finds a step done which nothing makes up for.
+pub(crate) fn no_compensation(action: &str) -> PhaseTwoError {
+    let text = format!(
+        "NO_COMPENSATION: {action} is done, and has no compensation here; the saga's definition must \
+         declare the step without one"
+    );
+    PhaseTwoError::Failed(text.into())
 }

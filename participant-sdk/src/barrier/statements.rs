@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Binds a new row, in the order of its columns: tx_id, branch_id, cluster_id, participant, gid,
 /// action, mode, state, reason, message, and `prepare_until` in milliseconds since 1970. A macro,
 /// because each database has its own types.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 macro_rules! bind_new_row {
     ($query:expr, $tx_id:expr, $call:expr, $row:expr, $until:expr) => {
         $query
@@ -21,10 +22,12 @@ macro_rules! bind_new_row {
             .bind($until.map($crate::barrier::unix_ms))
     };
 }
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use bind_new_row;
 
 /// Binds what an update changes, in the order of the columns: state, output, output_type, reason,
 /// message; and then the row's key. A macro, because each database has its own types.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 macro_rules! bind_outcome {
     ($query:expr, $row:expr, $tx_id:expr, $call:expr) => {
         $query
@@ -37,6 +40,7 @@ macro_rules! bind_outcome {
             .bind(&$call.branch().branch_id)
     };
 }
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use bind_outcome;
 
 /// Returns a time in milliseconds since 1970.

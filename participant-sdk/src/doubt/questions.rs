@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::RowKey;
 
 /// Names a statement; the parameters are in this order.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Question {
     /// Number of prepared rows that are no steps, milliseconds of the oldest of them, number of steps:
@@ -40,6 +41,7 @@ pub(crate) fn position(after: Option<&RowKey>) -> (Uuid, &str) {
 /// database has its own types. The database's type has `question`, which returns a statement, and
 /// `sweeping`, which begins a transaction for one: on MariaDB a statement outside of one would leave
 /// one open.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 macro_rules! answer_questions {
     ($fault:path, $type:ty, $tx_id:expr) => {
         async fn count_prepared(
@@ -178,11 +180,12 @@ macro_rules! answer_questions {
         }
     };
 }
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use answer_questions;
 
 /// Makes [`Sweepable::purge_undone`](super::Sweepable::purge_undone), where one statement passes by the rows
 /// that others hold.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 macro_rules! purge_undone {
     ($fault:path) => {
         async fn purge_undone(
@@ -204,5 +207,5 @@ macro_rules! purge_undone {
         }
     };
 }
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 pub(crate) use purge_undone;

@@ -6,8 +6,10 @@ use std::time::SystemTime;
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::branch_lock::{BranchLock, asks};
 use super::error::{self, DUPLICATE, fault};
 use super::statements::Statements;
+use super::xid::Xid;
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -16,6 +18,8 @@ use crate::resource::{Fault, Local, RawCall};
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
 const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000 > ?";
+
+const FIND_PROOF: &str = "find the savepoint of the transaction";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +41,7 @@ pub(crate) struct MySqlBlock {
     /// Name of the savepoint that is set before the handler, which cannot know it.
     savepoint: String,
     /// Name of an XA transaction.
-    xid: Option<String>,
+    xid: Option<Xid>,
 }
 
 impl Blocks for MySqlBlocks<'_> {
@@ -96,7 +100,7 @@ impl MySqlBlock {
     pub(super) async fn begin_xa(
         transaction: &mut Local<Db>,
         isolation: Isolation,
-        xid: &str,
+        xid: &Xid,
     ) -> sqlx::Result<String> {
         let (level, proof) = (level(isolation), savepoint());
         let statements = format!(
@@ -111,7 +115,7 @@ impl MySqlBlock {
         isolation: Isolation,
         statements: &Arc<Statements>,
         proof: String,
-        xid: String,
+        xid: Xid,
     ) -> Self {
         let (statements, savepoint) = (Arc::clone(statements), savepoint());
         Self { transaction, isolation, statements, proof, savepoint, xid: Some(xid) }
@@ -196,8 +200,18 @@ impl Block for MySqlBlock {
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
         // The row's times are of our time zone, and its update is bounded as it was.
         let proven = format!("{}; RELEASE SAVEPOINT {}", self.statements.settings, self.proof);
-        match self.run("find the savepoint of the transaction", proven).await {
-            Ok(()) => {}
+        let is_proven = match &self.xid {
+            None => self.run(FIND_PROOF, proven).await.map(|()| true),
+            // Whoever has come to end it has not waited for its Prepare, and goes first.
+            Some(xid) => {
+                let take = BranchLock::of(xid).take(&self.statements.lock_secs);
+                let taken = asks(&mut self.transaction, format!("{proven}; {take}")).await;
+                taken.map_err(fault(FIND_PROOF))
+            }
+        };
+        match is_proven {
+            Ok(true) => {}
+            Ok(false) => return Err(Fault::Busy),
             Err(Fault::Definite { .. }) => return Err(ended()),
             Err(fault) => return Err(fault),
         }
@@ -262,7 +276,7 @@ impl MySqlBlock {
 }
 
 /// Commits without preparing.
-async fn commit_xa(mut transaction: Local<Db>, xid: &str) -> sqlx::Result<()> {
+async fn commit_xa(mut transaction: Local<Db>, xid: &Xid) -> sqlx::Result<()> {
     let commit = AssertSqlSafe(format!("XA END {xid}; XA COMMIT {xid} ONE PHASE"));
     sqlx::raw_sql(commit).execute(&mut *transaction).await?;
     // sqlx does not know that it is over: there is nothing left to roll back.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::{MySqlOptions, sweep};
 
 /// A plain insert: of `ON DUPLICATE KEY UPDATE` one cannot tell whether it inserted.
@@ -69,15 +71,13 @@ SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
 /// A write of our own, which changes nothing else: it is behind everything that was read before.
 const AFFIRM: &str = "UPDATE {table} SET changed_at = SYSDATE(6) WHERE tx_id = ? AND branch_id = ?";
 
-/// The same for a prepared transaction, whose row is locked: a row of nobody, which nobody else sees.
-const AFFIRM_PREPARED: &str = "
-START TRANSACTION READ WRITE;
+/// Writes a row of nobody, which nobody else sees, and takes it back.
+const NOTHING: &str = "
 INSERT INTO {table}
     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
      created_at, changed_at)
 VALUES ('{tx_id}', '-', '-', '-', '-', '-', '2pc', 'refused', '', '', '', SYSDATE(6), SYSDATE(6));
-DELETE FROM {table} WHERE tx_id = '{tx_id}' AND branch_id = '-';
-COMMIT";
+DELETE FROM {table} WHERE tx_id = '{tx_id}' AND branch_id = '-'";
 
 const STATE: &str = "SELECT state FROM {table} WHERE tx_id = ? AND branch_id = ?";
 
@@ -94,7 +94,9 @@ pub(super) struct Statements {
     /// Text that is read back from a session that keeps its settings.
     pub(super) expected: Arc<str>,
     pub(super) affirm: Arc<str>,
-    pub(super) affirm_prepared: Arc<str>,
+    nothing: Arc<str>,
+    /// Longest wait for a lock of any kind.
+    pub(super) lock_secs: Arc<str>,
     pub(super) state: Arc<str>,
     pub(super) claim: Arc<str>,
     pub(super) insert: Arc<str>,
@@ -126,7 +128,8 @@ impl Statements {
             read_back: READ_BACK.into(),
             expected: format!("1 +00:00 1 {lock_secs} READ-COMMITTED 1 1 {name}").into(),
             affirm: of_table(AFFIRM),
-            affirm_prepared: of_table(AFFIRM_PREPARED),
+            nothing: of_table(NOTHING),
+            lock_secs: lock_secs.into(),
             state: of_table(STATE),
             claim: of_table(CLAIM),
             insert: of_table(INSERT),
@@ -136,6 +139,11 @@ impl Statements {
             mark: of_table(MARK),
             sweep: sweep::Statements::new(&table),
         }
+    }
+
+    /// Returns statements that write something and change nothing.
+    pub(super) fn nothing(&self) -> String {
+        self.nothing.replace("{tx_id}", &Uuid::now_v7().to_string())
     }
 }
 

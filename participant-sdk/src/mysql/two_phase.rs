@@ -1,29 +1,24 @@
 //! Two-phase commit on XA transactions.
 //!
-//! The servers keep a prepared transaction attached to the session that prepared it (MariaDB always, MySQL
-//! if it is told to): nobody else can end it, and that session can do nothing else. So the session is
-//! closed once it has prepared, and whoever comes for the transaction before the server has noticed asks
-//! again.
+//! The servers keep a prepared transaction attached to the session that prepared it, unless they are told
+//! otherwise: see [detach](super::detach). Nobody else can end it then, and that session can do nothing else.
+//! Whoever comes for the transaction before it is free asks again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Executor, MySql as Db, MySqlConnection, MySqlPool, Row as _};
-use uuid::Uuid;
 
 use super::MySql;
-use super::block::{MySqlBlock, level, savepoint};
-use super::error::{self, ALREADY_STARTED, ROLLED_BACK, UNKNOWN, fault};
+use super::block::MySqlBlock;
+use super::error::{self, ALREADY_STARTED, ROLLED_BACK, fault};
+use super::held::Held;
+use super::reading::MySqlReading;
 use super::xid::Xid;
 use crate::barrier::{Blocks, Columns, Row, State};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local, PhaseTwoOperation, RawCall};
-use crate::two_phase::{End, Phase, Prepares, Reading};
-
-/// First pause before a transaction is asked for again that its session still holds, and the longest one.
-const HELD_PAUSE: Duration = Duration::from_millis(1);
-const HELD_PAUSE_MAX: Duration = Duration::from_millis(50);
+use crate::two_phase::{End, Phase, Prepares};
 
 impl Prepares for MySql {
     type Block = MySqlBlock;
@@ -43,7 +38,7 @@ impl Prepares for MySql {
         isolation: Isolation,
     ) -> Result<Option<MySqlBlock>, Fault> {
         const DOING: &str = "begin an XA transaction";
-        let xid = Xid::of(call.branch()).to_string();
+        let xid = Xid::of(call.branch());
         let mut transaction = Local::acquire(&self.prepare).await.map_err(fault(DOING))?;
         let mut held = Held::new(self.lock_timeout);
         loop {
@@ -78,10 +73,11 @@ impl Prepares for MySql {
     async fn prepare(&self, block: MySqlBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
         let xid = Xid::of(call.branch());
         let mut transaction = block.into_inner();
-        let statement = format!("XA END {xid}; XA PREPARE {xid}");
-        let prepared = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await;
-        // The session is closed either way: only that makes the server let go of the transaction.
-        drop(transaction);
+        let prepared = self.detach.prepare(&mut transaction, &xid).await;
+        // Otherwise the session is closed.
+        if matches!(prepared, Ok(true)) {
+            transaction.release();
+        }
         match prepared {
             Ok(_) => Ok(None),
             // Others were given preference, as in a deadlock.
@@ -93,32 +89,7 @@ impl Prepares for MySql {
     }
 
     async fn end(&self, operation: PhaseTwoOperation, call: &RawCall) -> Result<End, Fault> {
-        let (doing, operation) = match operation {
-            PhaseTwoOperation::Commit => ("commit the prepared transaction", "XA COMMIT"),
-            PhaseTwoOperation::Cancel => ("roll the prepared transaction back", "XA ROLLBACK"),
-        };
-        let xid = Xid::of(call.branch());
-        // Without autocommit the server would take it for a statement inside another transaction. It is
-        // off again before the session's next use.
-        let statement: Arc<str> = format!("SET autocommit = 1; {operation} {xid}").into();
-        let mut held = Held::new(self.lock_timeout);
-        loop {
-            let end = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&statement)));
-            let Err(error) = end.execute(&self.phase_two).await else { return Ok(End::Done) };
-            match error::number(&error) {
-                // Ended, never there, or still held by its session: then it is listed.
-                Some(UNKNOWN) => {}
-                // The server has given it up, and says so once.
-                Some(number) if ROLLED_BACK.contains(&number) => return Ok(End::Missing),
-                _ => return Err(fault(doing)(error)),
-            }
-            if !listed(&self.phase_two).await?.contains(&xid) {
-                return Ok(End::Missing);
-            }
-            if !held.pause().await {
-                return Ok(End::Busy);
-            }
-        }
+        self.end_prepared(operation, call).await
     }
 
     async fn find(&self, phase: Phase, call: &RawCall) -> Result<Option<Row>, Fault> {
@@ -137,13 +108,7 @@ impl Prepares for MySql {
     }
 
     async fn begin_reading(&self, isolation: Isolation) -> Result<MySqlReading, Fault> {
-        let (level, savepoint) = (level(isolation), savepoint());
-        let statements = format!(
-            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ ONLY; SAVEPOINT {savepoint}"
-        );
-        let begun = Local::begin(&self.prepare, AssertSqlSafe(statements)).await;
-        let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(MySqlReading { transaction, isolation, savepoint })
+        MySqlReading::begin(&self.prepare, isolation).await
     }
 }
 
@@ -188,7 +153,7 @@ impl MySql {
     }
 
     /// Reads the state of the branch's row, committed or not: nobody else sees that of a prepared one.
-    async fn state(
+    pub(super) async fn state(
         &self,
         connection: &mut MySqlConnection,
         call: &RawCall,
@@ -211,8 +176,8 @@ impl MySql {
     /// Commits a write of our own behind a prepared transaction that was found: another session's may not be
     /// as durable as the server makes a commit. The row itself is locked, so it is one that comes and goes.
     async fn affirm_prepared(&self, connection: &mut MySqlConnection) -> Result<(), Fault> {
-        let tx_id = Uuid::now_v7().to_string();
-        let statements = self.statements.affirm_prepared.replace("{tx_id}", &tx_id);
+        let nothing = self.statements.nothing();
+        let statements = format!("START TRANSACTION READ WRITE; {nothing}; COMMIT");
         let written = sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await;
         written.map(drop).map_err(fault("commit behind the prepared transaction"))
     }
@@ -232,65 +197,4 @@ pub(super) async fn listed<'c>(
         names.extend(Xid::parse(format_id, lengths, &data));
     }
     Ok(names)
-}
-
-/// Waiting for a transaction that another session holds.
-struct Held {
-    since: Instant,
-    at_most: Duration,
-    pause: Duration,
-}
-
-impl Held {
-    fn new(at_most: Duration) -> Self {
-        Self { since: Instant::now(), at_most, pause: HELD_PAUSE }
-    }
-
-    /// Waits a little, longer each time; answers whether to go on.
-    async fn pause(&mut self) -> bool {
-        if self.since.elapsed() >= self.at_most {
-            return false;
-        }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(HELD_PAUSE_MAX);
-        true
-    }
-}
-
-/// A read-only transaction with its savepoint.
-#[derive(Debug)]
-pub(crate) struct MySqlReading {
-    transaction: Local<Db>,
-    isolation: Isolation,
-    savepoint: String,
-}
-
-impl Reading for MySqlReading {
-    type Connection = MySqlConnection;
-
-    fn connection(&mut self) -> &mut MySqlConnection {
-        &mut self.transaction
-    }
-
-    async fn is_intact(&mut self) -> Result<(), Fault> {
-        let release = AssertSqlSafe(format!("RELEASE SAVEPOINT {}", self.savepoint));
-        match sqlx::raw_sql(release).execute(&mut *self.transaction).await {
-            Ok(_) => Ok(()),
-            Err(error) if error::number(&error).is_some() => Err(super::block::ended()),
-            Err(error) => Err(fault("end the savepoint that the handler was given")(error)),
-        }
-    }
-
-    /// A deadlock looks the same, and the handler's error tells more.
-    async fn is_there(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::wrote(error).or_else(|| error::of_the_work_among(error, self.isolation))
-    }
-
-    fn release(self) {
-        self.transaction.release();
-    }
 }

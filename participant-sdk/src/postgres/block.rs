@@ -2,15 +2,17 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres as Db};
 use uuid::Uuid;
 
-use super::Reset;
-use super::error::{self, NO_SUCH_STATEMENT, fault};
-use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
+use super::driver::{Connection, Error, Parameter as P, Pool, Session};
+use super::error::{self, fault};
+use super::session::Reset;
+use super::statements;
+use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Local, RawCall};
+use crate::resource::{Fault, RawCall};
+use crate::wire::mode_name;
 
 /// The row that is inserted, or nothing if there is one. `clock_timestamp()` moves on while the
 /// insert waits for a twin; `now()` would stand still from BEGIN.
@@ -22,7 +24,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::bigint / 1000
 ON CONFLICT (tx_id, branch_id) DO NOTHING
 RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
 
-const FIND: &str = "
+/// A branch's row as it is committed.
+pub(super) const FIND: &str = "
 SELECT state, output, output_type, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
 
 const LOCK: &str = "
@@ -46,16 +49,16 @@ const AFFIRM: &str =
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PgBlocks<'p> {
-    pub(super) pool: &'p PgPool,
+pub(super) struct PgBlocks<'p, O> {
+    pub(super) pool: &'p O,
     pub(super) reset: &'p Reset,
     /// They begin with the savepoint that phase one sets behind the row.
     pub(super) with_savepoint: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct PgBlock {
-    transaction: Local<Db>,
+pub(crate) struct PgBlock<S> {
+    session: S,
     isolation: Isolation,
     reset: Reset,
     /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
@@ -65,20 +68,19 @@ pub(crate) struct PgBlock {
     xid: String,
 }
 
-impl Blocks for PgBlocks<'_> {
-    type Block = PgBlock;
+impl<O: Pool> Blocks for PgBlocks<'_, O> {
+    type Block = PgBlock<O::Session>;
 
-    async fn begin(&self, isolation: Isolation) -> Result<PgBlock, Fault> {
+    async fn begin(&self, isolation: Isolation) -> Result<PgBlock<O::Session>, Fault> {
         let level = level(isolation);
         let savepoint = savepoint();
-        let mut statement = format!("BEGIN ISOLATION LEVEL {level} READ WRITE");
+        let mut statements = format!("BEGIN ISOLATION LEVEL {level} READ WRITE");
         if self.with_savepoint {
-            statement = format!("{statement}; SAVEPOINT {savepoint}");
+            statements = format!("{statements}; SAVEPOINT {savepoint}");
         }
-        let begun = Local::begin(self.pool, AssertSqlSafe(statement)).await;
-        let transaction = begun.map_err(fault("begin a transaction"))?;
+        let session = begun(self.pool, &statements).await?;
         let reset = Reset::clone(self.reset);
-        Ok(PgBlock { transaction, isolation, reset, savepoint, xid: String::new() })
+        Ok(PgBlock { session, isolation, reset, savepoint, xid: String::new() })
     }
 
     async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
@@ -86,10 +88,17 @@ impl Blocks for PgBlocks<'_> {
     }
 }
 
+/// Begins a transaction.
+pub(super) async fn begun<O: Pool>(pool: &O, statements: &str) -> Result<O::Session, Fault> {
+    let doing = fault("begin a transaction");
+    let mut session = pool.acquire().await.map_err(&doing)?;
+    session.begin(statements).await.map_err(doing)?;
+    Ok(session)
+}
+
 /// Commits a write of its own.
-pub(super) async fn affirm(pool: &PgPool) -> Result<(), Fault> {
-    let done = sqlx::raw_sql(AFFIRM).execute(pool).await;
-    done.map(drop).map_err(fault("commit behind what was found"))
+pub(super) async fn affirm(pool: &impl Pool) -> Result<(), Fault> {
+    statements::run_on(pool, AFFIRM).await.map_err(fault("commit behind what was found"))
 }
 
 /// Returns the words of SQL for an isolation.
@@ -105,19 +114,28 @@ pub(super) fn savepoint() -> String {
     format!("unanimo_{}", Uuid::now_v7().simple())
 }
 
-impl PgBlock {
+/// Parameters of a branch's key.
+pub(super) fn key(call: &RawCall) -> [P<'_>; 2] {
+    [P::Uuid(call.branch().tx_id), P::Text(&call.branch().branch_id)]
+}
+
+impl<S: Session> PgBlock<S> {
     pub(super) fn isolation(&self) -> Isolation {
         self.isolation
     }
 
-    /// The transaction itself, to end it in another way than [`Block::commit`].
-    pub(super) fn into_inner(self) -> Local<Db> {
-        self.transaction
+    /// The session itself, to end its transaction in another way than [`Block::commit`].
+    pub(super) fn into_inner(self) -> S {
+        self.session
+    }
+
+    async fn run(&mut self, statements: &str) -> Result<(), Error> {
+        self.session.connection().run(statements).await
     }
 }
 
-impl Block for PgBlock {
-    type Connection = PgConnection;
+impl<S: Session> Block for PgBlock<S> {
+    type Connection = S::Connection;
 
     /// A session only reads outside of our transactions. A handler that asks for more can still write.
     const KEEPS_NOTHING: bool = false;
@@ -129,23 +147,30 @@ impl Block for PgBlock {
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
         let branch = call.branch();
-        let inserted: Result<Option<(String, bool)>, _> =
-            bind_new_row!(sqlx::query_as(INSERT), branch.tx_id, call, row, until)
-                .fetch_optional(&mut *self.transaction)
-                .await;
-        match inserted {
-            Ok(Some((xid, late))) => {
-                self.xid = xid;
-                return Ok(Inserted::New { late });
-            }
-            Ok(None) => {}
-            Err(error) => return Err(self.failed("insert the branch's barrier row", error).await),
+        let parameters = [
+            P::Uuid(branch.tx_id),
+            P::Text(&branch.branch_id),
+            P::Text(&branch.cluster_id),
+            P::Text(&branch.participant),
+            P::Text(&branch.gid),
+            P::Text(&call.call.action),
+            P::Text(mode_name(call.mode)),
+            P::Text(row.state.as_str()),
+            P::Text(&row.refusal.reason),
+            P::Text(&row.refusal.message),
+            P::Int(until.map(unix_ms)),
+        ];
+        let connection = self.session.connection();
+        let inserted = statements::optional(connection, INSERT, &parameters).await;
+        let inserted: Option<(String, bool)> =
+            inserted.map_err(busy_or("insert the branch's barrier row"))?;
+        if let Some((xid, late)) = inserted {
+            self.xid = xid;
+            return Ok(Inserted::New { late });
         }
         // A statement of its own: the insert's snapshot may be older than the row that it met.
-        let found: Option<Columns> = sqlx::query_as(FIND)
-            .bind(branch.tx_id)
-            .bind(&branch.branch_id)
-            .fetch_optional(&mut *self.transaction)
+        let connection = self.session.connection();
+        let found: Option<Columns> = statements::optional(connection, FIND, &key(call))
             .await
             .map_err(fault("read the branch's barrier row"))?;
         match found {
@@ -157,61 +182,48 @@ impl Block for PgBlock {
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
         type Found = (String, Vec<u8>, String, String, String, String);
-        let found: Result<Option<Found>, _> = sqlx::query_as(LOCK)
-            .bind(call.branch().tx_id)
-            .bind(&call.branch().branch_id)
-            .fetch_optional(&mut *self.transaction)
-            .await;
-        match found {
-            Ok(Some((state, output, output_type, reason, message, xid))) => {
-                self.xid = xid;
-                Row::from_columns((state, output, output_type, reason, message)).map(Some)
-            }
-            Ok(None) => Ok(None),
-            Err(error) => Err(self.failed("lock the branch's barrier row", error).await),
-        }
+        let found = statements::optional(self.session.connection(), LOCK, &key(call)).await;
+        let found: Option<Found> = found.map_err(busy_or("lock the branch's barrier row"))?;
+        let Some((state, output, output_type, reason, message, xid)) = found else {
+            return Ok(None);
+        };
+        self.xid = xid;
+        Row::from_columns((state, output, output_type, reason, message)).map(Some)
     }
 
     async fn claim(&mut self, call: &RawCall) -> Result<(), Fault> {
-        let done = sqlx::query(CLAIM)
-            .bind(call.branch().tx_id)
-            .bind(&call.branch().branch_id)
-            .execute(&mut *self.transaction)
-            .await;
-        match done {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.failed("claim the branch's barrier row", error).await),
-        }
+        let done = self.session.connection().execute(CLAIM, &key(call)).await;
+        done.map(drop).map_err(busy_or("claim the branch's barrier row"))
     }
 
     async fn savepoint(&mut self) -> Result<(), Fault> {
         let statement = format!("SAVEPOINT {}", self.savepoint);
-        self.run(statement).await.map_err(fault("set a savepoint"))
+        self.run(&statement).await.map_err(fault("set a savepoint"))
     }
 
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
-        self.run(statement).await.map_err(|error| match error::is_gone(&error) {
+        self.run(&statement).await.map_err(|error| match error::is_gone(&error) {
             true => barrier::lost(),
             false => fault("go back to the savepoint")(error),
         })
     }
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::of_the_work_among(error, self.isolation)
+        error::of_the_work_among::<S::Connection>(error, self.isolation)
     }
 
     async fn is_lost(&mut self) -> bool {
         matches!(self.undo().await, Err(Fault::Lost(_)))
     }
 
-    fn connection(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+    fn connection(&mut self) -> &mut S::Connection {
+        self.session.connection()
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        let statement = self.reset.end_handler(&self.savepoint);
-        match self.run(statement).await {
+        let statements = self.reset.end_handler(&self.savepoint);
+        match self.run(&statements).await {
             Ok(()) => Ok(None),
             Err(error) => match error::of_the_work(&error, self.isolation) {
                 Some(refusal) => Ok(Some(refusal)),
@@ -221,47 +233,40 @@ impl Block for PgBlock {
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        let done = bind_outcome!(sqlx::query(MARK), row, call.branch().tx_id, call)
-            .bind(&self.xid)
-            .execute(&mut *self.transaction)
-            .await;
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => return Err(self.failed("update the branch's barrier row", error).await),
-        };
-        match done.rows_affected() {
+        let [tx_id, branch_id] = key(call);
+        let parameters = [
+            P::Text(row.state.as_str()),
+            P::Bytes(&row.output.data),
+            P::Text(&row.output.media_type),
+            P::Text(&row.refusal.reason),
+            P::Text(&row.refusal.message),
+            tx_id,
+            branch_id,
+            P::Text(&self.xid),
+        ];
+        let done = self.session.connection().execute(MARK, &parameters).await;
+        match done.map_err(busy_or("update the branch's barrier row"))? {
             1 => Ok(()),
             _ => Err(barrier::lost()),
         }
     }
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
-        let fault = fault("commit the local transaction");
-        let isolation = self.isolation;
-        let of_the_work = |error: &sqlx::Error| error::of_the_work(error, isolation);
-        barrier::commit(self.transaction, of_the_work, fault).await
+        match self.session.commit().await {
+            Ok(()) => Ok(None),
+            Err(error) => match error::of_the_work(&error, self.isolation) {
+                Some(refusal) => Ok(Some(refusal)),
+                None => Err(fault("commit the local transaction")(error)),
+            },
+        }
     }
 
     fn release(self) {
-        self.transaction.release();
+        self.session.release();
     }
 }
 
-impl PgBlock {
-    async fn run(&mut self, statement: String) -> sqlx::Result<()> {
-        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
-        statement.execute(&mut *self.transaction).await.map(drop)
-    }
-
-    async fn failed(&mut self, doing: &'static str, error: sqlx::Error) -> Fault {
-        if error::is_busy(&error) {
-            return Fault::Busy;
-        }
-        // A handler has deallocated them, and sqlx believes that they are there.
-        if error::code(&error) == Some(NO_SUCH_STATEMENT) {
-            // If this fails, so will the connection's return to its pool.
-            let _ = sqlx::Connection::clear_cached_statements(&mut *self.transaction).await;
-        }
-        fault(doing)(error)
-    }
+/// An error as a fault, where another transaction may have been in the way.
+fn busy_or(doing: &'static str) -> impl Fn(Error) -> Fault {
+    move |error| if error::is_busy(&error) { Fault::Busy } else { fault(doing)(error) }
 }

@@ -2,8 +2,7 @@
 
 mod work;
 
-use sqlx::postgres::{PgDatabaseError, PgSeverity};
-
+use super::driver::{Connection, Error, ServerError};
 use crate::barrier;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -21,6 +20,8 @@ const NO_BLOCK: &str = "25P01";
 const NO_SAVEPOINT: &str = "3B001";
 /// `invalid_sql_statement_name`: no such prepared statement.
 pub(super) const NO_SUCH_STATEMENT: &str = "26000";
+/// `invalid_parameter_value`: of a role, that there is none.
+const NO_SUCH_VALUE: &str = "22023";
 /// `read_only_sql_transaction`.
 const READ_ONLY: &str = "25006";
 /// `duplicate_object`: a prepared transaction of this name.
@@ -38,72 +39,79 @@ pub(super) const NOT_SUPPORTED: &str = "0A000";
 
 /// An error as a fault. Only an answer to this very statement, with severity ERROR, is definite: it
 /// had no effect. Anything else makes it indeterminate.
-pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
+pub(super) fn fault(doing: &'static str) -> impl Fn(Error) -> Fault {
     move |error| match definite(&error) {
-        Some(answer) => Fault::Definite {
-            doing,
-            code: answer.code().to_owned(),
-            text: format!("{} ({})", answer.message(), answer.code()),
-        },
+        Some(answer) => {
+            Fault::Definite { doing, code: answer.code.clone(), text: answer.to_string() }
+        }
         None => Fault::Indeterminate { doing, text: error.to_string() },
     }
 }
 
-fn definite(error: &sqlx::Error) -> Option<&PgDatabaseError> {
-    let answer = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
-    matches!(answer.severity(), PgSeverity::Error).then_some(answer)
+fn definite(error: &Error) -> Option<&ServerError> {
+    error.answer().filter(|answer| !answer.is_fatal)
 }
 
 /// The code of an error that the server answered with.
-pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
-    definite(error).map(PgDatabaseError::code)
+pub(super) fn code(error: &Error) -> Option<&str> {
+    definite(error).map(|answer| answer.code.as_str())
 }
 
 /// Tells whether a connection was refused because of the role that it was to work as.
-pub(super) fn is_no_such_role(error: &sqlx::Error) -> bool {
-    // `insufficient_privilege`, `invalid_parameter_value`: of severity FATAL.
-    error
-        .as_database_error()
-        .and_then(|answer| answer.code())
-        .is_some_and(|code| code == NOT_PERMITTED || code == "22023")
+pub(super) fn is_no_such_role(error: &Error) -> bool {
+    // At the connection's start it is of severity FATAL.
+    let code = error.answer().map(|answer| answer.code.as_str());
+    matches!(code, Some(NOT_PERMITTED | NO_SUCH_VALUE))
+}
+
+/// The error of a login that cannot work as this role.
+pub(super) fn may_not_work_as(role: &str, login: &str, error: &Error) -> Error {
+    Error::unfit(format!(
+        "the login {login} cannot work as the role {role} ({error}): the role must exist, and GRANT {role} TO \
+         {login}"
+    ))
 }
 
 /// Tells whether another transaction was in the way: to be run again.
-pub(super) fn is_busy(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
+pub(super) fn is_busy(error: &Error) -> bool {
+    code(error).is_some_and(is_overtaken)
+}
+
+fn is_overtaken(code: &str) -> bool {
+    code == LOCK_TIMEOUT || OVERTAKEN.contains(&code)
 }
 
 /// Returns the vote no for an error that [speaks of the work](work::is_spoken_of).
-pub(super) fn of_the_work(error: &sqlx::Error, isolation: Isolation) -> Option<Refusal> {
+pub(super) fn of_the_work(error: &Error, isolation: Isolation) -> Option<Refusal> {
     refusal(definite(error)?, isolation)
 }
 
 /// The same for an error of a handler, or for what caused it.
-pub(super) fn of_the_work_among(
+pub(super) fn of_the_work_among<C: Connection>(
     error: &(dyn std::error::Error + 'static),
     isolation: Isolation,
 ) -> Option<Refusal> {
-    refusal(answer_among(error)?, isolation)
+    refusal(&answer_among::<C>(error)?, isolation)
 }
 
-fn refusal(answer: &PgDatabaseError, isolation: Isolation) -> Option<Refusal> {
-    if !work::is_spoken_of(answer.code(), isolation) {
+fn refusal(answer: &ServerError, isolation: Isolation) -> Option<Refusal> {
+    if !work::is_spoken_of(&answer.code, isolation) {
         return None;
     }
-    let is_constraint = answer.code().starts_with("23");
+    let is_constraint = answer.code.starts_with("23");
     let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
-    let detail = answer.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-    let text = format!("{}{detail} ({})", answer.message(), answer.code());
+    let detail = answer.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let text = format!("{}{detail} ({})", answer.message, answer.code);
     Some(Refusal::new(reason, text))
 }
 
 /// Tells whether the savepoint, and with it the transaction, is not there any more.
-pub(super) fn is_gone(error: &sqlx::Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     matches!(code(error), Some(NO_BLOCK | NO_SAVEPOINT))
 }
 
 /// Turns the failure to end the handler's savepoint into the handler's fault.
-pub(super) fn not_released(error: sqlx::Error) -> Fault {
+pub(super) fn not_released(error: Error) -> Fault {
     match code(&error) {
         Some(IN_FAILED_BLOCK) => {
             Fault::Wrong("it went on after an error of the database, which has undone its work")
@@ -115,30 +123,26 @@ pub(super) fn not_released(error: sqlx::Error) -> Fault {
 
 /// Tells whether an error, or what caused it, is a wait for a lock that has ended without it, or a
 /// preference that was given to others.
-pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
-    let code = answer_among(error).map(PgDatabaseError::code);
-    code.is_some_and(|code| code == LOCK_TIMEOUT || OVERTAKEN.contains(&code))
+pub(super) fn is_locked_out<C: Connection>(error: &(dyn std::error::Error + 'static)) -> bool {
+    answer_among::<C>(error).is_some_and(|answer| is_overtaken(&answer.code))
 }
 
 /// Tells whether the server's function of this name raised the error. Its messages are translated.
-pub(super) fn raised_by(error: &sqlx::Error, routine: &str) -> bool {
-    definite(error).and_then(PgDatabaseError::routine) == Some(routine)
+pub(super) fn raised_by(error: &Error, routine: &str) -> bool {
+    definite(error).and_then(|answer| answer.routine.as_deref()) == Some(routine)
 }
 
 /// A handler that is declared read-only and wrote would do it again.
-pub(super) fn wrote(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-    let answer = answer_among(error)?;
-    (answer.code() == READ_ONLY).then(|| {
-        let message = format!("the action is declared read-only: {}", answer.message());
+pub(super) fn wrote<C: Connection>(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let answer = answer_among::<C>(error)?;
+    (answer.code == READ_ONLY).then(|| {
+        let message = format!("the action is declared read-only: {}", answer.message);
         Refusal::new("READ_ONLY_VIOLATED", message)
     })
 }
 
 /// Finds the server's answer among an error and its causes.
-fn answer_among<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a PgDatabaseError> {
+fn answer_among<C: Connection>(error: &(dyn std::error::Error + 'static)) -> Option<ServerError> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
-        Some(error) => definite(error),
-        None => cause.downcast_ref::<PgDatabaseError>(),
-    })
+    causes.find_map(C::server_error).filter(|answer| !answer.is_fatal)
 }

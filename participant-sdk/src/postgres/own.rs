@@ -6,7 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
-use super::{Postgres, PostgresOptions, SetUp, error};
+use super::driver::{self, Sqlx};
+use super::over_sqlx::from_sqlx;
+use super::session::Settings;
+use super::{Postgres, PostgresOptions, error};
 use crate::resource::{SWEEP_CONNECTIONS, follow};
 use crate::schema::Error;
 
@@ -21,7 +24,18 @@ impl PostgresOptions {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn connect_with(self, options: PgConnectOptions) -> Result<Postgres, Error> {
-        self.open(options, Vec::new()).await
+        self.open_sqlx(options, Vec::new()).await
+    }
+
+    /// Opens the pools, with connections of these options and, on top, these settings.
+    pub(super) async fn open_sqlx(
+        self,
+        given: PgConnectOptions,
+        more: Vec<(String, String)>,
+    ) -> Result<Postgres, Error> {
+        let (settings, role) = (self.session_settings(), self.role.clone());
+        let driver = Sqlx::new(Given::new(given, more.clone(), settings, role));
+        self.open(driver, &more).await
     }
 
     /// Connects as this pool does: with its options, the later ones too, and with the settings and the role
@@ -61,7 +75,7 @@ impl PostgresOptions {
         drop(session);
         like.close().await;
         self.role = self.role.or(role);
-        let postgres = self.open(PgConnectOptions::clone(&options), more).await?;
+        let postgres = self.open_sqlx(PgConnectOptions::clone(&options), more).await?;
         postgres.follow(pool, options);
         Ok(postgres)
     }
@@ -97,7 +111,7 @@ impl Postgres {
     /// Opens new connections with these options from now on, such as a rotated login or a fresh token.
     /// Those that are open stay, and what is at work on them ends there.
     pub fn set_connect_options(&self, options: PgConnectOptions) {
-        let SetUp { given, .. } = &*self.set_up;
+        let given = self.set_up.driver.given();
         given.set(options);
         let connect = given.for_sessions();
         for pool in [&self.prepare, &self.phase_two, &self.sweep] {
@@ -108,12 +122,13 @@ impl Postgres {
     /// Follows the options of a pool.
     fn follow(&self, pool: PgPool, from: Arc<PgConnectOptions>) {
         let set_up = Arc::downgrade(&self.set_up);
-        let pools = [&self.prepare, &self.phase_two, &self.sweep].map(PgPool::clone);
+        let pools = [&self.prepare, &self.phase_two, &self.sweep].map(Clone::clone);
         follow(pool, from, move |changed| {
             let Some(set_up) = set_up.upgrade() else { return false };
             if let Some(options) = changed {
-                set_up.given.set(options);
-                let connect = set_up.given.for_sessions();
+                let given = set_up.driver.given();
+                given.set(options);
+                let connect = given.for_sessions();
                 pools.iter().for_each(|pool| pool.set_connect_options(connect.clone()));
                 tracing::info!("connections to the database are opened with new options");
             }
@@ -129,7 +144,7 @@ pub(super) struct Given {
     /// Settings of the service's sessions.
     more: Vec<(String, String)>,
     /// Settings of the sessions that operations run in.
-    settings: [(&'static str, String); 9],
+    settings: Settings,
     role: Option<String>,
 }
 
@@ -137,7 +152,7 @@ impl Given {
     pub(super) fn new(
         options: PgConnectOptions,
         more: Vec<(String, String)>,
-        settings: [(&'static str, String); 9],
+        settings: Settings,
         role: Option<String>,
     ) -> Self {
         let given = Self { options: RwLock::new(PgConnectOptions::new()), more, settings, role };
@@ -157,7 +172,7 @@ impl Given {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
-    pub(super) fn get(&self) -> PgConnectOptions {
+    fn get(&self) -> PgConnectOptions {
         self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -166,18 +181,22 @@ impl Given {
         self.get().options(self.settings.clone())
     }
 
-    /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
-        self.get().connect().await.map_err(|error| match &self.role {
+    /// Opens a connection with these settings, too.
+    pub(super) async fn connect(
+        &self,
+        settings: &[(&str, String)],
+    ) -> Result<PgConnection, driver::Error> {
+        let options = self.get().options(settings.iter().map(|(name, value)| (*name, value)));
+        let error = match options.connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => from_sqlx(error),
+        };
+        Err(match &self.role {
             Some(role) if error::is_no_such_role(&error) => {
                 let login = self.get().get_username().to_owned();
-                let text = format!(
-                    "the login {login} cannot work as the role {role} ({error}): the role must exist, and \
-                     GRANT {role} TO {login}"
-                );
-                Error::Unfit(text)
+                error::may_not_work_as(role, &login, &error)
             }
-            _ => Error::Connect(error),
+            _ => error,
         })
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
-use crate::schema::{self, Error};
+use super::driver::{Connection, Error};
+use super::statements;
+use crate::schema;
 
 /// Longest time of the statements that make a session fit for its next use. Beyond it the server has
 /// vanished, or is still at work for somebody who has gone; the session is closed.
 const CARE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as sqlx does.
+/// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as drivers do.
 const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
                      UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
@@ -37,37 +37,97 @@ impl Reset {
     }
 }
 
+/// Names and values of the settings that operations rely on.
+pub(super) type Settings = [(&'static str, String); 9];
+
+/// Care that each session needs: its [`Pool`](super::driver::Pool) runs it. Cheap to clone.
+///
+/// It sets what operations rely on, and reads it back; it refuses a standby and another database; and it
+/// takes from a session what a handler has left there: settings, roles, cursors, locks, temporary tables.
+#[derive(Clone, Debug)]
+pub struct Care(Arc<Session>);
+
 /// Settings, and the database, that every session relies on.
 #[derive(Debug)]
-pub(super) struct Session {
+struct Session {
+    settings: Settings,
     reset: Reset,
-    clean: Arc<str>,
-    read_back: Arc<str>,
+    clean: String,
+    read_back: String,
     /// The id beside the barrier's table, once it is known.
     database_id: OnceLock<String>,
 }
 
-impl Session {
-    /// Sessions with these settings. They are given at the connection's start as well; a pooler in between
-    /// may drop them there.
-    /// Those of the service, `more`, hold where they say nothing else.
-    pub(super) fn new(
-        settings: &[(&'static str, String); 9],
-        more: &[(String, String)],
-        role: Option<&str>,
-    ) -> Self {
+impl Care {
+    /// Makes a new session one of the participant's, or says what is wrong with it. Run it once, behind
+    /// the connect.
+    ///
+    /// # Errors
+    /// The session cannot be used: close it.
+    pub async fn set_up<C: Connection>(&self, connection: &mut C) -> Result<(), Error> {
+        connection.run(&self.0.reset.settings).await?;
+        let differs: (Option<String>,) =
+            statements::one(connection, &self.0.read_back, &[]).await?;
+        if let Some(differs) = differs.0 {
+            let text = format!(
+                "a session of this database, or of the pooler before it, does not keep its settings: {differs}"
+            );
+            return Err(Error::refused(text));
+        }
+        if !self.is_fit(connection).await? {
+            return Err(Error::refused("the server is a standby"));
+        }
+        if self.0.database_id.get().is_some() {
+            let (id,) = statements::one(connection, schema::READ_ID, &[]).await?;
+            self.is_at(id).map_err(Error::refused)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether a session that was used before can be used again: its server is the primary, and
+    /// answers. After a switchover the sessions stay where they were, and nothing can be written there. Run
+    /// it instead of a ping, before each use but the first.
+    ///
+    /// # Errors
+    /// The session cannot be used: close it.
+    pub async fn is_fit<C: Connection>(&self, connection: &mut C) -> Result<bool, Error> {
+        let asked = statements::one(connection, "SELECT NOT pg_is_in_recovery()", &[]);
+        match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
+            Ok(told) => told.map(|(is_primary,)| is_primary),
+            Err(_) => Err(Error::silent()),
+        }
+    }
+
+    /// Makes a session as it was, behind each use and outside of a transaction.
+    ///
+    /// # Errors
+    /// The session cannot be used again: close it.
+    pub async fn clean<C: Connection>(&self, connection: &mut C) -> Result<(), Error> {
+        match tokio::time::timeout(CARE_TIMEOUT, connection.run(&self.0.clean)).await {
+            Ok(cleaned) => cleaned,
+            Err(_) => Err(Error::silent()),
+        }
+    }
+
+    /// Returns names and values of the settings of sessions that operations run in.
+    #[must_use]
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        &self.0.settings
+    }
+
+    /// Care for sessions with these settings. Those of the service, `more`, hold where they say nothing else.
+    pub(super) fn new(settings: Settings, more: &[(String, String)], role: Option<&str>) -> Self {
         let role = role.map(literal);
         let is_ours = |name: &str| settings.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let more = more.iter().filter(|(name, _)| !is_ours(name));
         let more = more.map(|(name, value)| (name.as_str(), literal(value)));
         let ours = settings.iter().map(|(name, value)| (*name, literal(value)));
-        let settings: Vec<(&str, String)> = more.chain(ours).collect();
-        let set =
-            settings.iter().map(|(name, value)| format!("set_config('{name}', {value}, false)"));
+        let all: Vec<(&str, String)> = more.chain(ours).collect();
+        let set = all.iter().map(|(name, value)| format!("set_config('{name}', {value}, false)"));
         let role_set = role.iter().map(|role| format!("set_config('role', {role}, false)"));
         let set = format!("SELECT {}", set.chain(role_set).collect::<Vec<_>>().join(", "));
         // Keepalives are zero, whatever is set, where the connection is a socket of the same machine.
-        let kept = settings.iter().filter(|(name, _)| !name.starts_with("tcp_"));
+        let kept = all.iter().filter(|(name, _)| !name.starts_with("tcp_"));
         let kept = kept.map(|(name, value)| format!("('{name}', {value})")).collect::<Vec<_>>();
         // The role is not among the settings that the server shows.
         let role = role.unwrap_or_else(|| "current_user".to_owned());
@@ -79,86 +139,38 @@ impl Session {
              WHERE setting <> wanted",
             kept.join(", ")
         );
-        Self {
-            clean: format!("{CLEAN}; {set}").into(),
+        Self(Arc::new(Session {
+            clean: format!("{CLEAN}; {set}"),
             reset: Reset { settings: set.into() },
-            read_back: read_back.into(),
+            read_back,
             database_id: OnceLock::new(),
-        }
+            settings,
+        }))
     }
 
     pub(super) fn reset(&self) -> &Reset {
-        &self.reset
+        &self.0.reset
     }
 
     pub(super) fn database_id(&self) -> Option<&str> {
-        self.database_id.get().map(String::as_str)
+        self.0.database_id.get().map(String::as_str)
     }
 
     /// Learns the database's id, or compares it with the one that is known.
-    pub(super) fn is_at(&self, id: String) -> Result<(), Error> {
-        match self.database_id.get_or_init(|| id.clone()) {
+    pub(super) fn is_at(&self, id: String) -> Result<(), schema::Error> {
+        match self.0.database_id.get_or_init(|| id.clone()) {
             known if *known == id => Ok(()),
-            known => Err(Error::OtherDatabase { known: known.clone(), found: id }),
-        }
-    }
-
-    /// Makes a new session one of ours, or says what is wrong with it.
-    pub(super) async fn set_up(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        let set = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&self.reset.settings)));
-        set.execute(&mut *connection).await?;
-        let read_back = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.read_back)));
-        let differs: Option<String> =
-            read_back.persistent(false).fetch_one(&mut *connection).await?;
-        if let Some(differs) = differs {
-            let text = format!(
-                "a session of this database, or of the pooler before it, does not keep its settings: {differs}"
-            );
-            return Err(sqlx::Error::Configuration(text.into()));
-        }
-        if !is_primary(connection).await? {
-            return Err(sqlx::Error::Configuration("the server is a standby".into()));
-        }
-        if self.database_id.get().is_some() {
-            let id = sqlx::query_scalar(schema::READ_ID).persistent(false);
-            let id = id.fetch_one(&mut *connection).await?;
-            self.is_at(id).map_err(|error| sqlx::Error::Configuration(error.into()))?;
-        }
-        Ok(())
-    }
-
-    /// Makes a session as it was; answers whether it may be used again.
-    pub(super) async fn clean(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
-        // A handler may have left a transaction open inside its own: sqlx then ended that one only.
-        if connection.is_in_transaction() {
-            return Ok(false);
-        }
-        let clean = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&self.clean)));
-        let cleaned = tokio::time::timeout(CARE_TIMEOUT, clean.execute(connection)).await;
-        match cleaned {
-            Ok(cleaned) => Ok(cleaned.is_ok()),
-            // It is closed without another word to the server.
-            Err(_) => Err(sqlx::Error::PoolTimedOut),
+            known => Err(schema::Error::OtherDatabase { known: known.clone(), found: id }),
         }
     }
 }
 
 /// Writes a text in SQL, whatever the session takes a backslash for.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     match quoted.contains('\\') {
         true => format!("E'{}'", quoted.replace('\\', "\\\\")),
         false => format!("'{quoted}'"),
-    }
-}
-
-/// Tells whether the session's server is the primary: after a switchover the sessions stay where they
-/// were, and nothing can be written there.
-pub(super) async fn is_primary(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let asked = sqlx::query_scalar("SELECT NOT pg_is_in_recovery()").fetch_one(connection);
-    match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
-        Ok(told) => told,
-        Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 
@@ -168,14 +180,13 @@ mod tests {
 
     #[test]
     fn one_database_has_one_id() {
-        let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
-        let session = Session::new(&settings, &[], None);
-        assert_eq!(session.database_id(), None);
-        session.is_at("a".to_owned()).expect("the first one");
-        session.is_at("a".to_owned()).expect("the same");
-        let error = session.is_at("b".to_owned()).expect_err("another one");
-        assert!(matches!(error, Error::OtherDatabase { .. }), "{error:?}");
-        assert_eq!(session.database_id(), Some("a"));
+        let care = Care::new([(); 9].map(|()| ("lock_timeout", "1".to_owned())), &[], None);
+        assert_eq!(care.database_id(), None);
+        care.is_at("a".to_owned()).expect("the first one");
+        care.is_at("a".to_owned()).expect("the same");
+        let error = care.is_at("b".to_owned()).expect_err("another one");
+        assert!(matches!(error, schema::Error::OtherDatabase { .. }), "{error:?}");
+        assert_eq!(care.database_id(), Some("a"));
     }
 
     #[test]
@@ -183,7 +194,8 @@ mod tests {
         let settings = [(); 9].map(|()| ("lock_timeout", "1".to_owned()));
         let more = [("search_path", "it's, a\\b"), ("Lock_Timeout", "7")];
         let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let Session { reset, read_back, clean, .. } = Session::new(&settings, &more, None);
+        let care = Care::new(settings, &more, None);
+        let Session { reset, read_back, clean, .. } = &*care.0;
         let set = "set_config('search_path', E'it''s, a\\\\b', false)";
         assert!(reset.settings.contains(set) && clean.contains(set), "{}", reset.settings);
         assert!(read_back.contains("('search_path', E'it''s, a\\\\b')"), "{read_back}");

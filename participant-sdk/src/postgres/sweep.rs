@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use sqlx::Postgres as Db;
 use uuid::Uuid;
 
 use super::Postgres;
+use super::block::begun;
+use super::driver::{Connection, Driver, FromRow, Parameter as P, Session};
 use super::error::fault;
 use super::name::{self, PREFIX};
+use super::statements;
 use crate::doubt::{
-    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History, Named, Question, RowChange,
-    RowKey, Sweepable, age, answer_questions, purge_undone,
+    self, BranchName, Committed, Count, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History,
+    Named, NamedRow, Open, RowChange, RowKey, Sweepable, age, limit, millis, position,
 };
-use crate::resource::{Fault, Local};
+use crate::payload::Payload;
+use crate::resource::Fault;
 
 /// Names are those of the whole server, and can be ended only from their own database.
 const PREPARED: &str = "
@@ -56,6 +59,7 @@ FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY partic
 /// Of the whole server, whoever made it.
 const OLDEST: &str = "
 SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::bigint FROM pg_prepared_xacts";
+
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
 FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found
@@ -119,55 +123,47 @@ fn change(change: RowChange) -> &'static str {
     }
 }
 
-impl Postgres {
-    pub(super) async fn sweeping(&self) -> Result<Local<Db>, Fault> {
-        let begun = Local::begin(&self.phase_two, "BEGIN READ WRITE").await;
-        begun.map_err(fault("begin a transaction"))
+impl<D: Driver> Postgres<D> {
+    /// Returns all rows, read in a transaction of their own.
+    async fn read<T: FromRow>(
+        &self,
+        doing: &'static str,
+        statement: &str,
+        parameters: &[P<'_>],
+    ) -> Result<Vec<T>, Fault> {
+        let mut sweeping = begun(&self.phase_two, "BEGIN READ WRITE").await?;
+        let rows = statements::all(sweeping.connection(), statement, parameters).await;
+        let rows = rows.map_err(fault(doing))?;
+        sweeping.release();
+        Ok(rows)
+    }
+
+    /// Changes rows; tells how many.
+    pub(super) async fn change(
+        &self,
+        doing: &'static str,
+        statement: &str,
+        parameters: &[P<'_>],
+    ) -> Result<u64, Fault> {
+        let mut sweeping = begun(&self.phase_two, "BEGIN READ WRITE").await?;
+        let changed = sweeping.connection().execute(statement, parameters).await;
+        let changed = changed.map_err(fault(doing))?;
+        sweeping.commit().await.map_err(fault(doing))?;
+        Ok(changed)
     }
 
     /// Names of all prepared transactions of this database that begin as ours, and their ages.
     async fn all_prepared(&self) -> Result<Vec<(String, i64)>, Fault> {
-        let listed = sqlx::query_as(PREPARED).bind(PREFIX).fetch_all(&self.phase_two).await;
+        let listed = statements::all_on(&self.phase_two, PREPARED, &[P::Text(PREFIX)]).await;
         listed.map_err(fault("list prepared transactions"))
-    }
-
-    /// Names that prepared transactions bear.
-    async fn other_names(&self) -> Result<Vec<Named>, Fault> {
-        let all = self.all_prepared().await?;
-        let names = all.iter().filter_map(|(gid, age_ms)| {
-            let parsed = name::parse(gid)?;
-            Some(Named {
-                participant: parsed.participant.to_owned(),
-                cluster_id: parsed.cluster_id.to_owned(),
-                count: 1,
-                oldest: age(*age_ms),
-            })
-        });
-        Ok(names.collect())
-    }
-
-    fn question(&self, question: Question) -> &'static str {
-        match question {
-            Question::CountPrepared => COUNT,
-            Question::PreparedRows => ROWS,
-            Question::OpenRows => OPEN,
-            Question::OpenOutput => OPEN_OUTPUT,
-            Question::Names => NAMES,
-            Question::PurgeUndone => PURGE_UNDONE,
-            Question::CommittedRows => COMMITTED,
-            Question::UnboundedRows => UNBOUNDED,
-        }
     }
 }
 
-impl Sweepable for Postgres {
+impl<D: Driver> Sweepable for Postgres<D> {
     async fn group_rows(&self, participant: &str) -> Result<Vec<GroupRows>, Fault> {
-        let all: Vec<(String, i64, i64)> = sqlx::query_as(GROUPS)
-            .bind(participant)
-            .bind(i64::from(GROUP_ROWS_MAX))
-            .fetch_all(&self.phase_two)
-            .await
-            .map_err(fault("count rows by coordinator group"))?;
+        let parameters = [P::Text(participant), P::Int(Some(i64::from(GROUP_ROWS_MAX)))];
+        let all = statements::all_on(&self.phase_two, GROUPS, &parameters).await;
+        let all: Vec<(String, i64, i64)> = all.map_err(fault("count rows by coordinator group"))?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         let groups = all.into_iter().map(|(cluster_id, rows, prepared)| GroupRows {
             cluster_id,
@@ -193,8 +189,8 @@ impl Sweepable for Postgres {
     }
 
     async fn oldest_prepared(&self) -> Result<Option<Duration>, Fault> {
-        let oldest = sqlx::query_scalar(OLDEST).fetch_one(&self.phase_two).await;
-        let oldest: Option<i64> = oldest.map_err(fault("look for prepared transactions"))?;
+        let oldest = statements::one_on(&self.phase_two, OLDEST, &[]).await;
+        let (oldest,): (Option<i64>,) = oldest.map_err(fault("look for prepared transactions"))?;
         Ok(oldest.map(age))
     }
 
@@ -210,9 +206,99 @@ impl Sweepable for Postgres {
         self.find_rows(participant, keys).await
     }
 
-    answer_questions!(fault, Uuid, std::convert::identity);
+    async fn count_prepared(&self, participant: &str) -> Result<Count, Fault> {
+        const DOING: &str = "count the rows that are prepared";
+        let counted = self.read(DOING, COUNT, &[P::Text(participant)]).await?;
+        Ok(counted.into_iter().next().map(doubt::count).unwrap_or_default())
+    }
 
-    purge_undone!(fault);
+    async fn prepared_rows(
+        &self,
+        participant: &str,
+        grace: Duration,
+        after: Option<&RowKey>,
+        at_most: usize,
+    ) -> Result<Vec<Doubt>, Fault> {
+        let [tx_id, branch_id] = from(after);
+        let parameters = [P::Text(participant), ms(grace), tx_id, branch_id, rows(at_most)];
+        let found = self.read("list the rows that are prepared", ROWS, &parameters).await?;
+        found.into_iter().map(doubt::doubt::<Uuid>).collect()
+    }
+
+    async fn names(&self) -> Result<Vec<Named>, Fault> {
+        let rows: Vec<NamedRow> =
+            self.read("list the names of rows that are prepared", NAMES, &[]).await?;
+        let transactions = self.all_prepared().await?;
+        let of_transactions = transactions.iter().filter_map(|(gid, age_ms)| {
+            let parsed = name::parse(gid)?;
+            Some(Named {
+                participant: parsed.participant.to_owned(),
+                cluster_id: parsed.cluster_id.to_owned(),
+                count: 1,
+                oldest: age(*age_ms),
+            })
+        });
+        Ok(rows.into_iter().map(doubt::named).chain(of_transactions).collect())
+    }
+
+    async fn open_rows(
+        &self,
+        participant: &str,
+        after: Option<&RowKey>,
+        at_most: usize,
+    ) -> Result<Vec<Open>, Fault> {
+        let [tx_id, branch_id] = from(after);
+        let parameters = [P::Text(participant), tx_id, branch_id, rows(at_most)];
+        let found = self.read("list the rows that are open", OPEN, &parameters).await?;
+        found.into_iter().map(doubt::open::<Uuid>).collect()
+    }
+
+    async fn open_output(&self, participant: &str, key: &RowKey) -> Result<Option<Payload>, Fault> {
+        const DOING: &str = "read the output of a row that is open";
+        let [tx_id, branch_id] = from(Some(key));
+        let parameters = [P::Text(participant), tx_id, branch_id];
+        let output: Vec<(Vec<u8>, String)> = self.read(DOING, OPEN_OUTPUT, &parameters).await?;
+        let output = output.into_iter().next();
+        Ok(output.map(|(data, media_type)| Payload::new(data, media_type)))
+    }
+
+    async fn purge_undone(
+        &self,
+        participant: &str,
+        retention: Duration,
+        at_most: usize,
+    ) -> Result<u64, Fault> {
+        let parameters = [P::Text(participant), ms(retention), rows(at_most)];
+        self.change("purge barrier rows", PURGE_UNDONE, &parameters).await
+    }
+
+    async fn committed_rows(
+        &self,
+        participant: &str,
+        retention: Duration,
+        after: Option<&Committed>,
+        at_most: usize,
+    ) -> Result<Vec<Committed>, Fault> {
+        let until = P::Int(Some(after.map_or(0, |row| row.prepare_until)));
+        let [tx_id, branch_id] = from(after.map(|row| &row.key));
+        let parameters =
+            [P::Text(participant), ms(retention), until, tx_id, branch_id, rows(at_most)];
+        let found = self.read("list the rows that are committed", COMMITTED, &parameters).await?;
+        found.into_iter().map(doubt::committed::<Uuid>).collect()
+    }
+
+    async fn unbounded_rows(
+        &self,
+        participant: &str,
+        retention: Duration,
+        after: Option<&RowKey>,
+        at_most: usize,
+    ) -> Result<Vec<Committed>, Fault> {
+        let [tx_id, branch_id] = from(after);
+        let parameters = [P::Text(participant), ms(retention), tx_id, branch_id, rows(at_most)];
+        let found = self.read("list the rows that have no bound", UNBOUNDED, &parameters).await?;
+        found.into_iter().map(doubt::committed::<Uuid>).collect()
+    }
 
     async fn change_rows(
         &self,
@@ -221,15 +307,21 @@ impl Sweepable for Postgres {
         how: RowChange,
     ) -> Result<u64, Fault> {
         let (tx_ids, branch_ids): (Vec<Uuid>, Vec<String>) = keys.iter().cloned().unzip();
-        let mut changing = self.sweeping().await?;
-        let changed = sqlx::query(change(how))
-            .bind(participant)
-            .bind(tx_ids)
-            .bind(branch_ids)
-            .execute(&mut *changing)
-            .await
-            .map_err(fault("change barrier rows"))?;
-        changing.commit().await.map_err(fault("change barrier rows"))?;
-        Ok(changed.rows_affected())
+        let parameters = [P::Text(participant), P::Uuids(&tx_ids), P::Texts(&branch_ids)];
+        self.change("change barrier rows", change(how), &parameters).await
     }
+}
+
+/// Parameters of the key to go on after.
+fn from(after: Option<&RowKey>) -> [P<'_>; 2] {
+    let (tx_id, branch_id) = position(after);
+    [P::Uuid(tx_id), P::Text(branch_id)]
+}
+
+fn ms(duration: Duration) -> P<'static> {
+    P::Int(Some(millis(duration)))
+}
+
+fn rows(at_most: usize) -> P<'static> {
+    P::Int(Some(limit(at_most)))
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use uuid::Uuid;
 
 use super::Postgres;
+use super::driver::{Driver, Parameter as P};
 use super::error::fault;
+use super::statements;
 use crate::doubt::{Histories, History, RowKey};
 use crate::resource::Fault;
 
@@ -39,9 +41,9 @@ WHERE participant = $1";
 /// the last commit that was replayed.
 type Row = (i64, i64, Option<i64>, Option<i64>, Option<bool>, Option<i64>, Option<i64>);
 
-impl Postgres {
+impl<D: Driver> Postgres<D> {
     pub(super) async fn read_histories(&self, participant: &str) -> Result<Histories, Fault> {
-        let read = sqlx::query_as(HISTORIES).bind(participant).fetch_one(&self.phase_two).await;
+        let read = statements::one_on(&self.phase_two, HISTORIES, &[P::Text(participant)]).await;
         let read: Row = read.map_err(fault("read the history of the server"))?;
         let (system, timeline, noted_system, noted_timeline, is_fresh, noted_ms, replayed_ms) =
             read;
@@ -61,11 +63,8 @@ impl Postgres {
         participant: &str,
         History { system, timeline }: History,
     ) -> Result<(), Fault> {
-        const DOING: &str = "note the history of the server";
-        let mut noting = self.sweeping().await?;
-        let note = sqlx::query(NOTE).bind(participant).bind(system).bind(timeline);
-        note.execute(&mut *noting).await.map_err(fault(DOING))?;
-        noting.commit().await.map_err(fault(DOING))
+        let note = [P::Text(participant), P::Int(Some(system)), P::Int(Some(timeline))];
+        self.change("note the history of the server", NOTE, &note).await.map(drop)
     }
 
     pub(super) async fn find_rows(
@@ -74,7 +73,8 @@ impl Postgres {
         keys: &[RowKey],
     ) -> Result<Vec<RowKey>, Fault> {
         let (tx_ids, branch_ids): (Vec<Uuid>, Vec<String>) = keys.iter().cloned().unzip();
-        let found = sqlx::query_as(ROWS_HERE).bind(participant).bind(tx_ids).bind(branch_ids);
-        found.fetch_all(&self.phase_two).await.map_err(fault("look for rows of branches"))
+        let parameters = [P::Text(participant), P::Uuids(&tx_ids), P::Texts(&branch_ids)];
+        let found = statements::all_on(&self.phase_two, ROWS_HERE, &parameters).await;
+        found.map_err(fault("look for rows of branches"))
     }
 }

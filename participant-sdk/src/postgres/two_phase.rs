@@ -1,32 +1,36 @@
 //! Two-phase commit on `PREPARE TRANSACTION`.
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres as Db};
-
 use super::Postgres;
-use super::block::{PgBlock, affirm, level, savepoint};
+use super::block::{FIND, PgBlock, affirm, begun, key, level, savepoint};
+use super::driver::{Connection, Driver, Error, Parameter, Session};
 use super::error::{
     self, DUPLICATE_OBJECT, LOCK_TIMEOUT, NOT_IN_STATE, NOT_PERMITTED, NOT_SUPPORTED,
     OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
 };
 use super::name::name;
+use super::statements;
 use crate::barrier::{self, Blocks, Columns, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, Local, PhaseTwoOperation, RawCall};
+use crate::resource::{Fault, PhaseTwoOperation, RawCall};
 use crate::two_phase::{End, Phase, Prepares, Reading};
 
-impl Prepares for Postgres {
-    type Block = PgBlock;
-    type Reading = PgReading;
+impl<D: Driver> Prepares for Postgres<D> {
+    type Block = PgBlock<super::SessionOf<D>>;
+    type Reading = PgReading<super::SessionOf<D>>;
 
-    fn blocks(&self, phase: Phase) -> impl Blocks<Block = PgBlock> {
+    fn blocks(&self, phase: Phase) -> impl Blocks<Block = Self::Block> {
         match phase {
             Phase::One => self.for_prepare(),
             Phase::Two => self.for_phase_two(),
         }
     }
 
-    async fn begin(&self, call: &RawCall, isolation: Isolation) -> Result<Option<PgBlock>, Fault> {
+    async fn begin(
+        &self,
+        call: &RawCall,
+        isolation: Isolation,
+    ) -> Result<Option<Self::Block>, Fault> {
         if self.is_prepared(call).await? {
             return Ok(None);
         }
@@ -35,12 +39,11 @@ impl Prepares for Postgres {
 
     async fn is_prepared(&self, call: &RawCall) -> Result<bool, Fault> {
         const DOING: &str = "look for the prepared transaction";
-        let found = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
-                            WHERE gid = $1 AND database = current_database())",
-        );
-        let found = found.bind(name(call.branch())).fetch_one(&self.prepare).await;
-        let found: bool = found.map_err(fault(DOING))?;
+        const FOUND: &str = "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
+                                            WHERE gid = $1 AND database = current_database())";
+        let name = name(call.branch());
+        let found = statements::one_on(&self.prepare, FOUND, &[Parameter::Text(&name)]).await;
+        let (found,): (bool,) = found.map_err(fault(DOING))?;
         if found {
             // It is shown before it has reached a synchronous standby. What is committed behind it
             // waits for that.
@@ -49,19 +52,18 @@ impl Prepares for Postgres {
         Ok(found)
     }
 
-    async fn prepare(&self, block: PgBlock, call: &RawCall) -> Result<Option<Refusal>, Fault> {
+    async fn prepare(&self, block: Self::Block, call: &RawCall) -> Result<Option<Refusal>, Fault> {
         let isolation = block.isolation();
-        let mut transaction = block.into_inner();
-        // sqlx does not know that PREPARE ends the transaction: it is given another one to roll back.
-        let statement = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
-        let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await
-        else {
-            transaction.release();
+        let mut session = block.into_inner();
+        // A driver need not know that PREPARE ends the transaction: it is given another one to roll back.
+        let statements = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
+        let Err(error) = session.connection().run(&statements).await else {
+            session.release();
             return Ok(None);
         };
         if error::code(&error).is_some() {
             // The server has rolled back.
-            transaction.release();
+            session.release();
         }
         // Not by a twin, which holds the row: and so it may well have voted yes.
         if error::code(&error) == Some(DUPLICATE_OBJECT) {
@@ -86,14 +88,15 @@ impl Prepares for Postgres {
             }
         };
         let name = name(call.branch());
-        let statement = format!("{operation} '{name}'");
         // The name is of an alphabet that needs no quoting.
-        let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.phase_two).await;
-        let Err(error) = done else { return Ok(End::Done) };
+        let statement = format!("{operation} '{name}'");
+        let Err(error) = statements::run_on(&self.phase_two, &statement).await else {
+            return Ok(End::Done);
+        };
         match error::code(&error) {
             Some(UNDEFINED_OBJECT) => Ok(End::Missing),
             Some(NOT_IN_STATE | LOCK_TIMEOUT) => Ok(End::Busy),
-            Some(NOT_PERMITTED) => Err(self.not_permitted(doing, &error, name).await),
+            Some(NOT_PERMITTED) => Err(self.not_permitted(doing, &error, &name).await),
             Some(NOT_SUPPORTED) => {
                 Err(set_up(doing, &error, "all processes of a participant must use one database"))
             }
@@ -102,29 +105,22 @@ impl Prepares for Postgres {
     }
 
     async fn find(&self, phase: Phase, call: &RawCall) -> Result<Option<Row>, Fault> {
-        let found: Option<Columns> = sqlx::query_as(
-            "SELECT state, output, output_type, reason, message FROM unanimo_barrier
-             WHERE tx_id = $1 AND branch_id = $2",
-        )
-        .bind(call.branch().tx_id)
-        .bind(&call.branch().branch_id)
-        .fetch_optional(self.pool(phase))
-        .await
-        .map_err(fault("read the branch's barrier row"))?;
+        let found: Option<Columns> = statements::optional_on(self.pool(phase), FIND, &key(call))
+            .await
+            .map_err(fault("read the branch's barrier row"))?;
         found.map(Row::from_columns).transpose()
     }
 
-    async fn begin_reading(&self, isolation: Isolation) -> Result<PgReading, Fault> {
+    async fn begin_reading(&self, isolation: Isolation) -> Result<Self::Reading, Fault> {
         let (level, savepoint) = (level(isolation), savepoint());
-        let statement = format!("BEGIN ISOLATION LEVEL {level} READ ONLY; SAVEPOINT {savepoint}");
-        let begun = Local::begin(&self.prepare, AssertSqlSafe(statement)).await;
-        let transaction = begun.map_err(fault("begin a transaction"))?;
-        Ok(PgReading { transaction, isolation, savepoint })
+        let statements = format!("BEGIN ISOLATION LEVEL {level} READ ONLY; SAVEPOINT {savepoint}");
+        let session = begun(&self.prepare, &statements).await?;
+        Ok(PgReading { session, isolation, savepoint })
     }
 }
 
-impl Postgres {
-    fn pool(&self, phase: Phase) -> &PgPool {
+impl<D: Driver> Postgres<D> {
+    fn pool(&self, phase: Phase) -> &D::Pool {
         match phase {
             Phase::One => &self.prepare,
             Phase::Two => &self.phase_two,
@@ -132,11 +128,12 @@ impl Postgres {
     }
 
     /// Names the role that prepared the transaction, and the way out.
-    async fn not_permitted(&self, doing: &str, error: &sqlx::Error, name: String) -> Fault {
+    async fn not_permitted(&self, doing: &str, error: &Error, name: &str) -> Fault {
         let roles = "SELECT owner || ', and this session is ' || current_user
                      FROM pg_prepared_xacts WHERE gid = $1";
-        let roles = sqlx::query_scalar(roles).bind(name).fetch_optional(&self.phase_two).await;
-        let roles: String = roles.ok().flatten().unwrap_or_else(|| "another role".to_owned());
+        let roles = statements::optional_on(&self.phase_two, roles, &[Parameter::Text(name)]).await;
+        let roles: Option<(String,)> = roles.ok().flatten();
+        let roles = roles.map_or_else(|| "another role".to_owned(), |(roles,)| roles);
         let hint = format!(
             "only the role that prepared it, or a superuser, can: that is {roles}. Let every role that this \
              participant logs in with work as one: ALTER ROLE … SET role = '…'"
@@ -147,28 +144,28 @@ impl Postgres {
 
 /// A read-only transaction with its savepoint.
 #[derive(Debug)]
-pub(crate) struct PgReading {
-    transaction: Local<Db>,
+pub(crate) struct PgReading<S> {
+    session: S,
     isolation: Isolation,
     savepoint: String,
 }
 
-impl Reading for PgReading {
-    type Connection = PgConnection;
+impl<S: Session> Reading for PgReading<S> {
+    type Connection = S::Connection;
 
-    fn connection(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+    fn connection(&mut self) -> &mut S::Connection {
+        self.session.connection()
     }
 
     async fn is_intact(&mut self) -> Result<(), Fault> {
-        let release = AssertSqlSafe(format!("RELEASE SAVEPOINT {}", self.savepoint));
-        let released = sqlx::raw_sql(release).execute(&mut *self.transaction).await;
-        released.map(drop).map_err(|error| nothing_kept(error::not_released(error)))
+        let release = format!("RELEASE SAVEPOINT {}", self.savepoint);
+        let released = self.session.connection().run(&release).await;
+        released.map_err(|error| nothing_kept(error::not_released(error)))
     }
 
     async fn is_there(&mut self) -> Result<(), Fault> {
-        let undo = AssertSqlSafe(format!("ROLLBACK TO SAVEPOINT {}", self.savepoint));
-        match sqlx::raw_sql(undo).execute(&mut *self.transaction).await {
+        let undo = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
+        match self.session.connection().run(&undo).await {
             Err(error) if error::is_gone(&error) => Err(nothing_kept(barrier::lost())),
             // Whatever else it is, the handler's error tells more.
             _ => Ok(()),
@@ -176,11 +173,12 @@ impl Reading for PgReading {
     }
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::wrote(error).or_else(|| error::of_the_work_among(error, self.isolation))
+        let of_the_work = || error::of_the_work_among::<S::Connection>(error, self.isolation);
+        error::wrote::<S::Connection>(error).or_else(of_the_work)
     }
 
     fn release(self) {
-        self.transaction.release();
+        self.session.release();
     }
 }
 
@@ -193,12 +191,12 @@ fn nothing_kept(fault: Fault) -> Fault {
 }
 
 /// A refusal of the database that lasts until somebody mends the set-up.
-fn set_up(doing: &str, error: &sqlx::Error, hint: &str) -> Fault {
+fn set_up(doing: &str, error: &Error, hint: &str) -> Fault {
     Fault::SetUp(format!("the database refused to {doing}: {error}; {hint}"))
 }
 
 /// Returns the vote no for an error that would come again.
-fn impossible(error: &sqlx::Error) -> Option<Refusal> {
+fn impossible(error: &Error) -> Option<Refusal> {
     let reason = match error::code(error)? {
         OUT_OF_MEMORY if error::raised_by(error, "MarkAsPreparing") => "PREPARED_TRANSACTIONS_FULL",
         NOT_IN_STATE => "PREPARED_TRANSACTIONS_DISABLED",

@@ -18,6 +18,7 @@ pub(crate) struct Local<D: Database> {
 
 impl<D: Database> Local<D> {
     /// Begins one with this statement.
+    #[cfg(any(feature = "mysql", feature = "sqlite"))]
     pub(crate) async fn begin(pool: &Pool<D>, statement: impl SqlSafeStr) -> sqlx::Result<Self> {
         let mut local = Self::acquire(pool).await?;
         local.start(statement).await?;

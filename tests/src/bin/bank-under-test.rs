@@ -2,8 +2,8 @@
 //! crash point that the environment names.
 
 use unanimo_examples::{tcc, two_phase};
-use unanimo_sdk::{MySql, Postgres, Serve};
-use unanimo_tests::bank_on_mariadb;
+use unanimo_sdk::{MySql, Postgres, Serve, TokioPostgres};
+use unanimo_tests::{bank_on_mariadb, bank_over_tokio};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,6 +14,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let serving = match mode.as_str() {
         "tcc" => tcc::bank(name, Postgres::connect(url).await?).serve(serve).await?,
         "two-phase" => two_phase::bank(name, Postgres::connect(url).await?).serve(serve).await?,
+        "tcc-over-tokio" => {
+            let database = Postgres::over(TokioPostgres::new(url.parse()?)).await?;
+            bank_over_tokio::bank(name, database).serve(serve).await?
+        }
+        "two-phase-over-tokio" => {
+            let database = Postgres::over(TokioPostgres::new(url.parse()?)).await?;
+            bank_over_tokio::two_phase_bank(name, database).serve(serve).await?
+        }
         "tcc-on-mariadb" => {
             bank_on_mariadb::bank(name, MySql::connect(url).await?).serve(serve).await?
         }

@@ -1,9 +1,14 @@
 //! Participant `slow` as a process of its own: `postgres|mariadb|sqlite DATABASE`. Its step `work` leaves a
-//! row in `effect`, and with the payload `hang` it then never comes to its end.
+//! row in `effect`, and with the payload `hang` it then never comes to its end. Its step `elsewhere` works in the
+//! folder that the payload names, which stands for another service.
+
+use std::fs;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use unanimo_sdk::{
-    Call, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Saga, Serve, Sqlite,
+    Call, Json, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Saga,
+    SagaOutside, Serve, Sqlite,
 };
 use unanimo_tests::joining::say;
 
@@ -45,6 +50,47 @@ slow_on!(MySql, sqlx::MySqlConnection);
 slow_on!(Postgres, sqlx::PgConnection);
 slow_on!(Sqlite, sqlx::SqliteConnection);
 
+/// Holds a file, or releases it. While there is a file `hang`, neither comes to its end.
+struct Elsewhere;
+
+impl<R: Resource> SagaOutside<R> for Elsewhere {
+    type Payload = Json<PathBuf>;
+    type Output = ();
+
+    async fn run(
+        &self,
+        _: &mut R::Connection,
+        call: &Call<Json<PathBuf>>,
+    ) -> Result<(), PrepareError> {
+        fs::write(call.payload.join("held"), "")?;
+        may_hang(&call.payload).await;
+        Ok(())
+    }
+
+    async fn compensate(
+        &self,
+        _: &mut R::Connection,
+        call: &Call<Json<PathBuf>>,
+        output: Option<()>,
+    ) -> Result<(), PhaseTwoError> {
+        if fs::exists(call.payload.join("held"))? {
+            fs::remove_file(call.payload.join("held"))?;
+        }
+        let log = call.payload.join("releases");
+        let releases = fs::read_to_string(&log).unwrap_or_default();
+        fs::write(log, format!("{releases}{output:?}\n"))?;
+        may_hang(&call.payload).await;
+        Ok(())
+    }
+}
+
+async fn may_hang(folder: &PathBuf) {
+    if fs::exists(folder.join("hang")).unwrap_or_default() {
+        say("at work");
+        std::future::pending::<()>().await;
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,6 +108,7 @@ where
     Slow: Saga<R>,
 {
     let participant = Participant::new("slow", resource).saga("work", Slow);
+    let participant = participant.saga_outside("elsewhere", Elsewhere);
     let serving = participant.serve(Serve::on("127.0.0.1:0").without_sweep()).await?;
     say(&format!("grpc http://{}", serving.address()));
     serving.until_stopped().await?;

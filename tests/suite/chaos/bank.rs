@@ -87,17 +87,30 @@ pub(crate) struct Bank {
 
 impl Bank {
     pub(crate) async fn open(name: &str, mode: Mode) -> Self {
+        let kind = match mode {
+            Mode::Tcc => "tcc",
+            Mode::TwoPhase => "two-phase",
+        };
+        Self::open_kind(name, kind).await
+    }
+
+    /// Opens a bank whose driver is `tokio-postgres`.
+    pub(crate) async fn open_over_tokio(name: &str, mode: Mode) -> Self {
+        let kind = match mode {
+            Mode::Tcc => "tcc-over-tokio",
+            Mode::TwoPhase => "two-phase-over-tokio",
+        };
+        Self::open_kind(name, kind).await
+    }
+
+    async fn open_kind(name: &str, kind: &str) -> Self {
         let server = postgres::Server::start();
         let url = server.database().await;
         let pool = PgPool::connect(&url).await.unwrap();
         accounts::create(&pool, &opened()).await.unwrap();
         sqlx::raw_sql(OTHERS_WORK).execute(&pool).await.unwrap();
         pool.close().await;
-        let mode = match mode {
-            Mode::Tcc => "tcc",
-            Mode::TwoPhase => "two-phase",
-        };
-        Self::serve(mode, name, Server::Postgres(server), url).await
+        Self::serve(kind, name, Server::Postgres(server), url).await
     }
 
     /// Opens a bank on MariaDB.

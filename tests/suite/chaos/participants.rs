@@ -37,6 +37,11 @@ async fn on_mariadb(mode: Mode) -> World {
     World::with(mode, [a.await, b.await], &Server::shared().database().await).await
 }
 
+async fn over_tokio(mode: Mode) -> World {
+    let [a, b] = ["bank-a", "bank-b"].map(|name| Bank::open_over_tokio(name, mode));
+    World::with(mode, [a.await, b.await], &Server::shared().database().await).await
+}
+
 /// A bank kills itself at each crash point, several times.
 async fn banks_die_at_every_point(mut world: World) {
     for (round, point) in points(world.mode).iter().enumerate() {
@@ -120,4 +125,24 @@ async fn s7_two_phase_commit_on_mariadb_survives_a_participant_that_dies_at_ever
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_two_phase_commit_on_mariadb_survives_a_database_that_dies_at_every_point() {
     databases_die_at_every_point(on_mariadb(Mode::TwoPhase).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_over_tokio_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(over_tokio(Mode::Tcc).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_tcc_over_tokio_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(over_tokio(Mode::Tcc).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_over_tokio_survives_a_participant_that_dies_at_every_point() {
+    banks_die_at_every_point(over_tokio(Mode::TwoPhase).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_two_phase_commit_over_tokio_survives_a_database_that_dies_at_every_point() {
+    databases_die_at_every_point(over_tokio(Mode::TwoPhase).await).await;
 }

@@ -8,6 +8,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
 use super::{Program, addresses, new_path, serve, sqlite};
+use crate::store::restored::{REPLACE, RESTORE};
 
 async fn admin() -> PgConnection {
     PgConnection::connect(&Server::shared().url("postgres")).await.unwrap()
@@ -16,26 +17,6 @@ async fn admin() -> PgConnection {
 async fn run(connection: &mut PgConnection, script: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(connection).await.map(drop)
 }
-
-/// Puts a copy of the database in its place.
-const REPLACE: &str = "ALTER SCHEMA unanimo RENAME TO original; CREATE SCHEMA unanimo;
-    DO $$ DECLARE name text; BEGIN
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'original' LOOP
-            EXECUTE format('CREATE TABLE unanimo.%1$I (LIKE original.%1$I INCLUDING ALL)', name);
-            EXECUTE format('INSERT INTO unanimo.%1$I SELECT * FROM original.%1$I', name);
-        END LOOP;
-    END $$";
-
-/// Restores the tables within their schema.
-const RESTORE: &str = "CREATE SCHEMA saved; SET LOCAL search_path = unanimo;
-    DO $$ DECLARE name text; BEGIN
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'unanimo' LOOP
-            EXECUTE format('CREATE TABLE saved.%1$I (LIKE %1$I INCLUDING ALL)', name);
-            EXECUTE format('INSERT INTO saved.%1$I SELECT * FROM %1$I', name);
-            EXECUTE format('DROP TABLE %1$I CASCADE', name);
-            EXECUTE format('ALTER TABLE saved.%1$I SET SCHEMA unanimo', name);
-        END LOOP;
-    END $$";
 
 /// The process of a database that is moved, restored or removed under it ends with 3, and has written nothing
 /// in what it finds there.
@@ -57,6 +38,36 @@ async fn s3_the_process_of_a_database_that_was_moved_ends_with_3() {
         let ran = program.end().await;
         ran.check(3).complains(&["moved, restored or removed under this process", says]);
     }
+}
+
+/// A server whose files are put back to an earlier time is at the same place, with the same tables.
+#[tokio::test]
+async fn s3_the_process_of_a_database_of_an_earlier_time_ends_with_3() {
+    let server = Server::start();
+    let url = server.database().await;
+    let mut program = serve(&url, &[]);
+    addresses(&mut program).await;
+    server.stop_immediately();
+    let backup = server.back_up();
+    server.launch();
+    let counter = async || {
+        let mut raw = PgConnection::connect(&url).await.ok()?;
+        let counter = "SELECT max(counter) FROM unanimo.heartbeats";
+        sqlx::query_scalar::<_, Option<i64>>(counter).fetch_one(&mut raw).await.ok()?
+    };
+    let before = counter().await.unwrap();
+    until("the lease to be renewed", async || (counter().await? > before).then_some(())).await;
+    let ended = program.process.child().try_wait().unwrap();
+    assert!(ended.is_none(), "a restart of the server is no restore: {}", program.err());
+    server.stop_immediately();
+    server.restore(&backup);
+    server.launch();
+    let says = ["moved, restored or removed under this process", "was restored to an earlier time"];
+    program.end().await.check(3).complains(&says);
+    let mut again = serve(&url, &[]);
+    addresses(&mut again).await;
+    again.process.signal(Signal::TERM);
+    again.end().await.check(0);
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use unanimo_conformance::GUARANTEES;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
     Call, Json, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError,
-    Serve, Serving, Sqlite, Tcc, refuse,
+    Serve, Serving, Sqlite, Tcc, TokioPostgres, refuse,
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
-use unanimo_tests::{bank_on_mariadb, mariadb};
+use unanimo_tests::{bank_on_mariadb, bank_over_tokio, mariadb};
 
 use super::{Program, Ran, command, file, new_path, run};
 
@@ -31,14 +31,30 @@ const TOO_MUCH: &str = r#"{"account": "alice", "cents": 5000}"#;
 
 /// A bank on PostgreSQL, and its accounts.
 async fn bank(make: impl FnOnce(&str, Postgres) -> Participant<Postgres>) -> (Serving, PgPool) {
+    let (url, pool) = accounts().await;
+    let database = options().connect(&url).await.unwrap();
+    (make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap(), pool)
+}
+
+/// The same over `tokio-postgres`.
+async fn tokio_bank(
+    make: impl FnOnce(&str, Postgres<TokioPostgres>) -> Participant<Postgres<TokioPostgres>>,
+) -> (Serving, PgPool) {
+    let (url, pool) = accounts().await;
+    let database = options().over(TokioPostgres::new(url.parse().unwrap())).await.unwrap();
+    (make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap(), pool)
+}
+
+async fn accounts() -> (String, PgPool) {
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     accounts::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
-    // Duplicates wait for each other's locks; a short timeout keeps the test short.
-    let options = PostgresOptions::default().lock_timeout(Duration::from_millis(200));
-    let database = options.connect(&url).await.unwrap();
-    let serving = make("bank", database).serve(Serve::on("127.0.0.1:0")).await.unwrap();
-    (serving, pool)
+    (url, pool)
+}
+
+/// Duplicates wait for each other's locks; a short timeout keeps the test short.
+fn options() -> PostgresOptions {
+    PostgresOptions::default().lock_timeout(Duration::from_millis(200))
 }
 
 /// Checks that the participant passes all that concerns it; tells how many branches were committed.
@@ -81,6 +97,14 @@ async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
 async fn a_tcc_participant_on_postgres_passes() {
     let (serving, pool) = bank(tcc::bank).await;
     passes(&serving, &pool, "tcc").await;
+}
+
+#[tokio::test]
+async fn participants_over_tokio_pass() {
+    let (serving, pool) = tokio_bank(bank_over_tokio::bank).await;
+    passes(&serving, &pool, "tcc").await;
+    let (serving, pool) = tokio_bank(bank_over_tokio::two_phase_bank).await;
+    passes(&serving, &pool, "two-phase").await;
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
-use unanimo_proto::v1::{Mode, Outcome};
+use unanimo_proto::v1::{Mode, Outcome, SubmitTransactionRequest, WaitFor};
 use unanimo_tests::clock::Clock as ProcessClock;
+use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::PATIENCE;
 
@@ -99,6 +100,96 @@ async fn what_begins_after_a_jump_keeps_the_time_of_day() {
         let listed = [("a", unanimo_proto::v1::Vote::Unspecified)];
         let committed = world.commit(&begun.tx_id, &listed).await.unwrap();
         assert_eq!(committed.outcome(), Outcome::Committed, "{jump}");
+    }
+}
+
+/// What is to start next week does not start because the clock was wrong for a moment, in memory or not, and begun
+/// before or meanwhile.
+#[tokio::test]
+async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
+    for url in [sqlite_url(), Server::shared().database().await] {
+        let clock = Arc::new(Clock::default());
+        let env = Arc::clone(&clock) as _;
+        let world = World::start_at(config(&url), Scripted::default(), env).await;
+        let now = i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+        let later = |gid: &str, secs: i64, at: bool| {
+            let (delay, time) =
+                (millis(secs * 1000), prost_types::Timestamp { seconds: now + secs, nanos: 0 });
+            SubmitTransactionRequest {
+                start_delay: delay.filter(|_| !at),
+                start_at: at.then_some(time),
+                wait_for: WaitFor::Accepted.into(),
+                ..tcc(gid, &["ok"])
+            }
+        };
+        let all = |when: &str| {
+            let mut requests = Vec::new();
+            for (what, secs) in [("week", 7 * 24 * 3600), ("hours", 2 * 3600), ("soon", 600)] {
+                for at in [true, false] {
+                    requests.push(later(&format!("{when}-{what}-{at}"), secs, at));
+                }
+            }
+            requests
+        };
+        for request in all("before") {
+            world.submit(request).await.unwrap();
+        }
+        clock.set(8 * 24 * HOUR_MS);
+        for request in all("meanwhile") {
+            world.submit(request).await.unwrap();
+        }
+        // Longer than two scans.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.p.seen(), [], "what starts next week was started");
+        clock.set(0);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(world.p.seen(), []);
+        for (gid, ahead) in
+            [("before-week-true", 7 * 24 * 3600), ("meanwhile-week-false", 7 * 24 * 3600)]
+        {
+            let start = world.get(gid).await.start_at.unwrap().seconds;
+            assert!((start - now - ahead).abs() < 30, "{gid}: {} s", start - now);
+        }
+    }
+}
+
+/// What starts while the clock is behind has a deadline that lies ahead by the clocks of participants, which were not
+/// set, and starts when it should.
+#[tokio::test]
+async fn what_starts_by_a_clock_that_is_behind_is_not_late() {
+    for jump in [-HOUR_MS, HOUR_MS, -24 * HOUR_MS] {
+        for before in [true, false] {
+            let (world, clock) = start().await;
+            let now = || i64::try_from(SystemEnv.now().0).unwrap();
+            if !before {
+                clock.set(jump);
+            }
+            let began = now();
+            let at = began + 1_500;
+            let nanos = i32::try_from(at % 1000).unwrap() * 1_000_000;
+            let start_at = Some(prost_types::Timestamp { seconds: at / 1000, nanos });
+            for request in [
+                SubmitTransactionRequest {
+                    start_delay: millis(1_500),
+                    ..tcc("delay", &["fail-3"])
+                },
+                SubmitTransactionRequest { start_at, ..tcc("at", &["fail-3"]) },
+            ] {
+                let request =
+                    SubmitTransactionRequest { wait_for: WaitFor::Accepted.into(), ..request };
+                world.submit(request).await.unwrap();
+            }
+            clock.set(jump);
+            for gid in ["delay", "at"] {
+                let shown = world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
+                assert_eq!(shown.outcome(), Outcome::Committed, "{jump} {before} {gid}");
+                let deadline = shown.deadline.unwrap().seconds * 1000;
+                let ahead = deadline - began;
+                assert!((19_000..=24_000).contains(&ahead), "{jump} {before} {gid}: {ahead} ms");
+            }
+            let took = now() - began;
+            assert!((1_400..10_000).contains(&took), "{jump} {before}: {took} ms");
+        }
     }
 }
 

@@ -66,44 +66,31 @@ async fn a_restart_adopts_what_was_in_flight() {
     }
 }
 
-/// A request for a transaction that is not adopted yet adopts it on the spot.
+/// A stop waits for what is in flight, refuses new work meanwhile, and ends once its patience is over.
 #[tokio::test]
-async fn a_graceful_stop_hands_over() {
-    let url = Server::shared().database().await;
-    let world = World::start(config(&url)).await;
-    let (p, config) = (world.p.clone(), world.config.clone());
-    p.hold(true);
-    let mut quick = config.clone();
-    quick.drain_timeout = Period::millis(100);
+async fn a_stop_waits_for_what_is_in_flight_until_its_patience_is_over() {
+    let mut config = config(&Server::shared().database().await);
+    config.drain_timeout = Period::secs(2);
+    let world = World::start(config).await;
     let begin = BeginTransactionRequest {
         gid: "open".into(),
         mode: Mode::Tcc.into(),
         ..Default::default()
     };
     world.client().begin_transaction(begin).await.unwrap();
-    world.submit(tcc("g", &["ok"])).await.unwrap();
-    p.hold(false);
-    world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+    let (channel, started) = (world.channel.clone(), std::time::Instant::now());
     let stopping = tokio::spawn(world.running.stop());
+    let mut client =
+        unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(channel);
     super::until("new work to be refused", async || {
-        let mut client =
-            unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(
-                world.channel.clone(),
-            );
-        match client.submit_transaction(tcc("late", &["ok"])).await {
-            Err(status) if status.code() == Code::Unavailable => Some(()),
-            _ => None,
-        }
+        let status = client.submit_transaction(tcc("late", &["ok"])).await.err()?;
+        (describe(&status) == (Code::Unavailable, "DRAINING".into(), vec![])).then_some(())
     })
     .await;
-    // It waits for what is in flight until its patience is over.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(!stopping.is_finished());
-    stopping.abort();
-    let _ = stopping.await;
-    let world = World::start_with(quick, p).await;
-    world.get("open").await;
-    world.running.stop().await.unwrap();
+    stopping.await.unwrap().unwrap();
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(2), "it waits: {took:?}");
+    assert!(took < Duration::from_secs(10), "it ends: {took:?}");
 }
 
 /// While it drains, what is known is answered and phase two goes on.

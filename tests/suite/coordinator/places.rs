@@ -17,6 +17,7 @@ use super::{World, config, millis, sqlite_url, tcc};
 
 mod aside;
 mod backlog;
+mod busy;
 mod failing;
 mod instances;
 mod names;
@@ -39,7 +40,7 @@ async fn on_both() -> [Config; 2] {
 }
 
 /// A TCC of one branch at this participant, which has so much time.
-fn at(name: &str, gid: &str, action: &str, timeout_ms: i64) -> SubmitTransactionRequest {
+pub(super) fn at(name: &str, gid: &str, action: &str, timeout_ms: i64) -> SubmitTransactionRequest {
     let mut request = tcc(gid, &[action]);
     request.branches[0].participant = name.into();
     request.timeout = millis(timeout_ms);
@@ -80,7 +81,7 @@ async fn endpoints(world: &World, name: &str) -> Vec<ParticipantEndpoint> {
 }
 
 /// Submits at the same time, and returns the results with the time that each took.
-async fn submit_all(
+pub(super) async fn submit_all(
     world: &World,
     requests: impl IntoIterator<Item = SubmitTransactionRequest>,
 ) -> Vec<(Result<TransactionResult, Status>, Duration)> {

@@ -14,6 +14,7 @@ use unanimo_tests::wait::until;
 
 use super::http::http_get;
 use super::{World, config, sqlite_url, tcc};
+use crate::store::execute;
 
 const DAYS_8_MS: u64 = 8 * 24 * 60 * 60 * 1000;
 
@@ -66,6 +67,28 @@ async fn s9_a_clock_that_jumps_purges_nothing() {
         assert_eq!(new.outcome(), Outcome::Committed);
         assert_eq!(world.get("pay-1").await.tx_id, paid.tx_id);
         world.running.stop().await.unwrap();
+    }
+}
+
+/// A start that finds the last purge long ago raises an alarm before its clocks are believed: a week of gids is at
+/// stake. After an hour's stop, and at the very first start, nothing is wrong.
+#[tokio::test]
+async fn s9_a_start_long_after_the_last_purge_raises_an_alarm() {
+    const HOUR_MS: u64 = 60 * 60 * 1000;
+    for url in [Server::shared().database().await, sqlite_url()] {
+        for (ago_ms, expected) in [(None, 0), (Some(5 * HOUR_MS), 0), (Some(DAYS_8_MS), 1)] {
+            let mut config = config(&url);
+            config.purge_interval = Period::millis(20);
+            if let Some(ago_ms) = ago_ms {
+                let last = SystemEnv.now().0 - ago_ms;
+                execute(&url, &format!("UPDATE cluster SET purge_clock_ms = {last}")).await;
+            }
+            let world = World::start(config).await;
+            world.submit(tcc("g", &["ok"])).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(alarm(&world).await, expected, "{ago_ms:?}");
+            world.running.stop().await.unwrap();
+        }
     }
 }
 

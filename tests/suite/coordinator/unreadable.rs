@@ -176,6 +176,7 @@ async fn l3_a_locked_row_stops_no_adoption() {
     for gid in ["a", "b", "c"] {
         world.submit(tcc(gid, &["ok"])).await.unwrap();
     }
+    let locked = world.get("b").await.tx_id;
     let mut holder = PgConnection::connect(&url).await.unwrap();
     holder.execute("BEGIN").await.unwrap();
     let hold = "SELECT 1 FROM transactions WHERE gid = 'b' FOR UPDATE";
@@ -186,8 +187,66 @@ async fn l3_a_locked_row_stops_no_adoption() {
         world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
     }
     until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(())).await;
+    // A participant that asks for it among others is answered.
+    let ended = world.get("a").await.tx_id;
+    let verdicts = inquire(&world, &[&ended, &locked, &ended]).await;
+    assert_eq!(verdicts, [Verdict::Commit, Verdict::Running, Verdict::Commit]);
     holder.execute("ROLLBACK").await.unwrap();
     world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
+}
+
+/// L3: a row on which the database itself gives up is set aside as one that makes no sense is. Here the metadata of one
+/// transaction is gone from the disk.
+#[tokio::test]
+async fn l3_a_row_that_the_database_cannot_read_is_set_aside_and_all_others_go_on() {
+    let server = Server::start();
+    let world = World::start(config(&server.database().await)).await;
+    let url = world.config.database_url.expose().to_owned();
+    world.p.hold(true);
+    let mut tx_ids = Vec::new();
+    for gid in ["a", "b", "c"] {
+        let mut request = tcc(gid, &["ok"]);
+        if gid == "b" {
+            let noise = |n: u32| {
+                (0..30).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect::<String>()
+                    + &n.to_string()
+            };
+            request.metadata = (0..15).map(|n| (format!("k{n}"), noise(n))).collect();
+        }
+        tx_ids.push(world.submit(request).await.unwrap().tx_id);
+    }
+    let toast = "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
+        WHERE oid = 'unanimo.transactions'::regclass";
+    let file = server.socket().with_file_name("data").join(text_of(&url, toast).await);
+    let World { running, p, config, .. } = world;
+    drop(running);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    execute(&url, "CHECKPOINT").await;
+    server.kill();
+    assert!(std::fs::metadata(&file).unwrap().len() > 0, "its metadata is stored apart");
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(0).unwrap();
+    server.launch();
+    p.hold(false);
+    let world = World::start_with(config, p).await;
+    for gid in ["a", "c"] {
+        let shown = world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+    }
+    until("readiness", async || (http_get(&world, "/readyz").await.0 == 200).then_some(())).await;
+    until("the gauge", async || {
+        let (_, text) = http_get(&world, "/metrics").await;
+        text.contains("unanimo_alarms{alarm=\"transaction_unreadable\"} 1\n").then_some(())
+    })
+    .await;
+    let asked: Vec<&str> = tx_ids.iter().map(String::as_str).collect();
+    let verdicts = inquire(&world, &asked).await;
+    assert_eq!(verdicts, [Verdict::Commit, Verdict::Running, Verdict::Commit]);
+    let key = Some(get_transaction_request::Key::TxId(tx_ids[1].clone()));
+    let request = GetTransactionRequest { key, ..GetTransactionRequest::default() };
+    let status = world.client().get_transaction(request).await.unwrap_err();
+    assert_eq!(describe(&status).1, "TRANSACTION_UNREADABLE", "{status}");
+    let result = world.submit(tcc("d", &["ok"])).await.unwrap();
+    assert_eq!(result.outcome(), Outcome::Committed);
 }
 
 /// L3: the proxy in front of the database leads to a standby for two seconds. Nobody hears that a

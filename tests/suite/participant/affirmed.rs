@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection};
-use unanimo_sdk::{Isolation, Postgres};
+use unanimo_sdk::{Isolation, PostgresOptions};
 use unanimo_tests::postgres::Server;
 
 use super::calls::{Branch, End, Vote, World};
 use super::handler::{Deed, Job};
+use super::over;
 
 /// Makes every commit of others wait for a standby that is not there, or stops that.
 async fn wait_for_a_standby(url: &str, wait: bool) {
@@ -30,7 +31,7 @@ async fn wait_for_a_standby(url: &str, wait: bool) {
 async fn s7_an_answer_from_a_row_that_was_found_waits_for_a_standby() {
     let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let url = server.database().await;
-    let resource = Postgres::connect(&url).await.unwrap();
+    let resource = over::connect(PostgresOptions::default(), &url).await.unwrap();
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
     let world = World::with(resource, pool, Isolation::ReadCommitted).await;
     let work = Job::default();

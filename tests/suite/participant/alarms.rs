@@ -135,7 +135,8 @@ async fn l4_calls_for_a_former_name_arrive() {
     let names = "SELECT count(DISTINCT participant) FROM unanimo_barrier WHERE state = 'committed'";
     assert_eq!(Sqlite::number(&pool, names.to_owned()).await, 3);
     serving.stop().await;
-    // It leaves under all of them.
+    // It leaves under all of them. It may come again, so that is asked for a while.
+    let client = client.wait_at_most(Duration::from_secs(3));
     let draft = client.tcc("late").branch("a", "old", "ok", bytes::Bytes::from("x"));
     let refused = draft.submit().await.unwrap_err();
     assert!(refused.to_string().contains("old"), "{refused}");

@@ -13,15 +13,19 @@ macro_rules! on_every_database {
     ($($case:ident,)*) => {
         on_every_database!(@ postgres, Postgres, ReadCommitted, $($case,)*);
         on_every_database!(@ postgres_repeatable_read, Postgres, RepeatableRead, $($case,)*);
+        on_every_database!(@ tokio_postgres, OverTokio, ReadCommitted, $($case,)*);
+        on_every_database!(@ tokio_postgres_repeatable_read, OverTokio, RepeatableRead, $($case,)*);
+        on_every_database!(@ plain_driver, OverPlain, ReadCommitted, $($case,)*);
         on_every_database!(@ mariadb, MySql, ReadCommitted, $($case,)*);
         on_every_database!(@ mariadb_repeatable_read, MySql, RepeatableRead, $($case,)*);
         on_every_database!(@ sqlite, Sqlite, ReadCommitted, $($case,)*);
     };
     (@ $module:ident, $database:ident, $isolation:ident, $($case:ident,)*) => {
         mod $module {
-            use unanimo_sdk::{$database, Isolation};
+            use unanimo_sdk::Isolation;
 
             use crate::participant::calls::World;
+            use crate::participant::databases::$database;
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

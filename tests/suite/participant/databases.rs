@@ -1,7 +1,9 @@
 //! The databases that a participant may have, behind one face.
 
-use sqlx::{AssertSqlSafe, MySqlConnection, PgConnection, SqliteConnection};
-use unanimo_sdk::{MySql, Postgres, Resource, Sqlite};
+use sqlx::AssertSqlSafe;
+pub(crate) use unanimo_sdk::{MySql, Postgres, Sqlite};
+use unanimo_sdk::{Resource, TokioPostgres};
+use unanimo_tests::plain_driver::Plain;
 use unanimo_tests::{mariadb, postgres, reaper};
 use uuid::Uuid;
 
@@ -12,6 +14,9 @@ pub(crate) trait Database: Resource + Clone {
     /// Connections of the test's own.
     type Pool: Clone + Send + Sync;
 
+    /// Error of a handler's statement.
+    type Error: std::error::Error + Send + Sync + 'static;
+
     /// A new database.
     async fn open() -> (Self, Self::Pool);
 
@@ -19,7 +24,7 @@ pub(crate) trait Database: Resource + Clone {
     fn run(
         db: &mut Self::Connection,
         sql: String,
-    ) -> impl Future<Output = sqlx::Result<u64>> + Send;
+    ) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 
     /// Runs statements from outside.
     async fn run_outside(pool: &Self::Pool, sql: String);
@@ -31,18 +36,30 @@ pub(crate) trait Database: Resource + Clone {
     async fn text(pool: &Self::Pool, sql: String) -> Option<String>;
 }
 
+/// PostgreSQL over `tokio-postgres`.
+pub(crate) type OverTokio = Postgres<TokioPostgres>;
+
+/// PostgreSQL over a driver that is none of the SDK's.
+pub(crate) type OverPlain = Postgres<Plain>;
+
 macro_rules! database {
-    ($resource:ty, $connection:ty, $pool:ty, $open:expr) => {
+    ($resource:ty, $pool:ty, $open:expr) => {
+        database!($resource, $pool, $open, sqlx::Error, |db, sql| {
+            Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?.rows_affected())
+        });
+    };
+    ($resource:ty, $pool:ty, $open:expr, $error:ty, |$db:ident, $sql:ident| $run:block) => {
         impl Database for $resource {
             type Pool = $pool;
+            type Error = $error;
 
             async fn open() -> (Self, $pool) {
                 let open: (Self, $pool) = $open.await;
                 open
             }
 
-            async fn run(db: &mut $connection, sql: String) -> sqlx::Result<u64> {
-                Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?.rows_affected())
+            async fn run($db: &mut Self::Connection, $sql: String) -> Result<u64, $error> {
+                $run
             }
 
             async fn run_outside(pool: &$pool, sql: String) {
@@ -60,19 +77,43 @@ macro_rules! database {
     };
 }
 
-database!(Postgres, PgConnection, sqlx::PgPool, async {
+database!(Postgres, sqlx::PgPool, async {
     let url = postgres::Server::shared().database().await;
     (Postgres::connect(&url).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap())
 });
 
-database!(MySql, MySqlConnection, sqlx::MySqlPool, async {
+database!(MySql, sqlx::MySqlPool, async {
     let url = mariadb::Server::shared().database().await;
     (MySql::connect(&url).await.unwrap(), sqlx::MySqlPool::connect(&url).await.unwrap())
 });
 
-database!(Sqlite, SqliteConnection, sqlx::SqlitePool, async {
+database!(Sqlite, sqlx::SqlitePool, async {
     let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
     let resource = Sqlite::open(&file).await.unwrap();
     let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap();
     (resource, pool)
 });
+
+database!(
+    OverTokio,
+    sqlx::PgPool,
+    async {
+        let url = postgres::Server::shared().database().await;
+        let driver = TokioPostgres::new(url.parse().unwrap());
+        (Postgres::over(driver).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap())
+    },
+    tokio_postgres::Error,
+    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) }
+);
+
+database!(
+    OverPlain,
+    sqlx::PgPool,
+    async {
+        let url = postgres::Server::shared().database().await;
+        let driver = Plain(url.parse().unwrap());
+        (Postgres::over(driver).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap())
+    },
+    tokio_postgres::Error,
+    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) }
+);

@@ -97,6 +97,7 @@ impl Branch {
         let request = CancelRequest {
             context: Some(self.context.clone()),
             action: self.action.clone(),
+            payload: unanimo_tests::payload(self.payload.clone()),
             prepare_until: self.prepare_until,
             attempt: 1,
             ..Default::default()

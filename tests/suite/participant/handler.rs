@@ -118,7 +118,7 @@ impl Handler {
         }
     }
 
-    async fn act<D: Database, E: From<InputError> + From<sqlx::Error>>(
+    async fn act<D: Database, E: From<InputError> + From<D::Error>>(
         &self,
         db: &mut D::Connection,
         call: &Call<Json<Job>>,

@@ -42,9 +42,13 @@ impl Process {
 
     /// A coordinator's side of it, once it serves.
     async fn session(&self) -> Session {
+        self.session_of("work").await
+    }
+
+    async fn session_of(&self, action: &str) -> Session {
         let line = self.says().await;
         let remote = Remote::connect(line.strip_prefix("grpc ").unwrap()).await.unwrap();
-        Session::new(Arc::new(remote), Options { mode: Mode::Saga, ..Options::new("slow", "work") })
+        Session::new(Arc::new(remote), Options { mode: Mode::Saga, ..Options::new("slow", action) })
     }
 }
 
@@ -113,4 +117,70 @@ async fn s8_a_step_that_was_killed_on_sqlite_is_cancelled_and_never_runs() {
     let url = format!("sqlite:{file}?mode=rwc");
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
     s8_a_step_that_was_killed_is_cancelled_and_never_runs::<Sqlite>("sqlite", &file, pool).await;
+}
+
+/// A process that dies behind its request to another service leaves nothing in its database. One that dies behind
+/// the request of its Cancel asks again, and no more once that is done.
+async fn s8_what_was_killed_elsewhere_is_released(kind: &str, database: &str) {
+    let folder = run_folder().join(Uuid::now_v7().to_string());
+    std::fs::create_dir(&folder).unwrap();
+    let payload = serde_json::to_vec(&folder).unwrap();
+    let hang = folder.join("hang");
+    let is_held = || std::fs::exists(folder.join("held")).unwrap();
+    std::fs::write(&hang, "").unwrap();
+
+    let mut process = Process::start(kind, database);
+    let session = process.session_of("elsewhere").await;
+    let branch = Branch { payload: payload.into(), ..session.branch() };
+    let leave = Duration::from_secs(60);
+    let calling = {
+        let (session, branch) = (session.clone(), branch.clone());
+        tokio::spawn(async move { session.prepare_and_leave(&branch, leave).await })
+    };
+    assert_eq!(process.says().await, "at work");
+    process.owned.kill();
+    calling.await.unwrap();
+    assert!(is_held());
+
+    let mut process = Process::start(kind, database);
+    let session = process.session_of("elsewhere").await;
+    let calling = {
+        let (session, branch) = (session.clone(), branch.clone());
+        tokio::spawn(async move { session.cancel(&branch).await })
+    };
+    assert_eq!(process.says().await, "at work");
+    process.owned.kill();
+    calling.abort();
+    std::fs::remove_file(&hang).unwrap();
+
+    let process = Process::start(kind, database);
+    let session = process.session_of("elsewhere").await;
+    for _ in 0..2 {
+        assert_eq!(session.cancel(&branch).await.unwrap(), End::Done, "S8");
+    }
+    assert!(!is_held(), "S7");
+    let releases = std::fs::read_to_string(folder.join("releases")).unwrap();
+    assert_eq!(releases, "None\nNone\n", "S8: not behind the tombstone");
+    let vote = session.prepare(&branch).await.unwrap();
+    let Vote::Refused(refusal) = &vote else { panic!("S8: {vote}") };
+    assert_eq!(refusal.reason, "ALREADY_ENDED");
+    assert!(!is_held(), "S8");
+}
+
+#[tokio::test]
+async fn s8_what_was_killed_elsewhere_is_released_on_postgres() {
+    let url = postgres::Server::shared().database().await;
+    s8_what_was_killed_elsewhere_is_released("postgres", &url).await;
+}
+
+#[tokio::test]
+async fn s8_what_was_killed_elsewhere_is_released_on_mariadb() {
+    let url = mariadb::Server::shared().database().await;
+    s8_what_was_killed_elsewhere_is_released("mariadb", &url).await;
+}
+
+#[tokio::test]
+async fn s8_what_was_killed_elsewhere_is_released_on_sqlite() {
+    let file = run_folder().join(format!("{}.db", Uuid::now_v7())).display().to_string();
+    s8_what_was_killed_elsewhere_is_released("sqlite", &file).await;
 }

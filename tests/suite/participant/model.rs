@@ -14,6 +14,7 @@ mod schedule;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 
@@ -24,24 +25,44 @@ use self::schedule::{Call, Schedule};
 /// Schedules on each database.
 const SCHEDULES: u64 = 2_000;
 
+/// The same where each yes costs a session, and each Commit and Cancel waits.
+const SCHEDULES_SLOW: u64 = 500;
+
 /// Schedules under way at once: they have nothing to do with one another.
 const AT_ONCE: u64 = 8;
 
+/// The same where a lock is waited for for a second. Each has calls of its own, and so have the connections.
+const AT_ONCE_WAITING: u64 = 32;
+
+/// Longest time of a schedule, which takes a few waits for locks. One that takes longer never ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 async fn agrees_with_the_model(lab: Lab) {
+    schedules_agree(lab, SCHEDULES, AT_ONCE).await;
+}
+
+async fn schedules_agree(lab: Lab, schedules: u64, at_once: u64) {
     let lab = Arc::new(lab);
     let seeds = match std::env::var("TEST_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().expect("TEST_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..SCHEDULES,
+        Err(_) => 0..schedules,
     };
     let mut lanes = tokio::task::JoinSet::new();
-    for lane in 0..AT_ONCE {
+    for lane in 0..at_once {
         let (lab, seeds) = (Arc::clone(&lab), seeds.clone());
         lanes.spawn(async move {
-            for seed in seeds.filter(|seed| seed % AT_ONCE == lane) {
-                play(&lab, seed).await;
+            for seed in seeds.filter(|seed| seed % at_once == lane) {
+                let mut story = Vec::new();
+                let played = tokio::time::timeout(PATIENCE, play(&lab, seed, &mut story)).await;
+                assert!(
+                    played.is_ok(),
+                    "it has not ended after {PATIENCE:?} on {}; TEST_SEED={seed}\n  {}",
+                    lab.name(),
+                    story.join("\n  ")
+                );
             }
         });
     }
@@ -53,10 +74,10 @@ async fn agrees_with_the_model(lab: Lab) {
     lab.check_nothing_is_left().await;
 }
 
-async fn play(lab: &Arc<Lab>, seed: u64) {
+/// Plays a schedule, and writes down what was heard.
+async fn play(lab: &Arc<Lab>, seed: u64, story: &mut Vec<String>) {
     let schedule = Schedule::new(seed, lab.mode());
     let mut states = BTreeSet::from([State::None]);
-    let mut story = Vec::new();
     for group in &schedule.groups {
         let heard = at_once(lab, &schedule, group).await;
         let calls: Vec<_> = group.iter().copied().zip(heard).collect();
@@ -117,8 +138,25 @@ async fn s7_s8_two_phase_commit_on_postgres_agrees_with_the_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_tcc_over_tokio_agrees_with_the_model() {
+    agrees_with_the_model(Lab::tcc_over_tokio().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_two_phase_commit_over_tokio_agrees_with_the_model() {
+    agrees_with_the_model(Lab::two_phase_over_tokio().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_s8_two_phase_commit_on_mariadb_agrees_with_the_model() {
-    agrees_with_the_model(Lab::two_phase_on_mariadb().await).await;
+    schedules_agree(Lab::two_phase_on_mariadb().await, SCHEDULES, AT_ONCE_WAITING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_s8_two_phase_commit_on_mariadb_whose_sessions_keep_transactions_agrees_with_the_model()
+{
+    let lab = Lab::two_phase_on_mariadb_whose_sessions_keep_transactions().await;
+    schedules_agree(lab, SCHEDULES_SLOW, AT_ONCE_WAITING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,5 +166,5 @@ async fn s7_s8_tcc_on_sqlite_agrees_with_the_model() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_s8_tcc_on_mariadb_agrees_with_the_model() {
-    agrees_with_the_model(Lab::tcc_on_mariadb().await).await;
+    schedules_agree(Lab::tcc_on_mariadb().await, SCHEDULES, AT_ONCE_WAITING).await;
 }

@@ -6,7 +6,7 @@ use tonic::{Code, Request};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{CommitRequest, Mode, PrepareRequest};
 use unanimo_sdk::{
-    Isolation, MySql, MySqlOptions, Participant, Postgres, PostgresOptions, Service, Sqlite, Sweep,
+    Isolation, MySql, MySqlOptions, Participant, PostgresOptions, Service, Sqlite, Sweep,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
@@ -15,6 +15,7 @@ use unanimo_tests::wait::until;
 use super::databases::Database;
 use super::direct::{Branch, branch};
 use super::handler::{Deed, Handler, Job};
+use super::over;
 
 const OVERTIME: Duration = Duration::from_millis(300);
 
@@ -97,7 +98,7 @@ async fn ends<D: Database>(database: D, pool: &D::Pool, slots: usize) {
 async fn a_handler_that_never_returns_is_ended_on_postgres() {
     let url = Server::shared().database().await;
     let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
-    let database = options.connect(&url).await.unwrap();
+    let database = over::connect(options, &url).await.unwrap();
     ends(database, &sqlx::PgPool::connect(&url).await.unwrap(), 1).await;
 }
 
@@ -122,10 +123,10 @@ async fn a_database_that_falls_silent_holds_nothing_for_ever() {
     let server = Server::shared();
     let url = server.database().await;
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    Postgres::run_outside(&pool, EFFECTS.to_owned()).await;
+    over::Database::run_outside(&pool, EFFECTS.to_owned()).await;
     let proxy = Proxy::start(server.socket()).await;
     let options = PostgresOptions::default().prepare_connections(2).phase_two_connections(2);
-    let (service, handler) = service(options.connect(&proxy.url(&url)).await.unwrap());
+    let (service, handler) = service(over::connect(options, &proxy.url(&url)).await.unwrap());
     let eager = Sweep::default().interval(Duration::from_millis(50)).grace(Duration::ZERO);
     let sweeper = service.sweep(["http://127.0.0.1:9"], eager).unwrap();
     let in_doubt = of(&Job::default());
@@ -161,11 +162,11 @@ async fn a_database_that_falls_silent_holds_nothing_for_ever() {
 async fn l4_the_sweeper_goes_on_where_all_slots_are_held() {
     let url = Server::shared().database().await;
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    Postgres::run_outside(&pool, EFFECTS.to_owned()).await;
+    over::Database::run_outside(&pool, EFFECTS.to_owned()).await;
     let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
     let handler = Handler::new(Isolation::ReadCommitted);
-    let participant =
-        Participant::new("p", options.connect(&url).await.unwrap()).tcc("work", handler.clone());
+    let database = over::connect(options, &url).await.unwrap();
+    let participant = Participant::new("p", database).tcc("work", handler.clone());
     let service = participant.service().unwrap();
     let endless = of(&Job { prepare: Deed::Work, phase_two: Deed::Wait });
     assert_eq!(prepare(&service, &endless, Duration::from_secs(30)).await, Code::Ok);

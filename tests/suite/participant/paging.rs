@@ -5,7 +5,7 @@ use std::time::Duration;
 use unanimo_sdk::{MySql, Postgres, Sqlite};
 use uuid::Uuid;
 
-use super::databases::Database;
+use super::databases::{Database, OverTokio};
 
 /// Rows of a page: fewer than one `prepare_until` has, so that a page ends among equal ones.
 const PAGE: usize = 2;
@@ -93,6 +93,11 @@ async fn l4_pages_leave_out_no_row<D: Database>(dialect: Dialect) {
 #[tokio::test]
 async fn l4_pages_leave_out_no_row_on_postgres() {
     l4_pages_leave_out_no_row::<Postgres>(POSTGRES).await;
+}
+
+#[tokio::test]
+async fn l4_pages_leave_out_no_row_over_tokio() {
+    l4_pages_leave_out_no_row::<OverTokio>(POSTGRES).await;
 }
 
 #[tokio::test]

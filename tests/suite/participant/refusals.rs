@@ -13,7 +13,7 @@ use unanimo_sdk::{
 };
 
 use super::calls::{Branch, End, Vote, World};
-use super::databases::Database;
+use super::databases::{Database, OverTokio};
 use super::direct::branch;
 use super::handler::{Deed, Job};
 
@@ -31,6 +31,15 @@ fn raising(code: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_what_a_deferred_trigger_raises_is_a_no() {
+    what_a_deferred_trigger_raises_is_a_no::<Postgres>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_what_a_deferred_trigger_raises_is_a_no_over_tokio() {
+    what_a_deferred_trigger_raises_is_a_no::<OverTokio>().await;
+}
+
+async fn what_a_deferred_trigger_raises_is_a_no<D: Database>() {
     for (code, expected) in [
         ("P0001", Vote::refused("DATABASE_REFUSED")),
         ("22012", Vote::refused("DATABASE_REFUSED")),
@@ -43,8 +52,8 @@ async fn s2_what_a_deferred_trigger_raises_is_a_no() {
         ("57014", Vote::Unanswered),
         ("XX000", Vote::Unanswered),
     ] {
-        let world = World::<Postgres>::open(Isolation::ReadCommitted).await;
-        Postgres::run_outside(&world.pool, raising(code)).await;
+        let world = World::<D>::open(Isolation::ReadCommitted).await;
+        D::run_outside(&world.pool, raising(code)).await;
         let deed = Deed::ThenRun("INSERT INTO watched VALUES (1)".to_owned());
         let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: Deed::Work });
         assert_eq!(world.prepare(&branch).await, expected, "{code}");
@@ -110,6 +119,7 @@ macro_rules! sql_on {
 }
 
 sql_on!(Postgres);
+sql_on!(OverTokio);
 sql_on!(MySql);
 sql_on!(Sqlite);
 
@@ -196,6 +206,10 @@ async fn s2_an_error_of_the_work_that_a_handler_passes_on_is_a_no() {
     is_refused::<Postgres>(at, &values).await;
     let raised = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'AB123'; END $$";
     is_refused::<Postgres>(at, &["DO $$ BEGIN RAISE EXCEPTION 'no'; END $$", raised]).await;
+    let over_tokio = is_refused::<OverTokio>;
+    over_tokio(at, &OF_THE_WORK).await;
+    over_tokio(at, &values).await;
+    over_tokio(at, &[raised]).await;
     is_refused::<MySql>(at, &OF_THE_WORK).await;
     is_refused::<MySql>(at, &values[1..]).await;
     let signal = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'";
@@ -203,6 +217,7 @@ async fn s2_an_error_of_the_work_that_a_handler_passes_on_is_a_no() {
     is_refused::<Sqlite>(at, &OF_THE_WORK).await;
     // What is not a snapshot's is a no in each isolation.
     is_refused::<Postgres>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
+    is_refused::<OverTokio>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
     is_refused::<MySql>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
     is_refused::<Sqlite>(Isolation::RepeatableRead, &OF_THE_WORK).await;
 }
@@ -221,6 +236,7 @@ async fn s2_an_error_that_may_be_over_later_is_no_vote() {
         "SELEC 1",
     ];
     is_no_vote::<Postgres>(at, &of_the_schema).await;
+    is_no_vote::<OverTokio>(at, &of_the_schema).await;
     is_no_vote::<MySql>(at, &of_the_schema).await;
     is_no_vote::<Sqlite>(at, &of_the_schema).await;
     is_no_vote::<Postgres>(
@@ -240,6 +256,7 @@ async fn s2_an_error_that_may_be_over_later_is_no_vote() {
     is_no_vote::<MySql>(at, &[ambiguous, without_default, no_database]).await;
     let exclusive = ["INSERT INTO t VALUES (1)"];
     is_no_vote::<Postgres>(Isolation::RepeatableRead, &exclusive).await;
+    is_no_vote::<OverTokio>(Isolation::RepeatableRead, &exclusive).await;
     is_no_vote::<MySql>(Isolation::RepeatableRead, &exclusive).await;
 }
 

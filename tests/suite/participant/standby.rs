@@ -2,15 +2,16 @@
 
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use unanimo_proto::v1::{Mode, prepare_response};
-use unanimo_sdk::{DatabaseError, MySql, Participant, Postgres, PostgresOptions};
+use unanimo_sdk::{DatabaseError, MySql, Participant, PostgresOptions};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch};
+use super::over::{self, Database};
 use super::sweeper::{Reserve, Write};
 
-async fn voted(service: &unanimo_sdk::Service<Postgres>, of: &Branch) -> bool {
+async fn voted(service: &unanimo_sdk::Service<Database>, of: &Branch) -> bool {
     matches!(of.prepare(service).await, Ok(prepare_response::Answer::Prepared(_)))
 }
 
@@ -25,17 +26,18 @@ async fn sessions_do_not_stay_on_a_standby() {
     let mut admin = PgConnection::connect(&other.url("postgres")).await.unwrap();
     admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
     admin.close().await.unwrap();
-    Postgres::connect(&other.url(&name)).await.unwrap();
+    over::connect(PostgresOptions::default(), &other.url(&name)).await.unwrap();
     tokio::task::block_in_place(|| {
         other.stop_immediately();
         other.launch_as_standby(true);
     });
-    let on_standby = Postgres::connect(&other.url(&name)).await.unwrap_err();
+    let on_standby =
+        over::connect(PostgresOptions::default(), &other.url(&name)).await.unwrap_err();
     assert!(matches!(on_standby, DatabaseError::Connect(_)), "{on_standby:?}");
 
     let proxy = Proxy::start(primary.socket()).await;
     let options = PostgresOptions::default().prepare_connections(3).phase_two_connections(3);
-    let database = options.connect(&proxy.url(&url)).await.unwrap();
+    let database = over::connect(options, &proxy.url(&url)).await.unwrap();
     let service = Participant::new("p", database)
         .tcc("ok", Reserve)
         .two_phase("write", Write)

@@ -1,5 +1,6 @@
 //! The sweeper, against a real coordinator and real databases (promises S12 and L4).
 
+#[path = "sweeper/rows.rs"]
 mod rows;
 
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use unanimo_proto::v1::{
     SubmitTransactionRequest, Transaction, get_transaction_request,
 };
 use unanimo_sdk::{
-    Call, InDoubt, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Serve,
-    Service, Sqlite, Sweep, Sweeper, Tcc, TwoPhase, refuse,
+    Call, InDoubt, MySql, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource,
+    Serve, Service, Sqlite, Sweep, Sweeper, Tcc, TwoPhase, refuse,
 };
 use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
@@ -26,33 +27,35 @@ use unanimo_tests::relay::Relay;
 use unanimo_tests::wait::until;
 
 use super::deaf::{Deaf, Ears};
+use super::over::{self, Database};
 use crate::coordinator::{channel, config, sqlite_url, tcc};
 
 /// Leaves a trace of itself.
 pub(super) struct Write;
 
-impl TwoPhase for Write {
+impl TwoPhase<Database> for Write {
     type Payload = bytes::Bytes;
 
     async fn prepare(
         &self,
-        db: &mut PgConnection,
+        db: &mut over::Connection,
         call: &Call<bytes::Bytes>,
     ) -> Result<(), PrepareError> {
-        let insert = sqlx::query("INSERT INTO effect VALUES ($1, $2)");
-        insert.bind(call.branch.tx_id).bind(&call.branch.branch_id).execute(db).await?;
+        let (tx_id, branch_id) = (call.branch.tx_id, &call.branch.branch_id);
+        let insert = format!("INSERT INTO effect VALUES ('{tx_id}', '{branch_id}')");
+        over::run(db, &insert).await?;
         Ok(())
     }
 }
 
 pub(super) struct Refuse;
 
-impl TwoPhase for Refuse {
+impl TwoPhase<Database> for Refuse {
     type Payload = bytes::Bytes;
 
     async fn prepare(
         &self,
-        _: &mut PgConnection,
+        _: &mut over::Connection,
         _: &Call<bytes::Bytes>,
     ) -> Result<(), PrepareError> {
         refuse("NO", "never")
@@ -99,11 +102,11 @@ macro_rules! reserve_on {
 }
 
 reserve_on!(MySql, sqlx::MySqlConnection);
-reserve_on!(Postgres, PgConnection);
+reserve_on!(Database, over::Connection);
 reserve_on!(Sqlite, sqlx::SqliteConnection);
 
 /// A database for participant `p`, and its service with the actions `write`, `refuse`, `ok`.
-pub(super) async fn bank() -> (PgPool, String, Service<Postgres>) {
+pub(super) async fn bank() -> (PgPool, String, Service<Database>) {
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
@@ -111,8 +114,9 @@ pub(super) async fn bank() -> (PgPool, String, Service<Postgres>) {
     (pool, url, service)
 }
 
-async fn participant(url: &str) -> Participant<Postgres> {
-    Participant::new("p", Postgres::connect(url).await.unwrap())
+async fn participant(url: &str) -> Participant<Database> {
+    let database = over::connect(PostgresOptions::default(), url).await.unwrap();
+    Participant::new("p", database)
         .two_phase("write", Write)
         .two_phase("refuse", Refuse)
         .tcc("ok", Reserve)

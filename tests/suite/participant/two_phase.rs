@@ -1,7 +1,7 @@
 //! Two-phase commit on PostgreSQL, where handlers, servers and connections misbehave.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
@@ -9,21 +9,28 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::{
-    Call, Isolation, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError, Service,
-    Tcc, TwoPhase, refuse,
+    Call, Isolation, Participant, PhaseTwoError, PostgresOptions, PrepareError, Service, Tcc,
+    TwoPhase, refuse,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch, refused};
+use super::over::{self, Then};
+use super::prepared::Database;
 
-mod at_work;
+#[path = "two_phase/conditions.rs"]
 mod conditions;
+#[path = "two_phase/doubt.rs"]
 mod doubt;
+#[path = "two_phase/handlers.rs"]
 mod handlers;
+#[path = "two_phase/limits.rs"]
 mod limits;
+#[path = "two_phase/lost.rs"]
 mod lost;
+#[path = "two_phase/reading.rs"]
 mod reading;
 
 /// Runs its payload as SQL, and then does what is special about it.
@@ -31,6 +38,8 @@ mod reading;
 enum Sql {
     /// Passes errors on.
     Plain,
+    /// The same as `Plain` in another isolation.
+    RepeatableRead,
     /// Takes errors for success.
     Swallow,
     /// Votes no at the end.
@@ -45,48 +54,22 @@ enum Sql {
     Gate(Arc<Semaphore>),
 }
 
-#[derive(Clone, Copy)]
-enum Then {
-    Commit,
-    Drop,
-    Forget,
-    /// Ends the future that begins it, half way.
-    Abandon,
-}
-
 impl Sql {
-    async fn run(&self, db: &mut PgConnection, sql: &[u8]) -> Result<(), PrepareError> {
-        let sql = AssertSqlSafe(String::from_utf8(sql.to_vec()).unwrap());
+    async fn run(&self, db: &mut over::Connection, sql: &[u8]) -> Result<(), PrepareError> {
+        let sql = std::str::from_utf8(sql)?;
         match self {
-            Self::Plain | Self::Read { swallow: false } => {
-                db.execute(sql).await?;
+            Self::Plain | Self::RepeatableRead | Self::Read { swallow: false } => {
+                over::run(db, sql).await?;
             }
-            Self::Swallow | Self::Read { swallow: true } => drop(db.execute(sql).await),
+            Self::Swallow | Self::Read { swallow: true } => drop(over::run(db, sql).await),
             Self::Refuse => {
-                db.execute(sql).await?;
+                over::run(db, sql).await?;
                 return refuse("NO", "as it was told");
             }
-            Self::Nested(Then::Abandon) => {
-                let abandoned = tokio::time::timeout(Duration::ZERO, db.begin()).await;
-                drop(abandoned);
-                db.execute(sql).await?;
-            }
-            Self::Nested(then) => {
-                let mut nested = db.begin().await?;
-                nested.execute(sql).await?;
-                match then {
-                    Then::Commit => nested.commit().await?,
-                    Then::Drop => drop(nested),
-                    Then::Forget => std::mem::forget(nested),
-                    Then::Abandon => unreachable!("it is no transaction"),
-                }
-            }
-            Self::Settings => {
-                let settings: String = sqlx::query_scalar(SETTINGS).fetch_one(db).await?;
-                return refuse("SETTINGS", settings);
-            }
+            Self::Nested(then) => over::nested(db, sql, *then).await?,
+            Self::Settings => return refuse("SETTINGS", over::text(db, SETTINGS).await?),
             Self::Gate(gate) => {
-                db.execute(sql).await?;
+                over::run(db, sql).await?;
                 gate.acquire().await?.forget();
             }
         }
@@ -106,10 +89,14 @@ const SETTINGS: &str = "
 
 const CLEAN: &str = r#"t 1s 7s on "$user", public read committed 0 0 0 0"#;
 
-impl TwoPhase for Sql {
+impl TwoPhase<over::Database> for Sql {
     type Payload = Bytes;
 
-    async fn prepare(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+    async fn prepare(
+        &self,
+        db: &mut over::Connection,
+        call: &Call<Bytes>,
+    ) -> Result<(), PrepareError> {
         self.run(db, &call.payload).await
     }
 
@@ -119,7 +106,7 @@ impl TwoPhase for Sql {
 
     fn isolation(&self) -> Isolation {
         match self {
-            Self::Nested(_) => Isolation::RepeatableRead,
+            Self::RepeatableRead | Self::Nested(_) => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         }
     }
@@ -128,17 +115,21 @@ impl TwoPhase for Sql {
 /// The same as TCC: confirm and cancel run the payload, too.
 struct TccSql(Sql);
 
-impl Tcc<Postgres> for TccSql {
+impl Tcc<over::Database> for TccSql {
     type Payload = Bytes;
     type Output = ();
 
-    async fn try_(&self, db: &mut PgConnection, call: &Call<Bytes>) -> Result<(), PrepareError> {
+    async fn try_(
+        &self,
+        db: &mut over::Connection,
+        call: &Call<Bytes>,
+    ) -> Result<(), PrepareError> {
         self.0.run(db, &call.payload).await
     }
 
     async fn confirm(
         &self,
-        db: &mut PgConnection,
+        db: &mut over::Connection,
         call: &Call<Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
@@ -147,7 +138,7 @@ impl Tcc<Postgres> for TccSql {
 
     async fn cancel(
         &self,
-        _: &mut PgConnection,
+        _: &mut over::Connection,
         _: &Call<Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
@@ -156,10 +147,10 @@ impl Tcc<Postgres> for TccSql {
 }
 
 /// A database of participant `p`.
-struct Bank {
+pub(crate) struct Bank {
     pool: PgPool,
     url: String,
-    service: Service<Postgres>,
+    service: Service<over::Database>,
     gate: Arc<Semaphore>,
 }
 
@@ -187,13 +178,14 @@ impl Bank {
             .phase_two_connections(1)
             .lock_timeout(Duration::from_secs(1))
             .statement_timeout(Duration::from_secs(7));
-        let service = serve(options.connect(by).await.unwrap(), &gate);
+        let service = serve(over::connect(options, by).await.unwrap(), &gate);
         Self { pool, url, service, gate }
     }
 
     /// Another process of the same participant.
-    async fn twin(&self) -> Service<Postgres> {
-        serve(Postgres::connect(&self.url).await.unwrap(), &self.gate)
+    async fn twin(&self) -> Service<over::Database> {
+        let database = over::connect(PostgresOptions::default(), &self.url).await.unwrap();
+        serve(database, &self.gate)
     }
 
     async fn prepare(&self, branch: &Branch) -> Result<prepare_response::Answer, Status> {
@@ -225,6 +217,14 @@ impl Bank {
         sqlx::query_scalar(list).fetch_all(&self.pool).await.unwrap()
     }
 
+    /// Tells whether there is such a session in this database.
+    async fn there_is(&self, what: &str) -> bool {
+        let sessions =
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database()";
+        let question = AssertSqlSafe(format!("{sessions} AND {what})"));
+        sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+
     /// State of the branch's row, if there is one.
     async fn state(&self, branch: &Branch) -> Option<String> {
         sqlx::query_scalar("SELECT state FROM unanimo_barrier WHERE tx_id = $1")
@@ -247,9 +247,78 @@ impl Bank {
     }
 }
 
-fn serve(postgres: Postgres, gate: &Arc<Semaphore>) -> Service<Postgres> {
-    let participant = Participant::new("p", postgres)
+async fn behind_a_proxy() -> (Bank, Proxy) {
+    let server = Server::shared();
+    let url = server.database().await;
+    let proxy = Proxy::start(server.socket()).await;
+    let by = proxy.url(&url);
+    (Bank::at(url, &by).await, proxy)
+}
+
+impl Database for Bank {
+    type Resource = over::Database;
+
+    const PREPARE: &'static str = "PREPARE TRANSACTION";
+    const COMMIT: &'static str = "COMMIT PREPARED";
+    const ROLLBACK: &'static str = "ROLLBACK PREPARED";
+    const KILL: &'static str = "SELECT pg_terminate_backend(pg_backend_pid())";
+
+    async fn open() -> Self {
+        Self::on(Server::shared()).await
+    }
+
+    async fn behind_a_proxy() -> (Self, Proxy) {
+        behind_a_proxy().await
+    }
+
+    fn service(&self) -> &Service<over::Database> {
+        &self.service
+    }
+
+    async fn twin(&self) -> Service<over::Database> {
+        self.twin().await
+    }
+
+    fn gate(&self) -> &Arc<Semaphore> {
+        &self.gate
+    }
+
+    async fn effects(&self) -> i64 {
+        self.effects().await
+    }
+
+    async fn is_prepared(&self, branch: &Branch) -> bool {
+        self.prepared().await.contains(&branch.name())
+    }
+
+    async fn state(&self, branch: &Branch) -> Option<String> {
+        self.state(branch).await
+    }
+
+    async fn end_by_hand(&self, branch: &Branch, commits: bool) {
+        let operation = if commits { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" };
+        let end = AssertSqlSafe(format!("{operation} '{}'", branch.name()));
+        self.pool.execute(end).await.unwrap();
+    }
+
+    async fn is_at_work(&self) -> bool {
+        self.there_is("state = 'idle in transaction' AND query = 'INSERT INTO effect VALUES (1)'")
+            .await
+    }
+
+    async fn is_waiting(&self) -> bool {
+        self.there_is("wait_event_type = 'Lock'").await
+    }
+
+    async fn is_clean(&self) {
+        self.is_clean().await;
+    }
+}
+
+fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Database> {
+    let participant = Participant::new("p", database)
         .two_phase("plain", Sql::Plain)
+        .two_phase("repeatable-read", Sql::RepeatableRead)
         .two_phase("swallow", Sql::Swallow)
         .two_phase("refuse", Sql::Refuse)
         .two_phase("nested-commit", Sql::Nested(Then::Commit))

@@ -1,7 +1,7 @@
 //! Two-phase commit on MariaDB, where handlers, servers and connections misbehave.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool, Row};
@@ -16,12 +16,13 @@ use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::direct::{Branch, branch, refused};
+use super::prepared::Database;
 
-mod at_work;
-mod doubt;
 mod handlers;
+mod held;
 mod lost;
 mod names;
+mod race;
 mod reading;
 mod sweeper;
 
@@ -103,7 +104,7 @@ const SETTINGS: &str = "SELECT CONCAT_WS(' ', @@autocommit, @@time_zone, @@forei
 const CLEAN: &str = "OFF +00:00 ON 1 READ-COMMITTED ON 1";
 
 /// A database of participant `p`.
-struct Bank {
+pub(super) struct Bank {
     pool: MySqlPool,
     url: String,
     service: Service<MySql>,
@@ -192,9 +193,24 @@ impl Bank {
         self.cancel(&next).await;
     }
 
+    /// Counts the rows of handlers whose transactions have not ended.
+    async fn uncommitted(&self) -> i64 {
+        let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; BEGIN";
+        let mut dirty = self.pool.begin_with(dirty).await.unwrap();
+        let all: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM effect").fetch_one(&mut *dirty).await.unwrap();
+        dirty.rollback().await.unwrap();
+        all - self.effects().await
+    }
+
     /// A session of the test's own that has begun the branch's XA transaction, with its row.
     async fn by_hand(&self, branch: &Branch) -> MySqlConnection {
         let mut session = MySqlConnection::connect(&self.url).await.unwrap();
+        self.work_by_hand(&mut session, branch).await;
+        session
+    }
+
+    async fn work_by_hand(&self, session: &mut MySqlConnection, branch: &Branch) {
         let xid = xid(branch);
         let work = format!(
             "XA START {xid}; INSERT INTO unanimo_barrier (tx_id, branch_id, cluster_id, participant, gid, \
@@ -203,8 +219,81 @@ impl Bank {
              utc_timestamp(6)); {INSERT}; XA END {xid}",
             branch.tx_id()
         );
-        run(&mut session, &work).await.unwrap();
-        session
+        run(session, &work).await.unwrap();
+    }
+}
+
+async fn behind_a_proxy() -> (Bank, Proxy) {
+    let server = Server::shared();
+    let url = server.database().await;
+    let proxy = Proxy::start(server.socket()).await;
+    let by = proxy.mariadb_url(&url);
+    (Bank::at(url, &by).await, proxy)
+}
+
+impl Database for Bank {
+    type Resource = MySql;
+
+    const PREPARE: &'static str = "XA PREPARE";
+    const COMMIT: &'static str = "XA COMMIT";
+    const ROLLBACK: &'static str = "XA ROLLBACK";
+    const KILL: &'static str = "KILL CONNECTION_ID()";
+
+    async fn open() -> Self {
+        Self::on(Server::shared()).await
+    }
+
+    async fn behind_a_proxy() -> (Self, Proxy) {
+        behind_a_proxy().await
+    }
+
+    fn service(&self) -> &Service<MySql> {
+        &self.service
+    }
+
+    async fn twin(&self) -> Service<MySql> {
+        self.twin().await
+    }
+
+    fn gate(&self) -> &Arc<Semaphore> {
+        &self.gate
+    }
+
+    async fn effects(&self) -> i64 {
+        self.effects().await
+    }
+
+    async fn is_prepared(&self, branch: &Branch) -> bool {
+        self.is_prepared(branch).await
+    }
+
+    async fn state(&self, branch: &Branch) -> Option<String> {
+        self.state(branch).await
+    }
+
+    async fn end_by_hand(&self, branch: &Branch, commits: bool) {
+        let operation = if commits { "XA COMMIT" } else { "XA ROLLBACK" };
+        let end = AssertSqlSafe(format!("{operation} {}", xid(branch)));
+        sqlx::raw_sql(end).execute(&self.pool).await.unwrap();
+    }
+
+    async fn is_at_work(&self) -> bool {
+        self.uncommitted().await > 0
+    }
+
+    async fn is_waiting(&self) -> bool {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM information_schema.processlist
+             WHERE db = DATABASE() AND info LIKE '%INSERT INTO%unanimo_barrier%' AND id <> connection_id()",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        waiting > 0
+    }
+
+    async fn is_clean(&self) {
+        self.is_clean().await;
     }
 }
 

@@ -310,3 +310,27 @@ async fn l1_a_found_write_that_is_not_proven_yet_is_proven_on() {
     assert_eq!(connections(&fixture.url).await, before + 2);
     canceller.stop();
 }
+
+/// L1: a connection whose first write is not proven yet is gone on with. A new one would have a later position
+/// to wait for, and a standby that stays behind would never come up with it.
+#[tokio::test]
+async fn l1_a_connection_that_is_not_proven_yet_is_proven_on() {
+    let server = Server::start();
+    let fixture = quick(server.database().await).await;
+    let standby = server.standby();
+    wait_for(&server, "*").await;
+    drop(fixture.writer().await);
+    let before = connections(&fixture.url).await;
+    let receiver = Receiver::stop(&standby).await;
+    let canceller = Canceller::start(&server);
+    for _ in 0..2 {
+        let refused = fixture.store.batch_writer(fixture.me).await;
+        let text = store::in_full(&refused.err().expect("it is not proven"));
+        assert!(text.contains("acknowledged before the synchronous standbys had it"), "{text}");
+    }
+    drop(receiver);
+    let written = fixture.writer().await.write(&[a_write(Live::begin(&new_gid()).1)]).await;
+    assert_eq!(written.unwrap(), [Written::Applied]);
+    assert_eq!(connections(&fixture.url).await, before + 1, "one was made");
+    canceller.stop();
+}

@@ -50,6 +50,12 @@ async fn forget(
     me: Incarnation,
     stale: &Stale,
 ) -> Result<(), store::Error> {
+    let (Stale::Instance { name, .. } | Stale::Name(name)) = stale;
+    // It may have registered a moment ago, and its row is a new one then.
+    let _turn = directory.turn(name).await;
+    if !directory.is_stale(stale) {
+        return Ok(());
+    }
     match stale {
         Stale::Instance { name, url, instance } => {
             store.endpoints().deregister(me, name, url, instance).await?;

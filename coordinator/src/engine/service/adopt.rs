@@ -13,9 +13,7 @@ impl Service {
             return;
         }
         let version = record.version;
-        // What slept was woken by the system's clock.
-        let slept = record.state.wake_at.is_some();
-        let clock = if slept { self.clock.told() } else { self.clock.anchor() };
+        let clock = self.clock.anchor();
         let tx = Transaction::restore(record);
         let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
         let shares = shares(self.caller.directory(), held);

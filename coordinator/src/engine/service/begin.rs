@@ -21,19 +21,15 @@ impl Service {
         if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
             return self.attach(tx_id, &definition.digests(), until, reply);
         }
-        let mode = definition.mode;
-        // What waits for a time of day goes by the system's clock.
-        let clock = match definition.start {
-            Start::AtOnce => self.clock.anchor(),
-            Start::At(_) | Start::After(_) => self.clock.told(),
-        };
+        let (mode, after) = (definition.mode, matches!(definition.start, Start::After(_)));
+        let clock = self.clock.anchor();
         let now = clock.now();
         let tx_id = self.env.tx_id(now);
         let begun = Transaction::begin(tx_id, definition, now, &self.options.policy);
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );
-        self.create(begun, clock, permit, until, reply);
+        self.create(begun, (clock, after), permit, until, reply);
     }
 
     /// Asks for ABORT of a gid that the store did not know. The first that is stored under the gid
@@ -50,14 +46,15 @@ impl Service {
         let initiator = String::new();
         let policy = &self.options.policy;
         let tombstone = Transaction::tombstone(tx_id, gid, initiator, now, policy);
-        self.create(tombstone, clock, permit, until, reply);
+        self.create(tombstone, (clock, false), permit, until, reply);
     }
 
-    /// Takes a new transaction to memory, and has it written.
+    /// Takes a new transaction to memory, and has it written. One that starts after a time waits by its own
+    /// clock.
     fn create(
         &mut self,
         (tx, effects): (Transaction, Effects),
-        clock: Anchor,
+        (clock, starts_after): (Anchor, bool),
         permit: Permit,
         until: Until,
         reply: Reply,
@@ -67,6 +64,7 @@ impl Service {
         let mut live = Live::new(tx, clock, permit, Version::default());
         live.wait(until, reply);
         live.ends_here = live.has_ended();
+        live.starts_after = starts_after;
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
     }

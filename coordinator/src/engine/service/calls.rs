@@ -10,11 +10,11 @@ use unanimo_core::{Branch, Call, Operation, ParticipantName, PhaseTwoAnswer, Pre
 use super::super::children::{gid_of_child, is_child_of, parent_of_child};
 use super::super::live::Live;
 use super::super::message::{CallEnd, Message};
-use super::super::waiting::{self, WaitingCall};
+use super::super::waiting::{self, WaitingCall, next_kind};
 use super::Service;
 use crate::participants::breaker::{Pass, Past};
 use crate::participants::caller::{self, Caller, End, Failed};
-use crate::participants::directory::{CallKind, Entry};
+use crate::participants::directory::Entry;
 
 /// Transactions whose waiting calls are sent in one turn of the loop, after their participant came back.
 const RETRIES_PER_TURN: usize = 256;
@@ -45,30 +45,46 @@ impl Service {
         self.note_place(tx_id);
     }
 
-    /// Sets a transaction aside if it waits for nothing but calls that fail, because their participants do or
-    /// by themselves; and takes that back once it waits for others, or goes on. Until the decision there is a
-    /// deadline, except where only a pivot's answer decides.
+    /// Sets a transaction aside if it waits for nothing but calls that move nothing: they fail, because their
+    /// participants do or by themselves, or what is answered has been no progress for long. Takes that back once
+    /// it waits for others, or goes on. Until the decision there is a deadline, except where only a pivot's answer
+    /// decides.
     fn note_place(&mut self, tx_id: TxId) {
         let Some(live) = self.live.get(&tx_id) else { return };
-        let fails = |branch: &Branch| {
-            let entry = self.caller.find(&branch.spec.participant);
-            let fails = entry.is_some_and(|entry| match entry.is_own() {
-                true => self.is_child_aside(live, branch),
-                false => entry.breaker(next_kind(branch)).is_open(),
-            });
-            fails || live.failing().is_by_itself(branch.number)
-        };
-        let mut called = live.tx.branches().iter().filter(|branch| branch.is_called()).peekable();
-        let waits = called.peek().is_some() && !live.tx.has_deadline();
-        let aside = waits && called.all(fails);
+        let called: Vec<&Branch> =
+            live.tx.branches().iter().filter(|branch| branch.is_called()).collect();
+        let waits = !called.is_empty() && !live.tx.has_deadline();
+        let aside = waits && called.iter().all(|b| self.fails(live, b) || self.waits_long(live, b));
+        let answers = called.iter().filter(|branch| aside && !self.fails(live, branch));
+        let waited_for: Vec<_> = answers.map(|branch| branch.spec.participant.clone()).collect();
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let was_aside = live.is_aside();
         live.set_aside(aside);
+        live.hold_shares(&waited_for);
         if live.is_aside() != was_aside
             && let Some(parent) = live.tx.identity().parent
         {
             self.note_place(parent.tx_id);
         }
+    }
+
+    /// Tells whether a branch's calls fail: its participant does, or the branch by itself.
+    fn fails(&self, live: &Live, branch: &Branch) -> bool {
+        let entry = self.caller.find(&branch.spec.participant);
+        let fails = entry.is_some_and(|entry| match entry.is_own() {
+            true => self.is_child_aside(live, branch),
+            false => entry.breaker(next_kind(branch)).is_open(),
+        });
+        fails || live.failing().is_by_itself(branch.number)
+    }
+
+    /// Tells whether a branch's calls have moved nothing for long. A child waits for participants of its own.
+    fn waits_long(&self, live: &Live, branch: &Branch) -> bool {
+        let now = Instant::now();
+        let next = branch.next_attempt_at().map_or(now, |at| live.clock.moment_of(at).max(now));
+        let entry = self.caller.find(&branch.spec.participant);
+        !entry.is_some_and(|entry| entry.is_own())
+            && live.failing().waits_long(branch.number, next_kind(branch), next)
     }
 
     /// Tells whether a branch is a child that is set aside.
@@ -153,9 +169,9 @@ impl Service {
             past: live.failing().past(call.number, waiting::kind(call.operation)),
         };
         let report = Report { inbox, tx_id, call, end: None, failed_at: None };
-        let task = tokio::spawn(make_call(self.caller.clone(), about, report));
+        let task = self.calls.spawn(make_call(self.caller.clone(), about, report));
         if call.operation == Operation::Prepare {
-            live.started_prepare(task.abort_handle());
+            live.started_prepare(task);
         }
         if live.is_aside() {
             self.note_place(tx_id);
@@ -173,8 +189,10 @@ impl Service {
         self.waiting.hurry(Instant::now());
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let Call { number, attempt, operation } = call;
-        let awaited = |branch: &Branch| branch.awaits(operation, attempt);
-        if live.tx.branch(number).is_some_and(awaited) && !matches!(end, CallEnd::Deferred) {
+        let awaits = |branch: &Branch| branch.awaits(operation, attempt);
+        let awaited =
+            live.tx.branch(number).is_some_and(awaits) && !matches!(end, CallEnd::Deferred);
+        if awaited {
             live.call_ended(call, end.has_failed(), failed_at);
         }
         let participant = live.tx.branch(number).map(|branch| branch.spec.participant.clone());
@@ -201,9 +219,15 @@ impl Service {
         };
         // It may have left memory: ended by an operator, or lost.
         let _ = self.apply(tx_id, input);
-        let trouble = |live: &Live| live.is_aside() || !live.failing().is_empty();
-        if !self.failing.is_empty() || self.live.get(&tx_id).is_some_and(trouble) {
-            self.note_place(tx_id);
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            if awaited {
+                live.note_progress(call);
+            }
+            if live.is_aside() || !live.failing().is_empty() || !self.failing.is_empty() {
+                self.note_place(tx_id);
+            } else if live.tx.phase().decision().is_some() {
+                live.hold_shares(&[]);
+            }
         }
         if let Some(participant) =
             participant.filter(|_| failed_at.is_some() || !self.failing.is_empty())
@@ -242,11 +266,6 @@ impl Service {
         }
         self.waiting.hurry(Instant::now());
     }
-}
-
-/// Returns the kind of the branch's next call.
-fn next_kind(branch: &Branch) -> CallKind {
-    if branch.is_owed() { CallKind::PhaseTwo } else { CallKind::Prepare }
 }
 
 /// Reports the end of a call: its answer, or that there is none if its task ends without one.

@@ -9,15 +9,12 @@ use unanimo_core::{
 use super::Service;
 use super::alarms::Repeated;
 use crate::alarm;
-
-/// Reason of a refusal by which a participant says that its clock is past the Prepare's time.
-const TOO_LATE: &str = "TOO_LATE";
+use crate::participants::caller::TOO_LATE;
 
 impl Service {
     /// Logs the events of a transition: alarms, operators' acts, and dropped outputs.
     pub(super) fn log_events(&mut self, transition: &Transition) {
-        let held_up =
-            |event: &Event| matches!(event.kind, EventKind::Stalled | EventKind::PivotUnanswered);
+        let held_up = |event: &Event| held_up_by(event.kind).is_some();
         transition.events.iter().filter(|event| held_up(event)).for_each(|event| {
             self.raise_held_up(transition.tx_id, event);
         });
@@ -28,7 +25,11 @@ impl Service {
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
             let (tx_id, gid) = (transition.tx_id, &identity.gid);
             match kind {
-                EventKind::Stalled | EventKind::PivotUnanswered => {}
+                // One line a participant.
+                EventKind::Stalled
+                | EventKind::PivotUnanswered
+                | EventKind::RefusedAfterCommit
+                | EventKind::OutputTooLarge => {}
                 EventKind::Heuristic => tracing::error!(
                     alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
                     "the participant ended a branch against the decision, or cannot tell how it ended"
@@ -43,14 +44,6 @@ impl Service {
                 EventKind::Forgotten | EventKind::Retried => {
                     tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
                 }
-                EventKind::RefusedAfterCommit => tracing::error!(
-                    alarm = alarm::REFUSED_AFTER_COMMIT, %tx_id, %gid, branch_id, detail,
-                    "a participant refused a step that may only succeed; it is sent again"
-                ),
-                EventKind::OutputTooLarge => tracing::error!(
-                    alarm = alarm::OUTPUT_TOO_LARGE, %tx_id, %gid, branch_id, detail,
-                    "the output of a step is too large for the step that reads it; it is sent again"
-                ),
                 EventKind::Started | EventKind::InDoubt => {
                     tracing::debug!(%tx_id, %gid, event = kind.as_str(), "the transaction moved on");
                 }
@@ -75,25 +68,15 @@ impl Service {
                 continue;
             }
             told.push(participant);
-            let (last_error, detail) = (branch.last_error().unwrap_or_default(), &event.detail);
+            let detail = &event.detail;
+            let last_error = branch.last_error().unwrap_or(detail);
             let branch_id =
                 event.number.map_or("", |_: BranchNumber| branch.spec.branch_id.as_str());
-            let name = match event.kind {
-                EventKind::PivotUnanswered => alarm::PIVOT_UNANSWERED,
-                _ => alarm::TRANSACTION_STALLED,
-            };
-            if !self.alarms.raise(name, participant, last_error, Instant::now()) {
-                continue;
-            }
-            match event.kind {
-                EventKind::PivotUnanswered => tracing::error!(
-                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error,
-                    "the pivot of a saga has no answer long after the saga's deadline"
-                ),
-                _ => tracing::error!(
-                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error,
-                    "a participant has not answered Commit or Cancel for longer than stalled-after"
-                ),
+            let Some((name, what)) = held_up_by(event.kind) else { continue };
+            if self.alarms.raise(name, participant, last_error, Instant::now()) {
+                tracing::error!(
+                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error, "{what}"
+                );
             }
         }
     }
@@ -133,6 +116,29 @@ impl Service {
             );
         }
     }
+}
+
+/// Returns the name of the alarm that a participant raises by an event, and its words.
+fn held_up_by(kind: EventKind) -> Option<(&'static str, &'static str)> {
+    Some(match kind {
+        EventKind::Stalled => (
+            alarm::TRANSACTION_STALLED,
+            "a participant has not ended Commit or Cancel for longer than stalled-after",
+        ),
+        EventKind::PivotUnanswered => (
+            alarm::PIVOT_UNANSWERED,
+            "the pivot of a saga has no answer long after the saga's deadline",
+        ),
+        EventKind::RefusedAfterCommit => (
+            alarm::REFUSED_AFTER_COMMIT,
+            "a participant refused a step that may only succeed; it is sent again",
+        ),
+        EventKind::OutputTooLarge => (
+            alarm::OUTPUT_TOO_LARGE,
+            "the output of a step is too large for the step that reads it; it is sent again",
+        ),
+        _ => return None,
+    })
 }
 
 /// Formats a time of day.

@@ -1,10 +1,12 @@
-//! Timers: of pauses, deadlines and alarms by real time, of starts by the system's clock.
+//! Timers: of pauses, deadlines and alarms by real time, of starts at a time of day by the time that is gone by.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::{Input, TxId};
 
+use super::super::clock::Anchor;
+use super::super::live::Live;
 use super::super::message::Failure;
 use super::Service;
 use crate::suspension::suspended;
@@ -22,25 +24,32 @@ impl Service {
         }
         let now = Instant::now();
         let timer = self.timers.next().map(|at| at.saturating_duration_since(now));
-        let start = self.starts.next().map(|at| self.env.now().until(at));
+        let start = self.starts.next().map(|at| self.clock.now().until(at));
         let waiting = self.waiting.until_look(now);
         [timer, start, waiting].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
 
     pub(super) fn tick(&mut self) {
         // A jump is noticed while nothing begins, too.
-        self.clock.anchor();
+        let clock = self.clock.anchor();
         self.after_suspension();
         let moment = Instant::now();
         while let Some(tx_id) = self.timers.due(moment) {
             let ticked = self.apply(tx_id, Input::Tick);
             self.ticked(tx_id, ticked);
         }
-        let told = self.clock.told();
-        while let Some(tx_id) = self.starts.due(told.now()) {
-            let ticked = self.apply_at(tx_id, Input::Tick, told);
+        while let Some(tx_id) = self.starts.due(clock.now()) {
+            let ticked = self.apply_at(tx_id, Input::Tick, clock);
             self.ticked(tx_id, ticked);
         }
+    }
+
+    /// Returns the clock of a transaction that has not started: the one that is gone by. Where that was set
+    /// back meanwhile, one that starts after a time goes on by its own, or it would start later.
+    pub(super) fn clock_of_scheduled(&self, live: &Live) -> Anchor {
+        let (clock, starts_at) = (self.clock.anchor(), live.tx.wake_at(&self.options.policy));
+        let is_later = starts_at.is_some_and(|at| clock.now() < at);
+        if live.starts_after && is_later { live.clock } else { clock }
     }
 
     /// Sets the timers anew once the machine has slept: they stood still meanwhile.

@@ -233,3 +233,53 @@ fn calls_of_less_time_are_silence_if_they_are_all_that_there_is() {
     assert!(![10, 19].iter().any(|secs| breaker.is_silence(at(*secs), full)));
     assert!(breaker.is_silence(at(20), full));
 }
+
+/// Work may take long, and a participant that is full answers the same.
+#[test]
+fn l3_a_busy_answer_neither_opens_nor_closes_it() {
+    let (mut breaker, now) = breaker();
+    for n in 0..1_000 {
+        assert_eq!(breaker.busy(now, Past::Good, false), None, "{n}");
+    }
+    assert!(!breaker.is_open());
+    // Others fail meanwhile: that is a row all the same.
+    for n in 0..5 {
+        breaker.busy(now, Past::Good, false);
+        breaker.failed(now, error(n));
+    }
+    assert!(breaker.is_open());
+    let mut at = now;
+    for n in 0..20 {
+        at = breaker.next_probe(Past::Good).expect("it is open");
+        assert_eq!(breaker.pass(at, Past::Good), Pass::Probe, "{n}");
+        assert_eq!(breaker.busy(at, Past::Good, true), None, "{n}");
+        assert_eq!(breaker.busy(at, Past::Good, false), None, "of a call that was sent before");
+        assert_eq!(breaker.pass(at, Past::Good), Pass::Wait, "{n}");
+    }
+    assert!(at - now < BUSY_IS_BACK, "{:?}", at - now);
+    // A failure begins it anew.
+    at = breaker.next_probe(Past::Good).expect("it is open");
+    breaker.pass(at, Past::Good);
+    breaker.failed(at, probe(Past::Good, Failure::Error));
+    let failed_at = at;
+    loop {
+        at = breaker.next_probe(Past::Good).expect("it is open");
+        assert_eq!(breaker.pass(at, Past::Good), Pass::Probe);
+        if let Some(was_open) = breaker.busy(at, Past::Good, true) {
+            assert_eq!(was_open, at - (now + Duration::ZERO));
+            break;
+        }
+    }
+    assert!(at - failed_at >= BUSY_IS_BACK, "{:?}", at - failed_at);
+    assert!(!breaker.is_open(), "it is back, and its work takes long");
+}
+
+#[test]
+fn failures_far_apart_among_busy_answers_are_no_row() {
+    let (mut breaker, now) = breaker();
+    for n in 0..100 {
+        let at = now + ROW_MAX * n;
+        breaker.busy(at, Past::Good, false);
+        assert!(!breaker.failed(at, error(u128::from(n))), "{n}");
+    }
+}

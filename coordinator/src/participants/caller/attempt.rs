@@ -105,15 +105,19 @@ impl<'a> Attempt<'a> {
         self.sent = Some((taken, now));
     }
 
-    /// The participant has answered.
-    pub(super) fn answered(&mut self) {
+    /// The participant has answered. A busy answer tells that it is there, and not that anything gets done.
+    pub(super) fn answered(&mut self, busy: bool) {
         if let Some((taken, _)) = self.sent.take() {
             taken.answered();
         }
         if std::mem::replace(&mut self.over, true) {
             return;
         }
-        let was_open = self.entry.breaker(self.kind).answered(Instant::now());
+        let now = Instant::now();
+        let was_open = match busy {
+            true => self.entry.breaker(self.kind).busy(now, self.past, self.probe),
+            false => self.entry.breaker(self.kind).answered(now),
+        };
         if let Some(was_open) = was_open {
             tracing::info!(
                 participant = self.participant, calls = self.kind.name(), failed_for = ?was_open,
@@ -147,7 +151,7 @@ impl<'a> Attempt<'a> {
     /// The call has failed, wherever it was sent.
     pub(super) fn failed(&mut self, verdict: &Verdict) {
         let (failure, error) = match verdict {
-            Verdict::Declined(_) => return self.answered(),
+            Verdict::Declined(_) => return self.answered(false),
             Verdict::Hurried(_) if !self.is_silence() => return self.untold(),
             Verdict::Connect(error) => (Failure::Unreachable, error),
             Verdict::Silent(error) | Verdict::Hurried(error) => {

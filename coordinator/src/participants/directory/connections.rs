@@ -52,15 +52,20 @@ pub(super) struct Dialled {
     /// For calls of branches that fail: what such a call does to its connection, again and again, is not done
     /// to the calls of others. Dialled when there is one.
     failing: Option<Pair>,
-    pub(super) used_at: Instant,
+    used_at: Instant,
 }
 
 /// A connection for each kind of call.
 #[derive(Debug)]
 struct Pair {
     clients: [Client; PER_PAIR],
-    open: Arc<AtomicUsize>,
+    open: Arc<Open>,
+    used_at: Instant,
 }
+
+/// The count of a pair, for as long as anybody uses it.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<AtomicUsize>);
 
 impl Connections {
     pub(super) fn new(max: usize, message_bytes_max: usize) -> Self {
@@ -70,19 +75,18 @@ impl Connections {
     /// Makes the usual connections of an endpoint; `None` if there are as many as there may be. They are
     /// dialled by their first calls.
     pub(super) fn dial(&self, url: &str) -> Option<Dialled> {
-        let usual = self.pair(url)?;
-        Some(Dialled { usual, failing: None, used_at: Instant::now() })
+        let now = Instant::now();
+        let usual = self.pair(url, now)?;
+        Some(Dialled { usual, failing: None, used_at: now })
     }
 
-    fn pair(&self, url: &str) -> Option<Pair> {
+    fn pair(&self, url: &str, now: Instant) -> Option<Pair> {
         // Counted first, so that two at once cannot both take the last place.
-        let open = Arc::clone(&self.open);
-        if open.fetch_add(PER_PAIR, Ordering::Relaxed) + PER_PAIR > self.max {
-            open.fetch_sub(PER_PAIR, Ordering::Relaxed);
-            return None;
-        }
-        let clients = [self.client(url), self.client(url)];
-        Some(Pair { clients, open })
+        let before = self.open.fetch_add(PER_PAIR, Ordering::Relaxed);
+        let open = Arc::new(Open(Arc::clone(&self.open)));
+        let clients =
+            (before + PER_PAIR <= self.max).then(|| [self.client(url), self.client(url)])?;
+        Some(Pair { clients, open, used_at: now })
     }
 
     fn client(&self, url: &str) -> Client {
@@ -115,18 +119,32 @@ impl Dialled {
         url: &str,
         connections: &Connections,
         now: Instant,
-    ) -> Client {
+    ) -> (Client, Arc<Open>) {
         self.used_at = now;
         if fails && self.failing.is_none() {
-            self.failing = connections.pair(url);
+            self.failing = connections.pair(url, now);
         }
-        let pair = self.failing.as_ref().filter(|_| fails).unwrap_or(&self.usual);
-        pair.clients[kind as usize].clone()
+        let pair = self.failing.as_mut().filter(|_| fails).unwrap_or(&mut self.usual);
+        pair.used_at = now;
+        (pair.clients[kind as usize].clone(), Arc::clone(&pair.open))
+    }
+
+    pub(super) fn is_idle(&self, now: Instant, idle_max: Duration) -> bool {
+        now - self.used_at >= idle_max
+    }
+
+    /// Closes the connections for calls that fail, if none is under way there and none was for long.
+    pub(super) fn close_failing(&mut self, now: Instant, idle_max: Duration) {
+        let is_idle =
+            |pair: &Pair| now - pair.used_at >= idle_max && Arc::strong_count(&pair.open) == 1;
+        if self.failing.as_ref().is_some_and(is_idle) {
+            self.failing = None;
+        }
     }
 }
 
-impl Drop for Pair {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.open.fetch_sub(PER_PAIR, Ordering::Relaxed);
+        self.0.fetch_sub(PER_PAIR, Ordering::Relaxed);
     }
 }

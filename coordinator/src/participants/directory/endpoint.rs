@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::{Client, Connections, Dialled};
+use super::connections::{Client, Connections, Dialled, Open};
 use super::health::{Failed, Health, Standing};
 use super::{CallKind, Registered, Shown};
 use crate::participants::ParticipantService;
@@ -19,8 +19,8 @@ pub(super) const INSTANCES_MAX: usize = 64;
 /// A way to call a participant.
 #[derive(Clone)]
 pub(crate) enum Route {
-    /// Over gRPC.
-    Remote(Client),
+    /// Over gRPC, on connections that are counted for as long as this is kept.
+    Remote(Client, Arc<Open>),
     /// In this process.
     Local(Arc<dyn ParticipantService>),
     /// The coordinator itself.
@@ -30,7 +30,7 @@ pub(crate) enum Route {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Remote(_) => "remote",
+            Self::Remote(..) => "remote",
             Self::Local(_) => "local",
             Self::Own(_) => "own",
         })
@@ -235,14 +235,23 @@ impl Endpoint {
             state.dialled = Some(connections.dial(&self.url)?);
         }
         let dialled = state.dialled.as_mut()?;
-        Some(Route::Remote(dialled.client(kind, fails, &self.url, connections, Instant::now())))
+        let now = Instant::now();
+        let (client, open) = dialled.client(kind, fails, &self.url, connections, now);
+        Some(Route::Remote(client, open))
+    }
+
+    /// Closes its connections for calls that fail if there was none for long.
+    pub(super) fn close_failing(&self, now: Instant, idle_max: Duration) {
+        if let Some(dialled) = &mut self.state().dialled {
+            dialled.close_failing(now, idle_max);
+        }
     }
 
     /// Closes its connections if no call is under way, and it is gone or was not called for long.
     pub(super) fn close_idle(&self, now: Instant, gone_after: Duration, idle_max: Duration) {
         let alive = self.is_alive(now, gone_after);
         let mut state = self.state();
-        let idle = state.dialled.as_ref().is_some_and(|dialled| now - dialled.used_at >= idle_max);
+        let idle = state.dialled.as_ref().is_some_and(|dialled| dialled.is_idle(now, idle_max));
         if state.health.under_way() == 0 && (idle || !alive) {
             state.dialled = None;
         }

@@ -57,6 +57,31 @@ impl Directory {
         (!stays).then(|| unheard.unwrap_or(now - touched))
     }
 
+    fn forgotten_after(&self) -> Duration {
+        self.options.keep_alive_interval * INTERVALS_UNTIL_FORGOTTEN
+    }
+
+    /// Tells whether what was long gone a moment ago still is. Whoever asks has the name's turn.
+    #[must_use]
+    pub fn is_stale(&self, stale: &Stale) -> bool {
+        let now = Instant::now();
+        match stale {
+            Stale::Instance { name, url, instance } => self.entry(name).is_some_and(|entry| {
+                let endpoints = read(&entry.endpoints);
+                let endpoint = endpoints.iter().find(|endpoint| endpoint.url == *url);
+                endpoint.is_some_and(|endpoint| {
+                    endpoint.silent_instances(now, self.long_gone_after()).contains(instance)
+                })
+            }),
+            Stale::Name(name) => match self.entry(name) {
+                Some(entry) => {
+                    self.idle_for(&entry, now).is_some_and(|idle| idle > self.forgotten_after())
+                }
+                None => read(&self.unplaced).contains(name) && !self.loads.is_owed(name),
+            },
+        }
+    }
+
     /// Returns what is long gone.
     #[must_use]
     pub fn stale(&self) -> Vec<Stale> {
@@ -64,9 +89,9 @@ impl Directory {
     }
 
     fn stale_at(&self, now: Instant) -> Vec<Stale> {
-        let long_gone = self.long_gone_after();
-        let forgotten = self.options.keep_alive_interval * INTERVALS_UNTIL_FORGOTTEN;
+        let (long_gone, forgotten) = (self.long_gone_after(), self.forgotten_after());
         self.loads.sweep();
+        self.databases.sweep(|name| read(&self.entries).contains_key(name));
         let unplaced = read(&self.unplaced);
         let unneeded = unplaced.iter().filter(|name| !self.loads.is_owed(name));
         let mut stale: Vec<_> = unneeded.cloned().map(Stale::Name).collect();
@@ -91,6 +116,7 @@ impl Directory {
 
     /// Forgets a name.
     pub fn forget(&self, name: &ParticipantName) {
+        self.databases.forget(name);
         self.unplaced.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
@@ -112,9 +138,18 @@ impl Directory {
         }
     }
 
-    /// Closes connections that are of no use: nobody calls there, or the endpoint is gone.
+    /// Closes connections that are of no use: nobody calls there, or no call fails there any more, or the
+    /// endpoint is gone.
     pub fn close_unused(&self) {
+        self.close_failing(IDLE_MAX);
         self.close_idle(IDLE_MAX);
+    }
+
+    pub(super) fn close_failing(&self, idle_max: Duration) {
+        let now = Instant::now();
+        for entry in read(&self.entries).values() {
+            read(&entry.endpoints).iter().for_each(|e| e.close_failing(now, idle_max));
+        }
     }
 
     pub(super) fn close_idle(&self, idle_max: Duration) {

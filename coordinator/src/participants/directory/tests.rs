@@ -99,7 +99,7 @@ async fn nothing_is_dialled_before_the_first_call() {
     let endpoint = Arc::clone(&read(&entry.endpoints)[0]);
     assert!(!endpoint.is_dialled());
     let taken = directory.take(&entry, CallKind::Prepare, &[]).await.expect("a slot");
-    assert!(matches!(directory.route(&taken, false), Ok(Route::Remote(_))));
+    assert!(matches!(directory.route(&taken, false), Ok(Route::Remote(..))));
     assert!(endpoint.is_dialled());
     directory.close_idle(Duration::ZERO);
     assert!(endpoint.is_dialled(), "a call is under way");
@@ -108,4 +108,32 @@ async fn nothing_is_dialled_before_the_first_call() {
     assert!(endpoint.is_dialled());
     directory.close_idle(Duration::ZERO);
     assert!(!endpoint.is_dialled());
+}
+
+/// Connections for calls that fail are given back once none does, and before anybody else is refused his own.
+#[tokio::test]
+async fn connections_for_calls_that_fail_are_given_back() {
+    let room_for = |max| Directory {
+        connections: Connections::new(max, 1 << 20),
+        ..Directory::new(options())
+    };
+    let directory = room_for(6);
+    let endpoint_of = async |who: &str, url: &str| {
+        directory.seen(&name(who), url, registered("one"));
+        let entry = directory.entry(&name(who)).expect("it registered");
+        directory.take(&entry, CallKind::Prepare, &[]).await.expect("a slot")
+    };
+    let route = |taken: &Taken, fails| directory.route(taken, fails).ok();
+    let (bank, shop) = (endpoint_of("bank", URL).await, endpoint_of("shop", "http://s:1").await);
+    let _usual = route(&bank, false).expect("there is room");
+    let failing = route(&bank, true).expect("there is room");
+    let _shops = route(&shop, false).expect("there is room");
+    // The next one would be the eighth.
+    let inn = endpoint_of("inn", "http://i:1").await;
+    assert!(route(&inn, false).is_none(), "all are in use");
+    drop(failing);
+    directory.close_failing(Duration::from_secs(60));
+    assert!(route(&shop, true).is_some(), "the usual ones, where there is no room");
+    let _inns = route(&inn, false).expect("those for calls that fail are given back");
+    assert!(route(&endpoint_of("pub", "http://p:1").await, false).is_none());
 }

@@ -1,6 +1,7 @@
 //! A journal's connection: a batch of transitions in one statement, which is one round trip and one
 //! commit.
 
+mod connections;
 mod statement;
 
 use std::collections::HashSet;
@@ -11,22 +12,20 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
+pub(super) use self::connections::Connections;
+use self::connections::commit_own;
 use self::statement::{Columns, Row};
 use super::super::batch::unreadable_holder;
 use super::super::rows::digest_from_columns;
-use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
+use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
-use super::{failed, no_answer, proof};
+use super::{no_answer, proof};
 
 /// Reads the rows that stand in the way of writes that were not applied. A statement of its own:
 /// the batch's snapshot is older than what it waited for.
 const OBSTACLES: &str = "
 SELECT tx_id, gid, owner, version, write_id, digest, digest_version
 FROM transactions WHERE tx_id = ANY($1) OR gid = ANY($2)";
-
-/// Tries to write the row of the journals while it is locked; each waits for as long as a statement waits
-/// for a lock.
-const LOCKED_TRIES_MAX: u32 = 25;
 
 #[derive(Debug, sqlx::FromRow)]
 struct Obstacle {
@@ -45,6 +44,7 @@ struct Obstacle {
 pub(super) struct Writer {
     session: Session,
     me: Incarnation,
+    connector: Connector,
     answer_timeout: Duration,
     /// A batch that is committed, and that the standbys do not have yet.
     unproven: Option<Committed>,
@@ -66,31 +66,14 @@ struct Committed {
 }
 
 impl Writer {
-    /// Connects, and commits a write: what this connection reads from then on is at least as
-    /// durable as that, whatever became of the connections before it.
-    pub(super) async fn connect(
-        connector: &Connector,
+    fn new(
+        session: Session,
         me: Incarnation,
+        connector: Connector,
         answer_timeout: Duration,
-    ) -> Result<Self, Error> {
-        let connecting = async {
-            let mut session = connector.open(answer_timeout).await?;
-            let unfenced = commit_own(&mut session, me).await?;
-            if session.synchronous {
-                proof::prove(&mut session, answer_timeout).await?;
-            }
-            Ok((session, unfenced))
-        };
-        let connected = tokio::time::timeout(answer_timeout * 2, connecting).await;
-        let (session, alive) = connected
-            .unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
-            .map_err(|error| failed("open a journal's connection", error))?;
-        if alive {
-            let (unproven, deferred) = (None, HashSet::new());
-            Ok(Self { session, me, answer_timeout, unproven, deferred })
-        } else {
-            Err(Error::Fenced(me))
-        }
+    ) -> Self {
+        let (unproven, deferred) = (None, HashSet::new());
+        Self { session, me, connector, answer_timeout, unproven, deferred }
     }
 
     /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
@@ -102,7 +85,8 @@ impl Writer {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
-        let query = columns.query(self.me).fetch_all(&mut self.session.connection);
+        let query = columns.query(self.me, self.connector.tables());
+        let query = query.fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
         let write_ids = batch.iter().map(|write| write.write_id).collect();
@@ -168,12 +152,28 @@ impl Writer {
     /// where the standbys have it.
     async fn prove(&mut self, committed: &mut Committed) -> Result<(), BatchError> {
         let Some(end) = committed.rows.iter().find(|row| row.tx_id.is_none()) else {
-            return Err(BatchError::Fenced(self.me));
+            return Err(self.has_no_right().await);
         };
         let settings = end.settings.as_deref().unwrap_or_default();
         self.session.compare(settings).map_err(indeterminate)?;
         self.session.synchronous = end.synchronous == Some(true);
-        self.prove_on(&mut committed.wanted).await
+        let number = end.number.unwrap_or_default();
+        self.prove_on(&mut committed.wanted).await?;
+        self.connector.progress.note(number);
+        Ok(())
+    }
+
+    /// Returns the reason for which this incarnation could not write. Without an answer the connection is
+    /// given up, and the next one asks again.
+    async fn has_no_right(&mut self) -> BatchError {
+        let Self { session, me, connector, answer_timeout, .. } = self;
+        let looking = connector.look_for_fence(session, *me);
+        let looked = tokio::time::timeout(*answer_timeout, looking).await;
+        match looked.unwrap_or_else(|_| Err(no_answer().into())) {
+            Ok(()) => BatchError::Fenced(*me),
+            Err(error) if error.is_elsewhere() => BatchError::Elsewhere(error.into()),
+            Err(error) => indeterminate(error),
+        }
     }
 
     async fn prove_on(&mut self, wanted: &mut proof::Wanted) -> Result<(), BatchError> {
@@ -204,11 +204,11 @@ impl Writer {
     /// there, and is as durable as whatever is committed later. One that was made is proven on.
     async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
         if affirmed.is_none() {
-            let committing = commit_own(&mut self.session, self.me);
+            let committing = commit_own(&mut self.session, self.me, self.connector.tables());
             let committed = tokio::time::timeout(self.answer_timeout, committing).await;
             match committed.unwrap_or_else(|_| Err(no_answer())) {
-                Ok(true) => {}
-                Ok(false) => return Err(BatchError::Fenced(self.me)),
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(self.has_no_right().await),
                 Err(error) => return Err(BatchError::Indeterminate(error.into())),
             }
         }
@@ -236,29 +236,6 @@ impl Writer {
             }
             // Whoever was in the way has rolled back.
             None => Written::Busy,
-        }
-    }
-}
-
-/// Commits a write that concerns nobody else. Returns false if the incarnation is fenced. Its row is the
-/// other lane's as well, which may hold it while a standby is waited for.
-async fn commit_own(session: &mut Session, me: Incarnation) -> Result<bool, sqlx::Error> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let done = sqlx::query(
-            "WITH fence AS MATERIALIZED (
-                 SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE)
-             INSERT INTO journals (incarnation) SELECT $1 FROM fence
-             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
-        )
-        .bind(me.0)
-        .execute(&mut session.connection)
-        .await;
-        match done {
-            Err(sqlx::Error::Database(error))
-                if error.code().as_deref() == Some("55P03") && tries < LOCKED_TRIES_MAX => {}
-            done => return Ok(done?.rows_affected() == 1),
         }
     }
 }

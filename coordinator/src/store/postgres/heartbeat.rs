@@ -15,25 +15,34 @@ use super::session::{Connector, Session, SessionError};
 
 /// The fence is read without a lock: a renewal never waits for a batch. Who fences marks the
 /// heartbeat's row as well, and a renewal that meets that looks at the row again: it never succeeds
-/// after a fence whose snapshot it did not see.
+/// after a fence whose snapshot it did not see. In other tables than those that were opened there is no
+/// fence of this incarnation.
 const RENEW: &str = "
 UPDATE heartbeats SET counter = counter + 1
 WHERE incarnation = $1 AND NOT fenced
-    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
-RETURNING current_setting('synchronous_standby_names') <> '',
-    (SELECT oid::text FROM pg_namespace WHERE nspname = current_schema()),
-    to_regclass('cluster')::oid::text";
+    AND EXISTS (SELECT 1 FROM fences
+        WHERE incarnation = $1 AND NOT fenced AND tableoid = ($2::text)::oid)
+RETURNING counter, txid_current(), current_setting('synchronous_standby_names') <> ''";
 
 /// The heartbeat's session, if it has one that is good.
 #[derive(Clone, Debug)]
 pub(super) struct Heartbeat {
     connector: Connector,
     session: Arc<Mutex<Option<Session>>>,
+    /// The last renewal that is known to be durable.
+    last: Arc<Mutex<Option<Renewal>>>,
+}
+
+/// A renewal: whose it is, and the counter that it has written.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    me: Incarnation,
+    counter: i64,
 }
 
 impl Heartbeat {
     pub(super) fn new(connector: Connector) -> Self {
-        Self { connector, session: Arc::default() }
+        Self { connector, session: Arc::default(), last: Arc::default() }
     }
 
     /// Moves the heartbeat; `false` if the incarnation is fenced. Given up after `patience`.
@@ -65,20 +74,39 @@ impl Heartbeat {
             Some(session) => session,
             None => self.connector.open(patience).await?,
         };
-        let renew = sqlx::query_as(RENEW).bind(me.0).fetch_optional(&mut session.connection);
-        let moved: Option<(bool, Option<String>, Option<String>)> = renew.await?;
+        let renew = sqlx::query_as(RENEW).bind(me.0).bind(self.connector.tables());
+        let moved: Option<(i64, i64, bool)> = renew.fetch_optional(&mut session.connection).await?;
         // Somebody may have put other tables in the place of those that were opened.
-        let Some((synchronous, schema, tables)) = moved else {
-            self.connector.compare_place(&mut session).await?;
+        let Some((counter, number, synchronous)) = moved else {
+            self.connector.look_for_fence(&mut session, me).await?;
             return Ok((false, session));
         };
-        self.connector.compare_tables(&session, schema, tables)?;
+        let renewal = Renewal { me, counter };
+        self.compare(&session, renewal)?;
         if synchronous {
             // In the time that is left, and a little less, so that it is said what was waited for.
             let left = (patience - patience / 10).saturating_sub(started.elapsed());
             proof::prove(&mut session, left).await?;
         }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewal);
+        self.connector.progress.note(number);
         Ok((true, session))
+    }
+
+    /// Compares a renewal with the last one. Nobody else moves this counter, so one that was there before
+    /// is of a restored database.
+    fn compare(
+        &self,
+        session: &Session,
+        Renewal { me, counter }: Renewal,
+    ) -> Result<(), SessionError> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.filter(|last| last.me == me && counter <= last.counter) {
+            None => Ok(()),
+            Some(Renewal { counter: last, .. }) => Err(session.restored(format!(
+                "this process has counted its heartbeats to {last}, and the next one has number {counter}"
+            ))),
+        }
     }
 
     /// Closes the session.

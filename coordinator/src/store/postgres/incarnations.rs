@@ -1,5 +1,6 @@
 //! Incarnations on PostgreSQL.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
-use super::Postgres;
+use super::{Postgres, SessionError};
 
 /// One statement and so one snapshot. With two, a birth between them would show the number from
 /// before it beside the new incarnation: whoever read that would fence the new one and then fail to
@@ -91,14 +92,34 @@ impl Incarnations for Postgres {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        let query = sqlx::query_as(CREATE)
+        let query = sqlx::query_scalar(CREATE)
             .bind(created)
             .bind(node.to_owned())
             .bind(lease_to_column(lease))
             .bind(self.cluster_id.clone())
             .bind(latest(&MIGRATIONS));
-        let new: Vec<(i64,)> = self.rows("create an incarnation", query).await?;
-        Ok(new.into_iter().next().map(|(incarnation,)| Incarnation(incarnation)))
+        // Known also if the standbys do not have it in time.
+        let known = Arc::new(OnceLock::new());
+        let noted = Arc::clone(&known);
+        let created = self.run("create an incarnation", move |connection| {
+            Box::pin(async move {
+                let new: Option<i64> = query.fetch_optional(connection).await?;
+                let new = new.map(Incarnation);
+                if let Some(new) = new {
+                    // It is set once.
+                    let _ = noted.set(new);
+                }
+                Ok(new)
+            })
+        });
+        created.await.map_err(|error| match (error, known.get()) {
+            (Error::Session { source, .. }, Some(incarnation))
+                if matches!(*source, SessionError::Unproven) =>
+            {
+                Error::UnprovenBirth { incarnation: *incarnation, source }
+            }
+            (error, _) => error,
+        })
     }
 
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {

@@ -48,14 +48,14 @@ WITH fence AS MATERIALIZED (
                 AND held.exclusive >= new.exclusive AND holder.ended_ms IS NULL) AS is_held
     FROM UNNEST($4::text[], $5::bool[]) AS new (name, exclusive)
 ), obstacle AS MATERIALIZED (
-    SELECT other.name, holder.gid, other.family < $3 AS older
+    SELECT other.name, holder.gid, other.family < $3 AS older, NOT other.granted AS waits
     FROM wanted JOIN locks AS other USING (name)
     JOIN transactions AS holder ON holder.tx_id = other.tx_id
     WHERE NOT wanted.is_held AND other.family <> $3
         AND (other.exclusive OR wanted.exclusive)
         AND (other.granted OR (other.family < $3 AND holder.decided_ms IS NULL))
         AND holder.ended_ms IS NULL
-    ORDER BY older DESC, other.name, other.granted DESC LIMIT 1
+    ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1
 ), taken AS (
     INSERT INTO locks (name, tx_id, family, exclusive, granted)
     SELECT name, $2, $3, exclusive, NOT EXISTS (SELECT 1 FROM obstacle)
@@ -67,7 +67,7 @@ WITH fence AS MATERIALIZED (
     WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL
 )
 SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
-    obstacle.name, obstacle.gid, obstacle.older
+    obstacle.name, obstacle.gid, obstacle.older, obstacle.waits
 FROM (SELECT) AS answer LEFT JOIN obstacle ON true";
 
 #[async_trait]

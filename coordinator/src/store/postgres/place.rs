@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 
 use super::super::opening::Place;
 
-/// Part of a place that no table stores: the number of the table `cluster`. Tables that were dropped and
+/// Part of a place that no table stores: the number of the table `fences`. Tables that were dropped and
 /// restored in the same schema have another one.
 pub(super) const TABLES: &str = "tables";
 
@@ -13,6 +13,8 @@ pub(super) const TABLES: &str = "tables";
 pub(super) struct Opened {
     pub(super) schema: String,
     pub(super) place: Place,
+    /// Number of the table `fences`. Each write of an incarnation looks for its fence in that table alone.
+    pub(super) tables: String,
 }
 
 /// Returns the place of the database: the server's identifier, and the numbers that the server gave to
@@ -45,12 +47,12 @@ pub(super) async fn here(
     Ok(Place::new([("system", system), ("database", database), ("schema", schema)]))
 }
 
-/// Returns the number of the table `cluster`; `None` if it is not there.
+/// Returns the number of the table `fences`; `None` if it is not there.
 pub(super) async fn tables(
     connection: &mut PgConnection,
     schema: &str,
 ) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT to_regclass(format('%I.cluster', $1::text))::oid::text")
+    sqlx::query_scalar("SELECT to_regclass(format('%I.fences', $1::text))::oid::text")
         .bind(schema)
         .fetch_one(connection)
         .await

@@ -19,9 +19,9 @@ use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 
 use self::moving::{OLD_HISTORY, known_migrations, move_tables};
 use self::place::{compare_place, here, itself, keep_flags, keep_place};
-use super::super::opening::{HISTORY, Place, PlaceChange, Start};
+use super::super::opening::{HISTORY, PlaceChange, Start};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
-use super::place::TABLES;
+use super::place::{Opened, TABLES};
 use super::session::{Connector, Session};
 use super::{Postgres, PostgresOptions, address, failed, no_answer};
 
@@ -175,15 +175,16 @@ impl Opening {
             .await
             .map_err(Error::database(doing))?;
         let tables = super::place::tables(block, schema).await.map_err(Error::database(doing))?;
-        Ok(Group { cluster_id, place: place.with(TABLES, tables) })
+        let tables = tables.ok_or_else(no_row)?;
+        let (schema, place) = (schema.clone(), place.with(TABLES, Some(tables.clone())));
+        Ok(Group { cluster_id, opened: Opened { schema, place, tables } })
     }
 }
 
 /// Identity of the tables that were opened.
 struct Group {
     cluster_id: String,
-    /// The tables' number is a part of it.
-    place: Place,
+    opened: Opened,
 }
 
 #[async_trait]
@@ -225,8 +226,8 @@ impl super::super::Opening for Opening {
         let migrated = self.migrate(&mut session.connection).await;
         // It holds locks until it is closed, if the migration has failed.
         let _ = session.connection.close().await;
-        let Group { cluster_id, place } = migrated?;
-        let connector = self.connector.at(self.options.schema.clone(), place);
+        let Group { cluster_id, opened } = migrated?;
+        let connector = self.connector.at(opened);
         Ok(Arc::new(Postgres::open(connector, &self.options, cluster_id)))
     }
 }

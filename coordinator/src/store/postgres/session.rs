@@ -5,16 +5,22 @@
 //! role would hold. A session that turns out to be on a standby, on a server that takes no writes, or
 //! to have other settings, is thrown away: nothing is read there, and nothing written.
 
+mod error;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{Connection, FromRow};
+use unanimo_core::Incarnation;
 
+pub use self::error::SessionError;
+use self::error::is_other;
 use super::super::opening::Place;
 use super::address::{Address, Server};
 use super::place::{Opened, TABLES};
+use super::progress::Progress;
 use super::{PostgresOptions, no_answer, place};
 
 /// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
@@ -48,71 +54,9 @@ const LOOK: &str = concat!(
     "SELECT pg_is_in_recovery() AS standby,
         current_setting('transaction_read_only') = 'on' AS read_only, ",
     settings_of_session!(),
-    " AS settings, current_setting('synchronous_standby_names') <> '' AS synchronous"
+    " AS settings, current_setting('synchronous_standby_names') <> '' AS synchronous,
+        to_regclass('fences')::oid::text AS tables"
 );
-
-/// Reason for which a session cannot be had, or used any more.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The driver or the server gave up.
-    #[error("{0}")]
-    Driver(#[from] sqlx::Error),
-    /// The server takes no writes.
-    #[error(
-        "the server at {server} {why}: the coordinator works on the server that takes writes alone"
-    )]
-    NotWritable {
-        /// Host and port.
-        server: String,
-        /// Reason, as a phrase that follows "the server".
-        why: &'static str,
-    },
-    /// The settings are not those that were set.
-    #[error(
-        "the session with {server} has other settings than the coordinator relies on: {found}; if \
-         there is a pooler in between, it must give each client a session of its own"
-    )]
-    Settings {
-        /// Host and port.
-        server: String,
-        /// Settings that differ.
-        found: String,
-    },
-    /// The server has the tables in another place than the one where they were opened.
-    #[error(
-        "the database at {server} is not the one that was opened ({known}), but is in another place \
-         ({found})"
-    )]
-    Elsewhere {
-        /// Host and port.
-        server: String,
-        /// The place where the tables were opened.
-        known: String,
-        /// The place of this server's.
-        found: String,
-    },
-    /// None of several servers can be used.
-    #[error("{}", .0.join("; "))]
-    NoServer(Vec<String>),
-    /// Standbys are waited for, and nobody can tell what they have.
-    #[error(
-        "synchronous_standby_names is set, and this role cannot see how far the standbys are, so no \
-         write could be proven: GRANT pg_read_all_stats TO {role}"
-    )]
-    Blind {
-        /// The role of the session.
-        role: String,
-    },
-    /// The commit returned before the standbys had it.
-    #[error(
-        "a commit was acknowledged before the synchronous standbys had it, because somebody ended \
-         its wait for them: it does not count as durable"
-    )]
-    Unproven,
-    /// No session is given any more.
-    #[error("the store is closed")]
-    Closed,
-}
 
 /// State of a session, as it is seen at each use.
 #[derive(Debug, FromRow)]
@@ -121,6 +65,8 @@ struct Seen {
     read_only: bool,
     settings: String,
     synchronous: bool,
+    /// Number of the table that its statements find.
+    tables: Option<String>,
 }
 
 /// A session. Dropping it closes the connection without a word.
@@ -132,6 +78,7 @@ pub(super) struct Session {
     pub(super) settings: String,
     /// Commits wait for synchronous standbys, as far as was seen last.
     pub(super) synchronous: bool,
+    tables: Option<String>,
 }
 
 /// Way to the servers of a database. Cheap to clone.
@@ -144,6 +91,7 @@ pub(super) struct Connector {
     settings: Arc<Settings>,
     /// The only place that is worked in, once the tables were opened.
     opened: Option<Arc<Opened>>,
+    pub(super) progress: Progress,
 }
 
 #[derive(Debug)]
@@ -166,12 +114,13 @@ impl Connector {
                 Some(&options.schema),
             )),
             opened: None,
+            progress: Progress::default(),
         }
     }
 
     /// Returns a way to sessions with tables in this place alone.
-    pub(super) fn at(&self, schema: String, place: Place) -> Self {
-        Self { opened: Some(Arc::new(Opened { schema, place })), ..self.clone() }
+    pub(super) fn at(&self, opened: Opened) -> Self {
+        Self { opened: Some(Arc::new(opened)), ..self.clone() }
     }
 
     /// Returns a way to sessions whose statements may take any time, with the role's own search path.
@@ -180,23 +129,34 @@ impl Connector {
         Self { settings, ..self.clone() }
     }
 
-    /// Compares the numbers of schema and tables that a session of the tables has found with those of the
-    /// place where they were opened.
-    pub(super) fn compare_tables(
-        &self,
-        session: &Session,
-        schema: Option<String>,
-        tables: Option<String>,
-    ) -> Result<(), SessionError> {
-        let Some(opened) = &self.opened else { return Ok(()) };
-        session.compare_with(opened, &Place::new([("schema", schema), (TABLES, tables)]))
+    /// Returns the number of the table `fences` that was opened. Nothing has this one before that.
+    pub(super) fn tables(&self) -> &str {
+        self.opened.as_ref().map_or("0", |opened| &opened.tables)
     }
 
-    /// Looks where a session is, and compares that with the place where the tables were opened.
-    pub(super) async fn compare_place(&self, session: &mut Session) -> Result<(), SessionError> {
-        match &self.opened {
-            Some(opened) => session.compare_place(opened).await,
-            None => Ok(()),
+    /// Looks where a session is, and compares that with the place where the tables were opened, and with
+    /// what this process has written there.
+    async fn compare_place(&self, session: &mut Session) -> Result<(), SessionError> {
+        if let Some(opened) = &self.opened {
+            session.compare_place(opened).await?;
+            self.progress.check(session).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for the fence of an incarnation that could not write. Nobody has fenced it where the tables are
+    /// others, or of a time before its birth.
+    pub(super) async fn look_for_fence(
+        &self,
+        session: &mut Session,
+        me: Incarnation,
+    ) -> Result<(), SessionError> {
+        self.compare_place(session).await?;
+        let is_there = "SELECT EXISTS (SELECT 1 FROM fences WHERE incarnation = $1)";
+        let is_there = sqlx::query_scalar(is_there).bind(me.0);
+        match is_there.fetch_one(&mut session.connection).await? {
+            true => Ok(()),
+            false => Err(session.restored(format!("incarnation {me} is not created there"))),
         }
     }
 
@@ -297,9 +257,10 @@ impl Session {
             return Err(SessionError::Settings { server, found });
         }
         let synchronous = before.synchronous;
-        let mut session = Self { connection, server, settings: String::new(), synchronous };
+        let settings = String::new();
+        let mut session = Self { connection, server, settings, synchronous, tables: None };
         let seen = session.look().await?;
-        session.settings = seen.settings;
+        (session.settings, session.tables) = (seen.settings, seen.tables);
         Ok(session)
     }
 
@@ -317,11 +278,22 @@ impl Session {
         Err(SessionError::Elsewhere { server: self.server.clone(), known, found })
     }
 
-    /// Looks whether the session is still what it was when it was opened.
+    /// Makes the error of a database that was restored to an earlier time.
+    pub(super) fn restored(&self, found: String) -> SessionError {
+        SessionError::Restored { server: self.server.clone(), found }
+    }
+
+    /// Looks whether the session is still what it was when it was opened, and leads to the same tables.
     pub(super) async fn check(&mut self) -> Result<(), SessionError> {
         let seen = self.look().await?;
         self.synchronous = seen.synchronous;
-        self.compare(&seen.settings)
+        self.compare(&seen.settings)?;
+        if seen.tables == self.tables {
+            return Ok(());
+        }
+        let place = |tables: &Option<String>| Place::new([(TABLES, tables.clone())]).to_string();
+        let (known, found) = (place(&self.tables), place(&seen.tables));
+        Err(SessionError::Elsewhere { server: self.server.clone(), known, found })
     }
 
     /// Compares the settings that a statement was made under.
@@ -341,17 +313,6 @@ impl Session {
             (false, false) => return Ok(seen),
         };
         Err(SessionError::NotWritable { server: self.server.clone(), why })
-    }
-}
-
-/// Tells whether a server that takes writes has another database than ours, or none.
-fn is_other(error: &SessionError) -> bool {
-    match error {
-        SessionError::Elsewhere { .. } => true,
-        SessionError::Driver(sqlx::Error::Database(error)) => {
-            error.code().as_deref() == Some("3D000")
-        }
-        _ => false,
     }
 }
 

@@ -164,13 +164,13 @@ impl Transactions for Postgres {
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
         let query = sqlx::query(SELECT_EVENTS).bind(tx_id.0);
-        let rows = self.look("read a transaction's events", query).await?;
+        let rows = self.told("read a transaction's events", query).await?;
         Ok(rows::events(tx_id, &rows))
     }
 
     async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
         let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0);
-        let rows = self.look("read a transaction's history", query).await?;
+        let rows = self.told("read a transaction's history", query).await?;
         let entries = rows.iter().map(|row| row.try_get("entry"));
         entries.collect::<Result<_, _>>().map_err(Error::database("read a transaction's history"))
     }
@@ -186,7 +186,7 @@ impl Transactions for Postgres {
             .bind(filter.created_until.map(ms_to_column))
             .bind(filter.before.map(|tx_id| tx_id.0))
             .bind(i64::from(filter.limit));
-        let rows = self.look("list transactions", query).await?;
+        let rows = self.told("list transactions", query).await?;
         Ok(rows::assemble(&Rows::of(rows)))
     }
 

@@ -1,13 +1,15 @@
 //! Transactions that wait for nobody but a participant that fails hold no place, until they go on.
 
 use unanimo_coordinator::config::Period;
-use unanimo_proto::v1::{BranchSpec, Compensation, Outcome, SubmitTransactionRequest};
+use unanimo_proto::v1::{
+    BranchSpec, ChildTransaction, Compensation, Mode, Outcome, SubmitTransactionRequest, WaitFor,
+};
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
 use super::super::participants::register;
 use super::super::sagas::{accept, saga, step};
-use super::super::{World, describe, tcc};
+use super::super::{World, branch, describe, tcc};
 use super::{at, on_both, on_sqlite, submit_all};
 
 /// A TCC of a branch at each of two participants.
@@ -110,6 +112,39 @@ async fn l3_a_saga_whose_pivot_cannot_be_reached_is_set_aside() {
     sick.set_mood(Mood::Well);
     let shown = world.get_until("saga", "its end", |t| t.ended_at.is_some()).await;
     assert_eq!(shown.outcome(), Outcome::Committed);
+    until("memory to be empty", async || (engine.in_flight().0 == 0).then_some(())).await;
+    assert_eq!(engine.without_place(), 0);
+}
+
+/// A parent that waits for nothing but a child that is set aside holds no place either, however deep the child is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_parents_are_set_aside_with_their_children() {
+    let world = World::start(on_sqlite()).await;
+    let sick = Scripted::default();
+    register(&world, "sick", &sick.serve().await).await;
+    sick.set_mood(Mood::FailingInPhaseTwo);
+    let around = |child: ChildTransaction| BranchSpec {
+        branch_id: "in".into(),
+        child: Some(child),
+        ..Default::default()
+    };
+    let family = |n: usize| {
+        let owes = BranchSpec { participant: "sick".into(), ..branch("x", "ok") };
+        let (mode, branches) = (Mode::Tcc.into(), vec![owes]);
+        let inner = ChildTransaction { mode, branches, ..Default::default() };
+        let (mode, branches) = (Mode::Saga.into(), vec![around(inner)]);
+        let outer = ChildTransaction { mode, branches, ..Default::default() };
+        let mut request = saga(&format!("g{n}"), vec![around(outer)]);
+        request.wait_for = WaitFor::Decided.into();
+        request
+    };
+    for (answered, _) in submit_all(&world, (0..6).map(family)).await {
+        assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
+    }
+    let engine = world.running.engine();
+    until("all to be set aside", async || (engine.without_place() == 18).then_some(())).await;
+    assert_eq!(engine.in_flight().0, 18);
+    sick.set_mood(Mood::Well);
     until("memory to be empty", async || (engine.in_flight().0 == 0).then_some(())).await;
     assert_eq!(engine.without_place(), 0);
 }

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 use unanimo_coordinator::config::Period;
-use unanimo_proto::v1::{GetTransactionRequest, Outcome, get_transaction_request};
+use unanimo_proto::v1::{
+    GetTransactionRequest, Outcome, SubmitTransactionRequest, WaitFor, get_transaction_request,
+};
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::{PATIENCE, until};
 
 use super::super::http::http_get;
 use super::super::participants::register;
-use super::super::{World, describe, tcc};
+use super::super::{World, describe, millis, tcc};
 use super::{at, dead_endpoint, endpoints, leave, on_both, on_sqlite, register_as, submit_all};
 
 /// Ways to be sick.
@@ -171,10 +173,10 @@ async fn l3_refused_work_is_not_stored_and_known_work_is_answered() {
     }
 }
 
-/// Requests that begin nothing leave the turn to try a participant that fails to others: those whose gid is known,
-/// and those that name another participant that takes no work.
+/// Requests that try nothing leave the turn to try a participant that fails to others: those whose gid is known,
+/// those that name another participant that takes no work, and those that start later.
 #[tokio::test]
-async fn l3_requests_that_begin_nothing_take_no_turn() {
+async fn l3_requests_that_try_nothing_take_no_turn() {
     let mut config = on_sqlite();
     config.phase_two_backoff = Period::secs(1);
     config.phase_two_backoff_max = Period::secs(1);
@@ -208,6 +210,13 @@ async fn l3_requests_that_begin_nothing_take_no_turn() {
                 both.branches[1].participant = "tired".into();
                 world.submit(both).await.unwrap_err();
             }
+            let tomorrow = SubmitTransactionRequest {
+                start_delay: millis(24 * 60 * 60 * 1000),
+                wait_for: WaitFor::Accepted.into(),
+                ..at("sick", &format!("tomorrow{asked}-{round}"), "ok", 5_000)
+            };
+            // Whoever asks first in a turn is let in.
+            world.submit(tomorrow).await.ok()?;
             world.submit(at("sick", &format!("more{asked}-{round}"), "ok", 5_000)).await.ok()
         })
         .await;

@@ -10,15 +10,17 @@ use unanimo_proto::v1::{
 };
 use unanimo_sdk::{
     Isolation, MySqlOptions, Participant as Making, PhaseTwoError, PostgresOptions, PrepareError,
-    Sqlite, Tcc, TwoPhase, refuse,
+    Sqlite, Tcc, TokioConnection, TokioPostgres, TwoPhase, refuse,
 };
 use unanimo_tests::mariadb;
 use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
 use unanimo_tests::reaper::run_folder;
 
 use super::Participant;
 use super::rules::Heard;
 use super::schedule::{Call, Fault, Operation, Schedule};
+use crate::participant::databases::OverTokio;
 
 const TABLE: &str = "CREATE TABLE effect (tx_id varchar(36), what varchar(10))";
 
@@ -27,6 +29,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The same where it is counted in whole seconds.
 const MARIADB_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections of each phase, so that those who wait keep out nobody who does not.
+const MARIADB_CONNECTIONS: u32 = 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -74,8 +79,39 @@ impl Lab {
         Self { name: "PostgreSQL", mode: Mode::TwoPhase, participant, pool: Pool::Postgres(pool) }
     }
 
+    pub(super) async fn tcc_over_tokio() -> Self {
+        let (pool, database) = over_tokio().await;
+        let making = Making::new("p", database)
+            .tcc("act", Handler(Isolation::ReadCommitted))
+            .tcc("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        Self { name: "tokio-postgres", mode: Mode::Tcc, participant, pool: Pool::Postgres(pool) }
+    }
+
+    pub(super) async fn two_phase_over_tokio() -> Self {
+        let (pool, database) = over_tokio().await;
+        let making = Making::new("p", database)
+            .two_phase("act", Handler(Isolation::ReadCommitted))
+            .two_phase("act-rr", Handler(Isolation::RepeatableRead));
+        let participant = Box::new(making.service().unwrap());
+        let (name, mode) = ("tokio-postgres", Mode::TwoPhase);
+        Self { name, mode, participant, pool: Pool::Postgres(pool) }
+    }
+
     pub(super) async fn two_phase_on_mariadb() -> Self {
-        let (pool, database) = mariadb().await;
+        Self::two_phase_on(mariadb().await)
+    }
+
+    /// Through a proxy that keeps `pseudo_slave_mode` from the server.
+    pub(super) async fn two_phase_on_mariadb_whose_sessions_keep_transactions() -> Self {
+        let server = mariadb::Server::shared();
+        let proxy = Proxy::start(server.socket()).await;
+        proxy.rewrite("pseudo_slave_mode", "pseudo_slave_none");
+        let url = server.database().await;
+        Self::two_phase_on(mariadb_by(&url, &proxy.mariadb_url(&url)).await)
+    }
+
+    fn two_phase_on((pool, database): (MySqlPool, unanimo_sdk::MySql)) -> Self {
         let making = Making::new("p", database)
             .two_phase("act", Handler(Isolation::ReadCommitted))
             .two_phase("act-rr", Handler(Isolation::RepeatableRead));
@@ -261,19 +297,38 @@ impl Lab {
 }
 
 async fn postgres() -> (PgPool, unanimo_sdk::Postgres) {
-    let url = Server::shared().database().await;
-    let pool = PgPool::connect(&url).await.unwrap();
-    sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
+    let (pool, url) = database().await;
     let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
     (pool, options.connect(&url).await.unwrap())
 }
 
+async fn over_tokio() -> (PgPool, OverTokio) {
+    let (pool, url) = database().await;
+    let options = PostgresOptions::default().lock_timeout(LOCK_TIMEOUT);
+    (pool, options.over(TokioPostgres::new(url.parse().unwrap())).await.unwrap())
+}
+
+async fn database() -> (PgPool, String) {
+    let url = Server::shared().database().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
+    (pool, url)
+}
+
 async fn mariadb() -> (MySqlPool, unanimo_sdk::MySql) {
     let url = mariadb::Server::shared().database().await;
-    let pool = MySqlPool::connect(&url).await.unwrap();
+    mariadb_by(&url, &url).await
+}
+
+/// The participant reaches it by another address.
+async fn mariadb_by(url: &str, by: &str) -> (MySqlPool, unanimo_sdk::MySql) {
+    let pool = MySqlPool::connect(url).await.unwrap();
     sqlx::raw_sql(TABLE).execute(&pool).await.unwrap();
-    let options = MySqlOptions::default().lock_timeout(MARIADB_LOCK_TIMEOUT);
-    (pool, options.connect(&url).await.unwrap())
+    let options = MySqlOptions::default()
+        .prepare_connections(MARIADB_CONNECTIONS)
+        .phase_two_connections(MARIADB_CONNECTIONS)
+        .lock_timeout(MARIADB_LOCK_TIMEOUT);
+    (pool, options.connect(by).await.unwrap())
 }
 
 fn action(schedule: &Schedule) -> &'static str {
@@ -311,13 +366,17 @@ type Asked = unanimo_sdk::Call<bytes::Bytes>;
 
 /// The handlers' work on each database.
 trait Work {
-    async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()>;
-    async fn die(&mut self) -> sqlx::Result<()>;
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    async fn note(&mut self, call: &Asked, what: &'static str) -> Result<(), Self::Error>;
+    async fn die(&mut self) -> Result<(), Self::Error>;
 }
 
 const NOTE: &str = "INSERT INTO effect (tx_id, what) VALUES ($1, $2)";
 
 impl Work for PgConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query(NOTE).bind(call.branch.tx_id.to_string()).bind(what);
         note.execute(self).await.map(drop)
@@ -328,7 +387,21 @@ impl Work for PgConnection {
     }
 }
 
+impl Work for TokioConnection {
+    type Error = tokio_postgres::Error;
+
+    async fn note(&mut self, call: &Asked, what: &'static str) -> Result<(), Self::Error> {
+        self.execute(NOTE, &[&call.branch.tx_id.to_string(), &what]).await.map(drop)
+    }
+
+    async fn die(&mut self) -> Result<(), Self::Error> {
+        self.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await
+    }
+}
+
 impl Work for MySqlConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query("INSERT INTO effect (tx_id, what) VALUES (?, ?)");
         note.bind(call.branch.tx_id.to_string()).bind(what).execute(self).await.map(drop)
@@ -340,6 +413,8 @@ impl Work for MySqlConnection {
 }
 
 impl Work for SqliteConnection {
+    type Error = sqlx::Error;
+
     async fn note(&mut self, call: &Asked, what: &'static str) -> sqlx::Result<()> {
         let note = sqlx::query(NOTE).bind(call.branch.tx_id.to_string()).bind(what);
         note.execute(self).await.map(drop)
@@ -410,6 +485,7 @@ macro_rules! tcc_handler {
 }
 
 tcc_handler!(unanimo_sdk::Postgres, PgConnection);
+tcc_handler!(OverTokio, TokioConnection);
 tcc_handler!(unanimo_sdk::MySql, MySqlConnection);
 tcc_handler!(Sqlite, SqliteConnection);
 
@@ -434,4 +510,5 @@ macro_rules! two_phase_handler {
 }
 
 two_phase_handler!(unanimo_sdk::Postgres, PgConnection);
+two_phase_handler!(OverTokio, TokioConnection);
 two_phase_handler!(unanimo_sdk::MySql, MySqlConnection);

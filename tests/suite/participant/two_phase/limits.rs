@@ -83,7 +83,7 @@ async fn a_server_that_prepares_nothing_is_found_at_the_start() {
         tokio::task::spawn_blocking(|| Server::start_with("max_prepared_transactions = 0\n"));
     let server = server.await.unwrap();
     let url = server.database().await;
-    let postgres = Postgres::connect(&url).await.unwrap();
+    let postgres = over::connect(PostgresOptions::default(), &url).await.unwrap();
     assert!(!postgres.can_prepare());
     let participant = Participant::new("p", postgres.clone()).two_phase("plain", Sql::Plain);
     let error = participant.service().unwrap_err();

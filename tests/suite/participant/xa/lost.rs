@@ -2,30 +2,10 @@
 
 use super::*;
 
-async fn behind_a_proxy() -> (Bank, Proxy) {
-    let server = Server::shared();
-    let url = server.database().await;
-    let proxy = Proxy::start(server.socket()).await;
-    let by = proxy.mariadb_url(&url);
-    (Bank::at(url, &by).await, proxy)
-}
-
 async fn unknown<T: std::fmt::Debug>(answer: Result<T, Status>, proxy: &Proxy) {
     let status = answer.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "neither yes nor no: {status:?}");
     assert_eq!(proxy.lost(), 1);
-}
-
-#[tokio::test]
-async fn s7_a_lost_answer_to_prepare_is_no_vote_until_it_is_asked_again() {
-    let (bank, proxy) = behind_a_proxy().await;
-    let branch = sql("plain", INSERT);
-    proxy.lose_answer_to("XA PREPARE");
-    unknown(bank.prepare(&branch).await, &proxy).await;
-    until("it to be prepared", async || bank.is_prepared(&branch).await.then_some(())).await;
-    Bank::yes(bank.prepare(&branch).await);
-    bank.commit(&branch).await;
-    assert_eq!(bank.effects().await, 1);
 }
 
 #[tokio::test]
@@ -40,29 +20,6 @@ async fn s7_a_lost_answer_to_xa_start_leaves_nothing_behind() {
     assert_eq!(bank.effects().await, 1);
 }
 
-#[tokio::test]
-async fn s7_a_lost_answer_to_commit_is_found_done() {
-    let (bank, proxy) = behind_a_proxy().await;
-    let branch = sql("plain", INSERT);
-    Bank::yes(bank.prepare(&branch).await);
-    proxy.lose_answer_to("XA COMMIT");
-    unknown(branch.commit(&bank.service).await, &proxy).await;
-    bank.commit(&branch).await;
-    assert_eq!(bank.effects().await, 1);
-}
-
-#[tokio::test]
-async fn s7_a_lost_answer_to_rollback_leaves_its_tombstone_in_the_end() {
-    let (bank, proxy) = behind_a_proxy().await;
-    let branch = sql("plain", INSERT);
-    Bank::yes(bank.prepare(&branch).await);
-    proxy.lose_answer_to("XA ROLLBACK");
-    unknown(branch.cancel(&bank.service).await, &proxy).await;
-    bank.cancel(&branch).await;
-    assert_eq!(bank.state(&branch).await.as_deref(), Some("cancelled"));
-    assert_eq!((bank.effects().await, bank.is_prepared(&branch).await), (0, false));
-}
-
 /// A no is kept without preparing it.
 #[tokio::test]
 async fn s7_a_lost_answer_to_the_commit_of_a_no_is_found() {
@@ -72,22 +29,6 @@ async fn s7_a_lost_answer_to_the_commit_of_a_no_is_found() {
     unknown(bank.prepare(&branch).await, &proxy).await;
     assert_eq!(refused(bank.prepare(&branch).await.unwrap()), "NO");
     assert_eq!(bank.effects().await, 0);
-}
-
-/// The session is ended by an administrator.
-#[tokio::test]
-async fn s7_a_session_that_is_ended_is_no_vote() {
-    let bank = Bank::open().await;
-    for action in ["plain", "swallow"] {
-        let branch = sql(action, &format!("{INSERT}; KILL CONNECTION_ID()"));
-        let status = bank.prepare(&branch).await.unwrap_err();
-        assert_ne!(status.code(), Code::Ok);
-        assert_eq!(bank.state(&branch).await, None);
-        let again = Branch { payload: INSERT.into(), ..branch };
-        Bank::yes(bank.prepare(&again).await);
-        bank.commit(&again).await;
-    }
-    assert_eq!(bank.effects().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,21 +2,6 @@
 
 use super::*;
 
-#[tokio::test]
-async fn s2_what_only_reads_votes_so_and_is_owed_nothing() {
-    let bank = Bank::open().await;
-    let branch = sql("read", "SELECT count(*) FROM effect");
-    for _ in 0..2 {
-        let answer = bank.prepare(&branch).await.unwrap();
-        assert!(matches!(answer, prepare_response::Answer::ReadOnly(_)), "{answer:?}");
-    }
-    assert!(!bank.is_prepared(&branch).await);
-    assert_eq!(bank.state(&branch).await.as_deref(), Some("read_only"));
-    bank.commit(&branch).await;
-    bank.cancel(&branch).await;
-    bank.is_clean().await;
-}
-
 /// It would write each time: asking again until the deadline helps nobody.
 #[tokio::test]
 async fn s2_what_is_declared_to_read_and_writes_is_refused() {

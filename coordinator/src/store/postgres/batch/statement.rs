@@ -12,7 +12,8 @@ use super::super::super::rows::{
 };
 use super::super::session::settings_of_session;
 
-/// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival.
+/// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival. It is
+/// looked for in the table that was opened alone: nothing is written in others that are in its place by now.
 /// Rows are driven by what was really inserted or updated. Rows that somebody else has locked are
 /// left out instead of waited for; those that are locked are where they were found, and need not be
 /// looked up again. The last SELECT answers with the applied ones, and a row without a transaction if the
@@ -20,7 +21,8 @@ use super::super::session::settings_of_session;
 const BATCH: &str = concat!(
     "
 WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
+    SELECT 1 FROM fences
+    WHERE incarnation = $1 AND NOT fenced AND tableoid = ($70::text)::oid FOR SHARE
 ), begun AS (
     INSERT INTO transactions (
         owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
@@ -90,10 +92,10 @@ WITH fence AS MATERIALIZED (
         SELECT ended.tx_id FROM UNNEST($69::uuid[]) AS ended (tx_id)
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
-SELECT tx_id, NULL AS settings, NULL AS synchronous FROM applied
+SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number FROM applied
 UNION ALL SELECT NULL, ",
     settings_of_session!(),
-    ", current_setting('synchronous_standby_names') <> '' FROM fence"
+    ", current_setting('synchronous_standby_names') <> '', txid_current() FROM fence"
 );
 
 pub(super) type Query<'a> = QueryAs<'a, sqlx::Postgres, Row, PgArguments>;
@@ -105,6 +107,8 @@ pub(super) struct Row {
     pub(super) tx_id: Option<Uuid>,
     pub(super) settings: Option<String>,
     pub(super) synchronous: Option<bool>,
+    /// Number of the transaction that has written the batch.
+    pub(super) number: Option<i64>,
 }
 
 /// The batch, column by column, as the statement takes it.
@@ -159,7 +163,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Returns the statement, with all columns bound.
-    pub(super) fn query(&self, me: Incarnation) -> Query<'_> {
+    pub(super) fn query(&self, me: Incarnation, tables: &str) -> Query<'_> {
         let Self { begun, moved, branches, outputs, events, history, releases } = self;
         let query = sqlx::query_as(BATCH)
             .bind(me.0)
@@ -209,6 +213,7 @@ impl<'a> Columns<'a> {
             .bind(column(history, |row| row.1))
             .bind(column(history, |row| row.2.as_str()))
             .bind(releases)
+            .bind(tables.to_owned())
     }
 }
 

@@ -1,0 +1,112 @@
+//! Phase two behind the branch's row.
+
+use unanimo_proto::v1::HeuristicKind;
+
+use super::outside::{cancel_unseen, was_never_called};
+use super::row::NOTHING_TO_COMMIT;
+use super::{Block, Blocks, Row, State, leave, or_released};
+use crate::action::Registered;
+use crate::handler::PhaseTwoError;
+use crate::payload::Payload;
+use crate::refusal::Refusal;
+use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall};
+
+/// Phase two of TCC, and of a saga's step.
+pub(crate) async fn phase_two<B: Blocks>(
+    blocks: &B,
+    operation: PhaseTwoOperation,
+    call: &RawCall,
+    action: Option<&Registered<<B::Block as Block>::Connection>>,
+) -> Result<PhaseTwoAnswer, Fault> {
+    let isolation = action.map(|action| action.isolation).unwrap_or_default();
+    let mut block = blocks.begin(isolation).await?;
+    let locked = block.lock(call).await;
+    let (mut block, locked) = or_released(block, locked)?;
+    let Some(row) = locked else {
+        block.release();
+        return match (operation, action.filter(|action| action.outside)) {
+            (PhaseTwoOperation::Cancel, Some(action)) => cancel_unseen(blocks, call, action).await,
+            (PhaseTwoOperation::Cancel, None) => {
+                leave_tombstone(blocks, call).await?.ok_or(Fault::Busy)
+            }
+            (PhaseTwoOperation::Commit, _) => nothing_to_commit(blocks, call).await,
+        };
+    };
+    if let Some(answered) = row.end(operation) {
+        block.release();
+        return blocks.affirm(call).await.map(|()| answered);
+    }
+    let Some(action) = action else {
+        block.release();
+        return Err(Fault::NotOffered(call.call.action.clone()));
+    };
+    let output = Some(row.output.clone());
+    block.claim(call).await?;
+    finish(block, operation, call, action, (row, output)).await
+}
+
+/// Runs the handler of phase two behind the branch's row, which this transaction holds and which says that it
+/// is running. Without an output nothing is known of phase one.
+pub(super) async fn finish<B: Block>(
+    mut block: B,
+    operation: PhaseTwoOperation,
+    call: &RawCall,
+    action: &Registered<B::Connection>,
+    (row, output): (Row, Option<Payload>),
+) -> Result<PhaseTwoAnswer, Fault> {
+    let is_unseen = output.is_none();
+    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
+        Ok(()) => {}
+        Err(error) if is_unseen && was_never_called(&error) => {}
+        Err(PhaseTwoError::Working(pause)) => {
+            block.release();
+            return Ok(PhaseTwoAnswer::Working(pause));
+        }
+        Err(PhaseTwoError::Failed(error)) => {
+            block.release();
+            return Err(Fault::Handler(error));
+        }
+    }
+    if let Some(Refusal { message, .. }) = block.check().await? {
+        return Err(Fault::Handler(message.into()));
+    }
+    let state = match operation {
+        PhaseTwoOperation::Commit => State::Committed,
+        PhaseTwoOperation::Cancel => State::Cancelled,
+    };
+    block.mark(call, &Row { state, ..row }).await?;
+    crash_point!("participant-before-end-is-durable");
+    match block.commit().await? {
+        None => {
+            crash_point!("participant-after-end-is-durable");
+            Ok(PhaseTwoAnswer::Done)
+        }
+        Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
+    }
+}
+
+/// Makes sure that a Prepare that is still to come has no effect. `None` if one has come meanwhile,
+/// and can be cancelled.
+pub(crate) async fn leave_tombstone<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+) -> Result<Option<PhaseTwoAnswer>, Fault> {
+    match leave(blocks, call, &Row::new(State::Cancelled), call.until).await? {
+        None => Ok(Some(PhaseTwoAnswer::Done)),
+        Some(row) => Ok(row.end(PhaseTwoOperation::Cancel)),
+    }
+}
+
+/// Commit found no trace of its branch. That gets a row, so that a late Prepare finds it.
+pub(crate) async fn nothing_to_commit<B: Blocks>(
+    blocks: &B,
+    call: &RawCall,
+) -> Result<PhaseTwoAnswer, Fault> {
+    match leave(blocks, call, &Row::new(State::Lost), None).await? {
+        None => {
+            let note = NOTHING_TO_COMMIT.to_owned();
+            Ok(PhaseTwoAnswer::Heuristic(HeuristicKind::Hazard, note))
+        }
+        Some(_) => Err(Fault::Busy),
+    }
+}

@@ -1,0 +1,60 @@
+//! Transactions of actions that only read.
+
+use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
+
+use super::block::{ended, level, savepoint};
+use super::error::{self, fault};
+use crate::handler::Isolation;
+use crate::refusal::Refusal;
+use crate::resource::{Fault, Local};
+use crate::two_phase::Reading;
+
+/// A read-only transaction with its savepoint.
+#[derive(Debug)]
+pub(crate) struct MySqlReading {
+    transaction: Local<Db>,
+    isolation: Isolation,
+    savepoint: String,
+}
+
+impl MySqlReading {
+    pub(super) async fn begin(pool: &MySqlPool, isolation: Isolation) -> Result<Self, Fault> {
+        let (level, savepoint) = (level(isolation), savepoint());
+        let statements = format!(
+            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ ONLY; SAVEPOINT {savepoint}"
+        );
+        let begun = Local::begin(pool, AssertSqlSafe(statements)).await;
+        let transaction = begun.map_err(fault("begin a transaction"))?;
+        Ok(Self { transaction, isolation, savepoint })
+    }
+}
+
+impl Reading for MySqlReading {
+    type Connection = MySqlConnection;
+
+    fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.transaction
+    }
+
+    async fn is_intact(&mut self) -> Result<(), Fault> {
+        let release = AssertSqlSafe(format!("RELEASE SAVEPOINT {}", self.savepoint));
+        match sqlx::raw_sql(release).execute(&mut *self.transaction).await {
+            Ok(_) => Ok(()),
+            Err(error) if error::number(&error).is_some() => Err(ended()),
+            Err(error) => Err(fault("end the savepoint that the handler was given")(error)),
+        }
+    }
+
+    /// A deadlock looks the same, and the handler's error tells more.
+    async fn is_there(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        error::wrote(error).or_else(|| error::of_the_work_among(error, self.isolation))
+    }
+
+    fn release(self) {
+        self.transaction.release();
+    }
+}

@@ -1,0 +1,81 @@
+//! Requests that are on their way in are counted, and do not stay half received (promise L5).
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+use tonic::codegen::Service;
+use unanimo_proto::v1::{Mode, Outcome};
+use unanimo_tests::wait::until;
+
+use super::process::Process;
+use super::{sqlite_url, tcc};
+
+const MIB: usize = 1 << 20;
+
+/// Begins a Submit of 8 MiB, of which so many bytes come. Returns its end: the status in the headers or trailers.
+fn begin_submit(process: &Process, bytes: usize) -> tokio::task::JoinHandle<Option<String>> {
+    let mut channel = process.channel.clone();
+    tokio::spawn(async move {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut frame = BytesMut::with_capacity(bytes + 5);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(8 * MIB - 16).unwrap());
+        frame.resize(bytes + 5, 0);
+        sender.send(Ok::<Bytes, tonic::Status>(frame.freeze())).unwrap();
+        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let body = tonic::body::Body::new(axum::body::Body::from_stream(stream));
+        let request = http::Request::post("/unanimo.v1.CoordinatorService/SubmitTransaction")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .unwrap();
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
+        let response = channel.call(request).await.ok()?;
+        drop(sender);
+        let headers = response.headers().clone();
+        let trailers = response.into_body().collect().await.ok()?.trailers().cloned();
+        let status = |from: &http::HeaderMap| from.get("grpc-status").cloned();
+        let status = status(&headers).or_else(|| trailers.as_ref().and_then(status))?;
+        Some(status.to_str().unwrap().to_owned())
+    })
+}
+
+/// Callers that send nearly the whole of a large message and then nothing take no more than the bound; others are
+/// served meanwhile, and afterwards there is room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_requests_that_stall_half_way_are_within_the_bound() {
+    let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
+    let mut process = Process::start(&sqlite_url(), &bound).await;
+    let submitted = process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
+    assert_eq!(submitted.into_inner().result.unwrap().outcome(), Outcome::Committed);
+    let before = process.resident();
+    let started = Instant::now();
+    let stalled: Vec<_> = (0..100).map(|_| begin_submit(&process, 7 * MIB)).collect();
+    // As long as the whole of them takes to come, also on a busy machine.
+    let mut grown = 0;
+    while started.elapsed() < Duration::from_secs(9) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        grown = grown.max(process.resident().saturating_sub(before) / (MIB as u64));
+    }
+    assert!(grown < 150, "L5: {grown} MiB for a bound of 8");
+    // What is small is received all the same.
+    for n in 0..20 {
+        let result = process.client().submit_transaction(tcc(&format!("h{n}"), &["ok"])).await;
+        assert_eq!(result.unwrap().into_inner().result.unwrap().outcome(), Outcome::Committed);
+    }
+    for stalled in stalled {
+        let status = tokio::time::timeout(Duration::from_secs(40), stalled).await;
+        // RESOURCE_EXHAUSTED.
+        assert_eq!(status.expect("it ends").unwrap().as_deref(), Some("8"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    until("room for a large one", async || {
+        let mut request = tcc(&uuid::Uuid::new_v4().to_string(), &["ok"]);
+        request.mode = Mode::Tcc.into();
+        request.branches[0].payload = unanimo_tests::payload(vec![b'x'; MIB]);
+        process.client().submit_transaction(request).await.ok()
+    })
+    .await;
+}

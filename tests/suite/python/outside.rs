@@ -1,0 +1,24 @@
+//! The example in Python where its work is outside of its database, too (promises S7 and S8).
+
+use unanimo_tests::reaper::run_folder;
+use uuid::Uuid;
+
+use super::{python, root, stubs};
+
+/// The cases are in Python, and each says its name when it has passed.
+#[test]
+fn s8_work_outside_of_the_database_is_undone_in_python() {
+    let example = root().join("examples/python-participant");
+    let path = std::env::join_paths([stubs(), &*example]).unwrap();
+    let file = run_folder().join(format!("{}.db", Uuid::now_v7()));
+    let script = root().join("tests/suite/python/outside.py");
+    let ran = python().arg(&script).arg(&file).env("PYTHONPATH", path).output().unwrap();
+    let (out, errors) =
+        (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{out}{errors}");
+    let cases = std::fs::read_to_string(script).unwrap();
+    let listed = cases.rsplit("for case in (").next().unwrap().split("):").next().unwrap();
+    assert_eq!(out.lines().count(), listed.matches(',').count(), "{out}");
+    // Nothing that stands in the file is left out.
+    assert_eq!(listed.matches(',').count(), cases.matches("():\n").count(), "{listed}");
+}
