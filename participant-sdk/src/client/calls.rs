@@ -79,8 +79,7 @@ impl Client {
             let (asked, status) = match self.nodes.is_of_the_group(node, left).await {
                 Err(NotAsked::Failed(status)) => (false, status),
                 Err(NotAsked::Wrong(error)) if indeterminate => {
-                    let (waited, last) = (started.elapsed(), error.to_string());
-                    return Err(Error::Unavailable { waited, last, retryable: false });
+                    return Err(unavailable(started, error.to_string(), false));
                 }
                 Err(NotAsked::Wrong(error)) => return Err(error),
                 Ok(()) => {
@@ -93,17 +92,13 @@ impl Client {
                     }
                 }
             };
-            let unavailable = |last: String, retryable: bool| {
-                let waited = started.elapsed();
-                Error::Unavailable { waited, last, retryable }
-            };
             let (error, again, least) = match Failure::of(&status) {
                 Failure::Definite(error) => return Err(error),
                 Failure::Refused(error) => (error, false, None),
                 Failure::NotNow(error, least) => (error, true, least),
                 Failure::Indeterminate { text, again, pause } => {
                     indeterminate |= asked && kind == Kind::Change;
-                    (unavailable(text, again), again, pause)
+                    (unavailable(started, text, again), again, pause)
                 }
             };
             if again {
@@ -118,7 +113,7 @@ impl Client {
             if !again || Instant::now() + wait >= deadline {
                 let says_nothing = indeterminate && matches!(error, Error::Rejected { .. });
                 return Err(if says_nothing {
-                    unavailable(error.to_string(), again)
+                    unavailable(started, error.to_string(), again)
                 } else {
                     error
                 });
@@ -130,6 +125,10 @@ impl Client {
             }
         }
     }
+}
+
+fn unavailable(started: Instant, last: String, retryable: bool) -> Error {
+    Error::Unavailable { waited: started.elapsed(), last, retryable }
 }
 
 /// Makes a request of a call, which has so long left.
