@@ -79,15 +79,11 @@ impl Client {
             let (asked, status) = match self.nodes.is_of_the_group(node, left).await {
                 Err(NotAsked::Failed(status)) => (false, status),
                 Err(NotAsked::Wrong(error)) if indeterminate => {
-                    let (waited, last) = (started.elapsed(), error.to_string());
-                    return Err(Error::Unavailable { waited, last, retryable: false });
+                    return Err(unavailable(started, error.to_string(), false));
                 }
                 Err(NotAsked::Wrong(error)) => return Err(error),
                 Ok(()) => {
-                    let mut attempt = Request::new(request.clone());
-                    attempt.set_timeout(left);
-                    trace.add_to(attempt.metadata_mut().as_mut());
-                    match call(self.nodes.service(node), attempt).await {
+                    match call(self.nodes.service(node), attempt(&request, left, &trace)).await {
                         Ok(response) => {
                             self.nodes.has_answered(node);
                             return Ok(response.into_inner());
@@ -96,17 +92,13 @@ impl Client {
                     }
                 }
             };
-            let unavailable = |last: String, retryable: bool| {
-                let waited = started.elapsed();
-                Error::Unavailable { waited, last, retryable }
-            };
             let (error, again, least) = match Failure::of(&status) {
                 Failure::Definite(error) => return Err(error),
                 Failure::Refused(error) => (error, false, None),
                 Failure::NotNow(error, least) => (error, true, least),
                 Failure::Indeterminate { text, again, pause } => {
                     indeterminate |= asked && kind == Kind::Change;
-                    (unavailable(text, again), again, pause)
+                    (unavailable(started, text, again), again, pause)
                 }
             };
             if again {
@@ -119,11 +111,11 @@ impl Client {
                 _ => least.unwrap_or_default().max(jittered(pause)),
             };
             if !again || Instant::now() + wait >= deadline {
-                return Err(match error {
-                    error @ Error::Rejected { .. } if indeterminate => {
-                        unavailable(error.to_string(), again)
-                    }
-                    error => error,
+                let says_nothing = indeterminate && matches!(error, Error::Rejected { .. });
+                return Err(if says_nothing {
+                    unavailable(started, error.to_string(), again)
+                } else {
+                    error
                 });
             }
             if !wait.is_zero() {
@@ -133,6 +125,18 @@ impl Client {
             }
         }
     }
+}
+
+fn unavailable(started: Instant, last: String, retryable: bool) -> Error {
+    Error::Unavailable { waited: started.elapsed(), last, retryable }
+}
+
+/// Makes a request of a call, which has so long left.
+fn attempt<Req: Clone>(request: &Req, left: Duration, trace: &Trace) -> Request<Req> {
+    let mut attempt = Request::new(request.clone());
+    attempt.set_timeout(left);
+    trace.add_to(attempt.metadata_mut().as_mut());
+    attempt
 }
 
 /// Returns a pause between half of this one and all of it. Callers that failed at one moment do not all come

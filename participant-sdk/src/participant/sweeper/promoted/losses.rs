@@ -186,7 +186,8 @@ fn effects(name: &str, told: &Transaction) -> Vec<Expected> {
     expected.collect()
 }
 
-/// What Commit is owed to is found when that comes, and what an operator has ended may never have been here.
+/// Tells whether a branch's effect must be here. A Commit that is owed finds out by itself, and what an operator
+/// has ended may never have been here.
 fn has_effect(branch: &Branch, told: &Transaction) -> bool {
     let stays = match branch.state() {
         BranchState::Committed | BranchState::Done | BranchState::Kept => true,
