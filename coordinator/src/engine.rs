@@ -55,7 +55,7 @@ pub enum Until {
     Voted(BranchNumber),
     /// The transaction has its locks, or is decided: its initiator may call a participant.
     Locked,
-    /// The transaction is a child, and has voted or ended.
+    /// The transaction is a child, and has voted or ended; or it waits for time, for so long that it leaves memory.
     ChildVoted,
     /// The decision is durable.
     Decided,
@@ -104,6 +104,8 @@ pub struct View {
     pub revision: Version,
     /// Its details are purged.
     pub stripped: bool,
+    /// It waits for time alone, for so long that it leaves memory.
+    pub is_asleep: bool,
 }
 
 /// Answer to a caller.

@@ -20,7 +20,10 @@ use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
 pub use self::table::{Described, TABLE};
-use crate::alarm::{HEURISTIC_OUTCOME, TRANSACTION_STALLED, TRANSACTION_UNREADABLE};
+use crate::alarm::{
+    HEURISTIC_OUTCOME, OUTPUT_TOO_LARGE, PIVOT_UNANSWERED, REFUSED_AFTER_COMMIT,
+    TRANSACTION_STALLED, TRANSACTION_UNREADABLE,
+};
 use crate::store::AttentionCount;
 use crate::store::journal::Observer;
 
@@ -111,6 +114,7 @@ pub struct Metrics {
     backlog: Gauge01,
     connected: Gauge01,
     lease_held: Gauge01,
+    log_bytes: Gauge01,
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
     write_refused: Counter,
@@ -147,6 +151,7 @@ impl Default for Metrics {
             backlog: Gauge::default(),
             connected: Gauge::default(),
             lease_held: Gauge::default(),
+            log_bytes: Gauge::default(),
             adopted: Counter::default(),
             purged: Family::default(),
             write_refused: Counter::default(),
@@ -196,6 +201,7 @@ impl Metrics {
         all.add("unanimo_journal_backlog", self.backlog.clone());
         all.add("unanimo_journal_connected", self.connected.clone());
         all.add("unanimo_lease_held", self.lease_held.clone());
+        all.add("unanimo_sqlite_log_bytes", self.log_bytes.clone());
         all.add("unanimo_adopted_total", self.adopted.clone());
         all.add("unanimo_purged_total", self.purged.clone());
         all.add("unanimo_write_refused_total", self.write_refused.clone());
@@ -277,6 +283,9 @@ impl Metrics {
     pub fn attention(&self, count: AttentionCount) {
         for (alarm, value) in [
             (TRANSACTION_STALLED, count.stalled),
+            (PIVOT_UNANSWERED, count.unanswered),
+            (REFUSED_AFTER_COMMIT, count.refused),
+            (OUTPUT_TOO_LARGE, count.too_large),
             (HEURISTIC_OUTCOME, count.heuristic),
             (TRANSACTION_UNREADABLE, count.unreadable),
         ] {
@@ -291,6 +300,11 @@ impl Metrics {
         self.live_bytes.set(count(live_bytes));
         self.backlog.set(count(backlog));
         self.lease_held.set(i64::from(lease_held));
+    }
+
+    /// Sets the size of the write-ahead log of an SQLite file.
+    pub fn log_bytes(&self, bytes: u64) {
+        self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
 mod batch;
+mod born;
 mod endpoints;
 mod error;
 mod incarnations;
@@ -73,6 +74,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Fenced`] if the incarnation is fenced.
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error>;
+
+    /// Returns the size of the database's write-ahead log, where that is a file of this process.
+    fn log_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Closes what is open, and waits for it.
     async fn close(&self);

@@ -21,6 +21,7 @@ pub mod recorder;
 pub mod relay;
 pub mod scripted;
 mod server;
+pub mod small_disk;
 pub mod wait;
 
 use bytes::Bytes;

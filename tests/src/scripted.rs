@@ -151,10 +151,9 @@ impl Scripted {
     async fn moody(&self, phase_two: bool) -> Result<(), Status> {
         let mood = *self.state.mood.borrow();
         match mood {
-            Mood::Working(_) | Mood::WorkingInPhaseTwo(_) => Ok(()),
             Mood::FailingInPhaseTwo if !phase_two => Ok(()),
             Mood::FailingInPhaseOne if phase_two => Ok(()),
-            Mood::Well => Ok(()),
+            Mood::Working(_) | Mood::WorkingInPhaseTwo(_) | Mood::Well => Ok(()),
             Mood::Failing | Mood::FailingInPhaseTwo | Mood::FailingInPhaseOne => {
                 Err(Status::internal("out of order"))
             }

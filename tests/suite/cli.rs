@@ -12,6 +12,7 @@ use unanimo_tests::wait::until;
 use uuid::Uuid;
 
 mod descriptors;
+mod file;
 mod histories;
 mod lives;
 mod moves;
@@ -140,13 +141,17 @@ fn sqlite(path: &Path) -> String {
 
 /// Starts `serve` on free ports, with short pauses.
 fn serve(database_url: &str, more: &[&str]) -> Program {
+    Program::start(serve_command(database_url, more))
+}
+
+fn serve_command(database_url: &str, more: &[&str]) -> Command {
     let quick = "serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --node one --lease 2s \
                  --prepare-backoff 5ms --phase-two-backoff 5ms --phase-two-backoff-max 200ms \
                  --drain-timeout 5s";
     let mut args: Vec<&str> = quick.split_whitespace().collect();
     args.extend(["--database-url", database_url]);
     args.extend(more);
-    Program::start(command(&args))
+    command(&args)
 }
 
 /// Waits for the addresses that a process prints: of gRPC, and of health and metrics.

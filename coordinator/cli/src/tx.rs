@@ -35,7 +35,7 @@ JSON (--json):
     parent, or null), abort_branch_id, abort_detail,
     heuristic (none, mixed, hazard), stalled, attention, unreadable (why the coordinator cannot read
     it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
-    with name, mode (exclusive, shared), granted, branch_id), branch_count, revision (larger after
+    with name, mode (exclusive, shared), granted, branch_id, holder_gid, holder_waits), branch_count, revision (larger after
     each change), branches, timeline and timeline_dropped (the last three only in commands whose
     help says so).
   A branch is an object with

@@ -12,6 +12,7 @@ pub use self::progress::{Attempts, PhaseTwo, Progress};
 use crate::decision::{Decision, Heuristic, Operation, PhaseTwoOperation};
 use crate::definition::{BranchSpec, Compensation, Mode};
 use crate::ids::BranchNumber;
+use crate::input::Obstacle;
 use crate::payload::Payload;
 use crate::time::Timestamp;
 
@@ -136,8 +137,12 @@ pub struct Branch {
     pub(crate) in_flight: Option<InFlight>,
     /// When the next attempt is due. Not stored.
     pub(crate) retry_at: Option<Timestamp>,
+    /// It is a child that sleeps until then. Not stored.
+    pub(crate) is_asleep: bool,
     /// The locks that it takes.
     pub(crate) locks: Locks,
+    /// The transaction that stood in the way of its locks when they were asked for last. Not stored.
+    pub(crate) obstacle: Option<Obstacle>,
     /// A transition is awaited that has all of its inputs. Not stored.
     pub(crate) inputs_kept: bool,
 }
@@ -159,7 +164,9 @@ impl Branch {
             output,
             in_flight,
             retry_at,
+            is_asleep: false,
             locks,
+            obstacle: None,
             inputs_kept: false,
         }
     }
@@ -217,6 +224,12 @@ impl Branch {
     #[must_use]
     pub fn has_its_locks(&self) -> bool {
         self.locks.are_granted()
+    }
+
+    /// Returns the transaction that stands in the way of its locks, as far as is known.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_ref().filter(|_| !self.has_its_locks())
     }
 
     /// Tells whether this very call is still wanted. A call that waited for its transition to

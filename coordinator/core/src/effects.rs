@@ -55,7 +55,7 @@ pub struct State {
     pub phase: Phase,
     /// Branches that ended against the decision, or may have.
     pub heuristic: Heuristic,
-    /// Phase two takes too long.
+    /// It takes too long.
     pub stalled: bool,
     /// An operator has cleared the alarm of its heuristic outcome.
     pub forgotten: bool,
@@ -66,16 +66,25 @@ pub struct State {
     /// Nothing happens before this time, unless somebody asks for something: it need not be in memory
     /// until then.
     pub wake_at: Option<Timestamp>,
+    /// Nothing was under way when it was written, and whatever is sent next is written before: so nothing was sent
+    /// since.
+    pub quiet: bool,
     /// Each branch, by number.
     pub branches: Vec<Progress>,
 }
 
 impl State {
+    /// Something holds it up that a person has to look at: it is stalled, or a branch has an alarm.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        let ended = matches!(self.phase, Phase::Ended { .. });
+        !ended && (self.stalled || self.branches.iter().any(Progress::has_alarm))
+    }
+
     /// Somebody has to look at it.
     #[must_use]
     pub fn attention(&self) -> bool {
-        let ended = matches!(self.phase, Phase::Ended { .. });
-        (self.stalled && !ended) || (self.heuristic != Heuristic::None && !self.forgotten)
+        self.is_held_up() || (self.heuristic != Heuristic::None && !self.forgotten)
     }
 }
 

@@ -108,6 +108,14 @@ impl Graph {
         self.below.get(on).is_some_and(|below| below.contains(index))
     }
 
+    /// Returns the branches, each after all that it depends on.
+    pub(crate) fn in_order(&self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        // Whatever depends on a branch has more branches before it than that one has.
+        order.sort_by_key(|index| (0..count).filter(|on| self.depends(*index, *on)).count());
+        order
+    }
+
     /// Tells whether any branch depends on another one.
     pub(crate) fn is_ordered(&self) -> bool {
         !self.before.is_empty()

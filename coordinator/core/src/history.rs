@@ -29,8 +29,9 @@ pub use self::settings::{Bounds, Pauses, Settings};
 pub use self::standing::Standing;
 use crate::decision::Operation;
 use crate::effects;
-use crate::ids::{BranchNumber, Version};
-use crate::policy::Policy;
+use crate::ids::{BranchNumber, InputName, Version};
+use crate::payload::Payload;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -75,7 +76,9 @@ impl Entry {
         const STEP: usize = 256;
         const CALL: usize = 64;
         const WORD: usize = 16;
-        let of_step = |step: &Step| STEP + CALL * (step.calls.len() + step.locks.len());
+        let inputs = |step: &Step| step.calls.iter().map(|call| call.inputs.len()).sum::<usize>();
+        let of_step =
+            |step: &Step| STEP + CALL * (step.calls.len() + inputs(step) + step.locks.len());
         let steps: usize = self.steps.iter().map(of_step).sum();
         STEP + steps + CALL * self.events.len() + WORD * self.after.branches.len()
     }
@@ -100,7 +103,7 @@ pub struct Step {
 }
 
 /// A call to a participant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// Number of the branch.
     #[serde(rename = "branch")]
@@ -115,6 +118,25 @@ pub struct Call {
     /// It may only succeed: it was sent after the pivot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub must_succeed: bool,
+    /// Outputs of other branches that went with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Delivered>,
+    /// The branch's own output, which goes with a Commit or Cancel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Size>,
+    /// Most bytes that its output may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes_max: Option<usize>,
+}
+
+/// An output that went with a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// Name by which the participant knows it.
+    pub name: InputName,
+    /// Its size.
+    #[serde(flatten)]
+    pub size: Size,
 }
 
 impl Call {
@@ -122,12 +144,25 @@ impl Call {
     pub(crate) fn of(call: &effects::Call, tx: &Transaction, policy: &Policy) -> Self {
         let branch = &tx.branches[call.number.index()];
         let prepare = call.operation == Operation::Prepare;
+        // The first rules recorded nothing of it.
+        let recorded = tx.rules >= RulesVersion::SECOND;
+        let delivered =
+            |(name, output): (InputName, Payload)| Delivered { name, size: (&output).into() };
+        let inputs = match recorded {
+            true => tx.inputs_of(branch).into_iter().map(delivered).collect(),
+            false => Vec::new(),
+        };
+        let output = branch.output.as_ref().filter(|_| recorded && !prepare);
+        let share = || tx.output_bytes_max(branch, policy);
         Self {
             number: call.number,
             operation: call.operation.into(),
             attempt: call.attempt,
             until: tx.prepare_until(branch, policy).filter(|_| prepare),
             must_succeed: prepare && tx.must_succeed(branch),
+            inputs,
+            output: output.map(Size::from),
+            output_bytes_max: (recorded && prepare).then(share).flatten(),
         }
     }
 }

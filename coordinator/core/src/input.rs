@@ -7,6 +7,7 @@ use crate::decision::PhaseTwoOperation;
 use crate::definition::{BranchRequest, Mode, Violation};
 use crate::ids::{BranchId, BranchNumber, Gid, Incarnation, LockName};
 use crate::payload::Payload;
+use crate::time::Timestamp;
 
 /// Something that happened. The caller adds when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum Input {
     },
     /// Time has passed: whatever is due by now happens.
     Tick,
+    /// The row is to be written again: what its owner says there of when it need not be in memory has changed.
+    Rewrite,
     /// This incarnation adopted the transaction, durably. The first input after a restore.
     Recovered {
         /// The adopter.
@@ -96,6 +99,30 @@ pub enum Input {
     },
 }
 
+/// Transaction that stands between a request for locks and its grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The lock.
+    pub lock: LockName,
+    /// The client's name for the transaction.
+    pub holder: Gid,
+    /// It does not hold the lock: it waits for it, and goes first, because it is older.
+    pub waits: bool,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { lock, holder, waits } = self;
+        match waits {
+            false => write!(f, "lock {lock} is held by transaction {holder}"),
+            true => write!(
+                f,
+                "lock {lock} is waited for by transaction {holder}, which is older and goes first"
+            ),
+        }
+    }
+}
+
 /// Result of one attempt of Prepare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareAnswer {
@@ -109,6 +136,11 @@ pub enum PrepareAnswer {
     Working {
         /// After how long to ask again, in the participant's opinion.
         retry_after: Duration,
+    },
+    /// No vote yet: the branch is a child that waits for nothing but time.
+    Asleep {
+        /// Until when.
+        until: Timestamp,
     },
     /// No vote: the call failed, and may have taken effect.
     Failed(String),
@@ -127,6 +159,8 @@ pub enum LockAnswer {
         holder: Gid,
         /// That transaction is older than this one.
         older: bool,
+        /// That transaction does not hold the lock, and waits for it.
+        waits: bool,
     },
     /// The store did not answer; they may be held.
     Failed(String),

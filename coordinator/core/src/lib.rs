@@ -90,8 +90,8 @@ pub use ids::{
     ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, InputName, LockName,
     ParticipantName, TxId, Version,
 };
-pub use input::{Input, LockAnswer, PhaseTwoAnswer, PrepareAnswer, Rejection};
+pub use input::{Input, LockAnswer, Obstacle, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
-pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy, Record as RecordPolicy};
+pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy, Record as RecordPolicy, RulesVersion};
 pub use time::Timestamp;
 pub use transaction::{Identity, Origin, Record, Transaction};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::definition::{Mode, RetryPolicy};
 use crate::ids::{BranchNumber, TxId};
 use crate::time::millis;
@@ -101,6 +103,28 @@ pub(crate) fn spread(tx_id: TxId, number: BranchNumber, attempt: u32) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Version of the rules by which the state machine goes. A change of what a recorded input means makes a new one: a
+/// history is replayed by the rules under which it was recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RulesVersion(pub u16);
+
+impl RulesVersion {
+    /// One alarm hides the others, after a crash every step is unanswered that may be undone, a record has neither
+    /// what goes with a call nor stored flags.
+    pub const FIRST: Self = Self(0);
+    /// An alarm is its branch's; what slept has sent nothing; late steps are spread; a delay counts from an
+    /// operator's word; an input that was dropped is refused.
+    pub const SECOND: Self = Self(1);
+    /// The rules of this version of the program.
+    pub const CURRENT: Self = Self::SECOND;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(crate) fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
 /// Transactions of which a [history](crate::history) is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Record {
@@ -163,6 +187,8 @@ pub struct Policy {
     pub clock_skew: Duration,
     /// Transactions of which a history is recorded.
     pub record: Record,
+    /// Rules by which the state machine goes.
+    pub rules: RulesVersion,
 }
 
 impl Default for Policy {
@@ -184,6 +210,7 @@ impl Default for Policy {
             stalled_after: Duration::from_secs(60),
             clock_skew: Duration::from_secs(5),
             record: Record::default(),
+            rules: RulesVersion::CURRENT,
         }
     }
 }

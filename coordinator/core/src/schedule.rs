@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use crate::branch::{Branch, Enlistment, Locks, Vote};
 use crate::decision::{Decision, Operation, Phase, PhaseTwoOperation};
 use crate::definition::Compensation;
-use crate::policy::Policy;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -95,6 +95,12 @@ impl Transaction {
         // An operator's word for the pivot may come long after the votes before it.
         let decided_at = self.phase.decided_at().filter(|_| self.graph.is_after_pivot(index));
         last = last.max(decided_at.unwrap_or(last));
+        if self.rules >= RulesVersion::SECOND {
+            let by_word = (0..self.branches.len())
+                .filter(|at| self.graph.depends(index, *at) && self.is_ended_by_word(*at));
+            let last_word = by_word.filter_map(|at| self.branches[at].progress.ended_at).max();
+            last = last.max(last_word.unwrap_or(last));
+        }
         let step = &self.branches[index].spec.step;
         let delayed = step.delay.map_or(last, |delay| last.after(delay));
         Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
@@ -132,15 +138,20 @@ impl Transaction {
     fn waited_for(&self, index: usize) -> Cow<'_, [usize]> {
         let before = self.graph.before(index);
         let votes = |at: &usize| {
-            let branch = &self.branches[*at];
-            let by_word = branch.progress.ended_at.is_some() && branch.progress.vote.is_none();
-            branch.enlistment == Enlistment::Coordinator && !by_word
+            let by_coordinator = self.branches[*at].enlistment == Enlistment::Coordinator;
+            by_coordinator && !self.is_ended_by_word(*at)
         };
         if before.iter().all(votes) {
             return Cow::Borrowed(before);
         }
         let all = (0..self.branches.len()).filter(|at| self.graph.depends(index, *at));
         Cow::Owned(all.filter(votes).collect())
+    }
+
+    /// Tells whether an operator's word has ended a branch that had not voted.
+    fn is_ended_by_word(&self, index: usize) -> bool {
+        let progress = &self.branches[index].progress;
+        progress.ended_at.is_some() && progress.vote.is_none()
     }
 
     /// When ABORT is decided if nothing else was. It counts from the start, so that a late one moves
@@ -235,9 +246,19 @@ impl Transaction {
         };
         let next = match branch.in_flight {
             Some(_) => None,
+            // One that is late after a stop has its turn, and cannot go before it has its locks.
+            None if self.waits_for_locks(index) => starts(),
             None => branch.retry_at.or_else(starts),
         };
         next.into_iter().chain(self.gives_up_at(index)).min()
+    }
+
+    /// Tells whether the branch's Prepare is owed, and its locks, or the transaction's, are not had.
+    fn waits_for_locks(&self, index: usize) -> bool {
+        let branch = &self.branches[index];
+        let locked = self.locks.are_granted() && branch.locks.are_granted();
+        let owed = self.phase == Phase::Active && self.owes(index) == Some(Operation::Prepare);
+        owed && !locked && !branch.progress.released
     }
 
     /// When the branch's Prepare is given up, if its policy says so.
@@ -271,7 +292,12 @@ impl Transaction {
     }
 
     fn ready_at_if_owed(&self, index: usize) -> Option<Timestamp> {
-        self.owes(index).and_then(|_| self.ready_at(index))
+        self.owes(index)?;
+        let branch = &self.branches[index];
+        match branch.retry_at.filter(|_| branch.is_asleep) {
+            Some(at) => self.gives_up_at(index).into_iter().chain([at]).min(),
+            None => self.ready_at(index),
+        }
     }
 
     /// Tells whether anything but time is waited for.
@@ -280,7 +306,8 @@ impl Transaction {
         let takes = |locks: Locks| self.phase == Phase::Active && !locks.is_idle();
         takes(self.locks)
             || self.branches.iter().any(|branch| {
-                branch.in_flight.is_some() || branch.retry_at.is_some() || takes(branch.locks)
+                let comes_again = branch.retry_at.is_some() && !branch.is_asleep;
+                branch.in_flight.is_some() || comes_again || takes(branch.locks)
             })
     }
 }

@@ -11,6 +11,7 @@
 //! | LocksAnswered    | granted, wait, or ABORT             | nothing: too late        | same    |
 //! | ParentDecided    | ABORT of a child                    | nothing: it is decided   | same    |
 //! | Tick             | deadline: ABORT; what is due        | stalled; what is due     | nothing |
+//! | Rewrite          | written again                       | written again            | nothing |
 //! | Recovered        | what is due, again                  | what is due, again       | nothing |
 //! | Retry            | what waits goes out now             | what waits goes out now  | nothing |
 //! | Resolve, new     | rejected                            | the branch ends          | rejected|
@@ -34,6 +35,7 @@
 //! serves live running, recovery and replay: [`Transaction::apply`] is the only way to change a
 //! transaction.
 
+mod attempts;
 mod deciding;
 mod effects;
 mod enlisting;
@@ -43,9 +45,7 @@ mod phase_one;
 mod phase_two;
 mod recovery;
 
-use std::time::Duration;
-
-use crate::branch::{Attempts, Branch, InFlight};
+use crate::branch::{Branch, InFlight};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
@@ -53,7 +53,7 @@ use crate::effects::{Call, Effects, Event, EventKind, LockRequest};
 use crate::history;
 use crate::ids::{BranchNumber, Gid, TxId};
 use crate::input::{Input, Rejection};
-use crate::policy::Policy;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::{Identity, Origin, Transaction};
 
@@ -90,6 +90,7 @@ impl Transaction {
             initiator: definition.initiator,
         };
         let mut transaction = Self::unwritten(identity);
+        transaction.rules = policy.rules;
         let branches = definition.branches;
         let recorded = history::Input::begin(&transaction, &branches, policy);
         let mut step = Step::new(&mut transaction, now, policy);
@@ -165,6 +166,7 @@ impl Transaction {
         policy: &Policy,
         is_replayed: bool,
     ) -> Result<Effects, Rejection> {
+        self.rules = policy.rules;
         let recorded = history::Input::of(&input, self, policy);
         let mut step = Step::new(self, now, policy);
         (step.recorded, step.is_replayed) = (recorded, is_replayed);
@@ -184,6 +186,7 @@ impl Transaction {
                 step.locks_answered(index, attempt, answer);
             }
             Input::Tick => step.tick(),
+            Input::Rewrite => step.rewrite(),
             Input::Recovered { by } => step.recovered(by),
             Input::Retry { number, operator } => {
                 let index = number.map(|number| step.known(number)).transpose()?;
@@ -288,8 +291,23 @@ impl<'a> Step<'a> {
         let attempt = attempts.sent(now);
         branch.in_flight = Some(InFlight { operation, attempt });
         branch.retry_at = None;
+        branch.is_asleep = false;
         let number = branch.number;
+        // Its row says that nothing was sent.
+        if self.tx.quiet {
+            self.changed(Change::Awaited);
+        }
         self.calls.push(Call { number, operation, attempt });
+    }
+
+    fn goes_by(&self, rules: RulesVersion) -> bool {
+        self.policy.rules >= rules
+    }
+
+    fn rewrite(&mut self) {
+        if !matches!(self.tx.phase, Phase::Ended { .. }) {
+            self.changed(Change::Noted);
+        }
     }
 
     /// Time has passed.
@@ -331,58 +349,6 @@ impl<'a> Step<'a> {
         }
         if only.is_none() {
             self.tx.locks.hurry(now);
-        }
-    }
-
-    /// The attempt is over and told nothing: when to send the next one.
-    fn failed(&mut self, index: usize, error: String) {
-        self.try_again(index, error, None);
-        let branch = &self.tx.branches[index];
-        let Attempts { count, working, .. } = branch.progress.prepare_attempts;
-        let attempts_max = branch.spec.step.retry.and_then(|retry| retry.attempts_max);
-        let failures = count.saturating_sub(working);
-        let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
-        if phase_one && attempts_max.is_some_and(|max| failures >= max) {
-            self.gave_up(index);
-        }
-    }
-
-    /// The participant is at it: when to ask again.
-    fn working(&mut self, index: usize, retry_after: Duration) {
-        if self.tx.owes(index) == Some(Operation::Prepare) {
-            let attempts = &mut self.branch(index).progress.prepare_attempts;
-            attempts.working = attempts.working.saturating_add(1);
-        }
-        let pause = (!retry_after.is_zero()).then_some(retry_after);
-        self.try_again(index, "the participant answered WORKING".to_owned(), pause);
-    }
-
-    fn try_again(&mut self, index: usize, error: String, pause: Option<Duration>) {
-        let (tx_id, now, policy) = (self.tx.identity.tx_id, self.now, self.policy);
-        let decided = self.tx.phase.decision().is_some();
-        let phase_one = self.tx.owes(index) == Some(Operation::Prepare);
-        let branch = self.branch(index);
-        let (attempts, backoff) = if phase_one {
-            branch.progress.unanswered = true;
-            // A step after the pivot goes on for ever, as phase two does.
-            let usual = if decided { policy.phase_two_backoff } else { policy.prepare_backoff };
-            let backoff = usual.for_step(branch.spec.step.retry);
-            (&mut branch.progress.prepare_attempts, backoff)
-        } else {
-            (&mut branch.progress.phase_two_attempts, policy.phase_two_backoff)
-        };
-        attempts.failed(error);
-        let count = attempts.count;
-        let pause = match pause {
-            Some(asked) => asked.min(policy.retry_after_max),
-            None => backoff.pause(tx_id, branch.number, count),
-        };
-        branch.retry_at = Some(now.after(pause.max(backoff.base)));
-        branch.in_flight = None;
-        // Each failure is worth a note, and a participant that is down for a day is not worth a
-        // write for each: the count is noted whenever it has doubled.
-        if count.is_power_of_two() {
-            self.changed(Change::Noted);
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::effects::State;
 use crate::graph::Graph;
 use crate::history;
 use crate::ids::{BranchId, BranchNumber, Gid, InputName, TxId, Version};
+use crate::input::Obstacle;
 use crate::payload::Payload;
+use crate::policy::RulesVersion;
 use crate::time::Timestamp;
 
 /// The way in which a transaction came to be.
@@ -110,6 +112,12 @@ pub struct Transaction {
     pub(crate) not_before: Timestamp,
     /// More about the cause of an ABORT.
     pub(crate) abort_detail: Option<String>,
+    /// Nothing was under way when it was last written, and whatever is sent next is written before.
+    pub(crate) quiet: bool,
+    /// The rules by which it goes, as its last input had them. Not stored.
+    pub(crate) rules: RulesVersion,
+    /// The transaction that stood in the way of its own locks when they were asked for last. Not stored.
+    pub(crate) obstacle: Option<Obstacle>,
     /// Until when it sleeps, as it was last written. Not stored.
     pub(crate) written_wake_at: Option<Timestamp>,
     /// When the last transition was made. Not stored.
@@ -138,6 +146,9 @@ impl Transaction {
             started_at: None,
             not_before: Timestamp::default(),
             abort_detail: None,
+            quiet: false,
+            rules: RulesVersion::CURRENT,
+            obstacle: None,
             written_at: identity.created_at,
             written_wake_at: None,
             phase: if identity.start_at.is_some() { Phase::Scheduled } else { Phase::Active },
@@ -181,6 +192,9 @@ impl Transaction {
             started_at: state.started_at,
             not_before: Timestamp::default(),
             abort_detail: state.abort_detail,
+            quiet: state.quiet,
+            rules: RulesVersion::CURRENT,
+            obstacle: None,
             written_at: Timestamp::default(),
             written_wake_at: state.wake_at,
             identity,
@@ -225,6 +239,7 @@ impl Transaction {
             started_at: self.started_at,
             abort_detail: self.abort_detail.clone(),
             wake_at: self.sleeps_until(),
+            quiet: self.quiet,
             branches: progress,
         }
     }

@@ -10,7 +10,7 @@ use history::History;
 use unanimo_core::history::{Input as Recorded, replay};
 use unanimo_core::{
     BranchNumber, Drive, HeuristicKind, Input, Payload, Phase, Policy, PrepareAnswer, RecordPolicy,
-    Timestamp, Transaction, TxId,
+    RulesVersion, Timestamp, Transaction, TxId,
 };
 
 fn resolve(output: Option<Payload>) -> Input {
@@ -22,7 +22,8 @@ fn resolve(output: Option<Payload>) -> Input {
 /// S4: a word that an earlier version took without an output means the same, although it is asked for now.
 #[test]
 fn s4_a_recorded_word_without_an_output_is_taken() {
-    let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
+    let rules = RulesVersion::FIRST;
+    let policy = Policy { record: RecordPolicy::All, rules, ..Policy::default() };
     let (id, now) = (TxId(uuid::Uuid::from_u128(7)), Timestamp(1_000_000));
     let definition = saga(Drive::Declarative, &["p!", "b<p+reads"]);
     let (mut tx, begun) = Transaction::begin(id, definition, now, &policy);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::definition;
 use unanimo_core::{
     BranchId, Compensation, Definition, Drive, Enlistment, InputName, Limits, Lock, LockMode,
-    LockName, Mode, Parent, Policy, Rejection, RetryPolicy, StepInput, Timestamp, Transaction,
-    TxId, Violation,
+    LockName, Mode, Parent, Policy, Rejection, RetryPolicy, Start, StepInput, Timestamp,
+    Transaction, TxId, Violation,
 };
 
 /// A saga in which `b` and `c` depend on `a`, and `d` on both.
@@ -360,4 +360,85 @@ fn names_of_a_transaction_have_a_bound_together() {
     });
     assert_eq!(refused.unwrap().to_string(), format!("{rule}{}", 25 * 16 * 256));
     assert_eq!(tx.branches().len(), 24);
+}
+
+/// A saga that can only abort is refused: delays in a row that last until the deadline.
+#[test]
+fn delays_in_a_row_end_before_the_deadline() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let delays = |a, b, d| {
+        found(|saga| {
+            saga.branches[0].step.delay = secs(a);
+            saga.branches[1].step.delay = secs(b);
+            saga.branches[3].step.delay = secs(d);
+        })
+    };
+    assert_eq!(delays(20, 20, 19), [""; 0]);
+    let rule = "must be less: with the delays before it that is 60 s, and the timeout of the transaction is 60 s";
+    assert_eq!(delays(20, 20, 20), [format!("branches[3].delay {rule}")]);
+    assert_eq!(delays(40, 20, 20), [format!("branches[1].delay {rule}")], "the first is told");
+    let after_pivot = found(|saga| {
+        saga.branches[0].step.pivot = true;
+        saga.branches[1].step.delay = secs(40);
+        saga.branches[3].step.delay = secs(40);
+        for index in 0..4 {
+            saga.branches[index].step.compensation = Compensation::None;
+        }
+    });
+    assert_eq!(after_pivot, [""; 0], "there is no deadline");
+    let pivot = found(|saga| {
+        saga.branches[3].step.pivot = true;
+        saga.branches[3].step.compensation = Compensation::None;
+        saga.branches[3].step.delay = secs(60);
+    });
+    assert_eq!(pivot, ["branches[3].delay must be less than the timeout of the transaction, 60 s"]);
+}
+
+/// The times of day of a definition are checked against the time at which it is begun.
+#[test]
+fn times_of_day_are_not_past_the_deadline_nor_too_far_ahead() {
+    let now = Timestamp(1_000_000);
+    let found = |change: &dyn Fn(&mut Definition)| -> Vec<String> {
+        let mut saga = diamond();
+        change(&mut saga);
+        let violations = saga.violations_at(now, &Limits::default());
+        violations.iter().map(Violation::to_string).collect()
+    };
+    let late = "branches[1].start_at must be before the deadline of the transaction, which counts from its start";
+    let at = |secs| Some(now.after(Duration::from_secs(secs)));
+    assert_eq!(found(&|saga| saga.branches[1].step.start_at = at(59)), [""; 0]);
+    assert_eq!(found(&|saga| saga.branches[1].step.start_at = at(60)), [late]);
+    for start in
+        [Start::At(now.after(Duration::from_secs(10))), Start::After(Duration::from_secs(10))]
+    {
+        let with = |secs| {
+            found(&|saga| {
+                saga.start = start;
+                saga.branches[1].step.start_at = at(secs);
+            })
+        };
+        assert_eq!((with(69), with(70)), (Vec::new(), vec![late.to_owned()]));
+    }
+    let behind_pivot = found(&|saga| {
+        saga.branches[0].step.pivot = true;
+        saga.branches[1].step.start_at = at(60);
+    });
+    assert_eq!(behind_pivot, [""; 0]);
+    let year = 366 * 24 * 60 * 60;
+    let far = "must be at most 31622400 s ahead";
+    let too_far = found(&|saga| {
+        saga.start = Start::At(now.after(Duration::from_secs(year + 1)));
+        saga.branches[1].step.start_at = at(year + 2);
+        let mut child = diamond();
+        child.branches[2].step.start_at = at(year + 3);
+        saga.children = vec![(3, child)];
+    });
+    assert_eq!(
+        too_far,
+        [
+            format!("start_at {far}"),
+            format!("branches[1].start_at {far}"),
+            format!("branches[3].child.branches[2].start_at {far}"),
+        ]
+    );
 }

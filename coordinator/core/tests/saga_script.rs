@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::script::check;
+use unanimo_core::Timestamp;
 
 #[test]
 fn a_transaction_that_is_decided_waits_for_no_lock() {
@@ -371,6 +372,197 @@ fn an_older_transaction_waits_for_a_lock_until_its_deadline() {
     );
 }
 
+/// Whoever waited for a lock until the deadline is told who had it.
+#[test]
+fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
+    for (locks, owner) in [("saga a+lock", "a locks"), ("saga a +lock", "locks")] {
+        let first = if owner == "locks" { "lock" } else { "lock a" };
+        for (answer, text) in [
+            ("held_by_younger", "lock l is held by transaction h"),
+            (
+                "waited_for_by_older",
+                "lock l is waited for by transaction h, which is older and goes first",
+            ),
+        ] {
+            let wait = if answer == "held_by_younger" { "" } else { "tick +1 =>" };
+            let mut script =
+                check(locks, &format!("write; {first}\n {owner} {answer} =>\n {wait}"));
+            assert_eq!(script.shown_obstacle().as_deref(), Some(text));
+            if answer == "held_by_younger" {
+                script.line("tick +60000 => ABORT Deadline+END");
+                assert_eq!(script.tx.abort_detail(), Some(text));
+                assert_eq!(script.tx.abort_explanation().as_deref(), Some(text));
+            }
+        }
+        let mut script = check(locks, &format!("write; {first}\n {owner} held_by_younger =>"));
+        script.line(&format!("tick +30 => {first}#2"));
+        script.line(&format!("{owner} granted => prepare a"));
+        assert_eq!(script.shown_obstacle(), None);
+        script.line("tick +60000 => ABORT Deadline; cancel a");
+        assert_eq!(script.tx.abort_detail(), None);
+    }
+}
+
+/// The flag of a branch's alarm is its own: what took too long before, or another branch, hides nothing.
+#[test]
+fn each_alarm_of_a_branch_is_raised() {
+    let script = check(
+        "saga p! b<p",
+        "write; prepare p
+         p prepared => COMMIT; prepare b
+         tick +60000 => note+stalled
+         b refused => write+refused_after_commit
+         tick +100 => prepare b#2
+         b refused => note
+         b#2 prepared => END",
+    );
+    assert!(!script.tx.state().attention());
+    let script = check(
+        "saga p! b<p+reads c<b",
+        "write; prepare p
+         p failed => note
+         tick +60000 => prepare p#2
+         tick +60000 => note+pivot_unanswered
+         p prepared 1600000 => write+output_too_large",
+    );
+    assert!(script.tx.state().attention());
+}
+
+/// An alarm is over with the vote of its branch, and the next one is heard.
+#[test]
+fn an_alarm_is_over_with_its_branch() {
+    let mut script = check(
+        "saga p! b<p c<b",
+        "write; prepare p
+         p prepared => COMMIT; prepare b
+         b refused => write+refused_after_commit",
+    );
+    assert!(script.tx.state().attention());
+    script.line("tick +100 => prepare b#2");
+    script.line("b prepared => prepare c");
+    assert!(!script.tx.state().attention(), "b is done");
+    script.line("c refused => write+refused_after_commit");
+    assert!(script.tx.state().attention());
+    script.line("c resolve committed => END+resolved");
+
+    let mut script = check(
+        "saga p! b<p c<b",
+        "write; prepare p
+         p prepared => COMMIT; prepare b
+         tick +60000 => note+stalled",
+    );
+    script.line("b prepared => note; prepare c");
+    assert!(!script.tx.state().attention(), "b is done");
+    script.line("tick +60000 => note+stalled");
+}
+
+/// Nothing is sent in a sleep without a write before it: so a row that slept tells that nothing was.
+#[test]
+fn what_slept_owes_no_cancel_to_steps_that_were_never_sent() {
+    for crash in ["crash", "crash loses notes"] {
+        let mut script = check(
+            "saga a b<a+delay=30000 c<b",
+            "write; prepare a
+             a prepared => note
+             tick +20000 =>",
+        );
+        script.line(&format!(
+            "{crash} => note+adopted{}",
+            if crash == "crash" { "" } else { "; prepare a#2" }
+        ));
+        if crash == "crash" {
+            script.line("crash => note+adopted");
+            script.line("rollback => ABORT Rollback; cancel a");
+        }
+    }
+    // Once it was sent it is owed one.
+    check(
+        "saga a b<a+delay=30000 c<b",
+        "write; prepare a
+         a prepared => note
+         crash => note+adopted
+         tick +30000 => write; prepare b
+         crash => note+adopted; prepare b#2
+         rollback => ABORT Rollback; cancel c
+         c done => cancel b
+         b done => cancel a
+         a done => END",
+    );
+}
+
+/// Many steps that are late after a stop do not come at once.
+#[test]
+fn late_steps_are_spread() {
+    for (setup, begun) in [
+        ("saga a b<a+delay=20000", "write; prepare a\n a prepared => note"),
+        ("saga p! b<p+delay=20000", "write; prepare p\n p prepared => COMMIT"),
+    ] {
+        let mut script = check(setup, begun);
+        script.sleep(Duration::from_secs(40));
+        script.line("crash => note+adopted");
+        let waits = script.wakes_in().expect("it is sent");
+        assert!(waits <= Duration::from_secs(20), "{waits:?}");
+        assert!(waits > Duration::ZERO, "at once");
+        script.sleep(waits);
+        script.line("tick +0 => prepare b");
+    }
+}
+
+/// A delay behind a step that an operator ended counts from the word.
+#[test]
+fn a_delay_counts_from_an_operators_word() {
+    let mut script = check(
+        "saga p! a<p b<a+delay=5000",
+        "write; prepare p
+         p prepared => COMMIT; prepare a
+         tick +10000 =>
+         a resolve committed => write+resolved
+         tick +4999 =>",
+    );
+    script.line("tick +1 => prepare b");
+}
+
+/// A child that sleeps lets its parent sleep, and is asked again when it goes on.
+#[test]
+fn a_parent_sleeps_with_its_child() {
+    let mut script = check(
+        "saga a:tcc b<a",
+        "write; prepare a
+         a asleep 50000 => note",
+    );
+    assert!(script.tx.sleeps_until().is_some());
+    assert_eq!(script.wakes_in(), Some(Duration::from_secs(50)));
+    script.line("crash => write+adopted; prepare a#2");
+    script.line("a asleep 50000 => note");
+    script.line("retry => write; prepare a#3");
+    script.line("a refused => ABORT Refused(BranchNumber(1)); cancel a");
+    let mut script = check(
+        "saga a:tcc+patience=2000",
+        "write; prepare a
+         a asleep 50000 => note",
+    );
+    let until = script.tx.sleeps_until().expect("it sleeps");
+    assert_eq!(until, Timestamp(1_002_000), "not longer than its policy has patience");
+    script.line("tick +2000 => ABORT GaveUp(BranchNumber(1)); cancel a");
+    script.line("a done => END");
+}
+
+#[test]
+fn a_step_is_not_added_whose_input_is_not_there() {
+    check(
+        "interactive saga",
+        "write
+         execute a => write; prepare a
+         a prepared 1100000 => note+output_dropped
+         execute b<a+reads => ! branch.inputs[0].branch_id must name a branch with an output: that of a \
+         was over a limit, and was dropped
+         enlist c => write
+         execute d<c+reads => ! branch.inputs[0].branch_id must name a branch with an output: that of c is \
+         known to its initiator only, which calls it
+         execute e<a => write; prepare e",
+    );
+}
+
 #[test]
 fn a_scheduled_saga_sends_nothing_before_its_time() {
     let script = check(
@@ -412,7 +604,7 @@ fn a_delay_counts_from_the_last_vote_that_is_waited_for() {
          b prepared => note
          tick +2999 =>
          retry =>
-         tick +1 => prepare c",
+         tick +1 => write; prepare c",
     );
     assert_eq!(script.wakes_in(), Some(Duration::from_millis(56_500)));
 }

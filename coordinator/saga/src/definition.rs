@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use unanimo_core::{Definition, Gid, Limits, Mode};
+use unanimo_core::{Definition, Gid, Limits, Mode, Timestamp};
 use unanimo_proto::v1;
 
 use crate::inputs::Inputs;
@@ -153,7 +153,10 @@ impl Saga {
 
 /// Adds the rules of the core that the definition breaks.
 fn add_violations(file: &str, read: &mut Read) {
-    for violation in read.definition.violations(&Limits::default()) {
+    let limits = Limits::default();
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    let of_times = read.definition.violations_at(Timestamp(now), &limits);
+    for violation in read.definition.violations(&limits).into_iter().chain(of_times) {
         // Steps that are missing, or are no object, were told already.
         if violation.field.ends_with("branches") && !read.places.has(&violation.field) {
             continue;

@@ -115,7 +115,11 @@ const STEP: &[Field] = &[
         Form::Object(Object::Retry),
         "Bounds on the attempts; not for the pivot and what follows it",
     ),
-    field("attempt_timeout", Form::Duration, "Time to wait for the answer of one attempt"),
+    field(
+        "attempt_timeout",
+        Form::Duration,
+        "Time to wait for the answer of one attempt, at most the coordinator's call-timeout (default 10s)",
+    ),
     field(
         "delay",
         Form::Duration,

@@ -279,6 +279,43 @@ steps:
     );
 }
 
+/// The coordinator has a child as a branch in TCC, and refuses what that cannot be.
+#[test]
+fn a_child_is_no_pivot_and_is_undone() {
+    let with = |more: &str| {
+        format!(
+            "saga: a\nsteps:\n  sub: {{child: {{steps: {{a: {{participant: p, action: x}}}}}}, {more}}}"
+        )
+    };
+    check(
+        &with("pivot: true, compensation: compensate"),
+        &["f:3:67: steps.sub.pivot must not be set in a branch of mode tcc: the pivot is a step"],
+    );
+    check(
+        &with("compensation: kept"),
+        &["f:3:74: steps.sub.compensation must not be set: a branch of mode tcc is cancelled"],
+    );
+    check(&with("delay: 1s"), &[]);
+}
+
+#[test]
+fn times_of_day_are_checked() {
+    let at = |time: &str, timeout: &str| {
+        format!(
+            "saga: a\ntimeout: {timeout}\nsteps:\n  a: {{participant: p, action: x, start_at: \"{time}\"}}"
+        )
+    };
+    check(
+        &at("9999-01-01T00:00:00Z", "1h"),
+        &[
+            "f:4:43: steps.a.start_at must be at most 31622400 s ahead",
+            "f:4:43: steps.a.start_at must be before the deadline of the transaction, which counts from its \
+         start",
+        ],
+    );
+    check(&at("2020-01-01T00:00:00Z", "1h"), &[]);
+}
+
 #[test]
 fn placeholders_name_inputs() {
     with(

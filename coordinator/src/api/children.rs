@@ -64,7 +64,11 @@ impl Own for Children {
         let answer = match engine.begin_child(definition, answer_by(call)).await {
             Ok(Answer::View(view)) => {
                 let own = is_child_of(&view.tx, parent_of_child(&call.identity, call.number));
-                vote(&view.tx, own)
+                match vote(&view.tx, own) {
+                    // It sleeps, and so may its parent.
+                    PrepareAnswer::Working { .. } if view.is_asleep => asleep(&view.tx),
+                    vote => vote,
+                }
             }
             Ok(Answer::NotYet(_)) => PrepareAnswer::Working { retry_after: PAUSE },
             Err(error @ Error::GidReused { .. }) => {
@@ -115,6 +119,14 @@ fn definition(engine: &Handle, call: &BranchCall) -> Result<Definition, String> 
         initiator: parent.initiator.clone(),
         ..child
     })
+}
+
+/// Returns the answer of a child that waits for nothing but time.
+fn asleep(child: &Transaction) -> PrepareAnswer {
+    match child.sleeps_until() {
+        Some(until) => PrepareAnswer::Asleep { until },
+        None => PrepareAnswer::Working { retry_after: PAUSE },
+    }
 }
 
 fn refused(reason: &str, message: String) -> PrepareAnswer {

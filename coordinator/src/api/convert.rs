@@ -265,7 +265,7 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
         outcome: outcome(phase.into()).into(),
         abort_cause: abort_cause(phase).into(),
         heuristic: heuristic(current.heuristic).into(),
-        stalled: current.stalled && phase.ended_at().is_none(),
+        stalled: current.is_held_up(),
         attention: current.attention(),
         created_at: Some(time_to_wire(identity.created_at)),
         deadline: Some(time_to_wire(identity.deadline)),

@@ -5,8 +5,8 @@
 //! that, counted from the *sending* of the last renewal that was acknowledged. No clock is compared
 //! with another's. The time for which the machine sleeps counts, where the system tells it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -39,11 +39,23 @@ struct Shared {
     /// Nanoseconds after `epoch`, sleep of the machine included.
     held_until: AtomicU64,
     renewed: Notify,
+    /// Failure of the last renewal; none if it succeeded.
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Failure of a renewal.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The failure in words that fit after "failed to".
+    pub text: String,
+    /// There is no space for writes.
+    pub is_full: bool,
 }
 
 impl Lease {
     fn new(epoch: Moment) -> Self {
-        let shared = Shared { epoch, held_until: AtomicU64::new(0), renewed: Notify::new() };
+        let (held_until, renewed, failure) = (AtomicU64::new(0), Notify::new(), Mutex::default());
+        let shared = Shared { epoch, held_until, renewed, failure };
         Self { shared: Arc::new(shared) }
     }
 
@@ -56,6 +68,16 @@ impl Lease {
     fn is_held_at(&self, moment: Moment) -> bool {
         let now = nanos(moment.since(self.shared.epoch));
         now < self.shared.held_until.load(Ordering::Acquire)
+    }
+
+    /// Returns why the last renewal failed; nothing if it succeeded.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, failure: Option<Failure>) {
+        *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// Waits until it may.
@@ -129,6 +151,7 @@ impl Service {
             let pause = match self.store.incarnations().renew(self.me, interval).await {
                 Ok(()) => {
                     self.acknowledged(sent);
+                    self.lease.note(None);
                     gone_since = None;
                     interval
                 }
@@ -148,7 +171,9 @@ impl Service {
                 }
                 Err(error) => {
                     gone_since = error.is_gone().then(|| gone_since.unwrap_or_else(Instant::now));
+                    let is_full = error.is_full();
                     let (held, error) = (self.lease.is_held(), store::in_full(&error));
+                    self.lease.note(Some(Failure { text: error.clone(), is_full }));
                     tracing::warn!(error, held, "failed to renew the lease");
                     self.length / RETRIES_PER_LEASE
                 }

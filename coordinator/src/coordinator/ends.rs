@@ -48,7 +48,12 @@ pub(super) async fn journal_end(
 async fn fenced(store: &dyn Store, fenced: lease::Fenced) -> Ended {
     let mut patience = Patience::default();
     while let Err(error) = store.incarnations().note_displaced(fenced.incarnation).await {
-        if let Err(error) = patience.wait(error, &|_| {}).await {
+        // It has to end, and does not wait for space.
+        let waited = match error.is_full() {
+            true => Err(error),
+            false => patience.wait(error, &|_| {}).await,
+        };
+        if let Err(error) = waited {
             let error = store::in_full(&error);
             tracing::warn!(
                 error,

@@ -61,29 +61,32 @@ pub(super) struct Purge {
 impl Purge {
     async fn run(mut self) {
         loop {
-            let more = match self.once().await {
-                Ok(purged) => {
-                    self.metrics.purged(purged);
-                    purged != Purged::default()
-                }
-                Err(error) => {
-                    let error = in_full(&error);
-                    tracing::warn!(error, "failed to purge ended transactions; it is repeated");
-                    false
-                }
-            };
+            let purged = self.once().await;
+            self.metrics.purged(purged);
+            let more = purged != Purged::default();
             tokio::time::sleep(if more { PURGE_PAUSE } else { self.interval }).await;
         }
     }
 
-    async fn once(&mut self) -> Result<Purged, store::Error> {
-        let PurgeTimes { database, last } = self.store.purge().times().await?;
+    /// Purges as far as it can: one part that fails does not hold up the other.
+    async fn once(&mut self) -> Purged {
+        let PurgeTimes { database, last } = match self.store.purge().times().await {
+            Ok(times) => times,
+            Err(error) => {
+                warn_failed(&error);
+                return Purged::default();
+            }
+        };
         let reading = Reading { own: self.env.now(), database, at: Moment::now() };
         let verdict = self.clock.judge(reading, last, self.retention.gids);
         self.tell(verdict, reading, last);
         match verdict {
-            Verdict::Agreed(now) => self.store.purge().run(self.me, self.retention, now).await,
-            Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Ok(Purged::default()),
+            Verdict::Agreed(now) => {
+                let (purge, me, retention) = (self.store.purge(), self.me, self.retention);
+                let stripped = count(purge.strip(me, retention, now).await);
+                Purged { stripped, deleted: count(purge.delete(me, retention, now).await) }
+            }
+            Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Purged::default(),
         }
     }
 
@@ -135,6 +138,19 @@ impl Purge {
         }
         self.doubt = doubt;
     }
+}
+
+/// Returns the number of what was purged. A failure is told with its cause, which names the statement.
+fn count(purged: Result<u64, store::Error>) -> u64 {
+    purged.unwrap_or_else(|error| {
+        warn_failed(&error);
+        0
+    })
+}
+
+fn warn_failed(error: &store::Error) {
+    let error = in_full(error);
+    tracing::warn!(error, "failed to purge ended transactions; it is repeated");
 }
 
 /// Tells whether the last purge was so long ago that a person should look at the clocks before they are

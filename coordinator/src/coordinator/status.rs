@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::cluster::lease::Lease;
+use crate::cluster::lease::{Failure, Lease};
 use crate::engine::Handle;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -64,7 +64,7 @@ impl Status {
 
     /// Returns the obstacles to new work; none if the coordinator is ready.
     pub async fn obstacles(&self) -> Vec<String> {
-        let Some(Started { store, engine, lease, .. }) = self.started.get() else {
+        let Some(Started { store, engine, lease, journal }) = self.started.get() else {
             return vec![self.starting.lock().unwrap_or_else(PoisonError::into_inner).clone()];
         };
         let mut obstacles = Vec::new();
@@ -74,7 +74,20 @@ impl Status {
             }
         };
         note(self.draining.load(Ordering::Relaxed), "it is stopping");
-        note(!lease.is_held(), "its lease has run out");
+        let failure = lease.failure();
+        match (lease.is_held(), failure) {
+            (true, None | Some(Failure { is_full: false, .. })) => {}
+            (true, Some(Failure { text, .. })) => {
+                note(true, &format!("its database has no space for writes: failed to {text}"));
+            }
+            (false, None) => note(true, "its lease has run out"),
+            (false, Some(Failure { text, .. })) => {
+                note(true, &format!("its lease has run out: failed to {text}"));
+            }
+        }
+        if let Some(text) = journal.trouble() {
+            note(true, &format!("its journal is held up: failed to {text}"));
+        }
         note(!engine.has_adopted(), "it is adopting transactions of an earlier incarnation");
         // The query runs in a task of the store, so the timeout does not interrupt it.
         let answer = tokio::time::timeout(PROBE_TIMEOUT, store.incarnations().list()).await;
@@ -85,9 +98,10 @@ impl Status {
     /// Returns all metrics in the OpenMetrics text format.
     #[must_use]
     pub fn metrics(&self) -> String {
-        if let Some(Started { engine, lease, journal, .. }) = self.started.get() {
+        if let Some(Started { store, engine, lease, journal }) = self.started.get() {
             let (live, bytes) = engine.in_flight();
             self.metrics.gauges(live, bytes, journal.backlog(), lease.is_held());
+            self.metrics.log_bytes(store.log_bytes().unwrap_or(0));
             self.metrics.participants(engine.without_place(), engine.troubled());
         }
         self.metrics.encode()

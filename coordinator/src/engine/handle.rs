@@ -145,6 +145,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         timers: Timers::default(),
         starts: Timers::default(),
         asleep: Timers::default(),
+        doubts: Timers::default(),
         suspended: crate::suspension::suspended(),
         look_at_sleepers: Instant::now(),
         unread: AllUnread::default(),
@@ -204,7 +205,25 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await
+        let answer = self.input(Key::Tx(tx_id), Input::RollbackAsked, until, deadline).await?;
+        self.with_parent(answer, deadline).await
+    }
+
+    /// Has the parent of a child ask it again, which was ended by somebody else: both may have slept until
+    /// another time.
+    pub(super) async fn with_parent(
+        &self,
+        answer: Answer,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        if let Answer::View(view) = &answer
+            && let Some(parent) = view.tx.identity().parent
+        {
+            let input = Input::Retry { number: Some(parent.number), operator: None };
+            // Without it the parent asks when the child was to go on.
+            let _ = self.input(Key::Tx(parent.tx_id), input, Until::Durable, deadline).await;
+        }
+        Ok(answer)
     }
 
     /// Waits for a transaction, wherever it is.
@@ -299,7 +318,7 @@ impl Handle {
         ) {
             return Err(Error::Stripped);
         }
-        Ok(Answer::View(Box::new(View { tx, revision, stripped })))
+        Ok(Answer::View(Box::new(View { tx, revision, stripped, is_asleep: false })))
     }
 
     /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
@@ -372,6 +391,8 @@ impl Handle {
 impl Stored {
     fn into_view(self) -> View {
         let revision = self.record.version;
-        View { tx: Transaction::restore(self.record), revision, stripped: self.stripped }
+        let is_asleep = self.record.state.wake_at.is_some();
+        let tx = Transaction::restore(self.record);
+        View { tx, revision, stripped: self.stripped, is_asleep }
     }
 }

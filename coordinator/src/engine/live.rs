@@ -14,6 +14,7 @@ use super::admission::Permit;
 use super::clock::Anchor;
 use super::failing::Failing;
 use super::message::{Failure, Reply};
+use super::service::sleep::UNTIL_DECIDED;
 use super::unread::Unread;
 use super::waiting::{kind, next_kind};
 use super::{Error, Until, View};
@@ -79,6 +80,10 @@ pub(super) struct Live {
     pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// When a child in doubt is to leave memory.
+    pub(super) doubted_until: Option<Instant>,
+    /// It is a child that has been in doubt for long: only its parent's decision wakes it.
+    pub(super) rests_in_doubt: bool,
     /// It came to its end here, and not before it was brought to memory.
     pub(super) ends_here: bool,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
@@ -114,6 +119,8 @@ impl Live {
             wake_at: None,
             starts_at: None,
             asleep_until: None,
+            doubted_until: None,
+            rests_in_doubt: false,
             stays_until: None,
             unread: Unread::default(),
             ends_here: false,
@@ -194,7 +201,12 @@ impl Live {
     /// on with it as well.
     pub(super) fn waits_for_time(&self) -> bool {
         let complete = self.durable == self.tx.version() && self.held.is_empty();
-        complete && self.tx.sleeps_until().is_some()
+        complete && (self.tx.sleeps_until().is_some() || self.is_in_doubt())
+    }
+
+    /// Tells whether it is a child that has voted, and waits for its parent's decision.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        matches!(self.tx.phase(), Phase::InDoubt { .. })
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -204,8 +216,12 @@ impl Live {
     /// Tells whether nothing but time is waited for, nobody follows it, and its row says so.
     fn sleeps(&self) -> bool {
         let followed = self.watchers.as_ref().is_some_and(|w| w.receiver_count() > 0);
+        let until = match self.rests_in_doubt && self.is_in_doubt() {
+            true => Some(UNTIL_DECIDED),
+            false => self.tx.sleeps_until(),
+        };
         self.asleep_until.is_some()
-            && self.asleep_until == self.tx.sleeps_until()
+            && self.asleep_until == until
             && self.stays_until.is_none_or(|until| Instant::now() >= until)
             && self.held.is_empty()
             && !followed
@@ -220,7 +236,8 @@ impl Live {
     }
 
     pub(super) fn view(&self) -> Box<View> {
-        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false })
+        let is_asleep = self.asleep_until.is_some();
+        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false, is_asleep })
     }
 
     /// Has a caller wait for a state.
@@ -266,8 +283,11 @@ impl Live {
         if !self.is_durable() {
             return;
         }
-        let tx = &self.tx;
-        let over = |waiter: &mut Waiter| waiter.until.is_reached(tx) || waiter.reply.is_closed();
+        let (tx, is_asleep) = (&self.tx, self.asleep_until.is_some());
+        let over = |waiter: &mut Waiter| {
+            let sleeps = is_asleep && waiter.until == Until::ChildVoted;
+            sleeps || waiter.until.is_reached(tx) || waiter.reply.is_closed()
+        };
         let answered: Vec<_> = self.waiters.extract_if(.., over).collect();
         for Waiter { refusal, reply, .. } in answered {
             // Whoever went away needs no answer.

@@ -9,7 +9,7 @@ mod leaving;
 pub(super) mod locks;
 mod log;
 mod rest;
-mod sleep;
+pub(super) mod sleep;
 mod time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -67,7 +67,7 @@ pub struct Service {
     pub(super) waiting: Waiting,
     /// Branches whose participants came back, and whose next attempts need not wait.
     pub(super) retries: VecDeque<(TxId, BranchNumber)>,
-    /// Participants that fail, as far as the loop has seen.
+    /// Participants that fail, as far as is seen.
     pub(super) failing: BTreeSet<ParticipantName>,
     pub(super) alarms: Alarms,
     pub(super) admission: Arc<Admission>,
@@ -85,10 +85,11 @@ pub struct Service {
     pub(super) suspended: std::time::Duration,
     /// Transactions that wait for the time of day at which they start.
     pub(super) starts: Timers<Timestamp>,
-    /// Transactions in memory whose rows say that they sleep, by the time until which they do.
+    /// Transactions in memory whose rows say that they sleep, by their time.
     pub(super) asleep: Timers<Timestamp>,
-    /// When those are looked at next.
     pub(super) look_at_sleepers: Instant,
+    /// Children in doubt, by the time at which they leave memory.
+    pub(super) doubts: Timers<Instant>,
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
@@ -155,9 +156,7 @@ impl Service {
                 self.enlist(tx_id, Input::Enlist { branch, enlistment }, permit, reply);
             }
             Message::Input { key, input, adopt, until, reply } => {
-                if let Some(record) = adopt {
-                    self.insert(*record);
-                }
+                adopt.into_iter().for_each(|record| self.insert(*record));
                 match self.find(&key) {
                     Some(tx_id) => self.input(tx_id, input, until, reply),
                     None => fail(reply, Failure::NotLive),
@@ -190,7 +189,6 @@ impl Service {
                 let _ = reply.send(receiver);
             }
             Message::AtWork { reply } => {
-                // Whoever asked may have gone.
                 let _ = reply.send(self.count_at_work());
             }
             Message::EndWatches => {

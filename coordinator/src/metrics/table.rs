@@ -51,7 +51,7 @@ table! {
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled`, `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",
+        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree",
         alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
     unanimo_participants_failing: "gauge" [""]
         "Participants whose last calls have all failed: new work for them is refused",
@@ -86,6 +86,9 @@ table! {
     unanimo_lease_held: "gauge" [""]
         "1 while this incarnation holds its lease and may decide and send, otherwise 0",
         alert "0 for a minute";
+    unanimo_sqlite_log_bytes: "gauge" [""]
+        "Size of the write-ahead log of the SQLite file; 0 on PostgreSQL. Usually some megabytes: it grows for as long as a reader, such as a shell or a backup, holds a transaction open",
+        alert "above 256 MiB: the log names the cause";
     unanimo_adopted_total: "counter" [""]
         "Transactions adopted from earlier incarnations",
         alert "";

@@ -146,6 +146,27 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The database file has more than one name.
+    #[error(
+        "open {path}: the file has {count} names (hard links), and under each of them SQLite would keep \
+         another write-ahead log; delete the other names, or use a copy"
+    )]
+    SeveralNames {
+        /// The file.
+        path: String,
+        /// Number of its names.
+        count: u64,
+    },
+    /// A file of the database is not the one that was opened.
+    #[error("use {what} {path}: {fault}")]
+    Replaced {
+        /// Name of the file in a sentence.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Fault of it.
+        fault: String,
+    },
     /// A stored row makes no sense.
     #[error("read {what}: the stored value {value:?} is not one that this program writes")]
     Corrupt {
@@ -197,6 +218,28 @@ impl Error {
 }
 
 impl Error {
+    /// Tells whether there is no space for a write. Once there is, the same write can be made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+
+        use sqlx::migrate::MigrateError;
+        let source = match self {
+            Self::File { source, .. } => {
+                return matches!(source.kind(), StorageFull | QuotaExceeded);
+            }
+            Self::Database { source, .. }
+            | Self::Migrate(
+                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _),
+            ) => source,
+            _ => return false,
+        };
+        let sqlx::Error::Database(error) = source else { return false };
+        let Some(code) = error.code() else { return false };
+        // PostgreSQL: disk full.
+        code == "53100" || code.parse().is_ok_and(is_full)
+    }
+
     /// Tells whether the same question will have the same answer until somebody does something: waiting
     /// does not help.
     #[must_use]
@@ -210,15 +253,19 @@ impl Error {
                 | Self::NoSchema { .. }
                 | Self::TableTaken(_)
                 | Self::Changed
+                | Self::SeveralNames { .. }
                 | Self::Url(_)
         );
         is_refusal || self.is_elsewhere()
     }
 
     /// Tells whether the server answered from another place than the one where the tables were opened, or of
-    /// an earlier time.
+    /// an earlier time, or the files are not those that were opened.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
+        if matches!(self, Self::Replaced { .. }) {
+            return true;
+        }
         let Self::Session { source, .. } = self else { return false };
         source.is_elsewhere()
     }
@@ -249,4 +296,10 @@ impl Error {
         let codes = ["42P01", "42703", "3F000", "3D000"];
         error.code().is_some_and(|code| codes.contains(&&*code))
     }
+}
+
+/// Tells whether SQLite's extended result code means that there is no space: FULL; IOERR_WRITE, for a quota or a
+/// limit of the file's size; IOERR_SHMSIZE. The write itself has failed then, and the statement with it.
+pub(super) fn is_full(code: i32) -> bool {
+    matches!(code, 13 | 778 | 4874)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
 use super::Error;
 
@@ -52,7 +53,7 @@ pub trait Incarnations: Send + Sync {
     async fn list(&self) -> Result<IncarnationList, Error>;
 
     /// Ends the right of an incarnation to write, for ever. `by` tells in words who did it. Commits
-    /// alone.
+    /// alone. One that this store has created is left alone if its number is another one's by now.
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error>;
 
     /// Ends the right of an incarnation to write, if its heartbeat's counter is still the one that was
@@ -66,7 +67,9 @@ pub trait Incarnations: Send + Sync {
     ) -> Result<bool, Error>;
 
     /// Creates an incarnation, if exactly `created` were created before; `None` if somebody else
-    /// was faster. Rivals wait for `lease` before they fence it.
+    /// was faster. Rivals wait for `lease` before they fence it. It gets a random nonce as well, which all of
+    /// its statements match with its number: so one store alone can write as this incarnation, also where the
+    /// database has gone back and gives the number to another one.
     async fn create(
         &self,
         node: &str,
@@ -96,11 +99,34 @@ pub trait Incarnations: Send + Sync {
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error>;
 }
 
+/// Rival of an incarnation that the database does not know.
+const GONE_BACK: &str =
+    "by a restore or a failover of the database, which went back to a time before its birth";
+
+/// Row of a fence, of which `own` is the nonce that this process has for it, if it has one: its end, its rival
+/// in words, and its nonce.
+pub(super) type FenceRow = (bool, Option<String>, Option<Uuid>);
+
+/// Returns the columns of [`FenceRow`].
+pub(super) const SELECT_FENCE: &str =
+    "SELECT fenced, fenced_by, nonce FROM fences WHERE incarnation = $1";
+
+/// Returns the rival of an incarnation in words, if it is fenced. One that was created by this process is so,
+/// too, if its row is not there, or is another one's of the same number.
+pub(super) fn rival(own: Option<Uuid>, row: Option<FenceRow>) -> Option<String> {
+    let is_own = own.is_none() || row.as_ref().is_some_and(|row| row.2 == own);
+    match row {
+        _ if !is_own => Some(GONE_BACK.to_owned()),
+        Some((true, by, _)) => Some(by.unwrap_or_default()),
+        _ => None,
+    }
+}
+
 /// Returns whether the last predecessor of incarnation `$1` with node name `$2` was displaced.
 pub(super) const HAS_DISPLACED: &str = "
 SELECT displaced FROM fences WHERE node = $2 AND incarnation < $1
 ORDER BY incarnation DESC LIMIT 1";
 
-/// Notes that a fenced incarnation was alive.
+/// Notes that a fenced incarnation, with its nonce, was alive.
 pub(super) const NOTE_DISPLACED: &str =
-    "UPDATE fences SET displaced = true WHERE incarnation = $1 AND fenced";
+    "UPDATE fences SET displaced = true WHERE incarnation = $1 AND nonce = $2 AND fenced";

@@ -103,6 +103,13 @@ impl Handle {
         self.queue.backlog()
     }
 
+    /// Returns why nothing of the last batch is written, in words that fit after "failed to"; nothing if
+    /// it is.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.queue.trouble()
+    }
+
     /// Ends the journal once everything that was handed over is completed.
     pub fn close(&self) {
         self.queue.close();

@@ -52,6 +52,8 @@ pub enum LockTaken {
         holder: Gid,
         /// That transaction is older. If several stand in the way, an older one is told.
         older: bool,
+        /// That transaction does not hold it, and waits for it.
+        waits: bool,
     },
 }
 

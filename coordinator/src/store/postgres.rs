@@ -6,6 +6,26 @@
 //! are opened and looked at in one place, [`session`]. A statement that outlives its time closes its
 //! session: the server may have vanished without a word.
 
+/// Part of a statement that reads the fence of incarnation `$1`, with its nonce in this parameter. It is
+/// locked: a rival that fences waits for the statement, or the statement for the rival. With one more
+/// condition, if there is one.
+macro_rules! fence {
+    ($nonce:literal) => {
+        fence!($nonce, "true")
+    };
+    ($nonce:literal, $condition:literal) => {
+        concat!(
+            "fence AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = ",
+            $nonce,
+            " AND NOT fenced AND ",
+            $condition,
+            " FOR SHARE
+)"
+        )
+    };
+}
+
 mod address;
 mod batch;
 mod endpoints;
@@ -35,6 +55,7 @@ use self::heartbeat::Heartbeat;
 use self::session::Connector;
 pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
+use super::born::Born;
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Options of the connections to the server.
@@ -73,6 +94,7 @@ pub struct Postgres {
     heartbeat: Heartbeat,
     journals: batch::Connections,
     cluster_id: String,
+    born: Born,
 }
 
 impl Postgres {
@@ -81,7 +103,8 @@ impl Postgres {
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
         let journals = batch::Connections::new(connector, options.answer_timeout());
-        Self { sessions, heartbeat, journals, cluster_id }
+        let born = Born::default();
+        Self { sessions, heartbeat, journals, cluster_id, born }
     }
 
     /// Runs one statement, and returns its rows.
@@ -184,7 +207,7 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        Ok(Box::new(self.journals.connect(me).await?))
+        Ok(Box::new(self.journals.connect(me, self.born.nonce(me)).await?))
     }
 
     async fn close(&self) {

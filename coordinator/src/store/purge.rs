@@ -83,19 +83,48 @@ pub trait Purge: Send + Sync {
     /// Reads the database's clock, and the time of the last purge.
     async fn times(&self) -> Result<PurgeTimes, Error>;
 
-    /// Takes a bounded number of transactions that ended longer ago than the retention and need
-    /// nobody. `now` is a time on which the clocks agree; neither the database's clock nor any other
-    /// counts beside it.
+    /// Deletes the details of a bounded number of transactions that ended longer ago than the retention
+    /// and need nobody, and returns that number. `now` is a time on which the clocks agree; neither the
+    /// database's clock nor any other counts beside it.
+    async fn strip(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+
+    /// Raises the watermark, and then deletes a bounded number of transactions whose details are gone,
+    /// and returns that number.
     ///
     /// A gid goes no sooner after its details than the two retentions differ: an end that was stored
     /// by a clock that was behind does not shorten that.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
+    async fn delete(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+
+    /// Does both, the second one whatever became of the first.
+    ///
+    /// # Errors
+    /// The first one that there was.
     async fn run(
         &self,
         me: Incarnation,
         retention: Retention,
         now: Timestamp,
-    ) -> Result<Purged, Error>;
+    ) -> Result<Purged, Error> {
+        let stripped = self.strip(me, retention, now).await;
+        let deleted = self.delete(me, retention, now).await;
+        Ok(Purged { stripped: stripped?, deleted: deleted? })
+    }
 }
+
+/// The parts of a purge, in words that fit after "failed to", each with its statement's name.
+pub(super) const STRIPPING: &str = "delete the details of ended transactions (STRIP)";
+pub(super) const RAISING: &str = "raise the purge's watermark (RAISE_WATERMARK)";
+pub(super) const DELETING: &str = "delete the gids of ended transactions (DELETE)";

@@ -1,34 +1,40 @@
 //! The store on SQLite: one file, one process.
 //!
-//! A lock on a file beside the database keeps other processes out. The database file itself must
+//! A lock on a file beside the database keeps other processes out, and the [files] are looked at before and
+//! after each write: they must be those that were opened. The database file itself must
 //! not be locked, or even opened and closed, by anything but SQLite: POSIX drops all of a process's
 //! locks on a file when any descriptor of it is closed. Writers take SQLite's write lock up front
 //! (BEGIN IMMEDIATE): a busy database then means that nothing ran.
 
 mod batch;
 mod endpoints;
+mod files;
 mod incarnations;
 mod locks;
+mod log;
+mod opened;
 mod purge;
 mod schema;
 mod transactions;
+mod work;
 
 pub(in crate::store) use self::schema::Opening;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::FromRow;
 use sqlx::query::{Query, QueryAs};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions,
     SqliteRow,
 };
-use sqlx::{Connection, FromRow};
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
+use self::opened::Opened;
+use super::born::Born;
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -50,27 +56,41 @@ pub struct Sqlite {
     heartbeat: SqlitePool,
     connect: SqliteConnectOptions,
     cluster_id: String,
-    /// Keeps other processes out for as long as any handle lives.
-    _lock: Arc<File>,
+    born: Born,
+    opened: Arc<Opened>,
 }
 
 type BoxFuture<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
+/// Number and nonce of an incarnation, of which a statement needs both.
+#[derive(Clone, Copy, Debug)]
+struct Right {
+    me: Incarnation,
+    nonce: Uuid,
+}
+
 impl Sqlite {
     /// Opens the store on tables of this version.
-    fn open(connect: &SqliteConnectOptions, cluster_id: String, lock: Arc<File>) -> Self {
+    fn open(connect: SqliteConnectOptions, cluster_id: String, opened: Opened) -> Self {
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections);
+            // One that is open has the file that was opened.
+            let options = options.idle_timeout(None).max_lifetime(None);
             options.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(connect.clone())
         };
         Self {
             reads: pool(READ_CONNECTIONS),
             writes: pool(1),
             heartbeat: pool(1),
-            connect: connect.clone(),
+            connect,
             cluster_id,
-            _lock: lock,
+            born: Born::default(),
+            opened: Arc::new(opened),
         }
+    }
+
+    fn right(&self, me: Incarnation) -> Right {
+        Right { me, nonce: self.born.nonce(me) }
     }
 
     /// Runs one statement, and returns its rows.
@@ -107,22 +127,24 @@ impl Sqlite {
         self.read(doing, |connection| Box::pin(query.fetch_all(connection))).await
     }
 
-    /// Reads, in a task of its own: a caller that goes away cancels nothing.
+    /// Reads, in a task of its own: a caller that goes away cancels nothing. What was read counts only if it
+    /// is of the file that was opened.
     async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, T> + Send + 'static,
     {
-        let pool = self.reads.clone();
+        let (pool, opened) = (self.reads.clone(), Arc::clone(&self.opened));
         let task = tokio::spawn(async move {
-            let mut connection = pool.acquire().await?;
-            work(&mut connection).await
+            let read = async { work(&mut *pool.acquire().await?).await };
+            let read = read.await.map_err(Error::database(doing));
+            opened.check().await.and(read)
         });
-        task.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(Error::database(doing))
+        task.await.unwrap_or_else(|_| Err(Error::database(doing)(sqlx::Error::WorkerCrashed)))
     }
 
     /// Writes in one transaction, in a task of its own. With an incarnation: only if that is not
-    /// fenced; `None` if it is.
+    /// fenced.
     async fn write<T, F>(
         &self,
         doing: &'static str,
@@ -147,58 +169,63 @@ impl Sqlite {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, T> + Send + 'static,
     {
-        let pool = pool.clone();
+        let (pool, opened) = (pool.clone(), Arc::clone(&self.opened));
+        let right = me.map(|me| self.right(me));
         let task = tokio::spawn(async move {
-            let mut connection = pool.acquire().await?;
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            if let Some(me) = me
-                && !is_unfenced(&mut transaction, me).await?
+            opened.check().await?;
+            let written = write_once(&pool, &opened, right, work).await;
+            // After the commit: whoever is told of it finds it in the file.
+            opened.check().await?;
+            written.map_err(Error::database(doing))
+        });
+        let written = task.await;
+        let written =
+            written.unwrap_or_else(|_| Err(Error::database(doing)(sqlx::Error::WorkerCrashed)))?;
+        written.ok_or_else(|| Error::Fenced(me.unwrap_or(Incarnation(0))))
+    }
+}
+
+/// Writes in one transaction; `None` if the incarnation is fenced.
+async fn write_once<T, F>(
+    pool: &SqlitePool,
+    opened: &Opened,
+    right: Option<Right>,
+    work: F,
+) -> Result<Option<T>, sqlx::Error>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, T> + Send + 'static,
+{
+    let mut connection = pool.acquire().await?;
+    log::set_pages(&mut connection, opened.log.pages()).await?;
+    let written = work::transact(&mut connection, |connection| {
+        Box::pin(async move {
+            if let Some(right) = right
+                && !is_unfenced(connection, right).await?
             {
                 return Ok(None);
             }
-            let result = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(Some(result))
-        });
-        let result = task.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
-        match (result.map_err(Error::database(doing))?, me) {
-            (Some(result), _) => Ok(result),
-            (None, me) => Err(Error::Fenced(me.unwrap_or(Incarnation(0)))),
-        }
+            work(connection).await.map(Some)
+        })
+    });
+    let written = written.await;
+    if matches!(written, Ok(Some(_))) {
+        log::look_after(opened, &mut connection).await;
+    } else if !work::roll_back(&mut connection).await {
+        let _ = connection.close().await;
     }
+    written
 }
 
-async fn is_unfenced(
-    connection: &mut SqliteConnection,
-    me: Incarnation,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)")
-        .bind(me.0)
-        .fetch_one(connection)
-        .await
-}
-
-/// Locks the file `PATH.lock`, and makes the folder if it is not there.
-fn lock_beside(path: &Path) -> Result<File, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
-    let shown = lock_path.display().to_string();
-    let failed = |source| Error::File { path: shown.clone(), source };
-    if let Some(folder) = lock_path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let file = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse { path: shown }),
-        Err(std::fs::TryLockError::Error(source)) => Err(Error::File { path: shown, source }),
-    }
+async fn is_unfenced(connection: &mut SqliteConnection, right: Right) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)",
+    )
+    .bind(right.me.0)
+    .bind(right.nonce)
+    .fetch_one(connection)
+    .await
 }
 
 #[async_trait]
@@ -228,12 +255,18 @@ impl Store for Sqlite {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        Ok(Box::new(batch::Writer::connect(&self.connect, me).await?))
+        let opened = Arc::clone(&self.opened);
+        Ok(Box::new(batch::Writer::connect(&self.connect, opened, self.right(me)).await?))
+    }
+
+    fn log_bytes(&self) -> Option<u64> {
+        Some(self.opened.log_bytes())
     }
 
     async fn close(&self) {
         self.reads.close().await;
         self.writes.close().await;
         self.heartbeat.close().await;
+        self.opened.close().await;
     }
 }

@@ -170,8 +170,14 @@ impl PhaseName {
 /// Numbers of transactions that need a person, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct AttentionCount {
-    /// Phase two takes too long.
+    /// Something holds them up: they take too long, or a branch has an alarm.
     pub stalled: i64,
+    /// A pivot has no answer.
+    pub unanswered: i64,
+    /// A step was refused after COMMIT.
+    pub refused: i64,
+    /// An output is too large for the step that reads it.
+    pub too_large: i64,
     /// Branches ended against the decision, or cannot tell.
     pub heuristic: i64,
     /// They are set aside, because they cannot be read.

@@ -168,7 +168,7 @@ impl Nodes {
             *self.node(node) = Node::OfTheGroup(Instant::now());
             return Ok(());
         }
-        Err(self.left_out(node, told, group))
+        Err(self.left_out(node, &told, group))
     }
 
     /// Asks all nodes for their groups; answers with the one that all name who have answered. `node` is the one
@@ -213,9 +213,9 @@ impl Nodes {
     }
 
     /// Notes that a node is of another group, and says so.
-    fn left_out(&self, node: usize, told: String, group: &str) -> NotAsked {
+    fn left_out(&self, node: usize, told: &str, group: &str) -> NotAsked {
         let coordinator = self.routes[node].name.as_str();
-        let is_new = !matches!(&*self.node(node), Node::OfAnother(known) if *known == told);
+        let is_new = !matches!(&*self.node(node), Node::OfAnother(known) if known == told);
         if is_new {
             tracing::error!(
                 coordinator,
@@ -224,7 +224,7 @@ impl Nodes {
                 "this coordinator is of another group than the client's: nothing is sent to it"
             );
         }
-        *self.node(node) = Node::OfAnother(told.clone());
+        *self.node(node) = Node::OfAnother(told.to_owned());
         let text = format!(
             "the coordinator {coordinator} is of the group {told}, and not of {group} as the client"
         );

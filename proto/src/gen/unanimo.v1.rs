@@ -197,6 +197,13 @@ pub struct HeldLock {
     /// The branch that takes it; empty for the transaction's own.
     #[prost(string, tag = "4")]
     pub branch_id: ::prost::alloc::string::String,
+    /// Of a lock that is waited for: the gid of the transaction that stood in the way when it was asked for last; empty if
+    /// none is known.
+    #[prost(string, tag = "5")]
+    pub holder_gid: ::prost::alloc::string::String,
+    /// That transaction does not hold the lock: it waits for it as well, is older, and goes first.
+    #[prost(bool, tag = "6")]
+    pub holder_waits: bool,
 }
 impl ::prost::Name for HeldLock {
     const NAME: &'static str = "HeldLock";

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sqlx::AssertSqlSafe;
 use unanimo_sdk::{
     Call, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Saga, Serve, Sqlite, Sweep,
-    Tcc, Uncompensated, refuse,
+    Tcc, TwoPhase, Uncompensated, refuse,
 };
 use unanimo_tests::joining::say;
 
@@ -168,6 +168,21 @@ mod on_postgres {
     #[derive(Clone, Copy)]
     pub(super) struct Work;
     work_on!(Postgres, sqlx::PgConnection);
+
+    impl TwoPhase<Postgres> for Work {
+        type Payload = Bytes;
+
+        async fn prepare(
+            &self,
+            db: &mut sqlx::PgConnection,
+            call: &Call<Bytes>,
+        ) -> Result<(), PrepareError> {
+            let effect = Effect::of(call, true).await?;
+            // There is no output.
+            sqlx::raw_sql(effect.record(call, "did", "")).execute(db).await?;
+            Ok(())
+        }
+    }
 }
 
 mod on_sqlite {
@@ -193,6 +208,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if database.starts_with("postgres") {
         let work = on_postgres::Work;
         let participant = Participant::new(name, Postgres::connect(database).await?);
+        let participant = participant.two_phase("write", work);
         run(participant.saga("do", work).uncompensated("last", work).tcc("hold", work), serve).await
     } else {
         let work = on_sqlite::Work;

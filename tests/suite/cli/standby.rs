@@ -11,7 +11,7 @@ use unanimo_tests::wait::until;
 use super::{Program, addresses, command, file, run, serve, tcc};
 
 /// Answer of health and metrics: its code and its body.
-fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(super) fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -22,7 +22,7 @@ fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// Waits until a process has said where health and metrics are served, before all else.
-async fn admin(program: &mut Program) -> SocketAddr {
+pub(super) async fn admin(program: &mut Program) -> SocketAddr {
     until("it to say where it is healthy", async || {
         assert!(program.process.child().try_wait().unwrap().is_none(), "{}", program.err());
         let err = program.err();

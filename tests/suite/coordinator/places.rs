@@ -81,7 +81,7 @@ async fn endpoints(world: &World, name: &str) -> Vec<ParticipantEndpoint> {
 }
 
 /// Submits at the same time, and returns the results with the time that each took.
-async fn submit_all(
+pub(super) async fn submit_all(
     world: &World,
     requests: impl IntoIterator<Item = SubmitTransactionRequest>,
 ) -> Vec<(Result<TransactionResult, Status>, Duration)> {

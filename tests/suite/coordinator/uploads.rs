@@ -53,9 +53,12 @@ async fn l5_requests_that_stall_half_way_are_within_the_bound() {
     let before = process.resident();
     let started = Instant::now();
     let stalled: Vec<_> = (0..100).map(|_| begin_submit(&process, 7 * MIB)).collect();
-    // As long as the whole of them takes to come.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let grown = process.resident().saturating_sub(before) / (MIB as u64);
+    // As long as the whole of them takes to come, also on a busy machine.
+    let mut grown = 0;
+    while started.elapsed() < Duration::from_secs(9) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        grown = grown.max(process.resident().saturating_sub(before) / (MIB as u64));
+    }
     assert!(grown < 150, "L5: {grown} MiB for a bound of 8");
     // What is small is received all the same.
     for n in 0..20 {

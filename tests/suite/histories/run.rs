@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `saga`, `tcc`, `2pc`, `interactive saga`, … | mode and drive, first of all |
 //! | `starts 5000`, `lock NAME`, `child` | start after so many ms; a lock of its own; it has a parent |
-//! | `branch NAME WORDS` | a branch: `after a,b`, `takes a` (its output), `pivot`, `kept`, `none`, `tcc`, `2pc`, `tries 3`, `patience 500`, `delay 500`, `lock NAME` |
+//! | `branch NAME WORDS` | a branch: `after a,b`, `takes a` (its output), `pivot`, `kept`, `none`, `tcc`, `2pc`, `tries 3`, `patience 500`, `delay 500`, `at 500` (ms from the begin), `lock NAME` |
 //! | `enlist NAME WORDS`, `execute NAME WORDS` | a branch that is added, called by the initiator or the coordinator |
 //! | `NAME ANSWER` | of its last call, a vote of its last Prepare: `prepared [BYTES]`, `read_only`, `refused`, `working MS`, `failed`, `done`, `commits`, `rolls_back`, `hazard` |
 //! | `locks ANSWER`, `locks NAME ANSWER` | `granted`, `older` or `younger` (held by another one), `failed` |
@@ -14,7 +14,8 @@
 //! | `wait 500`, `wake` | time passes; until the next tick |
 //! | `stop 500` | so many ms without a coordinator |
 //! | `crash` | adopted by the next incarnation |
-//! | `retry`, `resolve NAME commits`, `forget` | an operator's acts |
+//! | `retry`, `resolve NAME commits [BYTES]`, `forget` | an operator's acts; the bytes are an output |
+//! | `rewrite` | the row is written again |
 
 use std::time::Duration;
 
@@ -116,6 +117,7 @@ impl Run {
                 Input::Recovered { by: Incarnation(self.lives) }
             }
             "rollback" => Input::RollbackAsked,
+            "rewrite" => Input::Rewrite,
             "commit" => Input::CommitAsked { listed: rest.split(',').map(listed).collect() },
             "parent" if rest == "commit" => {
                 Input::ParentDecided { operation: PhaseTwoOperation::Commit }
@@ -125,8 +127,10 @@ impl Run {
             "forget" => Input::Forget { operator: "night shift".into(), note: "seen".into() },
             "resolve" => {
                 let (name, how) = rest.split_once(' ').unwrap();
+                let (how, bytes) = how.split_once(' ').unwrap_or((how, ""));
                 let (operator, note) = ("night shift".into(), "by telephone".into());
-                let (number, kind, output) = (self.number(name), kind(how), None);
+                let output = bytes.parse().ok().map(|bytes| Bytes::from(vec![2; bytes]).into());
+                let (number, kind) = (self.number(name), kind(how));
                 Input::Resolve { number, kind, output, operator, note }
             }
             "enlist" | "execute" => {
@@ -176,6 +180,9 @@ impl Run {
                     reason: "SOLD_OUT".into(),
                     message: "nothing left".into(),
                 }),
+                "asleep" => PrepareAnswer::Asleep {
+                    until: self.now.after(Duration::from_millis(number_of(argument))),
+                },
                 "working" => PrepareAnswer::Working {
                     retry_after: Duration::from_millis(number_of(argument)),
                 },
@@ -209,7 +216,7 @@ impl Run {
                 let spec = owner.map(|number| &self.tx.branches()[number.index()].spec.step.locks);
                 let locks = spec.unwrap_or(&self.tx.identity().locks);
                 let (lock, holder) = (locks[0].name.clone(), Gid::new("another-one").unwrap());
-                LockAnswer::Held { lock, holder, older: age == "older" }
+                LockAnswer::Held { lock, holder, older: age == "older", waits: false }
             }
         };
         Input::LocksAnswered { number: owner, attempt, answer }
@@ -289,6 +296,9 @@ fn branch(text: &str, mode: Mode) -> BranchSpec {
             "patience" => {
                 let give_up_after = next().parse().ok().map(Duration::from_millis);
                 step.retry = Some(RetryPolicy { give_up_after, ..retry() });
+            }
+            "at" => {
+                step.start_at = next().parse().ok().map(|ms| BEGUN.after(Duration::from_millis(ms)))
             }
             "delay" => step.delay = next().parse().ok().map(Duration::from_millis),
             "lock" => step.locks.push(lock(next())),

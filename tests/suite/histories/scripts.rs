@@ -142,6 +142,59 @@ pub(super) const SCRIPTS: &[(&str, &str)] = &[
         "saga\nbranch a\nbranch b after a\nbranch c after a\na prepared\nwait 5000\nb prepared\ncrash\nc prepared",
     ),
     ("saga-many-inputs", MANY_INPUTS),
+    (
+        "saga-word-for-a-pivot-that-is-done",
+        "saga\nbranch a\nbranch p after a pivot\nbranch b after p takes p\na prepared\np failed\n\
+         resolve p commits 5\nb prepared\nforget",
+    ),
+    (
+        "saga-word-for-a-pivot-that-is-not",
+        "saga\nbranch a\nbranch p after a pivot\nbranch b after p\na prepared\np failed\n\
+         resolve p rolls_back\np failed\nresolve p rolls_back\na failed\nwake\np hazard\na done\nforget",
+    ),
+    (
+        "saga-word-with-an-output",
+        "saga\nbranch p pivot\nbranch a after p\nbranch b after a takes a delay 500\np prepared\na failed\n\
+         wait 70000\nresolve a commits 7\nwake\nb prepared\nforget",
+    ),
+    ("saga-output-dropped", "saga\nbranch a\nbranch b after a takes a\na prepared 1100000\na done"),
+    (
+        "saga-output-too-large",
+        "saga\nbranch p pivot\nbranch b after p takes p\np prepared 1600000\nwake\np prepared 9\nb prepared",
+    ),
+    (
+        "saga-alarms",
+        "saga\nbranch p pivot\nbranch a after p\nbranch b after a\np failed\nwait 130000\np prepared\n\
+         a failed\nwait 70000\na refused\nwake\na prepared\nb refused\nwake\nb prepared",
+    ),
+    (
+        "saga-crash-in-a-sleep",
+        "saga\nbranch a\nbranch b after a delay 30000\nbranch c after b\na prepared\nwait 5000\ncrash\n\
+         wait 5000\nrewrite\nrollback\na done",
+    ),
+    (
+        "saga-late-step-after-a-stop",
+        "saga\nbranch p pivot\nbranch b after p delay 5000\np prepared\nstop 90000\ncrash\nwake\nwake\nb prepared",
+    ),
+    (
+        "saga-crash-after-commit",
+        "saga\nbranch p pivot\nbranch a after p takes p\nbranch b after a\np prepared 3\ncrash\na prepared\n\
+         b failed\ncrash\na prepared\nb prepared",
+    ),
+    (
+        "saga-step-at-a-time",
+        "saga\nbranch a\nbranch b after a at 20000\na prepared\nwait 3000\ncrash\nwake\nb prepared",
+    ),
+    (
+        "saga-rollback-with-an-enlisted-branch",
+        "interactive saga\nexecute a\na prepared\nenlist b after a\nrollback\nb done\na done",
+    ),
+    (
+        "saga-parent-sleeps-with-its-child",
+        "saga\nbranch a tcc\nbranch b after a\na asleep 40000\ncrash\na asleep 40000\nwake\na prepared\n\
+         b prepared\na done",
+    ),
+    ("saga-lock-until-the-deadline", "saga\nbranch a lock item:7\nlocks a younger\nwait 60000"),
 ];
 
 /// More inputs than are kept without a write.

@@ -7,7 +7,7 @@ use super::{python, root, stubs};
 
 /// The cases are in Python, and each says its name when it has passed.
 #[test]
-fn s8_work_outside_of_the_database_is_taken_back_in_python() {
+fn s8_work_outside_of_the_database_is_undone_in_python() {
     let example = root().join("examples/python-participant");
     let path = std::env::join_paths([stubs(), &*example]).unwrap();
     let file = run_folder().join(format!("{}.db", Uuid::now_v7()));

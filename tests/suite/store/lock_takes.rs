@@ -57,7 +57,12 @@ impl<'a> Taker<'a> {
 
     fn held_by(&self, lock: &str, older: bool) -> LockTaken {
         let holder = self.live.tx.identity().gid.clone();
-        LockTaken::Held { lock: name(lock), holder, older }
+        LockTaken::Held { lock: name(lock), holder, older, waits: false }
+    }
+
+    fn waited_for_by(&self, lock: &str) -> LockTaken {
+        let holder = self.live.tx.identity().gid.clone();
+        LockTaken::Held { lock: name(lock), holder, older: true, waits: true }
     }
 
     fn end(&mut self) -> Transition {
@@ -84,7 +89,7 @@ async fn age_and_mode_decide_who_is_granted_a_lock(fixture: Fixture) {
 
     // The older one waits, so the younger one does not get it though it is free and asks first.
     fixture.write([middle.end()]).await;
-    assert_eq!(young.take(&lock).await, old.held_by("seat", true));
+    assert_eq!(young.take(&lock).await, old.waited_for_by("seat"));
     assert_eq!(
         old.take(&lock).await,
         LockTaken::Granted,
@@ -97,7 +102,7 @@ async fn age_and_mode_decide_who_is_granted_a_lock(fixture: Fixture) {
     }
     assert_eq!(old.take(&[("page", Exclusive)]).await, young.held_by("page", false));
     let later = Taker::begin(&fixture, 4).await;
-    assert_eq!(later.take(&[("page", Shared)]).await, old.held_by("page", true), "it waits");
+    assert_eq!(later.take(&[("page", Shared)]).await, old.waited_for_by("page"));
     assert_eq!(later.take(&[("page", Exclusive)]).await, old.held_by("page", true));
 }
 

@@ -8,7 +8,7 @@ use unanimo_core::{
     PhaseTwoAnswer, PhaseTwoOperation, Timestamp,
 };
 
-use super::{Fixture, a_write, count, on_both_stores};
+use super::{Fixture, a_write, count, execute, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -19,6 +19,7 @@ on_both_stores!(
     s9_a_stripped_tombstone_holds_its_gid_for_the_gid_retention,
     what_a_saga_left_goes_with_the_details,
     s12_a_saga_stays_until_its_participants_have_asked,
+    a_part_of_the_purge_that_fails_does_not_hold_up_the_other,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -217,4 +218,36 @@ async fn s12_a_saga_stays_until_its_participants_have_asked(fixture: Fixture) {
         let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
         assert_eq!(stored.stripped, stripped, "{:?}", live.tx.phase());
     }
+}
+
+/// One transaction cannot be stripped; the gid of another one goes all the same. The cause says which statement
+/// has failed.
+async fn a_part_of_the_purge_that_fails_does_not_hold_up_the_other(fixture: Fixture) {
+    let gone = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
+    let purge = fixture.store.purge();
+    let purged = purge.run(fixture.me, RETENTION, now()).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    let kept = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
+    let refuse = match fixture.url.starts_with("sqlite:") {
+        true => {
+            "CREATE TRIGGER refuse BEFORE UPDATE OF stripped ON transactions
+             BEGIN SELECT RAISE(ABORT, 'a row that is stuck'); END"
+        }
+        false => {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'a row that is stuck'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE OF stripped ON transactions
+                 FOR EACH ROW EXECUTE FUNCTION refuse()"
+        }
+    };
+    execute(&fixture.url, refuse).await;
+    let error = purge.run(fixture.me, RETENTION, now().after(DAY)).await.unwrap_err();
+    let text = unanimo_coordinator::store::in_full(&error);
+    for part in ["details of ended transactions (STRIP)", "a row that is stuck"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let transactions = fixture.store.transactions();
+    assert_eq!(transactions.find(&Key::Tx(gone.id())).await.unwrap(), None);
+    let stored = transactions.find(&Key::Tx(kept.id())).await.unwrap().unwrap();
+    assert!(!stored.stripped);
 }

@@ -58,6 +58,8 @@ struct Lock {
     mode: &'static str,
     granted: bool,
     branch_id: Option<String>,
+    holder_gid: Option<String>,
+    holder_waits: bool,
 }
 
 #[derive(Serialize)]
@@ -245,7 +247,14 @@ impl From<v1::Branch> for Branch {
 impl From<v1::HeldLock> for Lock {
     fn from(lock: v1::HeldLock) -> Self {
         let mode = words::lock_mode(lock.mode());
-        Self { name: lock.name, mode, granted: lock.granted, branch_id: some(lock.branch_id) }
+        Self {
+            name: lock.name,
+            mode,
+            granted: lock.granted,
+            branch_id: some(lock.branch_id),
+            holder_gid: some(lock.holder_gid),
+            holder_waits: lock.holder_waits,
+        }
     }
 }
 

@@ -129,7 +129,12 @@ fn locks(tx: &v1::Transaction) -> String {
             "" => String::new(),
             branch => format!(" for {}", clean(branch)),
         };
-        let waits = if lock.granted { "" } else { ", waits" };
+        let waits = match (lock.granted, lock.holder_gid.as_str(), lock.holder_waits) {
+            (true, _, _) => String::new(),
+            (false, "", _) => ", waits".to_owned(),
+            (false, holder, false) => format!(", waits; held by {}", clean(holder)),
+            (false, holder, true) => format!(", waits behind {}", clean(holder)),
+        };
         format!("{} ({mode}{waits}{of})", clean(&lock.name))
     };
     tx.locks.iter().map(lock).collect::<Vec<_>>().join(", ")

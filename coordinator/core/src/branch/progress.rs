@@ -107,6 +107,12 @@ pub struct Progress {
     /// then the output is not known.
     #[serde(skip_serializing_if = "is_false")]
     pub output_by_word: bool,
+    /// It was refused after COMMIT: the alarm is raised until it votes or ends.
+    #[serde(skip_serializing_if = "is_false")]
+    pub refused_after_commit: bool,
+    /// Its output was too large for the step that reads it: the alarm is raised until it votes or ends.
+    #[serde(skip_serializing_if = "is_false")]
+    pub output_too_large: bool,
     /// Its output was over a limit.
     #[serde(skip_serializing_if = "is_false")]
     pub output_dropped: bool,
@@ -122,6 +128,14 @@ pub struct Progress {
     /// Attempts of Commit or Cancel.
     #[serde(rename = "finish_attempts", skip_serializing_if = "Attempts::is_empty")]
     pub phase_two_attempts: Attempts,
+}
+
+impl Progress {
+    /// Tells whether an alarm of the branch is raised.
+    #[must_use]
+    pub fn has_alarm(&self) -> bool {
+        self.refused_after_commit || self.output_too_large
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

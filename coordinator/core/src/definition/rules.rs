@@ -10,6 +10,7 @@ use super::{BranchSpec, Definition, Drive, Lock, Mode, Start};
 use crate::graph::Graph;
 use crate::ids::{NAME_BYTES_MAX, check_alphabet};
 use crate::policy::Limits;
+use crate::time::Timestamp;
 
 /// A field of a request, and the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +123,55 @@ impl Definition {
         let (branches, graph, children) = (&branches[..], &graph, &children[..]);
         let around = Around { branches, graph, children, no_pivot, timeout, limits };
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);
-        (0..branches.len()).flat_map(of).collect()
+        let mut found: Vec<Violation> = (0..branches.len()).flat_map(of).collect();
+        found.extend(step::late_by_delays(around));
+        found
+    }
+
+    /// Every rule that a time of day breaks, if the transaction is begun at `now`.
+    #[must_use]
+    pub fn violations_at(&self, now: Timestamp, limits: &Limits) -> Vec<Violation> {
+        let mut found = self.too_far_ahead(now, limits);
+        let starts_at = match self.start {
+            Start::AtOnce => now,
+            Start::At(at) => at.max(now),
+            Start::After(delay) => now.after(delay),
+        };
+        let deadline = starts_at.after(self.timeout.unwrap_or(limits.timeout_default));
+        let graph = Graph::of(self.branches.iter()).unwrap_or_default();
+        for (index, branch) in self.branches.iter().enumerate() {
+            let is_late = branch.step.start_at.is_some_and(|at| at >= deadline);
+            if is_late && !graph.is_after_pivot(index) {
+                let rule =
+                    "must be before the deadline of the transaction, which counts from its start";
+                found.push(Violation::new(format!("branches[{index}].start_at"), rule));
+            }
+        }
+        found
+    }
+
+    fn too_far_ahead(&self, now: Timestamp, limits: &Limits) -> Vec<Violation> {
+        let max = limits.start_delay_max;
+        let own = match self.start {
+            Start::At(at) => Some(("start_at".to_owned(), at)),
+            Start::AtOnce | Start::After(_) => None,
+        };
+        let of_branch = |(index, branch): (usize, &BranchSpec)| {
+            Some((format!("branches[{index}].start_at"), branch.step.start_at?))
+        };
+        let of_branches = self.branches.iter().enumerate().filter_map(of_branch);
+        let too_far = own.into_iter().chain(of_branches).filter(|(_, at)| *at > now.after(max));
+        let rule = format!("must be at most {} s ahead", max.as_secs());
+        let mut found: Vec<Violation> =
+            too_far.map(|(field, _)| Violation::new(field, rule.clone())).collect();
+        for (index, child) in &self.children {
+            let below = child.too_far_ahead(now, limits).into_iter();
+            found.extend(below.map(|Violation { field, rule }| Violation {
+                field: format!("branches[{index}].child.{field}"),
+                rule,
+            }));
+        }
+        found
     }
 
     fn bad_children(&self, limits: &Limits, depth: usize) -> Vec<Violation> {

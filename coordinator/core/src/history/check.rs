@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Document, Entry, FORMAT, Input, PrepareResult, Settings, Size};
 use crate::definition::Violation;
 use crate::ids::{BranchNumber, Version};
-use crate::policy::BRANCHES_MAX;
+use crate::policy::{BRANCHES_MAX, RulesVersion};
 
 /// Most bytes of a payload or an output that a document may state: memory is taken for it.
 const BYTES_MAX: usize = 64 << 20;
@@ -122,7 +122,7 @@ impl Document {
             Input::LocksAnswered { number, .. } | Input::Retry { number, .. } => {
                 number.and_then(|number| self.bad_number(field, number))
             }
-            Input::RollbackAsked | Input::Tick | Input::Forget { .. } => None,
+            Input::RollbackAsked | Input::Tick | Input::Rewrite | Input::Forget { .. } => None,
         }
     }
 
@@ -148,6 +148,14 @@ fn bad_size(field: &str, size: &Size) -> Option<Violation> {
 }
 
 fn bad_settings(field: &str, settings: &Settings) -> Option<Violation> {
+    let (rules, newest) = (settings.rules, RulesVersion::CURRENT);
+    if rules > newest {
+        let rule = format!(
+            "must be at most {}: the history was recorded by a newer version, which goes by other rules",
+            newest.0
+        );
+        return Some(Violation::new(format!("{field}.settings.rules"), rule));
+    }
     let pauses = |name: &'static str, of: super::Pauses| [(name, of.base), (name, of.cap)];
     [
         ("vote_noted_after", settings.vote_noted_after),

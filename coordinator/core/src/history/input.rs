@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Settings, Standing};
 use crate::branch::{HeuristicKind, Vote};
 use crate::ids::{BranchNumber, Gid, Incarnation, LockName};
-use crate::time::millis_of;
+use crate::time::{Timestamp, millis_of};
 
 /// Most bytes of a text that are recorded: enough to recognise it. No text decides anything.
 pub const TEXT_BYTES_MAX: usize = 128;
@@ -87,6 +87,8 @@ pub enum Input {
     },
     /// Time passed.
     Tick,
+    /// The row was written again, and nothing else.
+    Rewrite,
     /// Calls that waited were sent at once.
     Retry {
         /// Of which branch; absent for all.
@@ -178,6 +180,11 @@ pub enum PrepareResult {
         #[serde(with = "millis_of")]
         retry_after: Duration,
     },
+    /// No vote yet: a child that waits for time alone.
+    Asleep {
+        /// Until when.
+        until: Timestamp,
+    },
     /// The call failed.
     Failed {
         /// The error.
@@ -225,6 +232,9 @@ pub enum LockResult {
         holder: Gid,
         /// That transaction is older.
         older: bool,
+        /// That transaction waits for it, and goes first.
+        #[serde(default, skip_serializing_if = "super::is_false")]
+        waits: bool,
     },
     /// The store did not answer.
     Failed {

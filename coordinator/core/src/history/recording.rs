@@ -83,6 +83,7 @@ impl Input {
                 Self::LocksAnswered { number: *number, attempt: *attempt, answer: answer.into() }
             }
             Live::Tick => Self::Tick,
+            Live::Rewrite => Self::Rewrite,
             Live::Recovered { by } => Self::Recovered {
                 by: *by,
                 settings: Box::new(Settings::of(policy)),
@@ -170,6 +171,7 @@ impl From<&PrepareAnswer> for PrepareResult {
                 Self::Refused { reason: short(reason), message: short(message) }
             }
             PrepareAnswer::Working { retry_after } => Self::Working { retry_after: *retry_after },
+            PrepareAnswer::Asleep { until } => Self::Asleep { until: *until },
             PrepareAnswer::Failed(error) => Self::Failed { error: short(error) },
         }
     }
@@ -192,8 +194,9 @@ impl From<&LockAnswer> for LockResult {
     fn from(answer: &LockAnswer) -> Self {
         match answer {
             LockAnswer::Granted => Self::Granted,
-            LockAnswer::Held { lock, holder, older } => {
-                Self::Held { lock: lock.clone(), holder: holder.clone(), older: *older }
+            LockAnswer::Held { lock, holder, older, waits } => {
+                let (lock, holder) = (lock.clone(), holder.clone());
+                Self::Held { lock, holder, older: *older, waits: *waits }
             }
             LockAnswer::Failed(error) => Self::Failed { error: short(error) },
         }

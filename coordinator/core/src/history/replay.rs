@@ -173,6 +173,7 @@ impl<'a> Replay<'a> {
             self.tx = Some(Transaction::restore(Record { version, ..written.clone() }));
         }
         let tx = self.tx.as_mut().expect("it has begun");
+        tx.rules = self.policy.rules;
         if let Input::Recovered { found, .. } = &step.input {
             compare.found(found, &Standing::of(tx, &self.policy))?;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Backoff, Limits, Policy, Record};
+use crate::policy::{Backoff, Limits, Policy, Record, RulesVersion};
 use crate::time::millis_of;
 
 /// The policy's values that the state machine follows; durations in milliseconds.
@@ -31,6 +31,9 @@ pub struct Settings {
     /// Allowance for a participant's clock.
     #[serde(with = "millis_of")]
     pub clock_skew: Duration,
+    /// Rules by which the state machine goes.
+    #[serde(default, skip_serializing_if = "RulesVersion::is_first")]
+    pub rules: RulesVersion,
     /// Limits on what is added to a transaction that has begun.
     pub limits: Bounds,
 }
@@ -76,6 +79,7 @@ impl Settings {
             retry_after_max: policy.retry_after_max,
             stalled_after: policy.stalled_after,
             clock_skew: policy.clock_skew,
+            rules: policy.rules,
             limits: Bounds {
                 branches_max: limits.branches_max,
                 payload_bytes_max: limits.payload_bytes_max,
@@ -115,6 +119,7 @@ impl Settings {
             retry_after_max: self.retry_after_max,
             stalled_after: self.stalled_after,
             clock_skew: self.clock_skew,
+            rules: self.rules,
             record: Record::None,
         }
     }

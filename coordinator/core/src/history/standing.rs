@@ -8,7 +8,7 @@ use super::is_false;
 use crate::branch::{Branch, BranchState, HeuristicKind};
 use crate::decision::{AbortCause, Decision, Heuristic, Phase};
 use crate::ids::BranchNumber;
-use crate::policy::Policy;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -39,6 +39,9 @@ pub struct Standing {
     pub forgotten: bool,
     /// State of each branch, by number.
     pub branches: Vec<Word>,
+    /// Stored flags of each branch, by number; empty where none has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
     /// When ABORT is decided if nothing else is, while that can still be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
@@ -72,11 +75,37 @@ impl Standing {
             stalled: tx.stalled,
             forgotten: tx.forgotten,
             branches: tx.branches().iter().map(|branch| state(branch, decision).into()).collect(),
+            flags: flags(tx),
             deadline: tx.has_deadline().then(|| tx.deadline()),
             sleeps_until: tx.sleeps_until(),
             wake_at: tx.wake_at(policy),
         }
     }
+}
+
+/// Stored flags of each branch. The first rules recorded none.
+fn flags(tx: &Transaction) -> Vec<String> {
+    let of = |branch: &Branch| {
+        let progress = &branch.progress;
+        [
+            ("unanswered", progress.unanswered),
+            ("released", progress.released),
+            ("listed", progress.listed),
+            ("refused_by_word", progress.refused_by_word),
+            ("output_by_word", progress.output_by_word),
+            ("output_dropped", progress.output_dropped),
+            ("refused_after_commit", progress.refused_after_commit),
+            ("output_too_large", progress.output_too_large),
+        ]
+        .into_iter()
+        .filter(|(_, set)| *set)
+        .map(|(name, _)| name)
+        .collect::<Vec<_>>()
+        .join(" ")
+    };
+    let all: Vec<String> = tx.branches().iter().map(of).collect();
+    let none = tx.rules == RulesVersion::FIRST || all.iter().all(String::is_empty);
+    if none { Vec::new() } else { all }
 }
 
 fn phase(phase: Phase) -> &'static str {

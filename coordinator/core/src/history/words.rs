@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Call, Document, Event, Input, LockRequest, LockResult, PhaseTwoResult, PrepareResult,
-    RecordedOperation, Standing,
+    Call, Delivered, Document, Event, Input, LockRequest, LockResult, PhaseTwoResult,
+    PrepareResult, RecordedOperation, Standing,
 };
 use crate::branch::{HeuristicKind, Vote};
 use crate::ids::BranchNumber;
@@ -56,6 +56,7 @@ impl Document {
                 format!("{} #{attempt}: {}", self.locks_of(*number), locks(answer))
             }
             Input::Tick => "time passed".to_owned(),
+            Input::Rewrite => "written again".to_owned(),
             Input::Retry { number, operator } => {
                 let what = number.map_or("all".to_owned(), |number| self.name(number));
                 let by = operator.as_ref().map_or(String::new(), |name| format!(" by {name}"));
@@ -83,6 +84,15 @@ impl Document {
             }
             if call.must_succeed {
                 text.push_str(" (must succeed)");
+            }
+            for Delivered { name, size } in &call.inputs {
+                let _ = write!(text, " with {name} of {} bytes", size.bytes);
+            }
+            if let Some(output) = &call.output {
+                let _ = write!(text, " with its output of {} bytes", output.bytes);
+            }
+            if let Some(max) = call.output_bytes_max {
+                let _ = write!(text, " (output of at most {max} bytes)");
             }
             text
         };
@@ -171,6 +181,7 @@ fn prepare(answer: &PrepareResult) -> String {
         PrepareResult::Working { retry_after } => {
             format!("WORKING, again after {} ms", retry_after.as_millis())
         }
+        PrepareResult::Asleep { until } => format!("a child that sleeps until {}", until.0),
         PrepareResult::Failed { error } => format!("no answer: {error}"),
     }
 }
@@ -197,7 +208,11 @@ fn phase_two(answer: &PhaseTwoResult) -> String {
 fn locks(answer: &LockResult) -> String {
     match answer {
         LockResult::Granted => "granted".to_owned(),
-        LockResult::Held { lock, holder, older } => {
+        LockResult::Held { lock, holder, older, waits: true } => {
+            let age = if *older { "older" } else { "younger" };
+            format!("{lock} is waited for by {holder}, which is {age}")
+        }
+        LockResult::Held { lock, holder, older, .. } => {
             let age = if *older { "older" } else { "younger" };
             format!("{lock} is held by {holder}, which is {age}")
         }

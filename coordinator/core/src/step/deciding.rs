@@ -130,6 +130,11 @@ impl Step<'_> {
     }
 
     pub(super) fn deadline_passed(&mut self) {
+        // Whoever waited for a lock until now is told who had it.
+        let obstacles = self.tx.branches.iter().filter_map(Branch::obstacle);
+        if let Some(obstacle) = self.tx.obstacle().into_iter().chain(obstacles).next() {
+            self.tx.abort_detail = Some(clip(obstacle.to_string()));
+        }
         self.decide(Decision::Abort(AbortCause::Deadline));
     }
 

@@ -7,7 +7,7 @@ use crate::decision::Phase;
 use crate::effects::{Effects, Event, LockRequest, Transition};
 use crate::history::{self, PENDING_MAX};
 use crate::ids::{BranchNumber, Version};
-use crate::policy::Policy;
+use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -29,6 +29,7 @@ impl Step<'_> {
         let forced = self.record();
         if self.change.is_some() {
             self.tx.written_wake_at = self.tx.sleeps_until();
+            self.tx.quiet = self.is_quiet();
         }
         let Self { tx, change, calls, locks, events, now, policy, .. } = self;
         let Some(change) = change else {
@@ -79,13 +80,22 @@ impl Step<'_> {
 
     /// Has it written that nothing but time is waited for: then the transaction may leave memory.
     fn note_a_sleep(&mut self) {
-        let until = self
-            .tx
-            .sleeps_until()
-            .filter(|until| self.now.until(*until) > self.policy.vote_noted_after);
+        let until = self.waits_until();
         if until.is_some() && until != self.tx.written_wake_at {
             self.changed(Change::Noted);
         }
+    }
+
+    /// Tells whether nothing is under way before the decision, and nothing is for longer than a write takes.
+    fn is_quiet(&self) -> bool {
+        let active = self.tx.phase == Phase::Active;
+        active && self.goes_by(RulesVersion::SECOND) && self.waits_until().is_some()
+    }
+
+    /// Returns the time until which nothing but time is waited for, if that is worth a write.
+    fn waits_until(&self) -> Option<Timestamp> {
+        let until = self.tx.sleeps_until();
+        until.filter(|until| self.now.until(*until) > self.policy.vote_noted_after)
     }
 
     /// Keeps the input for the history, with what it led to. Returns true if so many wait that they are

@@ -7,11 +7,14 @@ use crate::branch::{Branch, Enlistment, Progress};
 use crate::decision::Phase;
 use crate::definition::rules::step::{self as rules, Around};
 use crate::definition::rules::too_many_names;
-use crate::definition::{BranchRequest, BranchSpec, Drive, Mode, StepSpec, Violation, too_large};
+use crate::definition::{
+    BranchRequest, BranchSpec, Drive, Mode, StepInput, StepSpec, Violation, too_large,
+};
 use crate::effects::EventKind;
 use crate::graph::Graph;
 use crate::ids::BranchNumber;
 use crate::input::Rejection;
+use crate::policy::RulesVersion;
 use crate::transaction::Identity;
 
 impl Step<'_> {
@@ -118,8 +121,38 @@ impl Step<'_> {
             limits: &self.policy.limits,
         };
         first(rules::violations("branch", index, around))?;
+        if self.goes_by(RulesVersion::SECOND) {
+            first(self.lacking_inputs(spec))?;
+            first(self.starts_too_late(spec))?;
+        }
         self.tx.graph = Arc::new(graph);
         Ok(())
+    }
+
+    fn starts_too_late(&self, spec: &BranchSpec) -> Vec<Violation> {
+        let deadline = self.tx.deadline();
+        let is_late = spec.step.start_at.is_some_and(|at| at >= deadline);
+        let rule = "must be before the deadline of the transaction";
+        is_late.then(|| Violation::new("branch.start_at", rule)).into_iter().collect()
+    }
+
+    /// Inputs of a new branch that will never be there: it could not be done without them.
+    fn lacking_inputs(&self, spec: &BranchSpec) -> Vec<Violation> {
+        let lacks = |(at, input): (usize, &StepInput)| {
+            let of = self.tx.branch_by_id(&input.branch_id)?;
+            let why = match of.enlistment {
+                Enlistment::Coordinator if !of.progress.output_dropped => return None,
+                Enlistment::Coordinator => "was over a limit, and was dropped",
+                Enlistment::Initiator => "is known to its initiator only, which calls it",
+            };
+            let field = format!("branch.inputs[{at}].branch_id");
+            let id = &input.branch_id;
+            Some(Violation::new(
+                field,
+                format!("must name a branch with an output: that of {id} {why}"),
+            ))
+        };
+        spec.step.inputs.iter().enumerate().filter_map(lacks).collect()
     }
 
     /// The branch becomes durable, and is called only then (promise S6).

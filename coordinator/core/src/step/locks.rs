@@ -5,13 +5,29 @@ use crate::branch::{Locks, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::Lock;
 use crate::ids::{BranchNumber, LockName};
-use crate::input::LockAnswer;
+use crate::input::{LockAnswer, Obstacle};
+use crate::transaction::Transaction;
+
+impl Transaction {
+    /// Returns the transaction that stands in the way of its own locks, as far as is known.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_ref().filter(|_| !self.has_its_locks())
+    }
+}
 
 impl Step<'_> {
     pub(super) fn locks_of(&mut self, owner: Option<usize>) -> &mut Locks {
         match owner {
             Some(index) => &mut self.branch(index).locks,
             None => &mut self.tx.locks,
+        }
+    }
+
+    fn obstacle_of(&mut self, owner: Option<usize>) -> &mut Option<Obstacle> {
+        match owner {
+            Some(index) => &mut self.branch(index).obstacle,
+            None => &mut self.tx.obstacle,
         }
     }
 
@@ -33,20 +49,22 @@ impl Step<'_> {
         match answer {
             LockAnswer::Granted => {
                 *self.locks_of(owner) = Locks::Granted;
+                *self.obstacle_of(owner) = None;
                 return self.evaluate();
             }
-            LockAnswer::Held { lock, holder, older } => {
+            LockAnswer::Held { lock, holder, older, waits } => {
                 // An older transaction waits for a younger one until its deadline: of several that wait
                 // for each other in a circle one is younger than the one that it waits for, and gives
                 // up.
                 let gives_up_at = since.after(self.wait_max(owner, &lock));
+                let obstacle = Obstacle { lock, holder, waits };
                 // Once the pivot was sent only its answer decides. It had its locks then; they are asked for
                 // again after a crash.
                 if older && now >= gives_up_at && !self.tx.is_pivot_sent() {
-                    let detail = format!("lock {lock} is held by transaction {holder}");
-                    self.tx.abort_detail = Some(clip(detail));
+                    self.tx.abort_detail = Some(clip(obstacle.to_string()));
                     return self.decide(Decision::Abort(AbortCause::Locked(number)));
                 }
+                *self.obstacle_of(owner) = Some(obstacle);
                 if older && now < gives_up_at {
                     retry_at = retry_at.min(gives_up_at);
                 }

@@ -81,10 +81,12 @@ impl Step<'_> {
         if kind == HeuristicKind::Commit {
             progress.phase_two = PhaseTwo::Heuristic { kind, note, operator: Some(operator) };
             progress.ended_at = Some(now);
+            self.clear_alarms(index);
             self.take_given_output(index, output);
             self.decide(Decision::Commit);
         } else {
             progress.refused_by_word = true;
+            self.clear_alarms(index);
             let detail = format!("the pivot was resolved as rolled back by {operator}: {note}");
             self.tx.abort_detail = Some(clip(detail));
             self.decide(Decision::Abort(AbortCause::Rollback));

@@ -8,6 +8,7 @@ use crate::effects::EventKind;
 use crate::ids::{BranchNumber, NAME_BYTES_MAX, check_alphabet};
 use crate::input::PrepareAnswer;
 use crate::payload::Payload;
+use crate::policy::RulesVersion;
 
 impl Step<'_> {
     pub(super) fn prepare_answered(&mut self, index: usize, attempt: u32, answer: PrepareAnswer) {
@@ -48,6 +49,7 @@ impl Step<'_> {
             PrepareAnswer::Working { retry_after } => {
                 self.working(index, retry_after);
             }
+            PrepareAnswer::Asleep { until } => self.asleep(index, until),
             PrepareAnswer::Failed(error) => self.failed(index, error),
         }
     }
@@ -61,6 +63,7 @@ impl Step<'_> {
         branch.progress.voted_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
+        self.clear_alarms(index);
         if self.tx.phase == Phase::Active && self.lacks_an_output(index) {
             let number = BranchNumber::from_index(index);
             self.decide(Decision::Abort(AbortCause::OutputDropped(number)));
@@ -69,6 +72,7 @@ impl Step<'_> {
         } else {
             self.conclude(index, Decision::Commit);
             self.end_if_all_ended();
+            self.clear_stall();
         }
         let since = self.tx.written_at.until(now);
         if self.tx.graph.is_ordered() && since > self.policy.vote_noted_after {
@@ -101,12 +105,7 @@ impl Step<'_> {
     }
 
     fn output_too_large(&mut self, index: usize, error: String, current: bool) {
-        if !self.tx.stalled {
-            self.tx.stalled = true;
-            let number = BranchNumber::from_index(index);
-            self.event(EventKind::OutputTooLarge, Some(number), error.clone());
-            self.changed(Change::Awaited);
-        }
+        self.raise(index, EventKind::OutputTooLarge, &error);
         if current {
             self.failed(index, error);
         }
@@ -116,15 +115,31 @@ impl Step<'_> {
     fn refused_after_commit(&mut self, index: usize, refusal: &Refusal, current: bool) {
         let Refusal { reason, message } = refusal;
         let error = clip(format!("REFUSED after COMMIT: {reason}: {message}"));
-        if !self.tx.stalled {
-            self.tx.stalled = true;
-            let number = BranchNumber::from_index(index);
-            self.event(EventKind::RefusedAfterCommit, Some(number), error.clone());
-            self.changed(Change::Awaited);
-        }
+        self.raise(index, EventKind::RefusedAfterCommit, &error);
         if current {
             self.failed(index, error);
         }
+    }
+
+    /// Raises an alarm of a branch, if it is not raised.
+    fn raise(&mut self, index: usize, kind: EventKind, detail: &str) {
+        let by_branch = self.goes_by(RulesVersion::SECOND);
+        let progress = &mut self.tx.branches[index].progress;
+        let raised = match kind {
+            _ if !by_branch => &mut self.tx.stalled,
+            EventKind::OutputTooLarge => &mut progress.output_too_large,
+            _ => &mut progress.refused_after_commit,
+        };
+        if !std::mem::replace(raised, true) {
+            self.event(kind, Some(BranchNumber::from_index(index)), detail.to_owned());
+            self.changed(Change::Awaited);
+        }
+    }
+
+    /// The branch has voted or ended: its alarms are over, and the next one will be heard.
+    pub(super) fn clear_alarms(&mut self, index: usize) {
+        let progress = &mut self.branch(index).progress;
+        (progress.refused_after_commit, progress.output_too_large) = (false, false);
     }
 
     /// The pivot is out, and the deadline long past: a person has to know.

@@ -5,6 +5,7 @@ use crate::branch::{HeuristicKind, PhaseTwo, clip};
 use crate::decision::{Operation, Phase, PhaseTwoOperation};
 use crate::effects::EventKind;
 use crate::input::PhaseTwoAnswer;
+use crate::policy::RulesVersion;
 
 impl Step<'_> {
     pub(super) fn phase_two_answered(
@@ -60,7 +61,9 @@ impl Step<'_> {
         branch.progress.ended_at = Some(now);
         branch.in_flight = None;
         branch.retry_at = None;
+        self.clear_alarms(index);
         self.end_if_all_ended();
+        self.clear_stall();
         // The end of all is about to be written with everything in it. While another branch keeps
         // failing that may be days away.
         let trouble = |b: &crate::Branch| b.progress.phase_two_attempts.last_error.is_some();
@@ -78,6 +81,15 @@ impl Step<'_> {
         }
         self.tx.phase = Phase::Ended { decision, decided_at: at, at: self.now };
         self.changed(Change::Awaited);
+    }
+
+    /// Whatever was late has come: what is late next will be heard.
+    pub(super) fn clear_stall(&mut self) {
+        let is_late = self.tx.stalls_at(self.policy).is_some_and(|at| at <= self.now);
+        if self.goes_by(RulesVersion::SECOND) && self.tx.stalled && !is_late {
+            self.tx.stalled = false;
+            self.changed(Change::Noted);
+        }
     }
 
     pub(super) fn stalled(&mut self) {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Step;
-use crate::decision::Phase;
+use crate::decision::{Operation, Phase};
 use crate::effects::EventKind;
 use crate::ids::{BranchNumber, Incarnation};
-use crate::policy::spread;
-use crate::time::millis;
+use crate::policy::{RulesVersion, spread};
+use crate::time::{Timestamp, millis};
 use crate::transaction::Transaction;
 
 impl Step<'_> {
@@ -19,7 +19,11 @@ impl Step<'_> {
         match self.tx.phase {
             Phase::Scheduled => self.spread_a_late_start(),
             Phase::Active => {
-                self.mark_unanswered();
+                // What slept had sent nothing that has no answer, and has sent nothing since.
+                if !self.tx.quiet {
+                    self.mark_unanswered();
+                }
+                self.spread_late_steps();
                 if self.tx.has_deadline() && self.now >= self.tx.deadline() {
                     self.deadline_passed();
                 } else {
@@ -27,17 +31,48 @@ impl Step<'_> {
                     self.evaluate();
                 }
             }
-            Phase::InDoubt { .. } | Phase::Decided { .. } | Phase::Ended { .. } => {}
+            Phase::Decided { .. } => self.spread_late_steps(),
+            Phase::InDoubt { .. } | Phase::Ended { .. } => {}
         }
     }
 
     /// After a long stop many are late: each starts at a time of its own.
     fn spread_a_late_start(&mut self) {
         let late = self.tx.starts_at().until(self.now);
-        let within = millis(late.min(self.policy.late_starts_spread));
         let first = BranchNumber::from_index(0);
-        let pause = spread(self.tx.identity.tx_id, first, 0) % (within + 1);
-        self.tx.not_before = self.now.after(Duration::from_millis(pause));
+        self.tx.not_before = self.late_start(first, late);
+    }
+
+    /// The same for steps that waited for their time.
+    fn spread_late_steps(&mut self) {
+        if !self.goes_by(RulesVersion::SECOND) {
+            return;
+        }
+        // None comes too late for it.
+        let time_left = match self.tx.has_deadline() {
+            true => self.now.until(self.tx.deadline()) / 2,
+            false => Duration::MAX,
+        };
+        for index in 0..self.tx.branches.len() {
+            let branch = &self.tx.branches[index];
+            let step = &branch.spec.step;
+            let waited = step.delay.is_some() || step.start_at.is_some();
+            let is_due = self.tx.owes(index) == Some(Operation::Prepare);
+            if !waited || !is_due || !branch.was_never_called() {
+                continue;
+            }
+            let Some(at) = self.tx.ready_at(index).filter(|at| *at < self.now) else { continue };
+            let late = at.until(self.now).min(time_left);
+            let not_before = self.late_start(branch.number, late);
+            self.branch(index).retry_at = Some(not_before);
+        }
+    }
+
+    /// Returns the time at which something starts that is late by so much.
+    fn late_start(&self, number: BranchNumber, late: Duration) -> Timestamp {
+        let within = millis(late.min(self.policy.late_starts_spread));
+        let pause = spread(self.tx.identity.tx_id, number, 0) % (within + 1);
+        self.now.after(Duration::from_millis(pause))
     }
 
     /// Whatever the earlier incarnation may have sent is unanswered. Steps are sent as soon as those

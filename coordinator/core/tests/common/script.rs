@@ -97,6 +97,12 @@ impl Script {
         self.awaited.without_given_outputs();
     }
 
+    /// Returns what is shown of a lock that is waited for.
+    pub(crate) fn shown_obstacle(&self) -> Option<String> {
+        let of_branches = self.tx.branches().iter().filter_map(|branch| branch.obstacle());
+        self.tx.obstacle().into_iter().chain(of_branches).next().map(ToString::to_string)
+    }
+
     /// Time passes, and nobody looks.
     pub(crate) fn sleep(&mut self, time: Duration) {
         self.now = self.now.after(time);
@@ -200,6 +206,7 @@ impl Script {
                 reason: "NO".into(),
                 message: "no".into(),
             })),
+            "asleep" => prepare(PrepareAnswer::Asleep { until: self.now.after(retry_after) }),
             "working" if active => prepare(PrepareAnswer::Working { retry_after }),
             "working" => phase_two(PhaseTwoAnswer::Working { retry_after }),
             "failed" if active => prepare(PrepareAnswer::Failed("down".into())),
@@ -242,7 +249,12 @@ impl Script {
         let answer = match answer {
             "granted" => LockAnswer::Granted,
             "failed" => LockAnswer::Failed("down".into()),
-            answer => LockAnswer::Held { lock, holder, older: answer == "held_by_older" },
+            answer => LockAnswer::Held {
+                lock,
+                holder,
+                older: answer != "held_by_younger",
+                waits: answer == "waited_for_by_older",
+            },
         };
         Input::LocksAnswered { number, attempt, answer }
     }

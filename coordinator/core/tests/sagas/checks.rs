@@ -15,6 +15,9 @@ use crate::plan::{BEGIN, Shape};
 /// No pause between two attempts is longer.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Longest time in which late starts are spread.
+const SPREAD_MAX: Duration = Duration::from_secs(30);
+
 impl Life {
     pub(crate) fn starts_at(&self) -> Timestamp {
         BEGIN.after(Duration::from_millis(self.plan.start_ms.unwrap_or(0)))
@@ -180,6 +183,14 @@ impl Life {
         self.order.pivot.is_some_and(|pivot| self.tx.branches()[pivot].progress.released)
     }
 
+    /// The branch waited for its time, and may have missed it in a stop.
+    fn may_be_late(&self, at: usize) -> bool {
+        let branch = &self.tx.branches()[at];
+        let step = &branch.spec.step;
+        let waited = step.delay.is_some() || step.start_at.is_some();
+        waited && branch.progress.prepare_attempts.count == 0
+    }
+
     fn check_branch(&self, at: usize, wake: Option<Timestamp>) {
         let branch = &self.tx.branches()[at];
         let phase = self.tx.phase();
@@ -206,6 +217,10 @@ impl Life {
                 Ready::Waits => {}
                 Ready::Locks(owner) if self.lock_is_under_way(owner) => {}
                 Ready::Locks(_) => within(self.now.after(Duration::from_secs(1))),
+                // What was late when a clock was ahead is spread, and does not start at once.
+                Ready::At(ready) if self.may_be_late(at) => {
+                    within(ready.max(self.now.after(SPREAD_MAX)));
+                }
                 Ready::At(ready) if ready > self.now => within(ready),
                 Ready::At(_) => within(self.now.after(PAUSE_MAX)),
             },

@@ -249,8 +249,14 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
     let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>(), any::<bool>());
     let moves = proptest::collection::vec(any::<u64>().prop_map(a_move), 0..70);
     (shape, mode, steps, pivot, times, flags, moves).prop_map(
-        |(shape, mode, steps, pivot, times, flags, moves)| {
+        |(shape, mode, mut steps, pivot, times, flags, moves)| {
             let (start_ms, timeout_ms, skew_ms) = times;
+            // Delays in a row that last until the deadline are refused.
+            let count = steps.len() as u64;
+            if steps.iter().filter_map(|step| step.delay_ms).sum::<u64>() >= timeout_ms {
+                let delays = steps.iter_mut().filter_map(|step| step.delay_ms.as_mut());
+                delays.for_each(|delay| *delay = (*delay / count).max(1));
+            }
             let (reversed, locks, slow_journal, calm) = flags;
             let pivot = pivot.map(|at| at % steps.len());
             let pivot = pivot.filter(|_| shape == Shape::Declarative && mode == Mode::Saga);

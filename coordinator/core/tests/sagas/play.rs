@@ -129,7 +129,12 @@ impl Life {
             LockFate::Held { older } if !held => {
                 let name = owner.map_or_else(|| "all".to_owned(), |at| format!("of_{at}"));
                 let lock = LockName::new(&name).unwrap();
-                LockAnswer::Held { lock, holder: unanimo_core::Gid::new("h").unwrap(), older }
+                LockAnswer::Held {
+                    lock,
+                    holder: unanimo_core::Gid::new("h").unwrap(),
+                    older,
+                    waits: false,
+                }
             }
             LockFate::Failed { taken } => {
                 if taken && !held {
@@ -162,6 +167,19 @@ impl Life {
         } else {
             Enlistment::Coordinator
         };
+        let lacks = |input: &unanimo_core::StepInput| {
+            let of = self.tx.branch_by_id(&input.branch_id).expect("it came before");
+            of.enlistment == Enlistment::Initiator || of.progress.output_dropped
+        };
+        let is_late = spec.step.start_at.is_some_and(|at| at >= self.tx.deadline());
+        if is_late || spec.step.inputs.iter().any(lacks) {
+            let branch = BranchRequest::from(spec.clone());
+            assert!(
+                !self.apply(Input::Enlist { branch, enlistment }),
+                "a step that could not be done"
+            );
+            (spec.step.inputs, spec.step.start_at) = (Vec::new(), None);
+        }
         // An initiator whose request was lost in a crash may say another thing the next time.
         let specs = &mut self.specs;
         specs[at] = spec.clone();

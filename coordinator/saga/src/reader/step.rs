@@ -57,6 +57,8 @@ impl Reader<'_> {
                 branch.participant = ParticipantName::new(wire::CHILD_PARTICIPANT).expect("a name");
                 branch.action = ActionName::new(wire::CHILD_ACTION).expect("a name");
                 branch.payload = wire::child_payload(child);
+                // As the coordinator has it: a child is told of the decision, and never stands after it.
+                branch.mode = Mode::Tcc;
             }
             None => {
                 let participant = self.required(&fields, "participant", ParticipantName::new);

@@ -1,7 +1,7 @@
 //! The part of a transaction that only sagas have, and locks, as answers.
 
 use unanimo_core::{
-    Branch, Compensation, Decision, Lock, LockMode, Mode, Phase, StepInput, Transaction,
+    Branch, Compensation, Decision, Lock, LockMode, Mode, Obstacle, Phase, StepInput, Transaction,
 };
 use unanimo_proto::v1;
 
@@ -42,19 +42,25 @@ pub(super) fn held_locks(tx: &Transaction) -> Vec<v1::HeldLock> {
         Phase::InDoubt { .. } => true,
         phase => phase.decision() == Some(Decision::Commit),
     };
-    let shown = |locks: &[Lock], granted: bool, branch_id: &str| -> Vec<v1::HeldLock> {
-        let one = |lock: &Lock| v1::HeldLock {
-            name: lock.name.to_string(),
-            mode: lock_mode(lock.mode).into(),
-            granted: granted || all_held,
-            branch_id: branch_id.to_owned(),
+    let shown = |locks: &[Lock], granted: bool, obstacle: Option<&Obstacle>, branch_id: &str| {
+        let one = |lock: &Lock| {
+            let waits_for = obstacle.filter(|obstacle| obstacle.lock == lock.name && !all_held);
+            v1::HeldLock {
+                name: lock.name.to_string(),
+                mode: lock_mode(lock.mode).into(),
+                granted: granted || all_held,
+                branch_id: branch_id.to_owned(),
+                holder_gid: waits_for.map_or_else(String::new, |at| at.holder.to_string()),
+                holder_waits: waits_for.is_some_and(|at| at.waits),
+            }
         };
-        locks.iter().map(one).collect()
+        locks.iter().map(one).collect::<Vec<_>>()
     };
-    let mut all = shown(&tx.identity().locks, tx.has_its_locks(), "");
+    let mut all = shown(&tx.identity().locks, tx.has_its_locks(), tx.obstacle(), "");
     for branch in tx.branches() {
         let id = branch.spec.branch_id.as_str();
-        all.extend(shown(&branch.spec.step.locks, branch.has_its_locks(), id));
+        let (granted, obstacle) = (branch.has_its_locks(), branch.obstacle());
+        all.extend(shown(&branch.spec.step.locks, granted, obstacle, id));
     }
     all
 }

@@ -13,20 +13,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Pause between two tries while there is no space.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause between two log lines about that.
+const FULL_LOG_PAUSE: Duration = Duration::from_secs(60);
+
 /// Patience with one thing.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     since: Option<Instant>,
+    /// When it was last told that there is no space.
+    told_full: Option<Instant>,
 }
 
 impl Patience {
     /// Waits a moment, if the error says that somebody else holds something, and if it has not done so
-    /// for too long. Otherwise the error is returned.
+    /// for too long; and if it says that there is no space, however long that lasts. Otherwise the error is
+    /// returned.
     pub(crate) async fn wait(
         &mut self,
         error: store::Error,
         told: &(dyn Fn(String) + Send + Sync),
     ) -> Result<(), store::Error> {
+        if error.is_full() {
+            self.wait_for_space(&error, told).await;
+            return Ok(());
+        }
         if !error.is_busy() {
             return Err(error);
         }
@@ -47,5 +60,23 @@ impl Patience {
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())
+    }
+
+    /// Waits a moment. Ending would help nobody: the next process would find the disk as full.
+    async fn wait_for_space(
+        &mut self,
+        error: &store::Error,
+        told: &(dyn Fn(String) + Send + Sync),
+    ) {
+        let full = store::in_full(error);
+        if self.told_full.is_none_or(|at| at.elapsed() >= FULL_LOG_PAUSE) {
+            self.told_full = Some(Instant::now());
+            tracing::warn!(
+                error = full,
+                "the database has no space for writes; the start waits until there is some"
+            );
+            told(format!("it waits for space in its database: failed to {full}"));
+        }
+        tokio::time::sleep(FULL_PAUSE).await;
     }
 }

@@ -6,13 +6,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use unanimo_core::{
     Branch, BranchId, BranchNumber, BranchState, Decision, HeuristicKind, Input, ParticipantName,
-    Timestamp, Transaction, TxId,
+    Timestamp, Transaction, TxId, Version,
 };
 
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount};
+use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount, Stored};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,24 @@ impl Handle {
         Ok(results)
     }
 
+    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided. It is left where it is;
+    /// `None` if it is in memory, or something else.
+    async fn at_rest(&self, tx_id: TxId) -> Result<Option<Box<View>>, Error> {
+        let (reply, receiver) = oneshot::channel();
+        let transactions = vec![(tx_id, Version::default())];
+        self.send(Message::NotLive { transactions, reply })?;
+        if receiver.await.map_err(|_| Error::Stopped)?.is_empty() {
+            return Ok(None);
+        }
+        let stored = self.read(&Key::Tx(tx_id)).await?;
+        let rests = |stored: &Stored| {
+            let state = &stored.record.state;
+            let sleeps = state.wake_at.is_some() && state.phase.decision().is_none();
+            sleeps || state.phase.ended_at().is_some()
+        };
+        Ok(stored.filter(rests).map(|stored| Box::new(stored.into_view())))
+    }
+
     async fn inquire_one(
         &self,
         participant: &ParticipantName,
@@ -121,7 +139,17 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Inquired, Error> {
         let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
-        let view = match self.wait(Key::Tx(tx_id), Until::Durable, deadline).await {
+        // One that sleeps is asked about every half a minute, and is not woken for that.
+        let at_rest = self.at_rest(tx_id);
+        let found = match tokio::time::timeout_at(deadline + PEEK_MAX, at_rest).await {
+            Ok(Ok(Some(view))) if own_branch(&view.tx, key, participant).is_some() => {
+                Ok(Answer::View(view))
+            }
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) => self.wait(Key::Tx(tx_id), Until::Durable, deadline).await,
+            Err(_) => Ok(Answer::NotYet(None)),
+        };
+        let view = match found {
             Ok(Answer::View(view)) => view,
             // One that cannot be read, or that somebody holds, is left alone; others of this inquiry are not
             // concerned.
@@ -139,11 +167,8 @@ impl Handle {
             return unknown(Verdict::Purged, true);
         }
         let tx = view.tx;
-        let branch = match key {
-            BranchKey::Id(id) => tx.branch_by_id(id),
-            BranchKey::Number(number) => tx.branch(*number),
-        };
-        let Some(branch) = branch.filter(|branch| branch.spec.participant == *participant) else {
+        let number = own_branch(&tx, key, participant);
+        let Some(branch) = number.and_then(|number| tx.branch(number)) else {
             return unknown(Verdict::NeverSeen, false);
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
@@ -197,6 +222,19 @@ impl Handle {
     pub async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
         Ok(self.shared.store.transactions().history(tx_id).await?)
     }
+}
+
+/// Returns the branch of this key, if it is the participant's.
+fn own_branch(
+    tx: &Transaction,
+    key: &BranchKey,
+    participant: &ParticipantName,
+) -> Option<BranchNumber> {
+    let branch = match key {
+        BranchKey::Id(id) => tx.branch_by_id(id),
+        BranchKey::Number(number) => tx.branch(*number),
+    };
+    branch.filter(|branch| branch.spec.participant == *participant).map(|branch| branch.number)
 }
 
 fn verdict(branch: &Branch, decision: Option<Decision>) -> Verdict {

@@ -111,7 +111,7 @@ impl Handle {
         let key = Key::Gid(gid.clone());
         match self.input(key.clone(), Input::RollbackAsked, until, deadline).await {
             Err(Error::UnknownGid) => {}
-            known => return known,
+            known => return self.with_parent(known?, deadline).await,
         }
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
@@ -147,7 +147,9 @@ impl Handle {
     /// Counts new work, or says why it is refused.
     fn admit(&self, definition: &Definition) -> Result<Permit, Error> {
         let shared = &self.shared;
-        let violations = definition.violations(&shared.options.policy.limits);
+        let limits = &shared.options.policy.limits;
+        let mut violations = definition.violations(limits);
+        violations.extend(definition.violations_at(shared.clock.now(), limits));
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }

@@ -28,6 +28,7 @@ impl Service {
         self.timers.set(tx_id, &mut live.wake_at, None);
         self.starts.set(tx_id, &mut live.starts_at, None);
         self.asleep.set(tx_id, &mut live.asleep_until, None);
+        self.doubts.set(tx_id, &mut live.doubted_until, None);
         self.lock_waits.forget(tx_id);
         live.stop_prepares();
         let gid = &live.tx.identity().gid;

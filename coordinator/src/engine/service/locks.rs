@@ -71,20 +71,21 @@ impl Service {
             older.any(stands_before).then(|| name.clone())
         };
         let lock = take.locks.iter().find_map(conflicts)?;
-        let holder = self.lock_waits.holder(&lock)?;
-        Some(LockAnswer::Held { lock, holder, older: true })
+        let Holder { gid: holder, waits } = self.lock_waits.holder(&lock)?;
+        Some(LockAnswer::Held { lock, holder, older: true, waits })
     }
 
     /// Applies the answer of the store.
     pub(super) fn locks_taken(&mut self, tx_id: TxId, request: LockRequest, answer: LockAnswer) {
         let LockRequest { number, attempt } = request;
-        if let LockAnswer::Held { lock, holder, .. } = &answer
+        if let LockAnswer::Held { lock, holder, waits, .. } = &answer
             && let Some(live) = self.live.get(&tx_id)
         {
             let gid = &live.tx.identity().gid;
             tracing::debug!(%tx_id, %gid, %lock, %holder, attempt, "a lock is waited for");
             let waiter = Waiter { family: family(&live.tx), tx_id, number };
-            self.lock_waits.add(lock.clone(), holder.clone(), waiter);
+            let holder = Holder { gid: holder.clone(), waits: *waits };
+            self.lock_waits.add(lock.clone(), holder, waiter);
         }
         // It may have left memory.
         let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer });
@@ -164,7 +165,9 @@ impl Taker {
         }
         let answer = match self.store.locks().take(self.me, &take).await {
             Ok(LockTaken::Granted) => LockAnswer::Granted,
-            Ok(LockTaken::Held { lock, holder, older }) => LockAnswer::Held { lock, holder, older },
+            Ok(LockTaken::Held { lock, holder, older, waits }) => {
+                LockAnswer::Held { lock, holder, older, waits }
+            }
             // It was decided meanwhile.
             Err(error @ store::Error::NotOpen(_)) => LockAnswer::Failed(error.to_string()),
             Err(error) => {
@@ -206,12 +209,20 @@ struct Waiter {
     number: Option<BranchNumber>,
 }
 
+/// Transaction that stood in the way of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    gid: Gid,
+    /// It does not hold the lock, and waits for it.
+    waits: bool,
+}
+
 /// Transactions in memory that wait for locks. A hint: whoever waits asks again after a pause.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct LockWaits {
     by_lock: BTreeMap<LockName, BTreeSet<Waiter>>,
     /// Who stood in the way of the last one that asked the store.
-    holders: BTreeMap<LockName, Gid>,
+    holders: BTreeMap<LockName, Holder>,
     by_waiter: BTreeMap<TxId, BTreeSet<(LockName, Waiter)>>,
 }
 
@@ -226,11 +237,11 @@ impl LockWaits {
         waiters.take_while(move |waiter| waiter.family < family).take(LOOKS_MAX)
     }
 
-    fn holder(&self, lock: &LockName) -> Option<Gid> {
+    fn holder(&self, lock: &LockName) -> Option<Holder> {
         self.holders.get(lock).cloned()
     }
 
-    fn add(&mut self, lock: LockName, holder: Gid, waiter: Waiter) {
+    fn add(&mut self, lock: LockName, holder: Holder, waiter: Waiter) {
         self.holders.insert(lock.clone(), holder);
         self.by_waiter.entry(waiter.tx_id).or_default().insert((lock.clone(), waiter));
         self.by_lock.entry(lock).or_default().insert(waiter);
@@ -277,8 +288,8 @@ mod tests {
         LockName::new("account:42").expect("a name")
     }
 
-    fn holder() -> Gid {
-        Gid::new("holder").expect("an identifier")
+    fn holder() -> Holder {
+        Holder { gid: Gid::new("holder").expect("an identifier"), waits: false }
     }
 
     #[test]

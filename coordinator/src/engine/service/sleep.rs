@@ -1,5 +1,8 @@
 //! Transactions that sleep: what starts tomorrow need not be in memory today.
 //!
+//! A child in doubt sleeps, too, if its parent does not decide soon: it waits for nothing but the decision, and
+//! that finds it by its gid.
+//!
 //! The row of one that may leave memory says until when it sleeps. Whatever stays, or is back, has a row
 //! that says nothing of it. So the [scan](super::super::sleepers) for what is due finds only what is not
 //! in memory.
@@ -7,7 +10,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Input, Transition, TxId};
+use unanimo_core::{Input, Phase, Timestamp, Transition, TxId};
 
 use super::super::sleepers::AHEAD;
 use super::Service;
@@ -24,15 +27,26 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// in a moment.
 const STAY: Duration = Duration::from_secs(5);
 
+/// Time for which a child in doubt stays in memory: most parents decide sooner.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// Time until which a child in doubt sleeps, as its row has it: the end of the year 9999. No scan brings it back.
+pub(in crate::engine) const UNTIL_DECIDED: Timestamp = Timestamp(253_402_300_799_999);
+
 impl Service {
     /// Notes whether the row says that the transaction sleeps: only one that leaves memory does.
     pub(super) fn note_a_sleep(&mut self, transition: &mut Transition) {
-        let now = self.env.now();
-        let until = transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN);
+        let (now, tx_id) = (self.env.now(), transition.tx_id);
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        let in_doubt = matches!(transition.state.phase, Phase::InDoubt { .. });
+        let until = match in_doubt {
+            true => live.rests_in_doubt.then_some(UNTIL_DECIDED),
+            false => transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN),
+        };
         transition.state.wake_at = until;
-        if let Some(live) = self.live.get_mut(&transition.tx_id) {
-            self.asleep.set(transition.tx_id, &mut live.asleep_until, until);
-        }
+        self.asleep.set(tx_id, &mut live.asleep_until, until);
+        let doubted = (in_doubt && until.is_none()).then(|| Instant::now() + DOUBT);
+        self.doubts.set(tx_id, &mut live.doubted_until, doubted);
     }
 
     /// Counts the transactions that wait for something other than time.
@@ -57,10 +71,17 @@ impl Service {
         let now = self.env.now();
         // It was followed for so long that its time is near: it stays, and its row is to say so.
         while let Some(tx_id) = self.asleep.due(now.after(SLEEP_MIN)) {
-            let _ = self.apply(tx_id, Input::Recovered { by: self.me });
+            let _ = self.apply(tx_id, Input::Rewrite);
             if let Some(live) = self.live.get_mut(&tx_id) {
                 self.asleep.set(tx_id, &mut live.asleep_until, None);
             }
+        }
+        while let Some(tx_id) = self.doubts.due(instant) {
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                live.rests_in_doubt = true;
+                self.doubts.set(tx_id, &mut live.doubted_until, None);
+            }
+            let _ = self.apply(tx_id, Input::Rewrite);
         }
         for tx_id in self.asleep.all() {
             self.leave_if_done(tx_id);

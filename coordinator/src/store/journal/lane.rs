@@ -123,6 +123,7 @@ impl Lane {
                 Ok(written) => {
                     crash_point!("journal-after-write");
                     (self.pause, self.failures) = (PAUSE_MIN, 0);
+                    self.queue.note_trouble(None);
                     self.observer.flushed(batch.len(), started.elapsed());
                     self.complete(batch, written).await;
                 }
@@ -166,6 +167,7 @@ impl Lane {
                 }
             }
             BatchError::Failed(_) => {
+                self.queue.note_trouble(Some(said.clone()));
                 tracing::warn!(
                     error = said,
                     "failed to write a batch, and nothing of it is written; it is tried again"

@@ -81,6 +81,8 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     fast_work: Notify,
     slow_work: Notify,
+    /// Failure of the last batch; none if it was written.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Inner {
@@ -293,6 +295,15 @@ impl Queue {
             slot.refused_alone = batch.len() == 1;
         }
         to_blame && batch.len() == 1
+    }
+
+    /// Notes why the last batch was not written, in words that fit after "failed to"; nothing if it was.
+    pub(super) fn note_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn wake_if_drained(&self, inner: MutexGuard<'_, Inner>) {

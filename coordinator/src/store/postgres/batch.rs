@@ -44,6 +44,7 @@ struct Obstacle {
 pub(super) struct Writer {
     session: Session,
     me: Incarnation,
+    nonce: Uuid,
     connector: Connector,
     answer_timeout: Duration,
     /// A batch that is committed, and that the standbys do not have yet.
@@ -69,11 +70,12 @@ impl Writer {
     fn new(
         session: Session,
         me: Incarnation,
+        nonce: Uuid,
         connector: Connector,
         answer_timeout: Duration,
     ) -> Self {
         let (unproven, deferred) = (None, HashSet::new());
-        Self { session, me, connector, answer_timeout, unproven, deferred }
+        Self { session, me, nonce, connector, answer_timeout, unproven, deferred }
     }
 
     /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
@@ -85,7 +87,7 @@ impl Writer {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
-        let query = columns.query(self.me, self.connector.tables());
+        let query = columns.query(self.me, self.connector.tables(), self.nonce);
         let query = query.fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
@@ -166,8 +168,8 @@ impl Writer {
     /// Returns the reason for which this incarnation could not write. Without an answer the connection is
     /// given up, and the next one asks again.
     async fn has_no_right(&mut self) -> BatchError {
-        let Self { session, me, connector, answer_timeout, .. } = self;
-        let looking = connector.look_for_fence(session, *me);
+        let Self { session, me, nonce, connector, answer_timeout, .. } = self;
+        let looking = connector.look_for_fence(session, *me, *nonce);
         let looked = tokio::time::timeout(*answer_timeout, looking).await;
         match looked.unwrap_or_else(|_| Err(no_answer().into())) {
             Ok(()) => BatchError::Fenced(*me),
@@ -204,7 +206,8 @@ impl Writer {
     /// there, and is as durable as whatever is committed later. One that was made is proven on.
     async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
         if affirmed.is_none() {
-            let committing = commit_own(&mut self.session, self.me, self.connector.tables());
+            let tables = self.connector.tables();
+            let committing = commit_own(&mut self.session, self.me, tables, self.nonce);
             let committed = tokio::time::timeout(self.answer_timeout, committing).await;
             match committed.unwrap_or_else(|_| Err(no_answer())) {
                 Ok(Some(_)) => {}

@@ -6,31 +6,36 @@ use unanimo_core::{Incarnation, ParticipantName, Timestamp};
 use super::super::{Endpoints, Error, Registration, rows};
 use super::Postgres;
 
-const REGISTER: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), name AS (
+const REGISTER: &str = concat!(
+    "
+WITH ",
+    fence!("$6"),
+    ", name AS (
     INSERT INTO participants (name) SELECT $2 FROM fence ON CONFLICT DO NOTHING
 ), endpoint AS (
     INSERT INTO endpoints (name, endpoint, last_seen_ms, instance_id) SELECT $2, $3, $4, $5 FROM fence
     ON CONFLICT (name, endpoint, instance_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
 )
-SELECT EXISTS (SELECT 1 FROM fence)";
+SELECT EXISTS (SELECT 1 FROM fence)"
+);
 
-const KEEP_DATABASE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), kept AS (
+const KEEP_DATABASE: &str = concat!(
+    "
+WITH ",
+    fence!("$6"),
+    ", kept AS (
     UPDATE endpoints SET database_id = $5
     WHERE name = $2 AND endpoint = $3 AND instance_id = $4 AND EXISTS (SELECT 1 FROM fence)
 )
-SELECT EXISTS (SELECT 1 FROM fence)";
+SELECT EXISTS (SELECT 1 FROM fence)"
+);
 
 /// Rows that are left of the endpoint are other instances'.
-const DEREGISTER: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), gone AS (
+const DEREGISTER: &str = concat!(
+    "
+WITH ",
+    fence!("$5"),
+    ", gone AS (
     DELETE FROM endpoints
     WHERE name = $2 AND endpoint = $3 AND instance_id IN ('', $4) AND EXISTS (SELECT 1 FROM fence)
     RETURNING 1
@@ -40,17 +45,20 @@ SELECT
     NOT EXISTS (
         SELECT 1 FROM endpoints
         WHERE name = $2 AND endpoint = $3 AND instance_id NOT IN ('', $4)
-    )";
+    )"
+);
 
-const FORGET: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), places AS (
+const FORGET: &str = concat!(
+    "
+WITH ",
+    fence!("$3"),
+    ", places AS (
     DELETE FROM endpoints WHERE name = $2 AND EXISTS (SELECT 1 FROM fence)
 ), name AS (
     DELETE FROM participants WHERE name = $2 AND EXISTS (SELECT 1 FROM fence)
 )
-SELECT EXISTS (SELECT 1 FROM fence)";
+SELECT EXISTS (SELECT 1 FROM fence)"
+);
 
 #[async_trait]
 impl Endpoints for Postgres {
@@ -67,7 +75,8 @@ impl Endpoints for Postgres {
             .bind(String::from(name.clone()))
             .bind(endpoint.to_owned())
             .bind(rows::ms_to_column(now))
-            .bind(instance.to_owned());
+            .bind(instance.to_owned())
+            .bind(self.born.nonce(me));
         let (unfenced,) = self.row("register a participant", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
@@ -85,7 +94,8 @@ impl Endpoints for Postgres {
             .bind(String::from(name.clone()))
             .bind(endpoint.to_owned())
             .bind(instance.to_owned())
-            .bind(database_id.to_owned());
+            .bind(database_id.to_owned())
+            .bind(self.born.nonce(me));
         let (unfenced,) = self.row("keep a participant's database", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
@@ -101,13 +111,17 @@ impl Endpoints for Postgres {
             .bind(me.0)
             .bind(String::from(name.clone()))
             .bind(endpoint.to_owned())
-            .bind(instance.to_owned());
+            .bind(instance.to_owned())
+            .bind(self.born.nonce(me));
         let (unfenced, left) = self.row("deregister a participant", query).await?;
         if unfenced { Ok(left) } else { Err(Error::Fenced(me)) }
     }
 
     async fn forget(&self, me: Incarnation, name: &ParticipantName) -> Result<(), Error> {
-        let query = sqlx::query_as(FORGET).bind(me.0).bind(String::from(name.clone()));
+        let query = sqlx::query_as(FORGET)
+            .bind(me.0)
+            .bind(String::from(name.clone()))
+            .bind(self.born.nonce(me));
         let (unfenced,) = self.row("forget a participant", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }

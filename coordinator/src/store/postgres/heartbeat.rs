@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
 use super::no_answer;
 use super::proof;
@@ -20,8 +21,8 @@ use super::session::{Connector, Session, SessionError};
 const RENEW: &str = "
 UPDATE heartbeats SET counter = counter + 1
 WHERE incarnation = $1 AND NOT fenced
-    AND EXISTS (SELECT 1 FROM fences
-        WHERE incarnation = $1 AND NOT fenced AND tableoid = ($2::text)::oid)
+    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $3 AND NOT fenced
+        AND tableoid = ($2::text)::oid)
 RETURNING counter, txid_current(), current_setting('synchronous_standby_names') <> ''";
 
 /// The heartbeat's session, if it has one that is good.
@@ -49,13 +50,15 @@ impl Heartbeat {
     pub(super) async fn renew(
         &self,
         me: Incarnation,
+        nonce: Uuid,
         patience: Duration,
     ) -> Result<bool, SessionError> {
         let this = self.clone();
         // In a task of its own: whoever goes away leaves no session half way through a statement.
         let task = tokio::spawn(async move {
             let kept = this.take();
-            let renewed = tokio::time::timeout(patience, this.renew_once(kept, me, patience)).await;
+            let renewing = this.renew_once(kept, me, nonce, patience);
+            let renewed = tokio::time::timeout(patience, renewing).await;
             let (moved, session) = renewed.unwrap_or_else(|_| Err(no_answer().into()))?;
             this.keep(session);
             Ok(moved)
@@ -67,6 +70,7 @@ impl Heartbeat {
         &self,
         kept: Option<Session>,
         me: Incarnation,
+        nonce: Uuid,
         patience: Duration,
     ) -> Result<(bool, Session), SessionError> {
         let started = Instant::now();
@@ -74,11 +78,11 @@ impl Heartbeat {
             Some(session) => session,
             None => self.connector.open(patience).await?,
         };
-        let renew = sqlx::query_as(RENEW).bind(me.0).bind(self.connector.tables());
+        let renew = sqlx::query_as(RENEW).bind(me.0).bind(self.connector.tables()).bind(nonce);
         let moved: Option<(i64, i64, bool)> = renew.fetch_optional(&mut session.connection).await?;
         // Somebody may have put other tables in the place of those that were opened.
         let Some((counter, number, synchronous)) = moved else {
-            self.connector.look_for_fence(&mut session, me).await?;
+            self.connector.look_for_fence(&mut session, me, nonce).await?;
             return Ok((false, session));
         };
         let renewal = Renewal { me, counter };

@@ -7,8 +7,11 @@ use async_trait::async_trait;
 use sqlx::FromRow;
 use unanimo_core::Incarnation;
 use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
+use uuid::Uuid;
 
-use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
+use super::super::incarnations::{
+    FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
+};
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
 use super::{Postgres, SessionError};
 
@@ -34,12 +37,13 @@ WITH birth AS (
         AND (SELECT max(version) FROM unanimo_migrations WHERE success) = $5
     RETURNING incarnations AS incarnation
 ), fence AS (
-    INSERT INTO fences (incarnation, node)
-    SELECT incarnation, $2 FROM birth
+    INSERT INTO fences (incarnation, node, nonce)
+    SELECT incarnation, $2, gen_random_uuid() FROM birth
+    RETURNING nonce
 ), heartbeat AS (
     INSERT INTO heartbeats (incarnation, lease_ms) SELECT incarnation, $3 FROM birth
 )
-SELECT incarnation FROM birth";
+SELECT incarnation, nonce FROM birth CROSS JOIN fence";
 
 /// The heartbeat's row is changed first: a renewal that comes before it moves the counter, and there is
 /// nothing to fence; one that comes after it finds the mark. Both rows or none.
@@ -51,6 +55,19 @@ WITH silent AS (
 )
 UPDATE fences SET fenced = true, fenced_by = $2
 WHERE incarnation = $1 AND NOT fenced AND EXISTS (SELECT 1 FROM silent)";
+
+/// The same for an incarnation of this process, with its nonce.
+const FENCE_OWN: &str = "
+WITH own AS MATERIALIZED (
+    SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $4
+), silent AS (
+    UPDATE heartbeats SET fenced = true
+    WHERE incarnation = $1 AND NOT fenced AND ($3::int8 IS NULL OR counter = $3)
+        AND EXISTS (SELECT 1 FROM own)
+    RETURNING 1
+)
+UPDATE fences SET fenced = true, fenced_by = $2
+WHERE incarnation = $1 AND nonce = $4 AND NOT fenced AND EXISTS (SELECT 1 FROM silent)";
 
 pub(super) const IS_FENCED: &str = "SELECT fenced FROM fences WHERE incarnation = $1";
 
@@ -92,27 +109,29 @@ impl Incarnations for Postgres {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        let query = sqlx::query_scalar(CREATE)
+        let query = sqlx::query_as(CREATE)
             .bind(created)
             .bind(node.to_owned())
             .bind(lease_to_column(lease))
             .bind(self.cluster_id.clone())
             .bind(latest(&MIGRATIONS));
         // Known also if the standbys do not have it in time.
-        let born = Arc::new(OnceLock::new());
-        let noted = Arc::clone(&born);
+        let known = Arc::new(OnceLock::new());
+        let (noted, nonces) = (Arc::clone(&known), self.born.clone());
         let created = self.run("create an incarnation", move |connection| {
             Box::pin(async move {
-                let new: Option<i64> = query.fetch_optional(connection).await?;
-                let new = new.map(Incarnation);
-                if let Some(new) = new {
+                let new: Option<(i64, Uuid)> = query.fetch_optional(connection).await?;
+                let new = new.map(|(incarnation, nonce)| {
+                    let new = Incarnation(incarnation);
+                    nonces.insert(new, nonce);
                     // It is set once.
                     let _ = noted.set(new);
-                }
+                    new
+                });
                 Ok(new)
             })
         });
-        created.await.map_err(|error| match (error, born.get()) {
+        created.await.map_err(|error| match (error, known.get()) {
             (Error::Session { source, .. }, Some(incarnation))
                 if matches!(*source, SessionError::Unproven) =>
             {
@@ -123,15 +142,17 @@ impl Incarnations for Postgres {
     }
 
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
-        let moved = self.heartbeat.renew(me, patience).await;
+        let moved = self.heartbeat.renew(me, self.born.nonce(me), patience).await;
         let moved = moved.map_err(|error| super::failed("renew the lease", error))?;
         if moved { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
+        let nonce = self.born.nonce(incarnation);
         self.run("note that a fenced incarnation was alive", move |connection| {
             Box::pin(async move {
-                sqlx::query(NOTE_DISPLACED).bind(incarnation.0).execute(connection).await?;
+                let note = sqlx::query(NOTE_DISPLACED).bind(incarnation.0).bind(nonce);
+                note.execute(connection).await?;
                 Ok(())
             })
         })
@@ -149,12 +170,9 @@ impl Incarnations for Postgres {
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        let query = sqlx::query_as(
-            "SELECT coalesce(fenced_by, '') FROM fences WHERE incarnation = $1 AND fenced",
-        )
-        .bind(incarnation.0);
-        let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
-        Ok(by.into_iter().next().map(|(by,)| by))
+        let query = sqlx::query_as(SELECT_FENCE).bind(incarnation.0);
+        let row: Vec<FenceRow> = self.rows("read who fenced an incarnation", query).await?;
+        Ok(rival(self.born.find(incarnation), row.into_iter().next()))
     }
 }
 
@@ -166,15 +184,15 @@ impl Postgres {
         counter: Option<i64>,
         by: &str,
     ) -> Result<bool, Error> {
-        let by = by.to_owned();
+        let (by, own) = (by.to_owned(), self.born.find(incarnation));
         self.run("fence an incarnation", move |connection| {
             Box::pin(async move {
-                sqlx::query(FENCE)
-                    .bind(incarnation.0)
-                    .bind(by)
-                    .bind(counter)
-                    .execute(&mut *connection)
-                    .await?;
+                let statement = if own.is_some() { FENCE_OWN } else { FENCE };
+                let mut fence = sqlx::query(statement).bind(incarnation.0).bind(by).bind(counter);
+                if let Some(nonce) = own {
+                    fence = fence.bind(nonce);
+                }
+                fence.execute(&mut *connection).await?;
                 let fenced: Option<bool> = sqlx::query_scalar(IS_FENCED)
                     .bind(incarnation.0)
                     .fetch_optional(connection)

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgDatabaseError};
 use unanimo_core::{Incarnation, TxId};
+use uuid::Uuid;
 
 use super::super::rows::TakenRow;
 use super::super::{Error, LockTake, LockTaken, Locks};
@@ -34,10 +35,11 @@ SELECT count(*) FROM (
 /// A batch that began before a request for its transaction was committed, and found the row free only
 /// afterwards, ends the transaction and does not see the new rows. They count for nothing, and are
 /// deleted by whoever asks for these names next, or with the transaction's details.
-const TAKE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), own AS MATERIALIZED (
+const TAKE: &str = concat!(
+    "
+WITH ",
+    fence!("$6"),
+    ", own AS MATERIALIZED (
     SELECT 1 FROM transactions
     WHERE tx_id = $2 AND owner = $1 AND decided_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
     FOR SHARE
@@ -48,14 +50,14 @@ WITH fence AS MATERIALIZED (
                 AND held.exclusive >= new.exclusive AND holder.ended_ms IS NULL) AS is_held
     FROM UNNEST($4::text[], $5::bool[]) AS new (name, exclusive)
 ), obstacle AS MATERIALIZED (
-    SELECT other.name, holder.gid, other.family < $3 AS older
+    SELECT other.name, holder.gid, other.family < $3 AS older, NOT other.granted AS waits
     FROM wanted JOIN locks AS other USING (name)
     JOIN transactions AS holder ON holder.tx_id = other.tx_id
     WHERE NOT wanted.is_held AND other.family <> $3
         AND (other.exclusive OR wanted.exclusive)
         AND (other.granted OR (other.family < $3 AND holder.decided_ms IS NULL))
         AND holder.ended_ms IS NULL
-    ORDER BY older DESC, other.name, other.granted DESC LIMIT 1
+    ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1
 ), taken AS (
     INSERT INTO locks (name, tx_id, family, exclusive, granted)
     SELECT name, $2, $3, exclusive, NOT EXISTS (SELECT 1 FROM obstacle)
@@ -67,8 +69,9 @@ WITH fence AS MATERIALIZED (
     WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL
 )
 SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
-    obstacle.name, obstacle.gid, obstacle.older
-FROM (SELECT) AS answer LEFT JOIN obstacle ON true";
+    obstacle.name, obstacle.gid, obstacle.older, obstacle.waits
+FROM (SELECT) AS answer LEFT JOIN obstacle ON true"
+);
 
 #[async_trait]
 impl Locks for Postgres {
@@ -89,8 +92,9 @@ impl Locks for Postgres {
 impl Postgres {
     async fn take_once(&self, me: Incarnation, take: &LockTake) -> Result<TakenRow, Error> {
         let (tx_id, family, wanted) = (take.tx_id, take.family, take.in_order());
+        let right = (me, self.born.nonce(me));
         self.run("take locks", move |connection| {
-            Box::pin(async move { decide(connection, me, tx_id, family, wanted).await })
+            Box::pin(async move { decide(connection, right, tx_id, family, wanted).await })
         })
         .await
     }
@@ -99,7 +103,7 @@ impl Postgres {
 /// Runs to its end in a task that nobody cancels, or its connection is closed ([`Postgres::run`]).
 async fn decide(
     connection: &mut PgConnection,
-    me: Incarnation,
+    (me, nonce): (Incarnation, Uuid),
     tx_id: TxId,
     family: TxId,
     (names, exclusive): (Vec<String>, Vec<bool>),
@@ -115,6 +119,7 @@ async fn decide(
         .bind(family.0)
         .bind(names)
         .bind(exclusive)
+        .bind(nonce)
         .fetch_one(&mut *transaction)
         .await?;
     transaction.commit().await?;

@@ -5,17 +5,19 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::purge::{
-    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
+    STEPS_SWEPT_MS, STRIPPING,
 };
 use super::super::{Error, rows};
 use super::Postgres;
 
 /// Details of transactions that ended before the cutoff, are not heuristic or were forgotten. An
 /// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet.
-const STRIP: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), old AS MATERIALIZED (
+const STRIP: &str = concat!(
+    "
+WITH ",
+    fence!("$7"),
+    ", old AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE ended_ms < $2
         AND NOT stripped AND (heuristic = 'none' OR forgotten)
@@ -39,24 +41,28 @@ UPDATE transactions
 SET stripped = true, stripped_ms = $4, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
     more = '', version = version + 1, write_id = gen_random_uuid()
 WHERE tx_id IN (SELECT tx_id FROM old)
-RETURNING tx_id";
+RETURNING tx_id"
+);
 
 /// Durable before anything is deleted: whoever misses a transaction finds out why.
-const RAISE_WATERMARK: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-)
+const RAISE_WATERMARK: &str = concat!(
+    "
+WITH ",
+    fence!("$4"),
+    "
 UPDATE cluster
 SET purge_watermark_ms = greatest(purge_watermark_ms, $2), purge_clock_ms = $3
 WHERE EXISTS (SELECT 1 FROM fence)
-RETURNING purge_watermark_ms";
+RETURNING purge_watermark_ms"
+);
 
 /// Only what both began and ended before the watermark: a transaction whose id was made by a clock
 /// ahead of the others would otherwise be taken for one that was never seen.
-const DELETE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), old AS MATERIALIZED (
+const DELETE: &str = concat!(
+    "
+WITH ",
+    fence!("$5"),
+    ", old AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE ended_ms < $2 AND created_ms < $2 AND stripped AND coalesce(stripped_ms, 0) <= $4
         AND EXISTS (SELECT 1 FROM fence)
@@ -64,7 +70,8 @@ WITH fence AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 DELETE FROM transactions WHERE tx_id IN (SELECT tx_id FROM old)
-RETURNING tx_id";
+RETURNING tx_id"
+);
 
 #[async_trait]
 impl Purge for Postgres {
@@ -84,44 +91,46 @@ impl Purge for Postgres {
         Ok(PurgeTimes { database: rows::ms_from_column(database), last })
     }
 
-    async fn run(
+    async fn strip(
         &self,
         me: Incarnation,
         retention: Retention,
         now: Timestamp,
-    ) -> Result<Purged, Error> {
+    ) -> Result<u64, Error> {
         let cutoffs = retention.cutoffs(now);
-        self.run("purge transactions", move |connection| {
-            Box::pin(async move {
-                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
-                    .bind(me.0)
-                    .bind(cutoffs.details_ms)
-                    .bind(PURGE_ROWS_MAX)
-                    .bind(cutoffs.now_ms)
-                    .bind(STEPS_ASKED_MS)
-                    .bind(STEPS_SWEPT_MS)
-                    .fetch_all(&mut *connection)
-                    .await?;
-                let watermark: Option<i64> = sqlx::query_scalar(RAISE_WATERMARK)
-                    .bind(me.0)
-                    .bind(cutoffs.gids_ms)
-                    .bind(cutoffs.now_ms)
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                let Some(watermark) = watermark else {
-                    return Ok(None);
-                };
-                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
-                    .bind(me.0)
-                    .bind(watermark.min(cutoffs.gids_ms))
-                    .bind(PURGE_ROWS_MAX)
-                    .bind(cutoffs.stripped_ms)
-                    .fetch_all(connection)
-                    .await?;
-                Ok(Some(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 }))
-            })
-        })
-        .await?
-        .ok_or(Error::Fenced(me))
+        let query = sqlx::query_as(STRIP)
+            .bind(me.0)
+            .bind(cutoffs.details_ms)
+            .bind(PURGE_ROWS_MAX)
+            .bind(cutoffs.now_ms)
+            .bind(STEPS_ASKED_MS)
+            .bind(STEPS_SWEPT_MS)
+            .bind(self.born.nonce(me));
+        let stripped: Vec<(Uuid,)> = self.rows(STRIPPING, query).await?;
+        Ok(stripped.len() as u64)
+    }
+
+    async fn delete(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let (cutoffs, nonce) = (retention.cutoffs(now), self.born.nonce(me));
+        let raise = sqlx::query_as(RAISE_WATERMARK)
+            .bind(me.0)
+            .bind(cutoffs.gids_ms)
+            .bind(cutoffs.now_ms)
+            .bind(nonce);
+        let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
+        let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
+        let delete = sqlx::query_as(DELETE)
+            .bind(me.0)
+            .bind(watermark.min(cutoffs.gids_ms))
+            .bind(PURGE_ROWS_MAX)
+            .bind(cutoffs.stripped_ms)
+            .bind(nonce);
+        let deleted: Vec<(Uuid,)> = self.rows(DELETING, delete).await?;
+        Ok(deleted.len() as u64)
     }
 }

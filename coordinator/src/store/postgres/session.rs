@@ -14,6 +14,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{Connection, FromRow};
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
 pub use self::error::SessionError;
 use self::error::is_other;
@@ -150,10 +151,11 @@ impl Connector {
         &self,
         session: &mut Session,
         me: Incarnation,
+        nonce: Uuid,
     ) -> Result<(), SessionError> {
         self.compare_place(session).await?;
-        let is_there = "SELECT EXISTS (SELECT 1 FROM fences WHERE incarnation = $1)";
-        let is_there = sqlx::query_scalar(is_there).bind(me.0);
+        let is_there = "SELECT EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2)";
+        let is_there = sqlx::query_scalar(is_there).bind(me.0).bind(nonce);
         match is_there.fetch_one(&mut session.connection).await? {
             true => Ok(()),
             false => Err(session.restored(format!("incarnation {me} is not created there"))),

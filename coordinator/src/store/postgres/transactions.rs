@@ -20,10 +20,11 @@ use super::Postgres;
 const READS_MAX: usize = 10;
 
 /// A row that somebody holds is left for the next round.
-const CLAIM_OF_FENCED: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), free AS MATERIALIZED (
+const CLAIM_OF_FENCED: &str = concat!(
+    "
+WITH ",
+    fence!("$3"),
+    ", free AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE ended_ms IS NULL AND wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
         AND owner IN (SELECT incarnation FROM fences WHERE fenced)
@@ -33,14 +34,16 @@ WITH fence AS MATERIALIZED (
 UPDATE transactions AS taken
 SET owner = $1, version = version + 1, write_id = gen_random_uuid(), set_aside_by = NULL
 FROM free WHERE taken.tx_id = free.tx_id
-RETURNING taken.tx_id";
+RETURNING taken.tx_id"
+);
 
 /// The soonest first: an index in the order of `wake_ms` is read up to the limit. Whoever is claimed no
 /// longer sleeps: it is in memory, or an open transaction like others.
-const CLAIM_DUE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), due AS MATERIALIZED (
+const CLAIM_DUE: &str = concat!(
+    "
+WITH ",
+    fence!("$4"),
+    ", due AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE wake_ms <= $2 AND ended_ms IS NULL AND set_aside_by IS DISTINCT FROM $1
         AND EXISTS (SELECT 1 FROM fence)
@@ -52,13 +55,15 @@ UPDATE transactions AS taken
 SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
     set_aside_by = NULL
 FROM due WHERE taken.tx_id = due.tx_id
-RETURNING taken.tx_id";
+RETURNING taken.tx_id"
+);
 
 /// One that somebody holds is left alone as well: whoever claims it waits for nobody.
-const CLAIM_ONE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), free AS MATERIALIZED (
+const CLAIM_ONE: &str = concat!(
+    "
+WITH ",
+    fence!("$5"),
+    ", free AS MATERIALIZED (
     SELECT tx_id FROM transactions
     WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
         AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
@@ -68,17 +73,20 @@ UPDATE transactions AS taken
 SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
     set_aside_by = NULL
 FROM free WHERE taken.tx_id = free.tx_id
-RETURNING taken.tx_id";
+RETURNING taken.tx_id"
+);
 
-const SET_ASIDE: &str = "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced FOR SHARE
-), free AS MATERIALIZED (
+const SET_ASIDE: &str = concat!(
+    "
+WITH ",
+    fence!("$4"),
+    ", free AS MATERIALIZED (
     SELECT tx_id FROM transactions WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence)
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE transactions AS aside SET set_aside_by = CASE WHEN $3 THEN $1 END
-FROM free WHERE aside.tx_id = free.tx_id";
+FROM free WHERE aside.tx_id = free.tx_id"
+);
 
 const SELECT_PAGE: &str = select_transactions!(
     "WHERE (cardinality($1::text[]) = 0 OR phase = ANY($1))
@@ -95,6 +103,7 @@ const SELECT_PAGE: &str = select_transactions!(
 #[async_trait]
 impl Transactions for Postgres {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
+        let nonce = self.born.nonce(me);
         let rows = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
@@ -112,7 +121,7 @@ impl Transactions for Postgres {
                             .bind(owner.0)
                             .bind(version.0),
                     };
-                    let claimed: Vec<Uuid> = query.fetch_all(&mut *connection).await?;
+                    let claimed: Vec<Uuid> = query.bind(nonce).fetch_all(&mut *connection).await?;
                     // These rows are mine now: nobody changes them between the two statements.
                     transactions(connection, claimed).await
                 })
@@ -123,9 +132,10 @@ impl Transactions for Postgres {
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
         let ids: Vec<Uuid> = tx_ids.iter().map(|tx_id| tx_id.0).collect();
+        let nonce = self.born.nonce(me);
         self.run("set transactions aside", move |connection| {
             Box::pin(async move {
-                let query = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(aside);
+                let query = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(aside).bind(nonce);
                 query.execute(connection).await.map(|_| ())
             })
         })

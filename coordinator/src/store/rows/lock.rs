@@ -16,12 +16,13 @@ pub(in crate::store) struct TakenRow {
     name: Option<String>,
     gid: Option<String>,
     older: Option<bool>,
+    waits: Option<bool>,
 }
 
 impl TakenRow {
     /// Nothing stood in its way.
     pub(in crate::store) const GRANTED: Self =
-        Self { unfenced: true, open: true, name: None, gid: None, older: None };
+        Self { unfenced: true, open: true, name: None, gid: None, older: None, waits: None };
     /// Its transaction can take no locks.
     pub(in crate::store) const NOT_OPEN: Self = Self { open: false, ..Self::GRANTED };
 
@@ -48,6 +49,7 @@ impl TakenRow {
             // It is only told. A holder whose gid cannot be read stands in the way all the same.
             holder: Gid::known(&gid).or_else(|_| Gid::known("unreadable")).expect("it is a gid"),
             older,
+            waits: self.waits.unwrap_or(false),
         })
     }
 }

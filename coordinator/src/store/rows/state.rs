@@ -34,15 +34,18 @@ struct More {
     started_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     abort_detail: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    quiet: bool,
 }
 
 impl More {
     fn to_column(state: &State) -> String {
-        let State { started_at, abort_detail, .. } = state;
-        if started_at.is_none() && abort_detail.is_none() {
+        let State { started_at, abort_detail, quiet, .. } = state;
+        if started_at.is_none() && abort_detail.is_none() && !quiet {
             return String::new();
         }
-        to_json(&Self { started_at: *started_at, abort_detail: abort_detail.clone() })
+        let (started_at, abort_detail) = (*started_at, abort_detail.clone());
+        to_json(&Self { started_at, abort_detail, quiet: *quiet })
     }
 
     fn from_column(json: &str) -> Result<Self, Error> {
@@ -84,7 +87,7 @@ impl StateColumns {
 
 impl TransactionRow {
     pub(super) fn state(&self) -> Result<State, Error> {
-        let More { started_at, abort_detail } = More::from_column(&self.more)?;
+        let More { started_at, abort_detail, quiet } = More::from_column(&self.more)?;
         Ok(State {
             phase: self.phase()?,
             heuristic: match self.heuristic.as_str() {
@@ -98,6 +101,7 @@ impl TransactionRow {
             started_at,
             abort_detail,
             wake_at: self.wake_ms.map(ms_from_column),
+            quiet,
             branches: serde_json::from_str(&self.progress)
                 .map_err(not_our_json("transactions.progress"))?,
         })
@@ -146,6 +150,11 @@ impl TransactionRow {
             other => Err(corrupt("transactions.abort_cause", other.unwrap_or("NULL"))),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The column is also the time since when a child waits for its parent's decision.

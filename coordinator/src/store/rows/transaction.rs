@@ -54,13 +54,20 @@ SELECT part, phase, count(*) FROM (
 ) AS counted
 GROUP BY part, phase";
 
-/// Numbers of transactions that need a person: stalled ones, heuristic ones, those that nobody can
-/// read.
-pub(in crate::store) const COUNT_ATTENTION: &str = "
-SELECT count(*) FILTER (WHERE stalled AND ended_ms IS NULL) AS stalled,
+/// Numbers of transactions that need a person: those that are held up, by the alarm as well, heuristic ones, those that
+/// nobody can read.
+pub(in crate::store) const COUNT_ATTENTION: &str = r#"
+SELECT count(*) FILTER (WHERE ended_ms IS NULL AND (stalled
+        OR progress LIKE '%"refused_after_commit"%'
+        OR progress LIKE '%"output_too_large"%')) AS stalled,
+    count(*) FILTER (WHERE stalled AND decided_ms IS NULL) AS unanswered,
+    count(*) FILTER (WHERE ended_ms IS NULL
+        AND progress LIKE '%"refused_after_commit"%') AS refused,
+    count(*) FILTER (WHERE ended_ms IS NULL
+        AND progress LIKE '%"output_too_large"%') AS too_large,
     count(*) FILTER (WHERE heuristic <> 'none') AS heuristic,
     (SELECT count(*) FROM transactions WHERE set_aside_by IS NOT NULL) AS unreadable
-FROM transactions WHERE attention";
+FROM transactions WHERE attention"#;
 
 /// A row of `transactions`. JSON columns are read as text.
 #[derive(Debug, FromRow)]

@@ -1,17 +1,22 @@
 //! The journal's connection: a batch of transitions in one transaction, which is one sync.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Row};
-use unanimo_core::{Incarnation, Transition, TxId};
+use unanimo_core::{Transition, TxId};
 
 use super::super::batch::unreadable_holder;
+use super::super::error::is_full;
 use super::super::rows::{
     IdentityColumns, StateColumns, digest_from_columns, enlistment_name, history_to_column,
     ms_to_column, number_to_column, step_to_column,
 };
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
-use super::is_unfenced;
+use super::opened::Opened;
+use super::work::{code, roll_back};
+use super::{Right, is_unfenced, log};
 
 const BEGIN_TRANSACTION: &str = "
 INSERT INTO transactions (
@@ -33,49 +38,86 @@ WHERE tx_id = $1 AND owner = $2 AND version = $3";
 #[derive(Debug)]
 pub(super) struct Writer {
     connection: SqliteConnection,
-    me: Incarnation,
+    opened: Arc<Opened>,
+    right: Right,
+    /// Pages of the log after which its commits copy it.
+    pages: u32,
 }
 
 impl Writer {
     pub(super) async fn connect(
         options: &SqliteConnectOptions,
-        me: Incarnation,
+        opened: Arc<Opened>,
+        right: Right,
     ) -> Result<Self, Error> {
-        const DOING: &str = "open the journal's connection";
-        let mut connection =
-            SqliteConnection::connect_with(options).await.map_err(Error::database(DOING))?;
-        let opened = sqlx::query(
-            "INSERT INTO journals (incarnation)
-             SELECT $1 WHERE EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND NOT fenced)
-             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
-        )
-        .bind(me.0)
-        .execute(&mut connection)
-        .await
-        .map_err(Error::database(DOING))?;
-        if opened.rows_affected() == 1 {
-            Ok(Self { connection, me })
-        } else {
-            Err(Error::Fenced(me))
+        opened.check().await?;
+        let connected = Self::connect_once(options, right).await;
+        // It has the file that was opened, and no other one that was put there meanwhile.
+        opened.check().await?;
+        match connected.map_err(Error::database("open the journal's connection"))? {
+            Some(connection) => Ok(Self { connection, opened, right, pages: log::PAGES }),
+            None => Err(Error::Fenced(right.me)),
         }
     }
 
-    async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        if !is_unfenced(&mut self.connection, self.me).await.map_err(classify)? {
-            return Err(BatchError::Fenced(self.me));
+    /// Connects; `None` if the incarnation is fenced.
+    async fn connect_once(
+        options: &SqliteConnectOptions,
+        right: Right,
+    ) -> Result<Option<SqliteConnection>, sqlx::Error> {
+        let mut connection = SqliteConnection::connect_with(options).await?;
+        let made = sqlx::query(
+            "INSERT INTO journals (incarnation)
+             SELECT $1 WHERE EXISTS (
+                 SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)
+             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1",
+        )
+        .bind(right.me.0)
+        .bind(right.nonce)
+        .execute(&mut connection)
+        .await?;
+        Ok((made.rows_affected() == 1).then_some(connection))
+    }
+
+    /// Writes a batch in one transaction. After an error it is rolled back, or the error is fatal.
+    async fn write_once(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        let result = self.transact(batch).await;
+        match result {
+            Err(error) if !roll_back(&mut self.connection).await => Err(match error {
+                BatchError::Fatal(_) => error,
+                error => BatchError::Fatal(error.into()),
+            }),
+            result => result,
+        }
+    }
+
+    async fn transact(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        let pages = self.opened.log.pages();
+        if pages != self.pages {
+            log::set_pages(&mut self.connection, pages).await.map_err(classify)?;
+            self.pages = pages;
+        }
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.map_err(classify)?;
+        if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
+            return Err(BatchError::Fenced(self.right.me));
         }
         let mut written = Vec::with_capacity(batch.len());
         for write in batch {
             written.push(self.write_one(write).await?);
         }
+        self.commit().await?;
         Ok(written)
     }
 
     async fn commit(&mut self) -> Result<(), BatchError> {
         match sqlx::query("COMMIT").execute(&mut self.connection).await {
             Ok(_) => Ok(()),
-            // BUSY: nothing was written, and the transaction can be rolled back.
-            Err(error) if code(&error) == Some(5) => Err(BatchError::Failed(error.into())),
+            // BUSY, or no space: this process sees nothing of it, and it can be rolled back. Should the
+            // process die before it is written again, what the log has of it may count: that is no harm, for
+            // nobody was told anything.
+            Err(error) if code(&error).is_some_and(|code| code & 0xff == 5 || is_full(code)) => {
+                Err(BatchError::Failed(error.into()))
+            }
             Err(error) => Err(BatchError::Fatal(error.into())),
         }
     }
@@ -88,7 +130,7 @@ impl Writer {
             Some(identity) => {
                 let identity = IdentityColumns::of(identity);
                 sqlx::query(BEGIN_TRANSACTION)
-                    .bind(self.me.0)
+                    .bind(self.right.me.0)
                     .bind(tx_id)
                     .bind(identity.gid)
                     .bind(identity.mode)
@@ -102,7 +144,7 @@ impl Writer {
                     .bind(identity.trace)
                     .bind(identity.begun_with)
             }
-            None => sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(self.me.0).bind(base.0),
+            None => sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(self.right.me.0).bind(base.0),
         };
         let done = query
             .bind(transition.version.0)
@@ -237,36 +279,31 @@ impl Writer {
 #[async_trait]
 impl BatchWriter for Writer {
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.map_err(classify)?;
-        let result = match self.write_batch(batch).await {
-            Ok(written) => self.commit().await.map(|()| written),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            // If even this fails the next BEGIN does, too.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        let elsewhere = |error: Error| BatchError::Elsewhere(error.into());
+        self.opened.check().await.map_err(elsewhere)?;
+        let written = self.write_once(batch).await;
+        // After the commit: whoever is told of it finds it in the file.
+        self.opened.check().await.map_err(elsewhere)?;
+        if written.is_ok() {
+            log::look_after(&self.opened, &mut self.connection).await;
         }
-        result
+        written
     }
 }
 
-fn code(error: &sqlx::Error) -> Option<i32> {
-    let sqlx::Error::Database(error) = error else {
-        return None;
-    };
-    // The extended code; its low byte is the primary one.
-    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
-}
-
-/// <https://www.sqlite.org/rescode.html>. Before COMMIT nothing is written, whatever fails.
+/// Before COMMIT nothing is written, whatever fails.
 fn classify(error: sqlx::Error) -> BatchError {
     match code(&error) {
-        // BUSY, LOCKED
-        Some(5 | 6) => BatchError::LockTimeout(error.into()),
-        // TOOBIG, CONSTRAINT, MISMATCH, RANGE
-        Some(18 | 19 | 20 | 25) => BatchError::Refused(error.into()),
-        // IOERR, CORRUPT, NOTADB: the file cannot be trusted any more.
-        Some(10 | 11 | 26) => BatchError::Fatal(error.into()),
-        _ => BatchError::Failed(error.into()),
+        Some(code) if is_full(code) => BatchError::Failed(error.into()),
+        Some(code) => match code & 0xff {
+            // BUSY, LOCKED
+            5 | 6 => BatchError::LockTimeout(error.into()),
+            // TOOBIG, CONSTRAINT, MISMATCH, RANGE
+            18 | 19 | 20 | 25 => BatchError::Refused(error.into()),
+            // IOERR, CORRUPT, NOTADB: the file cannot be trusted any more.
+            10 | 11 | 26 => BatchError::Fatal(error.into()),
+            _ => BatchError::Failed(error.into()),
+        },
+        None => BatchError::Failed(error.into()),
     }
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
-use super::super::incarnations::{HAS_DISPLACED, NOTE_DISPLACED, lease_to_column};
+use super::super::incarnations::{
+    FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
+};
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
 use super::Sqlite;
 
@@ -55,7 +58,7 @@ impl Incarnations for Sqlite {
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
         let node = node.to_owned();
-        let incarnation: Option<i64> = self
+        let born: Option<(i64, Uuid)> = self
             .write("create an incarnation", None, move |connection| {
                 Box::pin(async move {
                     let incarnation: Option<i64> = sqlx::query_scalar(
@@ -68,21 +71,27 @@ impl Incarnations for Sqlite {
                     let Some(incarnation) = incarnation else {
                         return Ok(None);
                     };
-                    sqlx::query("INSERT INTO fences (incarnation, node) VALUES ($1, $2)")
-                        .bind(incarnation)
-                        .bind(node)
-                        .execute(&mut *connection)
-                        .await?;
+                    let nonce = sqlx::query_scalar(
+                        "INSERT INTO fences (incarnation, node, nonce)
+                         VALUES ($1, $2, randomblob(16)) RETURNING nonce",
+                    )
+                    .bind(incarnation)
+                    .bind(node)
+                    .fetch_one(&mut *connection)
+                    .await?;
                     sqlx::query("INSERT INTO heartbeats (incarnation, lease_ms) VALUES ($1, $2)")
                         .bind(incarnation)
                         .bind(lease_to_column(lease))
                         .execute(connection)
                         .await?;
-                    Ok(Some(incarnation))
+                    Ok(Some((incarnation, nonce)))
                 })
             })
             .await?;
-        Ok(incarnation.map(Incarnation))
+        Ok(born.map(|(incarnation, nonce)| {
+            self.born.insert(Incarnation(incarnation), nonce);
+            Incarnation(incarnation)
+        }))
     }
 
     /// Another connection would wait for the same file: one that hangs is waited for by the next try.
@@ -103,9 +112,11 @@ impl Incarnations for Sqlite {
     }
 
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
+        let nonce = self.born.nonce(incarnation);
         self.write("note that a fenced incarnation was alive", None, move |connection| {
             Box::pin(async move {
-                sqlx::query(NOTE_DISPLACED).bind(incarnation.0).execute(connection).await?;
+                let note = sqlx::query(NOTE_DISPLACED).bind(incarnation.0).bind(nonce);
+                note.execute(connection).await?;
                 Ok(())
             })
         })
@@ -118,18 +129,15 @@ impl Incarnations for Sqlite {
         Ok(found.first().is_some_and(|(displaced,)| *displaced))
     }
 
-    /// The lock beside the file keeps other processes out.
+    /// The lock beside the file keeps other processes out, if it was there before.
     fn is_alone(&self) -> bool {
-        true
+        self.opened.is_alone
     }
 
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        let query = sqlx::query_as(
-            "SELECT coalesce(fenced_by, '') FROM fences WHERE incarnation = $1 AND fenced",
-        )
-        .bind(incarnation.0);
-        let by: Vec<(String,)> = self.rows("read who fenced an incarnation", query).await?;
-        Ok(by.into_iter().next().map(|(by,)| by))
+        let query = sqlx::query_as(SELECT_FENCE).bind(incarnation.0);
+        let row: Vec<FenceRow> = self.rows("read who fenced an incarnation", query).await?;
+        Ok(rival(self.born.find(incarnation), row.into_iter().next()))
     }
 }
 
@@ -142,17 +150,19 @@ impl Sqlite {
         counter: Option<i64>,
         by: &str,
     ) -> Result<bool, Error> {
-        let by = by.to_owned();
+        let (by, own) = (by.to_owned(), self.born.find(incarnation));
         self.write("fence an incarnation", None, move |connection| {
             Box::pin(async move {
                 sqlx::query(
                     "UPDATE fences SET fenced = 1, fenced_by = $2
-                     WHERE incarnation = $1 AND NOT fenced AND ($3 IS NULL OR EXISTS (
-                         SELECT 1 FROM heartbeats WHERE incarnation = $1 AND counter = $3))",
+                     WHERE incarnation = $1 AND NOT fenced AND ($4 IS NULL OR nonce = $4)
+                         AND ($3 IS NULL OR EXISTS (
+                             SELECT 1 FROM heartbeats WHERE incarnation = $1 AND counter = $3))",
                 )
                 .bind(incarnation.0)
                 .bind(by)
                 .bind(counter)
+                .bind(own)
                 .execute(&mut *connection)
                 .await?;
                 let fenced: Option<bool> =

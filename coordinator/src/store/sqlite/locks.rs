@@ -21,14 +21,15 @@ WITH wanted AS MATERIALIZED (
                 AND held.exclusive >= new.value AND holder.ended_ms IS NULL) AS is_held
     FROM json_each($2) AS new
 )
-SELECT true AS unfenced, true AS open, other.name, holder.gid, other.family < $1 AS older
+SELECT true AS unfenced, true AS open, other.name, holder.gid, other.family < $1 AS older,
+    NOT other.granted AS waits
 FROM wanted JOIN locks AS other USING (name)
 JOIN transactions AS holder ON holder.tx_id = other.tx_id
 WHERE NOT wanted.is_held AND other.family <> $1
     AND (other.exclusive OR wanted.exclusive)
     AND (other.granted OR (other.family < $1 AND holder.decided_ms IS NULL))
     AND holder.ended_ms IS NULL
-ORDER BY older DESC, other.name, other.granted DESC LIMIT 1";
+ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1";
 
 const TAKE: &str = "
 INSERT INTO locks (name, tx_id, family, exclusive, granted)

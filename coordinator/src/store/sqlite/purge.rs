@@ -6,7 +6,8 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::purge::{
-    PURGE_ROWS_MAX, Purge, PurgeTimes, Purged, Retention, STEPS_ASKED_MS, STEPS_SWEPT_MS,
+    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
+    STEPS_SWEPT_MS, STRIPPING,
 };
 use super::super::{Error, rows};
 use super::Sqlite;
@@ -55,14 +56,14 @@ impl Purge for Sqlite {
         Ok(PurgeTimes { database: rows::ms_from_column(database), last })
     }
 
-    async fn run(
+    async fn strip(
         &self,
         me: Incarnation,
         retention: Retention,
         now: Timestamp,
-    ) -> Result<Purged, Error> {
+    ) -> Result<u64, Error> {
         let cutoffs = retention.cutoffs(now);
-        self.write("purge transactions", Some(me), move |connection| {
+        self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
                     .bind(cutoffs.details_ms)
@@ -83,18 +84,38 @@ impl Purge for Sqlite {
                         sqlx::query(statement).bind(*tx_id).execute(&mut *connection).await?;
                     }
                 }
-                let watermark: i64 = sqlx::query_scalar(RAISE_WATERMARK)
+                Ok(stripped.len() as u64)
+            })
+        })
+        .await
+    }
+
+    async fn delete(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let cutoffs = retention.cutoffs(now);
+        let raise = self.write(RAISING, Some(me), move |connection| {
+            Box::pin(async move {
+                sqlx::query_scalar(RAISE_WATERMARK)
                     .bind(cutoffs.gids_ms)
                     .bind(cutoffs.now_ms)
-                    .fetch_one(&mut *connection)
-                    .await?;
+                    .fetch_one(connection)
+                    .await
+            })
+        });
+        let watermark: i64 = raise.await?;
+        self.write(DELETING, Some(me), move |connection| {
+            Box::pin(async move {
                 let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
                     .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.stripped_ms)
                     .fetch_all(connection)
                     .await?;
-                Ok(Purged { stripped: stripped.len() as u64, deleted: deleted.len() as u64 })
+                Ok(deleted.len() as u64)
             })
         })
         .await

@@ -3,8 +3,7 @@
 //! The lock beside the file keeps other processes out, so nobody else can write: nobody has to be
 //! waited for.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -16,7 +15,9 @@ use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
 use super::super::opening::{HISTORY, Itself, Nodes, Place, PlaceChange, Start};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
-use super::{BUSY_TIMEOUT, Sqlite, lock_beside};
+use super::files::{Files, Lock, Names};
+use super::opened::Opened;
+use super::{BUSY_TIMEOUT, Sqlite, log};
 
 /// History of an earlier version: the library's default.
 const OLD_HISTORY: &str = "_sqlx_migrations";
@@ -24,38 +25,84 @@ const OLD_HISTORY: &str = "_sqlx_migrations";
 /// An SQLite file that was connected to.
 #[derive(Debug)]
 pub(in crate::store) struct Opening {
-    path: PathBuf,
+    names: Names,
     connect: SqliteConnectOptions,
     start: Start,
+    /// There was no file.
+    is_absent: bool,
     is_new: bool,
     /// Keeps other processes out for as long as any handle lives.
-    lock: Arc<File>,
+    lock: Arc<Lock>,
 }
 
 impl Opening {
     pub(in crate::store) async fn connect(path: &Path, start: Start) -> Result<Self, Error> {
-        let lock = Arc::new(lock_beside(path)?);
+        let names = Names::of(path)?;
+        let lock = Arc::new(Lock::take(&names)?);
+        let is_absent = !names.is_there()?;
         let connect = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
+            .filename(&names.real)
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            .pragma("journal_size_limit", log::BYTES_MAX.to_string())
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let mut opening =
-            Self { path: path.to_owned(), connect, start, is_new: !path.exists(), lock };
-        if !opening.is_new {
+        let mut opening = Self { names, connect, start, is_absent, is_new: is_absent, lock };
+        if !is_absent {
+            opening.names.check_only_name()?;
             let mut connection = opening.connection().await?;
             let looked = opening.look(&mut connection).await;
             let _ = connection.close().await;
             opening.is_new = looked?;
         }
+        if !opening.is_alone() {
+            tracing::warn!(
+                file = %opening.names.real.display(),
+                "there was no lock file beside this database: if somebody has deleted it, another process may \
+                 still serve the database; an incarnation of another node is waited for until it is silent"
+            );
+        }
         Ok(opening)
+    }
+
+    /// Tells whether no other process can have the database: each takes the lock.
+    fn is_alone(&self) -> bool {
+        self.is_new || !self.lock.is_first
     }
 
     async fn connection(&self) -> Result<SqliteConnection, Error> {
         let connecting = SqliteConnection::connect_with(&self.connect);
         connecting.await.map_err(Error::database("open the database file"))
+    }
+
+    /// Makes the file if there was none at the first look. One that has vanished since is not made anew.
+    async fn first_connection(&self) -> Result<SqliteConnection, Error> {
+        if !self.is_absent {
+            return self.connection().await;
+        }
+        self.keep_left_log()?;
+        let connect = self.connect.clone().create_if_missing(true);
+        let connecting = SqliteConnection::connect_with(&connect);
+        connecting.await.map_err(Error::database("make the database file"))
+    }
+
+    /// Renames a write-ahead log whose database is not there: SQLite would delete it, and with the database
+    /// somebody may need it.
+    fn keep_left_log(&self) -> Result<(), Error> {
+        let (log, kept) = (self.names.beside("-wal"), self.names.beside("-wal.left"));
+        let is_left = std::fs::metadata(&log).is_ok_and(|found| found.len() > 0);
+        if self.names.is_there()? || !is_left {
+            return Ok(());
+        }
+        let renamed = std::fs::rename(&log, &kept);
+        renamed.map_err(|source| Error::File { path: log.display().to_string(), source })?;
+        tracing::warn!(
+            log = %kept.display(),
+            "the write-ahead log of a database file that is not there was left behind; it is kept under this \
+             name: it has the last writes of that file"
+        );
+        Ok(())
     }
 
     /// Checks version and place, and tells whether there are no tables of ours.
@@ -92,7 +139,7 @@ impl Opening {
             copied_at: place("copied_at"),
             moved_by: Nodes::from_column(row.try_get("moved_by").unwrap_or_default()),
         };
-        let change = itself.compare_place(&here(&self.path)?, &self.start)?;
+        let change = itself.compare_place(&here(&self.names.real)?, &self.start)?;
         Ok((itself, change))
     }
 
@@ -116,7 +163,7 @@ impl Opening {
         }
         let (itself, change) = self.compare_place(&mut block).await?;
         if change != PlaceChange::Stay {
-            keep_place(&mut block, &here(&self.path)?, &change).await?;
+            keep_place(&mut block, &here(&self.names.real)?, &change).await?;
         }
         if let Some(moved_by) = itself.new_flags(&self.start, &change) {
             sqlx::query("UPDATE cluster SET moved_by = $1")
@@ -161,12 +208,25 @@ impl super::super::Opening for Opening {
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        let mut connection = self.connection().await?;
-        let migrated = self.migrate(&mut connection).await;
-        let closed = connection.close().await;
-        let cluster_id = migrated?;
-        closed.map_err(Error::database("close the database file"))?;
-        Ok(Arc::new(Sqlite::open(&self.connect, cluster_id, Arc::clone(&self.lock))))
+        let mut first = self.first_connection().await?;
+        let cluster_id = match self.migrate(&mut first).await {
+            Ok(cluster_id) => cluster_id,
+            Err(error) => {
+                let _ = first.close().await;
+                return Err(error);
+            }
+        };
+        // It has written: its files are there.
+        let files = Files::opened(&self.names, &self.lock)?;
+        if self.is_absent {
+            tracing::warn!(
+                file = %self.names.real.display(),
+                "there was no database file, and a new, empty one was made; if you expect transactions in it, \
+                 stop, and look whether database-url names the right file and its volume is mounted"
+            );
+        }
+        let opened = Opened::new(files, first, Arc::clone(&self.lock), self.is_alone());
+        Ok(Arc::new(Sqlite::open(self.connect.clone(), cluster_id, opened)))
     }
 }
 

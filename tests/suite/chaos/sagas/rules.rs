@@ -124,6 +124,8 @@ impl Of<'_> {
         match (self.did, self.undid, self.confirmed) {
             (None, ..) => Some("S2: committed, and it is not done"),
             (_, Some(_), _) => Some("S3: undone after COMMIT"),
+            // Its row is its commit.
+            (_, None, None) if matches!(leaf.step.kind, Kind::Written) => None,
             (_, _, confirmed) if confirmed.is_some() != reserved => {
                 Some("S7: reserved, and not confirmed, or the other way round")
             }
@@ -136,6 +138,9 @@ impl Of<'_> {
         let after = matches!(leaf.step.kind, Kind::Pivot | Kind::Last);
         match (self.did, self.undid, self.confirmed) {
             (_, _, Some(_)) => Some("S3: confirmed after ABORT"),
+            (Some(_), _, _) if matches!(leaf.step.kind, Kind::Written) => {
+                Some("S3: committed after ABORT")
+            }
             (None, Some(_), _) => Some("S8: undone, and never done"),
             (Some(_), _, _) if after => {
                 Some("S2: aborted, and the pivot or a step after it is done")

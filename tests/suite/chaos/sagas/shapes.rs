@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_proto::v1::Compensation;
-use unanimo_sdk::client::{Child, Error, Lock, StepAction, StepRef, Steps};
+use unanimo_sdk::client::{self, Child, Error, Lock, StepAction, StepRef, Steps};
 use unanimo_sdk::{Client, Outcome};
 
 /// Names of the participants.
@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Plain,
     /// TCC: confirmed or cancelled.
     Reserved,
+    /// Two-phase commit: its row is there once it is committed.
+    Written,
+    /// Done a while after the steps before it, and compensated.
+    Delayed,
     Pivot,
     /// After the pivot.
     Last,
@@ -110,7 +114,18 @@ const PACKING: &[Step] = &[
     Step::new("seal", 0, Kind::Plain, &["tape"]),
 ];
 
-pub(crate) const SHAPES: [&[Step]; 4] = [TRIP, ORDER, PIPELINE, PARCEL];
+/// A step that waits for its time, and one in two-phase commit at the end.
+const TRANSFER: &[Step] = &[
+    Step::new("check", 1, Kind::Plain, &[]),
+    Step::new("book", 1, Kind::Delayed, &["check"]),
+    Step::new("seat", 0, Kind::Reserved, &["check"]),
+    Step::new("ledger", 0, Kind::Written, &["book"]).after(&["seat"]),
+];
+
+pub(crate) const SHAPES: [&[Step]; 5] = [TRIP, ORDER, PIPELINE, PARCEL, TRANSFER];
+
+/// Delay of a step that waits for its time: long enough for a write to say so.
+const DELAY: Duration = Duration::from_millis(1_100);
 
 /// Lock of a saga, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,31 +202,16 @@ impl Saga {
             let child = match step.kind {
                 Kind::ChildTcc(inner) => Child::tcc(|child| self.add(inner, child)),
                 Kind::ChildSaga(inner) => Child::saga(|child| self.add(inner, child)),
+                Kind::Written => {
+                    let made = StepAction::two_phase(WORKERS[step.worker], "write");
+                    let made = made.step(step.id, self.payload(step));
+                    let made = self.in_its_place(step, made, &outputs, &children);
+                    children.insert(step.id, saga.add(made));
+                    continue;
+                }
                 _ => {
-                    let mut made = self.action(step).step(step.id, self.payload(step));
-                    for read in step.reads {
-                        made = made.input(*read, &outputs[read]);
-                    }
-                    for before in step.after {
-                        made = match outputs.get(before) {
-                            Some(before) => made.after(before),
-                            None => made.after(&children[before]),
-                        };
-                    }
-                    made = match step.kind {
-                        Kind::Pivot => made.pivot().compensation(Compensation::None),
-                        Kind::Last => made.compensation(Compensation::None),
-                        Kind::Kept => made.compensation(Compensation::Kept),
-                        _ => made,
-                    };
-                    if self.hangs == Some(step.id) {
-                        made = made.attempt_timeout(ATTEMPT);
-                    }
-                    if let Locked::At(at, name) = self.locked
-                        && at == step.id
-                    {
-                        made = made.lock(Lock::exclusive(name));
-                    }
+                    let made = self.action(step).step(step.id, self.payload(step));
+                    let made = self.in_its_place(step, made, &outputs, &children);
                     outputs.insert(step.id, saga.add(made));
                     continue;
                 }
@@ -222,6 +222,41 @@ impl Saga {
             }
             children.insert(step.id, saga.add(made));
         }
+    }
+
+    /// Gives a step its inputs, its place in the order, and its manners.
+    fn in_its_place<'s, O>(
+        &self,
+        step: &Step,
+        mut made: client::Step<'s, O>,
+        outputs: &BTreeMap<&str, StepRef<'s, Bytes>>,
+        children: &BTreeMap<&str, StepRef<'s, ()>>,
+    ) -> client::Step<'s, O> {
+        for read in step.reads {
+            made = made.input(*read, &outputs[read]);
+        }
+        for before in step.after {
+            made = match outputs.get(before) {
+                Some(before) => made.after(before),
+                None => made.after(&children[before]),
+            };
+        }
+        made = match step.kind {
+            Kind::Pivot => made.pivot().compensation(Compensation::None),
+            Kind::Last => made.compensation(Compensation::None),
+            Kind::Kept => made.compensation(Compensation::Kept),
+            Kind::Delayed => made.delay(DELAY),
+            _ => made,
+        };
+        if self.hangs == Some(step.id) {
+            made = made.attempt_timeout(ATTEMPT);
+        }
+        if let Locked::At(at, name) = self.locked
+            && at == step.id
+        {
+            made = made.lock(Lock::exclusive(name));
+        }
+        made
     }
 
     fn action(&self, step: &Step) -> StepAction<Bytes, Bytes> {

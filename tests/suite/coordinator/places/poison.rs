@@ -152,11 +152,11 @@ async fn l3_what_fails_by_itself_holds_no_place() {
 }
 
 /// Work whose initiator allows less time than a call has.
-fn hurried(kind: &str, gid: &str) -> SubmitTransactionRequest {
+fn hurried(kind: &str, gid: &str, action: &str) -> SubmitTransactionRequest {
     if kind == "deadline" {
-        return at("slow", gid, "ok", 150);
+        return at("slow", gid, action, 150);
     }
-    let mut step = step("a", "ok", &[]);
+    let mut step = step("a", action, &[]);
     step.participant = "slow".into();
     step.attempt_timeout = millis(100);
     let mut request = saga(gid, vec![step]);
@@ -173,7 +173,7 @@ async fn l3_times_that_initiators_choose_are_no_silence() {
         register(&world, "slow", &remote.serve().await).await;
         remote.set_mood(Mood::Slow(400));
         for round in 0..3 {
-            let requests = (0..12).map(|n| hurried(kind, &format!("{round}-{n}")));
+            let requests = (0..12).map(|n| hurried(kind, &format!("{round}-{n}"), "ok"));
             for (answered, _) in submit_all(&world, requests).await {
                 assert_eq!(answered.unwrap().outcome(), Outcome::Aborted, "{kind} {round}");
             }
@@ -186,10 +186,13 @@ async fn l3_times_that_initiators_choose_are_no_silence() {
     }
 }
 
-/// A participant that answers nothing at all is noticed though no call has its full time.
+/// A participant that answers nothing at all, or no Prepare, is noticed though none has its full time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_one_that_hangs_is_noticed_by_calls_of_less_time() {
-    for kind in ["deadline", "attempt"] {
+    let moods = [(Mood::Hanging, "ok"), (Mood::Well, "hang")];
+    for (kind, (mood, action)) in
+        ["deadline", "attempt"].into_iter().flat_map(|kind| moods.map(|mood| (kind, mood)))
+    {
         let mut config = on_sqlite();
         config.call_timeout = Period::millis(1_000);
         // Where nothing can be cancelled no other call tells.
@@ -198,13 +201,13 @@ async fn l3_one_that_hangs_is_noticed_by_calls_of_less_time() {
         let world = World::start(config).await;
         let remote = Scripted::default();
         register(&world, "slow", &remote.serve().await).await;
-        remote.set_mood(Mood::Hanging);
+        remote.set_mood(mood);
         let mut asked = 0;
         let refused = until("it to be noticed", async || {
-            // Its Cancels hang as well.
+            // Its Cancels may hang as well.
             let request = |n| SubmitTransactionRequest {
                 wait_for: WaitFor::Decided.into(),
-                ..hurried(kind, &format!("{asked}-{n}"))
+                ..hurried(kind, &format!("{asked}-{n}"), action)
             };
             let requests: Vec<_> = (0..3).map(request).collect();
             let answered = submit_all(&world, requests).await;

@@ -49,9 +49,10 @@ async fn one_holds_an_exclusive_lock_until_it_has_ended() {
             name: name(),
             mode: LockMode::Exclusive.into(),
             granted,
-            branch_id: String::new(),
+            holder_gid: if granted { String::new() } else { "first".into() },
+            ..Default::default()
         };
-        assert_eq!(waiting.locks, [expected(false)]);
+        assert_eq!(waiting.locks, [expected(false)], "the holder is named");
         assert_eq!(world.get("first").await.locks, [expected(true)]);
         world.p.hold(false);
         let shown = ended(&world, "second").await;

@@ -71,6 +71,31 @@ pub(crate) fn only_in_sagas(field: &str, step: &StepSpec) -> Vec<Violation> {
     set.into_iter().filter(|(_, set)| *set).map(|(name, _)| of(name)).collect()
 }
 
+/// Steps that delays keep back until ABORT is decided: their own, and those of the steps before them. A delay that is too
+/// long by itself is told elsewhere.
+pub(super) fn late_by_delays(around: Around<'_>) -> Vec<Violation> {
+    let count = around.branches.len();
+    let mut sums = vec![Duration::ZERO; count];
+    let mut found = Vec::new();
+    for index in around.graph.in_order(count) {
+        let before = around.graph.before(index).iter().map(|at| sums[*at]).max();
+        let (before, delay) = (before.unwrap_or_default(), around.branches[index].step.delay);
+        let sum = before.saturating_add(delay.unwrap_or_default());
+        sums[index] = sum;
+        let timeout = around.timeout;
+        let is_first = before < timeout && delay.is_some_and(|delay| delay < timeout);
+        if is_first && sum >= timeout && !around.graph.is_after_pivot(index) {
+            let rule = format!(
+                "must be less: with the delays before it that is {} s, and the timeout of the transaction is {} s",
+                sum.as_secs(),
+                timeout.as_secs()
+            );
+            found.push(Violation::new(format!("branches[{index}].delay"), rule));
+        }
+    }
+    found
+}
+
 /// The violation of branches that wait for each other in a circle.
 pub(crate) fn cycle(branches: &[&BranchSpec], Cycle(path): &Cycle) -> Violation {
     let name = |index: &usize| branches[*index].branch_id.as_str();
@@ -256,8 +281,8 @@ impl Rules<'_> {
             .collect();
         if let Some(delay) = *delay {
             found.extend(too_long(format!("{}.delay", self.field), delay, limits.start_delay_max));
-            let undoable = self.around.graph.may_be_undone(self.index);
-            if undoable && delay >= self.around.timeout {
+            let before_commit = !self.around.graph.is_after_pivot(self.index);
+            if before_commit && delay >= self.around.timeout {
                 let rule = format!(
                     "must be less than the timeout of the transaction, {} s",
                     self.around.timeout.as_secs()

@@ -107,6 +107,15 @@ impl Compare<'_> {
             let name = document.name(BranchNumber::from_index(index));
             self.same(&format!("the state of {name} differs"), before, now, ToString::to_string)?;
         }
+        for index in 0..recorded.branches.len() {
+            let of = |standing: &Standing| standing.flags.get(index).cloned().unwrap_or_default();
+            let name = document.name(BranchNumber::from_index(index));
+            let what = format!("what is stored of {name} differs");
+            self.same(&what, &of(recorded), &of(replayed), |flags| match &**flags {
+                "" => "nothing".to_owned(),
+                flags => flags.to_owned(),
+            })?;
+        }
         let flags = |standing: &Standing| {
             let heuristic = standing.heuristic.as_deref().unwrap_or("not heuristic");
             let stalled = if standing.stalled { ", stalled" } else { "" };

@@ -12,6 +12,7 @@ pub(super) fn input(document: &Document, recorded: &Input, zeroes: &Bytes) -> Li
     match recorded.clone() {
         // The caller begins the transaction by itself.
         Input::Begin { .. } | Input::Tick => Live::Tick,
+        Input::Rewrite => Live::Rewrite,
         Input::Recovered { by, .. } => Live::Recovered { by },
         Input::Enlist { number, by } => Live::Enlist {
             branch: document.spec(number.index(), zeroes).into(),
@@ -61,6 +62,7 @@ fn prepare_answer(answer: PrepareResult, zeroes: &Bytes) -> PrepareAnswer {
             PrepareAnswer::Refused(Refusal { reason, message })
         }
         PrepareResult::Working { retry_after } => PrepareAnswer::Working { retry_after },
+        PrepareResult::Asleep { until } => PrepareAnswer::Asleep { until },
         PrepareResult::Failed { error } => PrepareAnswer::Failed(error),
     }
 }
@@ -77,7 +79,9 @@ fn phase_two_answer(answer: PhaseTwoResult) -> PhaseTwoAnswer {
 fn lock_answer(answer: LockResult) -> LockAnswer {
     match answer {
         LockResult::Granted => LockAnswer::Granted,
-        LockResult::Held { lock, holder, older } => LockAnswer::Held { lock, holder, older },
+        LockResult::Held { lock, holder, older, waits } => {
+            LockAnswer::Held { lock, holder, older, waits }
+        }
         LockResult::Failed { error } => LockAnswer::Failed(error),
     }
 }

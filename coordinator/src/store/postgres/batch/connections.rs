@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use unanimo_core::Incarnation;
+use uuid::Uuid;
 
 use super::super::super::Error;
 use super::super::session::{Connector, Session, SessionError};
@@ -28,6 +29,7 @@ pub(in crate::store::postgres) struct Connections {
 #[derive(Debug)]
 struct Made {
     me: Incarnation,
+    nonce: Uuid,
     session: Session,
     /// Number of that transaction.
     number: i64,
@@ -44,11 +46,12 @@ impl Connections {
     pub(in crate::store::postgres) async fn connect(
         &self,
         me: Incarnation,
+        nonce: Uuid,
     ) -> Result<Writer, Error> {
         let connected = async {
-            let made = match self.take(me) {
+            let made = match self.take(me, nonce) {
                 Some(made) => Some(made),
-                None => self.make(me).await?,
+                None => self.make(me, nonce).await?,
             };
             match made {
                 Some(made) => self.proven(made).await.map(Some),
@@ -58,22 +61,24 @@ impl Connections {
         let session = connected.await.map_err(|error| failed("open a journal's connection", error));
         match session? {
             Some(session) => {
-                Ok(Writer::new(session, me, self.connector.clone(), self.answer_timeout))
+                let connector = self.connector.clone();
+                Ok(Writer::new(session, me, nonce, connector, self.answer_timeout))
             }
             None => Err(Error::Fenced(me)),
         }
     }
 
     /// Opens a session and writes; `None` if the incarnation is fenced.
-    async fn make(&self, me: Incarnation) -> Result<Option<Made>, SessionError> {
+    async fn make(&self, me: Incarnation, nonce: Uuid) -> Result<Option<Made>, SessionError> {
         let making = async {
             let mut session = self.connector.open(self.answer_timeout).await?;
-            let number = commit_own(&mut session, me, self.connector.tables()).await?;
+            let tables = self.connector.tables();
+            let number = commit_own(&mut session, me, tables, nonce).await?;
             let Some(number) = number else {
-                self.connector.look_for_fence(&mut session, me).await?;
+                self.connector.look_for_fence(&mut session, me, nonce).await?;
                 return Ok(None);
             };
-            Ok(Some(Made { me, session, number, wanted: proof::Wanted::default() }))
+            Ok(Some(Made { me, nonce, session, number, wanted: proof::Wanted::default() }))
         };
         let made = tokio::time::timeout(self.answer_timeout * 2, making).await;
         made.unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
@@ -94,9 +99,9 @@ impl Connections {
         Ok(made.session)
     }
 
-    fn take(&self, me: Incarnation) -> Option<Made> {
+    fn take(&self, me: Incarnation, nonce: Uuid) -> Option<Made> {
         let mut unproven = self.unproven();
-        let place = unproven.iter().position(|made| made.me == me)?;
+        let place = unproven.iter().position(|made| (made.me, made.nonce) == (me, nonce))?;
         Some(unproven.swap_remove(place))
     }
 
@@ -118,20 +123,21 @@ pub(super) async fn commit_own(
     session: &mut Session,
     me: Incarnation,
     tables: &str,
+    nonce: Uuid,
 ) -> Result<Option<i64>, sqlx::Error> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let done = sqlx::query_scalar(
-            "WITH fence AS MATERIALIZED (
-                 SELECT 1 FROM fences
-                 WHERE incarnation = $1 AND NOT fenced AND tableoid = ($2::text)::oid FOR SHARE)
-             INSERT INTO journals (incarnation) SELECT $1 FROM fence
+        let done = sqlx::query_scalar(concat!(
+            "WITH ",
+            fence!("$3", "tableoid = ($2::text)::oid"),
+            " INSERT INTO journals (incarnation) SELECT $1 FROM fence
              ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1
-             RETURNING txid_current()",
-        )
+             RETURNING txid_current()"
+        ))
         .bind(me.0)
         .bind(tables)
+        .bind(nonce)
         .fetch_optional(&mut session.connection)
         .await;
         match done {

@@ -20,10 +20,9 @@ use super::super::session::settings_of_session;
 /// fence was there: it tells what the statement was made under.
 const BATCH: &str = concat!(
     "
-WITH fence AS MATERIALIZED (
-    SELECT 1 FROM fences
-    WHERE incarnation = $1 AND NOT fenced AND tableoid = ($70::text)::oid FOR SHARE
-), begun AS (
+WITH ",
+    fence!("$71", "tableoid = ($70::text)::oid"),
+    ", begun AS (
     INSERT INTO transactions (
         owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
         metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
@@ -163,7 +162,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Returns the statement, with all columns bound.
-    pub(super) fn query(&self, me: Incarnation, tables: &str) -> Query<'_> {
+    pub(super) fn query(&self, me: Incarnation, tables: &str, nonce: Uuid) -> Query<'_> {
         let Self { begun, moved, branches, outputs, events, history, releases } = self;
         let query = sqlx::query_as(BATCH)
             .bind(me.0)
@@ -214,6 +213,7 @@ impl<'a> Columns<'a> {
             .bind(column(history, |row| row.2.as_str()))
             .bind(releases)
             .bind(tables.to_owned())
+            .bind(nonce)
     }
 }
 

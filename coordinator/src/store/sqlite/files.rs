@@ -1,0 +1,218 @@
+//! Files of a database: each must stay the one that was opened.
+//!
+//! A process can go on writing into files that were deleted, renamed or replaced, and what it writes there
+//! nobody ever reads. So the paths are looked at before each write, and again after its commit before
+//! anybody is told of it. The second look is the proof: at that moment the files at the paths are those that
+//! hold the commit. The first one keeps a process from writing what it could not tell anybody.
+//!
+//! A file has its number for as long as it is open: the lock, and the [first connection](super::opened), stay
+//! open, so that no later file can have the number of one of these.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::super::Error;
+
+/// Most symbolic links that are followed from a name of a file, as many as Linux follows.
+const LINKS_MAX: u32 = 40;
+
+/// Tries to open a lock file that somebody deletes meanwhile.
+const LOCK_TRIES_MAX: u32 = 10;
+
+/// Identity of a file that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+}
+
+/// Names of a database file.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// The configured one, from the root on.
+    pub(super) given: PathBuf,
+    /// The same without symbolic links. SQLite's other files, and the lock, are beside it.
+    pub(super) real: PathBuf,
+}
+
+impl Names {
+    /// Finds the names, and makes the folder if it is not there.
+    pub(super) fn of(path: &Path) -> Result<Self, Error> {
+        let failed = |source| failed(path, source);
+        let given = std::path::absolute(path).map_err(failed)?;
+        let mut real = given.clone();
+        for _ in 0..LINKS_MAX {
+            let Ok(target) = fs::read_link(&real) else { break };
+            real = real.parent().unwrap_or(Path::new("/")).join(target);
+        }
+        let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let real = fs::canonicalize(folder).map_err(failed)?.join(name);
+        Ok(Self { given, real })
+    }
+
+    /// Tells whether there is a file.
+    pub(super) fn is_there(&self) -> Result<bool, Error> {
+        self.real.try_exists().map_err(|source| failed(&self.real, source))
+    }
+
+    /// Refuses a file that has more names: under another one SQLite would not find its write-ahead log, and
+    /// a second process not the lock.
+    pub(super) fn check_only_name(&self) -> Result<(), Error> {
+        let file = fs::metadata(&self.real).map_err(|source| failed(&self.real, source))?;
+        if file.is_file() && file.nlink() > 1 {
+            let path = self.real.display().to_string();
+            return Err(Error::SeveralNames { path, count: file.nlink() });
+        }
+        Ok(())
+    }
+
+    /// Returns the path of one of SQLite's other files, or of the lock.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.real.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+}
+
+/// Lock on the file beside the database, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    file: File,
+    /// There was no lock file before.
+    pub(super) is_first: bool,
+}
+
+impl Lock {
+    pub(super) fn take(names: &Names) -> Result<Self, Error> {
+        let path = names.beside(".lock");
+        let failed = |source| failed(&path, source);
+        for _ in 0..LOCK_TRIES_MAX {
+            let new = File::options().create_new(true).write(true).open(&path);
+            let (file, is_first) = match new {
+                Ok(file) => (file, true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match File::options().write(true).open(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        opened => (opened.map_err(failed)?, false),
+                    }
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::InUse { path: path.display().to_string() });
+                }
+                Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
+            }
+            // Whoever comes next must find this one.
+            let own = FileId::of(&file.metadata().map_err(failed)?);
+            if fs::metadata(&path).is_ok_and(|found| FileId::of(&found) == own) {
+                return Ok(Self { path, file, is_first });
+            }
+        }
+        Err(failed(io::ErrorKind::NotFound.into()))
+    }
+}
+
+/// The files, as they were opened.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// Path of each, its name in sentences, and its identity.
+    opened: Vec<(PathBuf, &'static str, FileId)>,
+    /// The write-ahead log.
+    log: PathBuf,
+}
+
+const DATABASE: &str = "the database file";
+const LOG: &str = "the write-ahead log";
+const INDEX: &str = "the index of the write-ahead log";
+const LOCK: &str = "the lock file";
+
+impl Files {
+    /// Notes the files once they are open: a connection has written.
+    pub(super) fn opened(names: &Names, lock: &Lock) -> Result<Self, Error> {
+        let mut opened = Vec::new();
+        let log = names.beside("-wal");
+        for (path, what) in [
+            (&names.given, DATABASE),
+            (&names.real, DATABASE),
+            (&log, LOG),
+            (&names.beside("-shm"), INDEX),
+        ] {
+            let found = fs::metadata(path).map_err(|error| lost(what, path, &error))?;
+            opened.push((path.clone(), what, FileId::of(&found)));
+        }
+        let locked = lock.file.metadata().map_err(|source| failed(&lock.path, source))?;
+        opened.push((lock.path.clone(), LOCK, FileId::of(&locked)));
+        let files = Self { opened, log };
+        files.check().map(|()| files)
+    }
+
+    /// Fails if a path does not lead to the file that was opened.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.opened.iter().try_for_each(check)
+    }
+
+    /// Tells whether the database and its lock are in their places, and the write-ahead log is not, nor any
+    /// that somebody has written into.
+    pub(super) fn has_lost_log_only(&self) -> bool {
+        let is_there = |what| {
+            let mut files = self.opened.iter().filter(move |(_, name, _)| *name == what);
+            files.all(|file| check(file).is_ok())
+        };
+        let is_unused = match fs::metadata(&self.log) {
+            Ok(found) => found.len() == 0,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        is_there(DATABASE) && is_there(LOCK) && is_unused
+    }
+
+    /// Returns the size of the write-ahead log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |log| log.len())
+    }
+}
+
+fn check((path, what, id): &(PathBuf, &'static str, FileId)) -> Result<(), Error> {
+    let found = fs::metadata(path).map_err(|error| lost(what, path, &error))?;
+    let FileId { device, inode } = FileId::of(&found);
+    let fault = if FileId::of(&found) != *id {
+        format!(
+            "another file is there (device {device}, inode {inode}) than the one that was opened (device {}, \
+             inode {})",
+            id.device, id.inode
+        )
+    } else if *what == DATABASE && found.len() == 0 {
+        "somebody has emptied it".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Replaced { what, path: path.display().to_string(), fault })
+}
+
+fn lost(what: &'static str, path: &Path, error: &io::Error) -> Error {
+    let fault = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "it is not there any more".to_owned()
+        }
+        _ => format!("it cannot be looked at: {error}"),
+    };
+    Error::Replaced { what, path: path.display().to_string(), fault }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::File { path: path.display().to_string(), source }
+}

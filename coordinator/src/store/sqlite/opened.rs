@@ -1,0 +1,92 @@
+//! The database that was opened, as all its connections share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::Mutex;
+
+use super::super::{Error, in_full};
+use super::files::{Files, Lock};
+use super::log::Log;
+
+/// The database that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    files: Files,
+    /// The first connection. As long as one is open SQLite keeps its write-ahead log and does not make
+    /// another one. It is closed last.
+    first: Mutex<Option<SqliteConnection>>,
+    /// An attempt was made to save what a lost log holds.
+    has_saved: AtomicBool,
+    pub(super) log: Log,
+    /// No other process can have the database.
+    pub(super) is_alone: bool,
+    /// Keeps other processes out for as long as any handle lives.
+    _lock: Arc<Lock>,
+}
+
+impl Opened {
+    pub(super) fn new(
+        files: Files,
+        first: SqliteConnection,
+        lock: Arc<Lock>,
+        is_alone: bool,
+    ) -> Self {
+        let (first, has_saved) = (Mutex::new(Some(first)), AtomicBool::new(false));
+        Self { files, first, has_saved, log: Log::default(), is_alone, _lock: lock }
+    }
+
+    /// Fails if the files at the paths are not those that were opened.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        let checked = self.files.check();
+        if checked.is_err() {
+            self.save().await;
+        }
+        checked
+    }
+
+    /// Returns the size of the write-ahead log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.files.log_bytes()
+    }
+
+    /// Writes what a deleted log holds into the database file, which is where it belongs: this process alone
+    /// can still read it. With anything else amiss another process may have the file, and nothing is written.
+    async fn save(&self) {
+        if !self.files.has_lost_log_only() || self.has_saved.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut first = self.first.lock().await;
+        let Some(first) = first.as_mut() else { return };
+        let saved: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(FULL)").fetch_one(first).await;
+        match saved {
+            Ok((0, pages, copied)) if pages == copied => tracing::warn!(
+                pages,
+                "the write-ahead log was deleted while it was in use; all that it held is written into the \
+                 database file"
+            ),
+            Ok((_, pages, copied)) => tracing::error!(
+                pages,
+                copied,
+                "the write-ahead log was deleted while it was in use, and not all that it held could be \
+                 written into the database file"
+            ),
+            Err(error) => tracing::error!(
+                error = in_full(&error),
+                "the write-ahead log was deleted while it was in use, and what it held could not be written \
+                 into the database file"
+            ),
+        }
+    }
+
+    /// Closes the first connection.
+    pub(super) async fn close(&self) {
+        if let Some(first) = self.first.lock().await.take() {
+            // Nothing depends on how it ends.
+            let _ = first.close().await;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Database transactions of this process, and their failures.
+//!
+//! They are begun and ended by plain statements. The driver counts transactions by itself, and after one
+//! that SQLite has rolled back by itself, as it does on a full disk, its count would be wrong for ever.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::BoxFuture;
+
+/// Runs work in a transaction that takes SQLite's write lock up front. `None` from it, or an error, means
+/// that nothing of it is kept.
+pub(super) async fn transact<T: Send>(
+    connection: &mut SqliteConnection,
+    work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Option<T>> + Send,
+) -> Result<Option<T>, sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let done = match work(connection).await? {
+        Some(done) => done,
+        None => return Ok(None),
+    };
+    sqlx::query("COMMIT").execute(connection).await?;
+    Ok(Some(done))
+}
+
+/// Rolls back what is open, and tells whether that is proven: either this has undone it, or nothing was open
+/// any more, because SQLite had rolled it back at an error.
+pub(super) async fn roll_back(connection: &mut SqliteConnection) -> bool {
+    match sqlx::query("ROLLBACK").execute(connection).await {
+        Ok(_) => true,
+        Err(sqlx::Error::Database(error)) => error.message().contains("no transaction is active"),
+        Err(_) => false,
+    }
+}
+
+/// Returns SQLite's extended result code (<https://www.sqlite.org/rescode.html>). Its low byte is the primary
+/// one.
+pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.code()?.parse().ok()
+}
