@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use unanimo_proto::v1::{Mode, prepare_response};
-use unanimo_sdk::driver::{Connection as _, Driver, Parameter, Value};
+use unanimo_sdk::driver::{Driver, Parameter, Value};
 use unanimo_sdk::{DatabaseError, Participant, Postgres, PostgresOptions, Service, TokioPostgres};
 use unanimo_tests::plain_driver::Plain;
 use unanimo_tests::postgres::Server;
@@ -135,6 +135,9 @@ async fn a_server_that_is_not_there_is_told_at_once() {
 
 /// All else rests on that: a definite error is the server's answer to this very statement.
 async fn an_error_tells_whether_the_server_has_answered<D: Driver>(driver: D) {
+    // Here alone: sqlx has methods of the same names.
+    use unanimo_sdk::driver::Connection as _;
+
     let mut connection = driver.connect(&[]).await.unwrap();
     let error = connection.run("SELECT 1; SELECT 1 / 0").await.unwrap_err();
     let answer = error.answer().unwrap();
