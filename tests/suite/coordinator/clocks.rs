@@ -103,7 +103,7 @@ async fn what_begins_after_a_jump_keeps_the_time_of_day() {
     }
 }
 
-/// What is to start next week does not start because the clock was wrong for a moment, in memory or not, and begun
+/// Nothing that is to start next week starts because the clock was wrong for a moment, in memory or not, and begun
 /// before or meanwhile.
 #[tokio::test]
 async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
@@ -153,8 +153,8 @@ async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
     }
 }
 
-/// What starts while the clock is behind has a deadline that lies ahead by the clocks of participants, which were not
-/// set, and starts when it should.
+/// Transactions that start while the clock is behind have a deadline that lies ahead by the clocks of participants, which
+/// were not set, and start when they should.
 #[tokio::test]
 async fn what_starts_by_a_clock_that_is_behind_is_not_late() {
     for jump in [-HOUR_MS, HOUR_MS, -24 * HOUR_MS] {

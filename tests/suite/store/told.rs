@@ -1,4 +1,4 @@
-//! What clients are told of transactions is where the standbys have it.
+//! Clients are told of transactions what the standbys have.
 
 use std::time::Duration;
 
