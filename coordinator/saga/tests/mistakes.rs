@@ -289,11 +289,11 @@ fn a_child_is_no_pivot_and_is_undone() {
     };
     check(
         &with("pivot: true, compensation: compensate"),
-        &["f:3:67: steps.sub.pivot must not be set in a branch of mode tcc: the pivot is a step"],
+        &["f:3:66: steps.sub.pivot must not be set in a branch of mode tcc: the pivot is a step"],
     );
     check(
         &with("compensation: kept"),
-        &["f:3:74: steps.sub.compensation must not be set: a branch of mode tcc is cancelled"],
+        &["f:3:73: steps.sub.compensation must not be set: a branch of mode tcc is cancelled"],
     );
     check(&with("delay: 1s"), &[]);
 }
@@ -308,8 +308,8 @@ fn times_of_day_are_checked() {
     check(
         &at("9999-01-01T00:00:00Z", "1h"),
         &[
-            "f:4:43: steps.a.start_at must be at most 31622400 s ahead",
-            "f:4:43: steps.a.start_at must be before the deadline of the transaction, which counts from its \
+            "f:4:44: steps.a.start_at must be at most 31622400 s ahead",
+            "f:4:44: steps.a.start_at must be before the deadline of the transaction, which counts from its \
          start",
         ],
     );
