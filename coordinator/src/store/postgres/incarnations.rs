@@ -109,7 +109,7 @@ impl Incarnations for Postgres {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        let query = sqlx::query_scalar(CREATE)
+        let query = sqlx::query_as(CREATE)
             .bind(created)
             .bind(node.to_owned())
             .bind(lease_to_column(lease))
