@@ -16,12 +16,12 @@ use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
 mod batch;
-mod born;
 mod endpoints;
 mod error;
 mod incarnations;
 pub mod journal;
 mod locks;
+mod nonces;
 mod opening;
 mod postgres;
 mod purge;

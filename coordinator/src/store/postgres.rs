@@ -55,7 +55,7 @@ use self::heartbeat::Heartbeat;
 use self::session::Connector;
 pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
-use super::born::Born;
+use super::nonces::Nonces;
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Options of the connections to the server.
@@ -94,7 +94,7 @@ pub struct Postgres {
     heartbeat: Heartbeat,
     journals: batch::Connections,
     cluster_id: String,
-    born: Born,
+    nonces: Nonces,
 }
 
 impl Postgres {
@@ -103,8 +103,8 @@ impl Postgres {
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
         let journals = batch::Connections::new(connector, options.answer_timeout());
-        let born = Born::default();
-        Self { sessions, heartbeat, journals, cluster_id, born }
+        let nonces = Nonces::default();
+        Self { sessions, heartbeat, journals, cluster_id, nonces }
     }
 
     /// Runs one statement, and returns its rows.
@@ -207,7 +207,7 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        Ok(Box::new(self.journals.connect(me, self.born.nonce(me)).await?))
+        Ok(Box::new(self.journals.connect(me, self.nonces.nonce(me)).await?))
     }
 
     async fn close(&self) {

@@ -34,7 +34,7 @@ use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use self::opened::Opened;
-use super::born::Born;
+use super::nonces::Nonces;
 use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -56,7 +56,7 @@ pub struct Sqlite {
     heartbeat: SqlitePool,
     connect: SqliteConnectOptions,
     cluster_id: String,
-    born: Born,
+    nonces: Nonces,
     opened: Arc<Opened>,
 }
 
@@ -84,13 +84,13 @@ impl Sqlite {
             heartbeat: pool(1),
             connect,
             cluster_id,
-            born: Born::default(),
+            nonces: Nonces::default(),
             opened: Arc::new(opened),
         }
     }
 
     fn right(&self, me: Incarnation) -> Right {
-        Right { me, nonce: self.born.nonce(me) }
+        Right { me, nonce: self.nonces.nonce(me) }
     }
 
     /// Runs one statement, and returns its rows.

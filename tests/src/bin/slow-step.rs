@@ -3,7 +3,7 @@
 //! folder that the payload names, which stands for another service.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use unanimo_sdk::{
@@ -84,7 +84,7 @@ impl<R: Resource> SagaOutside<R> for Elsewhere {
     }
 }
 
-async fn may_hang(folder: &PathBuf) {
+async fn may_hang(folder: &Path) {
     if fs::exists(folder.join("hang")).unwrap_or_default() {
         say("at work");
         std::future::pending::<()>().await;

@@ -173,7 +173,7 @@ async fn s1_a_folder_that_is_mounted_over_is_noticed() {
     fixture.write([Live::begin(&new_gid()).1]).await;
 }
 
-/// What harms nothing ends nothing.
+/// A change that harms nothing ends nothing.
 #[tokio::test]
 async fn a_second_name_or_a_new_time_is_no_other_file() {
     let folder = new_folder();

@@ -70,7 +70,7 @@ async fn writes_nothing(fixture: &Fixture, reborn: Option<&dyn Store>) {
     }
 }
 
-/// Two processes on PostgreSQL: the first one has outlived a failover, the second one was born after it.
+/// Two processes on PostgreSQL: the first one has outlived a failover, the second one was created after it.
 #[tokio::test]
 async fn s5_a_number_that_is_given_twice_lets_one_write() {
     let first = Fixture::postgres().await;
@@ -126,7 +126,7 @@ async fn s5_a_number_that_is_in_a_restored_file_lets_nobody_else_write() {
     assert_eq!(count(&first, "transactions").await, 0);
 }
 
-/// Tables of the version before: who was born there writes no more, and the next one is born with a nonce.
+/// Tables of the version before: who was created there writes no more, and the next one is created with a nonce.
 #[tokio::test]
 async fn incarnations_of_the_version_before_have_no_nonce() {
     const OLD: &str = "UPDATE cluster SET incarnations = 1;

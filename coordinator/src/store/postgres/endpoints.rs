@@ -76,7 +76,7 @@ impl Endpoints for Postgres {
             .bind(endpoint.to_owned())
             .bind(rows::ms_to_column(now))
             .bind(instance.to_owned())
-            .bind(self.born.nonce(me));
+            .bind(self.nonces.nonce(me));
         let (unfenced,) = self.row("register a participant", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
@@ -95,7 +95,7 @@ impl Endpoints for Postgres {
             .bind(endpoint.to_owned())
             .bind(instance.to_owned())
             .bind(database_id.to_owned())
-            .bind(self.born.nonce(me));
+            .bind(self.nonces.nonce(me));
         let (unfenced,) = self.row("keep a participant's database", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }
@@ -112,7 +112,7 @@ impl Endpoints for Postgres {
             .bind(String::from(name.clone()))
             .bind(endpoint.to_owned())
             .bind(instance.to_owned())
-            .bind(self.born.nonce(me));
+            .bind(self.nonces.nonce(me));
         let (unfenced, left) = self.row("deregister a participant", query).await?;
         if unfenced { Ok(left) } else { Err(Error::Fenced(me)) }
     }
@@ -121,7 +121,7 @@ impl Endpoints for Postgres {
         let query = sqlx::query_as(FORGET)
             .bind(me.0)
             .bind(String::from(name.clone()))
-            .bind(self.born.nonce(me));
+            .bind(self.nonces.nonce(me));
         let (unfenced,) = self.row("forget a participant", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }
     }

@@ -117,7 +117,7 @@ impl Incarnations for Postgres {
             .bind(latest(&MIGRATIONS));
         // Known also if the standbys do not have it in time.
         let known = Arc::new(OnceLock::new());
-        let (noted, nonces) = (Arc::clone(&known), self.born.clone());
+        let (noted, nonces) = (Arc::clone(&known), self.nonces.clone());
         let created = self.run("create an incarnation", move |connection| {
             Box::pin(async move {
                 let new: Option<(i64, Uuid)> = query.fetch_optional(connection).await?;
@@ -142,13 +142,13 @@ impl Incarnations for Postgres {
     }
 
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
-        let moved = self.heartbeat.renew(me, self.born.nonce(me), patience).await;
+        let moved = self.heartbeat.renew(me, self.nonces.nonce(me), patience).await;
         let moved = moved.map_err(|error| super::failed("renew the lease", error))?;
         if moved { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
-        let nonce = self.born.nonce(incarnation);
+        let nonce = self.nonces.nonce(incarnation);
         self.run("note that a fenced incarnation was alive", move |connection| {
             Box::pin(async move {
                 let note = sqlx::query(NOTE_DISPLACED).bind(incarnation.0).bind(nonce);
@@ -172,7 +172,7 @@ impl Incarnations for Postgres {
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
         let query = sqlx::query_as(SELECT_FENCE).bind(incarnation.0);
         let row: Vec<FenceRow> = self.rows("read who fenced an incarnation", query).await?;
-        Ok(rival(self.born.find(incarnation), row.into_iter().next()))
+        Ok(rival(self.nonces.find(incarnation), row.into_iter().next()))
     }
 }
 
@@ -184,7 +184,7 @@ impl Postgres {
         counter: Option<i64>,
         by: &str,
     ) -> Result<bool, Error> {
-        let (by, own) = (by.to_owned(), self.born.find(incarnation));
+        let (by, own) = (by.to_owned(), self.nonces.find(incarnation));
         self.run("fence an incarnation", move |connection| {
             Box::pin(async move {
                 let statement = if own.is_some() { FENCE_OWN } else { FENCE };

@@ -92,7 +92,7 @@ impl Locks for Postgres {
 impl Postgres {
     async fn take_once(&self, me: Incarnation, take: &LockTake) -> Result<TakenRow, Error> {
         let (tx_id, family, wanted) = (take.tx_id, take.family, take.in_order());
-        let right = (me, self.born.nonce(me));
+        let right = (me, self.nonces.nonce(me));
         self.run("take locks", move |connection| {
             Box::pin(async move { decide(connection, right, tx_id, family, wanted).await })
         })

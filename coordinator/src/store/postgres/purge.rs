@@ -105,7 +105,7 @@ impl Purge for Postgres {
             .bind(cutoffs.now_ms)
             .bind(STEPS_ASKED_MS)
             .bind(STEPS_SWEPT_MS)
-            .bind(self.born.nonce(me));
+            .bind(self.nonces.nonce(me));
         let stripped: Vec<(Uuid,)> = self.rows(STRIPPING, query).await?;
         Ok(stripped.len() as u64)
     }
@@ -116,7 +116,7 @@ impl Purge for Postgres {
         retention: Retention,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        let (cutoffs, nonce) = (retention.cutoffs(now), self.born.nonce(me));
+        let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
         let raise = sqlx::query_as(RAISE_WATERMARK)
             .bind(me.0)
             .bind(cutoffs.gids_ms)

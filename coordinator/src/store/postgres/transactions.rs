@@ -103,7 +103,7 @@ const SELECT_PAGE: &str = select_transactions!(
 #[async_trait]
 impl Transactions for Postgres {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
-        let nonce = self.born.nonce(me);
+        let nonce = self.nonces.nonce(me);
         let rows = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
@@ -132,7 +132,7 @@ impl Transactions for Postgres {
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
         let ids: Vec<Uuid> = tx_ids.iter().map(|tx_id| tx_id.0).collect();
-        let nonce = self.born.nonce(me);
+        let nonce = self.nonces.nonce(me);
         self.run("set transactions aside", move |connection| {
             Box::pin(async move {
                 let query = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(aside).bind(nonce);

@@ -58,7 +58,7 @@ impl Incarnations for Sqlite {
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
         let node = node.to_owned();
-        let born: Option<(i64, Uuid)> = self
+        let created: Option<(i64, Uuid)> = self
             .write("create an incarnation", None, move |connection| {
                 Box::pin(async move {
                     let incarnation: Option<i64> = sqlx::query_scalar(
@@ -88,8 +88,8 @@ impl Incarnations for Sqlite {
                 })
             })
             .await?;
-        Ok(born.map(|(incarnation, nonce)| {
-            self.born.insert(Incarnation(incarnation), nonce);
+        Ok(created.map(|(incarnation, nonce)| {
+            self.nonces.insert(Incarnation(incarnation), nonce);
             Incarnation(incarnation)
         }))
     }
@@ -112,7 +112,7 @@ impl Incarnations for Sqlite {
     }
 
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
-        let nonce = self.born.nonce(incarnation);
+        let nonce = self.nonces.nonce(incarnation);
         self.write("note that a fenced incarnation was alive", None, move |connection| {
             Box::pin(async move {
                 let note = sqlx::query(NOTE_DISPLACED).bind(incarnation.0).bind(nonce);
@@ -137,7 +137,7 @@ impl Incarnations for Sqlite {
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
         let query = sqlx::query_as(SELECT_FENCE).bind(incarnation.0);
         let row: Vec<FenceRow> = self.rows("read who fenced an incarnation", query).await?;
-        Ok(rival(self.born.find(incarnation), row.into_iter().next()))
+        Ok(rival(self.nonces.find(incarnation), row.into_iter().next()))
     }
 }
 
@@ -150,7 +150,7 @@ impl Sqlite {
         counter: Option<i64>,
         by: &str,
     ) -> Result<bool, Error> {
-        let (by, own) = (by.to_owned(), self.born.find(incarnation));
+        let (by, own) = (by.to_owned(), self.nonces.find(incarnation));
         self.write("fence an incarnation", None, move |connection| {
             Box::pin(async move {
                 sqlx::query(

@@ -14,10 +14,7 @@ pub(super) async fn transact<T: Send>(
     work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Option<T>> + Send,
 ) -> Result<Option<T>, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    let done = match work(connection).await? {
-        Some(done) => done,
-        None => return Ok(None),
-    };
+    let Some(done) = work(connection).await? else { return Ok(None) };
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(Some(done))
 }

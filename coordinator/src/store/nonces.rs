@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 /// Nonces of the incarnations that were created through one store. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Born(Arc<Mutex<HashMap<Incarnation, Uuid>>>);
+pub(super) struct Nonces(Arc<Mutex<HashMap<Incarnation, Uuid>>>);
 
-impl Born {
+impl Nonces {
     /// Notes a birth.
     pub(super) fn insert(&self, me: Incarnation, nonce: Uuid) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(me, nonce);
