@@ -78,7 +78,7 @@ async fn s9_a_client_sends_nothing_to_a_node_of_another_group() {
     let [one, other] = [InProcess::start().await.unwrap(), InProcess::start().await.unwrap()];
     let serving = participant(&[&one, &other]).await;
     let late = Relay::start().await;
-    let client = Client::of([one.endpoint().to_owned(), late.url()]).unwrap();
+    let client = Client::of([one.endpoint(), late.url()]).unwrap();
     let client = client.wait_at_most(Duration::from_secs(3));
     assert!(submit(&client, "here").await.unwrap().is_committed());
     late.point_to(Some(address(&other)));

@@ -325,7 +325,7 @@ async fn l1_a_connection_that_is_not_proven_yet_is_proven_on() {
     let canceller = Canceller::start(&server);
     for _ in 0..2 {
         let refused = fixture.store.batch_writer(fixture.me).await;
-        let text = store::in_full(&refused.err().expect("it is not proven"));
+        let text = store::in_full(&refused.expect_err("it is not proven"));
         assert!(text.contains("acknowledged before the synchronous standbys had it"), "{text}");
     }
     drop(receiver);
