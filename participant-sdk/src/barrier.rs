@@ -31,7 +31,9 @@ use std::time::SystemTime;
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
 use self::outside::Taken;
-pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit, phase_two};
+pub(crate) use self::phase_two::phase_two;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::released::lost;
 use self::released::{or_released, released_unless_lost};
