@@ -91,7 +91,7 @@
 //!
 //! A handler is closures in the simple case, as above: [`Participant::tcc_fn`], [`Participant::saga_fn`],
 //! [`Participant::uncompensated_fn`] and [`Participant::two_phase_fn`]. It is a type with a trait of its mode where it
-//! has more to say. Either answers alike: `Ok` with the output, [`refuse`] for the vote no, `?` or [`fail`] for what may
+//! has more to say. Either answers alike: `Ok` with the output, [`refuse`] for the vote no, `?` or [`fail()`] for what may
 //! pass, [`working`] for "not yet". Written for any [`Resource`] whose connection has what it needs, the same
 //! handler serves several databases.
 //!

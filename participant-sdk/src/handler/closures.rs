@@ -97,7 +97,7 @@ pub fn fail<T, E: From<NotDone>>(message: impl Into<String>) -> Result<T, E> {
     Err(NotDone(Reason::Failed(message.into())).into())
 }
 
-/// Answer of [`working`] and [`fail`], in either phase. Not a [`std::error::Error`], as
+/// Answer of [`working`] and [`fail()`], in either phase. Not a [`std::error::Error`], as
 /// [`InputError`](super::InputError) is none.
 #[derive(Debug)]
 pub struct NotDone(Reason);
