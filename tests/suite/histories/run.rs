@@ -298,7 +298,8 @@ fn branch(text: &str, mode: Mode) -> BranchSpec {
                 step.retry = Some(RetryPolicy { give_up_after, ..retry() });
             }
             "at" => {
-                step.start_at = next().parse().ok().map(|ms| BEGUN.after(Duration::from_millis(ms)));
+                step.start_at =
+                    next().parse().ok().map(|ms| BEGUN.after(Duration::from_millis(ms)));
             }
             "delay" => step.delay = next().parse().ok().map(Duration::from_millis),
             "lock" => step.locks.push(lock(next())),

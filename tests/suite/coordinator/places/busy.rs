@@ -78,6 +78,8 @@ async fn l3_work_that_takes_long_takes_no_place_of_the_healthy() {
             })
             .await;
             let engine = world.running.engine();
+            until("that one to have ended", async || (engine.in_flight().0 == 7).then_some(()))
+                .await;
             if retry_after < 1_000 {
                 assert!(engine.without_place() < 7, "it need not wait until they are set aside");
             }
