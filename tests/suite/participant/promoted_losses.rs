@@ -217,10 +217,10 @@ async fn s11_losses_that_no_coordinator_tells_are_told_as_not_known() {
     let (alarms, _listening) = Alarms::listen();
     let (pool, _, service) = bank().await;
     let world = World::start(service.clone(), Ears::Open).await;
-    effects(&world, "some").await;
     let guard = Guard::before(world.url(), &["ListTransactions"]).await;
     let coordinator = || guard.with_token(TOKEN);
     let sweeper = service.sweep([coordinator()], eager()).unwrap();
+    effects(&world, "some").await;
     let timeline = until("the note", async || noted(&pool).await).await;
     two_sweeps(&sweeper).await;
     sweeper.stop().await;
