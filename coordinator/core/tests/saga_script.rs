@@ -372,7 +372,7 @@ fn an_older_transaction_waits_for_a_lock_until_its_deadline() {
     );
 }
 
-/// Whoever waited for a lock until the deadline is told who had it.
+/// A transaction that waited for a lock until the deadline is told who had it.
 #[test]
 fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
     for (locks, owner) in [("saga a+lock", "a locks"), ("saga a +lock", "locks")] {

@@ -2,7 +2,7 @@
 //!
 //! The servers keep a prepared transaction attached to the session that prepared it, unless they are told
 //! otherwise: see [detach](super::detach). Nobody else can end it then, and that session can do nothing else.
-//! Whoever comes for the transaction before it is free asks again.
+//! A session that comes for the transaction before it is free asks again.
 
 use std::sync::Arc;
 

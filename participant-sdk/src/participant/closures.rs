@@ -27,8 +27,8 @@ macro_rules! first {
 /// [`fail`](crate::fail), and "not yet" is [`working`](crate::working). An `async fn` does as well. What
 /// [`Tcc`](crate::Tcc) says a handler never does holds for closures, too.
 ///
-/// What a closure captures, such as a client of another service, is moved into it (`async move |db, …|`) and cloned
-/// for each call: it is `Clone`, `Send` and `Sync`. Another isolation than READ COMMITTED, payloads that are
+/// Captured values, such as a client of another service, are moved into the closure (`async move |db, …|`) and cloned
+/// for each call: the closure is `Clone`, `Send` and `Sync`. Another isolation than READ COMMITTED, payloads that are
 /// borrowed, and work outside of the database are for the traits.
 ///
 /// ```

@@ -1,6 +1,6 @@
 //! Migrations over any driver: sqlx's migrator, with its history table and its lock.
 //!
-//! What it finds and leaves is what sqlx itself finds and leaves: processes of one participant may have
+//! It finds and leaves the same as sqlx itself: processes of one participant may have
 //! several drivers, and earlier versions had sqlx's alone.
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Two-phase commit where the database itself prepares transactions: what is the same on each.
 //!
-//! What only one of them does is tested with it: [PostgreSQL](super::two_phase), [MariaDB](super::xa).
+//! Behaviour of only one of them is tested with it: [PostgreSQL](super::two_phase), [MariaDB](super::xa).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
