@@ -219,6 +219,7 @@ async fn s11_losses_that_no_coordinator_tells_are_told_as_not_known() {
     let world = World::start(service.clone(), Ears::Open).await;
     let guard = Guard::before(world.url(), &["ListTransactions"]).await;
     let coordinator = || guard.with_token(TOKEN);
+    // The coordinator repeats nothing in this time: the sweeper ends what was answered with WORKING.
     let sweeper = service.sweep([coordinator()], eager()).unwrap();
     effects(&world, "some").await;
     let timeline = until("the note", async || noted(&pool).await).await;

@@ -138,7 +138,7 @@ fn harness<const FAULT: u8>() -> Harness<Shop<FAULT>> {
 
 async fn run<const FAULT: u8>(harness: Harness<Shop<FAULT>>) -> Report {
     let harness = harness.payload(order(2)).refused_payload(order(STOCK + 1));
-    harness.effect("free 98, sold 1 times [7a]").run().await
+    harness.effect("free 9998, sold 1 times [7a]").run().await
 }
 
 /// Runs a harness on a handler that may never answer.
@@ -183,8 +183,8 @@ async fn a_compensation_that_forgets_is_named() {
             "crash-in-cancel",
             "cancel-beside-commit",
         ],
-        "`compensate` does not undo what `run` did:\n         before  free 100, sold 0 times []\n         \
-         after   free 99, sold 0 times []",
+        "`compensate` does not undo what `run` did:\n         before  free 10000, sold 0 times []\n         \
+         after   free 9999, sold 0 times []",
     );
 }
 

@@ -212,8 +212,8 @@ async fn a_cancel_that_forgets_is_named() {
             "crash-in-cancel",
             "cancel-beside-commit",
         ],
-        "`cancel` does not undo what `try_` did:\n         before  free 100, reserved 0\n         \
-         after   free 98, reserved 0",
+        "`cancel` does not undo what `try_` did:\n         before  free 10000, reserved 0\n         \
+         after   free 9998, reserved 0",
     );
 }
 
@@ -222,8 +222,8 @@ async fn a_confirm_that_does_not_match_is_named() {
     check(
         &run(harness::<CONFIRM_DIFFERS>()).await,
         &["works-once"],
-        "`try_` and `confirm` do not do together what they should:\n         expected  free 98, \
-         reserved 0\n         after     free 98, reserved 1",
+        "`try_` and `confirm` do not do together what they should:\n         expected  free 9998, \
+         reserved 0\n         after     free 9998, reserved 1",
     );
 }
 
