@@ -109,7 +109,7 @@ async fn l3_l5_s7_a_soak_leaves_memory_flat_the_healthy_served_and_nothing_half_
     let memory = memory.stop().await;
     let (done, latencies) = load.stop().await;
     let sick = sick.stop().await;
-    bystanders.heal();
+    bystanders.heal(&world.client, &sick).await;
 
     let Disturbed { bounces, clock_steps } = disturbed;
     say(&format!("the database was bounced {bounces} times, the clock set {clock_steps} times"));

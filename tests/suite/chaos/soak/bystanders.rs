@@ -62,8 +62,15 @@ impl Bystanders {
         Burden { stop, task }
     }
 
-    /// The dead live again, with no memory of anything, and the slow is quick.
-    pub(super) fn heal(&self) {
+    /// The dead live again, with no memory of anything, and the slow is quick. By then everything is decided that
+    /// needs the dead: what is not may still commit, rightly.
+    pub(super) async fn heal(&self, client: &Client, gids: &[String]) {
+        for gid in gids.iter().filter(|gid| !gid.contains(SLOW)) {
+            unanimo_tests::wait::until("a decision without the dead", async || {
+                (!matches!(client.find(gid).await, Ok(Outcome::NotDecided(_)))).then_some(())
+            })
+            .await;
+        }
         self.slow.0.hold(false);
         for (_, relay) in &self.dead {
             relay.point_to(Some(self.healed));
