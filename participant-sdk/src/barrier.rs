@@ -36,7 +36,7 @@ pub(crate) use self::phase_two::phase_two;
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::released::lost;
-use self::released::{or_released, released_unless_lost};
+use self::released::{failed, failed_unless_lost, or_released, released_unless_lost};
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::unix_ms;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
@@ -111,6 +111,12 @@ pub(crate) trait Block: Send + Sized {
     /// Returns the vote no for a handler's error that the database would raise again: it speaks of the
     /// work, and not of the database.
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
+
+    /// Tells whether a handler's error says that it would come again on this connection, and on no other one.
+    fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let _ = error;
+        false
+    }
 
     /// Tells whether a handler that has failed has lost the transaction besides, as far as that can be
     /// told from losses that are nobody's fault.
@@ -199,7 +205,7 @@ pub(crate) async fn work<B: Block>(
         }
         Err(PrepareError::Failed(error)) => match block.refusal(error.as_ref()) {
             Some(refusal) => refusal,
-            None => return released_unless_lost(block, Err(Fault::Handler(error))).await,
+            None => return failed_unless_lost(block, error).await,
         },
     };
     match block.undo().await {

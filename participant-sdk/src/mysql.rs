@@ -83,7 +83,7 @@ impl MySqlOptions {
                 // Asked of every session that is taken up again, instead of a mere ping.
                 .test_before_acquire(false)
                 .before_acquire(|connection, _| Box::pin(session::is_writable(connection)))
-                // What a handler has set or left open must not meet the next one.
+                // What a handler has set or left must not meet the next one.
                 .after_release(move |connection, _| {
                     let session = Arc::clone(&for_used);
                     Box::pin(async move { session.clean(connection).await })
@@ -184,6 +184,10 @@ const MIGRATION_TURN_SECS: i64 = 60;
 /// A handler must do nothing that MariaDB and MySQL commit implicitly: no DDL, no `LOCK TABLES`, no
 /// `SET autocommit`. One that does never gets a yes, but what it has committed stays: its branch is then a
 /// hazard.
+///
+/// A session on which a handler has left something, such as a setting, a role, a temporary table or a variable, is
+/// closed behind it, so that nobody meets it: such a handler costs a new connection each time. MySQL does not tell of
+/// variables that are set within a query (`SELECT @x := …`): leave none there.
 #[derive(Clone, Debug)]
 pub struct MySql {
     prepare: MySqlPool,

@@ -250,9 +250,9 @@ impl<R: Resource> Participant<R> {
     }
 
     /// Bounds the output of a handler. A larger one is the vote no, with the reason `OUTPUT_TOO_LARGE`. Without
-    /// this an output has no bound here, and one over the coordinator's `output-bytes-max` is dropped there:
-    /// the vote stands, without its output. Where the coordinator names a bound with the call, that one
-    /// holds instead. Work that must succeed is not refused by this one.
+    /// this an output has no bound here: one over the coordinator's `output-bytes-max` is dropped there, and one that
+    /// fits no message is dropped here; the vote stands, without its output. Where the coordinator names a bound with
+    /// the call, that one holds instead. Work that must succeed is not refused by this one.
     #[must_use]
     pub fn output_bytes_at_most(mut self, bytes: u64) -> Self {
         self.of.output_bytes_max = Some(bytes);

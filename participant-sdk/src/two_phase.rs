@@ -99,7 +99,13 @@ pub(crate) trait Reading: Send + Sized {
     /// the work.
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
 
-    /// Ends it, and gives the connection back.
+    /// Tells whether a handler's error would come again on this connection, and on no other one.
+    fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Ends it, and gives the connection back. One that is dropped closes it.
     fn release(self);
 }
 
@@ -163,7 +169,9 @@ pub(crate) async fn read<D: Prepares>(
             match reading.refusal(failed.as_ref()) {
                 Some(refusal) => Row::refused(presentable(refusal)),
                 None => {
-                    reading.release();
+                    if !reading.is_spoiled(failed.as_ref()) {
+                        reading.release();
+                    }
                     return Err(Fault::Handler(failed));
                 }
             }

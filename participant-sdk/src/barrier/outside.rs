@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::phase_two::finish;
-use super::{Block, Blocks, Inserted, Row, State, or_released};
+use super::{Block, Blocks, Inserted, Row, State, failed, or_released};
 use crate::action::{Registered, Unreadable};
 use crate::handler::PhaseTwoError;
 use crate::refusal::Refusal;
@@ -38,8 +38,7 @@ pub(super) async fn taken_back<B: Block>(
             return Ok(Taken::NotYet(pause));
         }
         Err(PhaseTwoError::Failed(error)) => {
-            block.release();
-            return Err(Fault::Handler(error));
+            return Err(failed(block, error));
         }
     }
     match block.check().await? {

@@ -4,7 +4,7 @@ use unanimo_proto::v1::HeuristicKind;
 
 use super::outside::{cancel_unseen, was_never_called};
 use super::row::NOTHING_TO_COMMIT;
-use super::{Block, Blocks, Row, State, leave, or_released};
+use super::{Block, Blocks, Row, State, failed, leave, or_released};
 use crate::action::Registered;
 use crate::handler::PhaseTwoError;
 use crate::payload::Payload;
@@ -63,8 +63,7 @@ pub(super) async fn finish<B: Block>(
             return Ok(PhaseTwoAnswer::Working(pause));
         }
         Err(PhaseTwoError::Failed(error)) => {
-            block.release();
-            return Err(Fault::Handler(error));
+            return Err(failed(block, error));
         }
     }
     if let Some(Refusal { message, .. }) = block.check().await? {

@@ -1,6 +1,7 @@
 //! Local transactions that are given up.
 
 use super::{Block, Worked};
+use crate::handler::BoxError;
 use crate::resource::Fault;
 
 /// Gives the block back to its pool if an attempt in it has failed and its session is in order: under
@@ -32,6 +33,28 @@ pub(super) async fn released_unless_lost<B: Block>(
     }
     block.release();
     answer
+}
+
+/// The same for a handler that has failed.
+pub(super) async fn failed_unless_lost<B: Block>(
+    mut block: B,
+    error: BoxError,
+) -> Result<Worked<B>, Fault> {
+    if !B::KEEPS_NOTHING && block.is_lost().await {
+        return Err(lost());
+    }
+    Err(failed(block, error))
+}
+
+/// Gives back the block of a handler that has failed. Where the error would come again on its connection, as one of
+/// a statement that is prepared there and no longer fits its table, the connection is closed.
+pub(super) fn failed<B: Block>(block: B, error: BoxError) -> Fault {
+    if block.is_spoiled(error.as_ref()) {
+        drop(block);
+    } else {
+        block.release();
+    }
+    Fault::Handler(error)
 }
 
 /// The fault of a handler whose transaction is not the one that it was given any more.

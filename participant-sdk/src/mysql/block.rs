@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::branch_lock::{BranchLock, asks};
 use super::error::{self, DUPLICATE, fault};
-use super::statements::Statements;
+use super::statements::{Statements, own};
 use super::xid::Xid;
 use crate::barrier::{Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms};
 use crate::handler::Isolation;
@@ -53,7 +53,8 @@ impl Blocks for MySqlBlocks<'_> {
         let level = level(isolation);
         let [proof, savepoint] = [(); 2].map(|()| savepoint());
         let statements = format!(
-            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ WRITE; SAVEPOINT {proof}"
+            "{own}; SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ WRITE; SAVEPOINT {proof}",
+            own = own(1)
         );
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
@@ -104,7 +105,8 @@ impl MySqlBlock {
     ) -> sqlx::Result<String> {
         let (level, proof) = (level(isolation), savepoint());
         let statements = format!(
-            "SET TRANSACTION ISOLATION LEVEL {level}, READ WRITE; XA START {xid}; SAVEPOINT {proof}"
+            "{own}; SET TRANSACTION ISOLATION LEVEL {level}, READ WRITE; XA START {xid}; SAVEPOINT {proof}",
+            own = own(1)
         );
         transaction.start(AssertSqlSafe(statements)).await.map(|()| proof)
     }

@@ -7,6 +7,7 @@ use sqlx::mysql::MySqlConnection;
 
 use super::branch_lock::{BranchLock, asks};
 use super::error;
+use super::statements::{VANISHES_SOON, own};
 use super::xid::Xid;
 use crate::schema::Error;
 
@@ -67,11 +68,13 @@ impl Detach {
         let statements = match self {
             Self::ByItself => format!("XA END {xid}; XA PREPARE {xid}; {itself}; {give_back}"),
             Self::AsApplier => format!(
-                "XA END {xid}; SET pseudo_slave_mode = 1; XA PREPARE {xid}; SET pseudo_slave_mode = 0; \
-                 {itself}; {give_back}"
+                "{own}; XA END {xid}; SET pseudo_slave_mode = 1; XA PREPARE {xid}; \
+                 SET pseudo_slave_mode = 0; {itself}; {give_back}",
+                own = own(2)
             ),
             Self::AtSessionEnd => {
-                let statements = AssertSqlSafe(format!("XA END {xid}; XA PREPARE {xid}"));
+                let statements =
+                    AssertSqlSafe(format!("SET {VANISHES_SOON}; XA END {xid}; XA PREPARE {xid}"));
                 return sqlx::raw_sql(statements).execute(connection).await.map(|_| false);
             }
         };

@@ -13,6 +13,7 @@ use super::MySql;
 use super::branch_lock::{BranchLock, asks};
 use super::error::{self, ALREADY_STARTED, ROLLED_BACK, UNKNOWN, fault};
 use super::held::Held;
+use super::statements::{VANISHES_SOON, own};
 use super::two_phase::listed;
 use super::xid::Xid;
 use crate::barrier::State;
@@ -50,7 +51,10 @@ impl MySql {
         // Given back when the session is cleaned. Without autocommit the server would take what follows for a
         // statement inside another transaction. It is off again before the session's next use.
         let take = BranchLock::of(&xid).take(&self.statements.lock_secs);
-        let take = asks(&mut connection, format!("SET autocommit = 1; {take}"));
+        let take = asks(
+            &mut connection,
+            format!("{}; SET autocommit = 1, {VANISHES_SOON}; {take}", own(1)),
+        );
         if !take.await.map_err(fault("wait for those who prepare the transaction"))? {
             return Ok(End::Busy);
         }

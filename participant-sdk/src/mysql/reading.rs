@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 
 use super::block::{ended, level, savepoint};
 use super::error::{self, fault};
+use super::statements::own;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local};
@@ -21,7 +22,8 @@ impl MySqlReading {
     pub(super) async fn begin(pool: &MySqlPool, isolation: Isolation) -> Result<Self, Fault> {
         let (level, savepoint) = (level(isolation), savepoint());
         let statements = format!(
-            "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ ONLY; SAVEPOINT {savepoint}"
+            "{own}; SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION READ ONLY; SAVEPOINT {savepoint}",
+            own = own(1)
         );
         let begun = Local::begin(pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;

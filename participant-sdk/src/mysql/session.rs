@@ -1,4 +1,8 @@
-//! Sessions: what they rely on is set, read back, and set again behind handlers.
+//! Sessions: what they rely on is set and read back, and whoever has changed them leaves none behind.
+//!
+//! A handler may leave on its session what no statement takes back, such as a temporary table, whose rows the next
+//! handler would take for its own. The server counts the statements that can do so. Where their number is not that
+//! of our own, or a variable was made, the session is closed behind its use.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -6,6 +10,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
+use super::branch_lock::asks;
 use super::statements::Statements;
 use crate::schema::{self, Error};
 
@@ -40,7 +45,8 @@ impl Session {
 
     /// Makes a new session one of ours, or says what is wrong with it.
     pub(super) async fn set_up(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
-        self.reset(connection).await?;
+        let settings = AssertSqlSafe(Arc::clone(&self.statements.settings));
+        sqlx::raw_sql(settings).execute(&mut *connection).await?;
         let read_back = AssertSqlSafe(Arc::clone(&self.statements.read_back));
         let read_back: String =
             sqlx::query_scalar(read_back).persistent(false).fetch_one(&mut *connection).await?;
@@ -60,33 +66,33 @@ impl Session {
             let id = id.fetch_one(&mut *connection).await?;
             self.is_at(id).map_err(|error| sqlx::Error::Configuration(error.into()))?;
             // The question has begun a transaction.
-            sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
         }
-        Ok(())
+        let baseline = AssertSqlSafe(Arc::clone(&self.statements.baseline));
+        sqlx::raw_sql(baseline).execute(connection).await.map(drop)
     }
 
-    /// Makes a session as it was; answers whether it may be used again.
+    /// Ends what a use of a session has left open; answers whether it may be used again.
     pub(super) async fn clean(&self, connection: &mut MySqlConnection) -> sqlx::Result<bool> {
         // A handler may have left a transaction open inside its own: sqlx then ended that one only.
         if connection.is_in_transaction() {
             return Ok(false);
         }
-        match tokio::time::timeout(CARE_TIMEOUT, self.reset(connection)).await {
-            Ok(reset) => Ok(reset.is_ok()),
+        let cleaned = asks(connection, self.statements.clean.to_string());
+        match tokio::time::timeout(CARE_TIMEOUT, cleaned).await {
+            Ok(is_as_it_was) => Ok(is_as_it_was.unwrap_or(false)),
             // It is closed without another word to the server.
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
-
-    async fn reset(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
-        let reset = AssertSqlSafe(Arc::clone(&self.statements.session));
-        sqlx::raw_sql(reset).execute(connection).await.map(drop)
-    }
 }
+
+/// The setting is a number, and a word from MariaDB 12 on.
+const IS_WRITABLE: &str = "SELECT UPPER(CAST(@@GLOBAL.read_only AS CHAR)) IN ('0', 'OFF')";
 
 /// Tells whether the session's server takes writes: after a switchover the sessions stay where they were.
 pub(super) async fn is_writable(connection: &mut MySqlConnection) -> sqlx::Result<bool> {
-    let asked = sqlx::query_scalar("SELECT @@GLOBAL.read_only = 0").fetch_one(connection);
+    let asked = sqlx::query_scalar(IS_WRITABLE).fetch_one(connection);
     match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
         Ok(told) => told.map(|writable: i64| writable != 0),
         Err(_) => Err(sqlx::Error::PoolTimedOut),

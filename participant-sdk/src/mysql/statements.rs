@@ -33,17 +33,7 @@ UPDATE {table}
 SET state = ?, output = ?, output_type = ?, reason = ?, message = ?, changed_at = SYSDATE(6)
 WHERE tx_id = ? AND branch_id = ?";
 
-/// Makes a pooled connection fit for a local transaction, whatever the handler before has done to
-/// it: nothing of that one's is left open or locked, not by `GET_LOCK` either, and database and settings are
-/// ours again.
-const SESSION: &str = "
-ROLLBACK;
-UNLOCK TABLES;
-DO RELEASE_ALL_LOCKS();
-{settings}";
-
-/// Settings of a session. They are set again behind a handler, before the row is updated and before the
-/// session's next use.
+/// Sets what a session relies on: a new one, and one behind a handler, before the row is updated.
 ///
 /// `autocommit` is off because a deadlock ends the whole transaction: a handler that swallows the
 /// error and goes on would otherwise commit statement by statement. And it only reads, as our own
@@ -53,12 +43,37 @@ const SETTINGS: &str = "
 USE {database};
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY;
 SET autocommit = 0, time_zone = '+00:00', timestamp = DEFAULT, foreign_key_checks = 1,
-    unique_checks = 1,
+    unique_checks = 1, character_set_client = utf8mb4, sql_select_limit = DEFAULT,
     sql_mode = CONCAT(@@GLOBAL.sql_mode,
         ',STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION'),
-    innodb_lock_wait_timeout = {lock_secs}, lock_wait_timeout = {lock_secs}
+    innodb_lock_wait_timeout = {lock_secs}, lock_wait_timeout = {lock_secs},
+    wait_timeout = {idle_secs}
     /*M! , max_statement_time = {statement_secs}, idle_transaction_timeout = {idle_secs} */
-    /*!80000 , max_execution_time = {statement_ms}, wait_timeout = {idle_secs} */";
+    /*!80000 , max_execution_time = {statement_ms} */";
+
+/// Ends what a use of a session has left open or locked, also by `GET_LOCK`, and asks whether the session is else
+/// as it was. If it is not it is closed: nothing takes back a temporary table, or a variable that a handler has made.
+const CLEAN: &str = "
+ROLLBACK;
+UNLOCK TABLES;
+DO RELEASE_ALL_LOCKS();
+USE {database};
+SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY;
+SET autocommit = 0, wait_timeout = {idle_secs};
+{own};
+SELECT {counted} = @unanimo_own
+    /*M! AND NOT EXISTS
+        (SELECT 1 FROM information_schema.user_variables WHERE variable_name <> 'unanimo_own') */";
+
+/// Notes the number of changes of a session that are counted, as that of its owner's own.
+const BASELINE: &str = "DO @unanimo_own := {counted}";
+
+/// Statements of this session that may have left something on it: settings, roles, temporary tables and sequences,
+/// handlers of tables, prepared statements. The server counts them, in procedures and triggers, too.
+const COUNTED: &str = "(SELECT CAST(SUM(variable_value) AS SIGNED)
+    FROM /*M! information_schema */ /*!80000 performance_schema */ .session_status
+    WHERE variable_name IN ('Com_set_option', 'Com_set_role', 'Com_create_table',
+        'Com_create_temporary_table', 'Com_create_sequence', 'Com_ha_open', 'Com_prepare_sql'))";
 
 /// Reads back what matters most of that: a proxy may have kept it from the server.
 const READ_BACK: &str = "
@@ -88,7 +103,8 @@ const CLAIM: &str = "UPDATE {table} SET state = 'running' WHERE tx_id = ? AND br
 /// and what is prepared then stays with that for as long as the connection lives.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
-    pub(super) session: Arc<str>,
+    pub(super) clean: Arc<str>,
+    pub(super) baseline: Arc<str>,
     pub(super) settings: Arc<str>,
     pub(super) read_back: Arc<str>,
     /// Text that is read back from a session that keeps its settings.
@@ -123,8 +139,14 @@ impl Statements {
             .replace("{statement_secs}", &statement_secs)
             .replace("{statement_ms}", &statement_ms.to_string());
         Self {
-            session: SESSION.replace("{settings}", &settings).into(),
-            settings: settings.into(),
+            clean: CLEAN
+                .replace("{database}", &database)
+                .replace("{idle_secs}", &whole_secs(options.idle_timeout))
+                .replace("{own}", &own(2))
+                .replace("{counted}", COUNTED)
+                .into(),
+            baseline: BASELINE.replace("{counted}", COUNTED).into(),
+            settings: format!("{}; {settings}", own(2)).into(),
             read_back: READ_BACK.into(),
             expected: format!("1 +00:00 1 {lock_secs} READ-COMMITTED 1 1 {name}").into(),
             affirm: of_table(AFFIRM),
@@ -147,6 +169,21 @@ impl Statements {
     }
 }
 
+/// Returns the statement that counts changes of the session that are its owner's own: so many times `SET`.
+pub(super) fn own(changes: u8) -> String {
+    format!("DO @unanimo_own := @unanimo_own + {changes}")
+}
+
+/// Setting of a session that holds something outside of a transaction, a lock by name or a transaction that is
+/// prepared: if its process vanishes the server ends it in seconds. It is never idle for as long otherwise.
+pub(super) const VANISHES_SOON: &str = "wait_timeout = 5";
+
+/// Returns statements that begin a transaction which sees what is committed and what is not.
+pub(super) fn begin_reading_all() -> String {
+    let own = own(1);
+    format!("{own}; SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY")
+}
+
 /// The server takes no fractions and at most a year, and 0 means at once or never.
 fn whole_secs(timeout: Duration) -> String {
     timeout.as_millis().div_ceil(1000).clamp(1, 31_536_000).to_string()
@@ -162,12 +199,12 @@ mod tests {
             .lock_timeout(Duration::from_millis(1))
             .statement_timeout(Duration::from_millis(1500))
             .idle_timeout(Duration::MAX);
-        let session = Statements::new("it`s", &options).session;
+        let session = Statements::new("it`s", &options).settings;
         for part in [
             "USE `it``s`;",
-            "innodb_lock_wait_timeout = 1, lock_wait_timeout = 1\n",
+            "innodb_lock_wait_timeout = 1, lock_wait_timeout = 1,\n    wait_timeout = 31536000\n",
             "max_statement_time = 1.500, idle_transaction_timeout = 31536000 */",
-            "max_execution_time = 1500, wait_timeout = 31536000 */",
+            "max_execution_time = 1500 */",
         ] {
             assert!(session.contains(part), "{part}: {session}");
         }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::MySql;
 use super::error::fault;
+use super::statements::begin_reading_all;
 use super::two_phase::listed;
 use super::xid::Xid;
 use crate::doubt::{
@@ -199,9 +200,7 @@ impl MySql {
         tx_ids: &[Uuid],
     ) -> Result<Vec<((Uuid, String), Duration)>, Fault> {
         const DOING: &str = "read rows of prepared transactions";
-        let begin = sqlx::raw_sql(
-            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
-        );
+        let begin = sqlx::raw_sql(AssertSqlSafe(begin_reading_all()));
         begin.execute(&mut *connection).await.map_err(fault(DOING))?;
         let mut statement = QueryBuilder::<Db>::new(&*self.statements.sweep.ages);
         let mut list = statement.separated(", ");

@@ -13,6 +13,7 @@ use super::block::MySqlBlock;
 use super::error::{self, ALREADY_STARTED, ROLLED_BACK, fault};
 use super::held::Held;
 use super::reading::MySqlReading;
+use super::statements::begin_reading_all;
 use super::xid::Xid;
 use crate::barrier::{Blocks, Columns, Row, State};
 use crate::handler::Isolation;
@@ -159,9 +160,7 @@ impl MySql {
         call: &RawCall,
     ) -> Result<Option<String>, Fault> {
         const DOING: &str = "read the row of a prepared transaction";
-        let begin = sqlx::raw_sql(
-            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY",
-        );
+        let begin = sqlx::raw_sql(AssertSqlSafe(begin_reading_all()));
         begin.execute(&mut *connection).await.map_err(fault(DOING))?;
         let state = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.state)))
             .bind(call.branch().tx_id.to_string())

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -15,6 +16,7 @@ use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use super::incoming::Incoming;
 use super::metrics::Metrics;
 use super::register::{MESSAGE_BYTES_MAX, Register, Registration};
+use super::service::MESSAGE_REST_BYTES_MAX;
 use super::{Error, InDoubt, Participant, Service, Sweep};
 use crate::causes::in_full;
 use crate::channel::{self, Coordinator};
@@ -191,6 +193,8 @@ impl<R: Resource> Service<R> {
         message_bytes_max: usize,
     ) -> JoinHandle<()> {
         let service = self.clone();
+        let told_max = message_bytes_max.max(MESSAGE_REST_BYTES_MAX);
+        self.inner.message_bytes_max.store(told_max, Ordering::Relaxed);
         // Without it every small message waits for an acknowledgement of the one before.
         let incoming =
             TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));

@@ -6,6 +6,7 @@ mod task;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,10 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode};
 
+pub(super) use self::rpc::MESSAGE_REST_BYTES_MAX;
 pub(crate) use self::task::Caller;
 use self::task::{Bound, CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
 use super::Error;
 use super::metrics::{Figures, Metrics};
+use super::register::MESSAGE_BYTES_MAX;
 use super::set_up::SetUp;
 use crate::action::Registered;
 use crate::features::{self, MUST_SUCCEED};
@@ -46,6 +49,8 @@ pub(super) struct Inner<R: Resource> {
     pub(super) actions: HashMap<String, Registered<R::Connection>>,
     pub(super) set_up: SetUp<R>,
     pub(super) figures: Arc<Figures>,
+    /// Most bytes of a message of the server, as far as that is known here.
+    pub(super) message_bytes_max: AtomicUsize,
     /// Phase one is served: the database is set up.
     is_ready: watch::Sender<bool>,
 }
@@ -92,7 +97,15 @@ impl<R: Resource> Service<R> {
         let slots = resource.slots();
         let figures = Arc::default();
         Self {
-            inner: Arc::new(Inner { of, resource, actions, set_up, figures, is_ready }),
+            inner: Arc::new(Inner {
+                of,
+                resource,
+                actions,
+                set_up,
+                figures,
+                message_bytes_max: AtomicUsize::new(MESSAGE_BYTES_MAX),
+                is_ready,
+            }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
             slots: (slots.prepare, slots.phase_two),

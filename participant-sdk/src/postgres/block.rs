@@ -213,6 +213,10 @@ impl<S: Session> Block for PgBlock<S> {
         error::of_the_work_among::<S::Connection>(error, self.isolation)
     }
 
+    fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        error::spoils::<S::Connection>(error)
+    }
+
     async fn is_lost(&mut self) -> bool {
         matches!(self.undo().await, Err(Fault::Lost(_)))
     }

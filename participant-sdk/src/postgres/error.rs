@@ -20,6 +20,8 @@ const NO_BLOCK: &str = "25P01";
 const NO_SAVEPOINT: &str = "3B001";
 /// `invalid_sql_statement_name`: no such prepared statement.
 pub(super) const NO_SUCH_STATEMENT: &str = "26000";
+/// `duplicate_prepared_statement`: a handler has prepared one in SQL before, and left it.
+const DUPLICATE_STATEMENT: &str = "42P05";
 /// `invalid_parameter_value`: of a role, that there is none.
 const NO_SUCH_VALUE: &str = "22023";
 /// `read_only_sql_transaction`.
@@ -139,6 +141,15 @@ pub(super) fn wrote<C: Connection>(error: &(dyn std::error::Error + 'static)) ->
         let message = format!("the action is declared read-only: {}", answer.message);
         Refusal::new("READ_ONLY_VIOLATED", message)
     })
+}
+
+/// Tells whether an error, or what caused it, would come again in this session, and in no new one: a statement that
+/// is prepared there does not fit its table any more, or is there or gone against expectation, or the server has
+/// found an error of its own.
+pub(super) fn spoils<C: Connection>(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(answer) = answer_among::<C>(error) else { return false };
+    let of_statements = [NOT_SUPPORTED, NO_SUCH_STATEMENT, DUPLICATE_STATEMENT];
+    of_statements.contains(&answer.code.as_str()) || answer.code.starts_with("XX")
 }
 
 /// Finds the server's answer among an error and its causes.

@@ -177,6 +177,10 @@ impl<S: Session> Reading for PgReading<S> {
         error::wrote::<S::Connection>(error).or_else(of_the_work)
     }
 
+    fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        error::spoils::<S::Connection>(error)
+    }
+
     fn release(self) {
         self.session.release();
     }

@@ -1,4 +1,4 @@
-//! Participant `slow` as a process of its own: `postgres|mariadb|sqlite DATABASE`. Its step `work` leaves a
+//! Participant `slow` as a process of its own: `postgres|tokio|mariadb|sqlite DATABASE`. Its step `work` leaves a
 //! row in `effect`, and with the payload `hang` it then never comes to its end. Its step `elsewhere` works in the
 //! folder that the payload names, which stands for another service.
 
@@ -8,24 +8,25 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use unanimo_sdk::{
     Call, Json, MySql, Participant, PhaseTwoError, Postgres, PrepareError, Resource, Saga,
-    SagaOutside, Serve, Sqlite,
+    SagaOutside, Serve, Sqlite, TokioConnection, TokioPostgres,
 };
 use unanimo_tests::joining::say;
 
 struct Slow;
 
 macro_rules! slow_on {
-    ($resource:ty, $connection:ty) => {
+    ($resource:ty, $connection:ty, |$db:ident, $sql:ident| $run:expr) => {
         impl Saga<$resource> for Slow {
             type Payload = Bytes;
             type Output = ();
 
             async fn run(
                 &self,
-                db: &mut $connection,
+                $db: &mut $connection,
                 call: &Call<Bytes>,
             ) -> Result<(), PrepareError> {
-                sqlx::raw_sql("INSERT INTO effect VALUES (1)").execute(db).await?;
+                let $sql = "INSERT INTO effect VALUES (1)";
+                $run;
                 if *call.payload == *b"hang" {
                     say("at work");
                     std::future::pending::<()>().await;
@@ -35,20 +36,22 @@ macro_rules! slow_on {
 
             async fn compensate(
                 &self,
-                db: &mut $connection,
+                $db: &mut $connection,
                 _: &Call<Bytes>,
                 (): (),
             ) -> Result<(), PhaseTwoError> {
-                sqlx::raw_sql("INSERT INTO effect VALUES (-1)").execute(db).await?;
+                let $sql = "INSERT INTO effect VALUES (-1)";
+                $run;
                 Ok(())
             }
         }
     };
 }
 
-slow_on!(MySql, sqlx::MySqlConnection);
-slow_on!(Postgres, sqlx::PgConnection);
-slow_on!(Sqlite, sqlx::SqliteConnection);
+slow_on!(MySql, sqlx::MySqlConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
+slow_on!(Postgres, sqlx::PgConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
+slow_on!(Postgres<TokioPostgres>, TokioConnection, |db, sql| db.batch_execute(sql).await?);
+slow_on!(Sqlite, sqlx::SqliteConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
 
 /// Holds a file, or releases it. While there is a file `hang`, neither comes to its end.
 struct Elsewhere;
@@ -97,6 +100,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [kind, database] = arguments.as_slice() else { return Err("KIND DATABASE".into()) };
     match kind.as_str() {
         "postgres" => serve(Postgres::connect(database).await?).await,
+        "tokio" => serve(Postgres::over(TokioPostgres::new(database.parse()?)).await?).await,
         "mariadb" => serve(MySql::connect(database).await?).await,
         "sqlite" => serve(Sqlite::open(database).await?).await,
         other => Err(format!("there is no database {other}").into()),

@@ -6,17 +6,20 @@ use std::time::Duration;
 use sqlx::Executor;
 use unanimo_proto::v1::{Mode, Outcome, prepare_response};
 use unanimo_sdk::{
-    Call, Json, Participant, PhaseTwoError, Postgres, PrepareError, Serve, Sqlite, Sweep, Tcc,
+    Call, Json, Participant, PhaseTwoError, PostgresOptions, PrepareError, Sweep, Tcc,
 };
-use unanimo_testing::Coordinator;
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::wait::until;
 
-use super::databases::Database;
 use super::deaf::Ears;
 use super::direct::branch;
-use super::sweeper::{Reserve, World, bank, eager, states};
+use super::over::{self, Database};
+use super::sweeper::{World, Write, bank, eager, states};
 use crate::coordinator::tcc;
+
+async fn connect(url: &str) -> Database {
+    over::connect(PostgresOptions::default(), url).await.unwrap()
+}
 
 /// L4: a branch is in doubt, and there is nobody to ask.
 #[tokio::test]
@@ -91,8 +94,8 @@ async fn l4_branches_of_a_former_name_are_finished_or_told() {
     };
     let tx_id = world.submit(request, Outcome::Committed).await;
     let renamed = || async {
-        let database = Postgres::connect(&url).await.unwrap();
-        Participant::new("new-p", database).two_phase("write", super::sweeper::Write)
+        let database = connect(&url).await;
+        Participant::new("new-p", database).two_phase("write", Write)
     };
     let sweep = || eager().alarm_after(Duration::ZERO);
     let silent = renamed().await.service().unwrap();
@@ -113,91 +116,16 @@ async fn l4_branches_of_a_former_name_are_finished_or_told() {
     branch(Mode::TwoPhaseCommit, "write").prepare(&silent).await.unwrap_err();
 }
 
-/// Calls for branches of a former name arrive: it registers under that name, too.
-#[tokio::test]
-async fn l4_calls_for_a_former_name_arrive() {
-    let coordinator = Coordinator::start().await.unwrap();
-    let (database, pool) = <Sqlite as Database>::open().await;
-    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
-    let before = Participant::new("old", database.clone()).tcc("ok", Reserve);
-    let mut before = before.serve(serve()).await.unwrap();
-    before.registered().await.unwrap();
-    before.stop().await;
-    let renamed = Participant::new("new", database).formerly("old").formerly("older");
-    let mut serving = renamed.tcc("ok", Reserve).serve(serve()).await.unwrap();
-    serving.registered().await.unwrap();
-    let client = coordinator.client().unwrap();
-    for name in ["old", "older", "new"] {
-        let draft = client.tcc(name).branch("a", name, "ok", bytes::Bytes::from("x"));
-        let outcome = draft.wait_until_ended().submit().await.unwrap();
-        assert!(outcome.is_committed(), "{name}: {outcome:?}");
-    }
-    let names = "SELECT count(DISTINCT participant) FROM unanimo_barrier WHERE state = 'committed'";
-    assert_eq!(Sqlite::number(&pool, names.to_owned()).await, 3);
-    serving.stop().await;
-    // It leaves under all of them. It may come again, so that is asked for a while.
-    let client = client.wait_at_most(Duration::from_secs(3));
-    let draft = client.tcc("late").branch("a", "old", "ok", bytes::Bytes::from("x"));
-    let refused = draft.submit().await.unwrap_err();
-    assert!(refused.to_string().contains("old"), "{refused}");
-    coordinator.stop().await.unwrap();
-}
-
-/// A former name that is another service's by now is refused, and hinders nothing under the name itself.
-#[tokio::test]
-async fn a_former_name_that_is_refused_fails_no_registration() {
-    let coordinator = Coordinator::start().await.unwrap();
-    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
-    let (theirs, _pool) = <Sqlite as Database>::open().await;
-    let other = Participant::new("a-name", theirs).tcc("ok", Reserve);
-    let mut other = other.serve(serve()).await.unwrap();
-    other.registered().await.unwrap();
-    let (alarms, _listening) = Alarms::listen();
-    let (database, _pool) = <Sqlite as Database>::open().await;
-    // Before its own name in their order.
-    let renamed = Participant::new("b-name", database).formerly("a-name").tcc("ok", Reserve);
-    let mut serving = renamed.serve(serve()).await.unwrap();
-    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
-    registered.expect("it is not waited for").expect("its own name is its own");
-    until("the refusal", async || {
-        (!alarms.named("participant_other_database").is_empty()).then_some(())
-    })
-    .await;
-    serving.registered().await.expect("nor later");
-    serving.stop().await;
-    other.stop().await;
-    coordinator.stop().await.unwrap();
-}
-
-/// An endpoint of the coordinator's own configuration does not register, and is swept all the same.
-#[tokio::test]
-async fn a_participant_that_does_not_register_is_swept() {
-    let coordinator = Coordinator::start().await.unwrap();
-    let (database, _pool) = <Sqlite as Database>::open().await;
-    let participant = Participant::new("p", database).tcc("ok", Reserve);
-    let serve = Serve::on("127.0.0.1:0").ask(coordinator.endpoint()).sweep(eager());
-    let serving = participant.serve(serve).await.unwrap();
-    until("a sweep", async || {
-        serving.in_doubt().is_some_and(|told| told.sweeps > 0 && told.known).then_some(())
-    })
-    .await;
-    assert!(
-        coordinator.client().unwrap().tcc("g").branch("a", "p", "ok", ()).submit().await.is_err()
-    );
-    serving.stop().await;
-    coordinator.stop().await.unwrap();
-}
-
 /// Its output was a text, and is a number in the next version.
 struct Changed;
 
-impl Tcc<Postgres> for Changed {
+impl Tcc<Database> for Changed {
     type Payload = ();
     type Output = Json<u64>;
 
     async fn try_(
         &self,
-        _: &mut sqlx::PgConnection,
+        _: &mut over::Connection,
         _: &Call<()>,
     ) -> Result<Json<u64>, PrepareError> {
         Ok(Json(7))
@@ -205,7 +133,7 @@ impl Tcc<Postgres> for Changed {
 
     async fn confirm(
         &self,
-        _: &mut sqlx::PgConnection,
+        _: &mut over::Connection,
         _: &Call<()>,
         _: Json<u64>,
     ) -> Result<(), PhaseTwoError> {
@@ -214,7 +142,7 @@ impl Tcc<Postgres> for Changed {
 
     async fn cancel(
         &self,
-        _: &mut sqlx::PgConnection,
+        _: &mut over::Connection,
         _: &Call<()>,
         _: Json<u64>,
     ) -> Result<(), PhaseTwoError> {
@@ -229,7 +157,7 @@ async fn l4_open_branches_that_cannot_be_finished_are_told_at_the_start() {
     for _ in 0..2 {
         branch(Mode::Tcc, "ok").prepare(&service).await.unwrap();
     }
-    let database = Postgres::connect(&url).await.unwrap();
+    let database = connect(&url).await;
     let next = Participant::new("p", database).tcc("changed", Changed).service().unwrap();
     let fine = branch(Mode::Tcc, "changed");
     fine.prepare(&next).await.unwrap();
@@ -269,8 +197,8 @@ async fn a_role_that_may_not_end_a_branch_is_named_with_its_owner() {
     let (_, host) = url.split_once('@').unwrap();
     let rotated = format!("postgres://{role}@{host}");
     let by = |url: String| async move {
-        let database = Postgres::connect(&url).await.unwrap();
-        Participant::new("p", database).two_phase("write", super::sweeper::Write).service().unwrap()
+        let database = connect(&url).await;
+        Participant::new("p", database).two_phase("write", Write).service().unwrap()
     };
     let status = held.commit(&by(rotated.clone()).await).await.unwrap_err();
     let text = status.message();
@@ -307,7 +235,7 @@ async fn a_start_reads_few_outputs_of_open_branches() {
              FROM generate_series(1, 1000) AS n"
         );
         pool.execute(sqlx::AssertSqlSafe(fill)).await.unwrap();
-        let database = Postgres::connect(&url).await.unwrap();
+        let database = connect(&url).await;
         let service = Participant::new("p", database).tcc("changed", Changed).service().unwrap();
         let sweeper = service.sweep(["http://127.0.0.1:9"], Sweep::default()).unwrap();
         until("a sweep", async || (sweeper.in_doubt().sweeps > 0).then_some(())).await;

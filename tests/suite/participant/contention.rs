@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor};
-use unanimo_sdk::{Isolation, MySql, MySqlOptions, Postgres, PostgresOptions};
+use unanimo_sdk::{Isolation, MySql, MySqlOptions, PostgresOptions, TokioPostgres};
 use unanimo_tests::{mariadb, postgres};
 
 use super::calls::{Branch, End, Vote, World};
+use super::databases::Database;
 use super::handler::Job;
 
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
@@ -36,14 +37,28 @@ async fn sessions<'e>(pool: impl Executor<'e, Database = sqlx::Postgres>) -> BTr
     found.into_iter().collect()
 }
 
-/// A call that waits in vain gives its session back: a new one for each would cost more than the call.
+fn narrow() -> PostgresOptions {
+    let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
+    options.lock_timeout(LOCK_TIMEOUT)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_a_call_that_waits_in_vain_keeps_its_session() {
     let url = postgres::Server::shared().database().await;
-    let options = PostgresOptions::default().prepare_connections(1).phase_two_connections(1);
-    let resource = options.lock_timeout(LOCK_TIMEOUT).connect(&url).await.unwrap();
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    let world = World::<Postgres>::with(resource, pool, Isolation::ReadCommitted).await;
+    waits_in_vain(narrow().connect(&url).await.unwrap(), &url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_call_that_waits_in_vain_keeps_its_session_over_tokio() {
+    let url = postgres::Server::shared().database().await;
+    let driver = TokioPostgres::new(url.parse().unwrap());
+    waits_in_vain(narrow().over(driver).await.unwrap(), &url).await;
+}
+
+/// A call that waits in vain gives its session back: a new one for each would cost more than the call.
+async fn waits_in_vain<D: Database<Pool = sqlx::PgPool>>(resource: D, url: &str) {
+    let pool = sqlx::PgPool::connect(url).await.unwrap();
+    let world = World::<D>::with(resource, pool, Isolation::ReadCommitted).await;
     let work = Branch::tcc(&Job::default());
     assert!(world.prepare(&work).await.is_prepared());
     assert_eq!(world.commit(&work).await, End::Done);

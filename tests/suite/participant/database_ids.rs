@@ -14,19 +14,16 @@ use unanimo_proto::v1::{
     Prepared, Refusal, RegisterEndpointRequest, Working, cancel_response, commit_response,
     prepare_response,
 };
-use unanimo_sdk::{MySql, Participant, Postgres, Resource, Serve, Service, Sqlite, Tcc};
+use unanimo_sdk::{MySql, Participant, Postgres, Resource, Serve, Service, Sqlite};
 use unanimo_testing::Coordinator;
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::wait::until;
 
-use super::databases::Database;
+use super::databases::{Database, OverTokio};
 use super::direct::{Branch, branch};
 use super::sweeper::Reserve;
 
-async fn service<D: Database>() -> (Service<D>, D::Pool)
-where
-    Reserve: Tcc<D>,
-{
+async fn service<D: Database>() -> (Service<D>, D::Pool) {
     let (database, pool) = D::open().await;
     (Participant::new("p", database).tcc("ok", Reserve).service().unwrap(), pool)
 }
@@ -43,10 +40,7 @@ async fn id<D: Resource>(service: &Service<D>) -> String {
     service.prepare(tonic::Request::new(request)).await.unwrap().into_inner().database_id
 }
 
-async fn works_for_its_own_database_only<D: Database>()
-where
-    Reserve: Tcc<D>,
-{
+async fn works_for_its_own_database_only<D: Database>() {
     let ((one, pool), (other, _other_pool)) = (service::<D>().await, service::<D>().await);
     let (id_one, id_other) = (id(&one).await, id(&other).await);
     assert!(!id_one.is_empty() && id_one != id_other, "{id_one} {id_other}");
@@ -76,6 +70,7 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s11_an_operation_for_another_database_does_no_work() {
     works_for_its_own_database_only::<Postgres>().await;
+    works_for_its_own_database_only::<OverTokio>().await;
     works_for_its_own_database_only::<MySql>().await;
     works_for_its_own_database_only::<Sqlite>().await;
 }

@@ -2,24 +2,24 @@
 
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{AssertSqlSafe, Connection, Executor};
-use unanimo_migrations::participant::{MYSQL, POSTGRES, SQLITE};
+use unanimo_migrations::participant::POSTGRES;
 use unanimo_proto::v1::prepare_response::Answer;
-use unanimo_sdk::{DatabaseError, Isolation, MySql, Postgres, Sqlite};
-use unanimo_tests::{mariadb, postgres, reaper};
+use unanimo_sdk::{DatabaseError, Isolation, PostgresOptions};
+use unanimo_tests::postgres;
 use uuid::Uuid;
 
 use super::calls::{Branch, End, World};
 use super::databases::Database;
 use super::handler::Job;
+use super::over;
 
-/// Content of the plain files.
-fn files(migrator: &Migrator) -> sqlx::RawSql {
-    files_from(migrator, 0)
+async fn connect(url: &str) -> Result<over::Database, DatabaseError> {
+    over::connect(PostgresOptions::default(), url).await
 }
 
-/// Content of the plain files after the first ones.
-fn files_from(migrator: &Migrator, first: usize) -> sqlx::RawSql {
-    let files = migrator.iter().skip(first).map(|migration| migration.sql.as_str());
+/// Content of the plain files.
+pub(super) fn files(migrator: &Migrator) -> sqlx::RawSql {
+    let files = migrator.iter().map(|migration| migration.sql.as_str());
     sqlx::raw_sql(AssertSqlSafe(files.collect::<String>()))
 }
 
@@ -37,31 +37,17 @@ async fn a_role_that_may_make_nothing_uses_what_is_there() {
     owner.execute(sqlx::raw_sql(AssertSqlSafe(grants))).await.unwrap();
     let (_, host) = url.split_once('@').unwrap();
     let limited = format!("postgres://{role}@{host}");
-    Postgres::connect(&limited).await.unwrap();
+    connect(&limited).await.unwrap();
 
     // The same after the owner's own service has made it by a call.
     owner.execute("DROP TABLE unanimo_barrier").await.unwrap();
-    Postgres::connect(&url).await.unwrap();
+    connect(&url).await.unwrap();
     let grants = format!(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON unanimo_barrier TO {role};
          GRANT SELECT ON unanimo_barrier_migrations TO {role}"
     );
     owner.execute(sqlx::raw_sql(AssertSqlSafe(grants))).await.unwrap();
-    Postgres::connect(&limited).await.unwrap();
-}
-
-#[tokio::test]
-async fn plain_files_are_enough_on_mariadb_and_sqlite() {
-    let url = mariadb::Server::shared().database().await;
-    let mut admin = sqlx::MySqlConnection::connect(&url).await.unwrap();
-    admin.execute(files(&MYSQL)).await.unwrap();
-    MySql::connect(&url).await.unwrap();
-
-    let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
-    let url = format!("sqlite:{}?mode=rwc", file.display());
-    let mut admin = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    admin.execute(files(&SQLITE)).await.unwrap();
-    Sqlite::open(&file).await.unwrap();
+    connect(&limited).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,13 +55,13 @@ async fn a_table_that_lacks_something_is_told() {
     let url = postgres::Server::shared().database().await;
     let mut owner = sqlx::PgConnection::connect(&url).await.unwrap();
     owner.execute("CREATE TABLE unanimo_barrier (tx_id uuid)").await.unwrap();
-    let error = Postgres::connect(&url).await.unwrap_err();
+    let error = connect(&url).await.unwrap_err();
     assert!(matches!(error, DatabaseError::ByHand { known: 4 }), "{error:?}");
     assert!(error.to_string().contains("lacks columns of version 4"), "{error}");
 }
 
 /// Makes the table as the first version did.
-async fn make_first_version<C: Migrate>(migrator: &Migrator, connection: &mut C) {
+pub(super) async fn make_first_version<C: Migrate>(migrator: &Migrator, connection: &mut C) {
     let first: Vec<_> = migrator.iter().take(1).cloned().collect();
     let mut first = Migrator { migrations: first.into(), ..Migrator::DEFAULT };
     first.dangerous_set_table_name("unanimo_barrier_migrations");
@@ -83,16 +69,17 @@ async fn make_first_version<C: Migrate>(migrator: &Migrator, connection: &mut C)
 }
 
 /// Columns that have a value in every row of the first version.
-const COLUMNS: &str = "tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output";
+pub(super) const COLUMNS: &str =
+    "tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output";
 
 /// Their values for this branch, prepared with the output `7`.
-fn prepared_row(branch: &Branch) -> String {
+pub(super) fn prepared_row(branch: &Branch) -> String {
     let Branch { tx_id, branch_id, .. } = branch;
     format!("'{tx_id}', '{branch_id}', 'cluster', 'bank', 'g', 'work', 'tcc', 'prepared'")
 }
 
 /// S7: what the earlier version has answered is answered again, and ends as ever.
-async fn goes_on<D: Database>(world: World<D>, branch: &Branch) {
+pub(super) async fn goes_on<D: Database>(world: World<D>, branch: &Branch) {
     let Ok(Answer::Prepared(prepared)) = world.answer(branch).await else { panic!("S7") };
     assert_eq!(prepared.output, unanimo_tests::payload("7"), "of no known type");
     assert_eq!(world.committed(branch).await, End::Done);
@@ -111,44 +98,7 @@ async fn s7_a_table_of_the_first_version_is_upgraded_on_postgres() {
         format!("INSERT INTO unanimo_barrier ({COLUMNS}) VALUES ({}, '7')", prepared_row(&branch));
     owner.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
     let (database, pool) =
-        (Postgres::connect(&url).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap());
-    goes_on(World::with(database, pool, Isolation::ReadCommitted).await, &branch).await;
-}
-
-#[tokio::test]
-async fn s7_a_table_of_the_first_version_is_upgraded_on_mariadb() {
-    let url = mariadb::Server::shared().database().await;
-    let mut owner = sqlx::MySqlConnection::connect(&url).await.unwrap();
-    make_first_version(&MYSQL, &mut owner).await;
-    let branch = Branch::tcc(&Job::default());
-    let insert = format!(
-        "INSERT INTO unanimo_barrier ({COLUMNS}, reason, message, created_at, changed_at)
-         VALUES ({}, '7', '', '', '2020-01-01', '2020-01-01')",
-        prepared_row(&branch)
-    );
-    owner.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
-    // As far as an upgrade came that was interrupted before it was noted.
-    owner.execute(files_from(&MYSQL, 1)).await.unwrap();
-    let (database, pool) =
-        (MySql::connect(&url).await.unwrap(), sqlx::MySqlPool::connect(&url).await.unwrap());
-    goes_on(World::with(database, pool, Isolation::ReadCommitted).await, &branch).await;
-}
-
-#[tokio::test]
-async fn s7_a_table_of_the_first_version_is_upgraded_on_sqlite() {
-    let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
-    let url = format!("sqlite:{}?mode=rwc", file.display());
-    let mut owner = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    make_first_version(&SQLITE, &mut owner).await;
-    let branch = Branch::tcc(&Job::default());
-    let insert = format!(
-        "INSERT INTO unanimo_barrier ({COLUMNS}) VALUES ({}, x'37')",
-        prepared_row(&branch)
-    );
-    owner.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
-    owner.close().await.unwrap();
-    let (database, pool) =
-        (Sqlite::open(&file).await.unwrap(), sqlx::SqlitePool::connect(&url).await.unwrap());
+        (connect(&url).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap());
     goes_on(World::with(database, pool, Isolation::ReadCommitted).await, &branch).await;
 }
 
@@ -165,7 +115,7 @@ async fn an_upgrade_does_not_wait_for_branches_in_doubt() {
          PREPARE TRANSACTION '{name}'"
     );
     owner.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.unwrap();
-    let database = Postgres::connect(&url).await.unwrap();
+    let database = connect(&url).await.unwrap();
     let service = unanimo_sdk::Participant::new("p", database).service().unwrap();
     let upgraded = tokio::spawn({
         let service = service.clone();

@@ -14,7 +14,7 @@ use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::{mariadb, postgres};
 use uuid::Uuid;
 
-use super::databases::Database;
+use super::databases::{Database, OverTokio};
 
 /// The process, and what it says.
 struct Process {
@@ -105,6 +105,13 @@ async fn s8_a_step_that_was_killed_on_postgres_is_cancelled_and_never_runs() {
 }
 
 #[tokio::test]
+async fn s8_a_step_that_was_killed_over_tokio_is_cancelled_and_never_runs() {
+    let url = postgres::Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    s8_a_step_that_was_killed_is_cancelled_and_never_runs::<OverTokio>("tokio", &url, pool).await;
+}
+
+#[tokio::test]
 async fn s8_a_step_that_was_killed_on_mariadb_is_cancelled_and_never_runs() {
     let url = mariadb::Server::shared().database().await;
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
@@ -171,6 +178,12 @@ async fn s8_what_was_killed_elsewhere_is_released(kind: &str, database: &str) {
 async fn s8_what_was_killed_elsewhere_is_released_on_postgres() {
     let url = postgres::Server::shared().database().await;
     s8_what_was_killed_elsewhere_is_released("postgres", &url).await;
+}
+
+#[tokio::test]
+async fn s8_what_was_killed_elsewhere_is_released_over_tokio() {
+    let url = postgres::Server::shared().database().await;
+    s8_what_was_killed_elsewhere_is_released("tokio", &url).await;
 }
 
 #[tokio::test]

@@ -155,6 +155,9 @@ async fn s7_what_a_handler_sets_on_sqlite_ends_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s11_a_lost_transaction_is_recorded() {
     use unanimo_sdk::{Isolation, Postgres, Sqlite};
+
+    use super::databases::OverTokio;
+
     async fn on<D: Database>(keeps_something: bool) {
         let world = World::<D>::open(Isolation::ReadCommitted).await;
         let mut deeds = vec![Deed::ThenRun("ROLLBACK".to_owned())];
@@ -171,6 +174,7 @@ async fn s11_a_lost_transaction_is_recorded() {
         }
     }
     on::<Postgres>(true).await;
+    on::<OverTokio>(true).await;
     on::<Sqlite>(false).await;
 }
 

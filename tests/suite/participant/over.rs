@@ -60,3 +60,8 @@ pub(crate) async fn nested(db: &mut Connection, sql: &str, then: Then) -> Result
     }
     Ok(())
 }
+
+/// Runs a statement that stays prepared for as long as the connection lives.
+pub(crate) async fn cached(db: &mut Connection, sql: &'static str) -> Result<(), Error> {
+    sqlx::query(sql).fetch_all(db).await.map(drop)
+}

@@ -5,8 +5,24 @@ mod over;
 
 #[path = "affirmed.rs"]
 mod affirmed;
+#[path = "alarms.rs"]
+mod alarms;
+#[path = "installed.rs"]
+mod installed;
 #[path = "overtime.rs"]
 mod overtime;
+#[path = "promoted.rs"]
+mod promoted;
+#[path = "promoted_losses.rs"]
+mod promoted_losses;
+#[path = "retention.rs"]
+mod retention;
+#[path = "rolling.rs"]
+mod rolling;
+#[path = "set_up.rs"]
+mod set_up;
+#[path = "spoiled.rs"]
+mod spoiled;
 #[path = "standby.rs"]
 mod standby;
 #[path = "sweeper.rs"]
@@ -15,4 +31,4 @@ mod sweeper;
 pub(super) mod two_phase;
 
 // What these modules expect beside them.
-use super::{calls, databases, deaf, direct, handler, prepared};
+use super::{calls, databases, deaf, direct, handler, own_intercepted, prepared, registration};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Executor;
 use unanimo_conformance::{Options, Remote, Session};
-use unanimo_proto::v1::{Mode, prepare_response};
+use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
+use unanimo_proto::v1::{Mode, PrepareRequest, prepare_response};
 use unanimo_sdk::{Call, Isolation, Participant, PhaseTwoError, PrepareError, Serve, Sqlite, Tcc};
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::reaper::{Owned, run_folder};
@@ -189,6 +190,42 @@ async fn an_output_over_the_services_own_bound_is_refused_where_it_is_made() {
     let voted = must_succeed.prepare(&narrow).await.unwrap();
     assert!(matches!(voted, prepare_response::Answer::Prepared(_)), "{voted:?}");
     assert_eq!(refused(asked(0).prepare(&usual).await.unwrap()), "OUTPUT_UNWRITABLE");
+}
+
+/// L1: an output that no message can carry does not keep the vote back: it is told without it, each time.
+#[tokio::test]
+async fn l1_a_vote_whose_output_fits_no_message_is_told_without_it() {
+    let (database, pool) = <Sqlite as Database>::open().await;
+    let participant = Participant::new("p", database).tcc("wordy", Wordy);
+    let mut serving = participant.serve(Serve::on("127.0.0.1:0").without_sweep()).await.unwrap();
+    serving.registered().await.unwrap();
+    let address = format!("http://{}", serving.address());
+    let client = ParticipantServiceClient::connect(address).await.unwrap();
+    // As a coordinator takes it by default.
+    let mut client = client.max_decoding_message_size(8 << 20);
+    for (size, is_told) in [(8 << 20, false), (9 << 20, false), ((8 << 20) - 1024, true)] {
+        let of = branch(Mode::Tcc, "wordy");
+        for must_succeed in [true, true, false] {
+            let request = PrepareRequest {
+                context: Some(of.context.clone()),
+                action: of.action.clone(),
+                payload: unanimo_tests::payload(size.to_string()),
+                requires: vec!["must_succeed".to_owned()],
+                must_succeed,
+                ..PrepareRequest::default()
+            };
+            let answer = client.prepare(request).await.unwrap().into_inner().answer;
+            let Some(prepare_response::Answer::Prepared(prepared)) = answer else {
+                panic!("L1: {size}: {answer:?}")
+            };
+            let told = unanimo_tests::bytes_of(prepared.output.as_ref()).len();
+            assert_eq!(told, if is_told { size } else { 0 }, "{size}");
+        }
+        // The handlers of phase two have it.
+        let stored = "SELECT length(output) FROM unanimo_barrier ORDER BY tx_id DESC LIMIT 1";
+        assert_eq!(Sqlite::number(&pool, stored.to_owned()).await, i64::try_from(size).unwrap());
+    }
+    serving.stop().await;
 }
 
 /// A handler is ended at its own bound, long before that of its call, and no person is called for it.

@@ -16,9 +16,10 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use unanimo_proto::v1::Mode;
-use unanimo_sdk::client::Executed;
+use unanimo_sdk::client::{Executed, Transaction};
+use unanimo_sdk::propagation::{CallEnd, ServerLayer};
 use unanimo_sdk::{Client, Coordinator, Participant, Register, Sqlite};
 use unanimo_testing::Coordinator as InProcess;
 use unanimo_tests::wait::until;
@@ -140,15 +141,32 @@ async fn every_call_of_a_participant_runs_through_its_interceptors() {
     coordinator.stop().await.unwrap();
 }
 
+/// A request of the transaction's initiator, for which the participant joins by this client.
+async fn join(service: &unanimo_sdk::Service<Sqlite>, client: &Client, tx: &Transaction) {
+    let joiner = service.joiner(client.clone());
+    let handler = service_fn(|_: http::Request<()>| {
+        let joiner = joiner.clone();
+        async move {
+            let joined = joiner.join("ok", bytes::Bytes::from_static(b"x")).await.unwrap();
+            joined.accepted().unwrap();
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let mut request = http::Request::new(());
+    tx.propagation().inject(request.headers_mut());
+    let response = ServerLayer::new().layer(handler).oneshot(request).await.unwrap();
+    tx.propagation().collect(response.headers(), CallEnd::Succeeded);
+}
+
 /// Every call of a client has the token, be it the client's or its coordinator's, and so have those of its
-/// interactive transactions.
+/// interactive transactions, and of participants that join by it.
 #[tokio::test]
 async fn every_call_of_a_client_runs_through_its_interceptors() {
     let coordinator = InProcess::start().await.unwrap();
     let (database, _pool) = <Sqlite as Database>::open().await;
     let serve = unanimo_sdk::Serve::on("127.0.0.1:0").register_with(coordinator.endpoint());
-    let participant = Participant::new("p", database).tcc("ok", Reserve);
-    let mut serving = participant.serve(serve.without_sweep()).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let mut serving = service.serve(serve.without_sweep()).await.unwrap();
     serving.registered().await.unwrap();
     let guards = [
         Guard::before(coordinator.endpoint(), &[]).await,
@@ -175,10 +193,14 @@ async fn every_call_of_a_client_runs_through_its_interceptors() {
             let ended = if commits { begun.commit().await } else { begun.rollback().await };
             assert_eq!(ended.unwrap().is_committed(), commits);
         }
+        let joined = client.tcc(gid("joined")).begin().await.unwrap();
+        join(&service, &client, &joined).await;
+        assert!(joined.commit().await.unwrap().is_committed());
     }
     let expected = set([
         "BeginTransaction",
         "CommitTransaction",
+        "EnlistBranch",
         "ExecuteBranch",
         "GetServerInfo",
         "GetTransaction",

@@ -10,13 +10,14 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use unanimo_proto::v1::{Heuristic, Mode, Outcome as Decided, RetryTransactionRequest};
 use unanimo_sdk::client::Heuristic as Deviation;
-use unanimo_sdk::{Client, Outcome, Participant, Postgres, PostgresOptions, Serve};
+use unanimo_sdk::{Client, Outcome, Participant, PostgresOptions, Serve};
 use unanimo_testing::Coordinator;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
+use super::over::{self, Database};
 use super::sweeper::{Reserve, World, Write, eager};
 use crate::coordinator::tcc;
 
@@ -28,23 +29,29 @@ pub(super) async fn one(url: &str, question: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.unwrap()
 }
 
+/// Starts or stops a server beside the test's own thread: the coordinator runs on that, and would lose its lease.
+pub(super) async fn apart<T: Send + 'static>(server: &Arc<Server>, act: fn(&Server) -> T) -> T {
+    let server = Arc::clone(server);
+    tokio::task::spawn_blocking(move || act(&server)).await.unwrap()
+}
+
 /// A primary with a standby that follows it, and the address of a database on both.
-pub(super) async fn pair() -> (Server, Server, String, String) {
-    let primary = tokio::task::spawn_blocking(Server::start).await.unwrap();
+pub(super) async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
+    let primary = tokio::task::spawn_blocking(Server::start).await.map(Arc::new).unwrap();
     let url = primary.database().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
     let pool = PgPool::connect(&url).await.unwrap();
     pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
-    let standby = primary.standby();
+    let standby = Arc::new(apart(&primary, Server::standby).await);
     let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     until("the standby to follow", async || (one(&url, streams).await == 1).then_some(())).await;
     let there = standby.url(&name);
     (primary, standby, url, there)
 }
 
-pub(super) async fn participant(proxied: &str) -> Participant<Postgres> {
+pub(super) async fn participant(proxied: &str) -> Participant<Database> {
     let options = PostgresOptions::default().prepare_connections(8).phase_two_connections(8);
-    let database = options.connect(proxied).await.unwrap();
+    let database = over::connect(options, proxied).await.unwrap();
     Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write)
 }
 
@@ -124,7 +131,7 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     let committed = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
     until("the load to run", async || (one(&url, committed).await > 100).then_some(())).await;
     drop(admin);
-    tokio::task::block_in_place(|| primary.stop_immediately());
+    apart(&primary, Server::stop_immediately).await;
     promote(&there).await;
     // Commits of the new primary wait for nobody: there is no standby of its own.
     let mut raw = PgConnection::connect(&there).await.unwrap();
@@ -159,7 +166,7 @@ async fn s11_votes_that_an_asynchronous_standby_lacks_are_hazards() {
     let proxy = Proxy::start(primary.socket()).await;
     let service = participant(&proxy.url(&url)).await.service().unwrap();
     let world = World::start(service.clone(), Ears::Deaf).await;
-    tokio::task::block_in_place(|| standby.stop_immediately());
+    apart(&standby, Server::stop_immediately).await;
     let by_two_phase = unanimo_proto::v1::SubmitTransactionRequest {
         mode: Mode::TwoPhaseCommit.into(),
         ..tcc("two-phase", &["write", "write"])
@@ -170,10 +177,8 @@ async fn s11_votes_that_an_asynchronous_standby_lacks_are_hazards() {
         world.submit(by_two_phase, Decided::Committed),
     );
     let owed = [owed.0, owed.1];
-    tokio::task::block_in_place(|| {
-        primary.stop_immediately();
-        standby.launch();
-    });
+    apart(&primary, Server::stop_immediately).await;
+    apart(&standby, Server::launch).await;
     promote(&there).await;
     proxy.switch_to(standby.socket());
     let sweeper = service.sweep([world.url()], eager()).unwrap();

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
 use unanimo_proto::v1::{Outcome as Decided, SubmitTransactionRequest};
 use unanimo_sdk::client::Executed;
 use unanimo_sdk::{
-    Call, Client, Participant, PhaseTwoError, Postgres, PrepareError, Saga, Service,
+    Call, Client, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource, Saga,
+    Service,
 };
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::postgres::Server;
@@ -15,26 +16,27 @@ use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
+use super::over::{self, Database};
 use super::own_intercepted::{Guard, TOKEN};
-use super::promoted::{one, pair, participant, promote};
+use super::promoted::{apart, one, pair, participant, promote};
 use super::registration::Lines;
-use super::sweeper::{Reserve, World, Write, eager, two_phase, two_sweeps};
+use super::sweeper::{Reserve, World, Write, eager, pairs, states, two_phase, two_sweeps};
 use crate::coordinator::tcc;
 
 /// A step that is done by its row.
 struct Step;
 
-impl Saga<Postgres> for Step {
+impl<R: Resource> Saga<R> for Step {
     type Payload = bytes::Bytes;
     type Output = ();
 
-    async fn run(&self, _: &mut PgConnection, _: &Call<bytes::Bytes>) -> Result<(), PrepareError> {
+    async fn run(&self, _: &mut R::Connection, _: &Call<bytes::Bytes>) -> Result<(), PrepareError> {
         Ok(())
     }
 
     async fn compensate(
         &self,
-        _: &mut PgConnection,
+        _: &mut R::Connection,
         _: &Call<bytes::Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
@@ -59,13 +61,32 @@ fn lost(alarms: &Alarms) -> Vec<Key> {
     lines.map(|line| (field(&line, "tx_id"), field(&line, "branch_id"))).collect()
 }
 
-type Bank = World<Service<Postgres>>;
+type Bank = World<Service<Database>>;
+
+async fn connect(url: &str) -> Database {
+    over::connect(PostgresOptions::default(), url).await.unwrap()
+}
 
 /// Submits it, and waits for its end.
 async fn ended(world: &Bank, request: SubmitTransactionRequest, decided: Decided) -> String {
     let tx_id = world.submit(request, decided).await;
-    until("its end", async || world.get(&tx_id).await.ended_at.map(drop)).await;
+    has_ended(world, &tx_id).await;
     tx_id
+}
+
+/// Waits for the end of a transaction. The coordinator of these tests sends nothing twice by itself, and a call may be
+/// answered with WORKING: a Cancel that meets its Prepare at work, a Commit that meets the sweeper.
+async fn has_ended(world: &Bank, tx_id: &str) {
+    let mut asked = 0;
+    until("its end", async || {
+        let told = world.get(tx_id).await.ended_at.map(drop);
+        asked += 1;
+        if told.is_none() && asked % 50 == 0 {
+            world.retry(tx_id).await;
+        }
+        told
+    })
+    .await;
 }
 
 /// Transactions of each mode that end with an effect, or are left open with one; tells their branches.
@@ -92,7 +113,7 @@ async fn effects(world: &Bank, name: &str) -> Vec<Key> {
     keys
 }
 
-async fn service(url: &str) -> Service<Postgres> {
+async fn service(url: &str) -> Service<Database> {
     participant(url).await.saga("step", Step).service().unwrap()
 }
 
@@ -120,19 +141,24 @@ async fn what_the_standby_lacks_is_told(starts_again: bool) {
         (one(&url, &effects).await == 2).then_some(())
     })
     .await;
-    let now: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text")
-        .fetch_one(&PgPool::connect(&url).await.unwrap())
-        .await
-        .unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    let half_done = pairs(&[("a", "committed"), ("b", "committed"), ("c", "prepared")]);
+    until("those of the other one", async || {
+        (states(&pool, &half).await == half_done).then_some(())
+    })
+    .await;
+    let now: String =
+        sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&pool).await.unwrap();
     let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{now}')::int::bigint");
     until("the standby to have it", async || (one(&there, &replayed).await == 1).then_some(()))
         .await;
-    standby.stop_immediately();
+    pool.close().await;
+    apart(&standby, Server::stop_immediately).await;
     let sweeper = first.sweep([world.url()], eager()).unwrap();
     world.p.hear("c");
     for tx_id in [&half, &half_two_phase] {
         world.retry(tx_id).await;
-        until("its end", async || world.get(tx_id).await.ended_at.map(drop)).await;
+        has_ended(&world, tx_id).await;
     }
     let gone: BTreeSet<Key> = effects(&world, "gone").await.into_iter().collect();
     two_sweeps(&sweeper).await;
@@ -144,8 +170,8 @@ async fn what_the_standby_lacks_is_told(starts_again: bool) {
     } else {
         Some(sweeper)
     };
-    primary.stop_immediately();
-    standby.launch();
+    apart(&primary, Server::stop_immediately).await;
+    apart(&standby, Server::launch).await;
     promote(&there).await;
     proxy.switch_to(standby.socket());
     let sweeper = match running {
@@ -192,11 +218,11 @@ async fn s11_a_process_that_starts_after_the_promotion_tells_what_is_lost() {
 }
 
 /// Another history than the one that was noted, without another server.
-async fn bank() -> (PgPool, String, Service<Postgres>) {
+async fn bank() -> (PgPool, String, Service<Database>) {
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
-    let database = Postgres::connect(&url).await.unwrap();
+    let database = connect(&url).await;
     let participant = Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write);
     (pool, url, participant.saga("step", Step).service().unwrap())
 }
@@ -219,7 +245,6 @@ async fn s11_losses_that_no_coordinator_tells_are_told_as_not_known() {
     let world = World::start(service.clone(), Ears::Open).await;
     let guard = Guard::before(world.url(), &["ListTransactions"]).await;
     let coordinator = || guard.with_token(TOKEN);
-    // The coordinator repeats nothing in this time: the sweeper ends what was answered with WORKING.
     let sweeper = service.sweep([coordinator()], eager()).unwrap();
     effects(&world, "some").await;
     let timeline = until("the note", async || noted(&pool).await).await;
@@ -297,7 +322,7 @@ async fn a_role_that_may_not_read_the_history_says_so_once_and_sweeps() {
     );
     pool.execute(sqlx::raw_sql(AssertSqlSafe(limits))).await.unwrap();
     let (_, host) = url.split_once('@').unwrap();
-    let database = Postgres::connect(&format!("postgres://{role}@{host}")).await.unwrap();
+    let database = connect(&format!("postgres://{role}@{host}")).await;
     let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
     let world = World::start(service.clone(), Ears::Open).await;
     let sweeper = service.sweep([world.url()], eager()).unwrap();

@@ -4,17 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::{Executor, PgPool};
 use unanimo_proto::v1::{Mode, Outcome, cancel_response, commit_response, prepare_response};
-use unanimo_sdk::{MySql, Participant, Service, Sqlite};
-use unanimo_tests::mariadb;
+use unanimo_sdk::Service;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
 use super::direct::{Branch, branch, refused};
-use super::sweeper::{Reserve, World, bank, eager, states, two_sweeps};
-use crate::coordinator::{sqlite_url, tcc};
+use super::sweeper::{World, bank, eager, states, two_sweeps};
+use crate::coordinator::tcc;
 
 /// The retention of every test here.
-const RETENTION: Duration = Duration::from_secs(3600);
+pub(super) const RETENTION: Duration = Duration::from_secs(3600);
 
 /// Rows by branch id: each state, with `prepare_until` before the retention, within it, and without.
 const FILL: &str = "
@@ -119,7 +118,7 @@ async fn age(pool: &PgPool) {
 }
 
 /// S8: messages that come after the purge have no effect and get the right answer.
-async fn late_messages<R: unanimo_sdk::Resource>(
+pub(super) async fn late_messages<R: unanimo_sdk::Resource>(
     service: &Service<R>,
     world_url: String,
     mode: Mode,
@@ -176,56 +175,4 @@ async fn s8_messages_that_come_after_the_purge_have_no_effect() {
             sqlx::query_scalar("SELECT count(*) FROM effect").fetch_one(&pool).await.unwrap();
         assert_eq!(effects, 0);
     }
-}
-
-const AGE: &str = "UPDATE unanimo_barrier SET prepare_until_ms = prepare_until_ms - 7200000";
-const COUNT: &str = "SELECT count(*) FROM unanimo_barrier";
-
-/// The same of a database whose rows have their bound in milliseconds; a committed row, too.
-async fn forgets_at_the_right_time<R: unanimo_sdk::Resource>(
-    service: Service<R>,
-    execute: impl AsyncFn(&'static str),
-    rows: impl AsyncFn() -> usize,
-) {
-    let world = World::start(service.clone(), Ears::Open).await;
-    let age = async || execute(AGE).await;
-    late_messages(&service, world.url(), Mode::Tcc, &age, &rows).await;
-    execute("DELETE FROM unanimo_barrier").await;
-    let tx_id = world.submit(tcc("g", &["ok"]), Outcome::Committed).await;
-    until("its end", async || world.get(&tx_id).await.ended_at.map(drop)).await;
-    assert_eq!(rows().await, 1);
-    age().await;
-    let _sweeper = service.sweep([world.url()], eager().retention(RETENTION)).unwrap();
-    until("the purge", async || (rows().await == 0).then_some(())).await;
-}
-
-#[tokio::test]
-async fn s8_messages_that_come_after_the_purge_of_sqlite_have_no_effect() {
-    let file = sqlite_url();
-    let path = file.strip_prefix("sqlite:").unwrap();
-    let participant = Participant::new("p", Sqlite::open(path).await.unwrap()).tcc("ok", Reserve);
-    let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
-    let execute = async |statement| {
-        pool.execute(statement).await.unwrap();
-    };
-    let rows = async || {
-        let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&pool).await.unwrap();
-        usize::try_from(count).unwrap()
-    };
-    forgets_at_the_right_time(participant.service().unwrap(), execute, rows).await;
-}
-
-#[tokio::test]
-async fn s8_messages_that_come_after_the_purge_of_mariadb_have_no_effect() {
-    let url = mariadb::Server::shared().database().await;
-    let participant = Participant::new("p", MySql::connect(&url).await.unwrap()).tcc("ok", Reserve);
-    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
-    let execute = async |statement| {
-        pool.execute(statement).await.unwrap();
-    };
-    let rows = async || {
-        let count: i64 = sqlx::query_scalar(COUNT).fetch_one(&pool).await.unwrap();
-        usize::try_from(count).unwrap()
-    };
-    forgets_at_the_right_time(participant.service().unwrap(), execute, rows).await;
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use unanimo_sdk::{Participant, Postgres, Serve, Serving};
+use unanimo_sdk::{Participant, PostgresOptions, Serve, Serving};
 use unanimo_testing::Coordinator;
 use unanimo_tests::postgres::Server;
 
+use super::over;
 use super::sweeper::Reserve;
 
 const REPLICAS: usize = 3;
@@ -15,7 +16,8 @@ const REPLICAS: usize = 3;
 const CLIENTS: usize = 4;
 
 async fn replica(url: &str, coordinator: &str) -> Serving {
-    let participant = Participant::new("p", Postgres::connect(url).await.unwrap());
+    let database = over::connect(PostgresOptions::default(), url).await.unwrap();
+    let participant = Participant::new("p", database);
     let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
     let mut serving = participant.tcc("ok", Reserve).serve(serve).await.unwrap();
     serving.registered().await.unwrap();

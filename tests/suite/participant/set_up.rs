@@ -6,13 +6,18 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, Executor, PgConnection};
 use unanimo_migrations::participant::POSTGRES;
 use unanimo_proto::v1::{Mode, Outcome, SubmitTransactionRequest, prepare_response};
-use unanimo_sdk::{Participant, Postgres, Serve, Sqlite};
+use unanimo_sdk::{DatabaseError, Participant, PostgresOptions, Resource, Serve, Sqlite};
 
-use super::databases::Database;
+use super::databases;
 use super::deaf::Ears;
 use super::direct::branch;
+use super::over::{self, Database};
 use super::sweeper::{Reserve, World, Write, bank, eager};
 use crate::coordinator::tcc;
+
+async fn connect(url: &str) -> Result<Database, DatabaseError> {
+    over::connect(PostgresOptions::default(), url).await
+}
 
 /// L1: a bank is killed after its vote. It starts again with a statement that waits for what it has prepared.
 #[tokio::test]
@@ -22,10 +27,10 @@ async fn l1_a_set_up_that_needs_what_is_prepared_is_made_once_that_has_ended() {
     let request =
         SubmitTransactionRequest { mode: Mode::TwoPhaseCommit.into(), ..tcc("g", &["write"]) };
     world.submit(request, Outcome::Committed).await;
-    let database = Postgres::connect(&url).await.unwrap();
+    let database = connect(&url).await.unwrap();
     let again = Participant::new("p", database).two_phase("write", Write).set_up(|db| {
         Box::pin(async move {
-            db.execute("ALTER TABLE effect ADD COLUMN IF NOT EXISTS note text").await?;
+            over::run(db, "ALTER TABLE effect ADD COLUMN IF NOT EXISTS note text").await?;
             Ok(())
         })
     });
@@ -66,7 +71,7 @@ async fn l1_an_upgrade_waits_for_branches_in_doubt_while_they_are_served() {
         );
         owner.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))).await.unwrap();
 
-        let database = Postgres::connect(&url).await.unwrap();
+        let database = connect(&url).await.unwrap();
         let service = Participant::new("p", database).two_phase("write", Write).service().unwrap();
         let new = branch(Mode::TwoPhaseCommit, "write");
         let early = new.prepare(&service).await.unwrap();
@@ -97,13 +102,28 @@ async fn l1_an_upgrade_waits_for_branches_in_doubt_while_they_are_served() {
 /// Any other fault of the set-up ends the start.
 #[tokio::test]
 async fn a_set_up_that_fails_is_told() {
-    let (database, _pool) = <Sqlite as Database>::open().await;
-    let participant = Participant::new("p", database).tcc("ok", Reserve).set_up(|db| {
+    const FAILS: &str = "INSERT INTO nowhere VALUES (1)";
+    let (_, url, _) = bank().await;
+    let participant = Participant::new("p", connect(&url).await.unwrap()).tcc("ok", Reserve);
+    is_told(participant.set_up(|db| {
         Box::pin(async move {
-            db.execute("INSERT INTO nowhere VALUES (1)").await?;
+            over::run(db, FAILS).await?;
             Ok(())
         })
-    });
+    }))
+    .await;
+    let (database, _pool) = <Sqlite as databases::Database>::open().await;
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    is_told(participant.set_up(|db| {
+        Box::pin(async move {
+            db.execute(FAILS).await?;
+            Ok(())
+        })
+    }))
+    .await;
+}
+
+async fn is_told<R: Resource>(participant: Participant<R>) {
     let error = participant.serve(Serve::on("127.0.0.1:0")).await.unwrap_err();
     let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
     assert!(text.contains("set up the participant's own tables: "), "{text}");
@@ -117,10 +137,10 @@ async fn s2_connections_that_lead_to_two_databases_are_refused() {
     let answer = branch(Mode::Tcc, "ok").prepare(&service).await.unwrap();
     assert!(matches!(answer, prepare_response::Answer::Prepared(_)));
     drop(service);
-    let database = Postgres::connect(&url).await.unwrap();
+    let database = connect(&url).await.unwrap();
     let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
     pool.execute("UPDATE unanimo_barrier_id SET id = 'another'").await.unwrap();
     branch(Mode::Tcc, "ok").prepare(&service).await.unwrap_err();
-    let error = Postgres::connect(&url).await;
+    let error = connect(&url).await;
     assert!(error.is_ok(), "a new process has the one that is there");
 }

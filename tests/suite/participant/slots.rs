@@ -11,7 +11,8 @@ use unanimo_proto::v1::{
     BranchContext, CancelRequest, CommitRequest, Mode, PrepareRequest, cancel_response,
     commit_response, prepare_response,
 };
-use unanimo_sdk::PostgresOptions;
+use unanimo_sdk::{PostgresOptions, Resource, Service, TokioPostgres};
+use unanimo_tests::bank_over_tokio;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 use uuid::Uuid;
@@ -41,19 +42,33 @@ fn debit(tx_id: Uuid, account: &str) -> Request<PrepareRequest> {
     })
 }
 
-/// L3: Prepares that wait for the locks of branches in doubt have taken every slot and connection of
-/// phase one. The Commit that frees them, and a Cancel, get through all the same.
+fn narrow() -> PostgresOptions {
+    let options = PostgresOptions::default().prepare_connections(PREPARE_CONNECTIONS);
+    options.lock_timeout(Duration::from_secs(30))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_prepares_that_hang_do_not_keep_out_commits_and_cancels() {
     let url = Server::shared().database().await;
-    let pool = PgPool::connect(&url).await.unwrap();
+    let database = narrow().connect(&url).await.unwrap();
+    keep_out_nobody(two_phase::bank("bank", database).service().unwrap(), &url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_prepares_that_hang_do_not_keep_out_commits_and_cancels_over_tokio() {
+    let url = Server::shared().database().await;
+    let database = narrow().over(TokioPostgres::new(url.parse().unwrap())).await.unwrap();
+    let bank = bank_over_tokio::two_phase_bank("bank", database);
+    keep_out_nobody(bank.service().unwrap(), &url).await;
+}
+
+/// L3: Prepares that wait for the locks of branches in doubt have taken every slot and connection of
+/// phase one. The Commit that frees them, and a Cancel, get through all the same.
+async fn keep_out_nobody<R: Resource>(bank: Service<R>, url: &str) {
+    let pool = PgPool::connect(url).await.unwrap();
     let opened = [("a".to_owned(), 1_000), ("b".to_owned(), 1_000)];
     accounts::create(&pool, &opened).await.unwrap();
-    let options = PostgresOptions::default()
-        .prepare_connections(PREPARE_CONNECTIONS)
-        .lock_timeout(Duration::from_secs(30));
-    let database = options.connect(&url).await.unwrap();
-    let bank = Arc::new(two_phase::bank("bank", database).service().unwrap());
+    let bank = Arc::new(bank);
 
     let (in_doubt, unwanted) = (Uuid::now_v7(), Uuid::now_v7());
     for (tx_id, account) in [(in_doubt, "a"), (unwanted, "b")] {

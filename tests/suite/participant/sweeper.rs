@@ -65,45 +65,37 @@ impl TwoPhase<Database> for Refuse {
 /// Does nothing but by its barrier row.
 pub(super) struct Reserve;
 
-macro_rules! reserve_on {
-    ($resource:ty, $connection:ty) => {
-        impl Tcc<$resource> for Reserve {
-            type Payload = bytes::Bytes;
-            type Output = ();
+impl<R: Resource> Tcc<R> for Reserve {
+    type Payload = bytes::Bytes;
+    type Output = ();
 
-            async fn try_(
-                &self,
-                _: &mut $connection,
-                _: &Call<bytes::Bytes>,
-            ) -> Result<(), PrepareError> {
-                Ok(())
-            }
+    async fn try_(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+    ) -> Result<(), PrepareError> {
+        Ok(())
+    }
 
-            async fn confirm(
-                &self,
-                _: &mut $connection,
-                call: &Call<bytes::Bytes>,
-                (): (),
-            ) -> Result<(), PhaseTwoError> {
-                assert!(!call.payload.is_empty(), "it comes with what it needs");
-                Ok(())
-            }
+    async fn confirm(
+        &self,
+        _: &mut R::Connection,
+        call: &Call<bytes::Bytes>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        assert!(!call.payload.is_empty(), "it comes with what it needs");
+        Ok(())
+    }
 
-            async fn cancel(
-                &self,
-                _: &mut $connection,
-                _: &Call<bytes::Bytes>,
-                (): (),
-            ) -> Result<(), PhaseTwoError> {
-                Ok(())
-            }
-        }
-    };
+    async fn cancel(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
 }
-
-reserve_on!(MySql, sqlx::MySqlConnection);
-reserve_on!(Database, over::Connection);
-reserve_on!(Sqlite, sqlx::SqliteConnection);
 
 /// A database for participant `p`, and its service with the actions `write`, `refuse`, `ok`.
 pub(super) async fn bank() -> (PgPool, String, Service<Database>) {

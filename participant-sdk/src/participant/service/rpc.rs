@@ -1,5 +1,7 @@
 //! The calls of the contract: messages become operations, and answers become messages.
 
+use std::sync::atomic::Ordering;
+
 use tonic::{Code, Request, Response, Status};
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
@@ -7,8 +9,13 @@ use unanimo_proto::v1::{
 };
 
 use super::{Caller, Service};
-use crate::resource::{PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
+use crate::handler::Branch;
+use crate::payload::Payload;
+use crate::resource::{PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Voted};
 use crate::wire::{self, Conditions, Parts};
+
+/// Most bytes of an answer to Prepare besides its output: a media type, and the database's id.
+pub(in crate::participant) const MESSAGE_REST_BYTES_MAX: usize = 1 << 10;
 
 #[tonic::async_trait]
 impl<R: Resource> ParticipantService for Service<R> {
@@ -32,7 +39,8 @@ impl<R: Resource> ParticipantService for Service<R> {
         let parts = Parts { context, action, payload, inputs, metadata, attempt, prepare_until };
         let call = self.acceptable(parts, Conditions { requires, must_succeed, output_max });
         let call = call.inspect_err(|_| self.inner.figures.prepare.rejected())?;
-        let voted = self.vote(call, caller).await?;
+        let branch = call.branch().clone();
+        let voted = self.told(self.vote(call, caller).await?, &branch);
         let database_id = self.inner.resource.database_id().unwrap_or_default();
         Ok(Response::new(wire::voted(voted, database_id)))
     }
@@ -104,6 +112,23 @@ impl<R: Resource> Service<R> {
         let PhaseTwo(parts, requires) = message.into();
         let answered = self.phase_two(operation, parts, requires, caller).await?;
         Ok(Response::new(answer(answered)))
+    }
+
+    /// Drops an output that no message can carry: the vote stands, as where it is over the coordinator's own bound.
+    fn told(&self, voted: Voted, branch: &Branch) -> Voted {
+        let bytes_max =
+            self.inner.message_bytes_max.load(Ordering::Relaxed) - MESSAGE_REST_BYTES_MAX;
+        match voted {
+            Voted::Prepared(output) if output.data.len() > bytes_max => {
+                let Branch { tx_id, gid, branch_id, .. } = branch;
+                tracing::warn!(
+                    %tx_id, gid, branch_id, bytes = output.data.len(), bytes_max,
+                    "an output is larger than a message may be: the vote is told without it"
+                );
+                Voted::Prepared(Payload::default())
+            }
+            voted => voted,
+        }
     }
 
     /// Checks a Prepare.

@@ -45,3 +45,8 @@ pub(crate) async fn nested(db: &mut Connection, sql: &str, then: Then) -> Result
         Then::Forget | Then::Abandon => Ok(()),
     }
 }
+
+pub(crate) async fn cached(db: &mut Connection, sql: &'static str) -> Result<(), Error> {
+    let statement = db.prepare_cached(sql).await?;
+    db.query(&statement, &[]).await.map(drop)
+}

@@ -35,3 +35,25 @@ async fn s2_what_is_declared_to_read_cannot_get_round_it() {
     }
     bank.is_clean().await;
 }
+
+/// No row is updated behind such a handler, and the session is taken back all the same.
+#[tokio::test]
+async fn s7_what_a_handler_that_reads_has_set_is_gone() {
+    let bank = Bank::open().await;
+    for set in [
+        "SET time_zone = '+09:00'",
+        "SET foreign_key_checks = 0",
+        "SET sql_mode = ''",
+        "SET innodb_lock_wait_timeout = 50",
+        "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "DO @x := 1",
+        "USE mysql",
+        "DO GET_LOCK('mine', 0)",
+    ] {
+        for _ in 0..2 {
+            let answer = bank.prepare(&sql("read", set)).await.unwrap();
+            assert!(matches!(answer, prepare_response::Answer::ReadOnly(_)), "{set}: {answer:?}");
+            bank.is_clean().await;
+        }
+    }
+}

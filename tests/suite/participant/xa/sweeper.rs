@@ -159,6 +159,12 @@ async fn s12_a_branch_is_not_asked_about_before_its_grace_is_over() {
     let world = World::start(service.clone(), Ears::Deaf).await;
     let tx_id = world.submit(two_phase("g", &["write"]), Outcome::Committed).await;
     let name = name_of(&world.cluster_id(), &tx_id, 1);
+    // Another participant's row of the same transaction is older, and does not count.
+    let others = "INSERT INTO unanimo_barrier (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, \
+                      output, reason, message, created_at, changed_at)
+                  VALUES (?, 'other', ?, 'q', 'g', 'write', '2pc', 'committed', '', '', '',
+                      utc_timestamp(6) - INTERVAL 2 HOUR, utc_timestamp(6) - INTERVAL 2 HOUR)";
+    sqlx::query(others).bind(&tx_id).bind(world.cluster_id()).execute(&pool).await.unwrap();
     let sweeper = service.sweep([world.url()], eager().grace(Duration::from_secs(3600))).unwrap();
     let told = two_sweeps(&sweeper).await;
     assert_eq!(told.count, 1);

@@ -1,0 +1,86 @@
+//! Registrations under former names, and participants that do not register.
+
+use std::time::Duration;
+
+use unanimo_sdk::{Participant, Serve, Sqlite};
+use unanimo_testing::Coordinator;
+use unanimo_tests::alarms::Alarms;
+use unanimo_tests::wait::until;
+
+use super::databases::Database;
+use super::sweeper::{Reserve, eager};
+
+/// Calls for branches of a former name arrive: it registers under that name, too.
+#[tokio::test]
+async fn l4_calls_for_a_former_name_arrive() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let (database, pool) = <Sqlite as Database>::open().await;
+    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let before = Participant::new("old", database.clone()).tcc("ok", Reserve);
+    let mut before = before.serve(serve()).await.unwrap();
+    before.registered().await.unwrap();
+    before.stop().await;
+    let renamed = Participant::new("new", database).formerly("old").formerly("older");
+    let mut serving = renamed.tcc("ok", Reserve).serve(serve()).await.unwrap();
+    serving.registered().await.unwrap();
+    let client = coordinator.client().unwrap();
+    for name in ["old", "older", "new"] {
+        let draft = client.tcc(name).branch("a", name, "ok", bytes::Bytes::from("x"));
+        let outcome = draft.wait_until_ended().submit().await.unwrap();
+        assert!(outcome.is_committed(), "{name}: {outcome:?}");
+    }
+    let names = "SELECT count(DISTINCT participant) FROM unanimo_barrier WHERE state = 'committed'";
+    assert_eq!(Sqlite::number(&pool, names.to_owned()).await, 3);
+    serving.stop().await;
+    // It leaves under all of them. It may come again, so that is asked for a while.
+    let client = client.wait_at_most(Duration::from_secs(3));
+    let draft = client.tcc("late").branch("a", "old", "ok", bytes::Bytes::from("x"));
+    let refused = draft.submit().await.unwrap_err();
+    assert!(refused.to_string().contains("old"), "{refused}");
+    coordinator.stop().await.unwrap();
+}
+
+/// A former name that is another service's by now is refused, and hinders nothing under the name itself.
+#[tokio::test]
+async fn a_former_name_that_is_refused_fails_no_registration() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let (theirs, _pool) = <Sqlite as Database>::open().await;
+    let other = Participant::new("a-name", theirs).tcc("ok", Reserve);
+    let mut other = other.serve(serve()).await.unwrap();
+    other.registered().await.unwrap();
+    let (alarms, _listening) = Alarms::listen();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    // Before its own name in their order.
+    let renamed = Participant::new("b-name", database).formerly("a-name").tcc("ok", Reserve);
+    let mut serving = renamed.serve(serve()).await.unwrap();
+    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
+    registered.expect("it is not waited for").expect("its own name is its own");
+    until("the refusal", async || {
+        (!alarms.named("participant_other_database").is_empty()).then_some(())
+    })
+    .await;
+    serving.registered().await.expect("nor later");
+    serving.stop().await;
+    other.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
+/// An endpoint of the coordinator's own configuration does not register, and is swept all the same.
+#[tokio::test]
+async fn a_participant_that_does_not_register_is_swept() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let serve = Serve::on("127.0.0.1:0").ask(coordinator.endpoint()).sweep(eager());
+    let serving = participant.serve(serve).await.unwrap();
+    until("a sweep", async || {
+        serving.in_doubt().is_some_and(|told| told.sweeps > 0 && told.known).then_some(())
+    })
+    .await;
+    assert!(
+        coordinator.client().unwrap().tcc("g").branch("a", "p", "ok", ()).submit().await.is_err()
+    );
+    serving.stop().await;
+    coordinator.stop().await.unwrap();
+}
