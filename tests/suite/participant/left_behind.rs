@@ -116,7 +116,7 @@ fn word(answer: Result<prepare_response::Answer, Status>) -> &'static str {
 
 /// Session as a handler finds it.
 const LOOK: &str = "INSERT INTO seen SELECT CONCAT_WS(' ', @@character_set_client,
-    @@sql_select_limit > 1, @@group_concat_max_len > 9, @@sql_safe_updates, COALESCE(@x, 'null'),
+    @@sql_select_limit > 1, @@group_concat_max_len > 9, @@sql_safe_updates = 0, COALESCE(@x, 'null'),
     @@time_zone, DATABASE() LIKE 'test%')";
 
 /// S7: be there a vote or an end behind it, or none.
@@ -158,7 +158,7 @@ async fn s7_what_a_handler_leaves_on_its_session_is_met_by_nobody() {
             );
             let seen: Vec<String> =
                 sqlx::query_scalar("SELECT what FROM seen").fetch_all(&world.pool).await.unwrap();
-            assert_eq!(seen, ["utf8mb4 1 1 0 null +00:00 1"], "{leaves} {is_commit} {how}");
+            assert_eq!(seen, ["utf8mb4 1 1 1 null +00:00 1"], "{leaves} {is_commit} {how}");
             sqlx::query("DELETE FROM seen").execute(&world.pool).await.unwrap();
         }
     }

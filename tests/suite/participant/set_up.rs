@@ -125,7 +125,9 @@ async fn a_set_up_that_fails_is_told() {
 
 async fn is_told<R: Resource>(participant: Participant<R>) {
     let error = participant.serve(Serve::on("127.0.0.1:0")).await.unwrap_err();
-    let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    let first: &dyn std::error::Error = &error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     assert!(text.contains("set up the participant's own tables: "), "{text}");
     assert!(text.contains("nowhere"), "{text}");
 }
