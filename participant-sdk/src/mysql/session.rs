@@ -1,6 +1,6 @@
 //! Sessions: what they rely on is set and read back, and whoever has changed them leaves none behind.
 //!
-//! A handler may leave on its session what no statement takes back, such as a temporary table, whose rows the next
+//! A handler may leave on its session what no statement undoes, such as a temporary table, whose rows the next
 //! handler would take for its own. The server counts the statements that can do so. Where their number is not that
 //! of our own, or a variable was made, the session is closed behind its use.
 

@@ -52,7 +52,7 @@ SET autocommit = 0, time_zone = '+00:00', timestamp = DEFAULT, foreign_key_check
     /*!80000 , max_execution_time = {statement_ms} */";
 
 /// Ends what a use of a session has left open or locked, also by `GET_LOCK`, and asks whether the session is else
-/// as it was. If it is not it is closed: nothing takes back a temporary table, or a variable that a handler has made.
+/// as it was. If it is not it is closed: nothing undoes a temporary table, or a variable that a handler has made.
 const CLEAN: &str = "
 ROLLBACK;
 UNLOCK TABLES;

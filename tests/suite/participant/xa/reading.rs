@@ -36,7 +36,7 @@ async fn s2_what_is_declared_to_read_cannot_get_round_it() {
     bank.is_clean().await;
 }
 
-/// No row is updated behind such a handler, and the session is taken back all the same.
+/// No row is updated behind such a handler, and the session is as it was all the same.
 #[tokio::test]
 async fn s7_what_a_handler_that_reads_has_set_is_gone() {
     let bank = Bank::open().await;
