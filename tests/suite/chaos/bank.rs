@@ -1,8 +1,7 @@
 //! Bank in a process of its own, with a database server of its own.
 
 use rustix::process::Pid;
-use sqlx::mysql::MySqlRow;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool, Row};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool};
 use unanimo_examples::accounts;
 use unanimo_tests::forward::Forward;
 use unanimo_tests::recorder::Recorder;
@@ -180,10 +179,8 @@ impl Bank {
                 let pool = self.mariadb().await;
                 let rows = "SELECT gid FROM unanimo_barrier WHERE state = 'prepared'";
                 let mut all: Vec<String> = sqlx::query_scalar(rows).fetch_all(&pool).await.unwrap();
-                let listed = sqlx::raw_sql("XA RECOVER FORMAT='SQL'").fetch_all(&pool).await;
-                let listed = listed.unwrap();
-                let name = |row: &MySqlRow| row.try_get_unchecked::<String, _>(3).unwrap();
-                let (others, ours): (Vec<_>, Vec<_>) = listed.iter().map(name).partition(|name| {
+                let listed = unanimo_tests::mariadb::prepared(&pool).await.into_iter();
+                let (others, ours): (Vec<_>, Vec<_>) = listed.partition(|name| {
                     name.contains("some other program") || name.starts_with("'xx'")
                 });
                 assert_eq!(others.len(), 2, "S12: what others prepared is untouched: {ours:?}");
