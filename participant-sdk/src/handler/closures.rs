@@ -105,7 +105,7 @@ impl<F, C, A, T> HandlerFn<C, A, T> for F where
 /// The same with the [output](Output) `O` of phase one as its third argument.
 #[diagnostic::on_unimplemented(
     message = "this closure, or its future, is no handler",
-    note = "a handler is an async closure of the connection, the argument and the output of phase one, and is `Clone`, `Send` and `Sync`"
+    note = "a handler is an async closure of connection, argument and output, and is `Clone`, `Send` and `Sync`"
 )]
 pub trait OutputFn<C, A, O, T>:
     AsyncFnOnce(&mut C, A, O) -> T
