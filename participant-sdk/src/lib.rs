@@ -271,8 +271,9 @@ pub use client::{Client, Outcome};
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
-    Argument, BoxError, Branch, Call, Handles, InputError, Isolation, NotDone, PhaseTwoError,
-    PrepareError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated, fail, refuse, working,
+    Argument, BoxError, Branch, Call, HandlerFn, Handles, InputError, Isolation, NotDone, Output,
+    OutputFn, PhaseTwoError, PrepareError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated, fail,
+    refuse, working,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};

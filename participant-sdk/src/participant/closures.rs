@@ -2,22 +2,12 @@
 
 mod in_the_making;
 
-use unanimo_proto::v1::Mode;
-
 pub use self::in_the_making::{ConfirmedFn, SagaFn, TccFn};
 use super::Participant;
-use crate::action::{Closures, Registered, Second, no_compensation};
-use crate::handler::{Argument, BoxError, Handles, PrepareError};
+use crate::action::{First, Registered};
+use crate::handler::{Argument, BoxError, HandlerFn, Handles, PrepareError};
 use crate::payload::{Decode, Encode};
 use crate::resource::Resource;
-
-/// Closures are called more than once, and from several threads: each call has a clone of its own.
-macro_rules! first {
-    ($closure:expr) => {{
-        let closure = $closure;
-        Box::new(move |db, argument| Handles::handle(closure.clone(), (db, argument)))
-    }};
-}
 
 /// Handlers that are closures, for the simple case.
 ///
@@ -126,14 +116,9 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        TccFn { participant: self, action: action.into(), try_: first!(try_) }
+        TccFn { participant: self, action: action.into(), try_: first(try_) }
     }
 
     /// Offers an action as a step of sagas by closures: `run` is that of [`Saga`](crate::Saga), and
@@ -163,14 +148,9 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        SagaFn { participant: self, action: action.into(), run: first!(run) }
+        SagaFn { participant: self, action: action.into(), run: first(run) }
     }
 
     /// Offers an action as a step of sagas that nothing makes up for, by a closure: see
@@ -180,27 +160,14 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        let action = action.into();
-        let name = action.clone();
-        let cancel: Second<R::Connection, A, O> = Box::new(move |_, _, _| {
-            let error = no_compensation(&name);
-            Box::pin(std::future::ready(Err(error)))
-        });
-        let closures = Closures { try_: first!(run), confirm: nothing(), cancel };
-        self.with(action, Registered::closures(Mode::Saga, closures))
+        self.with(action.into(), Registered::uncompensated_fn(first(run)))
     }
 }
 
-/// Phase two that has nothing to do.
-fn nothing<C, A, O>() -> Second<C, A, O> {
-    Box::new(|_, _, _| Box::pin(std::future::ready(Ok(()))))
+fn first<C, A, O>(closure: impl HandlerFn<C, A, Result<O, PrepareError>>) -> First<C, A, O> {
+    Box::new(move |db, argument| Handles::handle(closure.clone(), (db, argument)))
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -234,16 +201,9 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     pub fn two_phase_fn<A, F>(self, action: impl Into<String>, prepare: F) -> Self
     where
         A: Argument,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<(), PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<(), PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<(), PrepareError>>,
     {
-        let closures = Closures { try_: first!(prepare), confirm: nothing(), cancel: nothing() };
-        let registered = Registered::closures(Mode::TwoPhaseCommit, closures);
-        self.with_two_phase(action.into(), registered)
+        self.with_two_phase(action.into(), Registered::two_phase_fn(first(prepare)))
     }
 
     /// Offers an action of two-phase commit that only reads, by a closure: it votes READ_ONLY. See
@@ -252,15 +212,8 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     pub fn read_only_fn<A, F>(self, action: impl Into<String>, read: F) -> Self
     where
         A: Argument,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<(), PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<(), PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<(), PrepareError>>,
     {
-        let closures = Closures { try_: first!(read), confirm: nothing(), cancel: nothing() };
-        let registered = Registered::closures(Mode::TwoPhaseCommit, closures);
-        self.with_two_phase(action.into(), Registered { read_only: true, ..registered })
+        self.with_two_phase(action.into(), Registered::read_only_fn(first(read)))
     }
 }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool};
 use unanimo_examples::accounts;
 use unanimo_tests::forward::Forward;
 use unanimo_tests::recorder::Recorder;
-use unanimo_tests::{bank_on_mariadb, mariadb, postgres};
+use unanimo_tests::{bank, mariadb, postgres};
 
 use super::Mode;
 use super::process::Process;
@@ -117,7 +117,7 @@ impl Bank {
         let server = mariadb::Server::start();
         let url = server.database().await;
         let pool = MySqlPool::connect(&url).await.unwrap();
-        bank_on_mariadb::create(&pool, &opened()).await.unwrap();
+        bank::mariadb::create(&pool, &opened()).await.unwrap();
         sqlx::raw_sql("CREATE TABLE others (n int)").execute(&pool).await.unwrap();
         for other in OTHERS_ON_MARIADB {
             let work = format!(
@@ -155,7 +155,7 @@ impl Bank {
     pub(crate) async fn total(&self) -> (i64, i64, i64) {
         let all = match self.server {
             Server::Postgres(_) => accounts::balances(&self.postgres().await).await,
-            Server::MariaDb(_) => bank_on_mariadb::balances(&self.mariadb().await).await,
+            Server::MariaDb(_) => bank::mariadb::balances(&self.mariadb().await).await,
         };
         all.unwrap().iter().fold((0, 0, 0), |sum, (_, cents, held, incoming)| {
             (sum.0 + cents, sum.1 + held, sum.2 + incoming)
