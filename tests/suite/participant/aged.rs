@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::Executor;
 use unanimo_proto::v1::{
-    BeginTransactionRequest, ExecuteBranchRequest, Mode, Outcome, RollbackTransactionRequest,
-    Verdict, WaitFor, rollback_transaction_request,
+    BeginTransactionRequest, ExecuteBranchRequest, Mode, RollbackTransactionRequest, Verdict,
+    WaitFor, rollback_transaction_request,
 };
 use unanimo_sdk::{InDoubt, Isolation, Sweep, Sweeper};
 use unanimo_tests::alarms::Alarms;
-use unanimo_tests::wait::{PATIENCE, until};
+use unanimo_tests::wait::PATIENCE;
 
 use super::barrier::on_every_database;
 use super::calls::{Branch, End, World};
@@ -17,7 +17,7 @@ use super::databases::{Database, Postgres};
 use super::deaf::Ears;
 use super::handler::{Deed, Job};
 use super::inquired::Inquired;
-use super::sweeper::{World as Bank, bank, eager, two_phase, two_sweeps};
+use super::sweeper::{World as Bank, bank, eager, two_sweeps};
 
 on_every_database!(
     l4_a_branch_that_is_never_decided_raises_an_alarm,
@@ -140,10 +140,6 @@ async fn l4_a_prepared_transaction_that_is_never_decided_raises_an_alarm() {
     };
     world.client().rollback_transaction(roll_back).await.unwrap();
     assert_eq!(alarmed(&sweeper, 0).await.count, 0);
-    // What is decided and ended at once was never too old.
-    world.submit(two_phase("h", &["write"]), Outcome::Committed).await;
-    until("its end", async || (two_sweeps(&sweeper).await.count == 0).then_some(())).await;
-    assert_eq!(alarms.named("in_doubt_not_decided").len(), 1);
     sweeper.stop().await;
 }
 
