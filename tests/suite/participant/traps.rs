@@ -1,7 +1,7 @@
-//! What compiles and was not meant: settings that are given twice or are zero, a file that is replaced, payloads
+//! Mistakes that compile: settings that are given twice or are zero, a file that is replaced, payloads
 //! whose media type matters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, SqliteConnection, SqlitePool};
@@ -66,12 +66,12 @@ async fn a_lock_timeout_of_zero_waits_for_nobody() {
     assert!(matches!(answer, Answer::Working(_)), "{answer:?}");
 }
 
-async fn shop(file: &PathBuf) -> Service<Sqlite> {
+async fn shop(file: &Path) -> Service<Sqlite> {
     let participant = Participant::new("p", Sqlite::open(file).await.unwrap());
     participant.tcc("ok", Reserve).service().unwrap()
 }
 
-fn remove(file: &PathBuf) {
+fn remove(file: &Path) {
     for end in ["", "-wal", "-shm"] {
         let part = PathBuf::from(format!("{}{end}", file.display()));
         if part.exists() {
