@@ -47,6 +47,10 @@ STEP_PAUSE_S = 3600
 KEPT_S = 24 * 3600
 
 
+# Reasons of a vote no of a process that does not know the work. One of another version may have done some of it
+# outside of the database.
+NOT_UNDERSTOOD = ("ACTION_NOT_OFFERED", "FEATURE_UNSUPPORTED", "MODE_NOT_OFFERED", "PAYLOAD_UNREADABLE")
+
 # Note of a branch whose work has ended its local transaction.
 LOST = "the branch's work ended its local transaction by itself"
 
@@ -224,6 +228,11 @@ class Barrier:
                 return "done", ""
             if row.state == "running":
                 return "hazard", LOST
+            if take_back is not None and row.state == "refused" and row.reason in NOT_UNDERSTOOD:
+                # The coordinator sends this Cancel only if another attempt was not answered.
+                self._phase_two(db, context, row, lambda db, _mode, _output: take_back(db))
+                self._mark(db, context, Row("cancelled"))
+                return "done", ""
             if row.state in ("cancelled", "refused"):
                 return "done", ""
             if row.state == "committed":

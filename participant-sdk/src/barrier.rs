@@ -327,7 +327,7 @@ pub(crate) async fn leave<B: Blocks>(
             blocks.affirm(call).await.map(|()| Some(row))
         }
         Inserted::New { late } => {
-            let late = late && row.state.is_vote();
+            let late = late && row.state.is_vote() && !row.is_not_understood();
             let answer = if late { Row::refused(too_late()) } else { row.clone() };
             if call.call.must_succeed && answer.state == State::Refused {
                 block.release();

@@ -2,6 +2,7 @@
 //! call it, and as one never would.
 
 mod affirmed;
+mod aged;
 mod alarms;
 mod barrier;
 mod calls;
@@ -10,6 +11,7 @@ mod contention;
 mod database_ids;
 mod databases;
 mod deaf;
+mod deployed;
 mod direct;
 mod handler;
 mod indeterminate;
@@ -33,6 +35,7 @@ mod own_server;
 mod paging;
 mod prepared;
 mod promoted;
+mod promoted_back;
 mod promoted_losses;
 mod propagation;
 mod refusals;
@@ -48,5 +51,6 @@ mod standby;
 mod steps;
 mod sweeper;
 mod swept_steps;
+mod traps;
 mod two_phase;
 mod xa;

@@ -34,7 +34,13 @@ pub(crate) async fn phase_two<B: Blocks>(
             (PhaseTwoOperation::Commit, _) => nothing_to_commit(blocks, call).await,
         };
     };
-    if let Some(answered) = row.end(operation) {
+    // The coordinator sends this Cancel only if another attempt was not answered: it may have worked outside.
+    let is_to_be_taken_back = operation == PhaseTwoOperation::Cancel
+        && row.is_not_understood()
+        && action.is_some_and(|action| action.outside);
+    if let Some(answered) = row.end(operation)
+        && !is_to_be_taken_back
+    {
         block.release();
         return blocks.affirm(call).await.map(|()| answered);
     }
@@ -42,7 +48,7 @@ pub(crate) async fn phase_two<B: Blocks>(
         block.release();
         return Err(Fault::NotOffered(call.call.action.clone()));
     };
-    let output = Some(row.output.clone());
+    let output = (!is_to_be_taken_back).then(|| row.output.clone());
     block.claim(call).await?;
     finish(block, operation, call, action, (row, output)).await
 }
