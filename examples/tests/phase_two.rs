@@ -125,15 +125,20 @@ fn wrong(body: &str) -> Option<String> {
 fn phase_two_of_what_people_copy_looks_at_the_rows_that_it_changes() {
     let (mut found, mut seen) = (Vec::new(), 0);
     for file in files(&["rs", "md"]) {
-        for body in codes(&file).iter().flat_map(|code| bodies(code)) {
+        let [code, documentation] = codes(&file);
+        let path = file.display().to_string();
+        // The crates' own code is not copied, and this file is full of faults.
+        let is_copied = !path.contains("participant-sdk") && !path.contains("examples/tests");
+        let copied = [code, documentation].into_iter().skip(usize::from(!is_copied));
+        for body in copied.flat_map(|code| bodies(&code)) {
             seen += 1;
             if let Some(wrong) = wrong(&body) {
-                found.push(format!("{}: {wrong}\n{body}\n", file.display()));
+                found.push(format!("{path}: {wrong}\n{body}\n"));
             }
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert!(seen > 60, "only {seen} bodies are found");
+    assert!(seen > 40, "only {seen} bodies are found");
 }
 
 /// The test above finds what it is there for.
