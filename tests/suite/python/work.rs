@@ -21,5 +21,6 @@ fn s7_work_that_cannot_be_done_is_no_success_in_python() {
     let listed = cases.rsplit("for case in (").next().unwrap().split("):").next().unwrap();
     assert_eq!(out.lines().count(), listed.matches(',').count(), "{out}");
     // Nothing that stands in the file is left out.
-    assert_eq!(listed.matches(',').count(), cases.matches("():\n").count(), "{listed}");
+    let is_case = |line: &&str| line.starts_with("def ") && line.ends_with("():");
+    assert_eq!(listed.matches(',').count(), cases.lines().filter(is_case).count(), "{listed}");
 }
