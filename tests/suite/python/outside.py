@@ -239,7 +239,7 @@ def what_another_process_did_not_know_is_cancelled_where_it_is_known():
             expect(branch.cancels(), [None])
             expect(branch.effects(), ["cancel"])
             assert branch.prepare("") != "prepared"
-    # A no that its handler gave has been taken back before it was stored.
+    # A no that its handler gave has been undone outside before it was stored.
     branch = Branch("refuse")
     expect(branch.prepare(), "NO")
     expect(branch.cancel(), "done")
