@@ -36,7 +36,7 @@ use crate::resource::Resource;
 ///     Participant::new("shop", database)
 ///         .tcc_fn("reserve", async |db, Json(order): Json<Order>| {
 ///             let take = "UPDATE stock SET free = free - $2, reserved = reserved + $2
-///                         WHERE item = $1 AND free >= $2";
+///                         WHERE item = $1 AND free >= $2 AND $2 > 0";
 ///             let taken = sqlx::query(take).bind(&order.item).bind(order.pieces);
 ///             match taken.execute(db).await?.rows_affected() {
 ///                 0 => refuse("SOLD_OUT", format!("too few {} left", order.item)),
@@ -44,12 +44,14 @@ use crate::resource::Resource;
 ///             }
 ///         })
 ///         .confirm(async |db, Json(order)| {
-///             let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
+///             let sell = "UPDATE stock SET reserved = reserved - $2
+///                         WHERE item = $1 AND reserved >= $2";
 ///             let sold = sqlx::query(sell).bind(order.item).bind(order.pieces).execute(db).await?;
 ///             if sold.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 ///         })
 ///         .cancel(async |db, Json(order)| {
-///             let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
+///             let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2
+///                         WHERE item = $1 AND reserved >= $2";
 ///             let done = sqlx::query(back).bind(order.item).bind(order.pieces).execute(db).await?;
 ///             if done.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 ///         })
@@ -91,7 +93,7 @@ impl<R: Resource> Participant<R> {
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] mod example {
-    /// use unanimo_sdk::{Json, Participant, Sqlite};
+    /// use unanimo_sdk::{Json, Participant, Sqlite, fail};
     ///
     /// fn seats(database: Sqlite) -> Participant<Sqlite> {
     ///     Participant::new("seats", database)
@@ -102,12 +104,13 @@ impl<R: Resource> Participant<R> {
     ///         })
     ///         .confirm(async |db, _, Json(number)| {
     ///             let sell = "UPDATE held SET sold = true WHERE number = $1";
-    ///             sqlx::query(sell).bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let sold = sqlx::query(sell).bind(number).execute(db).await?;
+    ///             if sold.rows_affected() == 1 { Ok(()) } else { fail("the seat is not held") }
     ///         })
     ///         .cancel(async |db, _, Json(number)| {
-    ///             sqlx::query("DELETE FROM held WHERE number = $1").bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let free = "DELETE FROM held WHERE number = $1";
+    ///             let freed = sqlx::query(free).bind(number).execute(db).await?;
+    ///             if freed.rows_affected() == 1 { Ok(()) } else { fail("the seat is not held") }
     ///         })
     /// }
     /// # }
@@ -126,7 +129,7 @@ impl<R: Resource> Participant<R> {
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] mod example {
-    /// use unanimo_sdk::{Call, Json, Participant, Sqlite};
+    /// use unanimo_sdk::{Call, Json, Participant, Sqlite, fail};
     ///
     /// fn airline(database: Sqlite) -> Participant<Sqlite> {
     ///     Participant::new("airline", database)
@@ -138,8 +141,9 @@ impl<R: Resource> Participant<R> {
     ///             Ok(Json(number))
     ///         })
     ///         .compensate(async |db, _, Json(number)| {
-    ///             sqlx::query("DELETE FROM booking WHERE number = $1").bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let cancel = "DELETE FROM booking WHERE number = $1";
+    ///             let cancelled = sqlx::query(cancel).bind(number).execute(db).await?;
+    ///             if cancelled.rows_affected() == 1 { Ok(()) } else { fail("the booking is gone") }
     ///         })
     /// }
     /// # }
@@ -187,7 +191,8 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     ///
     /// fn bank(database: Postgres) -> Participant<Postgres> {
     ///     Participant::new("bank", database).two_phase_fn("debit", async |db, Json(debit): Json<Debit>| {
-    ///         let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+    ///         let take = "UPDATE account SET cents = cents - $2
+    ///                     WHERE id = $1 AND cents >= $2 AND $2 > 0";
     ///         let taken = sqlx::query(take).bind(&debit.account).bind(debit.cents).execute(db).await?;
     ///         match taken.rows_affected() {
     ///             0 => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", debit.account)),

@@ -236,6 +236,38 @@ def other_actions_are_as_ever():
     expect(branch.prepare(""), "ALREADY_ENDED")
 
 
+def what_another_process_did_not_know_is_cancelled_where_it_is_known():
+    known = participant.actions
+    older = {"tcc": {"inside": Inside}, "saga": {}}
+    for deed, reason in (("", "ACTION_NOT_OFFERED"), ("key", "PAYLOAD_UNREADABLE")):
+        for mode in (transaction_pb2.MODE_TCC, transaction_pb2.MODE_SAGA):
+            branch = Branch("die", mode)
+            expect(branch.prepare(), "died")
+            key = branch.key
+            if deed:
+                branch.key = ""
+                # What was held has the key that this process can read.
+                expect(branch.prepare(""), reason)
+                branch.key = key
+            else:
+                participant.actions = older
+                expect(branch.prepare(""), reason)
+                expect(branch.prepare(""), reason)
+                participant.actions = known
+            expect(key in Elsewhere.held, True)
+            expect(branch.cancel(), "done")
+            expect(branch.cancel(), "done")
+            expect(key in Elsewhere.held, False)
+            expect(branch.cancels(), [None])
+            expect(branch.effects(), ["cancel"])
+            assert branch.prepare("") != "prepared"
+    # A no that its handler gave has been undone outside before it was stored.
+    branch = Branch("refuse")
+    expect(branch.prepare(), "NO")
+    expect(branch.cancel(), "done")
+    expect(branch.cancels(), [None])
+
+
 for case in (
     what_died_is_cancelled_outside_and_once,
     a_cancel_that_fails_comes_again,
@@ -245,6 +277,7 @@ for case in (
     a_yes_is_cancelled_with_its_output,
     what_an_older_version_refused_is_cancelled_outside,
     other_actions_are_as_ever,
+    what_another_process_did_not_know_is_cancelled_where_it_is_known,
 ):
     case()
     print(case.__name__)
