@@ -37,7 +37,8 @@ class NotKnown(Exception):
 
 
 class Refused(Exception):
-    """The coordinator itself said no. The same call does not help until something else has changed."""
+    """The coordinator itself said no, and nothing of what was asked for has happened by any of the calls. The same
+    call does not help until something else has changed."""
 
     def __init__(self, reason, message, metadata):
         super().__init__(f"{reason}: {message}")
@@ -69,24 +70,25 @@ class Initiator:
             gid=gid, wait_for=transaction_pb2.WAIT_FOR_DECIDED, include_outputs=True
         )
         try:
-            return self._answer(self.stub.GetTransaction, request, patience_s).transaction
+            return self._answer(self.stub.GetTransaction, request, patience_s, changes=False).transaction
         except Refused as no:
             if no.reason in ("GID_UNKNOWN", "TRANSACTION_NEVER_SEEN", "TRANSACTION_PURGED"):
                 return None
             raise
 
     def _until_decided(self, call, request, patience_s):
-        until = time.monotonic() + patience_s
+        until, is_stored = time.monotonic() + patience_s, False
         while True:
             asked = time.monotonic()
-            result = self._answer(call, request, until - asked).result
+            result = self._answer(call, request, until - asked, is_open=is_stored).result
             if result.outcome in (COMMITTED, ABORTED):
                 return result
             # Not decided, or a value of a later version, which means the same. Mostly the call has waited.
+            is_stored = True
             time.sleep(max(0, asked + NOT_DECIDED_PAUSE_S - time.monotonic()))
 
-    def _answer(self, call, request, patience_s):
-        """Calls until the coordinator answers."""
+    def _answer(self, call, request, patience_s, changes=True, is_open=False):
+        """Calls until the coordinator answers. `is_open`: an earlier call may have had its effect."""
         until, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
         while (left_s := until - time.monotonic()) > 0:
             try:
@@ -97,9 +99,10 @@ class Initiator:
                     smaller = type(request)()
                     smaller.CopyFrom(request)
                     smaller.include_outputs = False
-                    request = smaller
+                    request, is_open = smaller, changes
                     continue
-                told_s = judge(error)
+                told_s, may_have_worked = judge(error, changes, is_open)
+                is_open |= may_have_worked
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
             time.sleep(min(max(told_s, pause_s * random.uniform(0.5, 1)), max(left_s, 0)))
         raise NotKnown("no answer so far")
@@ -122,16 +125,23 @@ def is_too_large(error):
     return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and not details(error)[0].reason
 
 
-def judge(error):
-    """Returns the pause before the next attempt. Raises Refused if the coordinator itself said no, and
-    NotKnown for a status of anybody else that does not pass by itself.
+def judge(error, changes, is_open):
+    """Returns the pause before the next attempt, and whether this one may have had its effect. Raises Refused if
+    the coordinator itself said no, and NotKnown where asking again does not help.
+
+    A no speaks of its own call alone. If an earlier one has had no answer (`is_open`) it may have worked, or may
+    still arrive: then the outcome is not known. That a gid belongs to another transaction excludes them all.
 
     Any other status, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL or UNKNOWN from the connection, a proxy or a
     library, tells nothing about the transaction.
     """
     info, pause_s = details(error)
+    may_have_worked = changes and (not info.reason or info.metadata["effect"] != "none")
     if info.reason and info.metadata["retryable"] != "true":
+        if info.reason != "GID_REUSED" and (is_open or may_have_worked):
+            told = f"{info.reason}: {error.details()}; it says nothing of an earlier call without an answer"
+            raise NotKnown(told) from error
         raise Refused(info.reason, error.details(), dict(info.metadata)) from error
     if not info.reason and error.code() in LASTING:
         raise NotKnown(f"{error.code().name}: {error.details()}; a person must look") from error
-    return pause_s
+    return pause_s, may_have_worked

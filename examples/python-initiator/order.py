@@ -4,7 +4,8 @@
     PYTHONPATH=stubs python order.py outcome order-1
     PYTHONPATH=stubs python order.py rollback order-1
 
-The exit code is 0 for committed, 4 for aborted, 5 if neither is known, and 1 for a refusal.
+The exit code is 0 for committed, 4 for aborted, 5 if neither is known, 1 for a refusal, and 6 if it is decided and
+a branch has ended otherwise, or cannot tell: a person must look.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from unanimo.v1 import transaction_pb2
 
 from initiator import ABORTED, COMMITTED, Initiator, NotKnown, Refused
 
-EXIT_COMMITTED, EXIT_REFUSED, EXIT_ABORTED, EXIT_NOT_KNOWN = 0, 1, 4, 5
+EXIT_COMMITTED, EXIT_REFUSED, EXIT_ABORTED, EXIT_NOT_KNOWN, EXIT_HEURISTIC = 0, 1, 4, 5, 6
 
 
 def order(args):
@@ -38,18 +39,25 @@ def tell(result):
     if result is None:
         print("not known to the coordinator")
         return EXIT_NOT_KNOWN
-    if result.heuristic in (transaction_pb2.HEURISTIC_MIXED, transaction_pb2.HEURISTIC_HAZARD):
-        print("a branch ended against the decision, or cannot tell: a person must look", file=sys.stderr)
+    # A value that is not known yet is a hazard, too.
+    is_followed = result.heuristic == transaction_pb2.HEURISTIC_NONE
     if result.outcome == COMMITTED:
-        print("committed", *(branch.output.data.decode() for branch in result.branches))
-        return EXIT_COMMITTED
-    if result.outcome == ABORTED:
-        cause = transaction_pb2.AbortCause.Name(result.abort_cause)
+        print("committed", *(branch.output.data.decode(errors="replace") for branch in result.branches))
+        exit_code = EXIT_COMMITTED
+    elif result.outcome == ABORTED:
+        # The number of a cause of a later version.
+        known = result.abort_cause in transaction_pb2.AbortCause.values()
+        cause = transaction_pb2.AbortCause.Name(result.abort_cause) if known else result.abort_cause
         refusals = (b.refusal for b in result.branches if b.HasField("refusal"))
         print("aborted", cause, *(f"{refusal.reason}: {refusal.message}" for refusal in refusals))
-        return EXIT_ABORTED
-    print("not decided")
-    return EXIT_NOT_KNOWN
+        exit_code = EXIT_ABORTED
+    else:
+        print("not decided")
+        return EXIT_NOT_KNOWN
+    if not is_followed:
+        print("and a branch has ended otherwise, or cannot tell: a person must look", file=sys.stderr)
+        return EXIT_HEURISTIC
+    return exit_code
 
 
 def arguments():

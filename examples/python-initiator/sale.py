@@ -56,7 +56,7 @@ def arguments():
     parser.add_argument("gid", help="your own name for the sale: the same sale, the same gid")
     parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="HOST:PORT")
     parser.add_argument("--customers", default="py-shop", help="the participant of the first step")
-    parser.add_argument("--register", default="register", help="its action; returns a JSON text")
+    parser.add_argument("--register", default="register", help="its action; returns the customer")
     parser.add_argument("--shop", default="py-shop", help="the participant of the second step")
     parser.add_argument("--sell", default="sell", help="its action; reads the input `customer`")
     parser.add_argument("--name", default="customer-7")

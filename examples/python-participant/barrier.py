@@ -93,6 +93,40 @@ def rolls_back(error):
     return code is not None and code & 0xFF in OWN_ROLLBACKS
 
 
+def no(reason, message):
+    """Work that votes no."""
+
+    def work(_db):
+        raise Refused(reason, message)
+
+    return work
+
+
+# What the database says of the work itself, and would say again: a broken constraint, what a trigger raises, a value
+# that does not fit. It is a vote no. What it says of itself or of its schema is no vote.
+OF_THE_WORK = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+
+
+def as_refused(error):
+    """The vote no for one of these errors."""
+    is_constraint = isinstance(error, sqlite3.IntegrityError)
+    return Refused("CONSTRAINT_VIOLATED" if is_constraint else "DATABASE_REFUSED", str(error))
+
+
+# What statements may do outside of a transaction.
+HARMLESS = {sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+
+# Statements that begin a transaction, if BEGIN is what they do.
+BEGINNINGS = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT}
+
+# Refusals of a process that does not know the branch's work: no handler was asked. Another process, of a newer
+# version, may have been.
+NEVER_ASKED = {"ACTION_NOT_OFFERED", "FEATURE_UNSUPPORTED", "MODE_NOT_OFFERED", "PAYLOAD_UNREADABLE"}
+
+# Attempts to record a loss while others have the write lock.
+RECORD_ATTEMPTS = 5
+
+
 class Barrier:
     def __init__(self, path):
         self.path = path
@@ -105,7 +139,10 @@ class Barrier:
 
     def _connect(self):
         # No transactions by themselves: they are begun and ended below, and nowhere else.
-        db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        # Each statement is compiled when it runs, since that is when `authorize` is asked.
+        db = sqlite3.connect(
+            self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, cached_statements=0
+        )
         db.execute("PRAGMA synchronous = FULL")
         return db
 
@@ -121,6 +158,15 @@ class Barrier:
                 if "locked" in str(error):
                     raise Busy() from error
                 raise
+
+            def authorize(does, what, *_):
+                # Behind a ROLLBACK of the work, or of SQLite itself, each statement would commit by itself, without
+                # the barrier's row, and so again with each call.
+                if db.in_transaction or does in HARMLESS:
+                    return sqlite3.SQLITE_OK
+                return sqlite3.SQLITE_OK if does in BEGINNINGS and what != "BEGIN" else sqlite3.SQLITE_DENY
+
+            db.set_authorizer(authorize)
             # Closing the connection without COMMIT rolls back.
             yield db
             db.execute("COMMIT")
@@ -130,15 +176,32 @@ class Barrier:
         type. `take_back(db)` is for work that is done outside of the database, too: it takes back what any
         attempt may have left there. Nobody sends a Cancel to a branch that voted no."""
         try:
-            return self._prepare(context, mode, until, must_succeed, work, take_back)
-        except Refused as no:
+            try:
+                return self._prepare(context, mode, until, must_succeed, work, take_back)
+            except OF_THE_WORK as error:
+                # At COMMIT: a constraint that was deferred. Everything is rolled back, and so the no gets a row of
+                # its own.
+                refused = as_refused(error)
+                refuse = no(refused.reason, refused.message)
+                return self._prepare(context, mode, until, must_succeed, refuse, take_back)
+        except Refused as refused:
             # Work that must succeed, and cannot yet: everything is rolled back, and nothing is stored.
-            return "refused", Row("refused", reason=no.reason, message=no.message)
+            return "refused", Row("refused", reason=refused.reason, message=refused.message)
         except Lost:
-            # A further Prepare would do it again. A row in state `running` has no vote, and is a hazard.
-            with self.transaction() as db:
-                self._insert(db, context, "running", None, mode)
+            self._record_loss(context, mode)
             raise
+
+    def _record_loss(self, context, mode):
+        """Stores a row in state `running`, which has no vote and is a hazard. Without it a further Prepare would do
+        the work again, if the work has committed anything by itself."""
+        for attempt in range(1, RECORD_ATTEMPTS + 1):
+            try:
+                with self.transaction() as db:
+                    self._insert(db, context, "running", None, mode)
+                return
+            except Busy:
+                if attempt == RECORD_ATTEMPTS:
+                    log.error("alarm=handler_lost_transaction not recorded, others have the lock: %s", LOST)
 
     def _prepare(self, context, mode, until, must_succeed, work, take_back):
         with self.transaction() as db:
@@ -164,14 +227,15 @@ class Barrier:
                     row = Row("prepared", *work(db))
                 finally:
                     db.set_trace_callback(None)
-            except Refused as no:
+            except (Refused, *OF_THE_WORK) as error:
+                refused = error if isinstance(error, Refused) else as_refused(error)
                 if must_succeed:
-                    raise
+                    raise refused from error
                 # Undoes the work and keeps the row: there is no gap for a duplicate.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
                 if take_back is not None:
                     take_back(db)
-                row = Row("refused", reason=no.reason, message=no.message)
+                row = Row("refused", reason=refused.reason, message=refused.message)
             except Exception as error:
                 # SQLite itself has rolled everything back, as when the disk is full, and the work has
                 # passed that on at once: nothing is left behind, and it may be done later. A statement behind
@@ -211,11 +275,7 @@ class Barrier:
             # The tombstone of a Cancel that comes first: the late Prepare will find it. It is kept past
             # the bound that this Prepare has.
             if self._insert(db, context, "running", until):
-                if take_back is not None:
-                    savepoint = self._savepoint(db)
-                    take_back(db)
-                    self._if_not_lost(db, f"RELEASE {savepoint}")
-                self._mark(db, context, Row("cancelled"))
+                self._taken_back(db, context, take_back)
                 return "done", ""
             row = self._find(db, context)
             if row.state == "prepared":
@@ -224,11 +284,24 @@ class Barrier:
                 return "done", ""
             if row.state == "running":
                 return "hazard", LOST
+            if row.state == "refused" and row.reason in NEVER_ASKED and take_back is not None:
+                # An attempt at a process that knows the work may have worked outside of the database, and died: the
+                # coordinator sends this Cancel for an attempt that has not answered.
+                self._taken_back(db, context, take_back)
+                return "done", ""
             if row.state in ("cancelled", "refused"):
                 return "done", ""
             if row.state == "committed":
                 return "commit", "Cancel found the branch committed"
             return "hazard", "an earlier Commit found no trace of the branch"
+
+    def _taken_back(self, db, context, take_back):
+        """Cancels a branch of whose work nothing is known but what may be outside of the database."""
+        if take_back is not None:
+            savepoint = self._savepoint(db)
+            take_back(db)
+            self._if_not_lost(db, f"RELEASE {savepoint}")
+        self._mark(db, context, Row("cancelled"))
 
     def _phase_two(self, db, context, row, work):
         # Should the work commit by itself, everybody sees it, and nobody does it again.

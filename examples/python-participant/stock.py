@@ -27,35 +27,51 @@ CREATE TABLE IF NOT EXISTS customer (
 )
 
 
+# What bytes that are no such JSON raise. One that is nested too deeply is a RecursionError, and half of a pair of
+# surrogates, which is no text, a UnicodeEncodeError.
+UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
+
+
+def text(value):
+    """The value if it is a text that a database can store, else None."""
+    if not isinstance(value, str):
+        return None
+    value.encode()
+    return value
+
+
 def parse(payload):
     """An order: `{"item": "lamp", "pieces": 2}`."""
     try:
         order = json.loads(payload)
-        item, pieces = order["item"], order["pieces"]
-    except (ValueError, TypeError, LookupError) as error:
+        item, pieces = text(order["item"]), order["pieces"]
+    except UNREADABLE as error:
         raise Refused("PAYLOAD_UNREADABLE", f"write an item and pieces: {error!r}") from error
-    if not isinstance(item, str) or type(pieces) is not int or not 0 < pieces < 2**31:
+    if item is None or type(pieces) is not int or not 0 < pieces < 2**31:
         raise Refused("BAD_ORDER", "item must be a text, and pieces a number above zero")
     return item, pieces
 
 
-def read_input(inputs, name):
-    """The output of an earlier step, by the name that the saga's definition gives it: a JSON text."""
-    if name not in inputs:
-        raise Refused("INPUT_MISSING", f"input {name} must be given")
+def read_customer(inputs):
+    """The input `customer`, which is the output of an earlier step: a JSON text, or an object with a text `name`,
+    such as `register` returns."""
+    if "customer" not in inputs:
+        raise Refused("INPUT_MISSING", "input customer must be given")
     try:
-        value = json.loads(inputs[name])
-    except ValueError as error:
-        raise Refused("INPUT_UNREADABLE", f"input {name} must be JSON: {error}") from error
-    if not isinstance(value, str):
-        raise Refused("INPUT_UNREADABLE", f"input {name} must be a text")
-    return value
+        customer = json.loads(inputs["customer"])
+        name = text(customer["name"] if isinstance(customer, dict) else customer)
+    except UNREADABLE as error:
+        raise Refused("INPUT_UNREADABLE", f"input customer must be a customer: {error!r}") from error
+    if name is None:
+        raise Refused("INPUT_UNREADABLE", "input customer must be a text, or have a text as its name")
+    return name
 
 
-def is_done(item, done):
-    """What phase two changes must be there: else the call fails, comes again, and somebody looks at it."""
-    if done.rowcount != 1:
-        raise LookupError(f"there is no stock of {item}")
+def is_done(changed, row):
+    """What phase two changes must be there, and it alone: else the call fails, comes again, and somebody looks at
+    it. A row may have vanished since, or have another name."""
+    if changed.rowcount != 1:
+        raise LookupError(f"{row} is gone: must be 1 row, found {changed.rowcount}")
 
 
 class Reserve:
@@ -78,14 +94,17 @@ class Reserve:
     @staticmethod
     def confirm(db, payload, _inputs, _output):
         item, pieces = parse(payload)
-        sold = "UPDATE stock SET reserved = reserved - ?2 WHERE item = ?1"
-        is_done(item, db.execute(sold, (item, pieces)))
+        sold = "UPDATE stock SET reserved = reserved - ?2 WHERE item = ?1 AND reserved >= ?2"
+        is_done(db.execute(sold, (item, pieces)), f"reservation of {pieces} x {item}")
 
     @staticmethod
     def cancel(db, payload, _inputs, _output):
         item, pieces = parse(payload)
-        back = "UPDATE stock SET reserved = reserved - ?2, free = free + ?2 WHERE item = ?1"
-        is_done(item, db.execute(back, (item, pieces)))
+        back = (
+            "UPDATE stock SET reserved = reserved - ?2, free = free + ?2 "
+            "WHERE item = ?1 AND reserved >= ?2"
+        )
+        is_done(db.execute(back, (item, pieces)), f"reservation of {pieces} x {item}")
 
 
 class Sell:
@@ -95,7 +114,7 @@ class Sell:
     @staticmethod
     def run(db, payload, inputs):
         item, pieces = parse(payload)
-        customer = read_input(inputs, "customer")
+        customer = read_customer(inputs)
         taken = db.execute(
             "UPDATE stock SET free = free - ?2 WHERE item = ?1 AND free >= ?2", (item, pieces)
         )
@@ -110,29 +129,33 @@ class Sell:
     @staticmethod
     def compensate(db, payload, _inputs, output):
         item, pieces = parse(payload)
-        db.execute("DELETE FROM sale WHERE id = ?", (json.loads(output)["sale"],))
+        sale = json.loads(output)["sale"]
+        dropped = "DELETE FROM sale WHERE id = ? AND item = ? AND pieces = ?"
+        is_done(db.execute(dropped, (sale, item, pieces)), f"sale {sale} of {pieces} x {item}")
         back = db.execute("UPDATE stock SET free = free + ?2 WHERE item = ?1", (item, pieces))
-        is_done(item, back)
+        is_done(back, f"stock of {item}")
 
 
 class Register:
-    """A step of sagas: writes a customer down, and returns the name for later steps, as a JSON text."""
+    """A step of sagas: writes a customer down, and returns the number and the name for later steps. The
+    compensation finds the customer by the number: two customers may have one name."""
 
     @staticmethod
     def run(db, payload, _inputs):
         try:
-            name = json.loads(payload)["name"]
-        except (ValueError, TypeError, LookupError) as error:
+            name = text(json.loads(payload)["name"])
+        except UNREADABLE as error:
             raise Refused("PAYLOAD_UNREADABLE", f"write a name: {error!r}") from error
-        if not isinstance(name, str) or not name:
-            raise Refused("BAD_CUSTOMER", "name must be a text")
-        db.execute("INSERT INTO customer (name) VALUES (?)", (name,))
-        return json.dumps(name).encode(), "application/json"
+        if not name:
+            raise Refused("BAD_CUSTOMER", "name must be a text that is not empty")
+        made = db.execute("INSERT INTO customer (name) VALUES (?)", (name,))
+        return json.dumps({"customer": made.lastrowid, "name": name}).encode(), "application/json"
 
     @staticmethod
     def compensate(db, _payload, _inputs, output):
-        newest = "SELECT max(id) FROM customer WHERE name = ?"
-        db.execute(f"DELETE FROM customer WHERE id = ({newest})", (json.loads(output),))
+        customer = json.loads(output)["customer"]
+        dropped = db.execute("DELETE FROM customer WHERE id = ?", (customer,))
+        is_done(dropped, f"customer {customer}")
 
 
 # By mode and name: an action is offered in one mode.

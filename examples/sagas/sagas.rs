@@ -11,6 +11,7 @@ mod host;
 pub mod logbook;
 pub mod order;
 pub mod pipeline;
+mod rows;
 mod run;
 mod show;
 mod submit;

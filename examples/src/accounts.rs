@@ -35,11 +35,12 @@ impl Posting {
         Ok(statement.execute(db).await?.rows_affected())
     }
 
-    /// Runs a statement of phase two. An account that has vanished since phase one is not passed over: the
-    /// call comes again, and an operator sees a transaction that does not end.
+    /// Runs a statement of phase two. An account that has vanished since phase one, or has another name, is not
+    /// passed over: the call comes again, and an operator sees a transaction that does not end. Nor is one that
+    /// was made anew, and holds nothing: the statement asks for what phase one has written.
     ///
     /// # Errors
-    /// The database's error, or that there is not exactly one account.
+    /// The database's error, or that there is not exactly one such account.
     pub async fn finish(
         &self,
         db: &mut PgConnection,
@@ -47,7 +48,10 @@ impl Posting {
     ) -> Result<(), PhaseTwoError> {
         match self.post(db, statement).await? {
             1 => Ok(()),
-            found => fail(format!("there are {found} accounts {}", self.account)),
+            found => fail(format!(
+                "account {} with these {} cents is gone: must be 1 row, found {found}",
+                self.account, self.cents
+            )),
         }
     }
 

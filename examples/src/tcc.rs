@@ -21,10 +21,12 @@ pub fn bank(name: &str, database: Postgres) -> Participant<Postgres> {
             }
         })
         .confirm(async |db, Json(debit)| {
-            debit.finish(db, "UPDATE account SET held = held - $2 WHERE id = $1").await
+            let pay = "UPDATE account SET held = held - $2 WHERE id = $1 AND held >= $2";
+            debit.finish(db, pay).await
         })
         .cancel(async |db, Json(debit)| {
-            let release = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";
+            let release = "UPDATE account SET cents = cents + $2, held = held - $2
+                           WHERE id = $1 AND held >= $2";
             debit.finish(db, release).await
         })
         .tcc_fn("credit", async |db, Json(credit): Json<Posting>| {
@@ -37,10 +39,12 @@ pub fn bank(name: &str, database: Postgres) -> Participant<Postgres> {
         })
         .confirm(async |db, Json(credit)| {
             let arrive = "UPDATE account SET cents = cents + $2, incoming = incoming - $2
-                          WHERE id = $1";
+                          WHERE id = $1 AND incoming >= $2";
             credit.finish(db, arrive).await
         })
         .cancel(async |db, Json(credit)| {
-            credit.finish(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1").await
+            let withdraw =
+                "UPDATE account SET incoming = incoming - $2 WHERE id = $1 AND incoming >= $2";
+            credit.finish(db, withdraw).await
         })
 }

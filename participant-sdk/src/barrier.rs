@@ -30,8 +30,8 @@ use std::time::SystemTime;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
 pub(crate) use self::lost::recorded;
-use self::outside::Taken;
 pub(crate) use self::phase_two::phase_two;
+use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -45,7 +45,7 @@ use crate::action::Registered;
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
-use crate::resource::{Fault, RawCall, Voted};
+use crate::resource::{Fault, PhaseTwoOperation, RawCall, Voted};
 use crate::wire::presentable;
 
 /// The vote no of a Prepare that came after the deadline.
@@ -231,9 +231,9 @@ async fn refuse_here<B: Block>(
         return Ok(Worked::Answered(Voted::Refused(no)));
     }
     if action.outside {
-        match outside::taken_back(block, call, action).await? {
-            Taken::Back(held) => block = held,
-            Taken::NotYet(pause) => return Ok(Worked::Answered(Voted::Working(pause))),
+        match run(block, PhaseTwoOperation::Cancel, call, action, None).await? {
+            Ran::Done(held) => block = held,
+            Ran::Working(pause) => return Ok(Worked::Answered(Voted::Working(pause))),
         }
     }
     block.mark(call, &Row::refused(no.clone())).await?;
@@ -333,7 +333,7 @@ pub(crate) async fn leave<B: Blocks>(
             blocks.affirm(call).await.map(|()| Some(row))
         }
         Inserted::New { late } => {
-            let late = late && row.state.is_vote();
+            let late = late && row.state.is_vote() && !row.is_not_understood();
             let answer = if late { Row::refused(too_late()) } else { row.clone() };
             if call.call.must_succeed && answer.state == State::Refused {
                 block.release();

@@ -134,10 +134,16 @@ pub struct Histories {
     pub is_fresh: bool,
     /// Time at which it was noted.
     pub noted_at: Option<SystemTime>,
+    /// Bytes that the server had written to its log, durably.
+    pub written: i64,
     /// Time of the last commit that the server had received when its history began, by the clock of the one
     /// before; `None` if it does not know that any more.
     pub replayed_until: Option<SystemTime>,
 }
+
+/// Longest time for which a step whose saga runs is not asked about. The statements of
+/// [`Sweepable::prepared_rows`] have it, too.
+pub(crate) const STEP_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Rows that are looked through for those of other groups. It is done once at a start, and does not have
 /// to find them all.

@@ -19,6 +19,15 @@ pub(crate) const MUST_SUCCEED: &str = "must_succeed";
 /// Reason of the refusal of a feature that is not known, on every transport.
 pub(crate) const FEATURE_UNSUPPORTED: &str = "FEATURE_UNSUPPORTED";
 
+/// Reason of the refusal of an action that is not offered.
+pub(crate) const ACTION_NOT_OFFERED: &str = "ACTION_NOT_OFFERED";
+
+/// Reason of the refusal of an action that is offered in another mode.
+pub(crate) const MODE_NOT_OFFERED: &str = "MODE_NOT_OFFERED";
+
+/// Reason of the refusal of a payload that the handler cannot read.
+pub(crate) const PAYLOAD_UNREADABLE: &str = "PAYLOAD_UNREADABLE";
+
 /// Returns the vote no for the first feature that is not known.
 pub(crate) fn unsupported(requires: &[String], participant: &str) -> Option<Refusal> {
     let unknown = requires.iter().find(|name| !FEATURES.contains(&name.as_str()))?;

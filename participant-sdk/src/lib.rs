@@ -25,7 +25,7 @@
 //! let mut shop = Participant::new("shop", Sqlite::open(file).await?)
 //!     .tcc_fn("reserve", async |db, Json(order): Json<Order>| {
 //!         let take = "UPDATE stock SET free = free - $2, reserved = reserved + $2
-//!                     WHERE item = $1 AND free >= $2";
+//!                     WHERE item = $1 AND free >= $2 AND $2 > 0";
 //!         let taken = sqlx::query(take).bind(&order.item).bind(order.pieces).execute(db).await?;
 //!         match taken.rows_affected() {
 //!             0 => refuse("SOLD_OUT", format!("too few {} left", order.item)),
@@ -34,12 +34,14 @@
 //!     })
 //!     // What was reserved must be there: else the call comes again, until somebody looks at it.
 //!     .confirm(async |db, Json(order)| {
-//!         let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
+//!         let sell = "UPDATE stock SET reserved = reserved - $2
+//!                     WHERE item = $1 AND reserved >= $2";
 //!         let sold = sqlx::query(sell).bind(order.item).bind(order.pieces).execute(db).await?;
 //!         if sold.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 //!     })
 //!     .cancel(async |db, Json(order)| {
-//!         let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
+//!         let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2
+//!                     WHERE item = $1 AND reserved >= $2";
 //!         let done = sqlx::query(back).bind(order.item).bind(order.pieces).execute(db).await?;
 //!         if done.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 //!     })
@@ -129,7 +131,8 @@
 //! async fn serve(database: &str, coordinator: &str) -> Result<Serving, Box<dyn std::error::Error>> {
 //!     let bank = Participant::new("bank", Postgres::connect(database).await?)
 //!         .two_phase_fn("debit", async |db, Json(debit): Json<Posting>| {
-//!             let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+//!             let take = "UPDATE account SET cents = cents - $2
+//!                         WHERE id = $1 AND cents >= $2 AND $2 > 0";
 //!             let taken = sqlx::query(take).bind(&debit.account).bind(debit.cents).execute(db).await?;
 //!             match taken.rows_affected() {
 //!                 0 => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", debit.account)),
@@ -150,7 +153,7 @@
 //! ```
 //! # #[cfg(feature = "postgres")] mod example {
 //! use sqlx::PgConnection;
-//! use unanimo_sdk::{Call, PhaseTwoError, Json, PrepareError, Saga, Postgres};
+//! use unanimo_sdk::{Call, Json, PhaseTwoError, Postgres, PrepareError, Saga, fail};
 //!
 //! struct Book;
 //!
@@ -175,8 +178,10 @@
 //!         _: &Call<Json<String>>,
 //!         Json(booking): Json<i64>,
 //!     ) -> Result<(), PhaseTwoError> {
-//!         sqlx::query("DELETE FROM booking WHERE id = $1").bind(booking).execute(db).await?;
-//!         Ok(())
+//!         let cancel = "DELETE FROM booking WHERE id = $1";
+//!         let cancelled = sqlx::query(cancel).bind(booking).execute(db).await?;
+//!         // Else the call comes again, until somebody looks at it.
+//!         if cancelled.rows_affected() == 1 { Ok(()) } else { fail("the booking is gone") }
 //!     }
 //! }
 //! # }
@@ -271,8 +276,9 @@ pub use client::{Client, Outcome};
 pub use handler::TwoPhase;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use handler::{
-    Argument, BoxError, Branch, Call, Handles, InputError, Isolation, NotDone, PhaseTwoError,
-    PrepareError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated, fail, refuse, working,
+    Argument, BoxError, Branch, Call, HandlerFn, Handles, InputError, Isolation, NotDone, Output,
+    OutputFn, PhaseTwoError, PrepareError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated, fail,
+    refuse, working,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MySql, MySqlOptions};

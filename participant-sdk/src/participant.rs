@@ -27,7 +27,8 @@
 //! | `in_doubt_ended` | the coordinator was told that it had ended: an operator resolved it, or this database was restored | the same; it follows the decision, unless it was resolved otherwise |
 //! | `in_doubt_refused` | the database does not end it as it was decided; a line of level WARN before gives the reason | mend that, such as a role that may not |
 //! | `in_doubt_unanswered` | no coordinator has answered for it for [too long](Sweep::alarm_after) | see whether their addresses are right, and whether they run |
-//! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done | see the coordinator's last error for it |
+//! | `in_doubt_not_decided` | its transaction is not decided, long after its deadline | see `unanimo tx show`: a parent transaction that waits, or a coordinator whose clock stands |
+//! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done; a step's Cancel is its compensation | see the coordinator's last error for it |
 //! | `in_doubt_other_name` | it bears another participant's name | name a participant that was renamed with [`Participant::formerly`]; else see why that one's sweeper does not run |
 //! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
@@ -267,6 +268,8 @@ impl<R: Resource> Participant<R> {
     /// The connection is one of its own, which waits for each lock for some seconds at most. An error that
     /// is such a wait is no failure: all of it is run again, so it must do no harm twice.
     ///
+    /// May be called again, by another module of the service, say: one is run after the other.
+    ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
     /// # fn example(database: unanimo_sdk::Sqlite) {
@@ -292,7 +295,7 @@ impl<R: Resource> Participant<R> {
             + Sync
             + 'static,
     {
-        self.set_up = SetUp::new(Box::new(set_up));
+        self.set_up.add(Box::new(set_up));
         self
     }
 

@@ -104,7 +104,11 @@ impl PostgresOptions {
     }
 
     fn session_settings(&self) -> Settings {
-        let ms = |duration: Duration| duration.as_millis().to_string();
+        // Zero would be no limit at all, and more than the server can hold would be an error.
+        let ms = |duration: Duration| {
+            let ms = duration.as_micros().div_ceil(1000);
+            ms.clamp(1, TIMEOUT_MS_MAX).to_string()
+        };
         [
             ("lock_timeout", ms(self.lock_timeout)),
             ("statement_timeout", ms(self.statement_timeout)),
@@ -121,6 +125,9 @@ impl PostgresOptions {
         ]
     }
 }
+
+/// Longest timeout that PostgreSQL knows, in milliseconds: more than three weeks.
+const TIMEOUT_MS_MAX: u128 = 2_147_483_647;
 
 async fn can_prepare<D: Driver>(set_up: &SetUp<D>) -> Result<bool, Error> {
     let mut connection = set_up.connect().await?;
@@ -356,6 +363,23 @@ impl<D: Driver> TwoPhaseResource for Postgres<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_timeout_is_none_at_all_or_more_than_the_server_takes() {
+        for (given, expected) in [
+            (Duration::ZERO, "1"),
+            (Duration::from_nanos(1), "1"),
+            (Duration::from_micros(1500), "2"),
+            (Duration::from_secs(2), "2000"),
+            (Duration::MAX, "2147483647"),
+        ] {
+            let options = PostgresOptions::default();
+            let options = options.lock_timeout(given).statement_timeout(given).idle_timeout(given);
+            for (name, value) in &options.session_settings()[..3] {
+                assert_eq!(value, expected, "{name}: {given:?}");
+            }
+        }
+    }
 
     #[test]
     fn connecting_may_move_between_threads() {

@@ -67,7 +67,7 @@
 //!     StatusCode::OK => transaction.commit().await?,
 //!     _ => transaction.rollback().await?,
 //! };
-//! assert!(outcome.is_committed());
+//! assert!(outcome.is_committed() && outcome.deviation().is_none(), "{outcome}");
 //! # serving.stop().await;
 //! # Ok(())
 //! # }

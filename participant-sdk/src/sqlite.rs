@@ -50,7 +50,7 @@ pub struct Sqlite {
 #[derive(Debug)]
 struct SetUp {
     options: SqliteConnectOptions,
-    database_id: OnceLock<String>,
+    database_id: Arc<OnceLock<String>>,
     is_made: OnceLock<()>,
     /// Open as long as the participant: whoever closes the last connection empties the log of the file,
     /// and the next one makes it again.
@@ -84,10 +84,20 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT);
         let mut keeper = SqliteConnection::connect_with(&connect).await.map_err(Error::Connect)?;
         reads_back(&mut keeper).await.map_err(Error::Connect)?;
+        // It is there now. One that is made where it was removed would know of no branch.
+        let connect = connect.create_if_missing(false);
+        let database_id = Arc::new(OnceLock::new());
         let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .after_connect(|connection, _| Box::pin(reads_back(connection)))
+            let id = Arc::clone(&database_id);
+            SqlitePoolOptions::new().max_connections(connections).after_connect(
+                move |connection, _| {
+                    let id = Arc::clone(&id);
+                    Box::pin(async move {
+                        reads_back(connection).await?;
+                        is_the_same(connection, &id).await
+                    })
+                },
+            )
         };
         // A handler may set what no statement sets back. So each of its connections is used once.
         let once = || pool(SLOTS).after_release(|_, _| Box::pin(std::future::ready(Ok(false))));
@@ -97,7 +107,7 @@ impl Sqlite {
             sweep: pool(SWEEP_CONNECTIONS).connect_lazy_with(connect.clone()),
             set_up: Arc::new(SetUp {
                 options: connect,
-                database_id: OnceLock::new(),
+                database_id,
                 is_made: OnceLock::new(),
                 _keeper: Mutex::new(keeper),
             }),
@@ -147,6 +157,28 @@ async fn reads_back(connection: &mut SqliteConnection) -> sqlx::Result<()> {
          {read_back:?} instead of [2, 1, 0], and journal_mode is {journal} instead of wal"
     );
     Err(sqlx::Error::Configuration(text.into()))
+}
+
+/// Fails if the file is another database than at the start: each operation opens it by its name.
+async fn is_the_same(
+    connection: &mut SqliteConnection,
+    known: &OnceLock<String>,
+) -> sqlx::Result<()> {
+    let Some(known) = known.get() else { return Ok(()) };
+    let found = sqlx::query_scalar(schema::READ_ID).fetch_optional(connection).await;
+    let found: Option<String> = match found {
+        Err(error) if block::is_unknown_table(&error) => None,
+        found => found?,
+    };
+    match found {
+        Some(found) if found == *known => Ok(()),
+        found => {
+            let found = found.unwrap_or_else(|| "another one, without a barrier".to_owned());
+            let text =
+                format!("the file was the database {known} at the start, and is {found} now");
+            Err(sqlx::Error::Configuration(text.into()))
+        }
+    }
 }
 
 impl sealed::Sealed for Sqlite {}

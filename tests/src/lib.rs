@@ -3,8 +3,7 @@
 //! however it ends.
 
 pub mod alarms;
-pub mod bank_on_mariadb;
-pub mod bank_over_tokio;
+pub mod bank;
 pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;

@@ -1,6 +1,7 @@
 //! MariaDB servers for tests: the test process starts and removes them, and they use no port.
 //!
-//! They listen on a Unix socket in the run's folder, as the [PostgreSQL](crate::postgres) ones do.
+//! They listen on a Unix socket in the run's folder, as the [PostgreSQL](crate::postgres) ones do. The same tests
+//! run over MySQL where [`MYSQLD`] names its program.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -10,23 +11,29 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::Pid;
-use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool, Row};
 
 use crate::reaper::Owned;
 use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
 use crate::wait::block_until;
 
+/// Name of the environment variable with the path of a `mysqld` of MySQL, which is started instead of MariaDB.
+pub const MYSQLD: &str = "TEST_MYSQLD";
+
 /// Arguments of every server. A killed process loses nothing that the operating system has, so
 /// commits are written and not synced.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 5] = [
     "--skip-networking",
     "--max-connections=300",
     "--innodb-flush-log-at-trx-commit=2",
     "--innodb-buffer-pool-size=32M",
-    "--innodb-log-file-size=16M",
     "--skip-name-resolve",
 ];
+
+/// Size of the log: a template is copied for each server.
+const MARIADB_LOG: &str = "--innodb-log-file-size=16M";
+const MYSQL_LOG: &str = "--innodb-redo-log-capacity=32M";
 
 /// Server of MariaDB.
 #[derive(Debug)]
@@ -66,8 +73,16 @@ impl Server {
     /// The server does not start.
     pub fn launch(&self) {
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
-        let mut command = as_server_user(program("mariadbd"));
+        let mysqld = mysqld();
+        let program = mysqld.clone().unwrap_or_else(|| program("mariadbd"));
+        let mut command = as_server_user(program);
         arguments(&mut command, &self.folder.join("data"));
+        command.args(match mysqld {
+            Some(_) => {
+                &[MYSQL_LOG, "--mysqlx=OFF", "--sync-binlog=0", "--secure-file-priv=NULL"][..]
+            }
+            None => &[MARIADB_LOG],
+        });
         command
             .args(SETTINGS)
             .args(&self.settings)
@@ -152,17 +167,66 @@ impl Drop for Server {
     }
 }
 
+/// Returns the names of every prepared transaction of a server, as SQL takes them.
+///
+/// # Panics
+/// The server does not answer.
+pub async fn prepared(pool: &MySqlPool) -> Vec<String> {
+    if mysqld().is_some() {
+        let rows = sqlx::raw_sql("XA RECOVER CONVERT XID").fetch_all(pool).await;
+        return rows.expect("the prepared transactions").iter().map(name_on_mysql).collect();
+    }
+    let rows = sqlx::raw_sql("XA RECOVER FORMAT='SQL'").fetch_all(pool).await;
+    let name = |row: &MySqlRow| row.try_get_unchecked::<String, _>(3).expect("a name");
+    rows.expect("the prepared transactions").iter().map(name).collect()
+}
+
+/// Writes a name as MariaDB does: as text where all of it can be printed.
+fn name_on_mysql(row: &MySqlRow) -> String {
+    let number = |column: usize| row.try_get_unchecked::<i64, _>(column).expect("a number");
+    let data: String = row.try_get_unchecked(3).expect("the name");
+    let data = data.trim_start_matches("0x").to_ascii_lowercase();
+    let (gtrid, bqual) = data.split_at(2 * usize::try_from(number(1)).expect("a length"));
+    let bytes = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal digits");
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    let can_be_printed = bytes(&data).iter().all(|byte| (b' '..=b'~').contains(byte));
+    let part = |hex: &str| match can_be_printed {
+        true => format!("'{}'", String::from_utf8_lossy(&bytes(hex))),
+        false => format!("X'{hex}'"),
+    };
+    let mut name = part(gtrid);
+    if !bqual.is_empty() || number(0) != 1 {
+        name += &format!(",{}", part(bqual));
+    }
+    if number(0) != 1 {
+        name += &format!(",{}", number(0));
+    }
+    name
+}
+
+fn mysqld() -> Option<PathBuf> {
+    std::env::var_os(MYSQLD).map(PathBuf::from)
+}
+
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let data = new_folder("maria-template").join("base");
+        if let Some(mysqld) = mysqld() {
+            let mut command = as_server_user(mysqld);
+            arguments(&mut command, &data);
+            run(command.args(["--initialize-insecure", MYSQL_LOG]));
+            return data;
+        }
         let mut command = as_server_user(program("mariadb-install-db"));
         arguments(&mut command, &data);
         run(command.args([
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
-            "--innodb-log-file-size=16M",
+            MARIADB_LOG,
         ]));
         data
     })

@@ -29,11 +29,14 @@ impl Driver for Plain {
 
     async fn connect(&self, settings: &[(&str, String)]) -> Result<PlainConnection, Error> {
         let mut config = self.0.clone();
+        // The user's own, such as `-c search_path=shop`, come first: of two the last one holds.
+        let given = config.get_options().unwrap_or_default().to_owned();
         let options = settings.iter().map(|(name, value)| {
             // A space in the value would end it.
             format!("-c {name}={}", value.replace('\\', r"\\").replace(' ', r"\ "))
         });
-        config.options(options.collect::<Vec<_>>().join(" "));
+        let options: Vec<_> = std::iter::once(given).chain(options).collect();
+        config.options(options.join(" ").trim_start());
         config.keepalives_idle(Duration::from_secs(10));
         let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
         let task = tokio::spawn(async move {

@@ -217,6 +217,20 @@ async fn the_initiator_in_python_does_not_repeat_what_never_passes() {
     serving.abort();
 }
 
+/// S10: of a sequence of answers the initiator in Python makes a no only if no call before it may have worked, and a
+/// success only of what every branch has done. The table is in Python.
+#[tokio::test]
+async fn s10_the_initiator_in_python_tells_a_no_from_what_is_not_known() {
+    let paths = [stubs(), &root().join("examples/python-initiator")];
+    let mut command = Command::from(python());
+    command.arg(root().join("tests/suite/clients/judged.py"));
+    command.env("PYTHONPATH", std::env::join_paths(paths).unwrap());
+    let output = command.output().await.unwrap();
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("passed 36\n"), "{said}{errors}");
+}
+
 /// L1, S4: a client whose coordinator is away asks until it is back, and its work is done once.
 #[tokio::test]
 async fn the_initiator_in_python_outlives_its_coordinator() {

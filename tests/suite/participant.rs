@@ -2,6 +2,7 @@
 //! call it, and as one never would.
 
 mod affirmed;
+mod aged;
 mod alarms;
 mod barrier;
 mod calls;
@@ -10,6 +11,7 @@ mod contention;
 mod database_ids;
 mod databases;
 mod deaf;
+mod deployed;
 pub(crate) mod direct;
 mod former_names;
 mod handler;
@@ -36,6 +38,7 @@ mod own_server;
 mod paging;
 mod prepared;
 mod promoted;
+mod promoted_back;
 mod promoted_losses;
 mod propagation;
 mod refusals;
@@ -53,5 +56,6 @@ mod standby;
 mod steps;
 mod sweeper;
 mod swept_steps;
+mod traps;
 mod two_phase;
 mod xa;

@@ -2,6 +2,8 @@
 //!
 //! The course of events is read from the participants' own databases.
 
+mod banks;
+mod gone;
 mod record;
 mod rules;
 

@@ -18,22 +18,36 @@ import (
 )
 
 // giveUp returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and
-// the exit code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
-func giveUp(err error) int {
+// the exit code is 1 if the coordinator itself has said no, and 5 if the outcome is not known. It also returns
+// whether a call may have had its effect so far, this one or an earlier one (open): then a no, which speaks of its
+// own call alone, tells nothing of the outcome.
+func giveUp(err error, open bool) (int, bool) {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Domain == "unanimo" {
-			if info.Metadata["retryable"] == "true" {
-				return 0
+			open = open || info.Metadata["effect"] != "none"
+			switch {
+			case info.Metadata["retryable"] == "true":
+				return 0, open
+			case open && info.Reason != "GID_REUSED": // a gid of another transaction excludes every call
+				return 5, open
 			}
-			return 1
+			return 1, open
 		}
 	}
 	switch status.Code(err) {
 	case codes.Unimplemented, codes.OutOfRange, codes.Unauthenticated, codes.PermissionDenied,
 		codes.ResourceExhausted:
-		return 5 // not from the coordinator, and does not pass by itself: a person must look
+		return 5, true // not from the coordinator, and does not pass by itself: a person must look
 	}
-	return 0 // not from the coordinator: nothing is known yet
+	return 0, true // not from the coordinator: nothing is known yet
+}
+
+// followed ends the program if a branch has ended against the decision, or cannot tell: a person must look.
+func followed(heuristic unanimov1.Heuristic) {
+	if heuristic != unanimov1.Heuristic_HEURISTIC_NONE {
+		fmt.Println("and a branch has ended otherwise, or cannot tell:", heuristic)
+		os.Exit(6)
+	}
 }
 
 func main() {
@@ -54,23 +68,32 @@ func main() {
 		}},
 		IncludeOutputs: true,
 	}
+	open := false
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		response, err := coordinator.SubmitTransaction(ctx, request)
 		cancel()
+		exitCode := 0
+		if err != nil {
+			exitCode, open = giveUp(err, open)
+		}
 		switch {
 		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_COMMITTED:
 			fmt.Println("committed:", string(response.Result.Branches[0].Output.GetData()))
+			followed(response.Result.Heuristic)
 			return
 		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_ABORTED:
 			fmt.Println("aborted:", response.Result.AbortCause, response.Result.Branches[0].Refusal)
+			followed(response.Result.Heuristic)
 			os.Exit(4)
-		case err != nil && giveUp(err) == 5 && status.Code(err) == codes.ResourceExhausted && request.IncludeOutputs:
+		case err == nil:
+			open = true // stored, and not decided yet
+		case exitCode == 5 && status.Code(err) == codes.ResourceExhausted && request.IncludeOutputs:
 			request.IncludeOutputs = false // the answer was too large for this client: once more, without outputs
 			continue
-		case err != nil && giveUp(err) != 0:
+		case exitCode != 0:
 			log.Println(err)
-			os.Exit(giveUp(err))
+			os.Exit(exitCode)
 		}
 		log.Println("not known yet:", err)
 		time.Sleep(pause)

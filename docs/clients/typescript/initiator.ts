@@ -33,6 +33,9 @@ const LASTING = [
   status.RESOURCE_EXHAUSTED,
 ];
 
+/** A call may have had its effect: then a no, which speaks of its own call alone, tells nothing of the outcome. */
+let open = false;
+
 /**
  * Returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and the exit
  * code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
@@ -43,9 +46,20 @@ function giveUp(error: ServiceError): number {
   for (const detail of details) {
     if (!detail.type_url.endsWith("/google.rpc.ErrorInfo")) continue;
     const info = decode("google.rpc.ErrorInfo", detail.value);
-    if (info.domain === "unanimo") return info.metadata.retryable === "true" ? 0 : 1;
+    if (info.domain !== "unanimo") continue;
+    open ||= info.metadata.effect !== "none";
+    if (info.metadata.retryable === "true") return 0;
+    return open && info.reason !== "GID_REUSED" ? 5 : 1; // a gid of another transaction excludes every call
   }
+  open = true;
   return LASTING.includes(error.code) ? 5 : 0;
+}
+
+/** Returns the exit code, which is 6 if a branch has ended against the decision, or cannot tell: a person must look. */
+function followed(heuristic: unknown, exitCode: number): number {
+  if (heuristic === "HEURISTIC_NONE") return exitCode;
+  console.log("and a branch has ended otherwise, or cannot tell:", heuristic);
+  return 6;
 }
 
 function submit(request: SubmitTransactionRequest): Promise<SubmitTransactionResponse__Output> {
@@ -79,12 +93,13 @@ async function main(): Promise<number> {
       const result = (await submit(request)).result!;
       if (result.outcome === "OUTCOME_COMMITTED") {
         console.log("committed:", result.branches[0].output?.data.toString());
-        return 0;
+        return followed(result.heuristic, 0);
       }
       if (result.outcome === "OUTCOME_ABORTED") {
         console.log("aborted:", result.abort_cause, result.branches[0].refusal);
-        return 4;
+        return followed(result.heuristic, 4);
       }
+      open = true; // stored, and not decided yet
       console.error("not decided yet");
     } catch (error) {
       const { code, message } = error as ServiceError;

@@ -5,6 +5,7 @@ use sqlx::SqliteConnection;
 use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Sqlite, Tcc, refuse};
 
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 /// `held` is money of debits that are not decided, `incoming` that of credits.
 pub(super) const TABLES: &str = "
@@ -42,14 +43,16 @@ impl Tcc<Sqlite> for Debit {
     }
 
     async fn confirm(&self, db: &mut SqliteConnection, call: &Posted, (): ()) -> PhaseTwoResult {
-        post(db, "UPDATE account SET held = held - $2 WHERE id = $1", call).await?;
+        let pay = "UPDATE account SET held = held - $2 WHERE id = $1 AND held >= $2";
+        finish(db, pay, call).await?;
         logbook::confirmed(db, call, format!("paid {} cents", call.payload.cents)).await?;
         Ok(())
     }
 
     async fn cancel(&self, db: &mut SqliteConnection, call: &Posted, (): ()) -> PhaseTwoResult {
-        let release = "UPDATE account SET cents = cents + $2, held = held - $2 WHERE id = $1";
-        post(db, release, call).await?;
+        let release = "UPDATE account SET cents = cents + $2, held = held - $2
+                       WHERE id = $1 AND held >= $2";
+        finish(db, release, call).await?;
         logbook::undone(db, call, format!("released {} cents", call.payload.cents)).await?;
         Ok(())
     }
@@ -73,14 +76,16 @@ impl Tcc<Sqlite> for Credit {
 
     async fn confirm(&self, db: &mut SqliteConnection, call: &Posted, (): ()) -> PhaseTwoResult {
         let arrive = "UPDATE account SET cents = cents + $2, incoming = incoming - $2
-                      WHERE id = $1";
-        post(db, arrive, call).await?;
+                      WHERE id = $1 AND incoming >= $2";
+        finish(db, arrive, call).await?;
         logbook::confirmed(db, call, format!("received {} cents", call.payload.cents)).await?;
         Ok(())
     }
 
     async fn cancel(&self, db: &mut SqliteConnection, call: &Posted, (): ()) -> PhaseTwoResult {
-        post(db, "UPDATE account SET incoming = incoming - $2 WHERE id = $1", call).await?;
+        let withdraw =
+            "UPDATE account SET incoming = incoming - $2 WHERE id = $1 AND incoming >= $2";
+        finish(db, withdraw, call).await?;
         logbook::undone(db, call, format!("withdrew {} cents", call.payload.cents)).await?;
         Ok(())
     }
@@ -97,4 +102,14 @@ async fn post(
 ) -> sqlx::Result<u64> {
     let Posting { account, cents } = &*call.payload;
     Ok(sqlx::query(statement).bind(account).bind(cents).execute(db).await?.rows_affected())
+}
+
+/// Runs a statement of phase two: what try has held or announced must be there.
+async fn finish(
+    db: &mut SqliteConnection,
+    statement: &'static str,
+    call: &Posted,
+) -> PhaseTwoResult {
+    let Posting { account, cents } = &*call.payload;
+    one_row(post(db, statement, call).await?, format_args!("account {account} with {cents} cents"))
 }

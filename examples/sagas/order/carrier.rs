@@ -11,12 +11,13 @@ use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Saga, Sq
 
 use super::shop::Order;
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 /// The packer is busy for a second after the start.
 pub(super) const TABLES: &str = "
 CREATE TABLE packer (free_from_ms integer NOT NULL, is_ill integer NOT NULL DEFAULT false);
 INSERT INTO packer (free_from_ms) VALUES (unixepoch('subsec') * 1000 + 1000);
-CREATE TABLE parcel (id integer PRIMARY KEY, order_id integer NOT NULL,
+CREATE TABLE parcel (id integer PRIMARY KEY AUTOINCREMENT, order_id integer NOT NULL,
                      state text NOT NULL CHECK (state IN ('packed', 'unpacked')));";
 
 /// Longest pause before the next question.
@@ -66,8 +67,9 @@ impl Saga<Sqlite> for PackParcel {
         call: &Call<()>,
         Json(Parcel { id }): Json<Parcel>,
     ) -> Result<(), PhaseTwoError> {
-        let unpack = "UPDATE parcel SET state = 'unpacked' WHERE id = $1";
-        sqlx::query(unpack).bind(id).execute(&mut *db).await?;
+        let unpack = "UPDATE parcel SET state = 'unpacked' WHERE id = $1 AND state = 'packed'";
+        let unpacked = sqlx::query(unpack).bind(id).execute(&mut *db).await?;
+        one_row(unpacked.rows_affected(), format_args!("packed parcel {id}"))?;
         logbook::undone(db, call, format!("unpacked parcel {id}")).await?;
         Ok(())
     }

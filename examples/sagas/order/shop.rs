@@ -5,11 +5,13 @@ use sqlx::SqliteConnection;
 use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Saga, Sqlite, refuse};
 
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE shop (is_open integer NOT NULL);
 INSERT INTO shop VALUES (true);
-CREATE TABLE orders (id integer PRIMARY KEY, item text NOT NULL, pieces integer NOT NULL,
+CREATE TABLE orders (id integer PRIMARY KEY AUTOINCREMENT, item text NOT NULL,
+                     pieces integer NOT NULL,
                      state text NOT NULL CHECK (state IN ('open', 'cancelled')));";
 
 pub(super) fn shop(name: &str, database: Sqlite) -> Participant<Sqlite> {
@@ -57,8 +59,9 @@ impl Saga<Sqlite> for OpenOrder {
         call: &Call<Json<Goods>>,
         Json(Order { id }): Json<Order>,
     ) -> Result<(), PhaseTwoError> {
-        let cancel = "UPDATE orders SET state = 'cancelled' WHERE id = $1";
-        sqlx::query(cancel).bind(id).execute(&mut *db).await?;
+        let cancel = "UPDATE orders SET state = 'cancelled' WHERE id = $1 AND state = 'open'";
+        let cancelled = sqlx::query(cancel).bind(id).execute(&mut *db).await?;
+        one_row(cancelled.rows_affected(), format_args!("open order {id}"))?;
         logbook::undone(db, call, format!("cancelled order {id}")).await?;
         Ok(())
     }

@@ -5,6 +5,7 @@ use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Sqlite, 
 
 use super::shop::Goods;
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE stock (item text PRIMARY KEY, free integer NOT NULL CHECK (free >= 0),
@@ -46,8 +47,9 @@ impl Tcc<Sqlite> for Reserve {
         call: &Call<Json<Goods>>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
-        let sell = "UPDATE stock SET reserved = reserved - $2, sold = sold + $2 WHERE item = $1";
-        change(db, sell, call).await?;
+        let sell = "UPDATE stock SET reserved = reserved - $2, sold = sold + $2
+                    WHERE item = $1 AND reserved >= $2";
+        one_row(change(db, sell, call).await?, reserved(call))?;
         logbook::confirmed(db, call, "took them out of the stock").await?;
         Ok(())
     }
@@ -58,8 +60,9 @@ impl Tcc<Sqlite> for Reserve {
         call: &Call<Json<Goods>>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
-        let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
-        change(db, back, call).await?;
+        let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2
+                    WHERE item = $1 AND reserved >= $2";
+        one_row(change(db, back, call).await?, reserved(call))?;
         logbook::undone(db, call, "put them back").await?;
         Ok(())
     }
@@ -72,4 +75,10 @@ async fn change(
 ) -> sqlx::Result<u64> {
     let Goods { item, pieces } = &*call.payload;
     Ok(sqlx::query(statement).bind(item).bind(pieces).execute(db).await?.rows_affected())
+}
+
+/// Names the reservation, for an error.
+fn reserved(call: &Call<Json<Goods>>) -> String {
+    let Goods { item, pieces } = &*call.payload;
+    format!("{pieces} x {item}, reserved")
 }

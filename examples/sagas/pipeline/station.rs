@@ -9,9 +9,10 @@ use unanimo_sdk::{
 };
 
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
-CREATE TABLE thing (id integer PRIMARY KEY, kind text NOT NULL, name text NOT NULL,
+CREATE TABLE thing (id integer PRIMARY KEY AUTOINCREMENT, kind text NOT NULL, name text NOT NULL,
                     parent text NOT NULL);
 CREATE TABLE audit (id integer PRIMARY KEY, text text NOT NULL);
 CREATE TABLE closed (kind text PRIMARY KEY);";
@@ -144,7 +145,8 @@ async fn take_down<P>(
     thing: &Thing,
 ) -> Result<(), PhaseTwoError> {
     let delete = "DELETE FROM thing WHERE id = $1";
-    sqlx::query(delete).bind(thing.id).execute(&mut *db).await?;
+    let deleted = sqlx::query(delete).bind(thing.id).execute(&mut *db).await?;
+    one_row(deleted.rows_affected(), format_args!("thing {}, {}", thing.id, thing.name))?;
     logbook::undone(db, call, format!("took {} {} down", call.branch.branch_id, thing.id)).await?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use unanimo_sdk::{
 
 use super::bank::Receipt;
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE seat (number text PRIMARY KEY, cents integer NOT NULL, traveller text,
@@ -62,8 +63,10 @@ impl Tcc<Sqlite> for HoldSeat {
         call: &Call<Json<Traveller>>,
         Json(seat): Json<Seat>,
     ) -> Result<(), PhaseTwoError> {
-        let sell = "UPDATE seat SET state = 'sold' WHERE number = $1";
-        sqlx::query(sell).bind(&seat.number).execute(&mut *db).await?;
+        let sell = "UPDATE seat SET state = 'sold'
+                    WHERE number = $1 AND state = 'held' AND traveller = $2";
+        let sold = sqlx::query(sell).bind(&seat.number).bind(&call.payload.traveller);
+        one_row(sold.execute(&mut *db).await?.rows_affected(), held(&seat))?;
         logbook::confirmed(db, call, format!("sold seat {}", seat.number)).await?;
         Ok(())
     }
@@ -74,11 +77,18 @@ impl Tcc<Sqlite> for HoldSeat {
         call: &Call<Json<Traveller>>,
         Json(seat): Json<Seat>,
     ) -> Result<(), PhaseTwoError> {
-        let free = "UPDATE seat SET state = 'free', traveller = NULL WHERE number = $1";
-        sqlx::query(free).bind(&seat.number).execute(&mut *db).await?;
+        let free = "UPDATE seat SET state = 'free', traveller = NULL
+                    WHERE number = $1 AND state = 'held' AND traveller = $2";
+        let freed = sqlx::query(free).bind(&seat.number).bind(&call.payload.traveller);
+        one_row(freed.execute(&mut *db).await?.rows_affected(), held(&seat))?;
         logbook::undone(db, call, format!("set seat {} free", seat.number)).await?;
         Ok(())
     }
+}
+
+/// Names what was held, for an error.
+fn held(seat: &Seat) -> String {
+    format!("seat {}, held for this traveller", seat.number)
 }
 
 /// Comes after the pivot: it may still refuse, but that is no vote, and the call comes again.

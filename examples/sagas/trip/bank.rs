@@ -13,7 +13,8 @@ pub(super) const TABLES: &str = "
 CREATE TABLE account (id text PRIMARY KEY, cents integer NOT NULL CHECK (cents >= 0),
                       is_blocked integer NOT NULL DEFAULT false);
 INSERT INTO account (id, cents) VALUES ('account-1', 100000);
-CREATE TABLE payment (id integer PRIMARY KEY, account text NOT NULL, cents integer NOT NULL);";
+CREATE TABLE payment (id integer PRIMARY KEY AUTOINCREMENT, account text NOT NULL,
+                      cents integer NOT NULL);";
 
 pub(super) fn bank(name: &str, database: Sqlite) -> Participant<Sqlite> {
     Participant::new(name, database).uncompensated("pay", Pay)

@@ -5,6 +5,7 @@ use sqlx::SqliteConnection;
 use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Saga, Sqlite, refuse};
 
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE car (plate text PRIMARY KEY, traveller text);
@@ -63,8 +64,10 @@ impl Saga<Sqlite> for RentCar {
         call: &Call<Json<Rental>>,
         Json(Car { plate, .. }): Json<Car>,
     ) -> Result<(), PhaseTwoError> {
-        let take_back = "UPDATE car SET traveller = NULL WHERE plate = $1";
-        sqlx::query(take_back).bind(&plate).execute(&mut *db).await?;
+        let take_back = "UPDATE car SET traveller = NULL WHERE plate = $1 AND traveller = $2";
+        let back = sqlx::query(take_back).bind(&plate).bind(&call.payload.traveller);
+        let back = back.execute(&mut *db).await?.rows_affected();
+        one_row(back, format_args!("car {plate}, out with this traveller"))?;
         logbook::undone(db, call, format!("took car {plate} back")).await?;
         Ok(())
     }

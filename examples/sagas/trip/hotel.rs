@@ -5,11 +5,13 @@ use sqlx::SqliteConnection;
 use unanimo_sdk::{Call, Json, Participant, PhaseTwoError, PrepareError, Saga, Sqlite, refuse};
 
 use crate::sagas::logbook;
+use crate::sagas::rows::one_row;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE room (number integer PRIMARY KEY, is_free integer NOT NULL);
 INSERT INTO room VALUES (101, true), (102, true);
-CREATE TABLE booking (id integer PRIMARY KEY, room integer NOT NULL, traveller text NOT NULL,
+CREATE TABLE booking (id integer PRIMARY KEY AUTOINCREMENT, room integer NOT NULL,
+                      traveller text NOT NULL,
                       state text NOT NULL CHECK (state IN ('booked', 'cancelled')));";
 
 /// Price of a night in cents.
@@ -69,10 +71,12 @@ impl Saga<Sqlite> for BookRoom {
         call: &Call<Json<Stay>>,
         Json(Room { booking, room, .. }): Json<Room>,
     ) -> Result<(), PhaseTwoError> {
-        let cancel = "UPDATE booking SET state = 'cancelled' WHERE id = $1";
-        sqlx::query(cancel).bind(booking).execute(&mut *db).await?;
-        let free = "UPDATE room SET is_free = true WHERE number = $1";
-        sqlx::query(free).bind(room).execute(&mut *db).await?;
+        let cancel = "UPDATE booking SET state = 'cancelled' WHERE id = $1 AND state = 'booked'";
+        let cancelled = sqlx::query(cancel).bind(booking).execute(&mut *db).await?;
+        one_row(cancelled.rows_affected(), format_args!("booking {booking}, booked"))?;
+        let free = "UPDATE room SET is_free = true WHERE number = $1 AND NOT is_free";
+        let freed = sqlx::query(free).bind(room).execute(&mut *db).await?;
+        one_row(freed.rows_affected(), format_args!("room {room}, taken"))?;
         logbook::undone(db, call, format!("cancelled the booking of room {room}")).await?;
         Ok(())
     }

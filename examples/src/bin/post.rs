@@ -1,8 +1,7 @@
 //! Post office with one step of sagas: the second participant of docs/first-participant.md.
 
 use serde::Deserialize;
-use sqlx::SqlitePool;
-use unanimo_sdk::{Json, Participant, Serve, Sqlite, refuse};
+use unanimo_sdk::{Json, Participant, Serve, Sqlite, fail, refuse};
 
 #[derive(Deserialize)]
 struct Parcel {
@@ -13,13 +12,16 @@ struct Parcel {
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
 
-    let pool = SqlitePool::connect("sqlite:post.db?mode=rwc").await?;
-    let table = "CREATE TABLE IF NOT EXISTS parcel (number integer PRIMARY KEY, receiver text)";
-    sqlx::query(table).execute(&pool).await?;
-
     let coordinator = std::env::var("UNANIMO_ENDPOINT");
     let coordinator = coordinator.unwrap_or_else(|_| "http://127.0.0.1:7610".to_owned());
     Participant::new("post", Sqlite::open("post.db").await?)
+        .set_up_fn(async |db| {
+            // A number that was given once is never given again.
+            let parcels = "CREATE TABLE IF NOT EXISTS parcel
+                               (number integer PRIMARY KEY AUTOINCREMENT, receiver text)";
+            sqlx::query(parcels).execute(db).await?;
+            Ok(())
+        })
         .saga_fn("send", async |db, Json(parcel): Json<Parcel>| {
             if parcel.to.is_empty() {
                 return refuse("NO_ADDRESS", "a parcel goes to somebody");
@@ -30,8 +32,8 @@ async fn main() -> anyhow::Result<()> {
         })
         .compensate(async |db, _, Json(number)| {
             let back = "UPDATE parcel SET receiver = 'sender' WHERE number = $1";
-            sqlx::query(back).bind(number).execute(db).await?;
-            Ok(())
+            let done = sqlx::query(back).bind(number).execute(db).await?;
+            if done.rows_affected() == 1 { Ok(()) } else { fail("the parcel is gone") }
         })
         .serve(Serve::on("127.0.0.1:0").register_with(coordinator))
         .await?

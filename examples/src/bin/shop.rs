@@ -36,13 +36,14 @@ async fn main() -> anyhow::Result<()> {
         })
         // What was reserved must be there: else the call comes again, until somebody looks at it.
         .confirm(async |db, Json(order)| {
-            let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
+            let sell = "UPDATE stock SET reserved = reserved - $2
+                        WHERE item = $1 AND reserved >= $2";
             let sold = sqlx::query(sell).bind(order.item).bind(order.pieces).execute(db).await?;
             if sold.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
         })
         .cancel(async |db, Json(order)| {
-            let back =
-                "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
+            let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2
+                        WHERE item = $1 AND reserved >= $2";
             let done = sqlx::query(back).bind(order.item).bind(order.pieces).execute(db).await?;
             if done.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
         })

@@ -51,11 +51,17 @@ pub struct Options {
     pub action: String,
     /// An argument of the action that it accepts.
     pub payload: Bytes,
+    /// Its media type; empty if it has none.
+    pub payload_type: String,
     /// An argument of the action that it refuses, for the guarantees about refusals.
     pub refused_payload: Option<Bytes>,
+    /// Its media type.
+    pub refused_payload_type: String,
     /// Inputs that the action reads, by name: what earlier steps of a saga would have answered. Sent with
     /// every operation.
     pub inputs: BTreeMap<String, Bytes>,
+    /// Media types of inputs, by name. One that is not here has none.
+    pub input_types: BTreeMap<String, String>,
     /// The mode that it does the action in.
     pub mode: Mode,
     /// The cluster id that its branches are to carry.
@@ -71,8 +77,11 @@ impl Options {
             participant: participant.into(),
             action: action.into(),
             payload: Bytes::new(),
+            payload_type: String::new(),
             refused_payload: None,
+            refused_payload_type: String::new(),
             inputs: BTreeMap::new(),
+            input_types: BTreeMap::new(),
             mode: Mode::Tcc,
             cluster_id: Self::CLUSTER_ID.to_owned(),
             patience: Self::PATIENCE,

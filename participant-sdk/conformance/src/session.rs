@@ -86,7 +86,8 @@ impl Session {
     /// A branch of a transaction that nobody has seen.
     #[must_use]
     pub fn branch(&self) -> Branch {
-        let Options { participant, action, payload, inputs, mode, cluster_id, .. } = self.options();
+        let options = self.options();
+        let Options { participant, action, payload, inputs, mode, cluster_id, .. } = options;
         let tx_id = Uuid::now_v7().to_string();
         let context = BranchContext {
             gid: format!("check-{tx_id}"),
@@ -102,7 +103,9 @@ impl Session {
             context,
             action: action.clone(),
             payload: payload.clone(),
+            payload_type: options.payload_type.clone(),
             inputs: inputs.clone(),
+            input_types: options.input_types.clone(),
             prepare_until: Some(SystemTime::now() + PREPARE_WITHIN),
             output: Payload::default(),
             requires: Vec::new(),

@@ -1,9 +1,13 @@
-//! Closures as actions.
+//! Actions whose handlers are closures. They work in the database alone.
 
-use super::{Action, BoxFuture, PAYLOAD, Unreadable, read, typed, with_payload, written};
-use crate::handler::{Argument, Call, PhaseTwoError, PrepareError};
-use crate::payload::{Decode, Encode, Payload};
-use crate::resource::PhaseTwoOperation;
+use unanimo_proto::v1::Mode;
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use super::work::nothing;
+use super::work::{Undo, Work};
+use super::{BoxFuture, Registered};
+use crate::handler::{Argument, Isolation, PhaseTwoError, PrepareError};
+use crate::payload::{Decode, Encode};
 
 /// Closure of phase one.
 pub(crate) type First<C, A, O> =
@@ -13,52 +17,57 @@ pub(crate) type First<C, A, O> =
 pub(crate) type Second<C, A, O> =
     Box<dyn for<'c> Fn(&'c mut C, A, O) -> BoxFuture<'c, Result<(), PhaseTwoError>> + Send + Sync>;
 
-/// Closures of an action of TCC, or of a saga's step.
-pub(crate) struct Closures<C, A, O> {
-    pub(crate) try_: First<C, A, O>,
-    pub(crate) confirm: Second<C, A, O>,
-    pub(crate) cancel: Second<C, A, O>,
+impl<C: Send + 'static> Registered<C> {
+    pub(crate) fn tcc_fn<A, O>(
+        try_: First<C, A, O>,
+        confirm: Second<C, A, O>,
+        cancel: Second<C, A, O>,
+    ) -> Self
+    where
+        A: Argument,
+        O: Encode + Decode + Send + Sync + 'static,
+    {
+        let work = Work::new(
+            (try_, confirm, cancel),
+            |(try_, _, _), db, call| try_(db, A::of(call)),
+            Undo::Inside(|(_, _, cancel), db, call, held| cancel(db, A::of(call), held)),
+        )
+        .confirmed(|(_, confirm, _), db, call, held| confirm(db, A::of(call), held));
+        Self::new(Mode::Tcc, Isolation::default(), work)
+    }
+
+    pub(crate) fn saga_fn<A, O>(run: First<C, A, O>, compensate: Second<C, A, O>) -> Self
+    where
+        A: Argument,
+        O: Encode + Decode + Send + Sync + 'static,
+    {
+        let work = Work::new(
+            (run, compensate),
+            |(run, _), db, call| run(db, A::of(call)),
+            Undo::Inside(|(_, compensate), db, call, done| compensate(db, A::of(call), done)),
+        );
+        Self::new(Mode::Saga, Isolation::default(), work)
+    }
+
+    pub(crate) fn uncompensated_fn<A, O>(run: First<C, A, O>) -> Self
+    where
+        A: Argument,
+        O: Encode + Decode + Send + Sync + 'static,
+    {
+        let work = Work::new(run, |run, db, call| run(db, A::of(call)), Undo::Never);
+        Self::new(Mode::Saga, Isolation::default(), work)
+    }
 }
 
-impl<C, A, O> Action<C> for Closures<C, A, O>
-where
-    C: Send,
-    A: Argument,
-    O: Encode + Decode + Send + Sync + 'static,
-{
-    fn prepare<'a>(
-        &'a self,
-        db: &'a mut C,
-        call: &'a Call<Payload>,
-    ) -> BoxFuture<'a, Result<Payload, PrepareError>> {
-        Box::pin(async move {
-            let argument = A::of(typed(call)?);
-            let output = (self.try_)(db, argument).await?;
-            written(&output, call)
-        })
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl<C: Send + 'static> Registered<C> {
+    /// Phase two is the database's, and no closure's.
+    pub(crate) fn two_phase_fn<A: Argument>(prepare: First<C, A, ()>) -> Self {
+        let work = Work::new(prepare, |run, db, call| run(db, A::of(call)), Undo::Inside(nothing));
+        Self::new(Mode::TwoPhaseCommit, Isolation::default(), work)
     }
 
-    fn phase_two<'a>(
-        &'a self,
-        operation: PhaseTwoOperation,
-        db: &'a mut C,
-        call: &'a Call<Payload>,
-        output: Option<Payload>,
-    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(async move {
-            // What left no trace has done nothing: closures work in the database alone.
-            let Some(output) = output else { return Ok(()) };
-            let output = read("output", &output)?;
-            let payload = read(PAYLOAD, &call.payload)?;
-            let argument = A::of(with_payload(call, payload));
-            match operation {
-                PhaseTwoOperation::Commit => (self.confirm)(db, argument, output).await,
-                PhaseTwoOperation::Cancel => (self.cancel)(db, argument, output).await,
-            }
-        })
-    }
-
-    fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
-        read::<O>("output", output).map(drop)
+    pub(crate) fn read_only_fn<A: Argument>(read: First<C, A, ()>) -> Self {
+        Self { read_only: true, ..Self::two_phase_fn(read) }
     }
 }

@@ -1,5 +1,7 @@
 //! Phase two behind the branch's row.
 
+use std::time::Duration;
+
 use unanimo_proto::v1::HeuristicKind;
 
 use super::outside::{cancel_unseen, was_never_called};
@@ -32,7 +34,13 @@ pub(crate) async fn phase_two<B: Blocks>(
             (PhaseTwoOperation::Commit, _) => nothing_to_commit(blocks, call).await,
         };
     };
-    if let Some(answered) = row.end(operation) {
+    // The coordinator sends this Cancel only if another attempt was not answered: it may have worked outside.
+    let is_to_be_taken_back = operation == PhaseTwoOperation::Cancel
+        && row.is_not_understood()
+        && action.is_some_and(|action| action.outside);
+    if let Some(answered) = row.end(operation)
+        && !is_to_be_taken_back
+    {
         block.release();
         return blocks.affirm(call).await.map(|()| answered);
     }
@@ -40,35 +48,24 @@ pub(crate) async fn phase_two<B: Blocks>(
         block.release();
         return Err(Fault::NotOffered(call.call.action.clone()));
     };
-    let output = Some(row.output.clone());
+    let output = (!is_to_be_taken_back).then(|| row.output.clone());
     block.claim(call).await?;
     finish(block, operation, call, action, (row, output)).await
 }
 
 /// Runs the handler of phase two behind the branch's row, which this transaction holds and which says that it
-/// is running. Without an output nothing is known of phase one.
+/// is running.
 pub(super) async fn finish<B: Block>(
-    mut block: B,
+    block: B,
     operation: PhaseTwoOperation,
     call: &RawCall,
     action: &Registered<B::Connection>,
     (row, output): (Row, Option<Payload>),
 ) -> Result<PhaseTwoAnswer, Fault> {
-    let is_unseen = output.is_none();
-    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
-        Ok(()) => {}
-        Err(error) if is_unseen && was_never_called(&error) => {}
-        Err(PhaseTwoError::Working(pause)) => {
-            block.release();
-            return Ok(PhaseTwoAnswer::Working(pause));
-        }
-        Err(PhaseTwoError::Failed(error)) => {
-            return Err(failed(block, error));
-        }
-    }
-    if let Some(Refusal { message, .. }) = block.check().await? {
-        return Err(Fault::Handler(message.into()));
-    }
+    let mut block = match run(block, operation, call, action, output).await? {
+        Ran::Done(block) => block,
+        Ran::Working(pause) => return Ok(PhaseTwoAnswer::Working(pause)),
+    };
     let state = match operation {
         PhaseTwoOperation::Commit => State::Committed,
         PhaseTwoOperation::Cancel => State::Cancelled,
@@ -80,6 +77,39 @@ pub(super) async fn finish<B: Block>(
             crash_point!("participant-after-end-is-durable");
             Ok(PhaseTwoAnswer::Done)
         }
+        Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
+    }
+}
+
+/// Result of a handler's phase two.
+pub(super) enum Ran<B> {
+    /// The work is done, in this transaction.
+    Done(B),
+    /// It is still under way, and to be asked about again after this time. The transaction is rolled back.
+    Working(Duration),
+}
+
+/// Runs a handler's phase two in a transaction that holds the branch's row. Without an output nothing is known of
+/// phase one.
+pub(super) async fn run<B: Block>(
+    mut block: B,
+    operation: PhaseTwoOperation,
+    call: &RawCall,
+    action: &Registered<B::Connection>,
+    output: Option<Payload>,
+) -> Result<Ran<B>, Fault> {
+    let is_unseen = output.is_none();
+    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
+        Ok(()) => {}
+        Err(error) if is_unseen && was_never_called(&error) => {}
+        Err(PhaseTwoError::Working(pause)) => {
+            block.release();
+            return Ok(Ran::Working(pause));
+        }
+        Err(PhaseTwoError::Failed(error)) => return Err(failed(block, error)),
+    }
+    match block.check().await? {
+        None => Ok(Ran::Done(block)),
         Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
     }
 }

@@ -2,6 +2,9 @@
 
 use unanimo_proto::v1::HeuristicKind;
 
+use crate::features::{
+    ACTION_NOT_OFFERED, FEATURE_UNSUPPORTED, MODE_NOT_OFFERED, PAYLOAD_UNREADABLE,
+};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, Voted};
@@ -74,6 +77,12 @@ impl Row {
         Ok(Self { state, output, refusal: Refusal { reason, message } })
     }
 
+    /// Tells whether a replica has voted no without knowing what the work is. It has undone nothing outside of the
+    /// database then, and another one, of a version that knows the work, may have done some.
+    pub(super) fn is_not_understood(&self) -> bool {
+        self.state == State::Refused && NOT_UNDERSTOOD.contains(&self.refusal.reason.as_str())
+    }
+
     /// Returns the answer of a Prepare that finds this row.
     pub(crate) fn vote(self) -> Result<Voted, Fault> {
         Ok(match self.state {
@@ -112,6 +121,10 @@ impl Row {
         }
     }
 }
+
+/// Reasons of a vote no of who does not know the work.
+const NOT_UNDERSTOOD: [&str; 4] =
+    [ACTION_NOT_OFFERED, FEATURE_UNSUPPORTED, MODE_NOT_OFFERED, PAYLOAD_UNREADABLE];
 
 /// Note of a Commit that found no trace of its branch.
 pub(super) const NOTHING_TO_COMMIT: &str = "Commit found no trace of a branch that voted yes: its prepared transaction was rolled back by hand or by \
@@ -162,6 +175,22 @@ mod tests {
             }
         }
         assert_eq!(Row::new(State::Prepared).end(PhaseTwoOperation::Commit), None);
+    }
+
+    #[test]
+    fn a_no_without_knowledge_of_the_work_is_told_from_others() {
+        for (reason, expected) in [
+            ("ACTION_NOT_OFFERED", true),
+            ("FEATURE_UNSUPPORTED", true),
+            ("MODE_NOT_OFFERED", true),
+            ("PAYLOAD_UNREADABLE", true),
+            ("TOO_LATE", false),
+            ("NO_MONEY", false),
+        ] {
+            let row = Row::refused(Refusal::new(reason, ""));
+            assert_eq!(row.is_not_understood(), expected, "{reason}");
+            assert!(!Row { state: State::Cancelled, ..row }.is_not_understood());
+        }
     }
 
     #[test]

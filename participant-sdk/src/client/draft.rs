@@ -149,7 +149,8 @@ impl Draft {
     ///     flight.output()
     /// });
     /// let outcome = trip.with_outputs().submit().await?;
-    /// if outcome.is_committed() {
+    /// println!("{outcome}");
+    /// if outcome.is_committed() && outcome.deviation().is_none() {
     ///     let Json(ticket) = outcome.output(&ticket)?;
     ///     println!("ticket {ticket}");
     /// }
@@ -238,14 +239,19 @@ impl Draft {
     /// [`Transaction::commit`].
     ///
     /// # Errors
-    /// It starts later, the coordinator does not take it, or it gives no answer: then it may be called
-    /// again. [`Error::Aborted`] if a branch that was given votes no: the transaction is aborted, and the
-    /// branches behind it were not executed.
+    /// It starts later, a payload cannot be written, or the coordinator does not take it: nothing has happened.
+    /// Once it has begun: [`Error::Aborted`] if a branch that was given votes no, and [`Error::NotExecuted`] if
+    /// the coordinator does not take one, after which the transaction is rolled back. [`Error::Unavailable`] if
+    /// there is no answer: it may have begun, and have prepared branches. Then call again, or make it an ABORT
+    /// with [`Client::rollback`]; without either it is aborted at its deadline.
     pub async fn begin(self) -> Result<Transaction, Error> {
         if self.start.is_some() {
             let rule = "must be absent: a transaction that is begun starts at once".to_owned();
             return Err(Error::Request(BadField { field: "start_at".to_owned(), rule }));
         }
+        // What cannot be written is known before anything is sent.
+        let branches: Result<Vec<_>, _> = self.branches.into_iter().collect();
+        let branches = branches.map_err(unwritable)?;
         let mut requires = requires(self.mode, &[], !self.locks.is_empty(), false);
         requires.extend(self.must_exist.then(existing));
         let request = BeginTransactionRequest {
@@ -265,22 +271,36 @@ impl Draft {
             .map_err(|_| Error::Answer("it names no transaction of a cluster"))?;
         let answers = (self.wait_for, self.with_outputs);
         let deadline = begun.deadline.and_then(|at| SystemTime::try_from(at).ok());
-        let mut transaction = Transaction::new(self.client, context, answers, deadline);
-        for branch in self.branches {
-            let branch = branch.map_err(unwritable)?;
-            let (tx_id, branch_id) = (transaction.tx_id().to_owned(), branch.branch_id.clone());
-            match transaction.run(branch).await? {
-                Executed::Prepared(_) | Executed::ReadOnly | Executed::NotVoted { .. } => {}
-                Executed::Refused(refusal) => {
-                    return Err(Error::Aborted { tx_id, branch_id, refusal: Some(refusal) });
-                }
-                Executed::Aborted => {
-                    return Err(Error::Aborted { tx_id, branch_id, refusal: None });
-                }
+        execute_all(Transaction::new(self.client, context, answers, deadline), branches).await
+    }
+}
+
+/// Executes the branches that a transaction is begun with. One that the coordinator does not take ends the
+/// transaction: those before it would hold what they have prepared until the deadline.
+async fn execute_all(
+    mut transaction: Transaction,
+    branches: Vec<BranchSpec>,
+) -> Result<Transaction, Error> {
+    for branch in branches {
+        let (tx_id, branch_id) = (transaction.tx_id().to_owned(), branch.branch_id.clone());
+        match transaction.run(branch).await {
+            Ok(Executed::Prepared(_) | Executed::ReadOnly | Executed::NotVoted { .. }) => {}
+            Ok(Executed::Refused(refusal)) => {
+                return Err(Error::Aborted { tx_id, branch_id, refusal: Some(refusal) });
+            }
+            Ok(Executed::Aborted) => {
+                return Err(Error::Aborted { tx_id, branch_id, refusal: None });
+            }
+            // The same begin may be answered later.
+            Err(error @ Error::Unavailable { .. }) => return Err(error),
+            Err(error) => {
+                let outcome = transaction.abandon().await;
+                let error = Box::new(error);
+                return Err(Error::NotExecuted { tx_id, branch_id, outcome, error });
             }
         }
-        Ok(transaction)
     }
+    Ok(transaction)
 }
 
 pub(super) type Spec = Result<BranchSpec, (String, String)>;

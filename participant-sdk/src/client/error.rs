@@ -46,7 +46,8 @@ pub enum Error {
     /// The request cannot be made. Nothing was sent.
     #[error("{0}")]
     Request(BadField),
-    /// The coordinator says no, and nothing has happened by any attempt of this call.
+    /// The coordinator says no, and nothing has happened by any attempt of this call. It says nothing of other
+    /// calls, earlier or later.
     #[error("{message} ({reason}){}", list(.fields))]
     Rejected {
         /// Stable code for programs; the coordinator's reference lists them.
@@ -93,6 +94,20 @@ pub enum Error {
         branch_id: String,
         /// Reason of its no.
         refusal: Option<Refusal>,
+    },
+    /// A transaction that has begun with branches, of which the coordinator did not take one. Those before it
+    /// were executed. It was rolled back then.
+    #[error("branch {branch_id} of transaction {tx_id} was not executed: {error}{}", rolled_back(*.outcome))]
+    NotExecuted {
+        /// The coordinator's name for the transaction.
+        tx_id: String,
+        /// The branch.
+        branch_id: String,
+        /// The transaction's outcome, `Aborted` in most cases. `NotDecided` if the rollback was not answered:
+        /// [roll it back](super::Client::rollback) by its gid, or leave it to its deadline.
+        outcome: v1::Outcome,
+        /// The coordinator's answer for the branch.
+        error: Box<Self>,
     },
     /// The coordinator answers what this version does not understand.
     #[error("the coordinator's answer is not understood: {0}")]
@@ -146,6 +161,16 @@ fn because(refusal: Option<&Refusal>) -> String {
     refusal.map_or_else(String::new, |Refusal { reason, message }| {
         format!(", which refused: {reason}: {message}")
     })
+}
+
+fn rolled_back(outcome: v1::Outcome) -> &'static str {
+    match outcome {
+        v1::Outcome::Aborted => "; the transaction is aborted",
+        v1::Outcome::Committed => "; the transaction was committed before",
+        v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
+            "; its rollback was not answered, so that it may hold what it has prepared until its deadline"
+        }
+    }
 }
 
 fn list(fields: &[BadField]) -> String {

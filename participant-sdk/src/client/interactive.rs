@@ -1,6 +1,6 @@
 //! A transaction that its initiator drives step by step.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
@@ -19,6 +19,9 @@ use crate::channel::Link;
 use crate::payload::{Decode, Encode, Payload};
 use crate::propagation::{Context, Propagation, Trace};
 use crate::refusal::Refusal;
+
+/// Longest wait for the rollback of a transaction whose initiator is given an error in any case.
+const ABANDON_WAIT: Duration = Duration::from_secs(5);
 
 /// A transaction that has begun.
 ///
@@ -254,6 +257,20 @@ impl Transaction {
             answer.map(|RollbackTransactionResponse { result }| result),
             Some(&self.tx_id),
         )
+    }
+}
+
+impl Transaction {
+    /// Rolls back what its initiator gets no handle of; answers with what is known of it then.
+    pub(super) async fn abandon(mut self) -> v1::Outcome {
+        let wait = self.client.wait_max.min(ABANDON_WAIT);
+        self.client = self.client.wait_at_most(wait);
+        (self.wait_for, self.with_outputs) = (WaitFor::Decided, false);
+        match self.rollback().await {
+            Ok(Outcome::Aborted(_)) => v1::Outcome::Aborted,
+            Ok(Outcome::Committed(_)) => v1::Outcome::Committed,
+            Ok(Outcome::NotDecided(_)) | Err(_) => v1::Outcome::NotDecided,
+        }
     }
 }
 

@@ -37,6 +37,10 @@ impl Client {
     ///
     /// # Errors
     /// There is none (reason `GID_UNKNOWN`), or the coordinator was not reached.
+    ///
+    /// **That there is none is not final**: a call that starts it may still be on its way, at another node or in a
+    /// proxy, and be done afterwards. Who started it once and starts it again under another gid may so do it
+    /// twice. [`Self::rollback`] makes certain; or start it again under the same gid.
     pub fn find(&self, gid: impl Into<String>) -> Find {
         let (client, gid) = (self.clone(), gid.into());
         Find { client, gid, wait_for: WaitFor::Accepted, with_outputs: false }

@@ -17,8 +17,10 @@ pub enum Outcome {
     Committed(Committed),
     /// Decided, durably: every branch is, or will be, undone.
     Aborted(Aborted),
-    /// Neither is known. It goes on by its own rules: ask again with the same call, or with
-    /// [`Client::find`](super::Client::find); never conclude that it failed.
+    /// Neither is known. It goes on by its own rules: ask again with the same call, or make certain with
+    /// [`Client::rollback`](super::Client::rollback), whose answer is final. Never conclude that it failed, also
+    /// not because [`Client::find`](super::Client::find) finds nothing: the call may still be on its way, and
+    /// who starts again under another gid then pays twice.
     NotDecided(NotDecided),
 }
 
@@ -91,6 +93,18 @@ impl Outcome {
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         matches!(self, Self::Aborted(_))
+    }
+
+    /// Returns the deviation of branches from the decision, if there is one: then what was decided is not what
+    /// has happened everywhere, and a person has to look at it.
+    #[must_use]
+    pub fn deviation(&self) -> Option<Heuristic> {
+        let heuristic = match self {
+            Self::Committed(Committed { heuristic, .. })
+            | Self::Aborted(Aborted { heuristic, .. }) => *heuristic,
+            Self::NotDecided(_) => return None,
+        };
+        (heuristic != Heuristic::None).then_some(heuristic)
     }
 
     /// Reads an answer, or the lack of one.
@@ -195,7 +209,9 @@ impl BranchOutcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Committed(_) => f.write_str("committed"),
+            Self::Committed(Committed { tx_id, heuristic, .. }) => {
+                write!(f, "committed{}", Deviation(*heuristic, tx_id))
+            }
             Self::Aborted(aborted) => write!(f, "{aborted}"),
             Self::NotDecided(NotDecided { error: Some(error), .. }) => {
                 write!(f, "not decided: {error}")
@@ -236,8 +252,72 @@ impl fmt::Display for Aborted {
             (AbortCause::Unspecified | AbortCause::Refused, _) => f.write_str("aborted")?,
         }
         match &*self.detail {
-            "" => Ok(()),
-            detail => write!(f, "; {detail}"),
+            "" => {}
+            detail => write!(f, "; {detail}")?,
         }
+        write!(f, "{}", Deviation(self.heuristic, &self.tx_id))
+    }
+}
+
+/// Clause behind a decision that was not followed everywhere.
+struct Deviation<'a>(Heuristic, &'a str);
+
+impl fmt::Display for Deviation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(heuristic, tx_id) = self;
+        let what = match heuristic {
+            Heuristic::None => return Ok(()),
+            Heuristic::Mixed => "but a branch has ended against the decision (MIXED)",
+            Heuristic::Hazard | Heuristic::Unspecified => {
+                "but how a branch has ended is not certain (HAZARD)"
+            }
+        };
+        write!(f, ", {what}: see `unanimo tx show {tx_id}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s11_an_outcome_is_never_shown_without_its_deviation() {
+        let result = |outcome: v1::Outcome, heuristic: i32| {
+            let branches = vec![v1::BranchResult { branch_id: "a".into(), ..Default::default() }];
+            let (tx_id, outcome) = ("tx-7".to_owned(), outcome.into());
+            let abort_cause = AbortCause::Rollback.into();
+            Outcome::of_result(v1::TransactionResult {
+                tx_id,
+                outcome,
+                heuristic,
+                abort_cause,
+                branches,
+                ..Default::default()
+            })
+        };
+        let shown = "see `unanimo tx show tx-7`";
+        for (heuristic, deviation, word) in [
+            (Heuristic::None.into(), None, ""),
+            (Heuristic::Mixed.into(), Some(Heuristic::Mixed), "(MIXED)"),
+            (Heuristic::Hazard.into(), Some(Heuristic::Hazard), "(HAZARD)"),
+            (Heuristic::Unspecified.into(), Some(Heuristic::Hazard), "(HAZARD)"),
+            // One of a later version.
+            (99, Some(Heuristic::Hazard), "(HAZARD)"),
+        ] {
+            for (decided, begins) in [
+                (v1::Outcome::Committed, "committed"),
+                (v1::Outcome::Aborted, "aborted: its initiator rolled it back"),
+            ] {
+                let outcome = result(decided, heuristic);
+                assert_eq!(outcome.deviation(), deviation);
+                let text = outcome.to_string();
+                let rest = text.strip_prefix(begins).unwrap_or_else(|| panic!("{text}"));
+                assert!(rest.contains(word) && rest.is_empty() == word.is_empty(), "{text}");
+                assert_eq!(text.contains(shown), deviation.is_some(), "{text}");
+            }
+        }
+        let not_decided = result(v1::Outcome::NotDecided, Heuristic::Mixed.into());
+        assert_eq!(not_decided.deviation(), None);
+        assert_eq!(not_decided.to_string(), "not decided yet");
     }
 }

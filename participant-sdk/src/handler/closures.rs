@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Call, PhaseTwoError, PrepareError};
 use crate::action::BoxFuture;
-use crate::payload::Decode;
+use crate::payload::{Decode, Encode, Json, Payload, Prost};
 
 /// Second argument of a closure, behind the connection: the payload of the call, as [`Json`](crate::Json),
 /// [`Prost`](crate::Prost), [`Payload`](crate::Payload), [`Bytes`](bytes::Bytes) or `()`, or the whole
@@ -78,6 +80,60 @@ where
         Box::pin(self(db, argument, output))
     }
 }
+
+/// Async closure, or `async fn`, of an action: it takes the connection and the [argument](Argument), and answers
+/// `T`. Each call has a clone of its own, for calls come more than once and from several threads.
+#[diagnostic::on_unimplemented(
+    message = "this closure, or its future, is no handler",
+    note = "a handler is an async closure of the connection and the argument, and is `Clone`, `Send` and `Sync`"
+)]
+pub trait HandlerFn<C, A, T>:
+    AsyncFnOnce(&mut C, A) -> T + for<'c> Handles<'c, (&'c mut C, A), T> + Clone + Send + Sync + 'static
+{
+}
+
+impl<F, C, A, T> HandlerFn<C, A, T> for F where
+    F: AsyncFnOnce(&mut C, A) -> T
+        + for<'c> Handles<'c, (&'c mut C, A), T>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The same with the [output](Output) `O` of phase one as its third argument.
+#[diagnostic::on_unimplemented(
+    message = "this closure, or its future, is no handler",
+    note = "a handler is an async closure of connection, argument and output, and is `Clone`, `Send` and `Sync`"
+)]
+pub trait OutputFn<C, A, O, T>:
+    AsyncFnOnce(&mut C, A, O) -> T
+    + for<'c> Handles<'c, (&'c mut C, A, O), T>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<F, C, A, O, T> OutputFn<C, A, O, T> for F where
+    F: AsyncFnOnce(&mut C, A, O) -> T
+        + for<'c> Handles<'c, (&'c mut C, A, O), T>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Output of phase one that the closures of phase two get as their third argument. With `()` there is none.
+pub trait Output: Encode + Decode + Send + Sync + 'static {}
+
+impl<T> Output for Json<T> where Self: Encode + Decode + Send + Sync + 'static {}
+impl<T> Output for Prost<T> where Self: Encode + Decode + Send + Sync + 'static {}
+impl Output for Payload {}
+impl Output for Bytes {}
 
 /// Answers that the work is under way: `return working(Duration::from_secs(1))`. The call comes again after
 /// this time; what was written is undone.

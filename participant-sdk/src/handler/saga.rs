@@ -42,6 +42,45 @@ pub trait Saga<R: Resource>: Send + Sync + 'static {
     }
 }
 
+/// A step of a saga that works outside of the participant's database, too. Guarantees and costs are those of
+/// [`TccOutside`](crate::TccOutside), and `compensate` is its `cancel`.
+///
+/// One thing differs: a no to work that [must succeed](Call::must_succeed) is no vote, so that nothing is
+/// undone before it. The call comes again.
+pub trait SagaOutside<R: Resource>: Send + Sync + 'static {
+    /// The action's argument, as in [`Saga`].
+    type Payload: Decode + Send + Sync + 'static;
+    /// Result of `run`, as in [`Saga`].
+    type Output: Encode + Decode + Send + Sync + 'static;
+
+    /// Does the work, in the database and outside of it.
+    ///
+    /// # Errors
+    /// As of [`TccOutside::try_`](crate::TccOutside::try_).
+    fn run(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
+
+    /// Makes up for the work of `run`, if it was done. `None` tells that the database holds nothing of it: it
+    /// never ran, it is undone, or it died.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn compensate(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Option<Self::Output>,
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
+
+    /// In which isolation its transactions run.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+}
+
 /// A step of a saga that nothing makes up for: a mail, or what follows a pivot.
 ///
 /// It is for branches that their saga declares without a compensation: such a step is never sent Cancel

@@ -2,22 +2,12 @@
 
 mod in_the_making;
 
-use unanimo_proto::v1::Mode;
-
 pub use self::in_the_making::{ConfirmedFn, SagaFn, TccFn};
 use super::Participant;
-use crate::action::{Closures, Registered, Second, no_compensation};
-use crate::handler::{Argument, BoxError, Handles, PrepareError};
+use crate::action::{First, Registered};
+use crate::handler::{Argument, BoxError, HandlerFn, Handles, PrepareError};
 use crate::payload::{Decode, Encode};
 use crate::resource::Resource;
-
-/// Closures are called more than once, and from several threads: each call has a clone of its own.
-macro_rules! first {
-    ($closure:expr) => {{
-        let closure = $closure;
-        Box::new(move |db, argument| Handles::handle(closure.clone(), (db, argument)))
-    }};
-}
 
 /// Handlers that are closures, for the simple case.
 ///
@@ -46,7 +36,7 @@ macro_rules! first {
 ///     Participant::new("shop", database)
 ///         .tcc_fn("reserve", async |db, Json(order): Json<Order>| {
 ///             let take = "UPDATE stock SET free = free - $2, reserved = reserved + $2
-///                         WHERE item = $1 AND free >= $2";
+///                         WHERE item = $1 AND free >= $2 AND $2 > 0";
 ///             let taken = sqlx::query(take).bind(&order.item).bind(order.pieces);
 ///             match taken.execute(db).await?.rows_affected() {
 ///                 0 => refuse("SOLD_OUT", format!("too few {} left", order.item)),
@@ -54,12 +44,14 @@ macro_rules! first {
 ///             }
 ///         })
 ///         .confirm(async |db, Json(order)| {
-///             let sell = "UPDATE stock SET reserved = reserved - $2 WHERE item = $1";
+///             let sell = "UPDATE stock SET reserved = reserved - $2
+///                         WHERE item = $1 AND reserved >= $2";
 ///             let sold = sqlx::query(sell).bind(order.item).bind(order.pieces).execute(db).await?;
 ///             if sold.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 ///         })
 ///         .cancel(async |db, Json(order)| {
-///             let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2 WHERE item = $1";
+///             let back = "UPDATE stock SET reserved = reserved - $2, free = free + $2
+///                         WHERE item = $1 AND reserved >= $2";
 ///             let done = sqlx::query(back).bind(order.item).bind(order.pieces).execute(db).await?;
 ///             if done.rows_affected() == 1 { Ok(()) } else { fail("the item is gone") }
 ///         })
@@ -101,7 +93,7 @@ impl<R: Resource> Participant<R> {
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] mod example {
-    /// use unanimo_sdk::{Json, Participant, Sqlite};
+    /// use unanimo_sdk::{Json, Participant, Sqlite, fail};
     ///
     /// fn seats(database: Sqlite) -> Participant<Sqlite> {
     ///     Participant::new("seats", database)
@@ -112,12 +104,13 @@ impl<R: Resource> Participant<R> {
     ///         })
     ///         .confirm(async |db, _, Json(number)| {
     ///             let sell = "UPDATE held SET sold = true WHERE number = $1";
-    ///             sqlx::query(sell).bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let sold = sqlx::query(sell).bind(number).execute(db).await?;
+    ///             if sold.rows_affected() == 1 { Ok(()) } else { fail("the seat is not held") }
     ///         })
     ///         .cancel(async |db, _, Json(number)| {
-    ///             sqlx::query("DELETE FROM held WHERE number = $1").bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let free = "DELETE FROM held WHERE number = $1";
+    ///             let freed = sqlx::query(free).bind(number).execute(db).await?;
+    ///             if freed.rows_affected() == 1 { Ok(()) } else { fail("the seat is not held") }
     ///         })
     /// }
     /// # }
@@ -126,14 +119,9 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        TccFn { participant: self, action: action.into(), try_: first!(try_) }
+        TccFn { participant: self, action: action.into(), try_: first(try_) }
     }
 
     /// Offers an action as a step of sagas by closures: `run` is that of [`Saga`](crate::Saga), and
@@ -141,7 +129,7 @@ impl<R: Resource> Participant<R> {
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] mod example {
-    /// use unanimo_sdk::{Call, Json, Participant, Sqlite};
+    /// use unanimo_sdk::{Call, Json, Participant, Sqlite, fail};
     ///
     /// fn airline(database: Sqlite) -> Participant<Sqlite> {
     ///     Participant::new("airline", database)
@@ -153,8 +141,9 @@ impl<R: Resource> Participant<R> {
     ///             Ok(Json(number))
     ///         })
     ///         .compensate(async |db, _, Json(number)| {
-    ///             sqlx::query("DELETE FROM booking WHERE number = $1").bind(number).execute(db).await?;
-    ///             Ok(())
+    ///             let cancel = "DELETE FROM booking WHERE number = $1";
+    ///             let cancelled = sqlx::query(cancel).bind(number).execute(db).await?;
+    ///             if cancelled.rows_affected() == 1 { Ok(()) } else { fail("the booking is gone") }
     ///         })
     /// }
     /// # }
@@ -163,14 +152,9 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        SagaFn { participant: self, action: action.into(), run: first!(run) }
+        SagaFn { participant: self, action: action.into(), run: first(run) }
     }
 
     /// Offers an action as a step of sagas that nothing makes up for, by a closure: see
@@ -180,27 +164,14 @@ impl<R: Resource> Participant<R> {
     where
         A: Argument,
         O: Encode + Decode + Send + Sync + 'static,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<O, PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<O, PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<O, PrepareError>>,
     {
-        let action = action.into();
-        let name = action.clone();
-        let cancel: Second<R::Connection, A, O> = Box::new(move |_, _, _| {
-            let error = no_compensation(&name);
-            Box::pin(std::future::ready(Err(error)))
-        });
-        let closures = Closures { try_: first!(run), confirm: nothing(), cancel };
-        self.with(action, Registered::closures(Mode::Saga, closures))
+        self.with(action.into(), Registered::uncompensated_fn(first(run)))
     }
 }
 
-/// Phase two that has nothing to do.
-fn nothing<C, A, O>() -> Second<C, A, O> {
-    Box::new(|_, _, _| Box::pin(std::future::ready(Ok(()))))
+fn first<C, A, O>(closure: impl HandlerFn<C, A, Result<O, PrepareError>>) -> First<C, A, O> {
+    Box::new(move |db, argument| Handles::handle(closure.clone(), (db, argument)))
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -220,7 +191,8 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     ///
     /// fn bank(database: Postgres) -> Participant<Postgres> {
     ///     Participant::new("bank", database).two_phase_fn("debit", async |db, Json(debit): Json<Debit>| {
-    ///         let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+    ///         let take = "UPDATE account SET cents = cents - $2
+    ///                     WHERE id = $1 AND cents >= $2 AND $2 > 0";
     ///         let taken = sqlx::query(take).bind(&debit.account).bind(debit.cents).execute(db).await?;
     ///         match taken.rows_affected() {
     ///             0 => refuse("INSUFFICIENT_FUNDS", format!("{} has too little", debit.account)),
@@ -234,16 +206,9 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     pub fn two_phase_fn<A, F>(self, action: impl Into<String>, prepare: F) -> Self
     where
         A: Argument,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<(), PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<(), PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<(), PrepareError>>,
     {
-        let closures = Closures { try_: first!(prepare), confirm: nothing(), cancel: nothing() };
-        let registered = Registered::closures(Mode::TwoPhaseCommit, closures);
-        self.with_two_phase(action.into(), registered)
+        self.with_two_phase(action.into(), Registered::two_phase_fn(first(prepare)))
     }
 
     /// Offers an action of two-phase commit that only reads, by a closure: it votes READ_ONLY. See
@@ -252,15 +217,8 @@ impl<R: crate::TwoPhaseResource> Participant<R> {
     pub fn read_only_fn<A, F>(self, action: impl Into<String>, read: F) -> Self
     where
         A: Argument,
-        F: AsyncFnOnce(&mut R::Connection, A) -> Result<(), PrepareError>
-            + for<'c> Handles<'c, (&'c mut R::Connection, A), Result<(), PrepareError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        F: HandlerFn<R::Connection, A, Result<(), PrepareError>>,
     {
-        let closures = Closures { try_: first!(read), confirm: nothing(), cancel: nothing() };
-        let registered = Registered::closures(Mode::TwoPhaseCommit, closures);
-        self.with_two_phase(action.into(), Registered { read_only: true, ..registered })
+        self.with_two_phase(action.into(), Registered::read_only_fn(first(read)))
     }
 }

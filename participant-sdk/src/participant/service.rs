@@ -22,7 +22,7 @@ use super::metrics::{Figures, Metrics};
 use super::register::MESSAGE_BYTES_MAX;
 use super::set_up::SetUp;
 use crate::action::Registered;
-use crate::features::{self, MUST_SUCCEED};
+use crate::features::{self, ACTION_NOT_OFFERED, MODE_NOT_OFFERED, MUST_SUCCEED};
 use crate::handler::Branch;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, Voted};
@@ -338,15 +338,15 @@ impl<R: Resource> Inner<R> {
             Some(registered) => {
                 let (offered, asked) = (mode(registered.mode), mode(call.mode));
                 Refusal::new(
-                    "MODE_NOT_OFFERED",
+                    MODE_NOT_OFFERED,
                     format!("{} does {action} in {offered} only, not in {asked}", self.of.name),
                 )
             }
             None if call.mode == Mode::Unspecified => {
-                Refusal::new("MODE_NOT_OFFERED", format!("{} does not know the mode", self.of.name))
+                Refusal::new(MODE_NOT_OFFERED, format!("{} does not know the mode", self.of.name))
             }
             None => Refusal::new(
-                "ACTION_NOT_OFFERED",
+                ACTION_NOT_OFFERED,
                 format!("{} has no action {action}; it has {}", self.of.name, self.offered()),
             ),
         };

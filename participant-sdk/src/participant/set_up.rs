@@ -25,28 +25,28 @@ type Run<R> = dyn for<'c> Fn(
     + Send
     + Sync;
 
-/// The service's own part of the set-up.
-pub(super) struct SetUp<R: Resource>(Option<Box<Run<R>>>);
+/// The service's own parts of the set-up, in their order.
+pub(super) struct SetUp<R: Resource>(Vec<Box<Run<R>>>);
 
 impl<R: Resource> Default for SetUp<R> {
     fn default() -> Self {
-        Self(None)
+        Self(Vec::new())
     }
 }
 
 impl<R: Resource> fmt::Debug for SetUp<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SetUp").field(&self.0.is_some()).finish()
+        f.debug_tuple("SetUp").field(&self.0.len()).finish()
     }
 }
 
 impl<R: Resource> SetUp<R> {
-    pub(super) fn new(run: Box<Run<R>>) -> Self {
-        Self(Some(run))
+    pub(super) fn add(&mut self, run: Box<Run<R>>) {
+        self.0.push(run);
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 
     /// Sets up, however long branches in doubt are in the way.
@@ -72,7 +72,8 @@ impl<R: Resource> SetUp<R> {
 
     async fn attempt(&self, resource: &R) -> Result<(), Error> {
         resource.make().await.map_err(Error::Database)?;
-        if let Some(run) = &self.0 {
+        // Each on a connection of its own, with the settings of a new one.
+        for run in &self.0 {
             let mut connection = resource.to_set_up().await.map_err(Error::Database)?;
             run(&mut connection).await.map_err(Error::SetUp)?;
         }

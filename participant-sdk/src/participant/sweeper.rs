@@ -88,12 +88,22 @@ impl Sweep {
     }
 
     /// Age of a branch in doubt at which it raises an alarm although nothing but time speaks against it: no
-    /// coordinator answers for it, or it is decided and is not ended. Default five times the
-    /// [grace](Self::grace), and some seconds at least.
+    /// coordinator answers for it, it is decided and is not ended, or it is not decided. Default five times the
+    /// [grace](Self::grace), and some seconds at least; where it is not decided, an hour at least, past the
+    /// transaction's deadline. An age that is set here holds for all of these: choose one that no
+    /// transaction reaches.
+    ///
+    /// A step of a saga may wait for its saga's decision for ever. Of a step that is to be compensated, or that
+    /// no coordinator answers for, the time counts since that was found.
     #[must_use]
     pub fn alarm_after(mut self, age: Duration) -> Self {
         self.alarm_after = Some(age.min(RETENTION_MAX));
         self
+    }
+
+    /// The age of an alarm is set, and not the default.
+    fn has_alarm_age(&self) -> bool {
+        self.alarm_after.is_some()
     }
 
     fn alarm_age(&self, at_least: Duration) -> Duration {

@@ -22,7 +22,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()),
     noted.system_id, noted.timeline,
     noted.noted_at > clock_timestamp() - interval '1 minute',
     (extract(epoch FROM noted.noted_at) * 1000)::bigint,
-    (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint
+    (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint,
+    pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint
 FROM (SELECT $1::text AS participant) AS asked
 LEFT JOIN unanimo_barrier_timeline AS noted USING (participant)";
 
@@ -37,16 +38,16 @@ SELECT tx_id, branch_id FROM unanimo_barrier
 JOIN unnest($2::uuid[], $3::text[]) AS k (tx_id, branch_id) USING (tx_id, branch_id)
 WHERE participant = $1";
 
-/// System and timeline now, both as they were noted, whether that was a moment ago, and when, and the time of
-/// the last commit that was replayed.
-type Row = (i64, i64, Option<i64>, Option<i64>, Option<bool>, Option<i64>, Option<i64>);
+/// System and timeline now, both as they were noted, whether that was a moment ago, and when, the time of the last
+/// commit that was replayed, and the place in the log.
+type Row = (i64, i64, Option<i64>, Option<i64>, Option<bool>, Option<i64>, Option<i64>, i64);
 
 impl<D: Driver> Postgres<D> {
     pub(super) async fn read_histories(&self, participant: &str) -> Result<Histories, Fault> {
         let read = statements::one_on(&self.phase_two, HISTORIES, &[P::Text(participant)]).await;
         let read: Row = read.map_err(fault("read the history of the server"))?;
-        let (system, timeline, noted_system, noted_timeline, is_fresh, noted_ms, replayed_ms) =
-            read;
+        let (system, timeline, noted_system, noted_timeline, is_fresh, noted_ms, ..) = read;
+        let (.., replayed_ms, written) = read;
         let noted = noted_system.zip(noted_timeline);
         let time = |ms: i64| Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).ok()?));
         Ok(Histories {
@@ -54,6 +55,7 @@ impl<D: Driver> Postgres<D> {
             noted: noted.map(|(system, timeline)| History { system, timeline }),
             is_fresh: is_fresh.unwrap_or(false),
             noted_at: noted_ms.and_then(time),
+            written,
             replayed_until: replayed_ms.and_then(time),
         })
     }

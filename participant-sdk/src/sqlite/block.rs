@@ -195,6 +195,11 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
     }
 }
 
+/// Tells whether a statement has named a table that is not there.
+pub(super) fn is_unknown_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|answer| answer.message().starts_with("no such table"))
+}
+
 /// Tells whether an error, or what caused it, is a wait for another transaction that has ended without it.
 pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());

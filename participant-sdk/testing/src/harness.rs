@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use unanimo_conformance::{Checked, Options, Stop, Verdict};
 use unanimo_proto::v1::Mode;
-use unanimo_sdk::{Encode, PayloadError};
+use unanimo_sdk::{Encode, Payload, PayloadError};
 
 use crate::bench::{Bench, Methods, World};
 use crate::checks;
@@ -53,8 +53,11 @@ impl<S: Subject> Harness<S> {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn payload(mut self, payload: impl Encode) -> Self {
-        match payload.encode() {
-            Ok(bytes) => self.options.payload = bytes,
+        match Payload::of(&payload) {
+            Ok(Payload { data, media_type }) => {
+                self.options.payload = data;
+                self.options.payload_type = media_type.into_owned();
+            }
             Err(error) => self.error = Some(error),
         }
         self
@@ -65,8 +68,12 @@ impl<S: Subject> Harness<S> {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn input(mut self, name: impl Into<String>, input: impl Encode) -> Self {
-        match input.encode() {
-            Ok(bytes) => drop(self.options.inputs.insert(name.into(), bytes)),
+        match Payload::of(&input) {
+            Ok(Payload { data, media_type }) => {
+                let name = name.into();
+                self.options.input_types.insert(name.clone(), media_type.into_owned());
+                self.options.inputs.insert(name, data);
+            }
             Err(error) => self.error = Some(error),
         }
         self
@@ -76,8 +83,11 @@ impl<S: Subject> Harness<S> {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn refused_payload(mut self, payload: impl Encode) -> Self {
-        match payload.encode() {
-            Ok(bytes) => self.options.refused_payload = Some(bytes),
+        match Payload::of(&payload) {
+            Ok(Payload { data, media_type }) => {
+                self.options.refused_payload = Some(data);
+                self.options.refused_payload_type = media_type.into_owned();
+            }
             Err(error) => self.error = Some(error),
         }
         self

@@ -16,7 +16,7 @@
 //! use serde::{Deserialize, Serialize};
 //! use sqlx::{Connection, SqliteConnection};
 //! use unanimo_sdk::{
-//!     BoxError, Call, PhaseTwoError, Json, Participant, PrepareError, Sqlite, Tcc, refuse,
+//!     BoxError, Call, Json, Participant, PhaseTwoError, PrepareError, Sqlite, Tcc, fail, refuse,
 //! };
 //! use unanimo_testing::{Harness, Subject};
 //!
@@ -37,7 +37,8 @@
 //!         db: &mut SqliteConnection,
 //!         order: &Call<Json<Order>>,
 //!     ) -> Result<(), PrepareError> {
-//!         let take = "UPDATE stock SET free = free - $1, reserved = reserved + $1 WHERE free >= $1";
+//!         let take = "UPDATE stock SET free = free - $1, reserved = reserved + $1
+//!                     WHERE free >= $1 AND $1 > 0";
 //!         let taken = sqlx::query(take).bind(order.payload.pieces).execute(db).await?;
 //!         match taken.rows_affected() {
 //!             0 => refuse("SOLD_OUT", "too few left"),
@@ -51,9 +52,9 @@
 //!         order: &Call<Json<Order>>,
 //!         (): (),
 //!     ) -> Result<(), PhaseTwoError> {
-//!         let sold = "UPDATE stock SET reserved = reserved - $1";
-//!         sqlx::query(sold).bind(order.payload.pieces).execute(db).await?;
-//!         Ok(())
+//!         let sell = "UPDATE stock SET reserved = reserved - $1 WHERE reserved >= $1";
+//!         let sold = sqlx::query(sell).bind(order.payload.pieces).execute(db).await?;
+//!         if sold.rows_affected() == 1 { Ok(()) } else { fail("what was reserved is gone") }
 //!     }
 //!
 //!     async fn cancel(
@@ -62,9 +63,10 @@
 //!         order: &Call<Json<Order>>,
 //!         (): (),
 //!     ) -> Result<(), PhaseTwoError> {
-//!         let back = "UPDATE stock SET reserved = reserved - $1, free = free + $1";
-//!         sqlx::query(back).bind(order.payload.pieces).execute(db).await?;
-//!         Ok(())
+//!         let back = "UPDATE stock SET reserved = reserved - $1, free = free + $1
+//!                     WHERE reserved >= $1";
+//!         let done = sqlx::query(back).bind(order.payload.pieces).execute(db).await?;
+//!         if done.rows_affected() == 1 { Ok(()) } else { fail("what was reserved is gone") }
 //!     }
 //! }
 //!

@@ -3,7 +3,7 @@
 
 use unanimo_examples::{tcc, two_phase};
 use unanimo_sdk::{MySql, Postgres, Serve, TokioPostgres};
-use unanimo_tests::{bank_on_mariadb, bank_over_tokio};
+use unanimo_tests::bank;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,17 +16,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "two-phase" => two_phase::bank(name, Postgres::connect(url).await?).serve(serve).await?,
         "tcc-over-tokio" => {
             let database = Postgres::over(TokioPostgres::new(url.parse()?)).await?;
-            bank_over_tokio::bank(name, database).serve(serve).await?
+            bank::tcc(name, database).serve(serve).await?
         }
         "two-phase-over-tokio" => {
             let database = Postgres::over(TokioPostgres::new(url.parse()?)).await?;
-            bank_over_tokio::two_phase_bank(name, database).serve(serve).await?
+            bank::two_phase(name, database).serve(serve).await?
         }
-        "tcc-on-mariadb" => {
-            bank_on_mariadb::bank(name, MySql::connect(url).await?).serve(serve).await?
-        }
+        "tcc-on-mariadb" => bank::tcc(name, MySql::connect(url).await?).serve(serve).await?,
         "two-phase-on-mariadb" => {
-            bank_on_mariadb::two_phase_bank(name, MySql::connect(url).await?).serve(serve).await?
+            bank::two_phase(name, MySql::connect(url).await?).serve(serve).await?
         }
         other => return Err(format!("there is no mode {other}").into()),
     };

@@ -1,12 +1,11 @@
 //! Bank in a process of its own, with a database server of its own.
 
 use rustix::process::Pid;
-use sqlx::mysql::MySqlRow;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool, Row};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgPool};
 use unanimo_examples::accounts;
 use unanimo_tests::forward::Forward;
 use unanimo_tests::recorder::Recorder;
-use unanimo_tests::{bank_on_mariadb, mariadb, postgres};
+use unanimo_tests::{bank, mariadb, postgres};
 
 use super::Mode;
 use super::process::Process;
@@ -118,7 +117,7 @@ impl Bank {
         let server = mariadb::Server::start();
         let url = server.database().await;
         let pool = MySqlPool::connect(&url).await.unwrap();
-        bank_on_mariadb::create(&pool, &opened()).await.unwrap();
+        bank::mariadb::create(&pool, &opened()).await.unwrap();
         sqlx::raw_sql("CREATE TABLE others (n int)").execute(&pool).await.unwrap();
         for other in OTHERS_ON_MARIADB {
             let work = format!(
@@ -156,7 +155,7 @@ impl Bank {
     pub(crate) async fn total(&self) -> (i64, i64, i64) {
         let all = match self.server {
             Server::Postgres(_) => accounts::balances(&self.postgres().await).await,
-            Server::MariaDb(_) => bank_on_mariadb::balances(&self.mariadb().await).await,
+            Server::MariaDb(_) => bank::mariadb::balances(&self.mariadb().await).await,
         };
         all.unwrap().iter().fold((0, 0, 0), |sum, (_, cents, held, incoming)| {
             (sum.0 + cents, sum.1 + held, sum.2 + incoming)
@@ -180,10 +179,8 @@ impl Bank {
                 let pool = self.mariadb().await;
                 let rows = "SELECT gid FROM unanimo_barrier WHERE state = 'prepared'";
                 let mut all: Vec<String> = sqlx::query_scalar(rows).fetch_all(&pool).await.unwrap();
-                let listed = sqlx::raw_sql("XA RECOVER FORMAT='SQL'").fetch_all(&pool).await;
-                let listed = listed.unwrap();
-                let name = |row: &MySqlRow| row.try_get_unchecked::<String, _>(3).unwrap();
-                let (others, ours): (Vec<_>, Vec<_>) = listed.iter().map(name).partition(|name| {
+                let listed = unanimo_tests::mariadb::prepared(&pool).await.into_iter();
+                let (others, ours): (Vec<_>, Vec<_>) = listed.partition(|name| {
                     name.contains("some other program") || name.starts_with("'xx'")
                 });
                 assert_eq!(others.len(), 2, "S12: what others prepared is untouched: {ours:?}");

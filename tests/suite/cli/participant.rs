@@ -15,7 +15,7 @@ use unanimo_sdk::{
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
-use unanimo_tests::{bank_on_mariadb, bank_over_tokio, mariadb};
+use unanimo_tests::{bank, mariadb};
 
 use super::{Program, Ran, command, file, new_path, run};
 
@@ -101,9 +101,9 @@ async fn a_tcc_participant_on_postgres_passes() {
 
 #[tokio::test]
 async fn participants_over_tokio_pass() {
-    let (serving, pool) = tokio_bank(bank_over_tokio::bank).await;
+    let (serving, pool) = tokio_bank(bank::tcc).await;
     passes(&serving, &pool, "tcc").await;
-    let (serving, pool) = tokio_bank(bank_over_tokio::two_phase_bank).await;
+    let (serving, pool) = tokio_bank(bank::two_phase).await;
     passes(&serving, &pool, "two-phase").await;
 }
 
@@ -128,13 +128,13 @@ async fn a_two_phase_participant_on_postgres_passes() {
 async fn a_two_phase_participant_on_mariadb_passes() {
     let url = mariadb::Server::shared().database().await;
     let pool = MySqlPool::connect(&url).await.unwrap();
-    bank_on_mariadb::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
+    bank::mariadb::create(&pool, &[("alice".to_owned(), 1000)]).await.unwrap();
     let options = MySqlOptions::default().lock_timeout(Duration::from_secs(1));
     let database = options.connect(&url).await.unwrap();
-    let bank = bank_on_mariadb::two_phase_bank("bank", database);
+    let bank = bank::two_phase("bank", database);
     let serving = bank.serve(Serve::on("127.0.0.1:0")).await.unwrap();
     let committed = passed(&serving, "two-phase").await;
-    let (_, cents, held, incoming) = bank_on_mariadb::balances(&pool).await.unwrap().remove(0);
+    let (_, cents, held, incoming) = bank::mariadb::balances(&pool).await.unwrap().remove(0);
     assert_eq!((cents, held, incoming), (1000 - 5 * committed, 0, 0), "S7");
 }
 

@@ -39,9 +39,9 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn new(outcome: i32) -> Self {
-        let tx_id = TX.to_owned();
+        let (tx_id, heuristic) = (TX.to_owned(), Heuristic::None.into());
         Self {
-            result: TransactionResult { tx_id, outcome, ..Default::default() },
+            result: TransactionResult { tx_id, outcome, heuristic, ..Default::default() },
             ..Self::default()
         }
     }

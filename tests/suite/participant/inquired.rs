@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -18,6 +19,7 @@ use super::calls::Branch;
 struct Known {
     verdict: Verdict,
     ended: bool,
+    until: Option<SystemTime>,
     asked: usize,
 }
 
@@ -53,7 +55,12 @@ impl Inquired {
     pub(crate) fn tell_of(&self, tx_id: &str, verdict: Verdict, ended: bool) {
         let mut known = self.lock();
         let known = known.entry(tx_id.to_owned()).or_insert(RUNNING);
-        *known = Known { verdict, ended, asked: known.asked };
+        *known = Known { verdict, ended, ..*known };
+    }
+
+    /// From now on the bound of the branch's Prepare.
+    pub(super) fn tell_until(&self, branch: &Branch, until: Option<SystemTime>) {
+        self.lock().entry(branch.tx_id.to_string()).or_insert(RUNNING).until = until;
     }
 
     /// Returns the number of questions about the branch's transaction.
@@ -78,12 +85,13 @@ impl Inquired {
         BranchVerdict {
             verdict: known.verdict.into(),
             ended: known.ended,
+            prepare_until: known.until.map(Into::into),
             ..BranchVerdict::default()
         }
     }
 }
 
-const RUNNING: Known = Known { verdict: Verdict::Running, ended: false, asked: 0 };
+const RUNNING: Known = Known { verdict: Verdict::Running, ended: false, until: None, asked: 0 };
 
 macro_rules! serve {
     ($($refused:ident($request:ty) -> $response:ty;)*) => {

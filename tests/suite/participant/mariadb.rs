@@ -31,7 +31,9 @@ async fn narrow(server: &Server) -> World<MySql> {
 /// A table of rows 1 to 64, in which the test can hold more than any handler.
 async fn pair(world: &World<MySql>) {
     world.pool.execute("CREATE TABLE pair (id int PRIMARY KEY, n int NOT NULL)").await.unwrap();
-    world.pool.execute("INSERT INTO pair SELECT seq, 0 FROM seq_1_to_64").await.unwrap();
+    let fill = "INSERT INTO pair WITH RECURSIVE seq (n) AS
+                    (SELECT 1 UNION ALL SELECT n + 1 FROM seq WHERE n < 64) SELECT n, 0 FROM seq";
+    world.pool.execute(fill).await.unwrap();
 }
 
 /// Settings that a handler has seen.

@@ -48,27 +48,31 @@ impl<R: Resource> Saga<R> for Step {
 const LONG: Duration = Duration::from_secs(600);
 
 /// Transaction and branch.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
 /// Tells the value of a field.
-fn field(line: &str, name: &str) -> String {
+pub(super) fn field(line: &str, name: &str) -> String {
     let rest = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{name} in {line}")).1;
     rest.split(' ').next().unwrap().trim_matches('"').to_owned()
 }
 
-fn lost(alarms: &Alarms) -> Vec<Key> {
+pub(super) fn lost(alarms: &Alarms) -> Vec<Key> {
     let lines = alarms.named("branch_lost").into_iter();
     lines.map(|line| (field(&line, "tx_id"), field(&line, "branch_id"))).collect()
 }
 
-type Bank = World<Service<Database>>;
+pub(super) type Bank = World<Service<Database>>;
 
 async fn connect(url: &str) -> Database {
     over::connect(PostgresOptions::default(), url).await.unwrap()
 }
 
 /// Submits it, and waits for its end.
-async fn ended(world: &Bank, request: SubmitTransactionRequest, decided: Decided) -> String {
+pub(super) async fn ended(
+    world: &Bank,
+    request: SubmitTransactionRequest,
+    decided: Decided,
+) -> String {
     let tx_id = world.submit(request, decided).await;
     has_ended(world, &tx_id).await;
     tx_id
@@ -218,7 +222,7 @@ async fn s11_a_process_that_starts_after_the_promotion_tells_what_is_lost() {
 }
 
 /// Another history than the one that was noted, without another server.
-async fn bank() -> (PgPool, String, Service<Database>) {
+pub(super) async fn bank() -> (PgPool, String, Service<Database>) {
     let url = Server::shared().database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
@@ -227,12 +231,12 @@ async fn bank() -> (PgPool, String, Service<Database>) {
     (pool, url, participant.saga("step", Step).service().unwrap())
 }
 
-async fn noted(pool: &PgPool) -> Option<i64> {
+pub(super) async fn noted(pool: &PgPool) -> Option<i64> {
     let timeline = "SELECT timeline FROM unanimo_barrier_timeline WHERE participant = 'p'";
     sqlx::query_scalar(timeline).fetch_optional(pool).await.unwrap()
 }
 
-async fn change_history(pool: &PgPool) {
+pub(super) async fn change_history(pool: &PgPool) {
     let other = "UPDATE unanimo_barrier_timeline SET timeline = timeline + 6";
     pool.execute(other).await.unwrap();
 }

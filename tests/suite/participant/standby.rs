@@ -65,6 +65,38 @@ async fn sessions_do_not_stay_on_a_standby() {
     }
 }
 
+/// A server that is no primary any more while sessions live there, as behind a proxy that keeps them: none is used
+/// again. A real server would end them; here the database itself says that it is a standby.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_used_again_on_a_standby() {
+    let url = Server::shared().database().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    pool.execute(
+        "CREATE SCHEMA mine;
+         CREATE TABLE mine.standby AS SELECT false AS is_one;
+         CREATE FUNCTION mine.pg_is_in_recovery() RETURNS boolean STABLE LANGUAGE sql
+             AS 'SELECT is_one FROM mine.standby';
+         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = mine, pg_catalog, public',
+                                    current_database()); END $$",
+    )
+    .await
+    .unwrap();
+    let options = PostgresOptions::default().prepare_connections(1);
+    let database = over::connect(options, &url).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'unanimo-participant'";
+    for _ in 0..2 {
+        assert!(voted(&service, &branch(Mode::Tcc, "ok")).await);
+    }
+    let living: i64 = sqlx::query_scalar(sessions).fetch_one(&pool).await.unwrap();
+    assert_eq!(living, 1, "it is used again");
+    pool.execute("UPDATE mine.standby SET is_one = true").await.unwrap();
+    assert!(!voted(&service, &branch(Mode::Tcc, "ok")).await);
+    pool.execute("UPDATE mine.standby SET is_one = false").await.unwrap();
+    until("a vote", async || voted(&service, &branch(Mode::Tcc, "ok")).await.then_some(())).await;
+}
+
 /// The server is made read-only under sessions that are there already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_do_not_stay_on_a_read_only_mariadb() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, prepare_response};
@@ -126,7 +126,8 @@ impl Bank {
         let pool = MySqlPool::connect(&url).await.unwrap();
         let tables = "CREATE TABLE effect (n int);
                       CREATE TABLE pair (id int PRIMARY KEY, n int NOT NULL);
-                      INSERT INTO pair SELECT seq, 0 FROM seq_1_to_64;
+                      INSERT INTO pair WITH RECURSIVE seq (n) AS
+                          (SELECT 1 UNION ALL SELECT n + 1 FROM seq WHERE n < 64) SELECT n, 0 FROM seq;
                       CREATE TABLE child (n int, FOREIGN KEY (n) REFERENCES pair (id))";
         sqlx::raw_sql(tables).execute(&pool).await.unwrap();
         let gate = Arc::new(Semaphore::new(0));
@@ -299,8 +300,7 @@ impl Database for Bank {
 
 /// Every prepared transaction of the server, in SQL.
 async fn prepared(pool: &MySqlPool) -> Vec<String> {
-    let rows = sqlx::raw_sql("XA RECOVER FORMAT='SQL'").fetch_all(pool).await.unwrap();
-    rows.iter().map(|row| row.try_get_unchecked::<String, _>(3).unwrap()).collect()
+    unanimo_tests::mariadb::prepared(pool).await
 }
 
 fn hex(text: &str) -> String {

@@ -82,6 +82,10 @@ participant = Participant(
 )
 
 
+# A process of a version that does not have the action yet.
+older = Participant("pay", barrier, {"tcc": {}, "saga": {}}, 8)
+
+
 class Branch:
     def __init__(self, deed="", mode=transaction_pb2.MODE_TCC, action="pay", key=None):
         self.key = uuid.uuid4().hex if key is None else key
@@ -100,10 +104,10 @@ class Branch:
         data = f"{self.key} {self.deed if deed is None else deed}".strip()
         return transaction_pb2.Payload(data=data.encode())
 
-    def prepare(self, deed=None, until=None, must_succeed=False):
+    def request(self, deed=None, until=None, must_succeed=False):
         bound = Timestamp()
         bound.FromSeconds(int(until or time.time() + 60))
-        request = wire.PrepareRequest(
+        return wire.PrepareRequest(
             context=self.context,
             action=self.action,
             payload=self.payload(deed),
@@ -111,8 +115,10 @@ class Branch:
             must_succeed=must_succeed,
             attempt=1,
         )
+
+    def prepare(self, deed=None, until=None, must_succeed=False):
         try:
-            answer = participant.Prepare(request, None)
+            answer = participant.Prepare(self.request(deed, until, must_succeed), None)
         except Died:
             return "died"
         kind = answer.WhichOneof("answer")
@@ -206,12 +212,60 @@ def a_yes_is_cancelled_with_its_output():
     expect(branch.effects(), ["try", "cancel"])
 
 
+def what_an_older_version_refused_is_cancelled_outside():
+    for mode in (transaction_pb2.MODE_TCC, transaction_pb2.MODE_SAGA):
+        branch = Branch("die", mode)
+        expect(branch.prepare(), "died")
+        expect(branch.key in Elsewhere.held, True)
+        expect(older.Prepare(branch.request(""), None).refused.reason, "ACTION_NOT_OFFERED")
+        expect(branch.cancel("stuck"), "died")
+        expect(branch.prepare(""), "ACTION_NOT_OFFERED")
+        for _ in range(2):
+            expect(branch.cancel(""), "done")
+        expect(branch.key in Elsewhere.held, False)
+        expect(branch.cancels(), [None, None])
+        expect(branch.effects(), ["cancel"])
+        expect(branch.prepare(""), "ALREADY_ENDED")
+
+
 def other_actions_are_as_ever():
     branch = Branch("die", action="inside")
     expect(branch.prepare(), "died")
     expect(branch.cancel(), "done")
     expect(branch.cancels(), [])
     expect(branch.prepare(""), "ALREADY_ENDED")
+
+
+def what_another_process_did_not_know_is_cancelled_where_it_is_known():
+    known = participant.actions
+    older = {"tcc": {"inside": Inside}, "saga": {}}
+    for deed, reason in (("", "ACTION_NOT_OFFERED"), ("key", "PAYLOAD_UNREADABLE")):
+        for mode in (transaction_pb2.MODE_TCC, transaction_pb2.MODE_SAGA):
+            branch = Branch("die", mode)
+            expect(branch.prepare(), "died")
+            key = branch.key
+            if deed:
+                branch.key = ""
+                # What was held has the key that this process can read.
+                expect(branch.prepare(""), reason)
+                branch.key = key
+            else:
+                participant.actions = older
+                expect(branch.prepare(""), reason)
+                expect(branch.prepare(""), reason)
+                participant.actions = known
+            expect(key in Elsewhere.held, True)
+            expect(branch.cancel(), "done")
+            expect(branch.cancel(), "done")
+            expect(key in Elsewhere.held, False)
+            expect(branch.cancels(), [None])
+            expect(branch.effects(), ["cancel"])
+            assert branch.prepare("") != "prepared"
+    # A no that its handler gave has been undone outside before it was stored.
+    branch = Branch("refuse")
+    expect(branch.prepare(), "NO")
+    expect(branch.cancel(), "done")
+    expect(branch.cancels(), [None])
 
 
 for case in (
@@ -221,7 +275,9 @@ for case in (
     a_refusal_is_not_stored_before_it_is_taken_back,
     what_must_succeed_is_not_taken_back,
     a_yes_is_cancelled_with_its_output,
+    what_an_older_version_refused_is_cancelled_outside,
     other_actions_are_as_ever,
+    what_another_process_did_not_know_is_cancelled_where_it_is_known,
 ):
     case()
     print(case.__name__)

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, SqliteConnection};
 use unanimo_sdk::{
-    Call, Json, Participant, PhaseTwoError, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, refuse,
+    Call, Json, Participant, PhaseTwoError, Postgres, PrepareError, Sqlite, Tcc, TwoPhase, fail,
+    refuse,
 };
 
 /// Change of an account, in cents: negative takes money, positive gives it.
@@ -48,8 +49,7 @@ impl Tcc<Sqlite> for Post {
     ) -> Result<(), PhaseTwoError> {
         let confirm = "UPDATE account SET cents = cents + max($2, 0), held = held - $2
                        WHERE id = $1";
-        post(db, confirm, call).await?;
-        Ok(())
+        finish(db, confirm, call).await
     }
 
     async fn cancel(
@@ -60,14 +60,27 @@ impl Tcc<Sqlite> for Post {
     ) -> Result<(), PhaseTwoError> {
         let release = "UPDATE account SET cents = cents - min($2, 0), held = held - $2
                        WHERE id = $1";
-        post(db, release, call).await?;
-        Ok(())
+        finish(db, release, call).await
     }
 }
 
 async fn post(db: &mut SqliteConnection, sql: &'static str, call: &Posted) -> sqlx::Result<u64> {
     let Posting { account, cents } = &*call.payload;
     Ok(sqlx::query(sql).bind(account).bind(cents).execute(db).await?.rows_affected())
+}
+
+/// Runs a statement of phase two: the account must be there.
+async fn finish(
+    db: &mut SqliteConnection,
+    sql: &'static str,
+    call: &Posted,
+) -> Result<(), PhaseTwoError> {
+    match post(db, sql, call).await? {
+        1 => Ok(()),
+        found => {
+            fail(format!("account {} is gone: must be 1 row, found {found}", call.payload.account))
+        }
+    }
 }
 
 /// Plain work: PostgreSQL keeps the local transaction prepared, and hides its changes until Commit.

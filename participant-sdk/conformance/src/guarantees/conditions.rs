@@ -60,7 +60,7 @@ pub(super) async fn must_succeed(session: Session) -> Result<(), Stop> {
     let good = session.branch().that_must_succeed();
     let mut bad = good.clone();
     match &session.options().refused_payload {
-        Some(payload) => bad.payload = payload.clone(),
+        Some(payload) => bad = bad.with_refused(payload, session.options()),
         None => bad.action = votes::NO_ACTION.to_owned(),
     }
     for time in ["", ", sent again,"] {

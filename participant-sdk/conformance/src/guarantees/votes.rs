@@ -84,7 +84,8 @@ pub(super) async fn unknown_action(session: Session) -> Result<(), Stop> {
 fn to_refuse(session: &Session) -> (Branch, &'static str) {
     match &session.options().refused_payload {
         Some(payload) => {
-            (Branch { payload: payload.clone(), ..session.branch() }, "the payload to refuse")
+            let branch = session.branch().with_refused(payload, session.options());
+            (branch, "the payload to refuse")
         }
         None => (late(session), "a prepare_until in the past"),
     }

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use unanimo_proto::v1::{BranchContext, CancelRequest, CommitRequest, Payload, PrepareRequest};
 
+use crate::Options;
+
 /// A branch that a check made up, and what is sent with its operations.
 #[derive(Clone, Debug)]
 pub struct Branch {
@@ -16,8 +18,12 @@ pub struct Branch {
     pub action: String,
     /// The action's argument.
     pub payload: Bytes,
+    /// Its media type.
+    pub payload_type: String,
     /// Inputs, by name. Where there are any, Prepare requires `step_inputs` besides `requires`.
     pub inputs: BTreeMap<String, Bytes>,
+    /// Their media types, by name.
+    pub input_types: BTreeMap<String, String>,
     /// Time after which a Prepare without a trace is to be refused.
     pub prepare_until: Option<SystemTime>,
     /// Output of Prepare, if Commit and Cancel are to carry it.
@@ -44,6 +50,13 @@ impl Branch {
         Self { prepare_until: None, requires, must_succeed: true, ..self }
     }
 
+    /// The same branch with the argument that is to be refused.
+    #[must_use]
+    pub fn with_refused(self, payload: &Bytes, options: &Options) -> Self {
+        let payload_type = options.refused_payload_type.clone();
+        Self { payload: payload.clone(), payload_type, ..self }
+    }
+
     /// Another branch of the same transaction.
     #[must_use]
     pub fn sibling(&self) -> Self {
@@ -68,7 +81,7 @@ pub(super) fn prepare(branch: &Branch, attempt: u32) -> PrepareRequest {
         context: Some(branch.context.clone())
             .filter(|context| *context != BranchContext::default()),
         action: branch.action.clone(),
-        payload: payload(&branch.payload),
+        payload: payload(branch),
         prepare_until: branch.prepare_until.map(prost_types::Timestamp::from),
         metadata: HashMap::new(),
         attempt,
@@ -86,19 +99,23 @@ const STEP_INPUTS: &str = "step_inputs";
 const OUTPUT_BYTES_MAX: &str = "output_bytes_max";
 
 fn inputs_of(branch: &Branch) -> HashMap<String, Payload> {
-    let payload = |data: &Bytes| Payload { data: data.clone(), media_type: String::new() };
-    branch.inputs.iter().map(|(name, data)| (name.clone(), payload(data))).collect()
+    let inputs = branch.inputs.iter().map(|(name, data)| {
+        let media_type = branch.input_types.get(name).cloned().unwrap_or_default();
+        (name.clone(), Payload { data: data.clone(), media_type })
+    });
+    inputs.collect()
 }
 
-fn payload(data: &Bytes) -> Option<Payload> {
-    (!data.is_empty()).then(|| Payload { data: data.clone(), media_type: String::new() })
+fn payload(branch: &Branch) -> Option<Payload> {
+    let (data, media_type) = (branch.payload.clone(), branch.payload_type.clone());
+    output(&Payload { data, media_type })
 }
 
 pub(super) fn commit(branch: &Branch, attempt: u32) -> CommitRequest {
     CommitRequest {
         context: Some(branch.context.clone()),
         action: branch.action.clone(),
-        payload: payload(&branch.payload),
+        payload: payload(branch),
         output: output(&branch.output),
         metadata: HashMap::new(),
         attempt,
@@ -111,7 +128,7 @@ pub(super) fn cancel(branch: &Branch, attempt: u32) -> CancelRequest {
     CancelRequest {
         context: Some(branch.context.clone()),
         action: branch.action.clone(),
-        payload: payload(&branch.payload),
+        payload: payload(branch),
         output: output(&branch.output),
         metadata: HashMap::new(),
         attempt,

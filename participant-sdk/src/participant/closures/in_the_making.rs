@@ -1,29 +1,13 @@
-//! Actions that lack the closures of phase two.
+//! Actions that lack the closures of phase two. These take the output of phase one as their third argument, if
+//! there is one.
 
 use std::fmt;
 
-use bytes::Bytes;
-use unanimo_proto::v1::Mode;
-
-use super::{Participant, nothing};
-use crate::action::{Closures, First, Registered, Second};
-use crate::handler::{Argument, Handles, PhaseTwoError};
-use crate::payload::{Decode, Encode, Json, Payload, Prost};
+use super::Participant;
+use crate::action::{First, Registered, Second};
+use crate::handler::{Argument, HandlerFn, Handles, Output, OutputFn, PhaseTwoError};
+use crate::payload::{Decode, Encode};
 use crate::resource::Resource;
-
-/// Each call has a clone of the closure.
-macro_rules! second {
-    (without_output $closure:expr) => {{
-        let closure = $closure;
-        Box::new(move |db, argument, ()| Handles::handle(closure.clone(), (db, argument)))
-    }};
-    (with_output $closure:expr) => {{
-        let closure = $closure;
-        Box::new(move |db, argument, output| {
-            Handles::handle(closure.clone(), (db, argument, output))
-        })
-    }};
-}
 
 /// A TCC action in the making, of [`Participant::tcc_fn`]: `.confirm(…)` comes next.
 #[must_use = "the action is offered once confirm and cancel are given"]
@@ -48,97 +32,94 @@ pub struct SagaFn<R: Resource, A, O> {
     pub(super) run: First<R::Connection, A, O>,
 }
 
+/// Answer of a closure of phase two.
+type Answer = Result<(), PhaseTwoError>;
+
+impl<R: Resource, A: Argument> TccFn<R, A, ()> {
+    /// Makes the reservation final: `confirm` of [`Tcc`](crate::Tcc).
+    pub fn confirm<F>(self, confirm: F) -> ConfirmedFn<R, A, ()>
+    where
+        F: HandlerFn<R::Connection, A, Result<(), PhaseTwoError>>,
+    {
+        ConfirmedFn { tcc: self, confirm: without_output(confirm) }
+    }
+}
+
+impl<R: Resource, A: Argument, O: Output> TccFn<R, A, O> {
+    /// Makes the reservation final: `confirm` of [`Tcc`](crate::Tcc).
+    pub fn confirm<F>(self, confirm: F) -> ConfirmedFn<R, A, O>
+    where
+        F: OutputFn<R::Connection, A, O, Result<(), PhaseTwoError>>,
+    {
+        ConfirmedFn { tcc: self, confirm: with_output(confirm) }
+    }
+}
+
+impl<R: Resource, A: Argument> ConfirmedFn<R, A, ()> {
+    /// Takes the reservation back: `cancel` of [`Tcc`](crate::Tcc). The action is then offered.
+    #[must_use]
+    pub fn cancel<F>(self, cancel: F) -> Participant<R>
+    where
+        F: HandlerFn<R::Connection, A, Result<(), PhaseTwoError>>,
+    {
+        self.complete(without_output(cancel))
+    }
+}
+
+impl<R: Resource, A: Argument, O: Output> ConfirmedFn<R, A, O> {
+    /// Takes the reservation back: `cancel` of [`Tcc`](crate::Tcc). The action is then offered.
+    #[must_use]
+    pub fn cancel<F>(self, cancel: F) -> Participant<R>
+    where
+        F: OutputFn<R::Connection, A, O, Result<(), PhaseTwoError>>,
+    {
+        self.complete(with_output(cancel))
+    }
+}
+
+impl<R: Resource, A: Argument> SagaFn<R, A, ()> {
+    /// Makes up for the work: `compensate` of [`Saga`](crate::Saga). The action is then offered.
+    #[must_use]
+    pub fn compensate<F>(self, compensate: F) -> Participant<R>
+    where
+        F: HandlerFn<R::Connection, A, Result<(), PhaseTwoError>>,
+    {
+        self.complete(without_output(compensate))
+    }
+}
+
+impl<R: Resource, A: Argument, O: Output> SagaFn<R, A, O> {
+    /// Makes up for the work: `compensate` of [`Saga`](crate::Saga). The action is then offered.
+    #[must_use]
+    pub fn compensate<F>(self, compensate: F) -> Participant<R>
+    where
+        F: OutputFn<R::Connection, A, O, Result<(), PhaseTwoError>>,
+    {
+        self.complete(with_output(compensate))
+    }
+}
+
 impl<R: Resource, A: Argument, O: Encode + Decode + Send + Sync + 'static> ConfirmedFn<R, A, O> {
     fn complete(self, cancel: Second<R::Connection, A, O>) -> Participant<R> {
         let Self { tcc: TccFn { participant, action, try_ }, confirm } = self;
-        let closures = Closures { try_, confirm, cancel };
-        participant.with(action, Registered::closures(Mode::Tcc, closures))
+        participant.with(action, Registered::tcc_fn(try_, confirm, cancel))
     }
 }
 
 impl<R: Resource, A: Argument, O: Encode + Decode + Send + Sync + 'static> SagaFn<R, A, O> {
     fn complete(self, compensate: Second<R::Connection, A, O>) -> Participant<R> {
         let Self { participant, action, run } = self;
-        let closures = Closures { try_: run, confirm: nothing(), cancel: compensate };
-        participant.with(action, Registered::closures(Mode::Saga, closures))
+        participant.with(action, Registered::saga_fn(run, compensate))
     }
 }
 
-/// The closures of phase two, for one kind of output.
-macro_rules! phase_two {
-    ($kind:ident, $output:ty, [$($of:ident: $bound:path)?], ($($third:ty)?)) => {
-        impl<R: Resource, A: Argument $(, $of: $bound)?> TccFn<R, A, $output>
-        where
-            $output: Encode + Decode + Send + Sync + 'static,
-        {
-            /// Makes the reservation final: `confirm` of [`Tcc`](crate::Tcc).
-            pub fn confirm<F>(self, confirm: F) -> ConfirmedFn<R, A, $output>
-            where
-                F: AsyncFnOnce(&mut R::Connection, A $(, $third)?) -> Result<(), PhaseTwoError>
-                    + for<'c> Handles<
-                        'c,
-                        (&'c mut R::Connection, A $(, $third)?),
-                        Result<(), PhaseTwoError>,
-                    > + Clone
-                    + Send
-                    + Sync
-                    + 'static,
-            {
-                ConfirmedFn { tcc: self, confirm: second!($kind confirm) }
-            }
-        }
-
-        impl<R: Resource, A: Argument $(, $of: $bound)?> ConfirmedFn<R, A, $output>
-        where
-            $output: Encode + Decode + Send + Sync + 'static,
-        {
-            /// Takes the reservation back: `cancel` of [`Tcc`](crate::Tcc). The action is then offered.
-            #[must_use]
-            pub fn cancel<F>(self, cancel: F) -> Participant<R>
-            where
-                F: AsyncFnOnce(&mut R::Connection, A $(, $third)?) -> Result<(), PhaseTwoError>
-                    + for<'c> Handles<
-                        'c,
-                        (&'c mut R::Connection, A $(, $third)?),
-                        Result<(), PhaseTwoError>,
-                    > + Clone
-                    + Send
-                    + Sync
-                    + 'static,
-            {
-                self.complete(second!($kind cancel))
-            }
-        }
-
-        impl<R: Resource, A: Argument $(, $of: $bound)?> SagaFn<R, A, $output>
-        where
-            $output: Encode + Decode + Send + Sync + 'static,
-        {
-            /// Makes up for the work: `compensate` of [`Saga`](crate::Saga). The action is then offered.
-            #[must_use]
-            pub fn compensate<F>(self, compensate: F) -> Participant<R>
-            where
-                F: AsyncFnOnce(&mut R::Connection, A $(, $third)?) -> Result<(), PhaseTwoError>
-                    + for<'c> Handles<
-                        'c,
-                        (&'c mut R::Connection, A $(, $third)?),
-                        Result<(), PhaseTwoError>,
-                    > + Clone
-                    + Send
-                    + Sync
-                    + 'static,
-            {
-                self.complete(second!($kind compensate))
-            }
-        }
-    };
+fn without_output<C, A>(closure: impl HandlerFn<C, A, Answer>) -> Second<C, A, ()> {
+    Box::new(move |db, argument, ()| Handles::handle(closure.clone(), (db, argument)))
 }
 
-phase_two!(without_output, (), [], ());
-phase_two!(with_output, Json<T>, [T: Send], (Json<T>));
-phase_two!(with_output, Prost<T>, [T: Send], (Prost<T>));
-phase_two!(with_output, Payload, [], (Payload));
-phase_two!(with_output, Bytes, [], (Bytes));
+fn with_output<C, A, O>(closure: impl OutputFn<C, A, O, Answer>) -> Second<C, A, O> {
+    Box::new(move |db, argument, output| Handles::handle(closure.clone(), (db, argument, output)))
+}
 
 impl<R: Resource, A, O> fmt::Debug for TccFn<R, A, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::doubt::{BranchName, Doubt};
+use crate::doubt::{BranchName, Doubt, STEP_PAUSE_MAX};
 
 /// Pause before the same branch raises its alarm again.
 const REPEAT: Duration = Duration::from_secs(60 * 60);
@@ -39,6 +39,8 @@ pub(super) enum Why {
     Refused,
     /// No coordinator that could be of its cluster has answered for too long.
     Unanswered,
+    /// Its transaction is not decided, for too long.
+    NotDecided,
     /// It was decided long ago, and its Commit or Cancel has not come or does not get done.
     NotEnded,
     /// The participant's living processes have another database.
@@ -85,6 +87,11 @@ impl Why {
                 "a branch is in doubt, and no coordinator has answered for it for too long: are their \
                  addresses right, and do they run?",
             ),
+            Self::NotDecided => (
+                "in_doubt_not_decided",
+                "a branch is in doubt, and its transaction is not decided long after it should be: does the \
+                 coordinator keep its deadlines, is it of a later version, or does a parent transaction wait?",
+            ),
             Self::NotEnded => (
                 "in_doubt_not_ended",
                 "a branch is in doubt, and was decided long ago: its Commit or Cancel does not arrive, or is \
@@ -115,6 +122,9 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     seen: HashMap<(Uuid, BranchName), Seen>,
+    /// Steps of sagas that nobody answers for, or that are to be compensated, and since when, as far as this process
+    /// has seen.
+    waiting: HashMap<(Uuid, BranchName), Instant>,
     /// Of this sweep, beyond those that are remembered.
     more: u64,
 }
@@ -139,15 +149,32 @@ impl Alarms {
         }
     }
 
+    /// Returns the time for which a step has waited. Its age does not tell that: a healthy one may not have been
+    /// asked about for an hour.
+    pub(super) fn waits(&mut self, doubt: &Doubt, now: Instant) -> Duration {
+        let key = (doubt.tx_id, doubt.branch.clone());
+        let is_full = self.waiting.len() >= REMEMBERED_MAX && !self.waiting.contains_key(&key);
+        let since = if is_full { now } else { *self.waiting.entry(key).or_insert(now) };
+        // A process that was started again has seen little.
+        now.duration_since(since).max(doubt.age.saturating_sub(STEP_PAUSE_MAX))
+    }
+
     /// The coordinator knows the branch, and what to do with it.
     pub(super) fn clear(&mut self, doubt: &Doubt) {
         self.seen.remove(&(doubt.tx_id, doubt.branch.clone()));
+    }
+
+    /// The coordinator knows the step, and nothing is owed to it.
+    pub(super) fn clear_step(&mut self, doubt: &Doubt) {
+        self.waiting.remove(&(doubt.tx_id, doubt.branch.clone()));
+        self.clear(doubt);
     }
 
     /// Forgets what is in doubt no longer; answers with how many have raised their alarm.
     pub(super) fn end_sweep(&mut self, listed: Option<&HashSet<(Uuid, BranchName)>>) -> u64 {
         if let Some(listed) = listed {
             self.seen.retain(|key, _| listed.contains(key));
+            self.waiting.retain(|key, _| listed.contains(key));
         }
         let more = std::mem::take(&mut self.more);
         if more > 0 {
@@ -218,8 +245,31 @@ mod tests {
     }
 
     #[test]
+    fn l4_a_step_waits_since_it_was_found_so_and_not_since_it_was_last_asked_about() {
+        let mut alarms = Alarms::default();
+        let (start, minute) = (Instant::now(), Duration::from_secs(60));
+        let step = |age| Doubt { age, is_step: true, ..doubt(1) };
+        assert_eq!(alarms.waits(&step(minute * 55), start), Duration::ZERO);
+        assert_eq!(alarms.waits(&step(minute * 56), start + minute), minute);
+        // A sweep that could not list them all forgets none; one that did, forgets what is gone.
+        alarms.end_sweep(None);
+        assert_eq!(alarms.waits(&step(minute * 57), start + minute * 2), minute * 2);
+        alarms.clear_step(&step(minute));
+        assert_eq!(alarms.waits(&step(minute), start + minute * 3), Duration::ZERO);
+        alarms.end_sweep(Some(&HashSet::new()));
+        assert_eq!(alarms.waits(&step(minute), start + minute * 4), Duration::ZERO);
+        // Longer than any pause: another process has seen it.
+        assert_eq!(alarms.waits(&step(minute * 70), start + minute * 4), minute * 10);
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut alarms = Alarms::default();
+        for number in 0..2 * REMEMBERED_MAX {
+            let number = u16::try_from(number).expect("a number");
+            alarms.waits(&doubt(number), Instant::now());
+        }
+        assert_eq!(alarms.waiting.len(), REMEMBERED_MAX);
         let beyond = 7;
         for _ in 0..SIGHTS {
             for number in 0..REMEMBERED_MAX + beyond {

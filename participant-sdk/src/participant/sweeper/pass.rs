@@ -1,7 +1,7 @@
 //! One sweep: what is in doubt is listed, asked about, and ended where that is decided.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,11 +25,15 @@ const ROWS_MAX: usize = 10_000;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Age of a branch that nobody answers for at which it raises an alarm, at least.
-const UNANSWERED_MIN: Duration = Duration::from_secs(5);
+pub(super) const UNANSWERED_MIN: Duration = Duration::from_secs(5);
 
 /// Age of a branch that is decided and not ended at which it raises an alarm, at least: calls are sent again
 /// with pauses.
-const NOT_ENDED_MIN: Duration = Duration::from_secs(60);
+pub(super) const NOT_ENDED_MIN: Duration = Duration::from_secs(60);
+
+/// Time for which a branch's transaction is not decided at which it raises an alarm, at least: one may take long,
+/// by the timeout that its initiator gave it.
+const NOT_DECIDED_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// A sweep, and what it keeps for the next one.
 pub(super) struct Pass<R: Resource> {
@@ -202,7 +206,9 @@ impl<R: Resource> Pass<R> {
                 Asked::NoAnswer => {
                     let too_old = self.sweep.alarm_age(UNANSWERED_MIN);
                     for doubt in doubts {
-                        if !doubt.is_step && doubt.age >= too_old {
+                        if doubt.is_step {
+                            self.alarm_if_it_waits(alarms, doubt, Why::Unanswered);
+                        } else if doubt.age >= too_old {
                             self.alarm(alarms, doubt, Why::Unanswered);
                         }
                     }
@@ -219,12 +225,11 @@ impl<R: Resource> Pass<R> {
                 }
                 Asked::Told(results) => {
                     for (doubt, result) in doubts.into_iter().zip(results) {
-                        let why = if doubt.is_step {
-                            steps.told(doubt, &result)
-                        } else {
-                            self.act(doubt, result).await
-                        };
-                        match why {
+                        if doubt.is_step {
+                            self.act_on_step(&mut steps, doubt, &result, alarms);
+                            continue;
+                        }
+                        match self.act(doubt, result).await {
                             Some(why) => self.alarm(alarms, doubt, why),
                             None => alarms.clear(doubt),
                         }
@@ -239,11 +244,11 @@ impl<R: Resource> Pass<R> {
         self.service.inner.resource.database_id().unwrap_or_default().to_owned()
     }
 
-    fn alarm(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {
+    pub(super) fn alarm(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {
         alarms.raise(self.service.participant(), doubt, why, Instant::now());
     }
 
-    /// Does with a branch as the coordinator says. `Some` says why nothing can be done, ever.
+    /// Does with a branch as the coordinator says. `Some` says what is wrong with it.
     async fn act(&self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
         let operation = match result.verdict() {
             Verdict::Commit => PhaseTwoOperation::Commit,
@@ -252,7 +257,9 @@ impl<R: Resource> Pass<R> {
             Verdict::Purged => return Some(Why::Purged),
             Verdict::Heuristic => return Some(Why::Heuristic),
             // One of a later version is no decision that is known here.
-            Verdict::Running | Verdict::Unspecified => return None,
+            Verdict::Running | Verdict::Unspecified => {
+                return self.not_decided(doubt, result.prepare_until);
+            }
         };
         match doubt.branch {
             BranchName::Number(_) => match named(doubt, result) {
@@ -268,6 +275,22 @@ impl<R: Resource> Pass<R> {
     /// Tells what is wrong with a branch that is decided and not ended.
     fn not_ended(&self, doubt: &Doubt) -> Option<Why> {
         (doubt.age >= self.sweep.alarm_age(NOT_ENDED_MIN)).then_some(Why::NotEnded)
+    }
+
+    /// Tells what is wrong with a branch whose transaction is not decided. If nobody has set the age of an alarm, the
+    /// time counts from the transaction's deadline, where the coordinator names one: a saga may have days, and
+    /// its reserved steps with it.
+    fn not_decided(&self, doubt: &Doubt, until: Option<prost_types::Timestamp>) -> Option<Why> {
+        let past = |until: prost_types::Timestamp| {
+            SystemTime::now().duration_since(SystemTime::try_from(until).ok()?).ok()
+        };
+        let waited = match until {
+            Some(until) if !self.sweep.has_alarm_age() => {
+                past(until).unwrap_or_default().min(doubt.age)
+            }
+            _ => doubt.age,
+        };
+        (waited >= self.sweep.alarm_age(NOT_DECIDED_MIN)).then_some(Why::NotDecided)
     }
 
     /// Ends a prepared transaction in the way of the operation that never came.

@@ -3,11 +3,13 @@
 //! ended nothing is left here, and the coordinator sends nothing for it any more: only who compares finds it.
 //!
 //! 1. Each sweep reads the history of the server, and notes it beside the barrier.
-//! 2. Another one than this process has seen, or than was noted, raises the alarm `database_promoted`.
+//! 2. Another one than this process has seen, or than was noted, raises the alarm `database_promoted`. So does one
+//!    that went back: a snapshot of a volume that is put back, or a dump that is read again on the same server, has
+//!    the same history, and less of it than this process has seen.
 //! 3. One coordinator of each group is asked for the transactions that had not ended long before, and each branch
 //!    of this participant whose effect must be here, and that has no row, raises the alarm `branch_lost`.
-//! 4. When every group has been asked the new history is noted. Until then a process that is started again tells
-//!    all of it again.
+//! 4. When every group that has rows here has been asked the new history is noted. Until then a process that is
+//!    started again tells all of it again. Coordinators that did not answer are asked for a day.
 //!
 //! Each process of a participant does so by itself: one that was still at the former server knows best.
 
@@ -22,7 +24,7 @@ use tonic::{Code, Status};
 use self::losses::{NotCompared, tell_compared};
 use super::pass::Pass;
 use crate::causes::status_in_full;
-use crate::doubt::{Histories, History};
+use crate::doubt::{GroupRows, Histories, History};
 use crate::resource::{Fault, Resource};
 
 /// Time before the end of what is here from which on transactions are compared that have ended since, by their
@@ -32,24 +34,67 @@ const LOOK_BACK: Duration = Duration::from_secs(60 * 60);
 /// Pause before a coordinator that has not answered is asked again.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// Time for which coordinators that do not answer are asked again.
+const ASKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time by which a note may seem to be older than the one before: two processes may note at once.
+const NOTES_APART: Duration = Duration::from_secs(10);
+
 /// Pause before it is told again that histories cannot be read.
 const TELL_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// Histories that the sweeper has seen, by the participant's name.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    histories: HashMap<String, History>,
+    histories: HashMap<String, Known>,
     /// Changes that are told, and not compared with every group yet.
     told: HashMap<String, Told>,
     /// Time at which it was said that nothing can be seen.
     blind_at: Option<Instant>,
 }
 
+/// History that was seen last, and how far it had come.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    history: History,
+    noted_at: Option<SystemTime>,
+    written: i64,
+}
+
+impl Known {
+    fn of(read: &Histories) -> Self {
+        Self { history: read.present, noted_at: read.noted_at, written: read.written }
+    }
+
+    /// Tells whether what is read now is an earlier state of the same history. A note is made only where the one
+    /// before is older than a minute, so that a clock which is set back makes no earlier one.
+    fn is_ahead_of(&self, read: &Histories) -> bool {
+        let is_unnoted = self
+            .noted_at
+            .is_some_and(|seen| read.noted_at.is_none_or(|noted_at| noted_at + NOTES_APART < seen));
+        self.history == read.present && (read.written < self.written || is_unnoted)
+    }
+}
+
+/// Change that is told, and that some coordinator is still to be asked about.
 #[derive(Debug)]
 struct Told {
     of: History,
+    at: Instant,
+    /// Time up to which nothing is missing.
+    kept_until: SystemTime,
     compared: BTreeSet<String>,
     again_at: Instant,
+    /// Every group that has rows here was asked, and the history is noted.
+    is_noted: bool,
+}
+
+/// Coordinators that have told what is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// One of each group that has rows here.
+    Enough,
+    NotEnough,
 }
 
 impl<R: Resource> Pass<R> {
@@ -68,13 +113,15 @@ impl<R: Resource> Pass<R> {
                 Err(fault) => return Err(fault),
             };
             let Histories { present, noted, is_fresh, .. } = read;
-            let known = self.seen.histories.get(&name).copied().or(noted);
-            if let Some(known) = known.filter(|known| *known != present)
-                && !self.is_told(&name, known, &read).await?
+            let seen = self.seen.histories.get(&name).copied();
+            let is_back = seen.is_some_and(|seen| seen.is_ahead_of(&read));
+            let is_open = self.seen.told.get(&name).is_some_and(|told| told.of == present);
+            let known = seen.map(|seen| seen.history).or(noted);
+            if let Some(known) = known.filter(|known| *known != present || is_back || is_open)
+                && self.tell_lost_commits(&name, (known, is_back), &read).await? == Heard::NotEnough
             {
                 continue;
             }
-            self.seen.told.remove(&name);
             if noted != Some(present) || !is_fresh {
                 match service.queried(resource.note_history(&name, present)).await {
                     Ok(()) => {}
@@ -82,7 +129,7 @@ impl<R: Resource> Pass<R> {
                     Err(fault) => return Err(fault),
                 }
             }
-            self.seen.histories.insert(name, present);
+            self.seen.histories.insert(name, Known::of(&read));
         }
         Ok(())
     }
@@ -96,73 +143,83 @@ impl<R: Resource> Pass<R> {
             participant = self.service.participant(),
             error = %fault,
             "the promotion of a standby of this database will not be noticed: allow SELECT, INSERT and UPDATE on \
-             unanimo_barrier_timeline, and EXECUTE on pg_control_system(), pg_current_wal_lsn() and pg_walfile_name()"
+             unanimo_barrier_timeline, and EXECUTE on pg_control_system(), pg_current_wal_lsn(), \
+             pg_current_wal_flush_lsn() and pg_walfile_name()"
         );
     }
 
-    /// Tells that the history is another one, and what is lost. `true` once every group was asked.
-    async fn is_told(
+    /// Tells that the history is another one, or that it went back, and what is lost.
+    async fn tell_lost_commits(
         &mut self,
         name: &str,
-        known: History,
+        (known, is_back): (History, bool),
         read: &Histories,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Heard, Fault> {
         let to = read.present;
-        let kept_until = kept_until(read, SystemTime::now());
-        let told = match self.seen.told.remove(name) {
-            Some(told) if told.of == to => told,
+        let mut told = match self.seen.told.remove(name) {
+            // One that goes back again is told again.
+            Some(told) if told.of == to && !(is_back && told.is_noted) => told,
             _ => {
+                let kept_until = kept_until(known, read, SystemTime::now());
                 tell_promoted(name, known, to, kept_until);
-                Told { of: to, compared: BTreeSet::new(), again_at: Instant::now() }
+                let (at, compared) = (Instant::now(), BTreeSet::new());
+                Told { of: to, at, kept_until, compared, again_at: at, is_noted: false }
             }
         };
-        let Told { of, mut compared, again_at } = told;
-        if Instant::now() < again_at {
-            self.seen.told.insert(name.to_owned(), Told { of, compared, again_at });
-            return Ok(false);
+        let mut is_all = Ok(false);
+        if Instant::now() >= told.again_at {
+            is_all = self.ask_for_losses(name, &mut told).await;
         }
-        let (groups, silent) = self.inquirer.groups().await;
-        let mut is_complete = silent.is_empty();
+        let heard = if told.is_noted { Heard::Enough } else { Heard::NotEnough };
+        if !matches!(is_all, Ok(true)) {
+            self.seen.told.insert(name.to_owned(), told);
+        }
+        is_all.map(|_| heard)
+    }
+
+    /// Asks one coordinator of each group that was not compared yet. `true` once nobody is to be asked any more.
+    async fn ask_for_losses(&mut self, name: &str, told: &mut Told) -> Result<bool, Fault> {
+        let (groups, mut silent) = self.inquirer.groups().await;
         for (cluster_id, group) in groups {
-            if compared.contains(&cluster_id) {
+            if told.compared.contains(&cluster_id) {
                 continue;
             }
             let coordinator = group.coordinator.clone();
-            match self.compare(name, &cluster_id, group, kept_until).await {
-                Ok(result) => {
-                    tell_compared(name, &cluster_id, &result);
-                    compared.insert(cluster_id);
-                }
+            match self.compare(name, &cluster_id, group, told.kept_until).await {
+                Ok(result) => tell_compared(name, &cluster_id, &result),
                 Err(NotCompared::Coordinator(status)) => {
                     let is_final = is_final(status.code());
                     tell_not_compared(name, &coordinator, &status, is_final);
-                    is_complete &= is_final;
-                    if is_final {
-                        compared.insert(cluster_id);
+                    if !is_final {
+                        silent.push(coordinator);
+                        continue;
                     }
                 }
-                Err(NotCompared::Database(fault)) => {
-                    let again_at = Instant::now();
-                    self.seen.told.insert(name.to_owned(), Told { of, compared, again_at });
-                    return Err(fault);
-                }
+                Err(NotCompared::Database(fault)) => return Err(fault),
             }
+            told.compared.insert(cluster_id);
         }
-        if !is_complete {
-            tracing::warn!(
-                participant = name,
-                silent = silent.join(", "),
-                "not every coordinator has said which branches are lost; they are asked again"
-            );
-            let again_at = Instant::now() + AGAIN;
-            self.seen.told.insert(name.to_owned(), Told { of, compared, again_at });
+        let service = self.service.clone();
+        let here = service.queried(service.inner.resource.group_rows(name)).await?;
+        let is_compared = |rows: &GroupRows| told.compared.contains(&rows.cluster_id);
+        let has_each = !told.compared.is_empty() && here.iter().all(is_compared);
+        let is_over = silent.is_empty() || told.at.elapsed() >= ASKED_FOR;
+        if !silent.is_empty() {
+            let silent = silent.join(", ");
+            tell_silent(name, &silent, is_over || (has_each && !told.is_noted));
         }
-        Ok(is_complete)
+        told.again_at = Instant::now() + AGAIN;
+        told.is_noted |= has_each || is_over;
+        Ok(is_over)
     }
 }
 
 /// Returns the time up to which nothing is missing, as far as it is known.
-fn kept_until(read: &Histories, now: SystemTime) -> SystemTime {
+fn kept_until(known: History, read: &Histories, now: SystemTime) -> SystemTime {
+    if known == read.present {
+        // It went back to the time of the note that is here.
+        return read.noted_at.unwrap_or(now - LOOK_BACK).min(now);
+    }
     // Where it is noted already, another process has done so, and not at the end of the former history.
     let noted = read.noted_at.filter(|_| read.noted != Some(read.present));
     read.replayed_until.or(noted).unwrap_or(now - LOOK_BACK).min(now)
@@ -194,6 +251,25 @@ fn tell_promoted(participant: &str, known: History, to: History, kept_until: Sys
          branches are, and each raises `branch_lost`; for a list of all: unanimo tx list --participant \
          {participant} --since {kept_until}"
     );
+}
+
+fn tell_silent(participant: &str, silent: &str, is_alarm: bool) {
+    if is_alarm {
+        tracing::error!(
+            alarm = "losses_not_known",
+            participant,
+            silent,
+            "coordinators did not say which branches this database should have. If one of them is of a group that \
+             no other one has spoken for: compare by hand, with `unanimo tx list --participant`. They are asked \
+             again for a day"
+        );
+    } else {
+        tracing::warn!(
+            participant,
+            silent,
+            "not every coordinator has said which branches are lost; they are asked again"
+        );
+    }
 }
 
 fn tell_not_compared(participant: &str, coordinator: &str, status: &Status, is_final: bool) {
@@ -237,8 +313,45 @@ mod tests {
             (Some(old), Some(10), Some(200_000), now),
         ] {
             let (noted_at, replayed_until) = (noted_at.map(at), replayed_until.map(at));
-            let read = Histories { present: new, noted, is_fresh: false, noted_at, replayed_until };
-            assert_eq!(kept_until(&read, now), expected, "{read:?}");
+            let (written, is_fresh) = (0, false);
+            let read =
+                Histories { present: new, noted, is_fresh, noted_at, written, replayed_until };
+            assert_eq!(kept_until(old, &read, now), expected, "{read:?}");
         }
+    }
+
+    #[test]
+    fn s11_less_of_the_same_history_than_was_seen_went_back() {
+        let at = |s: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(s));
+        let history = History { system: 7, timeline: 1 };
+        let other = History { system: 7, timeline: 2 };
+        let read = |present, noted_at, written| Histories {
+            present,
+            noted: Some(present),
+            is_fresh: false,
+            noted_at,
+            written,
+            replayed_until: at(9_999),
+        };
+        let seen = Known::of(&read(history, at(1000), 500));
+        for (noted_at, written, expected) in [
+            (at(1000), 500, false),
+            (at(1060), 900, false),
+            // Two processes note at once.
+            (at(995), 900, false),
+            (at(900), 900, true),
+            (at(1060), 499, true),
+            // From before the first note.
+            (None, 900, true),
+        ] {
+            let now = read(history, noted_at, written);
+            assert_eq!(seen.is_ahead_of(&now), expected, "{now:?}");
+            assert!(!seen.is_ahead_of(&read(other, noted_at, written)), "that is another one");
+        }
+        let unnoted = Known { noted_at: None, ..seen };
+        assert!(!unnoted.is_ahead_of(&read(history, None, 500)));
+        // What is missing is counted from the note that is left, and not from a promotion long before.
+        let back = read(history, at(900), 900);
+        assert_eq!(Some(kept_until(history, &back, SystemTime::now())), at(900));
     }
 }

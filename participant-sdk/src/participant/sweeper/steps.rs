@@ -2,13 +2,15 @@
 //! row is in doubt until the sweeper hears of it.
 //!
 //! - COMMIT for it, its saga ended or not: the row becomes `committed`.
-//! - ABORT for it: its compensation is the coordinator's to send, in its turn.
+//! - ABORT for it: its compensation is the coordinator's to send, in its turn. It is asked about in each sweep: one
+//!   that does not come, or is not done, raises an alarm.
 //! - Not decided: it is asked about again later and later, for a saga may take days.
 
+use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
 
-use super::alarms::Why;
-use super::pass::Pass;
+use super::alarms::{Alarms, Why};
+use super::pass::{NOT_ENDED_MIN, Pass, UNANSWERED_MIN};
 use crate::doubt::{BranchName, Doubt, RowChange, RowKey};
 use crate::resource::{Fault, Resource};
 
@@ -19,24 +21,61 @@ pub(super) struct Steps {
     kept: Vec<RowKey>,
 }
 
+/// Word of the coordinator about a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nothing is owed to it.
+    Fine,
+    /// It is to be compensated.
+    Owed,
+    /// Nothing can be done, ever.
+    Wrong(Why),
+}
+
 impl Steps {
-    /// Takes the coordinator's word about a step. `Some` says why nothing can be done, ever.
-    pub(super) fn told(&mut self, doubt: &Doubt, result: &BranchVerdict) -> Option<Why> {
-        let BranchName::Id(branch_id) = &doubt.branch else { return None };
+    /// Takes the coordinator's word about a step.
+    pub(super) fn told(&mut self, doubt: &Doubt, result: &BranchVerdict) -> Word {
+        let BranchName::Id(branch_id) = &doubt.branch else { return Word::Fine };
         let key = (doubt.tx_id, branch_id.clone());
         match result.verdict() {
             Verdict::Commit => self.committed.push(key),
-            Verdict::Cancel if result.ended => return Some(Why::Ended),
-            Verdict::Running | Verdict::Cancel | Verdict::Unspecified => self.kept.push(key),
-            Verdict::NeverSeen => return Some(Why::NeverSeen),
-            Verdict::Purged => return Some(Why::PurgedStep),
-            Verdict::Heuristic => return Some(Why::Heuristic),
+            Verdict::Cancel if result.ended => return Word::Wrong(Why::Ended),
+            Verdict::Cancel => return Word::Owed,
+            Verdict::Running | Verdict::Unspecified => self.kept.push(key),
+            Verdict::NeverSeen => return Word::Wrong(Why::NeverSeen),
+            Verdict::Purged => return Word::Wrong(Why::PurgedStep),
+            Verdict::Heuristic => return Word::Wrong(Why::Heuristic),
         }
-        None
+        Word::Fine
     }
 }
 
 impl<R: Resource> Pass<R> {
+    /// Does with a step as the coordinator says, and tells what is wrong with it.
+    pub(super) fn act_on_step(
+        &self,
+        steps: &mut Steps,
+        doubt: &Doubt,
+        result: &BranchVerdict,
+        alarms: &mut Alarms,
+    ) {
+        match steps.told(doubt, result) {
+            Word::Fine => alarms.clear_step(doubt),
+            Word::Owed => self.alarm_if_it_waits(alarms, doubt, Why::NotEnded),
+            Word::Wrong(why) => self.alarm(alarms, doubt, why),
+        }
+    }
+
+    /// Raises the alarm of a step that has waited for too long.
+    pub(super) fn alarm_if_it_waits(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {
+        let at_least = if why == Why::NotEnded { NOT_ENDED_MIN } else { UNANSWERED_MIN };
+        if alarms.waits(doubt, Instant::now()) >= self.sweep.alarm_age(at_least) {
+            self.alarm(alarms, doubt, why);
+        } else {
+            alarms.clear(doubt);
+        }
+    }
+
     /// Changes the rows of a batch as the coordinator has said.
     pub(super) async fn change(&self, name: &str, steps: Steps) -> Result<(), Fault> {
         let resource = &self.service.inner.resource;

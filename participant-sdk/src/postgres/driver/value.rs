@@ -101,6 +101,7 @@ from_row!(A B C D);
 from_row!(A B C D E);
 from_row!(A B C D E F);
 from_row!(A B C D E F G);
+from_row!(A B C D E F G H);
 
 fn read<T: FromValue>(column: Option<Value>) -> Result<T, Error> {
     let of_the_statement = column.and_then(T::from_value);

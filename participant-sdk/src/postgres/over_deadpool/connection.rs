@@ -39,7 +39,8 @@ use crate::postgres::error::NO_SUCH_STATEMENT;
 ///         call: &Call<Json<(String, i64)>>,
 ///     ) -> Result<(), PrepareError> {
 ///         let (account, cents) = &*call.payload;
-///         let take = "UPDATE account SET cents = cents - $2 WHERE id = $1 AND cents >= $2";
+///         let take = "UPDATE account SET cents = cents - $2
+///                     WHERE id = $1 AND cents >= $2 AND $2 > 0";
 ///         match db.execute(take, &[account, cents]).await? {
 ///             0 => refuse("INSUFFICIENT_FUNDS", format!("{account} has too little")),
 ///             _ => Ok(()),

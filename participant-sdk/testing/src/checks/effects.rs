@@ -139,7 +139,7 @@ pub(super) async fn refusal<S: Subject>(bench: &Bench<S>, once: &Once) -> Result
         return Err(Stop::Skipped("no `refused_payload` was given".to_owned()));
     };
     let world = bench.world().await?;
-    let branch = Branch { payload, ..world.session.branch() };
+    let branch = world.session.branch().with_refused(&payload, &bench.options);
     let method = bench.methods.prepare;
     match world.prepare(&branch).await? {
         Vote::Refused(_) => {}
@@ -177,7 +177,8 @@ pub(super) async fn must_succeed<S: Subject>(bench: &Bench<S>, once: &Once) -> R
     let good = world.session.branch().that_must_succeed();
     let method = bench.methods.prepare;
     if let Some(payload) = bench.options.refused_payload.clone() {
-        let vote = world.prepare(&Branch { payload, ..good.clone() }).await?;
+        let refused = good.clone().with_refused(&payload, &bench.options);
+        let vote = world.prepare(&refused).await?;
         let words =
             format!("{method} answered {vote} to work that must succeed, and changed something:");
         world.compare(("before", &once.before), "after", words).await?;

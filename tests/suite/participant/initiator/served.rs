@@ -296,3 +296,61 @@ async fn a_begin_whose_steps_refuse_is_no_success() {
     assert!(trip.commit().await.unwrap().is_committed());
     world.stop().await;
 }
+
+/// S10: where a branch is not taken the first one has happened all the same: that is told, and undone.
+#[tokio::test]
+async fn s10_a_begin_of_which_a_branch_is_not_taken_is_rolled_back_and_says_so() {
+    let world = World::start().await;
+    let client = world.client.clone().wait_at_most(Duration::from_secs(2));
+    let cases = [("bad", "trips", "no such"), ("unknown", "nobody", "reserve")];
+    for (number, (gid, participant, action)) in cases.into_iter().enumerate() {
+        let draft = client.tcc(gid).timeout(Duration::from_secs(600));
+        let draft = draft.branch("one", "trips", "reserve", ());
+        let draft = draft.branch("two", participant, action, ()).wait_until_accepted();
+        let error = draft.branch("three", "trips", "reserve", ()).begin().await.unwrap_err();
+        let text = error.to_string();
+        let Error::NotExecuted { tx_id, branch_id, outcome, error } = error else {
+            panic!("{gid}: {text}")
+        };
+        assert!(text.contains(&tx_id) && text.ends_with("the transaction is aborted"), "{text}");
+        assert_eq!((&*branch_id, outcome), ("two", unanimo_proto::v1::Outcome::Aborted));
+        assert!(matches!(&*error, Error::Rejected { .. }), "{error}");
+        let found = client.find(gid).wait_until_ended().await.unwrap();
+        let Outcome::Aborted(found) = found else { panic!("{found}") };
+        assert_eq!((found.tx_id, found.cause), (tx_id, AbortCause::Rollback));
+        assert_eq!(world.deeds().await, vec!["cancel room-7"; number + 1], "the first, at once");
+    }
+    // A gid of its own that was committed before stays so.
+    let mut before = client.tcc("before").begin().await.unwrap();
+    let _ = before.execute("one", "trips", "reserve", ()).await.unwrap();
+    assert!(before.commit().await.unwrap().is_committed());
+    let draft = client.tcc("before").branch("one", "trips", "reserve", ());
+    let error = draft.branch("two", "trips", "reserve", ()).begin().await.unwrap_err();
+    let Error::NotExecuted { outcome, .. } = &error else { panic!("{error}") };
+    assert_eq!(*outcome, unanimo_proto::v1::Outcome::Committed, "{error}");
+    world.stop().await;
+}
+
+/// S10: a payload that cannot be written is known before anything is sent.
+#[tokio::test]
+async fn s10_a_begin_with_a_payload_that_cannot_be_written_begins_nothing() {
+    let world = World::start().await;
+    let bad = || unanimo_sdk::Payload::new("", " bad");
+    let draft = world.client.tcc("bad").branch("one", "trips", "reserve", ());
+    let error = draft.branch("two", "trips", "reserve", bad()).begin().await.unwrap_err();
+    assert!(matches!(&error, Error::Payload { branch_id, .. } if branch_id == "two"), "{error}");
+    const BAD: StepAction<unanimo_sdk::Payload, ()> = StepAction::new("trips", "book");
+    let (draft, ()) = world.client.saga("bad-step").steps(|saga| {
+        saga.add(flight());
+        saga.add(BAD.step("two", bad()));
+    });
+    let error = draft.begin().await.unwrap_err();
+    assert!(matches!(&error, Error::Payload { branch_id, .. } if branch_id == "two"), "{error}");
+    for gid in ["bad", "bad-step"] {
+        let unknown = world.client.find(gid).await.unwrap_err();
+        let Error::Rejected { reason, .. } = unknown else { panic!("{unknown}") };
+        assert_eq!(reason, "GID_UNKNOWN");
+    }
+    assert!(world.deeds().await.is_empty());
+    world.stop().await;
+}

@@ -5,6 +5,7 @@ import com.google.protobuf.ByteString;
 import com.google.rpc.ErrorInfo;
 import dev.unanimo.v1.BranchSpec;
 import dev.unanimo.v1.CoordinatorServiceGrpc;
+import dev.unanimo.v1.Heuristic;
 import dev.unanimo.v1.Mode;
 import dev.unanimo.v1.Payload;
 import dev.unanimo.v1.SubmitTransactionRequest;
@@ -18,6 +19,9 @@ import java.util.concurrent.TimeUnit;
 
 /** Submits one transaction, and sends it again until the coordinator has answered. */
 public final class Main {
+    /** A call may have had its effect: then a no, which speaks of its own call alone, tells nothing of the outcome. */
+    static boolean open = false;
+
     /**
      * Returns 0 if the same call is to be sent again. Otherwise it does not help to send it again, and the
      * exit code is 1 if the coordinator itself has said no, and 5 if the outcome is not known.
@@ -27,15 +31,26 @@ public final class Main {
             if (detail.is(ErrorInfo.class)) {
                 ErrorInfo info = detail.unpack(ErrorInfo.class);
                 if (info.getDomain().equals("unanimo")) {
-                    return info.getMetadataOrDefault("retryable", "").equals("true") ? 0 : 1;
+                    open |= !info.getMetadataOrDefault("effect", "").equals("none");
+                    if (info.getMetadataOrDefault("retryable", "").equals("true")) return 0;
+                    // A gid of another transaction excludes every call.
+                    return open && !info.getReason().equals("GID_REUSED") ? 5 : 1;
                 }
             }
         }
+        open = true;
         return switch (error.getStatus().getCode()) {
             // Not from the coordinator, and does not pass by itself: a person must look.
             case UNIMPLEMENTED, OUT_OF_RANGE, UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED -> 5;
             default -> 0;
         };
+    }
+
+    /** Ends the program if a branch has ended against the decision, or cannot tell: a person must look. */
+    static void followed(Heuristic heuristic) {
+        if (heuristic == Heuristic.HEURISTIC_NONE) return;
+        System.out.println("and a branch has ended otherwise, or cannot tell: " + heuristic);
+        System.exit(6);
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -56,14 +71,19 @@ public final class Main {
                     case OUTCOME_COMMITTED -> {
                         System.out.println("committed: "
                                 + result.getBranches(0).getOutput().getData().toStringUtf8());
+                        followed(result.getHeuristic());
                         System.exit(0);
                     }
                     case OUTCOME_ABORTED -> {
                         System.out.println("aborted: " + result.getAbortCause() + " "
                                 + result.getBranches(0).getRefusal());
+                        followed(result.getHeuristic());
                         System.exit(4);
                     }
-                    default -> System.err.println("not decided yet");
+                    default -> {
+                        open = true; // stored, and not decided yet
+                        System.err.println("not decided yet");
+                    }
                 }
             } catch (StatusRuntimeException error) {
                 int exitCode = giveUp(error);

@@ -1,14 +1,88 @@
-//! Handlers whose work is outside of the participant's database, too.
+//! Actions of TCC transactions, as a participant writes them.
 
 use super::{Call, Isolation, PhaseTwoError, PrepareError};
 use crate::payload::{Decode, Encode};
 use crate::resource::Resource;
 
+/// An action of a TCC transaction: try, confirm, cancel.
+///
+/// Each method runs in a local transaction of the participant's database, which the SDK begins,
+/// guards against duplicates and wrong orders, and commits: use `db` for everything, and neither
+/// commit nor roll back. A handler need not check whether it ran before, or whether its `cancel`
+/// came first.
+///
+/// # What a handler never does
+/// It never ends its transaction, or lets it be ended:
+/// - no `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`, and on MariaDB nothing that commits implicitly (DDL,
+///   `LOCK TABLES`, `SET autocommit`);
+/// - no `db.begin()` whose future may be dropped half way, as under `select!` or a timeout, and no transaction
+///   of `db` that is forgotten (`std::mem::forget`);
+/// - on SQLite no `ON CONFLICT ROLLBACK` and no `RAISE(ROLLBACK, …)`;
+/// - it does not go on after a deadlock, or after an error of PostgreSQL without a savepoint of its own:
+///   the work before it is undone.
+///
+/// The SDK finds out, and gives no yes. What the handler has committed stays: its branch is then a hazard,
+/// and an alarm `handler_lost_transaction` is raised.
+///
+/// It never blocks its thread: an operation that takes too long is
+/// [ended](crate::Participant::overtime) where it awaits something.
+///
+/// Work outside of the database, such as a request to another service, is [`TccOutside`].
+pub trait Tcc<R: Resource>: Send + Sync + 'static {
+    /// Type of the action's argument: [`Json`](crate::Json), [`Prost`](crate::Prost),
+    /// [`Payload`](crate::Payload), [`Bytes`](bytes::Bytes) or `()`. An argument that cannot be read is
+    /// refused before the handler.
+    type Payload: Decode + Send + Sync + 'static;
+    /// Result of `try_`: kept with the branch and its media type, sent to the initiator, and given to
+    /// `confirm` and `cancel`. At most 1 MiB.
+    type Output: Encode + Decode + Send + Sync + 'static;
+
+    /// Reserves: does the work so that it can be confirmed and can be cancelled, whatever happens.
+    ///
+    /// # Errors
+    /// [`PrepareError::Refused`] is the vote no: what was written is undone. So is an error of the database
+    /// that speaks of the work and would be raised again: a broken constraint, a value that does not fit, what
+    /// a trigger raises. Any other error is no vote: what was written is undone, and the call comes again
+    /// until the transaction's deadline.
+    fn try_(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
+
+    /// Makes the reservation final. Runs only after `try_`, and has its effect once.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn confirm(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Self::Output,
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
+
+    /// Takes the reservation back. Runs only after `try_`, and has its effect once.
+    ///
+    /// # Errors
+    /// It is called again until it succeeds.
+    fn cancel(
+        &self,
+        db: &mut R::Connection,
+        call: &Call<Self::Payload>,
+        output: Self::Output,
+    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
+
+    /// In which isolation its transactions run.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+}
+
 /// An action of a TCC transaction that works outside of the participant's database, too: `try_` asks another
 /// service to hold something.
 ///
 /// A process that dies behind that request, and before its local transaction is committed, leaves nothing in
-/// the database by which anybody could know of it. With [`Tcc`](crate::Tcc) a Cancel that finds no trace of
+/// the database by which anybody could know of it. With [`Tcc`] a Cancel that finds no trace of
 /// `try_` calls no handler. Here it calls [`cancel`](Self::cancel) with `None`.
 ///
 /// # What is guaranteed
@@ -90,15 +164,15 @@ use crate::resource::Resource;
 /// # }
 /// ```
 pub trait TccOutside<R: Resource>: Send + Sync + 'static {
-    /// The action's argument, as in [`Tcc`](crate::Tcc).
+    /// The action's argument, as in [`Tcc`].
     type Payload: Decode + Send + Sync + 'static;
-    /// Result of `try_`, as in [`Tcc`](crate::Tcc).
+    /// Result of `try_`, as in [`Tcc`].
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Reserves, in the database and outside of it.
     ///
     /// # Errors
-    /// As of [`Tcc::try_`](crate::Tcc::try_). Before a no is stored, [`cancel`](Self::cancel) is called.
+    /// As of [`Tcc::try_`]. Before a no is stored, [`cancel`](Self::cancel) is called.
     fn try_(
         &self,
         db: &mut R::Connection,
@@ -122,45 +196,6 @@ pub trait TccOutside<R: Resource>: Send + Sync + 'static {
     /// # Errors
     /// It is called again until it succeeds.
     fn cancel(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<Self::Payload>,
-        output: Option<Self::Output>,
-    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
-
-    /// In which isolation its transactions run.
-    fn isolation(&self) -> Isolation {
-        Isolation::ReadCommitted
-    }
-}
-
-/// A step of a saga that works outside of the participant's database, too. Guarantees and costs are those of
-/// [`TccOutside`], and `compensate` is its `cancel`.
-///
-/// One thing differs: a no to work that [must succeed](Call::must_succeed) is no vote, so that nothing is
-/// undone before it. The call comes again.
-pub trait SagaOutside<R: Resource>: Send + Sync + 'static {
-    /// The action's argument, as in [`Saga`](crate::Saga).
-    type Payload: Decode + Send + Sync + 'static;
-    /// Result of `run`, as in [`Saga`](crate::Saga).
-    type Output: Encode + Decode + Send + Sync + 'static;
-
-    /// Does the work, in the database and outside of it.
-    ///
-    /// # Errors
-    /// As of [`TccOutside::try_`].
-    fn run(
-        &self,
-        db: &mut R::Connection,
-        call: &Call<Self::Payload>,
-    ) -> impl Future<Output = Result<Self::Output, PrepareError>> + Send;
-
-    /// Makes up for the work of `run`, if it was done. `None` tells that the database holds nothing of it: it
-    /// never ran, it is undone, or it died.
-    ///
-    /// # Errors
-    /// It is called again until it succeeds.
-    fn compensate(
         &self,
         db: &mut R::Connection,
         call: &Call<Self::Payload>,
