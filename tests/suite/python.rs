@@ -165,7 +165,7 @@ impl World {
         // The shop is registered once a transaction with it is not refused as unknown.
         until("the shop in Python to be registered", async || {
             let gid = format!("probe-{}", Uuid::new_v4());
-            submit(&world.client(), &gid, 1000, 1).await.map(drop)
+            submit(&world.client(), &gid, 100_000, 1).await.map(drop)
         })
         .await;
         world
@@ -431,7 +431,7 @@ async fn the_sale_of_the_initiator_in_python_needs_the_shop_alone() {
     let world = World::start().await;
     let at = world.coordinator.endpoint();
     let at = at.trim_start_matches("http://");
-    for (gid, pieces, code) in [("sale-1", "2", 0), ("sale-2", "1000", 4)] {
+    for (gid, pieces, code) in [("sale-1", "2", 0), ("sale-2", "100000", 4)] {
         let mut command = python();
         command.arg(root().join("examples/python-initiator/sale.py"));
         command.args([gid, "--coordinator", at, "--pieces", pieces]).env("PYTHONPATH", stubs());

@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
     commit_response, prepare_response,
 };
 use unanimo_sdk::{PostgresOptions, Resource, Service, TokioPostgres};
-use unanimo_tests::bank_over_tokio;
+use unanimo_tests::bank;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 use uuid::Uuid;
@@ -58,7 +58,7 @@ async fn l3_prepares_that_hang_do_not_keep_out_commits_and_cancels() {
 async fn l3_prepares_that_hang_do_not_keep_out_commits_and_cancels_over_tokio() {
     let url = Server::shared().database().await;
     let database = narrow().over(TokioPostgres::new(url.parse().unwrap())).await.unwrap();
-    let bank = bank_over_tokio::two_phase_bank("bank", database);
+    let bank = bank::two_phase("bank", database);
     keep_out_nobody(bank.service().unwrap(), &url).await;
 }
 
