@@ -8,6 +8,7 @@ pub mod bank_over_tokio;
 pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;
+pub mod driven;
 pub mod faulty;
 pub mod forward;
 pub mod installed;
