@@ -16,9 +16,10 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 
 const BEGIN: Timestamp = Timestamp(1_000_000);
 
-/// A saga of steps in a chain, the second an hour after the first.
+/// A saga of steps in a chain, the second an hour after the first, and one that is due in the evening.
 fn waits_for_an_hour() -> Definition {
-    let mut saga = definition(Mode::Saga, Drive::Declarative, &["a", "b", "c"]);
+    let mut saga = definition(Mode::Saga, Drive::Declarative, &["a", "b", "c", "d"]);
+    saga.branches[3].step.start_at = Some(BEGIN.after(10 * HOUR));
     saga.timeout = Some(24 * HOUR);
     for (at, before) in [(1, "a"), (2, "b")] {
         saga.branches[at].step.depends_on = vec![BranchId::new(before).unwrap()];
@@ -44,12 +45,12 @@ fn s11_what_may_have_run_since_an_older_record_is_undone() {
     let voted = Input::PrepareAnswered { number, attempt: 1, answer };
     durable.write(&tx.apply(voted, BEGIN, &Policy::default()).unwrap());
     for (after, owed) in [
-        (HOUR / 2, [true, false, false]),
-        // Both may have been sent by now.
-        (HOUR, [true, true, true]),
-        (2 * HOUR, [true, true, true]),
+        (HOUR / 2, [true, false, false, false]),
+        // Two may have been sent by now.
+        (HOUR, [true, true, true, false]),
+        (2 * HOUR, [true, true, true, false]),
         // Its deadline has passed.
-        (25 * HOUR, [true, true, true]),
+        (25 * HOUR, [true; 4]),
     ] {
         let now = BEGIN.after(after);
         let mut found = durable.recover();

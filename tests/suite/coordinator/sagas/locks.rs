@@ -133,14 +133,15 @@ async fn a_wait_goes_on_over_crashes() {
             tokio::time::sleep(Duration::from_millis(1_500)).await;
             world = world.crash_and_restart().await;
         }
+        let restarted = Instant::now();
         for gid in ["begin", "step"] {
             let shown = world.get_until(gid, "its decision", |t| t.decided_at.is_some()).await;
             assert_eq!(shown.abort_cause(), AbortCause::Locked);
             assert_eq!(shown.abort_detail, "lock account:42 is held by transaction first");
         }
-        let took = began.elapsed();
-        assert!(took >= Duration::from_secs(6), "{took:?}");
-        assert!(took < Duration::from_secs(10), "the wait began anew: {took:?}");
+        assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
+        let took = restarted.elapsed();
+        assert!(took < Duration::from_secs(5), "the wait began anew: {took:?} after the restart");
         world.p.hold(false);
     }
 }
