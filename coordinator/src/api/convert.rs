@@ -248,6 +248,7 @@ pub(super) fn counts(
         states: counts.collect(),
         stalled_count: number(attention.stalled),
         heuristic_count: number(attention.heuristic),
+        unreadable_count: number(attention.unreadable),
     }
 }
 

@@ -1642,12 +1642,16 @@ pub struct TransactionCounts {
     /// A number for each state that a transaction can be in, also where it is 0.
     #[prost(message, repeated, tag = "1")]
     pub states: ::prost::alloc::vec::Vec<StateCount>,
-    /// Number of transactions whose phase two takes too long.
+    /// Number of transactions that something holds up: phase two, or the answer of a pivot, takes too long,
+    /// a step was refused after COMMIT, or an output is too large for the step that reads it.
     #[prost(uint64, tag = "2")]
     pub stalled_count: u64,
     /// Number of heuristic transactions that nobody has forgotten.
     #[prost(uint64, tag = "3")]
     pub heuristic_count: u64,
+    /// Number of transactions that are set aside, because nobody can read them.
+    #[prost(uint64, tag = "4")]
+    pub unreadable_count: u64,
 }
 impl ::prost::Name for TransactionCounts {
     const NAME: &'static str = "TransactionCounts";

@@ -65,6 +65,13 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         let listed = list(&world, true).await;
         let [aside] = &listed[..] else { panic!("{listed:?}") };
         assert_eq!((&*aside.gid, &*aside.tx_id, aside.attention), ("b", &*tx_id, true));
+        let request = ListTransactionsRequest { include_counts: true, ..Default::default() };
+        let counts = world.client().list_transactions(request).await.unwrap().into_inner().counts;
+        assert_eq!(
+            counts.unwrap().unreadable_count,
+            1,
+            "whoever counts what needs a person sees it"
+        );
         assert!(aside.unreadable.contains("transactions.progress"), "{}", aside.unreadable);
         assert_eq!(aside.outcome(), Outcome::NotDecided);
 

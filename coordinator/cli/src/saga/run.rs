@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use unanimo_core::Gid;
 use unanimo_proto::v1;
-use unanimo_saga::{SagaFile, graph::Graph};
+use unanimo_saga::SagaFile;
 
 use super::{Error, InputArgs, graph, warn};
 use crate::error::Error as Failure;
-use crate::output::{self, HEADING, clean};
+use crate::output::{self, CAUTION, HEADING, clean};
 use crate::tx::client::Client;
 use crate::tx::submit::{self, Wait};
 use crate::tx::{Server, json};
@@ -60,16 +60,28 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         let printed = if args.server.json {
             output::print_json(&json::Submitted::new(args.gid.clone(), result))
         } else {
-            let mut text = submit::shown(&args.gid, &result) + &outputs(&result);
-            if args.graph {
-                let drawn = graph::fetch(&mut client, &args.gid).await?;
-                text += &drawn
-                    .map_or_else(String::new, |graph: Graph| format!("\n{}", graph.to_text()));
-            }
-            output::print(&text)
+            output::print(&(submit::shown(&args.gid, &result) + &outputs(&result)))
         };
+        if args.graph && printed.is_ok() {
+            draw(&mut client, &args.gid).await;
+        }
         submit::end(printed, outcome)
     })
+}
+
+/// Draws the transaction. Where that fails, the outcome is known all the same: it is a note.
+async fn draw(client: &mut Client, gid: &str) {
+    let drawn = match graph::fetch(client, gid).await {
+        Ok(drawn) => drawn,
+        Err(error) => {
+            output::note(&format!("{CAUTION}no graph:{CAUTION:#} {error}"));
+            return;
+        }
+    };
+    if let Some(drawn) = drawn {
+        // The exit code tells the outcome also if the graph is not read.
+        let _ = output::print(&format!("\n{}", drawn.to_text()));
+    }
 }
 
 fn request(args: &Args) -> Result<v1::SubmitTransactionRequest, Error> {

@@ -19,8 +19,8 @@ use crate::output::{self, BAD, table};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): an object with counts (an object with a number for each state), at_least (a list of
-  the states of which there may be more), stalled and heuristic (numbers of transactions that need an
-  operator).")]
+  the states of which there may be more), stalled, heuristic and unreadable (numbers of transactions
+  that need an operator).")]
 pub(super) struct Args {
     /// Of those that have ended, only the ones that ended at this time or later:
     /// 2026-01-31T12:00:00Z, or 15m for 15 minutes ago
@@ -35,6 +35,7 @@ struct Json {
     at_least: Vec<String>,
     stalled: u64,
     heuristic: u64,
+    unreadable: u64,
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
@@ -62,11 +63,11 @@ fn shown(counted: &v1::TransactionCounts) -> String {
         [words::state(count.state()), format!("{}{more}", count.transaction_count)]
     });
     let mut text = table(["STATE", "TRANSACTIONS"], rows);
-    let v1::TransactionCounts { stalled_count, heuristic_count, .. } = counted;
-    if stalled_count + heuristic_count > 0 {
+    let v1::TransactionCounts { stalled_count, heuristic_count, unreadable_count, .. } = counted;
+    if stalled_count + heuristic_count + unreadable_count > 0 {
         text += &format!(
-            "\n{BAD}{stalled_count} stalled, {heuristic_count} heuristic{BAD:#}: `unanimo tx list \
-             --attention` lists them\n"
+            "\n{BAD}{stalled_count} stalled, {heuristic_count} heuristic, {unreadable_count} \
+             unreadable{BAD:#}:\n`unanimo tx list --attention` lists them\n"
         );
     }
     text
@@ -83,6 +84,7 @@ impl From<&v1::TransactionCounts> for Json {
                 .collect(),
             stalled: counted.stalled_count,
             heuristic: counted.heuristic_count,
+            unreadable: counted.unreadable_count,
         }
     }
 }

@@ -135,13 +135,18 @@ pub(crate) async fn submit(
         if error.is_gid_reused() || !(unknown || error.is_indeterminate()) {
             return Err(error);
         }
-        if !unknown {
+        let is_first = !std::mem::replace(&mut unknown, true);
+        if is_first {
             output::note(&format!("{CAUTION}no answer:{CAUTION:#} {error}"));
-            output::note("the command asks again under the same gid, until --timeout");
         }
-        unknown = true;
         if !error.is_retryable() || Instant::now() + pause >= until {
+            if !is_first {
+                output::note(&format!("{CAUTION}the last attempt:{CAUTION:#} {error}"));
+            }
             return Ok(not_known());
+        }
+        if is_first {
+            output::note("the command asks again under the same gid, until --timeout");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);

@@ -16,7 +16,7 @@ fn lines(program: &Program) -> Vec<Value> {
 async fn an_operators_end_of_a_branch_is_an_alarm() {
     let served = Served::start(&[
         "--log-format=json",
-        "--call-timeout=50ms",
+        "--call-timeout=500ms",
         "--phase-two-backoff=1h",
         "--phase-two-backoff-max=1h",
     ])
@@ -24,7 +24,7 @@ async fn an_operators_end_of_a_branch_is_an_alarm() {
     served.submit("g", &["commit-hang", "ok"], &[]).await.check(0);
     until("the first Commit to have failed", async || {
         let shown = served.tx(&["show", "g"]).await;
-        shown.check(0).out.contains("no answer within 50ms").then_some(())
+        shown.check(0).out.contains("no answer within 500ms").then_some(())
     })
     .await;
     let resolve = ["resolve", "g", "--branch=a", "--as=rolled-back", "--operator=ann"];
@@ -43,7 +43,7 @@ async fn an_operators_end_of_a_branch_is_an_alarm() {
     let notes = shown.check(0).out.split("Notes\n").nth(1).unwrap();
     let line = |about: &str| notes.lines().find(|line| line.contains(about)).unwrap().to_owned();
     assert!(line("resolved ").contains("by ann: the bank is gone"), "{notes}");
-    assert!(line("commit error").contains("no answer within 50ms"), "{notes}");
+    assert!(line("commit error").contains("no answer within 500ms"), "{notes}");
     let json = served.tx(&["show", "g", "--json"]).await.json();
     assert_eq!(json["branches"][0]["resolved_by"], "ann");
     assert_eq!(json["branches"][0]["resolution_note"], "the bank is gone");

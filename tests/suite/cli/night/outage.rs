@@ -58,6 +58,31 @@ async fn a_submission_without_any_answer_is_not_decided() {
     served.tx(&["submit", &path]).await.check(1).complains(&["failed to reach a coordinator at"]);
 }
 
+/// D1: the reason why the last attempt found no outcome is told: without it the command would be repeated for ever.
+#[tokio::test]
+async fn a_submission_tells_what_its_last_attempt_was_answered() {
+    let p = unanimo_tests::scripted::Scripted::default();
+    let participant = format!("p={}", p.serve().await);
+    let mut first = serve(&sqlite(&new_path(".db")), &["--participant", &participant]);
+    let (endpoint, _) = addresses(&mut first).await;
+    p.hold(true);
+    let path = file(&tcc("g", &["gated"]));
+    let submit = ["tx", "submit", &path, "--timeout=60s", "--endpoint", &endpoint];
+    let mut submission = Program::start(command(&submit));
+    until("its Prepare", async || (!p.seen().is_empty()).then_some(())).await;
+    first.process.kill();
+    submission.until_err("asks again under the same gid").await;
+    // The one that is started instead knows neither the transaction nor its participant.
+    let listen = endpoint.trim_start_matches("http://");
+    let mut other = serve(&sqlite(&new_path(".db")), &["--listen", listen]);
+    addresses(&mut other).await;
+    let ran = submission.end().await;
+    ran.check(5).says(&["not decided yet\n"]);
+    ran.complains(&["the last attempt: ", "reason: PARTICIPANT_UNKNOWN"]);
+    other.process.signal(Signal::TERM);
+    other.end().await.check(0);
+}
+
 /// Commands that need the database, each with a time.
 const ASKING: [&[&str]; 8] = [
     &["list"],
