@@ -158,9 +158,9 @@ async fn execute(
             Ok(Executed::Prepared(())) => return Ok(true),
             // The wait is over, and nothing is known yet.
             Ok(Executed::NotVoted { .. }) => {}
-            Ok(Executed::Refused(_) | Executed::Aborted | Executed::ReadOnly) => return Ok(false),
-            // It was aborted meanwhile: by its deadline, or by another initiator of its gid.
-            Err(Error::Rejected { .. }) => return Ok(false),
+            // An error says that it was aborted meanwhile: by its deadline, or by another initiator of its gid.
+            Ok(Executed::Refused(_) | Executed::Aborted | Executed::ReadOnly)
+            | Err(Error::Rejected { .. }) => return Ok(false),
             Err(error) => return Err(error),
         }
     }

@@ -376,7 +376,6 @@ fn an_older_transaction_waits_for_a_lock_until_its_deadline() {
 #[test]
 fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
     for (locks, owner) in [("saga a+lock", "a locks"), ("saga a +lock", "locks")] {
-        // Since when a step waits is written down.
         let (first, note) = if owner == "locks" { ("lock", "") } else { ("lock a", "note") };
         for (answer, text) in [
             ("held_by_younger", "lock l is held by transaction h"),

@@ -154,7 +154,7 @@ async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
     }
 }
 
-/// What sleeps leaves memory, and what is due soon stays there and is sent, whatever the clock says for a moment.
+/// Sleepers leave memory, and what is due soon stays there and is sent, whatever the clock says for a moment.
 #[tokio::test]
 async fn l5_a_clock_that_is_wrong_for_a_moment_keeps_no_sleeper_and_wakes_none() {
     for jump in [-24 * HOUR_MS, 8 * 24 * HOUR_MS] {

@@ -10,7 +10,7 @@ use crate::fixtures::{Live, definition, new_gid, now};
 
 on_both_stores!(what_needs_a_person_is_counted_by_its_reason);
 
-/// How far a transaction has come.
+/// Stage that a transaction has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
     Active,
