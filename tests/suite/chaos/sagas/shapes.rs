@@ -161,7 +161,7 @@ pub(crate) fn some(round: &str, number: usize, count: usize) -> Vec<Saga> {
         };
         let driven = match of_shape % 4 {
             1 => Some(Ending::Commit),
-            3 => Some(if index % 2 == 0 { Ending::Rollback } else { Ending::Commit }),
+            3 => Some(if index.is_multiple_of(2) { Ending::Rollback } else { Ending::Commit }),
             _ => None,
         };
         let driven = driven.filter(|_| !has_pivot(steps));
