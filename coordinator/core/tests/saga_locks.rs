@@ -1,5 +1,4 @@
 //! Waits for locks over crashes, and children in sagas that are driven step by step.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
