@@ -116,7 +116,7 @@ impl Api {
 
     /// Returns the circumstances under which a request is read.
     fn reading(&self) -> Reading<'_> {
-        Reading { now: self.env.now(), limits: &self.engine.policy().limits, depth: 0 }
+        Reading { now: self.engine.now(), limits: &self.engine.policy().limits, depth: 0 }
     }
 
     /// Returns when a call has to be answered.

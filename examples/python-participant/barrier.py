@@ -40,9 +40,6 @@ CREATE TABLE IF NOT EXISTS barrier_id (only_one integer PRIMARY KEY CHECK (only_
 # How long a call waits for another one's local transaction before it answers "working".
 LOCK_TIMEOUT_S = 2.0
 
-# How long a step of a saga that runs is not asked about again.
-STEP_PAUSE_S = 3600
-
 # How long rows are kept past the time at which they could still matter.
 KEPT_S = 24 * 3600
 
@@ -362,10 +359,9 @@ class Barrier:
         statement = "UPDATE barrier SET state = 'committed', changed_at = ? WHERE state = 'prepared'"
         self._change(statement + " AND mode = 'saga'", keys, 0)
 
-    def ask_later(self, keys):
-        """Steps whose saga still runs: it may take days."""
-        statement = "UPDATE barrier SET changed_at = ? WHERE state = 'prepared' AND mode = 'saga'"
-        self._change(statement, keys, STEP_PAUSE_S)
+    def ask_later(self, keys, pause_s):
+        """Branches whose transaction still runs: a saga may take days."""
+        self._change("UPDATE barrier SET changed_at = ? WHERE state = 'prepared'", keys, pause_s)
 
     def _change(self, statement, keys, later_s):
         with self.transaction() as db:

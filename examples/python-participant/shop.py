@@ -40,6 +40,10 @@ PURGE_INTERVAL_S = 3600
 INQUIRE_MAX = 256
 # Branches are normally prepared for milliseconds.
 GRACE_S = 60
+# How long a branch whose transaction runs is not asked about again: a step that is done, and one that is reserved. The
+# coordinator sends what it owes by itself.
+STEP_PAUSE_S = 3600
+RESERVED_PAUSE_S = 300
 
 # A connection that swallows everything is found out, and replaced.
 KEEP_ALIVE = [
@@ -129,7 +133,7 @@ class Sweeper(threading.Thread):
         the payload that the handler needs. What it does not know, or believes to have ended, only a
         person can end: the row stays, and is an alarm. A step of a saga that is committed is sent
         nothing: its row is committed here."""
-        committed, running = [], []
+        committed, running, reserved = [], [], []
 
         def page(after, limit):
             return self.barrier.in_doubt(GRACE_S, after, limit)
@@ -153,8 +157,11 @@ class Sweeper(threading.Thread):
                 )
             elif mode == "saga":
                 running.append(key)
+            elif verdict.verdict == coordinator_pb2.VERDICT_RUNNING:
+                reserved.append(key)
         self.barrier.commit_steps(committed)
-        self.barrier.ask_later(running)
+        self.barrier.ask_later(running, STEP_PAUSE_S)
+        self.barrier.ask_later(reserved, RESERVED_PAUSE_S)
 
     def _purge(self):
         self.barrier.purge()

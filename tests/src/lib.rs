@@ -7,6 +7,7 @@ pub mod bank;
 pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;
+pub mod driven;
 pub mod faulty;
 pub mod forward;
 pub mod installed;

@@ -10,6 +10,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
 
+mod attention;
 mod batches;
 mod cluster;
 mod faults;
@@ -17,8 +18,10 @@ mod file;
 mod full_disk;
 mod journal;
 mod leases;
+mod lock_model;
 mod lock_takes;
 mod locks;
+mod long_histories;
 mod migration;
 mod nonces;
 mod openings;

@@ -137,6 +137,8 @@ pub struct Branch {
     pub(crate) in_flight: Option<InFlight>,
     /// When the next attempt is due. Not stored.
     pub(crate) retry_at: Option<Timestamp>,
+    /// When its Prepare was sent first in this life. Not stored.
+    pub(crate) asked_at: Option<Timestamp>,
     /// It is a child that sleeps until then. Not stored.
     pub(crate) is_asleep: bool,
     /// The locks that it takes.
@@ -155,7 +157,7 @@ impl Branch {
         progress: Progress,
     ) -> Self {
         let locks = Locks::of(&spec.step.locks);
-        let (output, in_flight, retry_at) = (None, None, None);
+        let (output, in_flight, retry_at, asked_at) = (None, None, None, None);
         Self {
             number,
             spec,
@@ -164,6 +166,7 @@ impl Branch {
             output,
             in_flight,
             retry_at,
+            asked_at,
             is_asleep: false,
             locks,
             obstacle: None,
@@ -230,6 +233,11 @@ impl Branch {
     #[must_use]
     pub fn obstacle(&self) -> Option<&Obstacle> {
         self.obstacle.as_ref().filter(|_| !self.has_its_locks())
+    }
+
+    /// Tells whether its next call, or its request for locks, comes after a pause.
+    pub(crate) fn waits(&self) -> bool {
+        self.retry_at.is_some() || self.locks.retry_at().is_some()
     }
 
     /// Tells whether this very call is still wanted. A call that waited for its transition to

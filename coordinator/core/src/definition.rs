@@ -64,6 +64,9 @@ pub enum Drive {
     Interactive,
 }
 
+/// Name of the coordinator itself as a participant. Nobody else has it: its branches are children.
+pub const COORDINATOR: &str = "unanimo";
+
 /// One participant's share of a transaction, as its initiator states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchSpec {
@@ -82,6 +85,12 @@ pub struct BranchSpec {
 }
 
 impl BranchSpec {
+    /// Tells whether it is a transaction of its own: a child.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        self.participant.as_str() == COORDINATOR
+    }
+
     /// Tells whether another one asks for the same: what only says when, and how often, is not
     /// compared.
     #[must_use]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::branch::{Attempts, Branch, PhaseTwo, Progress, Refusal};
 use crate::definition::{BranchSpec, Definition, Lock, TraceContext};
+use crate::history::Step;
 use crate::payload::Payload;
 use crate::transaction::{Identity, Transaction};
 
@@ -23,6 +24,7 @@ impl Transaction {
             + of_trace(trace)
             + of_locks(locks)
             + self.branches().iter().map(of_branch).sum::<usize>()
+            + self.unrecorded.iter().map(Step::size).sum::<usize>()
     }
 }
 

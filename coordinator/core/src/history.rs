@@ -72,15 +72,22 @@ impl Entry {
     /// About how many bytes it takes to write.
     #[must_use]
     pub fn size(&self) -> usize {
-        // What a step, a call and a word cost as JSON, a short text included.
-        const STEP: usize = 256;
-        const CALL: usize = 64;
+        // What a word costs as JSON.
         const WORD: usize = 16;
-        let inputs = |step: &Step| step.calls.iter().map(|call| call.inputs.len()).sum::<usize>();
-        let of_step =
-            |step: &Step| STEP + CALL * (step.calls.len() + inputs(step) + step.locks.len());
-        let steps: usize = self.steps.iter().map(of_step).sum();
-        STEP + steps + CALL * self.events.len() + WORD * self.after.branches.len()
+        let steps: usize = self.steps.iter().map(Step::size).sum();
+        Step::SIZE + steps + Call::SIZE * self.events.len() + WORD * self.after.branches.len()
+    }
+}
+
+impl Step {
+    /// Bytes of a step, in memory or as JSON, a short text included.
+    const SIZE: usize = 256;
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub(crate) fn size(&self) -> usize {
+        let inputs: usize = self.calls.iter().map(|call| call.inputs.len()).sum();
+        Self::SIZE + Call::SIZE * (self.calls.len() + inputs + self.locks.len())
     }
 }
 
@@ -140,6 +147,9 @@ pub struct Delivered {
 }
 
 impl Call {
+    /// Bytes of a call, in memory or as JSON.
+    const SIZE: usize = 64;
+
     /// Returns the recorded form of a call.
     pub(crate) fn of(call: &effects::Call, tx: &Transaction, policy: &Policy) -> Self {
         let branch = &tx.branches[call.number.index()];

@@ -81,8 +81,9 @@ pub use branch::{
 };
 pub use decision::{AbortCause, Decision, Heuristic, Operation, Outcome, Phase, PhaseTwoOperation};
 pub use definition::{
-    BranchRequest, BranchSpec, Compensation, Definition, Drive, Lock, LockMode, Mode, Parent,
-    RetryPolicy, Start, StepInput, StepSpec, TraceContext, UnknownMode, Violation, too_large,
+    BranchRequest, BranchSpec, COORDINATOR, Compensation, Definition, Drive, Lock, LockMode, Mode,
+    Parent, RetryPolicy, Start, StepInput, StepSpec, TraceContext, UnknownMode, Violation,
+    too_large,
 };
 pub use digest::{DIGEST_VERSION, Digest, Digests};
 pub use effects::{Call, Effects, Event, EventKind, LockRequest, State, Transition};

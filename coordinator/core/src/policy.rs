@@ -116,8 +116,12 @@ impl RulesVersion {
     /// An alarm is its branch's; what slept has sent nothing; late steps are spread; a delay counts from an
     /// operator's word; an input that was dropped is refused.
     pub const SECOND: Self = Self(1);
+    /// The wait for a lock counts from its first request, over crashes, too; a step is asked once more after a crash before
+    /// it is given up; one that is due at a recovery may have been sent; a child has no output that a step which is added
+    /// could read.
+    pub const THIRD: Self = Self(2);
     /// The rules of this version of the program.
-    pub const CURRENT: Self = Self::SECOND;
+    pub const CURRENT: Self = Self::THIRD;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(crate) fn is_first(&self) -> bool {

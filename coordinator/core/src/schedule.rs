@@ -5,6 +5,7 @@
 //! that it depends on, for its delay, for its locks; or, on ABORT, for those that depend on it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::branch::{Branch, Enlistment, Locks, Vote};
 use crate::decision::{Decision, Operation, Phase, PhaseTwoOperation};
@@ -12,6 +13,10 @@ use crate::definition::Compensation;
 use crate::policy::{Policy, RulesVersion};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
+
+/// Time for which a step is waited for after a crash, though its patience has passed meanwhile: longer than a call to a
+/// participant that works.
+const ASKED_AGAIN: Duration = Duration::from_secs(10);
 
 impl Transaction {
     /// Returns the branches that are to be called now.
@@ -106,6 +111,21 @@ impl Transaction {
         Some(step.start_at.map_or(delayed, |at| at.max(delayed)))
     }
 
+    /// Returns the earliest times at which branches can be sent, or can have been, if those before them vote at once.
+    pub(crate) fn earliest_sendings(&self) -> Vec<Timestamp> {
+        let start = self.started_at.unwrap_or(self.identity.created_at);
+        let mut earliest = vec![start; self.branches.len()];
+        for index in self.graph.in_order(self.branches.len()) {
+            let before = self.waited_for(index);
+            let voted = |at: &usize| self.branches[*at].progress.voted_at.unwrap_or(earliest[*at]);
+            let last = before.iter().map(voted).max().unwrap_or(start).max(start);
+            let step = &self.branches[index].spec.step;
+            let delayed = step.delay.map_or(last, |delay| last.after(delay));
+            earliest[index] = step.start_at.map_or(delayed, |at| at.max(delayed));
+        }
+        earliest
+    }
+
     /// Tells whether a step that is kept on ABORT was surely never sent, whatever a crash has lost: then its
     /// effect is not shown as one that stays. Only that hangs on it, so that the time of day may tell.
     pub(crate) fn was_surely_never_sent(&self, index: usize, now: Timestamp) -> bool {
@@ -160,7 +180,7 @@ impl Transaction {
     pub fn deadline(&self) -> Timestamp {
         let late = match (self.identity.start_at, self.started_at) {
             (Some(planned), Some(started)) => planned.until(started),
-            _ => std::time::Duration::ZERO,
+            _ => Duration::ZERO,
         };
         self.identity.deadline.after(late)
     }
@@ -267,7 +287,13 @@ impl Transaction {
         let patience = branch.spec.step.retry?.give_up_after?;
         let waits = self.phase == Phase::Active && branch.progress.vote.is_none();
         let tried = branch.progress.prepare_attempts.count > 0;
-        (waits && tried).then(|| branch.progress.prepare_attempts.first_at.after(patience))
+        let at = branch.progress.prepare_attempts.first_at.after(patience);
+        if self.rules < RulesVersion::THIRD {
+            return (waits && tried).then_some(at);
+        }
+        // A participant is not to blame for a time in which nobody asked it.
+        let asked = branch.asked_at.filter(|_| waits)?;
+        Some(at.max(asked.after(patience.min(ASKED_AGAIN))))
     }
 
     /// Returns the time before which nothing happens by itself, where only time is waited for.

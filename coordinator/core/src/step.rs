@@ -224,6 +224,8 @@ struct Step<'a> {
     recorded: Option<history::Input>,
     /// The input comes from a record.
     is_replayed: bool,
+    /// The input itself changes nothing.
+    is_idle: bool,
 }
 
 impl<'a> Step<'a> {
@@ -239,6 +241,7 @@ impl<'a> Step<'a> {
             events,
             recorded: None,
             is_replayed: false,
+            is_idle: false,
         }
     }
 
@@ -285,7 +288,10 @@ impl<'a> Step<'a> {
         }
         let branch = self.branch(index);
         let attempts = match operation {
-            Operation::Prepare => &mut branch.progress.prepare_attempts,
+            Operation::Prepare => {
+                branch.asked_at.get_or_insert(now);
+                &mut branch.progress.prepare_attempts
+            }
             Operation::PhaseTwo(_) => &mut branch.progress.phase_two_attempts,
         };
         let attempt = attempts.sent(now);
@@ -340,6 +346,8 @@ impl<'a> Step<'a> {
             self.changed(Change::Awaited);
         }
         let now = self.now;
+        let waits = |index: usize| self.tx.branches[index].waits();
+        self.is_idle = only.is_some_and(|index| self.change.is_none() && !waits(index));
         for index in 0..self.tx.branches.len() {
             if only.is_none_or(|only| only == index) {
                 let branch = self.branch(index);

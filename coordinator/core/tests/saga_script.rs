@@ -350,7 +350,7 @@ fn a_younger_transaction_waits_for_a_lock_within_its_limit() {
         "saga a b<a+lock",
         "write; prepare a
          a prepared => lock b
-         b locks held_by_older =>
+         b locks held_by_older => note
          tick +20 => lock b#2
          tick +680 =>
          b locks held_by_older => ABORT Locked(Some(BranchNumber(2))); cancel a
@@ -365,7 +365,7 @@ fn an_older_transaction_waits_for_a_lock_until_its_deadline() {
         "saga a+lock",
         "write; lock a
          tick +59000 =>
-         a locks held_by_younger =>
+         a locks held_by_younger => note
          tick +999 => lock a#2
          a locks held_by_younger =>
          tick +1 => ABORT Deadline+END",
@@ -376,7 +376,7 @@ fn an_older_transaction_waits_for_a_lock_until_its_deadline() {
 #[test]
 fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
     for (locks, owner) in [("saga a+lock", "a locks"), ("saga a +lock", "locks")] {
-        let first = if owner == "locks" { "lock" } else { "lock a" };
+        let (first, note) = if owner == "locks" { ("lock", "") } else { ("lock a", "note") };
         for (answer, text) in [
             ("held_by_younger", "lock l is held by transaction h"),
             (
@@ -386,7 +386,7 @@ fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
         ] {
             let wait = if answer == "held_by_younger" { "" } else { "tick +1 =>" };
             let mut script =
-                check(locks, &format!("write; {first}\n {owner} {answer} =>\n {wait}"));
+                check(locks, &format!("write; {first}\n {owner} {answer} => {note}\n {wait}"));
             assert_eq!(script.shown_obstacle().as_deref(), Some(text));
             if answer == "held_by_younger" {
                 script.line("tick +60000 => ABORT Deadline+END");
@@ -394,7 +394,8 @@ fn a_deadline_names_the_holder_of_a_lock_that_was_waited_for() {
                 assert_eq!(script.tx.abort_explanation().as_deref(), Some(text));
             }
         }
-        let mut script = check(locks, &format!("write; {first}\n {owner} held_by_younger =>"));
+        let mut script =
+            check(locks, &format!("write; {first}\n {owner} held_by_younger => {note}"));
         script.line(&format!("tick +30 => {first}#2"));
         script.line(&format!("{owner} granted => prepare a"));
         assert_eq!(script.shown_obstacle(), None);

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use prost::Message;
 use unanimo_core::{
-    BranchSpec, Compensation, Definition, Lock, LockMode, Mode, Payload, Start, StepSpec, Timestamp,
+    BranchSpec, COORDINATOR, Compensation, Definition, Lock, LockMode, Mode, Payload, Start,
+    StepSpec, Timestamp,
 };
 use unanimo_proto::v1;
 
 /// Name of the participant that a child is: the coordinator itself.
-pub(crate) const CHILD_PARTICIPANT: &str = "unanimo";
+pub(crate) const CHILD_PARTICIPANT: &str = COORDINATOR;
 /// Name of its action.
 pub(crate) const CHILD_ACTION: &str = "transaction";
 

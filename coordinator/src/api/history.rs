@@ -28,9 +28,9 @@ fn fitting(record: &Record, stored: &[String], bytes_max: usize) -> (Vec<Entry>,
     for (index, text) in stored.iter().enumerate() {
         // And a comma.
         bytes += text.len() + 1;
-        let Some(entry) = read(text, record.identity.tx_id).filter(|_| bytes <= bytes_max) else {
-            return (entries, stored.len() - index);
-        };
+        let is_left_out = text.is_empty() || bytes > bytes_max;
+        let entry = (!is_left_out).then(|| read(text, record.identity.tx_id)).flatten();
+        let Some(entry) = entry else { return (entries, stored.len() - index) };
         // Written after the transaction was read.
         if entry.version > record.version {
             break;

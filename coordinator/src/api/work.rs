@@ -2,7 +2,10 @@
 
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{BRANCHES_MAX, Definition, Drive, Enlistment, TxId, Violation};
+use unanimo_core::{
+    BRANCHES_MAX, BranchId, BranchRequest, Definition, Digest, Drive, Enlistment, Payload,
+    Rejection, TxId, Violation,
+};
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
 use super::directory::INSTANCE_BYTES_MAX;
@@ -11,6 +14,7 @@ use super::parse::{self, Definable, Read};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{self, Answer, Until, View};
+use crate::store::Key;
 use crate::wire;
 
 impl Api {
@@ -101,7 +105,37 @@ impl Api {
         enlistment: Enlistment,
         by: Instant,
     ) -> Result<Answer, Status> {
-        self.engine.enlist(tx_id, branch, child, enlistment, by).await.map_err(from_engine)
+        let again = child.as_ref().map(|child| (child.digest(), branch.clone()));
+        let enlisted = self.engine.enlist(tx_id, branch, child, enlistment, by).await;
+        if let Err(engine::Error::Rejected(Rejection::BranchReused(_))) = &enlisted
+            && let Some((digest, branch)) = again
+            && let Some(payload) = self.same_child(tx_id, &branch.branch_id, digest, by).await
+        {
+            let branch = BranchRequest { payload, ..branch };
+            return self
+                .engine
+                .enlist(tx_id, branch, None, enlistment, by)
+                .await
+                .map_err(from_engine);
+        }
+        enlisted.map_err(from_engine)
+    }
+
+    /// Returns the payload of a known branch that is the child with this digest: one that comes again may have other
+    /// times and attempts, which are not compared, and those that came first count.
+    async fn same_child(
+        &self,
+        tx_id: TxId,
+        id: &BranchId,
+        digest: Digest,
+        by: Instant,
+    ) -> Option<Payload> {
+        let known = self.engine.wait(Key::Tx(tx_id), Until::Durable, by).await;
+        let Ok(Answer::View(view)) = known else { return None };
+        let branch = view.tx.branch_by_id(id).filter(|branch| branch.spec.is_child())?;
+        let payload = branch.spec.payload.clone();
+        let child = parse::stored_child(&payload, branch.number, self.reading()).ok()?;
+        (child.digest() == digest).then_some(payload)
     }
 
     pub(super) async fn execute(

@@ -8,7 +8,7 @@ use unanimo_core::{ActionName, ParticipantName, PhaseTwoAnswer, PhaseTwoOperatio
 use super::caller::BranchCall;
 
 /// Name of the participant. Nobody else has it.
-pub const NAME: &str = "unanimo";
+pub const NAME: &str = unanimo_core::COORDINATOR;
 
 /// The rule for names of participants that it breaks.
 pub const RESERVED: &str = "must not be unanimo: that is the name of the coordinator itself";

@@ -251,7 +251,7 @@ pub trait Transactions: Send + Sync {
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error>;
 
     /// Reads a transaction's recorded history: the JSON of each entry, by version. Empty where none was
-    /// recorded, and once its details are purged.
+    /// recorded, and once its details are purged. Entries beyond the first 4 MiB are empty texts.
     async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error>;
 
     /// Reads a page of transactions without their branches, newest first.

@@ -6,6 +6,7 @@ mod inquiry;
 mod names;
 mod open;
 mod pass;
+mod pauses;
 mod promoted;
 mod retention;
 mod steps;

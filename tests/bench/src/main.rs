@@ -55,12 +55,15 @@ enum Measure {
         #[arg(long, default_value_t = 10_000)]
         count: u64,
     },
-    /// Begins transactions that start tomorrow on the embedded store, and tells the memory that they
-    /// take, before and after a restart.
+    /// Begins sagas that start tomorrow on the embedded store, and tells the memory that they take, before and
+    /// after a restart.
     Sleepers {
-        /// Number of transactions.
+        /// Number of sagas.
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
+        /// They begin now: the first step is done, and the second one is due tomorrow.
+        #[arg(long)]
+        begun: bool,
     },
 }
 
@@ -69,7 +72,7 @@ async fn main() -> Result<ExitCode> {
     let Arguments { measure, seconds, check } = Arguments::parse();
     match measure {
         Some(Measure::Sagas { count }) => return volume::sagas(count).await,
-        Some(Measure::Sleepers { count }) => return volume::sleepers(count).await,
+        Some(Measure::Sleepers { count, begun }) => return volume::sleepers(count, begun).await,
         None => {}
     }
     let time = Duration::from_secs(seconds);

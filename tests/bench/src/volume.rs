@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use unanimo_coordinator::config::DatabaseUrl;
+use unanimo_coordinator::config::{DatabaseUrl, Period};
 use unanimo_coordinator::engine::{Answer, Handle, Until};
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::{
@@ -47,18 +47,28 @@ pub(crate) async fn sagas(count: u64) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Begins sagas that start tomorrow.
-pub(crate) async fn sleepers(count: u64) -> Result<ExitCode> {
+/// Begins sagas that start tomorrow, or whose second step is due tomorrow.
+pub(crate) async fn sleepers(count: u64, begun: bool) -> Result<ExitCode> {
     let folder = tempfile::tempdir()?;
     let running = start(folder.path()).await?;
     let before = resident_mib()?;
-    let sleeper = |gid: &str| Ok(Definition { start: Start::After(TOMORROW), ..saga(gid, 2)? });
+    let sleeper = move |gid: &str| match begun {
+        false => Ok(Definition { start: Start::After(TOMORROW), ..saga(gid, 2)? }),
+        true => {
+            let mut saga = Definition { timeout: Some(2 * TOMORROW), ..saga(gid, 2)? };
+            saga.branches[1].step.delay = Some(TOMORROW);
+            Ok(saga)
+        }
+    };
     let (took, peak) = run(running.engine(), count, Until::Durable, sleeper).await?;
+    all_asleep(running.engine()).await?;
+    let what = if begun { "whose second step is due" } else { "that start" };
+    let after = resident_mib()?;
     say(&format!(
-        "{count} sagas that start tomorrow begun in {took:.1?}: {:.0}/s; memory {before} MiB before, \
-         {peak} MiB at most, {} MiB after",
+        "{count} sagas {what} tomorrow begun in {took:.1?}: {:.0}/s; memory {before} MiB before, {peak} MiB at most, \
+         {after} MiB once all sleep, which is {:.1} bytes for each",
         count_of(count) / took.as_secs_f64(),
-        resident_mib()?
+        count_of((after.saturating_sub(before)) << 20) / count_of(count),
     ));
     stop(running).await;
     let (began, before) = (Instant::now(), resident_mib()?);
@@ -72,6 +82,16 @@ pub(crate) async fn sleepers(count: u64) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Waits until none is in memory.
+async fn all_asleep(engine: &Handle) -> Result<()> {
+    let began = Instant::now();
+    while engine.in_flight().0 > 0 {
+        ensure!(began.elapsed() < PATIENCE, "{} are in memory", engine.in_flight().0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 async fn start(folder: &std::path::Path) -> Result<Running> {
     let any = ([127, 0, 0, 1], 0).into();
     let url = format!("sqlite:{}", folder.join("unanimo.db").display());
@@ -79,6 +99,7 @@ async fn start(folder: &std::path::Path) -> Result<Running> {
         database_url: DatabaseUrl::new(url),
         listen: any,
         admin_listen: any,
+        timeout_max: Period::secs(4 * TOMORROW.as_secs()),
         ..Config::default()
     };
     let bank = ParticipantName::new("bank")?;

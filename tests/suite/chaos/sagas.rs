@@ -2,6 +2,7 @@
 //! records tell what has happened: each effect, when, and with which inputs.
 
 mod crashes;
+mod initiators;
 mod rules;
 mod shapes;
 mod worker;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use unanimo_sdk::client::{AbortCause, Error, Heuristic};
 use unanimo_sdk::{Client, Outcome};
+use unanimo_tests::driven::Ending;
 use unanimo_tests::{postgres, reaper};
 use uuid::Uuid;
 
@@ -65,7 +67,7 @@ impl World {
         let first = shapes::some("first", 0, 4);
         for saga in first {
             let _ = unanimo_tests::wait::until("the participants to register", async || {
-                saga.submit(&self.client).await.ok()
+                saga.once(&self.client).await.ok()
             })
             .await;
         }
@@ -112,9 +114,9 @@ impl World {
             );
             committed.insert(saga.gid.clone(), outcome.is_committed());
         }
-        // Submitted once more after the end: the answer is the same, and nothing happens.
+        // Asked for once more after the end: the answer is the same, and nothing happens.
         for (saga, _) in &self.done {
-            let again = saga.submit(&self.client).await.unwrap();
+            let again = saga.again(&self.client).await.unwrap();
             if again.is_committed() != committed[&saga.gid] {
                 breaches.push(format!("S9: {} is now {again}", saga.gid));
             }
@@ -192,11 +194,14 @@ impl World {
 
 /// Returns a breach if a saga has an outcome that nothing gave it a reason for.
 fn unexpected(saga: &Saga, outcome: &Outcome) -> Option<String> {
+    let commits = matches!(saga.driven, None | Some(Ending::Commit));
     let fits = match outcome {
-        Outcome::Committed(_) => saga.refuses.is_none(),
-        // A lock or a restart may take too long; nobody refuses without being asked to.
+        Outcome::Committed(_) => saga.refuses.is_none() && commits,
+        // A lock or a restart may take too long; nobody refuses or rolls back without being asked to.
         Outcome::Aborted(aborted) => {
+            let rolled_back = saga.driven == Some(Ending::Rollback);
             saga.refuses.is_some()
+                || (rolled_back && aborted.cause == AbortCause::Rollback)
                 || matches!(aborted.cause, AbortCause::Deadline | AbortCause::Locked)
         }
         Outcome::NotDecided(_) => false,

@@ -294,6 +294,30 @@ async fn an_operator_gives_the_output_of_what_is_said_to_be_committed() {
     ran.check(1).complains(&["NOTHING_TO_RESOLVE"]);
 }
 
+/// Who ends a step without its output is told of the steps that can never be done for that.
+#[tokio::test]
+async fn an_operator_is_told_of_steps_that_can_never_be_done() {
+    let served = Served::start(&[]).await;
+    let path = new_path(".yaml");
+    let text = "saga: a\nsteps:\n  pay: {participant: p, action: ok, pivot: true, compensation: none}\n  \
+        ship: {participant: p, action: hang, after: pay, compensation: none}\n  \
+        mail: {participant: p, action: ok, after: ship, inputs: {it: ship}, compensation: none}\n  \
+        bill: {participant: p, action: hang, after: ship, compensation: none}\n";
+    fs::write(&path, text).unwrap();
+    let file = path.display().to_string();
+    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(5);
+    served.show_until("g", "the step", |shown| shown["branches"][1]["state"] == "preparing").await;
+    let resolve = async |branch: &str, how: &str| {
+        let word = ["resolve", "g", "--branch", branch, "--as", how];
+        served.tx(&[&word[..], &["--operator", "ann", "--note", "by hand"]].concat()).await
+    };
+    let never = "warning: mail cannot be done without the output of ship";
+    resolve("ship", "hazard").await.check(0).complains(&[never]);
+    let ran = resolve("bill", "rolled-back").await;
+    ran.check(0);
+    assert!(!ran.err.contains("cannot be done"), "nobody reads it: {}", ran.err);
+}
+
 #[tokio::test]
 async fn children_are_drawn_with_their_steps() {
     let served = Served::start(&[]).await;

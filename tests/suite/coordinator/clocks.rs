@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::{Timestamp, TxId};
-use unanimo_proto::v1::{Mode, Outcome, SubmitTransactionRequest, WaitFor};
+use unanimo_proto::v1::{BranchSpec, Mode, Outcome, SubmitTransactionRequest, WaitFor};
 use unanimo_tests::clock::Clock as ProcessClock;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::PATIENCE;
 
 use super::process::Process;
+use super::sagas::{accept, saga, step};
 use super::{World, branch, config, millis, sqlite_url, tcc};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -150,6 +151,41 @@ async fn a_clock_that_is_ahead_for_a_moment_starts_nothing() {
             let start = world.get(gid).await.start_at.unwrap().seconds;
             assert!((start - now - ahead).abs() < 30, "{gid}: {} s", start - now);
         }
+    }
+}
+
+/// Sleepers leave memory, and what is due soon stays there and is sent, whatever the clock says for a moment.
+#[tokio::test]
+async fn l5_a_clock_that_is_wrong_for_a_moment_keeps_no_sleeper_and_wakes_none() {
+    for jump in [-24 * HOUR_MS, 8 * 24 * HOUR_MS] {
+        let (world, clock) = start().await;
+        clock.set(jump);
+        let two = |gid: &str, second: BranchSpec| SubmitTransactionRequest {
+            timeout: millis(24 * HOUR_MS),
+            ..saga(gid, vec![step("a", "ok", &[]), second])
+        };
+        let delayed = |ms| BranchSpec { delay: millis(ms), ..step("b", "ok", &["a"]) };
+        accept(&world, two("far", delayed(12 * HOUR_MS))).await;
+        super::until("the sleeper to leave memory", async || {
+            (world.running.engine().in_flight().0 == 0 && world.p.seen().len() == 1).then_some(())
+        })
+        .await;
+        let near = accept(&world, two("near", delayed(10 * 60 * 1000))).await;
+        // Longer than two scans.
+        for _ in 0..25 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(world.running.engine().in_flight().0, 1, "{jump}");
+        }
+        let shown = world.get("near").await;
+        assert!(shown.timeline.iter().all(|line| line.event != "adopted"), "{:?}", shown.timeline);
+        world.rollback(&near).await.unwrap();
+
+        let at = i64::try_from(SystemEnv.now().0 / 1000).unwrap() + 3;
+        let at = prost_types::Timestamp { seconds: at, nanos: 0 };
+        let soon = BranchSpec { start_at: Some(at), ..step("b", "ok", &["a"]) };
+        let request = SubmitTransactionRequest { timeout: millis(10_000), ..two("soon", soon) };
+        let result = world.submit(request).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed, "{jump}");
     }
 }
 

@@ -195,6 +195,19 @@ pub(super) const SCRIPTS: &[(&str, &str)] = &[
          b prepared\na done",
     ),
     ("saga-lock-until-the-deadline", "saga\nbranch a lock item:7\nlocks a younger\nwait 60000"),
+    (
+        "saga-crash-while-a-lock-is-waited-for",
+        "saga\nbranch a\nbranch b after a lock item:7\na prepared\nlocks b older\nwait 500\ncrash\n\
+         locks b older\nwait 2500\nlocks b older\nb done\na done",
+    ),
+    (
+        "saga-crash-longer-than-a-steps-patience",
+        "saga\nbranch a patience 3000\na failed\nstop 9000\ncrash\na prepared",
+    ),
+    (
+        "saga-crash-after-a-sleep-that-is-over",
+        "saga\nbranch a\nbranch b after a delay 30000\na prepared\nstop 40000\ncrash\nrollback\nb done\na done",
+    ),
 ];
 
 /// More inputs than are kept without a write.

@@ -1,6 +1,7 @@
 //! A coordinator that answers a sweeper's questions as it is told, and nothing else.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -29,12 +30,18 @@ pub(crate) struct Inquired {
     /// The one group that it answers for; any, if there is none.
     group: Option<&'static str>,
     known: Arc<Mutex<HashMap<String, Known>>>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Inquired {
     /// One that refuses questions about branches of another coordinator group.
     pub(crate) fn of_group(group: &'static str) -> Self {
         Self { group: Some(group), ..Self::default() }
+    }
+
+    /// Tells nothing from now on, or again.
+    pub(crate) fn fall_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::SeqCst);
     }
 
     pub(crate) async fn serve(&self) -> String {
@@ -105,6 +112,9 @@ macro_rules! serve {
                 request: Request<InquireBranchesRequest>,
             ) -> Result<Response<InquireBranchesResponse>, Status> {
                 let request = request.into_inner();
+                if self.is_silent.load(Ordering::SeqCst) {
+                    return Err(Status::unavailable("it tells nothing"));
+                }
                 if self.group.is_some_and(|group| group != request.cluster_id) {
                     return Err(Status::failed_precondition("branches of another group"));
                 }

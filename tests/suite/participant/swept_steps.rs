@@ -18,6 +18,7 @@ on_every_database!(
     s12_a_step_that_is_to_be_compensated_is_left_to_its_cancel,
     s12_a_step_that_the_coordinator_does_not_know_raises_an_alarm,
     s12_a_saga_that_runs_is_asked_about_less_and_less_often,
+    l4_a_reservation_that_runs_raises_its_alarm_where_nobody_answers,
     s7_the_row_of_a_committed_step_outlives_its_saga,
     s7_a_row_without_a_bound_outlives_its_saga_for_a_retention,
 );
@@ -134,17 +135,43 @@ async fn s12_a_step_that_the_coordinator_does_not_know_raises_an_alarm<D: Databa
 async fn s12_a_saga_that_runs_is_asked_about_less_and_less_often<D: Database>(world: World<D>) {
     let coordinator = Inquired::default();
     let step = prepared(&world, Branch::step(&WORK)).await;
-    let reserved = prepared(&world, Branch::tcc(&WORK)).await;
+    let reserved =
+        [prepared(&world, Branch::tcc(&WORK)).await, prepared(&world, Branch::tcc(&WORK)).await];
     let sweeper = world.sweep(&coordinator.serve().await, keeping());
-    let started = Instant::now();
-    while coordinator.asked(&reserved) < 60 {
-        assert!(started.elapsed() < PATIENCE, "the sweeps");
+    for _ in 0..40 {
         two_sweeps(&sweeper).await;
     }
+    // Of the group one at least is asked about in each sweep: the first one, if no other is.
+    let [one, other] = reserved.each_ref().map(|branch| coordinator.asked(branch));
     let asked = coordinator.asked(&step);
-    assert!((2..=25).contains(&asked), "asked {asked} times in 60 sweeps");
+    assert!((2..=25).contains(&asked), "asked {asked} times in 80 sweeps");
+    let (fewer, more) = (one.min(other), one.max(other));
+    assert!((2..=25).contains(&fewer), "a reserved one: asked {fewer} times in 80 sweeps");
+    assert!(more >= 40, "asked {more} times in 80 sweeps: the coordinator may have gone");
     coordinator.tell(&step, Verdict::Commit, true);
     until(&world, &step, "committed").await;
+}
+
+/// L4: a reservation that is asked about rarely raises its alarm as soon as another one does, where no coordinator
+/// answers.
+async fn l4_a_reservation_that_runs_raises_its_alarm_where_nobody_answers<D: Database>(
+    world: World<D>,
+) {
+    let coordinator = Inquired::default();
+    for _ in 0..3 {
+        prepared(&world, Branch::tcc(&WORK)).await;
+    }
+    // Long enough that the next question about all of them is some time away.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let sweep = keeping().alarm_after(Duration::from_millis(200));
+    let sweeper = world.sweep(&coordinator.serve().await, sweep);
+    assert_eq!(two_sweeps(&sweeper).await.alarmed, 0);
+    coordinator.fall_silent(true);
+    let silent = Instant::now();
+    alarmed(&sweeper, 3).await;
+    assert!(silent.elapsed() < Duration::from_secs(3), "{:?}", silent.elapsed());
+    coordinator.fall_silent(false);
+    alarmed(&sweeper, 0).await;
 }
 
 async fn s7_the_row_of_a_committed_step_outlives_its_saga<D: Database>(world: World<D>) {

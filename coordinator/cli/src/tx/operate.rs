@@ -179,6 +179,7 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
         Resolution::Hazard => v1::Resolution::Hazard,
     };
     let Act { operator, note } = args.act;
+    let branch_id = args.branch.clone();
     let request = client.request(v1::ResolveBranchRequest {
         tx_id,
         branch_id: args.branch,
@@ -193,7 +194,31 @@ pub(super) async fn resolve(server: &Server, args: ResolveArgs) -> Result<ExitCo
     if let Some(held) = tx.as_ref().and_then(may_hold) {
         output::note(&format!("{CAUTION}warning:{CAUTION:#} {held}"));
     }
+    if let Some(never) = tx.as_ref().and_then(|tx| never_done(tx, &branch_id)) {
+        output::note(&format!("{CAUTION}warning:{CAUTION:#} {never}"));
+    }
     print(server, tx)
+}
+
+/// Names the steps that can never be done: they read the output of a branch that was ended without one.
+fn never_done(tx: &v1::Transaction, branch_id: &str) -> Option<String> {
+    let resolved = tx.branches.iter().find(|branch| branch.branch_id == branch_id)?;
+    let lacks_output = resolved.voted_at.is_none()
+        && !matches!(resolved.state(), v1::BranchState::HeuristicCommit)
+        && tx.outcome() == v1::Outcome::Committed;
+    let waits = |branch: &&v1::Branch| {
+        let reads = branch.inputs.iter().any(|input| input.branch_id == branch_id);
+        reads && branch.voted_at.is_none() && branch.ended_at.is_none()
+    };
+    let readers = tx.branches.iter().filter(waits).map(|branch| clean(&branch.branch_id));
+    let readers: Vec<_> = readers.filter(|_| lacks_output).collect();
+    (!readers.is_empty()).then(|| {
+        let (readers, id) = (readers.join(", "), clean(branch_id));
+        format!(
+            "{readers} cannot be done without the output of {id}, which nobody knows: resolve that, too, or the saga \
+             never ends"
+        )
+    })
 }
 
 pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode, Error> {

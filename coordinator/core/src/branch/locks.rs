@@ -46,13 +46,13 @@ impl Locks {
         }
     }
 
-    /// Asks, and returns the number of the attempt.
-    pub(crate) fn ask(&mut self, now: Timestamp) -> u32 {
+    /// Asks, and returns the number of the attempt. The first one begins the wait, unless that began `earlier`.
+    pub(crate) fn ask(&mut self, now: Timestamp, earlier: Option<Timestamp>) -> u32 {
         let (attempt, since) = match *self {
             Self::Asked { attempt, since } | Self::Waiting { attempt, since, .. } => {
                 (attempt.saturating_add(1), since)
             }
-            Self::Granted | Self::Wanted => (1, now),
+            Self::Granted | Self::Wanted => (1, earlier.unwrap_or(now)),
         };
         *self = Self::Asked { attempt, since };
         attempt

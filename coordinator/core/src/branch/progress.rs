@@ -100,6 +100,9 @@ pub struct Progress {
     /// The initiator has asked for COMMIT and listed it, while some vote was still out.
     #[serde(skip_serializing_if = "is_false")]
     pub listed: bool,
+    /// When its locks were asked for first, while they are waited for: the wait counts from then, over crashes, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks_asked_at: Option<Timestamp>,
     /// The refusal's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,

@@ -28,11 +28,9 @@ impl Input {
     /// Makes the recorded form of an input that the transaction is about to take, if it is recorded.
     pub(crate) fn of(input: &crate::Input, tx: &Transaction, policy: &Policy) -> Option<Self> {
         use crate::Input as Live;
-        let waits =
-            |branch: &crate::Branch| branch.retry_at.is_some() || branch.locks.retry_at().is_some();
         let idle = match input {
             Live::Retry { operator: None, .. } => {
-                tx.locks.retry_at().is_none() && !tx.branches().iter().any(waits)
+                tx.locks.retry_at().is_none() && !tx.branches().iter().any(crate::Branch::waits)
             }
             _ => false,
         };

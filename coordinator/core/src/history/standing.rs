@@ -91,6 +91,7 @@ fn flags(tx: &Transaction) -> Vec<String> {
             ("unanswered", progress.unanswered),
             ("released", progress.released),
             ("listed", progress.listed),
+            ("waits_for_locks", progress.locks_asked_at.is_some()),
             ("refused_by_word", progress.refused_by_word),
             ("output_by_word", progress.output_by_word),
             ("output_dropped", progress.output_dropped),

@@ -72,8 +72,8 @@ impl Step<'_> {
             self.call(index, operation);
         }
         for owner in self.tx.due_locks(self.now) {
-            let now = self.now;
-            let attempt = self.locks_of(owner).ask(now);
+            let (now, earlier) = (self.now, self.asked_before(owner));
+            let attempt = self.locks_of(owner).ask(now, earlier);
             self.locks.push(LockRequest { number: owner.map(BranchNumber::from_index), attempt });
         }
     }
@@ -104,7 +104,7 @@ impl Step<'_> {
         let Some(input) = self.recorded.take() else { return false };
         let idle = self.change.is_none() && self.calls.is_empty() && self.locks.is_empty();
         let ended = matches!(self.tx.phase, Phase::Ended { .. });
-        if idle && (ended || input.shows_in_effects()) {
+        if idle && (ended || self.is_idle || input.shows_in_effects()) {
             return false;
         }
         let step = history::Step {

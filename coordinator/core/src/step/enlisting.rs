@@ -112,10 +112,14 @@ impl Step<'_> {
         // A new branch closes no circle: none of the others names it.
         let graph = Graph::of(branches.iter().copied()).unwrap_or_default();
         let Identity { created_at, deadline, .. } = *self.tx.identity;
+        let children: Vec<usize> = match self.goes_by(RulesVersion::THIRD) {
+            true => (0..branches.len()).filter(|at| branches[*at].is_child()).collect(),
+            false => Vec::new(),
+        };
         let around = Around {
             branches: &branches,
             graph: &graph,
-            children: &[],
+            children: &children,
             no_pivot: Some("the initiator of an interactive saga decides"),
             timeout: created_at.until(deadline),
             limits: &self.policy.limits,

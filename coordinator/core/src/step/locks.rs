@@ -1,11 +1,13 @@
 //! Locks: taken by the store, in the order of age, and waited for here.
 
-use super::Step;
+use super::{Change, Step};
 use crate::branch::{Locks, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::Lock;
 use crate::ids::{BranchNumber, LockName};
 use crate::input::{LockAnswer, Obstacle};
+use crate::policy::RulesVersion;
+use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
 impl Transaction {
@@ -31,6 +33,28 @@ impl Step<'_> {
         }
     }
 
+    /// Returns when locks were asked for first, perhaps in an earlier life. The transaction's own are asked for as soon
+    /// as it has started.
+    pub(super) fn asked_before(&self, owner: Option<usize>) -> Option<Timestamp> {
+        if !self.goes_by(RulesVersion::THIRD) {
+            return None;
+        }
+        match owner {
+            Some(index) => self.tx.branches[index].progress.locks_asked_at,
+            None => Some(self.tx.started_at.unwrap_or(self.tx.identity.created_at)),
+        }
+    }
+
+    /// Has it stored since when a branch waits for its locks: one write for each that has to wait.
+    fn note_wait(&mut self, owner: Option<usize>, since: Timestamp) {
+        let Some(index) = owner.filter(|_| self.goes_by(RulesVersion::THIRD)) else { return };
+        let asked_at = &mut self.branch(index).progress.locks_asked_at;
+        if asked_at.is_none() {
+            *asked_at = Some(since);
+            self.changed(Change::Noted);
+        }
+    }
+
     pub(super) fn locks_answered(
         &mut self,
         owner: Option<usize>,
@@ -50,6 +74,9 @@ impl Step<'_> {
             LockAnswer::Granted => {
                 *self.locks_of(owner) = Locks::Granted;
                 *self.obstacle_of(owner) = None;
+                if let Some(index) = owner {
+                    self.branch(index).progress.locks_asked_at = None;
+                }
                 return self.evaluate();
             }
             LockAnswer::Held { lock, holder, older, waits } => {
@@ -68,6 +95,7 @@ impl Step<'_> {
                 if older && now < gives_up_at {
                     retry_at = retry_at.min(gives_up_at);
                 }
+                self.note_wait(owner, since);
             }
             LockAnswer::Failed(_) => {}
         }

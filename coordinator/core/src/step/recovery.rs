@@ -19,10 +19,7 @@ impl Step<'_> {
         match self.tx.phase {
             Phase::Scheduled => self.spread_a_late_start(),
             Phase::Active => {
-                // What slept had sent nothing that has no answer, and has sent nothing since.
-                if !self.tx.quiet {
-                    self.mark_unanswered();
-                }
+                self.mark_unanswered();
                 self.spread_late_steps();
                 if self.tx.has_deadline() && self.now >= self.tx.deadline() {
                     self.deadline_passed();
@@ -78,11 +75,23 @@ impl Step<'_> {
     /// Whatever the earlier incarnation may have sent is unanswered. Steps are sent as soon as those
     /// before them have voted, and no vote is awaited: so the record does not tell which were sent. Only
     /// the pivot's sending is in it, and nothing behind it is sent before COMMIT.
+    ///
+    /// What slept had sent nothing that has no answer, and writes before it sends again. But the record may be one from
+    /// before that: of a database that was restored, or of a standby that had not all. What is due by now may have
+    /// been sent since.
     fn mark_unanswered(&mut self) {
-        let Transaction { branches, graph, .. } = &mut *self.tx;
+        if self.tx.quiet && !self.goes_by(RulesVersion::THIRD) {
+            return;
+        }
+        if self.tx.quiet && self.tx.written_wake_at.is_some_and(|until| self.now < until) {
+            return;
+        }
+        let earliest = self.tx.quiet.then(|| self.tx.earliest_sendings());
+        let (now, Transaction { branches, graph, .. }) = (self.now, &mut *self.tx);
         for (index, branch) in branches.iter_mut().enumerate() {
             let sent = graph.may_be_undone(index) || branch.progress.released;
-            branch.progress.unanswered |= sent && branch.progress.vote.is_none();
+            let due = earliest.as_ref().is_none_or(|earliest| earliest[index] <= now);
+            branch.progress.unanswered |= sent && due && branch.progress.vote.is_none();
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Compensation, Definition, Drive,
-    Effects, Gid, InputName, Lock, LockMode, LockName, Mode, Parent, ParticipantName, Payload,
-    Record, Start, StepInput, Transaction, Transition, TxId,
+    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, COORDINATOR, Compensation,
+    Definition, Drive, Effects, Gid, InputName, Lock, LockMode, LockName, Mode, Parent,
+    ParticipantName, Payload, Record, Start, StepInput, Transaction, Transition, TxId,
 };
 
 /// A branch of this name.
@@ -50,7 +50,7 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
 
 /// A saga of these branches, and a minute of time. A word is an id, and what is to say of it:
 /// `b<a,c` depends on `a` and `c`, `p!` is the pivot, `a:tcc` has its own mode, and after `+` stand
-/// `kept`, `none`, `lock`, `reads` (what it depends on), `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
+/// `kept`, `none`, `lock`, `nested` (it is a child), `reads` (what it depends on), `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
 /// the saga itself: `+child`, `+lock`, `+start=ms`.
 pub(crate) fn saga(drive: Drive, words: &[&str]) -> Definition {
     let mut saga = definition(Mode::Saga, drive, &[]);
@@ -99,6 +99,7 @@ pub(crate) fn step<'a>(head: &str, words: impl Iterator<Item = &'a str>) -> Bran
             "kept" => step.compensation = Compensation::Kept,
             "none" => step.compensation = Compensation::None,
             "lock" => step.locks.push(lock()),
+            "nested" => spec.participant = ParticipantName::new(COORDINATOR).unwrap(),
             "reads" => step.inputs = read.iter().cloned().map(input).collect(),
             "delay" => step.delay = Some(ms),
             "attempts" => {

@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use unanimo_core::{
-    Branch, Decision, Enlistment, HeuristicKind, Mode, Operation, Phase, PhaseTwoOperation,
-    Timestamp, Vote,
+    AbortCause, Branch, Decision, Enlistment, HeuristicKind, LockName, Mode, Operation, Phase,
+    PhaseTwoOperation, Timestamp, Vote,
 };
 
-use crate::life::Life;
+use crate::life::{Life, number};
 use crate::participants::Prepare;
 use crate::plan::{BEGIN, Shape};
 
 /// No pause between two attempts is longer.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// No pause between two requests for locks is longer.
+const LOCK_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time in which late starts are spread.
 const SPREAD_MAX: Duration = Duration::from_secs(30);
@@ -139,7 +142,8 @@ impl Life {
         assert!(step.start_at.is_none_or(|start| self.now >= start), "{at} is sent too early");
         let has = |owner: Option<usize>| self.locked.contains(&owner);
         assert!(step.locks.is_empty() || has(Some(at)), "{at} is sent without its locks");
-        assert!(!self.plan.locks || has(None), "{at} is sent without the transaction's locks");
+        let own = &self.tx.identity().locks;
+        assert!(own.is_empty() || has(None), "{at} is sent without the transaction's locks");
     }
 
     pub(crate) fn check_phase_two_sent(&self, at: usize, operation: Operation) {
@@ -179,7 +183,36 @@ impl Life {
         }
     }
 
-    fn pivot_is_released(&self) -> bool {
+    /// Whoever is told that an older transaction stands in the way gives up once it has waited for so long as it may,
+    /// since its first request that is on record, and never before.
+    pub(crate) fn check_wait(&mut self, owner: Option<usize>, lock: &LockName, older: bool) {
+        let version = number(self.tx.version());
+        let since = match owner {
+            None => self.started_at(),
+            Some(_) => {
+                let asked = self.asked_in_life[&owner];
+                self.waits.entry(owner).or_insert((asked, version)).0
+            }
+        };
+        let wait_max = self.locks_of(owner).iter().find(|own| own.name == *lock).unwrap().wait_max;
+        let gave_up = match self.tx.phase().decision() {
+            Some(Decision::Abort(AbortCause::Locked(_))) => true,
+            decision => {
+                assert_eq!(decision, None, "a lock that is not had decides {decision:?}");
+                false
+            }
+        };
+        let first = self.asked[&owner];
+        assert!(
+            !gave_up || (older && self.now >= first.after(wait_max)),
+            "{owner:?} asked at {first:?}, and gave up at {:?}, told older: {older}",
+            self.now
+        );
+        let must = older && self.now >= since.after(wait_max) && !self.pivot_is_released();
+        assert!(gave_up || !must, "{owner:?} waits since {since:?} at {:?}", self.now);
+    }
+
+    pub(crate) fn pivot_is_released(&self) -> bool {
         self.order.pivot.is_some_and(|pivot| self.tx.branches()[pivot].progress.released)
     }
 
@@ -216,7 +249,7 @@ impl Life {
             Operation::Prepare => match self.ready_at(at) {
                 Ready::Waits => {}
                 Ready::Locks(owner) if self.lock_is_under_way(owner) => {}
-                Ready::Locks(_) => within(self.now.after(Duration::from_secs(1))),
+                Ready::Locks(_) => within(self.now.after(LOCK_PAUSE_MAX)),
                 // What was late when a clock was ahead is spread, and does not start at once.
                 Ready::At(ready) if self.may_be_late(at) => {
                     within(ready.max(self.now.after(SPREAD_MAX)));
@@ -328,7 +361,8 @@ impl Life {
     }
 
     fn locks_wait(&self) -> bool {
-        self.plan.locks || self.specs.iter().any(|spec| !spec.step.locks.is_empty())
+        let own = &self.tx.identity().locks;
+        !own.is_empty() || self.specs.iter().any(|spec| !spec.step.locks.is_empty())
     }
 }
 

@@ -1,10 +1,10 @@
 //! The coordinator's side: the transaction in memory, its journal, and the wire. A crash loses what
 //! is not written, and with it whatever was not released.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use unanimo_core::{
-    BranchSpec, Decision, Effects, Incarnation, Input, LockRequest, Operation, Phase,
+    BranchSpec, Decision, Effects, Incarnation, Input, Lock, LockRequest, Operation, Phase,
     PhaseTwoOperation, Policy, Timestamp, Transaction, Transition, TxId,
 };
 
@@ -49,6 +49,13 @@ pub(crate) struct Life {
     pub(crate) lock_wire: Vec<(i64, LockRequest)>,
     /// Owners of locks that the store holds for this transaction.
     pub(crate) locked: Vec<Option<usize>>,
+    /// When locks were asked for the first time, by owner: ever, and in this life.
+    pub(crate) asked: Asked,
+    pub(crate) asked_in_life: Asked,
+    /// Since when branches wait, and the version in which that is stored.
+    pub(crate) waits: BTreeMap<Option<usize>, (Timestamp, u64)>,
+    /// Locks under which something was sent.
+    pub(crate) used: Vec<Lock>,
     pub(crate) now: Timestamp,
     pub(crate) policy: Policy,
     pub(crate) life: i64,
@@ -63,11 +70,15 @@ pub(crate) struct Life {
     pub(crate) pivot_sent: bool,
 }
 
+/// Times of requests for locks, by their owners.
+pub(crate) type Asked = BTreeMap<Option<usize>, Timestamp>;
+
 impl Life {
-    pub(crate) fn begin(plan: Plan) -> Self {
+    /// Begins the saga of a plan: the `age`th of several.
+    pub(crate) fn begin(plan: Plan, age: u128) -> Self {
         let policy = Policy::default();
-        let (definition, specs, order) = plan.definition();
-        let id = TxId(uuid::Uuid::from_u128(99));
+        let (definition, specs, order) = plan.definition(&format!("g{age}"));
+        let id = TxId(uuid::Uuid::from_u128(99 + age));
         let (tx, effects) = Transaction::begin(id, definition, BEGIN, &policy);
         let participants = Participants::new(&specs, order.clone(), plan.skew_ms);
         let first = effects.transition.clone().expect("a begin is written");
@@ -87,6 +98,10 @@ impl Life {
             wire: Vec::new(),
             lock_wire: Vec::new(),
             locked: Vec::new(),
+            asked: Asked::new(),
+            asked_in_life: Asked::new(),
+            waits: BTreeMap::new(),
+            used: Vec::new(),
             now: BEGIN,
             policy,
             life: 1,
@@ -153,6 +168,19 @@ impl Life {
         let needs = self.journal.awaited;
         self.calls.extend(effects.calls.iter().map(|call| Held { needs, what: *call }));
         self.lock_calls.extend(effects.locks.iter().map(|lock| Held { needs, what: *lock }));
+        for request in effects.locks.iter().filter(|request| request.attempt == 1) {
+            let owner = request.number.map(|number| number.index());
+            self.asked.entry(owner).or_insert(self.now);
+            self.asked_in_life.insert(owner, self.now);
+        }
+    }
+
+    /// Returns the locks of an owner: a branch, or the transaction itself.
+    pub(crate) fn locks_of(&self, owner: Option<usize>) -> &[Lock] {
+        match owner {
+            Some(at) => &self.specs[at].step.locks,
+            None => &self.tx.identity().locks,
+        }
     }
 
     fn journal_writes_what_is_awaited(&mut self) {
@@ -203,6 +231,8 @@ impl Life {
             return;
         };
         self.check_prepare_sent(&prepare);
+        let used = [self.locks_of(None), self.locks_of(Some(prepare.at))].concat();
+        self.used.extend(used);
         self.put_on_the_wire(call, prepare);
     }
 
@@ -222,6 +252,9 @@ impl Life {
         self.check_durable();
         self.calls.clear();
         self.lock_calls.clear();
+        self.asked_in_life.clear();
+        let durable = number(self.journal.durable.0.version);
+        self.waits.retain(|_, (_, version)| *version <= durable);
         self.journal.unwritten.clear();
         self.now = self.now.after(std::time::Duration::from_millis(down_ms));
         // What sleeps is not adopted before its time, unless somebody asks for it.
@@ -317,7 +350,7 @@ fn may_be_rejected(input: &Input) -> bool {
     )
 }
 
-fn number(version: unanimo_core::Version) -> u64 {
+pub(crate) fn number(version: unanimo_core::Version) -> u64 {
     u64::try_from(version.0).expect("versions count from 1")
 }
 

@@ -11,11 +11,13 @@
 mod checks;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod life;
 mod participants;
 mod plan;
 mod play;
 
+use crowd::Crowd;
 use life::Life;
 use participants::Effect;
 use plan::plan;
@@ -89,10 +91,10 @@ impl Tally {
     }
 }
 
-#[test]
-fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
+/// Returns the seed, the number of cases, and what runs them.
+fn runner(cases_default: u64) -> (u64, u64, TestRunner) {
     let seed = number("TEST_SEED").unwrap_or(7);
-    let cases = number("UNANIMO_CASES").unwrap_or(8_000);
+    let cases = number("UNANIMO_CASES").unwrap_or(cases_default);
     eprintln!("TEST_SEED={seed}");
     let config = Config {
         cases: cases.try_into().expect("a number of cases"),
@@ -100,10 +102,38 @@ fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
     };
+    (seed, cases, TestRunner::new(config))
+}
+
+/// Sagas that take shared and exclusive locks against each other: no two use what they may not share, nobody gives up
+/// before its time or for a younger one, and all end.
+#[test]
+fn l1_locks_keep_sagas_apart_and_all_of_them_end() {
+    let (seed, cases, mut runner) = runner(1_500);
+    let seen = std::cell::RefCell::new(crowd::Seen::default());
+    let played = runner.run(&crowd::plans(), |(plans, moves)| {
+        let mut crowd = Crowd::begin(plans);
+        moves.into_iter().for_each(|(which, a_move)| crowd.play(which, a_move));
+        crowd.heal();
+        crowd.check_end();
+        seen.borrow_mut().add(&crowd.seen);
+        Ok(())
+    });
+    if let Err(failure) = played {
+        panic!("TEST_SEED={seed}: {failure}");
+    }
+    let seen = seen.into_inner();
+    eprintln!("{seen:?}");
+    seen.check(cases);
+}
+
+#[test]
+fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
+    let (seed, cases, mut runner) = runner(8_000);
     let tally = std::cell::RefCell::new(Tally::default());
-    let played = TestRunner::new(config).run(&plan(), |plan| {
+    let played = runner.run(&plan(), |plan| {
         let moves = plan.played();
-        let mut life = Life::begin(plan);
+        let mut life = Life::begin(plan, 0);
         moves.into_iter().for_each(|a_move| life.play(a_move));
         life.heal();
         life.check_end();

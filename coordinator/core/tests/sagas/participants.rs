@@ -138,7 +138,8 @@ impl Participants {
             let row = &self.rows[before];
             // One that its initiator calls is not waited for.
             let over = row.said_yes() || row.by_initiator || row.by_word;
-            let known = self.rows[at].by_initiator || over;
+            // One that an operator has ended is sent no Cancel any more, and may still come.
+            let known = self.rows[at].by_initiator || self.rows[at].by_word || over;
             assert!(known, "the effect of {at} came before the vote of {before}");
             // A pivot that an operator has answered for may still be under way, and is cancelled then.
             let said = self.rows[at].said.contains(&HeuristicKind::Rollback);

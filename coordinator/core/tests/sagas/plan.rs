@@ -32,7 +32,29 @@ pub(crate) struct StepPlan {
     give_up_ms: Option<u64>,
     delay_ms: Option<u64>,
     start_ms: Option<u64>,
-    locks: bool,
+    locks: LockPlan,
+}
+
+/// Locks that are asked for together: two bits for each of [`LOCKS`], 1 is shared and 2 exclusive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LockPlan(u64);
+
+/// Names of locks, and how long each is waited for, in milliseconds.
+const LOCKS: [(&str, u64); 3] = [("l0", 300), ("l1", 700), ("l2", 5_000)];
+
+impl LockPlan {
+    fn locks(self) -> Vec<Lock> {
+        let lock = |(at, (name, wait_ms)): (usize, &(&str, u64))| {
+            let mode = match (self.0 >> (2 * at)) & 3 {
+                1 => LockMode::Shared,
+                2 => LockMode::Exclusive,
+                _ => return None,
+            };
+            let name = LockName::new(name).unwrap();
+            Some(Lock { name, mode, wait_max: Duration::from_millis(*wait_ms) })
+        };
+        LOCKS.iter().enumerate().filter_map(lock).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +65,7 @@ pub(crate) struct Plan {
     pub(crate) pivot: Option<usize>,
     /// The list names dependants first.
     pub(crate) reversed: bool,
-    pub(crate) locks: bool,
+    pub(crate) locks: LockPlan,
     pub(crate) start_ms: Option<u64>,
     pub(crate) timeout_ms: u64,
     /// The journal writes only when told to.
@@ -158,13 +180,14 @@ impl Bits {
     }
 }
 
-fn step((bits, depends_on): (u64, u16)) -> StepPlan {
+/// One step in `locks` takes locks.
+fn step((bits, depends_on): (u64, u16), locks: u64) -> StepPlan {
     let mut bits = Bits(bits);
     StepPlan {
         mode: [2, 2, 2, 2, 2, 1, 1, 0][bits.index() % 8],
         depends_on: depends_on & (depends_on >> 3),
         without_undo: bits.once_in(7),
-        locks: bits.once_in(8),
+        locks: LockPlan(bits.rarely(locks, 64).unwrap_or_default()),
         attempts_max: bits.rarely(8, 4).map(|n| 1 + u32::try_from(n).expect("a small number")),
         give_up_ms: bits.rarely(8, 5_000).map(|ms| ms + 1),
         delay_ms: bits.rarely(8, 20_000).map(|ms| ms + 1),
@@ -196,7 +219,7 @@ fn lock_fate(bits: &mut Bits) -> LockFate {
     }
 }
 
-fn a_move(bits: u64) -> Move {
+pub(crate) fn a_move(bits: u64) -> Move {
     let mut bits = Bits(bits);
     let bits = &mut bits;
     match bits.below(111) {
@@ -243,25 +266,23 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Mode::Tcc),
         1 => Just(Mode::TwoPhaseCommit)
     ];
+    let step = |bits| step(bits, 10);
     let steps = proptest::collection::vec((any::<u64>(), any::<u16>()).prop_map(step), 1..=12);
     let pivot = proptest::option::weighted(0.5, 0..64_usize);
     let times = (proptest::option::weighted(0.15, 1..60_000_u64), 20_001..90_000_u64, 0..5_000_u64);
-    let flags = (any::<bool>(), prop::bool::weighted(0.25), any::<bool>(), any::<bool>());
+    let locks = proptest::option::weighted(0.12, 1..64_u64);
+    let flags = (any::<bool>(), locks, any::<bool>(), any::<bool>());
     let moves = proptest::collection::vec(any::<u64>().prop_map(a_move), 0..70);
     (shape, mode, steps, pivot, times, flags, moves).prop_map(
         |(shape, mode, mut steps, pivot, times, flags, moves)| {
             let (start_ms, timeout_ms, skew_ms) = times;
-            // Delays in a row that last until the deadline are refused.
-            let count = steps.len() as u64;
-            if steps.iter().filter_map(|step| step.delay_ms).sum::<u64>() >= timeout_ms {
-                let delays = steps.iter_mut().filter_map(|step| step.delay_ms.as_mut());
-                delays.for_each(|delay| *delay = (*delay / count).max(1));
-            }
+            shorten_delays(&mut steps, timeout_ms);
             let (reversed, locks, slow_journal, calm) = flags;
             let pivot = pivot.map(|at| at % steps.len());
             let pivot = pivot.filter(|_| shape == Shape::Declarative && mode == Mode::Saga);
             let start_ms = start_ms.filter(|_| shape == Shape::Declarative);
-            let locks = locks && shape == Shape::Declarative;
+            let locks = locks.filter(|_| shape == Shape::Declarative);
+            let locks = LockPlan(locks.unwrap_or_default());
             let reversed = reversed && shape != Shape::Interactive;
             Plan {
                 shape,
@@ -276,6 +297,43 @@ pub(crate) fn plan() -> impl Strategy<Value = Plan> {
                 skew_ms,
                 calm,
                 moves,
+            }
+        },
+    )
+}
+
+/// Delays in a row that last until the deadline are refused.
+fn shorten_delays(steps: &mut [StepPlan], timeout_ms: u64) {
+    let count = steps.len() as u64;
+    if steps.iter().filter_map(|step| step.delay_ms).sum::<u64>() >= timeout_ms {
+        let delays = steps.iter_mut().filter_map(|step| step.delay_ms.as_mut());
+        delays.for_each(|delay| *delay = (*delay / count).max(1));
+    }
+}
+
+/// A saga among others that take the same locks.
+pub(crate) fn rival() -> impl Strategy<Value = Plan> {
+    let step = |bits| step(bits, 2);
+    let steps = proptest::collection::vec((any::<u64>(), any::<u16>()).prop_map(step), 1..=4);
+    let pivot = proptest::option::weighted(0.3, 0..64_usize);
+    let locks = proptest::option::weighted(0.6, 1..64_u64);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (steps, pivot, locks, 20_001..60_000_u64, flags).prop_map(
+        |(mut steps, pivot, locks, timeout_ms, (reversed, slow_journal, calm))| {
+            shorten_delays(&mut steps, timeout_ms);
+            Plan {
+                shape: Shape::Declarative,
+                mode: Mode::Saga,
+                pivot: pivot.map(|at| at % steps.len()),
+                steps,
+                reversed,
+                locks: LockPlan(locks.unwrap_or_default()),
+                start_ms: None,
+                timeout_ms,
+                slow_journal,
+                skew_ms: 0,
+                calm,
+                moves: Vec::new(),
             }
         },
     )
@@ -343,15 +401,15 @@ pub(crate) fn id_of(at: usize) -> BranchId {
     BranchId::new(&format!("s{at}")).unwrap()
 }
 
-fn lock(name: &str) -> Lock {
-    let name = LockName::new(name).unwrap();
-    Lock { name, mode: LockMode::Exclusive, wait_max: Duration::from_millis(700) }
-}
-
 impl Plan {
     /// Returns the moves that are to be played.
     pub(crate) fn played(&self) -> Vec<Move> {
-        let disturbs = |a_move: &Move| match a_move {
+        self.moves.iter().filter(|a_move| self.plays(a_move)).copied().collect()
+    }
+
+    /// Tells whether a move is to be played.
+    pub(crate) fn plays(&self, a_move: &Move) -> bool {
+        let disturbs = match a_move {
             Move::Rollback
             | Move::Commit { left_out: Some(_) }
             | Move::Parent { commit: false } => true,
@@ -359,11 +417,11 @@ impl Plan {
             Move::Deliver { fate, .. } | Move::Call { fate, .. } => *fate == Fate::Refused,
             _ => false,
         };
-        self.moves.iter().filter(|a_move| !self.calm || !disturbs(a_move)).copied().collect()
+        !self.calm || !disturbs
     }
 
     /// Returns the transaction as it is begun, all of its branches, and their order.
-    pub(crate) fn definition(&self) -> (Definition, Vec<BranchSpec>, Order) {
+    pub(crate) fn definition(&self, gid: &str) -> (Definition, Vec<BranchSpec>, Order) {
         let order = Order::of(self);
         let count = self.steps.len();
         let planned = |at: usize| &self.steps[if self.reversed { count - 1 - at } else { at }];
@@ -385,7 +443,7 @@ impl Plan {
         let root = TxId(uuid::Uuid::from_u128(1));
         let parent = Parent { tx_id: root, number: BranchNumber::from_index(0), root };
         let definition = Definition {
-            gid: Gid::new("g").unwrap(),
+            gid: Gid::new(gid).unwrap(),
             mode: self.mode,
             drive: if interactive { Drive::Interactive } else { Drive::Declarative },
             branches: if interactive { Vec::new() } else { specs.clone() },
@@ -393,7 +451,7 @@ impl Plan {
             start: self
                 .start_ms
                 .map_or(Start::AtOnce, |ms| Start::After(Duration::from_millis(ms))),
-            locks: if self.locks { vec![lock("all")] } else { Vec::new() },
+            locks: self.locks.locks(),
             parent: (self.shape == Shape::Child).then_some(parent),
             children: Vec::new(),
             metadata: Default::default(),
@@ -440,10 +498,6 @@ fn step_spec(step: &StepPlan, at: usize, modes: &[Mode], order: &Order) -> StepS
         attempt_timeout: None,
         delay: step.delay_ms.map(Duration::from_millis),
         start_at: step.start_ms.map(|ms| BEGIN.after(Duration::from_millis(ms))),
-        locks: if step.locks && !order.is_after_pivot(at) {
-            vec![lock(&format!("of_{at}"))]
-        } else {
-            Vec::new()
-        },
+        locks: if order.is_after_pivot(at) { Vec::new() } else { step.locks.locks() },
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use unanimo_core::{
-    BranchId, BranchRequest, Enlistment, HeuristicKind, Input, LockAnswer, LockName, Operation,
+    BranchId, BranchRequest, Enlistment, HeuristicKind, Input, LockAnswer, LockRequest, Operation,
     Phase, PhaseTwoOperation, StepSpec, Vote,
 };
 
@@ -12,7 +12,7 @@ use crate::participants::Prepare;
 use crate::plan::{Fate, LockFate, Move, Shape};
 
 /// More rounds than a chain of 12 steps, asked for their votes and undone, can need.
-const ROUNDS_MAX: usize = 200;
+pub(crate) const ROUNDS_MAX: usize = 200;
 
 impl Life {
     pub(crate) fn play(&mut self, a_move: Move) {
@@ -102,7 +102,7 @@ impl Life {
         }
     }
 
-    fn deliver(&mut self, packet: usize, fate: Fate) {
+    pub(crate) fn deliver(&mut self, packet: usize, fate: Fate) {
         let packet = self.wire[packet].clone();
         let number = unanimo_core::BranchNumber::from_index(packet.prepare.at);
         let attempt = packet.attempt;
@@ -127,14 +127,9 @@ impl Life {
         let answer = match fate {
             _ if ended => LockAnswer::Failed("the transaction has ended".into()),
             LockFate::Held { older } if !held => {
-                let name = owner.map_or_else(|| "all".to_owned(), |at| format!("of_{at}"));
-                let lock = LockName::new(&name).unwrap();
-                LockAnswer::Held {
-                    lock,
-                    holder: unanimo_core::Gid::new("h").unwrap(),
-                    older,
-                    waits: false,
-                }
+                let lock = self.locks_of(owner)[0].name.clone();
+                let holder = unanimo_core::Gid::new("h").unwrap();
+                LockAnswer::Held { lock, holder, older, waits: false }
             }
             LockFate::Failed { taken } => {
                 if taken && !held {
@@ -142,15 +137,30 @@ impl Life {
                 }
                 LockAnswer::Failed("lost".into())
             }
-            LockFate::Granted | LockFate::Held { .. } => {
-                if !held {
-                    self.locked.push(owner);
-                }
-                LockAnswer::Granted
-            }
+            LockFate::Granted | LockFate::Held { .. } => LockAnswer::Granted,
         };
-        let (number, attempt) = (request.number, request.attempt);
+        self.locks_answered(request, answer);
+    }
+
+    /// Applies the answer of a request for locks.
+    pub(crate) fn locks_answered(&mut self, request: LockRequest, answer: LockAnswer) {
+        let LockRequest { number, attempt } = request;
+        let owner = number.map(|number| number.index());
+        let waited = self.tx.phase() == Phase::Active;
+        let told = match &answer {
+            LockAnswer::Held { lock, older, .. } => Some((lock.clone(), *older)),
+            LockAnswer::Granted | LockAnswer::Failed(_) => None,
+        };
+        if answer == LockAnswer::Granted {
+            self.waits.remove(&owner);
+            if !self.locked.contains(&owner) {
+                self.locked.push(owner);
+            }
+        }
         self.apply(Input::LocksAnswered { number, attempt, answer });
+        if let Some((lock, older)) = told.filter(|_| waited) {
+            self.check_wait(owner, &lock, older);
+        }
     }
 
     fn enlist(&mut self, by_initiator: bool) {
@@ -282,6 +292,6 @@ impl Life {
     }
 }
 
-fn pick(from: &[usize], at: usize) -> Option<usize> {
+pub(crate) fn pick(from: &[usize], at: usize) -> Option<usize> {
     from.get(at % from.len().max(1)).copied()
 }

@@ -6,7 +6,6 @@ use unanimo_core::{
 use unanimo_proto::v1;
 
 use crate::engine::children::gid_of_child;
-use crate::participants::own;
 
 pub(super) fn input(input: &StepInput) -> v1::StepInput {
     v1::StepInput { name: input.name.to_string(), branch_id: input.branch_id.to_string() }
@@ -26,7 +25,7 @@ pub(super) fn compensation(branch: &Branch) -> v1::Compensation {
 
 /// Returns the gid of the child that a branch is; empty if it is none.
 pub(super) fn child_gid(tx: &Transaction, branch: &Branch) -> String {
-    if branch.spec.participant.as_str() != own::NAME {
+    if !branch.spec.is_child() {
         return String::new();
     }
     gid_of_child(tx.identity(), &branch.spec.branch_id, branch.number).to_string()

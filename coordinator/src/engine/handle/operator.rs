@@ -11,7 +11,6 @@ use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until, View};
 use super::Handle;
 use super::waits::in_time;
-use crate::participants::own;
 use crate::store::Key;
 
 /// An operator's word for the end of a branch.
@@ -87,7 +86,7 @@ impl Handle {
         let view = self.view_of(tx_id, deadline).await?;
         let branch =
             view.tx.branch_by_id(id).ok_or_else(|| Rejection::no_branch("branch_id", id))?;
-        if branch.spec.participant.as_str() == own::NAME {
+        if branch.spec.is_child() {
             let child = gid_of_child(view.tx.identity(), id, branch.number);
             if self.has_ended(&child, deadline).await? {
                 return Ok(branch.number);

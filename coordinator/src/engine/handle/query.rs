@@ -57,6 +57,11 @@ pub struct Inquired {
 pub type Watched = (Box<View>, Option<watch::Receiver<Result<Box<View>, Error>>>);
 
 impl Handle {
+    /// Returns the time of day that new transactions go by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
     /// Follows a transaction: what it is now and, if it is live, what it becomes.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::service::{Caller, Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
+use super::pauses::Pauses;
 use super::promoted::Seen;
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
@@ -59,6 +60,8 @@ pub(super) struct Pass<R: Resource> {
     pub(super) is_checked: bool,
     /// Histories of the server.
     pub(super) seen: Seen,
+    /// Branches whose transactions run.
+    pauses: Pauses,
 }
 
 /// Result of a sweep.
@@ -96,11 +99,13 @@ impl<R: Resource> Pass<R> {
             names_at: None,
             is_checked: false,
             seen: Seen::default(),
+            pauses: Pauses::default(),
         }
     }
 
     pub(super) async fn run(&mut self, alarms: &mut Alarms) -> Swept {
         self.inquirer.begin();
+        self.pauses.begin(Instant::now());
         let is_ready = self.served.is_ready();
         let from_start = self.after.is_none();
         let mut listed = Listed::new();
@@ -200,7 +205,11 @@ impl<R: Resource> Pass<R> {
             if self.is_stopped() {
                 return Ok(());
             }
-            let branches = doubts.iter().map(|doubt| (doubt.tx_id, &doubt.branch));
+            let asked = self.pauses.to_ask(cluster_id, &doubts, Instant::now());
+            if asked.is_empty() {
+                continue;
+            }
+            let branches = asked.iter().map(|doubt| (doubt.tx_id, &doubt.branch));
             let about = About { participant: name, database_id: &database_id, cluster_id };
             match self.inquirer.ask(about, branches).await {
                 Asked::NoAnswer => {
@@ -209,22 +218,17 @@ impl<R: Resource> Pass<R> {
                         if doubt.is_step {
                             self.alarm_if_it_waits(alarms, doubt, Why::Unanswered);
                         } else if doubt.age >= too_old {
+                            self.pauses.end(doubt);
                             self.alarm(alarms, doubt, Why::Unanswered);
                         }
                     }
                 }
-                Asked::OtherCluster => {
-                    for doubt in doubts {
-                        self.alarm(alarms, doubt, Why::OtherCluster);
-                    }
-                }
-                Asked::OtherDatabase => {
-                    for doubt in doubts {
-                        self.alarm(alarms, doubt, Why::OtherDatabase);
-                    }
-                }
+                Asked::OtherCluster => self.alarm_all(alarms, doubts, Why::OtherCluster),
+                Asked::OtherDatabase => self.alarm_all(alarms, doubts, Why::OtherDatabase),
                 Asked::Told(results) => {
-                    for (doubt, result) in doubts.into_iter().zip(results) {
+                    self.pauses.answered(cluster_id);
+                    for (doubt, result) in asked.into_iter().zip(results) {
+                        self.pauses.told(doubt, &result, Instant::now());
                         if doubt.is_step {
                             self.act_on_step(&mut steps, doubt, &result, alarms);
                             continue;
@@ -242,6 +246,19 @@ impl<R: Resource> Pass<R> {
 
     pub(super) fn database_id(&self) -> String {
         self.service.inner.resource.database_id().unwrap_or_default().to_owned()
+    }
+
+    /// Raises the alarm of branches about which no coordinator tells. They are asked about in the next sweep.
+    fn alarm_all<'d>(
+        &mut self,
+        alarms: &mut Alarms,
+        doubts: impl IntoIterator<Item = &'d Doubt>,
+        why: Why,
+    ) {
+        for doubt in doubts {
+            self.pauses.end(doubt);
+            self.alarm(alarms, doubt, why);
+        }
     }
 
     pub(super) fn alarm(&self, alarms: &mut Alarms, doubt: &Doubt, why: Why) {

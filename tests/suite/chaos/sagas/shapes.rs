@@ -1,15 +1,11 @@
-//! Shapes of sagas, and what is submitted of them.
+//! Shapes of sagas, and what is submitted or driven of them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use unanimo_proto::v1::Compensation;
-use unanimo_sdk::client::{self, Child, Error, Lock, StepAction, StepRef, Steps};
+use unanimo_sdk::client::Error;
 use unanimo_sdk::{Client, Outcome};
-
-/// Names of the participants.
-pub(crate) const WORKERS: [&str; 2] = ["left", "right"];
+pub(crate) use unanimo_tests::driven::WORKERS;
+use unanimo_tests::driven::{self, Driven, DrivenStep, Ending};
 
 /// Longest time that a saga may take, from its begin.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,10 +142,12 @@ pub(crate) struct Saga {
     /// The step whose first attempt hangs.
     pub(crate) hangs: Option<&'static str>,
     pub(crate) locked: Locked,
+    /// It is driven step by step, with this last word; `None` if it is submitted.
+    pub(crate) driven: Option<Ending>,
 }
 
 /// Makes sagas of every shape. By `number`, the count of those made before, each step that may vote no
-/// does so now and then, and two of three sagas have none.
+/// does so now and then, and two of three sagas have none. Every other one that has no pivot is driven step by step.
 pub(crate) fn some(round: &str, number: usize, count: usize) -> Vec<Saga> {
     let one = |index: usize| {
         let steps = SHAPES[index % SHAPES.len()];
@@ -161,9 +159,19 @@ pub(crate) fn some(round: &str, number: usize, count: usize) -> Vec<Saga> {
             4 => Locked::At(steps[0].id, "till"),
             _ => Locked::No,
         };
-        Saga { gid: format!("{round}-{index}"), steps, refuses, hangs: None, locked }
+        let driven = match of_shape % 4 {
+            1 => Some(Ending::Commit),
+            3 => Some(if index.is_multiple_of(2) { Ending::Rollback } else { Ending::Commit }),
+            _ => None,
+        };
+        let driven = driven.filter(|_| !has_pivot(steps));
+        Saga { gid: format!("{round}-{index}"), steps, refuses, hangs: None, locked, driven }
     };
     (number..number + count).map(one).collect()
+}
+
+pub(crate) fn has_pivot(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step.kind, Kind::Pivot))
 }
 
 /// Returns the ids of the steps that do something themselves, and fit.
@@ -180,101 +188,86 @@ fn leaves(steps: &'static [Step], fits: &mut impl FnMut(&Step) -> bool) -> Vec<&
 }
 
 impl Saga {
-    /// Submits it twice at once.
+    /// Submits it twice at once, or has two initiators drive it at once.
     pub(crate) async fn run(&self, client: &Client) -> Vec<Outcome> {
-        let (one, two) = tokio::join!(self.submit(client), self.submit(client));
-        vec![one.unwrap(), two.unwrap()]
+        let (one, two) = tokio::join!(self.once(client), self.once(client));
+        one.unwrap().into_iter().chain(two.unwrap()).collect()
     }
 
-    pub(crate) async fn submit(&self, client: &Client) -> Result<Outcome, Error> {
-        let mut draft = client.saga(&self.gid).timeout(TIMEOUT);
-        if let Locked::Whole(name) = self.locked {
-            draft = draft.lock(Lock::exclusive(name));
-        }
-        let (draft, ()) = draft.steps(|saga| self.add(self.steps, saga));
-        draft.submit().await
-    }
-
-    fn add<'s>(&self, steps: &'static [Step], saga: &mut Steps<'s>) {
-        let mut outputs: BTreeMap<&str, StepRef<'s, Bytes>> = BTreeMap::new();
-        let mut children: BTreeMap<&str, StepRef<'s, ()>> = BTreeMap::new();
-        for step in steps {
-            let child = match step.kind {
-                Kind::ChildTcc(inner) => Child::tcc(|child| self.add(inner, child)),
-                Kind::ChildSaga(inner) => Child::saga(|child| self.add(inner, child)),
-                Kind::Written => {
-                    let made = StepAction::two_phase(WORKERS[step.worker], "write");
-                    let made = made.step(step.id, self.payload(step));
-                    let made = self.in_its_place(step, made, &outputs, &children);
-                    children.insert(step.id, saga.add(made));
-                    continue;
-                }
-                _ => {
-                    let made = self.action(step).step(step.id, self.payload(step));
-                    let made = self.in_its_place(step, made, &outputs, &children);
-                    outputs.insert(step.id, saga.add(made));
-                    continue;
-                }
-            };
-            let mut made = child.step(step.id);
-            for before in step.after {
-                made = made.after(&outputs[before]);
-            }
-            children.insert(step.id, saga.add(made));
+    /// Has one initiator submit or drive it; `None` if that one says nothing more.
+    pub(crate) async fn once(&self, client: &Client) -> Result<Option<Outcome>, Error> {
+        match self.driven {
+            Some(_) => self.described().drive(client).await,
+            None => self.described().submit(client).await.map(Some),
         }
     }
 
-    /// Gives a step its inputs, its place in the order, and its manners.
-    fn in_its_place<'s, O>(
-        &self,
-        step: &Step,
-        mut made: client::Step<'s, O>,
-        outputs: &BTreeMap<&str, StepRef<'s, Bytes>>,
-        children: &BTreeMap<&str, StepRef<'s, ()>>,
-    ) -> client::Step<'s, O> {
-        for read in step.reads {
-            made = made.input(*read, &outputs[read]);
+    /// Asks once more for what has ended.
+    pub(crate) async fn again(&self, client: &Client) -> Result<Outcome, Error> {
+        let mut described = self.described();
+        if let Ending::Silence(_) = described.ending {
+            described.ending = Ending::Rollback;
         }
-        for before in step.after {
-            made = match outputs.get(before) {
-                Some(before) => made.after(before),
-                None => made.after(&children[before]),
-            };
+        match self.driven {
+            Some(_) => Ok(described.drive(client).await?.expect("it says its last word")),
+            None => described.submit(client).await,
         }
-        made = match step.kind {
-            Kind::Pivot => made.pivot().compensation(Compensation::None),
-            Kind::Last => made.compensation(Compensation::None),
-            Kind::Kept => made.compensation(Compensation::Kept),
-            Kind::Delayed => made.delay(DELAY),
-            _ => made,
+    }
+
+    /// Returns it as data.
+    pub(crate) fn described(&self) -> Driven {
+        let lock = match self.locked {
+            Locked::Whole(name) => Some(name.to_owned()),
+            Locked::No | Locked::At(..) => None,
         };
-        if self.hangs == Some(step.id) {
-            made = made.attempt_timeout(ATTEMPT);
-        }
-        if let Locked::At(at, name) = self.locked
-            && at == step.id
-        {
-            made = made.lock(Lock::exclusive(name));
-        }
-        made
-    }
-
-    fn action(&self, step: &Step) -> StepAction<Bytes, Bytes> {
-        let worker = WORKERS[step.worker];
-        match step.kind {
-            Kind::Reserved => StepAction::tcc(worker, "hold"),
-            Kind::Pivot | Kind::Last | Kind::Kept => StepAction::new(worker, "last"),
-            _ => StepAction::new(worker, "do"),
+        Driven {
+            gid: self.gid.clone(),
+            timeout: TIMEOUT,
+            lock,
+            steps: self.all(self.steps),
+            ending: self.driven.unwrap_or(Ending::Commit),
         }
     }
 
-    fn payload(&self, step: &Step) -> Bytes {
+    fn all(&self, steps: &'static [Step]) -> Vec<DrivenStep> {
+        steps.iter().map(|step| self.step(step)).collect()
+    }
+
+    fn step(&self, step: &'static Step) -> DrivenStep {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let lock = match self.locked {
+            Locked::At(at, name) if at == step.id => Some(name.to_owned()),
+            _ => None,
+        };
+        DrivenStep {
+            id: step.id.to_owned(),
+            worker: step.worker,
+            kind: match step.kind {
+                Kind::Plain => driven::Kind::Plain,
+                Kind::Reserved => driven::Kind::Reserved,
+                Kind::Written => driven::Kind::Written,
+                Kind::Delayed => driven::Kind::Delayed(DELAY),
+                Kind::Pivot => driven::Kind::Pivot,
+                Kind::Last => driven::Kind::Last,
+                Kind::Kept => driven::Kind::Kept,
+                Kind::ChildTcc(inner) => driven::Kind::ChildTcc(self.all(inner)),
+                Kind::ChildSaga(inner) => driven::Kind::ChildSaga(self.all(inner)),
+            },
+            payload: self.payload(step),
+            reads: names(step.reads),
+            after: names(step.after),
+            lock,
+            attempt: (self.hangs == Some(step.id)).then_some(ATTEMPT),
+        }
+    }
+
+    fn payload(&self, step: &Step) -> String {
         let vote = match Some(step.id) {
             id if id == self.refuses => "no",
             id if id == self.hangs => "hang",
             _ => "yes",
         };
         let inputs: String = step.reads.iter().map(|name| format!(" {name}")).collect();
-        format!("{vote} 2{inputs}").into()
+        format!("{vote} 2{inputs}")
     }
 }

@@ -11,7 +11,7 @@ use unanimo_proto::v1::{
 
 use super::super::{World, config, describe, sqlite_url, tcc};
 use super::bad_input::child_step;
-use super::{accept, called, ended, order, saga, step};
+use super::{accept, called, ended, input, order, saga, step};
 
 /// A child of two steps, one after the other.
 fn two_steps(first: &str, second: &str) -> ChildTransaction {
@@ -395,6 +395,60 @@ async fn a_child_is_refused_in_another_mode() {
         assert_eq!(describe(&status).0, Code::InvalidArgument, "{status:?}");
     }
     assert_eq!(world.p.seen(), []);
+}
+
+/// S9: a child that is executed again is the same one if all that is compared is the same: not its times, nor those of its
+/// steps.
+#[tokio::test]
+async fn s9_a_child_that_is_executed_again_may_have_other_times() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let tx = world.begin("g", Mode::Saga).await.unwrap();
+        let child = |timeout_ms: i64, wait_ms: i64, last: &str| {
+            let mut child = two_steps("ok", last);
+            child.timeout = super::super::millis(timeout_ms);
+            child.branches[1].attempt_timeout = super::super::millis(timeout_ms);
+            let wait_max = super::super::millis(wait_ms);
+            child.locks = vec![Lock { name: "account:42".into(), wait_max, ..Default::default() }];
+            child_step("c", child, &[])
+        };
+        let first = world.execute(&tx.tx_id, child(10_000, 100, "ok")).await.unwrap();
+        for (timeout_ms, wait_ms) in [(20_000, 100), (10_000, 200), (5_000, 50)] {
+            let again = world.execute(&tx.tx_id, child(timeout_ms, wait_ms, "ok")).await.unwrap();
+            assert_eq!(again, first, "{timeout_ms} {wait_ms}");
+        }
+        let other = world.execute(&tx.tx_id, child(10_000, 100, "refuse")).await.unwrap_err();
+        assert_eq!(describe(&other).1, "BRANCH_REUSED");
+        let plain = world.execute(&tx.tx_id, step("c", "ok", &[])).await.unwrap_err();
+        assert_eq!(describe(&plain).1, "BRANCH_REUSED");
+        let result = world.commit(&tx.tx_id, &[("c", Vote::Unspecified)]).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        let child = ended(&world, "g.c").await;
+        assert_eq!(order(&world, &child.tx_id, "prepare"), ["x", "y"]);
+    }
+}
+
+/// A child has no output: a step that is added to an interactive saga cannot read it, as none of a definition can.
+#[tokio::test]
+async fn a_step_that_is_added_cannot_read_a_child() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let tx = world.begin("g", Mode::Saga).await.unwrap();
+        let child = child_step("c", two_steps("ok", "ok"), &[]);
+        world.execute(&tx.tx_id, child).await.unwrap();
+        let reads = BranchSpec { inputs: vec![input("of_c", "c")], ..step("b", "ok", &["c"]) };
+        let status = world.execute(&tx.tx_id, reads.clone()).await.unwrap_err();
+        let (code, reason, fields) = describe(&status);
+        assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"), "{status:?}");
+        assert_eq!(fields, ["branch.inputs[0].branch_id"]);
+        let rule = "must name a branch with an output, c is a child and has none";
+        assert!(status.message().contains(rule), "{}", status.message());
+        // It is lost by nothing: the step goes on without, and so does its saga.
+        let without = BranchSpec { inputs: Vec::new(), ..reads };
+        world.execute(&tx.tx_id, without).await.unwrap();
+        let listed = [("c", Vote::Unspecified), ("b", Vote::Unspecified)];
+        let result = world.commit(&tx.tx_id, &listed).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        assert_eq!(ended(&world, "g.c").await.outcome(), Outcome::Committed);
+    }
 }
 
 /// S1: the Cancel of a child finds a stranger under the child's gid, and leaves it alone.

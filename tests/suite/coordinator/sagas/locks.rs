@@ -114,6 +114,38 @@ async fn a_younger_one_gives_up_and_is_told_the_holder() {
     }
 }
 
+/// A younger one waits for no longer than it says, however often the coordinator is started again meanwhile: before its
+/// begin, and before a step.
+#[tokio::test]
+async fn a_wait_goes_on_over_crashes() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = accept(&world, locking("first", "gated", exclusive(0))).await;
+        called(&world, &first, "a", 1).await;
+        let began = Instant::now();
+        accept(&world, locking("begin", "ok", exclusive(6_000))).await;
+        let locked = BranchSpec { locks: exclusive(6_000), ..step("b", "ok", &["a"]) };
+        accept(&world, saga("step", vec![step("a", "ok", &[]), locked])).await;
+        let waits = |tx: &Transaction| tx.locks.iter().any(|lock| lock.holder_gid == "first");
+        world.get_until("step", "its wait", waits).await;
+        let mut world = world;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            world = world.crash_and_restart().await;
+        }
+        let restarted = Instant::now();
+        for gid in ["begin", "step"] {
+            let shown = world.get_until(gid, "its decision", |t| t.decided_at.is_some()).await;
+            assert_eq!(shown.abort_cause(), AbortCause::Locked);
+            assert_eq!(shown.abort_detail, "lock account:42 is held by transaction first");
+        }
+        assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
+        let took = restarted.elapsed();
+        assert!(took < Duration::from_secs(5), "the wait began anew: {took:?} after the restart");
+        world.p.hold(false);
+    }
+}
+
 /// An initiator that calls a participant itself is told to only once the transaction has its locks.
 #[tokio::test]
 async fn a_branch_is_enlisted_once_the_locks_are_had() {

@@ -1,0 +1,116 @@
+//! Waits for locks over crashes, and children in sagas that are driven step by step.
+
+mod common;
+
+use common::script::check;
+
+/// A wait is over after `wait_max`, however often the coordinator is started again meanwhile: the transaction's own
+/// locks are asked for when it starts.
+#[test]
+fn a_crash_does_not_prolong_a_wait_of_the_transaction() {
+    let script = check(
+        "saga a +lock",
+        "write; lock
+         locks held_by_older =>
+         tick +400 => lock#2
+         crash => note+adopted; lock
+         locks held_by_older =>
+         tick +200 => lock#2
+         crash => note+adopted; lock
+         locks held_by_older =>
+         tick +100 => lock#2
+         locks held_by_older => ABORT Locked(None); cancel a
+         a done => END",
+    );
+    assert_eq!(script.tx.abort_detail(), Some("lock l is held by transaction h"));
+    check(
+        "saga a +lock +start=5000",
+        "write
+         tick +5000 => write+started; lock
+         locks held_by_older =>
+         crash => note+adopted; lock
+         locks held_by_older =>
+         tick +690 => lock#2
+         locks held_by_older =>
+         tick +10 => lock#3
+         locks held_by_older => ABORT Locked(None); cancel a",
+    );
+}
+
+/// That of a step is written down when it has to wait, and is forgotten when it has its locks.
+#[test]
+fn a_crash_does_not_prolong_a_wait_of_a_step() {
+    check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         tick +400 => lock b#2
+         b locks held_by_older =>
+         crash => note+adopted; lock b
+         b locks held_by_older =>
+         tick +300 => lock b#2
+         b locks held_by_older => ABORT Locked(Some(BranchNumber(2))); cancel b",
+    );
+    let script = check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         tick +100 => lock b#2
+         b locks granted => prepare b",
+    );
+    assert_eq!(script.tx.branches()[1].progress.locks_asked_at, None);
+    // A crash so soon that nothing of the wait is written loses the vote before it, too.
+    check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         tick +600 => lock b#2
+         crash loses notes => note+adopted; prepare a#2
+         a prepared => lock b
+         b locks held_by_older => note
+         tick +100 => lock b#2
+         b locks held_by_older =>",
+    );
+}
+
+/// An older transaction waits on for a younger one: its limit is the deadline, also after a crash.
+#[test]
+fn an_older_transaction_waits_on_after_a_crash() {
+    check(
+        "saga a+lock",
+        "write; lock a
+         a locks held_by_younger => note
+         tick +5000 => lock a#2
+         crash => note+adopted; lock a
+         a locks held_by_younger =>
+         tick +54999 => lock a#2
+         tick +1 => ABORT Deadline; cancel a",
+    );
+}
+
+/// A child has no output: the rule of definitions holds for steps that are added one by one.
+#[test]
+fn a_step_that_is_added_cannot_read_a_child() {
+    let child = "must name a branch with an output, c is a child and has none";
+    check(
+        "interactive saga",
+        &format!(
+            "write
+             execute c:tcc+nested => write; prepare c
+             execute b<c+reads => ! branch.inputs[0].branch_id {child}
+             c prepared =>
+             execute b<c+reads => ! branch.inputs[0].branch_id {child}
+             execute b<c => write; prepare b
+             execute d<b,c+reads => ! branch.inputs[1].branch_id {child}
+             execute e:tcc<b+nested => write
+             b prepared => prepare e
+             e prepared =>
+             commit c b e => COMMIT; commit c; commit e
+             c done =>
+             e done => END"
+        ),
+    );
+}
