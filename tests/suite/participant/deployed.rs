@@ -41,7 +41,7 @@ macro_rules! on_every_database {
 
 on_every_database!(
     s7_what_an_older_replica_refused_is_cancelled_outside,
-    s7_a_refusal_of_who_knows_the_work_is_taken_back_once,
+    s7_a_refusal_of_who_knows_the_work_is_undone_once,
     s11_a_cancel_of_refused_work_that_fails_is_not_done,
     s7_what_nobody_can_read_is_done,
 );
@@ -307,7 +307,7 @@ async fn s7_what_an_older_replica_refused_is_cancelled_outside<D: Database>(worl
 }
 
 /// A no that was stored behind its own cancel is not cancelled once more.
-async fn s7_a_refusal_of_who_knows_the_work_is_taken_back_once<D: Database>(world: World<D>) {
+async fn s7_a_refusal_of_who_knows_the_work_is_undone_once<D: Database>(world: World<D>) {
     let no = with(&branch(Mode::Tcc, "pay"), &New { refuses: true, ..New::default() });
     assert_eq!(World::refusal(&world.newer, &no).await, "NO");
     let ago = SystemTime::now() - Duration::from_secs(60);

@@ -49,8 +49,8 @@ on_every_database!(
     s8_a_cancel_of_what_never_happened_is_done_and_leaves_a_tombstone,
     s7_a_cancel_that_fails_outside_comes_again,
     s7_no_refusal_leaves_anything_outside,
-    s7_a_refusal_is_not_stored_before_it_is_taken_back,
-    what_must_succeed_is_not_taken_back,
+    s7_a_refusal_is_not_stored_before_it_is_undone,
+    what_must_succeed_is_not_undone,
     s8_a_cancel_waits_for_the_prepare_that_is_at_work,
     s8_a_prepare_waits_for_the_cancel_that_is_at_work,
     s8_cancels_at_once_call_the_handler_once,
@@ -442,7 +442,7 @@ async fn s7_no_refusal_leaves_anything_outside<D: Database>(world: World<D>) {
     }
 }
 
-async fn s7_a_refusal_is_not_stored_before_it_is_taken_back<D: Database>(world: World<D>) {
+async fn s7_a_refusal_is_not_stored_before_it_is_undone<D: Database>(world: World<D>) {
     for branch in [tcc(Deed::Refuse, Deed::Fail), that_is_late(tcc(Deed::Work, Deed::Fail))] {
         assert_eq!(world.prepare(&branch).await, Answer::Nothing);
         assert_eq!(world.state(&branch).await, None);
@@ -458,7 +458,7 @@ async fn s7_a_refusal_is_not_stored_before_it_is_taken_back<D: Database>(world: 
 }
 
 /// A no is then no vote: the work comes again, and must find its key.
-async fn what_must_succeed_is_not_taken_back<D: Database>(world: World<D>) {
+async fn what_must_succeed_is_not_undone<D: Database>(world: World<D>) {
     let branch = Branch {
         must_succeed: true,
         prepare_until: None,
@@ -590,7 +590,7 @@ async fn what_cannot_be_read_never_happened<D: Database>(world: World<D>) {
 }
 
 /// A no that only the commit finds: the work's transaction is gone by then.
-async fn s7_a_no_of_the_commit_is_taken_back<D: Database>(handler_adds: &str) {
+async fn s7_a_no_of_the_commit_is_undone<D: Database>(handler_adds: &str) {
     let (resource, pool) = D::open().await;
     for table in [
         "CREATE TABLE parent (id integer PRIMARY KEY)",
@@ -650,21 +650,20 @@ impl<D: Database> TccOutside<D> for Adds {
 }
 
 #[tokio::test]
-async fn s7_a_deferred_constraint_is_taken_back_on_postgres() {
-    s7_a_no_of_the_commit_is_taken_back::<unanimo_sdk::Postgres>("INSERT INTO child VALUES (4711)")
+async fn s7_a_deferred_constraint_is_undone_on_postgres() {
+    s7_a_no_of_the_commit_is_undone::<unanimo_sdk::Postgres>("INSERT INTO child VALUES (4711)")
         .await;
 }
 
 #[tokio::test]
-async fn s7_a_deferred_constraint_is_taken_back_on_sqlite() {
-    s7_a_no_of_the_commit_is_taken_back::<unanimo_sdk::Sqlite>("INSERT INTO child VALUES (4711)")
-        .await;
+async fn s7_a_deferred_constraint_is_undone_on_sqlite() {
+    s7_a_no_of_the_commit_is_undone::<unanimo_sdk::Sqlite>("INSERT INTO child VALUES (4711)").await;
 }
 
 /// The conflict rolls the whole transaction back, the row with it.
 #[tokio::test]
-async fn s7_a_conflict_that_rolls_back_is_taken_back_on_sqlite() {
-    s7_a_no_of_the_commit_is_taken_back::<unanimo_sdk::Sqlite>(
+async fn s7_a_conflict_that_rolls_back_is_undone_on_sqlite() {
+    s7_a_no_of_the_commit_is_undone::<unanimo_sdk::Sqlite>(
         "INSERT OR ROLLBACK INTO one VALUES (1)",
     )
     .await;
