@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::testing::sqlite::{self, Shop};
 
 /// Pieces in stock of both shops at the start.
-const STOCK: i64 = 100;
+const STOCK: i64 = crate::testing::STOCK;
 
 /// Pause before a client repeats a call that was not answered.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -164,7 +164,7 @@ impl World {
         // The shop is registered once a transaction with it is not refused as unknown.
         until("the shop in Python to be registered", async || {
             let gid = format!("probe-{}", Uuid::new_v4());
-            submit(&world.client(), &gid, 1000, 1).await.map(drop)
+            submit(&world.client(), &gid, 100_000, 1).await.map(drop)
         })
         .await;
         world
@@ -230,7 +230,7 @@ async fn a_shop_in_python_commits_aborts_and_refuses() {
     world.until_stock(STOCK - 3).await;
 
     for (gid, python, rust, words) in [
-        ("no-python", STOCK, 1, "fewer than 100 pieces of lamp are left"),
+        ("no-python", STOCK, 1, "fewer than 10000 pieces of lamp are left"),
         ("no-rust", 1, STOCK, "too few left"),
     ] {
         let outcome = submit(&client, gid, python, rust).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_shop_in_python_keeps_every_guarantee() {
     let world = World::start().await;
     let options = Options {
         payload: Bytes::from_static(br#"{"item": "lamp", "pieces": 2}"#),
-        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
+        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 100000}"#)),
         // One that it does not read.
         inputs: BTreeMap::from([("note".to_owned(), Bytes::from_static(b"1"))]),
         ..Options::new("py-shop", "reserve")
@@ -272,7 +272,7 @@ async fn a_step_in_python_keeps_every_guarantee() {
     let world = World::start().await;
     let options = Options {
         payload: Bytes::from_static(br#"{"item": "lamp", "pieces": 2}"#),
-        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 1000}"#)),
+        refused_payload: Some(Bytes::from_static(br#"{"item": "lamp", "pieces": 100000}"#)),
         inputs: BTreeMap::from([("customer".to_owned(), Bytes::from_static(b"\"customer-7\""))]),
         mode: Mode::Saga,
         ..Options::new("py-shop", "sell")
@@ -430,7 +430,7 @@ async fn the_sale_of_the_initiator_in_python_needs_the_shop_alone() {
     let world = World::start().await;
     let at = world.coordinator.endpoint();
     let at = at.trim_start_matches("http://");
-    for (gid, pieces, code) in [("sale-1", "2", 0), ("sale-2", "1000", 4)] {
+    for (gid, pieces, code) in [("sale-1", "2", 0), ("sale-2", "100000", 4)] {
         let mut command = python();
         command.arg(root().join("examples/python-initiator/sale.py"));
         command.args([gid, "--coordinator", at, "--pieces", pieces]).env("PYTHONPATH", stubs());

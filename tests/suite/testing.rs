@@ -18,7 +18,7 @@ struct Order {
 }
 
 /// More than all checks together take, however often they try: a handler with a fault may give nothing back.
-const STOCK: i64 = 10_000;
+pub(crate) const STOCK: i64 = 10_000;
 
 fn order(pieces: i64) -> Json<Order> {
     Json(Order { pieces })
