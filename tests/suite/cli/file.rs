@@ -295,10 +295,14 @@ async fn the_size_of_the_log_is_a_metric() {
     let health = admin(&mut program).await;
     let (grpc, _) = addresses(&mut program).await;
     commits(&grpc, "g").await;
-    let (_, text) = http_get(health, "/metrics");
-    let line = text.lines().find(|line| line.starts_with("unanimo_sqlite_log_bytes ")).unwrap();
-    let bytes: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
-    assert_eq!(bytes, fs::metadata(world.folder.join("x.db-wal")).unwrap().len());
+    // The last writes may come in between the two looks.
+    until("the gauge to tell the file's size", async || {
+        let (_, text) = http_get(health, "/metrics");
+        let line = text.lines().find(|line| line.starts_with("unanimo_sqlite_log_bytes ")).unwrap();
+        let bytes: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
+        (bytes == fs::metadata(world.folder.join("x.db-wal")).unwrap().len()).then_some(())
+    })
+    .await;
     program.process.signal(Signal::TERM);
     program.end().await.check(0);
 }

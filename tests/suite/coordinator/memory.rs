@@ -54,7 +54,9 @@ async fn l5_outputs_are_within_the_bound() {
 /// Small parts do not keep the large message in memory that they came in, and metadata is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_payloads_and_metadata_are_within_the_bound() {
-    let mut process = Process::start(&sqlite_url(), &bound(8)).await;
+    // However long it takes to fill it, the participant that answers nothing is not taken for a failing one.
+    let more = ["--call-timeout".to_owned(), "10m".to_owned()];
+    let mut process = Process::start(&sqlite_url(), &[&bound(8)[..], &more].concat()).await;
     let before = process.resident();
     process.p.hold(true);
     let mut refused = 0;
