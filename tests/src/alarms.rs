@@ -1,12 +1,16 @@
 //! Alarms that a test hears: the field `alarm` of log lines.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
+
+/// Makes listeners more than one at all times. Of a single one `tracing` asks the thread that comes first to a line of
+/// code whether it listens; another test's does not, and nobody would hear the line ever again.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Alarms::default()));
 
 /// Lines that were heard since it was made, on its thread: for tests whose runtime has one.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,7 @@ impl Alarms {
     /// Listens until the guard is dropped.
     #[must_use]
     pub fn listen() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let alarms = Self::default();
         let guard = tracing::subscriber::set_default(alarms.clone());
         (alarms, guard)

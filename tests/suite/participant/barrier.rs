@@ -169,19 +169,23 @@ async fn s8_two_cancels_at_once_before_prepare<D: Database>(world: World<D>) {
 }
 
 async fn s8_prepare_races_cancel<D: Database>(world: World<D>) {
+    const EARLIEST: usize = ROUNDS / 2;
     let mut overtaken = 0_usize;
     for round in 0..ROUNDS {
         let branch = Branch::tcc(&WORK);
-        // Cancel comes from well ahead of Prepare to well behind it.
-        let wait = |steps: usize| Duration::from_micros(steps as u64 * 100);
+        // Cancel comes from well ahead of Prepare to well behind it. In the first round it has surely ended before.
+        let wait = |steps: usize| match steps {
+            EARLIEST => Duration::from_millis(300),
+            _ => Duration::from_micros(steps as u64 * 100),
+        };
         let late = {
             let (world, branch) = (world.clone(), branch.clone());
             tokio::spawn(async move {
-                tokio::time::sleep(wait((ROUNDS / 2).saturating_sub(round))).await;
+                tokio::time::sleep(wait(EARLIEST.saturating_sub(round))).await;
                 world.vote(&branch).await
             })
         };
-        tokio::time::sleep(wait(round.saturating_sub(ROUNDS / 2))).await;
+        tokio::time::sleep(wait(round.saturating_sub(EARLIEST))).await;
         assert_eq!(world.cancelled(&branch).await, End::Done, "S8");
         let tried = world.effects(&branch, "try").await;
         let undone = world.effects(&branch, "cancel").await;

@@ -163,8 +163,7 @@ async fn l4_a_reservation_that_runs_raises_its_alarm_where_nobody_answers<D: Dat
     }
     // Long enough that the next question about all of them is some time away.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let sweep = keeping().alarm_after(Duration::from_millis(200));
-    let sweeper = world.sweep(&coordinator.serve().await, sweep);
+    let sweeper = world.sweep(&coordinator.serve().await, keeping());
     assert_eq!(two_sweeps(&sweeper).await.alarmed, 0);
     coordinator.fall_silent(true);
     let silent = Instant::now();

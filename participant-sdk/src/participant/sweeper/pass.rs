@@ -234,7 +234,10 @@ impl<R: Resource> Pass<R> {
                             continue;
                         }
                         match self.act(doubt, result).await {
-                            Some(why) => self.alarm(alarms, doubt, why),
+                            Some(why) => {
+                                self.pauses.end(doubt);
+                                self.alarm(alarms, doubt, why);
+                            }
                             None => alarms.clear(doubt),
                         }
                     }

@@ -5,6 +5,7 @@
 //!
 //! - Prepared transactions are asked about in each sweep: they hold locks. Rows of steps have pauses of their own, in the
 //!   database.
+//! - One that has an alarm is asked about in each sweep, so that the alarm ends when its cause does.
 //! - Of each coordinator group one branch at least is asked about in each sweep, or nobody would know that no coordinator
 //!   answers any more.
 
