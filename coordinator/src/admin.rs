@@ -43,5 +43,5 @@ async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], status.metrics())
+    ([(header::CONTENT_TYPE, format)], status.metrics().await)
 }

@@ -32,6 +32,7 @@ pub use self::admission::{Bounds, Overloaded};
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched, Word};
 pub(crate) use self::handle::{PEEK_MAX, Parts, WeakHandle, engine};
 pub use self::service::Service;
+pub(crate) use self::service::survey::Survey;
 use crate::participants::directory;
 use crate::store;
 

@@ -3,7 +3,9 @@
 //!
 //! Each coordinator has its own instance, because several can run in one process.
 
+mod open;
 mod participants;
+mod process;
 mod table;
 
 use std::collections::HashSet;
@@ -19,6 +21,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use unanimo_core::{Mode, Outcome};
 
+use self::open::OpenLabels;
+use self::process::Process;
 pub use self::table::{Described, TABLE};
 use crate::alarm::{
     HEURISTIC_OUTCOME, OUTPUT_TOO_LARGE, PIVOT_UNANSWERED, REFUSED_AFTER_COMMIT,
@@ -63,6 +67,11 @@ struct OperationLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
@@ -85,6 +94,9 @@ struct RequestLabels {
 
 type Gauge01 = Gauge<i64, std::sync::atomic::AtomicI64>;
 
+/// Gauge of seconds.
+type Seconds = Gauge<f64, AtomicU64>;
+
 /// Metrics of one coordinator.
 #[derive(Debug)]
 pub struct Metrics {
@@ -94,6 +106,9 @@ pub struct Metrics {
     decided: Family<DecidedLabels, Counter>,
     decision_seconds: Histogram,
     live: Gauge01,
+    open: Family<OpenLabels, Gauge01>,
+    oldest_undecided: Seconds,
+    oldest_owed: Seconds,
     live_bytes: Gauge01,
     set_aside: Gauge01,
     failing: Gauge01,
@@ -108,6 +123,7 @@ pub struct Metrics {
     admission_refused: Family<ReasonLabel, Counter>,
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    answer_seconds: Family<ParticipantLabel, Histogram, fn() -> Histogram>,
     requests: Family<RequestLabels, Counter>,
     flush_seconds: Histogram,
     batch_rows: Histogram,
@@ -117,12 +133,20 @@ pub struct Metrics {
     log_bytes: Gauge01,
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
+    last_purge: Seconds,
     write_refused: Counter,
+    build: Family<VersionLabel, Gauge01>,
+    process: Process,
 }
 
 /// Makes a histogram with buckets from 0.1 ms to 52 s.
 fn seconds() -> Histogram {
     Histogram::new((0..20).map(|power| 0.000_1 * f64::from(1_u32 << power)))
+}
+
+/// Makes a histogram with buckets from 5 ms to 20 s: few, because there is one for each participant.
+fn coarse_seconds() -> Histogram {
+    Histogram::new([0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 20.0])
 }
 
 impl Default for Metrics {
@@ -134,6 +158,9 @@ impl Default for Metrics {
             decided: Family::default(),
             decision_seconds: seconds(),
             live: Gauge::default(),
+            open: Family::default(),
+            oldest_undecided: Gauge::default(),
+            oldest_owed: Gauge::default(),
             live_bytes: Gauge::default(),
             set_aside: Gauge::default(),
             failing: Gauge::default(),
@@ -145,6 +172,7 @@ impl Default for Metrics {
             admission_refused: Family::default(),
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            answer_seconds: Family::new_with_constructor(coarse_seconds as fn() -> Histogram),
             requests: Family::default(),
             flush_seconds: seconds(),
             batch_rows: Histogram::new((0..11).map(|power| f64::from(1_u32 << power))),
@@ -154,11 +182,16 @@ impl Default for Metrics {
             log_bytes: Gauge::default(),
             adopted: Counter::default(),
             purged: Family::default(),
+            last_purge: Gauge::default(),
             write_refused: Counter::default(),
+            build: Family::default(),
+            process: Process::default(),
         };
         metrics.register_all();
         metrics.attention(AttentionCount::default());
         metrics.skewed(0);
+        let build = VersionLabel { version: env!("CARGO_PKG_VERSION") };
+        metrics.build.get_or_create(&build).set(1);
         metrics
     }
 }
@@ -187,6 +220,9 @@ impl Metrics {
         all.add("unanimo_transactions_decided_total", self.decided.clone());
         all.add("unanimo_decision_seconds", self.decision_seconds.clone());
         all.add("unanimo_transactions_live", self.live.clone());
+        all.add("unanimo_transactions_open", self.open.clone());
+        all.add("unanimo_oldest_undecided_seconds", self.oldest_undecided.clone());
+        all.add("unanimo_oldest_owed_seconds", self.oldest_owed.clone());
         all.add("unanimo_live_bytes", self.live_bytes.clone());
         all.add("unanimo_transactions_set_aside", self.set_aside.clone());
         all.add("unanimo_alarms", self.alarms.clone());
@@ -195,6 +231,7 @@ impl Metrics {
         all.add("unanimo_admission_refused_total", self.admission_refused.clone());
         all.add("unanimo_participant_calls_total", self.calls.clone());
         all.add("unanimo_participant_call_seconds", self.call_seconds.clone());
+        all.add("unanimo_participant_answer_seconds", self.answer_seconds.clone());
         all.add("unanimo_requests_total", self.requests.clone());
         all.add("unanimo_journal_flush_seconds", self.flush_seconds.clone());
         all.add("unanimo_journal_batch_rows", self.batch_rows.clone());
@@ -204,7 +241,14 @@ impl Metrics {
         all.add("unanimo_sqlite_log_bytes", self.log_bytes.clone());
         all.add("unanimo_adopted_total", self.adopted.clone());
         all.add("unanimo_purged_total", self.purged.clone());
+        all.add("unanimo_last_purge_timestamp_seconds", self.last_purge.clone());
         all.add("unanimo_write_refused_total", self.write_refused.clone());
+        all.add("unanimo_build_info", self.build.clone());
+        all.add("process_resident_memory_bytes", self.process.resident_bytes.clone());
+        all.add("process_cpu_seconds_total", self.process.cpu_seconds.clone());
+        all.add("process_open_fds", self.process.open_fds.clone());
+        all.add("process_max_fds", self.process.max_fds.clone());
+        all.add("process_start_time_seconds", self.process.started_at.clone());
         assert!(all.table.next().is_none(), "every line of the table is a metric");
     }
 
@@ -247,6 +291,8 @@ impl Metrics {
     ) {
         let result = if answered { CallResult::answered } else { CallResult::failed };
         let participant = self.label(participant);
+        let label = ParticipantLabel { participant: participant.clone() };
+        self.answer_seconds.get_or_create_owned(&label).observe(took.as_secs_f64());
         self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
         self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
     }
@@ -323,6 +369,7 @@ impl Observer for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Survey;
 
     #[test]
     fn every_metric_is_scraped_under_its_name() {
@@ -335,6 +382,8 @@ mod tests {
         metrics.refused("overloaded");
         metrics.served("Submit", tonic::Code::Ok);
         metrics.purged(crate::store::Purged { stripped: 1, deleted: 2 });
+        let open = [((Some(Mode::Tcc), crate::store::PhaseName::Active), 1)].into();
+        metrics.open(&Survey { open, ..Survey::default() });
         metrics.flushed(3, Duration::from_millis(1));
         let text = metrics.encode();
         for Described { name, kind, help, .. } in TABLE {

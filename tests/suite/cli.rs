@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 mod descriptors;
 mod file;
+mod generated;
 mod histories;
 mod lives;
 mod moves;

@@ -64,6 +64,8 @@ const NOT_EMBEDDED: &[&str] = &[
     "unanimo-sdk",
     "anstream",
     "clap",
+    "clap_complete",
+    "clap_mangen",
     "comfy-table",
     "mimalloc",
     "nu-ansi-term",

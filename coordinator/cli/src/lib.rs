@@ -8,10 +8,12 @@
 
 pub mod child;
 
+mod completions;
 mod config;
 mod demo;
 mod error;
 mod logging;
+mod man;
 mod output;
 mod participant;
 mod reference;
@@ -63,6 +65,8 @@ enum Command {
     Replay(replay::Args),
     Participant(participant::Args),
     Demo(demo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     Reference(reference::Args),
 }
@@ -87,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Reference(args) => reference::run(&args),
     });
     result.unwrap_or_else(|error| {
@@ -100,9 +106,12 @@ pub fn main() -> ExitCode {
 fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
     let reads = match command {
         Command::Serve(_) | Command::Config(_) | Command::Tx(_) | Command::Saga(_) => true,
-        Command::Replay(_) | Command::Participant(_) | Command::Demo(_) | Command::Reference(_) => {
-            false
-        }
+        Command::Replay(_)
+        | Command::Participant(_)
+        | Command::Demo(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Reference(_) => false,
     };
     let unknown = if reads { unknown_variables(std::env::vars_os()) } else { Vec::new() };
     match unknown.is_empty() {

@@ -83,8 +83,12 @@ impl Purge {
         match verdict {
             Verdict::Agreed(now) => {
                 let (purge, me, retention) = (self.store.purge(), self.me, self.retention);
-                let stripped = count(purge.strip(me, retention, now).await);
-                Purged { stripped, deleted: count(purge.delete(me, retention, now).await) }
+                let stripped = purge.strip(me, retention, now).await;
+                let deleted = purge.delete(me, retention, now).await;
+                if stripped.is_ok() && deleted.is_ok() {
+                    self.metrics.purge_succeeded(now);
+                }
+                Purged { stripped: count(stripped), deleted: count(deleted) }
             }
             Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Purged::default(),
         }

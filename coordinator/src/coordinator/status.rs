@@ -13,6 +13,9 @@ use crate::store::journal;
 /// Time that a probe waits for the engine or the store.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time that a scrape waits for the engine.
+const SURVEY_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Status of a coordinator, from the first moment of its start on.
 #[derive(Debug)]
 pub struct Status {
@@ -97,12 +100,17 @@ impl Status {
 
     /// Returns all metrics in the OpenMetrics text format.
     #[must_use]
-    pub fn metrics(&self) -> String {
+    pub async fn metrics(&self) -> String {
+        self.metrics.process();
         if let Some(Started { store, engine, lease, journal }) = self.started.get() {
             let (live, bytes) = engine.in_flight();
             self.metrics.gauges(live, bytes, journal.backlog(), lease.is_held());
             self.metrics.log_bytes(store.log_bytes().unwrap_or(0));
             self.metrics.participants(engine.without_place(), engine.troubled());
+            // Without its lease the engine rests, and the last numbers stay.
+            if let Ok(Some(survey)) = tokio::time::timeout(SURVEY_TIMEOUT, engine.survey()).await {
+                self.metrics.open(&survey);
+            }
         }
         self.metrics.encode()
     }

@@ -9,6 +9,7 @@ use unanimo_core::{
 
 use super::admission::Permit;
 use super::live::Watching;
+use super::service::survey::Survey;
 use super::{Error, Until, View};
 use crate::store::{GidHolder, Key};
 
@@ -96,6 +97,8 @@ pub(super) enum Message {
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
     /// Counts the transactions that wait for something other than time.
     AtWork { reply: oneshot::Sender<usize> },
+    /// Asks for numbers and ages of what is in memory.
+    Survey { reply: oneshot::Sender<Survey> },
     /// The coordinator stops: whoever follows a transaction is told so.
     EndWatches,
     /// Participants came back: what waits for them goes out.
@@ -117,6 +120,7 @@ impl Message {
             Self::NotLive { reply, .. } => !reply.is_closed(),
             Self::Watch { reply, .. } => !reply.is_closed(),
             Self::AtWork { reply } => !reply.is_closed(),
+            Self::Survey { reply } => !reply.is_closed(),
             Self::Input { adopt: Some(_), .. }
             | Self::CallEnded { .. }
             | Self::LocksTaken { .. }

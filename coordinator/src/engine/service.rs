@@ -10,6 +10,7 @@ pub(super) mod locks;
 mod log;
 mod rest;
 pub(super) mod sleep;
+pub(super) mod survey;
 mod time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -190,6 +191,9 @@ impl Service {
             }
             Message::AtWork { reply } => {
                 let _ = reply.send(self.count_at_work());
+            }
+            Message::Survey { reply } => {
+                let _ = reply.send(self.survey());
             }
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));

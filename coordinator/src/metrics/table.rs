@@ -44,6 +44,15 @@ table! {
     unanimo_transactions_live: "gauge" [""]
         "Transactions in memory: begun or adopted, and not ended",
         alert "above 80 % of `transactions-max`";
+    unanimo_transactions_open: "gauge" ["mode, state"]
+        "Transactions in memory by mode and state; the mode `none` is a rollback of a gid that was never seen. What sleeps for longer than an hour is not in memory",
+        alert "";
+    unanimo_oldest_undecided_seconds: "gauge" [""]
+        "Age of the oldest transaction that has started and is not decided; 0 without any",
+        alert "above an hour, or above the longest deadline that is in use";
+    unanimo_oldest_owed_seconds: "gauge" [""]
+        "Time since the decision of the transaction that has waited longest for a participant to answer its Commit or Cancel; 0 without any",
+        alert "above `stalled-after`";
     unanimo_live_bytes: "gauge" [""]
         "Bytes of payloads, outputs, metadata and texts that live transactions hold",
         alert "above 80 % of `live-bytes-max`";
@@ -67,6 +76,9 @@ table! {
         alert "the share of `failed` of one participant is above 10 % for five minutes";
     unanimo_participant_call_seconds: "histogram" ["operation"]
         "Duration of calls to participants, in seconds",
+        alert "";
+    unanimo_participant_answer_seconds: "histogram" ["participant"]
+        "Duration of calls to one participant, in seconds. The first 200 participants are told apart, the others are `(other)`",
         alert "";
     unanimo_requests_total: "counter" ["method, code"]
         "gRPC requests served, by method and status code",
@@ -95,7 +107,28 @@ table! {
     unanimo_purged_total: "counter" ["what"]
         "Transactions purged, by part: first their `details`, later their `gids`",
         alert "";
+    unanimo_last_purge_timestamp_seconds: "gauge" [""]
+        "Time of the last purge that did not fail, in seconds since 1970; 0 before the first one",
+        alert "an hour ago: the log names the cause";
     unanimo_write_refused_total: "counter" [""]
         "Transactions whose row the database refused; each also logs the alarm `write_refused`",
         alert "above 0";
+    unanimo_build_info: "gauge" ["version"]
+        "Always 1; the label is the version of the program",
+        alert "";
+    process_resident_memory_bytes: "gauge" [""]
+        "Memory of the process, in bytes. This and the following ones are of Linux only, and 0 elsewhere",
+        alert "";
+    process_cpu_seconds_total: "counter" [""]
+        "Processor time of the process, in seconds",
+        alert "";
+    process_open_fds: "gauge" [""]
+        "Open file descriptors of the process: files, connections of callers, participants and the database",
+        alert "above 80 % of `process_max_fds`";
+    process_max_fds: "gauge" [""]
+        "Most file descriptors that the process may have",
+        alert "";
+    process_start_time_seconds: "gauge" [""]
+        "Start of the process, in seconds since 1970",
+        alert "changes: the process was started again";
 }

@@ -1,8 +1,11 @@
 //! Counts of what is in memory.
 
+use tokio::sync::oneshot;
 use unanimo_core::ParticipantName;
 
 use super::super::Bounds;
+use super::super::message::Message;
+use super::super::service::survey::Survey;
 use super::Handle;
 
 impl Handle {
@@ -23,6 +26,14 @@ impl Handle {
     /// Returns the names of participants that fail or have calls waiting, with the number of these.
     pub(crate) fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {
         self.shared.directory.troubled()
+    }
+
+    /// Returns numbers and ages of the transactions in memory; `None` if the engine has ended. It answers
+    /// nothing while the lease is not held.
+    pub(crate) async fn survey(&self) -> Option<Survey> {
+        let (reply, survey) = oneshot::channel();
+        self.send(Message::Survey { reply }).ok()?;
+        survey.await.ok()
     }
 
     /// Counts the places that are free in this share of all: in half of them for 2.
