@@ -13,6 +13,7 @@ on_every_database!(
     s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most,
     s7_savepoints_that_a_handler_guesses_are_not_ours,
     s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated,
+    s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told,
 );
 
 const HAZARD: End = End::Heuristic(HeuristicKind::Hazard);
@@ -72,6 +73,72 @@ async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: D
             assert!(effects == 0 || last != End::Unanswered, "S11: {last:?} after {deed:?}");
         }
     }
+}
+
+/// Ways to keep something that the branch's row does not know of. Some are errors on some databases.
+const BESIDE: [&str; 5] = [
+    "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK; BEGIN IMMEDIATE; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; INSERT INTO kept VALUES (1)",
+    "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
+];
+
+/// Phase in which it happens, and the mode.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Try,
+    Confirm,
+    Cancel,
+    Step,
+    Compensation,
+}
+
+async fn s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told<
+    D: Database,
+>(
+    world: World<D>,
+) {
+    D::run_outside(&world.pool, "CREATE TABLE kept (n int)".to_owned()).await;
+    let ways = BESIDE.into_iter().map(str::to_owned);
+    let ways = ways.flat_map(|sql| [Deed::Run(sql.clone()), Deed::ThenRun(sql)]);
+    let mut seen = 0;
+    for deed in ways {
+        for at in [At::Try, At::Confirm, At::Cancel, At::Step, At::Compensation] {
+            D::run_outside(&world.pool, "DELETE FROM kept".to_owned()).await;
+            let is_phase_one = matches!(at, At::Try | At::Step);
+            let job = match is_phase_one {
+                true => Job { prepare: deed.clone(), phase_two: Deed::Work },
+                false => Job { prepare: Deed::Work, phase_two: deed.clone() },
+            };
+            let is_step = matches!(at, At::Step | At::Compensation);
+            let branch = if is_step { Branch::step(&job) } else { Branch::tcc(&job) };
+            if !is_phase_one {
+                assert!(world.prepare(&branch).await.is_prepared());
+            }
+            for _ in 0..3 {
+                match at {
+                    At::Try | At::Step => drop(world.prepare(&branch).await),
+                    At::Confirm => drop(world.commit(&branch).await),
+                    At::Cancel | At::Compensation => drop(world.cancel(&branch).await),
+                }
+            }
+            let kept = D::number(&world.pool, "SELECT count(*) FROM kept".to_owned()).await;
+            assert!(kept <= 1, "S7: {kept} times at {at:?}: {deed:?}");
+            if kept == 1 {
+                assert_eq!(
+                    world.state(&branch).await.as_deref(),
+                    Some("running"),
+                    "{at:?}: {deed:?}"
+                );
+                let ends = [world.commit(&branch).await, world.cancel(&branch).await];
+                assert_eq!(ends, [HAZARD; 2], "S11: {at:?}: {deed:?}");
+            }
+            seen += kept;
+        }
+    }
+    // Nothing is kept on SQLite.
+    assert_eq!(seen == 0, std::any::type_name::<D>().ends_with("Sqlite"), "{seen}");
 }
 
 async fn s7_savepoints_that_a_handler_guesses_are_not_ours<D: Database>(world: World<D>) {
@@ -176,6 +243,33 @@ async fn s11_a_lost_transaction_is_recorded() {
     on::<Postgres>(true).await;
     on::<OverTokio>(true).await;
     on::<Sqlite>(false).await;
+}
+
+/// In phase two, too, a person hears of it.
+#[tokio::test]
+async fn s11_a_transaction_that_is_lost_in_phase_two_is_told() {
+    use unanimo_sdk::{Isolation, MySql, Postgres};
+
+    async fn on<D: Database>() {
+        let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+        let world = World::<D>::open(Isolation::ReadCommitted).await;
+        for commits in [true, false] {
+            let phase_two = Deed::ThenRun("ROLLBACK; START TRANSACTION READ WRITE".to_owned());
+            let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two });
+            assert!(world.prepare(&branch).await.is_prepared());
+            let end = async || match commits {
+                true => world.commit(&branch).await,
+                false => world.cancel(&branch).await,
+            };
+            assert_eq!(end().await, End::Unanswered);
+            let told = alarms.named("handler_lost_transaction");
+            let tx_id = branch.tx_id.to_string();
+            assert_eq!(told.iter().filter(|line| line.contains(&tx_id)).count(), 1, "{told:?}");
+            assert_eq!(end().await, HAZARD);
+        }
+    }
+    on::<Postgres>().await;
+    on::<MySql>().await;
 }
 
 /// SQLite rolls the whole transaction back by itself where the disk is full: that is not the handler's doing,
