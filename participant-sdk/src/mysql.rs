@@ -13,6 +13,7 @@ mod server;
 mod session;
 mod statements;
 mod sweep;
+mod timeline;
 mod two_phase;
 mod xid;
 

@@ -12,7 +12,7 @@ use super::error::{self, DUPLICATE, fault};
 use super::statements::{Statements, own};
 use super::xid::Xid;
 use crate::barrier::{
-    self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms,
+    self, Block, Blocks, Columns, Inserted, Row, State, bind_new_row, bind_outcome, unix_ms,
 };
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -45,6 +45,8 @@ pub(crate) struct MySqlBlock {
     savepoint: String,
     /// Statements that begin or end a transaction, before the handler.
     ends: Option<Ends>,
+    /// The branch's transaction and name, once its row is inserted or locked.
+    key: Option<(String, String)>,
     /// Name of an XA transaction.
     xid: Option<Xid>,
 }
@@ -64,8 +66,8 @@ impl Blocks for MySqlBlocks<'_> {
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
         let statements = Arc::clone(self.statements);
-        let (ends, xid) = (None, None);
-        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, ends, xid })
+        let (ends, key, xid) = (None, None, None);
+        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, ends, key, xid })
     }
 
     async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
@@ -87,6 +89,10 @@ impl Blocks for MySqlBlocks<'_> {
             }
         }
     }
+}
+
+fn key(call: &RawCall) -> (String, String) {
+    (call.branch().tx_id.to_string(), call.branch().branch_id.clone())
 }
 
 /// Returns the words of SQL for an isolation.
@@ -126,8 +132,8 @@ impl MySqlBlock {
         xid: Xid,
     ) -> Self {
         let (statements, savepoint) = (Arc::clone(statements), savepoint());
-        let (ends, xid) = (None, Some(xid));
-        Self { transaction, isolation, statements, proof, savepoint, ends, xid }
+        let (ends, key, xid) = (None, None, Some(xid));
+        Self { transaction, isolation, statements, proof, savepoint, ends, key, xid }
     }
 
     /// The transaction itself, to end it in another way than [`Block::commit`].
@@ -148,6 +154,7 @@ impl Block for MySqlBlock {
         row: &Row,
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
+        self.key = Some(key(call));
         let insert = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)));
         let inserted = bind_new_row!(insert, call.branch().tx_id.to_string(), call, row, until)
             .execute(&mut *self.transaction)
@@ -164,6 +171,7 @@ impl Block for MySqlBlock {
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
+        self.key = Some(key(call));
         self.read(Arc::clone(&self.statements.lock), call).await
     }
 
@@ -287,9 +295,23 @@ impl MySqlBlock {
         Ok(())
     }
 
-    /// Returns the fault of a handler whose transaction is gone.
+    /// Returns the fault of a handler whose transaction is gone. What has committed it, also implicitly, has committed
+    /// the branch's row with it.
     async fn gone(&mut self) -> Fault {
-        gone(&mut self.transaction, self.ends).await
+        match gone(&mut self.transaction, self.ends).await {
+            Fault::Wrong(_) if self.is_committed().await => barrier::lost(),
+            fault => fault,
+        }
+    }
+
+    async fn is_committed(&mut self) -> bool {
+        let Some((tx_id, branch_id)) = &self.key else { return false };
+        // LOCK TABLES, which has committed, too, would keep the row from us.
+        let _ = sqlx::raw_sql("UNLOCK TABLES").execute(&mut *self.transaction).await;
+        let state = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.state)));
+        let state = state.bind(tx_id).bind(branch_id).fetch_optional(&mut *self.transaction).await;
+        let state: Option<String> = state.ok().flatten();
+        state.as_deref() == Some(State::Running.as_str())
     }
 
     async fn run(&mut self, doing: &'static str, statement: String) -> Result<(), Fault> {

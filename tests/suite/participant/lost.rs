@@ -245,61 +245,41 @@ async fn s11_a_lost_transaction_is_recorded() {
     on::<Sqlite>(false).await;
 }
 
-/// In phase two, too, a person hears of it.
+/// In each phase a person hears of it at once.
 #[tokio::test]
-async fn s11_a_transaction_that_is_lost_in_phase_two_is_told() {
+async fn s11_a_transaction_that_is_lost_in_any_phase_is_told_at_once() {
     use unanimo_sdk::{Isolation, MySql, Postgres};
 
-    async fn on<D: Database>() {
+    async fn on<D: Database>(ways: &[&str]) {
         let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
         let world = World::<D>::open(Isolation::ReadCommitted).await;
-        for commits in [true, false] {
-            let phase_two = Deed::ThenRun("ROLLBACK; START TRANSACTION READ WRITE".to_owned());
-            let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two });
-            assert!(world.prepare(&branch).await.is_prepared());
-            let end = async || match commits {
-                true => world.commit(&branch).await,
-                false => world.cancel(&branch).await,
-            };
-            assert_eq!(end().await, End::Unanswered);
-            let told = alarms.named("handler_lost_transaction");
-            let tx_id = branch.tx_id.to_string();
-            assert_eq!(told.iter().filter(|line| line.contains(&tx_id)).count(), 1, "{told:?}");
-            assert_eq!(end().await, HAZARD);
+        let told = |branch: &Branch| {
+            let (told, tx_id) =
+                (alarms.named("handler_lost_transaction"), branch.tx_id.to_string());
+            told.iter().filter(|line| line.contains(&tx_id)).count()
+        };
+        for way in ways {
+            let lost = || Deed::ThenRun((*way).to_owned());
+            let branch = Branch::tcc(&Job { prepare: lost(), phase_two: Deed::Work });
+            assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "{way}");
+            assert_eq!(told(&branch), 1, "{way}");
+            assert_eq!(world.cancel(&branch).await, HAZARD, "{way}");
+            for commits in [true, false] {
+                let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: lost() });
+                assert!(world.prepare(&branch).await.is_prepared());
+                let end = async || match commits {
+                    true => world.commit(&branch).await,
+                    false => world.cancel(&branch).await,
+                };
+                assert_eq!(end().await, End::Unanswered, "{way}");
+                assert_eq!(told(&branch), 1, "{way}");
+                assert_eq!(end().await, HAZARD, "{way}");
+            }
         }
     }
-    on::<Postgres>().await;
-    on::<MySql>().await;
-}
-
-/// SQLite rolls the whole transaction back by itself where the disk is full: that is not the handler's doing,
-/// and nothing is kept.
-#[tokio::test]
-async fn s11_a_disk_that_is_full_is_no_loss() {
-    use unanimo_proto::v1::{Mode, cancel_response, prepare_response};
-    use unanimo_sdk::{Isolation, Participant, Sqlite};
-    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
-    let (resource, pool) = <Sqlite as Database>::open().await;
-    Sqlite::run_outside(&pool, "CREATE TABLE big (n blob)".to_owned()).await;
-    let handler = super::refusals::Sql(Isolation::ReadCommitted);
-    let service = Participant::new("p", resource).tcc("sql", handler).service().unwrap();
-    let of = |sql: &str, branch: super::direct::Branch| super::direct::Branch {
-        payload: bytes::Bytes::copy_from_slice(sql.as_bytes()),
-        ..branch
-    };
-    let new = || super::direct::branch(Mode::Tcc, "sql");
-    let fill = "PRAGMA max_page_count = 1; INSERT INTO big VALUES (zeroblob(10000000))";
-    let [freed, cancelled] = [of(fill, new()), of(fill, new())];
-    for branch in [&freed, &cancelled] {
-        let status = branch.prepare(&service).await.unwrap_err();
-        assert!(status.message().contains("full"), "{status:?}");
-        let row = "SELECT count(*) FROM unanimo_barrier".to_owned();
-        assert_eq!(Sqlite::number(&pool, row).await, 0, "nothing is left behind");
-    }
-    let cancel = cancelled.cancel(&service).await.unwrap();
-    assert!(matches!(cancel, cancel_response::Answer::Done(_)), "S11: {cancel:?}");
-    let again = of("INSERT INTO big VALUES (zeroblob(10))", freed);
-    let answer = again.prepare(&service).await.unwrap();
-    assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
-    assert!(alarms.named("handler_lost_transaction").is_empty(), "it is nobody's fault");
+    let explicit = ["ROLLBACK; START TRANSACTION READ WRITE", "COMMIT"];
+    on::<Postgres>(&explicit).await;
+    on::<MySql>(&explicit).await;
+    // What commits implicitly.
+    on::<MySql>(&["CREATE TABLE IF NOT EXISTS more (n int)", "LOCK TABLES effect READ"]).await;
 }
