@@ -14,7 +14,7 @@
 //! - Whoever waits too long answers "working", never no.
 //! - What is read from a row that was found is answered after a commit of one's own: the row's own commit
 //!   may not have reached a standby yet.
-//! - A handler that loses its transaction leaves a row that says so, and that is a hazard.
+//! - A handler that loses its transaction, in whichever phase, leaves a row that says so, and that is a hazard.
 
 #[cfg(feature = "sqlite")]
 mod deferred;
@@ -29,14 +29,13 @@ use std::time::SystemTime;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
-pub(crate) use self::lost::recorded;
+pub(crate) use self::lost::{recorded, recorded_end};
 pub(crate) use self::phase_two::phase_two;
 use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::released::lost;
-use self::released::{failed, failed_unless_lost, or_released, released_unless_lost};
+use self::released::{failed_unless_lost, or_released, released_unless_lost};
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::unix_ms;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]

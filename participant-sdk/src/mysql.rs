@@ -4,6 +4,7 @@ mod block;
 mod branch_lock;
 mod detach;
 mod end;
+mod ends;
 mod error;
 mod held;
 mod own;
@@ -12,6 +13,7 @@ mod server;
 mod session;
 mod statements;
 mod sweep;
+mod timeline;
 mod two_phase;
 mod xid;
 
@@ -336,10 +338,12 @@ impl Resource for MySql {
         call: &RawCall,
         action: Option<&Registered<MySqlConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        match call.mode {
-            Mode::TwoPhaseCommit => crate::two_phase::end(self, operation, call).await,
-            _ => barrier::phase_two(&self.for_phase_two(), operation, call, action).await,
+        if call.mode == Mode::TwoPhaseCommit {
+            return crate::two_phase::end(self, operation, call).await;
         }
+        let blocks = self.for_phase_two();
+        let ended = barrier::phase_two(&blocks, operation, call, action).await;
+        barrier::recorded_end(&blocks, call, ended).await
     }
 }
 

@@ -36,8 +36,8 @@
 //! On PostgreSQL the sweeper notices that the database has another history than before, because a standby was
 //! promoted or a backup restored (`database_promoted`). It then compares with the coordinators what is left, and
 //! raises `branch_lost` for each branch that was committed and is not there any more; `losses_not_known` where a
-//! coordinator does not tell. MariaDB and SQLite do not number their histories: there a branch that had ended
-//! is not missed.
+//! coordinator does not tell. On MariaDB and MySQL the server's own id tells it, and a note beside the barrier. SQLite
+//! knows no such thing: there a branch that had ended is not missed.
 //!
 //! Ended by hand means `COMMIT PREPARED '…'` or `ROLLBACK PREPARED '…'`; for a row, doing what the
 //! handler would have done and setting its state in the same local transaction.

@@ -2,6 +2,7 @@
 
 mod block;
 pub mod driver;
+mod durable;
 mod error;
 mod migrate;
 mod name;
@@ -243,7 +244,7 @@ impl<D: Driver> Postgres<D> {
     }
 
     fn blocks<'p>(&'p self, pool: &'p D::Pool, with_savepoint: bool) -> PgBlocks<'p, D::Pool> {
-        PgBlocks { pool, reset: self.set_up.care.reset(), with_savepoint }
+        PgBlocks { pool, care: &self.set_up.care, with_savepoint }
     }
 
     /// Makes or upgrades the table, and learns its database's id.
@@ -344,10 +345,12 @@ impl<D: Driver> Resource for Postgres<D> {
         call: &RawCall,
         action: Option<&Registered<D::Connection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        match call.mode {
-            Mode::TwoPhaseCommit => crate::two_phase::end(self, operation, call).await,
-            _ => barrier::phase_two(&self.for_phase_two(), operation, call, action).await,
+        if call.mode == Mode::TwoPhaseCommit {
+            return crate::two_phase::end(self, operation, call).await;
         }
+        let blocks = self.for_phase_two();
+        let ended = barrier::phase_two(&blocks, operation, call, action).await;
+        barrier::recorded_end(&blocks, call, ended).await
     }
 }
 

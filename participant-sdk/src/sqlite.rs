@@ -243,7 +243,9 @@ impl Resource for Sqlite {
         call: &RawCall,
         action: Option<&Registered<SqliteConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        barrier::phase_two(&SqliteBlocks { pool: &self.phase_two }, operation, call, action).await
+        let blocks = SqliteBlocks { pool: &self.phase_two };
+        let ended = barrier::phase_two(&blocks, operation, call, action).await;
+        barrier::recorded_end(&blocks, call, ended).await
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) trait Reading: Send + Sized {
     /// Fails if the transaction is not what it was: it has failed, or the handler has ended it.
     fn is_intact(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Fails if a handler that has failed has ended its transaction besides.
+    /// Fails if a handler that has not succeeded has ended its transaction besides.
     fn is_there(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Returns the vote no for a handler's error that would come again: it wrote, or the error speaks of
@@ -159,8 +159,12 @@ pub(crate) async fn read<D: Prepares>(
             reading.is_intact().await?;
             Row::new(State::ReadOnly)
         }
-        Err(PrepareError::Refused(refusal)) => Row::refused(presentable(refusal)),
+        Err(PrepareError::Refused(refusal)) => {
+            reading.is_there().await?;
+            Row::refused(presentable(refusal))
+        }
         Err(PrepareError::Working(pause)) => {
+            reading.is_there().await?;
             reading.release();
             return Ok(Voted::Working(pause));
         }

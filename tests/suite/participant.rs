@@ -40,6 +40,7 @@ mod prepared;
 mod promoted;
 mod promoted_back;
 mod promoted_losses;
+mod promoted_mariadb;
 mod propagation;
 mod refusals;
 mod registration;

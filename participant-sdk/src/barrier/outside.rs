@@ -20,9 +20,10 @@ pub(super) async fn cancel_unseen<B: Blocks>(
     let mut block = blocks.begin(action.isolation).await?;
     let row = Row::new(State::Running);
     let inserted = block.insert(call, &row, call.until).await;
-    let (block, inserted) = or_released(block, inserted)?;
+    let (mut block, inserted) = or_released(block, inserted)?;
     match inserted {
         Inserted::New { .. } => {
+            block.claim(call).await?;
             finish(block, PhaseTwoOperation::Cancel, call, action, (row, None)).await
         }
         Inserted::Found(row) => {

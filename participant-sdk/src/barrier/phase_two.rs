@@ -6,7 +6,9 @@ use unanimo_proto::v1::HeuristicKind;
 
 use super::outside::{cancel_unseen, was_never_called};
 use super::row::NOTHING_TO_COMMIT;
-use super::{Block, Blocks, Row, State, failed, leave, or_released};
+use super::{
+    Block, Blocks, Row, State, failed_unless_lost, leave, or_released, released_unless_lost,
+};
 use crate::action::Registered;
 use crate::handler::PhaseTwoError;
 use crate::payload::Payload;
@@ -103,10 +105,9 @@ pub(super) async fn run<B: Block>(
         Ok(()) => {}
         Err(error) if is_unseen && was_never_called(&error) => {}
         Err(PhaseTwoError::Working(pause)) => {
-            block.release();
-            return Ok(Ran::Working(pause));
+            return released_unless_lost(block, Ok(Ran::Working(pause))).await;
         }
-        Err(PhaseTwoError::Failed(error)) => return Err(failed(block, error)),
+        Err(PhaseTwoError::Failed(error)) => return failed_unless_lost(block, error).await,
     }
     match block.check().await? {
         None => Ok(Ran::Done(block)),

@@ -1,6 +1,6 @@
 //! Local transactions that are given up.
 
-use super::{Block, Worked};
+use super::Block;
 use crate::handler::BoxError;
 use crate::resource::Fault;
 
@@ -24,10 +24,10 @@ pub(super) fn or_released<B: Block, T>(
 /// Gives the answer of a handler that has not succeeded, unless it has lost its transaction besides, and
 /// the database may have kept something that it did without. SQLite rolls a whole transaction back by
 /// itself, as when the disk is full, and keeps nothing.
-pub(super) async fn released_unless_lost<B: Block>(
+pub(super) async fn released_unless_lost<B: Block, T>(
     mut block: B,
-    answer: Result<Worked<B>, Fault>,
-) -> Result<Worked<B>, Fault> {
+    answer: Result<T, Fault>,
+) -> Result<T, Fault> {
     if !B::KEEPS_NOTHING && block.is_lost().await {
         return Err(lost());
     }
@@ -36,10 +36,10 @@ pub(super) async fn released_unless_lost<B: Block>(
 }
 
 /// The same for a handler that has failed.
-pub(super) async fn failed_unless_lost<B: Block>(
+pub(super) async fn failed_unless_lost<B: Block, T>(
     mut block: B,
     error: BoxError,
-) -> Result<Worked<B>, Fault> {
+) -> Result<T, Fault> {
     if !B::KEEPS_NOTHING && block.is_lost().await {
         return Err(lost());
     }
@@ -48,7 +48,7 @@ pub(super) async fn failed_unless_lost<B: Block>(
 
 /// Gives back the block of a handler that has failed. Where the error would come again on its connection, as one of
 /// a statement that is prepared there and no longer fits its table, the connection is closed.
-pub(super) fn failed<B: Block>(block: B, error: BoxError) -> Fault {
+fn failed<B: Block>(block: B, error: BoxError) -> Fault {
     if block.is_spoiled(error.as_ref()) {
         drop(block);
     } else {

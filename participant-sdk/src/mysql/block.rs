@@ -7,10 +7,13 @@ use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::branch_lock::{BranchLock, asks};
+use super::ends::Ends;
 use super::error::{self, DUPLICATE, fault};
 use super::statements::{Statements, own};
 use super::xid::Xid;
-use crate::barrier::{Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome, unix_ms};
+use crate::barrier::{
+    self, Block, Blocks, Columns, Inserted, Row, State, bind_new_row, bind_outcome, unix_ms,
+};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local, RawCall};
@@ -40,6 +43,10 @@ pub(crate) struct MySqlBlock {
     proof: String,
     /// Name of the savepoint that is set before the handler, which cannot know it.
     savepoint: String,
+    /// Statements that begin or end a transaction, before the handler.
+    ends: Option<Ends>,
+    /// The branch's transaction and name, once its row is inserted or locked.
+    key: Option<(String, String)>,
     /// Name of an XA transaction.
     xid: Option<Xid>,
 }
@@ -59,7 +66,8 @@ impl Blocks for MySqlBlocks<'_> {
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
         let statements = Arc::clone(self.statements);
-        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, xid: None })
+        let (ends, key, xid) = (None, None, None);
+        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, ends, key, xid })
     }
 
     async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
@@ -81,6 +89,10 @@ impl Blocks for MySqlBlocks<'_> {
             }
         }
     }
+}
+
+fn key(call: &RawCall) -> (String, String) {
+    (call.branch().tx_id.to_string(), call.branch().branch_id.clone())
 }
 
 /// Returns the words of SQL for an isolation.
@@ -120,7 +132,8 @@ impl MySqlBlock {
         xid: Xid,
     ) -> Self {
         let (statements, savepoint) = (Arc::clone(statements), savepoint());
-        Self { transaction, isolation, statements, proof, savepoint, xid: Some(xid) }
+        let (ends, key, xid) = (None, None, Some(xid));
+        Self { transaction, isolation, statements, proof, savepoint, ends, key, xid }
     }
 
     /// The transaction itself, to end it in another way than [`Block::commit`].
@@ -141,6 +154,7 @@ impl Block for MySqlBlock {
         row: &Row,
         until: Option<SystemTime>,
     ) -> Result<Inserted, Fault> {
+        self.key = Some(key(call));
         let insert = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.insert)));
         let inserted = bind_new_row!(insert, call.branch().tx_id.to_string(), call, row, until)
             .execute(&mut *self.transaction)
@@ -157,37 +171,40 @@ impl Block for MySqlBlock {
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
+        self.key = Some(key(call));
         self.read(Arc::clone(&self.statements.lock), call).await
     }
 
     async fn claim(&mut self, call: &RawCall) -> Result<(), Fault> {
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.claim)))
-            .bind(call.branch().tx_id.to_string())
-            .bind(&call.branch().branch_id)
-            .execute(&mut *self.transaction)
-            .await
-            .map(drop)
-            .map_err(fault("claim the branch's barrier row"))
+        let claim = self.statements.claim(call.branch());
+        self.before_handler("claim the branch's barrier row", &claim).await
     }
 
     async fn savepoint(&mut self) -> Result<(), Fault> {
-        self.run("set a savepoint", format!("SAVEPOINT {}", self.savepoint)).await
+        let savepoint = format!("SAVEPOINT {}", self.savepoint);
+        self.before_handler("set a savepoint", &savepoint).await
     }
 
     /// Fails if the transaction is gone: nothing is left to go back to, and there is no vote.
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
-        self.run("go back to the savepoint", statement).await
+        match self.run("go back to the savepoint", statement).await {
+            Err(fault @ Fault::Definite { .. }) => match self.gone().await {
+                lost @ Fault::Lost(_) => Err(lost),
+                _ => Err(fault),
+            },
+            undone => undone,
+        }
     }
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
         error::of_the_work_among(error, self.isolation)
     }
 
-    /// Never told: a deadlock looks the same. What was committed has left its row, and nothing else is
-    /// kept.
     async fn is_lost(&mut self) -> bool {
-        false
+        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.proof);
+        let there = self.run(FIND_PROOF, statement).await;
+        matches!(there, Err(Fault::Definite { .. })) && matches!(self.gone().await, Fault::Lost(_))
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
@@ -201,7 +218,7 @@ impl Block for MySqlBlock {
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
         // The row's times are of our time zone, and its update is bounded as it was.
-        let proven = format!("{}; RELEASE SAVEPOINT {}", self.statements.settings, self.proof);
+        let proven = format!("RELEASE SAVEPOINT {}; {}", self.proof, self.statements.settings);
         let is_proven = match &self.xid {
             None => self.run(FIND_PROOF, proven).await.map(|()| true),
             // Whoever has come to end it has not waited for its Prepare, and goes first.
@@ -214,7 +231,7 @@ impl Block for MySqlBlock {
         match is_proven {
             Ok(true) => {}
             Ok(false) => return Err(Fault::Busy),
-            Err(Fault::Definite { .. }) => return Err(ended()),
+            Err(Fault::Definite { .. }) => return Err(self.gone().await),
             Err(fault) => return Err(fault),
         }
         let mark = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)));
@@ -225,7 +242,7 @@ impl Block for MySqlBlock {
         // Rows that were found, changed or not: sqlx asks the server for these.
         match done.rows_affected() {
             1 => Ok(()),
-            _ => Err(ended()),
+            _ => Err(self.gone().await),
         }
     }
 
@@ -271,6 +288,32 @@ impl MySqlBlock {
         Ok(late != 0)
     }
 
+    /// Runs the last statement before the handler.
+    async fn before_handler(&mut self, doing: &'static str, statement: &str) -> Result<(), Fault> {
+        let counted = Ends::counted(&mut self.transaction, statement).await;
+        self.ends = Some(counted.map_err(fault(doing))?);
+        Ok(())
+    }
+
+    /// Returns the fault of a handler whose transaction is gone. What has committed it, also implicitly, has committed
+    /// the branch's row with it.
+    async fn gone(&mut self) -> Fault {
+        match gone(&mut self.transaction, self.ends).await {
+            Fault::Wrong(_) if self.is_committed().await => barrier::lost(),
+            fault => fault,
+        }
+    }
+
+    async fn is_committed(&mut self) -> bool {
+        let Some((tx_id, branch_id)) = &self.key else { return false };
+        // LOCK TABLES, which has committed, too, would keep the row from us.
+        let _ = sqlx::raw_sql("UNLOCK TABLES").execute(&mut *self.transaction).await;
+        let state = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.state)));
+        let state = state.bind(tx_id).bind(branch_id).fetch_optional(&mut *self.transaction).await;
+        let state: Option<String> = state.ok().flatten();
+        state.as_deref() == Some(State::Running.as_str())
+    }
+
     async fn run(&mut self, doing: &'static str, statement: String) -> Result<(), Fault> {
         let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *self.transaction).await;
         done.map(drop).map_err(fault(doing))
@@ -286,6 +329,17 @@ async fn commit_xa(mut transaction: Local<Db>, xid: &Xid) -> sqlx::Result<()> {
     Ok(())
 }
 
-pub(super) fn ended() -> Fault {
-    Fault::Wrong("it ended the local transaction that it was given, or went on after a deadlock")
+/// Returns the fault of a handler whose transaction is gone: the server may have ended it, as after a deadlock, and
+/// then nothing is kept.
+pub(super) async fn gone(connection: &mut MySqlConnection, before: Option<Ends>) -> Fault {
+    let may_have_kept = match before {
+        Some(before) => before.may_have_kept(connection).await,
+        None => Ok(false),
+    };
+    match may_have_kept {
+        Ok(true) => barrier::lost(),
+        Ok(false) | Err(_) => Fault::Wrong(
+            "it ended the local transaction that it was given, or went on after a deadlock",
+        ),
+    }
 }

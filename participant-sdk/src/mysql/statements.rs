@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{MySqlOptions, sweep};
+use crate::handler::Branch;
 
 /// A plain insert: of `ON DUPLICATE KEY UPDATE` one cannot tell whether it inserted.
 const INSERT: &str = "
@@ -97,7 +98,8 @@ DELETE FROM {table} WHERE tx_id = '{tx_id}' AND branch_id = '-'";
 const STATE: &str = "SELECT state FROM {table} WHERE tx_id = ? AND branch_id = ?";
 
 /// Everybody sees it if the handler commits by itself.
-const CLAIM: &str = "UPDATE {table} SET state = 'running' WHERE tx_id = ? AND branch_id = ?";
+const CLAIM: &str =
+    "UPDATE {table} SET state = 'running' WHERE tx_id = '{tx_id}' AND branch_id = {branch_id}";
 
 /// The statements for one database. They name it, because a handler may have turned to another one,
 /// and what is prepared then stays with that for as long as the connection lives.
@@ -114,7 +116,7 @@ pub(super) struct Statements {
     /// Longest wait for a lock of any kind.
     pub(super) lock_secs: Arc<str>,
     pub(super) state: Arc<str>,
-    pub(super) claim: Arc<str>,
+    claim: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) find: Arc<str>,
     pub(super) lock: Arc<str>,
@@ -161,6 +163,15 @@ impl Statements {
             mark: of_table(MARK),
             sweep: sweep::Statements::new(&table),
         }
+    }
+
+    /// Returns the statement that says in a branch's row that phase two is at work.
+    pub(super) fn claim(&self, branch: &Branch) -> String {
+        // In digits: whatever it is, it is no more than a text.
+        let branch_id = branch.branch_id.bytes().map(|byte| format!("{byte:02x}"));
+        let branch_id = format!("_ascii x'{}'", branch_id.collect::<String>());
+        let claim = self.claim.replace("{tx_id}", &branch.tx_id.to_string());
+        claim.replace("{branch_id}", &branch_id)
     }
 
     /// Returns statements that write something and change nothing.

@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::MySql;
 use super::error::fault;
 use super::statements::begin_reading_all;
+use super::timeline::{HISTORIES, NOTE, ROWS_HERE};
 use super::two_phase::listed;
 use super::xid::Xid;
 use crate::doubt::{
-    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Named, Question, RowChange, RowKey, Sweepable,
-    TxIdColumn, age, answer_questions, millis,
+    BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History, Named, Question, RowChange,
+    RowKey, Sweepable, TxIdColumn, age, answer_questions, millis,
 };
 use crate::resource::{Fault, Local};
 
@@ -119,6 +120,9 @@ pub(super) struct Statements {
     commit_steps: Arc<str>,
     keep_steps: Arc<str>,
     ages: Arc<str>,
+    histories: Arc<str>,
+    note: Arc<str>,
+    rows_here: Arc<str>,
 }
 
 impl Statements {
@@ -144,12 +148,27 @@ impl Statements {
             commit_steps: of(COMMIT_STEPS),
             keep_steps: of(KEEP_STEPS),
             ages: of(AGES),
+            histories: of(HISTORIES),
+            note: of(NOTE),
+            rows_here: of(ROWS_HERE),
         }
+    }
+
+    pub(super) fn histories(&self) -> Arc<str> {
+        Arc::clone(&self.histories)
+    }
+
+    pub(super) fn note(&self) -> Arc<str> {
+        Arc::clone(&self.note)
+    }
+
+    pub(super) fn rows_here(&self) -> Arc<str> {
+        Arc::clone(&self.rows_here)
     }
 }
 
 impl MySql {
-    async fn sweeping(&self) -> Result<Local<Db>, Fault> {
+    pub(super) async fn sweeping(&self) -> Result<Local<Db>, Fault> {
         let begun = Local::begin(&self.phase_two, "START TRANSACTION READ WRITE").await;
         begun.map_err(fault("begin a transaction"))
     }
@@ -248,6 +267,18 @@ impl Sweepable for MySql {
             prepared: count(prepared),
         });
         Ok(groups.collect())
+    }
+
+    async fn histories(&self, participant: &str) -> Result<Option<Histories>, Fault> {
+        self.read_histories(participant).await
+    }
+
+    async fn note_history(&self, participant: &str, history: History) -> Result<(), Fault> {
+        self.write_history(participant, history).await
+    }
+
+    async fn rows_here(&self, participant: &str, keys: &[RowKey]) -> Result<Vec<RowKey>, Fault> {
+        self.find_rows(participant, keys).await
     }
 
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {

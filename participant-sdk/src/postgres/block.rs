@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::driver::{Connection, Error, Parameter as P, Pool, Session};
+use super::driver::{Care, Connection, Error, Parameter as P, Pool, Session};
+use super::durable::proven;
 use super::error::{self, fault};
-use super::session::Reset;
 use super::statements;
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, unix_ms};
 use crate::handler::Isolation;
@@ -51,16 +51,17 @@ const AFFIRM: &str =
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PgBlocks<'p, O> {
     pub(super) pool: &'p O,
-    pub(super) reset: &'p Reset,
+    pub(super) care: &'p Care,
     /// They begin with the savepoint that phase one sets behind the row.
     pub(super) with_savepoint: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct PgBlock<S> {
-    session: S,
+pub(crate) struct PgBlock<O: Pool> {
+    session: O::Session,
+    pool: O,
     isolation: Isolation,
-    reset: Reset,
+    care: Care,
     /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
     /// the transaction is.
     savepoint: String,
@@ -69,9 +70,9 @@ pub(crate) struct PgBlock<S> {
 }
 
 impl<O: Pool> Blocks for PgBlocks<'_, O> {
-    type Block = PgBlock<O::Session>;
+    type Block = PgBlock<O>;
 
-    async fn begin(&self, isolation: Isolation) -> Result<PgBlock<O::Session>, Fault> {
+    async fn begin(&self, isolation: Isolation) -> Result<PgBlock<O>, Fault> {
         let level = level(isolation);
         let savepoint = savepoint();
         let mut statements = format!("BEGIN ISOLATION LEVEL {level} READ WRITE");
@@ -79,12 +80,12 @@ impl<O: Pool> Blocks for PgBlocks<'_, O> {
             statements = format!("{statements}; SAVEPOINT {savepoint}");
         }
         let session = begun(self.pool, &statements).await?;
-        let reset = Reset::clone(self.reset);
-        Ok(PgBlock { session, isolation, reset, savepoint, xid: String::new() })
+        let (pool, care) = (self.pool.clone(), self.care.clone());
+        Ok(PgBlock { session, pool, isolation, care, savepoint, xid: String::new() })
     }
 
     async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
-        affirm(self.pool).await
+        affirm(self.pool, self.care).await
     }
 }
 
@@ -97,8 +98,9 @@ pub(super) async fn begun<O: Pool>(pool: &O, statements: &str) -> Result<O::Sess
 }
 
 /// Commits a write of its own.
-pub(super) async fn affirm(pool: &impl Pool) -> Result<(), Fault> {
-    statements::run_on(pool, AFFIRM).await.map_err(fault("commit behind what was found"))
+pub(super) async fn affirm(pool: &impl Pool, care: &Care) -> Result<(), Fault> {
+    statements::run_on(pool, AFFIRM).await.map_err(fault("commit behind what was found"))?;
+    proven(pool, care).await
 }
 
 /// Returns the words of SQL for an isolation.
@@ -119,13 +121,13 @@ pub(super) fn key(call: &RawCall) -> [P<'_>; 2] {
     [P::Uuid(call.branch().tx_id), P::Text(&call.branch().branch_id)]
 }
 
-impl<S: Session> PgBlock<S> {
+impl<O: Pool> PgBlock<O> {
     pub(super) fn isolation(&self) -> Isolation {
         self.isolation
     }
 
     /// The session itself, to end its transaction in another way than [`Block::commit`].
-    pub(super) fn into_inner(self) -> S {
+    pub(super) fn into_inner(self) -> O::Session {
         self.session
     }
 
@@ -134,8 +136,8 @@ impl<S: Session> PgBlock<S> {
     }
 }
 
-impl<S: Session> Block for PgBlock<S> {
-    type Connection = S::Connection;
+impl<O: Pool> Block for PgBlock<O> {
+    type Connection = O::Connection;
 
     /// A session only reads outside of our transactions. A handler that asks for more can still write.
     const KEEPS_NOTHING: bool = false;
@@ -210,23 +212,23 @@ impl<S: Session> Block for PgBlock<S> {
     }
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        error::of_the_work_among::<S::Connection>(error, self.isolation)
+        error::of_the_work_among::<O::Connection>(error, self.isolation)
     }
 
     fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        error::spoils::<S::Connection>(error)
+        error::spoils::<O::Connection>(error)
     }
 
     async fn is_lost(&mut self) -> bool {
         matches!(self.undo().await, Err(Fault::Lost(_)))
     }
 
-    fn connection(&mut self) -> &mut S::Connection {
+    fn connection(&mut self) -> &mut O::Connection {
         self.session.connection()
     }
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
-        let statements = self.reset.end_handler(&self.savepoint);
+        let statements = self.care.reset().end_handler(&self.savepoint);
         match self.run(&statements).await {
             Ok(()) => Ok(None),
             Err(error) => match error::of_the_work(&error, self.isolation) {
@@ -257,7 +259,7 @@ impl<S: Session> Block for PgBlock<S> {
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         match self.session.commit().await {
-            Ok(()) => Ok(None),
+            Ok(()) => proven(&self.pool, &self.care).await.map(|()| None),
             Err(error) => match error::of_the_work(&error, self.isolation) {
                 Some(refusal) => Ok(Some(refusal)),
                 None => Err(fault("commit the local transaction")(error)),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use deadpool_postgres::{ClientWrapper, Connect};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
@@ -47,6 +48,9 @@ pub struct TokioPostgres {
     config: Arc<RwLock<Config>>,
     open: Arc<Open>,
 }
+
+/// Setting of sessions that only read outside of transactions which say otherwise.
+const READ_ONLY: &str = "default_transaction_read_only";
 
 type Opened = Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
 
@@ -95,7 +99,19 @@ impl TokioPostgres {
 
     /// Opens new connections by this configuration from now on, such as a rotated login. Those that are open
     /// stay. It holds for all clones, also for the one in a [`Postgres`](crate::Postgres).
+    ///
+    /// Of several hosts the first is taken that takes writes, and one that does not answer in its share of the
+    /// time is passed over.
     pub fn set_config(&self, mut config: Config) {
+        let servers = config.get_hosts().len().max(config.get_hostaddrs().len());
+        if servers > 1 {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            if config.get_connect_timeout().is_none() {
+                config.connect_timeout(
+                    ACQUIRE_TIMEOUT / u32::try_from(servers + 1).unwrap_or(u32::MAX),
+                );
+            }
+        }
         if config.get_application_name().is_none() {
             config.application_name(APPLICATION_NAME);
         }
@@ -116,6 +132,9 @@ impl TokioPostgres {
         settings: impl Iterator<Item = (&'s str, &'s str)>,
     ) -> BoxFuture<'static, Opened> {
         let mut config = self.config();
+        // Whoever asks for a server that takes writes believes what the session says of itself. Care sets this one.
+        let is_asked = config.get_target_session_attrs() != TargetSessionAttrs::Any;
+        let settings = settings.filter(|(name, _)| !is_asked || *name != READ_ONLY);
         let given = config.get_options().unwrap_or_default().to_owned();
         let options = settings.fold(given, |options, (name, value)| {
             let value = value.replace('\\', r"\\").replace(' ', r"\ ");

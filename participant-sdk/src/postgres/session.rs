@@ -1,5 +1,6 @@
 //! Sessions: what they rely on is set, read back, and set again behind handlers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ const CARE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Does the same as `DISCARD ALL`, but keeps prepared statements and plans, as drivers do.
 const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
                      UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// Asks for what may have changed since a session was used last.
+///
+/// Services that speak PostgreSQL's protocol may not know the setting.
+const LOOK: &str = "SELECT NOT pg_is_in_recovery(),
+    coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
 
 /// Statements that take a session back from a handler. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,6 +63,10 @@ struct Session {
     read_back: String,
     /// The id beside the barrier's table, once it is known.
     database_id: OnceLock<String>,
+    /// Commits wait for synchronous standbys, as far as was seen last.
+    is_synchronous: AtomicBool,
+    /// It was told that the role may not see the standbys.
+    is_blind: AtomicBool,
 }
 
 impl Care {
@@ -91,11 +102,17 @@ impl Care {
     /// # Errors
     /// The session cannot be used: close it.
     pub async fn is_fit<C: Connection>(&self, connection: &mut C) -> Result<bool, Error> {
-        let asked = statements::one(connection, "SELECT NOT pg_is_in_recovery()", &[]);
-        match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
-            Ok(told) => told.map(|(is_primary,)| is_primary),
-            Err(_) => Err(Error::silent()),
+        let asked = statements::one(connection, LOOK, &[]);
+        let told: Result<(bool, bool), _> =
+            match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
+                Ok(told) => told,
+                Err(_) => return Err(Error::silent()),
+            };
+        let (is_primary, is_synchronous) = told?;
+        if is_primary {
+            self.0.is_synchronous.store(is_synchronous, Ordering::Relaxed);
         }
+        Ok(is_primary)
     }
 
     /// Makes a session as it was, behind each use and outside of a transaction.
@@ -144,12 +161,30 @@ impl Care {
             reset: Reset { settings: set.into() },
             read_back,
             database_id: OnceLock::new(),
+            is_synchronous: AtomicBool::new(false),
+            is_blind: AtomicBool::new(false),
             settings,
         }))
     }
 
     pub(super) fn reset(&self) -> &Reset {
         &self.0.reset
+    }
+
+    /// Tells whether commits wait for synchronous standbys.
+    pub(super) fn is_synchronous(&self) -> bool {
+        self.0.is_synchronous.load(Ordering::Relaxed)
+    }
+
+    /// Tells once that the standbys cannot be seen.
+    pub(super) fn is_blind(&self, role: &str) {
+        if !self.0.is_blind.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                role,
+                "a commit whose wait for a synchronous standby is ended by hand will not be noticed: \
+                 GRANT pg_read_all_stats to this role"
+            );
+        }
     }
 
     pub(super) fn database_id(&self) -> Option<&str> {

@@ -71,7 +71,7 @@ pub(super) async fn one_on<T: FromRow>(
 }
 
 /// Gives the session back if its server has answered. Else nobody knows what state it is in.
-fn given_back<T>(session: impl Session, done: Result<T, Error>) -> Result<T, Error> {
+pub(super) fn given_back<T>(session: impl Session, done: Result<T, Error>) -> Result<T, Error> {
     match &done {
         Err(error) if super::error::code(error).is_none() => drop(session),
         _ => session.release(),

@@ -2,7 +2,8 @@
 
 use super::Postgres;
 use super::block::{FIND, PgBlock, affirm, begun, key, level, savepoint};
-use super::driver::{Connection, Driver, Error, Parameter, Session};
+use super::driver::{Connection, Driver, Error, Parameter, Pool, Session};
+use super::durable::proven;
 use super::error::{
     self, DUPLICATE_OBJECT, LOCK_TIMEOUT, NOT_IN_STATE, NOT_PERMITTED, NOT_SUPPORTED,
     OUT_OF_MEMORY, UNDEFINED_OBJECT, fault,
@@ -16,7 +17,7 @@ use crate::resource::{Fault, PhaseTwoOperation, RawCall};
 use crate::two_phase::{End, Phase, Prepares, Reading};
 
 impl<D: Driver> Prepares for Postgres<D> {
-    type Block = PgBlock<super::SessionOf<D>>;
+    type Block = PgBlock<D::Pool>;
     type Reading = PgReading<super::SessionOf<D>>;
 
     fn blocks(&self, phase: Phase) -> impl Blocks<Block = Self::Block> {
@@ -47,7 +48,7 @@ impl<D: Driver> Prepares for Postgres<D> {
         if found {
             // It is shown before it has reached a synchronous standby. What is committed behind it
             // waits for that.
-            affirm(&self.prepare).await?;
+            affirm(&self.prepare, &self.set_up.care).await?;
         }
         Ok(found)
     }
@@ -59,7 +60,7 @@ impl<D: Driver> Prepares for Postgres<D> {
         let statements = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
         let Err(error) = session.connection().run(&statements).await else {
             session.release();
-            return Ok(None);
+            return proven(&self.prepare, &self.set_up.care).await.map(|()| None);
         };
         if error::code(&error).is_some() {
             // The server has rolled back.
@@ -81,6 +82,7 @@ impl<D: Driver> Prepares for Postgres<D> {
     }
 
     async fn end(&self, operation: PhaseTwoOperation, call: &RawCall) -> Result<End, Fault> {
+        let is_commit = operation == PhaseTwoOperation::Commit;
         let (doing, operation) = match operation {
             PhaseTwoOperation::Commit => ("commit the prepared transaction", "COMMIT PREPARED"),
             PhaseTwoOperation::Cancel => {
@@ -90,7 +92,11 @@ impl<D: Driver> Prepares for Postgres<D> {
         let name = name(call.branch());
         // The name is of an alphabet that needs no quoting.
         let statement = format!("{operation} '{name}'");
-        let Err(error) = statements::run_on(&self.phase_two, &statement).await else {
+        let Err(error) = self.run_end(&statement).await else {
+            // A rollback has the tombstone's commit behind it.
+            if is_commit {
+                proven(&self.phase_two, &self.set_up.care).await?;
+            }
             return Ok(End::Done);
         };
         match error::code(&error) {
@@ -120,6 +126,20 @@ impl<D: Driver> Prepares for Postgres<D> {
 }
 
 impl<D: Driver> Postgres<D> {
+    /// Ends a prepared transaction. A statement's longest time would end the wait for a synchronous standby, too,
+    /// which is a part of this one and of no other: it has none then.
+    async fn run_end(&self, statement: &str) -> Result<(), Error> {
+        let mut session = self.phase_two.acquire().await?;
+        let mut done = Ok(());
+        if self.set_up.care.is_synchronous() {
+            done = session.connection().run("SET statement_timeout = 0").await;
+        }
+        if done.is_ok() {
+            done = session.connection().run(statement).await;
+        }
+        statements::given_back(session, done)
+    }
+
     fn pool(&self, phase: Phase) -> &D::Pool {
         match phase {
             Phase::One => &self.prepare,
@@ -160,13 +180,13 @@ impl<S: Session> Reading for PgReading<S> {
     async fn is_intact(&mut self) -> Result<(), Fault> {
         let release = format!("RELEASE SAVEPOINT {}", self.savepoint);
         let released = self.session.connection().run(&release).await;
-        released.map_err(|error| nothing_kept(error::not_released(error)))
+        released.map_err(error::not_released)
     }
 
     async fn is_there(&mut self) -> Result<(), Fault> {
         let undo = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
         match self.session.connection().run(&undo).await {
-            Err(error) if error::is_gone(&error) => Err(nothing_kept(barrier::lost())),
+            Err(error) if error::is_gone(&error) => Err(barrier::lost()),
             // Whatever else it is, the handler's error tells more.
             _ => Ok(()),
         }
@@ -183,14 +203,6 @@ impl<S: Session> Reading for PgReading<S> {
 
     fn release(self) {
         self.session.release();
-    }
-}
-
-/// A session that only reads keeps nothing of a handler that has lost its transaction.
-fn nothing_kept(fault: Fault) -> Fault {
-    match fault {
-        Fault::Lost(text) => Fault::Wrong(text),
-        other => other,
     }
 }
 

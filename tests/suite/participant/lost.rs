@@ -13,6 +13,7 @@ on_every_database!(
     s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most,
     s7_savepoints_that_a_handler_guesses_are_not_ours,
     s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated,
+    s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told,
 );
 
 const HAZARD: End = End::Heuristic(HeuristicKind::Hazard);
@@ -72,6 +73,72 @@ async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: D
             assert!(effects == 0 || last != End::Unanswered, "S11: {last:?} after {deed:?}");
         }
     }
+}
+
+/// Ways to keep something that the branch's row does not know of. Some are errors on some databases.
+const BESIDE: [&str; 5] = [
+    "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK; BEGIN IMMEDIATE; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; INSERT INTO kept VALUES (1)",
+    "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
+];
+
+/// Phase in which it happens, and the mode.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Try,
+    Confirm,
+    Cancel,
+    Step,
+    Compensation,
+}
+
+async fn s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told<
+    D: Database,
+>(
+    world: World<D>,
+) {
+    D::run_outside(&world.pool, "CREATE TABLE kept (n int)".to_owned()).await;
+    let ways = BESIDE.into_iter().map(str::to_owned);
+    let ways = ways.flat_map(|sql| [Deed::Run(sql.clone()), Deed::ThenRun(sql)]);
+    let mut seen = 0;
+    for deed in ways {
+        for at in [At::Try, At::Confirm, At::Cancel, At::Step, At::Compensation] {
+            D::run_outside(&world.pool, "DELETE FROM kept".to_owned()).await;
+            let is_phase_one = matches!(at, At::Try | At::Step);
+            let job = match is_phase_one {
+                true => Job { prepare: deed.clone(), phase_two: Deed::Work },
+                false => Job { prepare: Deed::Work, phase_two: deed.clone() },
+            };
+            let is_step = matches!(at, At::Step | At::Compensation);
+            let branch = if is_step { Branch::step(&job) } else { Branch::tcc(&job) };
+            if !is_phase_one {
+                assert!(world.prepare(&branch).await.is_prepared());
+            }
+            for _ in 0..3 {
+                match at {
+                    At::Try | At::Step => drop(world.prepare(&branch).await),
+                    At::Confirm => drop(world.commit(&branch).await),
+                    At::Cancel | At::Compensation => drop(world.cancel(&branch).await),
+                }
+            }
+            let kept = D::number(&world.pool, "SELECT count(*) FROM kept".to_owned()).await;
+            assert!(kept <= 1, "S7: {kept} times at {at:?}: {deed:?}");
+            if kept == 1 {
+                assert_eq!(
+                    world.state(&branch).await.as_deref(),
+                    Some("running"),
+                    "{at:?}: {deed:?}"
+                );
+                let ends = [world.commit(&branch).await, world.cancel(&branch).await];
+                assert_eq!(ends, [HAZARD; 2], "S11: {at:?}: {deed:?}");
+            }
+            seen += kept;
+        }
+    }
+    // Nothing is kept on SQLite.
+    assert_eq!(seen == 0, std::any::type_name::<D>().ends_with("Sqlite"), "{seen}");
 }
 
 async fn s7_savepoints_that_a_handler_guesses_are_not_ours<D: Database>(world: World<D>) {
@@ -178,34 +245,41 @@ async fn s11_a_lost_transaction_is_recorded() {
     on::<Sqlite>(false).await;
 }
 
-/// SQLite rolls the whole transaction back by itself where the disk is full: that is not the handler's doing,
-/// and nothing is kept.
+/// In each phase a person hears of it at once.
 #[tokio::test]
-async fn s11_a_disk_that_is_full_is_no_loss() {
-    use unanimo_proto::v1::{Mode, cancel_response, prepare_response};
-    use unanimo_sdk::{Isolation, Participant, Sqlite};
-    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
-    let (resource, pool) = <Sqlite as Database>::open().await;
-    Sqlite::run_outside(&pool, "CREATE TABLE big (n blob)".to_owned()).await;
-    let handler = super::refusals::Sql(Isolation::ReadCommitted);
-    let service = Participant::new("p", resource).tcc("sql", handler).service().unwrap();
-    let of = |sql: &str, branch: super::direct::Branch| super::direct::Branch {
-        payload: bytes::Bytes::copy_from_slice(sql.as_bytes()),
-        ..branch
-    };
-    let new = || super::direct::branch(Mode::Tcc, "sql");
-    let fill = "PRAGMA max_page_count = 1; INSERT INTO big VALUES (zeroblob(10000000))";
-    let [freed, cancelled] = [of(fill, new()), of(fill, new())];
-    for branch in [&freed, &cancelled] {
-        let status = branch.prepare(&service).await.unwrap_err();
-        assert!(status.message().contains("full"), "{status:?}");
-        let row = "SELECT count(*) FROM unanimo_barrier".to_owned();
-        assert_eq!(Sqlite::number(&pool, row).await, 0, "nothing is left behind");
+async fn s11_a_transaction_that_is_lost_in_any_phase_is_told_at_once() {
+    use unanimo_sdk::{Isolation, MySql, Postgres};
+
+    async fn on<D: Database>(ways: &[&str]) {
+        let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+        let world = World::<D>::open(Isolation::ReadCommitted).await;
+        let told = |branch: &Branch| {
+            let (told, tx_id) =
+                (alarms.named("handler_lost_transaction"), branch.tx_id.to_string());
+            told.iter().filter(|line| line.contains(&tx_id)).count()
+        };
+        for way in ways {
+            let lost = || Deed::ThenRun((*way).to_owned());
+            let branch = Branch::tcc(&Job { prepare: lost(), phase_two: Deed::Work });
+            assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "{way}");
+            assert_eq!(told(&branch), 1, "{way}");
+            assert_eq!(world.cancel(&branch).await, HAZARD, "{way}");
+            for commits in [true, false] {
+                let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: lost() });
+                assert!(world.prepare(&branch).await.is_prepared());
+                let end = async || match commits {
+                    true => world.commit(&branch).await,
+                    false => world.cancel(&branch).await,
+                };
+                assert_eq!(end().await, End::Unanswered, "{way}");
+                assert_eq!(told(&branch), 1, "{way}");
+                assert_eq!(end().await, HAZARD, "{way}");
+            }
+        }
     }
-    let cancel = cancelled.cancel(&service).await.unwrap();
-    assert!(matches!(cancel, cancel_response::Answer::Done(_)), "S11: {cancel:?}");
-    let again = of("INSERT INTO big VALUES (zeroblob(10))", freed);
-    let answer = again.prepare(&service).await.unwrap();
-    assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
-    assert!(alarms.named("handler_lost_transaction").is_empty(), "it is nobody's fault");
+    let explicit = ["ROLLBACK; START TRANSACTION READ WRITE", "COMMIT"];
+    on::<Postgres>(&explicit).await;
+    on::<MySql>(&explicit).await;
+    // What commits implicitly.
+    on::<MySql>(&["CREATE TABLE IF NOT EXISTS more (n int)", "LOCK TABLES effect READ"]).await;
 }

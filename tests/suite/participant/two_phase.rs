@@ -48,6 +48,8 @@ enum Sql {
     Nested(Then),
     /// Only reads, by its own word; it may swallow errors.
     Read { swallow: bool },
+    /// Only reads, by its own word, and votes no at the end.
+    ReadRefuse,
     /// Votes no, and tells the settings that it finds.
     Settings,
     /// Waits until it may go on.
@@ -62,7 +64,7 @@ impl Sql {
                 over::run(db, sql).await?;
             }
             Self::Swallow | Self::Read { swallow: true } => drop(over::run(db, sql).await),
-            Self::Refuse => {
+            Self::Refuse | Self::ReadRefuse => {
                 over::run(db, sql).await?;
                 return refuse("NO", "as it was told");
             }
@@ -101,7 +103,7 @@ impl TwoPhase<over::Database> for Sql {
     }
 
     fn read_only(&self) -> bool {
-        matches!(self, Self::Read { .. })
+        matches!(self, Self::Read { .. } | Self::ReadRefuse)
     }
 
     fn isolation(&self) -> Isolation {
@@ -327,6 +329,7 @@ fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Datab
         .two_phase("nested-abandon", Sql::Nested(Then::Abandon))
         .two_phase("read", Sql::Read { swallow: false })
         .two_phase("read-swallow", Sql::Read { swallow: true })
+        .two_phase("read-refuse", Sql::ReadRefuse)
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
         .tcc("tcc", TccSql(Sql::Plain))

@@ -39,6 +39,8 @@ enum Sql {
     RepeatableRead,
     /// Only reads, by its own word.
     Read,
+    /// The same, and votes no at the end.
+    ReadRefuse,
     /// Votes no, and tells the settings that it finds.
     Settings,
     /// Waits until it may go on, between the statements before and behind `|`.
@@ -63,7 +65,7 @@ impl TwoPhase<MySql> for Sql {
         match self {
             Self::Plain | Self::RepeatableRead | Self::Read => run(db, &sql).await?,
             Self::Swallow => drop(run(db, &sql).await),
-            Self::Refuse => {
+            Self::Refuse | Self::ReadRefuse => {
                 run(db, &sql).await?;
                 return refuse("NO", "as it was told");
             }
@@ -85,7 +87,7 @@ impl TwoPhase<MySql> for Sql {
     }
 
     fn read_only(&self) -> bool {
-        matches!(self, Self::Read)
+        matches!(self, Self::Read | Self::ReadRefuse)
     }
 
     fn isolation(&self) -> Isolation {
@@ -322,6 +324,7 @@ fn serve(name: &str, mysql: MySql, gate: &Arc<Semaphore>) -> Service<MySql> {
         .two_phase("refuse", Sql::Refuse)
         .two_phase("repeatable-read", Sql::RepeatableRead)
         .two_phase("read", Sql::Read)
+        .two_phase("read-refuse", Sql::ReadRefuse)
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
         .two_phase("gate-swallow", Sql::GateSwallow(Arc::clone(gate)));

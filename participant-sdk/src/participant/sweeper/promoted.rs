@@ -143,7 +143,7 @@ impl<R: Resource> Pass<R> {
             participant = self.service.participant(),
             error = %fault,
             "the promotion of a standby of this database will not be noticed: allow SELECT, INSERT and UPDATE on \
-             unanimo_barrier_timeline, and EXECUTE on pg_control_system(), pg_current_wal_lsn(), \
+             unanimo_barrier_timeline, and on PostgreSQL EXECUTE on pg_control_system(), pg_current_wal_lsn(), \
              pg_current_wal_flush_lsn() and pg_walfile_name()"
         );
     }

@@ -167,3 +167,47 @@ async fn an_error_of_a_driver_tells_whether_the_server_has_answered() {
     an_error_tells_whether_the_server_has_answered(driver).await;
     an_error_tells_whether_the_server_has_answered(Plain(url.parse().unwrap())).await;
 }
+
+fn of_hosts(url: &str, servers: &[&Server]) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.user("unanimo").dbname(url.rsplit('/').next().unwrap());
+    for server in servers {
+        config.host_path(server.socket().parent().unwrap());
+    }
+    config
+}
+
+/// L3: a standby is named first, and later it is the only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_of_several_servers_the_one_is_taken_that_takes_writes() {
+    let (primary, standby, url, there) = super::promoted::pair().await;
+    let config = of_hosts(&url, &[&standby, &primary]);
+    let service = bank(Postgres::over(TokioPostgres::new(config)).await.unwrap());
+    let in_doubt = is_prepared(&service).await;
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let now: String =
+        sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut raw).await.unwrap();
+    let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{now}')::int::bigint");
+    until("the standby to have it", async || {
+        (super::promoted::one(&there, &replayed).await == 1).then_some(())
+    })
+    .await;
+    super::promoted::apart(&primary, Server::stop_immediately).await;
+    in_doubt.commit(&service).await.unwrap_err();
+    super::promoted::promote(&there).await;
+    until("the commit", async || in_doubt.commit(&service).await.ok()).await;
+    is_prepared(&service).await;
+    let effects = "SELECT count(*) FROM effect";
+    assert_eq!(super::promoted::one(&there, effects).await, 1);
+}
+
+/// What asks for a server that takes writes is not misled by sessions that only read outside of our transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_may_ask_for_a_server_that_takes_writes() {
+    let logins = Logins::new().await;
+    let mut config = logins.config("unanimo");
+    config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    let service = bank(Postgres::over(TokioPostgres::new(config)).await.unwrap());
+    let branch = is_prepared(&service).await;
+    branch.commit(&service).await.unwrap();
+}

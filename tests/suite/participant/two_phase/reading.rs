@@ -24,17 +24,42 @@ async fn s2_what_is_declared_to_read_and_writes_is_refused() {
 #[tokio::test]
 async fn s2_what_is_declared_to_read_cannot_get_round_it() {
     let bank = Bank::open().await;
-    for (action, way) in [
-        ("read-swallow", format!("SELECT 1; {INSERT}")),
-        ("read", format!("COMMIT; {INSERT}; BEGIN")),
-        ("read", format!("ROLLBACK; {INSERT}")),
-        ("read", format!("SET TRANSACTION READ WRITE; {INSERT}")),
-        ("read", format!("SET LOCAL transaction_read_only = off; {INSERT}")),
+    let running = Some("running");
+    for (action, way, state) in [
+        ("read-swallow", format!("SELECT 1; {INSERT}"), None),
+        ("read", format!("COMMIT; {INSERT}; BEGIN"), running),
+        ("read", format!("ROLLBACK; {INSERT}"), running),
+        ("read", format!("SET TRANSACTION READ WRITE; {INSERT}"), None),
+        ("read", format!("SET LOCAL transaction_read_only = off; {INSERT}"), None),
     ] {
         let branch = sql(action, &way);
         let answer = bank.prepare(&branch).await;
         assert!(answer.is_err(), "{way}: {answer:?}");
-        assert_eq!(bank.state(&branch).await, None, "{way}");
+        // S11: nobody can tell what was done behind a transaction that is gone.
+        assert_eq!(bank.state(&branch).await.as_deref(), state, "{way}");
+    }
+    assert_eq!(bank.effects().await, 0);
+    bank.is_clean().await;
+}
+
+/// A transaction of its own takes writes, whatever the action is declared to be.
+#[tokio::test]
+async fn s7_s11_what_a_handler_that_reads_commits_is_done_once_and_told() {
+    let bank = Bank::open().await;
+    for (action, way) in [
+        ("read", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT")),
+        ("read", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT; SELECT 1 / 0")),
+        ("read-refuse", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT")),
+    ] {
+        let before = bank.effects().await;
+        let branch = sql(action, &way);
+        for _ in 0..3 {
+            bank.prepare(&branch).await.unwrap_err();
+        }
+        assert_eq!(bank.effects().await, before + 1, "S7: {way}");
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"), "S11: {way}");
+        let answer = branch.cancel(&bank.service).await.unwrap();
+        assert!(matches!(answer, cancel_response::Answer::Heuristic(_)), "{way}: {answer:?}");
     }
     bank.is_clean().await;
 }

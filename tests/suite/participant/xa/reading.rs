@@ -23,15 +23,49 @@ async fn s2_what_is_declared_to_read_and_writes_is_refused() {
 #[tokio::test]
 async fn s2_what_is_declared_to_read_cannot_get_round_it() {
     let bank = Bank::open().await;
-    for way in [
-        "COMMIT; START TRANSACTION READ ONLY",
-        "ROLLBACK; SET SESSION TRANSACTION READ WRITE",
-        "SET autocommit = 1",
+    let running = Some("running");
+    for (way, state) in [
+        ("COMMIT; START TRANSACTION READ ONLY", running),
+        ("ROLLBACK; SET SESSION TRANSACTION READ WRITE", running),
+        ("SET autocommit = 1", running),
+        // Nothing can be kept: there was nothing to commit, and the session still only reads.
+        ("ROLLBACK", None),
+        ("LOCK TABLES effect READ", None),
     ] {
         let branch = sql("read", way);
         let answer = bank.prepare(&branch).await;
         assert!(answer.is_err(), "{way}: {answer:?}");
-        assert_eq!(bank.state(&branch).await, None, "{way}");
+        // S11: nobody can tell what was done behind a transaction that is gone.
+        assert_eq!(bank.state(&branch).await.as_deref(), state, "{way}");
+    }
+    bank.is_clean().await;
+}
+
+/// A transaction of its own takes writes, whatever the action is declared to be.
+#[tokio::test]
+async fn s7_s11_what_a_handler_that_reads_commits_is_done_once_and_told() {
+    let bank = Bank::open().await;
+    for (action, way) in [
+        ("read", format!("ROLLBACK; START TRANSACTION READ WRITE; {INSERT}; COMMIT")),
+        (
+            "read",
+            format!("ROLLBACK; START TRANSACTION READ WRITE; {INSERT}; COMMIT; SELECT nothing"),
+        ),
+        ("read-refuse", format!("ROLLBACK; START TRANSACTION READ WRITE; {INSERT}; COMMIT")),
+        (
+            "read",
+            format!("ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; {INSERT}"),
+        ),
+    ] {
+        let before = bank.effects().await;
+        let branch = sql(action, &way);
+        for _ in 0..3 {
+            bank.prepare(&branch).await.unwrap_err();
+        }
+        assert_eq!(bank.effects().await, before + 1, "S7: {way}");
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"), "S11: {way}");
+        let answer = branch.cancel(&bank.service).await.unwrap();
+        assert!(matches!(answer, cancel_response::Answer::Heuristic(_)), "{way}: {answer:?}");
     }
     bank.is_clean().await;
 }
