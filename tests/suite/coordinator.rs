@@ -33,6 +33,7 @@ mod declarative;
 mod durability;
 mod features;
 mod held;
+mod histories;
 mod http;
 mod interactive;
 mod lives;
