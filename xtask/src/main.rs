@@ -40,7 +40,7 @@ cargo xtask CHORE
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said
   kills          the examples of sagas with the coordinator, or a participant, killed at every durable step, on
-                 both stores, and at random moments: about half an hour
+                 both stores, and at random moments: many minutes
   histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
