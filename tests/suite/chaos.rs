@@ -6,7 +6,7 @@ mod bank;
 mod crashes;
 mod databases;
 mod participants;
-mod process;
+pub(crate) mod process;
 mod sagas;
 mod soak;
 mod transfers;

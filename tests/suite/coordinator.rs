@@ -34,6 +34,7 @@ mod deploy;
 mod durability;
 mod features;
 mod held;
+mod histories;
 mod http;
 mod interactive;
 mod lives;

@@ -3,7 +3,9 @@
 //! The course of events is read from the participants' own databases.
 
 mod banks;
+mod crashes;
 mod gone;
+mod participants;
 mod record;
 mod rules;
 
@@ -17,7 +19,6 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use unanimo_coordinator::crash::{POINTS, SAGA_POINTS};
 use unanimo_examples::sagas::args::Name;
 use unanimo_examples::sagas::example::Stage;
 use unanimo_tests::postgres::Server;
@@ -30,9 +31,6 @@ static PLACES: Semaphore = Semaphore::const_new(6);
 
 /// Longest time of an example on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Most visits of a crash point in one run of an example: more calls and writes than any has.
-const VISITS_MAX: u32 = 64;
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -206,77 +204,6 @@ async fn s7_a_saga_that_aborts_after_a_restart_is_undone() {
         Case::new(Name::Trip, &[("--hang", "car"), ("--kill-coordinator-at", "hotel")], false),
     ])
     .await;
-}
-
-/// Kill -9 of the coordinator at each visit of each crash point, until a run passes it less often: of a saga that
-/// commits, of one whose last step that can refuse does, and of one in which a step hangs. `stride` leaves visits out.
-async fn crash_everywhere(store: Store, example: Name, last: &'static str, stride: usize) {
-    // Only this one has a child; none takes locks.
-    let more = if example == Name::Order { SAGA_POINTS } else { &[] };
-    let more = || more.iter().filter(|point| **point != "locks-taken");
-    let points = || POINTS.iter().chain(more()).copied();
-    let step = example.example().steps.iter().find(|step| step.id == last).unwrap();
-    let decides = step.stage != Stage::BeforePivot;
-    let cases = [
-        Case::new(example, &[], true),
-        Case::new(example, &[("--fail", last)], false),
-        Case::new(example, &[("--hang", last)], decides),
-    ];
-    let mut running = JoinSet::new();
-    for point in points() {
-        for case in cases.clone() {
-            // A run that hangs takes as long as its saga may.
-            let stride = if case.step("--hang").is_some() { 3 * stride } else { stride };
-            running.spawn(at_every_visit(Case { store, ..case }, point, stride));
-        }
-    }
-    let mut crashed = BTreeSet::new();
-    while let Some(ended) = running.join_next().await {
-        match ended {
-            Ok((point, visits)) if visits > 0 => drop(crashed.insert(point)),
-            Ok(_) => {}
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-    assert_eq!(crashed, points().collect(), "a point was never passed");
-}
-
-/// Kills the coordinator at one visit after the other, and returns the point and the number of visits at which it
-/// died.
-async fn at_every_visit(case: Case, point: &'static str, stride: usize) -> (&'static str, usize) {
-    let mut died = 0;
-    for visit in (1..=VISITS_MAX).step_by(stride) {
-        if case.clone().crashes(point, visit).run().await.is_none() {
-            break;
-        }
-        died += 1;
-    }
-    (point, died)
-}
-
-#[tokio::test]
-async fn s7_a_trip_is_whole_after_a_crash_at_every_visit_of_every_point() {
-    crash_everywhere(Store::Sqlite, Name::Trip, "payment", 1).await;
-}
-
-#[tokio::test]
-async fn s7_an_order_is_whole_after_a_crash_at_every_visit_of_every_point() {
-    crash_everywhere(Store::Sqlite, Name::Order, "shipment", 1).await;
-}
-
-#[tokio::test]
-async fn s7_a_pipeline_is_whole_after_a_crash_at_every_visit_of_every_point() {
-    crash_everywhere(Store::Sqlite, Name::Pipeline, "monitor", 1).await;
-}
-
-/// On PostgreSQL at every third visit. The store differs there, and the saga does not.
-#[tokio::test]
-async fn s7_examples_on_postgres_are_whole_after_a_crash_at_every_third_visit() {
-    tokio::join!(
-        crash_everywhere(Store::Postgres, Name::Trip, "payment", 3),
-        crash_everywhere(Store::Postgres, Name::Order, "shipment", 3),
-        crash_everywhere(Store::Postgres, Name::Pipeline, "monitor", 3),
-    );
 }
 
 #[tokio::test]

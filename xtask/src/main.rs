@@ -6,6 +6,7 @@ mod installed;
 
 mod ci;
 mod docs;
+mod kills;
 mod links;
 mod msrv;
 mod packages;
@@ -38,6 +39,8 @@ cargo xtask CHORE
                  --check to fail where the journal does not do its work
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said
+  kills          the examples of sagas with the coordinator, or a participant, killed at every durable step, on
+                 both stores, and at random moments: many minutes
   histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
@@ -72,6 +75,7 @@ fn run(arguments: &[String]) -> Result<()> {
             cargo(bench.iter().chain(rest))
         }
         ["soak", rest @ ..] => soak::soak(rest),
+        ["kills", rest @ ..] => kills::kills(rest),
         ["histories"] => cargo([
             "test",
             "-p",

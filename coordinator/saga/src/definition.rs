@@ -7,7 +7,7 @@ use unanimo_core::{Definition, Gid, Limits, Mode, Timestamp};
 use unanimo_proto::v1;
 
 use crate::inputs::Inputs;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Place, Problem, Problems};
 use crate::reader::{self, Read};
 use crate::tree::{self, Node};
 use crate::wire;
@@ -36,6 +36,32 @@ pub enum Error {
     },
 }
 
+fn is_too_long(bytes: usize) -> bool {
+    u64::try_from(bytes).unwrap_or(u64::MAX) > FILE_BYTES_MAX
+}
+
+fn too_long(file: &str) -> Problems {
+    let rule = format!("must be at most {FILE_BYTES_MAX} bytes");
+    Problems::one(Problem { file: file.to_owned(), place: None, path: String::new(), rule })
+}
+
+/// Returns a file as text. An editor of another encoding is told where it shows.
+fn text_of(file: &str, bytes: Vec<u8>) -> Result<String, Problems> {
+    if is_too_long(bytes.len()) {
+        // It may be cut in the middle of a character.
+        return Err(too_long(file));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let place = Some(Place { line, column });
+        let rule = "must be UTF-8: save it in that encoding".to_owned();
+        Problems::one(Problem { file: file.to_owned(), place, path: String::new(), rule })
+    })
+}
+
 /// A definition of a saga that breaks no rule.
 #[derive(Clone, Debug)]
 pub struct SagaFile {
@@ -56,17 +82,17 @@ impl SagaFile {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let read = if is_stdin {
-            std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
+            std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
         } else {
             std::fs::File::open(path)
-                .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+                .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         };
         if let Err(source) = read {
             return Err(Error::Read { name, source });
         }
-        match Self::parse(&name, &text) {
+        match text_of(&name, bytes).and_then(|text| Self::parse(&name, &text)) {
             Ok(file) => Ok(file),
             Err(problems) => Err(Error::Broken { name, problems }),
         }
@@ -77,10 +103,8 @@ impl SagaFile {
     /// # Errors
     /// The rules that the definition breaks.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
-        if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-            let rule = format!("must be at most {FILE_BYTES_MAX} bytes");
-            let (file, path) = (file.to_owned(), String::new());
-            return Err(Problems::one(Problem { file, place: None, path, rule }));
+        if is_too_long(text.len()) {
+            return Err(too_long(file));
         }
         let root = match tree::parse(file, text) {
             Ok(root) => root,
@@ -187,4 +211,24 @@ fn warnings(file: &str, read: &Read) -> Vec<Problem> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_encoding_is_told_where_it_is_none() {
+        for (bytes, place) in [
+            (&b"saga: t\nsteps:\n  \xc3\xa4\xe9: {}\n"[..], "3:4"),
+            (b"\xff\xfes\0a\0g\0a\0", "1:1"),
+            (b"saga: t\xe4", "1:8"),
+        ] {
+            let told = text_of("f.yaml", bytes.to_vec()).expect_err("no UTF-8").to_string();
+            assert_eq!(told, format!("f.yaml:{place}: must be UTF-8: save it in that encoding"));
+        }
+        let long = vec![0xc3; usize::try_from(FILE_BYTES_MAX).expect("it fits") + 1];
+        let told = text_of("f.yaml", long).expect_err("too long").to_string();
+        assert_eq!(told, "f.yaml: must be at most 8388608 bytes");
+    }
 }

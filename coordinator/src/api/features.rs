@@ -49,6 +49,11 @@ pub const TABLE: &[Described] = &[
                   was recorded.",
     },
     Described {
+        name: "history_pages",
+        promise: "`page_size` and `page_token` of ExportTransaction are kept: a history of any length is \
+                  exported page by page.",
+    },
+    Described {
         name: "wait_for_accepted",
         promise: "`WAIT_FOR_ACCEPTED` is answered as soon as the request is durable, and the \
                   transaction is then driven to its end without the caller.",

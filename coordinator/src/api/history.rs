@@ -1,4 +1,4 @@
-//! A recorded history as an answer: one JSON document, bounded.
+//! A recorded history as an answer: pages of it, each of which is a JSON document of its own, bounded.
 
 use unanimo_core::history::{Cut, Document, Entry, Program};
 use unanimo_core::{Record, TxId, Version};
@@ -7,37 +7,78 @@ use unanimo_core::{Record, TxId, Version};
 /// surrounds it.
 pub const HISTORY_BYTES_MAX: usize = 15 << 18;
 
-/// Makes the JSON of a transaction's history, with as many of its first entries as fit; `None` if nothing
-/// was recorded from its begin on. Each entry comes as it is stored.
-pub(super) fn document(record: &Record, stored: &[String]) -> Option<String> {
+/// Page of a history that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page {
+    /// It begins after this version.
+    pub(super) after: Version,
+    /// Most entries that it has.
+    entries_max: usize,
+    /// Most bytes that it has.
+    bytes_max: usize,
+}
+
+impl Page {
+    /// Makes a page of so many entries; 0 is as many as fit.
+    pub(super) fn new(after: Version, size: u32) -> Self {
+        let size = if size == 0 { u32::MAX } else { size };
+        let entries_max = usize::try_from(size).unwrap_or(usize::MAX);
+        Self { after, entries_max, bytes_max: HISTORY_BYTES_MAX }
+    }
+}
+
+/// Makes the JSON of a page of a transaction's history, and returns the version after which the next one begins;
+/// `None` if nothing was recorded from its begin on. Each entry comes as it is stored.
+pub(super) fn document(
+    record: &Record,
+    stored: &[String],
+    page: Page,
+) -> Option<(String, Option<Version>)> {
     let program =
         Program { name: "unanimo".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut document = Document::of(record, Vec::new(), program)?;
-    let head = json(&document).len();
-    let (entries, left_out) = fitting(record, stored, HISTORY_BYTES_MAX.saturating_sub(head));
+    let bytes_max = page.bytes_max.saturating_sub(json(&document).len());
+    let Fitting { entries, left_out, ends } = fitting(record, stored, Page { bytes_max, ..page });
     // Without the first one nothing of it can be replayed.
-    entries.first().filter(|entry| entry.version == Version::default().next())?;
+    let first = Version::default().next();
+    if page.after < first {
+        entries.first().filter(|entry| entry.version == first)?;
+    }
+    let next = entries.last().filter(|_| left_out > 0 && !ends).map(|last| last.version);
     document.entries = entries;
     document.cut = (left_out > 0).then_some(Cut { entries: left_out });
-    Some(json(&document))
+    Some((json(&document), next))
+}
+
+/// Entries of a page.
+struct Fitting {
+    entries: Vec<Entry>,
+    /// Number of those that come after it.
+    left_out: usize,
+    /// The next one cannot be read.
+    ends: bool,
 }
 
 /// Returns the longest beginning that fits, and the number of those that do not.
-fn fitting(record: &Record, stored: &[String], bytes_max: usize) -> (Vec<Entry>, usize) {
+fn fitting(record: &Record, stored: &[String], page: Page) -> Fitting {
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for (index, text) in stored.iter().enumerate() {
         // And a comma.
         bytes += text.len() + 1;
-        let is_left_out = text.is_empty() || bytes > bytes_max;
-        let entry = (!is_left_out).then(|| read(text, record.identity.tx_id)).flatten();
-        let Some(entry) = entry else { return (entries, stored.len() - index) };
+        let left_out = stored.len() - index;
+        if text.is_empty() || bytes > page.bytes_max || index >= page.entries_max {
+            return Fitting { entries, left_out, ends: false };
+        }
+        let Some(entry) = read(text, record.identity.tx_id) else {
+            return Fitting { entries, left_out, ends: true };
+        };
         // Written after the transaction was read.
         if entry.version > record.version {
             break;
         }
         entries.push(entry);
     }
-    (entries, 0)
+    Fitting { entries, left_out: 0, ends: false }
 }
 
 /// Reads an entry. One of a later version of the program may have what this one does not know: then
@@ -117,17 +158,65 @@ mod tests {
     }
 
     #[test]
-    fn a_history_fits_into_a_message_and_says_what_is_cut() {
+    fn a_history_of_any_length_is_exported_page_by_page() {
         let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
         let (tx, stored) = long(64, &policy);
         let all: usize = stored.iter().map(String::len).sum();
-        assert!(all > 4 << 20, "{all} bytes fit anyway");
-        let text = document(&tx.record(), &stored).expect("recorded");
-        assert!(text.len() <= HISTORY_BYTES_MAX + 64, "{} bytes", text.len());
+        assert!(all > 4 << 20, "{all} bytes fit into one message anyway");
+        let mut whole: Option<Document> = None;
+        let mut from = Version::default();
+        loop {
+            let had = whole.take().map(|whole| whole.entries).unwrap_or_default();
+            // As the store answers.
+            let mut bytes = 0;
+            let fits = |text: &String| {
+                bytes += text.len();
+                if bytes <= 4 << 20 { text.clone() } else { String::new() }
+            };
+            let later: Vec<String> = stored[had.len()..].iter().map(fits).collect();
+            let (text, next) =
+                document(&tx.record(), &later, Page::new(from, 0)).expect("recorded");
+            assert!(text.len() <= HISTORY_BYTES_MAX + 64, "{} bytes", text.len());
+            let mut page: Document = serde_json::from_str(&text).expect("a document");
+            page.entries.splice(..0, had);
+            let left = stored.len() - page.entries.len();
+            assert_eq!(page.cut.map_or(0, |cut| cut.entries), left, "what comes after it is told");
+            whole = Some(page);
+            let Some(next) = next else { break };
+            assert!(std::mem::replace(&mut from, next) < next, "it goes on");
+        }
+        let whole = whole.expect("a page");
+        assert!(from > Version::default(), "it fits into one page");
+        assert_eq!(whole.entries.len(), stored.len());
+        unanimo_core::history::replay(&whole).expect("it is equal");
+    }
+
+    #[test]
+    fn a_first_page_alone_can_be_replayed() {
+        let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
+        let (tx, stored) = long(2, &policy);
+        let page = Page::new(Version::default(), 7);
+        let (text, next) = document(&tx.record(), &stored, page).expect("recorded");
+        assert_eq!(next, Some(Version(7)));
         let read: Document = serde_json::from_str(&text).expect("a document");
-        let cut = read.cut.expect("it does not fit").entries;
-        assert_eq!(read.entries.len() + cut, stored.len());
+        assert_eq!(read.entries.len(), 7);
         unanimo_core::history::replay(&read).expect("what is there is equal");
+    }
+
+    #[test]
+    fn a_history_ends_before_what_this_version_cannot_read() {
+        let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
+        let (tx, mut stored) = long(2, &policy);
+        stored[3] = stored[3].replace("\"input\":", "\"later\":");
+        for (from, entries) in [(0, 3), (3, 0)] {
+            let from = Version(from);
+            let at = usize::try_from(from.0).expect("small");
+            let page = Page::new(from, 0);
+            let (text, next) = document(&tx.record(), &stored[at..], page).expect("recorded");
+            let read: Document = serde_json::from_str(&text).expect("a document");
+            let cut = read.cut.expect("it is cut").entries;
+            assert_eq!((read.entries.len(), cut, next), (entries, stored.len() - 3, None));
+        }
     }
 
     #[test]
@@ -142,7 +231,8 @@ mod tests {
     fn what_was_not_recorded_from_its_begin_is_not_exported() {
         let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
         let (tx, stored) = long(2, &policy);
-        assert_eq!(document(&tx.record(), &[]), None);
-        assert_eq!(document(&tx.record(), &stored[1..]), None);
+        let first = Page::new(Version::default(), 0);
+        assert_eq!(document(&tx.record(), &[], first), None);
+        assert_eq!(document(&tx.record(), &stored[1..], first), None);
     }
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use unanimo_core::{
     BranchId, BranchNumber, Definition, Drive, Gid, Mode, ParticipantName, Start, Timestamp,
-    TraceContext, TxId, Violation, Vote, ids,
+    TraceContext, TxId, Version, Violation, Vote, ids,
 };
 use unanimo_proto::v1;
 
@@ -96,6 +96,18 @@ pub(super) fn instance(text: &str) -> Result<String, Status> {
     let checked = ids::check_alphabet(text, ids::NAME_BYTES_MAX);
     named("instance_id", checked).map_err(invalid)?;
     Ok(text.to_owned())
+}
+
+/// The version after which a page of a history begins.
+pub(super) fn version_token(token: &str) -> Result<Version, Status> {
+    match token {
+        "" => Ok(Version::default()),
+        // As it was told, and not otherwise.
+        token if token.starts_with(|first: char| matches!(first, '1'..='9')) => {
+            token.parse().map(Version).map_err(|_| bad_page_token())
+        }
+        _ => Err(bad_page_token()),
+    }
 }
 
 /// Makes the error of a page that goes on from no earlier one.

@@ -60,21 +60,24 @@ impl Api {
     ) -> Result<v1::ExportTransactionResponse, Status> {
         use v1::export_transaction_request::Key as Named;
         let by = self.answer_by(&request);
-        let key = match request.into_inner().key {
+        let v1::ExportTransactionRequest { key, page_size, page_token, .. } = request.into_inner();
+        let key = match key {
             Some(Named::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
             Some(Named::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
+        let page = history::Page::new(parse::version_token(&page_token)?, page_size);
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
         if view.stripped {
             return Err(from_engine(crate::engine::Error::Stripped));
         }
         let tx_id = view.tx.tx_id();
-        let entries = self.engine.history(tx_id).await.map_err(from_engine)?;
-        let document = history::document(&view.tx.record(), &entries);
-        let history_json = document.ok_or_else(|| no_history(tx_id))?;
-        Ok(v1::ExportTransactionResponse { history_json })
+        let entries = self.engine.history(tx_id, page.after).await.map_err(from_engine)?;
+        let document = history::document(&view.tx.record(), &entries, page);
+        let (history_json, next) = document.ok_or_else(|| no_history(tx_id))?;
+        let next_page_token = next.map(|next| next.0.to_string()).unwrap_or_default();
+        Ok(v1::ExportTransactionResponse { history_json, next_page_token })
     }
 
     pub(super) async fn list(

@@ -250,9 +250,9 @@ pub trait Transactions: Send + Sync {
     /// Reads a transaction's events, oldest first, without those that cannot be read.
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error>;
 
-    /// Reads a transaction's recorded history: the JSON of each entry, by version. Empty where none was
-    /// recorded, and once its details are purged. Entries beyond the first 4 MiB are empty texts.
-    async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error>;
+    /// Reads a transaction's recorded history after a version: the JSON of each entry, by version. Empty where
+    /// none was recorded, and once its details are purged. Entries beyond the first 4 MiB are empty texts.
+    async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error>;
 
     /// Reads a page of transactions without their branches, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error>;

@@ -1857,12 +1857,18 @@ impl ::prost::Name for BranchVerdict {
         "/unanimo.v1.BranchVerdict".into()
     }
 }
-/// Asks for the recorded history of one transaction.
+/// Asks for a page of the recorded history of one transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportTransactionRequest {
     /// As in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "3")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most this many entries; 0 means as many as fit into a message. Needs the feature `history_pages`.
+    #[prost(uint32, tag = "4")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before; empty for the first. Needs the feature `history_pages`.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
     /// The transaction.
     #[prost(oneof = "export_transaction_request::Key", tags = "1, 2")]
     pub key: ::core::option::Option<export_transaction_request::Key>,
@@ -1890,14 +1896,17 @@ impl ::prost::Name for ExportTransactionRequest {
         "/unanimo.v1.ExportTransactionRequest".into()
     }
 }
-/// A recorded history. A transaction of which none was recorded is FAILED_PRECONDITION with reason
+/// A page of a recorded history. A transaction of which none was recorded is FAILED_PRECONDITION with reason
 /// NO_HISTORY; which ones are recorded is a setting of the coordinator, by default those that are sagas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportTransactionResponse {
     /// The history as JSON, described in docs/history.md of the project. It holds no bytes of payloads and
-    /// outputs.
+    /// outputs. The whole history is the document of the last page, with the entries of all pages.
     #[prost(string, tag = "1")]
     pub history_json: ::prost::alloc::string::String,
+    /// Token of the next page; empty after the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 impl ::prost::Name for ExportTransactionResponse {
     const NAME: &'static str = "ExportTransactionResponse";

@@ -94,13 +94,35 @@ impl Process {
         Self::start_under(relay, program, arguments, Vec::new())
     }
 
+    /// Starts it with an armed crash point, `POINT:VISIT`; its later lives have none.
+    pub(crate) async fn start_to_crash(
+        program: &'static str,
+        arguments: Vec<String>,
+        crash: Option<String>,
+    ) -> Self {
+        let process = Self::new(Relay::start().await, program, arguments, Vec::new());
+        process.keep_alive(crash);
+        process
+    }
+
     fn start_under(
         relay: Relay,
         program: &'static str,
         arguments: Vec<String>,
         variables: Vec<(&'static str, String)>,
     ) -> Self {
-        let process = Self {
+        let process = Self::new(relay, program, arguments, variables);
+        process.keep_alive(None);
+        process
+    }
+
+    fn new(
+        relay: Relay,
+        program: &'static str,
+        arguments: Vec<String>,
+        variables: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self {
             relay,
             program,
             arguments,
@@ -108,9 +130,7 @@ impl Process {
             process: Arc::default(),
             crashes: Arc::default(),
             keeper: Mutex::default(),
-        };
-        process.keep_alive(None);
-        process
+        }
     }
 
     pub(crate) fn url(&self) -> String {

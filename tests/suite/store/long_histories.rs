@@ -37,13 +37,18 @@ async fn l5_of_a_long_history_no_more_is_read_than_fits_into_an_answer(fixture: 
     let all: usize = written.iter().sum();
     assert!(all > 6 << 20, "it has {all} bytes");
     fixture.write([begin]).await;
-    let read = fixture.store.transactions().history(live.id()).await.unwrap();
+    let transactions = fixture.store.transactions();
+    let read = transactions.history(live.id(), Version::default()).await.unwrap();
     assert_eq!(read.len(), written.len(), "each entry is counted");
     let bytes: usize = read.iter().map(String::len).sum();
     assert!((3 << 20..=4 << 20).contains(&bytes), "{bytes} bytes were read");
     let full = read.iter().take_while(|entry| !entry.is_empty()).count();
     assert!(read[full..].iter().all(String::is_empty), "what comes after it is left out");
-    for (text, bytes) in read[..full].iter().zip(written) {
-        assert_eq!(text.len(), bytes);
+    for (text, bytes) in read[..full].iter().zip(&written) {
+        assert_eq!(text.len(), *bytes);
     }
+    // The next page begins behind those, and none of them counts any more.
+    let after = Version(i64::try_from(full).unwrap());
+    let rest = transactions.history(live.id(), after).await.unwrap();
+    assert_eq!(rest.iter().map(String::len).collect::<Vec<_>>(), written[full..]);
 }

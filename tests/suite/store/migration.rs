@@ -75,6 +75,13 @@ pub(super) async fn check(url: &str) {
     assert_eq!(branch.step, StepSpec::default());
     assert_eq!((stored.identity.start_at, &*stored.identity.locks), (None, &[][..]));
     assert_eq!((stored.identity.parent, stored.state.wake_at), (None, None));
-    assert!(store.transactions().history(stored.identity.tx_id).await.unwrap().is_empty());
+    assert!(
+        store
+            .transactions()
+            .history(stored.identity.tx_id, Default::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!((&*stored.outputs[0].1.data, &*stored.outputs[0].1.media_type), (&b"o"[..], ""));
 }

@@ -178,8 +178,8 @@ async fn what_a_saga_left_goes_with_the_details(fixture: Fixture) {
     assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
     assert_eq!((count(&fixture, "locks").await, count(&fixture, "history").await), (1, 2));
     let transactions = fixture.store.transactions();
-    assert!(transactions.history(old.id()).await.unwrap().is_empty());
-    assert_eq!(transactions.history(young.id()).await.unwrap().len(), 2);
+    assert!(transactions.history(old.id(), Default::default()).await.unwrap().is_empty());
+    assert_eq!(transactions.history(young.id(), Default::default()).await.unwrap().len(), 2);
     let stripped = transactions.find(&Key::Tx(old.id())).await.unwrap().unwrap().record;
     assert_eq!(stripped.state.phase, old.tx.phase());
     // By the part that never changes a child is known as its parent's, whose decision may come again.

@@ -144,7 +144,7 @@ async fn every_phase_and_cause_is_read_back_and_found_by_its_name(fixture: Fixtu
 }
 
 async fn history_of(fixture: &Fixture, tx_id: TxId) -> Vec<String> {
-    fixture.store.transactions().history(tx_id).await.unwrap()
+    fixture.store.transactions().history(tx_id, Default::default()).await.unwrap()
 }
 
 /// One row for each entry, those of folded transitions included, and only if the write is applied.

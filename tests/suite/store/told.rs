@@ -31,7 +31,7 @@ async fn s3_nothing_is_listed_that_no_standby_has() {
     for error in [
         transactions.list(&filter).await.map(drop).unwrap_err(),
         transactions.events(live.id()).await.map(drop).unwrap_err(),
-        transactions.history(live.id()).await.map(drop).unwrap_err(),
+        transactions.history(live.id(), Default::default()).await.map(drop).unwrap_err(),
     ] {
         let text = store::in_full(&error);
         assert!(text.contains("acknowledged before the synchronous standbys had it"), "{text}");

@@ -79,6 +79,9 @@ transactions from these values, and databases limit the length of such names.
 }
 
 /// Result of a history over a limit.
+const PAGED: &str = "the rest is on the next page; `cut` counts it";
+
+/// Result of a timeline over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
 fn names() -> [[String; 2]; 6] {
@@ -125,7 +128,7 @@ fn requests() -> Vec<[String; 3]> {
         ),
         ("Timeline of a transaction", format!("{TIMELINE_ENTRIES_MAX} entries"), CUT),
         ("Bytes of a timeline", format!("{TIMELINE_BYTES_MAX} bytes"), CUT),
-        ("Bytes of an exported history", format!("{HISTORY_BYTES_MAX} bytes"), CUT),
+        ("Bytes of a page of an exported history", format!("{HISTORY_BYTES_MAX} bytes"), PAGED),
         (
             "Names of dependencies, inputs and locks of a transaction",
             format!("{} bytes", unanimo_core::Limits::default().names_bytes_max),

@@ -41,13 +41,67 @@ pub(crate) fn fetch(server: &Server, name: &str) -> Result<String, Error> {
     server.block_on(history(server, &target))
 }
 
+/// Gets all pages.
 async fn history(server: &Server, target: &Target) -> Result<String, Error> {
     let mut client = Client::connect(server).await?;
     let tx_id = target.tx_id(&mut client).await?;
-    let request = client.request(v1::ExportTransactionRequest {
-        key: Some(export_transaction_request::Key::TxId(tx_id)),
-        requires: Vec::new(),
-    });
-    let told = client.coordinator.export_transaction(request).await;
-    Ok(told.map_err(client::Error::from)?.into_inner().history_json)
+    let (mut pages, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let requires = (!page_token.is_empty()).then(|| "history_pages".to_owned());
+        let request = client.request(v1::ExportTransactionRequest {
+            key: Some(export_transaction_request::Key::TxId(tx_id.clone())),
+            requires: requires.into_iter().collect(),
+            page_token,
+            ..Default::default()
+        });
+        let told = client.coordinator.export_transaction(request).await;
+        let page = told.map_err(client::Error::from)?.into_inner();
+        pages.push(page.history_json);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let why = |error: serde_json::Error| replay::Error::Malformed {
+        name: format!("the answer about {tx_id}"),
+        why: error.to_string(),
+    };
+    Ok(joined(pages).map_err(why)?)
+}
+
+/// Makes one document of the pages: the last one, with the entries of all of them. What this version does not know
+/// stays as it is.
+fn joined(mut pages: Vec<String>) -> Result<String, serde_json::Error> {
+    if pages.len() == 1 {
+        return Ok(pages.remove(0));
+    }
+    let mut whole = serde_json::Value::Null;
+    let mut entries = Vec::new();
+    for page in pages {
+        whole = serde_json::from_str(&page)?;
+        if let Some(serde_json::Value::Array(of_page)) = whole.get_mut("entries") {
+            entries.append(of_page);
+        }
+    }
+    whole["entries"] = entries.into();
+    serde_json::to_string(&whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_the_last_one_with_all_entries() {
+        let pages = [
+            r#"{"format": "f", "later": 1, "entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 3}}"#,
+            r#"{"format": "f", "later": 2, "entries": [{"version": 3}], "cut": {"entries": 2}}"#,
+            r#"{"format": "f", "later": 3, "entries": [], "cut": {"entries": 2}}"#,
+        ];
+        let whole = r#"{"format": "f", "later": 3, "entries": [{"version": 1}, {"version": 2}, {"version": 3}], "cut": {"entries": 2}}"#;
+        let read = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
+        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
+        assert_eq!(read(&text), read(whole));
+        assert_eq!(joined(vec!["as it is".to_owned()]).expect("one"), "as it is");
+    }
 }

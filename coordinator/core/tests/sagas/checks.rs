@@ -10,7 +10,7 @@ use unanimo_core::{
 
 use crate::life::{Life, number};
 use crate::participants::Prepare;
-use crate::plan::{BEGIN, Shape};
+use crate::plan::Shape;
 
 /// No pause between two attempts is longer.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -23,11 +23,11 @@ const SPREAD_MAX: Duration = Duration::from_secs(30);
 
 impl Life {
     pub(crate) fn starts_at(&self) -> Timestamp {
-        BEGIN.after(Duration::from_millis(self.plan.start_ms.unwrap_or(0)))
+        self.began.after(Duration::from_millis(self.plan.start_ms.unwrap_or(0)))
     }
 
     fn started_at(&self) -> Timestamp {
-        self.tx.started_at().unwrap_or(BEGIN)
+        self.tx.started_at().unwrap_or(self.began)
     }
 
     /// When ABORT is decided at the latest.

@@ -14,7 +14,7 @@ use unanimo_core::{
 
 use crate::life::Life;
 use crate::participants::Effect;
-use crate::plan::{Fate, LockFate, Move, Plan, a_move, rival};
+use crate::plan::{BEGIN, Fate, LockFate, Move, Plan, a_move, rival};
 use crate::play::{ROUNDS_MAX, pick};
 
 /// Rounds of a crowd: an older saga asks again and again until a younger one has ended.
@@ -60,7 +60,8 @@ pub(crate) fn plans() -> impl Strategy<Value = (Vec<Plan>, Vec<(usize, Move)>)> 
 
 impl Crowd {
     pub(crate) fn begin(plans: Vec<Plan>) -> Self {
-        let lives = plans.into_iter().zip(0..).map(|(plan, age)| Life::begin(plan, age)).collect();
+        let lives =
+            plans.into_iter().zip(0..).map(|(plan, age)| Life::begin(plan, age, BEGIN)).collect();
         Self { lives, rows: Vec::new(), seen: Seen::default() }
     }
 

@@ -10,7 +10,7 @@ use unanimo_core::{
 
 use crate::common::Durable;
 use crate::participants::{Participants, Prepare};
-use crate::plan::{BEGIN, Order, Plan, Shape};
+use crate::plan::{Order, Plan, Shape};
 
 /// A call that left the coordinator.
 #[derive(Clone, Debug)]
@@ -38,6 +38,7 @@ pub(crate) struct Journal {
 
 pub(crate) struct Life {
     pub(crate) plan: Plan,
+    pub(crate) began: Timestamp,
     pub(crate) specs: Vec<BranchSpec>,
     pub(crate) order: Order,
     pub(crate) tx: Transaction,
@@ -75,11 +76,11 @@ pub(crate) type Asked = BTreeMap<Option<usize>, Timestamp>;
 
 impl Life {
     /// Begins the saga of a plan: the `age`th of several.
-    pub(crate) fn begin(plan: Plan, age: u128) -> Self {
+    pub(crate) fn begin(plan: Plan, age: u128, began: Timestamp) -> Self {
         let policy = Policy::default();
         let (definition, specs, order) = plan.definition(&format!("g{age}"));
         let id = TxId(uuid::Uuid::from_u128(99 + age));
-        let (tx, effects) = Transaction::begin(id, definition, BEGIN, &policy);
+        let (tx, effects) = Transaction::begin(id, definition, began, &policy);
         let participants = Participants::new(&specs, order.clone(), plan.skew_ms);
         let first = effects.transition.clone().expect("a begin is written");
         // The gid's first write is acknowledged before anything else happens.
@@ -88,6 +89,7 @@ impl Life {
             Journal { durable, unwritten: VecDeque::new(), awaited: number(first.version) };
         let mut life = Self {
             plan,
+            began,
             specs,
             order,
             tx,
@@ -102,7 +104,7 @@ impl Life {
             asked_in_life: Asked::new(),
             waits: BTreeMap::new(),
             used: Vec::new(),
-            now: BEGIN,
+            now: began,
             policy,
             life: 1,
             parent: None,

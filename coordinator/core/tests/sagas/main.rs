@@ -12,12 +12,14 @@ mod checks;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod family;
 mod life;
 mod participants;
 mod plan;
 mod play;
 
 use crowd::Crowd;
+use family::Family;
 use life::Life;
 use participants::Effect;
 use plan::plan;
@@ -127,13 +129,34 @@ fn l1_locks_keep_sagas_apart_and_all_of_them_end() {
     seen.check(cases);
 }
 
+/// Sagas with children, and children of those: all of a family ends in the same way, and in order.
+#[test]
+fn s1_s2_s4_s7_l1_hold_in_every_family() {
+    let (seed, cases, mut runner) = runner(3_000);
+    let seen = std::cell::RefCell::new(family::Seen::default());
+    let played = runner.run(&family::families(), |(plans, places, moves)| {
+        let mut family = Family::begin(plans, &places);
+        moves.into_iter().for_each(|(which, a_move)| family.play(which, a_move));
+        family.heal();
+        family.check_end();
+        seen.borrow_mut().add(&family.seen);
+        Ok(())
+    });
+    if let Err(failure) = played {
+        panic!("TEST_SEED={seed}: {failure}");
+    }
+    let seen = seen.into_inner();
+    eprintln!("{seen:?}");
+    seen.check(cases);
+}
+
 #[test]
 fn s1_s2_s4_s6_s7_s8_l1_hold_in_every_saga() {
     let (seed, cases, mut runner) = runner(8_000);
     let tally = std::cell::RefCell::new(Tally::default());
     let played = runner.run(&plan(), |plan| {
         let moves = plan.played();
-        let mut life = Life::begin(plan, 0);
+        let mut life = Life::begin(plan, 0, plan::BEGIN);
         moves.into_iter().for_each(|a_move| life.play(a_move));
         life.heal();
         life.check_end();

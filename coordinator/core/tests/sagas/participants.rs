@@ -2,8 +2,8 @@
 //! effects. The promises are checked against this record alone.
 
 use unanimo_core::{
-    Compensation, HeuristicKind, Mode, Payload, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer,
-    Refusal, Timestamp, Vote,
+    COORDINATOR, Compensation, HeuristicKind, Mode, Payload, PhaseTwoAnswer, PhaseTwoOperation,
+    PrepareAnswer, Refusal, Timestamp, Vote,
 };
 
 use crate::plan::{Fate, Order};
@@ -32,6 +32,8 @@ pub(crate) struct Row {
     pub(crate) mode: Option<Mode>,
     pub(crate) kept: bool,
     pub(crate) by_initiator: bool,
+    /// It is a transaction of its own.
+    pub(crate) is_child: bool,
     /// Latest of the times after which a Prepare must be refused; `None` if some had none.
     refused_from: Option<Timestamp>,
     prepare_came: bool,
@@ -64,6 +66,7 @@ impl Participants {
         let row = |spec: &unanimo_core::BranchSpec| Row {
             mode: Some(spec.mode),
             kept: spec.step.compensation == Compensation::Kept,
+            is_child: spec.participant.as_str() == COORDINATOR,
             ..Row::default()
         };
         Self { rows: specs.iter().map(row).collect(), order, skew_ms }
@@ -71,7 +74,7 @@ impl Participants {
 
     /// Output that every execution of the branch has.
     pub(crate) fn output(&self, at: usize) -> Payload {
-        if self.rows[at].mode == Some(Mode::TwoPhaseCommit) {
+        if self.rows[at].is_child || self.rows[at].mode == Some(Mode::TwoPhaseCommit) {
             return Payload::default();
         }
         Payload::from(bytes::Bytes::from(format!("output of {at}")))
@@ -186,6 +189,37 @@ impl Participants {
             Fate::AnswerLost => PhaseTwoAnswer::Failed("lost".into()),
             Fate::Heuristic(kind) => PhaseTwoAnswer::Heuristic { kind, note: "own will".into() },
             _ => PhaseTwoAnswer::Done,
+        }
+    }
+
+    /// A child begins: from now on it may have effects.
+    pub(crate) fn child_begins(&mut self, call: &Prepare) {
+        self.check_effect(call);
+        self.rows[call.at].effect = Effect::Held;
+    }
+
+    /// A child is seen to have voted yes, or to have ended with nothing left.
+    pub(crate) fn child_votes(&mut self, at: usize, yes: bool, now: Timestamp) {
+        let row = &mut self.rows[at];
+        let (vote, effect) = match yes {
+            true => (Vote::Prepared, row.effect),
+            false => (Vote::Refused, Effect::Undone),
+        };
+        row.effect = effect;
+        if row.vote.is_none() {
+            self.vote(at, vote, now);
+        }
+    }
+
+    /// The decision reaches a child, which has ended or has not.
+    pub(crate) fn child_hears(&mut self, at: usize, operation: PhaseTwoOperation, ended: bool) {
+        let effect = self.rows[at].effect;
+        match operation {
+            PhaseTwoOperation::Commit => self.commit(at),
+            PhaseTwoOperation::Cancel => self.cancel(at),
+        }
+        if !ended {
+            self.rows[at].effect = effect;
         }
     }
 

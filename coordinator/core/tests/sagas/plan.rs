@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchSpec, Compensation, Definition, Drive, Gid,
-    HeuristicKind, InputName, Limits, Lock, LockMode, LockName, Mode, Parent, ParticipantName,
+    ActionName, BranchId, BranchNumber, BranchSpec, COORDINATOR, Compensation, Definition, Drive,
+    Gid, HeuristicKind, InputName, Limits, Lock, LockMode, LockName, Mode, Parent, ParticipantName,
     Payload, RetryPolicy, Start, StepInput, StepSpec, Timestamp, TxId,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct StepPlan {
     delay_ms: Option<u64>,
     start_ms: Option<u64>,
     locks: LockPlan,
+    /// It is a transaction of its own.
+    pub(crate) is_child: bool,
 }
 
 /// Locks that are asked for together: two bits for each of [`LOCKS`], 1 is shared and 2 exclusive.
@@ -192,6 +194,7 @@ fn step((bits, depends_on): (u64, u16), locks: u64) -> StepPlan {
         give_up_ms: bits.rarely(8, 5_000).map(|ms| ms + 1),
         delay_ms: bits.rarely(8, 20_000).map(|ms| ms + 1),
         start_ms: bits.rarely(8, 30_000),
+        is_child: false,
     }
 }
 
@@ -311,6 +314,32 @@ fn shorten_delays(steps: &mut [StepPlan], timeout_ms: u64) {
     }
 }
 
+/// Members of a family: the first is at the top, and each of the others will be a step of one before it.
+pub(crate) fn family() -> impl Strategy<Value = Vec<Plan>> {
+    let members = proptest::collection::vec((plan(), 1..=5_usize), 2..=4);
+    members.prop_map(|members| {
+        let calm = members[0].0.calm;
+        let member = |(at, (mut plan, steps)): (usize, (Plan, usize))| {
+            plan.calm = calm;
+            plan.moves.clear();
+            plan.steps.truncate(steps);
+            plan.pivot = plan.pivot.filter(|pivot| *pivot < plan.steps.len());
+            match (at, plan.shape) {
+                (0, shape) => {
+                    plan.mode = Mode::Saga;
+                    plan.shape = if shape == Shape::Child { Shape::Declarative } else { shape };
+                }
+                _ => {
+                    plan.shape = Shape::Child;
+                    (plan.pivot, plan.start_ms) = (None, None);
+                }
+            }
+            plan
+        };
+        members.into_iter().enumerate().map(member).collect()
+    })
+}
+
 /// A saga among others that take the same locks.
 pub(crate) fn rival() -> impl Strategy<Value = Plan> {
     let step = |bits| step(bits, 2);
@@ -402,6 +431,21 @@ pub(crate) fn id_of(at: usize) -> BranchId {
 }
 
 impl Plan {
+    /// Makes a child of a step that may be one, the `at`th of them, and returns its place; `None` if there is none.
+    pub(crate) fn adopt(&mut self, at: usize) -> Option<usize> {
+        let order = Order::of(self);
+        let count = self.steps.len();
+        let place = |index: usize| if self.reversed { count - 1 - index } else { index };
+        let fits = |index: &usize| {
+            let is_free = !self.steps[*index].is_child && self.mode == Mode::Saga;
+            is_free && order.may_be_undone(place(*index))
+        };
+        let free: Vec<usize> = (0..count).filter(fits).collect();
+        let index = *free.get(at % free.len().max(1))?;
+        self.steps[index].is_child = true;
+        Some(place(index))
+    }
+
     /// Returns the moves that are to be played.
     pub(crate) fn played(&self) -> Vec<Move> {
         self.moves.iter().filter(|a_move| self.plays(a_move)).copied().collect()
@@ -428,12 +472,19 @@ impl Plan {
         let modes: Vec<Mode> = (0..count).map(|at| self.mode_of(planned(at), at, &order)).collect();
         let spec = |at: usize| BranchSpec {
             branch_id: id_of(at),
-            participant: ParticipantName::new("bank").unwrap(),
+            participant: ParticipantName::new(if planned(at).is_child {
+                COORDINATOR
+            } else {
+                "bank"
+            })
+            .unwrap(),
             action: ActionName::new("debit").unwrap(),
             payload: Payload::from(Bytes::from_static(b"10")),
             mode: modes[at],
             step: if self.mode == Mode::Saga {
-                step_spec(planned(at), at, &modes, &order)
+                let with_output =
+                    |at: usize| modes[at] != Mode::TwoPhaseCommit && !planned(at).is_child;
+                step_spec(planned(at), at, (modes[at], with_output), &order)
             } else {
                 StepSpec::default()
             },
@@ -466,6 +517,7 @@ impl Plan {
     fn mode_of(&self, step: &StepPlan, at: usize, order: &Order) -> Mode {
         match step.mode {
             _ if self.mode != Mode::Saga => self.mode,
+            _ if step.is_child => Mode::Tcc,
             _ if order.pivot == Some(at) => Mode::Saga,
             0 => Mode::TwoPhaseCommit,
             1 => Mode::Tcc,
@@ -474,9 +526,14 @@ impl Plan {
     }
 }
 
-fn step_spec(step: &StepPlan, at: usize, modes: &[Mode], order: &Order) -> StepSpec {
+fn step_spec(
+    step: &StepPlan,
+    at: usize,
+    (mode, with_output): (Mode, impl Fn(usize) -> bool),
+    order: &Order,
+) -> StepSpec {
     let undoable = order.may_be_undone(at);
-    let compensation = match (step.without_undo && modes[at] == Mode::Saga, undoable) {
+    let compensation = match (step.without_undo && mode == Mode::Saga, undoable) {
         (false, _) => Compensation::Compensate,
         (true, true) => Compensation::Kept,
         (true, false) => Compensation::None,
@@ -484,14 +541,13 @@ fn step_spec(step: &StepPlan, at: usize, modes: &[Mode], order: &Order) -> StepS
     let give_up_after = step.give_up_ms.map(Duration::from_millis);
     let retry =
         RetryPolicy { attempts_max: step.attempts_max, give_up_after, ..Default::default() };
-    let with_output = |before: &&usize| modes[**before] != Mode::TwoPhaseCommit;
     let input = |before: &usize| StepInput {
         name: InputName::new(&format!("of_{before}")).unwrap(),
         branch_id: id_of(*before),
     };
     StepSpec {
         depends_on: order.named[at].iter().map(|before| id_of(*before)).collect(),
-        inputs: order.named[at].iter().filter(with_output).map(input).collect(),
+        inputs: order.named[at].iter().filter(|before| with_output(**before)).map(input).collect(),
         pivot: order.pivot == Some(at),
         compensation,
         retry: Some(retry).filter(|retry| undoable && *retry != RetryPolicy::default()),

@@ -220,12 +220,12 @@ impl Handle {
         Ok(self.shared.store.transactions().events(tx_id).await?)
     }
 
-    /// A transaction's recorded history: the JSON of each entry, oldest first.
+    /// A transaction's recorded history after a version: the JSON of each entry, oldest first.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
-        Ok(self.shared.store.transactions().history(tx_id).await?)
+    pub async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
+        Ok(self.shared.store.transactions().history(tx_id, after).await?)
     }
 }
 

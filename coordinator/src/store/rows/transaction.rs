@@ -36,11 +36,11 @@ pub(in crate::store) const SELECT_SET_ASIDE: &str = "
 SELECT tx_id FROM transactions WHERE set_aside_by IS NOT NULL AND tx_id > $1
 ORDER BY tx_id LIMIT $2";
 
-/// Recorded history of a transaction, oldest first. Entries beyond what fits into an answer are empty: they are counted, and
-/// would take tens of megabytes of memory.
+/// Recorded history of a transaction after a version, oldest first. Entries beyond what fits into an answer are empty: they
+/// are counted, and would take tens of megabytes of memory.
 pub(in crate::store) const SELECT_HISTORY: &str =
-    "SELECT CASE WHEN sum(length(entry)) OVER (ORDER BY version) <= 4194304 THEN entry ELSE '' END AS entry
-    FROM history WHERE tx_id = $1 ORDER BY version";
+    "SELECT CASE WHEN sum(octet_length(entry)) OVER (ORDER BY version) <= 4194304 THEN entry ELSE '' END AS entry
+    FROM history WHERE tx_id = $1 AND version > $2 ORDER BY version";
 
 /// Each part ends at its limit, and reads one index.
 pub(in crate::store) const COUNT_PHASES: &str = "

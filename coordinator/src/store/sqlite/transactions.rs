@@ -150,8 +150,8 @@ impl Transactions for Sqlite {
         Ok(rows::events(tx_id, &rows))
     }
 
-    async fn history(&self, tx_id: TxId) -> Result<Vec<String>, Error> {
-        let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0);
+    async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
+        let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0).bind(after.0);
         let rows = self.look("read a transaction's history", query).await?;
         let entries = rows.iter().map(|row| row.try_get("entry"));
         entries.collect::<Result<_, _>>().map_err(Error::database("read a transaction's history"))

@@ -465,3 +465,43 @@ async fn a_stop_does_not_wait_for_what_starts_later() {
         world.running.stop().await.unwrap();
     }
 }
+
+/// Transactions that start later, and a step that waits, do so over restarts with a clock that was set ahead and then back:
+/// each is sent once, at its own time, and a Rollback before that ends it with nothing sent.
+#[tokio::test]
+async fn clocks_that_are_set_start_nothing_twice_and_nothing_early() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let (p, config) = (world.p.clone(), world.config.clone());
+        let mut second = step("b", "ok", &["a"]);
+        second.delay = millis(DAY_MS / 2);
+        let mut request = saga("step", vec![step("a", "ok", &[]), second]);
+        request.timeout = millis(DAY_MS);
+        let of_step = accept(&world, request).await;
+        let started = accept(&world, later("started", DAY_MS / 2)).await;
+        let cancelled = accept(&world, later("cancelled", 2 * DAY_MS)).await;
+        super::called(&world, &of_step, "a", 1).await;
+        nothing_in_memory(&world).await;
+        assert_eq!(p.seen().len(), 1, "only the first step was sent");
+        drop(world);
+
+        let clock = Arc::new(Clock::default());
+        clock.set_ahead(DAY_MS / 2 + 60_000);
+        let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
+        assert_eq!(ended(&world, "started").await.outcome(), Outcome::Committed);
+        assert_eq!(ended(&world, "step").await.outcome(), Outcome::Committed);
+        drop(world);
+
+        // Back by half a day: what has ended is not begun again, and what has not begun waits as before.
+        clock.set_ahead(0);
+        let world = World::start_at(config, p.clone(), clock).await;
+        let shown = world.get("cancelled").await;
+        assert_eq!(shown.state(), TransactionState::Scheduled);
+        let result = world.rollback(&cancelled).await.unwrap();
+        assert_eq!((result.outcome(), result.ended), (Outcome::Aborted, true));
+        let again = world.submit(later("started", DAY_MS / 2)).await.unwrap();
+        assert_eq!((again.tx_id.as_str(), again.outcome()), (&*started, Outcome::Committed));
+        assert_eq!(order(&world, &of_step, "prepare"), ["a", "b"]);
+        assert_eq!(p.calls(&started, "a"), ["prepare", "commit"]);
+        assert_eq!(p.calls(&cancelled, "a"), [""; 0]);
+    }
+}
