@@ -8,6 +8,7 @@
 
 pub mod child;
 
+mod certs;
 mod config;
 mod demo;
 mod error;
@@ -62,6 +63,7 @@ enum Command {
     Saga(saga::Args),
     Replay(replay::Args),
     Participant(participant::Args),
+    Certs(certs::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Reference(reference::Args),
@@ -86,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
+        Command::Certs(args) => certs::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),
     });
@@ -100,9 +103,11 @@ pub fn main() -> ExitCode {
 fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
     let reads = match command {
         Command::Serve(_) | Command::Config(_) | Command::Tx(_) | Command::Saga(_) => true,
-        Command::Replay(_) | Command::Participant(_) | Command::Demo(_) | Command::Reference(_) => {
-            false
-        }
+        Command::Replay(_)
+        | Command::Participant(_)
+        | Command::Certs(_)
+        | Command::Demo(_)
+        | Command::Reference(_) => false,
     };
     let unknown = if reads { unknown_variables(std::env::vars_os()) } else { Vec::new() };
     match unknown.is_empty() {
