@@ -20,7 +20,7 @@ COPY --from=build --chown=nonroot:nonroot /data /data
 WORKDIR /data
 VOLUME /data
 # Ports of gRPC, and of health and metrics over HTTP. By default both listen on loopback only: set
-# UNANIMO_LISTEN, UNANIMO_ADMIN_LISTEN and UNANIMO_INSECURE.
+# UNANIMO_LISTEN and UNANIMO_ADMIN_LISTEN, and either the files of TLS (docs/security.md) or UNANIMO_INSECURE.
 EXPOSE 7610 7611
 # SIGTERM stops it in good order. Allow it more time than `drain-timeout` (30 s).
 STOPSIGNAL SIGTERM

@@ -1,24 +1,62 @@
 //! Health and metrics over HTTP.
 
+mod tls;
+
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 
+use self::tls::TlsListener;
 use crate::coordinator::Status;
 
+/// TLS of this server.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) server: unanimo_tls::Server,
+    /// Whoever reads the metrics needs a certificate.
+    pub(crate) knows_clients: bool,
+}
+
+/// A client of this server, by its certificate.
+#[derive(Clone, Debug)]
+struct Client {
+    has_certificate: bool,
+}
+
 /// Serves until the process ends. The error is the listener's.
-pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(status);
-    axum::serve(listener, router).await
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    status: Arc<Status>,
+) -> std::io::Result<()> {
+    let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    let knows_clients = tls.as_ref().is_some_and(|tls| tls.knows_clients);
+    let figures = match knows_clients {
+        true => get(metrics_for_clients),
+        false => get(metrics),
+    };
+    let router = open.route("/metrics", figures).with_state(status);
+    match tls {
+        None => axum::serve(listener, router).await,
+        Some(Tls { server, .. }) => {
+            let listener = TlsListener::new(listener, &server);
+            let service = router.into_make_service_with_connect_info::<Client>();
+            axum::serve(listener, service).await
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Client {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self { has_certificate: stream.io().peer().names.is_some() }
+    }
 }
 
 /// Answers 200 while the engine works, 503 if only a restart helps.
@@ -38,6 +76,15 @@ async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     } else {
         let lines = obstacles.iter().map(|obstacle| format!("not ready: {obstacle}\n"));
         (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+    }
+}
+
+/// Answers 403 to whoever shows no certificate: the metrics name participants.
+async fn metrics_for_clients(status: State<Arc<Status>>, request: Request) -> Response {
+    let client = request.extensions().get::<ConnectInfo<Client>>();
+    match client.is_some_and(|ConnectInfo(client)| client.has_certificate) {
+        true => metrics(status).await.into_response(),
+        false => (StatusCode::FORBIDDEN, "a client certificate is needed\n").into_response(),
     }
 }
 

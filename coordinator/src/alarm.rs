@@ -28,6 +28,9 @@ pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
 /// Name of the alarm: a participant's processes have more than one database.
 pub const PARTICIPANT_OTHER_DATABASE: &str = "participant_other_database";
 
+/// Name of the alarm: files of certificates or keys have changed, and cannot be used.
+pub const FILES_NOT_USED: &str = "files_not_used";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -132,5 +135,13 @@ pub const TABLE: &[Described] = &[
               purpose, it is taken once no process with the former one was seen for three of the intervals in \
               which participants register, 15 s by default.",
         cleared: "nothing; it is told for as long as it goes on",
+    },
+    Described {
+        name: FILES_NOT_USED,
+        raised: "A file of certificates, of a key or of authorities has changed, and cannot be used: it is \
+                 missing or malformed, or a key does not belong to its certificate. The former ones are used, \
+                 until they expire.",
+        act: "The log line names the file and the rule. Repair the file; it is read again within a second.",
+        cleared: "files that can be used",
     },
 ];

@@ -59,7 +59,7 @@ use self::uploads::Uploads;
 use crate::engine;
 use crate::env::Env;
 use crate::metrics::Metrics;
-use crate::participants::allow::Pattern;
+use crate::participants::allow::{Pattern, Plaintext};
 use crate::participants::directory::Directory;
 use crate::store::Store;
 
@@ -78,6 +78,8 @@ pub struct Options {
     pub gid_retention: Duration,
     /// Endpoints that may be registered.
     pub endpoint_allow: Vec<Pattern>,
+    /// Endpoints that may be without TLS.
+    pub plaintext: Plaintext,
 }
 
 /// State that the services share.
@@ -151,6 +153,7 @@ pub(crate) async fn tell_health(health: &HealthReporter, status: ServingStatus) 
 pub(crate) async fn serve(
     api: Api,
     listener: TcpListener,
+    tls: Option<unanimo_tls::Server>,
     health: HealthReporter,
     health_service: impl tonic::codegen::Service<
         http::Request<tonic::body::Body>,
@@ -177,7 +180,7 @@ pub(crate) async fn serve(
     let directory =
         ParticipantDirectoryServiceServer::new(api.clone()).max_decoding_message_size(bytes);
     let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
-    Server::builder()
+    let server = Server::builder()
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(api.options.header_bytes_max)
@@ -187,7 +190,10 @@ pub(crate) async fn serve(
         .add_service(directory)
         .add_service(operator)
         .add_service(health_service)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+        .add_service(reflection);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    match tls {
+        None => server.serve_with_incoming_shutdown(incoming, stop).await,
+        Some(tls) => server.serve_with_incoming_shutdown(tls.grpc(incoming), stop).await,
+    }
 }

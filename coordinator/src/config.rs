@@ -7,6 +7,7 @@
 
 mod answers;
 mod load;
+mod parts;
 mod rules;
 mod values;
 mod variables;
@@ -16,18 +17,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use unanimo_core::{Backoff, Limits, ParticipantName, Policy, Violation};
+use unanimo_core::{ParticipantName, Violation};
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
-pub use self::values::{DatabaseSchema, DatabaseUrl, History, LogFormat, NodeName, Period};
+pub use self::values::{
+    DatabaseSchema, DatabaseUrl, FilePath, History, LogFormat, NodeName, Period, ServerName,
+};
 use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
 use crate::participants::allow::{self, Pattern};
-use crate::participants::breaker::Pauses;
-use crate::participants::directory;
-use crate::store::{PostgresOptions, Retention};
-use crate::{api, engine};
 
 /// Failure to load a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -184,9 +183,27 @@ settings! {
     /// Address on which health and metrics are served, over HTTP; the host may be a name. Port 0 takes
     /// a free port.
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
-    /// Allow `listen` and `admin-listen` to be addresses that other machines can reach. There is no
-    /// authentication yet: every program that reaches the port can start, commit and roll back
-    /// transactions.
+    /// Certificate of the coordinator for TLS: a PEM file, with the certificates of the authorities between
+    /// it and the root after it. It serves gRPC, health and metrics. All such files are read again when they
+    /// change. See [security](../security.md).
+    tls_cert: FilePath = FilePath::default(), "UNANIMO_TLS_CERT";
+    /// Private key of `tls-cert`: a PEM file.
+    tls_key: FilePath = FilePath::default(), "UNANIMO_TLS_KEY";
+    /// Authorities of clients: a PEM file. Every client of gRPC then needs a certificate that one of them has
+    /// signed, and so does whoever reads the metrics; health needs none.
+    tls_client_ca: FilePath = FilePath::default(), "UNANIMO_TLS_CLIENT_CA";
+    /// Authorities of participants that are called over `https://`: a PEM file. Without it: the public ones.
+    participant_tls_ca: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_CA";
+    /// Certificate that the coordinator shows to participants: a PEM file.
+    participant_tls_cert: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_CERT";
+    /// Private key of `participant-tls-cert`: a PEM file.
+    participant_tls_key: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_KEY";
+    /// Name that the certificate of each participant must have. Without it: the host of its endpoint.
+    participant_tls_name: ServerName = ServerName::default(), "UNANIMO_PARTICIPANT_TLS_NAME";
+    /// Allow what is not safe on a network that others use: `listen` an address that other machines can
+    /// reach without certificates of clients, where every program that reaches the port can start, commit and
+    /// roll back transactions; `admin-listen` such an address without TLS; and, with `tls-cert`, endpoints of
+    /// participants on other machines without TLS.
     insecure: bool = false, "UNANIMO_INSECURE";
     /// Endpoints that participants may register, separated by commas: `loopback`, `*`, a host,
     /// `*.domain`, or an address with a prefix length. Each but the first two may have a `:port`.
@@ -302,84 +319,4 @@ fn documented(name: &str, default: &impl Serialize) -> String {
 fn to_toml(value: &impl Serialize) -> String {
     let value = toml::Value::try_from(value).expect("settings have plain values");
     value.to_string()
-}
-
-/// Settings for each part of the coordinator.
-impl Config {
-    pub(crate) fn engine(&self) -> engine::Options {
-        let limits = Limits {
-            branches_max: self.branches_max,
-            payload_bytes_max: self.payload_bytes_max,
-            payloads_bytes_max: self.payloads_bytes_max,
-            output_bytes_max: self.output_bytes_max,
-            outputs_bytes_max: self.outputs_bytes_max,
-            metadata_bytes_max: self.metadata_bytes_max,
-            timeout_max: self.timeout_max.0,
-            timeout_default: self.timeout_default.0,
-            ..Limits::default()
-        };
-        let policy = Policy {
-            limits,
-            prepare_backoff: Backoff {
-                base: self.prepare_backoff.0,
-                cap: self.prepare_backoff_max.0,
-            },
-            phase_two_backoff: Backoff {
-                base: self.phase_two_backoff.0,
-                cap: self.phase_two_backoff_max.0,
-            },
-            retry_after_max: self.retry_after_max.0,
-            stalled_after: self.stalled_after.0,
-            clock_skew: self.clock_skew.0,
-            record: self.history.0,
-            ..Policy::default()
-        };
-        let bounds = engine::Bounds {
-            transactions_max: self.transactions_max,
-            bytes_max: self.live_bytes_max,
-            share_percent: self.participant_share,
-        };
-        engine::Options { policy, bounds, call_timeout: self.call_timeout.0 }
-    }
-
-    pub(crate) fn directory(&self) -> directory::Options {
-        directory::Options {
-            slots: self.participant_slots,
-            keep_alive_interval: self.keep_alive_interval.0,
-            message_bytes_max: self.message_bytes_max,
-            participants_max: self.participants_max,
-            prepare_pauses: Pauses {
-                base: self.prepare_backoff.0,
-                cap: self.prepare_backoff_max.0,
-            },
-            phase_two_pauses: Pauses {
-                base: self.phase_two_backoff.0,
-                cap: self.phase_two_backoff_max.0,
-            },
-        }
-    }
-
-    pub(crate) fn api(&self) -> api::Options {
-        api::Options {
-            message_bytes_max: self.message_bytes_max,
-            // One message at least.
-            upload_bytes_max: self.live_bytes_max.max(self.message_bytes_max),
-            header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
-            wait_max: self.wait_max.0,
-            gid_retention: self.gid_retention.0,
-            endpoint_allow: self.endpoint_allow.0.clone(),
-        }
-    }
-
-    pub(crate) fn postgres(&self) -> PostgresOptions {
-        PostgresOptions {
-            pool_connections: self.postgres_connections,
-            statement_timeout: self.statement_timeout.0,
-            schema: self.database_schema.as_str().to_owned(),
-        }
-    }
-
-    pub(crate) fn retention(&self) -> Retention {
-        Retention { details: self.retention.0, gids: self.gid_retention.0 }
-    }
 }

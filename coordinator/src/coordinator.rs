@@ -7,6 +7,7 @@ mod maintenance;
 mod opening;
 mod purge_clock;
 mod status;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,6 +54,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] unanimo_tls::Error),
 }
 
 /// Reason for which a coordinator ended by itself.
@@ -160,17 +164,18 @@ impl Builder {
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
         let mut vital = JoinSet::new();
         let mut sockets = None;
+        let tls = tls::Tls::load(&config)?;
         if network {
             let (bound, admin) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            vital.spawn(ends::serve_admin(admin, Arc::clone(&status)));
+            vital.spawn(ends::serve_admin(admin, tls.admin(), Arc::clone(&status)));
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
         vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
 
-        let directory = Arc::new(Directory::new(config.directory()));
+        let directory = Arc::new(Directory::with_tls(config.directory(), tls.participants.clone()));
         let registrations = opening::registrations(&*store, &status).await?;
         known::fill(&directory, &config, locals, registrations, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
@@ -190,6 +195,7 @@ impl Builder {
         });
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         let mut helpers = JoinSet::new();
+        helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone()).run());
@@ -224,7 +230,9 @@ impl Builder {
             let reporter = health.clone();
             let serving = async move {
                 let stop = async { drop(serving_stopped.await) };
-                ends::grpc_end(api::serve(api, grpc, reporter, health_service, stop).await)
+                ends::grpc_end(
+                    api::serve(api, grpc, tls.grpc(), reporter, health_service, stop).await,
+                )
             };
             vital.spawn(serving);
         }

@@ -8,6 +8,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use unanimo_tls::{Client, ClientFiles};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,10 +21,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Bytes of all headers, or trailers, of an answer. A status with its details takes 4 KiB of them.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
 
-/// A coordinator, by its address `http://HOST:PORT`, or through a channel of the caller's own.
+/// A coordinator, by its address `http://HOST:PORT` or `https://HOST:PORT`, or through a channel of the
+/// caller's own.
 ///
-/// An address may be given wherever a coordinator is asked for. The channel is for what an address cannot
-/// say, such as TLS, a proxy, a Unix socket. It is used as it is: give it a
+/// An address may be given wherever a coordinator is asked for. With `https` the certificate must be one of the
+/// public authorities, unless [`Self::tls`] names others. The channel is for what an address cannot
+/// say, such as a proxy or a Unix socket. It is used as it is: give it a
 /// [bound for connecting](tonic::transport::Endpoint::connect_timeout), and a
 /// [keep-alive](tonic::transport::Endpoint::http2_keep_alive_interval), without which a peer that has
 /// vanished is noticed late.
@@ -41,9 +44,13 @@ const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// });
 /// let client = Client::of([coordinator])?;
 ///
+/// let files = unanimo_sdk::tls::ClientFiles::new();
+/// let files = files.ca("certs/ca.pem").identity("certs/shop.pem", "certs/shop-key.pem");
+/// let with_tls = Coordinator::at("https://coordinator:7610").tls(files);
+///
 /// let channel = Channel::from_static("http://coordinator:7610").connect_lazy();
 /// let through = Client::with_channel(channel);
-/// # let _ = (client, through);
+/// # let _ = (client, through, with_tls);
 /// # Ok(())
 /// # }
 /// ```
@@ -52,19 +59,31 @@ pub struct Coordinator {
     name: String,
     channel: Option<Channel>,
     intercept: Intercept,
+    tls: Option<ClientFiles>,
 }
 
 impl Coordinator {
-    /// The coordinator at `http://HOST:PORT`. It is connected to when it is first used.
+    /// The coordinator at `http://HOST:PORT`, or at `https://HOST:PORT`. It is connected to when it is first
+    /// used.
     pub fn at(endpoint: impl Into<String>) -> Self {
-        Self { name: endpoint.into(), channel: None, intercept: Intercept::default() }
+        let (name, intercept) = (endpoint.into(), Intercept::default());
+        Self { name, channel: None, intercept, tls: None }
     }
 
     /// The coordinator behind this channel.
     #[must_use]
     pub fn through(channel: Channel) -> Self {
         let name = "behind a channel of its own".to_owned();
-        Self { name, channel: Some(channel), intercept: Intercept::default() }
+        Self { name, channel: Some(channel), intercept: Intercept::default(), tls: None }
+    }
+
+    /// Calls it over TLS so: with other authorities than the public ones, with a certificate of this program,
+    /// or under another name than that of its address. The files are read when the client is made, and again
+    /// when they change. The address must begin with `https://`.
+    #[must_use]
+    pub fn tls(mut self, files: ClientFiles) -> Self {
+        self.tls = Some(files);
+        self
     }
 
     /// Names it for log lines. Without it: its address.
@@ -91,15 +110,15 @@ impl Coordinator {
     /// Makes the way to it.
     ///
     /// # Errors
-    /// Its address is none.
+    /// Its address is none, or a file cannot be used.
     pub(crate) fn route(
         self,
         more: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Route, BadAddress> {
-        let Self { name, channel, intercept } = self;
+        let Self { name, channel, intercept, tls } = self;
         let channel = match channel {
             Some(channel) => channel,
-            None => lazy(&name, more)?,
+            None => lazy(&name, tls, more)?,
         };
         Ok(Route { name, channel, intercept })
     }
@@ -179,46 +198,64 @@ pub(crate) struct BadAddress {
     pub(crate) rule: String,
 }
 
-/// Fails if this is not `http://HOST:PORT`.
-pub(crate) fn is_address(endpoint: &str) -> Result<(), BadAddress> {
+/// Tells whether it is called over TLS. Fails if this is neither `http://HOST:PORT` nor `https://HOST:PORT`.
+pub(crate) fn is_address(endpoint: &str) -> Result<bool, BadAddress> {
     let bad = |rule: &str| BadAddress { endpoint: endpoint.to_owned(), rule: rule.to_owned() };
     let uri: http::Uri = endpoint.parse().map_err(|error: http::uri::InvalidUri| BadAddress {
         endpoint: endpoint.to_owned(),
         rule: format!("it is no URI ({error})"),
     })?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(bad(
-                "it asks for TLS, which this crate does not make by itself; give a channel that has it",
-            ));
-        }
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
         Some(_) => return Err(bad("its scheme is another one")),
-        None => return Err(bad("it does not begin with http://")),
-    }
-    if uri.host().is_none_or(str::is_empty) {
+        None => return Err(bad("it does not begin with http:// or https://")),
+    };
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() {
         return Err(bad("it names no host"));
+    }
+    if tls && !unanimo_tls::is_server_name(host) {
+        return Err(bad("its host cannot be in a certificate"));
     }
     if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
         return Err(bad("it has a path"));
     }
-    Ok(())
+    Ok(tls)
 }
 
-/// Makes a connection to `http://HOST:PORT`, which is opened when it is first used.
-fn lazy(endpoint: &str, more: impl FnOnce(Endpoint) -> Endpoint) -> Result<Channel, BadAddress> {
-    is_address(endpoint)?;
-    let made = Endpoint::from_shared(endpoint.to_owned())
-        .map_err(|error| BadAddress { endpoint: endpoint.to_owned(), rule: error.to_string() })?;
-    let made = made
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(KEEP_ALIVE))
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .http2_max_header_list_size(HEADERS_BYTES_MAX);
-    Ok(more(made).connect_lazy())
+/// Makes a connection to `http://HOST:PORT` or `https://HOST:PORT`, which is opened when it is first used.
+fn lazy(
+    endpoint: &str,
+    files: Option<ClientFiles>,
+    more: impl FnOnce(Endpoint) -> Endpoint,
+) -> Result<Channel, BadAddress> {
+    let bad = |rule: String| BadAddress { endpoint: endpoint.to_owned(), rule };
+    let bounded = |made: Endpoint| {
+        more(
+            made.connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .tcp_keepalive(Some(KEEP_ALIVE))
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+                .http2_max_header_list_size(HEADERS_BYTES_MAX),
+        )
+    };
+    match (is_address(endpoint)?, files) {
+        (true, files) => {
+            let tls = Client::load(files.unwrap_or_default());
+            let tls = tls.map_err(|error| bad(error.to_string()))?;
+            tls.lazy(endpoint, bounded).map_err(|error| bad(error.to_string()))
+        }
+        (false, None) => {
+            let made = Endpoint::from_shared(endpoint.to_owned());
+            Ok(bounded(made.map_err(|error| bad(error.to_string()))?).connect_lazy())
+        }
+        (false, Some(_)) => {
+            Err(bad("files of TLS are given for it, so it must be https".to_owned()))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,9 +265,8 @@ mod tests {
     #[test]
     fn an_address_that_is_none_is_refused_with_its_rule() {
         for (endpoint, rule) in [
-            ("https://coordinator:7610", "asks for TLS"),
-            ("HTTPS://coordinator:7610", "asks for TLS"),
-            ("coordinator:7610", "does not begin with http://"),
+            ("https://coordinator..x:7610", "cannot be in a certificate"),
+            ("coordinator:7610", "does not begin with http:// or https://"),
             ("127.0.0.1:7610", "does not begin with http://"),
             ("", "no URI"),
             ("ftp://coordinator", "its scheme is another one"),
@@ -242,7 +278,25 @@ mod tests {
             assert_eq!(error.endpoint, endpoint);
         }
         for endpoint in ["http://c:7610", "http://c:7610/", "http://[::1]:1", "http://c"] {
-            is_address(endpoint).unwrap_or_else(|error| panic!("{endpoint}: {}", error.rule));
+            assert!(!is_address(endpoint).expect(endpoint), "{endpoint}");
         }
+        for endpoint in ["https://c:7610", "HTTPS://c:7610/", "https://[::1]:1", "https://10.0.0.1"]
+        {
+            assert!(is_address(endpoint).expect(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn files_of_tls_are_for_an_address_with_tls() {
+        let files = || Some(ClientFiles::new().ca("no-such-file.pem"));
+        let lazy = |endpoint, files| lazy(endpoint, files, std::convert::identity);
+        let error = lazy("http://c:1", files()).expect_err("without TLS");
+        assert_eq!(error.rule, "files of TLS are given for it, so it must be https");
+        let error = lazy("https://c:1", files()).expect_err("no file");
+        assert!(
+            error.rule.starts_with("read the authorities no-such-file.pem: "),
+            "{}",
+            error.rule
+        );
     }
 }

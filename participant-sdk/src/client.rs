@@ -61,7 +61,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the coordinator at `http://HOST:PORT`. It connects when it is first used.
+    /// A client of the coordinator at `http://HOST:PORT` or `https://HOST:PORT`. It connects when it is first used.
     ///
     /// # Errors
     /// The endpoint is none.
@@ -72,7 +72,7 @@ impl Client {
         Self::of([Coordinator::at(endpoint)])
     }
 
-    /// A client of the coordinator behind this channel: one with TLS, say. See [`Coordinator`].
+    /// A client of the coordinator behind this channel: one over a proxy, say. See [`Coordinator`].
     #[must_use]
     pub fn with_channel(channel: Channel) -> Self {
         let route = Coordinator::through(channel).route(std::convert::identity);

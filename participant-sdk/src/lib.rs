@@ -301,3 +301,4 @@ pub use schema::Error as DatabaseError;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub use unanimo_proto as proto;
+pub use unanimo_tls as tls;

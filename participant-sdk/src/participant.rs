@@ -146,7 +146,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The address at which coordinators are to call is none.
-    #[error("endpoint {endpoint:?} must be http://HOST:PORT: {rule}")]
+    #[error("endpoint {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
     Endpoint {
         /// Text that was given.
         endpoint: String,
@@ -173,8 +173,11 @@ pub enum Error {
     /// No session of the database can be used as operations use it.
     #[error("open a session of the database: {0}")]
     Session(String),
-    /// The coordinator's address is none.
-    #[error("coordinator {endpoint:?} must be http://HOST:PORT: {rule}")]
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(unanimo_tls::Error),
+    /// The coordinator's address is none, or a file of TLS for it cannot be used.
+    #[error("coordinator {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
     Coordinator {
         /// Text that was given.
         endpoint: String,

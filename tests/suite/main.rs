@@ -18,5 +18,6 @@ mod participant;
 mod python;
 mod saga_samples;
 mod sagas_examples;
+mod security;
 mod store;
 mod testing;

@@ -27,6 +27,7 @@ mod mariadb;
 mod model;
 mod outside;
 pub(crate) mod over;
+mod over_tls;
 mod over_tokio;
 mod overtime;
 mod own_clients;

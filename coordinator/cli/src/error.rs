@@ -8,7 +8,7 @@ use unanimo_coordinator::store::in_full;
 use unanimo_coordinator::{config, coordinator};
 
 use super::output::{BAD, HINT};
-use super::{demo, participant, replay, saga, tx};
+use super::{certs, demo, participant, replay, saga, tx};
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub(super) enum Error {
     /// The participant cannot be checked.
     #[error("failed to {0}")]
     Check(participant::check::Error),
+    /// Certificates cannot be made.
+    #[error("failed to {0}")]
+    Certs(certs::Error),
     /// The demo failed.
     #[error("failed to {}", in_full(.0))]
     Demo(demo::Failure),
@@ -70,6 +73,7 @@ impl Error {
             | Self::History(_)
             | Self::Client(_)
             | Self::Check(_)
+            | Self::Certs(_)
             | Self::Demo(_) => ExitCode::FAILURE,
         }
     }
@@ -94,6 +98,12 @@ impl Error {
 impl From<config::Error> for Error {
     fn from(error: config::Error) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<certs::Error> for Error {
+    fn from(error: certs::Error) -> Self {
+        Self::Certs(error)
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod child;
 
+mod certs;
 mod completions;
 mod config;
 mod demo;
@@ -64,6 +65,7 @@ enum Command {
     Saga(saga::Args),
     Replay(replay::Args),
     Participant(participant::Args),
+    Certs(certs::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
+        Command::Certs(args) => certs::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -108,6 +111,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         Command::Serve(_) | Command::Config(_) | Command::Tx(_) | Command::Saga(_) => true,
         Command::Replay(_)
         | Command::Participant(_)
+        | Command::Certs(_)
         | Command::Demo(_)
         | Command::Completions(_)
         | Command::Man(_)

@@ -22,7 +22,7 @@ use super::{logging, output};
 /// 200, `/readyz` 503, and connections to the gRPC port are refused. It takes its place by itself.
 ///
 /// The log goes to standard error. Once the coordinator serves, it prints two lines on standard
-/// output: `grpc http://IP:PORT` and `admin http://IP:PORT`. A program that starts it with port 0
+/// output: `grpc http://IP:PORT` and `admin http://IP:PORT`, with TLS `https`. A program that starts it with port 0
 /// reads the ports there.
 ///
 /// SIGTERM or SIGINT (Ctrl-C) stops it in good order: it accepts no new transactions, and waits up
@@ -115,6 +115,7 @@ async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCod
         tracing::warn!("{warning}");
     }
     let (node, database) = (config.node.clone(), config.database_url.clone());
+    let scheme = if config.tls_cert.is_set() { "https" } else { "http" };
     let mut builder = Builder::new(config);
     if let Some(relocation) = relocation {
         builder = builder.relocated(relocation);
@@ -133,7 +134,7 @@ async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCod
         version = env!("CARGO_PKG_VERSION"),
         "the coordinator has started"
     );
-    announce(&running);
+    announce(&running, scheme);
     tokio::select! {
         ended = running.ended() => return Err(Error::Ended(ended)),
         name = signals.next() => {
@@ -155,11 +156,11 @@ async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCod
 }
 
 /// Announces the addresses: in the log, and on standard output for the parent process.
-fn announce(running: &Running) {
+fn announce(running: &Running, scheme: &str) {
     let addresses = running.grpc_address().zip(running.admin_address());
     let (grpc, admin) = addresses.expect("it was started with its network");
     tracing::info!(%grpc, %admin, "the coordinator serves gRPC, and health and metrics");
-    let lines = format!("grpc http://{grpc}\nadmin http://{admin}\n");
+    let lines = format!("grpc {scheme}://{grpc}\nadmin {scheme}://{admin}\n");
     // A parent process that does not read the lines is no reason to stop.
     let _ = output::print(&lines);
 }

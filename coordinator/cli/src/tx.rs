@@ -11,6 +11,7 @@ mod server;
 mod show;
 pub(super) mod submit;
 pub(super) mod target;
+mod tls;
 mod watch;
 pub(super) mod words;
 
@@ -62,7 +63,7 @@ pub(super) struct Args {
 /// Coordinator to call, and form of the output.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
-    /// Address of the coordinator's gRPC services: http://HOST:PORT
+    /// Address of the coordinator's gRPC services: http://HOST:PORT or https://HOST:PORT
     #[arg(
         long,
         global = true,
@@ -73,6 +74,8 @@ pub(super) struct Server {
         value_parser = endpoint
     )]
     pub(super) endpoint: String,
+    #[command(flatten)]
+    pub(super) tls: tls::TlsArgs,
     /// Time to wait for the coordinator's answer [default: 90s for `tx submit` and `saga run`, no
     /// limit for `tx watch`, 10s for the others]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]

@@ -41,6 +41,7 @@ impl Api {
         } = request.into_inner();
         let name = parse::participant(&participant)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
+        self.options.plaintext.check(&endpoint).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
         let registered =
             Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };

@@ -225,7 +225,9 @@ pub(super) fn too_many_participants(max: usize) -> Status {
 pub(super) fn from_endpoint(error: allow::Error) -> Status {
     match error {
         allow::Error::Invalid(violation) => invalid(violation),
-        error @ allow::Error::NotAllowed(_) => Reason::EndpointNotAllowed.status(error),
+        error @ (allow::Error::NotAllowed(_) | allow::Error::Plaintext(_)) => {
+            Reason::EndpointNotAllowed.status(error)
+        }
     }
 }
 

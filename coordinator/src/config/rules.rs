@@ -41,21 +41,35 @@ impl Config {
     }
 
     fn check_addresses(&self, rules: &mut Rules) {
-        for (key, address) in [("listen", self.listen), ("admin-listen", self.admin_listen)] {
-            rules.check(address.ip().is_loopback() || self.insecure, key, || {
+        let (listen, admin) = (self.listen, self.admin_listen);
+        rules.check(listen.ip().is_loopback() || self.knows_clients() || self.insecure, "listen", || {
+            format!(
+                "must be a loopback address, is {listen}: every program that reaches the port can do \
+                 anything; set tls-cert, tls-key and tls-client-ca, so that clients need a certificate, or \
+                 set insecure to allow it"
+            )
+        });
+        rules.check(
+            admin.ip().is_loopback() || self.tls_cert.is_set() || self.insecure,
+            "admin-listen",
+            || {
                 format!(
-                    "must be a loopback address, is {address}: there is no authentication yet, \
-                     and every program that reaches the port can do anything; set insecure to \
-                     allow it"
+                    "must be a loopback address, is {admin}: it would be served without TLS; set tls-cert \
+                     and tls-key, or set insecure to allow it"
                 )
-            });
-        }
+            },
+        );
+        self.check_files(rules);
         for (name, urls) in &self.participants {
             rules.check(name.as_str() != own::NAME, &format!("participants.{name}"), || {
                 own::RESERVED.to_owned()
             });
-            for violation in urls.iter().filter_map(|url| allow::parse_endpoint(url).err()) {
-                rules.check(false, &format!("participants.{name}"), || violation.rule);
+            let bad = urls.iter().filter_map(|url| self.plaintext().check(url).err());
+            for error in bad {
+                rules.check(false, &format!("participants.{name}"), || match error {
+                    allow::Error::Invalid(violation) => violation.rule,
+                    error => error.to_string(),
+                });
             }
         }
         if let Err(error) = EnvFilter::builder().parse(&self.log) {
@@ -85,6 +99,26 @@ impl Config {
                 format!("must name a file after sqlite:, without parameters; is {url:?}")
             });
         }
+    }
+
+    /// Checks that files that belong together are all set.
+    fn check_files(&self, rules: &mut Rules) {
+        let pairs = [
+            (("tls-cert", &self.tls_cert), ("tls-key", &self.tls_key)),
+            (
+                ("participant-tls-cert", &self.participant_tls_cert),
+                ("participant-tls-key", &self.participant_tls_key),
+            ),
+        ];
+        for ((cert, cert_file), (key, key_file)) in pairs {
+            let together = cert_file.is_set() == key_file.is_set();
+            rules.check(together, cert, || format!("must be set together with {key}"));
+        }
+        rules.check(
+            self.tls_cert.is_set() || !self.tls_client_ca.is_set(),
+            "tls-client-ca",
+            || "needs tls-cert and tls-key".to_owned(),
+        );
     }
 
     fn check_periods(&self, rules: &mut Rules) {
@@ -190,8 +224,44 @@ mod tests {
         check(|_| {}, "");
         check(
             |c| c.listen = ([0, 0, 0, 0], 7610).into(),
-            "listen must be a loopback address, is 0.0.0.0:7610: there is no authentication yet, \
-             and every program that reaches the port can do anything; set insecure to allow it",
+            "listen must be a loopback address, is 0.0.0.0:7610: every program that reaches the port can \
+             do anything; set tls-cert, tls-key and tls-client-ca, so that clients need a certificate, or \
+             set insecure to allow it",
+        );
+        let file = |path: &str| path.parse().expect("any text");
+        let with_tls = move |c: &mut Config| {
+            (c.tls_cert, c.tls_key) = (file("cert.pem"), file("key.pem"));
+            c.listen = ([0, 0, 0, 0], 7610).into();
+            c.admin_listen = ([0, 0, 0, 0], 7611).into();
+        };
+        check(
+            |c| {
+                with_tls(c);
+                c.tls_client_ca = file("ca.pem");
+            },
+            "",
+        );
+        check(
+            |c| {
+                with_tls(c);
+                c.tls_client_ca = file("ca.pem");
+                let name = unanimo_core::ParticipantName::new("bank").expect("a name");
+                let urls = ["http://127.0.0.1:1", "https://bank:1", "http://bank:1"];
+                c.participants.insert(name, urls.map(str::to_owned).to_vec());
+            },
+            "participants.bank endpoint http://bank:1 is on another machine and without TLS: it must begin \
+             with https://, unless the coordinator's setting insecure allows it",
+        );
+        check(
+            |c| c.admin_listen = ([0, 0, 0, 0], 7611).into(),
+            "admin-listen must be a loopback address, is 0.0.0.0:7611: it would be served without TLS; set \
+             tls-cert and tls-key, or set insecure to allow it",
+        );
+        check(|c| c.tls_key = file("x"), "tls-cert must be set together with tls-key");
+        check(|c| c.tls_client_ca = file("x"), "tls-client-ca needs tls-cert and tls-key");
+        check(
+            |c| c.participant_tls_cert = file("x"),
+            "participant-tls-cert must be set together with participant-tls-key",
         );
         check(
             |c| {
@@ -253,7 +323,7 @@ mod tests {
                 let name = unanimo_core::ParticipantName::new("bank").expect("a name");
                 c.participants.insert(name, vec!["bank:7000".to_owned()]);
             },
-            "participants.bank must be http://HOST:PORT, is \"bank:7000\"",
+            "participants.bank must be http://HOST:PORT or https://HOST:PORT, is \"bank:7000\"",
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Types of settings, with their text forms.
 
 mod database;
+mod files;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
 pub use self::database::{DatabaseSchema, DatabaseUrl};
+pub use self::files::{FilePath, ServerName};
 use crate::participants::allow::Pattern;
 
 /// Names of a type's values in help texts, and how they are read.
@@ -87,6 +89,8 @@ named! {
     Patterns = "PATTERNS";
     LogFormat = "FORMAT" ["human", "json"];
     History = "WHICH" ["sagas", "all", "none"];
+    FilePath = "FILE";
+    ServerName = "NAME";
     String = "FILTER";
     Period = "DURATION";
     usize = "NUMBER";

@@ -16,8 +16,12 @@ pub(super) fn grpc_end(served: Result<(), tonic::transport::Error>) -> Option<En
     Some(Ended::Server { what: "gRPC", why })
 }
 
-pub(super) async fn serve_admin(listener: TcpListener, status: Arc<Status>) -> Option<Ended> {
-    let error = admin::serve(listener, status).await.err()?;
+pub(super) async fn serve_admin(
+    listener: TcpListener,
+    tls: Option<admin::Tls>,
+    status: Arc<Status>,
+) -> Option<Ended> {
+    let error = admin::serve(listener, tls, status).await.err()?;
     Some(Ended::Server { what: "health and metrics", why: error.to_string() })
 }
 

@@ -23,8 +23,7 @@ impl Sockets {
     /// The other one refuses connections until the coordinator can serve: whoever probes the port, or
     /// has a second coordinator to try, is told the truth.
     pub(super) async fn bind(config: &Config) -> Result<(Self, TcpListener), StartError> {
-        let grpc = bind_only(config.listen).map_err(|source| failed(config.listen, source))?;
-        warn(config.admin_listen);
+        let grpc = bind_only(config).map_err(|source| failed(config.listen, source))?;
         let admin = TcpListener::bind(config.admin_listen)
             .await
             .map_err(|source| failed(config.admin_listen, source))?;
@@ -44,8 +43,15 @@ impl Sockets {
     }
 }
 
-fn bind_only(address: SocketAddr) -> io::Result<TcpSocket> {
-    warn(address);
+fn bind_only(config: &Config) -> io::Result<TcpSocket> {
+    let address = config.listen;
+    if !config.knows_clients() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "other machines can reach this address, and clients need no certificate: every program that \
+             reaches it can start, commit and roll back transactions"
+        );
+    }
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // As a listener does: connections of an earlier process may not have ended yet.
     socket.set_reuseaddr(true)?;
@@ -55,14 +61,4 @@ fn bind_only(address: SocketAddr) -> io::Result<TcpSocket> {
 
 fn failed(address: SocketAddr, source: io::Error) -> StartError {
     StartError::Listen { address, source }
-}
-
-fn warn(address: SocketAddr) {
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "other machines can reach this address, and there is no authentication: every program \
-             that reaches it can start, commit and roll back transactions"
-        );
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use unanimo_core::ParticipantName;
 
 use super::{AlarmLabel, Metrics, ParticipantLabel};
-use crate::alarm::CLOCK_SKEW;
+use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED};
 
 /// Most participants that have a label of their own. Each is up to six series.
 const LABELS_MAX: usize = 200;
@@ -63,6 +63,12 @@ impl Metrics {
     pub fn clock_skew(&self, raised: bool) {
         self.own_skew.store(i64::from(raised), Ordering::Relaxed);
         self.show_skew();
+    }
+
+    /// Sets the number of sets of files that have changed and cannot be used.
+    pub fn files_not_used(&self, sets: usize) {
+        let value = i64::try_from(sets).unwrap_or(i64::MAX);
+        self.alarms.get_or_create(&AlarmLabel { alarm: FILES_NOT_USED }).set(value);
     }
 
     fn show_skew(&self) {

@@ -1,7 +1,7 @@
 //! Allow-list of the endpoints that may be registered.
 //!
 //! A coordinator that dials whatever it is told to is a way into its network. So an endpoint must be
-//! `http://HOST:PORT`, and match one of the patterns that the operator allows.
+//! `http://HOST:PORT` or `https://HOST:PORT`, and match one of the patterns that the operator allows.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -135,12 +135,41 @@ impl fmt::Display for Pattern {
 /// Reason for which an endpoint cannot be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is not `http://HOST:PORT`.
+    /// It is neither `http://HOST:PORT` nor `https://HOST:PORT`.
     #[error(transparent)]
     Invalid(#[from] Violation),
     /// No pattern allows it.
     #[error("endpoint {0} is not on the coordinator's endpoint-allow list")]
     NotAllowed(String),
+    /// It is without TLS, and on another machine.
+    #[error(
+        "endpoint {0} is on another machine and without TLS: it must begin with https://, unless the \
+         coordinator's setting insecure allows it"
+    )]
+    Plaintext(String),
+}
+
+/// Endpoints that may be without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// All.
+    Anywhere,
+    /// Those of this machine.
+    Loopback,
+}
+
+impl Plaintext {
+    /// Checks the form of an endpoint, and that it has TLS or needs none.
+    ///
+    /// # Errors
+    /// It is malformed, or must have TLS.
+    pub fn check(self, endpoint: &str) -> Result<(), Error> {
+        let Parsed { host, port, tls } = parse_endpoint(endpoint)?;
+        match tls || self == Self::Anywhere || Pattern::loopback().matches(&host, port) {
+            true => Ok(()),
+            false => Err(Error::Plaintext(endpoint.to_owned())),
+        }
+    }
 }
 
 /// Checks the form of an endpoint, and that some pattern allows it.
@@ -148,7 +177,7 @@ pub enum Error {
 /// # Errors
 /// It is malformed, or not allowed.
 pub fn check_endpoint(endpoint: &str, allowed: &[Pattern]) -> Result<(), Error> {
-    let (host, port) = parse_endpoint(endpoint)?;
+    let Parsed { host, port, .. } = parse_endpoint(endpoint)?;
     if allowed.iter().any(|pattern| pattern.matches(&host, port)) {
         Ok(())
     } else {
@@ -156,28 +185,44 @@ pub fn check_endpoint(endpoint: &str, allowed: &[Pattern]) -> Result<(), Error> 
     }
 }
 
-/// Host and port of an endpoint.
+/// Parts of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// Host, in brackets if it is an IPv6 address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// It is called with TLS.
+    pub tls: bool,
+}
+
+/// Parts of an endpoint.
 ///
 /// # Errors
-/// It is not `http://HOST:PORT`.
-pub fn parse_endpoint(endpoint: &str) -> Result<(String, u16), Violation> {
+/// It is neither `http://HOST:PORT` nor `https://HOST:PORT`.
+pub fn parse_endpoint(endpoint: &str) -> Result<Parsed, Violation> {
     let rule = |rule: String| Violation::new("endpoint", rule);
     if endpoint.len() > ENDPOINT_BYTES_MAX {
         let found = endpoint.len();
         return Err(rule(format!("must be at most {ENDPOINT_BYTES_MAX} bytes, has {found}")));
     }
-    let malformed = || rule(format!("must be http://HOST:PORT, is {endpoint:?}"));
+    let malformed =
+        || rule(format!("must be http://HOST:PORT or https://HOST:PORT, is {endpoint:?}"));
     let uri: Uri = endpoint.parse().map_err(|_| malformed())?;
-    let (Some("http"), Some(host), Some(port)) = (uri.scheme_str(), uri.host(), uri.port_u16())
-    else {
-        return Err(malformed());
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(malformed()),
     };
+    let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else { return Err(malformed()) };
     let bare = uri.path() == "/" && uri.query().is_none();
     let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if host.is_empty() || port == 0 || !bare || user {
+    // TLS compares it with the names in a certificate.
+    let is_name = !tls || unanimo_tls::is_server_name(host);
+    if host.is_empty() || port == 0 || !bare || user || !is_name {
         return Err(malformed());
     }
-    Ok((host.to_owned(), port))
+    Ok(Parsed { host: host.to_owned(), port, tls })
 }
 
 #[cfg(test)]
@@ -203,6 +248,8 @@ mod tests {
             ("loopback", "http://10.0.0.1:5000", false),
             ("*", "http://10.0.0.1:5000", true),
             ("bank", "http://bank:5000", true),
+            ("bank", "https://bank:5000", true),
+            ("bank", "https://other:5000", false),
             ("bank", "http://Bank:5000", true),
             ("bank", "http://bank.example:5000", false),
             ("bank:5000", "http://bank:5000", true),
@@ -223,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn without_tls_an_endpoint_is_on_this_machine() {
+        for (endpoint, allowed) in [
+            ("http://127.0.0.1:1", true),
+            ("http://localhost:1", true),
+            ("http://bank:1", false),
+            ("http://10.0.0.1:1", false),
+            ("https://bank:1", true),
+        ] {
+            assert_eq!(Plaintext::Loopback.check(endpoint).is_ok(), allowed, "{endpoint}");
+            Plaintext::Anywhere.check(endpoint).expect(endpoint);
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused_with_its_rule() {
         for pattern in ["", "bank:x", "10.0.0.0/33", "*.", "a b", "http://bank"] {
             pattern.parse::<Pattern>().expect_err(pattern);
@@ -230,7 +291,9 @@ mod tests {
         for endpoint in [
             "",
             "bank:5000",
-            "https://bank:5000",
+            "https://bank",
+            "https://bank..x:5000",
+            "ftp://bank:5000",
             "http://bank",
             "http://bank:0",
             "http://bank:5000/path",

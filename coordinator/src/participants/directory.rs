@@ -131,11 +131,21 @@ pub struct Shown {
 }
 
 impl Directory {
-    /// Makes an empty directory.
+    /// Makes an empty directory. Participants with TLS must have certificates of public authorities.
+    ///
+    /// # Panics
+    /// Never: without files there is nothing to be read.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let tls = unanimo_tls::Client::load(unanimo_tls::ClientFiles::new());
+        Self::with_tls(options, tls.expect("there are no files"))
+    }
+
+    /// Makes an empty directory, of participants that are called so over TLS.
+    #[must_use]
+    pub fn with_tls(options: Options, tls: unanimo_tls::Client) -> Self {
         let connections =
-            Connections::new(descriptors::for_participants(), options.message_bytes_max);
+            Connections::new(descriptors::for_participants(), options.message_bytes_max, tls);
         Self {
             databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             turns: Turns::default(),

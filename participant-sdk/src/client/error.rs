@@ -19,7 +19,7 @@ const DOMAIN: &str = "unanimo";
 #[non_exhaustive]
 pub enum Error {
     /// The coordinator's address is none.
-    #[error("coordinator {endpoint:?} must be http://HOST:PORT: {rule}")]
+    #[error("coordinator {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
     Endpoint {
         /// Text that was given.
         endpoint: String,

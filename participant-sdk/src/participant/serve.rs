@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
+use unanimo_tls::ServerFiles;
 
 use super::incoming::Incoming;
 use super::metrics::Metrics;
@@ -37,6 +38,7 @@ pub struct Serve {
     listen: Listen,
     advertise: Option<String>,
     message_bytes_max: usize,
+    tls: Option<ServerFiles>,
     /// Its endpoint is not known yet.
     register: Register,
 }
@@ -65,8 +67,18 @@ impl Serve {
             listen,
             advertise: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            tls: None,
             register: Register::at(""),
         }
+    }
+
+    /// Serves with TLS: with this certificate, and, with [`ServerFiles::client_ca`], only for coordinators that
+    /// show a certificate themselves. The files are read again when they change; connections that are open go
+    /// on. The certificate must have the host of the [endpoint](Self::advertise).
+    #[must_use]
+    pub fn tls(mut self, files: ServerFiles) -> Self {
+        self.tls = Some(files);
+        self
     }
 
     /// Registers with this coordinator, `http://HOST:PORT` or a [`Coordinator`], and stays registered. Called
@@ -94,7 +106,8 @@ impl Serve {
         self
     }
 
-    /// Names the address at which the coordinator reaches this process: `http://HOST:PORT`. Without it:
+    /// Names the address at which the coordinator reaches this process: `http://HOST:PORT`, with TLS
+    /// `https://HOST:PORT`. Without it:
     /// the address that is listened on.
     #[must_use]
     pub fn advertise(mut self, endpoint: impl Into<String>) -> Self {
@@ -148,25 +161,31 @@ impl<R: Resource> Service<R> {
     /// # Errors
     /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let Serve { listen, advertise, message_bytes_max, mut register } = serve;
+        let Serve { listen, advertise, message_bytes_max, tls, mut register } = serve;
+        let tls = tls.map(unanimo_tls::Server::load).transpose().map_err(Error::Tls)?;
         if let Some(endpoint) = &advertise {
             let bad = |bad: channel::BadAddress| Error::Endpoint {
                 endpoint: bad.endpoint,
                 rule: bad.rule,
             };
-            channel::is_address(endpoint).map_err(bad)?;
+            let has_tls = channel::is_address(endpoint).map_err(bad)?;
+            if tls.is_some() && !has_tls {
+                let rule = "it is served with TLS, so it must be https".to_owned();
+                return Err(Error::Endpoint { endpoint: endpoint.clone(), rule });
+            }
         }
         let (listener, address) = listen.begin().await?;
         let endpoint = match advertise {
             Some(endpoint) => endpoint,
             None if address.ip().is_unspecified() => return Err(Error::Advertise(address)),
+            None if tls.is_some() => format!("https://{address}"),
             None => format!("http://{address}"),
         };
         register.endpoint(endpoint.clone());
         let drain = register.drain();
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(None);
-        let server = self.listen(listener, stopped, end, message_bytes_max);
+        let server = self.listen(listener, tls, (stopped, end), message_bytes_max);
         let registration = self.prepare_registration(register);
         // It ends the server where one of the next steps fails.
         let (server, registration) = match registration {
@@ -188,8 +207,8 @@ impl<R: Resource> Service<R> {
     fn listen(
         &self,
         listener: TcpListener,
-        mut until: watch::Receiver<bool>,
-        end: watch::Sender<Option<String>>,
+        tls: Option<unanimo_tls::Server>,
+        (mut until, end): (watch::Receiver<bool>, watch::Sender<Option<String>>),
         message_bytes_max: usize,
     ) -> JoinHandle<()> {
         let service = self.clone();
@@ -201,19 +220,24 @@ impl<R: Resource> Service<R> {
         let served = ParticipantServiceServer::new(service.clone())
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
-        let serving = Server::builder()
+        let server = Server::builder()
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
-            .add_service(served)
-            .serve_with_incoming_shutdown(Incoming::new(incoming, end.clone()), async move {
-                // An error says that the other end is gone: that is a stop, too.
-                let _ = until.wait_for(|stop| *stop).await;
-            });
+            .add_service(served);
+        let incoming = Incoming::new(incoming, end.clone());
+        let stop = async move {
+            // An error says that the other end is gone: that is a stop, too.
+            let _ = until.wait_for(|stop| *stop).await;
+        };
         tokio::spawn(async move {
-            let error = match serving.await {
+            let served = match tls {
+                None => server.serve_with_incoming_shutdown(incoming, stop).await,
+                Some(tls) => server.serve_with_incoming_shutdown(tls.grpc(incoming), stop).await,
+            };
+            let error = match served {
                 Ok(()) => "it was told to".to_owned(),
                 Err(error) => {
                     let error = in_full(&error);

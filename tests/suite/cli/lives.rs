@@ -98,7 +98,7 @@ async fn an_address_that_others_can_reach_is_warned_of() {
     let mut program = Program::start(command(&all));
     addresses(&mut program).await;
     program.process.signal(Signal::TERM);
-    program.end().await.check(0).complains(&["WARN", "there is no authentication"]);
+    program.end().await.check(0).complains(&["WARN", "clients need no certificate"]);
 }
 
 /// Fields of the alarm are at the top level of the line's object, for programs.

@@ -81,13 +81,17 @@ struct Crates {
 const CRATES: &[Crates] = &[
     Crates { krate: "unanimo-proto", may_use: &[] },
     Crates { krate: "unanimo-migrations", may_use: &[] },
+    Crates { krate: "unanimo-tls", may_use: &[] },
     Crates { krate: "unanimo-core", may_use: &[] },
     Crates {
         krate: "unanimo-coordinator",
-        may_use: &["unanimo-core", "unanimo-migrations", "unanimo-proto"],
+        may_use: &["unanimo-core", "unanimo-migrations", "unanimo-proto", "unanimo-tls"],
     },
     Crates { krate: "unanimo-saga", may_use: &["unanimo-core", "unanimo-proto"] },
-    Crates { krate: "unanimo-sdk", may_use: &["unanimo-migrations", "unanimo-proto"] },
+    Crates {
+        krate: "unanimo-sdk",
+        may_use: &["unanimo-migrations", "unanimo-proto", "unanimo-tls"],
+    },
     Crates { krate: "unanimo-conformance", may_use: &["unanimo-proto"] },
 ];
 

@@ -33,6 +33,9 @@ pub(crate) enum Error {
         /// Innermost cause.
         why: String,
     },
+    /// A file of TLS cannot be used.
+    #[error("failed to {0}")]
+    Tls(String),
     /// The coordinator, or something on the way to it, answered with an error.
     #[error("{}", Words(.status, .endpoint))]
     Refused {
@@ -80,7 +83,7 @@ impl Error {
 
     /// Tells whether the coordinator found that a field of the request breaks a rule.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Output { .. })
+        matches!(self, Self::Output { .. } | Self::Tls(_))
             || matches!(self, Self::Refused { status, .. }
             if status.code() == Code::InvalidArgument && has_reason(&status.get_error_details()))
     }
@@ -94,7 +97,7 @@ impl Error {
             }
             Self::Refused { status, .. } => return hint(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
-            Self::NotEnded | Self::Output { .. } => return None,
+            Self::NotEnded | Self::Output { .. } | Self::Tls(_) => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there what is prepared \
                  (docs/in-doubt.md tells how), and run the command again with --released"
@@ -243,13 +246,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(server: &Server) -> Result<Self, Error> {
-        let unreachable = |error: tonic::transport::Error| Error::Unreachable {
-            endpoint: server.endpoint.clone(),
-            why: last_cause(&error),
-        };
-        let endpoint = Endpoint::from_shared(server.endpoint.clone()).map_err(unreachable)?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let bounded =
+            |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let channel = server.tls.connect(&server.endpoint, bounded).await?;
         Ok(Self {
             // The coordinator limits the size of messages; the client need not.
             coordinator: CoordinatorServiceClient::new(channel.clone())

@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint as Dial};
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 use super::CallKind;
+use crate::participants::allow::parse_endpoint;
 
 pub(super) type Client = ParticipantServiceClient<Channel>;
 
@@ -43,6 +44,7 @@ pub(super) struct Connections {
     open: Arc<AtomicUsize>,
     max: usize,
     message_bytes_max: usize,
+    tls: unanimo_tls::Client,
 }
 
 /// Connections of one endpoint. HTTP/2 bounds the calls on a connection, so Prepares have their own.
@@ -68,8 +70,8 @@ struct Pair {
 pub(crate) struct Open(Arc<AtomicUsize>);
 
 impl Connections {
-    pub(super) fn new(max: usize, message_bytes_max: usize) -> Self {
-        Self { open: Arc::default(), max, message_bytes_max }
+    pub(super) fn new(max: usize, message_bytes_max: usize, tls: unanimo_tls::Client) -> Self {
+        Self { open: Arc::default(), max, message_bytes_max, tls }
     }
 
     /// Makes the usual connections of an endpoint; `None` if there are as many as there may be. They are
@@ -90,16 +92,21 @@ impl Connections {
     }
 
     fn client(&self, url: &str) -> Client {
-        let dial = Dial::from_shared(url.to_owned())
-            .expect("endpoints are checked before they are stored")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .http2_max_header_list_size(HEADERS_BYTES_MAX)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES);
-        Client::new(dial.connect_lazy())
+        const CHECKED: &str = "endpoints are checked before they are stored";
+        let bounded = |dial: Dial| {
+            dial.connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                .http2_max_header_list_size(HEADERS_BYTES_MAX)
+                .initial_connection_window_size(WINDOW_BYTES)
+                .initial_stream_window_size(WINDOW_BYTES)
+        };
+        let channel = match parse_endpoint(url).expect(CHECKED).tls {
+            true => self.tls.lazy(url, bounded).expect(CHECKED),
+            false => bounded(Dial::from_shared(url.to_owned()).expect(CHECKED)).connect_lazy(),
+        };
+        Client::new(channel)
             .max_decoding_message_size(self.message_bytes_max)
             .max_encoding_message_size(self.message_bytes_max)
     }

@@ -1,0 +1,86 @@
+//! TLS to a coordinator.
+
+use tonic::transport::{Channel, Endpoint};
+use unanimo_tls::ClientFiles;
+
+use super::COMMON;
+use super::client::Error;
+use crate::error::last_cause;
+
+/// Files of TLS.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// Authorities of the coordinator, for https: a PEM file [default: the public ones]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_TLS_CA",
+        value_name = "FILE"
+    )]
+    tls_ca: Option<String>,
+    /// Certificate to show, for https: a PEM file
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_TLS_CERT",
+        value_name = "FILE"
+    )]
+    tls_cert: Option<String>,
+    /// Private key of --tls-cert: a PEM file
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_TLS_KEY",
+        value_name = "FILE"
+    )]
+    tls_key: Option<String>,
+    /// Name in the coordinator's certificate [default: the host of --endpoint]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_TLS_NAME",
+        value_name = "NAME"
+    )]
+    tls_name: Option<String>,
+}
+
+impl TlsArgs {
+    fn files(&self) -> Result<ClientFiles, Error> {
+        let mut files = ClientFiles::new();
+        if let Some(ca) = &self.tls_ca {
+            files = files.ca(ca);
+        }
+        if let Some(name) = &self.tls_name {
+            files = files.server_name(name);
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Ok(files.identity(cert, key)),
+            (None, None) => Ok(files),
+            _ => Err(Error::Tls("use --tls-cert or --tls-key alone: give both".to_owned())),
+        }
+    }
+
+    /// Connects to `http://HOST:PORT`, or to `https://HOST:PORT`.
+    pub(super) async fn connect(
+        &self,
+        url: &str,
+        bounded: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Channel, Error> {
+        let unreachable = |error: tonic::transport::Error| Error::Unreachable {
+            endpoint: url.to_owned(),
+            why: last_cause(&error),
+        };
+        if !url.starts_with("https") {
+            let endpoint = Endpoint::from_shared(url.to_owned()).map_err(unreachable)?;
+            return bounded(endpoint).connect().await.map_err(unreachable);
+        }
+        let bad = |error: unanimo_tls::Error| Error::Tls(error.to_string());
+        let client = unanimo_tls::Client::load(self.files()?).map_err(bad)?;
+        let (endpoint, connector) = client.endpoint(url).map_err(bad)?;
+        bounded(endpoint).connect_with_connector(connector).await.map_err(unreachable)
+    }
+}

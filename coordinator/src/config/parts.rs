@@ -1,0 +1,130 @@
+//! Settings for each part of the coordinator.
+
+use unanimo_core::{Backoff, Limits, Policy};
+use unanimo_tls::{ClientFiles, ServerFiles};
+
+use super::Config;
+use crate::participants::allow;
+use crate::participants::breaker::Pauses;
+use crate::participants::directory;
+use crate::store::{PostgresOptions, Retention};
+use crate::{api, engine};
+
+impl Config {
+    pub(crate) fn engine(&self) -> engine::Options {
+        let limits = Limits {
+            branches_max: self.branches_max,
+            payload_bytes_max: self.payload_bytes_max,
+            payloads_bytes_max: self.payloads_bytes_max,
+            output_bytes_max: self.output_bytes_max,
+            outputs_bytes_max: self.outputs_bytes_max,
+            metadata_bytes_max: self.metadata_bytes_max,
+            timeout_max: self.timeout_max.0,
+            timeout_default: self.timeout_default.0,
+            ..Limits::default()
+        };
+        let policy = Policy {
+            limits,
+            prepare_backoff: Backoff {
+                base: self.prepare_backoff.0,
+                cap: self.prepare_backoff_max.0,
+            },
+            phase_two_backoff: Backoff {
+                base: self.phase_two_backoff.0,
+                cap: self.phase_two_backoff_max.0,
+            },
+            retry_after_max: self.retry_after_max.0,
+            stalled_after: self.stalled_after.0,
+            clock_skew: self.clock_skew.0,
+            record: self.history.0,
+            ..Policy::default()
+        };
+        let bounds = engine::Bounds {
+            transactions_max: self.transactions_max,
+            bytes_max: self.live_bytes_max,
+            share_percent: self.participant_share,
+        };
+        engine::Options { policy, bounds, call_timeout: self.call_timeout.0 }
+    }
+
+    pub(crate) fn directory(&self) -> directory::Options {
+        directory::Options {
+            slots: self.participant_slots,
+            keep_alive_interval: self.keep_alive_interval.0,
+            message_bytes_max: self.message_bytes_max,
+            participants_max: self.participants_max,
+            prepare_pauses: Pauses {
+                base: self.prepare_backoff.0,
+                cap: self.prepare_backoff_max.0,
+            },
+            phase_two_pauses: Pauses {
+                base: self.phase_two_backoff.0,
+                cap: self.phase_two_backoff_max.0,
+            },
+        }
+    }
+
+    pub(crate) fn api(&self) -> api::Options {
+        api::Options {
+            message_bytes_max: self.message_bytes_max,
+            // One message at least.
+            upload_bytes_max: self.live_bytes_max.max(self.message_bytes_max),
+            header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
+            wait_max: self.wait_max.0,
+            gid_retention: self.gid_retention.0,
+            endpoint_allow: self.endpoint_allow.0.clone(),
+            plaintext: self.plaintext(),
+        }
+    }
+
+    pub(crate) fn postgres(&self) -> PostgresOptions {
+        PostgresOptions {
+            pool_connections: self.postgres_connections,
+            statement_timeout: self.statement_timeout.0,
+            schema: self.database_schema.as_str().to_owned(),
+        }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { details: self.retention.0, gids: self.gid_retention.0 }
+    }
+
+    /// Files of the servers; `None` without TLS.
+    pub(crate) fn server_tls(&self) -> Option<ServerFiles> {
+        let (cert, key) = self.tls_cert.path().zip(self.tls_key.path())?;
+        let files = ServerFiles::new(cert, key);
+        Some(match self.tls_client_ca.path() {
+            Some(client_ca) => files.client_ca(client_ca),
+            None => files,
+        })
+    }
+
+    /// Files for the calls to participants.
+    pub(crate) fn participant_tls(&self) -> ClientFiles {
+        let mut files = ClientFiles::new();
+        if let Some(ca) = self.participant_tls_ca.path() {
+            files = files.ca(ca);
+        }
+        let pair = self.participant_tls_cert.path().zip(self.participant_tls_key.path());
+        if let Some((cert, key)) = pair {
+            files = files.identity(cert, key);
+        }
+        match self.participant_tls_name.as_str() {
+            "" => files,
+            name => files.server_name(name),
+        }
+    }
+
+    /// Tells whether only known clients can call the services.
+    pub(crate) fn knows_clients(&self) -> bool {
+        self.tls_cert.is_set() && self.tls_client_ca.is_set()
+    }
+
+    /// Returns which endpoints of participants may be without TLS.
+    pub(crate) fn plaintext(&self) -> allow::Plaintext {
+        match self.tls_cert.is_set() && !self.insecure {
+            true => allow::Plaintext::Loopback,
+            false => allow::Plaintext::Anywhere,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Every way of a transaction over TLS: initiator, coordinator, participant.
+
+use std::time::Duration;
+
+use tonic::Code;
+use unanimo_proto::v1::PrepareRequest;
+use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
+use unanimo_sdk::{Client, Coordinator, Participant, Serve, Serving, Sqlite};
+
+use super::databases::Database;
+use super::sweeper::{Reserve, eager};
+use crate::coordinator::World;
+use crate::security::{Authority, Valid, channel, guarded};
+
+async fn serve(world: &World, authority: &Authority, serve: Serve) -> Serving {
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let participant = Participant::new("bank", database).tcc("ok", Reserve);
+    let serve = serve.register_with(coordinator(world, authority)).sweep(eager());
+    let mut serving = participant.serve(serve).await.unwrap();
+    serving.registered().await.unwrap();
+    serving
+}
+
+fn coordinator(world: &World, authority: &Authority) -> Coordinator {
+    let url = format!("https://{}", world.running.grpc_address().unwrap());
+    Coordinator::at(url).tls(authority.client())
+}
+
+async fn commits(world: &World, authority: &Authority, gid: &str) -> bool {
+    let client = Client::of([coordinator(world, authority)]).unwrap();
+    let client = client.wait_at_most(Duration::from_secs(20));
+    let draft = client.tcc(gid).branch("a", "bank", "ok", bytes::Bytes::from("x"));
+    draft.timeout(Duration::from_secs(5)).submit().await.unwrap().is_committed()
+}
+
+/// Nobody but the coordinator can tell the participant to prepare, and all of it runs over TLS.
+#[tokio::test]
+async fn a_participant_serves_its_coordinator_alone() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let world = World::start(guarded(&authority)).await;
+    let serving = serve(&world, &authority, Serve::on("127.0.0.1:0").tls(authority.serves())).await;
+    assert!(serving.endpoint().starts_with("https://127.0.0.1:"), "{}", serving.endpoint());
+    assert!(commits(&world, &authority, "g").await);
+
+    let (cert, key) = other.sign(&["coordinator"], Valid::Now);
+    for files in [authority.trusting(), authority.trusting().identity(cert, key)] {
+        let mut client = ParticipantServiceClient::new(channel(serving.endpoint(), files));
+        let status = client.prepare(PrepareRequest::default()).await.expect_err("a stranger");
+        assert_ne!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let mut client = ParticipantServiceClient::new(channel(serving.endpoint(), authority.client()));
+    let status = client.prepare(PrepareRequest::default()).await.expect_err("no context");
+    assert_eq!(status.code(), Code::InvalidArgument, "a known one is heard: {status}");
+    serving.stop().await;
+}
+
+/// The coordinator calls nobody who cannot prove its name.
+#[tokio::test]
+async fn a_coordinator_does_not_call_a_participant_of_another_authority() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let world = World::start(guarded(&authority)).await;
+    let (cert, key) = other.server();
+    let files = unanimo_tls::ServerFiles::new(cert, key);
+    let serving = serve(&world, &authority, Serve::on("127.0.0.1:0").tls(files)).await;
+    assert!(!commits(&world, &authority, "g").await);
+    serving.stop().await;
+}
+
+/// An endpoint on another machine must have TLS, where the coordinator has.
+#[tokio::test]
+async fn an_endpoint_elsewhere_without_tls_is_refused() {
+    let authority = Authority::new();
+    let mut config = guarded(&authority);
+    config.endpoint_allow = "*".parse().unwrap();
+    let world = World::start(config).await;
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let participant = Participant::new("bank", database).tcc("ok", Reserve);
+    let serve = Serve::on("127.0.0.1:0").advertise("http://10.1.2.3:7000");
+    let serve = serve.register_with(coordinator(&world, &authority));
+    let mut serving = participant.serve(serve).await.unwrap();
+    let error = serving.registered().await.expect_err("without TLS").to_string();
+    assert!(error.contains("is on another machine and without TLS"), "{error}");
+}

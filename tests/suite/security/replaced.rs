@@ -1,0 +1,113 @@
+//! Files that are replaced while the coordinator runs.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tonic::transport::Channel;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::watch_transaction_request::Key;
+use unanimo_proto::v1::{
+    BeginTransactionRequest, Mode, RollbackTransactionRequest, WatchTransactionRequest,
+    rollback_transaction_request,
+};
+use unanimo_tests::wait::until;
+
+use super::handshakes::http_get;
+use super::{Authority, Valid, ask, channel, guarded};
+use crate::coordinator::World;
+
+/// A coordinator whose files are copies, to be replaced.
+struct Replaceable {
+    world: World,
+    cert: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+impl Replaceable {
+    async fn start(authority: &Authority) -> Self {
+        let config = guarded(authority);
+        let path = |file: &unanimo_coordinator::config::FilePath| file.path().unwrap().to_owned();
+        let (cert, key) = (path(&config.tls_cert), path(&config.tls_key));
+        let ca = authority.folder.join("clients.pem");
+        fs::copy(authority.ca(), &ca).unwrap();
+        let config = unanimo_coordinator::Config { tls_client_ca: super::setting(&ca), ..config };
+        Self { world: World::start(config).await, cert, key, ca }
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.world.running.grpc_address().unwrap())
+    }
+
+    async fn alarms(&self, authority: &Authority) -> u64 {
+        let (_, text) = http_get(&self.world, authority, "/metrics", true).await;
+        let line = "unanimo_alarms{alarm=\"files_not_used\"} ";
+        let found = text.lines().find_map(|found| found.strip_prefix(line));
+        found.map_or(0, |number| number.parse().unwrap())
+    }
+}
+
+async fn begin(channel: Channel, gid: &str) {
+    let request = BeginTransactionRequest {
+        gid: gid.to_owned(),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    };
+    CoordinatorServiceClient::new(channel).begin_transaction(request).await.unwrap();
+}
+
+/// The open connection goes on, and new ones are judged by the new files.
+#[tokio::test]
+async fn new_connections_use_new_files_and_open_ones_go_on() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let coordinator = Replaceable::start(&old).await;
+    let open = channel(&coordinator.url(), old.client());
+    begin(open.clone(), "g").await;
+    let request = WatchTransactionRequest { key: Some(Key::Gid("g".into())), ..Default::default() };
+    let mut client = CoordinatorServiceClient::new(open.clone());
+    let mut changes = client.watch_transaction(request).await.unwrap().into_inner();
+    changes.message().await.unwrap().expect("its first state");
+
+    new.sign_into(&["127.0.0.1"], Valid::Now, &coordinator.cert, &coordinator.key);
+    fs::copy(new.ca(), &coordinator.ca).unwrap();
+    until("the new files to be used", async || {
+        ask(channel(&coordinator.url(), new.client())).await.ok()
+    })
+    .await;
+    ask(channel(&coordinator.url(), old.client())).await.expect_err("the former authority");
+    let (cert, key) = old.sign(&["x"], Valid::Now);
+    let files = new.trusting().identity(cert, key);
+    ask(channel(&coordinator.url(), files)).await.expect_err("a client of the former authority");
+
+    let key = Some(rollback_transaction_request::Key::Gid("g".into()));
+    let request = RollbackTransactionRequest { key, ..Default::default() };
+    client.rollback_transaction(request).await.expect("on the open connection");
+    while let Some(change) = changes.message().await.expect("the stream goes on") {
+        if change.transaction.unwrap().ended_at.is_some() {
+            return;
+        }
+    }
+    panic!("the stream ended before the transaction");
+}
+
+/// A bad file changes nothing, raises an alarm, and is used once it is mended.
+#[tokio::test]
+async fn a_bad_file_keeps_the_former_one_and_raises_an_alarm() {
+    let authority = Authority::new();
+    let coordinator = Replaceable::start(&authority).await;
+    assert_eq!(coordinator.alarms(&authority).await, 0);
+    let good = fs::read(&coordinator.cert).unwrap();
+    let (other, _) = authority.server();
+    for bad in [Some(fs::read(other).unwrap()), Some(b"nonsense".to_vec()), None] {
+        match bad {
+            Some(bad) => fs::write(&coordinator.cert, bad).unwrap(),
+            None => fs::remove_file(&coordinator.cert).unwrap(),
+        }
+        until("the alarm", async || (coordinator.alarms(&authority).await == 1).then_some(()))
+            .await;
+        ask(channel(&coordinator.url(), authority.client())).await.expect("the former one");
+        fs::write(&coordinator.cert, &good).unwrap();
+        until("its end", async || (coordinator.alarms(&authority).await == 0).then_some(())).await;
+    }
+    ask(channel(&coordinator.url(), authority.client())).await.expect("it is good again");
+}
