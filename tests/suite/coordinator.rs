@@ -32,6 +32,7 @@ mod databases;
 mod declarative;
 mod deploy;
 mod durability;
+mod failover;
 mod features;
 mod held;
 mod histories;
@@ -58,6 +59,7 @@ mod unreadable;
 mod uploads;
 mod waits;
 mod watches;
+mod went_back;
 
 /// Quick pauses and free ports.
 pub(crate) fn config(database_url: &str) -> Config {

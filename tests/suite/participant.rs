@@ -38,7 +38,7 @@ mod own_observed;
 mod own_server;
 mod paging;
 mod prepared;
-mod promoted;
+pub(crate) mod promoted;
 mod promoted_back;
 mod promoted_losses;
 mod promoted_mariadb;
