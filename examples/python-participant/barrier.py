@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 import sqlite3
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ CREATE TABLE IF NOT EXISTS barrier (
     -- there is none, and the row is kept.
     until      real,
     changed_at real NOT NULL,
+    -- When the sweeper asks about it again. NULL: in each sweep.
+    ask_at     real,
     PRIMARY KEY (tx_id, branch_id)
 ) WITHOUT ROWID;
 -- Tells this database from another one under the same participant's name.
@@ -127,10 +130,15 @@ RECORD_ATTEMPTS = 5
 class Barrier:
     def __init__(self, path):
         self.path = path
+        # Connections with a local transaction, by thread.
+        self.open = {}
         with contextlib.closing(self._connect()) as db:
             # What was answered must survive the machine, not only the process: hence FULL.
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(SCHEMA)
+            # A file of an older version.
+            if "ask_at" not in {column[1] for column in db.execute("PRAGMA table_info(barrier)")}:
+                db.execute("ALTER TABLE barrier ADD COLUMN ask_at real")
             db.execute("INSERT INTO barrier_id VALUES (1, ?) ON CONFLICT DO NOTHING", (str(uuid.uuid4()),))
             self.database_id = db.execute("SELECT id FROM barrier_id").fetchone()[0]
 
@@ -164,9 +172,21 @@ class Barrier:
                 return sqlite3.SQLITE_OK if does in BEGINNINGS and what != "BEGIN" else sqlite3.SQLITE_DENY
 
             db.set_authorizer(authorize)
-            # Closing the connection without COMMIT rolls back.
-            yield db
-            db.execute("COMMIT")
+            self.open[threading.get_ident()] = db
+            try:
+                # Closing the connection without COMMIT rolls back.
+                yield db
+                db.execute("COMMIT")
+            finally:
+                del self.open[threading.get_ident()]
+
+    def interrupt(self, thread_id):
+        """Makes the statement that a thread is at fail."""
+        db = self.open.get(thread_id)
+        # It may have been closed meanwhile.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            if db is not None:
+                db.interrupt()
 
     def prepare(self, context, mode, until, must_succeed, work, take_back=None):
         """Votes: `("prepared", Row)` or `("refused", Row)`. `work(db)` returns the output and its media
@@ -337,18 +357,19 @@ class Barrier:
             )
 
     def in_doubt(self, grace_s, after, limit):
-        """Branches that have been prepared for a while, by coordinator group and key, behind `after`."""
-        return self._list("state = 'prepared' AND changed_at < ?", grace_s, after, limit)
+        """Branches that have been prepared for a while, and that it is time to ask about, by coordinator group and
+        key, behind `after`."""
+        condition = "state = 'prepared' AND changed_at < ? AND coalesce(ask_at, 0) <= ?"
+        return self._list(condition, (time.time() - grace_s, time.time()), after, limit)
 
     def committed(self, after, limit):
         """Committed branches whose rows may go once the coordinator says that they ended."""
-        return self._list("state = 'committed' AND until < ?", KEPT_S, after, limit)
+        return self._list("state = 'committed' AND until < ?", (time.time() - KEPT_S,), after, limit)
 
     def unbounded(self, after, limit):
         """Committed branches without a bound, as a saga has them after its pivot."""
-        return self._list(
-            "state = 'committed' AND until IS NULL AND changed_at < ?", KEPT_S, after, limit
-        )
+        condition = "state = 'committed' AND until IS NULL AND changed_at < ?"
+        return self._list(condition, (time.time() - KEPT_S,), after, limit)
 
     def bound(self, keys):
         """Their saga has ended: nothing is sent for them any more, and their rows may go in a day."""
@@ -361,7 +382,7 @@ class Barrier:
 
     def ask_later(self, keys, pause_s):
         """Branches whose transaction still runs: a saga may take days."""
-        self._change("UPDATE barrier SET changed_at = ? WHERE state = 'prepared'", keys, pause_s)
+        self._change("UPDATE barrier SET ask_at = ? WHERE state = 'prepared'", keys, pause_s)
 
     def _change(self, statement, keys, later_s):
         with self.transaction() as db:
@@ -370,13 +391,13 @@ class Barrier:
                 [(time.time() + later_s, *key) for key in keys],
             )
 
-    def _list(self, condition, age_s, after, limit):
+    def _list(self, condition, bounds, after, limit):
         with self.transaction() as db:
             return db.execute(
-                f"SELECT cluster_id, tx_id, branch_id, mode FROM barrier WHERE {condition} "
+                f"SELECT cluster_id, tx_id, branch_id, mode, changed_at FROM barrier WHERE {condition} "
                 "AND (cluster_id, tx_id, branch_id) > (?, ?, ?) "
                 "ORDER BY cluster_id, tx_id, branch_id LIMIT ?",
-                (time.time() - age_s, *after, limit),
+                (*bounds, *after, limit),
             ).fetchall()
 
     def forget(self, keys):

@@ -11,6 +11,7 @@ from unanimo.v1 import participant_pb2 as wire
 from unanimo.v1 import participant_pb2_grpc, transaction_pb2
 
 from barrier import Busy, Refused
+from overtime import Bounded, Overtime
 
 log = logging.getLogger("participant")
 
@@ -30,6 +31,14 @@ METHODS = {"tcc": ("try_", "confirm", "cancel"), "saga": ("run", None, "compensa
 RETRY_AFTER_MS = 200
 RETRY_AFTER_MS_MAX = 30_000
 
+# How long an operation may go on past its call's deadline, and how long a call is taken to wait that names none.
+OVERTIME_S = 60
+CALL_TIMEOUT_S = 30
+
+# Bytes of a refusal, and of a status as it travels. A longer status would end the whole connection, and every other
+# call on it.
+REASON_BYTES_MAX, MESSAGE_BYTES_MAX, STATUS_BYTES_MAX = 64, 1024, 1024
+
 HEURISTICS = {
     "commit": wire.HEURISTIC_KIND_COMMIT,
     "rollback": wire.HEURISTIC_KIND_ROLLBACK,
@@ -38,29 +47,34 @@ HEURISTICS = {
 
 
 class Participant(participant_pb2_grpc.ParticipantServiceServicer):
-    def __init__(self, name, barrier, actions, prepares_max):
+    def __init__(self, name, barrier, actions, prepares_max, overtime_s=OVERTIME_S):
         self.name, self.barrier, self.actions = name, barrier, actions
+        self.bounded, self.overtime_s = Bounded(barrier), overtime_s
         # Fewer than the server has threads: Commit and Cancel always find one, or Prepares that wait
         # for what only a Commit frees would keep it out.
         self.prepare_slots = threading.BoundedSemaphore(prepares_max)
 
     def Prepare(self, request, call):
         self._check(request, call)
-        if not self.prepare_slots.acquire(blocking=False):
-            return wire.PrepareResponse(working=working(request))
+        def operation():
+            if not self.prepare_slots.acquire(blocking=False):
+                raise Busy()
+            try:
+                return self.barrier.prepare(
+                    request.context,
+                    MODES.get(request.context.mode, ""),
+                    bound(request),
+                    must_succeed(request),
+                    lambda db: self._work(request, db),
+                    self._take_back(request),
+                )
+            finally:
+                self.prepare_slots.release()
+
         try:
-            vote, row = self.barrier.prepare(
-                request.context,
-                MODES.get(request.context.mode, ""),
-                bound(request),
-                must_succeed(request),
-                lambda db: self._work(request, db),
-                self._take_back(request),
-            )
+            vote, row = self._run(request, call, operation)
         except Busy:
             return wire.PrepareResponse(working=working(request))
-        finally:
-            self.prepare_slots.release()
         log.info("prepare %s of %s: %s", request.context.branch_id, request.context.tx_id, vote)
         database_id = self.barrier.database_id
         if vote == "prepared":
@@ -68,8 +82,9 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             return wire.PrepareResponse(
                 prepared=wire.Prepared(output=output), database_id=database_id
             )
-        # A message is cut off at 1,024 bytes on its way; a reason must not be longer than 64.
-        refusal = transaction_pb2.Refusal(reason=row.reason, message=row.message[:250])
+        refusal = transaction_pb2.Refusal(
+            reason=cut(row.reason, REASON_BYTES_MAX), message=cut(row.message, MESSAGE_BYTES_MAX)
+        )
         return wire.PrepareResponse(refused=refusal, database_id=database_id)
 
     def Commit(self, request, call):
@@ -107,17 +122,35 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if unknown:
             # No answer: the call comes again, perhaps at another endpoint.
             text = f"{self.name} does not know the required feature {unknown}"
-            call.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+            abort(call, grpc.StatusCode.UNIMPLEMENTED, text)
+
+        def work(db, mode, output):
+            self._end(request, method, db, mode, output)
+
         try:
-            end, note = operation(
-                request.context, lambda db, mode, output: self._end(request, method, db, mode, output)
-            )
+            end, note = self._run(request, call, lambda: operation(request.context, work))
         except Busy:
             return response(working=working(request))
         log.info("%s %s of %s: %s", name, request.context.branch_id, request.context.tx_id, end)
         if end == "done":
             return response(done=wire.Done())
         return response(heuristic=wire.HeuristicOutcome(kind=HEURISTICS[end], note=note))
+
+    def _run(self, request, call, operation):
+        """Runs an operation of the barrier. One that fails is no answer: the call comes again."""
+        of = f"branch {request.context.branch_id} of {request.context.tx_id}"
+        left_s = call.time_remaining()
+        time_s = self.overtime_s + (CALL_TIMEOUT_S if left_s is None else left_s)
+        try:
+            return self.bounded.run(time_s, operation)
+        except Busy:
+            raise
+        except Overtime as error:
+            log.error("alarm=operation_overtime %s: %s", of, error)
+            abort(call, grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+        except Exception as error:
+            log.exception("no answer for %s; it comes again", of)
+            abort(call, grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
 
     def _end(self, request, method, db, mode, output):
         """By the row's mode and output: the request's mode may be of a later version, and its output may have
@@ -179,21 +212,42 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         except ValueError:
             canonical = False
         if not canonical:
-            call.abort(grpc.StatusCode.INVALID_ARGUMENT, "context.tx_id must be a UUID")
+            abort(call, grpc.StatusCode.INVALID_ARGUMENT, "context.tx_id must be a UUID")
         for field, rule in (("gid", ID), ("branch_id", ID), ("cluster_id", CLUSTER_ID)):
             if not rule.match(getattr(context, field)):
-                call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"context.{field} breaks the rules")
+                abort(call, grpc.StatusCode.INVALID_ARGUMENT, f"context.{field} breaks the rules")
         if context.branch_number == 0 or context.mode == transaction_pb2.MODE_UNSPECIFIED:
-            call.abort(grpc.StatusCode.INVALID_ARGUMENT, "context has no branch_number or mode")
+            abort(call, grpc.StatusCode.INVALID_ARGUMENT, "context has no branch_number or mode")
         if context.participant != self.name:
             text = f"this is participant {self.name}, and not {context.participant}"
-            call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+            abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
         if not isinstance(request, wire.CommitRequest) and context.database_id not in (
             "",
             self.barrier.database_id,
         ):
             text = f"this process has the database {self.barrier.database_id}"
-            call.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+            abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def abort(call, code, text):
+    """Ends a call without an answer."""
+    call.abort(code, cut(text, STATUS_BYTES_MAX, on_the_wire))
+
+
+def cut(text, bytes_max, size=len):
+    """The beginning of a text: so many bytes of UTF-8 at most, by their `size`."""
+    # What is no text, such as half of a pair of surrogates, cannot be sent.
+    text, bytes_ = text.encode(errors="replace").decode(), 0
+    for index, character in enumerate(text):
+        bytes_ += size(character.encode())
+        if bytes_ > bytes_max:
+            return text[:index]
+    return text
+
+
+def on_the_wire(bytes_):
+    """The size of bytes in a status, where most others than letters and digits are written as %XX."""
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in bytes_)
 
 
 def working(request):

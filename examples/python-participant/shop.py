@@ -5,7 +5,6 @@
 
 import argparse
 import contextlib
-import itertools
 import logging
 import signal
 import threading
@@ -13,17 +12,12 @@ import uuid
 from concurrent import futures
 
 import grpc
-from unanimo.v1 import (
-    coordinator_pb2,
-    coordinator_pb2_grpc,
-    directory_pb2,
-    directory_pb2_grpc,
-    participant_pb2_grpc,
-)
+from unanimo.v1 import directory_pb2, directory_pb2_grpc, participant_pb2_grpc
 
 import stock
 from barrier import Barrier
-from participant import FEATURES, Participant
+from participant import FEATURES, OVERTIME_S, Participant
+from sweeper import Sweeper
 
 log = logging.getLogger("shop")
 
@@ -35,15 +29,6 @@ DRAIN_S = 30
 
 CALL_TIMEOUT_S = 5
 RETRY_S = 1
-PURGE_INTERVAL_S = 3600
-# A page of rows: more than a coordinator takes in one question is refused.
-INQUIRE_MAX = 256
-# Branches are normally prepared for milliseconds.
-GRACE_S = 60
-# How long a branch whose transaction runs is not asked about again: a step that is done, and one that is reserved. The
-# coordinator sends what it owes by itself.
-STEP_PAUSE_S = 3600
-RESERVED_PAUSE_S = 300
 
 # A connection that swallows everything is found out, and replaced.
 KEEP_ALIVE = [
@@ -52,13 +37,6 @@ KEEP_ALIVE = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
-
-# Verdicts on which nobody may act.
-ALARMS = {
-    coordinator_pb2.VERDICT_NEVER_SEEN: "in_doubt_unknown",
-    coordinator_pb2.VERDICT_PURGED: "in_doubt_unknown",
-    coordinator_pb2.VERDICT_HEURISTIC: "in_doubt_ended",
-}
 
 
 class Registration(threading.Thread):
@@ -103,111 +81,6 @@ class Registration(threading.Thread):
         return answer.keep_alive_interval.ToNanoseconds() / 1e9 or RETRY_S
 
 
-class Sweeper(threading.Thread):
-    """Asks the coordinator about branches that are in doubt, and removes rows that nobody needs."""
-
-    def __init__(self, channel, name, barrier, interval_s):
-        super().__init__(daemon=True)
-        self.coordinator = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        self.name_of, self.barrier, self.interval_s = name, barrier, interval_s
-        self.stopped = threading.Event()
-
-    def run(self):
-        since_purge_s = PURGE_INTERVAL_S
-        while not self.stopped.wait(self.interval_s):
-            since_purge_s += self.interval_s
-            try:
-                self._ask_for_what_is_in_doubt()
-                if since_purge_s >= PURGE_INTERVAL_S:
-                    self._purge()
-                    since_purge_s = 0
-            except Exception as error:  # The next round does it.
-                log.warning("not swept: %r", error)
-
-    def stop(self):
-        self.stopped.set()
-        self.join()
-
-    def _ask_for_what_is_in_doubt(self):
-        """To ask is enough: the coordinator then sends again the Commit or Cancel that it owes, with
-        the payload that the handler needs. What it does not know, or believes to have ended, only a
-        person can end: the row stays, and is an alarm. A step of a saga that is committed is sent
-        nothing: its row is committed here."""
-        committed, running, reserved = [], [], []
-
-        def page(after, limit):
-            return self.barrier.in_doubt(GRACE_S, after, limit)
-
-        for (*key, mode), verdict in self._verdicts(page):
-            cluster_id, tx_id, branch_id = key
-            if mode == "saga" and verdict.verdict == coordinator_pb2.VERDICT_COMMIT:
-                committed.append(key)
-                continue
-            # A verdict of a later version is read as RUNNING.
-            alarm = ALARMS.get(verdict.verdict)
-            if alarm is None and verdict.ended:
-                alarm = "in_doubt_ended"
-            if alarm is not None:
-                log.error(
-                    "alarm=%s branch %s of %s (group %s) is in doubt, and only a person can end it",
-                    alarm,
-                    branch_id,
-                    tx_id,
-                    cluster_id,
-                )
-            elif mode == "saga":
-                running.append(key)
-            elif verdict.verdict == coordinator_pb2.VERDICT_RUNNING:
-                reserved.append(key)
-        self.barrier.commit_steps(committed)
-        self.barrier.ask_later(running, STEP_PAUSE_S)
-        self.barrier.ask_later(reserved, RESERVED_PAUSE_S)
-
-    def _purge(self):
-        self.barrier.purge()
-        # What is committed stays until the coordinator says that it will never ask for it again, or has
-        # itself purged the transaction.
-        self.barrier.bound(self._over(self.barrier.unbounded))
-        self.barrier.forget(self._over(self.barrier.committed))
-
-    def _over(self, page):
-        """Committed rows that nobody will ask for again. One that the coordinator believes to be cancelled
-        is evidence, and stays."""
-        return [
-            row[:3]
-            for row, verdict in self._verdicts(page)
-            if verdict.verdict == coordinator_pb2.VERDICT_PURGED
-            or (verdict.ended and verdict.verdict == coordinator_pb2.VERDICT_COMMIT)
-        ]
-
-    def _verdicts(self, page):
-        """Rows and the coordinator's record of each, page by page, each group's by themselves."""
-        after = ("", "", "")
-        while rows := page(after, INQUIRE_MAX):
-            after = rows[-1][:3]
-            for cluster_id, keys in itertools.groupby(rows, key=lambda row: row[0]):
-                keys = list(keys)
-                branches = [
-                    coordinator_pb2.InquiredBranch(tx_id=tx_id, branch_id=branch_id)
-                    for _, tx_id, branch_id, _ in keys
-                ]
-                request = coordinator_pb2.InquireBranchesRequest(
-                    participant=self.name_of,
-                    branches=branches,
-                    cluster_id=cluster_id,
-                    database_id=self.barrier.database_id,
-                )
-                try:
-                    answer = self.coordinator.InquireBranches(request, timeout=CALL_TIMEOUT_S)
-                except grpc.RpcError as error:
-                    # Of another group than this coordinator's: nothing can be told of them here.
-                    if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
-                        raise
-                    log.error("alarm=in_doubt_other_cluster group %s: %s", cluster_id, error.details())
-                    continue
-                yield from zip(keys, answer.verdicts)
-
-
 def item(text):
     name, _, pieces = text.partition("=")
     return name, int(pieces)
@@ -224,6 +97,13 @@ def arguments():
     parser.add_argument(
         "--sweep-interval", type=float, default=30, metavar="SECONDS", help="between two sweeps"
     )
+    parser.add_argument(
+        "--overtime",
+        type=float,
+        default=OVERTIME_S,
+        metavar="SECONDS",
+        help="how long an operation may go on past its call's deadline",
+    )
     return parser.parse_args()
 
 
@@ -239,7 +119,7 @@ def main():
             ("grpc.max_receive_message_length", 8 << 20),
         ],
     )
-    service = Participant(args.name, barrier, stock.ACTIONS, PREPARES_MAX)
+    service = Participant(args.name, barrier, stock.ACTIONS, PREPARES_MAX, args.overtime)
     participant_pb2_grpc.add_ParticipantServiceServicer_to_server(service, server)
     host = args.listen.rpartition(":")[0]
     port = server.add_insecure_port(args.listen)

@@ -2,6 +2,7 @@
 
 mod evidence;
 mod outside;
+mod sweep;
 mod work;
 
 use std::collections::BTreeMap;

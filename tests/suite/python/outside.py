@@ -74,6 +74,17 @@ class Inside(Pay):
     outside = False
 
 
+class Call:
+    @staticmethod
+    def time_remaining(*_):
+        return None
+
+    @staticmethod
+    def abort(_code, text):
+        # What the operation has raised.
+        raise sys.exc_info()[1] or RuntimeError(text)
+
+
 barrier = Barrier(sys.argv[1])
 with barrier.transaction() as db:
     db.execute("CREATE TABLE effect (key text NOT NULL, what text NOT NULL)")
@@ -118,7 +129,7 @@ class Branch:
 
     def prepare(self, deed=None, until=None, must_succeed=False):
         try:
-            answer = participant.Prepare(self.request(deed, until, must_succeed), None)
+            answer = participant.Prepare(self.request(deed, until, must_succeed), Call)
         except Died:
             return "died"
         kind = answer.WhichOneof("answer")
@@ -135,7 +146,7 @@ class Branch:
             attempt=1,
         )
         try:
-            return participant.Cancel(request, None).WhichOneof("answer")
+            return participant.Cancel(request, Call).WhichOneof("answer")
         except Died:
             return "died"
 
@@ -217,7 +228,7 @@ def what_an_older_version_refused_is_cancelled_outside():
         branch = Branch("die", mode)
         expect(branch.prepare(), "died")
         expect(branch.key in Elsewhere.held, True)
-        expect(older.Prepare(branch.request(""), None).refused.reason, "ACTION_NOT_OFFERED")
+        expect(older.Prepare(branch.request(""), Call).refused.reason, "ACTION_NOT_OFFERED")
         expect(branch.cancel("stuck"), "died")
         expect(branch.prepare(""), "ACTION_NOT_OFFERED")
         for _ in range(2):
