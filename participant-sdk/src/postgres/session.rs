@@ -17,8 +17,10 @@ const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; R
                      UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// Asks for what may have changed since a session was used last.
-const LOOK: &str =
-    "SELECT NOT pg_is_in_recovery(), current_setting('synchronous_standby_names') <> ''";
+///
+/// Services that speak PostgreSQL's protocol may not know the setting.
+const LOOK: &str = "SELECT NOT pg_is_in_recovery(),
+    coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
 
 /// Statements that take a session back from a handler. Cheap to clone.
 #[derive(Clone, Debug)]
