@@ -33,7 +33,7 @@ SELECT position::text, current_user::text, pg_has_role(current_user, 'pg_read_al
         WHERE sync_state IN ('sync', 'quorum') AND flush_lsn >= position)
 FROM wanted";
 
-/// What a look finds: the position, the role, that it may see the standbys, and that they have it.
+/// Result of a look: the position, the role, that it may see the standbys, and that they have it.
 type Look = (String, String, bool, bool);
 
 /// Waits until the synchronous standbys have what was committed before. Where there are none it asks nobody. A

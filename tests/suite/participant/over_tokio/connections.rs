@@ -201,7 +201,7 @@ async fn l3_of_several_servers_the_one_is_taken_that_takes_writes() {
     assert_eq!(super::promoted::one(&there, effects).await, 1);
 }
 
-/// What asks for a server that takes writes is not misled by sessions that only read outside of our transactions.
+/// A configuration that asks for a server that takes writes is not misled by sessions that only read outside of our transactions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_may_ask_for_a_server_that_takes_writes() {
     let logins = Logins::new().await;
