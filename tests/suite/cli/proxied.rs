@@ -16,8 +16,10 @@ fn of_domain(domain: &str, code: Code) -> Response {
     Status::with_error_details(code, "a proxy's", details).into_http()
 }
 
+type Answer = fn() -> Response;
+
 /// Answers that a coordinator never made.
-const ANSWERS: &[(&str, fn() -> Response)] = &[
+const ANSWERS: &[(&str, Answer)] = &[
     ("HTTP 403", || http_status(403)),
     ("HTTP 404", || http_status(404)),
     ("HTTP 502", || http_status(502)),
