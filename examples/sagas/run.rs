@@ -73,7 +73,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.history {
         run.write_history(file).await?;
     }
-    Ok(if story.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ExitCode::from(story.exit_code()))
 }
 
 fn saga(example: &Example, gid: &str) -> anyhow::Result<SubmitTransactionRequest> {

@@ -1,6 +1,6 @@
 //! Text of a run, in 80 columns.
 
-use unanimo_sdk::proto::v1::{AbortCause, Outcome, TransactionResult};
+use unanimo_sdk::proto::v1::{AbortCause, Heuristic, Outcome, TransactionResult};
 
 use super::args::Args;
 use super::example::Check;
@@ -32,6 +32,21 @@ impl Story {
     pub(super) fn is_whole(&self) -> bool {
         let is_decided = matches!(self.result.outcome(), Outcome::Committed | Outcome::Aborted);
         is_decided && self.facts.iter().all(|fact| fact.holds)
+    }
+
+    /// Tells whether every participant has ended as was decided. A deviation that is not known here is one.
+    pub(super) fn is_followed(&self) -> bool {
+        self.result.heuristic() == Heuristic::None
+    }
+
+    /// Makes the process's exit code: 6 where a participant has not done, or cannot tell whether it has done, as was
+    /// decided.
+    pub(super) fn exit_code(&self) -> u8 {
+        match (self.is_followed(), self.is_whole()) {
+            (false, _) => 6,
+            (true, true) => 0,
+            (true, false) => 1,
+        }
     }
 }
 
@@ -75,6 +90,11 @@ fn line(note: &Note, started_ns: i64) -> String {
 }
 
 fn conclusion(story: &Story, committed: &str, aborted: &str) -> String {
+    if !story.is_followed() {
+        return "WRONG: a participant has ended otherwise than was decided, or cannot tell.\n\
+                A person has to look."
+            .to_owned();
+    }
     if !story.is_whole() {
         return "WRONG: something is half done. The lines above that say WRONG tell what."
             .to_owned();
@@ -118,5 +138,40 @@ fn cause(result: &TransactionResult) -> String {
         }
         (AbortCause::Deadline, _) => "The saga's time is over.".to_owned(),
         (cause, _) => format!("Aborted: {}.", cause.as_str_name().to_ascii_lowercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s11_a_run_that_has_ended_otherwise_than_decided_is_no_success() {
+        for (outcome, heuristic, exit_code) in [
+            (Outcome::Committed, Heuristic::None.into(), 0),
+            (Outcome::Aborted, Heuristic::None.into(), 0),
+            (Outcome::NotDecided, Heuristic::None.into(), 1),
+            (Outcome::Committed, Heuristic::Mixed.into(), 6),
+            (Outcome::Aborted, Heuristic::Hazard.into(), 6),
+            // One of a later version.
+            (Outcome::Committed, 99, 6),
+        ] {
+            let result =
+                TransactionResult { outcome: outcome.into(), heuristic, ..Default::default() };
+            let story = Story {
+                graph: String::new(),
+                started_ns: 0,
+                notes: Vec::new(),
+                facts: Vec::new(),
+                result,
+            };
+            let said = conclusion(&story, "it is committed", "it is aborted");
+            assert_eq!(story.exit_code(), exit_code, "{outcome:?} {heuristic}: {said}");
+            assert_eq!(
+                said.starts_with("WRONG"),
+                exit_code != 0,
+                "{outcome:?} {heuristic}: {said}"
+            );
+        }
     }
 }

@@ -26,6 +26,17 @@ fn handlers_are_short() {
         ("src/two_phase.rs", ".two_phase_fn(\"credit\"", "}\n}", TWO_PHASE_LINES_MAX),
         ("../docs/own-service.md", ".tcc_fn(\"reserve\"", "\nfn bank", TCC_LINES_MAX),
         ("../docs/own-service.md", ".two_phase_fn(\"take\"", "```", TWO_PHASE_LINES_MAX),
+        ("../docs/own-service.md", ".tcc_fn(\"debit\"", ".saga(\"pay\"", TCC_LINES_MAX),
+        ("../docs/first-participant.md", ".tcc_fn(\"reserve\"", ".serve(", TCC_LINES_MAX),
+        ("../docs/first-participant.md", ".saga_fn(\"send\"", ".serve(", TCC_LINES_MAX),
+        ("../docs/two-phase-commit.md", ".two_phase_fn(\"debit\"", "```", TWO_PHASE_LINES_MAX),
+        ("../participant-sdk/src/lib.rs", ".tcc_fn(\"reserve\"", ".serve(", TCC_LINES_MAX),
+        (
+            "../participant-sdk/src/lib.rs",
+            ".two_phase_fn(\"debit\"",
+            ".serve(",
+            TWO_PHASE_LINES_MAX,
+        ),
     ] {
         let text = std::fs::read_to_string(root.join(file)).expect(file);
         let from = text.find(begins).unwrap_or_else(|| panic!("{begins} in {file}"));

@@ -49,6 +49,12 @@ pub(crate) trait Action<C>: Send + Sync {
     /// # Errors
     /// It cannot be read.
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable>;
+
+    /// Reads the payload of a branch, as phase two will have to.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_payload(&self, payload: &Payload) -> Result<(), Unreadable>;
 }
 
 /// A handler, and how it is to be run.

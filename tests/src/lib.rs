@@ -10,6 +10,7 @@ pub mod crash;
 pub mod driven;
 pub mod faulty;
 pub mod forward;
+pub mod guard;
 pub mod installed;
 pub mod joining;
 pub mod mariadb;

@@ -21,6 +21,7 @@ mod moves;
 mod night;
 mod operators;
 mod participant;
+mod proxied;
 mod reference;
 mod sagas;
 mod server;

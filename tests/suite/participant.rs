@@ -25,6 +25,7 @@ mod left_behind;
 mod lost;
 mod mariadb;
 mod model;
+mod open_payloads;
 mod outside;
 pub(crate) mod over;
 mod over_tls;

@@ -60,4 +60,8 @@ impl<C: Send> Action<C> for Interrupted<C> {
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
         self.action.read_output(output)
     }
+
+    fn read_payload(&self, payload: &Payload) -> Result<(), Unreadable> {
+        self.action.read_payload(payload)
+    }
 }

@@ -112,6 +112,10 @@ where
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
         read::<O>(OUTPUT, output).map(drop)
     }
+
+    fn read_payload(&self, payload: &Payload) -> Result<(), Unreadable> {
+        read::<P>(PAYLOAD, payload).map(drop)
+    }
 }
 
 /// The failure of a Cancel that finds a step done which nothing makes up for.

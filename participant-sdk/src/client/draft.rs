@@ -241,9 +241,10 @@ impl Draft {
     /// # Errors
     /// It starts later, a payload cannot be written, or the coordinator does not take it: nothing has happened.
     /// Once it has begun: [`Error::Aborted`] if a branch that was given votes no, and [`Error::NotExecuted`] if
-    /// the coordinator does not take one, after which the transaction is rolled back. [`Error::Unavailable`] if
-    /// there is no answer: it may have begun, and have prepared branches. Then call again, or make it an ABORT
-    /// with [`Client::rollback`]; without either it is aborted at its deadline.
+    /// the coordinator does not take one, or a proxy keeps it from being asked, after which the transaction is rolled
+    /// back. [`Error::Unavailable`] if there is no answer, and [`Error::Answer`] if it is not understood: it may have
+    /// begun, and have prepared branches. Then call again, or make it an ABORT with [`Client::rollback`]; without
+    /// either it is aborted at its deadline.
     pub async fn begin(self) -> Result<Transaction, Error> {
         if self.start.is_some() {
             let rule = "must be absent: a transaction that is begun starts at once".to_owned();
@@ -292,7 +293,7 @@ async fn execute_all(
                 return Err(Error::Aborted { tx_id, branch_id, refusal: None });
             }
             // The same begin may be answered later.
-            Err(error @ Error::Unavailable { .. }) => return Err(error),
+            Err(error @ Error::Unavailable { retryable: true, .. }) => return Err(error),
             Err(error) => {
                 let outcome = transaction.abandon().await;
                 let error = Box::new(error);

@@ -95,8 +95,8 @@ pub enum Error {
         /// Reason of its no.
         refusal: Option<Refusal>,
     },
-    /// A transaction that has begun with branches, of which the coordinator did not take one. Those before it
-    /// were executed. It was rolled back then.
+    /// A transaction that has begun with branches, of which the coordinator did not take one, or which a proxy kept
+    /// from it. Those before it were executed. It was rolled back then.
     #[error("branch {branch_id} of transaction {tx_id} was not executed: {error}{}", rolled_back(*.outcome))]
     NotExecuted {
         /// The coordinator's name for the transaction.
@@ -106,10 +106,11 @@ pub enum Error {
         /// The transaction's outcome, `Aborted` in most cases. `NotDecided` if the rollback was not answered:
         /// [roll it back](super::Client::rollback) by its gid, or leave it to its deadline.
         outcome: v1::Outcome,
-        /// The coordinator's answer for the branch.
+        /// The answer for the branch.
         error: Box<Self>,
     },
-    /// The coordinator answers what this version does not understand.
+    /// The coordinator, or a proxy, answers what this version does not understand. The call may have had its
+    /// effect or not.
     #[error("the coordinator's answer is not understood: {0}")]
     Answer(&'static str),
 }

@@ -64,7 +64,7 @@ pub struct Aborted {
 pub struct NotDecided {
     /// The coordinator's name for it, if it was learned.
     pub tx_id: Option<String>,
-    /// Failure of the call, if the coordinator gave no answer.
+    /// Failure of the call, if the coordinator gave no answer, or one that is not understood.
     pub error: Option<Error>,
 }
 
@@ -116,7 +116,11 @@ impl Outcome {
             |tx_id: Option<String>, error| Self::NotDecided(NotDecided { tx_id, error });
         match answer {
             Ok(Some(result)) => Ok(Self::of_result(result)),
-            Ok(None) => Err(Error::Answer("it holds no result")),
+            // It does not exclude that the call had its effect.
+            Ok(None) => {
+                let error = Error::Answer("it holds no result");
+                Ok(not_decided(tx_id.map(str::to_owned), Some(error)))
+            }
             Err(error @ Error::Unavailable { .. }) => {
                 Ok(not_decided(tx_id.map(str::to_owned), Some(error)))
             }

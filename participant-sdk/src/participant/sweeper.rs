@@ -7,6 +7,7 @@ mod names;
 mod open;
 mod pass;
 mod pauses;
+mod payloads;
 mod promoted;
 mod retention;
 mod steps;

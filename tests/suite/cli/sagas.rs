@@ -1,23 +1,11 @@
 //! `saga check`, `saga run` and `saga graph`; and sagas in `tx list` and `tx show`.
 
-use std::convert::Infallible;
 use std::fs;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tonic::Status;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
-use tower::{Service, ServiceExt};
+use unanimo_tests::guard::{Called, Guard, Way};
 
 use super::{Program, Ran, Served, command, new_path, run};
 
@@ -33,7 +21,7 @@ steps:
 ";
 
 /// Writes a definition whose pivot is this action, and returns its path.
-fn trip(pay: &str) -> String {
+pub(super) fn trip(pay: &str) -> String {
     let path = new_path(".yaml");
     fs::write(&path, TRIP.replace("PAY", pay)).unwrap();
     path.display().to_string()
@@ -157,53 +145,21 @@ async fn a_saga_runs_and_its_outcome_is_the_exit_code() {
     ran.check(5).says(&["not decided yet"]);
 }
 
-/// A coordinator that answers everything but Get.
-#[derive(Clone)]
-struct WithoutGet(Channel);
-
-impl WithoutGet {
-    async fn before(coordinator: String) -> String {
-        let to = Endpoint::from_shared(coordinator).unwrap().connect_lazy();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Routes::from(Router::new().fallback_service(Self(to)));
-        let server = Server::builder().add_routes(routes);
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        address
-    }
-}
-
-impl Service<Request> for WithoutGet {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let to = self.0.clone();
-        Box::pin(async move {
-            if request.uri().path().ends_with("/GetTransaction") {
-                return Ok(Status::unavailable("the connection broke").into_http());
-            }
-            let answered = to.oneshot(request.map(tonic::body::Body::new)).await;
-            Ok(answered.unwrap().map(Body::new))
-        })
-    }
-}
-
 /// The outcome is told, and is the exit code, also where the graph cannot be drawn: whoever reads "failed" of a saga
 /// that has committed, runs it again under another gid.
 #[tokio::test]
 async fn a_graph_that_cannot_be_drawn_hides_no_outcome() {
     let served = Served::start(&[]).await;
-    let endpoint = WithoutGet::before(served.endpoint.clone()).await;
+    let without_get = |called: &Called| match &*called.method {
+        "GetTransaction" => Way::Instead(Status::unavailable("the connection broke").into_http()),
+        _ => Way::Pass,
+    };
+    let guard = Guard::before(served.endpoint.clone(), without_get).await;
+    let endpoint = guard.address();
     for (pay, code, outcome) in [("ok", 0, "committed\n"), ("refuse", 4, "aborted: ")] {
         let (file, gid) = (trip(pay), format!("g-{code}"));
         let args = ["saga", "run", &file, "--gid", &gid, "--set=who=ann", "--set=fare=1"];
-        let args = [&args[..], &["--graph", "--endpoint", &endpoint]].concat();
+        let args = [&args[..], &["--graph", "--endpoint", endpoint]].concat();
         let ran = run(&args).await;
         ran.check(code).says(&[outcome, &format!("gid    {gid}\n")]);
         ran.complains(&["no graph: ", "the connection broke"]);

@@ -8,6 +8,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_proto::v1::Outcome;
 use unanimo_sdk::client::{Error, NotDecided};
 use unanimo_sdk::{Client, Outcome as Heard};
+use unanimo_testing::Coordinator;
+use unanimo_tests::guard::{Called, Guard, Way, http_status, nothing_set};
 
 use super::initiator::Fake;
 
@@ -163,4 +165,107 @@ async fn s10_a_question_is_answered_whatever_became_of_its_first_attempt() {
     let fake = Fake::default().at_first([Status::unavailable("lost")]).refusing(unknown);
     let error = client(&fake).await.tcc("g").begin().await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+}
+
+/// An answer that a coordinator never made.
+type Answer = fn() -> axum::response::Response;
+
+/// S10: an answer that is not the coordinator's tells nothing, be it the first one of the call or not, and so does an OK
+/// reply in which nothing is set. Everything has happened behind it.
+#[tokio::test]
+async fn s10_an_answer_that_is_no_coordinators_tells_nothing_of_any_call() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let known = coordinator.client().unwrap();
+    let answers: [(&str, Answer); 6] = [
+        ("HTTP 403", || http_status(403)),
+        ("HTTP 404", || http_status(404)),
+        ("HTTP 503", || http_status(503)),
+        ("NOT_FOUND", || Status::not_found("no such route").into_http()),
+        ("PERMISSION_DENIED", || Status::permission_denied("not you").into_http()),
+        ("nothing set", nothing_set),
+    ];
+    for (number, (name, answer)) in answers.into_iter().enumerate() {
+        let lost = move |called: &Called| match &*called.method {
+            "GetServerInfo" => Way::Pass,
+            _ => Way::After(answer()),
+        };
+        let guard = Guard::before(coordinator.endpoint(), lost).await;
+        // One node, and two that are asked one after the other.
+        for nodes in [1, 2] {
+            let client = Client::of(vec![guard.address(); nodes]).unwrap();
+            let client = client.wait_at_most(Duration::from_millis(300));
+            let gid = |what: &str| format!("{what}-{number}-{nodes}");
+            // Nobody can be reserved: it is aborted, and that is not heard.
+            let heard = client.tcc(gid("submit")).submit().await;
+            let not_decided = |heard: Result<Heard, Error>| match heard {
+                Ok(Heard::NotDecided(_)) => {}
+                heard => panic!("{name}: {heard:?}"),
+            };
+            not_decided(heard);
+            not_decided(client.rollback(gid("rollback")).await);
+            let begun = client.tcc(gid("begin")).begin().await.unwrap_err();
+            let says_nothing = matches!(begun, Error::Unavailable { .. } | Error::Answer(_));
+            assert!(says_nothing, "{name}: {begun:?}");
+            let Ok(Heard::NotDecided(found)) = known.find(gid("begin")).await else {
+                panic!("{name}: it has begun")
+            };
+            assert!(found.tx_id.is_some(), "{name}: it has begun");
+            // Of a question only the coordinator's answer counts.
+            match client.find(gid("rollback")).await {
+                Ok(Heard::NotDecided(_)) | Err(Error::Unavailable { .. }) => {}
+                heard => panic!("{name}: {heard:?}"),
+            }
+            assert!(known.find(gid("rollback")).await.unwrap().is_aborted(), "{name}");
+        }
+    }
+    coordinator.stop().await.unwrap();
+}
+
+/// S10: the same of a transaction that is driven step by step: what has happened behind a proxy's no is not told as if it
+/// had not.
+#[tokio::test]
+async fn s10_a_proxys_no_to_a_commit_is_not_decided() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let answers: [Answer; 4] = [
+        || http_status(404),
+        || Status::not_found("no such route").into_http(),
+        || Status::unimplemented("no such method").into_http(),
+        nothing_set,
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let lost = move |called: &Called| match &*called.method {
+            "CommitTransaction" | "RollbackTransaction" => Way::After(answer()),
+            _ => Way::Pass,
+        };
+        let guard = Guard::before(coordinator.endpoint(), lost).await;
+        let client = Client::new(guard.address()).unwrap().wait_at_most(Duration::from_millis(300));
+        for (commits, gid) in [(true, format!("c-{number}")), (false, format!("r-{number}"))] {
+            let tx = client.tcc(&gid).begin().await.unwrap();
+            let heard = if commits { tx.commit().await } else { tx.rollback().await };
+            let Ok(Heard::NotDecided(not_decided)) = heard else { panic!("{heard:?}") };
+            assert_eq!(not_decided.tx_id.as_deref(), Some(tx.tx_id()));
+            let known = coordinator.client().unwrap().find(&gid).await.unwrap();
+            assert_eq!(known.is_committed(), commits, "{known:?}");
+        }
+    }
+    coordinator.stop().await.unwrap();
+}
+
+/// S10: a begin whose branch a proxy keeps from the coordinator is rolled back: a further attempt would be kept from it,
+/// too, and nobody has a handle of the transaction.
+#[tokio::test]
+async fn s10_a_begin_whose_branch_a_proxy_forbids_is_rolled_back() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let forbidden = |called: &Called| match &*called.method {
+        "ExecuteBranch" => Way::Instead(Status::permission_denied("not you").into_http()),
+        _ => Way::Pass,
+    };
+    let guard = Guard::before(coordinator.endpoint(), forbidden).await;
+    let client = Client::new(guard.address()).unwrap();
+    let begun = client.tcc("g").branch("b", "p", "a", ()).begin().await.unwrap_err();
+    let Error::NotExecuted { outcome, error, .. } = begun else { panic!("{begun:?}") };
+    assert_eq!(outcome, Outcome::Aborted);
+    assert!(matches!(*error, Error::Unavailable { retryable: false, .. }), "{error:?}");
+    assert!(coordinator.client().unwrap().find("g").await.unwrap().is_aborted());
+    coordinator.stop().await.unwrap();
 }

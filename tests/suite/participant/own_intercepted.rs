@@ -2,26 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
-use tokio::net::TcpListener;
 use tonic::Status;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tonic::transport::Endpoint;
+use tower::{Layer, ServiceExt, service_fn};
 use unanimo_proto::v1::Mode;
 use unanimo_sdk::client::{Executed, Transaction};
 use unanimo_sdk::propagation::{CallEnd, ServerLayer};
 use unanimo_sdk::{Client, Coordinator, Participant, Register, Sqlite};
 use unanimo_testing::Coordinator as InProcess;
+use unanimo_tests::guard::{Called, Guard, Way};
 use unanimo_tests::wait::until;
 
 use super::databases::Database;
@@ -30,79 +20,37 @@ use super::sweeper::{Reserve, eager};
 
 pub(super) const TOKEN: &str = "Bearer of-the-shop";
 
-/// A proxy that lets only calls with the token through to a coordinator, and notes the names of all.
-#[derive(Clone)]
-pub(super) struct Guard {
-    address: String,
-    to: Channel,
-    /// Methods that it lets nobody call.
-    forbidden: &'static [&'static str],
-    calls: Arc<Mutex<Vec<(String, bool)>>>,
+/// A proxy that lets only calls with the token through to a coordinator, and nobody call the forbidden methods.
+pub(super) async fn guarded(coordinator: String, forbidden: &'static [&'static str]) -> Guard {
+    let way = |called: &Called| {
+        if called.authorization.as_deref() != Some(TOKEN) {
+            Way::Instead(Status::unauthenticated("who are you?").into_http())
+        } else if forbidden.contains(&called.method.as_str()) {
+            Way::Instead(Status::permission_denied("forbidden by this guard").into_http())
+        } else {
+            Way::Pass
+        }
+    };
+    Guard::before(coordinator, way).await
 }
 
-impl Guard {
-    pub(super) async fn before(coordinator: String, forbidden: &'static [&'static str]) -> Self {
-        let to = Endpoint::from_shared(coordinator).unwrap().connect_lazy();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let guard = Self { address, to, forbidden, calls: Arc::default() };
-        let routes = Routes::from(Router::new().fallback_service(guard.clone()));
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
-        guard
-    }
-
-    /// The coordinator behind it, through a channel of one's own, with this token.
-    pub(super) fn with_token(&self, token: &'static str) -> Coordinator {
-        let channel = Endpoint::from_shared(self.address.clone()).unwrap().connect_lazy();
-        Coordinator::through(channel).intercept(move |mut call| {
-            call.metadata_mut().insert("authorization", token.parse().unwrap());
-            Ok(call)
-        })
-    }
-
-    /// Methods that were called, with the token or without it.
-    fn called(&self, with_token: bool) -> BTreeSet<String> {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = calls.iter().filter(|(_, had)| *had == with_token);
-        of.map(|(method, _)| method.clone()).collect()
-    }
-
-    fn count(&self, method: &str) -> usize {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.iter().filter(|(called, _)| called == method).count()
-    }
+/// The coordinator behind it, through a channel of one's own, with this token.
+pub(super) fn with_token(guard: &Guard, token: &'static str) -> Coordinator {
+    let channel = Endpoint::from_shared(guard.address().to_owned()).unwrap().connect_lazy();
+    Coordinator::through(channel).intercept(move |mut call| {
+        call.metadata_mut().insert("authorization", token.parse().unwrap());
+        Ok(call)
+    })
 }
 
-impl Service<Request> for Guard {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+/// Methods that were called, with the token or without it.
+fn called(guard: &Guard, has_token: bool) -> BTreeSet<String> {
+    let of = |called: &Called| (called.authorization.as_deref() == Some(TOKEN)) == has_token;
+    guard.calls().into_iter().filter(of).map(|called| called.method).collect()
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let has_token = request.headers().get("authorization").is_some_and(|is| is == TOKEN);
-        let is_forbidden = self.forbidden.contains(&method.as_str());
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push((method, has_token));
-        let to = self.to.clone();
-        Box::pin(async move {
-            if !has_token {
-                return Ok(Status::unauthenticated("who are you?").into_http());
-            }
-            if is_forbidden {
-                return Ok(Status::permission_denied("forbidden by this guard").into_http());
-            }
-            let request = request.map(tonic::body::Body::new);
-            Ok(match to.oneshot(request).await {
-                Ok(response) => response.map(Body::new),
-                Err(error) => Status::unavailable(error.to_string()).into_http(),
-            })
-        })
-    }
+fn count(guard: &Guard, method: &str) -> usize {
+    guard.calls().iter().filter(|called| called.method == method).count()
 }
 
 fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
@@ -114,29 +62,29 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_call_of_a_participant_runs_through_its_interceptors() {
     let coordinator = InProcess::start().await.unwrap();
-    let guard = Guard::before(coordinator.endpoint(), &[]).await;
-    let asked = Guard::before(coordinator.endpoint(), &[]).await;
+    let guard = guarded(coordinator.endpoint(), &[]).await;
+    let asked = guarded(coordinator.endpoint(), &[]).await;
     let (database, _pool) = <Sqlite as Database>::open().await;
     let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
     // It is in doubt, and asked about.
     branch(Mode::Tcc, "ok").prepare(&service).await.unwrap();
     let register = Register::at("http://127.0.0.1:9").sweep(eager());
-    let register = register.with(guard.with_token(TOKEN)).ask(asked.with_token(TOKEN));
+    let register = register.with(with_token(&guard, TOKEN)).ask(with_token(&asked, TOKEN));
     let mut registration = service.register(register).await.unwrap();
     registration.registered().await.unwrap();
     until("it to keep alive, and to be asked about", async || {
-        let is_kept = guard.count("RegisterEndpoint") > 1 && guard.count("InquireBranches") > 0;
-        (is_kept && asked.count("GetServerInfo") > 0).then_some(())
+        let is_kept = count(&guard, "RegisterEndpoint") > 1 && count(&guard, "InquireBranches") > 0;
+        (is_kept && count(&asked, "GetServerInfo") > 0).then_some(())
     })
     .await;
     registration.stop().await;
     let expected = set(["DeregisterEndpoint", "InquireBranches", "RegisterEndpoint"]);
-    let called = guard.called(true);
-    assert!(called.is_superset(&expected), "{called:?}");
-    let called = asked.called(true);
-    assert!(called.contains("GetServerInfo") && called.contains("InquireBranches"), "{called:?}");
+    let names = called(&guard, true);
+    assert!(names.is_superset(&expected), "{names:?}");
+    let names = called(&asked, true);
+    assert!(names.contains("GetServerInfo") && names.contains("InquireBranches"), "{names:?}");
     for guard in [&guard, &asked] {
-        assert_eq!(guard.called(false), set([]), "without a token");
+        assert_eq!(called(guard, false), set([]), "without a token");
     }
     coordinator.stop().await.unwrap();
 }
@@ -168,16 +116,14 @@ async fn every_call_of_a_client_runs_through_its_interceptors() {
     let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
     let mut serving = service.serve(serve.without_sweep()).await.unwrap();
     serving.registered().await.unwrap();
-    let guards = [
-        Guard::before(coordinator.endpoint(), &[]).await,
-        Guard::before(coordinator.endpoint(), &[]).await,
-    ];
-    let by_client = Client::new(guards[0].address.clone()).unwrap().intercept(|mut call| {
+    let guards =
+        [guarded(coordinator.endpoint(), &[]).await, guarded(coordinator.endpoint(), &[]).await];
+    let by_client = Client::new(guards[0].address()).unwrap().intercept(|mut call| {
         call.metadata_mut().insert("authorization", TOKEN.parse().unwrap());
         Ok(call)
     });
     // Of several nodes, so that it asks for their groups, too.
-    let by_coordinator = Client::of([guards[1].with_token(TOKEN), guards[1].with_token(TOKEN)]);
+    let by_coordinator = Client::of([with_token(&guards[1], TOKEN), with_token(&guards[1], TOKEN)]);
     let payload = || bytes::Bytes::from_static(b"x");
     for (client, name) in [(by_client, "one"), (by_coordinator.unwrap(), "two")] {
         let gid = |what: &str| format!("{name}-{what}");
@@ -208,13 +154,13 @@ async fn every_call_of_a_client_runs_through_its_interceptors() {
         "SubmitTransaction",
     ]);
     for guard in &guards {
-        assert_eq!((guard.called(true), guard.called(false)), (expected.clone(), set([])));
+        assert_eq!((called(guard, true), called(guard, false)), (expected.clone(), set([])));
     }
     // And without it nothing gets through.
-    let without = Client::new(guards[0].address.clone()).unwrap();
+    let without = Client::new(guards[0].address()).unwrap();
     let error = without.server_info().await.unwrap_err().to_string();
     assert!(error.contains("who are you?"), "{error}");
-    assert_eq!(guards[0].called(false), set(["GetServerInfo"]));
+    assert_eq!(called(&guards[0], false), set(["GetServerInfo"]));
     serving.stop().await;
     coordinator.stop().await.unwrap();
 }

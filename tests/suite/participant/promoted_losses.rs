@@ -17,7 +17,7 @@ use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
 use super::over::{self, Database};
-use super::own_intercepted::{Guard, TOKEN};
+use super::own_intercepted::{TOKEN, guarded, with_token};
 use super::promoted::{apart, one, pair, participant, promote};
 use super::registration::Lines;
 use super::sweeper::{Reserve, World, Write, eager, pairs, states, two_phase, two_sweeps};
@@ -247,8 +247,8 @@ async fn s11_losses_that_no_coordinator_tells_are_told_as_not_known() {
     let (alarms, _listening) = Alarms::listen();
     let (pool, _, service) = bank().await;
     let world = World::start(service.clone(), Ears::Open).await;
-    let guard = Guard::before(world.url(), &["ListTransactions"]).await;
-    let coordinator = || guard.with_token(TOKEN);
+    let guard = guarded(world.url(), &["ListTransactions"]).await;
+    let coordinator = || with_token(&guard, TOKEN);
     let sweeper = service.sweep([coordinator()], eager()).unwrap();
     effects(&world, "some").await;
     let timeline = until("the note", async || noted(&pool).await).await;

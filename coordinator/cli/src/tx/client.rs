@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use tonic_types::{ErrorDetails, StatusExt};
-use unanimo_coordinator::api::error::code_name;
+use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
+use unanimo_coordinator::api::error::{DOMAIN, code_name};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
@@ -85,7 +85,7 @@ impl Error {
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::Output { .. } | Self::Tls(_))
             || matches!(self, Self::Refused { status, .. }
-            if status.code() == Code::InvalidArgument && has_reason(&status.get_error_details()))
+            if status.code() == Code::InvalidArgument && own(&status.get_error_details()).is_some())
     }
 
     /// Returns a hint for the operator.
@@ -107,22 +107,24 @@ impl Error {
         Some(text.to_owned())
     }
 
-    /// Tells whether the request may have taken effect, or may yet: no answer came, or one that does not
-    /// exclude it.
+    /// Tells whether the request may have taken effect, or may yet: only the coordinator itself can exclude
+    /// it. What a proxy answers may come after the coordinator has done what was asked.
     pub(super) fn is_indeterminate(&self) -> bool {
-        let Self::Refused { status, .. } = self else { return false };
-        let details = status.get_error_details();
-        match details.error_info() {
-            Some(info) => info.metadata.get("effect").is_none_or(|effect| effect != "none"),
-            // Not a coordinator's answer: the transport's, or a proxy's.
-            None => !is_permanent(status.code()),
+        match self {
+            Self::Refused { status, .. } => {
+                let details = status.get_error_details();
+                let effect = own(&details).and_then(|info| info.metadata.get("effect"));
+                effect.is_none_or(|effect| effect != "none")
+            }
+            Self::Nonsense(_) => true,
+            _ => false,
         }
     }
 
     /// Tells whether the same request may be answered otherwise when it is sent again.
     pub(super) fn is_retryable(&self) -> bool {
         let Self::Refused { status, .. } = self else { return false };
-        match status.get_error_details().error_info() {
+        match own(&status.get_error_details()) {
             Some(info) => info.metadata.get("retryable").is_some_and(|value| value == "true"),
             None => !is_permanent(status.code()),
         }
@@ -131,8 +133,7 @@ impl Error {
     /// Tells whether the gid names another request's transaction.
     pub(super) fn is_gid_reused(&self) -> bool {
         let Self::Refused { status, .. } = self else { return false };
-        let details = status.get_error_details();
-        details.error_info().is_some_and(|info| info.reason == "GID_REUSED")
+        own(&status.get_error_details()).is_some_and(|info| info.reason == "GID_REUSED")
     }
 
     /// Adds the name by which the transaction was asked for.
@@ -150,7 +151,8 @@ impl Error {
 
     /// Tells whether the coordinator answered that there is no such transaction.
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
+        matches!(self, Self::Refused { status, .. }
+            if status.code() == Code::NotFound && own(&status.get_error_details()).is_some())
     }
 }
 
@@ -168,24 +170,23 @@ fn is_permanent(code: Code) -> bool {
     )
 }
 
-/// Tells whether a coordinator sent the error: its errors have a reason, those of the connection
-/// have none.
-fn has_reason(details: &ErrorDetails) -> bool {
-    details.error_info().is_some()
+/// Returns the reason of an error that a coordinator sent. Errors of the connection have none, and those of a
+/// proxy none of this domain.
+fn own(details: &ErrorDetails) -> Option<&ErrorInfo> {
+    details.error_info().filter(|info| info.domain == DOMAIN)
 }
 
 fn hint(status: &Status) -> Option<String> {
     let details = status.get_error_details();
-    let retryable = |info: &tonic_types::ErrorInfo| {
-        info.metadata.get("retryable").is_some_and(|value| value == "true")
-    };
-    if details.error_info().is_some_and(retryable) {
+    let retryable =
+        |info: &ErrorInfo| info.metadata.get("retryable").is_some_and(|value| value == "true");
+    if own(&details).is_some_and(retryable) {
         let delay = details.retry_info().and_then(|info| info.retry_delay);
         let when = delay.map_or_else(String::new, |delay| format!(" in {delay:?}"));
         return Some(format!("run the same command again{when}; it takes effect only once"));
     }
     match status.code() {
-        _ if has_reason(&details) => None,
+        _ if own(&details).is_some() => None,
         Code::Cancelled | Code::DeadlineExceeded => {
             Some(
                 "--timeout sets a longer wait; the request may still take effect, and it is safe to run \
@@ -198,7 +199,9 @@ fn hint(status: &Status) -> Option<String> {
              effect or not, and it is safe to run the same command again"
                 .to_owned(),
         ),
-        Code::Unimplemented => Some("the endpoint is no coordinator of this version".to_owned()),
+        Code::Unimplemented => Some(
+            "the endpoint is no coordinator of this version, or a proxy answers for it".to_owned(),
+        ),
         _ => None,
     }
 }
@@ -212,7 +215,7 @@ impl fmt::Display for Words<'_> {
         let Self(status, endpoint) = self;
         let details = status.get_error_details();
         let code = code_name(status.code());
-        let Some(info) = details.error_info() else {
+        let Some(info) = own(&details) else {
             let why = match std::error::Error::source(status) {
                 Some(source) => last_cause(source),
                 None => status.message().to_owned(),

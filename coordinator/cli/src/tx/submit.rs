@@ -129,10 +129,10 @@ pub(crate) async fn submit(
         let left = until.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
         let asked = Client::request_within(request.clone(), left);
         let error = match client.coordinator.submit_transaction(asked).await {
-            Ok(submitted) => {
-                let result = submitted.into_inner().result;
-                return result.ok_or(client::Error::Nonsense("it has no result"));
-            }
+            Ok(submitted) => match submitted.into_inner().result {
+                Some(result) => return Ok(result),
+                None => client::Error::Nonsense("it has no result"),
+            },
             Err(status) => client::Error::from(status).at(&server.endpoint),
         };
         // Another request has the gid: no attempt of this one was ever accepted.

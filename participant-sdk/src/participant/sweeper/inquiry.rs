@@ -8,7 +8,8 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    BranchVerdict, GetServerInfoRequest, InquireBranchesRequest, InquiredBranch, inquired_branch,
+    BranchVerdict, GetServerInfoRequest, GetTransactionRequest, InquireBranchesRequest,
+    InquiredBranch, Payload, get_transaction_request, inquired_branch,
 };
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ pub(super) const BATCH: usize = 128;
 
 /// Longest wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer: those of a transaction with all of its payloads.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Time for which a cluster that is nobody's is not asked about again.
 const OTHERS_PAUSE: Duration = Duration::from_secs(10 * 60);
@@ -56,6 +60,8 @@ pub(super) struct Inquirer {
     others: HashMap<String, Instant>,
     /// The coordinator that told last, by cluster: it is asked first.
     told: HashMap<String, usize>,
+    /// The coordinator that gave a payload last.
+    gave_payload: usize,
 }
 
 /// A coordinator that speaks for its group.
@@ -77,12 +83,13 @@ impl Inquirer {
     pub(super) fn new(coordinators: Vec<Coordinator>) -> Result<Self, Error> {
         let client = |coordinator: Coordinator| {
             let route = coordinator.route(std::convert::identity)?;
-            let client = CoordinatorServiceClient::new(route.link());
+            let client = CoordinatorServiceClient::new(route.link())
+                .max_decoding_message_size(ANSWER_BYTES_MAX);
             Ok((route.name, client))
         };
         let coordinators = coordinators.into_iter().map(client).collect::<Result<_, Error>>()?;
         let (silent, others, told) = (HashSet::new(), HashMap::new(), HashMap::new());
-        Ok(Self { coordinators, silent, others, told })
+        Ok(Self { coordinators, silent, others, told, gave_payload: 0 })
     }
 
     /// A new sweep begins.
@@ -116,6 +123,33 @@ impl Inquirer {
             }
         }
         (groups, silent)
+    }
+
+    /// Returns the payload of a branch; the outer `None` if a coordinator that may know it has not answered, and the
+    /// inner one if nobody knows it. The first that is asked is the one that told last.
+    pub(super) async fn payload(&mut self, tx_id: Uuid, id: &str) -> Option<Option<Payload>> {
+        let request = GetTransactionRequest {
+            key: Some(get_transaction_request::Key::TxId(tx_id.to_string())),
+            include_payloads: true,
+            ..GetTransactionRequest::default()
+        };
+        let (first, mut all_answered) = (self.gave_payload, true);
+        for index in 0..self.coordinators.len() {
+            let index = (first + index) % self.coordinators.len();
+            let (_, client) = &mut self.coordinators[index];
+            match client.get_transaction(bounded(request.clone())).await {
+                Ok(found) => {
+                    self.gave_payload = index;
+                    let branches = found.into_inner().transaction.unwrap_or_default().branches;
+                    let of = branches.into_iter().find(|branch| branch.branch_id == id);
+                    return Some(of.and_then(|branch| branch.payload));
+                }
+                // It belongs to another group, or was purged.
+                Err(status) if is_coordinators(&status) && status.code() == Code::NotFound => {}
+                Err(_) => all_answered = false,
+            }
+        }
+        all_answered.then_some(None)
     }
 
     /// Asks one coordinator after the other, until one tells. The first is the one that told last: one that
@@ -193,6 +227,10 @@ fn to_wire((tx_id, name): (Uuid, &BranchName)) -> InquiredBranch {
         BranchName::Number(number) => Branch::BranchNumber(u32::from(*number)),
     };
     InquiredBranch { tx_id: tx_id.to_string(), branch: Some(branch) }
+}
+
+fn is_coordinators(status: &tonic::Status) -> bool {
+    status.get_error_details().error_info().is_some()
 }
 
 fn is_other_cluster(status: &tonic::Status) -> bool {

@@ -1,5 +1,6 @@
 //! Branches that are open at the start, and that the handlers cannot finish: their action is gone, or their
-//! output is not what its handler reads. That is told at once, and not when their Commit comes.
+//! output is not what its handler reads. That is told at once, and not when their Commit comes. Their payloads are
+//! [looked at](super::payloads) once a coordinator answers.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +21,10 @@ const OUTPUTS_MAX: usize = 64;
 
 /// Reason for which branches of an action cannot be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Why {
+pub(super) enum Why {
     ActionGone,
     OutputUnreadable,
+    PayloadUnreadable,
 }
 
 /// Open branches of one action.
@@ -39,18 +41,19 @@ type Actions = BTreeMap<(String, String), Found>;
 
 impl<R: Resource> Pass<R> {
     /// Tells the actions whose open branches cannot be finished.
-    pub(super) async fn check_open(&self) -> Result<(), Fault> {
+    pub(super) async fn check_open(&mut self) -> Result<(), Fault> {
         let mut outputs = 0;
-        for name in &self.names {
+        for name in &self.names.clone() {
             for ((action, mode), found) in self.open_actions(name).await? {
                 if let Some(error) = self.is_gone(&action, &mode) {
-                    tell(name, Why::ActionGone, &found, &found.first, &error);
+                    tell(name, Why::ActionGone, found.count, &found.first, &error);
                     continue;
                 }
+                self.unread.add(name, found.count, &found.sample);
                 for open in found.sample.iter().take(OUTPUTS_MAX.saturating_sub(outputs)) {
                     outputs += 1;
                     if let Some(error) = self.is_unreadable(name, open).await? {
-                        tell(name, Why::OutputUnreadable, &found, open, &error);
+                        tell(name, Why::OutputUnreadable, found.count, open, &error);
                         break;
                     }
                 }
@@ -101,14 +104,15 @@ impl<R: Resource> Pass<R> {
     }
 }
 
-fn tell(participant: &str, why: Why, found: &Found, which: &Open, error: &str) {
+pub(super) fn tell(participant: &str, why: Why, branches: u64, which: &Open, error: &str) {
     let alarm = match why {
         Why::ActionGone => "open_action_gone",
         Why::OutputUnreadable => "open_output_unreadable",
+        Why::PayloadUnreadable => "open_payload_unreadable",
     };
     let ((tx_id, branch_id), Open { action, mode, .. }) = (&which.key, which);
     tracing::error!(
-        alarm, participant, action, mode, branches = found.count, first_tx_id = %tx_id,
+        alarm, participant, action, mode, branches, first_tx_id = %tx_id,
         first_branch_id = branch_id, error,
         "branches are open that this version cannot finish: bring back what they need"
     );

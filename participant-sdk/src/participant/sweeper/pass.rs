@@ -12,6 +12,7 @@ use super::super::service::{Caller, Service, slot};
 use super::alarms::{Alarms, Why};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
 use super::pauses::Pauses;
+use super::payloads::Unread;
 use super::promoted::Seen;
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
@@ -58,6 +59,8 @@ pub(super) struct Pass<R: Resource> {
     pub(super) names_at: Option<Instant>,
     /// The branches that are open were checked against the handlers.
     pub(super) is_checked: bool,
+    /// Some of them, whose payloads the coordinators have.
+    pub(super) unread: Unread,
     /// Histories of the server.
     pub(super) seen: Seen,
     /// Branches whose transactions run.
@@ -98,6 +101,7 @@ impl<R: Resource> Pass<R> {
             looked_at: None,
             names_at: None,
             is_checked: false,
+            unread: Unread::default(),
             seen: Seen::default(),
             pauses: Pauses::default(),
         }
@@ -134,6 +138,7 @@ impl<R: Resource> Pass<R> {
             self.check_open().await?;
             self.is_checked = true;
         }
+        self.check_payloads().await;
         self.check_history().await?;
         self.check_names().await
     }
