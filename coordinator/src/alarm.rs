@@ -22,6 +22,9 @@ pub const CLOCK_SKEW: &str = "clock_skew";
 /// Name of the alarm: the database refused a row.
 pub const WRITE_REFUSED: &str = "write_refused";
 
+/// Name of the alarm: the database lacks what it had acknowledged.
+pub const DATABASE_WENT_BACK: &str = "database_went_back";
+
 /// Name of the alarm: a stored transaction cannot be read.
 pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
 
@@ -112,6 +115,16 @@ pub const TABLE: &[Described] = &[
         act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
               the coordinator: report it.",
         cleared: "nothing; it is a single event",
+    },
+    Described {
+        name: DATABASE_WENT_BACK,
+        raised: "The database lacks what it had acknowledged: a standby was promoted that was behind, or a \
+                 backup was restored under the running coordinator. Transactions in memory are written again as they \
+                 were; each has a line with the level WARN. Others that have changed in the meantime are as they were \
+                 before.",
+        act: "Read [what a failover loses](../backup.md#what-a-failover-loses). Use synchronous replication, so that it \
+              does not happen again.",
+        cleared: "nothing; it is told once a minute while rows are found that went back",
     },
     Described {
         name: TRANSACTION_UNREADABLE,

@@ -134,6 +134,10 @@ impl Api {
 /// that holds many unread frames.
 const WINDOW_BYTES: u32 = 64 << 20;
 
+/// Most requests of one connection at once. Its own client waits with further ones: more than are in flight where the
+/// throughput is highest, and few enough that what each costs before it is counted is no matter.
+const STREAMS_MAX: u32 = 4_096;
+
 /// Tells the health of the server, and of each of its services.
 pub(crate) async fn tell_health(health: &HealthReporter, status: ServingStatus) {
     let services = [
@@ -179,6 +183,7 @@ pub(crate) async fn serve(
     let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
     Server::builder()
         .initial_connection_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(api.options.header_bytes_max)
         .layer(InterceptorLayer::new(deadline::note_arrival))

@@ -208,7 +208,8 @@ settings! {
     /// Most transactions in memory. At this number new work is refused.
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
-    /// refused. Requests on their way in may take as much again, and one message at least.
+    /// refused. Requests on their way in may take as much again, and one message at least; and the first 64 KiB of
+    /// each, altogether, as much once more.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or

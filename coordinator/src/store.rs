@@ -29,7 +29,7 @@ mod rows;
 mod sqlite;
 mod transactions;
 
-pub use batch::{BatchError, BatchWriter, Cause, GidHolder, Life, Write, Written};
+pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
 pub use endpoints::{Endpoints, Registration};
 pub use error::Error;
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
@@ -74,6 +74,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Fenced`] if the incarnation is fenced.
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error>;
+
+    /// Counts the servers that were found to have taken the place of the one before. Such a one may lack what was
+    /// acknowledged.
+    fn generation(&self) -> u64 {
+        0
+    }
 
     /// Returns the size of the database's write-ahead log, where that is a file of this process.
     fn log_bytes(&self) -> Option<u64> {

@@ -31,6 +31,7 @@ mod clocks;
 mod databases;
 mod declarative;
 mod durability;
+mod failover;
 mod features;
 mod held;
 mod http;
@@ -55,6 +56,7 @@ mod unreadable;
 mod uploads;
 mod waits;
 mod watches;
+mod went_back;
 
 /// Quick pauses and free ports.
 pub(crate) fn config(database_url: &str) -> Config {

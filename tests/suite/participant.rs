@@ -37,7 +37,7 @@ mod own_observed;
 mod own_server;
 mod paging;
 mod prepared;
-mod promoted;
+pub(crate) mod promoted;
 mod promoted_back;
 mod promoted_losses;
 mod propagation;

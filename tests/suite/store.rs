@@ -26,6 +26,7 @@ mod migration;
 mod nonces;
 mod openings;
 mod place;
+mod promoted;
 mod purge;
 mod reads;
 pub(crate) mod restored;
@@ -37,6 +38,7 @@ mod standbys;
 mod told;
 mod unreadable;
 mod unwell;
+mod went_back;
 mod writes;
 
 /// Lease of every incarnation.
@@ -120,7 +122,7 @@ pub(crate) async fn count(fixture: &Fixture, table: &str) -> i64 {
 
 pub(crate) fn a_write(transition: Transition) -> Write {
     let base = Version(transition.version.0 - 1);
-    Write { life: Life::default(), write_id: Uuid::new_v4(), base, transition }
+    Write { life: Life::default(), write_id: Uuid::new_v4(), base, former: None, transition }
 }
 
 /// Runs each test on PostgreSQL and on SQLite.

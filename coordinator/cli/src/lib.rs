@@ -39,7 +39,9 @@ Exit codes:
      restored or removed under it
   4  `tx submit` and `saga run`: the transaction is aborted
   5  `tx submit` and `saga run`: the transaction is not decided yet, or nobody knows: run the same
-     command again";
+     command again
+  6  `tx submit`, `saga run` and `tx watch`: the transaction is decided, and a branch ended otherwise,
+     or nobody can tell how: an operator has to look at it";
 
 /// Exit codes of a command that has no more of its own, for its `--help`.
 const USUAL_EXIT_CODES: &str = "\

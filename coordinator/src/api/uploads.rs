@@ -2,8 +2,8 @@
 //!
 //! A message is in memory as it comes, long before anything is admitted. So what has come of all of them is
 //! counted: whoever would go over the bound is refused. A request that does not come on is ended: its bytes are
-//! taken from others. Small requests are always received, so that votes, Commit and Rollback are never
-//! refused.
+//! taken from others. The first part of each is counted apart, so that large requests take nothing from small
+//! ones, such as Commit and Rollback. Where many small ones do not come on, each of them has less time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,11 +22,14 @@ use tower_layer::Layer;
 
 use super::error::too_many_uploads;
 
-/// Bytes of each request that are not counted.
+/// Bytes of each request that are counted apart.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Longest time without a byte more.
 const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// The same while half of the bytes for small requests are taken.
+const STALL_CROWDED: Duration = Duration::from_secs(1);
 
 /// Longest time for the whole of a request.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -42,13 +45,28 @@ pub(super) struct Uploads {
 
 #[derive(Debug)]
 struct Counts {
-    bytes: AtomicUsize,
+    /// Of the requests' first parts, and of what goes beyond.
+    bytes: [AtomicUsize; 2],
+    /// Bound on each.
     bytes_max: usize,
+}
+
+impl Counts {
+    /// Counts more bytes of small requests or large ones; `false` if they would go over the bound.
+    fn add(&self, part: usize, more: usize) -> bool {
+        // Added first, so that two at once cannot both take the last place.
+        let bytes = self.bytes[part].fetch_add(more, Ordering::Relaxed) + more;
+        more == 0 || bytes <= self.bytes_max
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.bytes[0].load(Ordering::Relaxed) > self.bytes_max / 2
+    }
 }
 
 impl Uploads {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { counts: Arc::new(Counts { bytes: AtomicUsize::new(0), bytes_max }) }
+        Self { counts: Arc::new(Counts { bytes: Default::default(), bytes_max }) }
     }
 }
 
@@ -91,7 +109,8 @@ struct Upload {
     body: Body,
     counts: Arc<Counts>,
     received: usize,
-    counted: usize,
+    /// Bytes that are counted of it, by part.
+    counted: [usize; 2],
     began: Instant,
     /// Ends the wait for more; none while nothing is waited for.
     patience: Option<Pin<Box<Sleep>>>,
@@ -99,17 +118,21 @@ struct Upload {
 
 impl Upload {
     fn new(body: Body, counts: Arc<Counts>) -> Self {
-        let (received, counted, patience) = (0, 0, None);
+        let (received, counted, patience) = (0, [0, 0], None);
         Self { body, counts, received, counted, began: Instant::now(), patience }
     }
 
     fn receive(&mut self, bytes: usize) -> Result<(), Status> {
         self.received += bytes;
-        let more = self.received.saturating_sub(SMALL_BYTES) - self.counted;
-        self.counted += more;
+        let small = self.received.min(SMALL_BYTES);
+        let now = [small, self.received - small];
         let bytes_max = self.counts.bytes_max;
-        // Added first, so that two at once cannot both take the last place.
-        if self.counts.bytes.fetch_add(more, Ordering::Relaxed) + more > bytes_max && more > 0 {
+        let mut is_within = true;
+        for (part, now) in now.into_iter().enumerate() {
+            let more = now - std::mem::replace(&mut self.counted[part], now);
+            is_within &= self.counts.add(part, more);
+        }
+        if !is_within {
             return Err(too_many_uploads(format_args!(
                 "too much is in flight: bytes of requests on their way in would go over {bytes_max}"
             )));
@@ -118,7 +141,8 @@ impl Upload {
     }
 
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        let until = (Instant::now() + STALL_MAX).min(self.began + TIME_MAX);
+        let stall = if self.counts.is_crowded() { STALL_CROWDED } else { STALL_MAX };
+        let until = (Instant::now() + stall).min(self.began + TIME_MAX);
         let patience =
             self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         patience.as_mut().poll(context).map(|()| {
@@ -162,6 +186,8 @@ impl http_body::Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.counts.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+        for (bytes, counted) in self.counts.bytes.iter().zip(self.counted) {
+            bytes.fetch_sub(counted, Ordering::Relaxed);
+        }
     }
 }

@@ -151,6 +151,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
+        went_back: Default::default(),
     };
     let shared = Shared {
         inbox: sender,

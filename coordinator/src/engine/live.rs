@@ -149,6 +149,13 @@ impl Live {
         self.durable = self.durable.max(version);
     }
 
+    /// Its row is as it was at this version. What is told and sent from now on waits until it is written again,
+    /// in another life. It was stored before, and begins nothing.
+    pub(super) fn went_back(&mut self, to: Version) {
+        self.life = Life::begin();
+        self.durable = to.max(Version::default().next());
+    }
+
     /// Returns the work that may go out now, and is still wanted.
     pub(super) fn released(&mut self) -> Vec<Held> {
         let mut released = Vec::new();

@@ -11,6 +11,7 @@ mod log;
 mod rest;
 pub(super) mod sleep;
 mod time;
+mod went_back;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub struct Service {
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
     pub(super) ends: Ends,
+    pub(super) went_back: went_back::Known,
 }
 
 impl Service {
@@ -284,9 +286,7 @@ impl Service {
         if let Some(mut transition) = transition {
             self.log_events(&transition);
             self.note_a_sleep(&mut transition);
-            self.writes += 1;
-            // Unlike any other write's: no two incarnations have one number.
-            let write_id = Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes);
+            let write_id = self.write_id();
             if let Some(live) = self.live.get_mut(&tx_id) {
                 live.handed_over(transition.version, transition.awaited);
                 self.journal.submit(transition, write_id, live.life);
@@ -296,6 +296,12 @@ impl Service {
             live.hold(calls, locks);
         }
         self.release(tx_id);
+    }
+
+    /// Makes the id of a write, unlike any other write's: no two incarnations have one number.
+    fn write_id(&mut self) -> Uuid {
+        self.writes += 1;
+        Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes)
     }
 
     /// Sends the calls, asks for the locks, and gives the answers that wait for no write any more.
@@ -346,6 +352,7 @@ impl Service {
                     live.dismiss(|| Failure::Elsewhere(holder.clone()));
                 }
             }
+            Ended::WentBack(earlier) => self.write_again(tx_id, &earlier),
             Ended::Lost => {
                 let Some(mut live) = self.remove(tx_id) else { return };
                 tracing::warn!(

@@ -10,6 +10,7 @@ mod entry;
 mod health;
 mod invitation;
 mod kind;
+mod listing;
 mod place;
 mod sweep;
 mod turns;
@@ -347,30 +348,6 @@ impl Directory {
         route().or_else(left).or_else(given_back).ok_or_else(|| {
             format!("{max} connections to participants are open, which is all that there may be")
         })
-    }
-
-    /// Everybody but the coordinator itself, by name.
-    #[must_use]
-    pub fn list(&self) -> Vec<(ParticipantName, Vec<Shown>)> {
-        let (now, gone_after) = (Instant::now(), self.gone_after());
-        let show = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
-            let endpoints = read(&entry.endpoints);
-            let shown = endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after));
-            (name.clone(), shown.collect())
-        };
-        read(&self.entries).iter().filter(|(_, entry)| !entry.own).map(show).collect()
-    }
-
-    /// Names of those that fail or have calls waiting, with the number of these.
-    #[must_use]
-    pub fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {
-        let entries = read(&self.entries);
-        let trouble = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
-            let waiting = CallKind::ALL.into_iter().map(|kind| entry.waiting(kind)).sum();
-            let failing = entry.is_failing();
-            (failing || waiting > 0).then(|| (name.clone(), failing, waiting))
-        };
-        entries.iter().filter_map(trouble).collect()
     }
 
     /// Waits until participants have come back, and says which.

@@ -81,6 +81,16 @@ impl Loads {
         known.get(name).and_then(Weak::upgrade).is_some_and(|load| load.owed() > 0)
     }
 
+    /// Names to which something is owed, or may be, with the number of transactions.
+    pub(super) fn owed(&self) -> Vec<(ParticipantName, usize)> {
+        let known = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let owed = known.iter().filter_map(|(name, load)| {
+            let owed = load.upgrade()?.owed();
+            (owed > 0).then(|| (name.clone(), owed))
+        });
+        owed.collect()
+    }
+
     /// Lets go of the names that nobody counts on.
     pub(super) fn sweep(&self) {
         let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);

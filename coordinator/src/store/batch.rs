@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use unanimo_core::{Digest, Incarnation, Transition, TxId, Version};
+use unanimo_core::{BranchNumber, Digest, Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
 /// One stay of a transaction in memory. Its writes are the transitions that it went through; those of
@@ -31,6 +31,8 @@ pub struct Write {
     /// The version that the transaction must have; the write gives it `transition.version`. A
     /// transition that begins a transaction has none: its gid must be new instead.
     pub base: Version,
+    /// The owner that the transaction must have, if it is another one than the writer: see [`Earlier`].
+    pub former: Option<Incarnation>,
     /// The content.
     pub transition: Transition,
 }
@@ -46,8 +48,22 @@ pub enum Written {
     GidHeld(GidHolder),
     /// The transaction is not as this writer left it: somebody else owns it, or wrote it.
     Lost,
+    /// The transaction is as it was before this writer wrote it last: the database has lost that.
+    WentBack(Earlier),
     /// It cannot be written, for a reason that is its own.
     Refused(String),
+}
+
+/// Stored state of a transaction that is older than what its writer was told to be durable. Nobody else writes
+/// it, so a failover or a restore of the database has lost the rest. Whoever has that in memory writes it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// The owner, which is the writer or fenced, and the version; nothing if there is no row.
+    pub row: Option<(Incarnation, Version)>,
+    /// Number of branches that are stored.
+    pub branches: usize,
+    /// Branches whose outputs are stored.
+    pub outputs: Vec<BranchNumber>,
 }
 
 /// The transaction that holds a gid.

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 use self::queue::Queue;
-use super::{GidHolder, Life, Store};
+use super::{Earlier, GidHolder, Life, Store};
 
 /// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
 /// only make the next batch wait.
@@ -50,6 +50,9 @@ pub enum Ended {
     GidHeld(GidHolder),
     /// The row is not as it was left. Nothing that was handed over for it since is stored.
     Lost,
+    /// The row is as it was at an earlier time. Nothing that was handed over for it since is stored: another life
+    /// of it is to be written [again](Handle::submit_again).
+    WentBack(Earlier),
     /// The database refuses the row. Nothing that was handed over for it since is stored.
     Refused(String),
 }
@@ -89,7 +92,15 @@ impl Handle {
     /// A life of which a write was not made has lost its row: what it still hands over, before it hears
     /// of that, is dropped. By then the row may have the very version that such a write begins with.
     pub fn submit(&self, transition: Transition, write_id: Uuid, life: Life) {
-        self.queue.submit(transition, write_id, life);
+        let base = Version(transition.version.0 - 1);
+        self.queue.submit(transition, write_id, life, (base, None));
+    }
+
+    /// Takes the first transition of a life whose row is as it was at an earlier time: it makes up for everything
+    /// since.
+    pub fn submit_again(&self, transition: Transition, write_id: Uuid, life: Life, from: &Earlier) {
+        let (owner, base) = from.row.unzip();
+        self.queue.submit(transition, write_id, life, (base.unwrap_or_default(), owner));
     }
 
     /// Forgets a life that has lost its row: it hands nothing over any more.

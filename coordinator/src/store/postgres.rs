@@ -95,6 +95,7 @@ pub struct Postgres {
     journals: batch::Connections,
     cluster_id: String,
     nonces: Nonces,
+    progress: progress::Progress,
 }
 
 impl Postgres {
@@ -102,9 +103,10 @@ impl Postgres {
     fn open(connector: Connector, options: &PostgresOptions, cluster_id: String) -> Self {
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
+        let progress = connector.progress.clone();
         let journals = batch::Connections::new(connector, options.answer_timeout());
         let nonces = Nonces::default();
-        Self { sessions, heartbeat, journals, cluster_id, nonces }
+        Self { sessions, heartbeat, journals, cluster_id, nonces, progress }
     }
 
     /// Runs one statement, and returns its rows.
@@ -208,6 +210,10 @@ impl Store for Postgres {
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
         Ok(Box::new(self.journals.connect(me, self.nonces.nonce(me)).await?))
+    }
+
+    fn generation(&self) -> u64 {
+        self.progress.generation()
     }
 
     async fn close(&self) {

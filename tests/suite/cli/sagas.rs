@@ -76,6 +76,19 @@ async fn a_definition_is_checked_without_a_coordinator() {
     run(&["saga", "check", &good, "--set", "who"]).await.check(2).complains(&["write NAME=VALUE"]);
 }
 
+/// A step that has ended otherwise than was decided is no success.
+#[tokio::test]
+async fn s11_a_deviation_of_a_step_has_an_exit_code_of_its_own() {
+    let served = Served::start(&[]).await;
+    let path = new_path(".yaml");
+    fs::write(&path, TRIP.replace("PAY", "ok").replace("output-3", "commit-heuristic")).unwrap();
+    let path = path.display().to_string();
+    let run =
+        ["run", &path, "--gid", "g", "--set", "who=ann", "--set", "fare=7", "--wait", "ended"];
+    let ran = served.saga(&run).await;
+    ran.check(6).says(&["committed\n", "heuristic: mixed: an operator has to look at it"]);
+}
+
 #[tokio::test]
 async fn every_definition_in_the_repository_is_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -117,3 +117,21 @@ async fn nobody_at_the_endpoint_is_told() {
         run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);
     }
 }
+
+/// A branch that has ended otherwise than was decided is no success, and no failure of the command.
+#[tokio::test]
+async fn s11_a_deviation_has_an_exit_code_of_its_own() {
+    let served = Served::start(&[]).await;
+    for (gid, actions, says) in [
+        ("mixed", ["commit-heuristic", "ok"], "committed\n"),
+        ("hazard", ["cancel-hazard", "refuse"], "aborted: branch b refused\n"),
+    ] {
+        let ran = served.submit(gid, &actions, &["--wait", "ended"]).await;
+        ran.check(6).says(&[says, &format!("heuristic: {gid}: an operator has to look at it")]);
+        let ran = served.submit(gid, &actions, &["--json"]).await;
+        assert_eq!(ran.check(6).json()["heuristic"], gid);
+        served.tx(&["watch", gid]).await.check(6);
+    }
+    served.submit("good", &["ok"], &["--wait", "ended"]).await.check(0);
+    served.tx(&["watch", "good"]).await.check(0);
+}

@@ -10,6 +10,7 @@ use unanimo_tests::scripted::Scripted;
 
 pub(super) struct Process {
     owned: Owned,
+    endpoint: Endpoint,
     pub(super) channel: Channel,
     pub(super) p: Scripted,
 }
@@ -43,8 +44,14 @@ impl Process {
         let line = tokio::task::spawn_blocking(move || BufReader::new(stdout).lines().next());
         let line = line.await.unwrap().expect("it starts").unwrap();
         let address = line.strip_prefix("grpc ").unwrap().to_owned();
-        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
-        Self { owned, channel, p }
+        let endpoint = Endpoint::from_shared(address).unwrap();
+        let channel = endpoint.connect_lazy();
+        Self { owned, endpoint, channel, p }
+    }
+
+    /// A connection of its own.
+    pub(super) fn another_channel(&self) -> Channel {
+        self.endpoint.connect_lazy()
     }
 
     pub(super) fn client(&self) -> CoordinatorServiceClient<Channel> {

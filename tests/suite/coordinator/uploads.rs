@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
+use tonic::transport::Channel;
 use unanimo_proto::v1::{Mode, Outcome};
 use unanimo_tests::wait::until;
 
@@ -16,14 +17,22 @@ const MIB: usize = 1 << 20;
 
 /// Begins a Submit of 8 MiB, of which so many bytes come. Returns its end: the status in the headers or trailers.
 fn begin_submit(process: &Process, bytes: usize) -> tokio::task::JoinHandle<Option<String>> {
-    let mut channel = process.channel.clone();
+    begin_submit_on(process.channel.clone(), part_of_8_mib(bytes))
+}
+
+/// The first part of a message of 8 MiB.
+fn part_of_8_mib(bytes: usize) -> Bytes {
+    let mut frame = BytesMut::with_capacity(bytes + 5);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(8 * MIB - 16).unwrap());
+    frame.resize(bytes + 5, 0);
+    frame.freeze()
+}
+
+fn begin_submit_on(mut channel: Channel, frame: Bytes) -> tokio::task::JoinHandle<Option<String>> {
     tokio::spawn(async move {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let mut frame = BytesMut::with_capacity(bytes + 5);
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(8 * MIB - 16).unwrap());
-        frame.resize(bytes + 5, 0);
-        sender.send(Ok::<Bytes, tonic::Status>(frame.freeze())).unwrap();
+        sender.send(Ok::<Bytes, tonic::Status>(frame)).unwrap();
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let body = tonic::body::Body::new(axum::body::Body::from_stream(stream));
         let request = http::Request::post("/unanimo.v1.CoordinatorService/SubmitTransaction")
@@ -78,4 +87,33 @@ async fn l5_requests_that_stall_half_way_are_within_the_bound() {
         process.client().submit_transaction(request).await.ok()
     })
     .await;
+}
+
+/// Thousands of small requests that stall are counted as well, on however many connections they come. Others are served
+/// again as soon as these have ended, which is sooner where there are many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_small_requests_that_stall_are_within_the_bound() {
+    let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
+    let mut process = Process::start(&sqlite_url(), &bound).await;
+    process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
+    let before = process.resident();
+    let (mut stalled, frame) = (Vec::new(), part_of_8_mib(60 << 10));
+    for _ in 0..8 {
+        let channel = process.another_channel();
+        stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
+    }
+    let started = Instant::now();
+    let mut grown = 0;
+    while started.elapsed() < Duration::from_secs(8) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        grown = grown.max(process.resident().saturating_sub(before) / (MIB as u64));
+    }
+    assert!(grown < 150, "L5: {grown} MiB for a bound of 8");
+    let result = until("others to be served", async || {
+        let gid = uuid::Uuid::new_v4().to_string();
+        process.client().submit_transaction(tcc(&gid, &["ok"])).await.ok()
+    })
+    .await;
+    assert_eq!(result.into_inner().result.unwrap().outcome(), Outcome::Committed);
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }

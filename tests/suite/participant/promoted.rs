@@ -24,19 +24,19 @@ use crate::coordinator::tcc;
 /// Initiators at once.
 const INITIATORS: usize = 8;
 
-pub(super) async fn one(url: &str, question: &str) -> i64 {
+pub(crate) async fn one(url: &str, question: &str) -> i64 {
     let mut raw = PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.unwrap()
 }
 
 /// Starts or stops a server beside the test's own thread: the coordinator runs on that, and would lose its lease.
-pub(super) async fn apart<T: Send + 'static>(server: &Arc<Server>, act: fn(&Server) -> T) -> T {
+pub(crate) async fn apart<T: Send + 'static>(server: &Arc<Server>, act: fn(&Server) -> T) -> T {
     let server = Arc::clone(server);
     tokio::task::spawn_blocking(move || act(&server)).await.unwrap()
 }
 
 /// A primary with a standby that follows it, and the address of a database on both.
-pub(super) async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
+pub(crate) async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
     let primary = tokio::task::spawn_blocking(Server::start).await.map(Arc::new).unwrap();
     let url = primary.database().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
@@ -55,7 +55,7 @@ pub(super) async fn participant(proxied: &str) -> Participant<Database> {
     Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write)
 }
 
-pub(super) async fn promote(standby: &str) {
+pub(crate) async fn promote(standby: &str) {
     let mut raw = PgConnection::connect(standby).await.unwrap();
     raw.execute("SELECT pg_promote()").await.unwrap();
     until("the promotion", async || {

@@ -74,7 +74,7 @@ impl Journal {
                             open.remove(&id);
                         }
                     }
-                    Ended::GidHeld(_) | Ended::Lost | Ended::Refused(_) => {
+                    Ended::GidHeld(_) | Ended::Lost | Ended::WentBack(_) | Ended::Refused(_) => {
                         open.remove(&id);
                         others.push(completion);
                     }

@@ -206,3 +206,28 @@ async fn several_servers_are_one_database() {
         assert!(text.contains("target_session_attrs must be read-write or primary"), "{text}");
     }
 }
+
+/// Servers take connections and say nothing, as one does whose machine is gone. The next one is tried beside it soon:
+/// at the start, and for a heartbeat.
+#[tokio::test]
+async fn l2_a_silent_server_does_not_keep_the_next_one_waiting() {
+    let silent = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, two] = silent.each_ref().map(|listener| listener.local_addr().unwrap());
+    let primary = Server::start();
+    let (first, url, direct) = proxied(&primary).await;
+    let second = Proxy::start(primary.socket()).await;
+    let host = |url: &str| url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let (three, four) = (host(&url), host(&second.url(&direct)));
+    let database = direct.rsplit('/').next().unwrap();
+    let several = format!("postgres://unanimo@{one},{two},{three},{four}/{database}");
+    let started = std::time::Instant::now();
+    let store = store::open(&several, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "one").await;
+    assert!(started.elapsed() < Duration::from_secs(7), "at the start: {:?}", started.elapsed());
+    // The one that was good falls silent.
+    first.hold(true);
+    let started = std::time::Instant::now();
+    store.incarnations().renew(me, Duration::from_secs(12)).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
+    drop((silent, second));
+}

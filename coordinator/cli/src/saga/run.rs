@@ -27,7 +27,8 @@ If the connection to the coordinator breaks, the command asks again under the sa
 
 JSON (--json): as `unanimo tx submit` prints it.
 
-Exit codes: 0 committed; 4 aborted; 5 not decided before --timeout, or nobody knows: run the same
+Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a step ended otherwise, or nobody can
+  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or nobody knows: run the same
   command again; 1 the command failed, and began no transaction; 2 an argument, an input or a field of
   FILE is wrong, and no transaction was begun.")]
 pub(super) struct Args {
@@ -56,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     args.server.block_on(async {
         let mut client = Client::connect(&args.server).await?;
         let result = submit::submit(&args.server, &mut client, request, args.wait).await?;
-        let outcome = result.outcome();
+        let code = submit::exit_code(&result);
         let printed = if args.server.json {
             output::print_json(&json::Submitted::new(args.gid.clone(), result))
         } else {
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         if args.graph && printed.is_ok() {
             draw(&mut client, &args.gid).await;
         }
-        submit::end(printed, outcome)
+        submit::end(printed, code)
     })
 }
 

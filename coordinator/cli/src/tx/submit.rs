@@ -62,9 +62,13 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decid
   branch_id, vote, refusal {reason, message}, last_error, output_dropped, output or output_base64.
   The values are those of `unanimo tx --help`; tx_id is null where nobody knows it.
 
-Exit codes: 0 committed; 4 aborted; 5 not decided before --timeout, or nobody knows: run the same
+Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody can
+  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or nobody knows: run the same
   command again; 1 the command failed, and began no transaction; 2 an argument or a field of FILE is
   wrong, and no transaction was begun."#;
+
+/// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
+pub(crate) const DEVIATES: u8 = 6;
 
 /// Submit a transaction from a file, and wait for its outcome
 #[derive(Debug, clap::Args)]
@@ -98,13 +102,13 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let gid = request.gid.clone();
     let mut client = Client::connect(server).await?;
     let result = submit(server, &mut client, request, args.wait).await?;
-    let outcome = result.outcome();
+    let code = exit_code(&result);
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
     } else {
         output::print(&shown(&gid, &result))
     };
-    end(printed, outcome)
+    end(printed, code)
 }
 
 /// Submits a transaction, and waits for this event.
@@ -168,17 +172,21 @@ fn not_known() -> v1::TransactionResult {
     }
 }
 
-/// Makes the exit code of a submission whose result was printed.
-pub(crate) fn end(printed: Result<(), Error>, outcome: v1::Outcome) -> Result<ExitCode, Error> {
+/// Ends a command whose result was printed with the exit code of that.
+pub(crate) fn end(printed: Result<(), Error>, code: ExitCode) -> Result<ExitCode, Error> {
     match printed {
         // The exit code tells the outcome also if the output is not read.
-        Ok(()) | Err(Error::ReaderGone) => Ok(exit_code(outcome)),
+        Ok(()) | Err(Error::ReaderGone) => Ok(code),
         Err(error) => Err(error),
     }
 }
 
-fn exit_code(outcome: v1::Outcome) -> ExitCode {
-    match outcome {
+/// Makes the exit code of a result. One against which a branch has ended is neither a success nor a failure.
+pub(crate) fn exit_code(result: &v1::TransactionResult) -> ExitCode {
+    match result.outcome() {
+        v1::Outcome::Committed | v1::Outcome::Aborted if words::deviates(result.heuristic) => {
+            ExitCode::from(DEVIATES)
+        }
         v1::Outcome::Committed => ExitCode::SUCCESS,
         v1::Outcome::Aborted => ExitCode::from(4),
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
@@ -199,7 +207,7 @@ pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
         }
     };
     let mut text = format!("{outcome}\ngid    {gid}\ntx_id  {}\n", known(&result.tx_id));
-    if !matches!(result.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified) {
+    if words::deviates(result.heuristic) {
         let heuristic = words::heuristic(result.heuristic());
         text += &format!("{BAD}heuristic: {heuristic}{BAD:#}: an operator has to look at it\n");
     }

@@ -9,6 +9,7 @@ use tonic::Request;
 use unanimo_proto::v1;
 
 use super::client::{self, Client};
+use super::submit::DEVIATES;
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
@@ -20,7 +21,8 @@ use crate::output::{self, clean};
 /// the subject (`transaction` or a branch), and the new state. A call that fails is told with the number
 /// of attempts and the last error: the first, second, fourth, eighth … attempt. Changes that follow
 /// each other closely may be one line. With --timeout the command ends after that time with code 1, if
-/// the transaction has not ended.
+/// the transaction has not ended. It ends with code 6 if a branch has ended against the decision, or nobody can
+/// tell how it has: an operator has to look at it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`
@@ -42,7 +44,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let watched = client.coordinator.watch_transaction(request).await;
     let mut changes = watched.map_err(client::Error::from)?.into_inner();
     let mut known = HashMap::new();
-    let mut ended = false;
+    let (mut ended, mut deviates) = (false, false);
     let until = server.timeout.map(|timeout| started + timeout.0);
     loop {
         let next = changes.message();
@@ -54,14 +56,18 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         let Some(change) = next.map_err(client::Error::from)? else { break };
         let tx =
             change.transaction.ok_or(client::Error::Nonsense("a change has no transaction"))?;
-        ended = tx.ended_at.is_some();
+        (ended, deviates) = (tx.ended_at.is_some(), words::deviates(tx.heuristic));
         if server.json {
             output::print_json(&json::Transaction::new(tx, json::View::Basic))?;
         } else {
             output::print(&news(&tx, &mut known))?;
         }
     }
-    if ended { Ok(ExitCode::SUCCESS) } else { Err(client::Error::CutOff.into()) }
+    match ended {
+        true if deviates => Ok(ExitCode::from(DEVIATES)),
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(client::Error::CutOff.into()),
+    }
 }
 
 /// Makes a line for each subject whose state differs from `known`, and updates `known`.

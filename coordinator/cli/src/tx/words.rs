@@ -39,6 +39,11 @@ pub(super) fn heuristic(heuristic: v1::Heuristic) -> String {
     known(word(heuristic.as_str_name(), "HEURISTIC_"))
 }
 
+/// Tells whether a branch has ended against the decision, or may have. A value of a later version is no less.
+pub(super) fn deviates(heuristic: i32) -> bool {
+    ![v1::Heuristic::None, v1::Heuristic::Unspecified].map(i32::from).contains(&heuristic)
+}
+
 pub(super) fn branch_state(state: v1::BranchState) -> String {
     known(word(state.as_str_name(), "BRANCH_STATE_"))
 }

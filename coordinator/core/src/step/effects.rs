@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Change, Step};
-use crate::decision::Phase;
+use crate::branch::{Branch, Vote};
+use crate::decision::{Decision, Heuristic, Phase};
 use crate::effects::{Effects, Event, LockRequest, Transition};
 use crate::history::{self, PENDING_MAX};
 use crate::ids::{BranchNumber, Version};
@@ -18,6 +19,61 @@ impl Transaction {
         let mut step = Step::new(self, now, policy);
         step.changed(Change::Noted);
         step.into_effects()
+    }
+
+    /// Ends a transaction as it had ended, of which no more than an earlier state is known: every branch did as was
+    /// decided, or deviated so. Makes a version of its own.
+    pub fn end_again(&mut self, phase: Phase, heuristic: Heuristic) {
+        let ended_at = phase.ended_at();
+        for branch in &mut self.branches {
+            if phase.decision() == Some(Decision::Commit) && branch.progress.vote.is_none() {
+                branch.progress.vote = Some(Vote::Prepared);
+                branch.progress.voted_at = phase.decided_at();
+            }
+            branch.progress.ended_at = branch.progress.ended_at.or(ended_at);
+            (branch.in_flight, branch.retry_at) = (None, None);
+        }
+        (self.phase, self.known_heuristic) = (phase, heuristic);
+        self.version = self.version.next();
+    }
+
+    /// Makes the transition from a stored state of an earlier time to the present one: the database lacks what
+    /// was written since. It has the branches from this index on, the outputs that are not among these, and all
+    /// of the transaction where nothing of it is stored.
+    #[must_use]
+    pub fn written_again(
+        &mut self,
+        is_stored: bool,
+        branches: usize,
+        outputs: &[BranchNumber],
+    ) -> Transition {
+        self.unwritten_branches = self.branches.len();
+        self.unwritten_outputs.clear();
+        self.written_wake_at = self.sleeps_until();
+        let is_new = |number: &BranchNumber| !outputs.contains(number);
+        let output = |branch: &Branch| Some((branch.number, branch.output.clone()?));
+        Transition {
+            tx_id: self.identity.tx_id,
+            version: self.version,
+            begins: (!is_stored).then(|| Arc::clone(&self.identity)),
+            state: self.state(),
+            enlisted: self
+                .branches
+                .iter()
+                .skip(branches)
+                .map(|branch| (branch.number, branch.enlistment, Arc::clone(&branch.spec)))
+                .collect(),
+            outputs: self
+                .branches
+                .iter()
+                .filter(|branch| is_new(&branch.number))
+                .filter_map(output)
+                .collect(),
+            events: Vec::new(),
+            history: Vec::new(),
+            releases_locks: self.takes_locks() && matches!(self.phase, Phase::Ended { .. }),
+            awaited: true,
+        }
     }
 }
 

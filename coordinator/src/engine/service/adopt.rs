@@ -29,6 +29,7 @@ impl Service {
         if self.live.contains_key(&tx_id) {
             return;
         }
+        let Some(record) = self.end_again(record) else { return };
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
         self.keep_for_a_while(tx_id);

@@ -15,6 +15,7 @@ impl Service {
         if live.has_ended() {
             if live.ends_here {
                 self.ends.log(&live.tx);
+                self.went_back.ended(&live.tx);
             }
             self.wake_lock_waits(&live.tx);
         } else {

@@ -223,6 +223,7 @@ impl Lane {
                 Written::Applied => Ended::Durable(write.transition.version),
                 Written::GidHeld(holder) => Ended::GidHeld(holder),
                 Written::Lost => Ended::Lost,
+                Written::WentBack(earlier) => Ended::WentBack(earlier),
                 Written::Refused(why) => self.refused(&write, why),
             };
             results.push(self.complete_one(&write, ended));
@@ -315,7 +316,9 @@ impl Lane {
         let (tx_id, life) = (write.transition.tx_id, write.life);
         match ended {
             Ended::Durable(_) => self.queue.done(tx_id),
-            Ended::GidHeld(_) | Ended::Lost | Ended::Refused(_) => self.queue.drop_all(tx_id, life),
+            Ended::GidHeld(_) | Ended::Lost | Ended::WentBack(_) | Ended::Refused(_) => {
+                self.queue.drop_all(tx_id, life);
+            }
         }
         Completion { tx_id, life, ended }
     }

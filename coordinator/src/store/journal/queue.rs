@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use unanimo_core::{Transition, TxId, Version};
+use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
 use super::super::{Life, Write};
@@ -143,7 +143,15 @@ impl Queue {
         }
     }
 
-    pub(super) fn submit(&self, transition: Transition, write_id: Uuid, life: Life) {
+    /// Takes a transition, and what the row must have before it: its version, and its owner if that is another
+    /// one. Where more waits, that is in between.
+    pub(super) fn submit(
+        &self,
+        transition: Transition,
+        write_id: Uuid,
+        life: Life,
+        (base, former): (Version, Option<Incarnation>),
+    ) {
         let mut inner = self.lock();
         let tx_id = transition.tx_id;
         if inner.lost.get(&tx_id) == Some(&life) {
@@ -155,9 +163,8 @@ impl Queue {
             write.transition.fold(transition);
             return;
         }
-        let base = Version(transition.version.0 - 1);
         let in_line = slot.begins().is_some();
-        slot.waiting = Some(Write { life, write_id, base, transition });
+        slot.waiting = Some(Write { life, write_id, base, former, transition });
         let line = if in_line { None } else { inner.enqueue(tx_id) };
         drop(inner);
         self.wake(line);

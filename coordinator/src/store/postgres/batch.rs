@@ -2,6 +2,7 @@
 //! commit.
 
 mod connections;
+mod earlier;
 mod statement;
 
 use std::collections::HashSet;
@@ -95,9 +96,23 @@ impl Writer {
         Ok(Committed { write_ids, rows, ..Committed::default() })
     }
 
+    /// Returns the error of a session with the server before a promoted one.
+    fn former(&self) -> Option<SessionError> {
+        let server = || self.session.server().to_owned();
+        let is_current = self.connector.progress.is_current(&self.session);
+        (!is_current).then(|| SessionError::Former { server: server() })
+    }
+
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        if let Some(former) = self.former() {
+            return Err(BatchError::WrongServer(former.into()));
+        }
         let mut committed = self.committed(batch).await?;
         let told = self.tell(batch, &mut committed).await;
+        // What the server before a promoted one acknowledges is lost.
+        if let Some(former) = self.former() {
+            return Err(indeterminate(former));
+        }
         if matches!(told, Err(BatchError::Unproven(_))) {
             self.unproven = Some(committed);
         }
@@ -140,9 +155,11 @@ impl Writer {
                 return Err(error);
             }
         }
+        let earlier = self.earlier(&missed, &obstacles).await?;
         let fates = batch.iter().map(|write| match write.transition.tx_id.0 {
             tx_id if applied.contains(&tx_id) => Written::Applied,
             tx_id if defers && held.contains(&tx_id) => Written::Busy,
+            tx_id if earlier.contains_key(&tx_id) => Written::WentBack(earlier[&tx_id].clone()),
             _ => self.explain(write, &obstacles),
         });
         let fates = fates.collect();
@@ -161,7 +178,7 @@ impl Writer {
         self.session.synchronous = end.synchronous == Some(true);
         let number = end.number.unwrap_or_default();
         self.prove_on(&mut committed.wanted).await?;
-        self.connector.progress.note(number);
+        self.connector.progress.note(&self.session, number);
         Ok(())
     }
 
@@ -218,6 +235,10 @@ impl Writer {
         self.prove_on(affirmed.get_or_insert_default()).await
     }
 
+    fn is_former(&self, row: &Obstacle, write: &Write) -> bool {
+        row.owner == write.former.unwrap_or(self.me).0
+    }
+
     fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
         let tx_id = write.transition.tx_id.0;
         let own = obstacles.iter().find(|row| row.tx_id == tx_id);
@@ -225,7 +246,8 @@ impl Writer {
             return Written::Applied;
         }
         let Some(identity) = &write.transition.begins else {
-            let unchanged = |row: &Obstacle| row.owner == self.me.0 && row.version == write.base.0;
+            let unchanged =
+                |row: &Obstacle| self.is_former(row, write) && row.version == write.base.0;
             return if own.is_some_and(unchanged) { Written::Busy } else { Written::Lost };
         };
         match obstacles.iter().find(|row| row.gid == identity.gid.as_str()) {

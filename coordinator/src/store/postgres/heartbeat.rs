@@ -39,6 +39,8 @@ pub(super) struct Heartbeat {
 struct Renewal {
     me: Incarnation,
     counter: i64,
+    /// Promoted servers that were found before it.
+    generation: u64,
 }
 
 impl Heartbeat {
@@ -74,7 +76,7 @@ impl Heartbeat {
         patience: Duration,
     ) -> Result<(bool, Session), SessionError> {
         let started = Instant::now();
-        let mut session = match kept {
+        let mut session = match kept.filter(|kept| self.connector.progress.is_current(kept)) {
             Some(session) => session,
             None => self.connector.open(patience).await?,
         };
@@ -85,7 +87,7 @@ impl Heartbeat {
             self.connector.look_for_fence(&mut session, me, nonce).await?;
             return Ok((false, session));
         };
-        let renewal = Renewal { me, counter };
+        let renewal = Renewal { me, counter, generation: session.generation };
         self.compare(&session, renewal)?;
         if synchronous {
             // In the time that is left, and a little less, so that it is said what was waited for.
@@ -93,19 +95,25 @@ impl Heartbeat {
             proof::prove(&mut session, left).await?;
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewal);
-        self.connector.progress.note(number);
+        self.connector.progress.note(&session, number);
+        if !self.connector.progress.is_current(&session) {
+            return Err(SessionError::Former { server: session.server().to_owned() });
+        }
         Ok((true, session))
     }
 
     /// Compares a renewal with the last one. Nobody else moves this counter, so one that was there before
-    /// is of a restored database.
+    /// is of a restored database, unless a standby that is behind was promoted.
     fn compare(
         &self,
         session: &Session,
-        Renewal { me, counter }: Renewal,
+        Renewal { me, counter, generation }: Renewal,
     ) -> Result<(), SessionError> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.filter(|last| last.me == me && counter <= last.counter) {
+        let is_behind = |last: &Renewal| {
+            (last.me, last.generation) == (me, generation) && counter <= last.counter
+        };
+        match last.filter(is_behind) {
             None => Ok(()),
             Some(Renewal { counter: last, .. }) => Err(session.restored(format!(
                 "this process has counted its heartbeats to {last}, and the next one has number {counter}"

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{Connection, FromRow};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
@@ -27,6 +29,9 @@ use super::{PostgresOptions, no_answer, place};
 /// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
 /// whatever waited is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Longest silence of one server after which the next one is tried beside it.
+const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 
 /// Sets the session's settings, whatever the defaults of server, database and role are.
 const SET: &str = "
@@ -79,6 +84,8 @@ pub(super) struct Session {
     pub(super) settings: String,
     /// Commits wait for synchronous standbys, as far as was seen last.
     pub(super) synchronous: bool,
+    /// Promoted servers that were found before it was opened.
+    pub(super) generation: u64,
     tables: Option<String>,
 }
 
@@ -117,6 +124,55 @@ impl Connector {
             opened: None,
             progress: Progress::default(),
         }
+    }
+
+    /// Tries the servers one after the other, beginning with this one: the next one as soon as one has failed, or
+    /// has said nothing for a moment. Returns the first that is good, or the error of each.
+    async fn race(
+        &self,
+        first: usize,
+        patience: Duration,
+    ) -> Result<(usize, Session), Vec<SessionError>> {
+        let (count, until) = (self.servers.len(), Instant::now() + patience);
+        let parts = u32::try_from(count + 1).unwrap_or(u32::MAX);
+        let silence = SILENCE_MAX.min(patience / parts);
+        let mut errors: Vec<Option<SessionError>> = (0..count).map(|_| None).collect();
+        let (mut attempts, mut begun, mut next_at) = (JoinSet::new(), 0, Instant::now());
+        while begun < count || !attempts.is_empty() {
+            if begun < count && (attempts.is_empty() || Instant::now() >= next_at) {
+                let (this, place) = (self.clone(), begun);
+                let index = (first + place) % count;
+                attempts.spawn(async move { (place, this.open_one(index, until).await) });
+                (begun, next_at) = (begun + 1, Instant::now() + silence);
+                continue;
+            }
+            let ended = tokio::select! {
+                Some(ended) = attempts.join_next() => ended,
+                () = tokio::time::sleep_until(next_at), if begun < count => continue,
+            };
+            match ended {
+                // The others close their connections with their tasks.
+                Ok((place, Ok(session))) => return Ok(((first + place) % count, session)),
+                Ok((place, Err(error))) => errors[place] = Some(error),
+                Err(_) => {}
+            }
+            next_at = Instant::now();
+        }
+        let lost = || SessionError::Driver(sqlx::Error::WorkerCrashed);
+        Err(errors.into_iter().map(|error| error.unwrap_or_else(lost)).collect())
+    }
+
+    /// Opens a session on one server, until this time.
+    async fn open_one(&self, index: usize, until: Instant) -> Result<Session, SessionError> {
+        let opening = async {
+            let mut session = Session::open(&self.servers[index], &self.settings).await?;
+            self.compare_place(&mut session).await?;
+            Ok(session)
+        };
+        let limit = self.connect_timeout.map(|limit| Instant::now() + limit);
+        let until = limit.map_or(until, |limit| limit.min(until));
+        let opened = tokio::time::timeout_at(until, opening).await;
+        opened.unwrap_or_else(|_| Err(no_answer().into()))
     }
 
     /// Returns a way to sessions with tables in this place alone.
@@ -165,26 +221,14 @@ impl Connector {
     /// Opens a session on the server that takes writes.
     pub(super) async fn open(&self, patience: Duration) -> Result<Session, SessionError> {
         let count = self.servers.len();
-        let share = patience / u32::try_from(count).unwrap_or(u32::MAX);
-        let share = self.connect_timeout.map_or(share, |limit| limit.min(share));
         let first = self.preferred.load(Ordering::Relaxed);
-        let mut errors = Vec::new();
-        for index in (0..count).map(|offset| (first + offset) % count) {
-            let server = &self.servers[index];
-            let opening = async {
-                let mut session = Session::open(server, &self.settings).await?;
-                self.compare_place(&mut session).await?;
-                Ok(session)
-            };
-            let opened = tokio::time::timeout(share, opening).await;
-            match opened.unwrap_or_else(|_| Err(no_answer().into())) {
-                Ok(session) => {
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(session);
-                }
-                Err(error) => errors.push(error),
+        let mut errors = match self.race(first, patience).await {
+            Ok((index, session)) => {
+                self.preferred.store(index, Ordering::Relaxed);
+                return Ok(session);
             }
-        }
+            Err(errors) => errors,
+        };
         if count == 1 {
             return Err(errors.swap_remove(0));
         }
@@ -259,8 +303,8 @@ impl Session {
             return Err(SessionError::Settings { server, found });
         }
         let synchronous = before.synchronous;
-        let settings = String::new();
-        let mut session = Self { connection, server, settings, synchronous, tables: None };
+        let (settings, tables, generation) = (String::new(), None, 0);
+        let mut session = Self { connection, server, settings, synchronous, generation, tables };
         let seen = session.look().await?;
         (session.settings, session.tables) = (seen.settings, seen.tables);
         Ok(session)
@@ -278,6 +322,16 @@ impl Session {
         }
         let (known, found) = (opened.place.to_string(), found.to_string());
         Err(SessionError::Elsewhere { server: self.server.clone(), known, found })
+    }
+
+    /// Returns host and port of its server.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Makes the error of a server that takes no writes, or none that count.
+    pub(super) fn not_writable(&self, why: &'static str) -> SessionError {
+        SessionError::NotWritable { server: self.server.clone(), why }
     }
 
     /// Makes the error of a database that was restored to an earlier time.
@@ -314,7 +368,7 @@ impl Session {
             (false, true) => "is read-only",
             (false, false) => return Ok(seen),
         };
-        Err(SessionError::NotWritable { server: self.server.clone(), why })
+        Err(self.not_writable(why))
     }
 }
 

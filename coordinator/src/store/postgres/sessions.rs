@@ -107,6 +107,9 @@ impl Shared {
         if result.is_ok() && proof == Proof::Wanted && session.synchronous {
             proof::prove(&mut session, self.proof_patience).await?;
         }
+        if !self.connector.progress.is_current(&session) {
+            return Err(SessionError::Former { server: session.server().to_owned() });
+        }
         self.idle().push((session, Instant::now()));
         result.map_err(SessionError::Driver)
     }
@@ -117,6 +120,10 @@ impl Shared {
             let (mut session, since) = self.idle().pop()?;
             if since.elapsed() > IDLE_MAX {
                 // Those below it are idle for longer.
+                self.drop_idle();
+                return None;
+            }
+            if !self.connector.progress.is_current(&session) {
                 self.drop_idle();
                 return None;
             }

@@ -16,7 +16,7 @@ use super::super::rows::{
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
 use super::work::{code, roll_back};
-use super::{Right, is_unfenced, log};
+use super::{Right, earlier, is_unfenced, log};
 
 const BEGIN_TRANSACTION: &str = "
 INSERT INTO transactions (
@@ -31,7 +31,7 @@ const MOVE_TRANSACTION: &str = "
 UPDATE transactions
 SET version = $4, write_id = $5, phase = $6, abort_cause = $7, abort_branch = $8, decided_ms = $9,
     ended_ms = $10, heuristic = $11, stalled = $12, forgotten = $13, attention = $14, progress = $15,
-    more = $16, wake_ms = $17
+    more = $16, wake_ms = $17, owner = $18
 WHERE tx_id = $1 AND owner = $2 AND version = $3";
 
 /// The connection.
@@ -123,7 +123,7 @@ impl Writer {
     }
 
     async fn write_one(&mut self, write: &Write) -> Result<Written, BatchError> {
-        let Write { write_id, base, transition, .. } = write;
+        let Write { write_id, base, former, transition, .. } = write;
         let tx_id = transition.tx_id.0;
         let state = StateColumns::of(&transition.state);
         let query = match &transition.begins {
@@ -144,9 +144,12 @@ impl Writer {
                     .bind(identity.trace)
                     .bind(identity.begun_with)
             }
-            None => sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(self.right.me.0).bind(base.0),
+            None => {
+                let owner = former.unwrap_or(self.right.me);
+                sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(owner.0).bind(base.0)
+            }
         };
-        let done = query
+        let mut query = query
             .bind(transition.version.0)
             .bind(*write_id)
             .bind(state.phase)
@@ -160,10 +163,11 @@ impl Writer {
             .bind(state.attention)
             .bind(state.progress)
             .bind(state.more)
-            .bind(state.wake_ms)
-            .execute(&mut self.connection)
-            .await
-            .map_err(classify)?;
+            .bind(state.wake_ms);
+        if transition.begins.is_none() {
+            query = query.bind(self.right.me.0);
+        }
+        let done = query.execute(&mut self.connection).await.map_err(classify)?;
         if done.rows_affected() == 0 {
             return self.explain(write).await;
         }
@@ -250,7 +254,8 @@ impl Writer {
             return Ok(Written::Applied);
         }
         let Some(identity) = &write.transition.begins else {
-            return Ok(Written::Lost);
+            let earlier = earlier::find(&mut self.connection, self.right.me, write).await;
+            return Ok(earlier.map_err(classify)?.map_or(Written::Lost, Written::WentBack));
         };
         let holder =
             sqlx::query("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")

@@ -2,13 +2,14 @@
 
 use tonic::Code;
 use unanimo_coordinator::config::Period;
-use unanimo_proto::v1::Outcome;
-use unanimo_tests::scripted::Scripted;
+use unanimo_proto::v1::{ListParticipantsRequest, Outcome};
+use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
 use super::super::http::http_get;
 use super::super::{World, config, describe, sqlite_url, tcc};
 use super::{at, dead_endpoint, on_both, on_sqlite, register_as};
+use crate::store::execute;
 
 #[tokio::test]
 async fn l5_names_are_bounded() {
@@ -71,6 +72,40 @@ async fn l5_invented_names_cost_little() {
     let series =
         metrics.lines().filter(|line| line.starts_with("unanimo_participant_calls_total{"));
     assert!(series.count() <= 2 * 201);
+}
+
+/// A name of which nothing is registered any more is listed as long as something is owed to it, and counts as failing.
+#[tokio::test]
+async fn l4_a_name_that_is_only_owed_something_is_known() {
+    for config in on_both().await {
+        let url = config.database_url.expose().to_owned();
+        let world = World::start(config).await;
+        let remote = Scripted::default();
+        register_as(&world, "lost", &remote.serve().await, "life").await.unwrap();
+        remote.set_mood(Mood::FailingInPhaseTwo);
+        let result = world.submit(at("lost", "g", "ok", 5_000)).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        let World { running, p, config, .. } = world;
+        drop(running);
+        execute(&url, "DELETE FROM endpoints; DELETE FROM participants").await;
+        let world = World::start_with(config, p).await;
+        until("it to be listed", async || {
+            let request = ListParticipantsRequest::default();
+            let listed = world.directory().list_participants(request).await.unwrap().into_inner();
+            let lost = listed.participants.into_iter().find(|listed| listed.name == "lost")?;
+            assert_eq!(lost.endpoints, []);
+            Some(())
+        })
+        .await;
+        let (_, metrics) = http_get(&world, "/metrics").await;
+        assert!(metrics.contains("unanimo_participants_failing 1"), "{metrics}");
+        // Once it is back, it ends.
+        remote.set_mood(Mood::Well);
+        register_as(&world, "lost", &remote.serve().await, "life").await.unwrap();
+        world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+        let (_, metrics) = http_get(&world, "/metrics").await;
+        assert!(metrics.contains("unanimo_participants_failing 0"), "{metrics}");
+    }
 }
 
 /// Descriptors of this process, which runs other tests as well.

@@ -95,12 +95,13 @@ impl Connections {
             }
             proving?;
         }
-        self.connector.progress.note(made.number);
+        self.connector.progress.note(&made.session, made.number);
         Ok(made.session)
     }
 
     fn take(&self, me: Incarnation, nonce: Uuid) -> Option<Made> {
         let mut unproven = self.unproven();
+        unproven.retain(|made| self.connector.progress.is_current(&made.session));
         let place = unproven.iter().position(|made| (made.me, made.nonce) == (me, nonce))?;
         Some(unproven.swap_remove(place))
     }

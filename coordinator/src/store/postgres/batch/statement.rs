@@ -45,15 +45,15 @@ WITH ",
     SELECT old.ctid AS place, new.*
     FROM UNNEST($28::uuid[], $29::int8[], $30::int8[], $31::uuid[], $32::text[], $33::text[],
         $34::int2[], $35::int8[], $36::int8[], $37::text[], $38::bool[], $39::bool[], $40::bool[],
-        $41::text[], $42::text[], $43::int8[])
+        $41::text[], $42::text[], $43::int8[], $72::int8[])
         AS new (tx_id, base, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
+            ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms, former)
     JOIN transactions AS old ON old.tx_id = new.tx_id
-    WHERE old.owner = $1 AND old.version = new.base AND EXISTS (SELECT 1 FROM fence)
+    WHERE old.owner = new.former AND old.version = new.base AND EXISTS (SELECT 1 FROM fence)
     FOR NO KEY UPDATE OF old SKIP LOCKED
 ), moved AS (
     UPDATE transactions AS old
-    SET version = new.version, write_id = new.write_id, phase = new.phase,
+    SET owner = $1, version = new.version, write_id = new.write_id, phase = new.phase,
         abort_cause = new.abort_cause, abort_branch = new.abort_branch,
         decided_ms = new.decided_ms, ended_ms = new.ended_ms, heuristic = new.heuristic,
         stalled = new.stalled, forgotten = new.forgotten, attention = new.attention,
@@ -114,7 +114,7 @@ pub(super) struct Row {
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     begun: Vec<(Uuid, IdentityColumns<'a>, i64, Uuid, StateColumns)>,
-    moved: Vec<(Uuid, i64, i64, Uuid, StateColumns)>,
+    moved: Vec<(Uuid, i64, i64, Uuid, StateColumns, Option<Incarnation>)>,
     branches: Vec<(Uuid, i16, &'a BranchSpec, &'static str, Option<String>)>,
     outputs: Vec<(Uuid, i16, &'a Payload)>,
     events: Vec<(Uuid, i64, i16, &'a Event)>,
@@ -125,7 +125,7 @@ pub(super) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(super) fn of(batch: &'a [Write]) -> Self {
         let mut columns = Self::default();
-        for Write { write_id, base, transition, .. } in batch {
+        for Write { write_id, base, former, transition, .. } in batch {
             let tx_id = transition.tx_id.0;
             let version = transition.version.0;
             let state = StateColumns::of(&transition.state);
@@ -134,7 +134,7 @@ impl<'a> Columns<'a> {
                     let identity = IdentityColumns::of(identity);
                     columns.begun.push((tx_id, identity, version, *write_id, state));
                 }
-                None => columns.moved.push((tx_id, base.0, version, *write_id, state)),
+                None => columns.moved.push((tx_id, base.0, version, *write_id, state, *former)),
             }
             for (number, enlistment, spec) in &transition.enlisted {
                 let enlisted_by = enlistment_name(*enlistment);
@@ -214,6 +214,7 @@ impl<'a> Columns<'a> {
             .bind(releases)
             .bind(tables.to_owned())
             .bind(nonce)
+            .bind(column(moved, |row| row.5.unwrap_or(me).0))
     }
 }
 

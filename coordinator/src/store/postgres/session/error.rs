@@ -48,6 +48,12 @@ pub enum SessionError {
         /// Finding that tells so.
         found: String,
     },
+    /// A standby was promoted since the session was opened.
+    #[error("the session is with the server at {server}, and another one was promoted since")]
+    Former {
+        /// Host and port.
+        server: String,
+    },
     /// None of several servers can be used.
     #[error("{}", .0.join("; "))]
     NoServer(Vec<String>),

@@ -1,0 +1,119 @@
+//! Rows of an earlier time, as a failover leaves them: they are told from those that somebody else has written,
+//! and are written again from memory.
+
+use std::sync::Arc;
+
+use unanimo_coordinator::store::journal::Ended;
+use unanimo_coordinator::store::{Earlier, Key, Life, Written};
+use unanimo_core::{BranchNumber, Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
+use uuid::Uuid;
+
+use super::journal::Journal;
+use super::{Fixture, a_write, count, create, execute, on_both_stores};
+use crate::fixtures::{Live, new_gid};
+
+on_both_stores!(
+    s4_a_row_that_went_back_is_written_again_from_memory,
+    s4_a_row_that_went_back_beyond_its_adoption_is_written_again,
+    s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one,
+);
+
+/// Sets every row back to its begin, or to nothing at all; or to where the second branch was not enlisted yet.
+const SET_BACK: [(&str, usize, &[u16]); 4] = [
+    ("UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL", 2, &[1, 2]),
+    (
+        "UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL;
+         DELETE FROM outputs WHERE number = 2",
+        2,
+        &[1],
+    ),
+    (
+        "UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL;
+         DELETE FROM outputs; DELETE FROM branches WHERE number = 2",
+        1,
+        &[],
+    ),
+    (
+        "DELETE FROM outputs; DELETE FROM branches; DELETE FROM events; DELETE FROM transactions",
+        0,
+        &[],
+    ),
+];
+
+/// Writes a committed transaction, and has the journal find that its row went back.
+async fn found(fixture: &Fixture, journal: &mut Journal, set_back: &str) -> (Live, Life, Earlier) {
+    let (mut live, begin) = Live::begin(&new_gid());
+    fixture.write([begin, live.commit()]).await;
+    execute(&fixture.url, set_back).await;
+    let life = Life::begin();
+    let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+    for transition in done {
+        journal.handle.submit(transition, Uuid::new_v4(), life);
+    }
+    let told = journal.results.recv().await.unwrap();
+    let Ended::WentBack(earlier) = &told[0].ended else { panic!("{told:?}") };
+    (live, life, earlier.clone())
+}
+
+/// Writes it again, and compares what is stored with what is in memory.
+async fn write_again(fixture: &Fixture, journal: &mut Journal, live: &mut Live, from: &Earlier) {
+    let is_stored = from.row.is_some();
+    let again = live.tx.written_again(is_stored, from.branches, &from.outputs);
+    let version = again.version;
+    journal.handle.submit_again(again, Uuid::new_v4(), Life::begin(), from);
+    let told = journal.results.recv().await.unwrap();
+    assert_eq!(told[0].ended, Ended::Durable(version));
+    let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    assert_eq!((stored.record, stored.owner), (live.tx.record(), fixture.me));
+}
+
+async fn s4_a_row_that_went_back_is_written_again_from_memory(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    for (script, branches, outputs) in SET_BACK {
+        let (mut live, life, earlier) = found(&fixture, &mut journal, script).await;
+        let numbers = outputs.iter().filter_map(|number| BranchNumber::new(*number));
+        let mut found = earlier.clone();
+        found.outputs.sort();
+        let row = (branches > 0).then_some((fixture.me, Version(1)));
+        assert_eq!(found, Earlier { row, branches, outputs: numbers.collect() }, "{script}");
+        journal.handle.forget(live.id(), life);
+        write_again(&fixture, &mut journal, &mut live, &earlier).await;
+        execute(&fixture.url, SET_BACK[3].0).await;
+    }
+    journal.end().await.unwrap();
+}
+
+/// The failover has lost the adoption as well: the owner is the one before, which is fenced.
+async fn s4_a_row_that_went_back_beyond_its_adoption_is_written_again(mut fixture: Fixture) {
+    let former = fixture.me;
+    fixture.store.incarnations().fence(former, "a test").await.unwrap();
+    fixture.me = create(&fixture.store, "two").await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let set_back = format!("UPDATE transactions SET version = 1, owner = {}", former.0);
+    let (mut live, life, earlier) = found(&fixture, &mut journal, &set_back).await;
+    assert_eq!(earlier.row, Some((former, Version(1))));
+    journal.handle.forget(live.id(), life);
+    write_again(&fixture, &mut journal, &mut live, &earlier).await;
+    journal.end().await.unwrap();
+}
+
+/// One that is not fenced may be writing it.
+async fn s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one(fixture: Fixture) {
+    let mut writer = fixture.writer().await;
+    let (mut live, begin) = Live::begin(&new_gid());
+    fixture.write([begin, live.commit()]).await;
+    let other = Incarnation(fixture.me.0 + 1);
+    let set_back = format!("UPDATE transactions SET version = 1, owner = {}", other.0);
+    execute(&fixture.url, &set_back).await;
+    let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
+    assert_eq!(writer.write(&[a_write(done)]).await.unwrap(), [Written::Lost]);
+    // Nor is one that is later than it was left.
+    let later = format!("UPDATE transactions SET version = 9, owner = {}", fixture.me.0);
+    execute(&fixture.url, &later).await;
+    let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+    assert_eq!(done, []);
+    let mut again = a_write(live.tx.written_again(true, 2, &live.numbers()));
+    again.base = Version(3);
+    assert_eq!(writer.write(&[again]).await.unwrap(), [Written::Lost]);
+    assert_eq!(count(&fixture, "transactions WHERE version = 9").await, 1);
+}
