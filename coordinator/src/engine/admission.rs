@@ -5,9 +5,14 @@
 //! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail, or
 //! that have moved nothing for long, is set aside: it is in memory, and holds no place that others need, neither
 //! of all places nor of those of healthy participants. Of a participant that answers and moves nothing it
-//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Bytes are
+//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that wait
+//! for a participant whose calls fail, there are no more than its share either, beside those that hold places: past
+//! that it gets no new work, or what fails for ever would fill memory, and then hold the places of others. Bytes are
 //! counted as before. Once the transaction goes on it holds its places again. A participant whose branches have
 //! ended has its place back at once.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -88,10 +93,19 @@ pub(super) struct Share {
     bytes: usize,
     /// The place is given to others.
     given: bool,
+    /// It is, and the transaction waits for this participant.
+    stuck: bool,
 }
 
 impl Share {
-    fn hold(&mut self, holds: bool) {
+    fn hold(&mut self, holds: bool, sticks: bool) {
+        let sticks = sticks && !holds;
+        match (sticks, self.stuck) {
+            (true, false) => self.load.stick(self.transactions),
+            (false, true) => self.load.unstick(self.transactions),
+            (true, true) | (false, false) => {}
+        }
+        self.stuck = sticks;
         match (holds, self.given) {
             (true, true) => self.load.take_back(self.transactions),
             (false, false) => self.load.set_aside(self.transactions),
@@ -114,7 +128,8 @@ pub(super) fn shares<'a>(
         } else if !directory.find(participant).is_some_and(|entry| entry.is_own()) {
             // Also of a name that is not known: while something is owed to it, it is not forgotten.
             let (participant, load) = (participant.clone(), directory.load_of(participant));
-            shares.push(Share { participant, load, transactions: 1, bytes, given: false });
+            let (given, stuck) = (false, false);
+            shares.push(Share { participant, load, transactions: 1, bytes, given, stuck });
         }
     }
     shares
@@ -158,6 +173,9 @@ impl Admission {
                 |what, max| Err(Overloaded { what, participant: Some(participant.clone()), max });
             if load.transactions() > transactions_max && *transactions > 0 {
                 return over("transactions", transactions_max);
+            }
+            if load.stuck() > transactions_max && *transactions > 0 {
+                return over("transactions whose calls fail", transactions_max);
             }
             if load.bytes() > bytes_max && *bytes > 0 {
                 return over("bytes of payloads and outputs", bytes_max);
@@ -240,9 +258,15 @@ impl Permit {
     }
 
     /// Has the transaction hold its places in these participants' shares, where there are any or not, and
-    /// gives the others to others.
-    pub(super) fn hold(&mut self, holds: impl Fn(&ParticipantName) -> bool) {
-        self.shares.iter_mut().for_each(|share| share.hold(holds(&share.participant)));
+    /// gives the others to others. `sticks` tells for which participants whose calls fail it waits.
+    pub(super) fn hold(
+        &mut self,
+        holds: impl Fn(&ParticipantName) -> bool,
+        sticks: impl Fn(&ParticipantName) -> bool,
+    ) {
+        for share in &mut self.shares {
+            share.hold(holds(&share.participant), sticks(&share.participant));
+        }
     }
 
     pub(super) fn is_aside(&self) -> bool {
@@ -253,7 +277,7 @@ impl Permit {
     /// once. Its bytes are counted with the transaction's from here on.
     pub(super) fn absorb(&mut self, mut branch: Self) {
         self.take_back();
-        self.hold(|_| true);
+        self.hold(|_| true, |_| false);
         branch.stored(true);
         for mut share in std::mem::take(&mut branch.shares) {
             let counted =
@@ -270,131 +294,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.take_back();
-        self.hold(|_| true);
+        self.hold(|_| true, |_| false);
         self.admission.transactions.fetch_sub(self.transactions, Ordering::Relaxed);
         self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shares.iter().for_each(|share| share.load.give_back(share.transactions, share.bytes));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admission(transactions_max: usize, bytes_max: usize) -> Arc<Admission> {
-        Arc::new(Admission::new(Bounds { transactions_max, bytes_max, share_percent: 70 }))
-    }
-
-    #[test]
-    fn what_is_over_a_bound_is_refused_until_a_place_is_given_back() {
-        let admission = admission(2, 100);
-        let admit = |transactions, bytes| admission.admit(transactions, bytes, Vec::new());
-        let first = admit(1, 60).expect("a place");
-        let error = admit(1, 60).expect_err("too many bytes");
-        assert_eq!(
-            error.to_string(),
-            "too much is in flight: bytes of payloads and outputs would go over 100"
-        );
-        let _second = admit(1, 0).expect("a place");
-        let error = admit(1, 0).expect_err("too many transactions");
-        assert_eq!(error.to_string(), "too much is in flight: transactions would go over 2");
-        let mut forced = admission.admit_always(1, 0, Vec::new());
-        assert_eq!(admission.transactions(), 3);
-        forced.resize(30);
-        forced.resize(20);
-        assert_eq!(admission.bytes(), 80);
-        drop((first, forced));
-        admit(1, 100).expect("a place");
-        assert_eq!((admission.transactions(), admission.bytes()), (1, 0));
-    }
-
-    fn give(permit: &mut Permit) {
-        permit.set_aside();
-        permit.hold(|_| false);
-    }
-
-    fn take(permit: &mut Permit) {
-        permit.take_back();
-        permit.hold(|_| true);
-    }
-
-    #[test]
-    fn l3_no_participant_takes_all_places() {
-        let admission = admission(10, 1600);
-        let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
-        let share = |of: usize, bytes: usize| {
-            let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
-            vec![Share {
-                participant,
-                load: Arc::clone(&loads[of]),
-                transactions: 1,
-                bytes,
-                given: false,
-            }]
-        };
-        let mut held: Vec<Permit> =
-            (0..7).map(|_| admission.admit(1, 0, share(0, 0)).expect("a place")).collect();
-        let error = admission.admit(1, 0, share(0, 0)).expect_err("its share is taken");
-        let expected = "too much is in flight: transactions of participant sick would go over 7";
-        assert_eq!(error.to_string(), expected);
-        let well: Vec<_> =
-            (0..3).map(|_| admission.admit(1, 0, share(1, 0)).expect("a place")).collect();
-        admission.admit(1, 0, share(1, 0)).expect_err("all are taken");
-        // What is set aside leaves its place to others.
-        held.iter_mut().for_each(give);
-        held.iter_mut().for_each(give);
-        assert_eq!((admission.transactions(), admission.aside()), (3, 7));
-        let more = admission.admit(1, 0, share(1, 0)).expect("a place");
-        drop((held, well, more));
-        assert_eq!((admission.transactions(), admission.aside()), (0, 0));
-        assert_eq!((loads[0].transactions(), loads[1].transactions()), (0, 0));
-
-        let error = admission.admit(1, 1501, share(0, 1501)).expect_err("others need bytes, too");
-        let expected = "too much is in flight: bytes of payloads and outputs of participant sick would go over 1500";
-        assert_eq!(error.to_string(), expected);
-        let mut first = admission.admit(1, 1500, share(0, 1500)).expect("a place");
-        first.absorb(admission.admit_always(0, 10, share(0, 10)));
-        assert_eq!((loads[0].transactions(), loads[0].bytes()), (1, 1510));
-        assert_eq!(admission.bytes(), 1500, "its bytes are counted by a resize");
-        drop(first);
-        assert_eq!((loads[0].transactions(), loads[0].bytes()), (0, 0));
-    }
-    /// A transaction that waits for one participant takes nothing of another one's share meanwhile, and
-    /// something is owed to both.
-    #[test]
-    fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
-        let admission = admission(10, 1600);
-        let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
-        let share = |of: usize, bytes: usize| {
-            let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
-            let load = Arc::clone(&loads[of]);
-            Share { participant, load, transactions: 1, bytes, given: false }
-        };
-        let both = || vec![share(0, 10), share(1, 10)];
-        let counted = || loads.each_ref().map(|l| (l.transactions(), l.owed(), l.bytes()));
-        let mut held: Vec<Permit> =
-            (0..7).map(|_| admission.admit(1, 20, both()).expect("a place")).collect();
-        admission.admit(1, 0, vec![share(1, 0)]).expect_err("its share is taken");
-        held.iter_mut().for_each(give);
-        assert_eq!(counted(), [(0, 7, 70), (0, 7, 70)], "they hold their bytes");
-        assert_eq!(admission.bytes(), 140);
-        let more: Vec<_> =
-            (0..7).map(|_| admission.admit(1, 0, vec![share(1, 0)]).expect("a place")).collect();
-        // They go on, whether there is a place or not.
-        held.iter_mut().for_each(take);
-        held.iter_mut().for_each(take);
-        assert_eq!((admission.transactions(), admission.aside()), (14, 0));
-        assert_eq!(counted(), [(7, 7, 70), (14, 14, 70)]);
-        admission.admit(1, 0, vec![share(0, 0)]).expect_err("all are taken");
-        drop(more);
-        give(&mut held[0]);
-        // One that waits for the sick one alone, which answers, takes nothing of the healthy one's.
-        held[1].set_aside();
-        held[1].hold(|participant| participant.as_str() == "sick");
-        assert_eq!((admission.transactions(), admission.aside()), (5, 2));
-        assert_eq!(counted(), [(6, 7, 70), (5, 7, 70)]);
-        drop(held);
-        assert_eq!((admission.transactions(), admission.aside(), admission.bytes()), (0, 0, 0));
-        assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);
     }
 }

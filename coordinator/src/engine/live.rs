@@ -331,16 +331,21 @@ impl Live {
 
     /// Has it hold its places in the shares of these participants, and of no others. One whose branches have
     /// ended has its place back; `waited_for` tells of whom the transaction waits for while it is set aside.
-    pub(super) fn hold_shares(&mut self, waited_for: &[ParticipantName]) {
+    pub(super) fn hold_shares(
+        &mut self,
+        waited_for: &[ParticipantName],
+        failing: &[ParticipantName],
+    ) {
         let (tx, aside) = (&self.tx, self.permit.is_aside());
         let decided = tx.phase().decision().is_some();
-        self.permit.hold(|participant| {
+        let holds = |participant: &ParticipantName| {
             let open = |branch: &Branch| {
                 branch.spec.participant == *participant && branch.progress.ended_at.is_none()
             };
             (!decided || tx.branches().iter().any(open))
                 && (!aside || waited_for.contains(participant))
-        });
+        };
+        self.permit.hold(holds, |participant| aside && failing.contains(participant));
     }
 
     pub(super) fn is_aside(&self) -> bool {

@@ -14,6 +14,8 @@ pub(crate) struct Load {
     /// All of them: something is owed to the participant, or may be.
     owed: AtomicUsize,
     bytes: AtomicUsize,
+    /// Those that hold no place, and wait for this participant, whose calls fail.
+    stuck: AtomicUsize,
 }
 
 impl Load {
@@ -37,6 +39,20 @@ impl Load {
     /// Transactions that were set aside, and hold their places again.
     pub(crate) fn take_back(&self, transactions: usize) {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
+    }
+
+    /// Transactions that wait for this participant, and hold no place meanwhile.
+    pub(crate) fn stick(&self, transactions: usize) {
+        self.stuck.fetch_add(transactions, Ordering::Relaxed);
+    }
+
+    /// Transactions that do not any more.
+    pub(crate) fn unstick(&self, transactions: usize) {
+        self.stuck.fetch_sub(transactions, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stuck(&self) -> usize {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     pub(crate) fn transactions(&self) -> usize {

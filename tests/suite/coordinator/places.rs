@@ -20,6 +20,7 @@ mod backlog;
 mod busy;
 mod failing;
 mod instances;
+mod lasting;
 mod names;
 mod poison;
 mod replicas;

@@ -55,12 +55,16 @@ impl Service {
             live.tx.branches().iter().filter(|branch| branch.is_called()).collect();
         let waits = !called.is_empty() && !live.tx.has_deadline();
         let aside = waits && called.iter().all(|b| self.fails(live, b) || self.waits_long(live, b));
-        let answers = called.iter().filter(|branch| aside && !self.fails(live, branch));
-        let waited_for: Vec<_> = answers.map(|branch| branch.spec.participant.clone()).collect();
+        let (failing, answers): (Vec<&Branch>, Vec<&Branch>) =
+            called.into_iter().filter(|_| aside).partition(|branch| self.fails(live, branch));
+        let names = |branches: Vec<&Branch>| -> Vec<ParticipantName> {
+            branches.iter().map(|branch| branch.spec.participant.clone()).collect()
+        };
+        let (waited_for, failing) = (names(answers), names(failing));
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let was_aside = live.is_aside();
         live.set_aside(aside);
-        live.hold_shares(&waited_for);
+        live.hold_shares(&waited_for, &failing);
         if live.is_aside() != was_aside
             && let Some(parent) = live.tx.identity().parent
         {
@@ -226,7 +230,7 @@ impl Service {
             if live.is_aside() || !live.failing().is_empty() || !self.failing.is_empty() {
                 self.note_place(tx_id);
             } else if live.tx.phase().decision().is_some() {
-                live.hold_shares(&[]);
+                live.hold_shares(&[], &[]);
             }
         }
         if let Some(participant) =

@@ -1,0 +1,119 @@
+use super::*;
+
+fn admission(transactions_max: usize, bytes_max: usize) -> Arc<Admission> {
+    Arc::new(Admission::new(Bounds { transactions_max, bytes_max, share_percent: 70 }))
+}
+
+#[test]
+fn what_is_over_a_bound_is_refused_until_a_place_is_given_back() {
+    let admission = admission(2, 100);
+    let admit = |transactions, bytes| admission.admit(transactions, bytes, Vec::new());
+    let first = admit(1, 60).expect("a place");
+    let error = admit(1, 60).expect_err("too many bytes");
+    assert_eq!(
+        error.to_string(),
+        "too much is in flight: bytes of payloads and outputs would go over 100"
+    );
+    let _second = admit(1, 0).expect("a place");
+    let error = admit(1, 0).expect_err("too many transactions");
+    assert_eq!(error.to_string(), "too much is in flight: transactions would go over 2");
+    let mut forced = admission.admit_always(1, 0, Vec::new());
+    assert_eq!(admission.transactions(), 3);
+    forced.resize(30);
+    forced.resize(20);
+    assert_eq!(admission.bytes(), 80);
+    drop((first, forced));
+    admit(1, 100).expect("a place");
+    assert_eq!((admission.transactions(), admission.bytes()), (1, 0));
+}
+
+fn give(permit: &mut Permit) {
+    permit.set_aside();
+    permit.hold(|_| false, |_| true);
+}
+
+fn take(permit: &mut Permit) {
+    permit.take_back();
+    permit.hold(|_| true, |_| false);
+}
+
+#[test]
+fn l3_no_participant_takes_all_places() {
+    let admission = admission(10, 1600);
+    let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
+    let share = |of: usize, bytes: usize| {
+        let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
+        vec![Share {
+            participant,
+            load: Arc::clone(&loads[of]),
+            transactions: 1,
+            bytes,
+            given: false,
+            stuck: false,
+        }]
+    };
+    let mut held: Vec<Permit> =
+        (0..7).map(|_| admission.admit(1, 0, share(0, 0)).expect("a place")).collect();
+    let error = admission.admit(1, 0, share(0, 0)).expect_err("its share is taken");
+    let expected = "too much is in flight: transactions of participant sick would go over 7";
+    assert_eq!(error.to_string(), expected);
+    let well: Vec<_> =
+        (0..3).map(|_| admission.admit(1, 0, share(1, 0)).expect("a place")).collect();
+    admission.admit(1, 0, share(1, 0)).expect_err("all are taken");
+    // What is set aside leaves its place to others.
+    held.iter_mut().for_each(give);
+    held.iter_mut().for_each(give);
+    assert_eq!((admission.transactions(), admission.aside()), (3, 7));
+    let more = admission.admit(1, 0, share(1, 0)).expect("a place");
+    drop((held, well, more));
+    assert_eq!((admission.transactions(), admission.aside()), (0, 0));
+    assert_eq!((loads[0].transactions(), loads[1].transactions()), (0, 0));
+
+    let error = admission.admit(1, 1501, share(0, 1501)).expect_err("others need bytes, too");
+    let expected = "too much is in flight: bytes of payloads and outputs of participant sick would go over 1500";
+    assert_eq!(error.to_string(), expected);
+    let mut first = admission.admit(1, 1500, share(0, 1500)).expect("a place");
+    first.absorb(admission.admit_always(0, 10, share(0, 10)));
+    assert_eq!((loads[0].transactions(), loads[0].bytes()), (1, 1510));
+    assert_eq!(admission.bytes(), 1500, "its bytes are counted by a resize");
+    drop(first);
+    assert_eq!((loads[0].transactions(), loads[0].bytes()), (0, 0));
+}
+/// A transaction that waits for one participant takes nothing of another one's share meanwhile, and
+/// something is owed to both.
+#[test]
+fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
+    let admission = admission(10, 1600);
+    let loads = [Arc::new(Load::default()), Arc::new(Load::default())];
+    let share = |of: usize, bytes: usize| {
+        let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
+        let load = Arc::clone(&loads[of]);
+        Share { participant, load, transactions: 1, bytes, given: false, stuck: false }
+    };
+    let both = || vec![share(0, 10), share(1, 10)];
+    let counted = || loads.each_ref().map(|l| (l.transactions(), l.owed(), l.bytes()));
+    let mut held: Vec<Permit> =
+        (0..7).map(|_| admission.admit(1, 20, both()).expect("a place")).collect();
+    admission.admit(1, 0, vec![share(1, 0)]).expect_err("its share is taken");
+    held.iter_mut().for_each(give);
+    assert_eq!(counted(), [(0, 7, 70), (0, 7, 70)], "they hold their bytes");
+    assert_eq!(admission.bytes(), 140);
+    let more: Vec<_> =
+        (0..7).map(|_| admission.admit(1, 0, vec![share(1, 0)]).expect("a place")).collect();
+    // They go on, whether there is a place or not.
+    held.iter_mut().for_each(take);
+    held.iter_mut().for_each(take);
+    assert_eq!((admission.transactions(), admission.aside()), (14, 0));
+    assert_eq!(counted(), [(7, 7, 70), (14, 14, 70)]);
+    admission.admit(1, 0, vec![share(0, 0)]).expect_err("all are taken");
+    drop(more);
+    give(&mut held[0]);
+    // One that waits for the sick one alone, which answers, takes nothing of the healthy one's.
+    held[1].set_aside();
+    held[1].hold(|participant| participant.as_str() == "sick", |_| false);
+    assert_eq!((admission.transactions(), admission.aside()), (5, 2));
+    assert_eq!(counted(), [(6, 7, 70), (5, 7, 70)]);
+    drop(held);
+    assert_eq!((admission.transactions(), admission.aside(), admission.bytes()), (0, 0, 0));
+    assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);
+}
