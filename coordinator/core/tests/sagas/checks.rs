@@ -311,7 +311,8 @@ impl Life {
 
     /// A transaction that is said to sleep has nothing under way, and may be dropped from memory.
     pub(crate) fn check_sleep(&self) {
-        let stored = self.journal.durable.0.state.wake_at;
+        let durable = &self.journal.durable.0;
+        let stored = durable.state.wake_at.filter(|_| number(durable.version) > self.claimed);
         if stored.is_none_or(|wake| wake <= self.now) {
             return;
         }

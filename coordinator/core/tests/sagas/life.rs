@@ -60,6 +60,8 @@ pub(crate) struct Life {
     pub(crate) now: Timestamp,
     pub(crate) policy: Policy,
     pub(crate) life: i64,
+    /// Version in which this life has claimed it. A claim takes away what the row says of a sleep.
+    pub(crate) claimed: u64,
     /// The parent's decision.
     pub(crate) parent: Option<PhaseTwoOperation>,
     pub(crate) rollback_asked: bool,
@@ -107,6 +109,7 @@ impl Life {
             now: began,
             policy,
             life: 1,
+            claimed: 0,
             parent: None,
             rollback_asked: false,
             commit_asked: false,
@@ -265,7 +268,8 @@ impl Life {
             self.now = self.now.max(wake);
         }
         self.tx = self.journal.durable.recover();
-        self.journal.awaited = number(self.journal.durable.0.version);
+        self.claimed = number(self.journal.durable.0.version);
+        self.journal.awaited = self.claimed;
         self.life += 1;
         self.apply(Input::Recovered { by: Incarnation(self.life) });
     }
