@@ -19,6 +19,7 @@ mod reference;
 mod replay;
 mod saga;
 mod serve;
+mod token;
 mod tx;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ enum Command {
     Replay(replay::Args),
     Participant(participant::Args),
     Certs(certs::Args),
+    Token(token::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Reference(reference::Args),
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Reference(args) => reference::run(&args),
     });
@@ -106,6 +109,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         Command::Replay(_)
         | Command::Participant(_)
         | Command::Certs(_)
+        | Command::Token(_)
         | Command::Demo(_)
         | Command::Reference(_) => false,
     };
