@@ -1,6 +1,7 @@
 //! The gRPC services. Protobuf types come in here, are checked, and go no further: the engine takes
 //! and gives the core's types.
 
+mod access;
 mod bounds;
 pub(crate) mod children;
 mod convert;
@@ -51,6 +52,7 @@ use unanimo_core::Incarnation;
 use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
+use unanimo_tls::Reload;
 
 use self::deadline::{Deadline, Late};
 use self::parse::Reading;
@@ -58,6 +60,7 @@ use self::rpc::Rpc;
 use self::uploads::Uploads;
 use crate::engine;
 use crate::env::Env;
+use crate::identity::{Denials, Identities};
 use crate::metrics::Metrics;
 use crate::participants::allow::{Pattern, Plaintext};
 use crate::participants::directory::Directory;
@@ -91,6 +94,9 @@ pub(crate) struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) me: Incarnation,
+    /// Those who may call; anybody may if there are none.
+    pub(crate) identities: Option<Arc<Reload<Identities>>>,
+    pub(crate) denials: Arc<Denials>,
     pub(crate) options: Arc<Options>,
 }
 

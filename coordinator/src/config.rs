@@ -192,6 +192,10 @@ settings! {
     /// Authorities of clients: a PEM file. Every client of gRPC then needs a certificate that one of them has
     /// signed, and so does whoever reads the metrics; health needs none.
     tls_client_ca: FilePath = FilePath::default(), "UNANIMO_TLS_CLIENT_CA";
+    /// Identities of callers and their roles: a TOML file. Only they can then call the coordinator, each what its
+    /// roles allow. Without it everybody who can connect may do everything. See
+    /// [security](../security.md#identities).
+    identities: FilePath = FilePath::default(), "UNANIMO_IDENTITIES";
     /// Authorities of participants that are called over `https://`: a PEM file. Without it: the public ones.
     participant_tls_ca: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_CA";
     /// Certificate that the coordinator shows to participants: a PEM file.

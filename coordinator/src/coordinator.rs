@@ -199,16 +199,7 @@ impl Builder {
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone()).run());
-        let purging = maintenance::Purge {
-            store: Arc::clone(&store),
-            env: Arc::clone(&env),
-            me,
-            retention: config.retention(),
-            interval: config.purge_interval.0,
-            metrics: Arc::clone(&metrics),
-            clock: purge_clock::PurgeClock::default(),
-            doubt: None,
-        };
+        let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics);
         maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
         vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
@@ -225,6 +216,8 @@ impl Builder {
                 metrics,
                 env,
                 me,
+                identities: tls.identities.clone(),
+                denials: Arc::default(),
                 options: Arc::new(config.api()),
             };
             let reporter = health.clone();

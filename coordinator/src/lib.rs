@@ -144,6 +144,8 @@ pub mod engine;
 #[doc(hidden)]
 pub mod env;
 #[doc(hidden)]
+pub mod identity;
+#[doc(hidden)]
 pub mod metrics;
 #[doc(hidden)]
 pub mod participants;

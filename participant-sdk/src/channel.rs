@@ -1,6 +1,7 @@
 //! Connections to a coordinator.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use unanimo_tls::{Client, ClientFiles};
+use unanimo_tls::{Client, ClientFiles, TokenFile};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ pub struct Coordinator {
     channel: Option<Channel>,
     intercept: Intercept,
     tls: Option<ClientFiles>,
+    token: Option<PathBuf>,
 }
 
 impl Coordinator {
@@ -67,14 +69,15 @@ impl Coordinator {
     /// used.
     pub fn at(endpoint: impl Into<String>) -> Self {
         let (name, intercept) = (endpoint.into(), Intercept::default());
-        Self { name, channel: None, intercept, tls: None }
+        Self { name, channel: None, intercept, tls: None, token: None }
     }
 
     /// The coordinator behind this channel.
     #[must_use]
     pub fn through(channel: Channel) -> Self {
         let name = "behind a channel of its own".to_owned();
-        Self { name, channel: Some(channel), intercept: Intercept::default(), tls: None }
+        let intercept = Intercept::default();
+        Self { name, channel: Some(channel), intercept, tls: None, token: None }
     }
 
     /// Calls it over TLS so: with other authorities than the public ones, with a certificate of this program,
@@ -83,6 +86,14 @@ impl Coordinator {
     #[must_use]
     pub fn tls(mut self, files: ClientFiles) -> Self {
         self.tls = Some(files);
+        self
+    }
+
+    /// Sends the bearer token in this file with every call. The file is read when the client is made, and again when
+    /// it changes. Send no token without TLS, unless the coordinator is on the same machine.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(path.into());
         self
     }
 
@@ -115,7 +126,17 @@ impl Coordinator {
         self,
         more: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Route, BadAddress> {
-        let Self { name, channel, intercept, tls } = self;
+        let Self { name, channel, mut intercept, tls, token } = self;
+        if let Some(path) = token {
+            let token = TokenFile::load(path);
+            let bad = |error: unanimo_tls::Error| error.to_string();
+            let token =
+                token.map_err(|error| BadAddress { endpoint: name.clone(), rule: bad(error) })?;
+            intercept.0.push(Arc::new(move |mut call: Request<()>| {
+                token.sign(&mut call);
+                Ok(call)
+            }));
+        }
         let channel = match channel {
             Some(channel) => channel,
             None => lazy(&name, tls, more)?,

@@ -28,6 +28,7 @@ mod server;
 mod settings;
 mod standby;
 mod submit;
+mod tokens;
 mod transactions;
 
 /// Returns a new path in the run's folder.

@@ -17,8 +17,10 @@ use uuid::Uuid;
 
 use crate::coordinator::{config, sqlite_url};
 
+mod database;
 mod handshakes;
 mod replaced;
+mod roles;
 
 /// Years in which a certificate is good.
 #[derive(Clone, Copy)]

@@ -21,7 +21,8 @@ pub struct File {
 }
 
 impl File {
-    pub(crate) fn new(what: &'static str, path: impl Into<PathBuf>) -> Self {
+    /// Names a file.
+    pub fn new(what: &'static str, path: impl Into<PathBuf>) -> Self {
         Self { what, path: path.into() }
     }
 

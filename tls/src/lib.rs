@@ -15,6 +15,7 @@ mod peer;
 mod reload;
 mod server;
 mod stream;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use self::peer::Peer;
 pub use self::reload::{RELOAD_INTERVAL, Reload};
 pub use self::server::{Server, ServerFiles};
 pub use self::stream::TlsStream;
+pub use self::token::TokenFile;
 
 /// Failure to use a file or an address.
 #[derive(Debug, thiserror::Error)]

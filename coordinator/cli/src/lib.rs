@@ -21,6 +21,7 @@ mod reference;
 mod replay;
 mod saga;
 mod serve;
+mod token;
 mod tx;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ enum Command {
     Replay(replay::Args),
     Participant(participant::Args),
     Certs(certs::Args),
+    Token(token::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -114,6 +117,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         Command::Replay(_)
         | Command::Participant(_)
         | Command::Certs(_)
+        | Command::Token(_)
         | Command::Demo(_)
         | Command::Completions(_)
         | Command::Man(_)

@@ -5,6 +5,7 @@ use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryService;
 
+use super::access::Access;
 use super::error::{
     from_endpoint, from_engine, from_store, invalid, other_database, too_many_endpoints,
     too_many_participants,
@@ -30,6 +31,7 @@ impl Api {
         &self,
         request: Request<v1::RegisterEndpointRequest>,
     ) -> Result<v1::RegisterEndpointResponse, Status> {
+        let access = Access::of(&request);
         let v1::RegisterEndpointRequest {
             participant,
             endpoint,
@@ -40,6 +42,7 @@ impl Api {
             ..
         } = request.into_inner();
         let name = parse::participant(&participant)?;
+        self.check_speaks_for(&access, &name)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         self.options.plaintext.check(&endpoint).map_err(from_endpoint)?;
         let instance = parse::instance(&instance_id)?;
@@ -60,9 +63,11 @@ impl Api {
         &self,
         request: Request<v1::DeregisterEndpointRequest>,
     ) -> Result<v1::DeregisterEndpointResponse, Status> {
+        let access = Access::of(&request);
         let v1::DeregisterEndpointRequest { participant, endpoint, instance_id, .. } =
             request.into_inner();
         let name = parse::known_participant(&participant)?;
+        self.check_speaks_for(&access, &name)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
         let instance = parse::instance(&instance_id)?;
         let this = self.clone();

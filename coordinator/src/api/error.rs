@@ -222,6 +222,21 @@ pub(super) fn too_many_participants(max: usize) -> Status {
 }
 
 /// An endpoint that cannot be registered.
+/// Makes the error of a call of which nobody knows who makes it.
+pub(super) fn unauthenticated(why: &str) -> Status {
+    Reason::Unauthenticated.status(why)
+}
+
+/// Makes the error of a gid under which another initiator has begun a transaction: nothing of that is told.
+pub(super) fn gid_of_another() -> Status {
+    Reason::GidReused.status("the gid is in use for a transaction of another initiator")
+}
+
+/// Makes the error of a call that its caller may not make.
+pub(super) fn denied(why: String) -> Status {
+    Reason::Denied.status(why)
+}
+
 pub(super) fn from_endpoint(error: allow::Error) -> Status {
     match error {
         allow::Error::Invalid(violation) => invalid(violation),

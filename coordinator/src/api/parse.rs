@@ -153,6 +153,7 @@ pub(super) struct Definable {
     pub(super) start_at: Option<prost_types::Timestamp>,
     pub(super) start_delay: Option<prost_types::Duration>,
     pub(super) locks: Vec<v1::Lock>,
+    pub(super) initiator: String,
 }
 
 /// A definition; its own rules are checked by the engine, after it has looked whether it knows the
@@ -178,8 +179,7 @@ pub(super) fn definition(
         children,
         metadata: metadata.into_iter().collect(),
         trace: trace(headers),
-        // Nobody is authenticated yet.
-        initiator: String::new(),
+        initiator: request.initiator,
     })
 }
 

@@ -1,12 +1,15 @@
 //! Questions: one transaction, many, and branches in doubt.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{Parent, TxId, Violation};
+use unanimo_core::{Parent, ParticipantName, TxId, Violation};
 use unanimo_proto::v1::{self, get_transaction_request};
 
+use super::access::Access;
 use super::convert::{self, Content};
-use super::error::{from_engine, invalid, no_history, other_cluster, other_database};
+use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
 use super::{Api, history, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
@@ -22,7 +25,7 @@ impl Api {
         &self,
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<v1::GetTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let request = request.into_inner();
         let until = parse::wait_for_or(request.wait_for, Until::Durable)?;
         let content =
@@ -32,6 +35,7 @@ impl Api {
             Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
+        self.check_own(&access, &key, by).await?;
         let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
         let events = match request.include_timeline {
@@ -41,6 +45,9 @@ impl Api {
         let mut transaction = convert::transaction(&view, content, events.as_deref());
         if let (Some(shown), Some(parent)) = (&mut transaction.parent, view.tx.identity().parent) {
             shown.branch_id = self.parents_branch(parent, by).await;
+        }
+        if !access.sees_all(&view) {
+            keep_own_branches(&access, &mut transaction);
         }
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
     }
@@ -59,7 +66,7 @@ impl Api {
         request: Request<v1::ExportTransactionRequest>,
     ) -> Result<v1::ExportTransactionResponse, Status> {
         use v1::export_transaction_request::Key as Named;
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::ExportTransactionRequest { key, page_size, page_token, .. } = request.into_inner();
         let key = match key {
             Some(Named::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
@@ -67,6 +74,7 @@ impl Api {
             None => return Err(no_key()),
         };
         let page = history::Page::new(parse::version_token(&page_token)?, page_size);
+        self.check_own(&access, &key, by).await?;
         let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
         if view.stripped {
@@ -84,17 +92,33 @@ impl Api {
         &self,
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<v1::ListTransactionsResponse, Status> {
+        let access = Access::of(&request);
         let mut filter = filter(request.get_ref())?;
+        if !access.is_of_all() && request.get_ref().include_counts {
+            return Err(denied(
+                "counts are of all transactions: they need an operator or a viewer".to_owned(),
+            ));
+        }
+        // A participant looks for branches of its own name.
+        let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
         let limit = filter.limit as usize;
         // One more than the page holds tells whether there is a next page.
         filter.limit += 1;
         let listed = self.engine.list(&filter).await.map_err(from_engine)?;
-        let metadata = request.get_ref().include_metadata;
+        let metadata = request.get_ref().include_metadata && (access.is_of_all() || !of_own);
         let shown = listed.iter().take(limit).map(|found| convert::found(found, metadata));
-        let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
+        let (mut transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let more = !whole || listed.len() > limit;
         let last = transactions.last().filter(|_| more);
         let next_page_token = last.map(|last| last.tx_id.clone()).unwrap_or_default();
+        if !access.is_of_all() && !of_own {
+            // A page may be short, or empty, and another one follow.
+            let own = listed.iter().filter_map(|found| found.as_ref().ok());
+            let own = own.filter(|stored| access.began(&stored.record.identity.initiator));
+            let own: BTreeSet<String> =
+                own.map(|stored| stored.record.identity.tx_id.to_string()).collect();
+            transactions.retain(|shown| own.contains(&shown.tx_id));
+        }
         let ended_from = parse::time("counts_ended_from", request.get_ref().counts_ended_from)?;
         let counts = match request.get_ref().include_counts {
             true => Some(self.engine.count(ended_from).await.map_err(from_engine)?),
@@ -108,10 +132,11 @@ impl Api {
         &self,
         request: Request<v1::InquireBranchesRequest>,
     ) -> Result<v1::InquireBranchesResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::InquireBranchesRequest { participant, branches, cluster_id, database_id, .. } =
             request.into_inner();
         let participant = parse::known_participant(&participant)?;
+        self.check_speaks_for(&access, &participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {
             let rule = format!("must have 1 to {INQUIRE_MAX} branches, has {found}");
@@ -135,6 +160,16 @@ impl Api {
         let results = known.iter().map(|known| convert::inquired(known, self.engine.policy(), own));
         Ok(v1::InquireBranchesResponse { verdicts: results.collect() })
     }
+}
+
+/// Leaves of a transaction what a participant of it may know: the branches of its names.
+fn keep_own_branches(access: &Access, transaction: &mut v1::Transaction) {
+    let own = |branch: &v1::Branch| {
+        ParticipantName::new(&branch.participant).is_ok_and(|name| access.is(&name))
+    };
+    transaction.branches.retain(own);
+    transaction.metadata.clear();
+    transaction.timeline.clear();
 }
 
 /// Makes the error of a request that names no transaction.

@@ -1,20 +1,9 @@
 //! Every rpc, and the roles that may call it.
 //!
-//! The contract states them beside each rpc. Callers have no identities yet: the table labels
-//! requests, and is the one place in which roles are to be enforced.
+//! The contract states them beside each rpc, and docs/security.md has them as a table. This is the one place in
+//! which roles are enforced.
 
-/// Role of a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Begins transactions, and asks for what it began.
-    Initiator,
-    /// Holds branches, and speaks for its own name.
-    Participant,
-    /// Acts on any transaction.
-    Operator,
-    /// Looks at any transaction.
-    Viewer,
-}
+use crate::identity::Role;
 
 macro_rules! rpcs {
     ($($service:ident { $($rpc:ident: $($role:ident)|+;)* })*) => {
@@ -48,8 +37,8 @@ rpcs! {
         EnlistBranch: Initiator | Participant;
         CommitTransaction: Initiator;
         RollbackTransaction: Initiator | Operator;
-        GetTransaction: Initiator | Operator | Viewer;
-        ListTransactions: Initiator | Operator | Viewer;
+        GetTransaction: Initiator | Participant | Operator | Viewer;
+        ListTransactions: Initiator | Participant | Operator | Viewer;
         WatchTransaction: Initiator | Operator | Viewer;
         ExportTransaction: Initiator | Operator | Viewer;
         InquireBranches: Participant;
@@ -67,8 +56,8 @@ rpcs! {
     }
 }
 
-/// Makes a service of the methods of [`Api`](super::Api): the requirements of each request are checked
-/// before anything else, and each call is counted under its rpc.
+/// Makes a service of the methods of [`Api`](super::Api): the caller's role and the requirements of each request
+/// are checked before anything else, and each call is counted under its rpc.
 macro_rules! serve {
     (
         $service:ident { $($associated:tt)* }
@@ -80,14 +69,15 @@ macro_rules! serve {
 
             $(async fn $method(
                 &self,
-                request: tonic::Request<$request>,
+                mut request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
                 let deadline = self.deadline(&request);
+                let rpc = $crate::api::rpc::Rpc::$rpc;
                 let work = async {
+                    self.admit(rpc, &mut request)?;
                     $crate::api::features::check(&request)?;
                     Self::$work(self, request).await
                 };
-                let rpc = $crate::api::rpc::Rpc::$rpc;
                 self.served(rpc, deadline, work).await.map(tonic::Response::new)
             })*
         }

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Status};
 use unanimo_proto::v1::{self, watch_transaction_request};
 
+use super::access::Access;
 use super::convert::{self, Content};
 use super::deadline::Deadline;
 use super::error::from_engine;
@@ -35,6 +36,7 @@ impl Api {
         request: Request<v1::WatchTransactionRequest>,
     ) -> Result<Watching, Status> {
         let Deadline { until: by, last, is_given } = self.deadline(&request);
+        let access = Access::of(&request);
         let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
         let key = match key {
@@ -42,6 +44,7 @@ impl Api {
             Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
             None => return Err(no_key()),
         };
+        self.check_own(&access, &key, by).await?;
         let (view, receiver) = self.engine.watch(key, by).await.map_err(from_engine)?;
         Ok(Watching {
             first: Some(view),

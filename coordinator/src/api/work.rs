@@ -8,6 +8,7 @@ use unanimo_core::{
 };
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
+use super::access::Access;
 use super::directory::INSTANCE_BYTES_MAX;
 use super::error::{enlisted_and_decided, from_engine, invalid, other_database, waits_for_locks};
 use super::parse::{self, Definable, Read};
@@ -22,7 +23,7 @@ impl Api {
         &self,
         request: Request<v1::SubmitTransactionRequest>,
     ) -> Result<v1::SubmitTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let (headers, _, request) = request.into_parts();
         let until = parse::wait_for(request.wait_for)?;
         let outputs = request.include_outputs;
@@ -37,10 +38,11 @@ impl Api {
             start_at: request.start_at,
             start_delay: request.start_delay,
             locks: request.locks,
+            initiator: access.initiator(),
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.begin_or_find(definition, must_exist, until, by).await;
-        let answer = answer.map_err(from_engine)?;
+        let answer = self.began(&access, answer.map_err(from_engine)?)?;
         Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
     }
 
@@ -48,7 +50,7 @@ impl Api {
         &self,
         request: Request<v1::BeginTransactionRequest>,
     ) -> Result<v1::BeginTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let (headers, _, request) = request.into_parts();
         let must_exist = request.require_existing;
         let definable = Definable {
@@ -61,10 +63,12 @@ impl Api {
             start_at: None,
             start_delay: None,
             locks: request.locks,
+            initiator: access.initiator(),
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.begin_or_find(definition, must_exist, Until::Durable, by).await;
-        let View { tx, .. } = *durable_view(answer.map_err(from_engine)?)?;
+        let answer = self.began(&access, answer.map_err(from_engine)?)?;
+        let View { tx, .. } = *durable_view(answer)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
             deadline: Some(wire::time_to_wire(tx.deadline())),
@@ -142,9 +146,10 @@ impl Api {
         &self,
         request: Request<v1::ExecuteBranchRequest>,
     ) -> Result<v1::ExecuteBranchResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
         let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
+        self.check_own(&access, &Key::Tx(tx_id), by).await?;
         let id = read.branch.branch_id.clone();
         match self.enlist_branch(tx_id, read, Enlistment::Coordinator, by).await? {
             Answer::View(view) => match view.tx.branch_by_id(&id) {
@@ -162,13 +167,17 @@ impl Api {
         &self,
         request: Request<v1::EnlistBranchRequest>,
     ) -> Result<v1::EnlistBranchResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::EnlistBranchRequest { tx_id, branch, database_id, .. } = request.into_inner();
         parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
         let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
         if read.child.is_some() {
             let rule = "must be absent: the initiator cannot call a child, ExecuteBranch can";
             return Err(invalid(Violation::new("branch.child", rule)));
+        }
+        // A participant may join with a branch of its own.
+        if !access.is(&read.branch.participant) {
+            self.check_own(&access, &Key::Tx(tx_id), by).await?;
         }
         let id = read.branch.branch_id.clone();
         let (databases, participant) =
@@ -209,7 +218,7 @@ impl Api {
         &self,
         request: Request<v1::CommitTransactionRequest>,
     ) -> Result<v1::CommitTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::CommitTransactionRequest { tx_id, branches, wait_for, include_outputs, .. } =
             request.into_inner();
         let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
@@ -223,6 +232,7 @@ impl Api {
                 Ok((id, parse::vote(&field("vote"), branch.vote)?))
             })
             .collect::<Result<Vec<_>, Status>>()?;
+        self.check_own(&access, &Key::Tx(tx_id), by).await?;
         let answer = self.engine.commit(tx_id, listed, until, by).await.map_err(from_engine)?;
         Ok(v1::CommitTransactionResponse { result: Some(convert::result(answer, include_outputs)) })
     }
@@ -231,16 +241,20 @@ impl Api {
         &self,
         request: Request<v1::RollbackTransactionRequest>,
     ) -> Result<v1::RollbackTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let request = request.into_inner();
         let outputs = request.include_outputs;
         let until = parse::wait_for(request.wait_for)?;
         let answer = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => {
-                self.engine.rollback(parse::tx_id(&text)?, until, by).await
+                let tx_id = parse::tx_id(&text)?;
+                self.check_own(&access, &Key::Tx(tx_id), by).await?;
+                self.engine.rollback(tx_id, until, by).await
             }
             Some(rollback_transaction_request::Key::Gid(text)) => {
-                self.engine.rollback_gid(parse::gid(&text)?, until, by).await
+                let gid = parse::gid(&text)?;
+                self.check_own_or_new(&access, &Key::Gid(gid.clone()), by).await?;
+                self.engine.rollback_gid(gid, access.initiator(), until, by).await
             }
             None => return Err(no_key()),
         };

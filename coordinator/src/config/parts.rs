@@ -117,7 +117,7 @@ impl Config {
 
     /// Tells whether only known clients can call the services.
     pub(crate) fn knows_clients(&self) -> bool {
-        self.tls_cert.is_set() && self.tls_client_ca.is_set()
+        self.tls_cert.is_set() && (self.tls_client_ca.is_set() || self.identities.is_set())
     }
 
     /// Returns which endpoints of participants may be without TLS.

@@ -45,7 +45,7 @@ impl Config {
         rules.check(listen.ip().is_loopback() || self.knows_clients() || self.insecure, "listen", || {
             format!(
                 "must be a loopback address, is {listen}: every program that reaches the port can do \
-                 anything; set tls-cert, tls-key and tls-client-ca, so that clients need a certificate, or \
+                 anything; set tls-cert, tls-key and tls-client-ca or identities, so that clients are known, or \
                  set insecure to allow it"
             )
         });
@@ -225,7 +225,7 @@ mod tests {
         check(
             |c| c.listen = ([0, 0, 0, 0], 7610).into(),
             "listen must be a loopback address, is 0.0.0.0:7610: every program that reaches the port can \
-             do anything; set tls-cert, tls-key and tls-client-ca, so that clients need a certificate, or \
+             do anything; set tls-cert, tls-key and tls-client-ca or identities, so that clients are known, or \
              set insecure to allow it",
         );
         let file = |path: &str| path.parse().expect("any text");

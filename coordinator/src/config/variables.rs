@@ -8,13 +8,14 @@ use unanimo_core::Violation;
 use super::Config;
 
 /// Variables of the program that are no settings of a coordinator.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "UNANIMO_CONFIG",
     "UNANIMO_ENDPOINT",
     "UNANIMO_CLIENT_TLS_CA",
     "UNANIMO_CLIENT_TLS_CERT",
     "UNANIMO_CLIENT_TLS_KEY",
     "UNANIMO_CLIENT_TLS_NAME",
+    "UNANIMO_CLIENT_TOKEN_FILE",
 ];
 
 /// Variables of this repository's tests.

@@ -10,6 +10,7 @@ use unanimo_core::{Incarnation, Timestamp};
 
 use super::purge_clock::{PurgeClock, Reading, Verdict};
 use crate::alarm::CLOCK_SKEW;
+use crate::config::Config;
 use crate::engine::{Handle, unreadable};
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -56,6 +57,28 @@ pub(super) struct Purge {
     pub(super) clock: PurgeClock,
     /// Last verdict of the clocks, if that was no time.
     pub(super) doubt: Option<Verdict>,
+}
+
+impl Purge {
+    /// Makes the purge of a new incarnation, which has no doubt yet.
+    pub(super) fn new(
+        config: &Config,
+        me: Incarnation,
+        store: &Arc<dyn Store>,
+        env: &Arc<dyn Env>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        Self {
+            store: Arc::clone(store),
+            env: Arc::clone(env),
+            me,
+            retention: config.retention(),
+            interval: config.purge_interval.0,
+            metrics: Arc::clone(metrics),
+            clock: PurgeClock::default(),
+            doubt: None,
+        }
+    }
 }
 
 impl Purge {

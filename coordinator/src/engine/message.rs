@@ -62,7 +62,7 @@ pub(super) enum Message {
     Attach { gid: Gid, digests: Box<Digests>, until: Until, reply: Reply },
     /// ABORT of a gid that the store does not know: a tombstone, unless the gid is live by now. Then
     /// its transaction is rolled back.
-    Tombstone { gid: Gid, permit: Permit, until: Until, reply: Reply },
+    Tombstone { gid: Gid, initiator: String, permit: Permit, until: Until, reply: Reply },
     /// Waits for a live transaction.
     Observe { key: Key, until: Until, reply: Reply },
     /// Reads a live transaction at once: gives no view while something of it is not durable. One that

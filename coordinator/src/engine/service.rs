@@ -144,8 +144,8 @@ impl Service {
                 Some(&tx_id) => self.attach(tx_id, &digests, until, reply),
                 None => fail(reply, Failure::NotLive),
             },
-            Message::Tombstone { gid, permit, until, reply } => {
-                self.rollback_unseen(gid, permit, until, reply);
+            Message::Tombstone { gid, initiator, permit, until, reply } => {
+                self.rollback_unseen((gid, initiator), permit, until, reply);
             }
             Message::Observe { key, until, reply } => match self.find(&key) {
                 Some(tx_id) => self.wait(tx_id, until, reply),

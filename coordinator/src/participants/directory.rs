@@ -132,21 +132,16 @@ pub struct Shown {
 }
 
 impl Directory {
-    /// Makes an empty directory. Participants with TLS must have certificates of public authorities.
-    ///
-    /// # Panics
-    /// Never: without files there is nothing to be read.
-    #[must_use]
+    /// Makes an empty directory; participants with TLS need certificates of public authorities.
     pub fn new(options: Options) -> Self {
-        let tls = unanimo_tls::Client::load(unanimo_tls::ClientFiles::new());
-        Self::with_tls(options, tls.expect("there are no files"))
+        let tls = unanimo_tls::Client::load(Default::default()).expect("there are no files");
+        Self::with_tls(options, tls)
     }
 
-    /// Makes an empty directory, of participants that are called so over TLS.
-    #[must_use]
+    /// Makes an empty one of participants that are called with this TLS.
     pub fn with_tls(options: Options, tls: unanimo_tls::Client) -> Self {
-        let connections =
-            Connections::new(descriptors::for_participants(), options.message_bytes_max, tls);
+        let max = descriptors::for_participants();
+        let connections = Connections::new(max, options.message_bytes_max, tls);
         Self {
             databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             turns: Turns::default(),

@@ -1,5 +1,9 @@
 //! A participant as a gRPC server that registers itself.
 
+mod accept;
+mod listen;
+mod told;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +13,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use unanimo_tls::ServerFiles;
 
+use self::accept::Accepted;
+use self::listen::Listen;
+use self::told::Told;
 use super::incoming::Incoming;
 use super::metrics::Metrics;
 use super::register::{MESSAGE_BYTES_MAX, Register, Registration};
@@ -39,15 +47,9 @@ pub struct Serve {
     advertise: Option<String>,
     message_bytes_max: usize,
     tls: Option<ServerFiles>,
+    accepted: Accepted,
     /// Its endpoint is not known yet.
     register: Register,
-}
-
-/// Address or socket that is listened on.
-#[derive(Clone, Debug)]
-enum Listen {
-    Address(String),
-    Listener(Arc<std::net::TcpListener>),
 }
 
 impl Serve {
@@ -68,6 +70,7 @@ impl Serve {
             advertise: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
             tls: None,
+            accepted: Accepted::default(),
             register: Register::at(""),
         }
     }
@@ -78,6 +81,14 @@ impl Serve {
     #[must_use]
     pub fn tls(mut self, files: ServerFiles) -> Self {
         self.tls = Some(files);
+        self
+    }
+
+    /// Accepts calls of those alone that have one of these names in their certificate: a URI, such as a SPIFFE id, or
+    /// a DNS name, as it is. It needs [`ServerFiles::client_ca`]; without it nobody has a name.
+    #[must_use]
+    pub fn accept(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.accepted = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -161,7 +172,7 @@ impl<R: Resource> Service<R> {
     /// # Errors
     /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let Serve { listen, advertise, message_bytes_max, tls, mut register } = serve;
+        let Serve { listen, advertise, message_bytes_max, tls, accepted, mut register } = serve;
         let tls = tls.map(unanimo_tls::Server::load).transpose().map_err(Error::Tls)?;
         if let Some(endpoint) = &advertise {
             let bad = |bad: channel::BadAddress| Error::Endpoint {
@@ -185,7 +196,7 @@ impl<R: Resource> Service<R> {
         let drain = register.drain();
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(None);
-        let server = self.listen(listener, tls, (stopped, end), message_bytes_max);
+        let server = self.listen(listener, (tls, accepted), (stopped, end), message_bytes_max);
         let registration = self.prepare_registration(register);
         // It ends the server where one of the next steps fails.
         let (server, registration) = match registration {
@@ -207,7 +218,7 @@ impl<R: Resource> Service<R> {
     fn listen(
         &self,
         listener: TcpListener,
-        tls: Option<unanimo_tls::Server>,
+        (tls, accepted): (Option<unanimo_tls::Server>, Accepted),
         (mut until, end): (watch::Receiver<bool>, watch::Sender<Option<String>>),
         message_bytes_max: usize,
     ) -> JoinHandle<()> {
@@ -226,6 +237,7 @@ impl<R: Resource> Service<R> {
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
+            .layer(InterceptorLayer::new(accepted))
             .add_service(served);
         let incoming = Incoming::new(incoming, end.clone());
         let stop = async move {
@@ -250,29 +262,6 @@ impl<R: Resource> Service<R> {
             service.drain().await;
         })
     }
-}
-
-impl Listen {
-    async fn begin(self) -> Result<(TcpListener, SocketAddr), Error> {
-        let (name, listener) = match self {
-            Self::Address(address) => {
-                let listener = TcpListener::bind(&address).await;
-                (address, listener)
-            }
-            Self::Listener(listener) => ("the listener that was given".to_owned(), own(&listener)),
-        };
-        let listener = listener.and_then(|listener| {
-            let address = listener.local_addr()?;
-            Ok((listener, address))
-        });
-        listener.map_err(|source| Error::Listen { address: name, source })
-    }
-}
-
-fn own(listener: &std::net::TcpListener) -> io::Result<TcpListener> {
-    let listener = listener.try_clone()?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 /// A participant that is served.
@@ -386,39 +375,5 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.server.abort();
-    }
-}
-
-/// Signals that tell the process to end.
-struct Told {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Told {
-    fn listen() -> io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let terminate = signal(SignalKind::terminate())?;
-            let interrupt = signal(SignalKind::interrupt())?;
-            Ok(Self { terminate, interrupt })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for the next one.
-    async fn once(&mut self) -> io::Result<()> {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-        #[cfg(not(unix))]
-        tokio::signal::ctrl_c().await?;
-        Ok(())
     }
 }

@@ -2330,7 +2330,7 @@ pub mod coordinator_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Returns one transaction, at once or when it is decided or ended. Caller: the initiator that began
-        /// the transaction, an operator, or a viewer.
+        /// the transaction, a participant for the branches of its own name, an operator, or a viewer.
         pub async fn get_transaction(
             &mut self,
             request: impl tonic::IntoRequest<super::GetTransactionRequest>,
@@ -2357,7 +2357,8 @@ pub mod coordinator_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists transactions, newest first. Caller: operator or viewer; an initiator sees its own.
+        /// Lists transactions, newest first. Caller: operator or viewer; an initiator sees its own, a participant
+        /// those with branches of its own name, by which it must filter.
         pub async fn list_transactions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTransactionsRequest>,
@@ -2387,7 +2388,8 @@ pub mod coordinator_service_client {
         /// Streams one transaction, now and at each change, until it has ended. A slow reader misses states
         /// in between, never the last one. The stream ends with OK only after the ended transaction was
         /// sent. A coordinator that stops, or gives the transaction to another one, ends it with
-        /// UNAVAILABLE: call again with the last revision. Caller: as GetTransaction.
+        /// UNAVAILABLE: call again with the last revision. Caller: the initiator that began the transaction, an
+        /// operator, or a viewer.
         pub async fn watch_transaction(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchTransactionRequest>,
@@ -2443,7 +2445,7 @@ pub mod coordinator_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Returns the recorded history of one transaction: inputs, transitions and calls, from which its
-        /// states can be computed again. Caller: as GetTransaction.
+        /// states can be computed again. Caller: as WatchTransaction.
         pub async fn export_transaction(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportTransactionRequest>,
@@ -2569,7 +2571,7 @@ pub mod coordinator_service_server {
             tonic::Status,
         >;
         /// Returns one transaction, at once or when it is decided or ended. Caller: the initiator that began
-        /// the transaction, an operator, or a viewer.
+        /// the transaction, a participant for the branches of its own name, an operator, or a viewer.
         async fn get_transaction(
             &self,
             request: tonic::Request<super::GetTransactionRequest>,
@@ -2577,7 +2579,8 @@ pub mod coordinator_service_server {
             tonic::Response<super::GetTransactionResponse>,
             tonic::Status,
         >;
-        /// Lists transactions, newest first. Caller: operator or viewer; an initiator sees its own.
+        /// Lists transactions, newest first. Caller: operator or viewer; an initiator sees its own, a participant
+        /// those with branches of its own name, by which it must filter.
         async fn list_transactions(
             &self,
             request: tonic::Request<super::ListTransactionsRequest>,
@@ -2597,7 +2600,8 @@ pub mod coordinator_service_server {
         /// Streams one transaction, now and at each change, until it has ended. A slow reader misses states
         /// in between, never the last one. The stream ends with OK only after the ended transaction was
         /// sent. A coordinator that stops, or gives the transaction to another one, ends it with
-        /// UNAVAILABLE: call again with the last revision. Caller: as GetTransaction.
+        /// UNAVAILABLE: call again with the last revision. Caller: the initiator that began the transaction, an
+        /// operator, or a viewer.
         async fn watch_transaction(
             &self,
             request: tonic::Request<super::WatchTransactionRequest>,
@@ -2615,7 +2619,7 @@ pub mod coordinator_service_server {
             tonic::Status,
         >;
         /// Returns the recorded history of one transaction: inputs, transitions and calls, from which its
-        /// states can be computed again. Caller: as GetTransaction.
+        /// states can be computed again. Caller: as WatchTransaction.
         async fn export_transaction(
             &self,
             request: tonic::Request<super::ExportTransactionRequest>,

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::{addresses, new_path, run, serve, sqlite};
 
-/// What `certs dev` prints is what works.
+/// Commands that `certs dev` prints work.
 #[tokio::test]
 async fn certificates_for_trying_out_serve_a_coordinator_and_the_commands() {
     let folder = new_path("");

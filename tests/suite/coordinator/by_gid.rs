@@ -218,7 +218,8 @@ async fn s3_a_tombstone_is_durable_before_anybody_hears_of_it() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let deadline = Instant::now() + Duration::from_millis(200);
         let gid = Gid::new("g").unwrap();
-        let answer = world.running.engine().rollback_gid(gid, Until::Decided, deadline).await;
+        let answer =
+            world.running.engine().rollback_gid(gid, String::new(), Until::Decided, deadline).await;
         assert!(matches!(answer, Ok(Answer::NotYet(None))), "{answer:?}");
         holder.execute("ROLLBACK").await.unwrap();
     };

@@ -54,6 +54,26 @@ async fn a_participant_serves_its_coordinator_alone() {
     serving.stop().await;
 }
 
+/// Of those whom the authority knows only the coordinator is heard.
+#[tokio::test]
+async fn a_participant_accepts_the_names_that_it_is_told() {
+    let authority = Authority::new();
+    let world = World::start(guarded(&authority)).await;
+    let on = || Serve::on("127.0.0.1:0").tls(authority.serves());
+    let serving = serve(&world, &authority, on().accept(["coordinator"])).await;
+    assert!(commits(&world, &authority, "g").await);
+    let prepare = async |endpoint: &str| {
+        let mut client = ParticipantServiceClient::new(channel(endpoint, authority.client()));
+        client.prepare(PrepareRequest::default()).await.expect_err("an initiator").code()
+    };
+    assert_eq!(prepare(serving.endpoint()).await, Code::PermissionDenied);
+    serving.stop().await;
+    let serving = serve(&world, &authority, on().accept(["spiffe://shop.example/web"])).await;
+    assert_eq!(prepare(serving.endpoint()).await, Code::InvalidArgument, "it is heard");
+    assert!(!commits(&world, &authority, "h").await, "the coordinator is not");
+    serving.stop().await;
+}
+
 /// The coordinator calls nobody who cannot prove its name.
 #[tokio::test]
 async fn a_coordinator_does_not_call_a_participant_of_another_authority() {

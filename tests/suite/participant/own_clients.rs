@@ -240,8 +240,8 @@ async fn a_channel_of_ones_own_and_its_interceptors_are_used() {
 #[tokio::test]
 async fn a_clients_address_that_is_none_is_refused_at_once_with_a_sentence() {
     for (endpoint, part) in [
-        ("https://coordinator:7610", "it asks for TLS, which this crate does not make by itself"),
         ("coordinator:7610", "it does not begin with http://"),
+        ("ftp://coordinator:7610", "its scheme is another one"),
     ] {
         let error = Client::new(endpoint).unwrap_err().to_string();
         assert!(error.contains("must be http://HOST:PORT") && error.contains(part), "{error}");

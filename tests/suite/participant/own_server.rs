@@ -264,10 +264,7 @@ async fn addresses_that_are_none_are_refused_at_once_with_a_sentence() {
     drop(free);
     let on = || Serve::on(&listen);
     for (serve, part) in [
-        (on().register_with("https://coordinator:7610"), "it asks for TLS"),
         (on().register_with("coordinator:7610"), "it does not begin with http://"),
-        (on().ask("https://coordinator:7610"), "it asks for TLS"),
-        (on().advertise("https://shop:7701"), "it asks for TLS"),
         (on().advertise("shop:7701"), "it does not begin with http://"),
     ] {
         let error = service.serve(serve).await.unwrap_err().to_string();
@@ -275,12 +272,12 @@ async fn addresses_that_are_none_are_refused_at_once_with_a_sentence() {
         until("its port to be free", async || std::net::TcpListener::bind(&listen).ok()).await;
     }
     for (register, part) in [
-        (Register::at("https://shop:7701"), "endpoint \"https://shop:7701\""),
-        (Register::at("http://shop:7701").with("https://c:1"), "coordinator \"https://c:1\""),
+        (Register::at("ftp://shop:7701"), "endpoint \"ftp://shop:7701\""),
+        (Register::at("http://shop:7701").with("ftp://c:1"), "coordinator \"ftp://c:1\""),
     ] {
         let error = service.register(register).await.unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("it asks for TLS"), "{error}");
     }
-    let error = service.sweep(["https://c:1"], eager()).unwrap_err().to_string();
+    let error = service.sweep(["ftp://c:1"], eager()).unwrap_err().to_string();
     assert!(error.contains("it asks for TLS"), "{error}");
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
@@ -11,6 +13,7 @@ use unanimo_coordinator::api::error::{DOMAIN, code_name};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
+use unanimo_tls::TokenFile;
 
 use super::Server;
 use crate::error::last_cause;
@@ -239,11 +242,27 @@ impl fmt::Display for Words<'_> {
     }
 }
 
+/// Adds the token to each call, if there is one.
+#[derive(Clone)]
+pub(crate) struct Signing(Option<TokenFile>);
+
+impl Interceptor for Signing {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            token.sign(&mut request);
+        }
+        Ok(request)
+    }
+}
+
+/// Service that calls are sent through.
+type Link = InterceptedService<Channel, Signing>;
+
 /// Connection to a coordinator.
 pub(crate) struct Client {
-    pub(crate) coordinator: CoordinatorServiceClient<Channel>,
-    pub(super) operator: OperatorServiceClient<Channel>,
-    pub(crate) directory: ParticipantDirectoryServiceClient<Channel>,
+    pub(crate) coordinator: CoordinatorServiceClient<Link>,
+    pub(super) operator: OperatorServiceClient<Link>,
+    pub(crate) directory: ParticipantDirectoryServiceClient<Link>,
     timeout: Duration,
 }
 
@@ -251,7 +270,9 @@ impl Client {
     pub(crate) async fn connect(server: &Server) -> Result<Self, Error> {
         let bounded =
             |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let token = server.tls.token()?;
         let channel = server.tls.connect(&server.endpoint, bounded).await?;
+        let channel = InterceptedService::new(channel, Signing(token));
         Ok(Self {
             // The coordinator limits the size of messages; the client need not.
             coordinator: CoordinatorServiceClient::new(channel.clone())

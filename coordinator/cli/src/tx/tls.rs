@@ -1,7 +1,7 @@
 //! TLS to a coordinator.
 
 use tonic::transport::{Channel, Endpoint};
-use unanimo_tls::ClientFiles;
+use unanimo_tls::{ClientFiles, TokenFile};
 
 use super::COMMON;
 use super::client::Error;
@@ -46,6 +46,15 @@ pub(crate) struct TlsArgs {
         value_name = "NAME"
     )]
     tls_name: Option<String>,
+    /// File with a bearer token to send; `unanimo token new` makes one
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_TOKEN_FILE",
+        value_name = "FILE"
+    )]
+    token_file: Option<String>,
 }
 
 impl TlsArgs {
@@ -62,6 +71,12 @@ impl TlsArgs {
             (None, None) => Ok(files),
             _ => Err(Error::Tls("use --tls-cert or --tls-key alone: give both".to_owned())),
         }
+    }
+
+    /// Reads the token, if there is to be one.
+    pub(super) fn token(&self) -> Result<Option<TokenFile>, Error> {
+        let token = self.token_file.as_ref().map(TokenFile::load).transpose();
+        token.map_err(|error| Error::Tls(error.to_string()))
     }
 
     /// Connects to `http://HOST:PORT`, or to `https://HOST:PORT`.

@@ -88,6 +88,10 @@ reasons! {
         "The request names a branch that the transaction does not have. `BadRequest` names the field.";
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final, None,
         "A branch has another mode than its transaction, which is no saga. The message names the field.";
+    Unauthenticated = "UNAUTHENTICATED", Unauthenticated, final, None,
+        "The coordinator has a file of [identities](../security.md#identities), and the call has no token and no certificate of one. A token that was revoked is not known, either.";
+    Denied = "DENIED", PermissionDenied, final, None,
+        "No role of the caller's identity may make this call, or not for this participant: the [table](../security.md#roles) says which may. Another initiator's transaction is `NOT_FOUND` instead.";
     FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final, None,
         "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
     GidReused = "GID_REUSED", AlreadyExists, final, None,

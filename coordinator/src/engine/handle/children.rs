@@ -41,7 +41,10 @@ impl Handle {
         let found = match self.wait(Key::Gid(gid.clone()), Until::Durable, deadline).await {
             Err(Error::UnknownGid) if operation == PhaseTwoOperation::Cancel => {
                 let permit = self.shared.admission.admit_always(1, 0, Vec::new());
-                match self.leave_tombstone(gid.clone(), permit, Until::Durable, deadline).await? {
+                match self
+                    .leave_tombstone((gid.clone(), String::new()), permit, Until::Durable, deadline)
+                    .await?
+                {
                     Ok(answer) => answer,
                     // Somebody was faster: the next Cancel looks at whoever it is.
                     Err(_) => return Ok(ChildEnd::Working),

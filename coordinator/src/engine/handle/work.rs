@@ -105,6 +105,7 @@ impl Handle {
     pub async fn rollback_gid(
         &self,
         gid: Gid,
+        initiator: String,
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
@@ -116,7 +117,7 @@ impl Handle {
         let draining = self.shared.draining.load(Ordering::Relaxed);
         self.refuse_if(draining, "draining", || Error::Draining)?;
         let permit = self.place(1, 0, Vec::new())?;
-        match self.leave_tombstone(gid, permit, until, deadline).await? {
+        match self.leave_tombstone((gid, initiator), permit, until, deadline).await? {
             Ok(answer) => Ok(answer),
             // The tombstone lost the gid to another transaction: that one is rolled back.
             Err(holder) => {
@@ -129,13 +130,13 @@ impl Handle {
     /// then, which is left as it is.
     pub(super) async fn leave_tombstone(
         &self,
-        gid: Gid,
+        (gid, initiator): (Gid, String),
         permit: Permit,
         until: Until,
         deadline: Instant,
     ) -> Result<Result<Answer, Key>, Error> {
         let key = Key::Gid(gid.clone());
-        let tombstone = |reply| Message::Tombstone { gid, permit, until, reply };
+        let tombstone = |reply| Message::Tombstone { gid, initiator, permit, until, reply };
         match self.ask(&key, None, deadline, tombstone).await {
             Ok(answer) => Ok(Ok(answer)),
             Err(Failure::Error(error)) => Err(error),

@@ -34,7 +34,13 @@ impl Service {
 
     /// Asks for ABORT of a gid that the store did not know. The first that is stored under the gid
     /// wins: a transaction that began meanwhile is rolled back like any other one.
-    pub(super) fn rollback_unseen(&mut self, gid: Gid, permit: Permit, until: Until, reply: Reply) {
+    pub(super) fn rollback_unseen(
+        &mut self,
+        (gid, initiator): (Gid, String),
+        permit: Permit,
+        until: Until,
+        reply: Reply,
+    ) {
         if self.by_gid.contains_key(&gid) {
             return fail(reply, Failure::NotLive);
         }
@@ -42,8 +48,6 @@ impl Service {
         let now = clock.now();
         let tx_id = self.env.tx_id(now);
         tracing::debug!(%tx_id, %gid, "a gid that was never seen is rolled back");
-        // Nobody is authenticated yet.
-        let initiator = String::new();
         let policy = &self.options.policy;
         let tombstone = Transaction::tombstone(tx_id, gid, initiator, now, policy);
         self.create(tombstone, (clock, false), permit, until, reply);

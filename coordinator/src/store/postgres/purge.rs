@@ -38,7 +38,7 @@ WITH ",
     DELETE FROM locks WHERE tx_id IN (SELECT tx_id FROM old)
 )
 UPDATE transactions
-SET stripped = true, stripped_ms = $4, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+SET stripped = true, stripped_ms = $4, progress = '[]', metadata = '{}', trace = '{}',
     more = '', version = version + 1, write_id = gen_random_uuid()
 WHERE tx_id IN (SELECT tx_id FROM old)
 RETURNING tx_id"

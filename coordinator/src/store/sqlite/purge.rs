@@ -14,7 +14,7 @@ use super::Sqlite;
 
 const STRIP: &str = "
 UPDATE transactions
-SET stripped = 1, stripped_ms = $3, progress = '[]', metadata = '{}', trace = '{}', initiator = '',
+SET stripped = 1, stripped_ms = $3, progress = '[]', metadata = '{}', trace = '{}',
     more = '', version = version + 1, write_id = randomblob(16)
 WHERE tx_id IN (
     SELECT tx_id FROM transactions

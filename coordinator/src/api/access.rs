@@ -1,0 +1,177 @@
+//! Access: who calls, whether it may make this call, and whether what it asks for is its own.
+
+use tokio::time::Instant;
+use tonic::{Request, Status};
+use unanimo_core::ParticipantName;
+use unanimo_tls::Peer;
+
+use super::Api;
+use super::error::{denied, from_engine, gid_of_another, unauthenticated};
+use super::rpc::Rpc;
+use crate::engine::{self, Answer, Until, View};
+use crate::identity::{Caller, Role, Unknown};
+use crate::store::Key;
+
+/// Roles that see every transaction.
+const OF_ALL: [Role; 2] = [Role::Operator, Role::Viewer];
+
+/// Access of one call.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    caller: Caller,
+    /// It is for any transaction, in this call.
+    all: bool,
+    rpc: Rpc,
+}
+
+impl Api {
+    /// Finds out who calls, and refuses what no role of the caller allows. What is found goes with the request:
+    /// [`Access::of`].
+    pub(super) fn admit<T>(&self, rpc: Rpc, request: &mut Request<T>) -> Result<(), Status> {
+        let caller = match &self.identities {
+            None => Caller::Anybody,
+            Some(identities) => {
+                let header = request.metadata().get("authorization");
+                let peer = request.extensions().get::<Peer>();
+                let names = peer.and_then(|peer| peer.names.as_deref());
+                let identities = identities.current();
+                let header = header.map(|header| header.as_encoded_bytes());
+                let found = Caller::find(&identities, header, names);
+                found.map_err(|unknown| {
+                    self.denials.note("", rpc.name(), why(unknown));
+                    unauthenticated(why(unknown))
+                })?
+            }
+        };
+        if !caller.has_any(rpc.roles()) {
+            self.denials.note(caller.name(), rpc.name(), "no role of it may make this call");
+            return Err(denied(format!(
+                "{} may not call {}: it has no role for it",
+                caller.name(),
+                rpc.name()
+            )));
+        }
+        let sees_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
+        let all = caller == Caller::Anybody || OF_ALL.iter().any(sees_all);
+        request.extensions_mut().insert(Access { caller, all, rpc });
+        Ok(())
+    }
+
+    /// Answers as if there were no such transaction, if it is another one's.
+    pub(super) async fn check_own(
+        &self,
+        access: &Access,
+        key: &Key,
+        by: Instant,
+    ) -> Result<(), Status> {
+        if access.all {
+            return Ok(());
+        }
+        match self.engine.wait(key.clone(), Until::Durable, by).await.map_err(from_engine)? {
+            Answer::View(view) if access.sees(&view) => Ok(()),
+            Answer::View(_) => {
+                self.denials.note(access.caller.name(), access.rpc.name(), "of another one");
+                Err(from_engine(match key {
+                    Key::Tx(_) => engine::Error::NeverSeen,
+                    Key::Gid(_) => engine::Error::UnknownGid,
+                }))
+            }
+            Answer::NotYet(_) => Err(from_engine(engine::Error::StoreSilent)),
+        }
+    }
+
+    /// The same for a gid that may be new.
+    pub(super) async fn check_own_or_new(
+        &self,
+        access: &Access,
+        key: &Key,
+        by: Instant,
+    ) -> Result<(), Status> {
+        if access.all {
+            return Ok(());
+        }
+        match self.engine.wait(key.clone(), Until::Durable, by).await {
+            Err(engine::Error::UnknownGid) => Ok(()),
+            _ => self.check_own(access, key, by).await,
+        }
+    }
+
+    /// Refuses the answer to Submit or Begin if the gid is of a transaction that another one has begun.
+    pub(super) fn began(&self, access: &Access, answer: Answer) -> Result<Answer, Status> {
+        let Answer::View(view) = &answer else { return Ok(answer) };
+        if access.caller == Caller::Anybody || access.caller.began(initiator(view)) {
+            return Ok(answer);
+        }
+        self.denials.note(access.caller.name(), access.rpc.name(), "the gid is of another one");
+        Err(gid_of_another())
+    }
+
+    /// Refuses a participant's call under a name that is not its own.
+    pub(super) fn check_speaks_for(
+        &self,
+        access: &Access,
+        participant: &ParticipantName,
+    ) -> Result<(), Status> {
+        if access.caller.is(participant) {
+            return Ok(());
+        }
+        self.denials.note(access.caller.name(), access.rpc.name(), "in another one's name");
+        let name = access.caller.name();
+        Err(denied(format!("{name} may not speak for the participant {participant}")))
+    }
+}
+
+impl Access {
+    /// Returns that of a request.
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let access = request.extensions().get::<Self>().cloned();
+        access.expect("every call is admitted before its handler runs")
+    }
+
+    /// Returns the name that is stored with what this call begins.
+    pub(super) fn initiator(&self) -> String {
+        self.caller.name().to_owned()
+    }
+
+    /// Tells whether it is for any transaction.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.all
+    }
+
+    /// Tells whether the caller is this participant, by its identity or because there are none.
+    pub(super) fn is(&self, participant: &ParticipantName) -> bool {
+        self.caller.is(participant)
+    }
+
+    /// Tells whether a transaction of this initiator may be seen.
+    pub(super) fn began(&self, initiator: &str) -> bool {
+        self.all || self.caller.began(initiator)
+    }
+
+    /// Tells whether all of a transaction may be seen, or, where participants may call, a branch of it.
+    fn sees(&self, view: &View) -> bool {
+        let has_branch = || {
+            let mut branches = view.tx.branches().iter();
+            branches.any(|branch| self.caller.is(&branch.spec.participant))
+        };
+        self.began(initiator(view))
+            || (self.rpc.roles().contains(&Role::Participant) && has_branch())
+    }
+
+    /// Tells whether all of this transaction may be seen.
+    pub(super) fn sees_all(&self, view: &View) -> bool {
+        self.began(initiator(view))
+    }
+}
+
+fn initiator(view: &View) -> &str {
+    &view.tx.identity().initiator
+}
+
+fn why(unknown: Unknown) -> &'static str {
+    match unknown {
+        Unknown::Nothing => "the call has neither a token nor a certificate",
+        Unknown::Token => "the token is not known",
+        Unknown::Certificate => "no name in the certificate is known",
+    }
+}

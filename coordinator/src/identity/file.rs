@@ -1,0 +1,143 @@
+//! The file of identities.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use unanimo_core::ParticipantName;
+use unanimo_tls::{Error, File};
+
+use super::{Identities, Identity, Role, token};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    identity: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    roles: Vec<Role>,
+    #[serde(default)]
+    participants: Vec<String>,
+    #[serde(default)]
+    subjects: Vec<String>,
+    #[serde(default)]
+    tokens: Vec<String>,
+}
+
+/// Reads the file.
+///
+/// # Errors
+/// It is malformed, or an entry breaks a rule. The message repeats no token.
+pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
+    let text = std::str::from_utf8(content).map_err(|_| file.breaks("it must be UTF-8"))?;
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        file.breaks(format!("line {line}: {}", error.message()))
+    })?;
+    let (mut identities, mut names) = (Identities::default(), BTreeSet::new());
+    for (index, entry) in document.identity.into_iter().enumerate() {
+        let place = format!("identity {} ({:?})", index + 1, entry.name);
+        if !names.insert(entry.name.clone()) {
+            return Err(file.breaks(format!("{place}: another one has this name")));
+        }
+        add(&mut identities, entry).map_err(|rule| file.breaks(format!("{place}: {rule}")))?;
+    }
+    Ok(identities)
+}
+
+fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
+    let Entry { name, roles, participants, subjects, tokens } = entry;
+    ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
+    let participants = participants.iter().map(|name| {
+        ParticipantName::new(name).map_err(|rule| format!("participants: {name:?} {rule}"))
+    });
+    let participants = participants.collect::<Result<Vec<_>, _>>()?;
+    if roles.is_empty() {
+        return Err("roles must not be empty".to_owned());
+    }
+    if roles.contains(&Role::Participant) == participants.is_empty() {
+        return Err(
+            "participants must be there with the role participant, and only with it".to_owned()
+        );
+    }
+    if subjects.is_empty() && tokens.is_empty() {
+        return Err("must have subjects or tokens".to_owned());
+    }
+    let identity = Arc::new(Identity { name, roles, participants });
+    for subject in subjects {
+        if identities.subjects.insert(subject.clone(), Arc::clone(&identity)).is_some() {
+            return Err(format!("subjects: another one has {subject:?}"));
+        }
+    }
+    for (index, hashed) in tokens.iter().enumerate() {
+        let (id, hash) = token::parse_hashed(hashed).ok_or_else(|| {
+            format!("tokens[{index}] must be ID:HASH, as `unanimo token new` prints it")
+        })?;
+        let new = (hash, Arc::clone(&identity));
+        if identities.tokens.insert(id.to_owned(), new).is_some() {
+            return Err(format!("tokens[{index}]: another one has the id {id}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Token;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Identities, String> {
+        read(&File::new("identities", "who.toml"), text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn identities_are_found_by_certificate_and_by_token() {
+        let token = Token::new([1; Token::RANDOM_BYTES]);
+        let text = format!(
+            "[[identity]]\nname = \"bank\"\nroles = [\"participant\", \"viewer\"]\n\
+             participants = [\"bank\"]\nsubjects = [\"spiffe://x/bank\"]\ntokens = [\"{}\"]\n",
+            token.hashed()
+        );
+        let identities = parse(&text).expect("identities");
+        let names = ["bank.example".to_owned(), "spiffe://x/bank".to_owned()];
+        let found = identities.of_certificate(&names).expect("by certificate");
+        assert_eq!(found.name, "bank");
+        assert!(Arc::ptr_eq(found, identities.of_token(token.text()).expect("by token")));
+        assert!(identities.of_certificate(&names[..1]).is_none());
+        let mut guess = token.text().to_owned();
+        guess.replace_range(guess.len() - 1.., "0");
+        for guess in [&guess, "", "unanimo_", "unanimo_0101010101010101_"] {
+            assert!(identities.of_token(guess).is_none(), "{guess}");
+        }
+        assert!(parse("").expect("nobody").subjects.is_empty());
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place_and_without_a_token() {
+        let token = Token::new([1; Token::RANDOM_BYTES]);
+        let entry = "[[identity]]\nname = \"a\"\nroles = [\"viewer\"]\nsubjects = [\"s\"]\n";
+        for (text, rule) in [
+            ("[[identity]\n".to_owned(), "line 1: "),
+            ("\n\n[[identity]]\nnam = \"x\"".to_owned(), "unknown field `nam`"),
+            (entry.replace("viewer", "root"), "unknown variant `root`"),
+            (entry.repeat(2), "identity 2 (\"a\"): another one has this name"),
+            (format!("{entry}{}", entry.replace("\"a\"", "\"b\"")), "another one has \"s\""),
+            (entry.replace("\"a\"", "\"a b\""), "identity 1 (\"a b\"): name "),
+            (entry.replace("\"viewer\"", ""), "roles must not be empty"),
+            (entry.replace("viewer", "participant"), "participants must be there with the role"),
+            (format!("{entry}participants = [\"p\"]"), "participants must be there with the role"),
+            (entry.replace("subjects = [\"s\"]", ""), "must have subjects or tokens"),
+            (format!("{entry}tokens = [\"{}\"]", token.text()), "tokens[0] must be ID:HASH"),
+        ] {
+            let error = parse(&text).expect_err(rule);
+            assert!(error.starts_with("use the identities who.toml: "), "{error}");
+            assert!(error.contains(rule), "{rule} in: {error}");
+            assert!(!error.contains(token.text()), "{error}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Identities and roles: each rpc, each role, own transactions and others'. The table in docs/security.md is what is
+//! expected.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use unanimo_coordinator::identity::Token;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
+use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
+use unanimo_proto::v1::{self, Mode};
+use unanimo_tests::reaper::run_folder;
+use unanimo_tests::wait::until;
+use uuid::Uuid;
+
+use super::{Authority, channel, guarded, setting};
+use crate::coordinator::{World, branch, config, sqlite_url, tcc};
+
+/// Page with the table.
+const PAGE: &str = include_str!("../../../docs/security.md");
+
+/// Columns of the table, and the identity of each.
+const COLUMNS: [&str; 6] = [
+    "its initiator",
+    "another initiator",
+    "its participant",
+    "another participant",
+    "operator",
+    "viewer",
+];
+
+type Link = InterceptedService<Channel, Signing>;
+
+#[derive(Clone)]
+struct Signing(Option<String>);
+
+impl tonic::service::Interceptor for Signing {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.parse().unwrap());
+        }
+        Ok(request)
+    }
+}
+
+/// A file of identities, and a token for each.
+struct File {
+    path: PathBuf,
+    tokens: Vec<Token>,
+}
+
+fn entry(name: &str, role: &str, more: &str) -> String {
+    format!("[[identity]]\nname = \"{name}\"\nroles = [\"{role}\"]\n{more}\n")
+}
+
+impl File {
+    /// An identity for each column.
+    fn new() -> Self {
+        let file = Self {
+            path: run_folder().join(Uuid::new_v4().to_string()),
+            tokens: (0..6).map(|n| Token::new([n; Token::RANDOM_BYTES])).collect(),
+        };
+        file.write(&[0, 1, 2, 3, 4, 5]);
+        file
+    }
+
+    /// Writes those of these columns.
+    fn write(&self, columns: &[usize]) {
+        let of = [
+            ("web", "initiator", ""),
+            ("batch", "initiator", ""),
+            ("bank", "participant", "participants = [\"p\", \"r\"]\n"),
+            ("shop", "participant", "participants = [\"q\"]\n"),
+            ("ann", "operator", ""),
+            ("bob", "viewer", ""),
+        ];
+        let text = columns.iter().map(|column| {
+            let (name, role, more) = of[*column];
+            let hashed = self.tokens[*column].hashed();
+            entry(name, role, &format!("{more}tokens = [\"{hashed}\"]"))
+        });
+        fs::write(&self.path, text.collect::<String>()).unwrap();
+    }
+
+    async fn world(&self) -> World {
+        let mut config = config(&sqlite_url());
+        config.identities = setting(&self.path);
+        World::start(config).await
+    }
+
+    fn link(&self, world: &World, column: usize) -> Link {
+        signed(world, &format!("Bearer {}", self.tokens[column].text()))
+    }
+}
+
+fn signed(world: &World, header: &str) -> Link {
+    InterceptedService::new(world.channel.clone(), Signing(Some(header.to_owned())))
+}
+
+/// A transaction of `web` with a branch of `p` and one of `p` again.
+struct Begun {
+    tx_id: String,
+    gid: String,
+    cluster_id: String,
+}
+
+async fn begin(link: Link) -> Begun {
+    let gid = format!("g-{}", Uuid::new_v4());
+    let mut client = CoordinatorServiceClient::new(link);
+    let request = v1::BeginTransactionRequest {
+        gid: gid.clone(),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    };
+    let begun = client.begin_transaction(request).await.unwrap().into_inner();
+    let tx_id = begun.tx_id;
+    let execute = v1::ExecuteBranchRequest {
+        tx_id: tx_id.clone(),
+        branch: Some(branch("a", "ok")),
+        ..Default::default()
+    };
+    client.execute_branch(execute).await.unwrap();
+    Begun { tx_id, gid, cluster_id: begun.cluster_id }
+}
+
+/// Makes the call; a list without the transaction counts as not found.
+async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status> {
+    let Begun { tx_id, gid, cluster_id } = of;
+    let (tx_id, gid) = (tx_id.clone(), gid.clone());
+    let mut coordinator = CoordinatorServiceClient::new(link.clone());
+    let mut directory = ParticipantDirectoryServiceClient::new(link.clone());
+    let mut operator = OperatorServiceClient::new(link);
+    let (participant, endpoint) = ("r".to_owned(), "http://127.0.0.1:1".to_owned());
+    let (someone, note) = ("ann".to_owned(), "a test".to_owned());
+    match rpc {
+        "SubmitTransaction" => {
+            let request = tcc(&format!("s-{}", Uuid::new_v4()), &["ok"]);
+            coordinator.submit_transaction(request).await.map(drop)
+        }
+        "BeginTransaction" => {
+            let gid = format!("b-{}", Uuid::new_v4());
+            let mode = Mode::Tcc.into();
+            let request = v1::BeginTransactionRequest { gid, mode, ..Default::default() };
+            coordinator.begin_transaction(request).await.map(drop)
+        }
+        "ExecuteBranch" => {
+            let branch = Some(branch("b", "ok"));
+            let request = v1::ExecuteBranchRequest { tx_id, branch, ..Default::default() };
+            coordinator.execute_branch(request).await.map(drop)
+        }
+        "EnlistBranch" => {
+            let branch = Some(branch("b", "ok"));
+            let request = v1::EnlistBranchRequest { tx_id, branch, ..Default::default() };
+            coordinator.enlist_branch(request).await.map(drop)
+        }
+        "CommitTransaction" => {
+            let request = v1::CommitTransactionRequest { tx_id, ..Default::default() };
+            coordinator.commit_transaction(request).await.map(drop)
+        }
+        "RollbackTransaction" => {
+            let key = Some(v1::rollback_transaction_request::Key::Gid(gid));
+            let request = v1::RollbackTransactionRequest { key, ..Default::default() };
+            coordinator.rollback_transaction(request).await.map(drop)
+        }
+        "GetTransaction" => {
+            let key = Some(v1::get_transaction_request::Key::Gid(gid));
+            let request = v1::GetTransactionRequest { key, ..Default::default() };
+            coordinator.get_transaction(request).await.map(drop)
+        }
+        "WatchTransaction" => {
+            let key = Some(v1::watch_transaction_request::Key::TxId(tx_id));
+            let request = v1::WatchTransactionRequest { key, ..Default::default() };
+            coordinator.watch_transaction(request).await.map(drop)
+        }
+        "ExportTransaction" => {
+            let key = Some(v1::export_transaction_request::Key::TxId(tx_id));
+            let request = v1::ExportTransactionRequest { key, ..Default::default() };
+            coordinator.export_transaction(request).await.map(drop)
+        }
+        "ListTransactions" => {
+            let request =
+                v1::ListTransactionsRequest { participant: "p".into(), ..Default::default() };
+            let listed = coordinator.list_transactions(request).await?.into_inner();
+            let found = listed.transactions.iter().any(|listed| listed.tx_id == tx_id);
+            found.then_some(()).ok_or_else(|| Status::not_found("not listed"))
+        }
+        "InquireBranches" => {
+            let asked = v1::InquiredBranch {
+                tx_id,
+                branch: Some(v1::inquired_branch::Branch::BranchId("a".into())),
+            };
+            let request = v1::InquireBranchesRequest {
+                participant: "p".into(),
+                cluster_id: cluster_id.clone(),
+                branches: vec![asked],
+                ..Default::default()
+            };
+            coordinator.inquire_branches(request).await.map(drop)
+        }
+        "GetServerInfo" => {
+            coordinator.get_server_info(v1::GetServerInfoRequest::default()).await.map(drop)
+        }
+        "RegisterEndpoint" => {
+            let request =
+                v1::RegisterEndpointRequest { participant, endpoint, ..Default::default() };
+            directory.register_endpoint(request).await.map(drop)
+        }
+        "DeregisterEndpoint" => {
+            let request =
+                v1::DeregisterEndpointRequest { participant, endpoint, ..Default::default() };
+            directory.deregister_endpoint(request).await.map(drop)
+        }
+        "ListParticipants" => {
+            directory.list_participants(v1::ListParticipantsRequest::default()).await.map(drop)
+        }
+        "RetryTransaction" => {
+            let request = v1::RetryTransactionRequest { tx_id, ..Default::default() };
+            operator.retry_transaction(request).await.map(drop)
+        }
+        "ResolveBranch" => {
+            let request = v1::ResolveBranchRequest {
+                tx_id,
+                branch_id: "a".into(),
+                resolution: v1::Resolution::Committed.into(),
+                operator: someone,
+                note,
+                ..Default::default()
+            };
+            operator.resolve_branch(request).await.map(drop)
+        }
+        "ForgetTransaction" => {
+            let request = v1::ForgetTransactionRequest {
+                tx_id,
+                operator: someone,
+                note,
+                ..Default::default()
+            };
+            operator.forget_transaction(request).await.map(drop)
+        }
+        other => panic!("the table has {other}, which no call is written for"),
+    }
+}
+
+/// Rows of the table: an rpc, and a cell for each column.
+fn table() -> Vec<(String, Vec<String>)> {
+    let head = format!("| rpc | {} |", COLUMNS.join(" | "));
+    let (_, table) = PAGE.split_once(&head).expect("the table of roles");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+        (cells.next().unwrap(), cells.collect())
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_the_table_says() {
+    let file = File::new();
+    let world = file.world().await;
+    let (rows, mut wrong) = (table(), Vec::new());
+    assert_eq!(rows.len(), 18, "every rpc has a row");
+    for (rpc, cells) in rows {
+        assert_eq!(cells.len(), COLUMNS.len(), "{rpc}");
+        for (column, expected) in cells.iter().enumerate() {
+            let begun = begin(file.link(&world, 0)).await;
+            let answer = call(&rpc, file.link(&world, column), &begun).await;
+            let found = match &answer {
+                Err(status) if status.code() == Code::NotFound => "NOT_FOUND",
+                Err(status) if status.code() == Code::PermissionDenied => "DENIED",
+                Err(status) if status.code() == Code::Unauthenticated => "UNAUTHENTICATED",
+                _ => "yes",
+            };
+            if found != expected {
+                wrong.push(format!(
+                    "{rpc} by {}: {found}, not {expected}: {answer:?}",
+                    COLUMNS[column]
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn whoever_is_not_known_is_not_served_and_a_revoked_token_is_none() {
+    let file = File::new();
+    let world = file.world().await;
+    let begun = begin(file.link(&world, 0)).await;
+    let text = file.tokens[0].text();
+    let cut = &text[..text.len() - 1];
+    let (basic, guess) = (format!("Basic {text}"), format!("Bearer {cut}x"));
+    for header in ["", "Bearer", "Bearer ", "Bearer x", &basic, &guess, text] {
+        let status = call("GetTransaction", signed(&world, header), &begun).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{header}: {status}");
+        assert!(!format!("{status:?}").contains(cut), "{status:?}");
+    }
+    let bare = InterceptedService::new(world.channel.clone(), Signing(None));
+    let status = call("GetServerInfo", bare, &begun).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    call("GetTransaction", file.link(&world, 0), &begun).await.expect("the good one");
+
+    file.write(&[1]);
+    until("the token to be revoked", async || {
+        let answer = call("GetTransaction", file.link(&world, 0), &begun).await;
+        answer.is_err_and(|status| status.code() == Code::Unauthenticated).then_some(())
+    })
+    .await;
+    let status = call("GetTransaction", file.link(&world, 1), &begun).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "the others go on: {status}");
+}
+
+/// Another initiator learns nothing by a gid that it can guess.
+#[tokio::test]
+async fn a_gid_of_another_initiator_tells_nothing() {
+    let file = File::new();
+    let world = file.world().await;
+    let submit = async |column: usize, gid: &str| {
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        client.submit_transaction(tcc(gid, &["ok"])).await
+    };
+    submit(0, "g").await.unwrap();
+    submit(0, "g").await.expect("its own, once more");
+    let status = submit(1, "g").await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+    assert_eq!(status.message(), "the gid is in use for a transaction of another initiator");
+    // A tombstone is its initiator's, too.
+    let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+    let key = Some(v1::rollback_transaction_request::Key::Gid("t".into()));
+    let request = v1::RollbackTransactionRequest { key, ..Default::default() };
+    client.rollback_transaction(request).await.unwrap();
+    submit(0, "t").await.expect("aborted, and its own");
+    assert_eq!(submit(1, "t").await.unwrap_err().code(), Code::AlreadyExists);
+}
+
+/// A participant reads of a transaction what is its own.
+#[tokio::test]
+async fn a_participant_sees_its_own_branches_alone() {
+    let file = File::new();
+    let world = file.world().await;
+    let mut request = tcc("g", &["ok"]);
+    request.metadata.insert("secret".into(), "of the initiator".into());
+    let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+    client.submit_transaction(request).await.unwrap();
+    let get = async |column: usize| {
+        let key = Some(v1::get_transaction_request::Key::Gid("g".into()));
+        let request = v1::GetTransactionRequest {
+            key,
+            include_payloads: true,
+            include_timeline: true,
+            ..Default::default()
+        };
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        client.get_transaction(request).await.unwrap().into_inner().transaction.unwrap()
+    };
+    let (all, own) = (get(5).await, get(2).await);
+    assert!(!all.metadata.is_empty() && !all.timeline.is_empty(), "{all:?}");
+    assert_eq!(own.branches, all.branches, "they are all its own");
+    assert!(own.metadata.is_empty() && own.timeline.is_empty(), "{own:?}");
+}
+
+/// The name in a certificate is an identity; a token that comes with it counts instead.
+#[tokio::test]
+async fn a_certificate_names_an_identity() {
+    let (authority, file) = (Authority::new(), File::new());
+    let spiffe = entry("web", "viewer", "subjects = [\"spiffe://shop.example/web\"]");
+    let hashed = file.tokens[4].hashed();
+    let token = entry("ann", "operator", &format!("tokens = [\"{hashed}\"]"));
+    fs::write(&file.path, format!("{spiffe}{token}")).unwrap();
+    let mut config = guarded(&authority);
+    config.identities = setting(&file.path);
+    let world = World::start(config).await;
+    let url = format!("https://{}", world.running.grpc_address().unwrap());
+    let begun =
+        Begun { tx_id: Uuid::now_v7().to_string(), gid: "g".into(), cluster_id: "c".into() };
+    let code = async |rpc: &str, files, header: Option<String>| {
+        let link = InterceptedService::new(channel(&url, files), Signing(header));
+        call(rpc, link, &begun).await.map_or_else(|status| status.code(), |()| Code::Ok)
+    };
+    assert_eq!(code("ListParticipants", authority.client(), None).await, Code::Ok);
+    assert_eq!(code("RetryTransaction", authority.client(), None).await, Code::PermissionDenied);
+    let (cert, key) = authority.sign(&["spiffe://shop.example/other"], super::Valid::Now);
+    let other = authority.trusting().identity(cert, key);
+    assert_eq!(code("ListParticipants", other, None).await, Code::Unauthenticated);
+    let header = Some(format!("bearer {}", file.tokens[4].text()));
+    assert_eq!(code("RetryTransaction", authority.client(), header).await, Code::NotFound);
+    let bad = Some("Bearer unanimo_0000000000000000_x".to_owned());
+    assert_eq!(code("ListParticipants", authority.client(), bad).await, Code::Unauthenticated);
+}
