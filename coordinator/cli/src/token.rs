@@ -74,7 +74,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             written.map_err(system("append to the file of identities"))?;
         }
         None => {
-            output::note(&format!("add this to the coordinator's file of identities:\n{entry}"))
+            output::note(&format!("add this to the coordinator's file of identities:\n{entry}"));
         }
     }
     output::print(&format!("{}\n", token.text()))?;

@@ -113,8 +113,10 @@ async fn nothing_is_dialled_before_the_first_call() {
 /// Connections for calls that fail are given back once none does, and before anybody else is refused his own.
 #[tokio::test]
 async fn connections_for_calls_that_fail_are_given_back() {
+    let tls =
+        unanimo_tls::Client::load(unanimo_tls::ClientFiles::new()).expect("there are no files");
     let room_for = |max| Directory {
-        connections: Connections::new(max, 1 << 20),
+        connections: Connections::new(max, 1 << 20, tls.clone()),
         ..Directory::new(options())
     };
     let directory = room_for(6);
