@@ -64,7 +64,7 @@ async fn transactions_are_counted_and_participants_listed() {
         Served::start(&["--participant=q=http://127.0.0.1:1", "--stalled-after=50ms"]).await;
     served.submit("a", &["ok"], &["--wait", "ended"]).await.check(0);
     served.submit("b", &["refuse"], &["--wait", "ended"]).await.check(4);
-    served.submit("c", &["commit-heuristic"], &["--wait", "ended"]).await.check(0);
+    served.submit("c", &["commit-heuristic"], &["--wait", "ended"]).await.check(6);
     served.p.hold(true);
     served.submit("d", &["ok"], &[]).await.check(0);
     served.show_until("d", "its alarm", |shown| shown["stalled"] == true).await;

@@ -112,7 +112,7 @@ async fn nobody_at_the_endpoint_is_told() {
         "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT",
     ]);
     for (bad, complaint) in
-        [("127.0.0.1:7610", "must be http://"), ("https://h:1", "must be http:")]
+        [("127.0.0.1:7610", "must be http://"), ("ftp://h:1", "must be http:")]
     {
         run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);
     }

@@ -115,7 +115,7 @@ async fn endpoints_are_checked() {
         ("http://10.0.0.1:7000", Code::PermissionDenied, "ENDPOINT_NOT_ALLOWED"),
         ("http://localhost.example:7000", Code::PermissionDenied, "ENDPOINT_NOT_ALLOWED"),
         ("localhost:7000", Code::InvalidArgument, "FIELD_INVALID"),
-        ("https://localhost:7000", Code::InvalidArgument, "FIELD_INVALID"),
+        ("ftp://localhost:7000", Code::InvalidArgument, "FIELD_INVALID"),
         ("", Code::InvalidArgument, "FIELD_INVALID"),
     ] {
         let request = RegisterEndpointRequest {

@@ -276,8 +276,8 @@ async fn addresses_that_are_none_are_refused_at_once_with_a_sentence() {
         (Register::at("http://shop:7701").with("ftp://c:1"), "coordinator \"ftp://c:1\""),
     ] {
         let error = service.register(register).await.unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains("it asks for TLS"), "{error}");
+        assert!(error.contains(part) && error.contains("its scheme is another one"), "{error}");
     }
     let error = service.sweep(["ftp://c:1"], eager()).unwrap_err().to_string();
-    assert!(error.contains("it asks for TLS"), "{error}");
+    assert!(error.contains("its scheme is another one"), "{error}");
 }

@@ -36,6 +36,15 @@ struct Known {
     generation: u64,
 }
 
+/// Server of a new session.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    next: i64,
+    timeline: u32,
+    /// Highest number that was known before it was asked.
+    highest: i64,
+}
+
 impl Progress {
     /// Notes a transaction that is committed, and that the standbys have where they are waited for.
     pub(super) fn note(&self, session: &Session, number: i64) {
@@ -57,14 +66,17 @@ impl Progress {
 
     /// Looks whether all of the known transactions are there.
     pub(super) async fn check(&self, session: &mut Session) -> Result<(), SessionError> {
+        // Before the question: what another session commits meanwhile may be later than its answer.
+        let highest = self.known().highest;
         let next: i64 = sqlx::query_scalar(NEXT).fetch_one(&mut session.connection).await?;
         let timeline = timeline(session).await?;
-        self.compare(session, next, timeline)
+        self.compare(session, Found { next, timeline, highest })
     }
 
-    fn compare(&self, session: &mut Session, next: i64, timeline: u32) -> Result<(), SessionError> {
+    fn compare(&self, session: &mut Session, found: Found) -> Result<(), SessionError> {
+        let Found { next, timeline, highest } = found;
         let mut known = self.known();
-        let lacks = known.highest > 0 && next <= known.highest;
+        let lacks = highest > 0 && next <= highest;
         if timeline != 0 && timeline < known.timeline {
             return Err(session.not_writable(
                 "is on an earlier timeline than the one before, so a standby was promoted in its place",
@@ -72,12 +84,11 @@ impl Progress {
         }
         if timeline > known.timeline && known.timeline != 0 {
             known.generation += 1;
-            let highest = std::mem::take(&mut known.highest);
+            known.highest = 0;
             tell_promoted(session, timeline, lacks.then_some((next, highest)));
         } else if lacks {
             return Err(session.restored(format!(
-                "its next transaction has number {next}, and this process has written transaction {}",
-                known.highest
+                "its next transaction has number {next}, and this process has written transaction {highest}"
             )));
         }
         known.timeline = known.timeline.max(timeline);

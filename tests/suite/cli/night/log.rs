@@ -66,7 +66,7 @@ async fn an_operators_end_of_a_branch_is_an_alarm() {
 #[tokio::test]
 async fn a_participants_own_end_is_forgotten_as_it_is() {
     let served = Served::start(&[]).await;
-    served.submit("g", &["commit-heuristic"], &["--wait", "ended"]).await.check(0);
+    served.submit("g", &["commit-heuristic"], &["--wait", "ended"]).await.check(6);
     let forget = ["forget", "g", "--operator=ann", "--note=paid by hand"];
     served.tx(&forget).await.check(0);
     served.stop().await.check(0);

@@ -68,7 +68,7 @@ async fn tables_fit_eighty_columns() {
         Served::start(&["--participant=a-participant-with-a-name=http://127.0.0.1:1"]).await;
     let gid = "01a2169b-93da-710f-b1cf-1be7d14ac65b-and-more-of-a-long-gid";
     served.submit(gid, &["commit-fail-3", "refuse", "fail-2"], &[]).await.check(4);
-    served.submit("heuristic", &["commit-heuristic"], &["--wait", "ended"]).await.check(0);
+    served.submit("heuristic", &["commit-heuristic"], &["--wait", "ended"]).await.check(6);
     let mut all = vec![
         served.tx(&["list"]).await,
         served.tx(&["show", "--gid", gid]).await,
