@@ -37,6 +37,14 @@ pub struct Write {
     pub transition: Transition,
 }
 
+impl Write {
+    /// Returns the version from which on a row is not of an earlier time. A write from memory is newer than whatever
+    /// the database has, also if that was claimed since by this incarnation's own search, which knows no better.
+    pub(super) fn known_from(&self) -> Version {
+        if self.former.is_some() { self.transition.version } else { self.base }
+    }
+}
+
 /// Fate of a write in a batch that the database has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {

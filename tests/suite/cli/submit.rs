@@ -111,8 +111,7 @@ async fn nobody_at_the_endpoint_is_told() {
         &format!("error: failed to reach a coordinator at {endpoint}: Connection refused"),
         "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT",
     ]);
-    for (bad, complaint) in
-        [("127.0.0.1:7610", "must be http://"), ("ftp://h:1", "must be http:")]
+    for (bad, complaint) in [("127.0.0.1:7610", "must be http://"), ("ftp://h:1", "must be http:")]
     {
         run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);
     }

@@ -15,6 +15,7 @@ use crate::fixtures::{Live, new_gid};
 on_both_stores!(
     s4_a_row_that_went_back_is_written_again_from_memory,
     s4_a_row_that_went_back_beyond_its_adoption_is_written_again,
+    s1_a_row_that_is_claimed_before_it_is_written_again_went_back,
     s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one,
 );
 
@@ -84,6 +85,23 @@ async fn s4_a_row_that_went_back_is_written_again_from_memory(fixture: Fixture) 
 }
 
 /// The failover has lost the adoption as well: the owner is the one before, which is fenced.
+/// The incarnation's own search for open transactions finds the row first, and claims it: it knows no better than
+/// the row, so what is in memory is written over that.
+async fn s1_a_row_that_is_claimed_before_it_is_written_again_went_back(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (mut live, life, earlier) = found(&fixture, &mut journal, SET_BACK[0].0).await;
+    journal.handle.forget(live.id(), life);
+    execute(&fixture.url, "UPDATE transactions SET version = version + 1").await;
+    let life = Life::begin();
+    let again = live.tx.written_again(true, earlier.branches, &earlier.outputs);
+    journal.handle.submit_again(again, Uuid::new_v4(), life, &earlier);
+    let told = journal.results.recv().await.unwrap();
+    let Ended::WentBack(claimed) = told[0].ended.clone() else { panic!("{told:?}") };
+    assert_eq!(claimed.row, Some((fixture.me, Version(2))));
+    journal.handle.forget(live.id(), life);
+    write_again(&fixture, &mut journal, &mut live, &claimed).await;
+}
+
 async fn s4_a_row_that_went_back_beyond_its_adoption_is_written_again(mut fixture: Fixture) {
     let former = fixture.me;
     fixture.store.incarnations().fence(former, "a test").await.unwrap();

@@ -1,6 +1,6 @@
 //! Single batches: transitions that are written, and those that are rejected.
 
-use unanimo_coordinator::store::{BatchError, GidHolder, Key, Written};
+use unanimo_coordinator::store::{BatchError, Earlier, GidHolder, Key, Written};
 use unanimo_core::{Digest, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
 use super::{Fixture, a_write, create, on_both_stores};
@@ -62,7 +62,7 @@ async fn a_write_needs_its_row_as_it_left_it(fixture: Fixture) {
     let mut writer = fixture.writer().await;
     let commit = live.commit();
     let early = writer.write(&[a_write(commit.clone())]).await.unwrap();
-    assert_eq!(early, [Written::Lost], "there is no row yet");
+    assert_eq!(early, [Written::WentBack(Earlier::default())], "there is no row");
     writer.write(&[a_write(begin)]).await.unwrap();
     assert_eq!(writer.write(&[a_write(commit.clone())]).await.unwrap(), [Written::Applied]);
     let again = writer.write(&[a_write(commit)]).await.unwrap();

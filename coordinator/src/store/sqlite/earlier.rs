@@ -25,7 +25,7 @@ pub(super) async fn find(
     let columns =
         |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?, row.try_get(2)?));
     let (owner, version) = match columns(&row) {
-        Ok((owner, version, true)) if version < write.base.0 => (owner, version),
+        Ok((owner, version, true)) if version < write.known_from().0 => (owner, version),
         Ok::<(i64, i64, bool), sqlx::Error>(_) | Err(_) => return Ok(None),
     };
     let branches: i64 = sqlx::query_scalar("SELECT count(*) FROM branches WHERE tx_id = $1")

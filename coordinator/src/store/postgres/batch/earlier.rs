@@ -51,7 +51,8 @@ impl Writer {
         let is_behind = |write: &&&Write| {
             let tx_id = write.transition.tx_id.0;
             let own = obstacles.iter().find(|row| row.tx_id == tx_id);
-            write.transition.begins.is_none() && own.is_none_or(|row| row.version < write.base.0)
+            write.transition.begins.is_none()
+                && own.is_none_or(|row| row.version < write.known_from().0)
         };
         let behind: Vec<&&Write> = missed.iter().filter(is_behind).collect();
         if behind.is_empty() {
@@ -71,7 +72,7 @@ impl Writer {
             let tx_id = write.transition.tx_id.0;
             match rows.remove(&tx_id) {
                 None => Some((tx_id, Earlier::default())),
-                Some(row) if row.is_free && row.version < write.base.0 => {
+                Some(row) if row.is_free && row.version < write.known_from().0 => {
                     Some((tx_id, row.into_earlier()))
                 }
                 Some(_) => None,
