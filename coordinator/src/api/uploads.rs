@@ -8,7 +8,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,10 @@ use super::error::too_many_uploads;
 
 /// Bytes of each request that are counted apart.
 const SMALL_BYTES: usize = 64 << 10;
+
+/// Size up to which a request is received however many others stall: most are smaller, and whoever wants to commit or
+/// roll back must be heard. It is counted all the same.
+const SPARED_BYTES: usize = 4 << 10;
 
 /// Longest time without a byte more.
 const STALL_MAX: Duration = Duration::from_secs(10);
@@ -112,14 +116,16 @@ struct Upload {
     /// Bytes that are counted of it, by part.
     counted: [usize; 2],
     began: Instant,
-    /// Ends the wait for more; none while nothing is waited for.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Since when nothing has come; nothing while nothing is waited for.
+    stalled_at: Option<Instant>,
+    /// The next look at whether the wait is over.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upload {
     fn new(body: Body, counts: Arc<Counts>) -> Self {
-        let (received, counted, patience) = (0, [0, 0], None);
-        Self { body, counts, received, counted, began: Instant::now(), patience }
+        let began = Instant::now();
+        Self { body, counts, received: 0, counted: [0, 0], began, stalled_at: None, look: None }
     }
 
     fn receive(&mut self, bytes: usize) -> Result<(), Status> {
@@ -132,7 +138,7 @@ impl Upload {
             let more = now - std::mem::replace(&mut self.counted[part], now);
             is_within &= self.counts.add(part, more);
         }
-        if !is_within {
+        if !is_within && self.received > SPARED_BYTES {
             return Err(too_many_uploads(format_args!(
                 "too much is in flight: bytes of requests on their way in would go over {bytes_max}"
             )));
@@ -140,18 +146,24 @@ impl Upload {
         Ok(())
     }
 
+    /// Ends the wait for more. It looks again and again, because the others may crowd it in the meantime.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        let stall = if self.counts.is_crowded() { STALL_CROWDED } else { STALL_MAX };
-        let until = (Instant::now() + stall).min(self.began + TIME_MAX);
-        let patience =
-            self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        patience.as_mut().poll(context).map(|()| {
-            let received = self.received;
-            too_many_uploads(format_args!(
-                "the request does not come on: {received} bytes came within {:?}",
-                self.began.elapsed()
-            ))
-        })
+        loop {
+            let now = Instant::now();
+            let stalled_at = *self.stalled_at.get_or_insert(now);
+            let stall = if self.counts.is_crowded() { STALL_CROWDED } else { STALL_MAX };
+            let until = (stalled_at + stall).min(self.began + TIME_MAX);
+            if now >= until {
+                let (received, took) = (self.received, self.began.elapsed());
+                return Poll::Ready(too_many_uploads(format_args!(
+                    "the request does not come on: {received} bytes came within {took:?}"
+                )));
+            }
+            let look_at = until.min(now + STALL_CROWDED);
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(look_at)));
+            ready!(look.as_mut().poll(context));
+            self.look = None;
+        }
     }
 }
 
@@ -166,7 +178,7 @@ impl http_body::Body for Upload {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.patience = None;
+                (this.stalled_at, this.look) = (None, None);
                 let received = this.receive(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(received.map(|()| frame)))
             }

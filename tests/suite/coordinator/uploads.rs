@@ -102,6 +102,20 @@ async fn l5_small_requests_that_stall_are_within_the_bound() {
         let channel = process.another_channel();
         stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
     }
+    // These leave no room for anything between the others.
+    let (channel, frame) = (process.another_channel(), part_of_8_mib(512));
+    stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
+    // What is small is served meanwhile, without being asked again.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for n in 0..20 {
+        let request = tcc(&format!("meanwhile-{n}"), &["ok"; 20]);
+        let served = tokio::time::timeout(Duration::from_secs(10), async {
+            process.client().submit_transaction(request).await
+        });
+        let result = served.await.unwrap().unwrap().into_inner().result.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let started = Instant::now();
     let mut grown = 0;
     while started.elapsed() < Duration::from_secs(8) {
