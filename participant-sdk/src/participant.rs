@@ -176,6 +176,9 @@ pub enum Error {
     /// A file of TLS cannot be used.
     #[error(transparent)]
     Tls(unanimo_tls::Error),
+    /// The names of coordinators that it accepts cannot be used.
+    #[error("Serve::accept {0}")]
+    Accept(&'static str),
     /// The coordinator's address is none, or a file of TLS for it cannot be used.
     #[error("coordinator {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
     Coordinator {
