@@ -1,4 +1,4 @@
-//! What a caller learns, and may do, of transactions that are not its own.
+//! Limits of a caller: it learns, and does, nothing with transactions that are not its own.
 
 use std::collections::BTreeSet;
 

@@ -22,17 +22,17 @@ impl Accepted {
     /// Checks that somebody can have one of the names, where callers are served with this TLS.
     pub(super) fn check(&self, tls: Option<&ServerFiles>) -> Result<(), Error> {
         let Some(names) = &self.0 else { return Ok(()) };
-        if names.is_empty() {
-            return Err(Error::Accept(
-                "has no name, and nobody would be accepted: name the coordinators",
-            ));
-        }
-        match tls.is_some_and(ServerFiles::has_client_ca) {
-            true => Ok(()),
-            false => Err(Error::Accept(
-                "compares names in verified certificates: give Serve::tls files with ServerFiles::client_ca",
-            )),
-        }
+        let rule = match tls.is_some_and(ServerFiles::has_client_ca) {
+            _ if names.is_empty() => {
+                "Serve::accept has no name: name the coordinators that are accepted"
+            }
+            true => return Ok(()),
+            false => {
+                "Serve::accept compares names in verified certificates: give Serve::tls files with \
+                 ServerFiles::client_ca"
+            }
+        };
+        Err(Error::Tls(unanimo_tls::Error::Settings(rule)))
     }
 }
 
