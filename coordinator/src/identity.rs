@@ -18,6 +18,14 @@ pub(crate) use self::denials::Denials;
 pub(crate) use self::file::read;
 pub use self::token::Token;
 
+/// Tells whether the coordinator can use a file of identities with this text.
+///
+/// # Errors
+/// It is malformed, or an entry breaks a rule. The message repeats no value of the file.
+pub fn check(path: &std::path::Path, text: &str) -> Result<(), unanimo_tls::Error> {
+    read(&unanimo_tls::File::new("identities", path), text.as_bytes()).map(drop)
+}
+
 /// Role of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

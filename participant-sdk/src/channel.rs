@@ -90,7 +90,8 @@ impl Coordinator {
     }
 
     /// Sends the bearer token in this file with every call. The file is read when the client is made, and again when
-    /// it changes. Send no token without TLS, unless the coordinator is on the same machine.
+    /// it changes. An address without TLS is refused then, unless it is this machine's loopback; a channel of the
+    /// caller's own is not looked at.
     #[must_use]
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Some(path.into());
@@ -128,6 +129,9 @@ impl Coordinator {
     ) -> Result<Route, BadAddress> {
         let Self { name, channel, mut intercept, tls, token } = self;
         if let Some(path) = token {
+            if channel.is_none() {
+                check_hides_token(&name)?;
+            }
             let token = TokenFile::load(path);
             let bad = |error: unanimo_tls::Error| error.to_string();
             let token =
@@ -245,6 +249,21 @@ pub(crate) fn is_address(endpoint: &str) -> Result<bool, BadAddress> {
     Ok(tls)
 }
 
+/// Refuses an address to which a token could be read on the way.
+fn check_hides_token(endpoint: &str) -> Result<(), BadAddress> {
+    let tls = is_address(endpoint)?;
+    let uri: Option<http::Uri> = endpoint.parse().ok();
+    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    match tls || unanimo_tls::is_loopback(host) {
+        true => Ok(()),
+        false => Err(BadAddress {
+            endpoint: endpoint.to_owned(),
+            rule: "a token is sent to it, so it must be https, or this machine's loopback"
+                .to_owned(),
+        }),
+    }
+}
+
 /// Makes a connection to `http://HOST:PORT` or `https://HOST:PORT`, which is opened when it is first used.
 fn lazy(
     endpoint: &str,
@@ -304,6 +323,26 @@ mod tests {
         for endpoint in ["https://c:7610", "HTTPS://c:7610/", "https://[::1]:1", "https://10.0.0.1"]
         {
             assert!(is_address(endpoint).expect(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_sent_where_it_can_be_read() {
+        for endpoint in ["http://c:1", "http://10.0.0.1:1", "http://localhost.x:1", "HTTP://c"] {
+            let error = check_hides_token(endpoint).expect_err(endpoint);
+            assert!(error.rule.starts_with("a token is sent to it, so it must be https"));
+            let at = Coordinator::at(endpoint).token_file("no-such-file");
+            let error = at.route(std::convert::identity).expect_err(endpoint);
+            assert!(error.rule.starts_with("a token is sent to it"), "{}", error.rule);
+        }
+        for endpoint in [
+            "https://c:1",
+            "HTTPS://c:1",
+            "http://127.0.0.2:1",
+            "http://[::1]:1",
+            "http://LOCALHOST:1",
+        ] {
+            check_hides_token(endpoint).expect(endpoint);
         }
     }
 

@@ -173,7 +173,7 @@ pub enum Error {
     /// No session of the database can be used as operations use it.
     #[error("open a session of the database: {0}")]
     Session(String),
-    /// A file of TLS cannot be used.
+    /// A file of TLS cannot be used, or the names of [`Serve::accept`] cannot be anybody's.
     #[error(transparent)]
     Tls(unanimo_tls::Error),
     /// The coordinator's address is none, or a file of TLS for it cannot be used.

@@ -19,6 +19,7 @@ use crate::coordinator::{config, sqlite_url};
 
 mod database;
 mod handshakes;
+mod own;
 mod replaced;
 mod roles;
 

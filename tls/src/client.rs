@@ -124,6 +124,15 @@ impl Client {
     }
 }
 
+/// Tells whether this host of an address is this machine, by its loopback.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 /// Tells whether this is a host name or an IP address, in brackets or not, which a certificate can have.
 #[must_use]
 pub fn is_server_name(host: &str) -> bool {

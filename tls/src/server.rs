@@ -31,6 +31,12 @@ impl ServerFiles {
         self.client_ca = Some(client_ca.into());
         self
     }
+
+    /// Tells whether a certificate of every client is demanded.
+    #[must_use]
+    pub fn has_client_ca(&self) -> bool {
+        self.client_ca.is_some()
+    }
 }
 
 /// Accepts TLS connections. Cheap to clone.

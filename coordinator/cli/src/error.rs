@@ -40,6 +40,9 @@ pub(super) enum Error {
     /// The participant cannot be checked.
     #[error("failed to {0}")]
     Check(participant::check::Error),
+    /// An identity is none that the coordinator can use.
+    #[error("failed to {0}")]
+    Identities(String),
     /// Certificates cannot be made.
     #[error("failed to {0}")]
     Certs(certs::Error),
@@ -59,7 +62,9 @@ impl Error {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) | Self::Saga(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::Identities(_) => {
+                ExitCode::from(2)
+            }
             Self::History(error) if error.is_usage() => ExitCode::from(2),
             Self::Client(error) if error.is_usage() => ExitCode::from(2),
             Self::Check(error) if error.is_usage() => ExitCode::from(2),

@@ -10,7 +10,7 @@ use super::error::{denied, from_engine, gid_of_another, unauthenticated};
 use super::rpc::Rpc;
 use crate::engine::{self, Answer, Until, View};
 use crate::identity::{Caller, Role, Unknown};
-use crate::store::Key;
+use crate::store::{Filter, Key};
 
 /// Roles that see every transaction.
 const OF_ALL: [Role; 2] = [Role::Operator, Role::Viewer];
@@ -96,14 +96,53 @@ impl Api {
         }
     }
 
-    /// Refuses the answer to Submit or Begin if the gid is of a transaction that another one has begun.
-    pub(super) fn began(&self, access: &Access, answer: Answer) -> Result<Answer, Status> {
-        let Answer::View(view) = &answer else { return Ok(answer) };
-        if access.caller == Caller::Anybody || access.caller.began(initiator(view)) {
-            return Ok(answer);
+    /// Refuses the answer to Submit or Begin if the gid is of a transaction that another one has begun, and tells
+    /// nothing of that.
+    pub(super) async fn began(
+        &self,
+        access: &Access,
+        answer: Result<Answer, engine::Error>,
+        by: Instant,
+    ) -> Result<Answer, Status> {
+        if access.caller == Caller::Anybody {
+            return answer.map_err(from_engine);
+        }
+        let began = |view: &View| access.caller.began(initiator(view));
+        match answer {
+            Ok(Answer::View(view)) if began(&view) => return Ok(Answer::View(view)),
+            Ok(Answer::View(_)) => {}
+            // Nobody knows yet whose it is.
+            Ok(Answer::NotYet(_)) => return Ok(Answer::NotYet(None)),
+            Err(engine::Error::GidReused { tx_id, outcome }) => {
+                let known = self.engine.wait(Key::Tx(tx_id), Until::Durable, by).await;
+                match known.map_err(from_engine)? {
+                    Answer::View(view) if began(&view) => {
+                        return Err(from_engine(engine::Error::GidReused { tx_id, outcome }));
+                    }
+                    Answer::View(_) => {}
+                    Answer::NotYet(_) => return Err(from_engine(engine::Error::StoreSilent)),
+                }
+            }
+            Err(error) => return Err(from_engine(error)),
         }
         self.denials.note(access.caller.name(), access.rpc.name(), "the gid is of another one");
         Err(gid_of_another())
+    }
+
+    /// Confines a list to what the caller may see, and tells whether it is one of its branches: with its own name as
+    /// the filter. Otherwise it is one of what it began.
+    pub(super) fn check_list(&self, access: &Access, filter: &mut Filter) -> Result<bool, Status> {
+        let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
+        if access.all || of_own {
+            return Ok(of_own);
+        }
+        let name = access.caller.name();
+        if !access.caller.has_any(&[Role::Initiator]) {
+            self.denials.note(name, access.rpc.name(), "without its own name as the filter");
+            return Err(denied(format!("{name} may list by its own names as a participant alone")));
+        }
+        filter.initiator = Some(name.to_owned());
+        Ok(false)
     }
 
     /// Refuses a participant's call under a name that is not its own.
@@ -143,19 +182,26 @@ impl Access {
         self.caller.is(participant)
     }
 
+    /// Returns the name of the operator that is stored with an act: the identity's, whatever was said.
+    pub(super) fn operator(&self, said: String) -> String {
+        match &self.caller {
+            Caller::Anybody => said,
+            Caller::Known(identity) => identity.name.clone(),
+        }
+    }
+
     /// Tells whether a transaction of this initiator may be seen.
-    pub(super) fn began(&self, initiator: &str) -> bool {
+    fn began(&self, initiator: &str) -> bool {
         self.all || self.caller.began(initiator)
     }
 
-    /// Tells whether all of a transaction may be seen, or, where participants may call, a branch of it.
+    /// Tells whether all of a transaction may be seen, or, where participants may look, a branch of it.
     fn sees(&self, view: &View) -> bool {
         let has_branch = || {
             let mut branches = view.tx.branches().iter();
             branches.any(|branch| self.caller.is(&branch.spec.participant))
         };
-        self.began(initiator(view))
-            || (self.rpc.roles().contains(&Role::Participant) && has_branch())
+        self.began(initiator(view)) || (self.rpc == Rpc::GetTransaction && has_branch())
     }
 
     /// Tells whether all of this transaction may be seen.

@@ -6,6 +6,7 @@ use unanimo_proto::v1;
 use unanimo_proto::v1::operator_service_server::OperatorService;
 
 use super::Api;
+use super::access::Access;
 use super::convert::{self, Content};
 use super::error::{from_engine, invalid};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
@@ -19,7 +20,7 @@ impl Api {
         &self,
         request: Request<v1::RetryTransactionRequest>,
     ) -> Result<v1::RetryTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let request = request.into_inner();
         let tx_id = parse::tx_id(&request.tx_id)?;
         parse::text("operator", &request.operator, OPERATOR_BYTES_MAX, true)?;
@@ -27,7 +28,8 @@ impl Api {
             "" => None,
             id => Some(parse::branch_id("branch_id", id)?),
         };
-        let answer = self.engine.retry(tx_id, branch.as_ref(), request.operator, by).await;
+        let operator = access.operator(request.operator);
+        let answer = self.engine.retry(tx_id, branch.as_ref(), operator, by).await;
         Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
     }
 
@@ -35,7 +37,7 @@ impl Api {
         &self,
         request: Request<v1::ResolveBranchRequest>,
     ) -> Result<v1::ResolveBranchResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let request = request.into_inner();
         let resolution = request.resolution();
         let v1::ResolveBranchRequest { tx_id, branch_id, operator, note, output, .. } = request;
@@ -54,6 +56,7 @@ impl Api {
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         // One that is there, and empty, is an output without bytes.
         let output = output.map(payload_from_wire);
+        let operator = access.operator(operator);
         let word = Word { kind, output, operator, note };
         let answer = self.engine.resolve(tx_id, &branch_id, word, by).await;
         Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
@@ -63,12 +66,12 @@ impl Api {
         &self,
         request: Request<v1::ForgetTransactionRequest>,
     ) -> Result<v1::ForgetTransactionResponse, Status> {
-        let by = self.answer_by(&request);
+        let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::ForgetTransactionRequest { tx_id, operator, note, .. } = request.into_inner();
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
-        let answer = self.engine.forget(tx_id, operator, note, by).await;
+        let answer = self.engine.forget(tx_id, access.operator(operator), note, by).await;
         Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
     }
 }

@@ -1,7 +1,5 @@
 //! Questions: one transaction, many, and branches in doubt.
 
-use std::collections::BTreeSet;
-
 use tokio::time::Instant;
 use tonic::{Request, Status};
 use unanimo_core::{Parent, ParticipantName, TxId, Violation};
@@ -99,26 +97,18 @@ impl Api {
                 "counts are of all transactions: they need an operator or a viewer".to_owned(),
             ));
         }
-        // A participant looks for branches of its own name.
-        let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
+        // Before rows are read, so that neither filters nor pages tell of those that the caller may not see.
+        let of_own = self.check_list(&access, &mut filter)?;
         let limit = filter.limit as usize;
         // One more than the page holds tells whether there is a next page.
         filter.limit += 1;
         let listed = self.engine.list(&filter).await.map_err(from_engine)?;
         let metadata = request.get_ref().include_metadata && (access.is_of_all() || !of_own);
         let shown = listed.iter().take(limit).map(|found| convert::found(found, metadata));
-        let (mut transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
+        let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let more = !whole || listed.len() > limit;
         let last = transactions.last().filter(|_| more);
         let next_page_token = last.map(|last| last.tx_id.clone()).unwrap_or_default();
-        if !access.is_of_all() && !of_own {
-            // A page may be short, or empty, and another one follow.
-            let own = listed.iter().filter_map(|found| found.as_ref().ok());
-            let own = own.filter(|stored| access.began(&stored.record.identity.initiator));
-            let own: BTreeSet<String> =
-                own.map(|stored| stored.record.identity.tx_id.to_string()).collect();
-            transactions.retain(|shown| own.contains(&shown.tx_id));
-        }
         let ended_from = parse::time("counts_ended_from", request.get_ref().counts_ended_from)?;
         let counts = match request.get_ref().include_counts {
             true => Some(self.engine.count(ended_from).await.map_err(from_engine)?),
@@ -168,8 +158,16 @@ fn keep_own_branches(access: &Access, transaction: &mut v1::Transaction) {
         ParticipantName::new(&branch.participant).is_ok_and(|name| access.is(&name))
     };
     transaction.branches.retain(own);
+    let is_shown = |id: &str| transaction.branches.iter().any(|branch| branch.branch_id == id);
+    if !is_shown(&transaction.abort_branch_id) {
+        transaction.abort_branch_id.clear();
+        transaction.abort_detail.clear();
+    }
+    transaction.locks.clear();
     transaction.metadata.clear();
+    transaction.parent = None;
     transaction.timeline.clear();
+    transaction.timeline_dropped = 0;
 }
 
 /// Makes the error of a request that names no transaction.
@@ -211,6 +209,7 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
         attention: request.attention,
         gid_prefix: request.gid_prefix.clone(),
         participant,
+        initiator: None,
         created_from: parse::time("created_from", request.created_from)?,
         created_until: parse::time("created_until", request.created_until)?,
         before,

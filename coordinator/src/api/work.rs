@@ -42,7 +42,7 @@ impl Api {
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.begin_or_find(definition, must_exist, until, by).await;
-        let answer = self.began(&access, answer.map_err(from_engine)?)?;
+        let answer = self.began(&access, answer, by).await?;
         Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
     }
 
@@ -67,7 +67,7 @@ impl Api {
         };
         let definition = parse::definition(definable, &headers, self.reading())?;
         let answer = self.begin_or_find(definition, must_exist, Until::Durable, by).await;
-        let answer = self.began(&access, answer.map_err(from_engine)?)?;
+        let answer = self.began(&access, answer, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
         Ok(v1::BeginTransactionResponse {
             tx_id: tx.tx_id().to_string(),
@@ -177,6 +177,11 @@ impl Api {
         }
         // A participant may join with a branch of its own.
         if !access.is(&read.branch.participant) {
+            if !database_id.is_empty() {
+                let rule =
+                    "must be empty: only the branch's participant itself may name its database";
+                return Err(invalid(Violation::new("database_id", rule)));
+            }
             self.check_own(&access, &Key::Tx(tx_id), by).await?;
         }
         let id = read.branch.branch_id.clone();

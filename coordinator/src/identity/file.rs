@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use toml::Spanned;
 use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
@@ -19,7 +20,7 @@ struct Document {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    name: String,
+    name: Spanned<String>,
     roles: Vec<Role>,
     #[serde(default)]
     participants: Vec<String>,
@@ -32,29 +33,50 @@ struct Entry {
 /// Reads the file.
 ///
 /// # Errors
-/// It is malformed, or an entry breaks a rule. The message repeats no token.
+/// It is malformed, or an entry breaks a rule. The message repeats no value of the file, which might be a token or
+/// its hash.
 pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
     let text = std::str::from_utf8(content).map_err(|_| file.breaks("it must be UTF-8"))?;
-    let document: Document = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        file.breaks(format!("line {line}: {}", error.message()))
-    })?;
+    let line_at = |start| 1 + text.get(..start).unwrap_or_default().matches('\n').count();
+    let place = |error: &toml::de::Error| {
+        format!("line {}", error.span().map_or(1, |span| line_at(span.start)))
+    };
+    // A syntax error is told in the parser's words, which are of the syntax.
+    let _: toml::Table = toml::from_str(text)
+        .map_err(|error| file.breaks(format!("{}: {}", place(&error), error.message())))?;
+    let document: Document = toml::from_str(text)
+        .map_err(|error| file.breaks(format!("{}: {}", place(&error), of_key(error.message()))))?;
     let (mut identities, mut names) = (Identities::default(), BTreeSet::new());
     for (index, entry) in document.identity.into_iter().enumerate() {
-        let place = format!("identity {} ({:?})", index + 1, entry.name);
-        if !names.insert(entry.name.clone()) {
-            return Err(file.breaks(format!("{place}: another one has this name")));
+        let line = line_at(entry.name.span().start);
+        let place = format!("identity {} (line {line})", index + 1);
+        if !names.insert(entry.name.get_ref().clone()) {
+            let rule =
+                "another one has this name: use another one, or add the tokens to that one's";
+            return Err(file.breaks(format!("{place}: {rule}")));
         }
         add(&mut identities, entry).map_err(|rule| file.breaks(format!("{place}: {rule}")))?;
     }
     Ok(identities)
 }
 
+/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, others.
+fn of_key(words: &str) -> &str {
+    match words.starts_with("unknown field ") || words.starts_with("missing field ") {
+        true => words,
+        false => {
+            "a value is none that its key may have: name is a text, roles are some of \"initiator\", \
+                  \"participant\", \"operator\" and \"viewer\", the others are lists of texts"
+        }
+    }
+}
+
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     let Entry { name, roles, participants, subjects, tokens } = entry;
+    let name = name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
-    let participants = participants.iter().map(|name| {
-        ParticipantName::new(name).map_err(|rule| format!("participants: {name:?} {rule}"))
+    let participants = participants.iter().enumerate().map(|(index, name)| {
+        ParticipantName::new(name).map_err(|rule| format!("participants[{index}] {rule}"))
     });
     let participants = participants.collect::<Result<Vec<_>, _>>()?;
     if roles.is_empty() {
@@ -62,16 +84,18 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     }
     if roles.contains(&Role::Participant) == participants.is_empty() {
         return Err(
-            "participants must be there with the role participant, and only with it".to_owned()
+            "participants must be there with the role participant, and only with it: name those that it \
+             speaks for"
+                .to_owned()
         );
     }
     if subjects.is_empty() && tokens.is_empty() {
         return Err("must have subjects or tokens".to_owned());
     }
     let identity = Arc::new(Identity { name, roles, participants });
-    for subject in subjects {
-        if identities.subjects.insert(subject.clone(), Arc::clone(&identity)).is_some() {
-            return Err(format!("subjects: another one has {subject:?}"));
+    for (index, subject) in subjects.into_iter().enumerate() {
+        if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
+            return Err(format!("subjects[{index}]: another one has it"));
         }
     }
     for (index, hashed) in tokens.iter().enumerate() {
@@ -80,7 +104,7 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
         })?;
         let new = (hash, Arc::clone(&identity));
         if identities.tokens.insert(id.to_owned(), new).is_some() {
-            return Err(format!("tokens[{index}]: another one has the id {id}"));
+            return Err(format!("tokens[{index}]: another one has its id"));
         }
     }
     Ok(())
@@ -124,10 +148,24 @@ mod tests {
         for (text, rule) in [
             ("[[identity]\n".to_owned(), "line 1: "),
             ("\n\n[[identity]]\nnam = \"x\"".to_owned(), "unknown field `nam`"),
-            (entry.replace("viewer", "root"), "unknown variant `root`"),
-            (entry.repeat(2), "identity 2 (\"a\"): another one has this name"),
-            (format!("{entry}{}", entry.replace("\"a\"", "\"b\"")), "another one has \"s\""),
-            (entry.replace("\"a\"", "\"a b\""), "identity 1 (\"a b\"): name "),
+            (
+                entry.replace("viewer", token.text()),
+                "line 3: a value is none that its key may have",
+            ),
+            (entry.replace("[\"s\"]", &format!("{:?}", token.text())), "line 4: a value is none"),
+            (entry.replace("\"a\"", &format!("[{:?}]", token.hashed())), "line 2: a value is none"),
+            (entry.repeat(2), "identity 2 (line 6): another one has this name"),
+            (
+                format!("{entry}{}", entry.replace("\"a\"", "\"b\"")),
+                "subjects[0]: another one has it",
+            ),
+            (
+                entry.replace("\"a\"", &format!("\"{} b\"", token.text())),
+                "identity 1 (line 2): name ",
+            ),
+            (entry.replace("\"a\"", &format!("\"\"\"{}", token.text())), "line "),
+            (format!("{entry}tokens = [{}]", token.hashed()), "line 5: "),
+            (format!("{entry}\u{e4} = 1"), "line 5: "),
             (entry.replace("\"viewer\"", ""), "roles must not be empty"),
             (entry.replace("viewer", "participant"), "participants must be there with the role"),
             (format!("{entry}participants = [\"p\"]"), "participants must be there with the role"),
@@ -137,7 +175,9 @@ mod tests {
             let error = parse(&text).expect_err(rule);
             assert!(error.starts_with("use the identities who.toml: "), "{error}");
             assert!(error.contains(rule), "{rule} in: {error}");
-            assert!(!error.contains(token.text()), "{error}");
+            let hashed = token.hashed();
+            assert!(!error.contains(token.text()) && !error.contains(&hashed), "{error}");
+            assert!(!error.contains(&hashed[17..]), "{error}");
         }
     }
 }

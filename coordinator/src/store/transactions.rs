@@ -91,6 +91,8 @@ pub struct Filter {
     pub gid_prefix: String,
     /// Only those with a branch there.
     pub participant: Option<ParticipantName>,
+    /// Only those that this initiator began.
+    pub initiator: Option<String>,
     /// Created at or after.
     pub created_from: Option<Timestamp>,
     /// Created before.

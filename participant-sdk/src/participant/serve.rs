@@ -85,7 +85,7 @@ impl Serve {
     }
 
     /// Accepts calls of those alone that have one of these names in their certificate: a URI, such as a SPIFFE id, or
-    /// a DNS name, as it is. It needs [`ServerFiles::client_ca`]; without it nobody has a name.
+    /// a DNS name, as it is. It needs [`ServerFiles::client_ca`], without which nobody has a name, and a name at least.
     #[must_use]
     pub fn accept(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.accepted = names.into_iter().map(Into::into).collect();
@@ -173,6 +173,7 @@ impl<R: Resource> Service<R> {
     /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
         let Serve { listen, advertise, message_bytes_max, tls, accepted, mut register } = serve;
+        accepted.check(tls.as_ref())?;
         let tls = tls.map(unanimo_tls::Server::load).transpose().map_err(Error::Tls)?;
         if let Some(endpoint) = &advertise {
             let bad = |bad: channel::BadAddress| Error::Endpoint {

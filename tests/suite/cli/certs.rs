@@ -33,6 +33,16 @@ async fn certificates_for_trying_out_serve_a_coordinator_and_the_commands() {
     with(&["--tls-ca", &ca, "--tls-cert", &shop, "--tls-key", &shop_key]).await.check(0);
     with(&["--tls-ca", &ca]).await.check(1);
     with(&[]).await.check(1).complains(&["UnknownIssuer"]);
+    let shouted = grpc.replace("https://", "HTTPS://");
+    let mutual = ["--tls-ca", &ca, "--tls-cert", &shop, "--tls-key", &shop_key];
+    let over = async |url: &str| {
+        let all: Vec<&str> =
+            ["tx", "list", "--endpoint", url].iter().chain(&mutual).copied().collect();
+        run(&all).await
+    };
+    over(&shouted).await.check(0);
+    let plain = over(&grpc.replace("https://", "http://")).await;
+    plain.check(2).complains(&["--tls-*", "--endpoint must be https"]);
     let more = ["--tls-ca", &ca, "--tls-cert", &shop];
     with(&more).await.check(2).complains(&["use --tls-cert or --tls-key alone: give both"]);
     let more = ["--tls-ca", &ca, "--tls-cert", &shop, "--tls-key", &cert];

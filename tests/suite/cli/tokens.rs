@@ -37,6 +37,8 @@ async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
     fs::write(&token, format!("{text} {text}")).unwrap();
     let bad = tx(&["list", "--token-file", &token_file]).await;
     printed.push(bad.check(2).complains(&[&token_file, "must have a token alone"]).err.clone());
+    let far = ["tx", "list", "--endpoint", "http://10.1.2.3:1", "--token-file", &token_file];
+    run(&far).await.check(2).complains(&["send a token to another machine without TLS"]);
     let config = run(&["config", "--identities", &file, "--database-url", &database]).await;
     printed.push(config.check(0).says(&[&file]).out.clone());
 
@@ -48,4 +50,32 @@ async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
     for printed in printed {
         assert!(!printed.contains(secret) && !printed.contains(hash), "{printed}");
     }
+}
+
+/// A file that the coordinator would refuse is not made, and a good one is not spoilt.
+#[tokio::test]
+async fn a_token_that_the_coordinator_could_not_use_is_not_written() {
+    let path = new_path(".toml");
+    let file = path.display().to_string();
+    let new = async |name: &str, more: &[&str]| {
+        let all = ["token", "new", "--name", name, "--file", &file];
+        run(&all.iter().chain(more).copied().collect::<Vec<_>>()).await
+    };
+    for args in [&["--role", "participant"][..], &["--role", "viewer", "--participant", "p"]] {
+        new("bank", args).await.check(2).complains(&["--participant NAME", "give both"]);
+        assert!(!path.exists());
+    }
+    new("ann", &["--role", "viewer"]).await.check(0);
+    let stored = fs::read_to_string(&path).unwrap();
+    let again = new("ann", &["--role", "operator"]).await;
+    again.check(2).complains(&["another one has this name: use another one"]);
+    assert_eq!((again.out.as_str(), fs::read_to_string(&path).unwrap()), ("", stored.clone()));
+    // A mistake that is there already is told with its place, and stays as it is.
+    let mistaken = format!("{stored}roles = 1\n");
+    fs::write(&path, &mistaken).unwrap();
+    new("bob", &["--role", "viewer"]).await.check(2).complains(&["line 6"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), mistaken);
+    new("bank", &["--role", "participant", "--participant", "p"]).await.check(2);
+    fs::remove_file(&path).unwrap();
+    new("bank", &["--role", "participant", "--participant", "p"]).await.check(0);
 }

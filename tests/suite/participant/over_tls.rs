@@ -74,6 +74,25 @@ async fn a_participant_accepts_the_names_that_it_is_told() {
     serving.stop().await;
 }
 
+/// Names that nobody can have are an error, and not a participant that serves everybody, or nobody.
+#[tokio::test]
+async fn names_that_no_caller_can_have_are_refused() {
+    let authority = Authority::new();
+    let on = || Serve::on("127.0.0.1:0").without_sweep();
+    let (cert, key) = authority.server();
+    let without_ca = unanimo_tls::ServerFiles::new(cert, key);
+    for (serve, rule) in [
+        (on().tls(authority.serves()).accept([""; 0]), "has no name"),
+        (on().tls(without_ca).accept(["coordinator"]), "ServerFiles::client_ca"),
+        (on().accept(["coordinator"]), "ServerFiles::client_ca"),
+    ] {
+        let (database, _pool) = <Sqlite as Database>::open().await;
+        let participant = Participant::new("bank", database).tcc("ok", Reserve);
+        let error = participant.serve(serve).await.expect_err(rule).to_string();
+        assert!(error.starts_with("Serve::accept ") && error.contains(rule), "{error}");
+    }
+}
+
 /// The coordinator calls nobody who cannot prove its name.
 #[tokio::test]
 async fn a_coordinator_does_not_call_a_participant_of_another_authority() {

@@ -32,10 +32,10 @@ const COLUMNS: [&str; 6] = [
     "viewer",
 ];
 
-type Link = InterceptedService<Channel, Signing>;
+pub(super) type Link = InterceptedService<Channel, Signing>;
 
 #[derive(Clone)]
-struct Signing(Option<String>);
+pub(super) struct Signing(Option<String>);
 
 impl tonic::service::Interceptor for Signing {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -47,7 +47,7 @@ impl tonic::service::Interceptor for Signing {
 }
 
 /// A file of identities, and a token for each.
-struct File {
+pub(super) struct File {
     path: PathBuf,
     tokens: Vec<Token>,
 }
@@ -58,7 +58,7 @@ fn entry(name: &str, role: &str, more: &str) -> String {
 
 impl File {
     /// An identity for each column.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let file = Self {
             path: run_folder().join(Uuid::new_v4().to_string()),
             tokens: (0..6).map(|n| Token::new([n; Token::RANDOM_BYTES])).collect(),
@@ -85,13 +85,13 @@ impl File {
         fs::write(&self.path, text.collect::<String>()).unwrap();
     }
 
-    async fn world(&self) -> World {
+    pub(super) async fn world(&self) -> World {
         let mut config = config(&sqlite_url());
         config.identities = setting(&self.path);
         World::start(config).await
     }
 
-    fn link(&self, world: &World, column: usize) -> Link {
+    pub(super) fn link(&self, world: &World, column: usize) -> Link {
         signed(world, &format!("Bearer {}", self.tokens[column].text()))
     }
 }
@@ -101,13 +101,13 @@ fn signed(world: &World, header: &str) -> Link {
 }
 
 /// A transaction of `web` with a branch of `p` and one of `p` again.
-struct Begun {
-    tx_id: String,
+pub(super) struct Begun {
+    pub(super) tx_id: String,
     gid: String,
     cluster_id: String,
 }
 
-async fn begin(link: Link) -> Begun {
+pub(super) async fn begin(link: Link) -> Begun {
     let gid = format!("g-{}", Uuid::new_v4());
     let mut client = CoordinatorServiceClient::new(link);
     let request = v1::BeginTransactionRequest {

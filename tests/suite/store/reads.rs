@@ -44,6 +44,9 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
         if index == 4 {
             definition.branches[1].participant = ParticipantName::new("shop").unwrap();
         }
+        if index == 1 {
+            definition.initiator = "web".to_owned();
+        }
         let (mut live, begin) = Live::begin_with(definition, at);
         fixture.write([begin]).await;
         if index % 2 == 0 {
@@ -68,6 +71,9 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     assert_eq!(list(prefix("%")).await, []);
     let shop = Some(ParticipantName::new("shop").unwrap());
     assert_eq!(list(Filter { participant: shop, ..Filter::default() }).await, [fifth]);
+    let by = |initiator: &str| Filter { initiator: Some(initiator.into()), ..Filter::default() };
+    assert_eq!(list(by("web")).await, [second]);
+    assert_eq!(list(by("we")).await, []);
     let from = Some(LONG_AGO.after(Duration::from_secs(1)));
     let until = Some(LONG_AGO.after(Duration::from_secs(3)));
     let between = Filter { created_from: from, created_until: until, ..Filter::default() };

@@ -270,7 +270,7 @@ impl Client {
     pub(crate) async fn connect(server: &Server) -> Result<Self, Error> {
         let bounded =
             |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let token = server.tls.token()?;
+        let token = server.tls.token(&server.endpoint)?;
         let channel = server.tls.connect(&server.endpoint, bounded).await?;
         let channel = InterceptedService::new(channel, Signing(token));
         Ok(Self {

@@ -1,6 +1,6 @@
 //! TLS to a coordinator.
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use unanimo_tls::{ClientFiles, TokenFile};
 
 use super::COMMON;
@@ -57,6 +57,12 @@ pub(crate) struct TlsArgs {
     token_file: Option<String>,
 }
 
+/// Tells whether this address is one with TLS, however its scheme is spelled.
+fn has_tls(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
+}
+
 impl TlsArgs {
     fn files(&self) -> Result<ClientFiles, Error> {
         let mut files = ClientFiles::new();
@@ -73,8 +79,20 @@ impl TlsArgs {
         }
     }
 
-    /// Reads the token, if there is to be one.
-    pub(super) fn token(&self) -> Result<Option<TokenFile>, Error> {
+    /// Tells whether anything is given that only TLS has a use for.
+    fn is_given(&self) -> bool {
+        let given = [&self.tls_ca, &self.tls_cert, &self.tls_key, &self.tls_name];
+        given.into_iter().any(Option::is_some)
+    }
+
+    /// Reads the token, if there is to be one, for a coordinator at this address.
+    pub(super) fn token(&self, url: &str) -> Result<Option<TokenFile>, Error> {
+        let uri: Option<Uri> = url.parse().ok();
+        let is_here = uri.as_ref().and_then(Uri::host).is_some_and(unanimo_tls::is_loopback);
+        if self.token_file.is_some() && !has_tls(url) && !is_here {
+            let rule = "send a token to another machine without TLS: --endpoint must be https";
+            return Err(Error::Tls(rule.to_owned()));
+        }
         let token = self.token_file.as_ref().map(TokenFile::load).transpose();
         token.map_err(|error| Error::Tls(error.to_string()))
     }
@@ -89,7 +107,12 @@ impl TlsArgs {
             endpoint: url.to_owned(),
             why: last_cause(&error),
         };
-        if !url.starts_with("https") {
+        if !has_tls(url) {
+            if self.is_given() {
+                let rule =
+                    "use --tls-* or UNANIMO_CLIENT_TLS_* without TLS: --endpoint must be https";
+                return Err(Error::Tls(rule.to_owned()));
+            }
             let endpoint = Endpoint::from_shared(url.to_owned()).map_err(unreachable)?;
             return bounded(endpoint).connect().await.map_err(unreachable);
         }

@@ -55,6 +55,7 @@ const SELECT_PAGE: &str = select_transactions!(
    AND ($5 IS NULL OR created_ms >= $5)
    AND ($6 IS NULL OR created_ms < $6)
    AND ($7 IS NULL OR tx_id < $7)
+   AND ($9 IS NULL OR initiator = $9)
  ORDER BY tx_id DESC LIMIT $8"
 );
 
@@ -168,7 +169,8 @@ impl Transactions for Sqlite {
             .bind(filter.created_from.map(ms_to_column))
             .bind(filter.created_until.map(ms_to_column))
             .bind(filter.before.map(|tx_id| tx_id.0))
-            .bind(i64::from(filter.limit));
+            .bind(i64::from(filter.limit))
+            .bind(filter.initiator.clone());
         let rows = self.look("list transactions", query).await?;
         Ok(rows::assemble(&Rows::of(rows)))
     }
