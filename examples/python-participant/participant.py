@@ -34,6 +34,8 @@ RETRY_AFTER_MS_MAX = 30_000
 # How long an operation may go on past its call's deadline, and how long a call is taken to wait that names none.
 OVERTIME_S = 60
 CALL_TIMEOUT_S = 30
+# Longest time that a call may have. One without a deadline has more seconds left than a thread can wait.
+CALL_TIME_MAX_S = 600
 
 # Bytes of a refusal, and of a status as it travels. A longer status would end the whole connection, and every other
 # call on it.
@@ -140,7 +142,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         """Runs an operation of the barrier. One that fails is no answer: the call comes again."""
         of = f"branch {request.context.branch_id} of {request.context.tx_id}"
         left_s = call.time_remaining()
-        time_s = self.overtime_s + (CALL_TIMEOUT_S if left_s is None else left_s)
+        time_s = self.overtime_s + (CALL_TIMEOUT_S if left_s is None else min(left_s, CALL_TIME_MAX_S))
         try:
             return self.bounded.run(time_s, operation)
         except Busy:

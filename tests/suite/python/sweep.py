@@ -275,6 +275,14 @@ class Work:
     cancel = confirm
 
 
+# Seconds that gRPC says are left of a call without a deadline.
+FOR_EVER_S = float(2**63 - 1)
+
+
+def a_call_without_a_deadline_is_answered():
+    expect(call("Prepare", context(), "reserve", FOR_EVER_S), "prepared")
+
+
 gave_up = []
 participant = Participant("shop", barrier, {"tcc": {"work": Work}, "saga": {}}, 2, overtime_s=0)
 participant.bounded.give_up, participant.bounded.end_s = lambda: gave_up.append(1), 0.5
@@ -394,6 +402,7 @@ for case in (
     a_statement_without_an_end_is_interrupted,
     work_that_hangs_ends_the_process,
     no_text_ends_a_connection,
+    a_call_without_a_deadline_is_answered,
 ):
     case()
     print(case.__name__)
