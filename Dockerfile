@@ -15,12 +15,13 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/unanimo /usr/local/bin/unanimo
-# Folder of the SQLite file, which is used if no database is configured.
+# Folder for a file of SQLite: UNANIMO_DATABASE_URL=sqlite:/data/unanimo.db.
 COPY --from=build --chown=nonroot:nonroot /data /data
 WORKDIR /data
 VOLUME /data
 # Ports of gRPC, and of health and metrics over HTTP. By default both listen on loopback only: set
-# UNANIMO_LISTEN and UNANIMO_ADMIN_LISTEN, and either the files of TLS (docs/security.md) or UNANIMO_INSECURE.
+# UNANIMO_DATABASE_URL, UNANIMO_LISTEN and UNANIMO_ADMIN_LISTEN, and either the files of TLS (docs/security.md) or
+# UNANIMO_INSECURE.
 EXPOSE 7610 7611
 # SIGTERM stops it in good order. Allow it more time than `drain-timeout` (30 s).
 STOPSIGNAL SIGTERM
