@@ -86,6 +86,9 @@ async fn l3_work_that_takes_long_takes_no_place_of_the_healthy() {
             all_at_well(&world, "soon", 3).await;
             until("them to be set aside", async || (engine.without_place() == 7).then_some(()))
                 .await;
+            // Each of the others has its place until it has ended, which is after it is answered.
+            until("the others to have ended", async || (engine.in_flight().0 == 7).then_some(()))
+                .await;
             all_at_well(&world, "later", 7).await;
             // It takes no more than its share, and it does not count as failing.
             let status = world.submit(at("sick", "more", "ok", 5_000)).await.unwrap_err();
