@@ -29,6 +29,7 @@ mod place;
 mod purge;
 mod reads;
 pub(crate) mod restored;
+pub(crate) mod rows;
 mod sagas;
 mod schema;
 mod sessions;

@@ -33,7 +33,8 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     pub(super) fn new(filter: &'a Filter) -> Self {
-        let is_open = !filter.phases.is_empty() && !filter.phases.iter().any(|phase| phase.is_end());
+        let is_open =
+            !filter.phases.is_empty() && !filter.phases.iter().any(|phase| phase.is_end());
         let source = match filter.attention {
             true => Source::Attention,
             false if is_open => Source::Open,
@@ -71,7 +72,8 @@ impl<'a> Page<'a> {
     }
 
     fn is_wanted(&self, read: &Read) -> bool {
-        let Filter { phases, gid_prefix, participant, created_from, created_until, .. } = self.filter;
+        let Filter { phases, gid_prefix, participant, created_from, created_until, .. } =
+            self.filter;
         let is_phase = |phase: &PhaseName| phase.as_str() == read.phase();
         let created = read.created_at();
         (phases.is_empty() || phases.iter().any(is_phase))

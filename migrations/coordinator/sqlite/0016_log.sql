@@ -15,21 +15,21 @@ CREATE TABLE log (
     body        blob    NOT NULL,
     data        blob,
     PRIMARY KEY (tx_id, follows)
-);
+) STRICT;
 CREATE INDEX log_ended ON log (ended_ms) WHERE ended_ms IS NOT NULL AND stripped_ms IS NULL;
 CREATE INDEX log_stripped ON log (ended_ms) WHERE stripped_ms IS NOT NULL;
 
 CREATE TABLE gids (
     key   blob PRIMARY KEY,
     tx_id blob NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE parked (
     tx_id   blob    PRIMARY KEY,
     owner   integer NOT NULL,
     wake_ms integer,
     reasons integer NOT NULL DEFAULT 0
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX parked_owner ON parked (owner) WHERE wake_ms IS NULL;
 CREATE INDEX parked_asleep ON parked (wake_ms) WHERE wake_ms IS NOT NULL;
 CREATE INDEX parked_attention ON parked (tx_id) WHERE reasons <> 0;
@@ -37,9 +37,9 @@ CREATE INDEX parked_attention ON parked (tx_id) WHERE reasons <> 0;
 CREATE TABLE aside (
     tx_id       blob    PRIMARY KEY,
     incarnation integer NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 ALTER TABLE fences ADD COLUMN parks_before  blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
 ALTER TABLE fences ADD COLUMN parked_before blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
-ALTER TABLE fences ADD COLUMN settled       boolean NOT NULL DEFAULT false;
-UPDATE fences SET settled = true;
+ALTER TABLE fences ADD COLUMN settled       integer NOT NULL DEFAULT 0;
+UPDATE fences SET settled = 1;

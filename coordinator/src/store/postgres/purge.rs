@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use super::super::Error;
 use super::super::purge::{
     DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
     STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key, select_log};
-use super::super::Error;
 use super::Postgres;
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
@@ -24,7 +24,7 @@ SELECT ended.tx_id FROM log AS ended
 CROSS JOIN LATERAL (
     SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
 CROSS JOIN LATERAL (
-    SELECT kind, version FROM log AS row
+    SELECT kind, version FROM log AS entry
     WHERE entry.tx_id = ended.tx_id ORDER BY follows DESC LIMIT 1) AS last
 WHERE ended.ended_ms < $2 AND ended.stripped_ms IS NULL AND last.version = ended.version
     AND last.kind & 64 = 0

@@ -3,14 +3,16 @@
 mod parked;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::FromRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use self::parked::{park_own, settle_fenced};
 use super::super::listing::{self, PAGE_MAX};
-use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log};
+use super::super::rows::{
+    self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
+};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, Stored,
     Transactions,
@@ -88,15 +90,19 @@ WITH ",
     adopt!()
 );
 
+/// One that somebody holds is left alone as well: whoever claims it waits for nobody.
 const CLAIM_ONE: &str = concat!(
     "
 WITH ",
     fence!("$5"),
-    ", free AS MATERIALIZED (
+    ", held AS MATERIALIZED (
+    SELECT 1 FROM parked WHERE tx_id = $2 FOR UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
     SELECT $2::uuid AS tx_id, last.* FROM ",
     last_row!("$2"),
     " AS last
     WHERE owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
+        AND (EXISTS (SELECT 1 FROM held) OR NOT EXISTS (SELECT 1 FROM parked WHERE tx_id = $2))
         AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))",
     adopt!()
 );

@@ -157,7 +157,16 @@ impl Encoded {
     /// Makes a row of a transaction that cannot be read: it is open, and whoever meets it sets it aside.
     pub(in crate::store) fn unreadable() -> Self {
         let (created_ms, ended_ms, wake_ms, gid_key) = (None, None, None, None);
-        Self { kind: 1, created_ms, ended_ms, wake_ms, reasons: 0, gid_key, body: vec![0], data: None }
+        Self {
+            kind: 1,
+            created_ms,
+            ended_ms,
+            wake_ms,
+            reasons: 0,
+            gid_key,
+            body: vec![0],
+            data: None,
+        }
     }
 }
 

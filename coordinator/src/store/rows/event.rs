@@ -38,9 +38,9 @@ where
 /// Returns the events that can be read, oldest first. One that cannot is a line that people miss, and no more.
 pub(in crate::store) fn events(tx_id: TxId, mut rows: Vec<EventRow>) -> Vec<Event> {
     rows.sort_by_key(|row| (row.version, row.ordinal));
-    let read = rows.into_iter().filter_map(|row| {
-        row.into_event().inspect_err(|error| tell(tx_id, error)).ok()
-    });
+    let read = rows
+        .into_iter()
+        .filter_map(|row| row.into_event().inspect_err(|error| tell(tx_id, error)).ok());
     read.collect()
 }
 

@@ -86,4 +86,3 @@ impl Unreadable {
         Self { tx_id: identity.tx_id, gid: identity.gid.to_string(), problem }
     }
 }
-

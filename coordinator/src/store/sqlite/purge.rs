@@ -5,11 +5,11 @@ use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use super::super::Error;
 use super::super::purge::{
     DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
     STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
-use super::super::Error;
 use super::super::rows::{self, gid_key};
 use super::Sqlite;
 

@@ -8,7 +8,9 @@ use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use super::super::listing::{self, PAGE_MAX};
-use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log};
+use super::super::rows::{
+    self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
+};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, Stored,
     Transactions,
@@ -241,7 +243,8 @@ impl Transactions for Sqlite {
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
         const DOING: &str = "park open transactions";
         // Where nothing was begun there is nothing to write.
-        let (is_any,): (bool,) = self.row(DOING, sqlx::query_as(IS_ANY_YOUNG).bind(owner.0)).await?;
+        let (is_any,): (bool,) =
+            self.row(DOING, sqlx::query_as(IS_ANY_YOUNG).bind(owner.0)).await?;
         let right = self.right(owner);
         if is_any {
             let parking = self.write(DOING, None, move |connection| {
@@ -311,10 +314,8 @@ impl Transactions for Sqlite {
                 Box::pin(async move {
                     let mut rows = Vec::new();
                     for id in wanted {
-                        let query = sqlx::query(select_log!(
-                            "NULL",
-                            "WHERE tx_id = $1 ORDER BY follows"
-                        ));
+                        let query =
+                            sqlx::query(select_log!("NULL", "WHERE tx_id = $1 ORDER BY follows"));
                         rows.extend(query.bind(id).fetch_all(&mut *connection).await?);
                     }
                     Ok(rows)

@@ -45,10 +45,10 @@ WITH fence AS MATERIALIZED (
     FROM UNNEST($11::uuid[], $12::int8[], $13::int8[], $14::uuid[], $15::int2[], $16::int8[],
         $17::bytea[], $18::bytea[])
         AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data)
-    WHERE EXISTS (SELECT 1 FROM fence) AND EXISTS (
-        SELECT 1 FROM log AS before
+    WHERE EXISTS (SELECT 1 FROM fence) AND (
+        SELECT before.version = new.follows AND before.owner = $1 FROM log AS before
         WHERE before.tx_id = new.tx_id AND before.follows < new.follows
-            AND before.version = new.follows AND before.owner = $1) ",
+        ORDER BY before.follows DESC LIMIT 1) ",
             $conflict,
             " RETURNING tx_id
 ), applied AS MATERIALIZED (
@@ -151,7 +151,11 @@ impl<'a> Columns<'a> {
             }
             let follows = if begins { 0 } else { base.0 };
             let new = New { tx_id, follows, version, write_id: *write_id, row };
-            if begins { columns.begun.push(new) } else { columns.moved.push(new) }
+            if begins {
+                columns.begun.push(new)
+            } else {
+                columns.moved.push(new)
+            }
             let acts = (0..).zip(&transition.events).filter(|(_, event)| event.kind.is_audit());
             columns.acts.extend(acts.map(|(ordinal, event)| (tx_id, version, ordinal, event)));
             if transition.releases_locks {
