@@ -17,6 +17,17 @@ pub enum Key {
     Gid(Gid),
 }
 
+impl Key {
+    /// Tells whether it is this transaction's: of two gids the stored keys could be the same.
+    pub(super) fn is_of(&self, stored: &Stored) -> bool {
+        let identity = &stored.record.identity;
+        match self {
+            Self::Tx(tx_id) => identity.tx_id == *tx_id,
+            Self::Gid(gid) => identity.gid == *gid,
+        }
+    }
+}
+
 /// A transaction as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {

@@ -27,7 +27,7 @@ pub(in crate::store) const SELECT_EARLIER_DETAILS: [&str; 4] = [
     SELECT_EARLIER_HISTORY,
 ];
 
-/// What is left when all are in the log. Operators' acts stay in their table.
+/// Statements that drop the earlier tables, once all are in the log. Operators' acts stay in their table.
 pub(in crate::store) const DROP_EARLIER: &str = "
 DROP TABLE transactions;
 DROP TABLE branches;

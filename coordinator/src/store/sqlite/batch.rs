@@ -31,7 +31,7 @@ WHERE EXISTS (
     SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $4)
 ON CONFLICT DO NOTHING";
 
-/// What begins under an identifier from before the mark is parked: nobody looks for it elsewhere.
+/// Parks a transaction that begins under an identifier from before the mark: nobody looks for it elsewhere.
 const PARK_OLD: &str = "
 INSERT INTO parked (tx_id, owner)
 SELECT $1, $2 FROM fences WHERE incarnation = $2 AND parks_before > $1

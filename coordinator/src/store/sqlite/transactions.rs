@@ -274,7 +274,7 @@ impl Transactions for Sqlite {
             .bind(gid_key(gid.as_str())),
         };
         let rows = self.look("read a transaction", query).await?;
-        rows::one(rows::read(&rows).pop())
+        Ok(rows::one(rows::read(&rows).pop())?.filter(|stored| key.is_of(stored)))
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
