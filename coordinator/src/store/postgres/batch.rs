@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
-use unanimo_core::Incarnation;
+use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
 pub(super) use self::connections::Connections;
@@ -17,7 +17,6 @@ use self::connections::commit_own;
 use self::statement::{Columns, Row};
 use super::super::batch::unreadable_holder;
 use super::super::rows::{self, Read, gid_key, select_log};
-use super::super::transactions::Found;
 use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
 use super::{no_answer, proof};
@@ -52,7 +51,7 @@ struct Obstacles {
     own: HashSet<Uuid>,
     last: Vec<Last>,
     /// Transactions that have the gids.
-    holders: Vec<Found>,
+    holders: Vec<Read>,
 }
 
 /// The connection. It is never pooled; after an indeterminate write it is dropped, not closed in
@@ -244,7 +243,7 @@ impl Writer {
             true => Vec::new(),
             false => sqlx::query(HOLDERS).bind(keys).fetch_all(connection).await?,
         };
-        let holders = rows::read(&holders).into_iter().map(Read::into_found).collect();
+        let holders = rows::read(&holders);
         Ok(Obstacles { own: own.into_iter().collect(), last, holders })
     }
 
@@ -275,12 +274,14 @@ impl Writer {
             return if last.is_some_and(unchanged) { Written::Busy } else { Written::Lost };
         };
         match obstacles.holders.iter().find(|found| has_gid(found, identity.gid.as_str())) {
-            Some(Ok(stored)) => {
-                let identity = &stored.record.identity;
-                Written::GidHeld(GidHolder { tx_id: identity.tx_id, digest: identity.digest })
+            Some(holder) => {
+                let tx_id = TxId(holder.tx_id);
+                match holder.digest() {
+                    Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
+                    // That one is to blame, and no other of this batch.
+                    Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
+                }
             }
-            // That one is to blame, and no other of this batch.
-            Some(Err(error)) => Written::Refused(unreadable_holder(error.tx_id, error)),
             // Whoever was in the way has rolled back.
             None => Written::Busy,
         }
@@ -292,11 +293,9 @@ fn follows(write: &Write) -> i64 {
     if write.transition.begins.is_some() { 0 } else { write.base.0 }
 }
 
-fn has_gid(found: &Found, gid: &str) -> bool {
-    match found {
-        Ok(stored) => stored.record.identity.gid.as_str() == gid,
-        Err(unreadable) => unreadable.gid == gid || unreadable.gid.is_empty(),
-    }
+/// Tells whether the holder has this gid. One whose name cannot be read has the same key.
+fn has_gid(holder: &Read, gid: &str) -> bool {
+    holder.gid() == gid || holder.gid().is_empty()
 }
 
 fn indeterminate(error: SessionError) -> BatchError {

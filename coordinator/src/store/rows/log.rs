@@ -1,13 +1,13 @@
 //! Rows of the log, and the transactions that they become.
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
-use unanimo_core::{ParticipantName, Timestamp};
+use unanimo_core::{Digest, ParticipantName, Timestamp};
 use uuid::Uuid;
 
 use super::super::transactions::Found;
 use super::super::{Claimed, Error, Stored, Unreadable};
 use super::body::Content;
-use super::{corrupt, ms_from_column};
+use super::{corrupt, digest_from_columns, ms_from_column};
 
 /// Completes a SELECT of all rows of transactions, each one's together. With `NULL` for their data, if that
 /// is not wanted.
@@ -91,6 +91,11 @@ impl Read {
     /// The client's name for it, as far as it can be read.
     pub(in crate::store) fn gid(&self) -> &str {
         &self.content.row.gid
+    }
+
+    /// Digest of its request, if that can be read: the rest of it need not.
+    pub(in crate::store) fn digest(&self) -> Result<Digest, Error> {
+        digest_from_columns(self.content.row.digest_version, &self.content.row.digest)
     }
 
     /// The time at which it was begun, as far as it can be read.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Row};
-use unanimo_core::Transition;
+use unanimo_core::{Transition, TxId};
 use uuid::Uuid;
 
 use super::super::batch::unreadable_holder;
@@ -236,13 +236,11 @@ impl Writer {
         let Some(holder) = rows::read(&holder).pop() else {
             return Ok(Written::Lost);
         };
-        Ok(match holder.into_found() {
-            Ok(stored) => {
-                let identity = &stored.record.identity;
-                Written::GidHeld(GidHolder { tx_id: identity.tx_id, digest: identity.digest })
-            }
+        let tx_id = TxId(holder.tx_id);
+        Ok(match holder.digest() {
+            Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
             // That one is to blame, and no other of this batch.
-            Err(error) => Written::Refused(unreadable_holder(error.tx_id, &error)),
+            Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
         })
     }
 }
