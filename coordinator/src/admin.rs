@@ -20,7 +20,7 @@ use crate::coordinator::Status;
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     pub(crate) server: unanimo_tls::Server,
-    /// Whoever reads the metrics needs a certificate.
+    /// Clients are known by their certificates, and the metrics are for these alone.
     pub(crate) knows_clients: bool,
 }
 

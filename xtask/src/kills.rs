@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::packages;
 use crate::step::run;
 
-/// Kills the coordinator, and each participant, at every visit of every crash point of every example, on both stores;
-/// and then all of them at random moments, by a seed that `TEST_SEED` sets and that is printed.
+/// Kills the coordinator on PostgreSQL, and each participant, at every visit of every crash point of every example (on SQLite
+/// the coordinator's are part of the tests); and then all of them at random moments, by a seed that `TEST_SEED` sets and that is printed.
 pub(crate) fn kills(arguments: &[&str]) -> Result<()> {
     if !arguments.is_empty() {
         bail!("kills, and no arguments, not {}", arguments.join(" "));

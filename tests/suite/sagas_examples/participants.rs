@@ -16,7 +16,6 @@ use unanimo_sdk::Sqlite;
 use unanimo_sdk::crash::TCC_POINTS;
 use unanimo_tests::postgres::Server;
 
-use super::crashes::seed;
 use super::record::Record;
 use super::rules::Rules;
 use super::{Case, PATIENCE, PLACES, Store};
@@ -175,6 +174,14 @@ fn victims() -> Vec<(Name, &'static str, u32)> {
         })
     };
     examples.into_iter().flat_map(of).collect()
+}
+
+/// Seed of the points, which `TEST_SEED` sets.
+fn seed() -> u64 {
+    let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("TEST_SEED={seed}");
+    seed
 }
 
 /// At each step a participant dies, before or after its vote is durable; and in each saga that aborts, before or after

@@ -106,7 +106,7 @@ async fn a_gid_that_is_reused_names_its_transaction_to_the_initiator_alone() {
     assert!(describe(&status).1 == "GID_REUSED" && tells(&status), "{status:?}");
 }
 
-/// Whoever acts is written down by the name that it has proved.
+/// An operator is written down by the name that it has proved.
 #[tokio::test]
 async fn an_operators_act_is_stored_under_the_name_of_its_identity() {
     let file = File::new();
