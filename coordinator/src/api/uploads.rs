@@ -29,6 +29,10 @@ const SMALL_BYTES: usize = 64 << 10;
 /// roll back must be heard. It is counted all the same.
 const SPARED_BYTES: usize = 4 << 10;
 
+/// Memory that a request takes before a byte of its message has come: its stream, its task, its headers. It is counted
+/// with the first part.
+const REQUEST_BYTES: usize = 16 << 10;
+
 /// Longest time without a byte more.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
@@ -125,13 +129,16 @@ struct Upload {
 impl Upload {
     fn new(body: Body, counts: Arc<Counts>) -> Self {
         let began = Instant::now();
-        Self { body, counts, received: 0, counted: [0, 0], began, stalled_at: None, look: None }
+        // Never refused for it: nothing that could be let go has come yet.
+        counts.add(0, REQUEST_BYTES);
+        let counted = [REQUEST_BYTES, 0];
+        Self { body, counts, received: 0, counted, began, stalled_at: None, look: None }
     }
 
     fn receive(&mut self, bytes: usize) -> Result<(), Status> {
         self.received += bytes;
         let small = self.received.min(SMALL_BYTES);
-        let now = [small, self.received - small];
+        let now = [REQUEST_BYTES + small, self.received - small];
         let bytes_max = self.counts.bytes_max;
         let mut is_within = true;
         for (part, now) in now.into_iter().enumerate() {

@@ -62,9 +62,18 @@ impl Process {
 
     /// Bytes that the process has in memory.
     pub(super) fn resident(&mut self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Most bytes of memory that it ever had.
+    pub(super) fn resident_max(&mut self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&mut self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.owned.child().id());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 }

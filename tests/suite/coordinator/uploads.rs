@@ -98,7 +98,8 @@ async fn l5_small_requests_that_stall_are_within_the_bound() {
     process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
     let before = process.resident();
     let (mut stalled, frame) = (Vec::new(), part_of_8_mib(60 << 10));
-    for _ in 0..8 {
+    // 180 MiB, beside what a request takes before a byte of it comes.
+    for _ in 0..5 {
         let channel = process.another_channel();
         stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
     }
@@ -116,12 +117,8 @@ async fn l5_small_requests_that_stall_are_within_the_bound() {
         assert_eq!(result.outcome(), Outcome::Committed);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let started = Instant::now();
-    let mut grown = 0;
-    while started.elapsed() < Duration::from_secs(8) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        grown = grown.max(process.resident().saturating_sub(before) / (MIB as u64));
-    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let grown = process.resident_max().saturating_sub(before) / (MIB as u64);
     assert!(grown < 150, "L5: {grown} MiB for a bound of 8");
     let result = until("others to be served", async || {
         let gid = uuid::Uuid::new_v4().to_string();
@@ -130,4 +127,31 @@ async fn l5_small_requests_that_stall_are_within_the_bound() {
     .await;
     assert_eq!(result.into_inner().result.unwrap().outcome(), Outcome::Committed);
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Memory that a request takes before its bytes come is counted as well: many that send next to nothing end as soon as
+/// many that send something, however small they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_requests_of_which_nothing_comes_have_less_time_where_they_are_many() {
+    let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
+    let process = Process::start(&sqlite_url(), &bound).await;
+    let frame = part_of_8_mib(16);
+    // A few have all the time there is.
+    let few: Vec<_> = (0..10).map(|_| begin_submit(&process, 16)).collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(few.iter().all(|request| !request.is_finished()), "a few may be slow");
+    let channel = process.another_channel();
+    let mut many = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        many.spawn(begin_submit_on(channel.clone(), frame.clone()));
+    }
+    let started = Instant::now();
+    // Those that are left then are few as well.
+    for _ in 0..300 {
+        // RESOURCE_EXHAUSTED.
+        assert_eq!(many.join_next().await.unwrap().unwrap().unwrap().as_deref(), Some("8"));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}: as long as a few have");
+    few.iter().for_each(tokio::task::JoinHandle::abort);
 }

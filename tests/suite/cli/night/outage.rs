@@ -141,16 +141,46 @@ async fn a_database_that_is_away_is_told() {
     program.end().await.check(0);
 }
 
-/// Stops or continues every process of a server.
-fn signal_all(server: &Server, signal: Signal) {
+/// A server's processes, the main one among them, each with whether it stands still.
+fn processes_of(main: Pid) -> Vec<(Pid, bool)> {
+    let entries = std::fs::read_dir("/proc").expect("it is mounted").flatten();
+    let stats = entries.filter_map(|entry| {
+        let id = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        Some((id, std::fs::read_to_string(entry.path().join("stat")).ok()?))
+    });
+    let own = stats.filter_map(|(id, stat)| {
+        // Behind the name, which may hold anything: the state, then the parent.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let stopped = fields.next()? == "T";
+        let parent = fields.next()?.parse().ok().and_then(Pid::from_raw);
+        (id == main || parent == Some(main)).then_some((id, stopped))
+    });
+    own.collect()
+}
+
+/// Stops every process of a server, and returns when all of them stand still.
+async fn stop_all(server: &Server) {
     let main = server.pid().expect("it runs");
-    let id = main.as_raw_nonzero();
-    // The main process first: it makes no more sessions.
-    kill_process(main, signal).expect("it runs");
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-    for process in children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
-        // A session may have ended meanwhile.
-        let _ = kill_process(process, signal);
+    // The main process first: once it stands still, it makes no more sessions.
+    kill_process(main, Signal::STOP).expect("it runs");
+    until("it to stand still", async || processes_of(main).contains(&(main, true)).then_some(()))
+        .await;
+    until("its sessions to stand still", async || {
+        let processes = processes_of(main);
+        for (process, _) in processes.iter().filter(|(_, stopped)| !stopped) {
+            // It may have ended meanwhile.
+            let _ = kill_process(*process, Signal::STOP);
+        }
+        processes.iter().all(|(_, stopped)| *stopped).then_some(())
+    })
+    .await;
+}
+
+/// Lets every process of a server go on.
+fn continue_all(server: &Server) {
+    let main = server.pid().expect("it runs");
+    for (process, _) in processes_of(main) {
+        kill_process(process, Signal::CONT).expect("it stands still");
     }
 }
 
@@ -161,7 +191,7 @@ async fn a_database_that_hangs_is_told() {
     let url = server.database().await;
     let mut program = serve(&url, &[]);
     let (endpoint, _) = addresses(&mut program).await;
-    signal_all(&server, Signal::STOP);
+    stop_all(&server).await;
     for command in ASKING {
         let all = [&["tx", "--endpoint", &endpoint, "--timeout=2s"][..], command].concat();
         let started = Instant::now();
@@ -169,7 +199,7 @@ async fn a_database_that_hangs_is_told() {
         check_told(command, &ran, started.elapsed());
     }
     assert!(program.err().contains("did not answer a request in time"), "{}", program.err());
-    signal_all(&server, Signal::CONT);
+    continue_all(&server);
     program.process.signal(Signal::TERM);
     program.end().await.check(0);
 }
