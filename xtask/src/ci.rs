@@ -15,7 +15,20 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
         packages::ensure(&[packages::FAKETIME])?;
     }
     python::ensure()?;
-    cargo(["test", "--workspace"].iter().chain(arguments))
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace"]).args(arguments);
+    if std::env::var_os(TEST_THREADS).is_none() {
+        command.env(TEST_THREADS, test_threads().to_string());
+    }
+    run(&mut command)
+}
+
+/// Names the setting of the test programs for how many tests run at once.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
+/// Returns how many tests run at once: most of them wait for pauses, processes and servers.
+fn test_threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Runs all checks. The first ones take no time: what they find is told before anything is built.
