@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use serde_json::Value;
 use unanimo_core::history::{self, Difference, Document, Replayed};
 
 use super::error::Error as CommandError;
@@ -15,12 +16,16 @@ use super::tx;
 
 /// Exit codes and JSON, for `--help`.
 const LONG_HELP: &str = "\
-Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs; 2 if a file is no
-  history, or breaks a rule: the error names the field.
+Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs, or is equal as far as it
+  goes and is not all that was recorded; 2 if a file is no history, or breaks a rule: the error names the field.
 
 JSON (--json): for each history an object with name, gid, tx_id, recorded_by, equal, inputs,
-  transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), and
-  difference (null, or an object with version, step, at, input, what, recorded, replayed).";
+  transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
+  or what is not in it, in words), unknown (fields that this version passes over), and difference (null, or
+  an object with version, step, at, input, what, recorded, replayed).";
+
+/// Fields that are passed over and told. Whoever has more has another format.
+const UNKNOWN_MAX: usize = 20;
 
 /// Replay recorded histories: apply their inputs to this version, and tell the first difference
 ///
@@ -62,24 +67,57 @@ impl Error {
     }
 }
 
+/// A history that was read.
+#[derive(Debug)]
+struct History {
+    document: Document,
+    /// Paths of the fields that this version does not know.
+    unknown: Vec<String>,
+}
+
+/// Outcome of a replay.
+enum Outcome {
+    Equal(Replayed),
+    /// What is there is equal. The text says what is not.
+    Part(Replayed, String),
+    Differs(Box<Difference>),
+}
+
+impl Outcome {
+    fn sum(&self) -> Option<&Replayed> {
+        match self {
+            Self::Equal(sum) | Self::Part(sum, _) => Some(sum),
+            Self::Differs(_) => None,
+        }
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
     let mut equal = true;
     for name in &args.histories {
-        let document = read(args, name)?;
+        let History { document, unknown } = read(args, name)?;
         let outcome = match args.step {
             true => step::through(&document, args.server.json),
             false => Ok(history::replay(&document)),
         };
         let outcome = match outcome? {
-            Ok(replayed) => Ok(replayed),
-            Err(history::Error::Differs(difference)) => Err(difference),
+            Ok(replayed) => Outcome::Equal(replayed),
+            Err(history::Error::NotWhole { missing, replayed }) => Outcome::Part(replayed, missing),
+            Err(history::Error::Differs(difference)) => Outcome::Differs(difference),
             Err(history::Error::Invalid(violation)) => {
                 let (name, why) = (name.clone(), violation.to_string());
                 return Err(Error::Malformed { name, why }.into());
             }
         };
-        equal &= outcome.is_ok();
-        tell(args, name, &document, &outcome)?;
+        equal &= matches!(outcome, Outcome::Equal(_));
+        for path in &unknown {
+            output::note(&format!(
+                "{}: {} is no field of this version, and passed over",
+                clean(name),
+                clean(path)
+            ));
+        }
+        tell(args, name, &document, &outcome, &unknown)?;
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -95,7 +133,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Reads a file, standard input, or the history of a transaction.
-fn read(args: &Args, name: &str) -> Result<Document, CommandError> {
+fn read(args: &Args, name: &str) -> Result<History, CommandError> {
     let text = if name == "-" {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
@@ -114,7 +152,7 @@ fn looks_like_a_path(name: &str) -> bool {
     name.contains(['/', '\\']) || name.ends_with(".json")
 }
 
-fn parse(text: &str) -> Result<Document, String> {
+fn parse(text: &str) -> Result<History, String> {
     #[derive(serde::Deserialize)]
     struct Head {
         format: String,
@@ -126,13 +164,46 @@ fn parse(text: &str) -> Result<Document, String> {
         return Err(format!("format must be {}, is {}", history::FORMAT, clean(&format)));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let document: Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { format!("{path}: ") };
         format!("{field}{}", error.into_inner())
     })?;
     reader.end().map_err(|error| error.to_string())?;
-    Ok(document)
+    let mut unknown = Vec::new();
+    let values = (serde_json::from_str(text), serde_json::to_value(&document));
+    if let (Ok(written), Ok(understood)) = values {
+        passed_over(&written, &understood, "", &mut unknown);
+    }
+    Ok(History { document, unknown })
+}
+
+/// Finds the fields of a text that are not in what was understood of it. One that says nothing, such as `false`, may
+/// be left out there.
+fn passed_over(written: &Value, understood: &Value, path: &str, found: &mut Vec<String>) {
+    let says_nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    match (written, understood) {
+        (Value::Object(written), Value::Object(understood)) => {
+            for (name, value) in written {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                match understood.get(name) {
+                    Some(known) => passed_over(value, known, &path, found),
+                    None if says_nothing(value) || found.len() >= UNKNOWN_MAX => {}
+                    None => found.push(path),
+                }
+            }
+        }
+        (Value::Array(written), Value::Array(understood)) => {
+            for (index, (value, known)) in written.iter().zip(understood).enumerate() {
+                passed_over(value, known, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Outcome of one replay, as JSON.
@@ -149,6 +220,8 @@ struct Told<'a> {
     lock_requests: Option<usize>,
     recoveries: Option<usize>,
     cut: usize,
+    missing: Option<&'a str>,
+    unknown: &'a [String],
     difference: Option<ToldDifference<'a>>,
 }
 
@@ -167,60 +240,79 @@ fn tell(
     args: &Args,
     name: &str,
     document: &Document,
-    outcome: &Result<Replayed, Box<Difference>>,
+    outcome: &Outcome,
+    unknown: &[String],
 ) -> Result<(), CommandError> {
     if args.server.json {
-        return output::print_json(&told(name, document, outcome));
+        return output::print_json(&told(name, document, outcome, unknown));
     }
     let subject = &document.transaction;
     let recorded_by = recorded_by(document);
     let head = format!("{} ({})", subject.gid, subject.mode.name());
     let text = match outcome {
-        Ok(sum) => {
-            let counts = [
-                (sum.inputs, "input"),
-                (sum.transitions, "transition"),
-                (sum.calls, "call"),
-                (sum.lock_requests, "lock request"),
-                (sum.recoveries, "adoption"),
-            ];
-            let told = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
-                let plural = if count == 1 { "" } else { "s" };
-                format!("{count} {what}{plural}")
-            });
-            let counts: Vec<String> = told.collect();
-            let counts = counts.join(", ");
-            format!("{GOOD}equal{GOOD:#}    {head}: {counts}; recorded by {recorded_by}\n")
+        Outcome::Equal(sum) => {
+            let counts = counts(sum);
+            let more = end_of_record(document);
+            format!("{GOOD}equal{GOOD:#}    {head}: {counts}; recorded by {recorded_by}\n{more}")
         }
-        Err(difference) => {
+        Outcome::Part(sum, missing) => {
+            let counts = counts(sum);
+            format!(
+                "{BAD}part{BAD:#}     {head}: {counts}; recorded by {recorded_by}\n  equal as far as it goes: \
+                 {missing}\n"
+            )
+        }
+        Outcome::Differs(difference) => {
             let difference = difference.to_string();
             let lines: String =
                 difference.lines().map(|line| format!("  {}\n", clean(line))).collect();
             format!("{BAD}differs{BAD:#}  {head}; recorded by {recorded_by}\n{lines}")
         }
     };
-    output::print(&(text + &end_of_record(document)))
+    output::print(&text)
+}
+
+fn counts(sum: &Replayed) -> String {
+    let counts = [
+        (sum.inputs, "input"),
+        (sum.transitions, "transition"),
+        (sum.calls, "call"),
+        (sum.lock_requests, "lock request"),
+        (sum.recoveries, "adoption"),
+    ];
+    let told = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {what}{plural}")
+    });
+    told.collect::<Vec<String>>().join(", ")
 }
 
 fn told<'a>(
     name: &'a str,
     document: &'a Document,
-    outcome: &'a Result<Replayed, Box<Difference>>,
+    outcome: &'a Outcome,
+    unknown: &'a [String],
 ) -> Told<'a> {
-    let sum = outcome.as_ref().ok();
-    let difference = outcome.as_ref().err();
+    let sum = outcome.sum();
+    let (missing, difference) = match outcome {
+        Outcome::Equal(_) => (None, None),
+        Outcome::Part(_, missing) => (Some(missing.as_str()), None),
+        Outcome::Differs(difference) => (None, Some(difference)),
+    };
     Told {
         name,
         gid: document.transaction.gid.as_str(),
         tx_id: document.transaction.tx_id.to_string(),
         recorded_by: recorded_by(document),
-        equal: outcome.is_ok(),
+        equal: matches!(outcome, Outcome::Equal(_)),
         inputs: sum.map(|sum| sum.inputs),
         transitions: sum.map(|sum| sum.transitions),
         calls: sum.map(|sum| sum.calls),
         lock_requests: sum.map(|sum| sum.lock_requests),
         recoveries: sum.map(|sum| sum.recoveries),
         cut: document.cut.map_or(0, |cut| cut.entries),
+        missing,
+        unknown,
         difference: difference.map(|difference| ToldDifference {
             version: difference.version.0,
             step: difference.step,
@@ -237,19 +329,13 @@ fn recorded_by(document: &Document) -> String {
     clean(&format!("{} {}", document.program.name, document.program.version))
 }
 
-/// Says where the record ends, if the transaction had gone on.
+/// Says where the record ends, if the transaction had gone on: nothing more was recorded.
 fn end_of_record(document: &Document) -> String {
     let last = document.entries.last().map_or(0, |entry| entry.version.0);
     let version = document.transaction.version.0;
-    match document.cut {
-        Some(cut) => format!(
-            "         the document ends at version {last} of {version}: {} entries were left out\n",
-            cut.entries
-        ),
-        None if last < version => {
-            format!("         the record ends at version {last} of {version}\n")
-        }
-        None => String::new(),
+    match last < version {
+        true => format!("         the record ends at version {last} of {version}\n"),
+        false => String::new(),
     }
 }
 
@@ -263,7 +349,7 @@ mod tests {
         let mut value: serde_json::Value = serde_json::from_str(text).expect("JSON");
         change(&mut value);
         let read = parse(&value.to_string());
-        match read.map(|document| history::replay(&document)) {
+        match read.map(|read| history::replay(&read.document)) {
             Err(why) => why,
             Ok(Err(error)) => error.to_string(),
             Ok(Ok(_)) => "equal".to_owned(),
@@ -310,5 +396,59 @@ mod tests {
             document["entries"][1].as_object_mut().expect("an object").remove("after");
         });
         assert!(missing.contains("entries[1]: missing field `after`"), "{missing}");
+    }
+
+    #[test]
+    fn a_history_that_lost_entries_is_not_equal() {
+        let ends = |end: &str| {
+            let end: Value = serde_json::from_str(end).expect("JSON");
+            broken(|document| document["end"] = end.clone())
+        };
+        let (count, version) = (5, 5);
+        assert_eq!(ends(&format!(r#"{{"version": {version}, "entries": {count}}}"#)), "equal");
+        let error = "the history is not whole: it ends at version 5, and was recorded to version 6";
+        assert_eq!(ends(r#"{"version": 6}"#), error);
+        let error = "the history is not whole: it has 5 entries, and 6 were recorded";
+        assert_eq!(ends(r#"{"version": 5, "entries": 6}"#), error);
+        assert_eq!(
+            ends(r#"{"version": 4}"#),
+            "end.version must be that of the last entry, 5, is 4"
+        );
+        let error = "end.entries must be the number of entries, 5, is 4";
+        assert_eq!(ends(r#"{"version": 5, "entries": 4}"#), error);
+        // One that was made before there was an end.
+        let short = broken(|document| {
+            document["entries"].as_array_mut().expect("a list").pop();
+        });
+        assert_eq!(short, "the history is not whole: it ends at version 4 of 5, and has no end");
+        let cut = broken(|document| document["cut"] = serde_json::json!({"entries": 3}));
+        assert_eq!(
+            cut,
+            "the history is not whole: it ends at version 5 of 5: 3 entries were left out"
+        );
+    }
+
+    #[test]
+    fn fields_that_are_passed_over_are_told() {
+        let unknown = |change: &dyn Fn(&mut Value)| {
+            let mut value: Value =
+                serde_json::from_str(include_str!("replay/example.json")).expect("JSON");
+            change(&mut value);
+            parse(&value.to_string()).expect("a history").unknown
+        };
+        assert_eq!(unknown(&|_| ()), [""; 0]);
+        let found = unknown(&|document| {
+            document["later"] = 1.into();
+            document["branches"][1]["pivto"] = true.into();
+            document["branches"][1]["pivot"] = false.into();
+            document["entries"][2]["steps"][0]["wake"] = "up".into();
+        });
+        assert_eq!(found, ["branches[1].pivto", "entries[2].steps[0].wake", "later"]);
+        let many = unknown(&|document| {
+            for index in 0..30 {
+                document[format!("later-{index}")] = 1.into();
+            }
+        });
+        assert_eq!(many.len(), UNKNOWN_MAX);
     }
 }
