@@ -1,17 +1,18 @@
 //! `unanimo replay`: recorded histories through today's state machine.
 
 mod step;
+mod told;
+mod unknown;
 
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde::Serialize;
-use serde_json::Value;
-use unanimo_core::history::{self, Difference, Document, Replayed};
+use unanimo_core::history::{self, Document};
 
+use self::told::{Outcome, tell};
 use super::error::Error as CommandError;
-use super::output::{self, BAD, GOOD, clean};
+use super::output::{self, clean};
 use super::tx;
 
 /// Exit codes and JSON, for `--help`.
@@ -23,9 +24,6 @@ JSON (--json): for each history an object with name, gid, tx_id, recorded_by, eq
   transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
   or what is not in it, in words), unknown (fields that this version passes over), and difference (null, or
   an object with version, step, at, input, what, recorded, replayed).";
-
-/// Fields that are passed over and told. Whoever has more has another format.
-const UNKNOWN_MAX: usize = 20;
 
 /// Replay recorded histories: apply their inputs to this version, and tell the first difference
 ///
@@ -73,23 +71,6 @@ struct History {
     document: Document,
     /// Paths of the fields that this version does not know.
     unknown: Vec<String>,
-}
-
-/// Outcome of a replay.
-enum Outcome {
-    Equal(Replayed),
-    /// What is there is equal. The text says what is not.
-    Part(Replayed, String),
-    Differs(Box<Difference>),
-}
-
-impl Outcome {
-    fn sum(&self) -> Option<&Replayed> {
-        match self {
-            Self::Equal(sum) | Self::Part(sum, _) => Some(sum),
-            Self::Differs(_) => None,
-        }
-    }
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
@@ -170,177 +151,14 @@ fn parse(text: &str) -> Result<History, String> {
         format!("{field}{}", error.into_inner())
     })?;
     reader.end().map_err(|error| error.to_string())?;
-    let mut unknown = Vec::new();
-    let values = (serde_json::from_str(text), serde_json::to_value(&document));
-    if let (Ok(written), Ok(understood)) = values {
-        passed_over(&written, &understood, "", &mut unknown);
-    }
+    let unknown = unknown::fields(text, &document);
     Ok(History { document, unknown })
-}
-
-/// Finds the fields of a text that are not in what was understood of it. One that says nothing, such as `false`, may
-/// be left out there.
-fn passed_over(written: &Value, understood: &Value, path: &str, found: &mut Vec<String>) {
-    let says_nothing = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    };
-    match (written, understood) {
-        (Value::Object(written), Value::Object(understood)) => {
-            for (name, value) in written {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                match understood.get(name) {
-                    Some(known) => passed_over(value, known, &path, found),
-                    None if says_nothing(value) || found.len() >= UNKNOWN_MAX => {}
-                    None => found.push(path),
-                }
-            }
-        }
-        (Value::Array(written), Value::Array(understood)) => {
-            for (index, (value, known)) in written.iter().zip(understood).enumerate() {
-                passed_over(value, known, &format!("{path}[{index}]"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Outcome of one replay, as JSON.
-#[derive(Serialize)]
-struct Told<'a> {
-    name: &'a str,
-    gid: &'a str,
-    tx_id: String,
-    recorded_by: String,
-    equal: bool,
-    inputs: Option<usize>,
-    transitions: Option<usize>,
-    calls: Option<usize>,
-    lock_requests: Option<usize>,
-    recoveries: Option<usize>,
-    cut: usize,
-    missing: Option<&'a str>,
-    unknown: &'a [String],
-    difference: Option<ToldDifference<'a>>,
-}
-
-#[derive(Serialize)]
-struct ToldDifference<'a> {
-    version: i64,
-    step: usize,
-    at: &'a str,
-    input: &'a str,
-    what: &'a str,
-    recorded: &'a str,
-    replayed: &'a str,
-}
-
-fn tell(
-    args: &Args,
-    name: &str,
-    document: &Document,
-    outcome: &Outcome,
-    unknown: &[String],
-) -> Result<(), CommandError> {
-    if args.server.json {
-        return output::print_json(&told(name, document, outcome, unknown));
-    }
-    let subject = &document.transaction;
-    let recorded_by = recorded_by(document);
-    let head = format!("{} ({})", subject.gid, subject.mode.name());
-    let text = match outcome {
-        Outcome::Equal(sum) => {
-            let counts = counts(sum);
-            let more = end_of_record(document);
-            format!("{GOOD}equal{GOOD:#}    {head}: {counts}; recorded by {recorded_by}\n{more}")
-        }
-        Outcome::Part(sum, missing) => {
-            let counts = counts(sum);
-            format!(
-                "{BAD}part{BAD:#}     {head}: {counts}; recorded by {recorded_by}\n  equal as far as it goes: \
-                 {missing}\n"
-            )
-        }
-        Outcome::Differs(difference) => {
-            let difference = difference.to_string();
-            let lines: String =
-                difference.lines().map(|line| format!("  {}\n", clean(line))).collect();
-            format!("{BAD}differs{BAD:#}  {head}; recorded by {recorded_by}\n{lines}")
-        }
-    };
-    output::print(&text)
-}
-
-fn counts(sum: &Replayed) -> String {
-    let counts = [
-        (sum.inputs, "input"),
-        (sum.transitions, "transition"),
-        (sum.calls, "call"),
-        (sum.lock_requests, "lock request"),
-        (sum.recoveries, "adoption"),
-    ];
-    let told = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
-        let plural = if count == 1 { "" } else { "s" };
-        format!("{count} {what}{plural}")
-    });
-    told.collect::<Vec<String>>().join(", ")
-}
-
-fn told<'a>(
-    name: &'a str,
-    document: &'a Document,
-    outcome: &'a Outcome,
-    unknown: &'a [String],
-) -> Told<'a> {
-    let sum = outcome.sum();
-    let (missing, difference) = match outcome {
-        Outcome::Equal(_) => (None, None),
-        Outcome::Part(_, missing) => (Some(missing.as_str()), None),
-        Outcome::Differs(difference) => (None, Some(difference)),
-    };
-    Told {
-        name,
-        gid: document.transaction.gid.as_str(),
-        tx_id: document.transaction.tx_id.to_string(),
-        recorded_by: recorded_by(document),
-        equal: matches!(outcome, Outcome::Equal(_)),
-        inputs: sum.map(|sum| sum.inputs),
-        transitions: sum.map(|sum| sum.transitions),
-        calls: sum.map(|sum| sum.calls),
-        lock_requests: sum.map(|sum| sum.lock_requests),
-        recoveries: sum.map(|sum| sum.recoveries),
-        cut: document.cut.map_or(0, |cut| cut.entries),
-        missing,
-        unknown,
-        difference: difference.map(|difference| ToldDifference {
-            version: difference.version.0,
-            step: difference.step,
-            at: &difference.at,
-            input: &difference.input,
-            what: &difference.what,
-            recorded: &difference.recorded,
-            replayed: &difference.replayed,
-        }),
-    }
-}
-
-fn recorded_by(document: &Document) -> String {
-    clean(&format!("{} {}", document.program.name, document.program.version))
-}
-
-/// Says where the record ends, if the transaction had gone on: nothing more was recorded.
-fn end_of_record(document: &Document) -> String {
-    let last = document.entries.last().map_or(0, |entry| entry.version.0);
-    let version = document.transaction.version.0;
-    match last < version {
-        true => format!("         the record ends at version {last} of {version}\n"),
-        false => String::new(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     /// A document of one branch; `change` breaks it.
@@ -426,29 +244,5 @@ mod tests {
             cut,
             "the history is not whole: it ends at version 5 of 5: 3 entries were left out"
         );
-    }
-
-    #[test]
-    fn fields_that_are_passed_over_are_told() {
-        let unknown = |change: &dyn Fn(&mut Value)| {
-            let mut value: Value =
-                serde_json::from_str(include_str!("replay/example.json")).expect("JSON");
-            change(&mut value);
-            parse(&value.to_string()).expect("a history").unknown
-        };
-        assert_eq!(unknown(&|_| ()), [""; 0]);
-        let found = unknown(&|document| {
-            document["later"] = 1.into();
-            document["branches"][1]["pivto"] = true.into();
-            document["branches"][1]["pivot"] = false.into();
-            document["entries"][2]["steps"][0]["wake"] = "up".into();
-        });
-        assert_eq!(found, ["branches[1].pivto", "entries[2].steps[0].wake", "later"]);
-        let many = unknown(&|document| {
-            for index in 0..30 {
-                document[format!("later-{index}")] = 1.into();
-            }
-        });
-        assert_eq!(many.len(), UNKNOWN_MAX);
     }
 }

@@ -18,9 +18,9 @@ pub enum Error {
     /// All that is there is equal, and it is not all that was recorded.
     #[error("the history is not whole: {missing}")]
     NotWhole {
-        /// What is missing.
+        /// The part that is missing, in words.
         missing: String,
-        /// What is there.
+        /// Numbers of the part that is there.
         replayed: Replayed,
     },
 }
