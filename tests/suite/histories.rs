@@ -3,8 +3,11 @@
 mod run;
 mod scripts;
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use unanimo_core::history::{self, Document};
 
 use self::scripts::SCRIPTS;
@@ -18,20 +21,81 @@ fn of_this_version() -> PathBuf {
     folder().join(env!("CARGO_PKG_VERSION"))
 }
 
-/// Every history of every version.
-fn recorded() -> Vec<(PathBuf, Document)> {
-    let mut found = Vec::new();
+/// List of the digests of all histories, as `sha256sum --check` reads it.
+fn list() -> PathBuf {
+    folder().join("SHA256SUMS")
+}
+
+/// Every file in the folder of a version, by its path in the folder of all.
+fn files() -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
     for version in std::fs::read_dir(folder()).unwrap() {
-        for file in std::fs::read_dir(version.unwrap().path()).unwrap() {
+        let version = version.unwrap().path();
+        if !version.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(&version).unwrap() {
             let path = file.unwrap().path();
-            let text = std::fs::read_to_string(&path).unwrap();
-            let document = serde_json::from_str(&text).unwrap_or_else(|error| {
-                panic!("{}: {error}", path.display());
-            });
-            found.push((path, document));
+            let name = path.strip_prefix(folder()).unwrap().display().to_string();
+            found.insert(name, std::fs::read(&path).unwrap());
         }
     }
     found
+}
+
+/// Every history of every version.
+fn recorded() -> Vec<(String, Document)> {
+    let read = |(name, bytes): (String, Vec<u8>)| {
+        let document = serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            panic!("{name}: {error}");
+        });
+        (name, document)
+    };
+    files().into_iter().map(read).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// Digests of the list, by name.
+fn listed() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(list()).unwrap_or_default();
+    let line = |line: &str| {
+        let (digest, name) = line.split_once("  ").unwrap_or_else(|| panic!("no digest: {line}"));
+        (name.to_owned(), digest.to_owned())
+    };
+    text.lines().map(line).collect()
+}
+
+/// A record that is changed, or lost, would be equal to whatever it was changed to.
+#[test]
+fn recorded_histories_stay_as_they_were_recorded() {
+    let digests: BTreeMap<_, _> =
+        files().into_iter().map(|(name, bytes)| (name, digest(&bytes))).collect();
+    let listed = listed();
+    assert!(listed.len() >= SCRIPTS.len(), "{} histories are listed", listed.len());
+    for name in digests.keys().chain(listed.keys()) {
+        let (is, was) = (digests.get(name), listed.get(name));
+        assert_eq!(
+            is, was,
+            "{name} is not what was recorded; `cargo xtask histories` lists new ones"
+        );
+    }
+}
+
+/// A field that no version reads is a misspelt one, or the record of something that is not compared.
+#[test]
+fn nothing_in_a_recorded_history_is_passed_over() {
+    for (name, bytes) in files() {
+        let document: Document = serde_json::from_slice(&bytes).unwrap();
+        let known = serde_json::to_value(&document).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(written, known, "{name}");
+    }
 }
 
 #[test]
@@ -40,9 +104,9 @@ fn s4_recorded_histories_of_every_version_mean_the_same() {
     assert!(recorded.len() >= SCRIPTS.len(), "{} histories are there", recorded.len());
     let differ: Vec<String> = recorded
         .iter()
-        .filter_map(|(path, document)| {
+        .filter_map(|(name, document)| {
             let error = history::replay(document).err()?;
-            Some(format!("{}\n{error}", path.display()))
+            Some(format!("{name}\n{error}"))
         })
         .collect();
     let count = differ.len();
@@ -73,4 +137,11 @@ fn add_what_is_missing() {
             eprintln!("added {}", path.display());
         }
     }
+    let mut listed = listed();
+    for (name, bytes) in files() {
+        // Nor is a line of the list.
+        listed.entry(name).or_insert_with(|| digest(&bytes));
+    }
+    let line = |(name, digest)| format!("{digest}  {name}\n");
+    std::fs::write(list(), listed.into_iter().map(line).collect::<String>()).unwrap();
 }

@@ -1,26 +1,29 @@
 //! `unanimo replay`: recorded histories through today's state machine.
 
 mod step;
+mod told;
+mod unknown;
 
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde::Serialize;
-use unanimo_core::history::{self, Difference, Document, Replayed};
+use unanimo_core::history::{self, Document};
 
+use self::told::{Outcome, tell};
 use super::error::Error as CommandError;
-use super::output::{self, BAD, GOOD, clean};
+use super::output::{self, clean};
 use super::tx;
 
 /// Exit codes and JSON, for `--help`.
 const LONG_HELP: &str = "\
-Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs; 2 if a file is no
-  history, or breaks a rule: the error names the field.
+Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs, or is equal as far as it
+  goes and is not all that was recorded; 2 if a file is no history, or breaks a rule: the error names the field.
 
 JSON (--json): for each history an object with name, gid, tx_id, recorded_by, equal, inputs,
-  transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), and
-  difference (null, or an object with version, step, at, input, what, recorded, replayed).";
+  transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
+  or what is not in it, in words), unknown (fields that this version passes over), and difference (null, or
+  an object with version, step, at, input, what, recorded, replayed).";
 
 /// Replay recorded histories: apply their inputs to this version, and tell the first difference
 ///
@@ -62,24 +65,40 @@ impl Error {
     }
 }
 
+/// A history that was read.
+#[derive(Debug)]
+struct History {
+    document: Document,
+    /// Paths of the fields that this version does not know.
+    unknown: Vec<String>,
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
     let mut equal = true;
     for name in &args.histories {
-        let document = read(args, name)?;
+        let History { document, unknown } = read(args, name)?;
         let outcome = match args.step {
             true => step::through(&document, args.server.json),
             false => Ok(history::replay(&document)),
         };
         let outcome = match outcome? {
-            Ok(replayed) => Ok(replayed),
-            Err(history::Error::Differs(difference)) => Err(difference),
+            Ok(replayed) => Outcome::Equal(replayed),
+            Err(history::Error::NotWhole { missing, replayed }) => Outcome::Part(replayed, missing),
+            Err(history::Error::Differs(difference)) => Outcome::Differs(difference),
             Err(history::Error::Invalid(violation)) => {
                 let (name, why) = (name.clone(), violation.to_string());
                 return Err(Error::Malformed { name, why }.into());
             }
         };
-        equal &= outcome.is_ok();
-        tell(args, name, &document, &outcome)?;
+        equal &= matches!(outcome, Outcome::Equal(_));
+        for path in &unknown {
+            output::note(&format!(
+                "{}: {} is no field of this version, and passed over",
+                clean(name),
+                clean(path)
+            ));
+        }
+        tell(args, name, &document, &outcome, &unknown)?;
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -95,7 +114,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Reads a file, standard input, or the history of a transaction.
-fn read(args: &Args, name: &str) -> Result<Document, CommandError> {
+fn read(args: &Args, name: &str) -> Result<History, CommandError> {
     let text = if name == "-" {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
@@ -114,7 +133,7 @@ fn looks_like_a_path(name: &str) -> bool {
     name.contains(['/', '\\']) || name.ends_with(".json")
 }
 
-fn parse(text: &str) -> Result<Document, String> {
+fn parse(text: &str) -> Result<History, String> {
     #[derive(serde::Deserialize)]
     struct Head {
         format: String,
@@ -126,135 +145,20 @@ fn parse(text: &str) -> Result<Document, String> {
         return Err(format!("format must be {}, is {}", history::FORMAT, clean(&format)));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let document: Document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { format!("{path}: ") };
         format!("{field}{}", error.into_inner())
     })?;
     reader.end().map_err(|error| error.to_string())?;
-    Ok(document)
-}
-
-/// Outcome of one replay, as JSON.
-#[derive(Serialize)]
-struct Told<'a> {
-    name: &'a str,
-    gid: &'a str,
-    tx_id: String,
-    recorded_by: String,
-    equal: bool,
-    inputs: Option<usize>,
-    transitions: Option<usize>,
-    calls: Option<usize>,
-    lock_requests: Option<usize>,
-    recoveries: Option<usize>,
-    cut: usize,
-    difference: Option<ToldDifference<'a>>,
-}
-
-#[derive(Serialize)]
-struct ToldDifference<'a> {
-    version: i64,
-    step: usize,
-    at: &'a str,
-    input: &'a str,
-    what: &'a str,
-    recorded: &'a str,
-    replayed: &'a str,
-}
-
-fn tell(
-    args: &Args,
-    name: &str,
-    document: &Document,
-    outcome: &Result<Replayed, Box<Difference>>,
-) -> Result<(), CommandError> {
-    if args.server.json {
-        return output::print_json(&told(name, document, outcome));
-    }
-    let subject = &document.transaction;
-    let recorded_by = recorded_by(document);
-    let head = format!("{} ({})", subject.gid, subject.mode.name());
-    let text = match outcome {
-        Ok(sum) => {
-            let counts = [
-                (sum.inputs, "input"),
-                (sum.transitions, "transition"),
-                (sum.calls, "call"),
-                (sum.lock_requests, "lock request"),
-                (sum.recoveries, "adoption"),
-            ];
-            let told = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
-                let plural = if count == 1 { "" } else { "s" };
-                format!("{count} {what}{plural}")
-            });
-            let counts: Vec<String> = told.collect();
-            let counts = counts.join(", ");
-            format!("{GOOD}equal{GOOD:#}    {head}: {counts}; recorded by {recorded_by}\n")
-        }
-        Err(difference) => {
-            let difference = difference.to_string();
-            let lines: String =
-                difference.lines().map(|line| format!("  {}\n", clean(line))).collect();
-            format!("{BAD}differs{BAD:#}  {head}; recorded by {recorded_by}\n{lines}")
-        }
-    };
-    output::print(&(text + &end_of_record(document)))
-}
-
-fn told<'a>(
-    name: &'a str,
-    document: &'a Document,
-    outcome: &'a Result<Replayed, Box<Difference>>,
-) -> Told<'a> {
-    let sum = outcome.as_ref().ok();
-    let difference = outcome.as_ref().err();
-    Told {
-        name,
-        gid: document.transaction.gid.as_str(),
-        tx_id: document.transaction.tx_id.to_string(),
-        recorded_by: recorded_by(document),
-        equal: outcome.is_ok(),
-        inputs: sum.map(|sum| sum.inputs),
-        transitions: sum.map(|sum| sum.transitions),
-        calls: sum.map(|sum| sum.calls),
-        lock_requests: sum.map(|sum| sum.lock_requests),
-        recoveries: sum.map(|sum| sum.recoveries),
-        cut: document.cut.map_or(0, |cut| cut.entries),
-        difference: difference.map(|difference| ToldDifference {
-            version: difference.version.0,
-            step: difference.step,
-            at: &difference.at,
-            input: &difference.input,
-            what: &difference.what,
-            recorded: &difference.recorded,
-            replayed: &difference.replayed,
-        }),
-    }
-}
-
-fn recorded_by(document: &Document) -> String {
-    clean(&format!("{} {}", document.program.name, document.program.version))
-}
-
-/// Says where the record ends, if the transaction had gone on.
-fn end_of_record(document: &Document) -> String {
-    let last = document.entries.last().map_or(0, |entry| entry.version.0);
-    let version = document.transaction.version.0;
-    match document.cut {
-        Some(cut) => format!(
-            "         the document ends at version {last} of {version}: {} entries were left out\n",
-            cut.entries
-        ),
-        None if last < version => {
-            format!("         the record ends at version {last} of {version}\n")
-        }
-        None => String::new(),
-    }
+    let unknown = unknown::fields(text, &document);
+    Ok(History { document, unknown })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     /// A document of one branch; `change` breaks it.
@@ -263,7 +167,7 @@ mod tests {
         let mut value: serde_json::Value = serde_json::from_str(text).expect("JSON");
         change(&mut value);
         let read = parse(&value.to_string());
-        match read.map(|document| history::replay(&document)) {
+        match read.map(|read| history::replay(&read.document)) {
             Err(why) => why,
             Ok(Err(error)) => error.to_string(),
             Ok(Ok(_)) => "equal".to_owned(),
@@ -310,5 +214,35 @@ mod tests {
             document["entries"][1].as_object_mut().expect("an object").remove("after");
         });
         assert!(missing.contains("entries[1]: missing field `after`"), "{missing}");
+    }
+
+    #[test]
+    fn a_history_that_lost_entries_is_not_equal() {
+        let ends = |end: &str| {
+            let end: Value = serde_json::from_str(end).expect("JSON");
+            broken(|document| document["end"] = end.clone())
+        };
+        let (count, version) = (5, 5);
+        assert_eq!(ends(&format!(r#"{{"version": {version}, "entries": {count}}}"#)), "equal");
+        let error = "the history is not whole: it ends at version 5, and was recorded to version 6";
+        assert_eq!(ends(r#"{"version": 6}"#), error);
+        let error = "the history is not whole: it has 5 entries, and 6 were recorded";
+        assert_eq!(ends(r#"{"version": 5, "entries": 6}"#), error);
+        assert_eq!(
+            ends(r#"{"version": 4}"#),
+            "end.version must be that of the last entry, 5, is 4"
+        );
+        let error = "end.entries must be the number of entries, 5, is 4";
+        assert_eq!(ends(r#"{"version": 5, "entries": 4}"#), error);
+        // One that was made before there was an end.
+        let short = broken(|document| {
+            document["entries"].as_array_mut().expect("a list").pop();
+        });
+        assert_eq!(short, "the history is not whole: it ends at version 4 of 5, and has no end");
+        let cut = broken(|document| document["cut"] = serde_json::json!({"entries": 3}));
+        assert_eq!(
+            cut,
+            "the history is not whole: it ends at version 5 of 5: 3 entries were left out"
+        );
     }
 }

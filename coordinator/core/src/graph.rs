@@ -52,6 +52,30 @@ pub(crate) struct Graph {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cycle(pub(crate) Vec<usize>);
 
+/// Circles that are told. Each names its branches, and whoever has more has made one mistake many times.
+const CYCLES_MAX: usize = 16;
+
+/// Circles among branches, and what they leave open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cycles {
+    /// One circle for each dependency without which there would be an order.
+    pub(crate) found: Vec<Cycle>,
+    /// Branches that may stand before the pivot or after it.
+    unplaced: Set,
+}
+
+impl Cycles {
+    /// Tells whether the branch's place before the pivot or after it is known.
+    pub(crate) fn leave_placed(&self, index: usize) -> bool {
+        !self.unplaced.contains(index)
+    }
+
+    /// Tells whether a branch that waits for itself is among the circles.
+    pub(crate) fn have_loop(&self, index: usize) -> bool {
+        self.found.iter().any(|Cycle(path)| *path == [index])
+    }
+}
+
 impl Graph {
     /// Orders branches. Ids that name no branch are passed over: the rules of a definition tell them.
     ///
@@ -64,22 +88,50 @@ impl Graph {
         if pivot.is_none() && branches.clone().all(|branch| branch.step.depends_on.is_empty()) {
             return Ok(Self::default());
         }
-        let ids: std::collections::BTreeMap<&BranchId, usize> =
-            branches.clone().enumerate().map(|(index, b)| (&b.branch_id, index)).collect();
-        let named = |branch: &BranchSpec| {
-            let mut named: Vec<usize> =
-                branch.step.depends_on.iter().filter_map(|id| ids.get(id).copied()).collect();
-            named.sort_unstable();
-            named.dedup();
-            named
-        };
-        let before: Vec<Vec<usize>> = branches.map(named).collect();
+        let before = before(branches);
         let below = below(&before)?;
         let mut graph = Self { before, below, pivot };
         if let Some(pivot) = pivot {
             graph.put_everything_else_before(pivot);
         }
         Ok(graph)
+    }
+
+    /// Orders branches as far as they have an order, so that other mistakes are found beside circles: a branch
+    /// depends on all that it leads to. A pivot in a circle is passed over.
+    pub(crate) fn with_cycles<'a>(
+        branches: impl Iterator<Item = &'a BranchSpec> + Clone,
+    ) -> (Self, Cycles) {
+        if let Ok(graph) = Self::of(branches.clone()) {
+            return (graph, Cycles::default());
+        }
+        let pivot = branches.clone().position(|branch| branch.step.pivot);
+        let before = before(branches);
+        let below = reached(&before);
+        let all = 0..before.len();
+        let is_in_cycle = |index: &usize| below[*index].contains(*index);
+        let mut unplaced = Set::default();
+        for index in all.clone().filter(is_in_cycle) {
+            unplaced.insert(index);
+            unplaced.extend(&below[index]);
+        }
+        let ordered_pivot = pivot.filter(|pivot| !is_in_cycle(pivot));
+        if pivot.is_some() && ordered_pivot.is_none() {
+            all.for_each(|index| unplaced.insert(index));
+        }
+        let mut found = Vec::new();
+        let mut left = before.clone();
+        while let (true, Err(cycle)) = (found.len() < CYCLES_MAX, self::below(&left)) {
+            let Cycle(path) = &cycle;
+            let (from, to) = (path[0], path[1 % path.len()]);
+            left[from].retain(|on| *on != to);
+            found.push(cycle);
+        }
+        let mut graph = Self { before, below, pivot: ordered_pivot };
+        if let Some(pivot) = ordered_pivot {
+            graph.put_everything_else_before(pivot);
+        }
+        (graph, Cycles { found, unplaced })
     }
 
     fn put_everything_else_before(&mut self, pivot: usize) {
@@ -137,13 +189,51 @@ impl Graph {
     }
 }
 
-/// Everything that depends on each branch, from what each depends on.
-fn below(before: &[Vec<usize>]) -> Result<Vec<Set>, Cycle> {
-    let count = before.len();
-    let mut after = vec![Vec::new(); count];
+/// Dependencies of each branch, by index.
+fn before<'a>(branches: impl Iterator<Item = &'a BranchSpec> + Clone) -> Vec<Vec<usize>> {
+    let ids: std::collections::BTreeMap<&BranchId, usize> =
+        branches.clone().enumerate().map(|(index, b)| (&b.branch_id, index)).collect();
+    let named = |branch: &BranchSpec| {
+        let mut named: Vec<usize> =
+            branch.step.depends_on.iter().filter_map(|id| ids.get(id).copied()).collect();
+        named.sort_unstable();
+        named.dedup();
+        named
+    };
+    branches.map(named).collect()
+}
+
+/// Branches that directly depend on each branch.
+fn after(before: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let mut after = vec![Vec::new(); before.len()];
     for (index, named) in before.iter().enumerate() {
         named.iter().for_each(|on| after[*on].push(index));
     }
+    after
+}
+
+/// Everything that depends on each branch, where there may be circles: then a branch may depend on itself.
+fn reached(before: &[Vec<usize>]) -> Vec<Set> {
+    let after = after(before);
+    let of = |from: usize| {
+        let (mut reached, mut next) = (Set::default(), vec![from]);
+        while let Some(index) = next.pop() {
+            for follower in &after[index] {
+                if !reached.contains(*follower) {
+                    reached.insert(*follower);
+                    next.push(*follower);
+                }
+            }
+        }
+        reached
+    };
+    (0..before.len()).map(of).collect()
+}
+
+/// Everything that depends on each branch, from what each depends on.
+fn below(before: &[Vec<usize>]) -> Result<Vec<Set>, Cycle> {
+    let count = before.len();
+    let after = after(before);
     let mut waits_for: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut order: Vec<usize> = (0..count).filter(|index| waits_for[*index] == 0).collect();
     let mut next = 0;

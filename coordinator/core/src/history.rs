@@ -19,7 +19,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::document::{BranchShape, Cut, Document, FORMAT, Order, Program, Subject};
+pub use self::document::{BranchShape, Cut, Document, End, FORMAT, Order, Program, Subject};
 pub use self::input::{
     Caller, Input, LockResult, PhaseTwoResult, PrepareResult, RecordedOperation, Size,
     TEXT_BYTES_MAX,

@@ -150,7 +150,9 @@ fn each_mistake_of_the_pivot_is_refused_and_named() {
     });
     assert_eq!(
         reserved,
-        ["branches[1].pivot must not be set in a branch of mode tcc: the pivot is a step"]
+        [
+            "branches[1].pivot must not be set in a branch of mode tcc: the pivot is a step of mode saga"
+        ]
     );
     let child = found(|saga| {
         pivot_at(1)(saga);

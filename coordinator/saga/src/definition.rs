@@ -1,13 +1,14 @@
 //! A definition as a file, and the saga that it becomes with its inputs.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
 
-use unanimo_core::{Definition, Gid, Limits, Mode, Timestamp};
+use unanimo_core::{BRANCHES_MAX, Definition, Gid, Limits, Mode, Timestamp, Violation};
 use unanimo_proto::v1;
 
-use crate::inputs::Inputs;
-use crate::problem::{Place, Problem, Problems};
+use crate::inputs::{self, Inputs};
+use crate::problem::{PROBLEMS_MAX, Place, Problem, Problems};
 use crate::reader::{self, Read};
 use crate::tree::{self, Node};
 use crate::wire;
@@ -106,16 +107,24 @@ impl SagaFile {
         if is_too_long(text.len()) {
             return Err(too_long(file));
         }
-        let root = match tree::parse(file, text) {
-            Ok(root) => root,
-            Err(first) => return Err(Problems::with_first(first)),
+        let (root, mut problems) = tree::read(file, text);
+        let Some(root) = root else {
+            return Err(Problems::sorted(problems));
         };
         let mut read = reader::read(file, &root, None);
         add_violations(file, &mut read);
-        let warnings = warnings(file, &read);
-        if let Some(problems) = Problems::of(read.problems) {
+        problems.append(&mut read.problems);
+        if problems.is_empty() {
+            // A default is a value, too, and may break a rule that its sample does not.
+            let defaults = inputs::defaults(&read.inputs);
+            let mut with_defaults = reader::read(file, &root, Some(defaults));
+            add_violations(file, &mut with_defaults);
+            problems.append(&mut with_defaults.problems);
+        }
+        if let Some(problems) = Problems::of(problems) {
             return Err(problems);
         }
+        let warnings = warnings(file, &read);
         let Read { name, definition, inputs, .. } = read;
         Ok(Self { file: file.to_owned(), root, name, definition, warnings, inputs })
     }
@@ -149,12 +158,10 @@ impl SagaFile {
     pub fn with(&self, inputs: &Inputs) -> Result<Saga, Problems> {
         let mut problems = Vec::new();
         let known = inputs.resolve(&self.file, &self.inputs, &mut problems);
-        if let Some(problems) = Problems::of(problems) {
-            return Err(problems);
-        }
         let mut read = reader::read(&self.file, &self.root, Some(known));
         add_violations(&self.file, &mut read);
-        match Problems::of(read.problems) {
+        problems.append(&mut read.problems);
+        match Problems::of(problems) {
             Some(problems) => Err(problems),
             None => Ok(Saga { request: wire::request(&read.definition) }),
         }
@@ -179,15 +186,29 @@ impl Saga {
 fn add_violations(file: &str, read: &mut Read) {
     let limits = Limits::default();
     let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    let of_times = read.definition.violations_at(Timestamp(now), &limits);
-    for violation in read.definition.violations(&limits).into_iter().chain(of_times) {
+    let mut violations = read.definition.violations(&limits);
+    violations.extend(read.definition.violations_at(Timestamp(now), &limits));
+    // The rules do not go through a list that is too long. Here one mistake hides no other.
+    let longer = Limits { branches_max: BRANCHES_MAX, ..limits };
+    violations.extend(read.definition.violations(&longer));
+    let mut told = BTreeSet::new();
+    violations.retain(|Violation { field, rule }| told.insert((field.clone(), rule.clone())));
+    for violation in violations.into_iter().take(PROBLEMS_MAX) {
         // Steps that are missing, or are no object, were told already.
         if violation.field.ends_with("branches") && !read.places.has(&violation.field) {
             continue;
         }
         let (place, path) = read.places.find(&violation.field);
-        let file = file.to_owned();
-        read.problems.push(Problem { file, place, path, rule: violation.rule });
+        let (file, rule) = (file.to_owned(), in_words_of_a_file(violation.rule));
+        read.problems.push(Problem { file, place, path, rule });
+    }
+}
+
+/// Returns a rule that names a field of a request with the field's name in a file.
+fn in_words_of_a_file(rule: String) -> String {
+    match rule.as_str() {
+        "must be at least backoff_min" => "must be at least backoff".to_owned(),
+        _ => rule,
     }
 }
 

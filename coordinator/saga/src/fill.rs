@@ -15,8 +15,8 @@ const VALUES_BYTES_MAX: usize = 8 << 20;
 /// Values of the inputs, known or not yet.
 #[derive(Debug)]
 pub(crate) struct Values {
-    /// Values that were given, and defaults. `None` while a definition is only checked: samples stand
-    /// for the values then.
+    /// Values that were given, and defaults. `None` while a definition is only checked. Samples stand for the
+    /// values that are not known.
     pub(crate) known: Option<BTreeMap<String, Node>>,
     /// Inputs that the definition declares; `None` if it declares none.
     pub(crate) declared: Option<BTreeMap<String, Declaration>>,
@@ -30,6 +30,8 @@ pub(crate) struct Filled {
     pub(crate) value: Value,
     /// A sample stands for a value that is not known yet.
     pub(crate) is_sample: bool,
+    /// All that is not known is declared as something that is written like its sample, such as a number.
+    pub(crate) is_typed: bool,
     /// Names of the inputs that it uses.
     pub(crate) used: Vec<String>,
 }
@@ -54,7 +56,8 @@ impl Values {
     /// # Errors
     /// The rule that a placeholder breaks.
     pub(crate) fn fill(&self, text: &str, place: Place) -> Result<Filled, String> {
-        let mut filled = Filled { value: Value::Null, is_sample: false, used: Vec::new() };
+        let mut filled =
+            Filled { value: Value::Null, is_sample: false, is_typed: true, used: Vec::new() };
         let parts = split(text)?;
         if let [Part::Input(path)] = parts.as_slice() {
             filled.value = self.value(path, place, &mut filled)?.value;
@@ -92,18 +95,16 @@ impl Values {
             }
         });
         let declaration = declaration.transpose()?;
-        let Some(known) = &self.known else {
+        let Some(mut value) = self.known.as_ref().and_then(|known| known.get(name)) else {
             filled.is_sample = true;
             let kind = declaration.map_or(Type::Any, |declaration| declaration.kind);
             if !rest.is_empty() && !matches!(kind, Type::Any | Type::Object) {
                 return Err(format!("must not look into {name}, which is declared as no object"));
             }
             let value = if rest.is_empty() { kind.sample() } else { Type::Any.sample() };
+            filled.is_typed &= rest.is_empty() && kind.has_one_form();
             return Ok(Node { place, value });
         };
-        // A value that is missing was told already.
-        let missing_value = Node { place, value: Type::Any.sample() };
-        let mut value = known.get(name).unwrap_or(&missing_value);
         for (depth, field) in rest.iter().enumerate() {
             let entries = match &value.value {
                 Value::Map(entries) => entries,

@@ -43,6 +43,7 @@ impl Type {
     fn takes(self, value: &Value) -> bool {
         match (self, value) {
             (Self::Any, _)
+            | (_, Value::Unread)
             | (Self::String, Value::Text(_))
             | (Self::Number, Value::Number(_))
             | (Self::Boolean, Value::Bool(_))
@@ -60,6 +61,11 @@ impl Type {
             value => value.kind().to_owned(),
         };
         (!self.takes(value)).then(|| format!("must be of type {}, is {found}", self.name()))
+    }
+
+    /// Tells whether every value is written like the sample, so that what is wrong with that is wrong with all.
+    pub(crate) fn has_one_form(self) -> bool {
+        matches!(self, Self::Integer | Self::Number | Self::Boolean | Self::List | Self::Object)
     }
 
     /// Returns a value that stands for one that is not given yet.
@@ -82,6 +88,14 @@ pub(crate) struct Declaration {
     pub(crate) place: Place,
     /// Path of the declaration, or of the field that uses it.
     pub(crate) path: String,
+}
+
+/// Returns the values of the inputs that have a default.
+pub(crate) fn defaults(declared: &BTreeMap<String, Declaration>) -> BTreeMap<String, Node> {
+    let of = |(name, declaration): (&String, &Declaration)| {
+        Some((name.clone(), declaration.default.clone()?))
+    };
+    declared.iter().filter_map(of).collect()
 }
 
 /// Values for a run.

@@ -53,10 +53,15 @@ fn lines(problems: &[Problem]) -> String {
 
 impl Problems {
     /// Returns the problems as an error; `None` if there are none.
-    pub(crate) fn of(mut problems: Vec<Problem>) -> Option<Self> {
-        problems.sort_by(|a, b| (a.place, &a.path).cmp(&(b.place, &b.path)));
+    pub(crate) fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then(|| Self::sorted(problems))
+    }
+
+    /// Returns problems, of which there is at least one, as an error.
+    pub(crate) fn sorted(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by(|a, b| (a.place, &a.path, &a.rule).cmp(&(b.place, &b.path, &b.rule)));
         problems.dedup();
-        (!problems.is_empty()).then_some(Self(problems))
+        Self(problems)
     }
 
     /// Returns them one by one.
@@ -69,10 +74,5 @@ impl Problems {
     /// Returns one problem as an error.
     pub(crate) fn one(problem: Problem) -> Self {
         Self(vec![problem])
-    }
-
-    /// Returns problems as an error, in the order in which they were found.
-    pub(crate) fn with_first(problems: Vec<Problem>) -> Self {
-        Self(problems)
     }
 }

@@ -97,7 +97,14 @@ impl Reader<'_> {
 
     /// Notes that a value is not of the kind that it must be.
     fn not_a(&mut self, at: &At, node: &Node, kind: &str) {
-        self.problem(at, node.place, format!("must be {kind}, is {}", node.value.kind()));
+        let found = match &node.value {
+            Value::Unread => return,
+            Value::Text(text) if text.contains("${input.") => {
+                "a placeholder, and none is replaced here"
+            }
+            other => other.kind(),
+        };
+        self.problem(at, node.place, format!("must be {kind}, is {found}"));
     }
 
     /// Reads an object, and compares its fields with those that are known.
@@ -231,11 +238,10 @@ impl Reader<'_> {
             if key.name == NAME_KEY {
                 self.problem(&at, key.place, "must not be given: it is the name of the saga");
             }
-            if let Some((value, _)) = self.filled(&at, node) {
-                match value {
-                    Value::Text(value) => drop(metadata.insert(key.name.clone(), value)),
-                    value => self.not_a(&at, &Node { place: node.place, value }, "a text"),
-                }
+            match self.filled(&at, node) {
+                Some((Value::Text(value), _)) => drop(metadata.insert(key.name.clone(), value)),
+                Some((value, known)) => self.not_a_text(&at, node.place, value, known),
+                None => {}
             }
         }
         metadata
@@ -270,7 +276,7 @@ impl Reader<'_> {
                 value: self.plain_through(Path::Text(&at.path), node),
             });
             let declaration = Declaration { kind, default, place: key.place, path: at.path };
-            declared.insert(key.name.clone(), declaration);
+            declared.entry(key.name.clone()).or_insert(declaration);
         }
         declared
     }

@@ -34,6 +34,8 @@ pub(crate) enum Value {
     Text(String),
     List(Vec<Node>),
     Map(Entries),
+    /// A value that cannot be read. It was told, and breaks no other rule.
+    Unread,
 }
 
 /// Name of a field and its place.
@@ -41,6 +43,8 @@ pub(crate) enum Value {
 pub(crate) struct Key {
     pub(crate) place: Place,
     pub(crate) name: String,
+    /// The object has the name already. It was told.
+    pub(crate) is_twin: bool,
 }
 
 impl Value {
@@ -53,6 +57,7 @@ impl Value {
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "an object",
+            Self::Unread => "unreadable",
         }
     }
 
@@ -66,7 +71,7 @@ impl Value {
     fn write_json(&self, json: &mut String) {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
-            Self::Null => json.push_str("null"),
+            Self::Null | Self::Unread => json.push_str("null"),
             Self::Bool(value) => json.push_str(&value.to_string()),
             Self::Number(number) => json.push_str(number),
             Self::Text(value) => json.push_str(&text(value)),
@@ -96,7 +101,7 @@ impl Value {
     pub(crate) fn bytes(&self, most: usize) -> usize {
         let mut sum: usize = 2;
         match self {
-            Self::Null | Self::Bool(_) => sum += 4,
+            Self::Null | Self::Bool(_) | Self::Unread => sum += 4,
             Self::Number(text) | Self::Text(text) => sum += text.len(),
             Self::List(items) => {
                 for item in items {
@@ -119,17 +124,25 @@ impl Value {
     }
 }
 
-/// Parses one document. A mistake of the syntax ends it; the others are collected.
+/// Parses one document in which there is no mistake.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
+    match read(file, text) {
+        (Some(node), problems) if problems.is_empty() => Ok(node),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Parses one document. A mistake of the syntax ends it: then there is none. Other mistakes are collected,
+/// and what they leave of the document is returned with them.
+pub(crate) fn read(file: &str, text: &str) -> (Option<Node>, Vec<Problem>) {
     let text = surrogates::join(text);
     let parser = Parser::new_from_str(&text);
     let mut builder = Builder { file, parser, problems: Vec::new() };
     match builder.document() {
-        Ok(node) if builder.problems.is_empty() => Ok(node),
-        Ok(_) => Err(builder.problems),
+        Ok(node) => (Some(node), builder.problems),
         Err(problem) => {
             builder.problems.push(problem);
-            Err(builder.problems)
+            (None, builder.problems)
         }
     }
 }
@@ -164,7 +177,11 @@ impl<'a> Builder<'a> {
             match event {
                 Event::StreamEnd => return Ok(()),
                 Event::DocumentStart(_) => {
-                    return Err(self.problem(place, "", "must be one document, has a second one"));
+                    return self.mistake(
+                        place,
+                        Path::Root,
+                        "must be one document, has a second one",
+                    );
                 }
                 _ => {}
             }
@@ -211,8 +228,11 @@ impl<'a> Builder<'a> {
             return Err(self.problem(at, "", &rule));
         }
         let value = match event {
-            Event::Scalar(text, style, _, tag) => {
-                self.no_tag(tag.is_some(), at, path)?;
+            Event::Scalar(_, _, _, Some(_)) => {
+                self.no_tag(true, at, path)?;
+                Value::Unread
+            }
+            Event::Scalar(text, style, _, None) => {
                 self.scalar(text.into_owned(), style, at, path)?
             }
             Event::SequenceStart(_, tag) => {
@@ -225,7 +245,7 @@ impl<'a> Builder<'a> {
             }
             Event::Alias(_) => {
                 self.mistake(at, path, "must be written out: aliases are not read")?;
-                Value::Null
+                Value::Unread
             }
             _ => return Err(self.problem(at, &path.to_string(), "must be a value")),
         };
@@ -252,27 +272,28 @@ impl<'a> Builder<'a> {
     fn map(&mut self, path: Path<'_>, depth: usize) -> Result<Value, Problem> {
         let mut entries = Entries::default();
         loop {
-            let key = match self.next()? {
-                (Event::MappingEnd, _) => return Ok(Value::Map(entries)),
-                (Event::Scalar(name, _, _, tag), place) => {
-                    let key = Key { place, name: name.into_owned() };
-                    self.key(&key, tag.is_some(), path)?;
-                    key
+            let (event, place) = self.next()?;
+            let Event::Scalar(name, _, _, tag) = event else {
+                if matches!(event, Event::MappingEnd) {
+                    return Ok(Value::Map(entries));
                 }
-                (_, place) => {
-                    return Err(self.problem(place, &path.to_string(), "must have names as keys"));
-                }
+                self.mistake(place, path, "must have names as keys")?;
+                // The key, and then its value.
+                self.node(event, place, path, depth + 1)?;
+                let (event, at) = self.next()?;
+                self.node(event, at, path, depth + 1)?;
+                continue;
             };
+            let mut key = Key { place, name: name.into_owned(), is_twin: false };
+            self.key(&key, tag.is_some(), path)?;
             let (event, at) = self.next()?;
             let node = self.node(event, at, Path::Field(&path, &key.name), depth + 1)?;
-            match entries.get(&key.name) {
-                Some((first, _)) => {
-                    let rule =
-                        format!("must be unique, it is in line {} already", first.place.line);
-                    self.mistake(key.place, Path::Field(&path, &key.name), &rule)?;
-                }
-                None => entries.push(key, node),
+            if let Some((first, _)) = entries.get(&key.name) {
+                let rule = format!("must be unique, it is in line {} already", first.place.line);
+                self.mistake(key.place, Path::Field(&path, &key.name), &rule)?;
+                key.is_twin = true;
             }
+            entries.push(key, node);
         }
     }
 
@@ -304,7 +325,7 @@ impl<'a> Builder<'a> {
             number if is_other_number(number) => {
                 let rule = "must be a number as JSON writes it, or a text in quotes";
                 self.mistake(at, path, rule)?;
-                Value::Null
+                Value::Unread
             }
             _ => Value::Text(text),
         })

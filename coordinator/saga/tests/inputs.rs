@@ -346,3 +346,16 @@ fn placeholders_are_refused_where_none_is_replaced() {
     let twice = step("payload: {\"$${a}\": 1, \"$$${a}\": 2}");
     assert!(SagaFile::parse("f", &twice).is_err());
 }
+
+/// One value that is missing hides no other that is wrong, and is in no message beside its own.
+#[test]
+fn a_missing_value_hides_no_other_mistake() {
+    refused(
+        &given(r#"{"amount": 7, "who": {"nam": "x"}, "when": "soon"}"#),
+        &[
+            "pay.yaml:3:3: input.account needs a value: --set account=VALUE, or account in --input",
+            "pay.yaml:11:11: start_at must be a time such as 2026-01-31T12:00:00Z, is \"soon\"",
+            "pay.yaml:17:36: steps.charge.payload.to[1] needs name in the input who, which is without it",
+        ],
+    );
+}

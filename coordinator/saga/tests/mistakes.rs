@@ -289,11 +289,17 @@ fn a_child_is_no_pivot_and_is_undone() {
     };
     check(
         &with("pivot: true, compensation: compensate"),
-        &["f:3:66: steps.sub.pivot must not be set in a branch of mode tcc: the pivot is a step"],
+        &[
+            "f:3:66: steps.sub.pivot must not be set together with child: a child waits for its parent's \
+             decision, which the pivot is",
+        ],
     );
     check(
         &with("compensation: kept"),
-        &["f:3:73: steps.sub.compensation must not be set: a branch of mode tcc is cancelled"],
+        &[
+            "f:3:73: steps.sub.compensation must not be set together with child: the child's own steps say \
+             how each is undone",
+        ],
     );
     check(&with("delay: 1s"), &[]);
 }
@@ -365,6 +371,141 @@ start_delay: 1s
             "f:5:11: start_at must be a time such as 2026-01-31T12:00:00Z, is \"today\"",
             "f:6:14: start_delay must not be given together with start_at",
         ],
+    );
+}
+
+/// A circle hides nothing else.
+#[test]
+fn a_cycle_hides_no_other_mistake() {
+    let text = "\
+saga: a
+steps:
+  a: {participant: p, action: x, after: [c], locks: [l, l]}
+  b: {participant: p, action: x, after: [a]}
+  c: {participant: p, action: x, after: [b], inputs: {o: a, p: lone}}
+  d: {participant: p, action: x, after: [e]}
+  e: {participant: p, action: x, after: [d, e], inputs: {o: lone}}
+  lone: {participant: p, action: x, compensation: none, after: lone2}
+  lone2: {participant: p, action: x, retry: {backoff: 2s, backoff_max: 1s}}
+";
+    check(
+        text,
+        &[
+            "f:3:41: steps.a.after must not lead back to the branch: a depends on c depends on b depends on a",
+            "f:3:57: steps.a.locks[1].name must be unique, l came before",
+            "f:5:64: steps.c.inputs.p must name a branch that c depends on, directly or not; lone is none",
+            "f:6:41: steps.d.after must not lead back to the branch: d depends on e depends on d",
+            "f:7:41: steps.e.after must not lead back to the branch: e depends on e",
+            "f:7:61: steps.e.inputs.o must name a branch that e depends on, directly or not; lone is none",
+            "f:8:51: steps.lone.compensation must not be none: an ABORT may follow the branch; say kept if \
+             its effect is to stay",
+            "f:9:72: steps.lone2.retry.backoff_max must be at least backoff",
+        ],
+    );
+}
+
+/// A place before the pivot or after it is not known where a circle decides it, and no rule is made of it.
+#[test]
+fn a_cycle_makes_no_mistake_of_the_pivot() {
+    with(
+        "[flight, hotel]",
+        "[flight, hotel, mail]",
+        &[
+            "f:14:12: steps.pay.after must not lead back to the branch: pay depends on mail depends on pay",
+        ],
+    );
+}
+
+#[test]
+fn many_cycles_are_bounded() {
+    let mut text = "saga: many\nsteps:\n".to_owned();
+    let all: Vec<_> = (0..64).map(|step| format!("s{step}")).collect();
+    for step in &all {
+        writeln!(text, "  {step}: {{participant: p, action: a, after: [{}]}}", all.join(", "))
+            .expect("a text");
+    }
+    let problems = SagaFile::parse("f", &text).expect_err("circles");
+    assert_eq!(problems.iter().filter(|problem| problem.rule.contains("lead back")).count(), 16);
+}
+
+#[test]
+fn what_cannot_be_read_hides_no_other_mistake() {
+    let text = "\
+saga: &z a
+saga: b
+timeout: 007
+steps:
+  a: {participant: p, action: x, retry: {attempts: 0x5}, after: *z, acton: 1}
+  a: {participant: 'p p', action: x, after: [zz]}
+  b: {participant: p, action: x, delay: !!str 10, [1]: 2, inputs: {o: a, o: yy}}
+start_at: soon
+---
+saga: c
+";
+    check(
+        text,
+        &[
+            "f:2:1: saga must be unique, it is in line 1 already",
+            "f:3:10: timeout must be a number as JSON writes it, or a text in quotes",
+            "f:5:52: steps.a.retry.attempts must be a number as JSON writes it, or a text in quotes",
+            "f:5:65: steps.a.after must be written out: aliases are not read",
+            "f:5:69: steps.a.acton is no field of a step; did you mean action?",
+            "f:6:3: steps.a must be unique, it is in line 5 already",
+            "f:6:20: steps.a.participant must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 1",
+            "f:6:46: steps.a.after[0] must be the name of a step, \"zz\" is none",
+            "f:7:41: steps.b.delay must have no tag",
+            "f:7:51: steps.b must have names as keys",
+            "f:7:71: steps.b.inputs.o must name a branch that b depends on, directly or not; a is none",
+            "f:7:74: steps.b.inputs.o must be unique, it is in line 7 already",
+            "f:7:77: steps.b.inputs.o must be the name of a step, \"yy\" is none",
+            "f:8:11: start_at must be a time such as 2026-01-31T12:00:00Z, is \"soon\"",
+            "f:9:1: must be one document, has a second one",
+        ],
+    );
+}
+
+#[test]
+fn too_many_steps_hide_no_other_mistake() {
+    let mut text = "saga: many\nsteps:\n".to_owned();
+    for step in 0..65 {
+        writeln!(text, "  s{step}: {{participant: p, action: a, delay: 1s, pivot: {}}}", step > 62)
+            .expect("a text");
+    }
+    check(
+        &text,
+        &[
+            "f:3:3: steps must have at most 64 branches, has 65",
+            "f:67:54: steps.s64.pivot must be set in one branch at most, s63 is the pivot",
+        ],
+    );
+}
+
+#[test]
+fn a_placeholder_of_a_wrong_type_is_told() {
+    let text = "\
+saga: a
+input: {n: integer, b: boolean, s: string, d: {type: string, default: soon}, o: object}
+timeout: \"${input.n}\"
+start_at: \"${input.b}\"
+locks: [\"${input.o}\", {name: l, wait: \"${input.n}q\"}]
+steps:
+  a: {participant: p, action: x, delay: \"${input.s}\", retry: {backoff: \"${input.n}ms\", attempts: \"${input.n}\"}}
+";
+    check(
+        text,
+        &[
+            "f:3:10: timeout must be a text, and the input is declared as a number",
+            "f:4:11: start_at must be a text, and the input is declared as true or false",
+            "f:5:9: locks[0] must be a text, and the input is declared as an object",
+            "f:5:39: locks[1].wait must be a duration such as 250ms, 15s or 1h 30m, becomes \"1q\"",
+            "f:7:98: steps.a.retry.attempts must be a whole number from 1 to 4294967295, is a placeholder, \
+             and none is replaced here",
+        ],
+    );
+    let late = "saga: a\ninput: {d: {type: string, default: soon}}\nsteps:\n  a: {participant: p, action: x, delay: \"${input.d}\"}";
+    check(
+        late,
+        &["f:4:41: steps.a.delay must be a duration such as 250ms, 15s or 1h 30m, is \"soon\""],
     );
 }
 

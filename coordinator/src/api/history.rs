@@ -1,6 +1,6 @@
 //! A recorded history as an answer: pages of it, each of which is a JSON document of its own, bounded.
 
-use unanimo_core::history::{Cut, Document, Entry, Program};
+use unanimo_core::history::{Cut, Document, End, Entry, Program};
 use unanimo_core::{Record, TxId, Version};
 
 /// Most bytes of a history that is exported. The answer has to fit into 4 MiB, with some room for what
@@ -47,6 +47,10 @@ pub(super) fn document(
     let next = entries.last().filter(|_| left_out > 0 && !ends).map(|last| last.version);
     document.entries = entries;
     document.cut = (left_out > 0).then_some(Cut { entries: left_out });
+    let end = End::of(&document.entries).filter(|_| left_out == 0);
+    // A later page does not know how many came before.
+    document.end =
+        end.map(|end| End { entries: end.entries.filter(|_| page.after < first), ..end });
     Some((json(&document), next))
 }
 
@@ -97,7 +101,7 @@ fn json(document: &Document) -> String {
 
 #[cfg(test)]
 mod tests {
-    use unanimo_core::history::LAST_VERSION;
+    use unanimo_core::history::{Error, LAST_VERSION};
     use unanimo_core::{
         ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Input, Mode, ParticipantName,
         Payload, Policy, PrepareAnswer, RecordPolicy, Timestamp, Transaction,
@@ -200,7 +204,15 @@ mod tests {
         assert_eq!(next, Some(Version(7)));
         let read: Document = serde_json::from_str(&text).expect("a document");
         assert_eq!(read.entries.len(), 7);
-        unanimo_core::history::replay(&read).expect("what is there is equal");
+        let error = unanimo_core::history::replay(&read).expect_err("it is a part");
+        let Error::NotWhole { missing, replayed } = error else { panic!("{error}") };
+        assert_eq!(replayed.transitions, 7, "what is there is equal");
+        let left = stored.len() - 7;
+        let version = tx.version().0;
+        assert_eq!(
+            missing,
+            format!("it ends at version 7 of {version}: {left} entries were left out")
+        );
     }
 
     #[test]

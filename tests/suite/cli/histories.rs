@@ -67,6 +67,26 @@ async fn a_difference_is_told_and_a_bad_file_refused() {
     let path = changed(&text, |document| document["entries"][0]["version"] = 7.into());
     let ran = run(&["replay", &path]).await;
     ran.check(2).complains(&["entries[0] must begin the transaction (version 1), is version 7"]);
+    // A record that lost its end, and a field that nobody knows.
+    let path = changed(&text, |document| {
+        document["entries"].as_array_mut().unwrap().pop();
+        document["entries"][0]["later"] = 1.into();
+    });
+    for more in [&[][..], &["--step"]] {
+        let ran = run(&[&["replay", path.as_str()], more].concat()).await;
+        ran.check(1).says(&["part     g (tcc)", "equal as far as it goes: it ends at version "]);
+        ran.complains(&["entries[0].later is no field of this version, and passed over"]);
+        assert!(!ran.out.contains("equal    "), "{}", ran.out);
+    }
+    let json = run(&["replay", "--json", &path]).await.check(1).json();
+    assert_eq!((&json["equal"], &json["difference"]), (&false.into(), &Value::Null));
+    assert_eq!(json["unknown"], serde_json::json!(["entries[0].later"]));
+    let gap = changed(&text, |document| {
+        document["end"]["entries"] = 99.into();
+    });
+    let ran = run(&["replay", &gap]).await;
+    ran.check(1).says(&["entries, and 99 were recorded"]);
+
     run(&["replay", "no/such.json"]).await.check(2).complains(&["failed to read no/such.json"]);
     let unknown = run(&["replay", "--endpoint", &served.endpoint, "nobody"]).await;
     unknown.check(1).complains(&["GID_UNKNOWN"]);

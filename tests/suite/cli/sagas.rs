@@ -145,6 +145,40 @@ async fn a_saga_runs_and_its_outcome_is_the_exit_code() {
     ran.check(5).says(&["not decided yet"]);
 }
 
+/// Returns the gid that a command made, as it said.
+fn made_gid(err: &str) -> String {
+    let line = err.lines().find(|line| line.starts_with("gid ")).expect("the gid is told");
+    let (gid, rest) = line["gid ".len()..].split_once(';').unwrap();
+    assert_eq!(rest, format!(" to ask for this saga again: the same command with --gid {gid}"));
+    gid.to_owned()
+}
+
+#[tokio::test]
+async fn s9_a_gid_that_was_made_asks_for_the_same_saga_again() {
+    let served = Served::start(&[]).await;
+    let file = trip("ok");
+    let args = ["run", &file, "--set=who=ann", "--set=fare=1", "--wait=ended", "--json"];
+    let first = served.saga(&args).await;
+    let told = first.check(0).json();
+    let gid = made_gid(&first.err);
+    assert!(gid.starts_with("trip-"), "{gid}");
+    assert_eq!(told["gid"], gid.as_str());
+    let again = served.saga(&[&args[..], &["--gid", &gid]].concat()).await;
+    assert_eq!(again.check(0).json()["tx_id"], told["tx_id"]);
+    assert!(!again.err.contains("to ask for this saga again"), "{}", again.err);
+    // Without it, it is another saga.
+    let other = served.saga(&args).await;
+    assert_ne!(other.check(0).json()["tx_id"], told["tx_id"]);
+    assert_ne!(made_gid(&other.err), gid);
+    served.stop().await.check(0);
+
+    // It is told before the call.
+    let lost = ["saga", "run", &file, "--set=who=ann", "--set=fare=1", "--endpoint"];
+    let ran = run(&[&lost[..], &["http://127.0.0.1:1", "--timeout", "1s"]].concat()).await;
+    let error = ran.err.find("error:").expect("nobody listens");
+    assert!(ran.err.find(&made_gid(&ran.err)).unwrap() < error, "{}", ran.err);
+}
+
 /// The outcome is told, and is the exit code, also where the graph cannot be drawn: whoever reads "failed" of a saga
 /// that has committed, runs it again under another gid.
 #[tokio::test]
@@ -180,7 +214,7 @@ async fn a_mistake_is_told_and_nothing_is_sent() {
         (&["--gid", "g", "--set=who=a", "--set=who=b"], &["--set who is there twice"]),
         (&["--gid", "g", "--set==1"], &["write NAME=VALUE"]),
         (&["--gid", "a b", "--set=who=a", "--set=fare=1"], &["understand --gid: must consist of"]),
-        (&[], &["--gid"]),
+        (&["--must-exist", "--set=who=a", "--set=fare=1"], &["--gid"]),
     ] {
         // No coordinator listens at the endpoint.
         let mut all = vec!["saga", "run", &file, "--endpoint", "http://127.0.0.1:1"];

@@ -38,7 +38,7 @@ pub(super) fn through(
         output::print(&state(document, &moment, tx))?;
         shown = !waits || goes_on()?;
     }
-    Ok(Ok(replay.replayed()))
+    Ok(replay.end())
 }
 
 /// Waits for Enter. Any text before it ends the showing, and the rest is replayed without.

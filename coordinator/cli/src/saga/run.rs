@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use unanimo_core::Gid;
 use unanimo_proto::v1;
 use unanimo_saga::SagaFile;
+use uuid::Uuid;
 
 use super::{Error, InputArgs, graph, warn};
 use crate::error::Error as Failure;
@@ -22,6 +23,10 @@ docs/saga-definitions.md describes FILE. The same gid with the same steps and in
   `gid-retention` (by default 7 days after the transaction's end); after that the gid is new, and the
   saga would run again. Where a command may be repeated that late, use --must-exist.
 
+Without --gid the command makes one of the saga's name and a random part, and prints it on standard error
+  before it calls the coordinator. Each such run is a saga of its own: if you do not hear its outcome, run the
+  command again with --gid and what was printed.
+
 If the connection to the coordinator breaks, the command asks again under the same gid until
 --timeout.
 
@@ -36,16 +41,16 @@ pub(super) struct Args {
     server: Server,
     /// File with the definition, in YAML or JSON; `-` is standard input
     file: PathBuf,
-    /// Your name for the transaction, its idempotency key
+    /// Your name for the transaction, its idempotency key. One is made and printed if it is left out
     #[arg(long)]
-    gid: String,
+    gid: Option<String>,
     #[command(flatten)]
     inputs: InputArgs,
     /// Event to wait for
     #[arg(long, value_name = "EVENT", default_value = "decided")]
     wait: Wait,
     /// Begin nothing: the gid must be known. For a command that may be repeated after the gid retention
-    #[arg(long)]
+    #[arg(long, requires = "gid")]
     must_exist: bool,
     /// Draw the transaction as it is after the wait
     #[arg(long, conflicts_with = "json")]
@@ -54,17 +59,24 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let request = request(args)?;
+    let gid = request.gid.clone();
+    if args.gid.is_none() {
+        // Before the call: an answer that is lost is asked for by it.
+        output::note(&format!(
+            "gid {gid}; to ask for this saga again: the same command with --gid {gid}"
+        ));
+    }
     args.server.block_on(async {
         let mut client = Client::connect(&args.server).await?;
         let result = submit::submit(&args.server, &mut client, request, args.wait).await?;
         let code = submit::exit_code(&result);
         let printed = if args.server.json {
-            output::print_json(&json::Submitted::new(args.gid.clone(), result))
+            output::print_json(&json::Submitted::new(gid.clone(), result))
         } else {
-            output::print(&(submit::shown(&args.gid, &result) + &outputs(&result)))
+            output::print(&(submit::shown(&gid, &result) + &outputs(&result)))
         };
         if args.graph && printed.is_ok() {
-            draw(&mut client, &args.gid).await;
+            draw(&mut client, &gid).await;
         }
         submit::end(printed, code)
     })
@@ -86,12 +98,17 @@ async fn draw(client: &mut Client, gid: &str) {
 }
 
 fn request(args: &Args) -> Result<v1::SubmitTransactionRequest, Error> {
-    let gid = Gid::new(&args.gid).map_err(Error::Gid)?;
+    let given = args.gid.as_deref().map(Gid::new).transpose().map_err(Error::Gid)?;
     let file = SagaFile::read(&args.file).map_err(Error::Definition)?;
     warn(&file);
     let name = args.file.display().to_string();
     let filled = file.with(&args.inputs.read()?);
     let saga = filled.map_err(|problems| Error::Inputs { file: name, problems })?;
+    let gid = match given {
+        Some(gid) => gid,
+        // A name has at most half of a gid's length, and its alphabet.
+        None => Gid::new(&format!("{}-{}", file.name(), Uuid::now_v7())).map_err(Error::Gid)?,
+    };
     let mut request = saga.request(&gid);
     if args.must_exist {
         submit::require_existing(&mut request);

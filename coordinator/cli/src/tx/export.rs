@@ -83,6 +83,9 @@ fn joined(mut pages: Vec<String>) -> Result<String, serde_json::Error> {
             entries.append(of_page);
         }
     }
+    if let Some(serde_json::Value::Object(end)) = whole.get_mut("end") {
+        end.insert("entries".to_owned(), entries.len().into());
+    }
     whole["entries"] = entries.into();
     serde_json::to_string(&whole)
 }
@@ -102,6 +105,12 @@ mod tests {
         let read = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
         let text = joined(pages.map(str::to_owned).into()).expect("JSON");
         assert_eq!(read(&text), read(whole));
+        let pages = [
+            r#"{"entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 1}}"#,
+            r#"{"entries": [{"version": 3}], "end": {"version": 3}}"#,
+        ];
+        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
+        assert_eq!(read(&text)["end"], read(r#"{"version": 3, "entries": 3}"#));
         assert_eq!(joined(vec!["as it is".to_owned()]).expect("one"), "as it is");
     }
 }

@@ -62,7 +62,9 @@ impl Definition {
             }
             let field = format!("branches[{index}]");
             found.extend(step::only_in_sagas(&field, &branch.step));
-            if branch.mode != self.mode {
+            // A child's mode is nobody's word; it is told that it cannot be here.
+            let is_child = self.children.iter().any(|(at, _)| *at == index);
+            if branch.mode != self.mode && !is_child {
                 let rule = format!("must be the mode of the transaction, {}", self.mode.name());
                 found.push(Violation::new(format!("branches[{index}].mode"), rule));
             }
@@ -105,14 +107,7 @@ impl Definition {
 
     fn bad_steps(&self, limits: &Limits) -> Vec<Violation> {
         let branches: Vec<&BranchSpec> = self.branches.iter().collect();
-        let (graph, cycle) = match Graph::of(self.branches.iter()) {
-            Ok(graph) => (graph, None),
-            // Without an order nothing can be said of ancestors.
-            Err(cycle) => (Graph::default(), Some(step::cycle(&branches, &cycle))),
-        };
-        if let Some(cycle) = cycle {
-            return vec![cycle];
-        }
+        let (graph, cycles) = Graph::with_cycles(self.branches.iter());
         let no_pivot = match (self.drive, self.parent) {
             (Drive::Interactive, _) => Some("the initiator of an interactive saga decides"),
             (_, Some(_)) => Some("the parent of a child decides"),
@@ -120,10 +115,13 @@ impl Definition {
         };
         let timeout = self.timeout.unwrap_or(limits.timeout_default);
         let children: Vec<usize> = self.children.iter().map(|(index, _)| *index).collect();
-        let (branches, graph, children) = (&branches[..], &graph, &children[..]);
-        let around = Around { branches, graph, children, no_pivot, timeout, limits };
+        let (branches, graph, cycles) = (&branches[..], &graph, &cycles);
+        let children = &children[..];
+        let around = Around { branches, graph, cycles, children, no_pivot, timeout, limits };
+        let of_cycle = |cycle| step::cycle(branches, cycle);
+        let mut found: Vec<Violation> = cycles.found.iter().map(of_cycle).collect();
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);
-        let mut found: Vec<Violation> = (0..branches.len()).flat_map(of).collect();
+        found.extend((0..branches.len()).flat_map(of));
         found.extend(step::late_by_delays(around));
         found
     }
@@ -138,10 +136,10 @@ impl Definition {
             Start::After(delay) => now.after(delay),
         };
         let deadline = starts_at.after(self.timeout.unwrap_or(limits.timeout_default));
-        let graph = Graph::of(self.branches.iter()).unwrap_or_default();
+        let (graph, cycles) = Graph::with_cycles(self.branches.iter());
         for (index, branch) in self.branches.iter().enumerate() {
             let is_late = branch.step.start_at.is_some_and(|at| at >= deadline);
-            if is_late && !graph.is_after_pivot(index) {
+            if is_late && !graph.is_after_pivot(index) && cycles.leave_placed(index) {
                 let rule =
                     "must be before the deadline of the transaction, which counts from its start";
                 found.push(Violation::new(format!("branches[{index}].start_at"), rule));
@@ -176,17 +174,16 @@ impl Definition {
 
     fn bad_children(&self, limits: &Limits, depth: usize) -> Vec<Violation> {
         let mut found = Vec::new();
-        // One without an order is refused for that.
-        let graph = match self.children.is_empty() {
-            true => Graph::default(),
-            false => Graph::of(self.branches.iter()).unwrap_or_default(),
+        let (graph, cycles) = match self.children.is_empty() {
+            true => Default::default(),
+            false => Graph::with_cycles(self.branches.iter()),
         };
         for (index, child) in &self.children {
             let field = format!("branches[{index}].child");
             if self.mode != Mode::Saga {
                 let rule = "must not be set: the transaction is no saga";
                 found.push(Violation::new(field, rule));
-            } else if graph.is_after_pivot(*index) {
+            } else if graph.is_after_pivot(*index) && cycles.leave_placed(*index) {
                 let rule =
                     "must not be set after the pivot: a child that aborts could not be made up for";
                 found.push(Violation::new(field, rule));

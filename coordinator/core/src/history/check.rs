@@ -31,6 +31,24 @@ impl Document {
         in_branches
             .or_else(|| self.bad_begin())
             .or_else(|| (0..self.entries.len()).find_map(|index| self.bad_entry(index)))
+            .or_else(|| self.bad_end())
+    }
+
+    /// Tells whether there is more than its end says.
+    fn bad_end(&self) -> Option<Violation> {
+        let (end, last) = (self.end?, self.entries.last()?.version);
+        if self.cut.is_some() {
+            let rule = "must not be given together with cut";
+            return Some(Violation::new("end", rule));
+        }
+        if end.version < last {
+            let rule = format!("must be that of the last entry, {}, is {}", last.0, end.version.0);
+            return Some(Violation::new("end.version", rule));
+        }
+        let count = self.entries.len();
+        let fewer = end.entries.filter(|entries| *entries < count)?;
+        let rule = format!("must be the number of entries, {count}, is {fewer}");
+        Some(Violation::new("end.entries", rule))
     }
 
     fn bad_branch(&self, index: usize) -> Option<Violation> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, Entry, Size};
+use super::{Caller, Entry, LAST_VERSION, Size};
 use crate::branch::Enlistment;
 use crate::definition::{
     BranchSpec, Compensation, Definition, Drive, Lock, Mode, Parent, RetryPolicy, Start, StepInput,
@@ -34,6 +34,9 @@ pub struct Document {
     /// Entries that were left out at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
+    /// End of what was recorded; absent where entries were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
 }
 
 /// A program.
@@ -137,6 +140,25 @@ pub struct Cut {
     pub entries: usize,
 }
 
+/// Remark on where a record ends, by which a document that lost its end is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Version of the last entry.
+    pub version: Version,
+    /// Number of entries; absent if they came in pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<usize>,
+}
+
+impl End {
+    /// Makes the end of a list with all entries; `None` if it is empty.
+    #[must_use]
+    pub fn of(entries: &[Entry]) -> Option<Self> {
+        let last = entries.last()?;
+        Some(Self { version: last.version, entries: Some(entries.len()) })
+    }
+}
+
 impl Document {
     /// Makes the document of a stored transaction and its entries; `None` if it is a tombstone, to which
     /// nothing happened.
@@ -153,6 +175,7 @@ impl Document {
         let shape = |(enlistment, spec): &(Enlistment, std::sync::Arc<BranchSpec>)| {
             BranchShape::of(spec, *enlistment, &ids)
         };
+        let end = End::of(&entries);
         Some(Self {
             format: FORMAT.to_owned(),
             program,
@@ -171,7 +194,35 @@ impl Document {
             branches: record.branches.iter().map(shape).collect(),
             entries,
             cut: None,
+            end,
         })
+    }
+
+    /// Returns what is missing of what was recorded, in words; `None` if it is whole.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let (count, last) = (self.entries.len(), self.entries.last()?.version);
+        let of = self.transaction.version;
+        if let Some(Cut { entries }) = self.cut {
+            return Some(format!(
+                "it ends at version {} of {}: {entries} entries were left out",
+                last.0, of.0
+            ));
+        }
+        match self.end {
+            Some(End { version, .. }) if last < version => Some(format!(
+                "it ends at version {}, and was recorded to version {}",
+                last.0, version.0
+            )),
+            Some(End { entries: Some(entries), .. }) if count < entries => {
+                Some(format!("it has {count} entries, and {entries} were recorded"))
+            }
+            // Before there was an end, and before the recording ended by itself.
+            None if last < of && last < LAST_VERSION => {
+                Some(format!("it ends at version {} of {}, and has no end", last.0, of.0))
+            }
+            _ => None,
+        }
     }
 
     /// The transaction as it was begun, with its first branches. Zeroes stand for payloads.

@@ -53,13 +53,13 @@ pub struct Moment {
 /// Replays a document to its end.
 ///
 /// # Errors
-/// The document breaks a rule, or today's state machine does something else than the recorded one.
+/// The document breaks a rule or is not whole, or today's state machine does something else than the recorded one.
 pub fn replay(document: &Document) -> Result<Replayed, Error> {
     let mut replay = Replay::of(document)?;
     for moment in replay.by_ref() {
         moment?;
     }
-    Ok(replay.sum)
+    replay.end()
 }
 
 /// A replay under way: each item is an input. It ends with the first difference.
@@ -105,10 +105,16 @@ impl<'a> Replay<'a> {
         self.tx.as_ref()
     }
 
-    /// Returns what it went through until now.
-    #[must_use]
-    pub fn replayed(&self) -> Replayed {
-        self.sum
+    /// Ends a replay without a difference, and returns what it went through.
+    ///
+    /// # Errors
+    /// The document is not all that was recorded.
+    pub fn end(&self) -> Result<Replayed, Error> {
+        let replayed = self.sum;
+        match self.document.missing() {
+            Some(missing) => Err(Error::NotWhole { missing, replayed }),
+            None => Ok(replayed),
+        }
     }
 
     fn take(&mut self, entry: &Entry, step: &Step) -> Result<Moment, Box<Difference>> {

@@ -11,7 +11,7 @@ use crate::definition::{
     BranchRequest, BranchSpec, Drive, Mode, StepInput, StepSpec, Violation, too_large,
 };
 use crate::effects::EventKind;
-use crate::graph::Graph;
+use crate::graph::{Cycles, Graph};
 use crate::ids::BranchNumber;
 use crate::input::Rejection;
 use crate::policy::RulesVersion;
@@ -119,6 +119,7 @@ impl Step<'_> {
         let around = Around {
             branches: &branches,
             graph: &graph,
+            cycles: &Cycles::default(),
             children: &children,
             no_pivot: Some("the initiator of an interactive saga decides"),
             timeout: created_at.until(deadline),

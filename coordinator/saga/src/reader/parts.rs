@@ -22,6 +22,17 @@ const COUNT: &str = "a whole number from 1 to 4294967295";
 /// Most characters of a number that are shown.
 const SHOWN_MAX: usize = 40;
 
+/// Knowledge of a value with placeholders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All of it.
+    Value,
+    /// A sample stands in it that is written like every value.
+    Form,
+    /// A sample stands in it that tells nothing.
+    Nothing,
+}
+
 impl Reader<'_> {
     pub(super) fn text(&mut self, at: &At, node: &Node) -> Option<String> {
         self.places.note(at, node.place);
@@ -90,13 +101,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Replaces the placeholders of a value. The second part tells whether a sample stands in it.
-    pub(super) fn filled(&mut self, at: &At, node: &Node) -> Option<(Value, bool)> {
+    /// Replaces the placeholders of a value.
+    pub(super) fn filled(&mut self, at: &At, node: &Node) -> Option<(Value, Known)> {
         self.filled_at(Path::Text(&at.path), node)
     }
 
-    fn filled_at(&mut self, path: Path<'_>, node: &Node) -> Option<(Value, bool)> {
-        let Value::Text(text) = &node.value else { return Some((node.value.clone(), false)) };
+    fn filled_at(&mut self, path: Path<'_>, node: &Node) -> Option<(Value, Known)> {
+        let Value::Text(text) = &node.value else {
+            return Some((node.value.clone(), Known::Value));
+        };
         match self.values.fill(text, node.place) {
             Ok(filled) => {
                 for name in filled.used {
@@ -105,7 +118,12 @@ impl Reader<'_> {
                         Declaration { kind: Type::Any, default: None, place, path }
                     });
                 }
-                Some((filled.value, filled.is_sample))
+                let known = match (filled.is_sample, filled.is_typed) {
+                    (false, _) => Known::Value,
+                    (true, true) => Known::Form,
+                    (true, false) => Known::Nothing,
+                };
+                Some((filled.value, known))
             }
             Err(rule) => {
                 self.problem_at(&path.to_string(), node.place, rule);
@@ -174,7 +192,7 @@ impl Reader<'_> {
                         continue;
                     }
                     let value = self.through(path, node, make);
-                    made.push(Key { name, place: key.place }, Node { place: node.place, value });
+                    made.push(Key { name, ..key.clone() }, Node { place: node.place, value });
                 }
                 Value::Map(made)
             }
@@ -191,48 +209,63 @@ impl Reader<'_> {
         count > BRANCHES_MAX
     }
 
-    /// Reads a text that may hold placeholders; `None` also where its value is not known yet.
-    fn filled_text(&mut self, at: &At, node: &Node) -> Option<String> {
+    /// Reads a text that may hold placeholders.
+    fn filled_text(&mut self, at: &At, node: &Node) -> Option<(String, Known)> {
         self.places.note(at, node.place);
         match self.filled(at, node)? {
-            (_, true) => None,
-            (Value::Text(text), false) => Some(text),
-            (value, false) => {
-                self.not_a(at, &Node { place: node.place, value }, "a text");
+            (Value::Text(text), known) => Some((text, known)),
+            (value, known) => {
+                self.not_a_text(at, node.place, value, known);
                 None
             }
         }
     }
 
-    pub(super) fn duration(&mut self, at: &At, node: &Node) -> Option<Duration> {
-        let text = self.filled_text(at, node)?;
-        let duration = parse_duration(&text);
-        if duration.is_none() {
-            let rule = format!("must be a duration such as 250ms, 15s or 1h 30m, is {text:?}");
-            self.problem(at, node.place, rule);
+    /// Notes that a value with placeholders is no text.
+    pub(super) fn not_a_text(&mut self, at: &At, place: Place, value: Value, known: Known) {
+        if known == Known::Value {
+            return self.not_a(at, &Node { place, value }, "a text");
         }
-        duration
+        let rule = format!("must be a text, and the input is declared as {}", value.kind());
+        self.problem(at, place, rule);
+    }
+
+    /// Reads a text that `parse` understands, which is what `rule` says. `None` also where it is not known yet.
+    fn parsed<T>(
+        &mut self,
+        at: &At,
+        node: &Node,
+        rule: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (text, known) = self.filled_text(at, node)?;
+        let parsed = parse(&text);
+        let verb = match known {
+            Known::Value => "is",
+            Known::Form => "becomes",
+            Known::Nothing => return None,
+        };
+        if parsed.is_none() {
+            self.problem(at, node.place, format!("must be {rule}, {verb} {text:?}"));
+        }
+        parsed.filter(|_| known == Known::Value)
+    }
+
+    pub(super) fn duration(&mut self, at: &At, node: &Node) -> Option<Duration> {
+        self.parsed(at, node, "a duration such as 250ms, 15s or 1h 30m", parse_duration)
     }
 
     /// Reads a timeout. One that is not known yet is the longest, which breaks no other rule.
     pub(super) fn timeout(&mut self, at: &At, node: &Node) -> Option<Duration> {
-        match self.filled(at, node) {
-            Some((_, true)) => {
-                self.places.note(at, node.place);
-                Some(Limits::default().timeout_max)
-            }
-            _ => self.duration(at, node),
-        }
+        let known = self.filled(at, node).map_or(Known::Nothing, |(_, known)| known);
+        let told = self.problems.len();
+        let duration = self.duration(at, node);
+        let is_sample = known != Known::Value && self.problems.len() == told;
+        if is_sample { Some(Limits::default().timeout_max) } else { duration }
     }
 
     pub(super) fn time(&mut self, at: &At, node: &Node) -> Option<Timestamp> {
-        let text = self.filled_text(at, node)?;
-        let time = parse_time(&text);
-        if time.is_none() {
-            let rule = format!("must be a time such as 2026-01-31T12:00:00Z, is {text:?}");
-            self.problem(at, node.place, rule);
-        }
-        time
+        self.parsed(at, node, "a time such as 2026-01-31T12:00:00Z", parse_time)
     }
 
     pub(super) fn locks(&mut self, at: &At, node: &Node) -> Vec<Lock> {
@@ -270,14 +303,14 @@ impl Reader<'_> {
         self.places.note(at, node.place);
         let text = match self.filled(at, node)? {
             // Two names with inputs in them are two names, until the inputs are known.
-            (Value::Text(text) | Value::Number(text), true) => {
+            (Value::Text(text) | Value::Number(text), Known::Form | Known::Nothing) => {
                 let Place { line, column } = node.place;
                 let rule = LockName::new(&text).err();
                 rule.map_or_else(|| format!("{line}.{column}"), |_| text)
             }
-            (Value::Text(text) | Value::Number(text), false) => text,
-            (value, _) => {
-                self.not_a(at, &Node { place: node.place, value }, "a text");
+            (Value::Text(text) | Value::Number(text), Known::Value) => text,
+            (value, known) => {
+                self.not_a_text(at, node.place, value, known);
                 return None;
             }
         };

@@ -29,10 +29,15 @@ impl Reader<'_> {
         of_transaction: Mode,
         names: &BTreeSet<&str>,
     ) -> (BranchSpec, Option<Definition>) {
-        let branch_id = BranchId::new(&key.name).unwrap_or_else(|rule| {
-            self.problem(at, key.place, rule.to_string());
-            stand_in(&key.name)
-        });
+        let branch_id = match BranchId::new(&key.name) {
+            // Others that name it mean the first one.
+            _ if key.is_twin => stand_in(&format!("{} {}", key.place.line, key.name)),
+            Ok(branch_id) => branch_id,
+            Err(rule) => {
+                self.problem(at, key.place, rule.to_string());
+                stand_in(&key.name)
+            }
+        };
         let mut branch = BranchSpec {
             branch_id,
             participant: ParticipantName::new(STAND_IN).expect("a name"),
@@ -57,6 +62,9 @@ impl Reader<'_> {
                 branch.participant = ParticipantName::new(wire::CHILD_PARTICIPANT).expect("a name");
                 branch.action = ActionName::new(wire::CHILD_ACTION).expect("a name");
                 branch.payload = wire::child_payload(child);
+                if let Some((at, node)) = fields.get_as("child", "payload") {
+                    self.places.note(&at, node.place);
+                }
                 // As the coordinator has it: a child is told of the decision, and never stands after it.
                 branch.mode = Mode::Tcc;
             }
@@ -204,7 +212,7 @@ impl Reader<'_> {
                 self.problem(&at, key.place, rule.to_string());
             }
             let branch_id = self.reference(&at, node, names);
-            if let (Ok(name), Some(branch_id)) = (name, branch_id) {
+            if let (Ok(name), Some(branch_id), false) = (name, branch_id, key.is_twin) {
                 inputs.push(StepInput { name, branch_id });
             }
         }
@@ -245,6 +253,6 @@ impl Reader<'_> {
 
 /// Returns an id that stands for a bad one; the same for the same text.
 fn stand_in(text: &str) -> BranchId {
-    let letters: String = text.bytes().take(32).map(|byte| format!("{byte:02x}")).collect();
+    let letters: String = text.bytes().take(60).map(|byte| format!("{byte:02x}")).collect();
     BranchId::new(&format!("_{letters}")).expect("an identifier")
 }

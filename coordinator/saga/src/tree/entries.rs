@@ -8,7 +8,8 @@ use super::{Key, Node};
 /// Entries that are looked through. More of them get an index.
 const WITHOUT_INDEX_MAX: usize = 16;
 
-/// Entries of an object, in the order in which they are written. No two have one name.
+/// Entries of an object, in the order in which they are written. No two have one name; but one that was told as a
+/// twin is kept, so that what is in it is checked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entries {
     list: Vec<(Key, Node)>,
@@ -17,7 +18,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    /// Returns the entry of this name.
+    /// Returns the first entry of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&(Key, Node)> {
         if self.list.len() <= WITHOUT_INDEX_MAX {
             return self.list.iter().find(|(key, _)| key.name == name);
@@ -25,14 +26,15 @@ impl Entries {
         self.index.get(name).map(|at| &self.list[*at])
     }
 
-    /// Appends an entry whose name is new.
+    /// Appends an entry.
     pub(crate) fn push(&mut self, key: Key, node: Node) {
         self.list.push((key, node));
-        if self.list.len() <= WITHOUT_INDEX_MAX {
-            return;
-        }
-        for at in self.index.len()..self.list.len() {
-            self.index.insert(self.list[at].0.name.clone(), at);
+        let count = self.list.len();
+        let without = if self.index.is_empty() { 0 } else { count - 1 };
+        if count > WITHOUT_INDEX_MAX {
+            for at in without..count {
+                self.index.entry(self.list[at].0.name.clone()).or_insert(at);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::{BranchSpec, Compensation, Lock, Mode, RetryPolicy, StepInput, StepSpec};
 use super::Violation;
-use crate::graph::{Cycle, Graph};
+use crate::graph::{Cycle, Cycles, Graph};
 use crate::ids::BranchId;
 use crate::policy::Limits;
 
@@ -19,6 +19,8 @@ pub(crate) struct Around<'a> {
     pub(crate) branches: &'a [&'a BranchSpec],
     /// Their order.
     pub(crate) graph: &'a Graph,
+    /// Circles in it.
+    pub(crate) cycles: &'a Cycles,
     /// Those that are children, by index.
     pub(crate) children: &'a [usize],
     /// Reason for which there can be no pivot; `None` if there can.
@@ -84,7 +86,9 @@ pub(super) fn late_by_delays(around: Around<'_>) -> Vec<Violation> {
         sums[index] = sum;
         let timeout = around.timeout;
         let is_first = before < timeout && delay.is_some_and(|delay| delay < timeout);
-        if is_first && sum >= timeout && !around.graph.is_after_pivot(index) {
+        let before_commit =
+            !around.graph.is_after_pivot(index) && around.cycles.leave_placed(index);
+        if is_first && sum >= timeout && before_commit {
             let rule = format!(
                 "must be less: with the delays before it that is {} s, and the timeout of the transaction is {} s",
                 sum.as_secs(),
@@ -148,12 +152,24 @@ impl Rules<'_> {
         self.around.branches.iter().position(|branch| branch.branch_id == *id)
     }
 
+    fn is_child(&self) -> bool {
+        self.around.children.contains(&self.index)
+    }
+
+    /// Tells whether no circle leaves open on which side of the pivot the branch stands.
+    fn is_placed(&self) -> bool {
+        self.around.cycles.leave_placed(self.index)
+    }
+
     fn dependencies(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         for (at, id) in self.branch.step.depends_on.iter().enumerate() {
             let name = format!("depends_on[{at}]");
             if *id == self.branch.branch_id {
+                if self.around.cycles.have_loop(self.index) {
+                    continue;
+                }
                 found.push(self.violation(&name, "must not name the branch itself"));
             } else if self.index_of(id).is_none() {
                 let rule = format!("must name a branch of the transaction, {id} is none");
@@ -217,9 +233,19 @@ impl Rules<'_> {
                 let first = &self.around.branches[first].branch_id;
                 format!("must be set in one branch at most, {first} is the pivot")
             }),
-            (mode != Mode::Saga).then(|| {
-                format!("must not be set in a branch of mode {}: the pivot is a step", mode.name())
-            }),
+            match self.is_child() {
+                true => Some(
+                    "must not be set together with child: a child waits for its parent's decision, which \
+                     the pivot is"
+                        .to_owned(),
+                ),
+                false => (mode != Mode::Saga).then(|| {
+                    format!(
+                        "must not be set in a branch of mode {}: the pivot is a step of mode saga",
+                        mode.name()
+                    )
+                }),
+            },
         ];
         rules.into_iter().flatten().map(|rule| self.violation("pivot", rule)).collect()
     }
@@ -227,11 +253,18 @@ impl Rules<'_> {
     fn compensation(&self) -> Option<Violation> {
         let compensation = self.branch.step.compensation;
         if compensation != Compensation::Compensate && self.branch.mode != Mode::Saga {
-            let rule = format!(
-                "must not be set: a branch of mode {} is cancelled",
-                self.branch.mode.name()
-            );
+            let rule = match self.is_child() {
+                true => "must not be set together with child: the child's own steps say how each is undone"
+                    .to_owned(),
+                false => format!(
+                    "must not be set: a branch of mode {} is cancelled",
+                    self.branch.mode.name()
+                ),
+            };
             return Some(self.violation("compensation", rule));
+        }
+        if !self.is_placed() {
+            return None;
         }
         let undoable = self.around.graph.may_be_undone(self.index);
         let rule = match compensation {
@@ -248,12 +281,12 @@ impl Rules<'_> {
 
     fn attempts(&self) -> Vec<Violation> {
         let Some(retry) = self.branch.step.retry else { return Vec::new() };
-        if !self.around.graph.may_be_undone(self.index) {
+        let mut found = Vec::new();
+        if self.is_placed() && !self.around.graph.may_be_undone(self.index) {
             let rule = "must not be set in the pivot or after it: it is sent until it is answered";
-            return vec![self.violation("retry", rule)];
+            found.push(self.violation("retry", rule));
         }
         let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
-        let mut found = Vec::new();
         if attempts_max == Some(0) {
             found.push(self.violation("retry.attempts_max", "must be at least 1"));
         }
@@ -282,7 +315,7 @@ impl Rules<'_> {
         if let Some(delay) = *delay {
             found.extend(too_long(format!("{}.delay", self.field), delay, limits.start_delay_max));
             let before_commit = !self.around.graph.is_after_pivot(self.index);
-            if before_commit && delay >= self.around.timeout {
+            if self.is_placed() && before_commit && delay >= self.around.timeout {
                 let rule = format!(
                     "must be less than the timeout of the transaction, {} s",
                     self.around.timeout.as_secs()
@@ -303,11 +336,14 @@ impl Rules<'_> {
 
     fn locks(&self) -> Vec<Violation> {
         let locks = &self.branch.step.locks;
-        if !locks.is_empty() && self.around.graph.is_after_pivot(self.index) {
+        let mut found = Vec::new();
+        let after_pivot = self.is_placed() && self.around.graph.is_after_pivot(self.index);
+        if !locks.is_empty() && after_pivot {
             let rule = "must not be set after the pivot: nothing could be undone for a lock that is \
                         not had; take it before";
-            return vec![self.violation("locks", rule)];
+            found.push(self.violation("locks", rule));
         }
-        lock_violations(&format!("{}.locks", self.field), locks, self.around.limits)
+        found.extend(lock_violations(&format!("{}.locks", self.field), locks, self.around.limits));
+        found
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Replayed;
 use crate::definition::Violation;
 use crate::ids::Version;
 
@@ -14,6 +15,14 @@ pub enum Error {
     /// Today's state machine does something else.
     #[error(transparent)]
     Differs(Box<Difference>),
+    /// All that is there is equal, and it is not all that was recorded.
+    #[error("the history is not whole: {missing}")]
+    NotWhole {
+        /// The part that is missing, in words.
+        missing: String,
+        /// Numbers of the part that is there.
+        replayed: Replayed,
+    },
 }
 
 /// The first thing that differs.
