@@ -61,4 +61,5 @@ mod sweeper;
 mod swept_steps;
 mod traps;
 mod two_phase;
+mod waiting;
 mod xa;
