@@ -43,6 +43,7 @@ pub(crate) mod promoted;
 mod promoted_back;
 mod promoted_losses;
 mod promoted_mariadb;
+mod promoted_replica;
 mod propagation;
 mod refusals;
 mod registration;

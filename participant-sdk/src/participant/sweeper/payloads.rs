@@ -131,7 +131,7 @@ mod tests {
         let left = || vec![Branch { name: "p".to_owned(), count: 1, open: open.clone() }];
         let mut unread = Unread::default();
         assert!(!unread.is_due(at(0)), "there is none");
-        unread.add("p", 1, &[open.clone()]);
+        unread.add("p", 1, std::slice::from_ref(&open));
         assert!(unread.is_due(at(0)));
         assert!(!unread.keep(left(), at(0)));
         assert!(unread.is_due(at(0)));
