@@ -402,7 +402,7 @@ def end(db):
     raise ValueError('and it fails')
 def leave(db):
     db.execute('ROLLBACK')
-    raise SystemExit()
+    raise SystemExit('the thread ends')
 def interrupted(db):
     threading.Timer(0.1, db.interrupt).start()
     db.execute('INSERT INTO big WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n')

@@ -1,7 +1,7 @@
 //! A replica of a participant's MariaDB that is promoted under load, behind the servers' own replication. It is
 //! asynchronous: what the replica lacks is told, branch by branch (promise S11).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use unanimo_tests::mariadb::{MYSQLD, Server};
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
-use super::promoted_losses::lost;
+use super::promoted_losses::{Key, lost};
 use super::sweeper::{Reserve, eager};
 
 /// Initiators at once.
@@ -143,16 +143,30 @@ async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
         }
     }
     let mut raw = MySqlConnection::connect(&there).await.unwrap();
-    let here = "SELECT tx_id, branch_id FROM unanimo_barrier WHERE state = 'committed'";
-    let here: Vec<(String, String)> = sqlx::query_as(here).fetch_all(&mut raw).await.unwrap();
-    let missing: BTreeSet<_> = expected.difference(&here.into_iter().collect()).cloned().collect();
+    let here = "SELECT tx_id, branch_id, state FROM unanimo_barrier";
+    let here: Vec<(String, String, String)> =
+        sqlx::query_as(here).fetch_all(&mut raw).await.unwrap();
+    let here: BTreeMap<Key, String> =
+        here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
+    let state = |key: &Key| here.get(key).map(String::as_str);
+    let missing: BTreeSet<_> = expected.iter().filter(|key| state(key).is_none()).collect();
+    // Its vote had come, and not its end: the coordinator was told that it is done.
+    let open: Vec<_> = expected.iter().filter(|key| state(key) == Some("prepared")).collect();
     assert!(!missing.is_empty(), "the replica was behind");
     until("each to be told", async || {
         let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
-        missing.is_subset(&told).then_some(())
+        let ended = alarms.named("in_doubt_ended");
+        let is_told = |key: &&Key| ended.iter().any(|line| line.contains(&key.0));
+        (missing.iter().all(|key| told.contains(*key)) && open.iter().all(is_told)).then_some(())
     })
     .await;
-    assert_eq!(lost(&alarms).len(), missing.len(), "each once, and no other");
+    let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
+    assert_eq!(lost(&alarms).len(), told.len(), "each once");
+    assert!(told.iter().all(|key| state(key).is_none()), "no other: {told:?}");
+    let rest = expected.iter().filter(|key| !missing.contains(key) && !open.contains(key));
+    for key in rest {
+        assert_eq!(state(key), Some("committed"), "S7: {key:?}");
+    }
     assert_eq!(alarms.named("database_promoted").len(), 1);
     serving.stop().await;
     coordinator.stop().await.unwrap();
