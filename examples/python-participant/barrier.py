@@ -87,10 +87,18 @@ OWN_ROLLBACKS = {
 }
 
 
+# Their texts: Python 3.10 does not know the codes.
+OWN_ROLLBACK_TEXTS = ("database is locked", "out of memory", "interrupted", "disk I/O error", "database or disk is full")
+
+
 def rolls_back(error):
-    """Tells whether an error is one of these, by its lowest byte. Python 3.10 does not know the code."""
+    """Tells whether an error is one of these, by the lowest byte of its code, or by its text."""
+    if isinstance(error, MemoryError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in OWN_ROLLBACKS
+    if code is not None:
+        return code & 0xFF in OWN_ROLLBACKS
+    return isinstance(error, sqlite3.Error) and str(error).startswith(OWN_ROLLBACK_TEXTS)
 
 
 def no(reason, message):
@@ -253,7 +261,8 @@ class Barrier:
                 if take_back is not None:
                     take_back(db)
                 row = Row("refused", reason=refused.reason, message=refused.message)
-            except Exception as error:
+            # Of whatever kind: work may also end its thread.
+            except BaseException as error:
                 # SQLite itself has rolled everything back, as when the disk is full, and the work has
                 # passed that on at once: nothing is left behind, and it may be done later. A statement behind
                 # the rollback may have left something.

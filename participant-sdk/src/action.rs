@@ -7,6 +7,7 @@
 mod closures;
 mod handlers;
 mod interrupted;
+mod panics;
 mod payloads;
 mod work;
 
@@ -18,6 +19,7 @@ use unanimo_proto::v1::Mode;
 pub(crate) use self::closures::{First, Second};
 pub use self::interrupted::Interrupt;
 use self::interrupted::Interrupted;
+pub(crate) use self::panics::{Panic, caught};
 pub(crate) use self::payloads::Unreadable;
 use self::work::Work;
 use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError};

@@ -35,12 +35,12 @@ use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 pub(crate) use self::released::lost;
-use self::released::{failed_unless_lost, or_released, released_unless_lost};
+use self::released::{failed_unless_lost, or_released, panicked, released_unless_lost};
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::unix_ms;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use self::statements::{bind_new_row, bind_outcome};
-use crate::action::Registered;
+use crate::action::{Registered, caught};
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
@@ -188,7 +188,11 @@ pub(crate) async fn work<B: Block>(
         }
         Inserted::New { late: false } => block.savepoint().await?,
     }
-    let no = match action.action.prepare(block.connection(), &call.call).await {
+    let worked = match caught(action.action.prepare(block.connection(), &call.call)).await {
+        Ok(worked) => worked,
+        Err(panic) => return Err(panicked(block, panic).await),
+    };
+    let no = match worked {
         // The check gives up the savepoint where it finds nothing.
         Ok(output) => match too_large(&output, call) {
             Some(refusal) => refusal,

@@ -252,7 +252,12 @@ impl MySql {
         let mut connection = self.set_up.connect().await.map_err(Error::Connect)?;
         let found = schema::find!(connection, "prepare_until_ms");
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            migrate(&mut connection).await?;
+            match migrate(&mut connection).await {
+                Err(error) if found.columns && error::is_not_permitted(&error) => {
+                    schema::tell_not_upgraded(found, &MIGRATIONS, &error);
+                }
+                done => done?,
+            }
         }
         if let Some(id) = schema::read_id!(connection) {
             self.set_up.session.is_at(id)?;

@@ -15,6 +15,7 @@ mod statements;
 mod sweep;
 mod timeline;
 mod two_phase;
+mod waiting;
 
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -150,6 +151,12 @@ async fn migrate<C: Connection>(connection: &mut C) -> Result<(), Error> {
     })
 }
 
+/// Tells whether the role may not upgrade the table.
+fn is_not_permitted(error: &Error) -> bool {
+    let Error::Migrate(error) = error else { return false };
+    migrate::failure(error).and_then(error::code) == Some(error::NOT_PERMITTED)
+}
+
 fn is_locked_out(error: &MigrateError) -> bool {
     migrate::failure(error).and_then(error::code) == Some(error::LOCK_TIMEOUT)
 }
@@ -244,7 +251,7 @@ impl<D: Driver> Postgres<D> {
     }
 
     fn blocks<'p>(&'p self, pool: &'p D::Pool, with_savepoint: bool) -> PgBlocks<'p, D::Pool> {
-        PgBlocks { pool, care: &self.set_up.care, with_savepoint }
+        PgBlocks { pool, sweep: &self.sweep, care: &self.set_up.care, with_savepoint }
     }
 
     /// Makes or upgrades the table, and learns its database's id.
@@ -252,7 +259,12 @@ impl<D: Driver> Postgres<D> {
         let mut connection = self.set_up.connect().await?;
         let found = find(&mut connection).await;
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            migrate(&mut connection).await?;
+            match migrate(&mut connection).await {
+                Err(error) if found.columns && is_not_permitted(&error) => {
+                    schema::tell_not_upgraded(found, &MIGRATIONS, &error);
+                }
+                done => done?,
+            }
         }
         let id = statements::optional(&mut connection, schema::READ_ID, &[]).await;
         if let Some((id,)) = schema::readable(id) {

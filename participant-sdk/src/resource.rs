@@ -174,6 +174,9 @@ pub enum Fault {
     /// The handler's own error.
     #[error("the handler failed: {}", crate::causes::in_full(&**.0))]
     Handler(BoxError),
+    /// The handler panicked, with this text.
+    #[error("the handler panicked: {0}")]
+    Panicked(String),
     /// The handler broke the rules of a handler, and nothing of its work is kept.
     #[error("the handler is wrong: {0}")]
     Wrong(&'static str),

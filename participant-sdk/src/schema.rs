@@ -85,6 +85,24 @@ impl From<crate::postgres::driver::Error> for Error {
     }
 }
 
+/// Tells that an earlier version's table is used as it is, because the role may make nothing.
+pub(crate) fn tell_not_upgraded(found: Found, migrator: &Migrator, error: &Error) {
+    let found = found.version.flatten().unwrap_or(0);
+    let files: Vec<String> = migrator
+        .iter()
+        .filter(|migration| migration.version > found)
+        .map(|migration| format!("{:04}_{}.sql", migration.version, migration.description))
+        .collect();
+    tracing::warn!(
+        error = crate::causes::in_full(error),
+        found,
+        files = files.join(", "),
+        "the table unanimo_barrier is used as an earlier version has made it: this role may not upgrade it. Start one \
+         process as a role that may, or run these files of migrations/participant and note them in \
+         unanimo_barrier_migrations"
+    );
+}
+
 /// Reads the id of the database, which was made at random together with its table. It tells two databases
 /// apart that serve one name.
 pub(crate) const READ_ID: &str = "SELECT id FROM unanimo_barrier_id";

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use crate::action::Registered;
+use crate::action::{Panic, Registered, caught};
 use crate::barrier::{self, Block, Blocks, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
@@ -154,7 +154,14 @@ pub(crate) async fn read<D: Prepares>(
         return row.vote();
     }
     let mut reading = database.begin_reading(action.isolation).await?;
-    let row = match action.action.prepare(reading.connection(), &call.call).await {
+    let worked = match caught(action.action.prepare(reading.connection(), &call.call)).await {
+        Ok(worked) => worked,
+        Err(Panic(text)) => {
+            reading.is_there().await?;
+            return Err(Fault::Panicked(text));
+        }
+    };
+    let row = match worked {
         Ok(_) => {
             reading.is_intact().await?;
             Row::new(State::ReadOnly)

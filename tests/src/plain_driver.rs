@@ -99,7 +99,7 @@ impl Session for PlainSession {
         self.connection.run(statements).await
     }
 
-    async fn commit(mut self) -> Result<(), Error> {
+    async fn commit(&mut self) -> Result<(), Error> {
         self.connection.run("COMMIT").await
     }
 

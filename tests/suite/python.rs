@@ -379,7 +379,7 @@ async fn s12_a_shop_in_python_asks_each_group_about_its_own_rows() {
 #[test]
 fn s11_a_disk_that_is_full_is_no_loss_in_python() {
     const SCRIPT: &str = "
-import sqlite3, sys, types
+import sqlite3, sys, threading, types
 from barrier import Barrier, Lost
 barrier = Barrier(sys.argv[1])
 with barrier.transaction() as db:
@@ -400,15 +400,36 @@ def go_on(db):
 def end(db):
     db.execute('ROLLBACK')
     raise ValueError('and it fails')
-for tx_id in ('freed', 'cancelled'):
+def leave(db):
+    db.execute('ROLLBACK')
+    raise SystemExit('the thread ends')
+def interrupted(db):
+    threading.Timer(0.1, db.interrupt).start()
+    db.execute('INSERT INTO big WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n')
+def in_python_3_10(work):
+    def run(db):
+        try:
+            work(db)
+        except sqlite3.Error as error:
+            del error.sqlite_errorcode
+            raise
+    return run
+for tx_id, work, text in (
+    ('freed', fill, 'full'),
+    ('cancelled', fill, 'full'),
+    ('full-3.10', in_python_3_10(fill), 'full'),
+    ('interrupted', interrupted, 'interrupted'),
+    ('interrupted-3.10', in_python_3_10(interrupted), 'interrupted'),
+):
     try:
-        barrier.prepare(of(tx_id), 'tcc', None, False, fill)
+        barrier.prepare(of(tx_id), 'tcc', None, False, work)
         sys.exit('it has prepared')
     except sqlite3.OperationalError as error:
-        assert 'full' in str(error), error
+        assert text in str(error), error
+assert barrier.cancel(of('interrupted-3.10'), None, None) == ('done', '')
 assert barrier.cancel(of('cancelled'), None, None) == ('done', '')
 assert barrier.prepare(of('freed'), 'tcc', None, False, lambda db: (b'', ''))[0] == 'prepared'
-for tx_id, work in (('ended', end), ('went-on', go_on)):
+for tx_id, work in (('ended', end), ('left', leave), ('went-on', go_on)):
     for _ in range(2):
         try:
             barrier.prepare(of(tx_id), 'tcc', None, False, work)

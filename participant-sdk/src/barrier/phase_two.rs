@@ -7,9 +7,10 @@ use unanimo_proto::v1::HeuristicKind;
 use super::outside::{cancel_unseen, was_never_called};
 use super::row::NOTHING_TO_COMMIT;
 use super::{
-    Block, Blocks, Row, State, failed_unless_lost, leave, or_released, released_unless_lost,
+    Block, Blocks, Row, State, failed_unless_lost, leave, or_released, panicked,
+    released_unless_lost,
 };
-use crate::action::Registered;
+use crate::action::{Registered, caught};
 use crate::handler::PhaseTwoError;
 use crate::payload::Payload;
 use crate::refusal::Refusal;
@@ -101,7 +102,12 @@ pub(super) async fn run<B: Block>(
     output: Option<Payload>,
 ) -> Result<Ran<B>, Fault> {
     let is_unseen = output.is_none();
-    match action.action.phase_two(operation, block.connection(), &call.call, output).await {
+    let work = action.action.phase_two(operation, block.connection(), &call.call, output);
+    let done = match caught(work).await {
+        Ok(done) => done,
+        Err(panic) => return Err(panicked(block, panic).await),
+    };
+    match done {
         Ok(()) => {}
         Err(error) if is_unseen && was_never_called(&error) => {}
         Err(PhaseTwoError::Working(pause)) => {

@@ -1,6 +1,7 @@
 //! Local transactions that are given up.
 
 use super::Block;
+use crate::action::Panic;
 use crate::handler::BoxError;
 use crate::resource::Fault;
 
@@ -55,6 +56,14 @@ fn failed<B: Block>(block: B, error: BoxError) -> Fault {
         block.release();
     }
     Fault::Handler(error)
+}
+
+/// Returns the fault of a handler that has panicked. Its connection is closed: nobody knows what it was at.
+pub(super) async fn panicked<B: Block>(mut block: B, Panic(text): Panic) -> Fault {
+    if !B::KEEPS_NOTHING && block.is_lost().await {
+        return lost();
+    }
+    Fault::Panicked(text)
 }
 
 /// The fault of a handler whose transaction is not the one that it was given any more.

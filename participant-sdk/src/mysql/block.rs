@@ -189,7 +189,7 @@ impl Block for MySqlBlock {
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
         match self.run("go back to the savepoint", statement).await {
-            Err(fault @ Fault::Definite { .. }) => match self.gone().await {
+            Err(fault) if error::says_gone(&fault) => match self.gone().await {
                 lost @ Fault::Lost(_) => Err(lost),
                 _ => Err(fault),
             },
@@ -204,7 +204,8 @@ impl Block for MySqlBlock {
     async fn is_lost(&mut self) -> bool {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.proof);
         let there = self.run(FIND_PROOF, statement).await;
-        matches!(there, Err(Fault::Definite { .. })) && matches!(self.gone().await, Fault::Lost(_))
+        there.is_err_and(|fault| error::says_gone(&fault))
+            && matches!(self.gone().await, Fault::Lost(_))
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
@@ -231,7 +232,7 @@ impl Block for MySqlBlock {
         match is_proven {
             Ok(true) => {}
             Ok(false) => return Err(Fault::Busy),
-            Err(Fault::Definite { .. }) => return Err(self.gone().await),
+            Err(fault) if error::says_gone(&fault) => return Err(self.gone().await),
             Err(fault) => return Err(fault),
         }
         let mark = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)));

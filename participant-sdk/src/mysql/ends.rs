@@ -8,10 +8,11 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// By `SHOW`, because MySQL has these counts in no table that everybody may read. A rollback keeps nothing, and
-/// nothing commits an XA transaction implicitly.
-const SHOW: &str =
-    "SHOW SESSION STATUS WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_xa_commit')";
+/// By `SHOW`, because MySQL has these counts in no table that everybody may read. `ROLLBACK AND CHAIN` begins another
+/// transaction that may write, which is not counted, and which DDL commits implicitly. Nothing commits an XA transaction
+/// implicitly.
+const SHOW: &str = "SHOW SESSION STATUS
+    WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_rollback', 'Com_xa_commit')";
 
 /// Tells that the session commits nothing by itself, and only reads outside of transactions that say otherwise.
 const KEEPS_NOTHING: &str = "SELECT 'keeps', @@autocommit = 0

@@ -5,6 +5,7 @@ use sqlx::mysql::MySqlDatabaseError;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::Fault;
+use crate::schema::Error;
 
 /// `ER_DUP_ENTRY`: there is such a row.
 pub(super) const DUPLICATE: u16 = 1062;
@@ -14,6 +15,9 @@ pub(super) const NO_SUCH_TABLE: u16 = 1146;
 
 /// `ER_LOCK_WAIT_TIMEOUT`.
 pub(super) const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+/// `ER_SP_DOES_NOT_EXIST`, also of a savepoint.
+const NO_SAVEPOINT: u16 = 1305;
 
 /// `ER_XAER_NOTA`: no such XA transaction, or one that another session holds.
 pub(super) const UNKNOWN: u16 = 1397;
@@ -66,6 +70,29 @@ pub(super) fn fault(doing: &'static str) -> impl Fn(sqlx::Error) -> Fault {
         },
         _ => Fault::Indeterminate { doing, text: error.to_string() },
     }
+}
+
+/// Errors of accounts that may not do what is asked: `ER_DBACCESS_DENIED_ERROR`, `ER_TABLEACCESS_DENIED_ERROR`,
+/// `ER_COLUMNACCESS_DENIED_ERROR`, `ER_SPECIFIC_ACCESS_DENIED_ERROR`.
+const DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
+
+/// Tells whether the account may not upgrade the table.
+pub(super) fn is_not_permitted(error: &Error) -> bool {
+    let Error::Migrate(error) = error else { return false };
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let number = causes.find_map(|cause| cause.downcast_ref().and_then(number));
+    number.is_some_and(|number| DENIED.contains(&number))
+}
+
+/// Tells whether the answer to a savepoint's statement says that its transaction is not what it was. Other errors, such
+/// as one of a statement that was ended, or of a right that was taken away, tell nothing of that.
+pub(super) fn is_gone(number: u16) -> bool {
+    number == NO_SAVEPOINT || number == NOT_INSIDE_XA || ROLLED_BACK.contains(&number)
+}
+
+/// The same of a fault.
+pub(super) fn says_gone(fault: &Fault) -> bool {
+    matches!(fault, Fault::Definite { code, .. } if code.parse().is_ok_and(is_gone))
 }
 
 /// The number of an error that the server answered with.

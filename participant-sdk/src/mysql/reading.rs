@@ -48,7 +48,7 @@ impl Reading for MySqlReading {
         let release = AssertSqlSafe(format!("RELEASE SAVEPOINT {}", self.savepoint));
         match sqlx::raw_sql(release).execute(&mut *self.transaction).await {
             Ok(_) => Ok(()),
-            Err(error) if error::number(&error).is_some() => {
+            Err(error) if error::number(&error).is_some_and(error::is_gone) => {
                 Err(gone(&mut self.transaction, Some(self.ends)).await)
             }
             Err(error) => Err(fault("end the savepoint that the handler was given")(error)),
@@ -61,7 +61,7 @@ impl Reading for MySqlReading {
         let Err(error) = sqlx::raw_sql(undo).execute(&mut *self.transaction).await else {
             return Ok(());
         };
-        if error::number(&error).is_none() {
+        if !error::number(&error).is_some_and(error::is_gone) {
             return Ok(());
         }
         match gone(&mut self.transaction, Some(self.ends)).await {

@@ -10,13 +10,16 @@ use super::error::fault;
 use crate::doubt::{Histories, History, RowKey, TxIdColumn};
 use crate::resource::Fault;
 
-/// Id of the server; whether it is a node of Galera, where each session may be on another one; the id that was noted,
+/// Id of the server; whether it is a node of Galera, or of a group with several primaries, where each session may be on
+/// another one; the id that was noted,
 /// whether that was a moment ago, and when.
 pub(super) const HISTORIES: &str = "
 SELECT /*M! CAST(@@server_id AS signed),
         EXISTS (SELECT 1 FROM information_schema.global_variables
                 WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') */
-    /*!80000 CAST(CONV(LEFT(REPLACE(@@server_uuid, '-', ''), 15), 16, 10) AS signed), 0 */,
+    /*!80000 CAST(CONV(LEFT(REPLACE(@@server_uuid, '-', ''), 15), 16, 10) AS signed),
+        EXISTS (SELECT 1 FROM performance_schema.global_variables
+                WHERE variable_name = 'group_replication_single_primary_mode' AND variable_value = 'OFF') */,
     noted.system_id, noted.noted_at > SYSDATE(6) - INTERVAL 1 MINUTE,
     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', noted.noted_at) DIV 1000
 FROM (SELECT 1 AS one) AS asked LEFT JOIN {table}_timeline AS noted ON noted.participant = ?";

@@ -8,6 +8,7 @@ use super::driver::{Care, Connection, Error, Parameter as P, Pool, Session};
 use super::durable::proven;
 use super::error::{self, fault};
 use super::statements;
+use super::waiting::{Backend, backend, ended_with_its_client};
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -16,21 +17,27 @@ use crate::wire::mode_name;
 
 /// The row that is inserted, or nothing if there is one. `clock_timestamp()` moves on while the
 /// insert waits for a twin; `now()` would stand still from BEGIN.
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
 INSERT INTO unanimo_barrier
     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, reason, message,
      prepare_until)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::bigint / 1000.0))
 ON CONFLICT (tx_id, branch_id) DO NOTHING
-RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false)";
+RETURNING pg_current_xact_id()::text, coalesce(clock_timestamp() > prepare_until, false), ",
+    backend!()
+);
 
 /// A branch's row as it is committed.
 pub(super) const FIND: &str = "
 SELECT state, output, output_type, reason, message FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2";
 
-const LOCK: &str = "
-SELECT state, output, output_type, reason, message, pg_current_xact_id()::text FROM unanimo_barrier
-WHERE tx_id = $1 AND branch_id = $2 FOR UPDATE";
+const LOCK: &str = concat!(
+    "
+SELECT state, output, output_type, reason, message, pg_current_xact_id()::text, ",
+    backend!(),
+    " FROM unanimo_barrier WHERE tx_id = $1 AND branch_id = $2 FOR UPDATE"
+);
 
 /// Only in the transaction that inserted or locked the row: a handler may have ended that one, and
 /// then nothing holds the row and its own work together.
@@ -51,6 +58,8 @@ const AFFIRM: &str =
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PgBlocks<'p, O> {
     pub(super) pool: &'p O,
+    /// Pool from which sessions that are given up are ended.
+    pub(super) sweep: &'p O,
     pub(super) care: &'p Care,
     /// They begin with the savepoint that phase one sets behind the row.
     pub(super) with_savepoint: bool,
@@ -59,7 +68,7 @@ pub(super) struct PgBlocks<'p, O> {
 #[derive(Debug)]
 pub(crate) struct PgBlock<O: Pool> {
     session: O::Session,
-    pool: O,
+    sweep: O,
     isolation: Isolation,
     care: Care,
     /// Name of the savepoint that is set before the handler, which cannot know it. It is there as long as
@@ -67,6 +76,8 @@ pub(crate) struct PgBlock<O: Pool> {
     savepoint: String,
     /// The transaction's id, once the row is inserted or locked.
     xid: String,
+    /// The session's, known as early.
+    backend: Option<Backend>,
 }
 
 impl<O: Pool> Blocks for PgBlocks<'_, O> {
@@ -80,12 +91,13 @@ impl<O: Pool> Blocks for PgBlocks<'_, O> {
             statements = format!("{statements}; SAVEPOINT {savepoint}");
         }
         let session = begun(self.pool, &statements).await?;
-        let (pool, care) = (self.pool.clone(), self.care.clone());
-        Ok(PgBlock { session, pool, isolation, care, savepoint, xid: String::new() })
+        let (sweep, care) = (self.sweep.clone(), self.care.clone());
+        let (xid, backend) = (String::new(), None);
+        Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend })
     }
 
     async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
-        affirm(self.pool, self.care).await
+        affirm(self, "commit behind what was found").await
     }
 }
 
@@ -98,9 +110,20 @@ pub(super) async fn begun<O: Pool>(pool: &O, statements: &str) -> Result<O::Sess
 }
 
 /// Commits a write of its own.
-pub(super) async fn affirm(pool: &impl Pool, care: &Care) -> Result<(), Fault> {
-    statements::run_on(pool, AFFIRM).await.map_err(fault("commit behind what was found"))?;
-    proven(pool, care).await
+pub(super) async fn affirm<O: Pool>(
+    blocks: &PgBlocks<'_, O>,
+    doing: &'static str,
+) -> Result<(), Fault> {
+    let mut session = blocks.pool.acquire().await.map_err(fault(doing))?;
+    let backend = match blocks.care.standbys().are_waited_for() {
+        true => Some(Backend::of(&mut session).await.map_err(fault(doing))?),
+        false => None,
+    };
+    let affirmed = session.connection().run(AFFIRM);
+    ended_with_its_client(backend, blocks.sweep, affirmed).await.map_err(fault(doing))?;
+    proven(&mut session, blocks.care).await?;
+    session.release();
+    Ok(())
 }
 
 /// Returns the words of SQL for an isolation.
@@ -126,9 +149,15 @@ impl<O: Pool> PgBlock<O> {
         self.isolation
     }
 
-    /// The session itself, to end its transaction in another way than [`Block::commit`].
-    pub(super) fn into_inner(self) -> O::Session {
-        self.session
+    /// The session itself, to end its transaction in another way than [`Block::commit`], and the server's process
+    /// of it if that may wait for standbys.
+    pub(super) fn into_inner(self) -> (O::Session, Option<Backend>) {
+        let backend = self.backend();
+        (self.session, backend)
+    }
+
+    fn backend(&self) -> Option<Backend> {
+        self.backend.filter(|_| self.care.standbys().are_waited_for())
     }
 
     async fn run(&mut self, statements: &str) -> Result<(), Error> {
@@ -164,10 +193,11 @@ impl<O: Pool> Block for PgBlock<O> {
         ];
         let connection = self.session.connection();
         let inserted = statements::optional(connection, INSERT, &parameters).await;
-        let inserted: Option<(String, bool)> =
+        let inserted: Option<(String, bool, i64, i64)> =
             inserted.map_err(busy_or("insert the branch's barrier row"))?;
-        if let Some((xid, late)) = inserted {
+        if let Some((xid, late, pid, seen_us)) = inserted {
             self.xid = xid;
+            self.backend = Some(Backend::new(pid, seen_us));
             return Ok(Inserted::New { late });
         }
         // A statement of its own: the insert's snapshot may be older than the row that it met.
@@ -183,13 +213,14 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
-        type Found = (String, Vec<u8>, String, String, String, String);
+        type Found = (String, Vec<u8>, String, String, String, String, i64, i64);
         let found = statements::optional(self.session.connection(), LOCK, &key(call)).await;
         let found: Option<Found> = found.map_err(busy_or("lock the branch's barrier row"))?;
-        let Some((state, output, output_type, reason, message, xid)) = found else {
+        let Some((state, output, output_type, reason, message, xid, pid, seen_us)) = found else {
             return Ok(None);
         };
         self.xid = xid;
+        self.backend = Some(Backend::new(pid, seen_us));
         Row::from_columns((state, output, output_type, reason, message)).map(Some)
     }
 
@@ -257,9 +288,14 @@ impl<O: Pool> Block for PgBlock<O> {
         }
     }
 
-    async fn commit(self) -> Result<Option<Refusal>, Fault> {
-        match self.session.commit().await {
-            Ok(()) => proven(&self.pool, &self.care).await.map(|()| None),
+    async fn commit(mut self) -> Result<Option<Refusal>, Fault> {
+        let backend = self.backend();
+        match ended_with_its_client(backend, &self.sweep, self.session.commit()).await {
+            Ok(()) => {
+                proven(&mut self.session, &self.care).await?;
+                self.session.release();
+                Ok(None)
+            }
             Err(error) => match error::of_the_work(&error, self.isolation) {
                 Some(refusal) => Ok(Some(refusal)),
                 None => Err(fault("commit the local transaction")(error)),

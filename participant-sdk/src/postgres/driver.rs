@@ -31,8 +31,8 @@
 //!    very likely that the statement failed: a connection that was lost, a timeout, an answer that cannot be
 //!    read. Its effect is then not known, and the participant asks again.
 //! 4. *A session that is dropped never comes back.* Futures of the participant are dropped at any point, and so
-//!    are the sessions in them: a handler panics, an operation is ended. A session that was neither
-//!    [committed](Session::commit) nor [released](Session::release) is closed, so that the server rolls back.
+//!    are the sessions in them: a handler panics, an operation is ended. A session that was
+//!    not [released](Session::release) is closed, so that the server rolls back.
 //!    A driver never gives a session with an open transaction to the next user.
 //! 5. *A session is made fit by [`Care`]*: after it was opened, before it is used again, and after it was
 //!    used. What Care refuses is closed.
@@ -120,13 +120,13 @@ pub trait Session: fmt::Debug + Send + 'static {
     /// There is no transaction.
     fn begin(&mut self, statements: &str) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Commits, and gives the session back as [`release`](Self::release) does. If that fails the session is
-    /// closed.
+    /// Commits. The session is then outside of a transaction, and is not given back yet: whether a standby has the
+    /// commit is asked in it. If it fails the session is dropped.
     ///
     /// # Errors
     /// [`Error::server`] says that nothing was committed. Once COMMIT may have been sent every other error
     /// leaves open whether it was.
-    fn commit(self) -> impl Future<Output = Result<(), Error>> + Send;
+    fn commit(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Gives the session back, without keeping anybody waiting: a transaction that is open in it is rolled
     /// back, and [`Care::clean`] is run, before somebody else gets it. If either fails it is closed.

@@ -114,8 +114,8 @@ impl Session for SqlxSession {
         self.0.start(AssertSqlSafe(statements)).await.map_err(from_sqlx)
     }
 
-    async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(from_sqlx)
+    async fn commit(&mut self) -> Result<(), Error> {
+        self.0.commit_and_keep().await.map_err(from_sqlx)
     }
 
     fn release(self) {

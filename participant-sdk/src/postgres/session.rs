@@ -1,10 +1,10 @@
 //! Sessions: what they rely on is set, read back, and set again behind handlers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::driver::{Connection, Error};
+use super::durable::Standbys;
 use super::statements;
 use crate::schema;
 
@@ -63,10 +63,7 @@ struct Session {
     read_back: String,
     /// The id beside the barrier's table, once it is known.
     database_id: OnceLock<String>,
-    /// Commits wait for synchronous standbys, as far as was seen last.
-    is_synchronous: AtomicBool,
-    /// It was told that the role may not see the standbys.
-    is_blind: AtomicBool,
+    standbys: Standbys,
 }
 
 impl Care {
@@ -109,8 +106,8 @@ impl Care {
                 Err(_) => return Err(Error::silent()),
             };
         let (is_primary, is_synchronous) = told?;
-        if is_primary {
-            self.0.is_synchronous.store(is_synchronous, Ordering::Relaxed);
+        if is_primary && is_synchronous {
+            self.0.standbys.are_there();
         }
         Ok(is_primary)
     }
@@ -161,8 +158,7 @@ impl Care {
             reset: Reset { settings: set.into() },
             read_back,
             database_id: OnceLock::new(),
-            is_synchronous: AtomicBool::new(false),
-            is_blind: AtomicBool::new(false),
+            standbys: Standbys::default(),
             settings,
         }))
     }
@@ -171,20 +167,8 @@ impl Care {
         &self.0.reset
     }
 
-    /// Tells whether commits wait for synchronous standbys.
-    pub(super) fn is_synchronous(&self) -> bool {
-        self.0.is_synchronous.load(Ordering::Relaxed)
-    }
-
-    /// Tells once that the standbys cannot be seen.
-    pub(super) fn is_blind(&self, role: &str) {
-        if !self.0.is_blind.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                role,
-                "a commit whose wait for a synchronous standby is ended by hand will not be noticed: \
-                 GRANT pg_read_all_stats to this role"
-            );
-        }
+    pub(super) fn standbys(&self) -> &Standbys {
+        &self.0.standbys
     }
 
     pub(super) fn database_id(&self) -> Option<&str> {

@@ -32,13 +32,6 @@ pub(super) async fn one<T: FromRow, C: Connection>(
     row.ok_or_else(|| Error::other("the statement found no row"))
 }
 
-/// Runs statements outside of a transaction of the caller's.
-pub(super) async fn run_on(pool: &impl Pool, statements: &str) -> Result<(), Error> {
-    let mut session = pool.acquire().await?;
-    let done = session.connection().run(statements).await;
-    given_back(session, done)
-}
-
 /// Returns all rows of a statement outside of a transaction.
 pub(super) async fn all_on<T: FromRow>(
     pool: &impl Pool,

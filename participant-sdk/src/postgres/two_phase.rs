@@ -10,6 +10,7 @@ use super::error::{
 };
 use super::name::name;
 use super::statements;
+use super::waiting::{Backend, ended_with_its_client};
 use crate::barrier::{self, Blocks, Columns, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -48,19 +49,28 @@ impl<D: Driver> Prepares for Postgres<D> {
         if found {
             // It is shown before it has reached a synchronous standby. What is committed behind it
             // waits for that.
-            affirm(&self.prepare, &self.set_up.care).await?;
+            affirm(&self.for_prepare(), DOING).await?;
         }
         Ok(found)
     }
 
     async fn prepare(&self, block: Self::Block, call: &RawCall) -> Result<Option<Refusal>, Fault> {
         let isolation = block.isolation();
-        let mut session = block.into_inner();
-        // A driver need not know that PREPARE ends the transaction: it is given another one to roll back.
-        let statements = format!("PREPARE TRANSACTION '{}'; BEGIN", name(call.branch()));
-        let Err(error) = session.connection().run(&statements).await else {
+        let (mut session, backend) = block.into_inner();
+        // A driver need not know that PREPARE ends the transaction: it is given another one to roll back. Standbys
+        // are asked outside of one, where each look is a new one.
+        let again = if backend.is_some() { "" } else { "; BEGIN" };
+        let statements = format!("PREPARE TRANSACTION '{}'{again}", name(call.branch()));
+        let prepared = session.connection().run(&statements);
+        let Err(error) = ended_with_its_client(backend, &self.sweep, prepared).await else {
+            if backend.is_some() {
+                proven(&mut session, &self.set_up.care).await?;
+                if session.connection().run("BEGIN").await.is_err() {
+                    return Ok(None);
+                }
+            }
             session.release();
-            return proven(&self.prepare, &self.set_up.care).await.map(|()| None);
+            return Ok(None);
         };
         if error::code(&error).is_some() {
             // The server has rolled back.
@@ -92,12 +102,16 @@ impl<D: Driver> Prepares for Postgres<D> {
         let name = name(call.branch());
         // The name is of an alphabet that needs no quoting.
         let statement = format!("{operation} '{name}'");
-        let Err(error) = self.run_end(&statement).await else {
-            // A rollback has the tombstone's commit behind it.
-            if is_commit {
-                proven(&self.phase_two, &self.set_up.care).await?;
+        let error = match self.run_end(&statement).await {
+            Ok(mut session) => {
+                // A rollback has the tombstone's commit behind it.
+                if is_commit {
+                    proven(&mut session, &self.set_up.care).await?;
+                }
+                session.release();
+                return Ok(End::Done);
             }
-            return Ok(End::Done);
+            Err(error) => error,
         };
         match error::code(&error) {
             Some(UNDEFINED_OBJECT) => Ok(End::Missing),
@@ -128,16 +142,17 @@ impl<D: Driver> Prepares for Postgres<D> {
 impl<D: Driver> Postgres<D> {
     /// Ends a prepared transaction. A statement's longest time would end the wait for a synchronous standby, too,
     /// which is a part of this one and of no other: it has none then.
-    async fn run_end(&self, statement: &str) -> Result<(), Error> {
+    async fn run_end(&self, statement: &str) -> Result<super::SessionOf<D>, Error> {
         let mut session = self.phase_two.acquire().await?;
-        let mut done = Ok(());
-        if self.set_up.care.is_synchronous() {
-            done = session.connection().run("SET statement_timeout = 0").await;
+        let backend = match self.set_up.care.standbys().are_waited_for() {
+            true => Some(Backend::without_timeout(&mut session).await?),
+            false => None,
+        };
+        let ended = session.connection().run(statement);
+        match ended_with_its_client(backend, &self.sweep, ended).await {
+            Ok(()) => Ok(session),
+            Err(error) => statements::given_back(session, Err(error)),
         }
-        if done.is_ok() {
-            done = session.connection().run(statement).await;
-        }
-        statements::given_back(session, done)
     }
 
     fn pool(&self, phase: Phase) -> &D::Pool {

@@ -37,10 +37,17 @@ impl<D: Database> Local<D> {
     }
 
     /// Commits.
+    #[cfg(any(feature = "mysql", feature = "sqlite"))]
     pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
         D::TransactionManager::commit(&mut self.connection).await?;
         self.is_ended = true;
         Ok(())
+    }
+
+    /// Commits, and keeps the connection until it is released.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn commit_and_keep(&mut self) -> sqlx::Result<()> {
+        D::TransactionManager::commit(&mut self.connection).await
     }
 
     /// Rolls back, and gives the connection back to its pool. What is under way there when it is given

@@ -14,7 +14,7 @@ use super::over;
 use super::sweeper::Write;
 
 /// Makes every commit of others wait for a standby that is not there, or stops that.
-async fn wait_for_a_standby(url: &str, wait: bool) {
+pub(super) async fn wait_for_a_standby(url: &str, wait: bool) {
     let mut admin = PgConnection::connect(url).await.unwrap();
     let names = if wait { "nobody" } else { "" };
     let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
@@ -75,7 +75,7 @@ async fn s7_an_answer_from_a_row_that_was_found_waits_for_a_standby() {
 }
 
 /// Ends each wait for a standby as soon as it is seen, as `pg_cancel_backend` by hand does: the commit succeeds then.
-fn end_waits(url: &str) -> tokio::task::JoinHandle<()> {
+pub(super) fn end_waits(url: &str) -> tokio::task::JoinHandle<()> {
     const END: &str =
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     let url = url.to_owned();

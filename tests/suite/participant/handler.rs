@@ -44,6 +44,10 @@ pub(crate) enum Deed {
     WaitAndFail,
     /// Has its effect, and then panics.
     Panic,
+    /// Runs this, errors swallowed, and then panics.
+    RunAndPanic(String),
+    /// Runs this, errors swallowed, and then fails.
+    RunAndFail(String),
     /// Has its effect, and another one that is the text of this input.
     Read(String),
 }
@@ -100,7 +104,9 @@ impl Handler {
                 refuse("NO", format!("said the handler at run {run}"))
             }
             Deed::OnlyIfItMustSucceed if !call.must_succeed() => refuse("MAY_FAIL", "it may fail"),
-            Deed::Fail | Deed::WaitAndFail => Err(PrepareError::Failed("it failed".into())),
+            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) => {
+                Err(PrepareError::Failed("it failed".into()))
+            }
             _ => Ok(Json(run)),
         }
     }
@@ -113,7 +119,9 @@ impl Handler {
     ) -> Result<(), PhaseTwoError> {
         self.act::<D, PhaseTwoError>(db, call, what, &call.payload.phase_two).await?;
         match call.payload.phase_two {
-            Deed::Fail | Deed::WaitAndFail => Err(PhaseTwoError::Failed("it failed".into())),
+            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) => {
+                Err(PhaseTwoError::Failed("it failed".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -132,6 +140,14 @@ impl Handler {
                 D::run(db, first.clone()).await?;
                 self.gate.wait().await;
                 let _ = D::run(db, second.clone()).await;
+            }
+            Deed::RunAndPanic(sql) => {
+                let _ = D::run(db, sql.clone()).await;
+                panic!("the handler was told to");
+            }
+            Deed::RunAndFail(sql) => {
+                let _ = D::run(db, sql.clone()).await;
+                return Ok(());
             }
             _ => {}
         }

@@ -50,6 +50,33 @@ async fn a_role_that_may_make_nothing_uses_what_is_there() {
     connect(&limited).await.unwrap();
 }
 
+/// An owner has made the table by an earlier version, and this one may not upgrade it.
+#[tokio::test]
+async fn a_role_that_may_make_nothing_uses_the_table_of_an_earlier_version() {
+    let url = postgres::Server::shared().database().await;
+    let mut owner = sqlx::PgConnection::connect(&url).await.unwrap();
+    make_versions(&POSTGRES, 3, &mut owner).await;
+    let role = format!("r{}", Uuid::now_v7().simple());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM public;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    );
+    owner.execute(sqlx::raw_sql(AssertSqlSafe(grants))).await.unwrap();
+    let (_, host) = url.split_once('@').unwrap();
+    let database = connect(&format!("postgres://{role}@{host}")).await.unwrap();
+    let world =
+        World::with(database, sqlx::PgPool::connect(&url).await.unwrap(), Isolation::ReadCommitted)
+            .await;
+    owner.execute(AssertSqlSafe(format!("GRANT ALL ON effect TO {role}"))).await.unwrap();
+    let branch = Branch::tcc(&Job::default());
+    assert!(world.prepare(&branch).await.is_prepared());
+    assert_eq!(world.committed(&branch).await, End::Done);
+    // Where columns are missing there is nothing to go on with.
+    owner.execute("ALTER TABLE unanimo_barrier DROP COLUMN output_type").await.unwrap();
+    let error = connect(&format!("postgres://{role}@{host}")).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Migrate(_)), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_table_that_lacks_something_is_told() {
     let url = postgres::Server::shared().database().await;
@@ -62,7 +89,16 @@ async fn a_table_that_lacks_something_is_told() {
 
 /// Makes the table as the first version did.
 pub(super) async fn make_first_version<C: Migrate>(migrator: &Migrator, connection: &mut C) {
-    let first: Vec<_> = migrator.iter().take(1).cloned().collect();
+    make_versions(migrator, 1, connection).await;
+}
+
+/// Makes the table as this version did.
+pub(super) async fn make_versions<C: Migrate>(
+    migrator: &Migrator,
+    version: usize,
+    connection: &mut C,
+) {
+    let first: Vec<_> = migrator.iter().take(version).cloned().collect();
     let mut first = Migrator { migrations: first.into(), ..Migrator::DEFAULT };
     first.dangerous_set_table_name("unanimo_barrier_migrations");
     first.run_direct(None, connection, false).await.unwrap();

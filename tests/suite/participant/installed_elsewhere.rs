@@ -3,13 +3,13 @@
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use unanimo_migrations::participant::{MYSQL, SQLITE};
-use unanimo_sdk::{Isolation, MySql, Sqlite};
+use unanimo_sdk::{DatabaseError, Isolation, MySql, Sqlite};
 use unanimo_tests::{mariadb, reaper};
 use uuid::Uuid;
 
-use super::calls::{Branch, World};
+use super::calls::{Branch, End, World};
 use super::handler::Job;
-use super::installed::{COLUMNS, files, goes_on, make_first_version, prepared_row};
+use super::installed::{COLUMNS, files, goes_on, make_first_version, make_versions, prepared_row};
 
 /// Content of the plain files after the first ones.
 fn files_from(migrator: &Migrator, first: usize) -> sqlx::RawSql {
@@ -48,6 +48,32 @@ async fn s7_a_table_of_the_first_version_is_upgraded_on_mariadb() {
     let (database, pool) =
         (MySql::connect(&url).await.unwrap(), sqlx::MySqlPool::connect(&url).await.unwrap());
     goes_on(World::with(database, pool, Isolation::ReadCommitted).await, &branch).await;
+}
+
+/// An owner has made the table by an earlier version, and this one may not upgrade it.
+#[tokio::test]
+async fn an_account_that_may_make_nothing_uses_the_table_of_an_earlier_version() {
+    let url = mariadb::Server::shared().database().await;
+    let mut owner = sqlx::MySqlConnection::connect(&url).await.unwrap();
+    make_versions(&MYSQL, 3, &mut owner).await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    let database = url.split('/').nth(3).and_then(|rest| rest.split('?').next()).unwrap();
+    let account = format!("a{}", &Uuid::now_v7().simple().to_string()[..24]);
+    let grants = format!(
+        "CREATE USER {account}@localhost;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO {account}@localhost"
+    );
+    owner.execute(sqlx::raw_sql(AssertSqlSafe(grants))).await.unwrap();
+    let limited = url.replace("root@", &format!("{account}@"));
+    let world =
+        World::with(MySql::connect(&limited).await.unwrap(), pool, Isolation::ReadCommitted).await;
+    let branch = Branch::tcc(&Job::default());
+    assert!(world.prepare(&branch).await.is_prepared());
+    assert_eq!(world.committed(&branch).await, End::Done);
+    // Where columns are missing there is nothing to go on with.
+    owner.execute("ALTER TABLE unanimo_barrier DROP COLUMN output_type").await.unwrap();
+    let error = MySql::connect(&limited).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Migrate(_)), "{error:?}");
 }
 
 #[tokio::test]

@@ -76,9 +76,10 @@ async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: D
 }
 
 /// Ways to keep something that the branch's row does not know of. Some are errors on some databases.
-const BESIDE: [&str; 5] = [
+const BESIDE: [&str; 6] = [
     "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); COMMIT",
+    "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
     "ROLLBACK; BEGIN IMMEDIATE; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; INSERT INTO kept VALUES (1)",
     "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
@@ -101,7 +102,8 @@ async fn s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_
 ) {
     D::run_outside(&world.pool, "CREATE TABLE kept (n int)".to_owned()).await;
     let ways = BESIDE.into_iter().map(str::to_owned);
-    let ways = ways.flat_map(|sql| [Deed::Run(sql.clone()), Deed::ThenRun(sql)]);
+    let kinds = [Deed::Run, Deed::ThenRun, Deed::RunAndFail, Deed::RunAndPanic];
+    let ways = ways.flat_map(|sql| kinds.map(|kind| kind(sql.clone())));
     let mut seen = 0;
     for deed in ways {
         for at in [At::Try, At::Confirm, At::Cancel, At::Step, At::Compensation] {
@@ -243,6 +245,38 @@ async fn s11_a_lost_transaction_is_recorded() {
     on::<Postgres>(true).await;
     on::<OverTokio>(true).await;
     on::<Sqlite>(false).await;
+}
+
+/// An error of the server behind the handler that says nothing of its transaction: the account has lost its rights.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_an_error_behind_the_handler_is_no_loss_on_mariadb() {
+    use sqlx::{AssertSqlSafe, Executor};
+    use unanimo_sdk::{Isolation, MySql};
+    let url = unanimo_tests::mariadb::Server::shared().database().await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    let database = url.split('/').nth(3).and_then(|rest| rest.split('?').next()).unwrap();
+    let account = format!("a{}", &uuid::Uuid::now_v7().simple().to_string()[8..]);
+    let made = format!(
+        "CREATE USER {account}@localhost; CREATE ROLE r{account};
+         GRANT ALL ON {database}.* TO r{account}; GRANT r{account} TO {account}@localhost;
+         SET DEFAULT ROLE r{account} FOR {account}@localhost"
+    );
+    pool.execute(sqlx::raw_sql(AssertSqlSafe(made))).await.unwrap();
+    let limited = url.replace("root@", &format!("{account}@"));
+    let database = MySql::connect(&limited).await.unwrap();
+    let world = World::with(database, pool, Isolation::ReadCommitted).await;
+    let deed = Deed::ThenRun("SET SESSION TRANSACTION READ WRITE; SET ROLE NONE".to_owned());
+    let branch = Branch::tcc(&Job { prepare: deed.clone(), phase_two: Deed::Work });
+    assert_eq!(world.prepare(&branch).await, Vote::Unanswered);
+    assert_eq!(world.state(&branch).await, None, "nothing is lost");
+    assert_eq!(world.cancel(&branch).await, End::Done, "S11");
+    let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: deed });
+    assert!(world.prepare(&branch).await.is_prepared());
+    for _ in 0..2 {
+        assert_eq!(world.commit(&branch).await, End::Unanswered);
+        assert_eq!(world.state(&branch).await.as_deref(), Some("prepared"), "nothing is lost");
+    }
+    assert_eq!(world.effects(&branch, "confirm").await, 0, "S7");
 }
 
 /// In each phase a person hears of it at once.

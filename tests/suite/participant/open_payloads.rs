@@ -59,7 +59,8 @@ where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let participant = Participant::new("p", database);
-    participant.tcc("changed", Reads::<T>(PhantomData)).tcc("same", Reads::<u64>(PhantomData))
+    let participant = participant.tcc("changed", Reads::<T>(PhantomData));
+    participant.tcc("other", Reads::<T>(PhantomData)).tcc("same", Reads::<u64>(PhantomData))
 }
 
 async fn a_payload_that_the_new_version_cannot_read_is_told<D: Database>() {
@@ -105,6 +106,52 @@ async fn a_payload_that_the_new_version_cannot_read_is_told<D: Database>() {
     assert_eq!(alarms.named("open_action_gone"), [""; 0]);
     sweeper.stop().await;
     coordinator.stop().await.unwrap();
+}
+
+/// A group that is silent keeps nobody from looking at the payloads of another one, and is asked for as long as it
+/// takes.
+#[tokio::test]
+async fn l4_a_silent_group_keeps_no_payload_from_being_looked_at() {
+    let (alarms, _listening) = Alarms::listen();
+    let groups = [Coordinator::start().await.unwrap(), Coordinator::start().await.unwrap()];
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let serve = Serve::on("127.0.0.1:0").without_sweep();
+    let serve = serve.register_with(groups[0].endpoint()).register_with(groups[1].endpoint());
+    let mut old = version::<Sqlite, String>(database.clone()).serve(serve).await.unwrap();
+    old.registered().await.unwrap();
+    // The second group's branches are between the first one's, which are looked at before them and behind them.
+    let mut open = Vec::new();
+    for (group, action, payload) in [
+        (1, "other", serde_json::json!("first")),
+        (0, "changed", serde_json::json!("text")),
+        (1, "other", serde_json::json!("last")),
+    ] {
+        let client = groups[group].client().unwrap();
+        let gid = format!("open-{}", open.len());
+        let mut tx = client.tcc(gid).begin().await.unwrap();
+        let executed = tx.execute("a", "p", action, Json(payload)).await.unwrap();
+        assert!(matches!(executed, Executed::Prepared(_)), "{executed:?}");
+        open.push(tx);
+    }
+    old.stop().await;
+    let new = version::<Sqlite, u64>(database).service().unwrap();
+    let relay = Relay::start().await;
+    let sweep = Sweep::default().interval(Duration::from_millis(10));
+    let sweeper = new.sweep([relay.url(), groups[0].endpoint().to_owned()], sweep).unwrap();
+    let told = || alarms.named("open_payload_unreadable");
+    let line = until("the alarm", async || told().pop()).await;
+    assert!(line.contains("action=\"changed\""), "{line}");
+    let long_after = sweeper.in_doubt().sweeps + 150;
+    until("sweeps", async || (sweeper.in_doubt().sweeps >= long_after).then_some(())).await;
+    assert_eq!(told().len(), 1);
+    let endpoint = groups[1].endpoint();
+    relay.point_to(Some(endpoint.trim_start_matches("http://").parse().unwrap()));
+    until("the other alarm", async || (told().len() == 2).then_some(())).await;
+    assert!(told()[1].contains("action=\"other\""), "{:?}", told());
+    sweeper.stop().await;
+    for group in groups {
+        group.stop().await.unwrap();
+    }
 }
 
 macro_rules! on {

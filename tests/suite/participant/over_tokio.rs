@@ -29,6 +29,8 @@ mod standby;
 mod sweeper;
 #[path = "two_phase.rs"]
 pub(super) mod two_phase;
+#[path = "waiting.rs"]
+mod waiting;
 
 // What these modules expect beside them.
 use super::{calls, databases, deaf, direct, handler, own_intercepted, prepared, registration};

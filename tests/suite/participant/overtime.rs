@@ -34,7 +34,11 @@ fn of(job: &Job) -> Branch {
 }
 
 /// The caller waits that long.
-async fn prepare<D: Database>(service: &Service<D>, of: &Branch, waits: Duration) -> Code {
+pub(super) async fn prepare<D: Database>(
+    service: &Service<D>,
+    of: &Branch,
+    waits: Duration,
+) -> Code {
     let mut request = Request::new(PrepareRequest {
         context: Some(of.context.clone()),
         action: of.action.clone(),
@@ -45,7 +49,11 @@ async fn prepare<D: Database>(service: &Service<D>, of: &Branch, waits: Duration
     service.prepare(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-async fn commit<D: Database>(service: &Service<D>, of: &Branch, waits: Duration) -> Code {
+pub(super) async fn commit<D: Database>(
+    service: &Service<D>,
+    of: &Branch,
+    waits: Duration,
+) -> Code {
     let mut request = Request::new(CommitRequest {
         context: Some(of.context.clone()),
         action: of.action.clone(),

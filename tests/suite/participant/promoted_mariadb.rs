@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{AssertSqlSafe, Executor, MySqlPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool};
 use unanimo_proto::v1::Outcome as Decided;
 use unanimo_sdk::{MySql, Participant, Service};
 use unanimo_tests::alarms::Alarms;
@@ -95,5 +95,43 @@ async fn s11_what_a_snapshot_lacks_is_told_by_who_has_seen_more() {
     two_sweeps(&sweeper).await;
     assert_eq!((told(&alarms), lost(&alarms).len()), (branches(&gone), 2), "each once");
     assert_eq!(alarms.named("database_promoted").len(), 1);
+    sweeper.stop().await;
+}
+
+/// Two servers that take the writes in turn raise an alarm each, and not one for each turn.
+#[tokio::test]
+async fn s11_servers_that_take_writes_in_turn_are_told_once_each() {
+    let (alarms, _listening) = Alarms::listen();
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = server.database().await;
+    let database = MySql::connect(&url).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let world = World::start(service.clone(), Ears::Open).await;
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    let sweeper = service.sweep([world.url()], eager()).unwrap();
+    until("the note", async || is_noted(&pool).await).await;
+    for id in [2, 1, 2, 1, 2] {
+        // What is open belongs to the former server.
+        let turn = format!(
+            "SET GLOBAL server_id = {id};
+             BEGIN NOT ATOMIC
+               FOR one IN (SELECT id FROM information_schema.processlist
+                           WHERE id <> CONNECTION_ID() AND db = DATABASE()) DO
+                 EXECUTE IMMEDIATE CONCAT('KILL ', one.id);
+               END FOR;
+             END"
+        );
+        let mut admin = sqlx::MySqlConnection::connect(&url).await.unwrap();
+        admin.execute(sqlx::raw_sql(AssertSqlSafe(turn))).await.unwrap();
+        until("it to be noted", async || {
+            let noted = "SELECT system_id FROM unanimo_barrier_timeline WHERE participant = 'p'";
+            let noted: i64 = sqlx::query_scalar(noted).fetch_one(&mut admin).await.unwrap();
+            (noted == id).then_some(())
+        })
+        .await;
+    }
+    two_sweeps(&sweeper).await;
+    let told = alarms.named("database_promoted");
+    assert_eq!(told.len(), 2, "{told:#?}");
     sweeper.stop().await;
 }

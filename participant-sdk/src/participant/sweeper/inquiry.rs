@@ -62,6 +62,8 @@ pub(super) struct Inquirer {
     told: HashMap<String, usize>,
     /// The coordinator that gave a payload last.
     gave_payload: usize,
+    /// Coordinators that were asked for one in this sweep, and have not answered.
+    deaf: HashSet<usize>,
 }
 
 /// A coordinator that speaks for its group.
@@ -89,12 +91,14 @@ impl Inquirer {
         };
         let coordinators = coordinators.into_iter().map(client).collect::<Result<_, Error>>()?;
         let (silent, others, told) = (HashSet::new(), HashMap::new(), HashMap::new());
-        Ok(Self { coordinators, silent, others, told, gave_payload: 0 })
+        let (gave_payload, deaf) = (0, HashSet::new());
+        Ok(Self { coordinators, silent, others, told, gave_payload, deaf })
     }
 
     /// A new sweep begins.
     pub(super) fn begin(&mut self) {
         self.silent.clear();
+        self.deaf.clear();
         self.others.retain(|_, said| said.elapsed() < OTHERS_PAUSE);
     }
 
@@ -136,6 +140,10 @@ impl Inquirer {
         let (first, mut all_answered) = (self.gave_payload, true);
         for index in 0..self.coordinators.len() {
             let index = (first + index) % self.coordinators.len();
+            if self.deaf.contains(&index) {
+                all_answered = false;
+                continue;
+            }
             let (_, client) = &mut self.coordinators[index];
             match client.get_transaction(bounded(request.clone())).await {
                 Ok(found) => {
@@ -146,7 +154,12 @@ impl Inquirer {
                 }
                 // It belongs to another group, or was purged.
                 Err(status) if is_coordinators(&status) && status.code() == Code::NotFound => {}
-                Err(_) => all_answered = false,
+                Err(status) => {
+                    all_answered = false;
+                    if !is_coordinators(&status) {
+                        self.deaf.insert(index);
+                    }
+                }
             }
         }
         all_answered.then_some(None)

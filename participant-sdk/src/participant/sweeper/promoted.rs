@@ -40,7 +40,8 @@ const ASKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time by which a note may seem to be older than the one before: two processes may note at once.
 const NOTES_APART: Duration = Duration::from_secs(10);
 
-/// Pause before it is told again that histories cannot be read.
+/// Pause before it is told again that histories cannot be read, or that the database is on a server where it was
+/// before.
 const TELL_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// Histories that the sweeper has seen, by the participant's name.
@@ -49,6 +50,8 @@ pub(super) struct Seen {
     histories: HashMap<String, Known>,
     /// Changes that are told, and not compared with every group yet.
     told: HashMap<String, Told>,
+    /// Times at which a history was last met as another one than before.
+    met: HashMap<(String, History), Instant>,
     /// Time at which it was said that nothing can be seen.
     blind_at: Option<Instant>,
 }
@@ -161,7 +164,12 @@ impl<R: Resource> Pass<R> {
             Some(told) if told.of == to && !(is_back && told.is_noted) => told,
             _ => {
                 let kept_until = kept_until(known, read, SystemTime::now());
-                tell_promoted(name, known, to, kept_until);
+                let met = self.seen.met.insert((name.to_owned(), to), Instant::now());
+                if is_back || met.is_none_or(|at| at.elapsed() >= TELL_PAUSE) {
+                    tell_promoted(name, known, to, kept_until);
+                } else {
+                    tell_alternating(name, known, to);
+                }
                 let (at, compared) = (Instant::now(), BTreeSet::new());
                 Told { of: to, at, kept_until, compared, again_at: at, is_noted: false }
             }
@@ -250,6 +258,20 @@ fn tell_promoted(participant: &str, known: History, to: History, kept_until: Sys
          restored. What was committed after `kept_until` may be missing. The coordinators are asked now which \
          branches are, and each raises `branch_lost`; for a list of all: unanimo tx list --participant \
          {participant} --since {kept_until}"
+    );
+}
+
+/// Servers that take writes in turn, such as two of which a proxy takes now the one and now the other, would raise the
+/// alarm for ever. What is lost is compared each time all the same.
+fn tell_alternating(participant: &str, known: History, to: History) {
+    tracing::warn!(
+        participant,
+        from_timeline = known.timeline,
+        to_timeline = to.timeline,
+        from_system = known.system,
+        to_system = to.system,
+        "this participant's database is back on a server that was told within the hour: several servers take its \
+         writes in turn. What is lost raises `branch_lost`"
     );
 }
 

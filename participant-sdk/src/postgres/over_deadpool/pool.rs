@@ -148,10 +148,9 @@ impl Session for TokioSession {
         self.connection().run(statements).await
     }
 
-    async fn commit(mut self) -> Result<(), Error> {
+    async fn commit(&mut self) -> Result<(), Error> {
         self.connection().run("COMMIT").await?;
         self.in_transaction = false;
-        self.release();
         Ok(())
     }
 

@@ -1,0 +1,173 @@
+//! A replica of a participant's MariaDB that is promoted under load, behind the servers' own replication. It is
+//! asynchronous: what the replica lacks is told, branch by branch (promise S11).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+use unanimo_sdk::client::Heuristic;
+use unanimo_sdk::{Client, MySql, Outcome, Participant, Serve};
+use unanimo_testing::Coordinator;
+use unanimo_tests::alarms::Alarms;
+use unanimo_tests::mariadb::{MYSQLD, Server};
+use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
+
+use super::promoted_losses::{Key, lost};
+use super::sweeper::{Reserve, eager};
+
+/// Initiators at once.
+const INITIATORS: usize = 4;
+
+const COMMITTED: &str = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
+
+async fn run(url: &str, statements: &str) {
+    let mut raw = MySqlConnection::connect(url).await.unwrap();
+    raw.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await.unwrap();
+}
+
+async fn one(url: &str, question: &str) -> Option<i64> {
+    let mut raw = MySqlConnection::connect(url).await.ok()?;
+    sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.ok()
+}
+
+async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(act).await.unwrap()
+}
+
+/// A primary with a replica that follows it, and the address of a database on both.
+async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let primary = beside(move || {
+        Server::start_with(&[
+            "--skip-networking=0",
+            "--bind-address=127.0.0.1",
+            &format!("--port={free}"),
+            "--server-id=1",
+            "--log-bin=changes",
+        ])
+    });
+    let replica = beside(|| Server::start_with(&["--server-id=2"]));
+    let (primary, replica) = (Arc::new(primary.await), Arc::new(replica.await));
+    let follower = "CREATE USER follower; GRANT REPLICATION SLAVE ON *.* TO follower";
+    run(&primary.url("mysql"), follower).await;
+    let follow = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {free}, MASTER_USER = 'follower',
+             MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos;
+         START SLAVE"
+    );
+    run(&replica.url("mysql"), &follow).await;
+    let url = primary.database().await;
+    let name = url.split('/').nth(3).and_then(|rest| rest.split('?').next()).unwrap();
+    let there = replica.url(name);
+    until("the replica to follow", async || one(&there, "SELECT 1").await).await;
+    (primary, replica, url, there)
+}
+
+/// Submits one transaction after the other, each again until it is answered; tells their gids.
+async fn load(client: Client, number: usize, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut gids = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let gid = format!("load-{number}-{}", gids.len());
+        let payload = || bytes::Bytes::from_static(b"x");
+        let draft = client.tcc(&gid).timeout(Duration::from_secs(5));
+        let draft = draft.branch("a", "p", "ok", payload()).branch("b", "p", "ok", payload());
+        while draft.clone().submit().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gids.push(gid);
+    }
+    gids
+}
+
+/// Its end, and the id of one that is committed without a word of anything else.
+async fn committed(client: &Client, gid: &str) -> Option<String> {
+    let outcome = until("its end", async || match client.find(gid).await.ok()? {
+        Outcome::Committed(committed) if committed.ended => Some(Outcome::Committed(committed)),
+        Outcome::Aborted(aborted) if aborted.ended => Some(Outcome::Aborted(aborted)),
+        _ => None,
+    })
+    .await;
+    match outcome {
+        Outcome::Committed(told) if told.heuristic == Heuristic::None => {
+            Some(told.tx_id.to_string())
+        }
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
+    if std::env::var_os(MYSQLD).is_some() {
+        // Its statements of replication are others.
+        return;
+    }
+    let (alarms, _listening) = Alarms::listen();
+    let (primary, replica, url, there) = pair().await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let coordinator = Coordinator::start().await.unwrap();
+    let database = MySql::connect(&proxy.mariadb_url(&url)).await.unwrap();
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).sweep(eager());
+    let mut serving =
+        Participant::new("p", database).tcc("ok", Reserve).serve(serve).await.unwrap();
+    serving.registered().await.unwrap();
+    let client = coordinator.client().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut loads = tokio::task::JoinSet::new();
+    for number in 0..INITIATORS {
+        loads.spawn(load(client.clone(), number, Arc::clone(&stop)));
+    }
+    let more_than = async |url: &str, rows: i64| {
+        until("the load to run", async || one(url, COMMITTED).await.filter(|here| *here > rows))
+            .await
+    };
+    more_than(&there, 50).await;
+    let note = "SELECT count(*) FROM unanimo_barrier_timeline WHERE system_id = 1";
+    until("the note", async || one(&there, note).await.filter(|notes| *notes == 1)).await;
+    // It falls behind, the primary dies, and it takes the writes.
+    run(&there, "STOP SLAVE").await;
+    let kept = one(&there, COMMITTED).await.unwrap();
+    more_than(&url, kept + 50).await;
+    beside(move || primary.kill()).await;
+    run(&there, "RESET SLAVE ALL").await;
+    proxy.switch_to(replica.socket());
+    more_than(&there, kept + 50).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut expected = BTreeSet::new();
+    for gid in loads.join_all().await.into_iter().flatten() {
+        if let Some(tx_id) = committed(&client, &gid).await {
+            expected.extend(["a", "b"].map(|branch| (tx_id.clone(), branch.to_owned())));
+        }
+    }
+    let mut raw = MySqlConnection::connect(&there).await.unwrap();
+    let here = "SELECT tx_id, branch_id, state FROM unanimo_barrier";
+    let here: Vec<(String, String, String)> =
+        sqlx::query_as(here).fetch_all(&mut raw).await.unwrap();
+    let here: BTreeMap<Key, String> =
+        here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
+    let state = |key: &Key| here.get(key).map(String::as_str);
+    let missing: BTreeSet<_> = expected.iter().filter(|key| state(key).is_none()).collect();
+    // Its vote had come, and not its end: the coordinator was told that it is done.
+    let open: Vec<_> = expected.iter().filter(|key| state(key) == Some("prepared")).collect();
+    assert!(!missing.is_empty(), "the replica was behind");
+    until("each to be told", async || {
+        let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
+        let ended = alarms.named("in_doubt_ended");
+        let is_told = |key: &&Key| ended.iter().any(|line| line.contains(&key.0));
+        (missing.iter().all(|key| told.contains(*key)) && open.iter().all(is_told)).then_some(())
+    })
+    .await;
+    let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
+    assert_eq!(lost(&alarms).len(), told.len(), "each once");
+    assert!(told.iter().all(|key| state(key).is_none()), "no other: {told:?}");
+    let rest = expected.iter().filter(|key| !missing.contains(key) && !open.contains(key));
+    for key in rest {
+        assert_eq!(state(key), Some("committed"), "S7: {key:?}");
+    }
+    assert_eq!(alarms.named("database_promoted").len(), 1);
+    serving.stop().await;
+    coordinator.stop().await.unwrap();
+}
