@@ -156,6 +156,13 @@ impl Live {
         self.durable = to.max(Version::default().next());
     }
 
+    /// What was durable may be lost: whatever is told from now on waits until it is written again, or until its end
+    /// is, which is being written.
+    pub(super) fn is_unproven(&mut self) {
+        let version = self.tx.version();
+        self.awaited = if self.has_ended() { version } else { version.next() };
+    }
+
     /// Returns the work that may go out now, and is still wanted.
     pub(super) fn released(&mut self) -> Vec<Held> {
         let mut released = Vec::new();
