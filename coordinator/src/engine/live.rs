@@ -156,13 +156,6 @@ impl Live {
         self.durable = to.max(Version::default().next());
     }
 
-    /// What was durable may be lost: whatever is told from now on waits until it is written again, or until its end
-    /// is, which is being written.
-    pub(super) fn is_unproven(&mut self) {
-        let version = self.tx.version();
-        self.awaited = if self.has_ended() { version } else { version.next() };
-    }
-
     /// Returns the work that may go out now, and is still wanted.
     pub(super) fn released(&mut self) -> Vec<Held> {
         let mut released = Vec::new();
@@ -352,7 +345,10 @@ impl Live {
             (!decided || tx.branches().iter().any(open))
                 && (!aside || waited_for.contains(participant))
         };
-        self.permit.hold(holds, |participant| aside && failing.contains(participant));
+        let waits = |participant: &ParticipantName| {
+            failing.contains(participant) || waited_for.contains(participant)
+        };
+        self.permit.hold(holds, waits);
     }
 
     pub(super) fn is_aside(&self) -> bool {

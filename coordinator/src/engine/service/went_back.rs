@@ -67,7 +67,10 @@ impl Service {
         let stored = self.live.iter().filter(|(_, live)| live.is_stored());
         for tx_id in stored.map(|(tx_id, _)| *tx_id).collect::<Vec<_>>() {
             if let Some(live) = self.live.get_mut(&tx_id) {
-                live.is_unproven();
+                // It is written as the next version, or its end is being written as this one.
+                let version = live.tx.version();
+                let awaited = if live.has_ended() { version } else { version.next() };
+                live.handed_over(awaited, true);
             }
             // Never rejected, and nothing for what has ended: that is being written.
             let _ = self.apply(tx_id, Input::Rewrite);
@@ -139,7 +142,8 @@ impl Service {
         match known.is_whole {
             // Never with an earlier version than the row has.
             true => {
-                self.insert(Record { version: known.record.version.max(found), ..known.record })
+                let version = known.record.version.max(found);
+                self.insert(Record { version, ..known.record });
             }
             false => self.insert(record),
         }

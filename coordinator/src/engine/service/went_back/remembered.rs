@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn tombstone(n: u128, initiator: &str) -> Transaction {
-        let (tx_id, gid) = (TxId(Uuid::from_u128(n)), Gid::new(&format!("g-{n}")).unwrap());
+        let (tx_id, gid) = (TxId(Uuid::from_u128(n)), Gid::new(&format!("g-{n}")).expect("a gid"));
         let policy = Policy::default();
         Transaction::tombstone(tx_id, gid, initiator.into(), Timestamp(1), &policy).0
     }
@@ -135,11 +135,11 @@ mod tests {
         }
         assert_eq!((ends.ends.len(), ends.by_gid.len()), (ends.order.len(), ends.order.len()));
         assert!(ends.order.len() <= ENDS_MAX && ends.bytes <= BYTES_MAX);
-        assert!(ends.find(&Gid::new("g-0").unwrap()).is_none());
-        let last = ends.get(TxId(Uuid::from_u128(count - 1))).unwrap();
+        assert!(ends.find(&Gid::new("g-0").expect("a gid")).is_none());
+        let last = ends.get(TxId(Uuid::from_u128(count - 1))).expect("it");
         assert!(last.is_whole);
         let early = ends.order[0];
-        assert!(!ends.get(early).unwrap().is_whole, "its branches went before it");
+        assert!(!ends.get(early).expect("it").is_whole, "its branches went before it");
     }
 
     #[test]
