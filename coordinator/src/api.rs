@@ -2,8 +2,10 @@
 //! and gives the core's types.
 
 mod access;
+mod answers;
 mod bounds;
 pub(crate) mod children;
+mod connections;
 mod convert;
 mod coordinator;
 mod deadline;
@@ -54,6 +56,8 @@ use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 use unanimo_tls::Reload;
 
+use self::answers::Answers;
+use self::connections::Connections;
 use self::deadline::{Deadline, Late};
 use self::parse::Reading;
 use self::rpc::Rpc;
@@ -73,6 +77,10 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Most bytes of requests that are on their way in, altogether.
     pub upload_bytes_max: usize,
+    /// Most bytes of answers that are not read yet, altogether.
+    pub unread_bytes_max: usize,
+    /// Most connections of callers.
+    pub connections_max: usize,
     /// Largest header list of a request.
     pub header_bytes_max: u32,
     /// Time that a call without a deadline waits for an outcome.
@@ -184,6 +192,7 @@ pub(crate) async fn serve(
         .build_v1()
         .expect("the descriptors are generated with the code");
     let bytes = api.options.message_bytes_max;
+    let (connections_max, metrics) = (api.options.connections_max, Arc::clone(&api.metrics));
     let coordinator = CoordinatorServiceServer::new(api.clone())
         .max_decoding_message_size(bytes)
         .max_encoding_message_size(usize::MAX);
@@ -197,6 +206,7 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(api.options.header_bytes_max)
         .layer(InterceptorLayer::new(deadline::note_arrival))
         .layer(Uploads::new(api.options.upload_bytes_max))
+        .layer(Answers::new(api.options.unread_bytes_max, Arc::clone(&api.metrics)))
         .add_service(coordinator)
         .add_service(directory)
         .add_service(operator)
@@ -204,7 +214,13 @@ pub(crate) async fn serve(
         .add_service(reflection);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     match tls {
-        None => server.serve_with_incoming_shutdown(incoming, stop).await,
-        Some(tls) => server.serve_with_incoming_shutdown(tls.grpc(incoming), stop).await,
+        None => {
+            let incoming = Connections::new(incoming, connections_max, metrics);
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        Some(tls) => {
+            let incoming = Connections::new(tls.grpc(incoming), connections_max, metrics);
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
     }
 }

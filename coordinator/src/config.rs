@@ -230,8 +230,10 @@ settings! {
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
     /// refused. Requests on their way in may take as much again, and one message at least; and the first 64 KiB of
-    /// each, altogether, as much once more.
+    /// each, altogether, as much once more. Answers that their callers have not read yet may take the same.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
+    /// Most connections of callers over gRPC at once. One more is closed as soon as it is made.
+    connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.

@@ -3,6 +3,7 @@
 //!
 //! Each coordinator has its own instance, because several can run in one process.
 
+mod callers;
 mod open;
 mod participants;
 mod process;
@@ -86,12 +87,6 @@ struct WhatLabel {
     what: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    method: String,
-    code: String,
-}
-
 type Gauge01 = Gauge<i64, std::sync::atomic::AtomicI64>;
 
 /// Gauge of seconds.
@@ -124,7 +119,7 @@ pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
     answer_seconds: Family<ParticipantLabel, Histogram, fn() -> Histogram>,
-    requests: Family<RequestLabels, Counter>,
+    callers: callers::Callers,
     flush_seconds: Histogram,
     batch_rows: Histogram,
     backlog: Gauge01,
@@ -173,7 +168,7 @@ impl Default for Metrics {
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             answer_seconds: Family::new_with_constructor(coarse_seconds as fn() -> Histogram),
-            requests: Family::default(),
+            callers: Default::default(),
             flush_seconds: seconds(),
             batch_rows: Histogram::new((0..11).map(|power| f64::from(1_u32 << power))),
             backlog: Gauge::default(),
@@ -232,7 +227,7 @@ impl Metrics {
         all.add("unanimo_participant_calls_total", self.calls.clone());
         all.add("unanimo_participant_call_seconds", self.call_seconds.clone());
         all.add("unanimo_participant_answer_seconds", self.answer_seconds.clone());
-        all.add("unanimo_requests_total", self.requests.clone());
+        self.callers.register(&mut all);
         all.add("unanimo_journal_flush_seconds", self.flush_seconds.clone());
         all.add("unanimo_journal_batch_rows", self.batch_rows.clone());
         all.add("unanimo_journal_backlog", self.backlog.clone());
@@ -300,12 +295,6 @@ impl Metrics {
     /// Counts a request for new work that was refused.
     pub fn refused(&self, reason: &'static str) {
         self.admission_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// Counts a gRPC request that was answered.
-    pub fn served(&self, method: &str, code: tonic::Code) {
-        let labels = RequestLabels { method: method.to_owned(), code: format!("{code:?}") };
-        self.requests.get_or_create(&labels).inc();
     }
 
     /// Counts transactions that were adopted.

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
+use crate::clock::Clock;
 use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
 use crate::wait::block_until;
 
@@ -33,6 +34,7 @@ fsync = off
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Server {
@@ -60,11 +62,21 @@ impl Server {
     /// The server does not start.
     #[must_use]
     pub fn start_with(settings: &str) -> Self {
+        Self::start_in(settings, Vec::new())
+    }
+
+    /// Starts a server that goes by a clock of its own.
+    #[must_use]
+    pub fn with_clock(clock: &Clock) -> Self {
+        Self::start_in("", clock.variables())
+    }
+
+    fn start_in(settings: &str, environment: Vec<(&'static str, String)>) -> Self {
         let folder = new_folder("pg");
         copy(template(), &folder.join("data"));
         let all = format!("{SETTINGS}{settings}unix_socket_directories = '{}'\n", folder.display());
         fs::write(folder.join("data/postgresql.auto.conf"), all).expect("write the settings");
-        let server = Self { folder };
+        let server = Self { folder, environment };
         server.launch();
         server
     }
@@ -92,7 +104,7 @@ impl Server {
         );
         all.push_str(&more);
         fs::write(auto, all).expect("write the settings");
-        let server = Self { folder };
+        let server = Self { folder, environment: Vec::new() };
         server.launch();
         server
     }
@@ -139,6 +151,7 @@ impl Server {
         let mut child = as_server_user(program("postgres"))
             .arg("-D")
             .arg(self.data())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file twice"))
             .stderr(log)

@@ -91,7 +91,7 @@ impl<T: Send + Sync + 'static> Reload<T> {
                     tracing::error!(
                         alarm = "files_not_used",
                         error,
-                        "files have changed and cannot be used; the former ones are"
+                        "files have changed and cannot be used; the former ones stay in use"
                     );
                     *stale = Some(error.clone());
                 }

@@ -77,11 +77,13 @@ configuration that `serve` would use and the source of each setting, with passwo
 node = \"coordinator-1\"
 database-url = \"postgres://unanimo:secret@db.internal/unanimo\"
 listen = \"10.0.0.5:7610\"
-insecure = true
+tls-cert = \"/etc/unanimo/tls/coordinator.pem\"
+tls-key = \"/etc/unanimo/tls/coordinator.key\"
+tls-client-ca = \"/etc/unanimo/tls/clients.pem\"
 endpoint-allow = [\"10.0.0.0/8:7000\", \"*.svc.cluster.local\"]
 
 [participants]
-bank = [\"http://10.0.0.9:7000\"]
+bank = [\"https://10.0.0.9:7000\"]
 ```
 
 {}",

@@ -110,6 +110,11 @@ pub(super) fn too_many_uploads(message: impl std::fmt::Display) -> Status {
     Reason::Overloaded.status(message)
 }
 
+/// An answer cannot be handed over as long as others are not read. Its call may have done what it was to do.
+pub(super) fn too_many_unread(message: impl std::fmt::Display) -> Status {
+    Reason::AnswerNotSent.status(message)
+}
+
 /// All processes of a participant share one database.
 pub(super) fn other_database(other: &Other) -> Status {
     Reason::OtherDatabase.status_with(other, &[], &[("database_id", other.known.clone())])
@@ -221,7 +226,6 @@ pub(super) fn too_many_participants(max: usize) -> Status {
     Reason::Overloaded.status_with(&violation, std::slice::from_ref(&violation), &[])
 }
 
-/// An endpoint that cannot be registered.
 /// Makes the error of a call of which nobody knows who makes it.
 pub(super) fn unauthenticated(why: &str) -> Status {
     Reason::Unauthenticated.status(why)
@@ -237,6 +241,7 @@ pub(super) fn denied(why: String) -> Status {
     Reason::Denied.status(why)
 }
 
+/// Makes the error of an endpoint that cannot be registered.
 pub(super) fn from_endpoint(error: allow::Error) -> Status {
     match error {
         allow::Error::Invalid(violation) => invalid(violation),

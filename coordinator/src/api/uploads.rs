@@ -27,7 +27,7 @@ const SMALL_BYTES: usize = 64 << 10;
 
 /// Size up to which a request is received however many others stall: most are smaller, and whoever wants to commit or
 /// roll back must be heard. It is counted all the same.
-const SPARED_BYTES: usize = 4 << 10;
+pub(super) const SPARED_BYTES: usize = 4 << 10;
 
 /// Memory that a request takes before a byte of its message has come: its stream, its task, its headers. It is counted
 /// with the first part.
@@ -51,16 +51,44 @@ pub(super) struct Uploads {
     counts: Arc<Counts>,
 }
 
+/// Counts of bytes that are on their way, in one direction.
 #[derive(Debug)]
-struct Counts {
-    /// Of the requests' first parts, and of what goes beyond.
+pub(super) struct Counts {
+    /// Of the messages' first parts, and of what goes beyond.
     bytes: [AtomicUsize; 2],
     /// Bound on each.
     bytes_max: usize,
 }
 
+/// Returns the bytes of the first part of so many, and of what goes beyond.
+pub(super) fn parts(bytes: usize) -> [usize; 2] {
+    let small = bytes.min(SMALL_BYTES);
+    [small, bytes - small]
+}
+
 impl Counts {
-    /// Counts more bytes of small requests or large ones; `false` if they would go over the bound.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes: Default::default(), bytes_max }
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Counts both parts; `false` if one of them would go over its bound.
+    pub(super) fn add_parts(&self, parts: [usize; 2]) -> bool {
+        let [small, large] = [0, 1].map(|part| self.add(part, parts[part]));
+        small && large
+    }
+
+    /// Counts both parts no more.
+    pub(super) fn take_off(&self, parts: [usize; 2]) {
+        for (bytes, counted) in self.bytes.iter().zip(parts) {
+            bytes.fetch_sub(counted, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts more bytes of small messages or large ones; `false` if they would go over the bound.
     fn add(&self, part: usize, more: usize) -> bool {
         // Added first, so that two at once cannot both take the last place.
         let bytes = self.bytes[part].fetch_add(more, Ordering::Relaxed) + more;
@@ -74,7 +102,7 @@ impl Counts {
 
 impl Uploads {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { counts: Arc::new(Counts { bytes: Default::default(), bytes_max }) }
+        Self { counts: Arc::new(Counts::new(bytes_max)) }
     }
 }
 
@@ -137,8 +165,8 @@ impl Upload {
 
     fn receive(&mut self, bytes: usize) -> Result<(), Status> {
         self.received += bytes;
-        let small = self.received.min(SMALL_BYTES);
-        let now = [REQUEST_BYTES + small, self.received - small];
+        let [small, large] = parts(self.received);
+        let now = [REQUEST_BYTES + small, large];
         let bytes_max = self.counts.bytes_max;
         let mut is_within = true;
         for (part, now) in now.into_iter().enumerate() {
@@ -205,8 +233,6 @@ impl http_body::Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        for (bytes, counted) in self.counts.bytes.iter().zip(self.counted) {
-            bytes.fetch_sub(counted, Ordering::Relaxed);
-        }
+        self.counts.take_off(self.counted);
     }
 }

@@ -1,7 +1,8 @@
 //! Birth of an incarnation.
 //!
 //! The live incarnations are read first. One of the same node name is fenced at once: whoever starts a
-//! node a second time means it. One of another name is watched: while its heartbeat moves, this
+//! node a second time means it. One that has renewed its lease since it was read is read again first, whatever its
+//! name: nobody is fenced who believes in a lease that is newer than what the rival has seen. One of another name is watched: while its heartbeat moves, this
 //! process waits as a standby, for as long as that takes, and changes nothing; once the heartbeat has
 //! stood still for one lease, or its process has left, it takes its place. Then the birth itself compares the
 //! number of births with the one read at first, so of two at once one wins.
@@ -194,7 +195,7 @@ impl Candidate<'_> {
                 node = predecessor.node,
                 "fencing an earlier incarnation"
             );
-            if !rights.fence(predecessor, !is_own, &by).await? {
+            if !rights.fence_silent(predecessor, &by).await? {
                 return Ok(false);
             }
             crash_point!("birth-after-fence");
@@ -258,12 +259,10 @@ trait Rights: Send + Sync {
     /// Lists the number of births, and who may write.
     async fn list(&self) -> Result<(i64, Vec<LiveIncarnation>), store::Error>;
 
-    /// Fences an incarnation; `if_silent` only if its heartbeat has not moved since it was listed.
-    /// `false` if it has.
-    async fn fence(
+    /// Fences an incarnation if its heartbeat has not moved since it was listed. `false` if it has.
+    async fn fence_silent(
         &self,
         predecessor: &LiveIncarnation,
-        if_silent: bool,
         by: &str,
     ) -> Result<bool, store::Error>;
 
@@ -283,17 +282,13 @@ impl Rights for Opened<'_> {
         Ok((list.created, list.live))
     }
 
-    async fn fence(
+    async fn fence_silent(
         &self,
         predecessor: &LiveIncarnation,
-        if_silent: bool,
         by: &str,
     ) -> Result<bool, store::Error> {
         let LiveIncarnation { incarnation, counter, .. } = *predecessor;
-        match if_silent {
-            true => self.0.incarnations().fence_silent(incarnation, counter, by).await,
-            false => self.0.incarnations().fence(incarnation, by).await.map(|()| true),
-        }
+        self.0.incarnations().fence_silent(incarnation, counter, by).await
     }
 
     async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error> {
@@ -316,17 +311,13 @@ impl Rights for Unopened<'_> {
         Ok((0, if self.0.needs_turn() { live } else { Vec::new() }))
     }
 
-    async fn fence(
+    async fn fence_silent(
         &self,
         predecessor: &LiveIncarnation,
-        if_silent: bool,
         by: &str,
     ) -> Result<bool, store::Error> {
         let LiveIncarnation { incarnation, counter, .. } = *predecessor;
-        match if_silent {
-            true => self.0.fence_silent(incarnation, counter, by).await,
-            false => self.0.fence(incarnation, by).await.map(|()| true),
-        }
+        self.0.fence_silent(incarnation, counter, by).await
     }
 
     async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, store::Error> {

@@ -69,6 +69,9 @@ impl Config {
             message_bytes_max: self.message_bytes_max,
             // One message at least.
             upload_bytes_max: self.live_bytes_max.max(self.message_bytes_max),
+            // One answer at least.
+            unread_bytes_max: self.live_bytes_max.max(self.answer_bytes_max()),
+            connections_max: self.connections_max,
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,
             gid_retention: self.gid_retention.0,

@@ -164,9 +164,10 @@ impl Config {
     }
 
     fn check_sizes(&self, rules: &mut Rules) {
-        let counts: [(&str, usize); 9] = [
+        let counts: [(&str, usize); 10] = [
             ("transactions-max", self.transactions_max),
             ("live-bytes-max", self.live_bytes_max),
+            ("connections-max", self.connections_max),
             ("participant-share", self.participant_share),
             ("participants-max", self.participants_max),
             ("participant-slots", self.participant_slots),

@@ -5,10 +5,11 @@
 //! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail, or
 //! that have moved nothing for long, is set aside: it is in memory, and holds no place that others need, neither
 //! of all places nor of those of healthy participants. Of a participant that answers and moves nothing it
-//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that wait
-//! for a participant whose calls fail, there are no more than its share either, beside those that hold places: past
-//! that it gets no new work, or what fails for ever would fill memory, and then hold the places of others. Bytes are
-//! counted as before. Once the transaction goes on it holds its places again. A participant whose branches have
+//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that are to be
+//! set aside and wait for one participant, there are no more than its share either, of what those of other participants
+//! leave: past that it gets no new work, or what fails for ever would fill memory, and then hold the places of others.
+//! Where no more can be set aside they hold places, and each participant's share is one of the rest: so however many
+//! participants are sick, there are places left for the next one. Bytes are counted as before. Once the transaction goes on it holds its places again. A participant whose branches have
 //! ended has its place back at once.
 
 #[cfg(test)]
@@ -37,12 +38,16 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the most transactions, and the most bytes, of one participant.
-    fn of_participant(self) -> (usize, usize) {
+    /// Returns one participant's share of what is left of the places.
+    fn share_of(self, left: usize) -> usize {
+        left.saturating_mul(self.share_percent).div_ceil(100).max(1)
+    }
+
+    /// Returns the most bytes of one participant.
+    fn bytes_of_participant(self) -> usize {
         let (part, whole) = BYTES_SHARE;
-        let transactions = self.transactions_max.saturating_mul(self.share_percent).div_ceil(100);
         let bytes = (self.bytes_max / whole).saturating_mul(part);
-        (transactions.max(1), bytes.saturating_add(self.bytes_max % whole))
+        bytes.saturating_add(self.bytes_max % whole)
     }
 }
 
@@ -70,6 +75,8 @@ pub(super) struct Admission {
     bytes: AtomicUsize,
     /// Transactions that hold no place: they wait for nothing but calls that fail.
     aside: AtomicUsize,
+    /// These, and those that hold their places because too many are set aside.
+    lasting: AtomicUsize,
 }
 
 /// A place; given back when it is dropped.
@@ -79,6 +86,8 @@ pub(super) struct Permit {
     transactions: usize,
     bytes: usize,
     aside: bool,
+    /// It is to be set aside, whether it could be or not.
+    lasting: bool,
     shares: Vec<Share>,
     /// New work that it is for tries participants that fail.
     invitation: Invitation,
@@ -93,19 +102,18 @@ pub(super) struct Share {
     bytes: usize,
     /// The place is given to others.
     given: bool,
-    /// It is, and the transaction waits for this participant.
-    stuck: bool,
+    /// The transaction is to be set aside, and waits for this participant.
+    lasting: bool,
 }
 
 impl Share {
-    fn hold(&mut self, holds: bool, sticks: bool) {
-        let sticks = sticks && !holds;
-        match (sticks, self.stuck) {
-            (true, false) => self.load.stick(self.transactions),
-            (false, true) => self.load.unstick(self.transactions),
+    fn hold(&mut self, holds: bool, lasts: bool) {
+        match (lasts, self.lasting) {
+            (true, false) => self.load.last(self.transactions),
+            (false, true) => self.load.go_on(self.transactions),
             (true, true) | (false, false) => {}
         }
-        self.stuck = sticks;
+        self.lasting = lasts;
         match (holds, self.given) {
             (true, true) => self.load.take_back(self.transactions),
             (false, false) => self.load.set_aside(self.transactions),
@@ -128,8 +136,8 @@ pub(super) fn shares<'a>(
         } else if !directory.find(participant).is_some_and(|entry| entry.is_own()) {
             // Also of a name that is not known: while something is owed to it, it is not forgotten.
             let (participant, load) = (participant.clone(), directory.load_of(participant));
-            let (given, stuck) = (false, false);
-            shares.push(Share { participant, load, transactions: 1, bytes, given, stuck });
+            let (given, lasting) = (false, false);
+            shares.push(Share { participant, load, transactions: 1, bytes, given, lasting });
         }
     }
     shares
@@ -147,6 +155,7 @@ impl Admission {
             transactions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             aside: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
         }
     }
 
@@ -167,15 +176,20 @@ impl Admission {
         if self.bytes() > bytes_max && bytes > 0 {
             return over("bytes of payloads and outputs", bytes_max);
         }
-        let (transactions_max, bytes_max) = self.bounds.of_participant();
+        let lasting = self.lasting.load(Ordering::Relaxed);
+        let kept = lasting.saturating_sub(self.aside());
+        let share_max = self.bounds.share_of(transactions_max.saturating_sub(kept));
+        let bytes_max = self.bounds.bytes_of_participant();
         for Share { participant, load, transactions, bytes, .. } in &permit.shares {
             let over =
                 |what, max| Err(Overloaded { what, participant: Some(participant.clone()), max });
-            if load.transactions() > transactions_max && *transactions > 0 {
-                return over("transactions", transactions_max);
+            if load.transactions() > share_max && *transactions > 0 {
+                return over("transactions", share_max);
             }
-            if load.stuck() > transactions_max && *transactions > 0 {
-                return over("transactions whose calls fail", transactions_max);
+            let of_others = lasting.saturating_sub(load.lasting());
+            let lasting_max = self.bounds.share_of(transactions_max.saturating_sub(of_others));
+            if load.lasting() > lasting_max && *transactions > 0 {
+                return over("transactions that do not go on", lasting_max);
             }
             if load.bytes() > bytes_max && *bytes > 0 {
                 return over("bytes of payloads and outputs", bytes_max);
@@ -195,7 +209,8 @@ impl Admission {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         shares.iter().for_each(|share| share.load.add(share.transactions, share.bytes));
         let (admission, invitation) = (Arc::clone(self), Invitation::default());
-        Permit { admission, transactions, bytes, aside: false, shares, invitation }
+        let (aside, lasting) = (false, false);
+        Permit { admission, transactions, bytes, aside, lasting, shares, invitation }
     }
 
     /// Transactions in memory that are set aside.
@@ -239,6 +254,9 @@ impl Permit {
     /// Gives the place of the transaction to others, as long as memory allows it.
     pub(super) fn set_aside(&mut self) {
         let (admission, count) = (&self.admission, self.transactions);
+        if !std::mem::replace(&mut self.lasting, true) {
+            admission.lasting.fetch_add(count, Ordering::Relaxed);
+        }
         if self.aside || count == 0 || admission.aside() >= admission.bounds.transactions_max {
             return;
         }
@@ -250,6 +268,9 @@ impl Permit {
     /// Has the transaction hold its place again, where there is any or not: it goes on.
     pub(super) fn take_back(&mut self) {
         let (admission, count) = (&self.admission, self.transactions);
+        if std::mem::replace(&mut self.lasting, false) {
+            admission.lasting.fetch_sub(count, Ordering::Relaxed);
+        }
         if !std::mem::replace(&mut self.aside, false) {
             return;
         }
@@ -258,14 +279,15 @@ impl Permit {
     }
 
     /// Has the transaction hold its places in these participants' shares, where there are any or not, and
-    /// gives the others to others. `sticks` tells for which participants whose calls fail it waits.
+    /// gives the others to others. `waits` tells for which participants it waits, if it is to be set aside.
     pub(super) fn hold(
         &mut self,
         holds: impl Fn(&ParticipantName) -> bool,
-        sticks: impl Fn(&ParticipantName) -> bool,
+        waits: impl Fn(&ParticipantName) -> bool,
     ) {
+        let lasting = self.lasting;
         for share in &mut self.shares {
-            share.hold(holds(&share.participant), sticks(&share.participant));
+            share.hold(holds(&share.participant), lasting && waits(&share.participant));
         }
     }
 

@@ -345,7 +345,10 @@ impl Live {
             (!decided || tx.branches().iter().any(open))
                 && (!aside || waited_for.contains(participant))
         };
-        self.permit.hold(holds, |participant| aside && failing.contains(participant));
+        let waits = |participant: &ParticipantName| {
+            failing.contains(participant) || waited_for.contains(participant)
+        };
+        self.permit.hold(holds, waits);
     }
 
     pub(super) fn is_aside(&self) -> bool {

@@ -109,6 +109,7 @@ impl Service {
                 completions = self.completions.recv() => match completions {
                     Some(completions) => {
                         self.rest().await;
+                        self.after_promotion();
                         completions.into_iter().for_each(|completion| self.completed(completion));
                     }
                     None => return,
@@ -118,6 +119,7 @@ impl Service {
                         return;
                     }
                     self.rest().await;
+                    self.after_promotion();
                     messages.drain(..).for_each(|message| self.take(message));
                 }
                 () = tokio::time::sleep(sleep) => {}
@@ -140,8 +142,8 @@ impl Service {
             Message::Begin { definition, permit, until, reply } => {
                 self.begin(*definition, permit, until, reply);
             }
-            Message::Attach { gid, digests, until, reply } => match self.by_gid.get(&gid) {
-                Some(&tx_id) => self.attach(tx_id, &digests, until, reply),
+            Message::Attach { gid, digests, until, reply } => match self.find(&Key::Gid(gid)) {
+                Some(tx_id) => self.attach(tx_id, &digests, until, reply),
                 None => fail(reply, Failure::NotLive),
             },
             Message::Tombstone { gid, initiator, permit, until, reply } => {
@@ -204,7 +206,9 @@ impl Service {
         }
     }
 
-    fn find(&self, key: &Key) -> Option<TxId> {
+    /// Finds a transaction in memory, or that is brought back there because its row may be lost.
+    fn find(&mut self, key: &Key) -> Option<TxId> {
+        self.recall(key);
         match key {
             Key::Tx(tx_id) => self.live.contains_key(tx_id).then_some(*tx_id),
             Key::Gid(gid) => self.by_gid.get(gid).copied(),

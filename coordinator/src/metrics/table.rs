@@ -60,7 +60,7 @@ table! {
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts certificates and keys that have changed and cannot be used",
+        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts certificates, keys and identities that have changed and cannot be used",
         alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
     unanimo_participants_failing: "gauge" [""]
         "Participants whose last calls have all failed: new work for them is refused",
@@ -83,6 +83,18 @@ table! {
     unanimo_requests_total: "counter" ["method, code"]
         "gRPC requests served, by method and status code",
         alert "the share of `Internal` or `Unavailable` is above 1 % for five minutes";
+    unanimo_connections: "gauge" [""]
+        "Connections of callers over gRPC",
+        alert "above 80 % of `connections-max`";
+    unanimo_connections_refused_total: "counter" [""]
+        "Connections of callers that were closed at once, because there were `connections-max` of them",
+        alert "grows for a minute";
+    unanimo_unread_bytes: "gauge" [""]
+        "Bytes of answers that were handed over and that their callers have not read yet",
+        alert "above 80 % of `live-bytes-max`";
+    unanimo_answers_refused_total: "counter" [""]
+        "Answers that were replaced by `RESOURCE_EXHAUSTED`, because callers had not read as much as `live-bytes-max`",
+        alert "grows for a minute";
     unanimo_journal_flush_seconds: "histogram" [""]
         "Time to make a batch durable, in seconds",
         alert "p99 above 1 s: the database is slow";

@@ -14,8 +14,8 @@ pub(crate) struct Load {
     /// All of them: something is owed to the participant, or may be.
     owed: AtomicUsize,
     bytes: AtomicUsize,
-    /// Those that hold no place, and wait for this participant, whose calls fail.
-    stuck: AtomicUsize,
+    /// Those that are set aside, or are to be, and wait for this participant.
+    lasting: AtomicUsize,
 }
 
 impl Load {
@@ -41,18 +41,18 @@ impl Load {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
     }
 
-    /// Transactions that wait for this participant, and hold no place meanwhile.
-    pub(crate) fn stick(&self, transactions: usize) {
-        self.stuck.fetch_add(transactions, Ordering::Relaxed);
+    /// Transactions that are to be set aside, and wait for this participant.
+    pub(crate) fn last(&self, transactions: usize) {
+        self.lasting.fetch_add(transactions, Ordering::Relaxed);
     }
 
     /// Transactions that do not any more.
-    pub(crate) fn unstick(&self, transactions: usize) {
-        self.stuck.fetch_sub(transactions, Ordering::Relaxed);
+    pub(crate) fn go_on(&self, transactions: usize) {
+        self.lasting.fetch_sub(transactions, Ordering::Relaxed);
     }
 
-    pub(crate) fn stuck(&self) -> usize {
-        self.stuck.load(Ordering::Relaxed)
+    pub(crate) fn lasting(&self) -> usize {
+        self.lasting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn transactions(&self) -> usize {

@@ -13,9 +13,11 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::PATIENCE;
 
+use super::http::http_get;
 use super::process::Process;
 use super::sagas::{accept, saga, step};
-use super::{World, branch, config, millis, sqlite_url, tcc};
+use super::{World, branch, config, millis, sqlite_url, tcc, until};
+use crate::participant::promoted::one;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -81,6 +83,59 @@ async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
         assert!(took < Duration::from_secs(10), "{jump}: {took:?}");
         world.get_until("stalled", "its alarm", |t| t.stalled).await;
         assert!(started.elapsed() < Duration::from_secs(15), "{jump}: {:?}", started.elapsed());
+    }
+}
+
+/// The clock of the database is used for nothing but the purge: set by an hour while transactions are under way, it aborts
+/// and delays none, and the alarm tells that the clocks differ. What began before it is still there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_nothing_is_delayed_by_a_database_whose_clock_is_set() {
+    let clock = ProcessClock::new();
+    let server = tokio::task::block_in_place(|| Server::with_clock(&clock));
+    let url = server.database().await;
+    let mut config = config(&url);
+    config.call_timeout = Period::secs(1);
+    config.stalled_after = Period::millis(1_500);
+    config.purge_interval = Period::millis(200);
+    let world = World::start(config).await;
+    for (n, jump) in [-3600, 3600].into_iter().enumerate() {
+        let submit = |name: &str, action: &str, timeout_ms| {
+            let mut request = tcc(&format!("{name}-{n}"), &[action]);
+            request.timeout = millis(timeout_ms);
+            let mut client = world.client();
+            tokio::spawn(async move {
+                let submitted = client.submit_transaction(request);
+                let submitted = tokio::time::timeout(PATIENCE, submitted).await;
+                submitted.expect("it is decided").unwrap().into_inner().result.unwrap()
+            })
+        };
+        let stalled = submit("stalled", "commit-hang", 20_000);
+        assert_eq!(stalled.await.unwrap().outcome(), Outcome::Committed);
+        let (resent, late) = (submit("resent", "fail-9", 20_000), submit("late", "hang", 3_000));
+        let started = Instant::now();
+        clock.set_off_by(jump);
+        // The test is of nothing as long as the database has not followed.
+        let seconds = "SELECT extract(epoch FROM clock_timestamp())::int8";
+        until("the database's clock to be set", async || {
+            let own = i64::try_from(SystemEnv.now().0 / 1000).unwrap();
+            ((one(&url, seconds).await - own - jump).abs() < 100).then_some(())
+        })
+        .await;
+        assert_eq!(resent.await.unwrap().outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(late.await.unwrap().outcome(), Outcome::Aborted, "{jump}");
+        assert!(started.elapsed() > Duration::from_secs(2), "{jump}: aborted early");
+        assert!(started.elapsed() < Duration::from_secs(20), "{jump}: {:?}", started.elapsed());
+        world.get_until(&format!("stalled-{n}"), "its alarm", |t| t.stalled).await;
+        until("the alarm", async || {
+            let metrics = http_get(&world, "/metrics").await.1;
+            let line = "unanimo_alarms{alarm=\"clock_skew\"} 1";
+            metrics.lines().any(|found| found == line).then_some(())
+        })
+        .await;
+        let new = world.submit(tcc(&format!("new-{n}"), &["ok"])).await.unwrap();
+        assert_eq!(new.outcome(), Outcome::Committed, "{jump}");
+        assert_eq!(world.get(&format!("late-{n}")).await.outcome(), Outcome::Aborted, "{jump}");
+        clock.set_off_by(0);
     }
 }
 

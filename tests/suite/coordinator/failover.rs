@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, Executor, PgConnection};
 use tonic::Code;
 use unanimo_proto::v1::{
     BeginTransactionRequest, CommitBranch, CommitTransactionRequest, GetTransactionRequest, Mode,
-    Outcome, TransactionResult, WaitFor, get_transaction_request,
+    Outcome, RollbackTransactionRequest, TransactionResult, WaitFor, get_transaction_request,
+    rollback_transaction_request,
 };
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::postgres::Server;
@@ -63,6 +65,7 @@ async fn s1_s4_what_the_owner_knows_outlives_a_failover_that_has_lost_it() {
     apart(&standby, Server::stop_immediately).await;
 
     assert_eq!(world.decide(&ended, WaitFor::Ended).await.outcome(), Outcome::Committed);
+    let known = world.get("ended").await;
     world.p.hold(true);
     assert_eq!(world.decide(&held, WaitFor::Decided).await.outcome(), Outcome::Committed);
     let mut in_flight = vec![held];
@@ -101,36 +104,103 @@ async fn s1_s4_what_the_owner_knows_outlives_a_failover_that_has_lost_it() {
         let shown = world.client().get_transaction(request).await.unwrap().into_inner();
         assert_eq!(shown.transaction.unwrap().outcome(), Outcome::Committed, "S4, S10");
     }
+    assert_eq!(world.get("ended").await.branches, known.branches, "its branches as they had ended");
     assert!(!alarms.named("database_went_back").is_empty(), "the loss is told");
     let told = world.submit(tcc("after", &["ok"])).await.unwrap();
     assert_eq!(told.outcome(), Outcome::Committed, "it goes on");
     world.running.stop().await.unwrap();
 }
 
-/// A transaction that had begun and ended meanwhile is not known any more: nobody can tell it from one that never was.
+/// S9, S10: a transaction that had begun and ended meanwhile is known for as long as its owner lives, and is stored again
+/// when somebody asks for it: a request that comes again is not carried out again. After a restart nobody can tell
+/// one that nobody asked for from one that never was. The loss raises an alarm.
 #[tokio::test]
-async fn s11_a_failover_that_loses_whole_transactions_raises_an_alarm() {
+async fn s9_s10_s11_whole_transactions_that_a_failover_has_lost_are_remembered() {
     let (alarms, _listening) = Alarms::listen();
     let (primary, standby, url, there) = pair().await;
     let proxy = Proxy::start(primary.socket()).await;
     let world = World::start(config(&proxy.url(&url))).await;
     world.submit(tcc("before", &["ok"])).await.unwrap();
     apart(&standby, Server::stop_immediately).await;
-    let mut request = tcc("gone", &["ok"]);
-    request.wait_for = WaitFor::Ended.into();
-    world.submit(request).await.unwrap();
+    let gone = |gid: &str| {
+        let mut request = tcc(gid, &["ok", "refuse"]);
+        request.wait_for = WaitFor::Ended.into();
+        request
+    };
+    let mut told = Vec::new();
+    for gid in ["asked", "again", "rolled-back", "forgotten"] {
+        told.push(world.submit(gone(gid)).await.unwrap());
+        assert_eq!(told.last().unwrap().outcome(), Outcome::Aborted);
+    }
+    let known = world.get("asked").await;
     apart(&primary, Server::stop_immediately).await;
     apart(&standby, Server::launch).await;
     promote(&there).await;
     proxy.switch_to(standby.socket());
     until("the alarm", async || (!alarms.named("database_went_back").is_empty()).then_some(()))
         .await;
-    let status = until("an answer", async || {
-        let key = Some(get_transaction_request::Key::Gid("gone".into()));
-        let request = GetTransactionRequest { key, ..Default::default() };
-        let status = world.client().get_transaction(request).await.unwrap_err();
-        (status.code() == Code::NotFound).then_some(status)
-    })
-    .await;
+    let stored = "SELECT count(*) FROM unanimo.transactions";
+    assert_eq!(one(&there, stored).await, 1, "the database has lost all but one");
+
+    let calls = |n: usize| ["a", "b"].map(|id| world.p.calls(&told[n].tx_id, id));
+    let before = [calls(1), calls(2)];
+    let repeated = world.submit(gone("again")).await.unwrap();
+    assert_eq!(repeated.tx_id, told[1].tx_id, "S9: it is the same transaction");
+    assert_eq!(repeated.outcome(), Outcome::Aborted);
+    let another = world.submit(tcc("again", &["ok"])).await.unwrap_err();
+    assert!(another.message().contains("another request"), "{another}");
+    let rolled_back = RollbackTransactionRequest {
+        key: Some(rollback_transaction_request::Key::Gid("rolled-back".into())),
+        ..Default::default()
+    };
+    let rolled_back = world.client().rollback_transaction(rolled_back).await.unwrap().into_inner();
+    assert_eq!(rolled_back.result.unwrap().tx_id, told[2].tx_id, "no tombstone in its place");
+    assert_eq!([calls(1), calls(2)], before, "nobody was called again");
+    let shown = world.get("asked").await;
+    assert_eq!(shown.branches, known.branches, "the whole truth");
+    assert_eq!((shown.abort_cause, shown.ended_at), (known.abort_cause, known.ended_at));
+    assert_eq!(one(&there, stored).await, 4, "what was told is stored again");
+
+    let world = world.crash_and_restart().await;
+    assert_eq!(world.get("asked").await.branches, known.branches);
+    let key = Some(get_transaction_request::Key::Gid("forgotten".into()));
+    let request = GetTransactionRequest { key, ..Default::default() };
+    let status = world.client().get_transaction(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
     assert!(status.message().contains("never seen"), "{status}");
+}
+
+/// S3: what is in memory may be lost with the primary. So nothing of it is told before it is stored again.
+#[tokio::test]
+async fn s3_after_a_promotion_answers_wait_until_the_rows_are_written_again() {
+    let (primary, standby, url, there) = pair().await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let world = World::start(config(&proxy.url(&url))).await;
+    world.p.hold(true);
+    let told = world.submit(tcc("held", &["ok", "ok"])).await.unwrap();
+    assert_eq!(told.outcome(), Outcome::Committed);
+    apart(&standby, Server::stop_immediately).await;
+    apart(&primary, Server::stop_immediately).await;
+    apart(&standby, Server::launch).await;
+    promote(&there).await;
+    let mut rival = PgConnection::connect(&there).await.unwrap();
+    rival.execute("BEGIN; LOCK TABLE unanimo.transactions IN SHARE MODE").await.unwrap();
+    proxy.switch_to(standby.socket());
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
+        AND relation = 'unanimo.transactions'::regclass";
+    until("its row to be written again", async || (one(&there, waiting).await > 0).then_some(()))
+        .await;
+    let ask = |seconds: u64| {
+        let key = Some(get_transaction_request::Key::Gid("held".into()));
+        let mut request = tonic::Request::new(GetTransactionRequest { key, ..Default::default() });
+        request.set_timeout(Duration::from_secs(seconds));
+        request
+    };
+    let status = world.client().get_transaction(ask(2)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "S3: {status}");
+    rival.execute("ROLLBACK").await.unwrap();
+    let shown = world.client().get_transaction(ask(60)).await.unwrap().into_inner();
+    assert_eq!(shown.transaction.unwrap().outcome(), Outcome::Committed);
+    world.p.hold(false);
+    world.running.stop().await.unwrap();
 }

@@ -54,6 +54,12 @@ impl Process {
         self.endpoint.connect_lazy()
     }
 
+    /// A connection of its own that takes 64 KiB of an answer before that is read.
+    pub(super) fn channel_with_small_windows(&self) -> Channel {
+        let endpoint = self.endpoint.clone().initial_stream_window_size(65_535);
+        endpoint.initial_connection_window_size(65_535).connect_lazy()
+    }
+
     pub(super) fn client(&self) -> CoordinatorServiceClient<Channel> {
         CoordinatorServiceClient::new(self.channel.clone())
             .max_decoding_message_size(usize::MAX)

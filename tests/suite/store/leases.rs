@@ -1,6 +1,8 @@
 //! Leases: renewals that hang, and fences that meet renewals.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ on_both_stores!(
     s5_a_silent_incarnation_is_fenced_only_while_it_is_silent,
     s5_of_a_fence_and_a_renewal_at_once_one_wins,
     s5_one_that_wakes_before_the_fence_goes_on,
+    s5_one_of_the_same_name_is_fenced_as_it_was_last_seen,
     a_rival_goes_by_the_lease_of_the_other_one,
 );
 
@@ -140,22 +143,42 @@ async fn a_rival_goes_by_the_lease_of_the_other_one(fixture: Fixture) {
     }
 }
 
-/// Store in which the other incarnation wakes just before it is fenced.
+/// Store in which the other incarnation wakes just before it is fenced, so many times.
 #[derive(Debug)]
-struct Waking(Arc<dyn Store>);
+struct Waking {
+    store: Arc<dyn Store>,
+    wakes: AtomicUsize,
+    /// Looks at who is alive.
+    looks: AtomicUsize,
+}
+
+impl Waking {
+    fn new(fixture: &Fixture, wakes: usize) -> Self {
+        let (store, looks) = (Arc::clone(&fixture.store), AtomicUsize::new(0));
+        Self { store, wakes: AtomicUsize::new(wakes), looks }
+    }
+
+    async fn wake(&self, other: Incarnation) -> Result<(), Error> {
+        match self.wakes.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => self.store.incarnations().renew(other, LEASE).await,
+            Err(_) => Ok(()),
+        }
+    }
+}
 
 #[async_trait]
 impl Incarnations for Waking {
     async fn list(&self) -> Result<IncarnationList, Error> {
-        self.0.incarnations().list().await
+        self.looks.fetch_add(1, Relaxed);
+        self.store.incarnations().list().await
     }
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
-        self.0.incarnations().renew(incarnation, LEASE).await?;
-        self.0.incarnations().fence(incarnation, by).await
+        self.wake(incarnation).await?;
+        self.store.incarnations().fence(incarnation, by).await
     }
     async fn fence_silent(&self, of: Incarnation, counter: i64, by: &str) -> Result<bool, Error> {
-        self.0.incarnations().renew(of, LEASE).await?;
-        self.0.incarnations().fence_silent(of, counter, by).await
+        self.wake(of).await?;
+        self.store.incarnations().fence_silent(of, counter, by).await
     }
     async fn create(
         &self,
@@ -163,55 +186,55 @@ impl Incarnations for Waking {
         created: i64,
         lease: Duration,
     ) -> Result<Option<Incarnation>, Error> {
-        self.0.incarnations().create(node, created, lease).await
+        self.store.incarnations().create(node, created, lease).await
     }
     async fn renew(&self, me: Incarnation, patience: Duration) -> Result<(), Error> {
-        self.0.incarnations().renew(me, patience).await
+        self.store.incarnations().renew(me, patience).await
     }
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {
-        self.0.incarnations().note_displaced(incarnation).await
+        self.store.incarnations().note_displaced(incarnation).await
     }
     async fn has_displaced(&self, live: &LiveIncarnation) -> Result<bool, Error> {
-        self.0.incarnations().has_displaced(live).await
+        self.store.incarnations().has_displaced(live).await
     }
     fn is_alone(&self) -> bool {
         false
     }
     async fn fenced_by(&self, incarnation: Incarnation) -> Result<Option<String>, Error> {
-        self.0.incarnations().fenced_by(incarnation).await
+        self.store.incarnations().fenced_by(incarnation).await
     }
 }
 
 #[async_trait]
 impl Store for Waking {
     fn cluster_id(&self) -> &str {
-        self.0.cluster_id()
+        self.store.cluster_id()
     }
     fn incarnations(&self) -> &dyn Incarnations {
         self
     }
     fn transactions(&self) -> &dyn Transactions {
-        self.0.transactions()
+        self.store.transactions()
     }
     fn locks(&self) -> &dyn Locks {
-        self.0.locks()
+        self.store.locks()
     }
     fn endpoints(&self) -> &dyn Endpoints {
-        self.0.endpoints()
+        self.store.endpoints()
     }
     fn purge(&self) -> &dyn Purge {
-        self.0.purge()
+        self.store.purge()
     }
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        self.0.batch_writer(me).await
+        self.store.batch_writer(me).await
     }
     async fn close(&self) {
-        self.0.close().await;
+        self.store.close().await;
     }
 }
 
 async fn s5_one_that_wakes_before_the_fence_goes_on(fixture: Fixture) {
-    let store = Waking(Arc::clone(&fixture.store));
+    let store = Waking::new(&fixture, usize::MAX);
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     let lease = Duration::from_millis(300);
     let created = fixture.store.incarnations().list().await.unwrap().created;
@@ -220,6 +243,21 @@ async fn s5_one_that_wakes_before_the_fence_goes_on(fixture: Fixture) {
     let waiting = tokio::time::timeout(Duration::from_secs(3), rival.create(&store));
     waiting.await.expect_err("it waits as a standby");
     store.renew(other.unwrap(), LEASE).await.unwrap();
+}
+
+/// A process that is started a second time means to take its predecessor's place, and fences it alive. But it has seen the
+/// lease that the predecessor believes in: one that is renewed meanwhile is looked at again.
+async fn s5_one_of_the_same_name_is_fenced_as_it_was_last_seen(fixture: Fixture) {
+    let store = Waking::new(&fixture, 2);
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let created = fixture.store.incarnations().list().await.unwrap().created;
+    let former = fixture.store.incarnations().create("one", created, LEASE).await.unwrap().unwrap();
+    let successor = Candidate { node: "one", lease: LEASE, told: &|_| {} };
+    successor.create(&store).await.unwrap();
+    assert_eq!(store.wakes.load(Relaxed), 0);
+    assert_eq!(store.looks.load(Relaxed), 3, "S5: it is looked at again after each renewal");
+    let by = fixture.store.incarnations().fenced_by(former).await.unwrap();
+    assert!(by.is_some_and(|by| by.contains("was started again")));
 }
 
 /// L2, L3: the connection of the heartbeat hangs, once and again, and the lease is held all the time.

@@ -58,17 +58,44 @@ fn flag(setting: Described) -> Arg {
              be repeated. In the file it is a table [participants] of lists",
         );
     }
-    let help = help.replace('\n', " ");
+    let help = plain(&help.replace('\n', " "));
     // The documented default is TOML, such as `["loopback"]`; the help shows it as the flag takes
     // it.
     let default = default.replace(['"', '[', ']'], "");
-    let arg =
-        arg.long(key).env(env).hide_env_values(true).help(format!("{help} [default: {default}]"));
+    let help = match default.as_str() {
+        "" => help,
+        default => format!("{help} [default: {default}]"),
+    };
+    let arg = arg.long(key).env(env).hide_env_values(true).help(help);
     match values {
         // The flag without a value means true.
         ["true", "false"] => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         _ => arg,
     }
+}
+
+/// Returns a text of Markdown as a terminal shows it: without marks of code, and with the names of links alone.
+fn plain(markdown: &str) -> String {
+    let mut text = String::new();
+    let mut rest = markdown;
+    while let Some((before, link)) = rest.split_once('[') {
+        text.push_str(before);
+        rest = match link
+            .split_once("](")
+            .and_then(|(name, to)| Some((name, to.split_once(')')?.1)))
+        {
+            Some((name, after)) => {
+                text.push_str(name);
+                after
+            }
+            None => {
+                text.push('[');
+                link
+            }
+        };
+    }
+    text.push_str(rest);
+    text.replace('`', "")
 }
 
 /// Parser with the setting's own rule, so that the error message names the flag.
@@ -78,4 +105,20 @@ fn parser(key: &str, values: &'static [&'static str]) -> ValueParser {
     }
     let key = key.to_owned();
     ValueParser::new(move |text: &str| Layer::default().set(&key, text).map(|()| text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_shows_no_markdown() {
+        let markdown = "As `a` says. See [security](../security.md#identities), [b] and [c";
+        assert_eq!(plain(markdown), "As a says. See security, [b] and [c");
+        let flags = Flags::augment_args(Command::new("serve")).render_long_help().to_string();
+        assert!(
+            !flags.contains('`') && !flags.contains("](") && !flags.contains("[default: ]"),
+            "{flags}"
+        );
+    }
 }

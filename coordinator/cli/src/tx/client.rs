@@ -94,6 +94,7 @@ impl Error {
     /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Unreachable { why, .. } if let Some(hint) = tls_hint(why) => hint,
             Self::Unreachable { .. } => {
                 "does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT names another \
                  address"
@@ -177,6 +178,24 @@ fn is_permanent(code: Code) -> bool {
 /// proxy none of this domain.
 fn own(details: &ErrorDetails) -> Option<&ErrorInfo> {
     details.error_info().filter(|info| info.domain == DOMAIN)
+}
+
+/// Returns a hint for a connection that was made, and on which TLS has failed.
+fn tls_hint(why: &str) -> Option<&'static str> {
+    let hints = [
+        (
+            "UnknownIssuer",
+            "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
+        ),
+        (
+            "not valid for name",
+            "--tls-name gives the name that is in the coordinator's certificate",
+        ),
+        ("expired", "the coordinator needs a new certificate, or a clock is wrong"),
+        ("InvalidContentType", "nothing speaks TLS there: does the endpoint begin with http://?"),
+        ("CertificateRequired", "the coordinator asks for a certificate: --tls-cert and --tls-key"),
+    ];
+    hints.iter().find(|(part, _)| why.contains(part)).map(|(_, hint)| *hint)
 }
 
 fn hint(status: &Status) -> Option<String> {

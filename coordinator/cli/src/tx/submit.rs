@@ -62,10 +62,10 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decid
   branch_id, vote, refusal {reason, message}, last_error, output_dropped, output or output_base64.
   The values are those of `unanimo tx --help`; tx_id is null where nobody knows it.
 
-Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody can
-  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or nobody knows: run the same
-  command again; 1 the command failed, and began no transaction; 2 an argument or a field of FILE is
-  wrong, and no transaction was begun."#;
+Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody
+  can tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more;
+  5 not decided before --timeout, or nobody knows: run the same command again; 1 the command failed,
+  and began no transaction; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
 
 /// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
 pub(crate) const DEVIATES: u8 = 6;

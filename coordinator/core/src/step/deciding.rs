@@ -227,7 +227,7 @@ impl Step<'_> {
 /// Tells whether phase two is owed. A branch that voted and ended by itself is owed a Cancel only
 /// if some other attempt of its Prepare may still take effect; one that its initiator called may
 /// have been called more often than its vote tells.
-fn is_owed(branch: &Branch, decision: Decision) -> bool {
+pub(super) fn is_owed(branch: &Branch, decision: Decision) -> bool {
     let Progress { vote, unanswered, .. } = branch.progress;
     let of_saga = branch.spec.mode == Mode::Saga;
     match decision {

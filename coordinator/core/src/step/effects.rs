@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::deciding::is_owed;
 use super::{Change, Step};
-use crate::branch::{Branch, Vote};
+use crate::branch::{Branch, PhaseTwo, Vote};
 use crate::decision::{Decision, Heuristic, Phase};
 use crate::effects::{Effects, Event, LockRequest, Transition};
 use crate::history::{self, PENDING_MAX};
@@ -26,14 +27,18 @@ impl Transaction {
     pub fn end_again(&mut self, phase: Phase, heuristic: Heuristic) {
         let ended_at = phase.ended_at();
         for branch in &mut self.branches {
-            if phase.decision() == Some(Decision::Commit) && branch.progress.vote.is_none() {
-                branch.progress.vote = Some(Vote::Prepared);
-                branch.progress.voted_at = phase.decided_at();
+            if let Some(decision) = phase.decision() {
+                ended_as_decided(branch, decision, phase.decided_at());
             }
             branch.progress.ended_at = branch.progress.ended_at.or(ended_at);
             (branch.in_flight, branch.retry_at) = (None, None);
         }
         (self.phase, self.known_heuristic) = (phase, heuristic);
+        self.next_version();
+    }
+
+    /// Makes a version that has nothing new, to be written again.
+    pub fn next_version(&mut self) {
         self.version = self.version.next();
     }
 
@@ -181,6 +186,19 @@ impl Step<'_> {
         }
         forced
     }
+}
+
+/// Takes a branch for one that did as was decided.
+fn ended_as_decided(branch: &mut Branch, decision: Decision, decided_at: Option<Timestamp>) {
+    if decision == Decision::Commit && branch.progress.vote.is_none() {
+        branch.progress.vote = Some(Vote::Prepared);
+        branch.progress.voted_at = decided_at;
+    }
+    branch.progress.phase_two = match branch.progress.phase_two {
+        PhaseTwo::Open if !is_owed(branch, decision) => PhaseTwo::NotOwed,
+        PhaseTwo::Open | PhaseTwo::Owed => PhaseTwo::Done,
+        _ => return,
+    };
 }
 
 /// Circumstances of a transition.

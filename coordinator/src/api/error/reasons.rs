@@ -144,8 +144,10 @@ reasons! {
         "The transaction is on its way between owners, or EnlistBranch ran out while the transaction waited for its locks. `owner` in the metadata, where it is known, is the address of the coordinator that has the transaction. A WatchTransaction that ends so goes on from the last revision.";
     Stopped = "STOPPED", Unavailable, retry, Unknown,
         "The coordinator has stopped. What was asked for may or may not have happened; ask again under the same gid or ids. A WatchTransaction that ends so goes on from the last revision.";
-    Unreadable = "TRANSACTION_UNREADABLE", Internal, final, Unknown,
-        "The transaction is stored in a form that this version of the coordinator cannot read: a later version wrote it, or it is damaged. The message names the column. It may be decided; nothing can be told of it, and nothing is done with it.";
+    AnswerNotSent = "ANSWER_NOT_SENT", Unavailable, retry, Unknown,
+        "Callers have not read as many bytes of answers as may be unread (`live-bytes-max`), so this answer was not sent. What was asked for may or may not have happened; ask again under the same gid or ids, and read the answers.";
+    Unreadable = "TRANSACTION_UNREADABLE", Internal, final, None,
+        "The transaction is stored in a form that this version of the coordinator cannot read: a later version wrote it, or it is damaged. The message names the column. It may be decided; nothing can be told of it, and nothing is done with it: this call has changed nothing.";
     StoreRefused = "STORE_REFUSED", Internal, final, Unknown,
         "The database refuses to store the transaction. A fault of ours: please report it.";
 }

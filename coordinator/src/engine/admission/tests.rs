@@ -49,7 +49,7 @@ fn l3_no_participant_takes_all_places() {
             transactions: 1,
             bytes,
             given: false,
-            stuck: false,
+            lasting: false,
         }]
     };
     let mut held: Vec<Permit> =
@@ -88,7 +88,7 @@ fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
     let share = |of: usize, bytes: usize| {
         let participant = ParticipantName::new(["sick", "well"][of]).expect("a name");
         let load = Arc::clone(&loads[of]);
-        Share { participant, load, transactions: 1, bytes, given: false, stuck: false }
+        Share { participant, load, transactions: 1, bytes, given: false, lasting: false }
     };
     let both = || vec![share(0, 10), share(1, 10)];
     let counted = || loads.each_ref().map(|l| (l.transactions(), l.owed(), l.bytes()));
@@ -116,4 +116,57 @@ fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
     drop(held);
     assert_eq!((admission.transactions(), admission.aside(), admission.bytes()), (0, 0, 0));
     assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);
+}
+
+/// However many participants are sick at once, the next one has places: those that were set aside leave a share to
+/// others, and so do those that could not be.
+#[test]
+fn l3_several_sick_participants_leave_places_to_the_others() {
+    let admission = admission(100, 1600);
+    let names = ["one", "two", "three", "four"];
+    let loads = names.map(|_| Arc::new(Load::default()));
+    let admit = |of: usize| {
+        let participant = ParticipantName::new(names[of]).expect("a name");
+        let (load, transactions, bytes) = (Arc::clone(&loads[of]), 1, 0);
+        let share = Share { participant, load, transactions, bytes, given: false, lasting: false };
+        admission.admit(1, 0, vec![share])
+    };
+    // Each is well until its share is taken, and then sick.
+    let (mut held, mut taken) = (Vec::new(), Vec::new());
+    for of in 0..3 {
+        let mut permits: Vec<Permit> = std::iter::from_fn(|| admit(of).ok()).collect();
+        permits.iter_mut().for_each(give);
+        while let Ok(mut more) = admit(of) {
+            give(&mut more);
+            permits.push(more);
+        }
+        taken.push(permits.len());
+        held.extend(permits);
+    }
+    assert_eq!(
+        taken,
+        [71, 70, 42],
+        "of 100 places and one more, of 100, and of the 59 that are left"
+    );
+    assert_eq!((admission.transactions(), admission.aside()), (83, 100));
+    let more: Vec<Permit> = std::iter::from_fn(|| admit(3).ok()).collect();
+    assert_eq!(more.len(), 12, "L3: a share of the 17 places that are left");
+    drop((more, held));
+    assert_eq!(admission.lasting.load(Ordering::Relaxed), 0);
+    assert!(loads.iter().all(|load| load.lasting() == 0));
+
+    // One that is sick from the start grows no further than to a share of what another one leaves.
+    let mut held = Vec::new();
+    let counts = [0, 1, 2].map(|of| {
+        let sick = std::iter::from_fn(|| {
+            let mut permit = admit(of).ok()?;
+            give(&mut permit);
+            Some(permit)
+        });
+        let before = held.len();
+        held.extend(sick);
+        held.len() - before
+    });
+    assert_eq!(counts, [71, 22, 6], "a share of what the others leave, and one more");
+    assert!(admission.aside() < 100, "L3: there is room for what a healthy one leaves aside");
 }

@@ -18,6 +18,7 @@ impl Service {
         until: Until,
         reply: Reply,
     ) {
+        self.recall_instead(&definition.gid);
         if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
             return self.attach(tx_id, &definition.digests(), until, reply);
         }
@@ -41,6 +42,7 @@ impl Service {
         until: Until,
         reply: Reply,
     ) {
+        self.recall_instead(&gid);
         if self.by_gid.contains_key(&gid) {
             return fail(reply, Failure::NotLive);
         }

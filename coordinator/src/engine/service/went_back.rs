@@ -4,21 +4,20 @@
 //! Their participants and clients may have heard of that. So the row is not believed: what is in memory is written
 //! again, whole, and until it is stored nothing more is sent or told.
 
-use std::collections::{HashMap, VecDeque};
+mod remembered;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Heuristic, Input, Phase, Record, Transaction, TxId, Version};
+use unanimo_core::{Gid, Input, Phase, Record, Transaction, Transition, TxId, Version};
 
+use self::remembered::{Ends, Remembered};
 use super::Service;
 use crate::alarm::DATABASE_WENT_BACK;
-use crate::store::Earlier;
+use crate::store::{Earlier, Key};
 
 /// Time in which the alarm is told once. Each transaction has a line of its own.
 const TELL_WINDOW: Duration = Duration::from_secs(60);
-
-/// Ends that are remembered. A standby that is promoted is behind by less: seconds, at ten thousand in each.
-const ENDS_MAX: usize = 65_536;
 
 /// Knowledge of what a database that went back lacks.
 #[derive(Debug, Default)]
@@ -27,9 +26,7 @@ pub(in crate::engine) struct Known {
     told_at: Option<Instant>,
     /// Promoted servers that were looked at.
     generation: u64,
-    /// Ends of transactions that have left memory, and these in the order in which they did.
-    ends: HashMap<TxId, (Phase, Heuristic)>,
-    order: VecDeque<TxId>,
+    ends: Ends,
 }
 
 impl Known {
@@ -43,20 +40,25 @@ impl Known {
 
     /// Notes a transaction that has ended here.
     pub(super) fn ended(&mut self, tx: &Transaction) {
-        if self.order.len() >= ENDS_MAX
-            && let Some(first) = self.order.pop_front()
-        {
-            self.ends.remove(&first);
+        self.ends.insert(tx, self.generation);
+    }
+
+    /// Returns an end of this key that the database may lack: it was written before a standby was promoted.
+    fn unproven(&self, key: &Key) -> Option<&Remembered> {
+        if self.generation == 0 {
+            return None;
         }
-        if self.ends.insert(tx.tx_id(), (tx.phase(), tx.heuristic())).is_none() {
-            self.order.push_back(tx.tx_id());
-        }
+        let tx_id = match key {
+            Key::Tx(tx_id) => *tx_id,
+            Key::Gid(gid) => self.ends.find(gid)?,
+        };
+        self.ends.get(tx_id).filter(|end| end.generation < self.generation)
     }
 }
 
 impl Service {
     /// Looks at everything in memory once a standby of the database was promoted: each row that it lacks, or has of an
-    /// earlier time, is written again.
+    /// earlier time, is written again. Until that is durable nothing more is told (promise S3).
     pub(super) fn after_promotion(&mut self) {
         let generation = self.store.generation();
         if std::mem::replace(&mut self.went_back.generation, generation) == generation {
@@ -64,18 +66,68 @@ impl Service {
         }
         let stored = self.live.iter().filter(|(_, live)| live.is_stored());
         for tx_id in stored.map(|(tx_id, _)| *tx_id).collect::<Vec<_>>() {
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                // It is written as the next version, or its end is being written as this one.
+                let version = live.tx.version();
+                let awaited = if live.has_ended() { version } else { version.next() };
+                live.handed_over(awaited, true);
+            }
             // Never rejected, and nothing for what has ended: that is being written.
             let _ = self.apply(tx_id, Input::Rewrite);
         }
+    }
+
+    /// Brings an end back to memory that the database may lack, and has it written again: whoever asks for it hears
+    /// of it once it is durable. One of which the branches are not remembered is left to its row.
+    pub(super) fn recall(&mut self, key: &Key) {
+        let is_whole = |end: &&Remembered| end.is_whole;
+        let Some(end) = self.went_back.unproven(key).filter(is_whole) else { return };
+        let record = end.record.clone();
+        let Some(mut transition) = self.bring_back(record) else { return };
+        // The row has all of it, or is found to be of an earlier time.
+        (transition.begins, transition.enlisted, transition.outputs) = Default::default();
+        let tx_id = transition.tx_id;
+        let write_id = self.write_id();
+        let Some(live) = self.live.get(&tx_id) else { return };
+        self.journal.submit(transition, write_id, live.life);
+    }
+
+    /// The same for a request that would begin a transaction: of an end without branches the outcome is stored again,
+    /// unless the gid has a row.
+    pub(super) fn recall_instead(&mut self, gid: &Gid) {
+        let key = Key::Gid(gid.clone());
+        self.recall(&key);
+        let Some(end) = self.went_back.unproven(&key) else { return };
+        let record = end.record.clone();
+        let Some(transition) = self.bring_back(record) else { return };
+        let tx_id = transition.tx_id;
+        let write_id = self.write_id();
+        let Some(live) = self.live.get(&tx_id) else { return };
+        self.journal.submit_again(transition, write_id, live.life, &Earlier::default());
+    }
+
+    /// Brings an end to memory. Returns all of it, as the next version.
+    fn bring_back(&mut self, record: Record) -> Option<Transition> {
+        let (tx_id, generation) = (record.identity.tx_id, self.went_back.generation);
+        if self.live.contains_key(&tx_id) {
+            return None;
+        }
+        tracing::debug!(%tx_id, gid = %record.identity.gid, "a remembered end is written again");
+        self.went_back.ends.written_at(tx_id, generation);
+        self.insert(record);
+        let live = self.live.get_mut(&tx_id)?;
+        live.tx.next_version();
+        live.handed_over(live.tx.version(), true);
+        Some(live.tx.written_again(false, 0, &[]))
     }
 
     /// Brings a transaction to its end that had ended here, and that the database has as it was before. Its
     /// participants know that end: nothing is sent. Returns the record if it is another one.
     pub(super) fn end_again(&mut self, record: Record) -> Option<Record> {
         let tx_id = record.identity.tx_id;
-        let ended = self.went_back.ends.get(&tx_id).copied();
         let is_open = !matches!(record.state.phase, Phase::Ended { .. });
-        let Some((phase, heuristic)) = ended.filter(|_| is_open) else { return Some(record) };
+        let known = self.went_back.ends.get(tx_id).cloned();
+        let Some(known) = known.filter(|_| is_open) else { return Some(record) };
         let outputs: Vec<_> = record.outputs.iter().map(|(number, _)| *number).collect();
         let (branches, found) = (record.branches.len(), record.version);
         self.tell_went_back();
@@ -83,16 +135,31 @@ impl Service {
             %tx_id,
             gid = %record.identity.gid,
             found = found.0,
-            outcome = ?phase.decision(),
+            outcome = ?known.record.state.phase.decision(),
             "the stored transaction is of an earlier time; its end is written again"
         );
-        self.insert(record);
+        let (phase, heuristic) = (known.record.state.phase, known.record.state.heuristic);
+        match known.is_whole {
+            // Never with an earlier version than the row has.
+            true => {
+                let version = known.record.version.max(found);
+                self.insert(Record { version, ..known.record });
+            }
+            false => self.insert(record),
+        }
+        let generation = self.went_back.generation;
+        self.went_back.ends.written_at(tx_id, generation);
         let live = self.live.get_mut(&tx_id)?;
-        live.tx.end_again(phase, heuristic);
+        match known.is_whole {
+            true => live.tx.next_version(),
+            false => live.tx.end_again(phase, heuristic),
+        }
         let transition = live.tx.written_again(true, branches, &outputs);
+        live.went_back(found);
         live.handed_over(transition.version, true);
         let (life, write_id) = (live.life, self.write_id());
-        self.journal.submit(transition, write_id, life);
+        let earlier = Earlier { row: Some((self.me, found)), branches, outputs };
+        self.journal.submit_again(transition, write_id, life, &earlier);
         None
     }
 

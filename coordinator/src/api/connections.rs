@@ -1,0 +1,277 @@
+//! Connections of callers (promise L5).
+//!
+//! Each holds a descriptor and some memory before anything is asked on it. So they are bounded: one more is closed at
+//! once, before it costs anything. One on which an answer is not read for long is closed, too: HTTP/2 has no other way
+//! to let go of what was handed over for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use unanimo_tls::Peer;
+
+use crate::metrics::Metrics;
+
+/// Longest time for which an answer of some size is not read. As long as a request may take to come.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+
+/// Interval between two looks at that.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause between two log lines about connections that are too many.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Connections that are accepted, as long as there are not too many.
+#[derive(Debug)]
+pub(super) struct Connections<S> {
+    incoming: S,
+    open: Arc<AtomicUsize>,
+    open_max: usize,
+    metrics: Arc<Metrics>,
+    refused: u64,
+    told_at: Option<Instant>,
+}
+
+impl<S> Connections<S> {
+    pub(super) fn new(incoming: S, open_max: usize, metrics: Arc<Metrics>) -> Self {
+        let open = Arc::new(AtomicUsize::new(0));
+        Self { incoming, open, open_max, metrics, refused: 0, told_at: None }
+    }
+
+    fn refuse(&mut self) {
+        self.refused += 1;
+        self.metrics.connection_refused();
+        if self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL) {
+            tracing::warn!(
+                open = self.open_max,
+                refused = self.refused,
+                "there are as many connections of callers as may be (connections-max); further ones are closed"
+            );
+            (self.refused, self.told_at) = (0, Some(Instant::now()));
+        }
+    }
+}
+
+impl<S: Stream<Item = io::Result<IO>> + Unpin, IO> Stream for Connections<S> {
+    type Item = io::Result<Connection<IO>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_next(context)) {
+                Some(Ok(io)) => {
+                    if self.open.load(Ordering::Relaxed) < self.open_max {
+                        let place = Place::take(&self.open, &self.metrics);
+                        return Poll::Ready(Some(Ok(Connection::new(io, place))));
+                    }
+                    drop(io);
+                    self.refuse();
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// Place of a connection; given back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    open: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, metrics: &Arc<Metrics>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        metrics.connection_opened();
+        Self { open: Arc::clone(open), metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connection_closed();
+    }
+}
+
+/// Answers of a connection that are not read yet, by when they were handed over.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Mutex<Unread>);
+
+#[derive(Debug, Default)]
+struct Unread {
+    since: BTreeMap<u64, Instant>,
+    next: u64,
+}
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, Unread> {
+        // Nothing in here panics half way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an answer that is handed over at this time.
+    pub(super) fn begin(&self, at: Instant) -> u64 {
+        let mut unread = self.lock();
+        unread.next += 1;
+        let number = unread.next;
+        unread.since.insert(number, at);
+        number
+    }
+
+    /// Notes that it is read, or given up.
+    pub(super) fn end(&self, number: u64) {
+        self.lock().since.remove(&number);
+    }
+
+    fn are_stuck(&self) -> bool {
+        let first = self.lock().since.first_key_value().map(|(_, since)| *since);
+        first.is_some_and(|since| since.elapsed() >= UNREAD_MAX)
+    }
+}
+
+/// Knowledge of a connection that each of its requests carries.
+#[derive(Clone, Debug)]
+pub(super) struct Info<C> {
+    of: C,
+    readers: Arc<Readers>,
+}
+
+/// Takes what a request carries of its connection, and leaves what it is of in its place.
+pub(super) fn readers_of<T>(request: &mut http::Request<T>) -> Option<Arc<Readers>> {
+    let extensions = request.extensions_mut();
+    if let Some(Info { of, readers }) = extensions.remove::<Info<Peer>>() {
+        extensions.insert(of);
+        return Some(readers);
+    }
+    let Info { of, readers } = extensions.remove::<Info<TcpConnectInfo>>()?;
+    extensions.insert(of);
+    Some(readers)
+}
+
+/// A connection that has a place.
+#[derive(Debug)]
+pub(super) struct Connection<IO> {
+    io: IO,
+    readers: Arc<Readers>,
+    look: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+impl<IO> Connection<IO> {
+    fn new(io: IO, place: Place) -> Self {
+        let look = Box::pin(tokio::time::sleep(LOOK_INTERVAL));
+        Self { io, readers: Arc::default(), look, _place: place }
+    }
+
+    /// Looks whether answers are read, when it is time for that.
+    fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.look.as_mut().poll(context).is_ready() {
+            self.look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+            if self.readers.are_stuck() {
+                let why = format!("an answer was not read within {UNREAD_MAX:?}");
+                tracing::warn!(why, "a connection is closed");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<IO: Connected> Connected for Connection<IO> {
+    type ConnectInfo = Info<IO::ConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Info { of: self.io.connect_info(), readers: Arc::clone(&self.readers) }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_look(context)?;
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Reads from a connection whose answer was handed over at this time, until the first look at it is over.
+    fn read_after(unread_for: Duration) -> Option<io::ErrorKind> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let (_far, near) = tokio::io::duplex(64);
+            let place = Place::take(&Arc::default(), &Arc::default());
+            let mut connection = Connection::new(near, place);
+            connection.look = Box::pin(tokio::time::sleep(Duration::ZERO));
+            let at = Instant::now().checked_sub(unread_for).expect("a time");
+            connection.readers.begin(at);
+            let reading = connection.read_u8();
+            let read = tokio::time::timeout(Duration::from_millis(200), reading).await.ok()?;
+            Some(read.expect_err("nothing was sent").kind())
+        })
+    }
+
+    #[test]
+    fn l5_a_connection_whose_answers_are_not_read_is_closed() {
+        assert_eq!(read_after(Duration::ZERO), None);
+        assert_eq!(read_after(UNREAD_MAX), Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn what_is_read_is_not_waited_for() {
+        let readers = Readers::default();
+        let long_ago = Instant::now().checked_sub(UNREAD_MAX).expect("a time");
+        let (first, second) = (readers.begin(long_ago), readers.begin(Instant::now()));
+        assert!(readers.are_stuck());
+        readers.end(first);
+        assert!(!readers.are_stuck());
+        readers.end(second);
+    }
+}

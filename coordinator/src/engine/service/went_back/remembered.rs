@@ -1,0 +1,157 @@
+//! Ends of transactions that have left memory.
+
+use std::collections::{HashMap, VecDeque};
+
+use unanimo_core::{Gid, Record, Transaction, TxId};
+
+/// Ends that are remembered. A standby that is promoted is behind by less: seconds, at ten thousand in each.
+const ENDS_MAX: usize = 65_536;
+
+/// Bytes of all of them. One without branches takes half a kilobyte, and metadata comes in any size.
+const BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of the latest ones, which are remembered with their branches: some thousands. Payloads come in any size.
+const WHOLE_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of an end besides its texts and payloads; of its branches each.
+const END: usize = 512;
+const BRANCH: usize = 768;
+
+/// An end that is remembered.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
+    /// As it was written last.
+    pub(super) record: Record,
+    /// Its branches are remembered, too.
+    pub(super) is_whole: bool,
+    /// Promoted servers that were known when it was written.
+    pub(super) generation: u64,
+    bytes: usize,
+}
+
+/// The ends. Of the earlier ones no more is remembered than their outcomes.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    ends: HashMap<TxId, Remembered>,
+    by_gid: HashMap<Gid, TxId>,
+    /// In the order in which they left memory.
+    order: VecDeque<TxId>,
+    /// The latest so many are whole.
+    whole: usize,
+    bytes: usize,
+    whole_bytes: usize,
+}
+
+impl Ends {
+    /// Remembers an end. It stands in the database, as far as `generation` knows that.
+    pub(super) fn insert(&mut self, tx: &Transaction, generation: u64) {
+        let (tx_id, record) = (tx.tx_id(), tx.record());
+        self.forget(tx_id);
+        let bytes = END + BRANCH * record.branches.len() + tx.held_bytes();
+        self.by_gid.insert(record.identity.gid.clone(), tx_id);
+        self.ends.insert(tx_id, Remembered { record, is_whole: true, generation, bytes });
+        self.order.push_back(tx_id);
+        self.whole += 1;
+        self.bytes += bytes;
+        self.whole_bytes += bytes;
+        while self.whole_bytes > WHOLE_BYTES_MAX && self.whole > 0 {
+            self.strip_the_first();
+        }
+        while self.bytes > BYTES_MAX || self.order.len() > ENDS_MAX {
+            let Some(&first) = self.order.front() else { return };
+            self.forget(first);
+        }
+    }
+
+    pub(super) fn get(&self, tx_id: TxId) -> Option<&Remembered> {
+        self.ends.get(&tx_id)
+    }
+
+    pub(super) fn find(&self, gid: &Gid) -> Option<TxId> {
+        self.by_gid.get(gid).copied()
+    }
+
+    /// Notes that it is being written again.
+    pub(super) fn written_at(&mut self, tx_id: TxId, generation: u64) {
+        if let Some(end) = self.ends.get_mut(&tx_id) {
+            end.generation = generation;
+        }
+    }
+
+    /// Lets go of the branches of the earliest that has them.
+    fn strip_the_first(&mut self) {
+        let index = self.order.len().saturating_sub(self.whole);
+        self.whole = self.whole.saturating_sub(1);
+        let Some(end) = self.order.get(index).and_then(|tx_id| self.ends.get_mut(tx_id)) else {
+            return;
+        };
+        (self.whole_bytes, self.bytes) = (self.whole_bytes - end.bytes, self.bytes - end.bytes);
+        end.is_whole = false;
+        end.record.branches = Vec::new();
+        end.record.outputs = Vec::new();
+        end.record.state.branches = Vec::new();
+        end.bytes = END + Transaction::restore(end.record.clone()).held_bytes();
+        self.bytes += end.bytes;
+    }
+
+    fn forget(&mut self, tx_id: TxId) {
+        let Some(end) = self.ends.remove(&tx_id) else { return };
+        self.bytes -= end.bytes;
+        if end.is_whole {
+            self.whole -= 1;
+            self.whole_bytes -= end.bytes;
+        }
+        let gid = &end.record.identity.gid;
+        if self.by_gid.get(gid) == Some(&tx_id) {
+            self.by_gid.remove(gid);
+        }
+        match self.order.front() == Some(&tx_id) {
+            true => drop(self.order.pop_front()),
+            // It ended once more: one of a few that were written again.
+            false => self.order.retain(|other| *other != tx_id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimo_core::{Policy, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn tombstone(n: u128, initiator: &str) -> Transaction {
+        let (tx_id, gid) = (TxId(Uuid::from_u128(n)), Gid::new(&format!("g-{n}")).expect("a gid"));
+        let policy = Policy::default();
+        Transaction::tombstone(tx_id, gid, initiator.into(), Timestamp(1), &policy).0
+    }
+
+    #[test]
+    fn the_earliest_are_forgotten_by_number() {
+        let mut ends = Ends::default();
+        let count = ENDS_MAX as u128 + 10;
+        for n in 0..count {
+            ends.insert(&tombstone(n, ""), 0);
+        }
+        assert_eq!((ends.ends.len(), ends.by_gid.len()), (ends.order.len(), ends.order.len()));
+        assert!(ends.order.len() <= ENDS_MAX && ends.bytes <= BYTES_MAX);
+        assert!(ends.find(&Gid::new("g-0").expect("a gid")).is_none());
+        let last = ends.get(TxId(Uuid::from_u128(count - 1))).expect("it");
+        assert!(last.is_whole);
+        let early = ends.order[0];
+        assert!(!ends.get(early).expect("it").is_whole, "its branches went before it");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes() {
+        let (mut ends, long) = (Ends::default(), "x".repeat(1 << 20));
+        for n in 0..100 {
+            ends.insert(&tombstone(n, &long), 0);
+        }
+        assert_eq!((ends.order.len(), ends.whole), (31, 15));
+        for n in 69..100 {
+            ends.forget(TxId(Uuid::from_u128(n)));
+        }
+        assert_eq!((ends.bytes, ends.whole_bytes, ends.whole), (0, 0, 0));
+    }
+}

@@ -1,0 +1,115 @@
+//! Callers that ask and do not read, and callers that are too many, take no memory beyond a bound (promise L5).
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use http_body_util::BodyExt;
+use prost::Message;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::transport::Channel;
+use unanimo_proto::v1::{
+    GetServerInfoRequest, GetTransactionRequest, Outcome, get_transaction_request,
+};
+use unanimo_tests::wait::until;
+
+use super::http::http_get;
+use super::process::Process;
+use super::{World, channel, config, sqlite_url, tcc};
+
+const MIB: usize = 1 << 20;
+
+/// A request for everything of a transaction, whose answer has more than a mebibyte.
+fn get(gid: &str) -> http::Request<Body> {
+    let request = GetTransactionRequest {
+        key: Some(get_transaction_request::Key::Gid(gid.to_owned())),
+        include_payloads: true,
+        ..Default::default()
+    };
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(request.encoded_len()).unwrap());
+    request.encode(&mut frame).unwrap();
+    http::Request::post("/unanimo.v1.CoordinatorService/GetTransaction")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(http_body_util::Full::new(frame.freeze())))
+        .unwrap()
+}
+
+/// Asks, and leaves the answer unread.
+async fn ask(mut channel: Channel, gid: &str) -> Option<http::Response<Body>> {
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
+    channel.call(get(gid)).await.ok()
+}
+
+/// Callers that ask for large answers and read none of them take no more than the bound. Others are answered
+/// meanwhile, and there is room again once the answers are read or given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_answers_that_are_not_read_are_within_the_bound() {
+    let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
+    let mut process = Process::start(&sqlite_url(), &bound).await;
+    let mut large = tcc("large", &["ok"]);
+    large.branches[0].payload = unanimo_tests::payload(vec![b'x'; MIB]);
+    process.client().submit_transaction(large).await.unwrap();
+    let before = process.resident();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let channel = process.channel_with_small_windows();
+        for _ in 0..100 {
+            let channel = channel.clone();
+            asking.spawn(async move { ask(channel, "large").await });
+        }
+    }
+    let mut unread = asking.join_all().await;
+    let grown = process.resident().saturating_sub(before) / (MIB as u64);
+    assert!(grown < 150, "L5: {grown} MiB for a bound of 8");
+    for n in 0..20 {
+        let request = tcc(&format!("meanwhile-{n}"), &["ok"; 20]);
+        let result = process.client().submit_transaction(request).await.unwrap().into_inner();
+        assert_eq!(result.result.unwrap().outcome(), Outcome::Committed);
+    }
+    // What has no room is said so, and read at once.
+    let refused = unread.pop().unwrap().unwrap().into_body().collect().await.unwrap();
+    let status = refused.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+    assert_eq!(status.unwrap(), "14", "UNAVAILABLE: nobody may take it for a no");
+    drop(unread);
+    until("room for a large one", async || {
+        let response = ask(process.another_channel(), "large").await?;
+        let read = response.into_body().collect().await.ok()?;
+        (read.to_bytes().len() > MIB).then_some(())
+    })
+    .await;
+}
+
+/// A connection too many is closed at once, those that are there go on, and there is a place again once one has ended.
+#[tokio::test]
+async fn l5_connections_are_bounded() {
+    let mut config = config(&sqlite_url());
+    config.connections_max = 5;
+    let world = World::start(config).await;
+    let ask = async |channel: &Channel| {
+        use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+        let mut client = CoordinatorServiceClient::new(channel.clone());
+        client.get_server_info(GetServerInfoRequest {}).await.map(|_| ())
+    };
+    let mut held = Vec::new();
+    for n in 0..5 {
+        let channel = channel(&world.running);
+        ask(&channel).await.unwrap_or_else(|error| panic!("connection {n}: {error}"));
+        held.push(channel);
+    }
+    let further = channel(&world.running);
+    for _ in 0..3 {
+        ask(&further).await.expect_err("L5: there is no place");
+    }
+    ask(&held[0]).await.unwrap();
+    let metrics = http_get(&world, "/metrics").await.1;
+    assert!(metrics.lines().any(|line| line == "unanimo_connections 5"), "{metrics}");
+    let refused =
+        metrics.lines().find_map(|l| l.strip_prefix("unanimo_connections_refused_total "));
+    assert!(refused.unwrap().parse::<u64>().unwrap() >= 3, "{metrics}");
+    drop(held.pop());
+    until("a place", async || ask(&further).await.ok()).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
