@@ -151,12 +151,6 @@ async fn migrate<C: Connection>(connection: &mut C) -> Result<(), Error> {
     })
 }
 
-/// Tells whether the role may not upgrade the table.
-fn is_not_permitted(error: &Error) -> bool {
-    let Error::Migrate(error) = error else { return false };
-    migrate::failure(error).and_then(error::code) == Some(error::NOT_PERMITTED)
-}
-
 fn is_locked_out(error: &MigrateError) -> bool {
     migrate::failure(error).and_then(error::code) == Some(error::LOCK_TIMEOUT)
 }
@@ -260,7 +254,7 @@ impl<D: Driver> Postgres<D> {
         let found = find(&mut connection).await;
         if schema::is_to_be_made(&MIGRATIONS, found)? {
             match migrate(&mut connection).await {
-                Err(error) if found.columns && is_not_permitted(&error) => {
+                Err(error) if found.columns && migrate::is_not_permitted(&error) => {
                     schema::tell_not_upgraded(found, &MIGRATIONS, &error);
                 }
                 done => done?,

@@ -86,6 +86,7 @@ impl From<crate::postgres::driver::Error> for Error {
 }
 
 /// Tells that an earlier version's table is used as it is, because the role may make nothing.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn tell_not_upgraded(found: Found, migrator: &Migrator, error: &Error) {
     let found = found.version.flatten().unwrap_or(0);
     let files: Vec<String> = migrator

@@ -8,10 +8,14 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// By `SHOW`, because MySQL has these counts in no table that everybody may read. `ROLLBACK AND CHAIN` begins another
-/// transaction that may write, which is not counted, and which DDL commits implicitly. Nothing commits an XA transaction
-/// implicitly.
-const SHOW: &str = "SHOW SESSION STATUS
+/// By `SHOW`, because MySQL has these counts in no table that everybody may read. Nothing commits an XA transaction
+/// implicitly. A rollback keeps nothing.
+const SHOW: &str =
+    "SHOW SESSION STATUS WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_xa_commit')";
+
+/// The same where the transaction may write: `ROLLBACK AND CHAIN` begins another one that may, which is not counted, and
+/// which DDL commits implicitly.
+const SHOW_WITH_ROLLBACKS: &str = "SHOW SESSION STATUS
     WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_rollback', 'Com_xa_commit')";
 
 /// Tells that the session commits nothing by itself, and only reads outside of transactions that say otherwise.
@@ -20,22 +24,41 @@ const KEEPS_NOTHING: &str = "SELECT 'keeps', @@autocommit = 0
 
 /// Number of these statements that a session has run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends(u64);
+pub(super) struct Ends {
+    number: u64,
+    show: &'static str,
+}
 
 impl Ends {
-    /// Counts them, behind other statements that find no rows.
+    /// Counts those of a transaction that may write, behind other statements that find no rows.
     pub(super) async fn counted(
         connection: &mut MySqlConnection,
         behind: &str,
     ) -> sqlx::Result<Self> {
-        let statements = AssertSqlSafe(format!("{behind}; {SHOW}"));
+        Self::shown(connection, behind, SHOW_WITH_ROLLBACKS).await
+    }
+
+    /// Counts those of a transaction that only reads.
+    pub(super) async fn counted_of_reading(
+        connection: &mut MySqlConnection,
+        behind: &str,
+    ) -> sqlx::Result<Self> {
+        Self::shown(connection, behind, SHOW).await
+    }
+
+    async fn shown(
+        connection: &mut MySqlConnection,
+        behind: &str,
+        show: &'static str,
+    ) -> sqlx::Result<Self> {
+        let statements = AssertSqlSafe(format!("{behind}; {show}"));
         let rows = sqlx::raw_sql(statements).fetch_all(connection).await?;
-        let mut sum = 0;
+        let mut number = 0;
         for row in rows {
-            let number: String = row.try_get_unchecked(1)?;
-            sum += number.parse::<u64>().unwrap_or_default();
+            let of_one: String = row.try_get_unchecked(1)?;
+            number += of_one.parse::<u64>().unwrap_or_default();
         }
-        Ok(Self(sum))
+        Ok(Self { number, show })
     }
 
     /// Tells whether something may have been kept since then without the transaction that was given, which is
@@ -47,6 +70,6 @@ impl Ends {
         let keeps = sqlx::raw_sql(KEEPS_NOTHING).fetch_all(&mut *connection).await?;
         let nothing = keeps.last().map(|row| row.try_get_unchecked::<Option<i64>, _>(1));
         let nothing = nothing.transpose()?.flatten() == Some(1);
-        Ok(!nothing || Self::counted(connection, "DO 0").await? != self)
+        Ok(!nothing || Self::shown(connection, "DO 0", self.show).await? != self)
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration};
 
 use super::driver::{Connection, Error, Parameter as P};
-use super::statements;
+use super::{error, statements};
 use crate::action::BoxFuture;
+use crate::schema;
 
 type Result<T> = std::result::Result<T, MigrateError>;
 
@@ -129,6 +130,12 @@ pub(super) fn failure(error: &MigrateError) -> Option<&Error> {
         MigrateError::Source(error) => error.downcast_ref(),
         _ => None,
     }
+}
+
+/// Tells whether the role may not upgrade the table.
+pub(super) fn is_not_permitted(error: &schema::Error) -> bool {
+    let schema::Error::Migrate(error) = error else { return false };
+    failure(error).and_then(error::code) == Some(error::NOT_PERMITTED)
 }
 
 /// Returns the number of the lock that sqlx takes for a database's migrations.

@@ -137,7 +137,7 @@ async fn l4_a_silent_group_keeps_no_payload_from_being_looked_at() {
     let new = version::<Sqlite, u64>(database).service().unwrap();
     let relay = Relay::start().await;
     let sweep = Sweep::default().interval(Duration::from_millis(10));
-    let sweeper = new.sweep([relay.url(), groups[0].endpoint().to_owned()], sweep).unwrap();
+    let sweeper = new.sweep([relay.url(), groups[0].endpoint()], sweep).unwrap();
     let told = || alarms.named("open_payload_unreadable");
     let line = until("the alarm", async || told().pop()).await;
     assert!(line.contains("action=\"changed\""), "{line}");

@@ -92,9 +92,7 @@ async fn committed(client: &Client, gid: &str) -> Option<String> {
     })
     .await;
     match outcome {
-        Outcome::Committed(told) if told.heuristic == Heuristic::None => {
-            Some(told.tx_id.to_string())
-        }
+        Outcome::Committed(told) if told.heuristic == Heuristic::None => Some(told.tx_id),
         _ => None,
     }
 }

@@ -22,6 +22,18 @@ use super::sweeper::{Reserve, Write};
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE wait_event = 'SyncRep' AND application_name = 'unanimo-participant'";
 
+/// Begins a Prepare, which waits for a standby.
+async fn waits(
+    service: &Service<Database>,
+    url: &str,
+    (mode, action): (Mode, &'static str),
+) -> tokio::task::JoinHandle<Result<prepare_response::Answer, tonic::Status>> {
+    let (service, before) = (service.clone(), one(url, WAITING).await);
+    let waits = tokio::spawn(async move { branch(mode, action).prepare(&service).await });
+    until("it to wait", async || (one(url, WAITING).await > before).then_some(())).await;
+    waits
+}
+
 /// Behind a proxy sessions of two servers live side by side for a while. The promoted one has no standbys.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_what_another_server_says_of_standbys_tells_nothing_of_a_commit() {
@@ -33,14 +45,8 @@ async fn s3_what_another_server_says_of_standbys_tells_nothing_of_a_commit() {
         .await;
     promote(&there).await;
     wait_for_a_standby(&url, true).await;
-    let waits = async |service: &Service<Database>, mode, action| {
-        let (service, before) = (service.clone(), one(&url, WAITING).await);
-        let waits = tokio::spawn(async move { branch(mode, action).prepare(&service).await });
-        until("it to wait", async || (one(&url, WAITING).await > before).then_some(())).await;
-        waits
-    };
-    let by_tcc = waits(&service, Mode::Tcc, "ok").await;
-    let by_two_phase = waits(&service, Mode::TwoPhaseCommit, "write").await;
+    let by_tcc = waits(&service, &url, (Mode::Tcc, "ok")).await;
+    let by_two_phase = waits(&service, &url, (Mode::TwoPhaseCommit, "write")).await;
     proxy.lead_to(standby.socket());
     // What is idle goes; the next session is opened on the other server.
     let mut admin = PgConnection::connect(&url).await.unwrap();

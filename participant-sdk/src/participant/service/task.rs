@@ -90,7 +90,11 @@ pub(super) async fn in_own_task<T: Send + 'static>(
                 Fault::Handler(_) => Code::Unknown,
                 _ => Code::Internal,
             };
-            Err(wire::status(code, &fault.to_string()))
+            let text = match &fault {
+                Fault::Panicked(text) => format!("the handler of {operation} panicked: {text}"),
+                other => other.to_string(),
+            };
+            Err(wire::status(code, &text))
         }
         Err(_) => Err(Status::internal(format!("the handler of {operation} panicked"))),
     }
