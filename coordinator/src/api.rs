@@ -212,7 +212,9 @@ pub(crate) async fn serve(
         .add_service(operator)
         .add_service(health_service)
         .add_service(reflection);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(60)));
     match tls {
         None => {
             let incoming = Connections::new(incoming, connections_max, metrics);

@@ -256,6 +256,8 @@ impl<D: Driver> Postgres<D> {
             match migrate(&mut connection).await {
                 Err(error) if found.columns && migrate::is_not_permitted(&error) => {
                     schema::tell_not_upgraded(found, &MIGRATIONS, &error);
+                    // It may have failed in the midst of a transaction.
+                    connection.run("ROLLBACK").await?;
                 }
                 done => done?,
             }

@@ -1,24 +1,29 @@
 //! Answers on their way out (promise L5).
 //!
 //! An answer is in memory until its caller has read it, and a caller that asks and does not read costs nothing itself.
-//! So what is handed over and not read yet is counted: an answer that would go over the bound is replaced by an error.
-//! HTTP/2 asks a body for more once there is room for it, so whatever was handed over before is read, but for a window.
-//! As with [requests](super::uploads), the first part of each is counted apart.
+//! So what is handed over and not sent yet is counted: an answer that would go over the bound is replaced by an error.
+//! HTTP/2 takes a whole message as soon as there is room for one byte of it, and lets go of it when it is sent. The count
+//! goes with the bytes. As with [requests](super::uploads), the first part of each is counted apart.
+//!
+//! After a message of some size the next one, or the end, waits until it is sent. An answer that is not read for long is
+//! given up, and no other one with it. Where there is no room for even one byte, HTTP/2 does not ask for more, and the
+//! [connection](super::connections) is closed.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tower_layer::Layer;
 
-use super::connections::{Readers, readers_of};
+use super::connections::{Readers, UNREAD_MAX, readers_of};
 use super::error::too_many_unread;
 use super::uploads::{Counts, SPARED_BYTES, parts};
 use crate::metrics::Metrics;
@@ -80,44 +85,104 @@ struct Answer {
     body: Body,
     answers: Answers,
     readers: Option<Arc<Readers>>,
-    /// Bytes that were handed over last, by part.
-    counted: [usize; 2],
-    /// Its number among the unread ones of its connection.
-    number: Option<u64>,
+    /// What was handed over last, if it is of some size, and the time for it.
+    handed: Option<(Arc<Sent>, Pin<Box<Sleep>>)>,
     is_over: bool,
+}
+
+/// Knowledge whether bytes that were handed over are sent, or given up.
+#[derive(Debug, Default)]
+struct Sent {
+    is_sent: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Sent {
+    fn wait_with(&self, waker: &Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    fn note(&self) {
+        self.is_sent.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Bytes that are handed over, and counted until they are dropped.
+#[derive(Debug)]
+struct Handed {
+    data: Bytes,
+    counted: [usize; 2],
+    answers: Answers,
+    /// For bytes of some size: where they are among the unread ones of their connection.
+    place: Option<(Arc<Readers>, u64)>,
+    sent: Option<Arc<Sent>>,
+}
+
+impl AsRef<[u8]> for Handed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.answers.metrics.answer_read(self.data.len());
+        self.answers.counts.take_off(self.counted);
+        if let Some((readers, number)) = &self.place {
+            readers.end(*number);
+        }
+        if let Some(sent) = &self.sent {
+            sent.note();
+        }
+    }
 }
 
 impl Answer {
     fn new(body: Body, answers: Answers, readers: Option<Arc<Readers>>) -> Self {
-        Self { body, answers, readers, counted: [0, 0], number: None, is_over: false }
+        Self { body, answers, readers, handed: None, is_over: false }
     }
 
-    /// Counts what is handed over.
-    fn hand_over(&mut self, bytes: usize) -> Result<(), Status> {
-        self.counted = parts(bytes);
-        let Answers { counts, metrics } = &self.answers;
-        metrics.answer_handed_over(bytes);
-        if !counts.add_parts(self.counted) && bytes > SPARED_BYTES {
-            metrics.answer_refused();
-            let bytes_max = counts.bytes_max();
+    /// Hands bytes over, which are counted from now on.
+    fn hand_over(&mut self, data: Bytes) -> Result<Bytes, Status> {
+        let (bytes, answers) = (data.len(), self.answers.clone());
+        let counted = parts(bytes);
+        answers.metrics.answer_handed_over(bytes);
+        let is_within = answers.counts.add_parts(counted);
+        let mut handed = Handed { data, counted, answers, place: None, sent: None };
+        if bytes <= SPARED_BYTES {
+            return Ok(Bytes::from_owner(handed));
+        }
+        if !is_within {
+            self.answers.metrics.answer_refused();
+            let bytes_max = self.answers.counts.bytes_max();
             return Err(too_many_unread(format_args!(
                 "too much is in flight: bytes of answers that are not read yet would go over {bytes_max}"
             )));
         }
-        if bytes > SPARED_BYTES {
-            self.number = self.readers.as_ref().map(|readers| readers.begin(Instant::now()));
-        }
-        Ok(())
+        let sent = Arc::<Sent>::default();
+        handed.sent = Some(Arc::clone(&sent));
+        let readers = self.readers.as_ref();
+        handed.place = readers.map(|all| (Arc::clone(all), all.begin(Instant::now())));
+        self.handed = Some((sent, Box::pin(sleep(UNREAD_MAX))));
+        Ok(Bytes::from_owner(handed))
     }
 
-    /// Counts no more what was handed over: it is read, or given up.
-    fn was_read(&mut self) {
-        let counted = std::mem::take(&mut self.counted);
-        self.answers.metrics.answer_read(counted.iter().sum());
-        self.answers.counts.take_off(counted);
-        if let Some((readers, number)) = self.readers.as_ref().zip(self.number.take()) {
-            readers.end(number);
+    /// Waits until what was handed over is sent, or not for longer.
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        let Some((sent, patience)) = &mut self.handed else { return Poll::Ready(Ok(())) };
+        sent.wait_with(context.waker());
+        if sent.is_sent.load(Ordering::Acquire) {
+            self.handed = None;
+            return Poll::Ready(Ok(()));
         }
+        ready!(patience.as_mut().poll(context));
+        self.handed = None;
+        Poll::Ready(Err(too_many_unread(format_args!(
+            "the answer was not read within {UNREAD_MAX:?}"
+        ))))
     }
 }
 
@@ -130,36 +195,37 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        this.was_read();
         if this.is_over {
             return Poll::Ready(None);
+        }
+        if let Err(status) = ready!(this.poll_sent(context)) {
+            this.is_over = true;
+            return Poll::Ready(Some(Err(status)));
         }
         let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)) else {
             return Poll::Ready(None);
         };
-        let frame = frame?;
-        if let Err(status) = this.hand_over(frame.data_ref().map_or(0, Bytes::len)) {
-            this.was_read();
-            this.is_over = true;
-            let mut trailers = status.into_http::<()>().headers().clone();
-            trailers.remove(http::header::CONTENT_TYPE);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        Poll::Ready(Some(Ok(frame)))
+        let data = match frame?.into_data() {
+            Ok(data) => data,
+            Err(frame) => return Poll::Ready(Some(Ok(frame))),
+        };
+        Poll::Ready(Some(Ok(match this.hand_over(data) {
+            Ok(data) => Frame::data(data),
+            Err(status) => {
+                this.is_over = true;
+                let mut trailers = status.into_http::<()>().headers().clone();
+                trailers.remove(http::header::CONTENT_TYPE);
+                Frame::trailers(trailers)
+            }
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
+        self.is_over || (self.handed.is_none() && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         // Less may come of it, if it is refused.
         SizeHint::default()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.was_read();
     }
 }

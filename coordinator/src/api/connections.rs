@@ -1,7 +1,8 @@
 //! Connections of callers (promise L5).
 //!
 //! Each holds a descriptor and some memory before anything is asked on it. So they are bounded: one more is closed at
-//! once, before it costs anything. One on which an answer is not read for long is closed, too: HTTP/2 has no other way
+//! once, behind its handshake where there is TLS. One on which nothing comes is closed soon: it would keep its place from
+//! others. One on which an answer is not read for long, though that is given up, is closed, too: HTTP/2 has no other way
 //! to let go of what was handed over for it.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,13 @@ use unanimo_tls::Peer;
 use crate::metrics::Metrics;
 
 /// Longest time for which an answer of some size is not read. As long as a request may take to come.
-const UNREAD_MAX: Duration = Duration::from_secs(60);
+pub(super) const UNREAD_MAX: Duration = Duration::from_secs(60);
+
+/// Longest time for which it is not let go of after that.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(15);
+
+/// Longest time for the first bytes of a connection.
+const FIRST_BYTES_MAX: Duration = Duration::from_secs(20);
 
 /// Interval between two looks at that.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -135,7 +142,7 @@ impl Readers {
 
     fn are_stuck(&self) -> bool {
         let first = self.lock().since.first_key_value().map(|(_, since)| *since);
-        first.is_some_and(|since| since.elapsed() >= UNREAD_MAX)
+        first.is_some_and(|since| since.elapsed() >= UNREAD_MAX + GIVEN_UP_MAX)
     }
 }
 
@@ -164,19 +171,28 @@ pub(super) struct Connection<IO> {
     io: IO,
     readers: Arc<Readers>,
     look: Pin<Box<Sleep>>,
+    /// Until when its first bytes have to come; nothing once they have.
+    first_until: Option<Instant>,
     _place: Place,
 }
 
 impl<IO> Connection<IO> {
     fn new(io: IO, place: Place) -> Self {
         let look = Box::pin(tokio::time::sleep(LOOK_INTERVAL));
-        Self { io, readers: Arc::default(), look, _place: place }
+        let first_until = Some(Instant::now() + FIRST_BYTES_MAX);
+        Self { io, readers: Arc::default(), look, first_until, _place: place }
     }
 
-    /// Looks whether answers are read, when it is time for that.
+    /// Looks whether something comes, and whether answers are read, when it is time for that.
     fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.look.as_mut().poll(context).is_ready() {
-            self.look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+            let now = Instant::now();
+            self.look.as_mut().reset(now + LOOK_INTERVAL);
+            if self.first_until.is_some_and(|until| now >= until) {
+                let why = format!("nothing came on it within {FIRST_BYTES_MAX:?}");
+                tracing::debug!(why, "a connection is closed");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
             if self.readers.are_stuck() {
                 let why = format!("an answer was not read within {UNREAD_MAX:?}");
                 tracing::warn!(why, "a connection is closed");
@@ -202,7 +218,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_look(context)?;
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.first_until = None;
+        }
+        read
     }
 }
 
@@ -228,6 +249,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Where it cannot be written to, it may not be read from either.
+        self.poll_look(context)?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
@@ -243,7 +266,7 @@ mod tests {
     use super::*;
 
     /// Reads from a connection whose answer was handed over at this time, until the first look at it is over.
-    fn read_after(unread_for: Duration) -> Option<io::ErrorKind> {
+    fn read_after(unread_for: Duration, first_for: Duration) -> Option<io::ErrorKind> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
             let (_far, near) = tokio::io::duplex(64);
@@ -252,6 +275,7 @@ mod tests {
             connection.look = Box::pin(tokio::time::sleep(Duration::ZERO));
             let at = Instant::now().checked_sub(unread_for).expect("a time");
             connection.readers.begin(at);
+            connection.first_until = Some(Instant::now() + first_for);
             let reading = connection.read_u8();
             let read = tokio::time::timeout(Duration::from_millis(200), reading).await.ok()?;
             Some(read.expect_err("nothing was sent").kind())
@@ -260,14 +284,20 @@ mod tests {
 
     #[test]
     fn l5_a_connection_whose_answers_are_not_read_is_closed() {
-        assert_eq!(read_after(Duration::ZERO), None);
-        assert_eq!(read_after(UNREAD_MAX), Some(io::ErrorKind::TimedOut));
+        assert_eq!(read_after(Duration::ZERO, FIRST_BYTES_MAX), None);
+        let long = UNREAD_MAX + GIVEN_UP_MAX;
+        assert_eq!(read_after(long, FIRST_BYTES_MAX), Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn l5_a_connection_on_which_nothing_comes_is_closed() {
+        assert_eq!(read_after(Duration::ZERO, Duration::ZERO), Some(io::ErrorKind::TimedOut));
     }
 
     #[test]
     fn what_is_read_is_not_waited_for() {
         let readers = Readers::default();
-        let long_ago = Instant::now().checked_sub(UNREAD_MAX).expect("a time");
+        let long_ago = Instant::now().checked_sub(UNREAD_MAX + GIVEN_UP_MAX).expect("a time");
         let (first, second) = (readers.begin(long_ago), readers.begin(Instant::now()));
         assert!(readers.are_stuck());
         readers.end(first);

@@ -5,12 +5,12 @@
 //! phase two and adoption only add to the count. A transaction that waits for nothing but calls that fail, or
 //! that have moved nothing for long, is set aside: it is in memory, and holds no place that others need, neither
 //! of all places nor of those of healthy participants. Of a participant that answers and moves nothing it
-//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that are to be
-//! set aside and wait for one participant, there are no more than its share either, of what those of other participants
-//! leave: past that it gets no new work, or what fails for ever would fill memory, and then hold the places of others.
-//! Where no more can be set aside they hold places, and each participant's share is one of the rest: so however many
-//! participants are sick, there are places left for the next one. Bytes are counted as before. Once the transaction goes on it holds its places again. A participant whose branches have
-//! ended has its place back at once.
+//! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that wait
+//! for a participant whose calls fail, there are no more than its share either, of what those that are set aside for
+//! others leave: past that it gets no new work, or what fails for ever would fill memory, and then hold the places of
+//! others. Where no more can be set aside they hold places, and each participant's share is one of the rest: so however
+//! many participants are sick, there are places left for the next one. Bytes are counted as before. Once the transaction
+//! goes on it holds its places again. A participant whose branches have ended has its place back at once.
 
 #[cfg(test)]
 mod tests;
@@ -102,7 +102,7 @@ pub(super) struct Share {
     bytes: usize,
     /// The place is given to others.
     given: bool,
-    /// The transaction is to be set aside, and waits for this participant.
+    /// The transaction is to be set aside, and waits for this participant, whose calls fail.
     lasting: bool,
 }
 
@@ -279,7 +279,7 @@ impl Permit {
     }
 
     /// Has the transaction hold its places in these participants' shares, where there are any or not, and
-    /// gives the others to others. `waits` tells for which participants it waits, if it is to be set aside.
+    /// gives the others to others. `waits` tells for which participants whose calls fail it waits.
     pub(super) fn hold(
         &mut self,
         holds: impl Fn(&ParticipantName) -> bool,

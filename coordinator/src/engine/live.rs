@@ -345,10 +345,8 @@ impl Live {
             (!decided || tx.branches().iter().any(open))
                 && (!aside || waited_for.contains(participant))
         };
-        let waits = |participant: &ParticipantName| {
-            failing.contains(participant) || waited_for.contains(participant)
-        };
-        self.permit.hold(holds, waits);
+        // One that answers has its share of the places, whatever becomes of others.
+        self.permit.hold(holds, |participant| failing.contains(participant));
     }
 
     pub(super) fn is_aside(&self) -> bool {

@@ -14,7 +14,7 @@ pub(crate) struct Load {
     /// All of them: something is owed to the participant, or may be.
     owed: AtomicUsize,
     bytes: AtomicUsize,
-    /// Those that are set aside, or are to be, and wait for this participant.
+    /// Those that are set aside, or are to be, and wait for this participant, whose calls fail.
     lasting: AtomicUsize,
 }
 
@@ -41,7 +41,7 @@ impl Load {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
     }
 
-    /// Transactions that are to be set aside, and wait for this participant.
+    /// Transactions that are to be set aside, and wait for this participant, whose calls fail.
     pub(crate) fn last(&self, transactions: usize) {
         self.lasting.fetch_add(transactions, Ordering::Relaxed);
     }

@@ -3,62 +3,59 @@
 //! The servers end a whole transaction by themselves, as after a deadlock, and tell nobody. What a handler does
 //! behind that keeps nothing: the session does not commit by itself, and only reads. A handler that has begun
 //! another transaction, or has committed, may have kept something. The server counts such statements, in
-//! procedures and triggers, too.
+//! procedures and triggers, too, and also those that fail: what commits implicitly does so first.
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// By `SHOW`, because MySQL has these counts in no table that everybody may read. Nothing commits an XA transaction
-/// implicitly. A rollback keeps nothing.
-const SHOW: &str =
-    "SHOW SESSION STATUS WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_xa_commit')";
-
-/// The same where the transaction may write: `ROLLBACK AND CHAIN` begins another one that may, which is not counted, and
-/// which DDL commits implicitly.
-const SHOW_WITH_ROLLBACKS: &str = "SHOW SESSION STATUS
-    WHERE Variable_name IN ('Com_begin', 'Com_commit', 'Com_rollback', 'Com_xa_commit')";
+/// By `SHOW`, because MySQL has these counts in no table that everybody may read. By lists, because `REGEXP` fails in
+/// some character sets that a handler may set. MySQL counts temporary tables among the others.
+const SHOW: &str = "SHOW SESSION STATUS WHERE Value <> '0'
+    AND (Variable_name IN ('Com_begin', 'Com_commit', 'Com_xa_commit', 'Com_rollback', 'Com_set_option',
+            'Com_truncate', 'Com_lock_tables', 'Com_analyze', 'Com_check', 'Com_optimize', 'Com_repair',
+            'Com_flush', 'Com_install_plugin', 'Com_uninstall_plugin', 'Com_assign_to_keycache',
+            'Com_preload_keys', 'Com_reset', 'Com_backup', 'Com_set_password')
+        OR Variable_name LIKE 'Com_alter_%' OR Variable_name LIKE 'Com_create_%'
+        OR Variable_name LIKE 'Com_drop_%' OR Variable_name LIKE 'Com_rename_%'
+        OR Variable_name LIKE 'Com_grant%' OR Variable_name LIKE 'Com_revoke%')
+    AND Variable_name NOT LIKE '%_temporary_table'";
 
 /// Tells that the session commits nothing by itself, and only reads outside of transactions that say otherwise.
 const KEEPS_NOTHING: &str = "SELECT 'keeps', @@autocommit = 0
     /*M! AND @@tx_read_only = 1 */ /*!80000 AND @@transaction_read_only = 1 */";
 
-/// Number of these statements that a session has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Numbers of these statements that a session has run.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
-    number: u64,
-    show: &'static str,
+    /// Those that begin a transaction which may write, or commit one.
+    explicit: u64,
+    /// Those that commit implicitly.
+    implicit: u64,
+    /// Those without which no other transaction than the given one is there to be committed implicitly: `ROLLBACK AND
+    /// CHAIN`, and `SET TRANSACTION READ WRITE` behind any end. A plain `ROLLBACK` alone keeps nothing.
+    opening: u64,
 }
 
 impl Ends {
-    /// Counts those of a transaction that may write, behind other statements that find no rows.
+    /// Counts them, behind other statements that find no rows.
     pub(super) async fn counted(
         connection: &mut MySqlConnection,
         behind: &str,
     ) -> sqlx::Result<Self> {
-        Self::shown(connection, behind, SHOW_WITH_ROLLBACKS).await
-    }
-
-    /// Counts those of a transaction that only reads.
-    pub(super) async fn counted_of_reading(
-        connection: &mut MySqlConnection,
-        behind: &str,
-    ) -> sqlx::Result<Self> {
-        Self::shown(connection, behind, SHOW).await
-    }
-
-    async fn shown(
-        connection: &mut MySqlConnection,
-        behind: &str,
-        show: &'static str,
-    ) -> sqlx::Result<Self> {
-        let statements = AssertSqlSafe(format!("{behind}; {show}"));
+        let statements = AssertSqlSafe(format!("{behind}; {SHOW}"));
         let rows = sqlx::raw_sql(statements).fetch_all(connection).await?;
-        let mut number = 0;
+        let mut ends = Self::default();
         for row in rows {
-            let of_one: String = row.try_get_unchecked(1)?;
-            number += of_one.parse::<u64>().unwrap_or_default();
+            let (name, number): (String, String) =
+                (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+            let sum = match name.as_str() {
+                "Com_begin" | "Com_commit" | "Com_xa_commit" => &mut ends.explicit,
+                "Com_rollback" | "Com_set_option" => &mut ends.opening,
+                _ => &mut ends.implicit,
+            };
+            *sum += number.parse::<u64>().unwrap_or_default();
         }
-        Ok(Self { number, show })
+        Ok(ends)
     }
 
     /// Tells whether something may have been kept since then without the transaction that was given, which is
@@ -70,6 +67,9 @@ impl Ends {
         let keeps = sqlx::raw_sql(KEEPS_NOTHING).fetch_all(&mut *connection).await?;
         let nothing = keeps.last().map(|row| row.try_get_unchecked::<Option<i64>, _>(1));
         let nothing = nothing.transpose()?.flatten() == Some(1);
-        Ok(!nothing || Self::shown(connection, "DO 0", self.show).await? != self)
+        let now = Self::counted(connection, "DO 0").await?;
+        let is_explicit = now.explicit != self.explicit;
+        let is_implicit = now.implicit != self.implicit && now.opening != self.opening;
+        Ok(!nothing || is_explicit || is_implicit)
     }
 }

@@ -31,8 +31,7 @@ impl MySqlReading {
         let doing = fault("begin a transaction");
         let begun = Local::begin(pool, AssertSqlSafe(statements)).await;
         let mut transaction = begun.map_err(&doing)?;
-        let behind = format!("SAVEPOINT {savepoint}");
-        let ends = Ends::counted_of_reading(&mut transaction, &behind).await;
+        let ends = Ends::counted(&mut transaction, &format!("SAVEPOINT {savepoint}")).await;
         let ends = ends.map_err(doing)?;
         Ok(Self { transaction, isolation, savepoint, ends })
     }

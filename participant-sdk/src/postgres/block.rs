@@ -157,7 +157,8 @@ impl<O: Pool> PgBlock<O> {
     }
 
     fn backend(&self) -> Option<Backend> {
-        self.backend.filter(|_| self.care.standbys().are_waited_for())
+        let are_waited_for = self.care.standbys().are_waited_for();
+        if are_waited_for { self.backend.clone() } else { None }
     }
 
     async fn run(&mut self, statements: &str) -> Result<(), Error> {
@@ -193,11 +194,11 @@ impl<O: Pool> Block for PgBlock<O> {
         ];
         let connection = self.session.connection();
         let inserted = statements::optional(connection, INSERT, &parameters).await;
-        let inserted: Option<(String, bool, i64, i64)> =
+        let inserted: Option<(String, bool, String)> =
             inserted.map_err(busy_or("insert the branch's barrier row"))?;
-        if let Some((xid, late, pid, seen_us)) = inserted {
+        if let Some((xid, late, backend)) = inserted {
             self.xid = xid;
-            self.backend = Some(Backend::new(pid, seen_us));
+            self.backend = Some(Backend::new(backend));
             return Ok(Inserted::New { late });
         }
         // A statement of its own: the insert's snapshot may be older than the row that it met.
@@ -213,14 +214,14 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
-        type Found = (String, Vec<u8>, String, String, String, String, i64, i64);
+        type Found = (String, Vec<u8>, String, String, String, String, String);
         let found = statements::optional(self.session.connection(), LOCK, &key(call)).await;
         let found: Option<Found> = found.map_err(busy_or("lock the branch's barrier row"))?;
-        let Some((state, output, output_type, reason, message, xid, pid, seen_us)) = found else {
+        let Some((state, output, output_type, reason, message, xid, backend)) = found else {
             return Ok(None);
         };
         self.xid = xid;
-        self.backend = Some(Backend::new(pid, seen_us));
+        self.backend = Some(Backend::new(backend));
         Row::from_columns((state, output, output_type, reason, message)).map(Some)
     }
 

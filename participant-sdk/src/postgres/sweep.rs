@@ -10,6 +10,7 @@ use super::driver::{Connection, Driver, FromRow, Parameter as P, Session};
 use super::error::fault;
 use super::name::{self, PREFIX};
 use super::statements;
+use super::waiting::{Backend, ended_with_its_client};
 use crate::doubt::{
     self, BranchName, Committed, Count, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History,
     Named, NamedRow, Open, RowChange, RowKey, Sweepable, age, limit, millis, position,
@@ -146,9 +147,15 @@ impl<D: Driver> Postgres<D> {
         parameters: &[P<'_>],
     ) -> Result<u64, Fault> {
         let mut sweeping = begun(&self.phase_two, "BEGIN READ WRITE").await?;
+        let backend = match self.set_up.care.standbys().are_waited_for() {
+            true => Some(Backend::of(&mut sweeping).await.map_err(fault(doing))?),
+            false => None,
+        };
         let changed = sweeping.connection().execute(statement, parameters).await;
         let changed = changed.map_err(fault(doing))?;
-        sweeping.commit().await.map_err(fault(doing))?;
+        let committed = ended_with_its_client(backend, &self.sweep, sweeping.commit()).await;
+        committed.map_err(fault(doing))?;
+        sweeping.release();
         Ok(changed)
     }
 

@@ -59,11 +59,12 @@ impl<D: Driver> Prepares for Postgres<D> {
         let (mut session, backend) = block.into_inner();
         // A driver need not know that PREPARE ends the transaction: it is given another one to roll back. Standbys
         // are asked outside of one, where each look is a new one.
-        let again = if backend.is_some() { "" } else { "; BEGIN" };
+        let is_waited_for = backend.is_some();
+        let again = if is_waited_for { "" } else { "; BEGIN" };
         let statements = format!("PREPARE TRANSACTION '{}'{again}", name(call.branch()));
         let prepared = session.connection().run(&statements);
         let Err(error) = ended_with_its_client(backend, &self.sweep, prepared).await else {
-            if backend.is_some() {
+            if is_waited_for {
                 proven(&mut session, &self.set_up.care).await?;
                 if session.connection().run("BEGIN").await.is_err() {
                     return Ok(None);

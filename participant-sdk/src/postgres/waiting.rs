@@ -12,15 +12,17 @@ use tokio::runtime::Handle;
 use super::driver::{Connection, Error, Parameter, Pool, Session};
 use super::{error, statements};
 
-/// Reads the server's process of a session, and a time at which it was there: `pid`s are used again.
+/// Reads the server's process of a session, a time at which it was there, because a `pid` is used again, and the start of
+/// its server, because another one may have been promoted.
 macro_rules! backend {
     () => {
-        "pg_backend_pid()::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        "concat_ws(' ', pg_backend_pid(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+            (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint)"
     };
 }
 pub(super) use backend;
 
-/// Attempts to end one, while the database gives no session for it.
+/// Attempts to end one, while the database gives no session for it, or while it does not wait yet.
 const ATTEMPTS_MAX: usize = 10;
 
 /// Between two of them.
@@ -32,34 +34,34 @@ const ASK: &str = concat!("SELECT ", backend!());
 const ASK_WITHOUT_TIMEOUT: &str =
     concat!("SELECT ", backend!(), ", set_config('statement_timeout', '0', false)");
 
-/// Whoever has its `pid` by now has begun later.
+/// Whoever has its `pid` by now has begun later. Only one that waits is ended: behind a pooler, another client may have it
+/// once its commit is over.
 const END: &str = "
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = $1::bigint AND backend_start <= to_timestamp($2::bigint / 1000000.0) + interval '1 millisecond'";
+SELECT wait_event IS NOT DISTINCT FROM 'SyncRep' AND pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = split_part($1, ' ', 1)::integer AND state <> 'idle'
+    AND backend_start <= to_timestamp(split_part($1, ' ', 2)::bigint / 1000000.0) + interval '1 millisecond'
+    AND split_part($1, ' ', 3)::bigint = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
-/// The server's process of a session.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backend {
-    pid: i64,
-    seen_us: i64,
-}
+/// The server's process of a session, as `backend!` reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Backend(String);
 
 impl Backend {
-    pub(super) fn new(pid: i64, seen_us: i64) -> Self {
-        Self { pid, seen_us }
+    pub(super) fn new(read: String) -> Self {
+        Self(read)
     }
 
     /// Asks for that of this session.
     pub(super) async fn of(session: &mut impl Session) -> Result<Self, Error> {
-        let (pid, seen_us) = statements::one(session.connection(), ASK, &[]).await?;
-        Ok(Self { pid, seen_us })
+        let (read,) = statements::one(session.connection(), ASK, &[]).await?;
+        Ok(Self(read))
     }
 
     /// Asks for that of this session, whose statements have no longest time from now on.
     pub(super) async fn without_timeout(session: &mut impl Session) -> Result<Self, Error> {
         let asked = statements::one(session.connection(), ASK_WITHOUT_TIMEOUT, &[]);
-        let (pid, seen_us, _): (_, _, String) = asked.await?;
-        Ok(Self { pid, seen_us })
+        let (read, _): (_, String) = asked.await?;
+        Ok(Self(read))
     }
 }
 
@@ -86,42 +88,58 @@ struct Waiting<O: Pool> {
 
 impl<O: Pool> Drop for Waiting<O> {
     fn drop(&mut self) {
-        let (Some(backend), Ok(runtime)) = (self.backend, Handle::try_current()) else { return };
+        let (Some(backend), Ok(runtime)) = (self.backend.take(), Handle::try_current()) else {
+            return;
+        };
         runtime.spawn(end(self.pool.clone(), backend));
     }
 }
 
-async fn end<O: Pool>(pool: O, backend: Backend) {
-    let pid = backend.pid;
-    for _ in 0..ATTEMPTS_MAX {
-        match try_to_end(&pool, backend).await {
-            Ok(true) => {
+/// State in which a session is found that was given up.
+enum Found {
+    Ended,
+    /// It does something else than wait for a standby, as far as is seen.
+    Busy,
+    Gone,
+}
+
+async fn end<O: Pool>(pool: O, Backend(backend): Backend) {
+    let pid = backend.split(' ').next();
+    for attempt in 0..ATTEMPTS_MAX {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        match try_to_end(&pool, &backend).await {
+            Ok(Found::Ended) => {
                 tracing::warn!(
                     pid,
-                    "ended a session of the database whose operation was given up while its commit waited, for a \
-                     synchronous standby or for the disk"
+                    "ended a session of the database whose operation was given up while its commit waited for a \
+                     synchronous standby"
                 );
                 return;
             }
-            Ok(false) => return,
+            Ok(Found::Gone) => return,
+            Ok(Found::Busy) => {}
             Err(error) => {
                 tracing::debug!(pid, %error, "failed to end a session whose operation was given up");
-                tokio::time::sleep(PAUSE).await;
             }
         }
     }
     tracing::warn!(pid, "a session of the database whose operation was given up may wait on");
 }
 
-async fn try_to_end(pool: &impl Pool, Backend { pid, seen_us }: Backend) -> Result<bool, Error> {
+async fn try_to_end(pool: &impl Pool, backend: &str) -> Result<Found, Error> {
     let mut session = pool.acquire().await?;
     let connection = session.connection();
-    let parameters = [Parameter::Int(Some(pid)), Parameter::Int(Some(seen_us))];
     // The role that the participant works as need not be allowed to end what its login has begun.
     let mut done = connection.run("SET ROLE NONE").await.map(|()| None);
     if done.is_ok() {
-        done = statements::optional(connection, END, &parameters).await;
+        done = statements::optional(connection, END, &[Parameter::Text(backend)]).await;
     }
-    let ended: Option<(bool,)> = statements::given_back(session, done)?;
-    Ok(ended.is_some())
+    let found: Option<(bool,)> = statements::given_back(session, done)?;
+    Ok(match found {
+        Some((true,)) => Found::Ended,
+        Some((false,)) => Found::Busy,
+        None => Found::Gone,
+    })
 }

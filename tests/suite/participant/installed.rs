@@ -8,7 +8,7 @@ use unanimo_sdk::{DatabaseError, Isolation, PostgresOptions};
 use unanimo_tests::postgres;
 use uuid::Uuid;
 
-use super::calls::{Branch, End, World};
+use super::calls::{Branch, End, Vote, World};
 use super::databases::Database;
 use super::handler::Job;
 use super::over;
@@ -75,6 +75,36 @@ async fn a_role_that_may_make_nothing_uses_the_table_of_an_earlier_version() {
     owner.execute("ALTER TABLE unanimo_barrier DROP COLUMN output_type").await.unwrap();
     let error = connect(&format!("postgres://{role}@{host}")).await.unwrap_err();
     assert!(matches!(error, DatabaseError::Migrate(_)), "{error:?}");
+}
+
+/// A migration that fails behind its first statement leaves no transaction open: the database's id is read all the same.
+#[tokio::test]
+async fn s2_a_role_that_may_not_note_a_migration_knows_its_database() {
+    let url = postgres::Server::shared().database().await;
+    let mut owner = sqlx::PgConnection::connect(&url).await.unwrap();
+    make_versions(&POSTGRES, 3, &mut owner).await;
+    let role = format!("r{}", Uuid::now_v7().simple());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON unanimo_barrier TO {role};
+         GRANT SELECT ON unanimo_barrier_migrations, unanimo_barrier_id TO {role}"
+    );
+    owner.execute(sqlx::raw_sql(AssertSqlSafe(grants))).await.unwrap();
+    let (_, host) = url.split_once('@').unwrap();
+    let database = connect(&format!("postgres://{role}@{host}")).await.unwrap();
+    let made = "SELECT count(*) FROM unanimo_barrier_migrations";
+    let made: i64 = sqlx::query_scalar(made).fetch_one(&mut owner).await.unwrap();
+    assert_eq!(made, 3, "it is not upgraded");
+    let world =
+        World::with(database, sqlx::PgPool::connect(&url).await.unwrap(), Isolation::ReadCommitted)
+            .await;
+    owner.execute(AssertSqlSafe(format!("GRANT ALL ON effect TO {role}"))).await.unwrap();
+    // Its sessions lead to another database of the same name.
+    owner.execute("UPDATE unanimo_barrier_id SET id = id || '-other'").await.unwrap();
+    let branch = Branch::tcc(&Job::default());
+    assert_eq!(world.prepare(&branch).await, Vote::Unanswered, "S2");
+    owner.execute("UPDATE unanimo_barrier_id SET id = replace(id, '-other', '')").await.unwrap();
+    assert!(world.prepare(&branch).await.is_prepared());
 }
 
 #[tokio::test]

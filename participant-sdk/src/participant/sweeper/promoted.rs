@@ -50,8 +50,8 @@ pub(super) struct Seen {
     histories: HashMap<String, Known>,
     /// Changes that are told, and not compared with every group yet.
     told: HashMap<String, Told>,
-    /// Times at which a history was last met as another one than before.
-    met: HashMap<(String, History), Instant>,
+    /// Times at which the alarm was last raised for a history.
+    raised: HashMap<(String, History), Instant>,
     /// Time at which it was said that nothing can be seen.
     blind_at: Option<Instant>,
 }
@@ -164,11 +164,13 @@ impl<R: Resource> Pass<R> {
             Some(told) if told.of == to && !(is_back && told.is_noted) => told,
             _ => {
                 let kept_until = kept_until(known, read, SystemTime::now());
-                let met = self.seen.met.insert((name.to_owned(), to), Instant::now());
-                if is_back || met.is_none_or(|at| at.elapsed() >= TELL_PAUSE) {
+                let of_name = (name.to_owned(), to);
+                let raised_at = self.seen.raised.get(&of_name);
+                if is_back || raised_at.is_none_or(|at| at.elapsed() >= TELL_PAUSE) {
+                    self.seen.raised.insert(of_name, Instant::now());
                     tell_promoted(name, known, to, kept_until);
                 } else {
-                    tell_alternating(name, known, to);
+                    tell_alternating(name, known, to, kept_until);
                 }
                 let (at, compared) = (Instant::now(), BTreeSet::new());
                 Told { of: to, at, kept_until, compared, again_at: at, is_noted: false }
@@ -262,16 +264,19 @@ fn tell_promoted(participant: &str, known: History, to: History, kept_until: Sys
 }
 
 /// Servers that take writes in turn, such as two of which a proxy takes now the one and now the other, would raise the
-/// alarm for ever. What is lost is compared each time all the same.
-fn tell_alternating(participant: &str, known: History, to: History) {
+/// alarm at each turn. What is lost is compared each time all the same.
+fn tell_alternating(participant: &str, known: History, to: History, kept_until: SystemTime) {
+    let kept_until = prost_types::Timestamp::from(kept_until);
     tracing::warn!(
         participant,
         from_timeline = known.timeline,
         to_timeline = to.timeline,
         from_system = known.system,
         to_system = to.system,
+        %kept_until,
         "this participant's database is back on a server that was told within the hour: several servers take its \
-         writes in turn. What is lost raises `branch_lost`"
+         writes in turn. What was committed after `kept_until` may be missing, and raises `branch_lost`; for a list of \
+         all: unanimo tx list --participant {participant} --since {kept_until}"
     );
 }
 

@@ -56,6 +56,10 @@ async fn s7_s11_what_a_handler_that_reads_commits_is_done_once_and_told() {
             "read",
             format!("ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; {INSERT}"),
         ),
+        (
+            "read",
+            format!("ROLLBACK; SET TRANSACTION READ WRITE; {INSERT}; CREATE TABLE more (n int)"),
+        ),
     ] {
         let before = bank.effects().await;
         let branch = sql(action, &way);
