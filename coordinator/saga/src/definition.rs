@@ -1,20 +1,24 @@
 //! A definition as a file, and the saga that it becomes with its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
-use unanimo_core::{BRANCHES_MAX, Definition, Gid, Limits, Mode, Timestamp, Violation};
+use unanimo_core::{Definition, Gid, Limits, Mode, Timestamp, Violation};
 use unanimo_proto::v1;
 
-use crate::inputs::{self, Inputs};
+use crate::inputs::{self, Declaration, Inputs};
 use crate::problem::{PROBLEMS_MAX, Place, Problem, Problems};
-use crate::reader::{self, Read};
+use crate::reader::{self, Read, STEPS_READ_MAX};
 use crate::tree::{self, Node};
 use crate::wire;
 
 /// Most bytes of a file: what a transaction may hold, and room for how it is written.
 pub const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// Most bytes that are read once more for the defaults of a file. It is read for each default alone, and a file can
+/// have very many.
+const DEFAULTS_BYTES_MAX: usize = 64 << 20;
 
 /// Failure to get a definition from a file.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +76,7 @@ pub struct SagaFile {
     /// With samples in the place of inputs.
     definition: Definition,
     warnings: Vec<Problem>,
-    inputs: std::collections::BTreeMap<String, crate::inputs::Declaration>,
+    inputs: BTreeMap<String, Declaration>,
 }
 
 impl SagaFile {
@@ -112,14 +116,10 @@ impl SagaFile {
             return Err(Problems::sorted(problems));
         };
         let mut read = reader::read(file, &root, None);
-        add_violations(file, &mut read);
         problems.append(&mut read.problems);
+        add_violations(file, &read, &mut problems);
         if problems.is_empty() {
-            // A default is a value, too, and may break a rule that its sample does not.
-            let defaults = inputs::defaults(&read.inputs);
-            let mut with_defaults = reader::read(file, &root, Some(defaults));
-            add_violations(file, &mut with_defaults);
-            problems.append(&mut with_defaults.problems);
+            problems = bad_defaults(file, text.len(), &root, &read.inputs);
         }
         if let Some(problems) = Problems::of(problems) {
             return Err(problems);
@@ -159,8 +159,8 @@ impl SagaFile {
         let mut problems = Vec::new();
         let known = inputs.resolve(&self.file, &self.inputs, &mut problems);
         let mut read = reader::read(&self.file, &self.root, Some(known));
-        add_violations(&self.file, &mut read);
         problems.append(&mut read.problems);
+        add_violations(&self.file, &read, &mut problems);
         match Problems::of(problems) {
             Some(problems) => Err(problems),
             None => Ok(Saga { request: wire::request(&read.definition) }),
@@ -182,14 +182,29 @@ impl Saga {
     }
 }
 
-/// Adds the rules of the core that the definition breaks.
-fn add_violations(file: &str, read: &mut Read) {
+/// Finds defaults that their places do not take. Each is read alone: rules that compare it with other values, or with
+/// the clock, are for a run, which may give another one.
+fn bad_defaults(
+    file: &str,
+    bytes: usize,
+    root: &Node,
+    declared: &BTreeMap<String, Declaration>,
+) -> Vec<Problem> {
+    let most = DEFAULTS_BYTES_MAX / bytes.max(1);
+    let of = |(name, default): (String, Node)| {
+        reader::read(file, root, Some(BTreeMap::from([(name, default)]))).problems
+    };
+    inputs::defaults(declared).into_iter().take(most).flat_map(of).take(PROBLEMS_MAX).collect()
+}
+
+/// Adds the rules of the core that the definition breaks to what was told of it.
+fn add_violations(file: &str, read: &Read, problems: &mut Vec<Problem>) {
     let limits = Limits::default();
     let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let mut violations = read.definition.violations(&limits);
     violations.extend(read.definition.violations_at(Timestamp(now), &limits));
     // The rules do not go through a list that is too long. Here one mistake hides no other.
-    let longer = Limits { branches_max: BRANCHES_MAX, ..limits };
+    let longer = Limits { branches_max: STEPS_READ_MAX, ..limits };
     violations.extend(read.definition.violations(&longer));
     let mut told = BTreeSet::new();
     violations.retain(|Violation { field, rule }| told.insert((field.clone(), rule.clone())));
@@ -199,9 +214,23 @@ fn add_violations(file: &str, read: &mut Read) {
             continue;
         }
         let (place, path) = read.places.find(&violation.field);
+        // There are none because those that are written were told, and not read.
+        let is_empty =
+            violation.field.ends_with("branches") && violation.rule.ends_with("has none");
+        if is_empty && is_told(problems, &path) {
+            continue;
+        }
         let (file, rule) = (file.to_owned(), in_words_of_a_file(violation.rule));
-        read.problems.push(Problem { file, place, path, rule });
+        problems.push(Problem { file, place, path, rule });
     }
+}
+
+/// Tells whether there is a problem at a path or under it.
+fn is_told(problems: &[Problem], path: &str) -> bool {
+    problems.iter().any(|problem| {
+        let rest = problem.path.strip_prefix(path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
 }
 
 /// Returns a rule that names a field of a request with the field's name in a file.

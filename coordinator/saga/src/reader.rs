@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use unanimo_core::{
-    BranchNumber, Definition, Drive, Gid, Mode, Parent, Start, Timestamp, TxId, ids,
+    BranchNumber, Definition, Drive, Gid, Limits, Mode, Parent, Start, Timestamp, TxId, ids,
 };
 
 use crate::fields::{MODES, Object};
@@ -20,6 +20,10 @@ use crate::tree::{Entries, Node, Path, Value};
 
 /// Key of the metadata that holds the name of the saga.
 const NAME_KEY: &str = "saga";
+
+/// Most steps beside each other that are read. The time for the rules about their order grows with the cube of their
+/// number, and whoever has several times as many as are allowed needs no other message.
+pub(crate) const STEPS_READ_MAX: usize = 256;
 
 /// Identifier that stands for the one of a run.
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
@@ -177,9 +181,12 @@ impl Reader<'_> {
         if let (Some(_), Some((path, node))) = (&at, &after) {
             self.problem(path, node.place, "must not be given together with start_at");
         }
+        let is_given = at.is_some() || after.is_some();
         let at = at.and_then(|(at, node)| self.time(&at, node)).map(Start::At);
         let after = after.and_then(|(at, node)| self.duration(&at, node)).map(Start::After);
-        at.or(after).unwrap_or_default()
+        // One that is not known yet is the latest, which breaks no other rule.
+        let latest = Start::After(Limits::default().start_delay_max);
+        at.or(after).unwrap_or(if is_given { latest } else { Start::AtOnce })
     }
 
     /// Reads the steps of a saga or of a child.
@@ -189,10 +196,14 @@ impl Reader<'_> {
             self.not_a(&at, node, "an object of steps");
             return;
         };
-        self.places.note(&at, node.place);
-        if self.too_many(&at, node, entries.len()) {
+        let count = entries.len();
+        if count > STEPS_READ_MAX {
+            let most = Limits::default().branches_max;
+            let rule = format!("must have at most {most} branches, has {count}");
+            self.problem(&at, node.place, rule);
             return;
         }
+        self.places.note(&at, node.place);
         let names: BTreeSet<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
         for (index, (key, node)) in entries.iter().enumerate() {
             let at = at.named(&key.name, index);

@@ -480,6 +480,41 @@ fn too_many_steps_hide_no_other_mistake() {
     );
 }
 
+/// Past the number of steps that are read, nothing else is told of them.
+#[test]
+fn far_too_many_steps_are_told_alone() {
+    let of = |count: usize, fields: &str| {
+        let step = |step: usize| format!("  s{step}: {{participant: p, action: a, {fields}}}\n");
+        "saga: many\nsteps:\n".to_owned() + &(0..count).map(step).collect::<String>()
+    };
+    let problems = SagaFile::parse("f", &of(256, "pivot: 1")).expect_err("too many").to_string();
+    assert!(problems.starts_with("f:3:3: steps must have at most 64 branches, has 256\n"));
+    assert!(problems.contains("f:3:42: steps.s0.pivot must be true or false"), "{problems}");
+    let all: Vec<_> = (0..257).map(|step| format!("s{step}")).collect();
+    let circles = of(257, &format!("after: [{}]", all.join(", ")));
+    check(&circles, &["f:3:3: steps must have at most 64 branches, has 257"]);
+    let many = of(20_000, "pivot: 1");
+    check(&many, &["f:3:3: steps must have at most 64 branches, has 20000"]);
+}
+
+/// Steps that were not read are not said to be missing.
+#[test]
+fn steps_that_cannot_be_read_are_told_once() {
+    check("saga: a\nsteps: {[1]: 2}", &["f:2:9: steps must have names as keys"]);
+    let text = "saga: a\nsteps:\n  ? {b: c}\n  : {participant: p, action: x}\n";
+    let problems = SagaFile::parse("f", text).expect_err("no name").to_string();
+    assert!(problems.ends_with("steps must have names as keys"), "{problems}");
+    assert_eq!(problems.lines().count(), 1, "{problems}");
+    check(
+        "saga: a\nsteps: {s: {child: {steps: {[1]: 2}}}}",
+        &["f:2:29: steps.s.child.steps must have names as keys"],
+    );
+    check(
+        "saga: a\nsteps: {s: {child: {steps: {}}}}",
+        &["f:2:28: steps.s.child.steps must have at least 1 branch, has none"],
+    );
+}
+
 #[test]
 fn a_placeholder_of_a_wrong_type_is_told() {
     let text = "\
