@@ -85,7 +85,7 @@ struct Answer {
     body: Body,
     answers: Answers,
     readers: Option<Arc<Readers>>,
-    /// What was handed over last, if it is of some size, and the time for it.
+    /// Bytes that were handed over last, if they are of some size: whether they are sent, and the time for that.
     handed: Option<(Arc<Sent>, Pin<Box<Sleep>>)>,
     is_over: bool,
 }

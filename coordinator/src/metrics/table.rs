@@ -93,7 +93,7 @@ table! {
         "Bytes of answers that were handed over and that their callers have not read yet",
         alert "above 80 % of `live-bytes-max`";
     unanimo_answers_refused_total: "counter" [""]
-        "Answers that were replaced by `RESOURCE_EXHAUSTED`, because callers had not read as much as `live-bytes-max`",
+        "Answers that were replaced by `UNAVAILABLE` (`ANSWER_NOT_SENT`), because callers had not read as much as `live-bytes-max`",
         alert "grows for a minute";
     unanimo_journal_flush_seconds: "histogram" [""]
         "Time to make a batch durable, in seconds",

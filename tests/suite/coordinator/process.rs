@@ -54,10 +54,10 @@ impl Process {
         self.endpoint.connect_lazy()
     }
 
-    /// A connection of its own that takes 64 KiB of an answer before that is read.
-    pub(super) fn channel_with_small_windows(&self) -> Channel {
-        let endpoint = self.endpoint.clone().initial_stream_window_size(65_535);
-        endpoint.initial_connection_window_size(65_535).connect_lazy()
+    /// A connection of its own that takes so many bytes of each answer, and of all, before they are read.
+    pub(super) fn channel_with_windows(&self, of_each: u32, of_all: u32) -> Channel {
+        let endpoint = self.endpoint.clone().initial_stream_window_size(of_each);
+        endpoint.initial_connection_window_size(of_all).connect_lazy()
     }
 
     pub(super) fn client(&self) -> CoordinatorServiceClient<Channel> {

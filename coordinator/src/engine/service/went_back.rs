@@ -26,6 +26,8 @@ pub(in crate::engine) struct Known {
     told_at: Option<Instant>,
     /// Promoted servers that were looked at.
     generation: u64,
+    /// When the last one was noticed.
+    promoted_at: Option<Instant>,
     ends: Ends,
 }
 
@@ -52,7 +54,8 @@ impl Known {
             Key::Tx(tx_id) => *tx_id,
             Key::Gid(gid) => self.ends.find(gid)?,
         };
-        self.ends.get(tx_id).filter(|end| end.generation < self.generation)
+        let end = self.ends.get(tx_id).filter(|end| end.generation < self.generation)?;
+        self.promoted_at.filter(|at| end.may_be_missed(*at)).map(|_| end)
     }
 }
 
@@ -64,6 +67,7 @@ impl Service {
         if std::mem::replace(&mut self.went_back.generation, generation) == generation {
             return;
         }
+        self.went_back.promoted_at = Some(Instant::now());
         let stored = self.live.iter().filter(|(_, live)| live.is_stored());
         for tx_id in stored.map(|(tx_id, _)| *tx_id).collect::<Vec<_>>() {
             if let Some(live) = self.live.get_mut(&tx_id) {

@@ -1,7 +1,9 @@
 //! Ends of transactions that have left memory.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_core::{Gid, Record, Transaction, TxId};
 
 /// Ends that are remembered. A standby that is promoted is behind by less: seconds, at ten thousand in each.
@@ -12,6 +14,10 @@ const BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of the latest ones, which are remembered with their branches: some thousands. Payloads come in any size.
 const WHOLE_BYTES_MAX: usize = 16 << 20;
+
+/// Time for which an end may be missing where a standby is promoted. A row that is gone later was deleted, as when its
+/// retention was over.
+const MAY_MISS: Duration = Duration::from_secs(10 * 60);
 
 /// Bytes of an end besides its texts and payloads; of its branches each.
 const END: usize = 512;
@@ -26,7 +32,15 @@ pub(super) struct Remembered {
     pub(super) is_whole: bool,
     /// Promoted servers that were known when it was written.
     pub(super) generation: u64,
+    left_at: Instant,
     bytes: usize,
+}
+
+impl Remembered {
+    /// Tells that a server which was promoted at this time may lack it.
+    pub(super) fn may_be_missed(&self, promoted_at: Instant) -> bool {
+        promoted_at.saturating_duration_since(self.left_at) < MAY_MISS
+    }
 }
 
 /// The ends. Of the earlier ones no more is remembered than their outcomes.
@@ -49,7 +63,9 @@ impl Ends {
         self.forget(tx_id);
         let bytes = END + BRANCH * record.branches.len() + tx.held_bytes();
         self.by_gid.insert(record.identity.gid.clone(), tx_id);
-        self.ends.insert(tx_id, Remembered { record, is_whole: true, generation, bytes });
+        let (is_whole, left_at) = (true, Instant::now());
+        let end = Remembered { record, is_whole, generation, left_at, bytes };
+        self.ends.insert(tx_id, end);
         self.order.push_back(tx_id);
         self.whole += 1;
         self.bytes += bytes;
@@ -153,5 +169,14 @@ mod tests {
             ends.forget(TxId(Uuid::from_u128(n)));
         }
         assert_eq!((ends.bytes, ends.whole_bytes, ends.whole), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_end_of_long_ago_is_not_taken_for_a_lost_one() {
+        let mut ends = Ends::default();
+        ends.insert(&tombstone(1, ""), 0);
+        let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered");
+        assert!(end.may_be_missed(end.left_at));
+        assert!(!end.may_be_missed(end.left_at + MAY_MISS), "its row was deleted");
     }
 }
