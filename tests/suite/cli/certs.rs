@@ -31,8 +31,8 @@ async fn certificates_for_trying_out_serve_a_coordinator_and_the_commands() {
         async move { run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await }
     };
     with(&["--tls-ca", &ca, "--tls-cert", &shop, "--tls-key", &shop_key]).await.check(0);
-    with(&["--tls-ca", &ca]).await.check(1);
-    with(&[]).await.check(1).complains(&["UnknownIssuer"]);
+    with(&["--tls-ca", &ca]).await.check(1).complains(&["hint: ", "--tls-cert and --tls-key"]);
+    with(&[]).await.check(1).complains(&["UnknownIssuer", "--tls-ca names the file"]);
     let shouted = grpc.replace("https://", "HTTPS://");
     let mutual = ["--tls-ca", &ca, "--tls-cert", &shop, "--tls-key", &shop_key];
     let over = async |url: &str| {
@@ -41,6 +41,21 @@ async fn certificates_for_trying_out_serve_a_coordinator_and_the_commands() {
         run(&all).await
     };
     over(&shouted).await.check(0);
+    let named = [&mutual[..], &["--tls-name", "other.example"]].concat();
+    with(&named).await.check(1).complains(&["--tls-name gives the name"]);
+    // An authority of the same name.
+    let others = new_path("");
+    run(&["certs", "dev", &others.display().to_string()]).await.check(0);
+    let other_ca = others.join("ca.pem").display().to_string();
+    with(&["--tls-ca", &other_ca]).await.check(1).complains(&["of another authority"]);
+    run(&["tx", "list", "--endpoint", &admin, "--tls-ca", &ca])
+        .await
+        .check(1)
+        .complains(&["the address for health and metrics"]);
+    run(&["tx", "list", "--endpoint", &grpc.replace("https://", "http://")])
+        .await
+        .check(1)
+        .complains(&["begins with https://"]);
     let plain = over(&grpc.replace("https://", "http://")).await;
     plain.check(2).complains(&["--tls-*", "--endpoint must be https"]);
     let more = ["--tls-ca", &ca, "--tls-cert", &shop];

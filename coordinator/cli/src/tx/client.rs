@@ -180,22 +180,44 @@ fn own(details: &ErrorDetails) -> Option<&ErrorInfo> {
     details.error_info().filter(|info| info.domain == DOMAIN)
 }
 
+/// Hint where a connection was made and no answer came.
+const BROKEN: &str = "the connection broke, or the endpoint is no coordinator, or it wants TLS (a URL that begins \
+    with https://) or a certificate (--tls-cert and --tls-key); the request may have taken effect or not, and it \
+    is safe to run the same command again";
+
+/// Ways in which TLS fails, by a part of the cause's text, and what mends each.
+const TLS_HINTS: &[(&str, &str)] = &[
+    (
+        "UnknownIssuer",
+        "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
+    ),
+    (
+        // An authority of the same name.
+        "BadSignature",
+        "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
+    ),
+    ("not valid for name", "--tls-name gives the name that is in the coordinator's certificate"),
+    ("xpired", "the coordinator needs a new certificate, or a clock is wrong"),
+    ("InvalidContentType", "nothing speaks TLS there: does the endpoint begin with http://?"),
+    ("NoApplicationProtocol", "no gRPC is spoken there: is it the address for health and metrics?"),
+    (
+        "frame with invalid size",
+        "TLS may be spoken there: it needs a URL that begins with https://",
+    ),
+    ("CertificateRequired", "the coordinator asks for a certificate: --tls-cert and --tls-key"),
+];
+
 /// Returns a hint for a connection that was made, and on which TLS has failed.
 fn tls_hint(why: &str) -> Option<&'static str> {
-    let hints = [
-        (
-            "UnknownIssuer",
-            "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
-        ),
-        (
-            "not valid for name",
-            "--tls-name gives the name that is in the coordinator's certificate",
-        ),
-        ("expired", "the coordinator needs a new certificate, or a clock is wrong"),
-        ("InvalidContentType", "nothing speaks TLS there: does the endpoint begin with http://?"),
-        ("CertificateRequired", "the coordinator asks for a certificate: --tls-cert and --tls-key"),
-    ];
-    hints.iter().find(|(part, _)| why.contains(part)).map(|(_, hint)| *hint)
+    TLS_HINTS.iter().find(|(part, _)| why.contains(part)).map(|(_, hint)| *hint)
+}
+
+/// Returns the innermost cause of an answer that is no coordinator's.
+fn cause(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => last_cause(source),
+        None => status.message().to_owned(),
+    }
 }
 
 fn hint(status: &Status) -> Option<String> {
@@ -209,6 +231,10 @@ fn hint(status: &Status) -> Option<String> {
     }
     match status.code() {
         _ if own(&details).is_some() => None,
+        // The server tells of a missing certificate behind its own handshake, or closes the connection.
+        _ if let Some(hint) = tls_hint(&cause(status)) => Some(hint.to_owned()),
+        Code::Unavailable | Code::Unknown => Some(BROKEN.to_owned()),
+        Code::Cancelled if cause(status) == "connection closed" => Some(BROKEN.to_owned()),
         Code::Cancelled | Code::DeadlineExceeded => {
             Some(
                 "--timeout sets a longer wait; the request may still take effect, and it is safe to run \
@@ -216,11 +242,6 @@ fn hint(status: &Status) -> Option<String> {
                     .to_owned(),
             )
         }
-        Code::Unavailable | Code::Unknown => Some(
-            "the connection broke, or the endpoint is no coordinator; the request may have taken \
-             effect or not, and it is safe to run the same command again"
-                .to_owned(),
-        ),
         Code::Unimplemented => Some(
             "the endpoint is no coordinator of this version, or a proxy answers for it".to_owned(),
         ),
@@ -238,11 +259,7 @@ impl fmt::Display for Words<'_> {
         let details = status.get_error_details();
         let code = code_name(status.code());
         let Some(info) = own(&details) else {
-            let why = match std::error::Error::source(status) {
-                Some(source) => last_cause(source),
-                None => status.message().to_owned(),
-            };
-            let why = clean(&why);
+            let why = clean(&cause(status));
             return write!(f, "failed to get an answer from {endpoint}: {why} ({code})");
         };
         write!(f, "{}", clean(status.message()))?;
