@@ -20,6 +20,7 @@ mod endpoints;
 mod error;
 mod incarnations;
 pub mod journal;
+mod listing;
 mod locks;
 mod nonces;
 mod opening;

@@ -30,6 +30,7 @@ mod promoted;
 mod purge;
 mod reads;
 pub(crate) mod restored;
+pub(crate) mod rows;
 mod sagas;
 mod schema;
 mod sessions;

@@ -17,6 +17,17 @@ pub enum Key {
     Gid(Gid),
 }
 
+impl Key {
+    /// Tells whether it is this transaction's: of two gids the stored keys could be the same.
+    pub(super) fn is_of(&self, stored: &Stored) -> bool {
+        let identity = &stored.record.identity;
+        match self {
+            Self::Tx(tx_id) => identity.tx_id == *tx_id,
+            Self::Gid(gid) => identity.gid == *gid,
+        }
+    }
+}
+
 /// A transaction as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -202,8 +213,17 @@ pub struct PhaseCount {
 }
 
 impl PhaseCount {
+    /// Makes the numbers of all phases, from rows of part, number of a phase and number.
+    pub(super) fn of_kinds<N: Into<i64>>(rows: Vec<(String, N, i64)>) -> Vec<Self> {
+        let named = rows.into_iter().map(|(part, kind, count)| {
+            let kind = i16::try_from(kind.into()).unwrap_or(0);
+            (part, super::rows::phase_of(kind).as_str().to_owned(), count)
+        });
+        Self::of_rows(&named.collect::<Vec<_>>())
+    }
+
     /// Makes the numbers of all phases, from rows of part, phase and number.
-    pub(super) fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
+    fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
         let is_full = |part: &str| {
             let counts = rows.iter().filter(|row| row.0 == part).map(|row| row.2);
             counts.sum::<i64>() >= COUNT_MAX
