@@ -25,6 +25,7 @@ mod long_histories;
 mod migration;
 mod nonces;
 mod openings;
+mod parking;
 mod place;
 mod promoted;
 mod purge;

@@ -114,6 +114,16 @@ pub struct Filter {
     pub limit: u32,
 }
 
+/// A page of transactions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Those that were found, newest first, at most as many as were asked for.
+    pub found: Vec<Found>,
+    /// Where to go on: there may be more, older than this one. Nothing if there are none. A filter that few match
+    /// does not look through everything for one page, which may then hold few, or none.
+    pub next: Option<TxId>,
+}
+
 /// A phase and its decision, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PhaseName {
@@ -276,8 +286,8 @@ pub trait Transactions: Send + Sync {
     /// none was recorded, and once its details are purged. Entries beyond the first 4 MiB are empty texts.
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error>;
 
-    /// Reads a page of transactions without their branches, newest first.
-    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error>;
+    /// Reads a page of transactions without their branches, newest first, with a bounded amount of work.
+    async fn list(&self, filter: &Filter) -> Result<Page, Error>;
 
     /// Counts transactions by phase; of the ended ones those that ended at this time or later.
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error>;

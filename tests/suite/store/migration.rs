@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use unanimo_coordinator::store::{self, Claim, Filter, Key, PostgresOptions, Written};
-use unanimo_core::{Gid, Mode, StepSpec, Timestamp, TxId};
+use unanimo_core::{Gid, Mode, Record, StepSpec, Timestamp, TxId, Vote};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
@@ -114,7 +114,24 @@ fn of_each_kind(bytes: impl Fn(&str) -> String) -> String {
         ));
     }
     let first = bytes(&format!("{:031}0", 0));
-    script.push_str(&format!("INSERT INTO locks VALUES ('seat', {first}, {first}, true, true)"));
+    script.push_str(&format!("INSERT INTO locks VALUES ('seat', {first}, {first}, true, true);"));
+    let parent = "\"parent\":{\"tx_id\":\"019a0000-0000-7000-8000-000000000007\",\"number\":2,\"root\":\"019a0000-0000-7000-8000-000000000007\"}";
+    let text = bytes("6f");
+    for index in [1, 2, 3] {
+        let id = bytes(&format!("{:031}{index}", 0));
+        script.push_str(&format!(
+            "UPDATE transactions SET progress = '[{{\"vote\":\"prepared\"}}]', more =
+                 '{{\"started_at\":6}}', begun_with = '{{{parent}}}', metadata = '{{\"k\":\"v\"}}'
+                 WHERE tx_id = {id};
+             INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload,
+                 payload_type, mode, step)
+             VALUES ({id}, 1, 'a', 'bank', 'debit', 'initiator', {text}, 'text/plain', 'saga', NULL);
+             INSERT INTO outputs VALUES ({id}, 1, {text}, 'text/plain');
+             INSERT INTO history VALUES ({id}, 2, '\"an entry\"');
+             INSERT INTO events VALUES ({id}, 3, 0, 7, 'stalled', 1, 'seen', false);
+             INSERT INTO events VALUES ({id}, 3, 1, 8, 'resolved', 1, 'by hand', true);"
+        ));
+    }
     script
 }
 
@@ -146,6 +163,28 @@ async fn s4_transactions_of_each_kind_come_to_the_log() {
     check_each_kind(format!("sqlite:{}", file.display())).await;
 }
 
+/// Everything that belongs to a transaction comes with it.
+async fn check_details(fixture: &Fixture, record: Record) {
+    let (_, branch) = &record.branches[0];
+    assert_eq!((branch.branch_id.as_str(), branch.mode), ("a", Mode::Saga));
+    let payload = (&*branch.payload.data, &*branch.payload.media_type);
+    assert_eq!(payload, (&b"o"[..], "text/plain"));
+    let output = &record.outputs[0].1;
+    assert_eq!((&*output.data, &*output.media_type), (&b"o"[..], "text/plain"));
+    let parent = record.identity.parent.unwrap();
+    assert_eq!((parent.tx_id, parent.number.get()), (TxId(TX_ID.parse().unwrap()), 2));
+    assert_eq!(record.identity.metadata["k"], "v");
+    assert_eq!(record.state.started_at, Some(Timestamp(6)));
+    assert_eq!(record.state.branches[0].vote, Some(Vote::Prepared));
+    let tx_id = record.identity.tx_id;
+    let transactions = fixture.store.transactions();
+    let history = transactions.history(tx_id, Default::default()).await.unwrap();
+    assert_eq!(history, ["\"an entry\""]);
+    let events = transactions.events(tx_id).await.unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["stalled", "resolved"]);
+}
+
 async fn check_each_kind(url: String) {
     let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
     let me = create(&store, "two").await;
@@ -158,10 +197,13 @@ async fn check_each_kind(url: String) {
     let (ended, stripped) = (find("ended").await, find("stripped").await);
     assert_eq!((ended.stripped, stripped.stripped), (false, true));
     assert_eq!(ended.record.state.phase.ended_at(), Some(Timestamp(8)));
+    for gid in ["committing", "held", "sleeping"] {
+        check_details(&fixture, find(gid).await.record).await;
+    }
     let counted = transactions.attention().await.unwrap();
     assert_eq!((counted.heuristic, counted.unreadable), (1, 1));
     let filter = Filter { limit: 10, ..Filter::default() };
-    assert_eq!(transactions.list(&filter).await.unwrap().len(), 7);
+    assert_eq!(transactions.list(&filter).await.unwrap().found.len(), 7);
 
     let claimed = transactions.claim(me, Claim::OfFenced(10)).await.unwrap();
     let mut gids: Vec<_> =

@@ -74,7 +74,7 @@ async fn l3_each_kind_of_row_that_makes_no_sense_harms_its_own_transaction(fixtu
             assert!(matches!(error, Error::Unreadable(_)), "{problem}: {error:?}");
         }
         let filter = Filter { limit: 100, ..Filter::default() };
-        let listed = store.transactions().list(&filter).await.unwrap();
+        let listed = store.transactions().list(&filter).await.unwrap().found;
         // The one without its first row is in no list, but in that of those that are set aside.
         assert_eq!(listed.len(), bad.len());
         assert!(listed.iter().flatten().any(|found| found.record.identity.tx_id == good.id()));
@@ -88,10 +88,10 @@ async fn what_is_set_aside_is_asked_for_by_name_alone(fixture: Fixture) {
     let live = committing(&fixture).await;
     edit(&fixture.url, live.id(), |body| replace(body, COMMITTING, PAUSED)).await;
     let attention = Filter { attention: true, limit: 10, ..Filter::default() };
-    assert_eq!(store.transactions().list(&attention).await.unwrap(), []);
+    assert_eq!(store.transactions().list(&attention).await.unwrap().found, []);
     store.transactions().set_aside(me, &[live.id()], true).await.unwrap();
     assert_eq!(store.transactions().attention().await.unwrap().unreadable, 1);
-    let listed = store.transactions().list(&attention).await.unwrap();
+    let listed = store.transactions().list(&attention).await.unwrap().found;
     assert!(matches!(&listed[..], [Err(unreadable)] if unreadable.tx_id == live.id()));
     assert_eq!(store.transactions().open_of(me).await.unwrap(), [], "no scan looks at it again");
     let due = Claim::Due { until: now(), limit: 10 };

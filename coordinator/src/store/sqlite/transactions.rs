@@ -7,12 +7,12 @@ use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
-use super::super::listing::{self, PAGE_MAX};
+use super::super::listing::{CHUNK_MAX, Search, Source};
 use super::super::rows::{
     self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
 };
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, Stored,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
     Transactions,
 };
 use super::{Sqlite, is_unfenced};
@@ -136,20 +136,19 @@ GROUP BY part, kind"
 
 const PAGE_OF_ALL: &str = "
 SELECT tx_id FROM log
-WHERE tx_id < $1 AND created_ms IS NOT NULL
-    AND ($3 IS NULL OR created_ms >= $3) AND ($4 IS NULL OR created_ms < $4)
+WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL
 ORDER BY tx_id DESC LIMIT $2";
 const PAGE_OF_ATTENTION: &str = "
 SELECT tx_id FROM (
     SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
-WHERE tx_id < $1 ORDER BY tx_id DESC LIMIT $2";
+WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
 const PAGE_OF_OPEN: &str = concat!(
     "
 SELECT tx_id FROM (
     SELECT tx_id FROM parked UNION SELECT tx_id FROM log WHERE tx_id >= ",
     young!(),
     ") AS known
-WHERE tx_id < $1 ORDER BY tx_id DESC LIMIT $2"
+WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2"
 );
 
 const IS_ANY_YOUNG: &str = "
@@ -291,22 +290,16 @@ impl Transactions for Sqlite {
         Ok(rows::read(&rows).pop().map(|read| read.into_history(after)).unwrap_or_default())
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
+    async fn list(&self, filter: &Filter) -> Result<Page, Error> {
         const DOING: &str = "list transactions";
-        let mut page = listing::Page::new(filter);
-        while let Some((source, before)) = page.next() {
-            let query = sqlx::query_as(match source {
-                listing::Source::All => PAGE_OF_ALL,
-                listing::Source::Attention => PAGE_OF_ATTENTION,
-                listing::Source::Open => PAGE_OF_OPEN,
+        let mut search = Search::new(filter);
+        while let Some(range) = search.next() {
+            let query = sqlx::query_as(match range.source {
+                Source::All => PAGE_OF_ALL,
+                Source::Attention => PAGE_OF_ATTENTION,
+                Source::Open => PAGE_OF_OPEN,
             });
-            let query = query.bind(before).bind(PAGE_MAX);
-            let query = match source {
-                listing::Source::All => query
-                    .bind(filter.created_from.map(ms_to_column))
-                    .bind(filter.created_until.map(ms_to_column)),
-                listing::Source::Attention | listing::Source::Open => query,
-            };
+            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
             let ids: Vec<(Uuid,)> = self.rows(DOING, query).await?;
             let ids: Vec<Uuid> = ids.into_iter().map(|(id,)| id).collect();
             let wanted = ids.clone();
@@ -321,9 +314,9 @@ impl Transactions for Sqlite {
                     Ok(rows)
                 })
             });
-            page.add(&ids, rows::read(&read.await?));
+            search.add(&ids, rows::read(&read.await?));
         }
-        Ok(page.finish())
+        Ok(search.finish())
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
