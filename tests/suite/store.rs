@@ -13,6 +13,7 @@ use uuid::Uuid;
 mod attention;
 mod batches;
 mod cluster;
+mod costs;
 mod faults;
 mod file;
 mod full_disk;

@@ -58,5 +58,5 @@ ALTER TABLE fences
     -- Whatever of it is open, and has an identifier from before this one, is parked.
     ADD COLUMN parked_before uuid    NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
     -- It is fenced, and all that it left open is parked.
-    ADD COLUMN settled       boolean NOT NULL DEFAULT false;
-UPDATE fences SET settled = true;
+    ADD COLUMN all_parked       boolean NOT NULL DEFAULT false;
+UPDATE fences SET all_parked = true;

@@ -41,5 +41,5 @@ CREATE TABLE aside (
 
 ALTER TABLE fences ADD COLUMN parks_before  blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
 ALTER TABLE fences ADD COLUMN parked_before blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
-ALTER TABLE fences ADD COLUMN settled       integer NOT NULL DEFAULT 0;
-UPDATE fences SET settled = 1;
+ALTER TABLE fences ADD COLUMN all_parked       integer NOT NULL DEFAULT 0;
+UPDATE fences SET all_parked = 1;

@@ -19,7 +19,7 @@ fn some_time_ago() -> Timestamp {
     Timestamp(now().0 - Duration::from_secs(60).as_millis() as u64)
 }
 
-/// Sets an incarnation's marks back, as if it had been born before all.
+/// Sets an incarnation's marks back, as if it had been created before all.
 async fn set_marks_back(fixture: &Fixture) {
     let nil = match fixture.url.starts_with("sqlite:") {
         true => format!("x'{}'", Uuid::nil().simple()),
@@ -72,7 +72,7 @@ async fn l2_what_is_open_is_adopted_whether_it_is_parked_or_not(fixture: Fixture
         claimed.records.iter().map(|record| record.identity.tx_id).collect();
     claimed.sort();
     assert_eq!(claimed, open);
-    assert_eq!(parked().await, 3, "an heir parks what it takes over");
+    assert_eq!(parked().await, 3, "an heir parks what it adopts");
     let again = fixture.store.transactions().claim(heir, Claim::OfFenced(10)).await.unwrap();
     assert_eq!(again, Default::default());
 }

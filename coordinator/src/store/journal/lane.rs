@@ -237,9 +237,8 @@ impl Lane {
         }
     }
 
-    /// A lock was not had in time. New gids wait for a rival's, rows for a rival that follow the same one, which is
-    /// rare, and everything waits for the fence: so new gids go to the slow lane first, and the rest if that does not help. The slow lane looks for the one that
-    /// waits, which goes alone from then on.
+    /// A lock was not had in time. New gids wait for a rival's, other rows for one that follows the same row, which is rare,
+    /// and everything for the fence: so new gids go to the slow lane, and then the rest. There the one that waits goes alone.
     async fn part_at_lock(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
         if self.slow {
             if batch.len() > 1 {
@@ -254,10 +253,8 @@ impl Lane {
         let (begins, moves): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|write| write.transition.begins.is_some());
         if begins.is_empty() {
-            // The fence, or a row that follows the same one as a row of these.
-            self.put_back(moves);
             tokio::time::sleep(LOCKED_PAUSE).await;
-            return;
+            return self.put_back(moves);
         }
         self.put_back(begins);
         if !moves.is_empty() {

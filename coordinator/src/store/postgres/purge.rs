@@ -84,7 +84,7 @@ WHERE ended_ms < $2 AND created_ms < $2 AND stripped_ms <= $4 AND EXISTS (SELECT
 ORDER BY ended_ms LIMIT $3"
 );
 
-/// A transaction that somebody has taken over since has one more row.
+/// A transaction that was adopted since has one more row.
 const DELETE: &str = concat!(
     "
 WITH ",

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
-use self::parked::{park_own, settle_fenced};
+use self::parked::{park_fenced, park_own};
 use super::super::listing::{CHUNK_MAX, Search, Source};
 use super::super::rows::{
     self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
@@ -160,7 +160,7 @@ SELECT part, kind, count(*) FROM (
         SELECT * FROM (
             SELECT DISTINCT ON (tx_id) tx_id, kind FROM log
             WHERE tx_id >= (
-                SELECT parked_before FROM fences WHERE NOT settled ORDER BY parked_before LIMIT 1)
+                SELECT parked_before FROM fences WHERE NOT all_parked ORDER BY parked_before LIMIT 1)
             ORDER BY tx_id, follows DESC) AS young) AS known
         WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1) AS awake
     UNION ALL
@@ -193,7 +193,7 @@ SELECT tx_id FROM (
     SELECT tx_id FROM parked
     UNION
     SELECT tx_id FROM log WHERE tx_id >= (
-        SELECT parked_before FROM fences WHERE NOT settled ORDER BY parked_before LIMIT 1)
+        SELECT parked_before FROM fences WHERE NOT all_parked ORDER BY parked_before LIMIT 1)
 ) AS known
 WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
 
@@ -206,7 +206,7 @@ impl Transactions for Postgres {
                 Box::pin(async move {
                     let query = match claim {
                         Claim::OfFenced(limit) => {
-                            settle_fenced(connection, me, nonce).await?;
+                            park_fenced(connection, me, nonce).await?;
                             sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
                         Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)

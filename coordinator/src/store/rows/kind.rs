@@ -9,7 +9,7 @@ const PHASE: i16 = 0x0f;
 const ASLEEP: i16 = 0x10;
 /// It is a saga.
 const SAGA: i16 = 0x20;
-/// It ended against its decision, and nobody has settled that: its details stay.
+/// It ended against its decision, and nobody has cleared that: its details stay.
 const HELD: i16 = 0x40;
 
 /// Reasons for which a person has to look at a transaction, in column `reasons` of `parked`.

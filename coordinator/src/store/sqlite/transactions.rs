@@ -100,7 +100,7 @@ WHERE last.tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
 /// The number of the first incarnation's mark that counts.
 macro_rules! young {
     () => {
-        "(SELECT min(parked_before) FROM fences WHERE NOT settled)"
+        "(SELECT min(parked_before) FROM fences WHERE NOT all_parked)"
     };
 }
 
@@ -180,7 +180,7 @@ impl Transactions for Sqlite {
                 Box::pin(async move {
                     let query = match claim {
                         Claim::OfFenced(limit) => {
-                            settle_fenced(connection).await?;
+                            park_fenced(connection).await?;
                             sqlx::query(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
                         Claim::Due { until, limit } => sqlx::query(CLAIM_DUE)
@@ -374,17 +374,17 @@ async fn park_own(connection: &mut SqliteConnection, me: Incarnation) -> Result<
 }
 
 /// Parks what fenced incarnations left open.
-async fn settle_fenced(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let unsettled: Vec<(i64, Uuid)> = sqlx::query_as(
-        "SELECT incarnation, parked_before FROM fences WHERE fenced AND NOT settled",
+async fn park_fenced(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let left: Vec<(i64, Uuid)> = sqlx::query_as(
+        "SELECT incarnation, parked_before FROM fences WHERE fenced AND NOT all_parked",
     )
     .fetch_all(&mut *connection)
     .await?;
-    for (incarnation, from) in unsettled {
+    for (incarnation, from) in left {
         let park = sqlx::query(PARK).bind(incarnation).bind(from).bind(Uuid::max());
         park.execute(&mut *connection).await?;
-        let settle = sqlx::query("UPDATE fences SET settled = true WHERE incarnation = $1");
-        settle.bind(incarnation).execute(&mut *connection).await?;
+        let all = sqlx::query("UPDATE fences SET all_parked = true WHERE incarnation = $1");
+        all.bind(incarnation).execute(&mut *connection).await?;
     }
     Ok(())
 }

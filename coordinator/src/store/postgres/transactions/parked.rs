@@ -1,4 +1,4 @@
-//! What is open, and stays so: it is parked, so that whoever adopts it reads no history.
+//! Open transactions that stay so: they are parked, so that whoever adopts them reads no history.
 //!
 //! A transaction that lives for less than some seconds is nowhere but in the log. Those that are open for longer
 //! get a row in `parked`. An incarnation does that for its own now and then, for one range of identifiers after
@@ -52,24 +52,24 @@ pub(super) async fn park_own(
 }
 
 /// Incarnations that were fenced, and may have left something that is not parked.
-const UNSETTLED: &str = "
-SELECT incarnation, parked_before FROM fences WHERE fenced AND NOT settled
+const LEFT: &str = "
+SELECT incarnation, parked_before FROM fences WHERE fenced AND NOT all_parked
     AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)";
 
-const SETTLE: &str = "UPDATE fences SET settled = true WHERE incarnation = $1 AND fenced";
+const ALL_PARKED: &str = "UPDATE fences SET all_parked = true WHERE incarnation = $1 AND fenced";
 
 /// Parks what fenced incarnations left open. They write nothing any more.
-pub(super) async fn settle_fenced(
+pub(super) async fn park_fenced(
     connection: &mut PgConnection,
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<(), sqlx::Error> {
-    let unsettled: Vec<(i64, Uuid)> =
-        sqlx::query_as(UNSETTLED).bind(me.0).bind(nonce).fetch_all(&mut *connection).await?;
-    for (incarnation, from) in unsettled {
+    let left: Vec<(i64, Uuid)> =
+        sqlx::query_as(LEFT).bind(me.0).bind(nonce).fetch_all(&mut *connection).await?;
+    for (incarnation, from) in left {
         let park = sqlx::query(PARK).bind(incarnation).bind(from).bind(Uuid::max());
         park.execute(&mut *connection).await?;
-        sqlx::query(SETTLE).bind(incarnation).execute(&mut *connection).await?;
+        sqlx::query(ALL_PARKED).bind(incarnation).execute(&mut *connection).await?;
     }
     Ok(())
 }
