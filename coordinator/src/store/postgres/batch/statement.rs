@@ -154,9 +154,9 @@ impl<'a> Columns<'a> {
             let follows = if begins { 0 } else { base.0 };
             let new = New { tx_id, follows, version, write_id: *write_id, former: *former, row };
             if begins {
-                columns.begun.push(new)
+                columns.begun.push(new);
             } else {
-                columns.moved.push(new)
+                columns.moved.push(new);
             }
             let acts = (0..).zip(&transition.events).filter(|(_, event)| event.kind.is_audit());
             columns.acts.extend(acts.map(|(ordinal, event)| (tx_id, version, ordinal, event)));
