@@ -176,15 +176,15 @@ mod tests {
         }
         maker.text("gid").word(WORDS, "b").word(WORDS, "later");
         let bytes = maker.finish();
-        let mut reader = Reader::new(&bytes, "log.body").unwrap();
+        let mut reader = Reader::new(&bytes, "log.body").expect("it can be read");
         for int in ints {
-            assert_eq!(reader.int().unwrap(), int);
-            assert_eq!(reader.optional().unwrap(), Some(int));
-            assert_eq!(reader.optional().unwrap(), None);
+            assert_eq!(reader.int().expect("it can be read"), int);
+            assert_eq!(reader.optional().expect("it can be read"), Some(int));
+            assert_eq!(reader.optional().expect("it can be read"), None);
         }
-        assert_eq!(reader.text().unwrap(), "gid");
-        assert_eq!(reader.word(WORDS).unwrap(), "b");
-        assert_eq!(reader.word(WORDS).unwrap(), "later");
+        assert_eq!(reader.text().expect("it can be read"), "gid");
+        assert_eq!(reader.word(WORDS).expect("it can be read"), "b");
+        assert_eq!(reader.word(WORDS).expect("it can be read"), "later");
         assert!(reader.is_at_end());
         assert!(reader.byte().is_err());
         for cut in 0..bytes.len() {
