@@ -62,7 +62,8 @@ async fn l2_what_is_open_is_adopted_whether_it_is_parked_or_not(fixture: Fixture
     assert_eq!(parked().await, 2);
     let listed = fixture.store.transactions().open_of(fixture.me).await.unwrap();
     let mut listed: Vec<TxId> = listed.into_iter().map(|(tx_id, _)| tx_id).collect();
-    (listed.sort(), open.sort());
+    listed.sort();
+    open.sort();
     assert_eq!(listed, open);
 
     let heir = create(&fixture.store, "heir").await;
