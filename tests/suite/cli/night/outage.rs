@@ -159,30 +159,39 @@ fn processes_of(main: Pid) -> Vec<(Pid, bool)> {
     own.collect()
 }
 
-/// Stops every process of a server, and returns when all of them stand still.
-async fn stop_all(server: &Server) {
-    let main = server.pid().expect("it runs");
-    // The main process first: once it stands still, it makes no more sessions.
-    kill_process(main, Signal::STOP).expect("it runs");
-    until("it to stand still", async || processes_of(main).contains(&(main, true)).then_some(()))
+/// A server that stands still until this is dropped, also by a test that fails: what stands still cannot end.
+struct StandsStill(Pid);
+
+impl StandsStill {
+    /// Stops every process of a server, and returns when all of them stand still.
+    async fn stop(server: &Server) -> Self {
+        let main = server.pid().expect("it runs");
+        // The main process first: once it stands still, it makes no more sessions.
+        kill_process(main, Signal::STOP).expect("it runs");
+        let still = Self(main);
+        until("it to stand still", async || {
+            processes_of(main).contains(&(main, true)).then_some(())
+        })
         .await;
-    until("its sessions to stand still", async || {
-        let processes = processes_of(main);
-        for (process, _) in processes.iter().filter(|(_, stopped)| !stopped) {
-            // It may have ended meanwhile.
-            let _ = kill_process(*process, Signal::STOP);
-        }
-        processes.iter().all(|(_, stopped)| *stopped).then_some(())
-    })
-    .await;
+        until("its sessions to stand still", async || {
+            let processes = processes_of(main);
+            for (process, _) in processes.iter().filter(|(_, stopped)| !stopped) {
+                // It may have ended meanwhile.
+                let _ = kill_process(*process, Signal::STOP);
+            }
+            processes.iter().all(|(_, stopped)| *stopped).then_some(())
+        })
+        .await;
+        still
+    }
 }
 
-/// Lets every process of a server go on.
-fn continue_all(server: &Server) {
-    let main = server.pid().expect("it runs");
-    for (process, _) in processes_of(main) {
-        // Nothing comes of it where it has ended.
-        let _ = kill_process(process, Signal::CONT);
+impl Drop for StandsStill {
+    fn drop(&mut self) {
+        for (process, _) in processes_of(self.0) {
+            // Nothing comes of it where it has ended.
+            let _ = kill_process(process, Signal::CONT);
+        }
     }
 }
 
@@ -193,7 +202,7 @@ async fn a_database_that_hangs_is_told() {
     let url = server.database().await;
     let mut program = serve(&url, &[]);
     let (endpoint, _) = addresses(&mut program).await;
-    stop_all(&server).await;
+    let still = StandsStill::stop(&server).await;
     for command in ASKING {
         let all = [&["tx", "--endpoint", &endpoint, "--timeout=2s"][..], command].concat();
         let started = Instant::now();
@@ -201,7 +210,7 @@ async fn a_database_that_hangs_is_told() {
         check_told(command, &ran, started.elapsed());
     }
     assert!(program.err().contains("did not answer a request in time"), "{}", program.err());
-    continue_all(&server);
+    drop(still);
     program.process.signal(Signal::TERM);
     program.end().await.check(0);
 }
