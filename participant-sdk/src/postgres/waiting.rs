@@ -34,7 +34,7 @@ const ASK: &str = concat!("SELECT ", backend!());
 const ASK_WITHOUT_TIMEOUT: &str =
     concat!("SELECT ", backend!(), ", set_config('statement_timeout', '0', false)");
 
-/// Whoever has its `pid` by now has begun later. Only one that waits is ended: behind a pooler, another client may have it
+/// Ends that session: another one with its `pid` has begun later. Only one that waits is ended: behind a pooler another client has it
 /// once its commit is over.
 const END: &str = "
 SELECT wait_event IS NOT DISTINCT FROM 'SyncRep' AND pg_terminate_backend(pid) FROM pg_stat_activity

@@ -8,7 +8,7 @@ use super::super::http::http_get;
 use super::super::{World, tcc};
 
 /// A refusal as too late before the transaction's own deadline proves that clocks differ.
-/// Whoever looks for the cause finds the participant and both times in the log.
+/// Line of the log in which one that looks for the cause finds the participant and both times.
 #[tokio::test]
 async fn too_late_before_the_deadline_raises_an_alarm() {
     let (alarms, _listening) = Alarms::listen();
