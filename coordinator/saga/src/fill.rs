@@ -12,6 +12,12 @@ use crate::tree::{Node, Value};
 /// text can name a large value many times.
 const VALUES_BYTES_MAX: usize = 8 << 20;
 
+/// Numbers that stand for one that is not known, each as long as a part of a time may have to be.
+const NUMBER_SAMPLES: [&str; 3] = ["1", "10", "2026"];
+
+/// Most numbers in one text for which all lengths are tried: the parts of a time.
+const NUMBERS_MAX: usize = 6;
+
 /// Values of the inputs, known or not yet.
 #[derive(Debug)]
 pub(crate) struct Values {
@@ -36,6 +42,12 @@ pub(crate) struct Filled {
     pub(crate) used: Vec<String>,
 }
 
+impl Default for Filled {
+    fn default() -> Self {
+        Self { value: Value::Null, is_sample: false, is_typed: true, used: Vec::new() }
+    }
+}
+
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
 enum Part<'a> {
@@ -56,8 +68,7 @@ impl Values {
     /// # Errors
     /// The rule that a placeholder breaks.
     pub(crate) fn fill(&self, text: &str, place: Place) -> Result<Filled, String> {
-        let mut filled =
-            Filled { value: Value::Null, is_sample: false, is_typed: true, used: Vec::new() };
+        let mut filled = Filled::default();
         let parts = split(text)?;
         if let [Part::Input(path)] = parts.as_slice() {
             filled.value = self.value(path, place, &mut filled)?.value;
@@ -82,6 +93,46 @@ impl Values {
         }
         filled.value = Value::Text(whole);
         Ok(filled)
+    }
+
+    /// Tells whether some numbers in place of the samples make a text that is accepted, such as two digits where
+    /// a time has its day. A text with many of them is accepted, because there is nothing that it cannot become.
+    pub(crate) fn may_become(
+        &self,
+        text: &str,
+        place: Place,
+        accept: impl Fn(&str) -> bool,
+    ) -> bool {
+        let Ok(parts) = split(text) else { return false };
+        let mut fixed = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let mut filled = Filled::default();
+            fixed.push(match part {
+                Part::Text(text) => Some((*text).to_owned()),
+                Part::Input(path) => match self.value(path, place, &mut filled) {
+                    Ok(Node { value: Value::Number(_), .. }) if filled.is_sample => None,
+                    Ok(Node { value: Value::Text(text) | Value::Number(text), .. }) => Some(text),
+                    Ok(Node { value: Value::Bool(value), .. }) => Some(value.to_string()),
+                    _ => return false,
+                },
+            });
+        }
+        let numbers = fixed.iter().filter(|part| part.is_none()).count();
+        if numbers > NUMBERS_MAX {
+            return true;
+        }
+        let combinations = 0..NUMBER_SAMPLES.len().pow(u32::try_from(numbers).unwrap_or(u32::MAX));
+        combinations.into_iter().any(|mut chosen| {
+            let mut text = String::new();
+            for part in &fixed {
+                text.push_str(part.as_deref().unwrap_or_else(|| {
+                    let sample = NUMBER_SAMPLES[chosen % NUMBER_SAMPLES.len()];
+                    chosen /= NUMBER_SAMPLES.len();
+                    sample
+                }));
+            }
+            accept(&text)
+        })
     }
 
     fn value(&self, path: &[&str], place: Place, filled: &mut Filled) -> Result<Node, String> {

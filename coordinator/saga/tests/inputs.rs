@@ -407,3 +407,40 @@ fn a_missing_value_hides_no_other_mistake() {
         ],
     );
 }
+
+/// Only a text that no number makes a time is refused before its numbers are known.
+#[test]
+fn numbers_in_a_time_may_have_any_length() {
+    let text = "\
+saga: a
+input: {year: integer, day: integer, hour: {type: integer, default: 12}, part: number}
+steps: {a: {participant: p, action: x, start_at: \"TIME\"}}
+";
+    let whole = "${input.year}-01-${input.day}T${input.hour}:00:0${input.part}Z";
+    let file =
+        SagaFile::parse("f", &text.replace("TIME", whole)).expect("some numbers make a time");
+    let with = |day: &str| {
+        let mut inputs = Inputs::default();
+        for (name, word) in [("year", "2020"), ("day", day), ("part", "1.5")] {
+            inputs.set(name, word);
+        }
+        file.with(&inputs).map(drop).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with("31"), Ok(()));
+    let told = with("1").expect_err("a day of one digit");
+    assert!(told.contains("T12:00:00Z, is \"2020-01-1T12:00:01.5Z\""), "{told}");
+
+    let (day, many) = ("2026-01-${input.day}", "${input.day}".repeat(7));
+    for (time, expected) in [
+        (format!("{day}Q00:00:00Z"), Some("becomes \"2026-01-1Q00:00:00Z\"")),
+        (format!("{day}T24:61:00Z"), Some("becomes \"2026-01-1T24:61:00Z\"")),
+        ("${input.day}".to_owned(), Some("must be a text, and the input is declared as a number")),
+        // So many are not looked into.
+        (many, None),
+    ] {
+        let told = SagaFile::parse("f", &text.replace("TIME", &time));
+        let told = told.err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert!(told.contains(expected.unwrap_or_default()), "{time}: {told}");
+        assert_eq!(told.contains("start_at"), expected.is_some(), "{time}: {told}");
+    }
+}

@@ -245,10 +245,20 @@ impl Reader<'_> {
             Known::Form => "becomes",
             Known::Nothing => return None,
         };
-        if parsed.is_none() {
+        if parsed.is_none() && !self.may_become(node, known, parse) {
             self.problem(at, node.place, format!("must be {rule}, {verb} {text:?}"));
         }
         parsed.filter(|_| known == Known::Value)
+    }
+
+    /// Tells whether a text of which only the form is known may still be one that `parse` understands.
+    fn may_become<T>(&self, node: &Node, known: Known, parse: fn(&str) -> Option<T>) -> bool {
+        match &node.value {
+            Value::Text(text) if known == Known::Form => {
+                self.values.may_become(text, node.place, |text| parse(text).is_some())
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn duration(&mut self, at: &At, node: &Node) -> Option<Duration> {
