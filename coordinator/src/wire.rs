@@ -44,6 +44,12 @@ pub(crate) fn time_to_wire(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
+/// Formats a time as RFC 3339 in UTC, to the second.
+pub(crate) fn time_in_words(at: Timestamp) -> String {
+    let time = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| format!("{} ms after 1970", at.0), |time| format!("{time:.0}"))
+}
+
 /// Makes the context that identifies a branch to its participant.
 pub(crate) fn context(
     identity: &Identity,

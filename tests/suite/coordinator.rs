@@ -62,6 +62,7 @@ mod uploads;
 mod waits;
 mod watches;
 mod went_back;
+mod why;
 
 /// Quick pauses and free ports.
 pub(crate) fn config(database_url: &str) -> Config {

@@ -36,8 +36,9 @@ JSON (--json):
     parent, or null), abort_branch_id, abort_detail,
     heuristic (none, mixed, hazard), stalled, attention, unreadable (why the coordinator cannot read
     it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
-    with name, mode (exclusive, shared), granted, branch_id, holder_gid, holder_waits), branch_count, revision (larger after
-    each change), branches, timeline and timeline_dropped (the last three only in commands whose
+    with name, mode (exclusive, shared), granted, branch_id, holder_gid, holder_waits), waiting (null, or an object with
+    cause (time, parent, initiator, lock, turn, answer, retry), branch_id, since, until, branch_count, sentence; null in lists),
+    branch_count, revision (larger after each change), branches, timeline and timeline_dropped (the last three only in commands whose
     help says so).
   A branch is an object with
     branch_id, branch_number, participant, action, mode, state, vote (prepared, refused, read_only,

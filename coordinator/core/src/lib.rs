@@ -74,6 +74,7 @@ mod step;
 mod time;
 pub mod timeline;
 mod transaction;
+pub mod waiting;
 
 pub use branch::{
     Attempts, Branch, BranchState, Enlistment, HeuristicKind, PhaseTwo, Progress, Refusal,

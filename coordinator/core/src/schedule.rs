@@ -63,7 +63,7 @@ impl Transaction {
     }
 
     /// Tells whether the operation that the branch is owed may be sent.
-    fn is_released(&self, index: usize, operation: Operation, now: Timestamp) -> bool {
+    pub(crate) fn is_released(&self, index: usize, operation: Operation, now: Timestamp) -> bool {
         match operation {
             Operation::Prepare => {
                 // Whatever is sent after the decision had its locks before.

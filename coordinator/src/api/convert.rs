@@ -1,6 +1,7 @@
 //! The core's types as answers.
 
 mod step;
+mod waiting;
 
 use std::collections::HashMap;
 
@@ -12,8 +13,10 @@ use unanimo_core::{
 use unanimo_proto::v1;
 
 use self::step::{child_gid, compensation, held_locks, input};
+use self::waiting::waiting;
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
+use crate::env::{Env, SystemEnv};
 use crate::store::{AttentionCount, Found, PhaseCount, PhaseName, Stored, Unreadable};
 use crate::wire::{self, mode_to_wire, payload_to_wire, time_to_wire};
 
@@ -199,6 +202,7 @@ pub(super) fn transaction(
     shown.deadline = Some(time_to_wire(tx.deadline()));
     if !stripped {
         shown.locks = held_locks(tx);
+        shown.waiting = waiting(tx, SystemEnv.now());
         shown.branches = tx.branches().iter().map(|b| branch(tx, b, content)).collect();
         let entries = events.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
         (shown.timeline, shown.timeline_dropped) =

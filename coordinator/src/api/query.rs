@@ -163,6 +163,10 @@ fn keep_own_branches(access: &Access, transaction: &mut v1::Transaction) {
         transaction.abort_branch_id.clear();
         transaction.abort_detail.clear();
     }
+    let is_own = |waiting: &v1::Waiting| {
+        is_shown(&waiting.branch_id) && waiting.cause() != v1::WaitCause::Lock
+    };
+    transaction.waiting = transaction.waiting.take_if(|waiting| is_own(waiting));
     transaction.locks.clear();
     transaction.metadata.clear();
     transaction.parent = None;

@@ -558,6 +558,9 @@ pub struct Transaction {
     /// is known then but its names, and a person has to look at it.
     #[prost(string, tag = "27")]
     pub unreadable: ::prost::alloc::string::String,
+    /// The answer to "why is it waiting?"; absent in lists, once it has ended, and while it goes on.
+    #[prost(message, optional, tag = "28")]
+    pub waiting: ::core::option::Option<Waiting>,
 }
 impl ::prost::Name for Transaction {
     const NAME: &'static str = "Transaction";
@@ -567,6 +570,41 @@ impl ::prost::Name for Transaction {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.Transaction".into()
+    }
+}
+/// Thing that an open transaction waits for: of several things the one that tells most, which is a call to a participant before
+/// what only time or another transaction holds back, and of several calls the oldest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Waiting {
+    /// The cause.
+    #[prost(enumeration = "WaitCause", tag = "1")]
+    pub cause: i32,
+    /// The branch that it is about; empty where it is the transaction itself. The branch has the participant, the attempts and
+    /// the last error.
+    #[prost(string, tag = "2")]
+    pub branch_id: ::prost::alloc::string::String,
+    /// Time since when.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time at which something happens by itself: the start, the next attempt, the next request for the locks, or the
+    /// deadline. Absent where nothing is planned, or not by this coordinator.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Number of branches that wait for something other than a branch.
+    #[prost(uint32, tag = "5")]
+    pub branch_count: u32,
+    /// All of it in one sentence for people, with times in UTC.
+    #[prost(string, tag = "6")]
+    pub sentence: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Waiting {
+    const NAME: &'static str = "Waiting";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Waiting".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Waiting".into()
     }
 }
 /// The protocol that brings branches to one outcome.
@@ -1032,6 +1070,59 @@ impl LockMode {
             "LOCK_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "LOCK_MODE_EXCLUSIVE" => Some(Self::Exclusive),
             "LOCK_MODE_SHARED" => Some(Self::Shared),
+            _ => None,
+        }
+    }
+}
+/// Cause for which a transaction has come no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WaitCause {
+    /// Not set.
+    Unspecified = 0,
+    /// Its start, or that of the branch.
+    Time = 1,
+    /// Its parent decides.
+    Parent = 2,
+    /// Its initiator has asked for neither Commit nor Rollback.
+    Initiator = 3,
+    /// A lock that another transaction holds, or waits for.
+    Lock = 4,
+    /// A call that is due and not sent.
+    Turn = 5,
+    /// The answer of a call that is under way.
+    Answer = 6,
+    /// The next attempt of a call that failed.
+    Retry = 7,
+}
+impl WaitCause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WAIT_CAUSE_UNSPECIFIED",
+            Self::Time => "WAIT_CAUSE_TIME",
+            Self::Parent => "WAIT_CAUSE_PARENT",
+            Self::Initiator => "WAIT_CAUSE_INITIATOR",
+            Self::Lock => "WAIT_CAUSE_LOCK",
+            Self::Turn => "WAIT_CAUSE_TURN",
+            Self::Answer => "WAIT_CAUSE_ANSWER",
+            Self::Retry => "WAIT_CAUSE_RETRY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WAIT_CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WAIT_CAUSE_TIME" => Some(Self::Time),
+            "WAIT_CAUSE_PARENT" => Some(Self::Parent),
+            "WAIT_CAUSE_INITIATOR" => Some(Self::Initiator),
+            "WAIT_CAUSE_LOCK" => Some(Self::Lock),
+            "WAIT_CAUSE_TURN" => Some(Self::Turn),
+            "WAIT_CAUSE_ANSWER" => Some(Self::Answer),
+            "WAIT_CAUSE_RETRY" => Some(Self::Retry),
             _ => None,
         }
     }

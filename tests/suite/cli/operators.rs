@@ -15,7 +15,11 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     let tx_id = submitted.check(0).json()["tx_id"].as_str().unwrap().to_owned();
     served.show_until("g", "its alarm", |shown| shown["stalled"] == true).await;
     let ran = served.tx(&["show", "g"]).await;
-    ran.check(0).says(&["state      committing: decided, and not", "attention  stalled\n"]);
+    ran.check(0).says(&[
+        "state      committing: decided, and not",
+        "waits      Commit of branch a was sent to participant p",
+        "attention  stalled\n",
+    ]);
     served.tx(&["list", "--attention"]).await.check(0).says(&["stalled\n"]);
 
     let before = served.p.calls(&tx_id, "a").len();

@@ -139,13 +139,24 @@ async fn a_participant_reads_no_locks() {
     let request = v1::SubmitTransactionRequest { locks: vec![lock], ..tcc("g", &["ok"]) };
     let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
     client.submit_transaction(request).await.unwrap();
-    let get = async |column: usize| {
-        let key = Some(v1::get_transaction_request::Key::Gid("g".into()));
+    let get = async |gid: &str, column: usize| {
+        let key = Some(v1::get_transaction_request::Key::Gid(gid.into()));
         let request = v1::GetTransactionRequest { key, ..Default::default() };
         let mut client = CoordinatorServiceClient::new(file.link(&world, column));
         client.get_transaction(request).await.unwrap().into_inner().transaction.unwrap()
     };
-    assert_eq!(get(0).await.locks.len(), 1);
-    let own = get(2).await;
+    assert_eq!(get("g", 0).await.locks.len(), 1);
+    let own = get("g", 2).await;
     assert_eq!((own.locks.len(), own.branches.len()), (0, 1), "{own:?}");
+    assert_eq!(own.waiting.map(|waiting| waiting.branch_id), Some("a".into()), "its own call");
+    let lock = v1::Lock { name: "account:42".into(), ..Default::default() };
+    let accepted = v1::WaitFor::Accepted.into();
+    let request =
+        v1::SubmitTransactionRequest { locks: vec![lock], wait_for: accepted, ..tcc("h", &["ok"]) };
+    client.submit_transaction(request).await.unwrap();
+    let told = unanimo_tests::wait::until("the holder", async || {
+        get("h", 0).await.waiting.filter(|waiting| waiting.sentence.contains("account:42"))
+    });
+    assert_eq!(told.await.cause(), v1::WaitCause::Lock);
+    assert_eq!(get("h", 2).await.waiting, None, "who holds the lock is not the participant's");
 }

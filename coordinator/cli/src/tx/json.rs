@@ -1,6 +1,8 @@
 //! Output of `--json`, which `unanimo tx --help` describes. Keys are only ever added, because
 //! programs depend on them.
 
+mod waiting;
+
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -9,6 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use unanimo_proto::v1;
 
+use self::waiting::Waiting;
 use super::words;
 
 /// A transaction.
@@ -36,6 +39,7 @@ pub(super) struct Transaction {
     metadata: BTreeMap<String, String>,
     parent: Option<Parent>,
     locks: Vec<Lock>,
+    waiting: Option<Waiting>,
     branch_count: u32,
     revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +204,7 @@ impl Transaction {
                 .parent
                 .map(|v1::ParentBranch { tx_id, branch_id }| Parent { tx_id, branch_id }),
             locks: tx.locks.into_iter().map(Lock::from).collect(),
+            waiting: tx.waiting.map(Waiting::from),
             branch_count: tx.branch_count,
             revision: tx.revision,
             branches: (view != View::List).then(branches),

@@ -78,6 +78,7 @@ pub(super) fn head(tx: &v1::Transaction) -> String {
         ("gid", tx.gid.clone()),
         ("mode", words::mode(tx.mode).to_owned()),
         ("state", state(tx)),
+        ("waits", tx.waiting.as_ref().map_or_else(String::new, |w| clean(&w.sentence))),
         (
             "aborted",
             clean(&words::why_aborted(tx.abort_cause(), &tx.abort_branch_id, &tx.abort_detail)),

@@ -48,6 +48,10 @@ pub(super) fn branch_state(state: v1::BranchState) -> String {
     known(word(state.as_str_name(), "BRANCH_STATE_"))
 }
 
+pub(super) fn wait_cause(cause: v1::WaitCause) -> String {
+    known(word(cause.as_str_name(), "WAIT_CAUSE_"))
+}
+
 pub(super) fn abort_cause(cause: v1::AbortCause) -> Option<String> {
     word(cause.as_str_name(), "ABORT_CAUSE_")
 }

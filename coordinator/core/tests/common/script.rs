@@ -22,7 +22,7 @@ pub(crate) struct Script {
     /// The rest after a crash that loses all that nobody awaited.
     awaited: Durable,
     before: Phase,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     policy: Policy,
     lock_attempts: std::collections::BTreeMap<Option<BranchNumber>, u32>,
 }
