@@ -12,8 +12,8 @@
 //!   a vote no before it is stored: see [`outside`].
 //! - Commit and Cancel lock the row before their handler runs, so the two exclude each other.
 //! - Whoever waits too long answers "working", never no.
-//! - What is read from a row that was found is answered after a commit of one's own: the row's own commit
-//!   may not have reached a standby yet.
+//! - What is read from a row that was found is answered after a commit of the transaction that has read it: the
+//!   row's own commit may not have reached a standby yet, and another session may lead to another server.
 //! - A handler that loses its transaction, in whichever phase, leaves a row that says so, and that is a hazard.
 
 #[cfg(feature = "sqlite")]
@@ -35,7 +35,9 @@ use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 pub(crate) use self::released::lost;
-use self::released::{failed_unless_lost, or_released, panicked, released_unless_lost};
+use self::released::{
+    affirm, affirmed, failed_unless_lost, or_released, panicked, released_unless_lost,
+};
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::unix_ms;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
@@ -132,6 +134,10 @@ pub(crate) trait Block: Send + Sized {
     fn mark(&mut self, call: &RawCall, row: &Row)
     -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Writes something that changes nothing and keeps nobody waiting, so that the commit waits for whatever a commit
+    /// waits for.
+    fn write(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Commits. `Some` says that this failed for good, and why.
     fn commit(self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
@@ -148,18 +154,12 @@ pub(crate) trait Blocks: Sync {
         &self,
         isolation: Isolation,
     ) -> impl Future<Output = Result<Self::Block, Fault>> + Send;
-
-    /// Commits a write of its own. What was read before is then as durable as that: a row can be seen
-    /// while its own commit waits for a synchronous standby, or was never confirmed by one.
-    fn affirm(&self, call: &RawCall) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Result of a handler's phase one.
 pub(crate) enum Worked<B> {
     /// The answer is durable, or there is none.
     Answered(Voted),
-    /// The answer is that of a row that was found: to be affirmed.
-    Found(Voted),
     /// The handler has voted no, and its transaction is gone with everything in it.
     Gone(Refusal),
     /// The work is done, in this transaction; the row still says that it is running.
@@ -176,10 +176,7 @@ pub(crate) async fn work<B: Block>(
     let inserted = block.insert(call, &Row::new(State::Running), until).await;
     let (mut block, inserted) = or_released(block, inserted)?;
     match inserted {
-        Inserted::Found(row) => {
-            block.release();
-            return row.vote().map(Worked::Found);
-        }
+        Inserted::Found(row) => return affirmed(block, row.vote()).await.map(Worked::Answered),
         Inserted::New { late: true } => {
             if action.outside {
                 block.savepoint().await?;
@@ -267,7 +264,6 @@ pub(crate) async fn try_<B: Blocks>(
     let block = blocks.begin(action.isolation).await?;
     let (mut block, output) = match work(block, call, until, action).await? {
         Worked::Answered(voted) => return Ok(voted),
-        Worked::Found(voted) => return blocks.affirm(call).await.map(|()| voted),
         Worked::Gone(refusal) => return refuse_behind(blocks, call, action, refusal).await,
         Worked::Done(block, output) => (block, output),
     };
@@ -297,9 +293,7 @@ async fn refuse_behind<B: Blocks>(
     let inserted = block.insert(call, &Row::new(State::Running), call.until).await;
     let (mut block, inserted) = or_released(block, inserted)?;
     if let Inserted::Found(row) = inserted {
-        block.release();
-        let voted = row.vote()?;
-        return blocks.affirm(call).await.map(|()| voted);
+        return affirmed(block, row.vote()).await;
     }
     block.savepoint().await?;
     match refuse_here(block, call, action, refusal).await? {
@@ -331,10 +325,7 @@ pub(crate) async fn leave<B: Blocks>(
     let inserted = block.insert(call, row, until).await;
     let (mut block, inserted) = or_released(block, inserted)?;
     match inserted {
-        Inserted::Found(row) => {
-            block.release();
-            blocks.affirm(call).await.map(|()| Some(row))
-        }
+        Inserted::Found(row) => affirm(block).await.map(|()| Some(row)),
         Inserted::New { late } => {
             let late = late && row.state.is_vote() && !row.is_not_understood();
             let answer = if late { Row::refused(too_late()) } else { row.clone() };

@@ -68,7 +68,8 @@ pub(crate) trait Prepares: Sync {
         call: &RawCall,
     ) -> impl Future<Output = Result<End, Fault>> + Send;
 
-    /// Reads the branch's row as it is committed, without a lock.
+    /// Reads the branch's row as it is committed, without a lock, and commits a write of its own behind one that is
+    /// found, in the session that has found it.
     fn find(
         &self,
         phase: Phase,
@@ -121,7 +122,6 @@ pub(crate) async fn prepare<D: Prepares>(
     let blocks = database.blocks(Phase::One);
     let mut block = match barrier::work(block, call, until, action).await {
         Ok(Worked::Answered(voted)) => return Ok(voted),
-        Ok(Worked::Found(voted)) => return blocks.affirm(call).await.map(|()| voted),
         Ok(Worked::Gone(refusal)) => return barrier::refuse(&blocks, call, refusal).await,
         Ok(Worked::Done(block, _)) => block,
         // By a twin at work, or by one that has prepared meanwhile.
@@ -150,7 +150,6 @@ pub(crate) async fn read<D: Prepares>(
 ) -> Result<Voted, Fault> {
     let blocks = database.blocks(Phase::One);
     if let Some(row) = database.find(Phase::One, call).await? {
-        blocks.affirm(call).await?;
         return row.vote();
     }
     let mut reading = database.begin_reading(action.isolation).await?;
@@ -211,16 +210,10 @@ async fn commit<D: Prepares>(database: &D, call: &RawCall) -> Result<PhaseTwoAns
         End::Done => Ok(PhaseTwoAnswer::Done),
         End::Busy => Err(Fault::Busy),
         // Committed before, or lost: the row tells.
-        End::Missing => {
-            let blocks = database.blocks(Phase::Two);
-            match database.find(Phase::Two, call).await? {
-                Some(row) => {
-                    blocks.affirm(call).await?;
-                    Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done))
-                }
-                None => barrier::nothing_to_commit(&blocks, call).await,
-            }
-        }
+        End::Missing => match database.find(Phase::Two, call).await? {
+            Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
+            None => barrier::nothing_to_commit(&database.blocks(Phase::Two), call).await,
+        },
     }
 }
 

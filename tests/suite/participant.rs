@@ -14,6 +14,8 @@ mod deaf;
 mod deployed;
 pub(crate) mod direct;
 mod former_names;
+mod found;
+mod found_mariadb;
 mod handler;
 mod indeterminate;
 mod initiator;

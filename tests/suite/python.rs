@@ -411,7 +411,8 @@ def in_python_3_10(work):
         try:
             work(db)
         except sqlite3.Error as error:
-            del error.sqlite_errorcode
+            if hasattr(error, 'sqlite_errorcode'):
+                del error.sqlite_errorcode
             raise
     return run
 for tx_id, work, text in (

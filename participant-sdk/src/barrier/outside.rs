@@ -6,7 +6,7 @@
 //!   attempt before may have done the work and died.
 
 use super::phase_two::finish;
-use super::{Block, Blocks, Inserted, Row, State, or_released};
+use super::{Block, Blocks, Inserted, Row, State, affirmed, or_released};
 use crate::action::{Registered, Unreadable};
 use crate::handler::PhaseTwoError;
 use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall};
@@ -26,13 +26,9 @@ pub(super) async fn cancel_unseen<B: Blocks>(
             block.claim(call).await?;
             finish(block, PhaseTwoOperation::Cancel, call, action, (row, None)).await
         }
+        // Where there is no end a Prepare has come meanwhile, and can be cancelled.
         Inserted::Found(row) => {
-            block.release();
-            match row.end(PhaseTwoOperation::Cancel) {
-                Some(answered) => blocks.affirm(call).await.map(|()| answered),
-                // A Prepare has come meanwhile, and can be cancelled.
-                None => Err(Fault::Busy),
-            }
+            affirmed(block, row.end(PhaseTwoOperation::Cancel).ok_or(Fault::Busy)).await
         }
     }
 }

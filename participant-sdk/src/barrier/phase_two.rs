@@ -7,7 +7,7 @@ use unanimo_proto::v1::HeuristicKind;
 use super::outside::{cancel_unseen, was_never_called};
 use super::row::NOTHING_TO_COMMIT;
 use super::{
-    Block, Blocks, Row, State, failed_unless_lost, leave, or_released, panicked,
+    Block, Blocks, Row, State, affirm, failed_unless_lost, leave, or_released, panicked,
     released_unless_lost,
 };
 use crate::action::{Registered, caught};
@@ -44,8 +44,7 @@ pub(crate) async fn phase_two<B: Blocks>(
     if let Some(answered) = row.end(operation)
         && !is_to_be_taken_back
     {
-        block.release();
-        return blocks.affirm(call).await.map(|()| answered);
+        return affirm(block).await.map(|()| answered);
     }
     let Some(action) = action else {
         block.release();

@@ -1,4 +1,4 @@
-//! Local transactions that are given up.
+//! Local transactions that are over without work of their own: given up, or behind a row that was found.
 
 use super::Block;
 use crate::action::Panic;
@@ -17,6 +17,32 @@ pub(super) fn or_released<B: Block, T>(
             if fault.leaves_a_clean_session() {
                 block.release();
             }
+            Err(fault)
+        }
+    }
+}
+
+/// Commits behind a row that this transaction has found. What was read is then as durable as this commit: a row can
+/// be seen while its own commit waits for a synchronous standby, or was never confirmed by one. Another session would
+/// prove nothing, because it may lead to a server that was promoted meanwhile and does not have the row.
+pub(super) async fn affirm<B: Block>(mut block: B) -> Result<(), Fault> {
+    let written = block.write().await;
+    let (block, ()) = or_released(block, written)?;
+    match block.commit().await? {
+        None => Ok(()),
+        Some(refusal) => {
+            let text = format!("what was found cannot be affirmed: {}", refusal.message);
+            Err(Fault::SetUp(text))
+        }
+    }
+}
+
+/// Gives the answer that a row tells which was found, once it is affirmed.
+pub(super) async fn affirmed<B: Block, T>(block: B, told: Result<T, Fault>) -> Result<T, Fault> {
+    match told {
+        Ok(answer) => affirm(block).await.map(|()| answer),
+        Err(fault) => {
+            block.release();
             Err(fault)
         }
     }

@@ -69,26 +69,6 @@ impl Blocks for MySqlBlocks<'_> {
         let (ends, key, xid) = (None, None, None);
         Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, ends, key, xid })
     }
-
-    async fn affirm(&self, call: &RawCall) -> Result<(), Fault> {
-        const DOING: &str = "commit behind what was found";
-        let begun = Local::begin(self.pool, "START TRANSACTION READ WRITE").await;
-        let mut transaction = begun.map_err(fault(DOING))?;
-        let written = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.affirm)))
-            .bind(call.branch().tx_id.to_string())
-            .bind(&call.branch().branch_id)
-            .execute(&mut *transaction)
-            .await;
-        match written.map_err(fault(DOING)) {
-            Ok(_) => transaction.commit().await.map_err(fault(DOING)),
-            Err(fault) => {
-                if fault.leaves_a_clean_session() {
-                    transaction.release();
-                }
-                Err(fault)
-            }
-        }
-    }
 }
 
 fn key(call: &RawCall) -> (String, String) {
@@ -245,6 +225,11 @@ impl Block for MySqlBlock {
             1 => Ok(()),
             _ => Err(self.gone().await),
         }
+    }
+
+    /// Of a row of nobody, because that of the branch may be locked by several who have found it.
+    async fn write(&mut self) -> Result<(), Fault> {
+        self.run("write behind what was found", self.statements.nothing()).await
     }
 
     /// Nothing is checked that late, so no error means for good that it failed.

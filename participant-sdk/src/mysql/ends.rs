@@ -31,9 +31,11 @@ pub(super) struct Ends {
     explicit: u64,
     /// Those that commit implicitly.
     implicit: u64,
-    /// Those without which no other transaction than the given one is there to be committed implicitly: `ROLLBACK AND
-    /// CHAIN`, and `SET TRANSACTION READ WRITE` behind any end. A plain `ROLLBACK` alone keeps nothing.
-    opening: u64,
+    /// Those that roll back. `ROLLBACK AND CHAIN` begins another transaction; a plain `ROLLBACK` alone keeps nothing.
+    rollbacks: u64,
+    /// Those that set something: `SET TRANSACTION READ WRITE` opens another transaction behind any end, and
+    /// `SET autocommit = 1` commits it.
+    sets: u64,
 }
 
 impl Ends {
@@ -50,7 +52,8 @@ impl Ends {
                 (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
             let sum = match name.as_str() {
                 "Com_begin" | "Com_commit" | "Com_xa_commit" => &mut ends.explicit,
-                "Com_rollback" | "Com_set_option" => &mut ends.opening,
+                "Com_rollback" => &mut ends.rollbacks,
+                "Com_set_option" => &mut ends.sets,
                 _ => &mut ends.implicit,
             };
             *sum += number.parse::<u64>().unwrap_or_default();
@@ -69,7 +72,11 @@ impl Ends {
         let nothing = nothing.transpose()?.flatten() == Some(1);
         let now = Self::counted(connection, "DO 0").await?;
         let is_explicit = now.explicit != self.explicit;
-        let is_implicit = now.implicit != self.implicit && now.opening != self.opening;
-        Ok(!nothing || is_explicit || is_implicit)
+        let (rolls_back, sets) = (now.rollbacks != self.rollbacks, now.sets != self.sets);
+        // Without one of these no other transaction than the given one is there to be committed implicitly.
+        let is_implicit = now.implicit != self.implicit && (rolls_back || sets);
+        // By a change of `autocommit` that was taken back.
+        let is_by_setting = rolls_back && sets;
+        Ok(!nothing || is_explicit || is_implicit || is_by_setting)
     }
 }

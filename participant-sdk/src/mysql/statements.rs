@@ -84,10 +84,8 @@ SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
     /*!80000 @@transaction_isolation, @@transaction_read_only = 1 */,
     @@sql_mode LIKE '%STRICT_ALL_TABLES%', DATABASE())";
 
-/// A write of our own, which changes nothing else: it is behind everything that was read before.
-const AFFIRM: &str = "UPDATE {table} SET changed_at = SYSDATE(6) WHERE tx_id = ? AND branch_id = ?";
-
-/// Writes a row of nobody, which nobody else sees, and takes it back.
+/// Writes a row of nobody, which nobody else sees, and takes it back: its commit is behind everything that was read
+/// before.
 const NOTHING: &str = "
 INSERT INTO {table}
     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
@@ -111,7 +109,6 @@ pub(super) struct Statements {
     pub(super) read_back: Arc<str>,
     /// Text that is read back from a session that keeps its settings.
     pub(super) expected: Arc<str>,
-    pub(super) affirm: Arc<str>,
     nothing: Arc<str>,
     /// Longest wait for a lock of any kind.
     pub(super) lock_secs: Arc<str>,
@@ -151,7 +148,6 @@ impl Statements {
             settings: format!("{}; {settings}", own(2)).into(),
             read_back: READ_BACK.into(),
             expected: format!("1 +00:00 1 {lock_secs} READ-COMMITTED 1 1 {name}").into(),
-            affirm: of_table(AFFIRM),
             nothing: of_table(NOTHING),
             lock_secs: lock_secs.into(),
             state: of_table(STATE),

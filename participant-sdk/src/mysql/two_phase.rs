@@ -95,7 +95,8 @@ impl Prepares for MySql {
 
     async fn find(&self, phase: Phase, call: &RawCall) -> Result<Option<Row>, Fault> {
         const DOING: &str = "read the branch's barrier row";
-        let begun = Local::begin(self.pool(phase), "START TRANSACTION READ ONLY").await;
+        // A proxy sends a transaction that writes to the server that takes writes.
+        let begun = Local::begin(self.pool(phase), "START TRANSACTION READ WRITE").await;
         let mut transaction = begun.map_err(fault(DOING))?;
         let found: Option<Columns> =
             sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.read)))
@@ -104,8 +105,14 @@ impl Prepares for MySql {
                 .fetch_optional(&mut *transaction)
                 .await
                 .map_err(fault(DOING))?;
-        transaction.release();
-        found.map(Row::from_columns).transpose()
+        let Some(columns) = found else {
+            transaction.release();
+            return Ok(None);
+        };
+        let write = AssertSqlSafe(self.statements.nothing());
+        sqlx::raw_sql(write).execute(&mut *transaction).await.map_err(fault(DOING))?;
+        transaction.commit().await.map_err(fault(DOING))?;
+        Row::from_columns(columns).map(Some)
     }
 
     async fn begin_reading(&self, isolation: Isolation) -> Result<MySqlReading, Fault> {

@@ -50,9 +50,8 @@ WHERE tx_id = $6 AND branch_id = $7 AND pg_current_xact_id()::text = $8";
 const CLAIM: &str =
     "UPDATE unanimo_barrier SET state = 'running' WHERE tx_id = $1 AND branch_id = $2";
 
-/// A row with no content in the write-ahead log: its commit waits for whatever a commit waits for.
-const AFFIRM: &str =
-    "BEGIN READ WRITE; SELECT pg_logical_emit_message(true, 'unanimo', '')::text; COMMIT";
+/// Writes a row with no content in the write-ahead log: its commit waits for whatever a commit waits for.
+const WRITE: &str = "SELECT pg_logical_emit_message(true, 'unanimo', '')::text";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +94,6 @@ impl<O: Pool> Blocks for PgBlocks<'_, O> {
         let (xid, backend) = (String::new(), None);
         Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend })
     }
-
-    async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
-        affirm(self, "commit behind what was found").await
-    }
 }
 
 /// Begins a transaction.
@@ -109,21 +104,28 @@ pub(super) async fn begun<O: Pool>(pool: &O, statements: &str) -> Result<O::Sess
     Ok(session)
 }
 
-/// Commits a write of its own.
+/// Commits a write of its own behind what this session has found, outside of a transaction. Another session may lead
+/// to another server.
 pub(super) async fn affirm<O: Pool>(
+    mut session: O::Session,
     blocks: &PgBlocks<'_, O>,
     doing: &'static str,
 ) -> Result<(), Fault> {
-    let mut session = blocks.pool.acquire().await.map_err(fault(doing))?;
-    let backend = match blocks.care.standbys().are_waited_for() {
-        true => Some(Backend::of(&mut session).await.map_err(fault(doing))?),
-        false => None,
-    };
-    let affirmed = session.connection().run(AFFIRM);
+    let backend = waited_for(&mut session, blocks.care).await.map_err(fault(doing))?;
+    let affirm = format!("BEGIN READ WRITE; {WRITE}; COMMIT");
+    let affirmed = session.connection().run(&affirm);
     ended_with_its_client(backend, blocks.sweep, affirmed).await.map_err(fault(doing))?;
     proven(&mut session, blocks.care).await?;
     session.release();
     Ok(())
+}
+
+/// Asks for the server's process of a session if its commit may wait for standbys.
+async fn waited_for(session: &mut impl Session, care: &Care) -> Result<Option<Backend>, Error> {
+    match care.standbys().are_waited_for() {
+        true => Backend::of(session).await.map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Returns the words of SQL for an isolation.
@@ -287,6 +289,15 @@ impl<O: Pool> Block for PgBlock<O> {
             1 => Ok(()),
             _ => Err(barrier::lost()),
         }
+    }
+
+    async fn write(&mut self) -> Result<(), Fault> {
+        const DOING: &str = "write behind what was found";
+        if self.backend.is_none() {
+            let backend = waited_for(&mut self.session, &self.care).await;
+            self.backend = backend.map_err(fault(DOING))?;
+        }
+        self.run(WRITE).await.map_err(fault(DOING))
     }
 
     async fn commit(mut self) -> Result<Option<Refusal>, Fault> {

@@ -44,14 +44,17 @@ impl<D: Driver> Prepares for Postgres<D> {
         const FOUND: &str = "SELECT EXISTS (SELECT 1 FROM pg_prepared_xacts
                                             WHERE gid = $1 AND database = current_database())";
         let name = name(call.branch());
-        let found = statements::one_on(&self.prepare, FOUND, &[Parameter::Text(&name)]).await;
-        let (found,): (bool,) = found.map_err(fault(DOING))?;
-        if found {
+        let mut session = self.prepare.acquire().await.map_err(fault(DOING))?;
+        let found = statements::one(session.connection(), FOUND, &[Parameter::Text(&name)]).await;
+        match found {
             // It is shown before it has reached a synchronous standby. What is committed behind it
             // waits for that.
-            affirm(&self.for_prepare(), DOING).await?;
+            Ok((true,)) => affirm(session, &self.for_prepare(), DOING).await.map(|()| true),
+            found => {
+                let found: Result<(bool,), Error> = statements::given_back(session, found);
+                found.map(|(found,)| found).map_err(fault(DOING))
+            }
         }
-        Ok(found)
     }
 
     async fn prepare(&self, block: Self::Block, call: &RawCall) -> Result<Option<Refusal>, Fault> {
@@ -126,10 +129,21 @@ impl<D: Driver> Prepares for Postgres<D> {
     }
 
     async fn find(&self, phase: Phase, call: &RawCall) -> Result<Option<Row>, Fault> {
-        let found: Option<Columns> = statements::optional_on(self.pool(phase), FIND, &key(call))
-            .await
-            .map_err(fault("read the branch's barrier row"))?;
-        found.map(Row::from_columns).transpose()
+        const DOING: &str = "read the branch's barrier row";
+        let blocks = match phase {
+            Phase::One => self.for_prepare(),
+            Phase::Two => self.for_phase_two(),
+        };
+        let mut session = blocks.pool.acquire().await.map_err(fault(DOING))?;
+        let found = statements::optional(session.connection(), FIND, &key(call)).await;
+        match found {
+            Ok(Some(columns)) => {
+                let columns: Columns = columns;
+                affirm(session, &blocks, DOING).await?;
+                Row::from_columns(columns).map(Some)
+            }
+            found => statements::given_back(session, found).map(|_| None).map_err(fault(DOING)),
+        }
     }
 
     async fn begin_reading(&self, isolation: Isolation) -> Result<Self::Reading, Fault> {
@@ -153,13 +167,6 @@ impl<D: Driver> Postgres<D> {
         match ended_with_its_client(backend, &self.sweep, ended).await {
             Ok(()) => Ok(session),
             Err(error) => statements::given_back(session, Err(error)),
-        }
-    }
-
-    fn pool(&self, phase: Phase) -> &D::Pool {
-        match phase {
-            Phase::One => &self.prepare,
-            Phase::Two => &self.phase_two,
         }
     }
 

@@ -64,11 +64,6 @@ impl Blocks for SqliteBlocks<'_> {
         drop(handle);
         Ok(SqliteBlock { transaction, may_commit, proof, savepoint })
     }
-
-    /// A row can be seen once it is in the log on the disk, and there is no standby.
-    async fn affirm(&self, _: &RawCall) -> Result<(), Fault> {
-        Ok(())
-    }
 }
 
 impl Block for SqliteBlock {
@@ -162,6 +157,11 @@ impl Block for SqliteBlock {
             .execute(&mut *self.transaction)
             .await
             .map_err(fault("update the branch's barrier row"))?;
+        Ok(())
+    }
+
+    /// A row can be seen once it is in the log on the disk, and there is no standby.
+    async fn write(&mut self) -> Result<(), Fault> {
         Ok(())
     }
 

@@ -76,10 +76,13 @@ async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: D
 }
 
 /// Ways to keep something that the branch's row does not know of. Some are errors on some databases.
-const BESIDE: [&str; 7] = [
+const BESIDE: [&str; 10] = [
     "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
+    "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); SET autocommit = 1",
+    "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); SET autocommit = 1; SET autocommit = 0",
+    "ROLLBACK; SET TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); SET autocommit = 1; SET autocommit = 0",
     "ROLLBACK; BEGIN IMMEDIATE; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK; SET SESSION TRANSACTION READ WRITE; SET autocommit = 1; INSERT INTO kept VALUES (1)",
     "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",

@@ -7,6 +7,8 @@ mod over;
 mod affirmed;
 #[path = "alarms.rs"]
 mod alarms;
+#[path = "found.rs"]
+mod found;
 #[path = "installed.rs"]
 mod installed;
 #[path = "overtime.rs"]

@@ -24,22 +24,22 @@ const INITIATORS: usize = 4;
 
 const COMMITTED: &str = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
 
-async fn run(url: &str, statements: &str) {
+pub(super) async fn run(url: &str, statements: &str) {
     let mut raw = MySqlConnection::connect(url).await.unwrap();
     raw.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await.unwrap();
 }
 
-async fn one(url: &str, question: &str) -> Option<i64> {
+pub(super) async fn one(url: &str, question: &str) -> Option<i64> {
     let mut raw = MySqlConnection::connect(url).await.ok()?;
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut raw).await.ok()
 }
 
-async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(act).await.unwrap()
 }
 
 /// A primary with a replica that follows it, and the address of a database on both.
-async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
+pub(super) async fn pair() -> (Arc<Server>, Arc<Server>, String, String) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let primary = beside(move || {
         Server::start_with(&[

@@ -16,7 +16,7 @@ use super::direct::{Branch, branch};
 use super::over::{self, Database};
 use super::overtime;
 use super::promoted::{one, pair, participant, promote};
-use super::sweeper::{Reserve, Write};
+use super::sweeper::{Reserve, Write, eager};
 
 /// Sessions of participants that wait for a standby.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
@@ -65,22 +65,44 @@ async fn s3_what_another_server_says_of_standbys_tells_nothing_of_a_commit() {
     ended.abort();
 }
 
-/// A participant whose role may see the standbys, or may not.
-async fn bank(server: &Server, role: Option<&str>) -> (String, Service<Database>) {
+/// Who a participant logs in as.
+#[derive(Clone, Copy, Debug)]
+enum Login {
+    /// Its role may see the standbys.
+    Owner,
+    /// Its role may not.
+    Plain,
+    /// It works as another role, which may not end what its login has begun.
+    AsRole,
+}
+
+async fn bank(server: &Server, login: Login) -> (String, Service<Database>) {
     let url = server.database().await;
     let mut admin = PgConnection::connect(&url).await.unwrap();
     admin.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
-    let mut login = url.clone();
-    if let Some(role) = role {
-        let made = format!(
-            "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role};
-             GRANT ALL ON effect TO {role}"
+    let mut options = PostgresOptions::default().prepare_connections(3).phase_two_connections(3);
+    let (login, role) = match login {
+        Login::Owner => (None, None),
+        Login::Plain => (Some("plain"), None),
+        Login::AsRole => (Some("member"), Some("shared")),
+    };
+    let mut address = url.clone();
+    if let Some(login) = login {
+        let mut made = format!(
+            "CREATE ROLE {login} LOGIN; GRANT ALL ON SCHEMA public TO {login};
+             GRANT ALL ON effect TO {login}"
         );
+        if let Some(role) = role {
+            made = format!(
+                "CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role}; GRANT ALL ON effect TO {role};
+                 CREATE ROLE {login} LOGIN; GRANT {role} TO {login}"
+            );
+            options = options.as_role(role);
+        }
         admin.execute(sqlx::raw_sql(AssertSqlSafe(made))).await.unwrap();
-        login = format!("postgres://{role}@{}", url.split_once('@').unwrap().1);
+        address = format!("postgres://{login}@{}", url.split_once('@').unwrap().1);
     }
-    let options = PostgresOptions::default().prepare_connections(3).phase_two_connections(3);
-    let database = over::connect(options, &login).await.unwrap();
+    let database = over::connect(options, &address).await.unwrap();
     let participant = Participant::new("p", database).overtime(Duration::from_millis(300));
     let participant = participant.tcc("ok", Reserve).two_phase("write", Write);
     (url, participant.service().unwrap())
@@ -101,8 +123,8 @@ async fn commits_wait(url: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_commits_that_are_given_up_while_a_standby_is_away_leave_no_session() {
     let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
-    for role in [None, Some("plain")] {
-        let (url, service) = bank(&server, role).await;
+    for login in [Login::Owner, Login::Plain, Login::AsRole] {
+        let (url, service) = bank(&server, login).await;
         let of = |mode, action| move |_: ()| Branch { payload: "x".into(), ..branch(mode, action) };
         let by_tcc = [(); 3].map(of(Mode::Tcc, "ok"));
         let by_two_phase = [(); 3].map(of(Mode::TwoPhaseCommit, "write"));
@@ -144,4 +166,114 @@ async fn l5_commits_that_are_given_up_while_a_standby_is_away_leave_no_session()
             .unwrap();
         assert_eq!(effects, 3, "S7");
     }
+}
+
+/// L5: commits of the sweeper, too. It goes on when a standby is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_a_commit_of_the_sweeper_that_is_given_up_leaves_no_session() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let (url, service) = bank(&server, Login::Owner).await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin
+        .execute(
+            "INSERT INTO unanimo_barrier
+                (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, prepare_until)
+             VALUES (gen_random_uuid(), 'a', 'none', 'p', 'g', 'ok', 'tcc', 'refused', now() - interval '2 hours')",
+        )
+        .await
+        .unwrap();
+    wait_for_a_standby(&url, true).await;
+    commits_wait(&url).await;
+    let purging = eager().retention(Duration::from_secs(3600));
+    let sweeper = service.sweep(["http://127.0.0.1:9"], purging).unwrap();
+    let first = "SELECT pid::bigint FROM pg_stat_activity
+                 WHERE wait_event = 'SyncRep' AND application_name = 'unanimo-participant'";
+    let first: i64 = until("a commit of the sweeper to wait", async || {
+        sqlx::query_scalar(first).fetch_optional(&mut admin).await.unwrap()
+    })
+    .await;
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {first}");
+    until("its session to be ended", async || (one(&url, &there).await == 0).then_some(())).await;
+    wait_for_a_standby(&url, false).await;
+    let left = "SELECT count(*) FROM unanimo_barrier";
+    until("the purge", async || (one(&url, left).await == 0).then_some(())).await;
+    sweeper.stop().await;
+}
+
+/// By these a test sees who is about to be ended, keeps that waiting by lock 8 and a commit by lock 7, and makes the
+/// server another one.
+const WATCHED: &str = "CREATE SCHEMA mine;
+    CREATE TABLE mine.started AS SELECT pg_postmaster_start_time() AS at;
+    CREATE FUNCTION mine.pass(number bigint) RETURNS void LANGUAGE sql AS
+        'SELECT pg_advisory_lock_shared(number); SELECT pg_advisory_unlock_shared(number); SELECT';
+    CREATE FUNCTION mine.pg_postmaster_start_time() RETURNS timestamptz LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM mine.pass(8); RETURN (SELECT at FROM mine.started); END $$;
+    CREATE FUNCTION mine.pg_logical_emit_message(boolean, text, text) RETURNS pg_lsn LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM mine.pass(7); RETURN pg_catalog.pg_logical_emit_message($1, $2, $3); END $$;
+    DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = mine, pg_catalog, public',
+                               current_database()); END $$";
+
+/// Only a session that waits for a standby is ended, and only on the server where its commit is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_ended_that_does_something_else_or_is_another_servers() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = server.database().await;
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    admin.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
+    admin.execute(sqlx::raw_sql(WATCHED)).await.unwrap();
+    admin.execute("SET synchronous_commit = local").await.unwrap();
+    let long = Duration::from_secs(120);
+    let options = PostgresOptions::default().lock_timeout(long).statement_timeout(long);
+    let database = over::connect(options, &url).await.unwrap();
+    let participant = Participant::new("p", database).overtime(Duration::from_millis(300));
+    let service = participant.two_phase("write", Write).service().unwrap();
+    let prepared = branch(Mode::TwoPhaseCommit, "write");
+    prepared.prepare(&service).await.unwrap();
+    wait_for_a_standby(&url, true).await;
+
+    // It is found, and the commit behind it comes as far as lock 7 when it is given up.
+    let at = |lock: u8| {
+        format!(
+            "SELECT pid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objid = {lock} AND NOT granted"
+        )
+    };
+    let waiting = async |lock: u8| {
+        let mut raw = PgConnection::connect(&url).await.unwrap();
+        let waiting = async || {
+            sqlx::query_scalar::<_, i64>(AssertSqlSafe(at(lock)))
+                .fetch_optional(&mut raw)
+                .await
+                .unwrap()
+        };
+        until("one to wait for the lock", waiting).await
+    };
+    admin.execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let vote = tokio::spawn({
+        let (service, prepared) = (service.clone(), prepared.clone());
+        async move { overtime::prepare(&service, &prepared, Duration::from_millis(50)).await }
+    });
+    let session = waiting(7).await;
+    admin.execute("SELECT pg_advisory_lock(8)").await.unwrap();
+    assert_ne!(vote.await.unwrap(), Code::Ok);
+    waiting(8).await;
+    // One attempt passes. There is another one, because it found the session at something else.
+    admin.execute("SELECT pg_advisory_unlock(8)").await.unwrap();
+    admin.execute("SELECT pg_advisory_lock(8)").await.unwrap();
+    waiting(8).await;
+    let is_there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session}");
+    assert_eq!(one(&url, &is_there).await, 1, "it does not wait for a standby");
+
+    // It does now, on a server that was started at another time.
+    admin.execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    until("it to wait", async || (one(&url, WAITING).await == 1).then_some(())).await;
+    admin.execute("UPDATE mine.started SET at = at - interval '1 hour'").await.unwrap();
+    admin.execute("SELECT pg_advisory_unlock(8)").await.unwrap();
+    let others = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE application_name = 'unanimo-participant' AND state <> 'idle' AND pid <> {session}"
+    );
+    until("the attempt to be over", async || (one(&url, &others).await == 0).then_some(())).await;
+    let still = format!("{is_there} AND wait_event = 'SyncRep'");
+    assert_eq!(one(&url, &still).await, 1, "it is of another server");
+    wait_for_a_standby(&url, false).await;
 }

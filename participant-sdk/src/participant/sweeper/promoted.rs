@@ -14,14 +14,17 @@
 //! Each process of a participant does so by itself: one that was still at the former server knows best.
 
 mod losses;
+mod seen;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use self::losses::{NotCompared, tell_compared};
+use self::seen::Known;
+pub(super) use self::seen::Seen;
 use super::pass::Pass;
 use crate::causes::status_in_full;
 use crate::doubt::{GroupRows, Histories, History};
@@ -37,47 +40,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Time for which coordinators that do not answer are asked again.
 const ASKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Time by which a note may seem to be older than the one before: two processes may note at once.
-const NOTES_APART: Duration = Duration::from_secs(10);
-
 /// Pause before it is told again that histories cannot be read, or that the database is on a server where it was
 /// before.
 const TELL_PAUSE: Duration = Duration::from_secs(60 * 60);
-
-/// Histories that the sweeper has seen, by the participant's name.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    histories: HashMap<String, Known>,
-    /// Changes that are told, and not compared with every group yet.
-    told: HashMap<String, Told>,
-    /// Times at which the alarm was last raised for a history.
-    raised: HashMap<(String, History), Instant>,
-    /// Time at which it was said that nothing can be seen.
-    blind_at: Option<Instant>,
-}
-
-/// History that was seen last, and how far it had come.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    history: History,
-    noted_at: Option<SystemTime>,
-    written: i64,
-}
-
-impl Known {
-    fn of(read: &Histories) -> Self {
-        Self { history: read.present, noted_at: read.noted_at, written: read.written }
-    }
-
-    /// Tells whether what is read now is an earlier state of the same history. A note is made only where the one
-    /// before is older than a minute, so that a clock which is set back makes no earlier one.
-    fn is_ahead_of(&self, read: &Histories) -> bool {
-        let is_unnoted = self
-            .noted_at
-            .is_some_and(|seen| read.noted_at.is_none_or(|noted_at| noted_at + NOTES_APART < seen));
-        self.history == read.present && (read.written < self.written || is_unnoted)
-    }
-}
 
 /// Change that is told, and that some coordinator is still to be asked about.
 #[derive(Debug)]
@@ -164,10 +129,7 @@ impl<R: Resource> Pass<R> {
             Some(told) if told.of == to && !(is_back && told.is_noted) => told,
             _ => {
                 let kept_until = kept_until(known, read, SystemTime::now());
-                let of_name = (name.to_owned(), to);
-                let raised_at = self.seen.raised.get(&of_name);
-                if is_back || raised_at.is_none_or(|at| at.elapsed() >= TELL_PAUSE) {
-                    self.seen.raised.insert(of_name, Instant::now());
+                if self.seen.is_to_be_raised(name, to, is_back, Instant::now()) {
                     tell_promoted(name, known, to, kept_until);
                 } else {
                     tell_alternating(name, known, to, kept_until);
@@ -348,37 +310,18 @@ mod tests {
     }
 
     #[test]
-    fn s11_less_of_the_same_history_than_was_seen_went_back() {
+    fn what_a_history_that_went_back_lacks_is_counted_from_the_note_that_is_left() {
         let at = |s: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(s));
         let history = History { system: 7, timeline: 1 };
-        let other = History { system: 7, timeline: 2 };
-        let read = |present, noted_at, written| Histories {
-            present,
-            noted: Some(present),
+        let back = Histories {
+            present: history,
+            noted: Some(history),
             is_fresh: false,
-            noted_at,
-            written,
+            noted_at: at(900),
+            written: 900,
+            // By a promotion long before.
             replayed_until: at(9_999),
         };
-        let seen = Known::of(&read(history, at(1000), 500));
-        for (noted_at, written, expected) in [
-            (at(1000), 500, false),
-            (at(1060), 900, false),
-            // Two processes note at once.
-            (at(995), 900, false),
-            (at(900), 900, true),
-            (at(1060), 499, true),
-            // From before the first note.
-            (None, 900, true),
-        ] {
-            let now = read(history, noted_at, written);
-            assert_eq!(seen.is_ahead_of(&now), expected, "{now:?}");
-            assert!(!seen.is_ahead_of(&read(other, noted_at, written)), "that is another one");
-        }
-        let unnoted = Known { noted_at: None, ..seen };
-        assert!(!unnoted.is_ahead_of(&read(history, None, 500)));
-        // What is missing is counted from the note that is left, and not from a promotion long before.
-        let back = read(history, at(900), 900);
         assert_eq!(Some(kept_until(history, &back, SystemTime::now())), at(900));
     }
 }

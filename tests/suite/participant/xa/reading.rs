@@ -60,6 +60,12 @@ async fn s7_s11_what_a_handler_that_reads_commits_is_done_once_and_told() {
             "read",
             format!("ROLLBACK; SET TRANSACTION READ WRITE; {INSERT}; CREATE TABLE more (n int)"),
         ),
+        (
+            "read",
+            format!(
+                "ROLLBACK; SET TRANSACTION READ WRITE; {INSERT}; SET autocommit = 1; SET autocommit = 0"
+            ),
+        ),
     ] {
         let before = bank.effects().await;
         let branch = sql(action, &way);
