@@ -1,5 +1,6 @@
 //! Health and metrics over HTTP.
 
+mod bounded;
 mod tls;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use axum::routing::get;
 use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 
+use self::bounded::Bounded;
 use self::tls::TlsListener;
 use crate::coordinator::Status;
 
@@ -44,18 +46,18 @@ pub(crate) async fn serve(
     };
     let router = open.route("/metrics", figures).with_state(status);
     match tls {
-        None => axum::serve(listener, router).await,
+        None => axum::serve(Bounded::new(listener), router).await,
         Some(Tls { server, .. }) => {
-            let listener = TlsListener::new(listener, &server);
+            let listener = Bounded::new(TlsListener::new(listener, &server));
             let service = router.into_make_service_with_connect_info::<Client>();
             axum::serve(listener, service).await
         }
     }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        Self { has_certificate: stream.io().peer().names.is_some() }
+impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
+        Self { has_certificate: stream.io().inner().peer().names.is_some() }
     }
 }
 

@@ -232,7 +232,8 @@ settings! {
     /// refused. Requests on their way in may take as much again, and one message at least; and the first 64 KiB of
     /// each, altogether, as much once more. Answers that their callers have not read yet may take the same.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
-    /// Most connections of callers over gRPC at once. One more is closed at once; with TLS, behind its handshake.
+    /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
+    /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or

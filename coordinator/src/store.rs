@@ -76,9 +76,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error>;
 
     /// Counts the servers that were found to have taken the place of the one before. Such a one may lack what was
-    /// acknowledged.
-    fn generation(&self) -> u64 {
-        0
+    /// acknowledged. `None` where no other server can take its place.
+    fn generation(&self) -> Option<u64> {
+        None
     }
 
     /// Returns the size of the database's write-ahead log, where that is a file of this process.

@@ -28,6 +28,8 @@ struct State {
     rewrite: Mutex<Option<(String, String)>>,
     /// Start-up messages lose their `options`, as behind some poolers.
     strip_options: AtomicBool,
+    /// Connections whose start names a parameter that PgBouncer does not know are refused, as it does by default.
+    refuse_parameters: AtomicBool,
     /// Number of connections so far.
     made: AtomicU64,
     /// Connections up to this number swallow everything.
@@ -55,6 +57,7 @@ impl Proxy {
             hang_at: Mutex::default(),
             rewrite: Mutex::default(),
             strip_options: AtomicBool::default(),
+            refuse_parameters: AtomicBool::default(),
             hold: watch::Sender::new(false),
             made: AtomicU64::default(),
             silent_to: AtomicU64::default(),
@@ -146,6 +149,11 @@ impl Proxy {
         self.state.strip_options.store(true, Ordering::SeqCst);
     }
 
+    /// Refuses connections whose start names a parameter that PgBouncer does not know.
+    pub fn refuse_parameters(&self) {
+        self.state.refuse_parameters.store(true, Ordering::SeqCst);
+    }
+
     /// Lets the next statement that contains this text arrive, and loses the answer to it alone.
     pub fn lose_answer_to(&self, text: &str) {
         *lock(&self.state.lose_answer_to) = Some(text.to_owned());
@@ -194,16 +202,12 @@ impl State {
         }
     }
 
-    /// Returns a start-up message without its `options`: a length, a version, and pairs of texts.
+    /// Returns a start-up message without its `options`.
     fn without_options(&self, message: &[u8]) -> Vec<u8> {
-        const VERSION_3: &[u8] = &[0, 3, 0, 0];
-        let is_startup = message.get(4..8) == Some(VERSION_3);
-        if !is_startup || !self.strip_options.load(Ordering::SeqCst) {
-            return message.to_vec();
-        }
-        let texts: Vec<&[u8]> = message[8..].split(|byte| *byte == 0).collect();
+        let strips = self.strip_options.load(Ordering::SeqCst);
+        let Some(pairs) = parameters(message).filter(|_| strips) else { return message.to_vec() };
         let mut stripped = message[..8].to_vec();
-        for pair in texts.chunks(2).filter(|pair| pair.len() == 2 && !pair[0].is_empty()) {
+        for pair in pairs {
             if pair[0] != b"options" {
                 stripped.extend([pair[0], &[0], pair[1], &[0]].concat());
             }
@@ -213,6 +217,37 @@ impl State {
         stripped[..4].copy_from_slice(&length.to_be_bytes());
         stripped
     }
+}
+
+/// Parameters that PgBouncer takes at the start of a connection.
+const KNOWN: [&str; 7] = [
+    "user",
+    "database",
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "timezone",
+    "standard_conforming_strings",
+];
+
+/// Returns the parameters of a start-up message: a length, a version, and pairs of texts.
+fn parameters(message: &[u8]) -> Option<Vec<[&[u8]; 2]>> {
+    const VERSION_3: &[u8] = &[0, 3, 0, 0];
+    if message.get(4..8) != Some(VERSION_3) {
+        return None;
+    }
+    let texts: Vec<&[u8]> = message[8..].split(|byte| *byte == 0).collect();
+    let pairs = texts.chunks(2).filter(|pair| pair.len() == 2 && !pair[0].is_empty());
+    Some(pairs.map(|pair| [pair[0], pair[1]]).collect())
+}
+
+/// Returns what PgBouncer answers to a start-up message that names what it does not know.
+fn refusal(message: &[u8]) -> Option<Vec<u8>> {
+    let mut names = parameters(message)?.into_iter().map(|pair| String::from_utf8_lossy(pair[0]));
+    let unknown = names.find(|name| !KNOWN.contains(&name.to_lowercase().as_str()))?;
+    let text = format!("SFATAL\0C08P01\0Munsupported startup parameter: {unknown}\0\0");
+    let length = u32::try_from(text.len() + 4).expect("a short message");
+    Some([b"E".as_slice(), &length.to_be_bytes(), text.as_bytes()].concat())
 }
 
 async fn pass(client: tokio::net::TcpStream, server: UnixStream, number: u64, state: Arc<State>) {
@@ -232,6 +267,18 @@ async fn pass_until_cut(
 ) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
+    let mut first = Vec::with_capacity(64 << 10);
+    if state.refuse_parameters.load(Ordering::SeqCst) {
+        if !matches!(from_client.read_buf(&mut first).await, Ok(1..)) {
+            return;
+        }
+        if let Some(refusal) = refusal(&first) {
+            // The client may be gone.
+            let _ = to_client.write_all(&refusal).await;
+            return;
+        }
+    }
+    let mut from_client = std::io::Cursor::new(first).chain(from_client);
     let cut = AtomicBool::new(false);
     let (state, cut) = (&*state, &cut);
     // It ends with its half of the connection to the server, which then ends, too.

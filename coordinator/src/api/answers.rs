@@ -23,8 +23,9 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tower_layer::Layer;
 
-use super::connections::{Readers, UNREAD_MAX, readers_of};
-use super::error::too_many_unread;
+use super::connections::{Own, Readers, UNREAD_MAX, connection_of};
+use super::error::{for_operators_only, too_many_unread};
+use super::rpc;
 use super::uploads::{Counts, SPARED_BYTES, parts};
 use crate::metrics::Metrics;
 
@@ -70,7 +71,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (readers, answers) = (readers_of(&mut request), self.answers.clone());
+        let (readers, answers) = match connection_of(&mut request) {
+            Some(Own { is_for_operators: true, .. })
+                if !rpc::is_for_operators(request.uri().path()) =>
+            {
+                return Box::pin(async { Ok(for_operators_only().into_http()) });
+            }
+            connection => (connection.map(|own| own.readers), self.answers.clone()),
+        };
         let answering = self.inner.call(request);
         Box::pin(async move {
             let response = answering.await?;

@@ -1,24 +1,28 @@
 //! Connections of callers (promise L5).
 //!
-//! Each holds a descriptor and some memory before anything is asked on it. So they are bounded: one more is closed at
-//! once, behind its handshake where there is TLS. One on which nothing comes is closed soon: it would keep its place from
+//! Each holds a descriptor and some memory before anything is asked on it. So they are bounded, together and from one
+//! address: one more is closed at once, behind its handshake where there is TLS. One on which nothing comes is closed soon: it would keep its place from
 //! others. One on which an answer is not read for long, though that is given up, is closed, too: HTTP/2 has no other way
 //! to let go of what was handed over for it.
 
+mod places;
+
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use unanimo_tls::Peer;
+use unanimo_tls::{Peer, TlsStream};
 
+use self::places::{Kind, Place, Places};
 use crate::metrics::Metrics;
 
 /// Longest time for which an answer of some size is not read. As long as a request may take to come.
@@ -30,6 +34,9 @@ const GIVEN_UP_MAX: Duration = Duration::from_secs(15);
 /// Longest time for the first bytes of a connection.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(20);
 
+/// Longest time of a connection on which only calls of operators are served: commands are short, and others wait.
+const RESERVED_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Interval between two looks at that.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -40,7 +47,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Connections<S> {
     incoming: S,
-    open: Arc<AtomicUsize>,
+    places: Arc<Places>,
     open_max: usize,
     metrics: Arc<Metrics>,
     refused: u64,
@@ -49,8 +56,8 @@ pub(super) struct Connections<S> {
 
 impl<S> Connections<S> {
     pub(super) fn new(incoming: S, open_max: usize, metrics: Arc<Metrics>) -> Self {
-        let open = Arc::new(AtomicUsize::new(0));
-        Self { incoming, open, open_max, metrics, refused: 0, told_at: None }
+        let places = Places::new(open_max, Arc::clone(&metrics));
+        Self { incoming, places, open_max, metrics, refused: 0, told_at: None }
     }
 
     fn refuse(&mut self) {
@@ -60,53 +67,49 @@ impl<S> Connections<S> {
             tracing::warn!(
                 open = self.open_max,
                 refused = self.refused,
-                "there are as many connections of callers as may be (connections-max); further ones are closed"
+                "there are as many connections of callers, or from one address, as may be (connections-max); \
+                 further ones are closed"
             );
             (self.refused, self.told_at) = (0, Some(Instant::now()));
         }
     }
 }
 
-impl<S: Stream<Item = io::Result<IO>> + Unpin, IO> Stream for Connections<S> {
+/// A connection that tells where it comes from.
+pub(super) trait Addressed {
+    /// Returns the address, if the system knows it.
+    fn address(&self) -> Option<IpAddr>;
+}
+
+impl Addressed for TcpStream {
+    fn address(&self) -> Option<IpAddr> {
+        self.peer_addr().ok().map(|address| address.ip())
+    }
+}
+
+impl Addressed for TlsStream {
+    fn address(&self) -> Option<IpAddr> {
+        self.peer().address.map(|address| address.ip())
+    }
+}
+
+impl<S: Stream<Item = io::Result<IO>> + Unpin, IO: Addressed> Stream for Connections<S> {
     type Item = io::Result<Connection<IO>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match ready!(Pin::new(&mut self.incoming).poll_next(context)) {
-                Some(Ok(io)) => {
-                    if self.open.load(Ordering::Relaxed) < self.open_max {
-                        let place = Place::take(&self.open, &self.metrics);
-                        return Poll::Ready(Some(Ok(Connection::new(io, place))));
+                Some(Ok(io)) => match self.places.take(io.address()) {
+                    Some(place) => return Poll::Ready(Some(Ok(Connection::new(io, place)))),
+                    None => {
+                        drop(io);
+                        self.refuse();
                     }
-                    drop(io);
-                    self.refuse();
-                }
+                },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         }
-    }
-}
-
-/// Place of a connection; given back when it is dropped.
-#[derive(Debug)]
-struct Place {
-    open: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-}
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>, metrics: &Arc<Metrics>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        metrics.connection_opened();
-        Self { open: Arc::clone(open), metrics: Arc::clone(metrics) }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.connection_closed();
     }
 }
 
@@ -150,19 +153,27 @@ impl Readers {
 #[derive(Clone, Debug)]
 pub(super) struct Info<C> {
     of: C,
-    readers: Arc<Readers>,
+    own: Own,
+}
+
+/// The part of it that the coordinator itself needs.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) readers: Arc<Readers>,
+    /// Only calls of operators are served.
+    pub(super) is_for_operators: bool,
 }
 
 /// Takes what a request carries of its connection, and leaves what it is of in its place.
-pub(super) fn readers_of<T>(request: &mut http::Request<T>) -> Option<Arc<Readers>> {
+pub(super) fn connection_of<T>(request: &mut http::Request<T>) -> Option<Own> {
     let extensions = request.extensions_mut();
-    if let Some(Info { of, readers }) = extensions.remove::<Info<Peer>>() {
+    if let Some(Info { of, own }) = extensions.remove::<Info<Peer>>() {
         extensions.insert(of);
-        return Some(readers);
+        return Some(own);
     }
-    let Info { of, readers } = extensions.remove::<Info<TcpConnectInfo>>()?;
+    let Info { of, own } = extensions.remove::<Info<TcpConnectInfo>>()?;
     extensions.insert(of);
-    Some(readers)
+    Some(own)
 }
 
 /// A connection that has a place.
@@ -173,14 +184,19 @@ pub(super) struct Connection<IO> {
     look: Pin<Box<Sleep>>,
     /// Until when its first bytes have to come; nothing once they have.
     first_until: Option<Instant>,
-    _place: Place,
+    /// Until when it may last, if it may not for ever.
+    lasts_until: Option<Instant>,
+    place: Place,
 }
 
 impl<IO> Connection<IO> {
     fn new(io: IO, place: Place) -> Self {
         let look = Box::pin(tokio::time::sleep(LOOK_INTERVAL));
-        let first_until = Some(Instant::now() + FIRST_BYTES_MAX);
-        Self { io, readers: Arc::default(), look, first_until, _place: place }
+        let now = Instant::now();
+        let first_until = Some(now + FIRST_BYTES_MAX);
+        let is_reserved = place.kind() == Kind::Reserved;
+        let lasts_until = is_reserved.then(|| now + RESERVED_TIME_MAX);
+        Self { io, readers: Arc::default(), look, first_until, lasts_until, place }
     }
 
     /// Looks whether something comes, and whether answers are read, when it is time for that.
@@ -190,6 +206,11 @@ impl<IO> Connection<IO> {
             self.look.as_mut().reset(now + LOOK_INTERVAL);
             if self.first_until.is_some_and(|until| now >= until) {
                 let why = format!("nothing came on it within {FIRST_BYTES_MAX:?}");
+                tracing::debug!(why, "a connection is closed");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            if self.lasts_until.is_some_and(|until| now >= until) {
+                let why = format!("it was open for {RESERVED_TIME_MAX:?} where few may be");
                 tracing::debug!(why, "a connection is closed");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
@@ -207,7 +228,9 @@ impl<IO: Connected> Connected for Connection<IO> {
     type ConnectInfo = Info<IO::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        Info { of: self.io.connect_info(), readers: Arc::clone(&self.readers) }
+        let is_for_operators = self.place.kind() == Kind::Reserved;
+        let own = Own { readers: Arc::clone(&self.readers), is_for_operators };
+        Info { of: self.io.connect_info(), own }
     }
 }
 
@@ -267,15 +290,24 @@ mod tests {
 
     /// Reads from a connection whose answer was handed over at this time, until the first look at it is over.
     fn read_after(unread_for: Duration, first_for: Duration) -> Option<io::ErrorKind> {
+        read_with(unread_for, first_for, None)
+    }
+
+    fn read_with(
+        unread_for: Duration,
+        first_for: Duration,
+        lasts_for: Option<Duration>,
+    ) -> Option<io::ErrorKind> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
             let (_far, near) = tokio::io::duplex(64);
-            let place = Place::take(&Arc::default(), &Arc::default());
+            let place = Places::new(1, Arc::default()).take(None).expect("a place");
             let mut connection = Connection::new(near, place);
             connection.look = Box::pin(tokio::time::sleep(Duration::ZERO));
             let at = Instant::now().checked_sub(unread_for).expect("a time");
             connection.readers.begin(at);
             connection.first_until = Some(Instant::now() + first_for);
+            connection.lasts_until = lasts_for.map(|time| Instant::now() + time);
             let reading = connection.read_u8();
             let read = tokio::time::timeout(Duration::from_millis(200), reading).await.ok()?;
             Some(read.expect_err("nothing was sent").kind())
@@ -292,6 +324,15 @@ mod tests {
     #[test]
     fn l5_a_connection_on_which_nothing_comes_is_closed() {
         assert_eq!(read_after(Duration::ZERO, Duration::ZERO), Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn l5_a_connection_for_operators_does_not_last() {
+        for (time, expected) in
+            [(RESERVED_TIME_MAX, None), (Duration::ZERO, Some(io::ErrorKind::TimedOut))]
+        {
+            assert_eq!(read_with(Duration::ZERO, FIRST_BYTES_MAX, Some(time)), expected);
+        }
     }
 
     #[test]

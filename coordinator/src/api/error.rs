@@ -110,6 +110,14 @@ pub(super) fn too_many_uploads(message: impl std::fmt::Display) -> Status {
     Reason::Overloaded.status(message)
 }
 
+/// All other connections are taken.
+pub(super) fn for_operators_only() -> Status {
+    Reason::Overloaded.status(
+        "there are as many connections, or from one address, as may be (connections-max): this one serves calls of \
+         operators alone, and not for long",
+    )
+}
+
 /// An answer cannot be handed over as long as others are not read. Its call may have done what it was to do.
 pub(super) fn too_many_unread(message: impl std::fmt::Display) -> Status {
     Reason::AnswerNotSent.status(message)

@@ -13,7 +13,6 @@ macro_rules! rpcs {
 
         impl Rpc {
             /// Every rpc, with its service.
-            #[cfg(test)]
             const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
 
             /// Returns its name, as the contract spells it.
@@ -54,6 +53,17 @@ rpcs! {
         ResolveBranch: Operator;
         ForgetTransaction: Operator;
     }
+}
+
+/// Tells whether operators may make the call with this path. What is no service of the contract anybody may call.
+pub(super) fn is_for_operators(path: &str) -> bool {
+    let Some((service, name)) = path.strip_prefix("/unanimo.v1.").and_then(|p| p.split_once('/'))
+    else {
+        return true;
+    };
+    let is_it = |(of, rpc): &&(&str, Rpc)| *of == service && rpc.name() == name;
+    let rpc = Rpc::ALL.iter().find(is_it);
+    rpc.is_some_and(|(_, rpc)| rpc.roles().contains(&Role::Operator))
 }
 
 /// Makes a service of the methods of [`Api`](super::Api): the caller's role and the requirements of each request
@@ -110,6 +120,16 @@ mod tests {
         assert_eq!(table, contract);
         assert_eq!(Rpc::ALL.len(), table.len(), "each rpc is served once");
         assert!(Rpc::ALL.iter().all(|(_, rpc)| !rpc.roles().is_empty()));
+        for (path, expected) in [
+            ("/unanimo.v1.OperatorService/ForgetTransaction", true),
+            ("/unanimo.v1.CoordinatorService/ListTransactions", true),
+            ("/unanimo.v1.CoordinatorService/SubmitTransaction", false),
+            ("/unanimo.v1.ParticipantDirectoryService/RegisterEndpoint", false),
+            ("/unanimo.v1.CoordinatorService/Nothing", false),
+            ("/grpc.health.v1.Health/Check", true),
+        ] {
+            assert_eq!(is_for_operators(path), expected, "{path}");
+        }
         let by_operators: Vec<_> =
             Rpc::ALL.iter().filter(|(_, rpc)| rpc.roles() == [Role::Operator]).collect();
         assert!(by_operators.iter().all(|(service, _)| *service == "OperatorService"));

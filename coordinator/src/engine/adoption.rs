@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{MutexGuard, Notify, oneshot};
 use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
 
-use super::message::Message;
+use super::message::{ClaimedOne, Message};
 use super::{Error, Handle};
 use crate::store::{self, Claim, Claimed, Unreadable};
 
@@ -102,6 +102,7 @@ impl Handle {
         let (store, me) = (&self.shared.store, self.shared.me);
         loop {
             let _turn = self.turn_to_claim().await;
+            let generation = store.generation();
             let claimed = store.transactions().claim(me, Claim::OfFenced(CHUNK)).await?;
             if claimed == Claimed::default() {
                 return Ok(());
@@ -109,7 +110,7 @@ impl Handle {
             crash_point!("adoption-after-claim");
             self.set_aside(&claimed.unreadable).await;
             *adopted += claimed.records.len();
-            self.bring_to_memory(claimed.records).await;
+            self.bring_to_memory(claimed.records, generation).await;
         }
     }
 
@@ -121,9 +122,9 @@ impl Handle {
         for (tx_id, version) in self.not_live(owned).await {
             let turn = self.turn_to_claim().await;
             match self.claim(&turn, tx_id, me, version).await {
-                Ok(Some(record)) => {
+                Ok(Some(ClaimedOne { record, generation })) => {
                     adopted += 1;
-                    self.bring_to_memory(vec![record]).await;
+                    self.bring_to_memory(vec![record], generation).await;
                 }
                 Ok(None) | Err(store::Error::Unreadable(_)) => {}
                 Err(error) if error.is_of_rows() => self.set_aside_failed(tx_id, &error).await,
@@ -181,13 +182,14 @@ impl Handle {
     ) -> Result<usize, store::Error> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let _turn = self.turn_to_claim().await;
+        let generation = self.shared.store.generation();
         let claim = Claim::Due { until, limit };
         let claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
         self.set_aside(&claimed.unreadable).await;
         let count = claimed.records.len() + claimed.unreadable.len();
         if !claimed.records.is_empty() {
             crash_point!("adoption-after-claim");
-            self.bring_to_memory(claimed.records).await;
+            self.bring_to_memory(claimed.records, generation).await;
         }
         Ok(count)
     }
@@ -203,8 +205,8 @@ impl Handle {
         // In a task of its own: what is claimed must reach the engine, whoever goes away.
         let adopting = tokio::spawn(async move {
             let turn = this.turn_to_claim().await;
-            if let Some(record) = this.claim(&turn, tx_id, owner, version).await? {
-                this.bring_to_memory(vec![record]).await;
+            if let Some(claimed) = this.claim(&turn, tx_id, owner, version).await? {
+                this.bring_to_memory(vec![claimed.record], claimed.generation).await;
             }
             Ok::<(), Error>(())
         });
@@ -224,23 +226,24 @@ impl Handle {
         tx_id: TxId,
         owner: Incarnation,
         version: Version,
-    ) -> Result<Option<Record>, store::Error> {
+    ) -> Result<Option<ClaimedOne>, store::Error> {
         if self.not_live(vec![(tx_id, version)]).await.is_empty() {
             return Ok(None);
         }
+        let generation = self.shared.store.generation();
         let claim = Claim::One(tx_id, owner, version);
         let mut claimed = self.shared.store.transactions().claim(self.shared.me, claim).await?;
         self.set_aside(&claimed.unreadable).await;
         match claimed.unreadable.pop() {
             Some(unreadable) => Err(store::Error::Unreadable(Box::new(unreadable))),
-            None => Ok(claimed.records.pop()),
+            None => Ok(claimed.records.pop().map(|record| ClaimedOne { record, generation })),
         }
     }
 
     /// Brings transactions to memory that this incarnation has durably made its own.
-    async fn bring_to_memory(&self, records: Vec<Record>) {
+    async fn bring_to_memory(&self, records: Vec<Record>, generation: Option<u64>) {
         let (done, brought) = oneshot::channel();
-        if self.send(Message::Adopt { records, done }).is_ok() {
+        if self.send(Message::Adopt { records, generation, done }).is_ok() {
             // The engine may end meanwhile.
             let _ = brought.await;
         }

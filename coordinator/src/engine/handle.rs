@@ -26,6 +26,7 @@ use super::message::{Failure, Message, Reply};
 use super::service::Service;
 use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
+use super::service::went_back::Known;
 use super::timers::Timers;
 use super::unread::AllUnread;
 use super::unreadable;
@@ -151,7 +152,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
-        went_back: Default::default(),
+        went_back: Known::new(store.generation()),
     };
     let shared = Shared {
         inbox: sender,

@@ -150,10 +150,11 @@ impl Live {
     }
 
     /// Its row is as it was at this version. What is told and sent from now on waits until it is written again,
-    /// in another life. It was stored before, and begins nothing.
+    /// in another life. If it was stored before, it begins nothing.
     pub(super) fn went_back(&mut self, to: Version) {
         self.life = Life::begin();
-        self.durable = to.max(Version::default().next());
+        let first = if self.is_stored() { Version::default().next() } else { to };
+        self.durable = to.max(first);
     }
 
     /// Returns the work that may go out now, and is still wanted.

@@ -82,7 +82,7 @@ pub(super) enum Message {
         reply: Reply,
     },
     /// Any other input from outside. With a record, the transaction is first brought to memory.
-    Input { key: Key, input: Input, adopt: Option<Box<Record>>, until: Until, reply: Reply },
+    Input { key: Key, input: Input, adopt: Option<Box<ClaimedOne>>, until: Until, reply: Reply },
     /// Database that holds a branch's vote; it comes before the vote.
     Database { tx_id: TxId, number: BranchNumber, database_id: String },
     /// A call has ended; with the endpoint that it failed at.
@@ -90,7 +90,7 @@ pub(super) enum Message {
     /// A request for locks has ended.
     LocksTaken { tx_id: TxId, request: LockRequest, answer: LockAnswer },
     /// Transactions that this incarnation has durably made its own.
-    Adopt { records: Vec<Record>, done: oneshot::Sender<()> },
+    Adopt { records: Vec<Record>, generation: Option<u64>, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Follows a live transaction.
@@ -103,6 +103,14 @@ pub(super) enum Message {
     EndWatches,
     /// Participants came back: what waits for them goes out.
     Returned(Vec<ParticipantName>),
+}
+
+/// A transaction that this incarnation has durably made its own.
+#[derive(Debug)]
+pub(super) struct ClaimedOne {
+    pub(super) record: Record,
+    /// Generation of the server that it was claimed at, or an earlier one.
+    pub(super) generation: Option<u64>,
 }
 
 impl Message {

@@ -4,6 +4,7 @@ mod adopt;
 pub(super) mod alarms;
 mod begin;
 mod calls;
+mod completed;
 pub(super) mod ends;
 mod leaving;
 pub(super) mod locks;
@@ -12,7 +13,7 @@ mod rest;
 pub(super) mod sleep;
 pub(super) mod survey;
 mod time;
-mod went_back;
+pub(super) mod went_back;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchNumber, Effects, Gid, Incarnation, Input, Origin, ParticipantName, Phase, Timestamp, TxId,
+    BranchNumber, Effects, Gid, Incarnation, Input, ParticipantName, Phase, Timestamp, TxId,
 };
 use uuid::Uuid;
 
@@ -40,7 +41,7 @@ use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
-use crate::store::journal::{self, Completion, Ended};
+use crate::store::journal::{self, Completion};
 use crate::store::{Key, Store};
 
 /// Messages taken before the journal's results are looked at again.
@@ -134,6 +135,7 @@ impl Service {
             self.ask_for_unread();
             self.ends.tell_the_rest();
             self.let_sleepers_go();
+            self.write_ends_again();
         }
     }
 
@@ -161,7 +163,9 @@ impl Service {
                 self.enlist(tx_id, Input::Enlist { branch, enlistment }, permit, reply);
             }
             Message::Input { key, input, adopt, until, reply } => {
-                adopt.into_iter().for_each(|record| self.insert(*record));
+                if let Some(claimed) = adopt {
+                    self.insert_claimed(*claimed);
+                }
                 match self.find(&key) {
                     Some(tx_id) => self.input(tx_id, input, until, reply),
                     None => fail(reply, Failure::NotLive),
@@ -178,9 +182,9 @@ impl Service {
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
             }
-            Message::Adopt { records, done } => {
+            Message::Adopt { records, generation, done } => {
                 self.metrics.adopted(records.len());
-                records.into_iter().for_each(|record| self.adopt(record));
+                records.into_iter().for_each(|record| self.adopt(record, generation));
                 let _ = done.send(());
             }
             Message::NotLive { mut transactions, reply } => {
@@ -330,58 +334,6 @@ impl Service {
             }
         }
         self.leave_if_done(tx_id);
-    }
-
-    fn completed(&mut self, completion: Completion) {
-        let Completion { tx_id, life, ended } = completion;
-        let is_own = self.live.get(&tx_id).is_some_and(|live| live.life == life);
-        match ended {
-            // Of a life that is over: the transaction may be back by then, and not so far.
-            _ if !is_own => {}
-            Ended::Durable(version) => {
-                crash_point!("engine-before-release");
-                if let Some(live) = self.live.get_mut(&tx_id) {
-                    if !live.is_stored() {
-                        // Only now is it new: its gid might have been another one's.
-                        match live.tx.identity().origin {
-                            Origin::Request { mode, .. } => self.metrics.begun(mode),
-                            Origin::Tombstone => self.metrics.rolled_back_unseen(),
-                        }
-                        ends::count_decision(&self.metrics, &live.tx);
-                    }
-                    live.became_durable(version);
-                    self.release(tx_id);
-                }
-                return;
-            }
-            Ended::GidHeld(holder) => {
-                // Whoever waits looks at the holder: it may be another request's.
-                if let Some(mut live) = self.remove(tx_id) {
-                    live.dismiss(|| Failure::Elsewhere(holder.clone()));
-                }
-            }
-            Ended::WentBack(earlier) => self.write_again(tx_id, &earlier),
-            Ended::Lost => {
-                let Some(mut live) = self.remove(tx_id) else { return };
-                tracing::warn!(
-                    %tx_id,
-                    gid = %live.tx.identity().gid,
-                    "the stored transaction was changed by another writer; it is read again"
-                );
-                live.dismiss(|| Failure::NotLive);
-                live.end_watches(Error::Moving);
-                self.adoption_wanted.notify_one();
-            }
-            Ended::Refused(error) => {
-                self.metrics.write_refused();
-                if let Some(mut live) = self.remove(tx_id) {
-                    live.dismiss(|| Error::Refused(error.clone()).into());
-                    live.end_watches(Error::Refused(error));
-                }
-            }
-        }
-        // Nothing of that life is in memory any more: it hands nothing over.
-        self.journal.forget(tx_id, life);
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Completion {
     pub life: Life,
     /// Fate of the transition.
     pub ended: Ended,
+    /// [Generation](Store::generation) of the server that said so. One that was promoted since may lack it.
+    pub generation: Option<u64>,
 }
 
 /// Fate of a transition that was handed over.

@@ -212,8 +212,8 @@ impl Store for Postgres {
         Ok(Box::new(self.journals.connect(me, self.nonces.nonce(me)).await?))
     }
 
-    fn generation(&self) -> u64 {
-        self.progress.generation()
+    fn generation(&self) -> Option<u64> {
+        Some(self.progress.generation())
     }
 
     async fn close(&self) {

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
 use unanimo_coordinator::config::Period;
+use unanimo_coordinator::engine::Answer;
+use unanimo_core::TxId;
 use unanimo_proto::v1::{
     BeginTransactionRequest, CommitTransactionRequest, DeregisterEndpointRequest,
     EnlistBranchRequest, ExecuteBranchRequest, ExportTransactionRequest, ForgetTransactionRequest,
@@ -232,6 +234,29 @@ async fn every_call_ends_in_time_while_the_database_does_not_answer() {
     let status = world.client().get_transaction(request).await.unwrap_err();
     assert_eq!(super::describe(&status).1, "STORE_UNAVAILABLE");
     proxy.hold(false);
+}
+
+/// The database does not answer, and Forget has to read: its caller's time is up long before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_forget_waits_for_no_store_beyond_its_callers_patience() {
+    let server = Server::shared();
+    let proxy = Proxy::start(server.socket()).await;
+    let mut config = config(&proxy.url(&server.database().await));
+    config.lease = Period::secs(60);
+    let world = World::start(config).await;
+    let about = About::make(&world).await;
+    let tx_id = TxId(about.ended.parse().unwrap());
+    proxy.hold(true);
+    let patience = Duration::from_millis(200);
+    let started = Instant::now();
+    let deadline = tokio::time::Instant::now() + patience;
+    let (ann, note) = ("ann".to_owned(), "by hand".to_owned());
+    let told = world.running.engine().forget(tx_id, ann, note, deadline).await;
+    assert!(matches!(told, Ok(Answer::NotYet(None))), "{told:?}");
+    let took = started.elapsed();
+    assert!(took < patience + Duration::from_secs(1), "{took:?}");
+    proxy.hold(false);
+    world.running.stop().await.unwrap();
 }
 
 /// A watch that is given a deadline is told to go on from its last revision.

@@ -5,9 +5,12 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use http_body_util::BodyExt;
 use prost::Message;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     GetServerInfoRequest, GetTransactionRequest, Outcome, get_transaction_request,
 };
@@ -15,7 +18,7 @@ use unanimo_tests::wait::until;
 
 use super::http::http_get;
 use super::process::Process;
-use super::{World, channel, config, sqlite_url, tcc};
+use super::{World, channel, config, describe, sqlite_url, tcc};
 
 const MIB: usize = 1 << 20;
 
@@ -88,14 +91,19 @@ async fn within_the_bound(of_each: u32, of_all: u32) {
             while let Some(Ok(frame)) = body.frame().await {
                 let status = frame.trailers_ref().and_then(|trailers| trailers.get("grpc-status"));
                 if let Some(status) = status {
-                    return Some(status.clone());
+                    let trailers = frame.trailers_ref().unwrap();
+                    let full = tonic::Status::from_header_map(trailers).unwrap();
+                    return Some((status.clone(), describe(&full).1));
                 }
             }
             None
         });
         match read.await {
             // UNAVAILABLE: nobody may take it for a no.
-            Ok(Some(status)) if status == "14" => refused += 1,
+            Ok(Some((status, reason))) if status == "14" => {
+                assert_eq!(reason, "ANSWER_NOT_SENT");
+                refused += 1;
+            }
             _ => held.push(body),
         }
         if refused == 20 {
@@ -112,33 +120,68 @@ async fn within_the_bound(of_each: u32, of_all: u32) {
     .await;
 }
 
-/// A connection too many is closed at once, those that are there go on, and there is a place again once one has ended.
+/// One address has its share of the connections, and a few more on which only calls of operators are served. One too many
+/// is closed at once, those that are there go on, others have places, and there is one again once one has ended.
 #[tokio::test]
 async fn l5_connections_are_bounded() {
     let mut config = config(&sqlite_url());
-    config.connections_max = 5;
+    config.connections_max = 8;
     let world = World::start(config).await;
     let ask = async |channel: &Channel| {
-        use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
         let mut client = CoordinatorServiceClient::new(channel.clone());
         client.get_server_info(GetServerInfoRequest {}).await.map(|_| ())
     };
+    let work = async |channel: &Channel, gid: &str| {
+        let mut client = CoordinatorServiceClient::new(channel.clone());
+        client.submit_transaction(tcc(gid, &["ok"])).await.map(|_| ())
+    };
     let mut held = Vec::new();
-    for n in 0..5 {
+    for n in 0..14 {
         let channel = channel(&world.running);
         ask(&channel).await.unwrap_or_else(|error| panic!("connection {n}: {error}"));
+        match work(&channel, &format!("g-{n}")).await {
+            Ok(()) => assert!(n < 6, "L5: connection {n} is one more than the share of an address"),
+            Err(status) => {
+                assert!(n >= 6, "connection {n}: {status}");
+                assert_eq!(describe(&status).1, "OVERLOADED");
+            }
+        }
         held.push(channel);
     }
     let further = channel(&world.running);
     for _ in 0..3 {
         ask(&further).await.expect_err("L5: there is no place");
     }
+    let address = world.running.grpc_address().unwrap();
+    let other = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let other = other.local_address(Some([127, 0, 0, 2].into())).connect_lazy();
+    work(&other, "of-another").await.expect("L5: one address leaves places to others");
     ask(&held[0]).await.unwrap();
     let metrics = http_get(&world, "/metrics").await.1;
-    assert!(metrics.lines().any(|line| line == "unanimo_connections 5"), "{metrics}");
+    assert!(metrics.lines().any(|line| line == "unanimo_connections 15"), "{metrics}");
     let refused =
         metrics.lines().find_map(|l| l.strip_prefix("unanimo_connections_refused_total "));
     assert!(refused.unwrap().parse::<u64>().unwrap() >= 3, "{metrics}");
-    drop(held.pop());
-    until("a place", async || ask(&further).await.ok()).await;
+    // The other address leaves less, of which one address gets its share.
+    held.drain(..2);
+    until("a place", async || work(&further, "later").await.ok()).await;
+}
+
+/// Connections of probes are bounded, too: the earliest is closed, and a new one is answered.
+#[tokio::test]
+async fn l5_connections_of_probes_are_bounded() {
+    let world = World::sqlite().await;
+    let address = world.running.admin_address().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut first = idle.remove(0);
+    let mut byte = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(60), first.read(&mut byte)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "L5: {ended:?}");
+    assert_eq!(http_get(&world, "/healthz").await.0, 200);
+    let mut last = idle.pop().unwrap();
+    let open = tokio::time::timeout(Duration::from_millis(50), last.read(&mut byte)).await;
+    assert!(open.is_err(), "the latest stays: {open:?}");
 }

@@ -65,6 +65,26 @@ async fn sessions_do_not_stay_on_a_standby() {
     }
 }
 
+/// S3: a pooler that drops the settings of a connection's start, at a database whose default is to answer before the disk
+/// has it: they are set afterwards, and read back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_settings_that_a_pooler_drops_are_set_and_read_back() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let name = url.rsplit('/').next().unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
+    let careless = format!("ALTER DATABASE {name} SET synchronous_commit = off");
+    pool.execute(sqlx::AssertSqlSafe(careless)).await.unwrap();
+    let proxy = Proxy::start(server.socket()).await;
+    proxy.strip_options();
+    let database = over::connect(PostgresOptions::default(), &proxy.url(&url)).await.unwrap();
+    let service = Participant::new("p", database).two_phase("write", Write).service().unwrap();
+    let branch = branch(Mode::TwoPhaseCommit, "write");
+    until("a vote", async || voted(&service, &branch).await.then_some(())).await;
+    branch.commit(&service).await.unwrap();
+}
+
 /// A server that is no primary any more while sessions live there, as behind a proxy that keeps them: none is used
 /// again. A real server would end them; here the database itself says that it is a standby.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

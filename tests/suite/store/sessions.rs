@@ -55,6 +55,19 @@ async fn s3_a_role_default_of_asynchronous_commits_does_not_win() {
     }
 }
 
+/// PgBouncer refuses, by default, whoever names a parameter at the start that it does not know.
+#[tokio::test]
+async fn a_pooler_that_refuses_parameters_is_no_obstacle() {
+    let (proxy, url, _direct) = proxied(Server::shared()).await;
+    proxy.refuse_parameters();
+    let fixture = Fixture::open(url.clone()).await;
+    fixture.write([Live::begin(&new_gid()).1]).await;
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
+    // It does refuse.
+    let refused = sqlx::PgPool::connect(&url).await.unwrap_err().to_string();
+    assert!(refused.contains("unsupported startup parameter: extra_float_digits"), "{refused}");
+}
+
 /// Something on the way takes the settings, and does not keep them.
 #[tokio::test]
 async fn a_session_whose_settings_do_not_hold_is_refused() {

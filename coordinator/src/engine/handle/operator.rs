@@ -164,10 +164,10 @@ impl Handle {
             Some(stored) => {
                 let (owner, version) = (stored.owner, stored.record.version);
                 let turn = self.turn_to_claim().await;
-                let Some(record) = self.claim(&turn, tx_id, owner, version).await? else {
+                let Some(claimed) = self.claim(&turn, tx_id, owner, version).await? else {
                     return Ok(None);
                 };
-                (Some(turn), Some(Box::new(record)))
+                (Some(turn), Some(Box::new(claimed)))
             }
         };
         let input = Input::Forget { operator: operator.to_owned(), note: note.to_owned() };

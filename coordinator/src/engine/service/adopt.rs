@@ -1,9 +1,10 @@
 //! Transactions that come to memory from the store.
 
-use unanimo_core::{Input, Record, Transaction};
+use unanimo_core::{Input, Record, Transaction, TxId};
 
 use super::super::admission::{held_at, shares};
 use super::super::live::Live;
+use super::super::message::ClaimedOne;
 use super::Service;
 
 impl Service {
@@ -24,7 +25,27 @@ impl Service {
         self.live.insert(tx_id, live);
     }
 
-    pub(super) fn adopt(&mut self, record: Record) {
+    /// Brings one to memory that was claimed for an input, which is applied next.
+    pub(super) fn insert_claimed(&mut self, claimed: ClaimedOne) {
+        let ClaimedOne { record, generation } = claimed;
+        let (tx_id, version) = (record.identity.tx_id, record.version);
+        let is_new = !self.live.contains_key(&tx_id);
+        self.insert(record);
+        if is_new && self.was_replaced(generation) {
+            self.write_there(tx_id, version);
+        }
+    }
+
+    /// Has everything wait for the write that comes next, if the claim may be lost with the server that made it.
+    fn await_next(&mut self, tx_id: TxId, generation: Option<u64>) {
+        if self.was_replaced(generation)
+            && let Some(live) = self.live.get_mut(&tx_id)
+        {
+            live.handed_over(live.tx.version().next(), true);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, record: Record, generation: Option<u64>) {
         let tx_id = record.identity.tx_id;
         if self.live.contains_key(&tx_id) {
             return;
@@ -33,6 +54,7 @@ impl Service {
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
         self.keep_for_a_while(tx_id);
+        self.await_next(tx_id, generation);
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me });
     }

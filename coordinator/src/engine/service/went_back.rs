@@ -4,13 +4,17 @@
 //! Their participants and clients may have heard of that. So the row is not believed: what is in memory is written
 //! again, whole, and until it is stored nothing more is sent or told.
 
+mod backlog;
 mod remembered;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::{Gid, Input, Phase, Record, Transaction, Transition, TxId, Version};
 
+use self::backlog::Backlog;
 use self::remembered::{Ends, Remembered};
 use super::Service;
 use crate::alarm::DATABASE_WENT_BACK;
@@ -24,14 +28,21 @@ const TELL_WINDOW: Duration = Duration::from_secs(60);
 pub(in crate::engine) struct Known {
     /// When the alarm was told last.
     told_at: Option<Instant>,
-    /// Promoted servers that were looked at.
-    generation: u64,
+    /// Promoted servers that were looked at; `None` where no server is ever promoted.
+    generation: Option<u64>,
     /// When the last one was noticed.
     promoted_at: Option<Instant>,
     ends: Ends,
+    /// Ends that are to be written again.
+    backlog: Backlog,
 }
 
 impl Known {
+    /// Makes one that knows of these promoted servers.
+    pub(in crate::engine) fn new(generation: Option<u64>) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
     fn tells(&mut self, now: Instant) -> bool {
         let tells = self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_WINDOW);
         if tells {
@@ -40,16 +51,20 @@ impl Known {
         tells
     }
 
-    /// Notes a transaction that has ended here.
+    /// Notes a transaction that has ended here, if its end can be lost with a server.
     pub(super) fn ended(&mut self, tx: &Transaction) {
-        self.ends.insert(tx, self.generation);
+        if self.generation.is_some() {
+            self.ends.insert(tx, self.generation);
+        }
+    }
+
+    /// Tells whether the database may lack this end.
+    fn may_lack(&self, tx_id: TxId) -> bool {
+        self.unproven(&Key::Tx(tx_id)).is_some()
     }
 
     /// Returns an end of this key that the database may lack: it was written before a standby was promoted.
     fn unproven(&self, key: &Key) -> Option<&Remembered> {
-        if self.generation == 0 {
-            return None;
-        }
         let tx_id = match key {
             Key::Tx(tx_id) => *tx_id,
             Key::Gid(gid) => self.ends.find(gid)?,
@@ -79,6 +94,38 @@ impl Service {
             // Never rejected, and nothing for what has ended: that is being written.
             let _ = self.apply(tx_id, Input::Rewrite);
         }
+        self.look_at_ends();
+    }
+
+    /// Tells whether another server has taken the place of one of this generation.
+    pub(super) fn was_replaced(&self, generation: Option<u64>) -> bool {
+        generation < self.went_back.generation
+    }
+
+    /// Has a version written once more whose acknowledgement came from a server that was replaced since: nothing
+    /// that waits for it is told or sent before. What was handed over later has all of it.
+    pub(super) fn write_there(&mut self, tx_id: TxId, version: Version) {
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        if live.tx.version() > version {
+            return;
+        }
+        live.handed_over(version.next(), true);
+        if !live.has_ended() {
+            // Never rejected.
+            let _ = self.apply(tx_id, Input::Rewrite);
+            return;
+        }
+        live.tx.next_version();
+        let transition = live.tx.written_again(false, 0, &[]);
+        self.hand_over_end(transition);
+    }
+
+    /// Hands over an end that the row has, or is found to be of an earlier time.
+    fn hand_over_end(&mut self, mut transition: Transition) {
+        (transition.begins, transition.enlisted, transition.outputs) = Default::default();
+        let write_id = self.write_id();
+        let Some(live) = self.live.get(&transition.tx_id) else { return };
+        self.journal.submit(transition, write_id, live.life);
     }
 
     /// Brings an end back to memory that the database may lack, and has it written again: whoever asks for it hears
@@ -87,13 +134,9 @@ impl Service {
         let is_whole = |end: &&Remembered| end.is_whole;
         let Some(end) = self.went_back.unproven(key).filter(is_whole) else { return };
         let record = end.record.clone();
-        let Some(mut transition) = self.bring_back(record) else { return };
-        // The row has all of it, or is found to be of an earlier time.
-        (transition.begins, transition.enlisted, transition.outputs) = Default::default();
-        let tx_id = transition.tx_id;
-        let write_id = self.write_id();
-        let Some(live) = self.live.get(&tx_id) else { return };
-        self.journal.submit(transition, write_id, live.life);
+        if let Some(transition) = self.bring_back(record) {
+            self.hand_over_end(transition);
+        }
     }
 
     /// The same for a request that would begin a transaction: of an end without branches the outcome is stored again,
@@ -197,18 +240,5 @@ impl Service {
         self.note_a_sleep(&mut transition);
         let write_id = self.write_id();
         self.journal.submit_again(transition, write_id, life, earlier);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_rows_that_went_back_are_one_alarm() {
-        let (mut known, start) = (Known::default(), Instant::now());
-        assert_eq!((0..1_000).filter(|_| known.tells(start)).count(), 1);
-        assert!(!known.tells(start + TELL_WINDOW / 2));
-        assert!(known.tells(start + TELL_WINDOW));
     }
 }

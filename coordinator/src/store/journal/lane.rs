@@ -1,14 +1,17 @@
 //! A connection that writes batches, and what it does when that does not go well.
 
+mod budget;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
+use self::budget::Budget;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::{Line, Queue};
-use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Completion, Ended, Error, Observer};
+use super::{Completion, Ended, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
 /// Between attempts to connect, and to write after a failure that no row is to blame for.
@@ -37,51 +40,8 @@ pub(super) struct Lane {
     budget: Budget,
     /// Batches in a row that the server did not do.
     failures: u32,
-}
-
-/// Size of the batches that a lane writes: less after a timeout or a lock, more after successes.
-#[derive(Clone, Copy, Debug)]
-struct Budget {
-    rows: usize,
-    bytes: usize,
-    /// It was too large: it grows after some successes only, until it is whole again.
-    is_cautious: bool,
-    /// Successes since it grew last.
-    successes: u32,
-}
-
-impl Budget {
-    const MAX: Self =
-        Self { rows: BATCH_ROWS_MAX, bytes: BATCH_BYTES_MAX, is_cautious: false, successes: 0 };
-
-    /// Bytes below which a batch is not cut: what one transaction takes is written whole anyhow.
-    const BYTES_MIN: usize = 64 << 10;
-
-    /// Successes after which one that was too large grows again.
-    const CAUTION: u32 = 8;
-
-    /// Halves it because a batch was too large, and remembers that.
-    fn shrink(&mut self) {
-        self.halve();
-        (self.is_cautious, self.successes) = (true, 0);
-    }
-
-    fn halve(&mut self) {
-        self.rows = (self.rows / 2).max(1);
-        self.bytes = (self.bytes / 2).max(Self::BYTES_MIN);
-    }
-
-    /// Doubles it, if it is time.
-    fn grow(&mut self) {
-        self.successes += 1;
-        if self.is_cautious && self.successes < Self::CAUTION {
-            return;
-        }
-        self.successes = 0;
-        self.rows = (self.rows * 2).min(Self::MAX.rows);
-        self.bytes = (self.bytes * 2).min(Self::MAX.bytes);
-        self.is_cautious &= self.rows < Self::MAX.rows || self.bytes < Self::MAX.bytes;
-    }
+    /// Generation of the server that the last batch was sent to: known before it was sent, so no later one.
+    generation: Option<u64>,
 }
 
 impl Lane {
@@ -94,9 +54,21 @@ impl Lane {
         observer: Arc<dyn Observer>,
     ) -> Self {
         // What comes to the slow lane has met something: one row first.
-        let budget = if slow { Budget { rows: 1, ..Budget::MAX } } else { Budget::MAX };
-        let (writer, pause) = (None, PAUSE_MIN);
-        Self { store, queue, me, slow, completed, observer, writer, pause, budget, failures: 0 }
+        let budget = if slow { Budget::ONE_ROW } else { Budget::MAX };
+        let (writer, pause, generation) = (None, PAUSE_MIN, None);
+        Self {
+            store,
+            queue,
+            me,
+            slow,
+            completed,
+            observer,
+            writer,
+            pause,
+            budget,
+            failures: 0,
+            generation,
+        }
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
@@ -320,7 +292,7 @@ impl Lane {
                 self.queue.drop_all(tx_id, life);
             }
         }
-        Completion { tx_id, life, ended }
+        Completion { tx_id, life, ended, generation: self.generation }
     }
 
     fn tell(&self, results: Vec<Completion>) {
@@ -353,6 +325,7 @@ impl Lane {
                 }
             },
         };
+        self.generation = self.store.generation();
         writer.write(batch).await
     }
 
@@ -375,26 +348,4 @@ fn warn_unproven(error: &str, rows: usize) {
         "a batch is written, and the synchronous standbys do not have it; it is not sent again, and \
          counts once they have it"
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_that_was_too_large_is_not_tried_again_at_once() {
-        let mut budget = Budget::MAX;
-        budget.grow();
-        assert_eq!(budget.rows, BATCH_ROWS_MAX);
-        budget.shrink();
-        for grown in 0..Budget::CAUTION {
-            assert_eq!(budget.rows, BATCH_ROWS_MAX / 2, "after {grown}");
-            budget.grow();
-        }
-        assert_eq!((budget.rows, budget.is_cautious), (BATCH_ROWS_MAX, false));
-        // One that only looks for a lock is as large again at once.
-        budget.halve();
-        budget.grow();
-        assert_eq!(budget.rows, BATCH_ROWS_MAX);
-    }
 }

@@ -123,6 +123,23 @@ async fn settings_that_a_pooler_drops_are_set_and_read_back() {
     branch.commit(&service).await.unwrap();
 }
 
+/// PgBouncer refuses, by default, whoever names a parameter at the start that it does not know, and settings are given
+/// there: that is told before anything is registered, whatever the driver.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_refuses_parameters_is_told_at_the_start() {
+    let server = Server::shared();
+    let proxy = Proxy::start(server.socket()).await;
+    proxy.refuse_parameters();
+    let url = proxy.url(&server.database().await);
+    let over_sqlx = Postgres::connect(&url).await.map(|_| ()).unwrap_err();
+    let driver = TokioPostgres::new(url.parse().unwrap());
+    let over_tokio = Postgres::over(driver).await.map(|_| ()).unwrap_err();
+    for error in [over_sqlx, over_tokio] {
+        let text = format!("{error:?}");
+        assert!(text.contains("unsupported startup parameter"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_told_at_once() {
     let driver = TokioPostgres::new("host=/nowhere user=u dbname=d".parse().unwrap());

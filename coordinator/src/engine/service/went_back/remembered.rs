@@ -31,7 +31,7 @@ pub(super) struct Remembered {
     /// Its branches are remembered, too.
     pub(super) is_whole: bool,
     /// Promoted servers that were known when it was written.
-    pub(super) generation: u64,
+    pub(super) generation: Option<u64>,
     left_at: Instant,
     bytes: usize,
 }
@@ -58,7 +58,7 @@ pub(super) struct Ends {
 
 impl Ends {
     /// Remembers an end. It stands in the database, as far as `generation` knows that.
-    pub(super) fn insert(&mut self, tx: &Transaction, generation: u64) {
+    pub(super) fn insert(&mut self, tx: &Transaction, generation: Option<u64>) {
         let (tx_id, record) = (tx.tx_id(), tx.record());
         self.forget(tx_id);
         let bytes = END + BRANCH * record.branches.len() + tx.held_bytes();
@@ -83,12 +83,17 @@ impl Ends {
         self.ends.get(&tx_id)
     }
 
+    /// Names them, from the latest to the earliest.
+    pub(super) fn latest_first(&self) -> impl Iterator<Item = TxId> {
+        self.order.iter().rev().copied()
+    }
+
     pub(super) fn find(&self, gid: &Gid) -> Option<TxId> {
         self.by_gid.get(gid).copied()
     }
 
     /// Notes that it is being written again.
-    pub(super) fn written_at(&mut self, tx_id: TxId, generation: u64) {
+    pub(super) fn written_at(&mut self, tx_id: TxId, generation: Option<u64>) {
         if let Some(end) = self.ends.get_mut(&tx_id) {
             end.generation = generation;
         }
@@ -147,7 +152,7 @@ mod tests {
         let mut ends = Ends::default();
         let count = ENDS_MAX as u128 + 10;
         for n in 0..count {
-            ends.insert(&tombstone(n, ""), 0);
+            ends.insert(&tombstone(n, ""), Some(0));
         }
         assert_eq!((ends.ends.len(), ends.by_gid.len()), (ends.order.len(), ends.order.len()));
         assert!(ends.order.len() <= ENDS_MAX && ends.bytes <= BYTES_MAX);
@@ -162,7 +167,7 @@ mod tests {
     fn what_is_remembered_is_bounded_in_bytes() {
         let (mut ends, long) = (Ends::default(), "x".repeat(1 << 20));
         for n in 0..100 {
-            ends.insert(&tombstone(n, &long), 0);
+            ends.insert(&tombstone(n, &long), Some(0));
         }
         assert_eq!((ends.order.len(), ends.whole), (31, 15));
         for n in 69..100 {
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn an_end_of_long_ago_is_not_taken_for_a_lost_one() {
         let mut ends = Ends::default();
-        ends.insert(&tombstone(1, ""), 0);
+        ends.insert(&tombstone(1, ""), Some(0));
         let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered");
         assert!(end.may_be_missed(end.left_at));
         assert!(!end.may_be_missed(end.left_at + MAY_MISS), "its row was deleted");

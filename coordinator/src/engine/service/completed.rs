@@ -1,0 +1,66 @@
+//! Results of writes.
+
+use unanimo_core::{Origin, TxId, Version};
+
+use super::super::Error;
+use super::super::message::Failure;
+use super::{Service, ends};
+use crate::store::journal::{Completion, Ended};
+
+impl Service {
+    /// Takes the result of a write.
+    pub(super) fn completed(&mut self, completion: Completion) {
+        let Completion { tx_id, life, ended, generation } = completion;
+        let is_own = self.live.get(&tx_id).is_some_and(|live| live.life == life);
+        match ended {
+            // Of a life that is over: the transaction may be back by then, and not so far.
+            _ if !is_own => {}
+            Ended::Durable(version) if self.was_replaced(generation) => {
+                return self.write_there(tx_id, version);
+            }
+            Ended::Durable(version) => return self.became_durable(tx_id, version),
+            Ended::GidHeld(holder) => {
+                // Whoever waits looks at the holder: it may be another request's.
+                if let Some(mut live) = self.remove(tx_id) {
+                    live.dismiss(|| Failure::Elsewhere(holder.clone()));
+                }
+            }
+            Ended::WentBack(earlier) => self.write_again(tx_id, &earlier),
+            Ended::Lost => {
+                let Some(mut live) = self.remove(tx_id) else { return };
+                tracing::warn!(
+                    %tx_id,
+                    gid = %live.tx.identity().gid,
+                    "the stored transaction was changed by another writer; it is read again"
+                );
+                live.dismiss(|| Failure::NotLive);
+                live.end_watches(Error::Moving);
+                self.adoption_wanted.notify_one();
+            }
+            Ended::Refused(error) => {
+                self.metrics.write_refused();
+                if let Some(mut live) = self.remove(tx_id) {
+                    live.dismiss(|| Error::Refused(error.clone()).into());
+                    live.end_watches(Error::Refused(error));
+                }
+            }
+        }
+        // Nothing of that life is in memory any more: it hands nothing over.
+        self.journal.forget(tx_id, life);
+    }
+
+    fn became_durable(&mut self, tx_id: TxId, version: Version) {
+        crash_point!("engine-before-release");
+        let Some(live) = self.live.get_mut(&tx_id) else { return };
+        if !live.is_stored() {
+            // Only now is it new: its gid might have been another one's.
+            match live.tx.identity().origin {
+                Origin::Request { mode, .. } => self.metrics.begun(mode),
+                Origin::Tombstone => self.metrics.rolled_back_unseen(),
+            }
+            ends::count_decision(&self.metrics, &live.tx);
+        }
+        live.became_durable(version);
+        self.release(tx_id);
+    }
+}
