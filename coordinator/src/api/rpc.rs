@@ -16,6 +16,14 @@ macro_rules! rpcs {
             #[cfg(test)]
             const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
 
+            /// Returns the one that is called by this path.
+            pub(super) fn of_path(path: &str) -> Option<Self> {
+                match path.strip_prefix(concat!("/", "unanimo.v1", "."))? {
+                    $($(concat!(stringify!($service), "/", stringify!($rpc)) => Some(Self::$rpc),)*)*
+                    _ => None,
+                }
+            }
+
             /// Returns its name, as the contract spells it.
             pub(super) fn name(self) -> &'static str {
                 match self { $($(Self::$rpc => stringify!($rpc),)*)* }
@@ -56,8 +64,8 @@ rpcs! {
     }
 }
 
-/// Makes a service of the methods of [`Api`](super::Api): the caller's role and the requirements of each request
-/// are checked before anything else, and each call is counted under its rpc.
+/// Makes a service of the methods of [`Api`](super::Api): that the call was [admitted](super::admit) and the requirements
+/// of each request are checked before anything else, and each call is counted under its rpc.
 macro_rules! serve {
     (
         $service:ident { $($associated:tt)* }
@@ -69,12 +77,12 @@ macro_rules! serve {
 
             $(async fn $method(
                 &self,
-                mut request: tonic::Request<$request>,
+                request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
                 let deadline = self.deadline(&request);
                 let rpc = $crate::api::rpc::Rpc::$rpc;
                 let work = async {
-                    self.admit(rpc, &mut request)?;
+                    $crate::api::access::Access::check(rpc, &request)?;
                     $crate::api::features::check(&request)?;
                     Self::$work(self, request).await
                 };
@@ -110,6 +118,11 @@ mod tests {
         assert_eq!(table, contract);
         assert_eq!(Rpc::ALL.len(), table.len(), "each rpc is served once");
         assert!(Rpc::ALL.iter().all(|(_, rpc)| !rpc.roles().is_empty()));
+        for (service, rpc) in Rpc::ALL {
+            let path = format!("/unanimo.v1.{service}/{}", rpc.name());
+            assert_eq!(Rpc::of_path(&path), Some(*rpc));
+            assert_eq!(Rpc::of_path(&format!("{path}/")), None);
+        }
         let by_operators: Vec<_> =
             Rpc::ALL.iter().filter(|(_, rpc)| rpc.roles() == [Role::Operator]).collect();
         assert!(by_operators.iter().all(|(service, _)| *service == "OperatorService"));
