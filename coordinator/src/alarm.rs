@@ -31,7 +31,7 @@ pub const TRANSACTION_UNREADABLE: &str = "transaction_unreadable";
 /// Name of the alarm: a participant's processes have more than one database.
 pub const PARTICIPANT_OTHER_DATABASE: &str = "participant_other_database";
 
-/// Name of the alarm: files of certificates or keys have changed, and cannot be used.
+/// Name of the alarm: files of certificates, keys, identities or tokens have changed, and cannot be used.
 pub const FILES_NOT_USED: &str = "files_not_used";
 
 /// Documentation of an alarm.
@@ -151,10 +151,12 @@ pub const TABLE: &[Described] = &[
     },
     Described {
         name: FILES_NOT_USED,
-        raised: "A file of certificates, of a key or of authorities has changed, and cannot be used: it is \
-                 missing or malformed, or a key does not belong to its certificate. The former ones are used, \
-                 until they expire.",
-        act: "The log line names the file and the rule. Repair the file; it is read again within a second.",
+        raised: "A file of certificates, of a key, of authorities, of identities or of tokens has changed, and cannot be \
+                 used: it is missing or malformed, breaks a rule, or a key does not belong to its certificate. The \
+                 former content is used: certificates until they expire, and a token or an identity that was taken \
+                 out of the file is still known.",
+        act: "The log line names the file and the rule. Repair the file at once where something was revoked; it is \
+              read again within a second.",
         cleared: "files that can be used",
     },
 ];

@@ -2,6 +2,7 @@
 //! and gives the core's types.
 
 mod access;
+mod admit;
 mod answers;
 mod bounds;
 pub(crate) mod children;
@@ -54,8 +55,8 @@ use unanimo_core::Incarnation;
 use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
-use unanimo_tls::Reload;
 
+use self::admit::Admit;
 use self::answers::Answers;
 use self::connections::Connections;
 use self::deadline::{Deadline, Late};
@@ -64,7 +65,7 @@ use self::rpc::Rpc;
 use self::uploads::Uploads;
 use crate::engine;
 use crate::env::Env;
-use crate::identity::{Denials, Identities};
+use crate::identity::Known;
 use crate::metrics::Metrics;
 use crate::participants::allow::{Pattern, Plaintext};
 use crate::participants::directory::Directory;
@@ -81,6 +82,8 @@ pub struct Options {
     pub unread_bytes_max: usize,
     /// Most connections of callers.
     pub connections_max: usize,
+    /// Longest life of a connection; zero is no bound.
+    pub connection_age_max: Duration,
     /// Largest header list of a request.
     pub header_bytes_max: u32,
     /// Time that a call without a deadline waits for an outcome.
@@ -102,9 +105,7 @@ pub(crate) struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) me: Incarnation,
-    /// Those who may call; anybody may if there are none.
-    pub(crate) identities: Option<Arc<Reload<Identities>>>,
-    pub(crate) denials: Arc<Denials>,
+    pub(crate) known: Known,
     pub(crate) options: Arc<Options>,
 }
 
@@ -192,6 +193,7 @@ pub(crate) async fn serve(
         .build_v1()
         .expect("the descriptors are generated with the code");
     let bytes = api.options.message_bytes_max;
+    let admit = Admit(api.clone());
     let (connections_max, metrics) = (api.options.connections_max, Arc::clone(&api.metrics));
     let coordinator = CoordinatorServiceServer::new(api.clone())
         .max_decoding_message_size(bytes)
@@ -199,7 +201,11 @@ pub(crate) async fn serve(
     let directory =
         ParticipantDirectoryServiceServer::new(api.clone()).max_decoding_message_size(bytes);
     let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
-    let server = Server::builder()
+    let mut server = Server::builder();
+    if !api.options.connection_age_max.is_zero() {
+        server = server.max_connection_age(api.options.connection_age_max);
+    }
+    let server = server
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -207,6 +213,7 @@ pub(crate) async fn serve(
         .layer(InterceptorLayer::new(deadline::note_arrival))
         .layer(Uploads::new(api.options.upload_bytes_max))
         .layer(Answers::new(api.options.unread_bytes_max, Arc::clone(&api.metrics)))
+        .layer(admit)
         .add_service(coordinator)
         .add_service(directory)
         .add_service(operator)

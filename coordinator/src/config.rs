@@ -196,6 +196,18 @@ settings! {
     /// roles allow. Without it everybody who can connect may do everything. See
     /// [security](../security.md#identities).
     identities: FilePath = FilePath::default(), "UNANIMO_IDENTITIES";
+    /// Public keys of an issuer of tokens, such as an OpenID provider: a file with its JSON Web Key Set, which is read
+    /// again when it changes. Callers may then show its tokens (JWT), as the identities that have their claim. See
+    /// [security](../security.md#tokens-of-an-issuer).
+    jwt_keys: FilePath = FilePath::default(), "UNANIMO_JWT_KEYS";
+    /// Name of the issuer, as in the claim `iss` of its tokens.
+    jwt_issuer: String = String::new(), "UNANIMO_JWT_ISSUER";
+    /// Name of this coordinator at the issuer: tokens of another `aud` are not accepted.
+    jwt_audience: String = String::new(), "UNANIMO_JWT_AUDIENCE";
+    /// Claim of a token that says who calls: a text, or a list of texts.
+    jwt_claim: String = "sub".to_owned(), "UNANIMO_JWT_CLAIM";
+    /// Most by which the issuer's clock may differ from the coordinator's.
+    jwt_leeway: Period = Period::secs(30), "UNANIMO_JWT_LEEWAY";
     /// Authorities of participants that are called over `https://`: a PEM file. Without it: the public ones.
     participant_tls_ca: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_CA";
     /// Certificate that the coordinator shows to participants: a PEM file.
@@ -204,6 +216,10 @@ settings! {
     participant_tls_key: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TLS_KEY";
     /// Name that the certificate of each participant must have. Without it: the host of its endpoint.
     participant_tls_name: ServerName = ServerName::default(), "UNANIMO_PARTICIPANT_TLS_NAME";
+    /// Tokens that the coordinator sends to participants, so that they know it: a TOML file with a line
+    /// `NAME = "TOKEN"` for each. A token goes over `https://` and to loopback alone. See
+    /// [security](../security.md#a-participants-side).
+    participant_tokens: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TOKENS";
     /// Allow what is not safe on a network that others use: `listen` an address that other machines can
     /// reach without certificates of clients, where every program that reaches the port can start, commit and
     /// roll back transactions; `admin-listen` such an address without TLS; and, with `tls-cert`, endpoints of
@@ -235,6 +251,15 @@ settings! {
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
     /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
+    /// Longest life of a connection of a caller: it is then told to make another one, and calls under way end on it.
+    /// With it clients spread anew over several addresses, and new certificates are judged. 0s is no bound.
+    connection_age_max: Period = Period::secs(0), "UNANIMO_CONNECTION_AGE_MAX";
+    /// Most calls a second of one identity, on average; as many may come at once after a pause. One more is refused
+    /// before it is read, with the time after which to come back. 0 is no bound; without `identities` there is none.
+    identity_rate: u32 = 0, "UNANIMO_IDENTITY_RATE";
+    /// Most calls of one identity under way at a time, open streams included. 0 is no bound; without `identities`
+    /// there is none.
+    identity_calls: usize = 0, "UNANIMO_IDENTITY_CALLS";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.

@@ -28,7 +28,6 @@ use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::participants::directory::Directory;
 use crate::store::journal::{self, Observer};
 use crate::store::{self, Relocation, Store};
 
@@ -175,7 +174,7 @@ impl Builder {
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
         vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
 
-        let directory = Arc::new(Directory::with_tls(config.directory(), tls.participants.clone()));
+        let directory = tls.directory(&config);
         let registrations = opening::registrations(&*store, &status).await?;
         known::fill(&directory, &config, locals, registrations, env.now());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
@@ -216,8 +215,7 @@ impl Builder {
                 metrics,
                 env,
                 me,
-                identities: tls.identities.clone(),
-                denials: Arc::default(),
+                known: tls.known.clone(),
                 options: Arc::new(config.api()),
             };
             let reporter = health.clone();

@@ -1,22 +1,26 @@
 //! Identities of callers: who they are, and what they may do.
 //!
 //! They are in a file, which is read again when it changes. A caller proves its identity by the certificate of its
-//! connection, or by a token of which the file has the hash.
+//! connection, by a token of which the file has the hash, or by one that an issuer has signed.
 
 mod caller;
 mod denials;
 mod file;
-mod token;
+mod jwt;
+mod shares;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use unanimo_core::ParticipantName;
+pub use unanimo_tls::Token;
+use unanimo_tls::{Reload, TokenHashes};
 
 pub(crate) use self::caller::{Caller, Unknown};
 pub(crate) use self::denials::Denials;
 pub(crate) use self::file::read;
-pub use self::token::Token;
+pub(crate) use self::jwt::{Issuer, Options as IssuerOptions};
+pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany};
 
 /// Tells whether the coordinator can use a file of identities with this text.
 ///
@@ -72,20 +76,40 @@ impl Identity {
     }
 }
 
+/// Knowledge of callers.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// Those who may call; anybody may if there are none.
+    pub(crate) identities: Option<Arc<Reload<Identities>>>,
+    /// The issuer of tokens that are no own ones.
+    pub(crate) issuer: Option<Issuer>,
+    /// How much each may call.
+    pub(crate) shares: Arc<Shares>,
+    pub(crate) denials: Arc<Denials>,
+}
+
 /// All identities that are known.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
     /// By a name in a certificate.
     subjects: HashMap<String, Arc<Identity>>,
-    /// By the public part of a token, with the hash of all of it.
-    tokens: HashMap<String, (token::Hash, Arc<Identity>)>,
+    /// By a value of the claim that says who calls.
+    claims: HashMap<String, Arc<Identity>>,
+    /// By a token.
+    tokens: TokenHashes<Arc<Identity>>,
 }
 
 impl Identities {
     /// Returns the one that this token is of.
     fn of_token(&self, text: &str) -> Option<&Arc<Identity>> {
-        let (hash, identity) = self.tokens.get(token::id_of(text)?)?;
-        hash.is_of(text).then_some(identity)
+        self.tokens.find(text)
+    }
+
+    /// Returns the one with one of these values of a claim; `None` if it is several.
+    fn of_claim(&self, values: &[String]) -> Option<&Arc<Identity>> {
+        let mut found = values.iter().filter_map(|value| self.claims.get(value));
+        let first = found.next()?;
+        found.all(|other| Arc::ptr_eq(first, other)).then_some(first)
     }
 
     /// Returns the one with a name of this certificate.

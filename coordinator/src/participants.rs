@@ -15,6 +15,7 @@ pub mod directory;
 mod failure;
 pub(crate) mod load;
 pub mod own;
+pub mod tokens;
 mod wire;
 
 pub use unanimo_proto::v1::participant_service_server::ParticipantService;

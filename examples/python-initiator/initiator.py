@@ -9,6 +9,8 @@ from grpc_status import rpc_status
 from unanimo.v1 import coordinator_pb2 as wire
 from unanimo.v1 import coordinator_pb2_grpc, transaction_pb2
 
+import secure
+
 COMMITTED = transaction_pb2.OUTCOME_COMMITTED
 ABORTED = transaction_pb2.OUTCOME_ABORTED
 
@@ -46,11 +48,11 @@ class Refused(Exception):
 
 
 class Initiator:
-    def __init__(self, address):
+    def __init__(self, address, files=secure.Files()):
         # Without pings a connection whose other end vanished would hang until the system notices.
         pings = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
         self.stub = coordinator_pb2_grpc.CoordinatorServiceStub(
-            grpc.insecure_channel(address, options=pings)
+            secure.channel(address, files, options=pings)
         )
 
     def submit(self, request, patience_s):

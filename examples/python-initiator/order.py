@@ -15,6 +15,7 @@ import sys
 from unanimo.v1 import coordinator_pb2 as wire
 from unanimo.v1 import transaction_pb2
 
+import secure
 from initiator import ABORTED, COMMITTED, Initiator, NotKnown, Refused
 
 EXIT_COMMITTED, EXIT_REFUSED, EXIT_ABORTED, EXIT_NOT_KNOWN, EXIT_HEURISTIC = 0, 1, 4, 5, 6
@@ -64,11 +65,12 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("do", choices=["submit", "outcome", "rollback"])
     parser.add_argument("gid", help="your own name for the order: the same order, the same gid")
-    parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="HOST:PORT")
+    parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="[https://]HOST:PORT")
     parser.add_argument("--participant", default="py-shop")
     parser.add_argument("--action", default="reserve")
     parser.add_argument("--item", default="lamp")
     parser.add_argument("--pieces", type=int, default=1)
+    secure.add_arguments(parser)
     parser.add_argument("--patience", type=float, default=60, metavar="SECONDS")
     return parser.parse_args()
 
@@ -88,7 +90,7 @@ def exit_code(ask):
 
 def main():
     args = arguments()
-    coordinator = Initiator(args.coordinator)
+    coordinator = Initiator(args.coordinator, secure.files(args))
     if args.do == "submit":
         return exit_code(lambda: coordinator.submit(order(args), args.patience))
     if args.do == "rollback":

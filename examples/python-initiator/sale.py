@@ -13,6 +13,7 @@ import sys
 from unanimo.v1 import coordinator_pb2 as wire
 from unanimo.v1 import transaction_pb2
 
+import secure
 from initiator import Initiator
 from order import exit_code
 
@@ -54,7 +55,7 @@ def sale(args):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("gid", help="your own name for the sale: the same sale, the same gid")
-    parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="HOST:PORT")
+    parser.add_argument("--coordinator", default="127.0.0.1:7610", metavar="[https://]HOST:PORT")
     parser.add_argument("--customers", default="py-shop", help="the participant of the first step")
     parser.add_argument("--register", default="register", help="its action; returns the customer")
     parser.add_argument("--shop", default="py-shop", help="the participant of the second step")
@@ -62,13 +63,14 @@ def arguments():
     parser.add_argument("--name", default="customer-7")
     parser.add_argument("--item", default="lamp")
     parser.add_argument("--pieces", type=int, default=1)
+    secure.add_arguments(parser)
     parser.add_argument("--patience", type=float, default=60, metavar="SECONDS")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
-    return exit_code(lambda: Initiator(args.coordinator).submit(sale(args), args.patience))
+    return exit_code(lambda: Initiator(args.coordinator, secure.files(args)).submit(sale(args), args.patience))
 
 
 if __name__ == "__main__":

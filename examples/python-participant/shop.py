@@ -14,7 +14,9 @@ from concurrent import futures
 import grpc
 from unanimo.v1 import directory_pb2, directory_pb2_grpc, participant_pb2_grpc
 
+import secure
 import stock
+from accept import Accept, credentials
 from barrier import Barrier
 from participant import FEATURES, OVERTIME_S, Participant
 from sweeper import Sweeper
@@ -104,6 +106,14 @@ def arguments():
         metavar="SECONDS",
         help="how long an operation may go on past its call's deadline",
     )
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve with TLS: the certificate")
+    parser.add_argument("--tls-key", metavar="FILE", help="its private key")
+    parser.add_argument("--tls-client-ca", metavar="FILE", help="authorities of which every caller needs a certificate")
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="NAME", help="hear callers with this name in their certificate"
+    )
+    parser.add_argument("--accept-tokens", metavar="FILE", help="hear callers with a token of which it has the hash")
+    secure.add_arguments(parser, prefix="coordinator-")
     return parser.parse_args()
 
 
@@ -113,16 +123,24 @@ def main():
     barrier = Barrier(args.database)
     server = grpc.server(
         futures.ThreadPoolExecutor(2 * PREPARES_MAX),
+        # Without names and tokens everybody who reaches the port is heard.
+        interceptors=[Accept(args.accept, args.accept_tokens)] if args.accept or args.accept_tokens else [],
         options=[
             # A second process on the same port is a mistake, and not a partner.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", 8 << 20),
         ],
     )
+    if args.accept and not (args.tls_client_ca or args.accept_tokens):
+        raise SystemExit("--accept compares names in verified certificates: give --tls-client-ca")
     service = Participant(args.name, barrier, stock.ACTIONS, PREPARES_MAX, args.overtime)
     participant_pb2_grpc.add_ParticipantServiceServicer_to_server(service, server)
     host = args.listen.rpartition(":")[0]
-    port = server.add_insecure_port(args.listen)
+    if args.tls_cert:
+        tls = credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
+        port = server.add_secure_port(args.listen, tls)
+    else:
+        port = server.add_insecure_port(args.listen)
     server.start()
     # Commits and Cancels are served before anything is set up. In a database whose prepared transactions
     # hold locks, one of a former life would keep these statements waiting, and nobody would end it.
@@ -131,10 +149,10 @@ def main():
             db.execute(table)
         # What is there is not filled up again at the next start.
         db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
-    endpoint = args.advertise or f"http://{host}:{port}"
+    endpoint = args.advertise or f"{'https' if args.tls_cert else 'http'}://{host}:{port}"
     print(f"participant {args.name} {endpoint}", flush=True)
 
-    channel = grpc.insecure_channel(args.coordinator.removeprefix("http://"), options=KEEP_ALIVE)
+    channel = secure.channel(args.coordinator, secure.files(args, "coordinator-"), KEEP_ALIVE)
     registration = Registration(channel, args.name, endpoint, barrier.database_id)
     sweeper = Sweeper(channel, args.name, barrier, args.sweep_interval)
     for thread in (registration, sweeper):

@@ -284,7 +284,8 @@ pub use handler::{
 pub use mysql::{MySql, MySqlOptions};
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub use participant::{
-    InDoubt, Metrics, Participant, Register, Registration, Serve, Service, Serving, Sweep, Sweeper,
+    Accept, InDoubt, Metrics, Participant, Register, Registration, Serve, Service, Serving, Sweep,
+    Sweeper,
 };
 pub use payload::{Decode, Encode, Error as PayloadError, Json, Payload, Prost};
 #[cfg(feature = "postgres")]

@@ -81,8 +81,10 @@
 //! older than the retention may send a Commit whose row is gone: that is answered as a heuristic
 //! hazard.
 
+mod accept;
 mod closures;
 mod directory;
+mod error;
 mod groups;
 mod incoming;
 mod metrics;
@@ -97,7 +99,10 @@ use std::collections::hash_map::Entry;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use self::accept::Accept;
+use self::accept::Accepted;
 pub use self::closures::{ConfirmedFn, SagaFn, TccFn};
+pub use self::error::Error;
 pub use self::metrics::{Metrics, Operations};
 pub use self::register::{Register, Registration};
 pub use self::serve::{Serve, Serving};
@@ -107,90 +112,9 @@ pub use self::service::Service;
 use self::set_up::SetUp;
 pub use self::sweeper::{InDoubt, Sweep, Sweeper};
 use crate::action::{Interrupt, Registered};
-use crate::channel::BadAddress;
 use crate::handler::{BoxError, Saga, SagaOutside, Tcc, TccOutside, Uncompensated};
 use crate::names::{self, NAME_BYTES_MAX};
 use crate::resource::Resource;
-use crate::schema;
-
-/// Mistake in a participant's making.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A name breaks the rule.
-    #[error(
-        "{what} {name:?} must be 1 to 64 bytes of [A-Za-z0-9_.:-], and begin with a letter, a digit or _"
-    )]
-    Name {
-        /// Kind of thing that it names.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    /// An action is there twice.
-    #[error("action {0} must be given once")]
-    Twice(String),
-    /// The database cannot prepare transactions.
-    #[error("two-phase commit needs prepared transactions: {why}")]
-    CannotPrepare {
-        /// Reason.
-        why: String,
-    },
-    /// The address cannot be listened on.
-    #[error("listen on {address}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// Reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The address at which coordinators are to call is none.
-    #[error("endpoint {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
-    Endpoint {
-        /// Text that was given.
-        endpoint: String,
-        /// Rule that it breaks.
-        rule: String,
-    },
-    /// A coordinator refuses the registration.
-    #[error("register with the coordinator {coordinator}, which refuses: {reason}")]
-    Refused {
-        /// Its address.
-        coordinator: String,
-        /// Its reason.
-        reason: String,
-    },
-    /// Nobody can call the address that is listened on.
-    #[error("{0} is no address to call: say how others reach this participant with `advertise`")]
-    Advertise(std::net::SocketAddr),
-    /// The barrier's table cannot be made or upgraded.
-    #[error("set up the database")]
-    Database(#[source] schema::Error),
-    /// The participant's own set-up failed.
-    #[error("set up the participant's own tables")]
-    SetUp(#[source] BoxError),
-    /// No session of the database can be used as operations use it.
-    #[error("open a session of the database: {0}")]
-    Session(String),
-    /// A file of TLS cannot be used, or the names of [`Serve::accept`] cannot be anybody's.
-    #[error(transparent)]
-    Tls(unanimo_tls::Error),
-    /// The coordinator's address is none, or a file of TLS for it cannot be used.
-    #[error("coordinator {endpoint:?} must be http://HOST:PORT or https://HOST:PORT: {rule}")]
-    Coordinator {
-        /// Text that was given.
-        endpoint: String,
-        /// Rule that it breaks.
-        rule: String,
-    },
-}
-
-impl From<BadAddress> for Error {
-    fn from(BadAddress { endpoint, rule }: BadAddress) -> Self {
-        Self::Coordinator { endpoint, rule }
-    }
-}
 
 /// A participant in the making: a name, the database that holds its data, and its actions.
 #[derive(Debug)]
@@ -199,6 +123,7 @@ pub struct Participant<R: Resource> {
     resource: R,
     actions: HashMap<String, Registered<R::Connection>>,
     set_up: SetUp<R>,
+    accept: Option<Accept>,
     error: Option<Error>,
 }
 
@@ -215,9 +140,10 @@ impl<R: Resource> Participant<R> {
             overtime: OVERTIME,
             handler_timeout: None,
             output_bytes_max: None,
+            accepted: Accepted::default(),
         };
         let (actions, set_up) = (HashMap::new(), SetUp::default());
-        let mut made = Self { of, resource, actions, set_up, error: None };
+        let mut made = Self { of, resource, actions, set_up, accept: None, error: None };
         made.check("participant", &name);
         made
     }
@@ -260,6 +186,34 @@ impl<R: Resource> Participant<R> {
     #[must_use]
     pub fn output_bytes_at_most(mut self, bytes: u64) -> Self {
         self.of.output_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Accepts calls of these alone: of its coordinators. Whoever can send Commit to a participant confirms payments, and
+    /// without this everybody who reaches the port can; with [`ServerFiles::client_ca`](unanimo_tls::ServerFiles::client_ca)
+    /// everybody with a certificate of that authority. Others get `PERMISSION_DENIED`, or `UNAUTHENTICATED` if they have
+    /// no token, or none that is known.
+    ///
+    /// It holds in a server of one's own, too. The names in a certificate are those of the
+    /// [`Peer`](unanimo_tls::Peer) in the extensions of a request. Connections of
+    /// [`unanimo_tls::Server`] bring it; for another TLS an interceptor puts
+    /// [`Peer::of_verified_certificate`](unanimo_tls::Peer::of_verified_certificate) there. Tokens need nothing else. A coordinator
+    /// in the same process, without a network, has neither and is refused, so leave this out there.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn example(database: unanimo_sdk::Sqlite) {
+    /// use unanimo_sdk::{Accept, Participant};
+    ///
+    /// let coordinators = Accept::new()
+    ///     .subject("spiffe://shop.example/coordinator")
+    ///     .token_hashes("/etc/shop/coordinators");
+    /// Participant::new("shop", database).accept(coordinators);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn accept(mut self, accept: Accept) -> Self {
+        self.accept = Some(accept);
         self
     }
 
@@ -368,10 +322,17 @@ impl<R: Resource> Participant<R> {
     /// Otherwise see [`Self::serve`].
     ///
     /// # Errors
-    /// A name breaks the rules, or the database cannot do what an action needs.
-    pub fn service(self) -> Result<Service<R>, Error> {
+    /// A name breaks the rules, the database cannot do what an action needs, or the file of [`Self::accept`] cannot be
+    /// used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, if [`Self::accept`] names a file.
+    pub fn service(mut self) -> Result<Service<R>, Error> {
         if let Some(error) = self.error {
             return Err(error);
+        }
+        if let Some(accept) = self.accept {
+            self.of.accepted = accept.load()?;
         }
         Ok(Service::new(self.of, self.resource, self.actions, self.set_up))
     }

@@ -1,6 +1,7 @@
 //! Promises on the participants' side of the wire: their service is called as a coordinator would
 //! call it, and as one never would.
 
+mod accepting;
 mod affirmed;
 mod aged;
 mod alarms;

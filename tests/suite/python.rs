@@ -2,6 +2,7 @@
 
 mod evidence;
 mod outside;
+mod secured;
 mod sweep;
 mod work;
 

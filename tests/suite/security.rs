@@ -18,10 +18,14 @@ use uuid::Uuid;
 use crate::coordinator::{config, sqlite_url};
 
 mod database;
+mod greedy;
 mod handshakes;
+mod hostile;
+pub(crate) mod issued;
 mod own;
 mod replaced;
 mod roles;
+mod unread;
 
 /// Years in which a certificate is good.
 #[derive(Clone, Copy)]
@@ -114,7 +118,7 @@ impl Authority {
 }
 
 /// Text of a path, as a setting has it.
-fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(path: &Path) -> T {
+pub(crate) fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(path: &Path) -> T {
     path.to_str().unwrap().parse().unwrap()
 }
 

@@ -11,6 +11,7 @@
 mod client;
 mod files;
 mod handshakes;
+mod hashed;
 mod peer;
 mod reload;
 mod server;
@@ -25,11 +26,12 @@ use rustls::crypto::CryptoProvider;
 pub use self::client::{Client, ClientFiles, Connector, is_loopback, is_server_name};
 pub use self::files::File;
 pub use self::handshakes::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Handshakes};
+pub use self::hashed::{BadHash, Token, TokenHashes, bearer};
 pub use self::peer::Peer;
 pub use self::reload::{RELOAD_INTERVAL, Reload};
 pub use self::server::{Server, ServerFiles};
 pub use self::stream::TlsStream;
-pub use self::token::TokenFile;
+pub use self::token::{TokenFile, header};
 
 /// Failure to use a file or an address.
 #[derive(Debug, thiserror::Error)]

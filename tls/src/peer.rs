@@ -12,12 +12,61 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Names in its certificate, which an accepted authority has signed: URIs (such as SPIFFE ids) first, then
     /// DNS names, each as it is. `None` if it showed no certificate.
+    ///
+    /// A URI has a colon behind its scheme, and a DNS name has none, so that a text is a name of one kind alone. A URI
+    /// without a scheme, which RFC 5280 forbids, is left out: it could be another one's DNS name.
     pub names: Option<Arc<[String]>>,
+}
+
+impl Peer {
+    /// Makes the peer of a certificate in DER that somebody else has **verified**, such as the TLS of tonic's own
+    /// server: put it into the extensions of each request.
+    #[must_use]
+    pub fn of_verified_certificate(address: Option<SocketAddr>, certificate: &[u8]) -> Self {
+        Self { address, names: Some(names(&CertificateDer::from_slice(certificate))) }
+    }
 }
 
 /// Returns the names in a certificate.
 pub(crate) fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
     // It was verified, so it can be read.
     let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Arc::default() };
-    parsed.valid_uri_names().chain(parsed.valid_dns_names()).map(str::to_owned).collect()
+    let uris = parsed.valid_uri_names().filter(|name| has_scheme(name));
+    let dns_names = parsed.valid_dns_names().filter(|name| !name.contains(':'));
+    uris.chain(dns_names).map(str::to_owned).collect()
+}
+
+/// Tells whether a text begins with a scheme and its colon (RFC 3986).
+fn has_scheme(text: &str) -> bool {
+    let Some((scheme, _)) = text.split_once(':') else { return false };
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn a_uri_is_never_taken_for_a_dns_name() {
+        let mut params = CertificateParams::default();
+        let uri = |text: &str| SanType::URI(text.to_owned().try_into().expect("ASCII"));
+        let dns = |text: &str| SanType::DnsName(text.to_owned().try_into().expect("ASCII"));
+        params.subject_alt_names = vec![
+            dns("shop.example"),
+            uri("bank.example"),
+            uri("spiffe://shop.example/web"),
+            uri("//bank.example"),
+            uri(":bank"),
+            dns("spiffe://shop.example/bank"),
+            uri("urn:uuid:7"),
+        ];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let peer = Peer::of_verified_certificate(None, certificate.der());
+        let names = peer.names.expect("names");
+        assert_eq!(*names, ["spiffe://shop.example/web", "urn:uuid:7", "shop.example"]);
+    }
 }

@@ -14,6 +14,17 @@ pub struct TokenFile {
     header: Arc<Reload<AsciiMetadataValue>>,
 }
 
+/// Makes the header `authorization` of a token; `None` if that is no word of printable ASCII.
+#[must_use]
+pub fn header(token: &str) -> Option<AsciiMetadataValue> {
+    let is_word = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let header = is_word.then(|| format!("Bearer {token}").parse::<AsciiMetadataValue>());
+    let mut header = header?.ok()?;
+    // It is not shown where a request is, and not kept in a table of compressed headers.
+    header.set_sensitive(true);
+    Some(header)
+}
+
 impl TokenFile {
     /// Reads the file: the token, and nothing else but white space around it.
     ///
@@ -27,13 +38,8 @@ impl TokenFile {
         let files = vec![file.clone()];
         let read = move |contents: &[Vec<u8>]| {
             let bad = || file.breaks("it must have a token alone: one word of printable ASCII");
-            let token = std::str::from_utf8(&contents[0]).map_err(|_| bad())?.trim();
-            let is_word = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-            let header = is_word.then(|| format!("Bearer {token}").parse::<AsciiMetadataValue>());
-            let mut header = header.ok_or_else(bad)?.map_err(|_| bad())?;
-            // It is not shown where a request is, and not kept in a table of compressed headers.
-            header.set_sensitive(true);
-            Ok(header)
+            let token = std::str::from_utf8(&contents[0]).map_err(|_| bad())?;
+            header(token.trim()).ok_or_else(bad)
         };
         Ok(Self { header: Reload::start(files, read)? })
     }

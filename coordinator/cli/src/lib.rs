@@ -32,9 +32,10 @@ use unanimo_coordinator::config::unknown_variables;
 /// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success; `tx submit` and `saga run`: the transaction is committed
+  0  success; `tx submit` and `saga run`: the transaction is committed; `tx rollback`: aborted
   1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
-     `tx submit` and `saga run`: and no transaction was begun by it;
+     `tx submit` and `saga run`: and no transaction was begun by it; `tx rollback`: or the
+     transaction was committed before;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
      definition has a mistake; `replay`: something differs
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
@@ -42,10 +43,11 @@ Exit codes:
   3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
      restored or removed under it
   4  `tx submit` and `saga run`: the transaction is aborted
-  5  `tx submit` and `saga run`: the transaction is not decided yet, or nobody knows: run the same
-     command again
-  6  `tx submit`, `saga run` and `tx watch`: the transaction is decided, and a branch ended otherwise,
-     or nobody can tell how: an operator has to look at it";
+  5  `tx submit`, `saga run` and `tx rollback`: the transaction is not decided yet, or nobody knows:
+     run the same command again
+  6  `tx submit`, `saga run`, `tx watch` and `tx rollback`: the transaction is decided, and a branch
+     ended otherwise, or nobody can tell how: an operator has to look at it. What has ended is told:
+     for all branches `tx submit` and `saga run` need --wait ended";
 
 /// Exit codes of a command that has no more of its own, for its `--help`.
 const USUAL_EXIT_CODES: &str = "\

@@ -1,17 +1,19 @@
-//! `unanimo token`: bearer tokens of callers.
+//! `unanimo token`: bearer tokens of callers, and of the coordinator itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use unanimo_coordinator::identity::{self, Role, Token};
+use unanimo_coordinator::participants::tokens;
 use unanimo_core::ParticipantName;
 
 use crate::error::Error;
 use crate::output;
 
-/// Make bearer tokens of callers
+/// Make bearer tokens: of callers, and of the coordinator
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -21,6 +23,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     New(NewArgs),
+    Coordinator(CoordinatorArgs),
 }
 
 /// Make a new token, and the entry for the coordinator's file of identities
@@ -44,6 +47,21 @@ struct NewArgs {
     file: Option<PathBuf>,
 }
 
+/// Make the token that the coordinator sends to a participant
+///
+/// It is appended to --file, the coordinator's setting `participant-tokens`, if the coordinator can use that then, or
+/// printed on standard error. Its hash is printed on standard output: a line for the participant's own file, by which it
+/// knows the coordinator. To replace a token give the participant the new hash beside the old one first.
+#[derive(Debug, clap::Args)]
+struct CoordinatorArgs {
+    /// Participant that the token is for. Each has its own
+    #[arg(long, value_name = "NAME", value_parser = ParticipantName::new)]
+    participant: ParticipantName,
+    /// File of tokens to which it is appended
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
 fn role(text: &str) -> Result<Role, String> {
     let found = Role::ALL.into_iter().find(|role| role.name() == text);
     found.ok_or_else(|| "must be initiator, participant, operator or viewer".to_owned())
@@ -53,15 +71,19 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { doing, source }
 }
 
-/// Appends the entry, unless the coordinator could not use the file then.
-fn append(path: &Path, entry: &str) -> Result<(), Error> {
+/// Tells whether the coordinator can use a file with this text.
+type Check = fn(&Path, &str) -> Result<(), unanimo_tls::Error>;
+
+/// Appends the entry, unless the coordinator could not use the file then. A new file is for its owner alone.
+fn append(path: &Path, entry: &str, check: Check) -> Result<(), Error> {
     let is_new = !path.exists();
-    let bad = system("append to the file of identities");
-    let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
+    let bad = system("append to the file");
+    let mut options = OpenOptions::new();
+    let opened = options.create(true).read(true).append(true).mode(0o600).open(path);
     let mut file = opened.map_err(&bad)?;
     // Another one that appends now would not be checked together with this one.
     file.lock().map_err(&bad)?;
-    let appended = append_checked(&mut file, path, entry);
+    let appended = append_checked(&mut file, path, entry, check);
     if appended.is_err() && is_new {
         // It is empty, and of no use. The error to tell is the first one.
         let _ = std::fs::remove_file(path);
@@ -69,11 +91,15 @@ fn append(path: &Path, entry: &str) -> Result<(), Error> {
     appended
 }
 
-fn append_checked(file: &mut File, path: &Path, entry: &str) -> Result<(), Error> {
-    let bad = system("append to the file of identities");
+fn append_checked(file: &mut File, path: &Path, entry: &str, check: Check) -> Result<(), Error> {
+    let bad = system("append to the file");
     let mut text = String::new();
     let before = file.read_to_string(&mut text).map_err(&bad)? as u64;
-    identity::check(path, &(text + entry)).map_err(|error| Error::Identities(error.to_string()))?;
+    let entry = match text.is_empty() || text.ends_with('\n') {
+        true => entry.to_owned(),
+        false => format!("\n{entry}"),
+    };
+    check(path, &(text + &entry)).map_err(|error| Error::Identities(error.to_string()))?;
     file.write_all(entry.as_bytes()).map_err(|error| {
         // Part of an entry would be a file that the coordinator refuses. The error to tell is the first one.
         let _ = file.set_len(before);
@@ -82,16 +108,40 @@ fn append_checked(file: &mut File, path: &Path, entry: &str) -> Result<(), Error
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    let Command::New(NewArgs { name, roles, participants, file }) = args.command;
-    if roles.contains(&Role::Participant) == participants.is_empty() {
-        let rule = "use --role participant and --participant NAME alone: give both";
-        return Err(Error::Identities(rule.to_owned()));
+    match args.command {
+        Command::New(args) => new(args),
+        Command::Coordinator(args) => coordinator(args),
     }
+}
+
+fn make() -> Result<Token, Error> {
     let mut random = [0; Token::RANDOM_BYTES];
     let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     let filled = filled.map_err(|error| system("draw random bytes")(error.into()))?;
     assert_eq!(filled, random.len(), "up to 256 bytes come at once");
-    let token = Token::new(random);
+    Ok(Token::new(random))
+}
+
+fn coordinator(args: CoordinatorArgs) -> Result<ExitCode, Error> {
+    let CoordinatorArgs { participant, file } = args;
+    let token = make()?;
+    // A name may have a dot, which means something else in a bare key.
+    let entry = format!("\"{participant}\" = \"{}\"\n", token.text());
+    match file {
+        Some(path) => append(&path, &entry, tokens::check)?,
+        None => output::note(&format!("add this to the coordinator's file of tokens:\n{entry}")),
+    }
+    output::print(&format!("{}\n", token.hashed()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new(args: NewArgs) -> Result<ExitCode, Error> {
+    let NewArgs { name, roles, participants, file } = args;
+    if roles.contains(&Role::Participant) == participants.is_empty() {
+        let rule = "use --role participant and --participant NAME alone: give both";
+        return Err(Error::Identities(rule.to_owned()));
+    }
+    let token = make()?;
     let list = |texts: Vec<String>| {
         texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
     };
@@ -103,7 +153,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     }
     entry.push_str(&format!("tokens = [\"{}\"]\n", token.hashed()));
     match file {
-        Some(path) => append(&path, &entry)?,
+        Some(path) => append(&path, &entry, identity::check)?,
         None => {
             output::note(&format!("add this to the coordinator's file of identities:\n{entry}"));
         }

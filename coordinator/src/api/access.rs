@@ -1,15 +1,16 @@
 //! Access: who calls, whether it may make this call, and whether what it asks for is its own.
 
 use tokio::time::Instant;
+use tonic::codegen::http::{Extensions, HeaderMap};
 use tonic::{Request, Status};
 use unanimo_core::ParticipantName;
 use unanimo_tls::Peer;
 
 use super::Api;
-use super::error::{denied, from_engine, gid_of_another, unauthenticated};
+use super::error::{denied, from_engine, gid_of_another, one_too_many, unauthenticated};
 use super::rpc::Rpc;
 use crate::engine::{self, Answer, Until, View};
-use crate::identity::{Caller, Role, Unknown};
+use crate::identity::{Caller, Place, Role, Unknown};
 use crate::store::{Filter, Key};
 
 /// Roles that see every transaction.
@@ -27,24 +28,28 @@ pub(super) struct Access {
 impl Api {
     /// Finds out who calls, and refuses what no role of the caller allows. What is found goes with the request:
     /// [`Access::of`].
-    pub(super) fn admit<T>(&self, rpc: Rpc, request: &mut Request<T>) -> Result<(), Status> {
-        let caller = match &self.identities {
+    pub(super) fn admit(
+        &self,
+        rpc: Rpc,
+        headers: &HeaderMap,
+        of: &Extensions,
+    ) -> Result<Access, Status> {
+        let caller = match &self.known.identities {
             None => Caller::Anybody,
             Some(identities) => {
-                let header = request.metadata().get("authorization");
-                let peer = request.extensions().get::<Peer>();
-                let names = peer.and_then(|peer| peer.names.as_deref());
+                let names = of.get::<Peer>().and_then(|peer| peer.names.as_deref());
                 let identities = identities.current();
-                let header = header.map(|header| header.as_encoded_bytes());
-                let found = Caller::find(&identities, header, names);
+                let header = headers.get("authorization").map(|header| header.as_bytes());
+                let issuer = (self.known.issuer.as_ref(), self.env.now());
+                let found = Caller::find(&identities, issuer, header, names);
                 found.map_err(|unknown| {
-                    self.denials.note("", rpc.name(), why(unknown));
+                    self.known.denials.note("", rpc.name(), why(unknown));
                     unauthenticated(why(unknown))
                 })?
             }
         };
         if !caller.has_any(rpc.roles()) {
-            self.denials.note(caller.name(), rpc.name(), "no role of it may make this call");
+            self.known.denials.note(caller.name(), rpc.name(), "no role of it may make this call");
             return Err(denied(format!(
                 "{} may not call {}: it has no role for it",
                 caller.name(),
@@ -53,8 +58,17 @@ impl Api {
         }
         let sees_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
         let all = caller == Caller::Anybody || OF_ALL.iter().any(sees_all);
-        request.extensions_mut().insert(Access { caller, all, rpc });
-        Ok(())
+        Ok(Access { caller, all, rpc })
+    }
+
+    /// Counts a call of its identity, as long as it is not one too many.
+    pub(super) fn take_place(&self, access: &Access) -> Result<Option<Place>, Status> {
+        let Caller::Known(identity) = &access.caller else { return Ok(None) };
+        self.known.shares.take(&identity.name, Instant::now()).map_err(|too_many| {
+            self.metrics.call_limited();
+            self.known.denials.note(&identity.name, access.rpc.name(), "one too many");
+            one_too_many(&identity.name, too_many)
+        })
     }
 
     /// Answers as if there were no such transaction, if it is another one's.
@@ -70,7 +84,7 @@ impl Api {
         match self.engine.wait(key.clone(), Until::Durable, by).await.map_err(from_engine)? {
             Answer::View(view) if access.sees(&view) => Ok(()),
             Answer::View(_) => {
-                self.denials.note(access.caller.name(), access.rpc.name(), "of another one");
+                self.known.denials.note(access.caller.name(), access.rpc.name(), "of another one");
                 Err(from_engine(match key {
                     Key::Tx(_) => engine::Error::NeverSeen,
                     Key::Gid(_) => engine::Error::UnknownGid,
@@ -125,7 +139,11 @@ impl Api {
             }
             Err(error) => return Err(from_engine(error)),
         }
-        self.denials.note(access.caller.name(), access.rpc.name(), "the gid is of another one");
+        self.known.denials.note(
+            access.caller.name(),
+            access.rpc.name(),
+            "the gid is of another one",
+        );
         Err(gid_of_another())
     }
 
@@ -138,7 +156,7 @@ impl Api {
         }
         let name = access.caller.name();
         if !access.caller.has_any(&[Role::Initiator]) {
-            self.denials.note(name, access.rpc.name(), "without its own name as the filter");
+            self.known.denials.note(name, access.rpc.name(), "without its own name as the filter");
             return Err(denied(format!("{name} may list by its own names as a participant alone")));
         }
         filter.initiator = Some(name.to_owned());
@@ -154,13 +172,21 @@ impl Api {
         if access.caller.is(participant) {
             return Ok(());
         }
-        self.denials.note(access.caller.name(), access.rpc.name(), "in another one's name");
+        self.known.denials.note(access.caller.name(), access.rpc.name(), "in another one's name");
         let name = access.caller.name();
         Err(denied(format!("{name} may not speak for the participant {participant}")))
     }
 }
 
 impl Access {
+    /// Refuses a request that was not admitted as this rpc, such as one of a server without that layer.
+    pub(super) fn check<T>(rpc: Rpc, request: &Request<T>) -> Result<(), Status> {
+        match request.extensions().get::<Self>() {
+            Some(access) if access.rpc == rpc => Ok(()),
+            _ => Err(unauthenticated("nobody has asked who calls")),
+        }
+    }
+
     /// Returns that of a request.
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         let access = request.extensions().get::<Self>().cloned();
@@ -218,6 +244,8 @@ fn why(unknown: Unknown) -> &'static str {
     match unknown {
         Unknown::Nothing => "the call has neither a token nor a certificate",
         Unknown::Token => "the token is not known",
+        Unknown::Issued(bad) => bad.why(),
+        Unknown::Nobody => "the token's claim is of no identity, or of several",
         Unknown::Certificate => "no name in the certificate is known",
     }
 }

@@ -6,6 +6,8 @@
 
 mod reasons;
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 use unanimo_core::{
     AbortCause, BranchId, Decision, Mode, Outcome, ParticipantName, Rejection, Transaction, TxId,
@@ -15,10 +17,14 @@ use unanimo_core::{
 use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 use super::convert;
+use crate::identity::TooMany;
 use crate::participants::allow;
 use crate::participants::databases::Other;
 use crate::participants::directory::{self, ENDPOINTS_MAX};
 use crate::{engine, store};
+
+/// When to come back where a call's end is waited for.
+const CALLS_DELAY: Duration = Duration::from_millis(100);
 
 /// A code's name as the gRPC specification spells it.
 #[must_use]
@@ -242,6 +248,19 @@ pub(super) fn unauthenticated(why: &str) -> Status {
 /// Makes the error of a gid under which another initiator has begun a transaction: nothing of that is told.
 pub(super) fn gid_of_another() -> Status {
     Reason::GidReused.status("the gid is in use for a transaction of another initiator")
+}
+
+/// Makes the error of a call that is one too many of its identity.
+pub(super) fn one_too_many(name: &str, too_many: TooMany) -> Status {
+    let (message, delay) = match too_many {
+        TooMany::Rate(after) => (format!("{name} calls too often: see identity-rate"), after),
+        TooMany::Calls => {
+            (format!("too many calls of {name} are under way: see identity-calls"), CALLS_DELAY)
+        }
+    };
+    // A delay of nothing would be no delay.
+    let delay = delay.max(Duration::from_millis(1));
+    Reason::IdentityLimited.status_after(message, &[], &[], delay)
 }
 
 /// Makes the error of a call that its caller may not make.

@@ -13,7 +13,16 @@ macro_rules! rpcs {
 
         impl Rpc {
             /// Every rpc, with its service.
+            #[cfg(test)]
             const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
+
+            /// Returns the one that is called by this path.
+            pub(super) fn of_path(path: &str) -> Option<Self> {
+                match path.strip_prefix(concat!("/", "unanimo.v1", "."))? {
+                    $($(concat!(stringify!($service), "/", stringify!($rpc)) => Some(Self::$rpc),)*)*
+                    _ => None,
+                }
+            }
 
             /// Returns its name, as the contract spells it.
             pub(super) fn name(self) -> &'static str {
@@ -57,17 +66,14 @@ rpcs! {
 
 /// Tells whether operators may make the call with this path. What is no service of the contract anybody may call.
 pub(super) fn is_for_operators(path: &str) -> bool {
-    let Some((service, name)) = path.strip_prefix("/unanimo.v1.").and_then(|p| p.split_once('/'))
-    else {
+    if !path.starts_with("/unanimo.v1.") {
         return true;
-    };
-    let is_it = |(of, rpc): &&(&str, Rpc)| *of == service && rpc.name() == name;
-    let rpc = Rpc::ALL.iter().find(is_it);
-    rpc.is_some_and(|(_, rpc)| rpc.roles().contains(&Role::Operator))
+    }
+    Rpc::of_path(path).is_some_and(|rpc| rpc.roles().contains(&Role::Operator))
 }
 
-/// Makes a service of the methods of [`Api`](super::Api): the caller's role and the requirements of each request
-/// are checked before anything else, and each call is counted under its rpc.
+/// Makes a service of the methods of [`Api`](super::Api): that the call was [admitted](super::admit) and the requirements
+/// of each request are checked before anything else, and each call is counted under its rpc.
 macro_rules! serve {
     (
         $service:ident { $($associated:tt)* }
@@ -79,12 +85,12 @@ macro_rules! serve {
 
             $(async fn $method(
                 &self,
-                mut request: tonic::Request<$request>,
+                request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
                 let deadline = self.deadline(&request);
                 let rpc = $crate::api::rpc::Rpc::$rpc;
                 let work = async {
-                    self.admit(rpc, &mut request)?;
+                    $crate::api::access::Access::check(rpc, &request)?;
                     $crate::api::features::check(&request)?;
                     Self::$work(self, request).await
                 };
@@ -129,6 +135,11 @@ mod tests {
             ("/grpc.health.v1.Health/Check", true),
         ] {
             assert_eq!(is_for_operators(path), expected, "{path}");
+        }
+        for (service, rpc) in Rpc::ALL {
+            let path = format!("/unanimo.v1.{service}/{}", rpc.name());
+            assert_eq!(Rpc::of_path(&path), Some(*rpc));
+            assert_eq!(Rpc::of_path(&format!("{path}/")), None);
         }
         let by_operators: Vec<_> =
             Rpc::ALL.iter().filter(|(_, rpc)| rpc.roles() == [Role::Operator]).collect();

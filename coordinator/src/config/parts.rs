@@ -4,6 +4,7 @@ use unanimo_core::{Backoff, Limits, Policy};
 use unanimo_tls::{ClientFiles, ServerFiles};
 
 use super::Config;
+use crate::identity::{IssuerOptions, ShareBounds};
 use crate::participants::allow;
 use crate::participants::breaker::Pauses;
 use crate::participants::directory;
@@ -72,6 +73,7 @@ impl Config {
             // One answer at least.
             unread_bytes_max: self.live_bytes_max.max(self.answer_bytes_max()),
             connections_max: self.connections_max,
+            connection_age_max: self.connection_age_max.0,
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,
             gid_retention: self.gid_retention.0,
@@ -116,6 +118,23 @@ impl Config {
             "" => files,
             name => files.server_name(name),
         }
+    }
+
+    /// Returns how much each identity may call.
+    pub(crate) fn shares(&self) -> ShareBounds {
+        ShareBounds { rate: self.identity_rate, calls: self.identity_calls }
+    }
+
+    /// Settings of the issuer of tokens; `None` without one.
+    pub(crate) fn issuer(&self) -> Option<IssuerOptions> {
+        let keys = self.jwt_keys.path()?;
+        Some(IssuerOptions {
+            keys: keys.to_owned(),
+            issuer: self.jwt_issuer.clone(),
+            audience: self.jwt_audience.clone(),
+            leeway: self.jwt_leeway.0,
+            claim: self.jwt_claim.clone(),
+        })
     }
 
     /// Tells whether only known clients can call the services.

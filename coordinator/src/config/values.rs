@@ -91,7 +91,7 @@ named! {
     History = "WHICH" ["sagas", "all", "none"];
     FilePath = "FILE";
     ServerName = "NAME";
-    String = "FILTER";
+    String = "TEXT";
     Period = "DURATION";
     usize = "NUMBER";
     u32 = "NUMBER";

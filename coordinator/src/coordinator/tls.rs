@@ -7,16 +7,19 @@ use unanimo_tls::{Client, Error, File, RELOAD_INTERVAL, Reload, Server};
 
 use crate::admin;
 use crate::config::Config;
-use crate::identity::{self, Identities};
+use crate::identity::{self, Identities, Issuer, Known, Shares};
 use crate::metrics::Metrics;
+use crate::participants::directory::Directory;
+use crate::participants::tokens::Tokens;
 
 /// TLS of a coordinator.
 #[derive(Clone)]
 pub(super) struct Tls {
     server: Option<Server>,
     demands_certificates: bool,
-    pub(super) participants: Client,
-    pub(super) identities: Option<Arc<Reload<Identities>>>,
+    participants: Client,
+    tokens: Tokens,
+    pub(super) known: Known,
 }
 
 impl Tls {
@@ -26,8 +29,25 @@ impl Tls {
             server: config.server_tls().map(Server::load).transpose()?,
             demands_certificates: config.tls_client_ca.is_set(),
             participants: Client::load(config.participant_tls())?,
-            identities: config.identities.path().map(identities).transpose()?,
+            tokens: config
+                .participant_tokens
+                .path()
+                .map(Tokens::load)
+                .transpose()?
+                .unwrap_or_default(),
+            known: Known {
+                identities: config.identities.path().map(identities).transpose()?,
+                issuer: config.issuer().map(Issuer::load).transpose()?,
+                shares: Shares::new(config.shares()),
+                denials: Arc::default(),
+            },
         })
+    }
+
+    /// Makes the directory of participants, which are called with this TLS.
+    pub(super) fn directory(&self, config: &Config) -> Arc<Directory> {
+        let (tls, tokens) = (self.participants.clone(), self.tokens.clone());
+        Arc::new(Directory::with_tls(config.directory(), tls, tokens))
     }
 
     /// Returns that of gRPC; `None` without TLS.
@@ -44,11 +64,14 @@ impl Tls {
     /// Keeps the gauge of the alarm of files that have changed and cannot be used.
     pub(super) async fn watch(self, metrics: Arc<Metrics>) {
         loop {
-            let server = self.server.as_ref().and_then(Server::stale);
-            let stale =
-                usize::from(server.is_some()) + usize::from(self.participants.stale().is_some());
-            let identities = self.identities.as_ref().and_then(|file| file.stale());
-            metrics.files_not_used(stale + usize::from(identities.is_some()));
+            let stale = [
+                self.server.as_ref().and_then(Server::stale),
+                self.participants.stale(),
+                self.tokens.stale(),
+                self.known.identities.as_ref().and_then(|file| file.stale()),
+                self.known.issuer.as_ref().and_then(Issuer::stale),
+            ];
+            metrics.files_not_used(stale.iter().flatten().count());
             tokio::time::sleep(RELOAD_INTERVAL).await;
         }
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use unanimo_core::ParticipantName;
+use unanimo_core::{ParticipantName, Timestamp};
+use unanimo_tls::bearer;
 
-use super::{Identities, Identity, Role};
+use super::jwt::Bad;
+use super::{Identities, Identity, Issuer, Role};
 
 /// Reason for which nobody knows who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,10 @@ pub(crate) enum Unknown {
     Nothing,
     /// Its token is none, or was revoked.
     Token,
+    /// Its token of the issuer is not accepted.
+    Issued(Bad),
+    /// Its token of the issuer is good, and nobody's, or of several.
+    Nobody,
     /// No name in its certificate is an identity's.
     Certificate,
 }
@@ -30,20 +36,26 @@ impl Caller {
     /// Finds out who calls. A token counts before the certificate, and a bad one is not passed over.
     pub(crate) fn find(
         identities: &Identities,
+        (issuer, now): (Option<&Issuer>, Timestamp),
         authorization: Option<&[u8]>,
         certificate: Option<&[String]>,
     ) -> Result<Self, Unknown> {
         let found = match (authorization, certificate) {
-            (Some(header), _) => bearer(header).and_then(|token| identities.of_token(token)),
-            (None, Some(names)) => {
-                return match identities.of_certificate(names) {
-                    Some(identity) => Ok(Self::Known(Arc::clone(identity))),
-                    None => Err(Unknown::Certificate),
-                };
+            (Some(header), _) => {
+                let token = bearer(header).ok_or(Unknown::Token)?;
+                // One of ours has no dot.
+                match issuer.filter(|_| token.contains('.')) {
+                    None => identities.of_token(token).ok_or(Unknown::Token),
+                    Some(issuer) => {
+                        let values = issuer.verify(token, now).map_err(Unknown::Issued)?;
+                        identities.of_claim(&values).ok_or(Unknown::Nobody)
+                    }
+                }
             }
-            (None, None) => return Err(Unknown::Nothing),
+            (None, Some(names)) => identities.of_certificate(names).ok_or(Unknown::Certificate),
+            (None, None) => Err(Unknown::Nothing),
         };
-        found.map(|identity| Self::Known(Arc::clone(identity))).ok_or(Unknown::Token)
+        found.map(|identity| Self::Known(Arc::clone(identity)))
     }
 
     /// Tells whether it has one of these roles.
@@ -79,10 +91,4 @@ impl Caller {
             }
         }
     }
-}
-
-/// Returns the token of the header `authorization`. The scheme is written in any case (RFC 9110).
-fn bearer(header: &[u8]) -> Option<&str> {
-    let (scheme, token) = std::str::from_utf8(header).ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
-use super::{Identities, Identity, Role, token};
+use super::{Identities, Identity, Role};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +28,8 @@ struct Entry {
     subjects: Vec<String>,
     #[serde(default)]
     tokens: Vec<String>,
+    #[serde(default)]
+    claims: Vec<String>,
 }
 
 /// Reads the file.
@@ -72,7 +74,7 @@ fn of_key(words: &str) -> &str {
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
-    let Entry { name, roles, participants, subjects, tokens } = entry;
+    let Entry { name, roles, participants, subjects, tokens, claims } = entry;
     let name = name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
     let participants = participants.iter().enumerate().map(|(index, name)| {
@@ -89,8 +91,8 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
                 .to_owned()
         );
     }
-    if subjects.is_empty() && tokens.is_empty() {
-        return Err("must have subjects or tokens".to_owned());
+    if subjects.is_empty() && tokens.is_empty() && claims.is_empty() {
+        return Err("must have subjects, tokens or claims".to_owned());
     }
     let identity = Arc::new(Identity { name, roles, participants });
     for (index, subject) in subjects.into_iter().enumerate() {
@@ -98,14 +100,14 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
             return Err(format!("subjects[{index}]: another one has it"));
         }
     }
-    for (index, hashed) in tokens.iter().enumerate() {
-        let (id, hash) = token::parse_hashed(hashed).ok_or_else(|| {
-            format!("tokens[{index}] must be ID:HASH, as `unanimo token new` prints it")
-        })?;
-        let new = (hash, Arc::clone(&identity));
-        if identities.tokens.insert(id.to_owned(), new).is_some() {
-            return Err(format!("tokens[{index}]: another one has its id"));
+    for (index, claim) in claims.into_iter().enumerate() {
+        if identities.claims.insert(claim, Arc::clone(&identity)).is_some() {
+            return Err(format!("claims[{index}]: another one has it"));
         }
+    }
+    for (index, hashed) in tokens.iter().enumerate() {
+        let added = identities.tokens.add(hashed, Arc::clone(&identity));
+        added.map_err(|bad| format!("tokens[{index}] {bad}"))?;
     }
     Ok(())
 }
@@ -169,7 +171,7 @@ mod tests {
             (entry.replace("\"viewer\"", ""), "roles must not be empty"),
             (entry.replace("viewer", "participant"), "participants must be there with the role"),
             (format!("{entry}participants = [\"p\"]"), "participants must be there with the role"),
-            (entry.replace("subjects = [\"s\"]", ""), "must have subjects or tokens"),
+            (entry.replace("subjects = [\"s\"]", ""), "must have subjects, tokens or claims"),
             (format!("{entry}tokens = [\"{}\"]", token.text()), "tokens[0] must be ID:HASH"),
         ] {
             let error = parse(&text).expect_err(rule);

@@ -20,6 +20,7 @@ pub(super) struct Callers {
     connections_refused: Counter,
     unread_bytes: Gauge01,
     answers_refused: Counter,
+    calls_limited: Counter,
 }
 
 impl Callers {
@@ -29,6 +30,7 @@ impl Callers {
         all.add("unanimo_connections_refused_total", self.connections_refused.clone());
         all.add("unanimo_unread_bytes", self.unread_bytes.clone());
         all.add("unanimo_answers_refused_total", self.answers_refused.clone());
+        all.add("unanimo_calls_limited_total", self.calls_limited.clone());
     }
 }
 
@@ -66,6 +68,11 @@ impl Metrics {
     /// Counts bytes of an answer that was read, or given up.
     pub fn answer_read(&self, bytes: usize) {
         self.callers.unread_bytes.dec_by(count(bytes));
+    }
+
+    /// Counts a call that was one too many of its identity.
+    pub fn call_limited(&self) {
+        self.callers.calls_limited.inc();
     }
 
     /// Counts an answer that was replaced by an error.

@@ -112,13 +112,17 @@ impl Caller {
         let call = &call;
         let databases = self.directory.databases();
         let participant = &call.spec.participant;
-        let sending = move |route: Route| async move {
+        let tokens = self.directory.tokens();
+        let sending = move |route: Route, url: String| async move {
             let request = || {
                 let prepare = wire::prepare(call, databases.id_of(participant));
                 wire::request(prepare, &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client, _open) => Box::pin(client.prepare(request())).await,
+                Route::Remote(mut client, _open) => {
+                    let signed = tokens.sign(participant, &url, request());
+                    Box::pin(client.prepare(signed)).await
+                }
                 Route::Local(service) => service.prepare(request()).await,
                 Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
@@ -151,23 +155,30 @@ impl Caller {
             "" => databases.id_of(&call.spec.participant),
             voted_in => voted_in.to_owned(),
         };
-        let commit = move |route: Route| async move {
+        let (tokens, participant) = (self.directory.tokens(), &call.spec.participant);
+        let commit = move |route: Route, url: String| async move {
             let request = || {
                 wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client, _open) => Box::pin(client.commit(request())).await,
+                Route::Remote(mut client, _open) => {
+                    let signed = tokens.sign(participant, &url, request());
+                    Box::pin(client.commit(signed)).await
+                }
                 Route::Local(service) => service.commit(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
-        let cancel = move |route: Route| async move {
+        let cancel = move |route: Route, url: String| async move {
             let request = || {
                 wire::request(wire::cancel(call, database()), &call.identity.trace, call.timeout)
             };
             let response = match route {
-                Route::Remote(mut client, _open) => Box::pin(client.cancel(request())).await,
+                Route::Remote(mut client, _open) => {
+                    let signed = tokens.sign(participant, &url, request());
+                    Box::pin(client.cancel(signed)).await
+                }
                 Route::Local(service) => service.cancel(request()).await,
                 Route::Own(own) => return Ok(own.phase_two(operation, call).await),
             };
@@ -188,7 +199,7 @@ impl Caller {
         operation: &'static str,
         call: &BranchCall,
         kind: CallKind,
-        sending: impl Fn(Route) -> F,
+        sending: impl Fn(Route, String) -> F,
         is_busy: impl Fn(&T) -> bool,
     ) -> End<T>
     where
@@ -221,7 +232,7 @@ impl Caller {
             };
             let (started, endpoint, url) = (Instant::now(), taken.id(), taken.url().to_owned());
             attempt.sent(taken);
-            let sent = tokio::time::timeout(call.timeout, sending(route)).await;
+            let sent = tokio::time::timeout(call.timeout, sending(route, url.clone())).await;
             let verdict = match sent {
                 Ok(Ok(answer)) => {
                     attempt.answered(is_busy(&answer));

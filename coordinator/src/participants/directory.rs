@@ -41,6 +41,7 @@ use super::databases::Databases;
 use super::descriptors;
 use super::load::{Load, Loads};
 use super::own::{self, Own};
+use super::tokens::Tokens;
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
@@ -107,6 +108,7 @@ pub struct Directory {
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     loads: Loads,
     connections: Connections,
+    tokens: Tokens,
     /// The last number of an endpoint.
     numbers: AtomicU64,
     /// Stored names for which there is no place.
@@ -135,11 +137,11 @@ impl Directory {
     /// Makes an empty directory; participants with TLS need certificates of public authorities.
     pub fn new(options: Options) -> Self {
         let tls = unanimo_tls::Client::load(Default::default()).expect("there are no files");
-        Self::with_tls(options, tls)
+        Self::with_tls(options, tls, Tokens::default())
     }
 
-    /// Makes an empty one of participants that are called with this TLS.
-    pub fn with_tls(options: Options, tls: unanimo_tls::Client) -> Self {
+    /// Makes an empty one of participants that are called with this TLS and these tokens.
+    pub(crate) fn with_tls(options: Options, tls: unanimo_tls::Client, tokens: Tokens) -> Self {
         let max = descriptors::for_participants();
         let connections = Connections::new(max, options.message_bytes_max, tls);
         Self {
@@ -150,11 +152,17 @@ impl Directory {
             entries: RwLock::default(),
             loads: Loads::default(),
             connections,
+            tokens,
             numbers: AtomicU64::new(0),
             unplaced: RwLock::default(),
             returned: RwLock::default(),
             returning: Notify::new(),
         }
+    }
+
+    /// Returns the tokens that are sent to participants.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Returns the participants' databases.

@@ -1,6 +1,5 @@
 //! A participant as a gRPC server that registers itself.
 
-mod accept;
 mod listen;
 mod told;
 
@@ -19,9 +18,9 @@ use tonic::transport::server::TcpIncoming;
 use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use unanimo_tls::ServerFiles;
 
-use self::accept::Accepted;
 use self::listen::Listen;
 use self::told::Told;
+use super::accept::Accepted;
 use super::incoming::Incoming;
 use super::metrics::Metrics;
 use super::register::{MESSAGE_BYTES_MAX, Register, Registration};
@@ -47,7 +46,6 @@ pub struct Serve {
     advertise: Option<String>,
     message_bytes_max: usize,
     tls: Option<ServerFiles>,
-    accepted: Accepted,
     /// Its endpoint is not known yet.
     register: Register,
 }
@@ -70,7 +68,6 @@ impl Serve {
             advertise: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
             tls: None,
-            accepted: Accepted::default(),
             register: Register::at(""),
         }
     }
@@ -81,14 +78,6 @@ impl Serve {
     #[must_use]
     pub fn tls(mut self, files: ServerFiles) -> Self {
         self.tls = Some(files);
-        self
-    }
-
-    /// Accepts calls of those alone that have one of these names in their certificate: a URI, such as a SPIFFE id, or
-    /// a DNS name, as it is. It needs [`ServerFiles::client_ca`], without which nobody has a name, and a name at least.
-    #[must_use]
-    pub fn accept(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.accepted = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -172,7 +161,8 @@ impl<R: Resource> Service<R> {
     /// # Errors
     /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let Serve { listen, advertise, message_bytes_max, tls, accepted, mut register } = serve;
+        let Serve { listen, advertise, message_bytes_max, tls, mut register } = serve;
+        let accepted = self.inner.of.accepted.clone();
         accepted.check(tls.as_ref())?;
         let tls = tls.map(unanimo_tls::Server::load).transpose().map_err(Error::Tls)?;
         if let Some(endpoint) = &advertise {

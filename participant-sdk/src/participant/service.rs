@@ -18,6 +18,7 @@ pub(super) use self::rpc::MESSAGE_REST_BYTES_MAX;
 pub(crate) use self::task::Caller;
 use self::task::{Bound, CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
 use super::Error;
+use super::accept::Accepted;
 use super::metrics::{Figures, Metrics};
 use super::register::MESSAGE_BYTES_MAX;
 use super::set_up::SetUp;
@@ -67,6 +68,8 @@ pub(super) struct Of {
     pub(super) handler_timeout: Option<Duration>,
     /// Most bytes of an output where a call names no other bound, if the service has set it.
     pub(super) output_bytes_max: Option<u64>,
+    /// Those that may call it.
+    pub(super) accepted: Accepted,
 }
 
 impl<R: Resource> Clone for Service<R> {

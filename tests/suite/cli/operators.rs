@@ -53,3 +53,17 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     ran.check(0).says(&["retried", "by ann: paid by hand"]);
     served.stop().await.check(0);
 }
+
+#[tokio::test]
+async fn a_transaction_is_rolled_back_if_it_is_not_decided_and_no_gid_is_taken() {
+    let served = Served::start(&[]).await;
+    served.tx(&["rollback", "g"]).await.check(1).complains(&["GID_UNKNOWN"]);
+    served.submit("g", &["hang"], &["--wait", "accepted"]).await.check(5);
+    served.tx(&["rollback", "g"]).await.check(0).says(&["aborted", "gid    g\n"]);
+    let again = served.tx(&["rollback", "g", "--json"]).await.check(0).json();
+    assert_eq!((&again["outcome"], &again["abort_cause"]), (&"aborted".into(), &"rollback".into()));
+    served.submit("h", &["ok"], &["--wait", "ended"]).await.check(0);
+    let late = served.tx(&["rollback", "h"]).await;
+    late.check(1).says(&["committed\n"]).complains(&["it was committed before"]);
+    served.stop().await.check(0);
+}

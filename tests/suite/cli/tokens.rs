@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{addresses, new_path, run, serve, sqlite};
+use crate::security::issued;
 
 #[tokio::test]
 async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
@@ -78,4 +79,75 @@ async fn a_token_that_the_coordinator_could_not_use_is_not_written() {
     new("bank", &["--role", "participant", "--participant", "p"]).await.check(2);
     fs::remove_file(&path).unwrap();
     new("bank", &["--role", "participant", "--participant", "p"]).await.check(0);
+}
+
+/// The coordinator's own file gets the token, and the participant's the hash.
+#[tokio::test]
+async fn a_token_of_the_coordinator_is_in_its_file_and_the_hash_is_printed() {
+    let path = new_path(".toml");
+    let file = path.display().to_string();
+    let new = async |name: &str| {
+        run(&["token", "coordinator", "--participant", name, "--file", &file]).await
+    };
+    let made = new("bank").await;
+    made.check(0);
+    let stored = fs::read_to_string(&path).unwrap();
+    let token = stored.trim_start_matches("\"bank\" = \"").trim_end_matches("\"\n");
+    let mut hashes = unanimo_tls::TokenHashes::default();
+    hashes.add(made.out.trim(), ()).unwrap();
+    assert!(hashes.find(token).is_some(), "{stored}");
+    assert!(!made.out.contains(token) && !made.err.contains(token), "{} {}", made.out, made.err);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // One that is there already is not made again, and a line that does not end is not continued.
+    let again = new("bank").await;
+    again.check(2).complains(&["line 2", "NAME = "]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), stored);
+    fs::write(&path, stored.trim_end()).unwrap();
+    new("shop.eu").await.check(0);
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&format!("{stored}\"shop.eu\" = ")));
+}
+
+/// Neither lines of every level nor errors, settings or alarms have a part of it.
+#[tokio::test]
+async fn a_token_of_an_issuer_is_printed_by_nobody() {
+    let signer = issued::Signer::ed25519();
+    let (identities, keys) = issued::write(&[signer.public("k")]);
+    let mut claims = issued::claims();
+    claims["sub"] = "ann".into();
+    let jwt = signer.good("k", &claims);
+    let (signed, signature) = jwt.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{signed}.{first}{}", &signature[1..]);
+    let token = new_path(".token");
+    let token_file = token.display().to_string();
+    let database = sqlite(&new_path(".db"));
+    let (who, set) = (identities.display().to_string(), keys.display().to_string());
+    let settings = [
+        ["--identities", &who],
+        ["--jwt-keys", &set],
+        ["--jwt-issuer", "https://login.example"],
+        ["--jwt-audience", "unanimo"],
+    ];
+    let settings = settings.concat();
+    let mut program = serve(&database, &[&settings[..], &["--log", "trace"]].concat());
+    let (grpc, _) = addresses(&mut program).await;
+    let mut printed = Vec::new();
+    for (text, code, says) in [(&jwt, 0, ""), (&forged, 1, "the token's signature is not good")] {
+        fs::write(&token, text).unwrap();
+        let args = ["tx", "--endpoint", &grpc, "list", "--token-file", &token_file];
+        let listed = run(&args).await;
+        printed.push(listed.check(code).complains(&[says]).err.clone());
+    }
+    let config = [&["config", "--database-url", &database], &settings[..]].concat();
+    printed.push(run(&config).await.check(0).says(&[&set, "login.example"]).out.clone());
+    program.until_err("a call was denied").await;
+    fs::write(&keys, &jwt).unwrap();
+    program.until_err("files have changed and cannot be used").await;
+    printed.extend([program.err(), program.out()]);
+    let parts: Vec<&str> = signed.split('.').chain([&signature[1..]]).collect();
+    for printed in printed {
+        let found = parts.iter().find(|part| printed.contains(**part));
+        assert_eq!(found, None, "{printed}");
+    }
 }

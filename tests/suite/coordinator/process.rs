@@ -8,20 +8,20 @@ use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::scripted::Scripted;
 
-pub(super) struct Process {
+pub(crate) struct Process {
     owned: Owned,
     endpoint: Endpoint,
-    pub(super) channel: Channel,
-    pub(super) p: Scripted,
+    pub(crate) channel: Channel,
+    pub(crate) p: Scripted,
 }
 
 impl Process {
-    pub(super) async fn start(database_url: &str, more: &[String]) -> Self {
+    pub(crate) async fn start(database_url: &str, more: &[String]) -> Self {
         Self::start_with(database_url, more, &[]).await
     }
 
     /// Starts it with more arguments, and variables of its environment.
-    pub(super) async fn start_with(
+    pub(crate) async fn start_with(
         database_url: &str,
         more: &[String],
         environment: &[(&str, String)],
@@ -49,30 +49,35 @@ impl Process {
         Self { owned, endpoint, channel, p }
     }
 
+    /// The address of gRPC.
+    pub(crate) fn address(&self) -> String {
+        self.endpoint.uri().authority().unwrap().to_string()
+    }
+
     /// A connection of its own.
-    pub(super) fn another_channel(&self) -> Channel {
+    pub(crate) fn another_channel(&self) -> Channel {
         self.endpoint.connect_lazy()
     }
 
     /// A connection of its own that takes so many bytes of each answer, and of all, before they are read.
-    pub(super) fn channel_with_windows(&self, of_each: u32, of_all: u32) -> Channel {
+    pub(crate) fn channel_with_windows(&self, of_each: u32, of_all: u32) -> Channel {
         let endpoint = self.endpoint.clone().initial_stream_window_size(of_each);
         endpoint.initial_connection_window_size(of_all).connect_lazy()
     }
 
-    pub(super) fn client(&self) -> CoordinatorServiceClient<Channel> {
+    pub(crate) fn client(&self) -> CoordinatorServiceClient<Channel> {
         CoordinatorServiceClient::new(self.channel.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX)
     }
 
     /// Bytes that the process has in memory.
-    pub(super) fn resident(&mut self) -> u64 {
+    pub(crate) fn resident(&mut self) -> u64 {
         self.memory("VmRSS:")
     }
 
     /// Most bytes of memory that it ever had.
-    pub(super) fn resident_max(&mut self) -> u64 {
+    pub(crate) fn resident_max(&mut self) -> u64 {
         self.memory("VmHWM:")
     }
 

@@ -17,11 +17,11 @@ const MIB: usize = 1 << 20;
 
 /// Begins a Submit of 8 MiB, of which so many bytes come. Returns its end: the status in the headers or trailers.
 fn begin_submit(process: &Process, bytes: usize) -> tokio::task::JoinHandle<Option<String>> {
-    begin_submit_on(process.channel.clone(), part_of_8_mib(bytes))
+    begin_submit_on(process.channel.clone(), part_of_8_mib(bytes), None)
 }
 
 /// The first part of a message of 8 MiB.
-fn part_of_8_mib(bytes: usize) -> Bytes {
+pub(crate) fn part_of_8_mib(bytes: usize) -> Bytes {
     let mut frame = BytesMut::with_capacity(bytes + 5);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(8 * MIB - 16).unwrap());
@@ -29,17 +29,25 @@ fn part_of_8_mib(bytes: usize) -> Bytes {
     frame.freeze()
 }
 
-fn begin_submit_on(mut channel: Channel, frame: Bytes) -> tokio::task::JoinHandle<Option<String>> {
+/// Begins a Submit of which this much comes, with this header `authorization`.
+pub(crate) fn begin_submit_on(
+    mut channel: Channel,
+    frame: Bytes,
+    authorization: Option<&str>,
+) -> tokio::task::JoinHandle<Option<String>> {
+    let authorization = authorization.map(str::to_owned);
     tokio::spawn(async move {
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(Ok::<Bytes, tonic::Status>(frame)).unwrap();
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let body = tonic::body::Body::new(axum::body::Body::from_stream(stream));
-        let request = http::Request::post("/unanimo.v1.CoordinatorService/SubmitTransaction")
+        let mut request = http::Request::post("/unanimo.v1.CoordinatorService/SubmitTransaction")
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(body)
-            .unwrap();
+            .header("te", "trailers");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.body(body).unwrap();
         std::future::poll_fn(|context| channel.poll_ready(context)).await.ok()?;
         let response = channel.call(request).await.ok()?;
         drop(sender);
@@ -101,11 +109,11 @@ async fn l5_small_requests_that_stall_are_within_the_bound() {
     // 180 MiB, beside what a request takes before a byte of it comes.
     for _ in 0..5 {
         let channel = process.another_channel();
-        stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
+        stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone(), None)));
     }
     // These leave no room for anything between the others.
     let (channel, frame) = (process.another_channel(), part_of_8_mib(512));
-    stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone())));
+    stalled.extend((0..600).map(|_| begin_submit_on(channel.clone(), frame.clone(), None)));
     // What is small is served meanwhile, without being asked again.
     tokio::time::sleep(Duration::from_millis(500)).await;
     for n in 0..20 {
@@ -143,7 +151,7 @@ async fn l5_requests_of_which_nothing_comes_have_less_time_where_they_are_many()
     let channel = process.another_channel();
     let mut many = tokio::task::JoinSet::new();
     for _ in 0..600 {
-        many.spawn(begin_submit_on(channel.clone(), frame.clone()));
+        many.spawn(begin_submit_on(channel.clone(), frame.clone(), None));
     }
     let started = Instant::now();
     // Those that are left then are few as well.

@@ -5,16 +5,28 @@ use std::time::Duration;
 use tonic::Code;
 use unanimo_proto::v1::PrepareRequest;
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
-use unanimo_sdk::{Client, Coordinator, Participant, Serve, Serving, Sqlite};
+use unanimo_sdk::{Accept, Client, Coordinator, Participant, Serve, Serving, Sqlite};
 
 use super::databases::Database;
 use super::sweeper::{Reserve, eager};
 use crate::coordinator::World;
 use crate::security::{Authority, Valid, channel, guarded};
 
-async fn serve(world: &World, authority: &Authority, serve: Serve) -> Serving {
+pub(super) async fn bank() -> Participant<Sqlite> {
     let (database, _pool) = <Sqlite as Database>::open().await;
-    let participant = Participant::new("bank", database).tcc("ok", Reserve);
+    Participant::new("bank", database).tcc("ok", Reserve)
+}
+
+async fn serve(world: &World, authority: &Authority, serve: Serve) -> Serving {
+    served(world, authority, bank().await, serve).await
+}
+
+async fn served(
+    world: &World,
+    authority: &Authority,
+    participant: Participant<Sqlite>,
+    serve: Serve,
+) -> Serving {
     let serve = serve.register_with(coordinator(world, authority)).sweep(eager());
     let mut serving = participant.serve(serve).await.unwrap();
     serving.registered().await.unwrap();
@@ -60,7 +72,11 @@ async fn a_participant_accepts_the_names_that_it_is_told() {
     let authority = Authority::new();
     let world = World::start(guarded(&authority)).await;
     let on = || Serve::on("127.0.0.1:0").tls(authority.serves());
-    let serving = serve(&world, &authority, on().accept(["coordinator"])).await;
+    let accepting = async |name: &str| {
+        let bank = bank().await.accept(Accept::new().subject(name));
+        served(&world, &authority, bank, on()).await
+    };
+    let serving = accepting("coordinator").await;
     assert!(commits(&world, &authority, "g").await);
     let prepare = async |endpoint: &str| {
         let mut client = ParticipantServiceClient::new(channel(endpoint, authority.client()));
@@ -68,7 +84,7 @@ async fn a_participant_accepts_the_names_that_it_is_told() {
     };
     assert_eq!(prepare(serving.endpoint()).await, Code::PermissionDenied);
     serving.stop().await;
-    let serving = serve(&world, &authority, on().accept(["spiffe://shop.example/web"])).await;
+    let serving = accepting("spiffe://shop.example/web").await;
     assert_eq!(prepare(serving.endpoint()).await, Code::InvalidArgument, "it is heard");
     assert!(!commits(&world, &authority, "h").await, "the coordinator is not");
     serving.stop().await;
@@ -81,15 +97,15 @@ async fn names_that_no_caller_can_have_are_refused() {
     let on = || Serve::on("127.0.0.1:0").without_sweep();
     let (cert, key) = authority.server();
     let without_ca = unanimo_tls::ServerFiles::new(cert, key);
-    for (serve, rule) in [
-        (on().tls(authority.serves()).accept([""; 0]), "has no name"),
-        (on().tls(without_ca).accept(["coordinator"]), "ServerFiles::client_ca"),
-        (on().accept(["coordinator"]), "ServerFiles::client_ca"),
+    let named = || Accept::new().subject("coordinator");
+    for (serve, accept, rule) in [
+        (on().tls(authority.serves()), Accept::new(), "has nobody"),
+        (on().tls(without_ca), named(), "ServerFiles::client_ca"),
+        (on(), named(), "ServerFiles::client_ca"),
     ] {
-        let (database, _pool) = <Sqlite as Database>::open().await;
-        let participant = Participant::new("bank", database).tcc("ok", Reserve);
+        let participant = bank().await.accept(accept);
         let error = participant.serve(serve).await.expect_err(rule).to_string();
-        assert!(error.starts_with("Serve::accept ") && error.contains(rule), "{error}");
+        assert!(error.starts_with("Participant::accept ") && error.contains(rule), "{error}");
     }
 }
 

@@ -37,6 +37,13 @@ pub(super) type Link = InterceptedService<Channel, Signing>;
 #[derive(Clone)]
 pub(super) struct Signing(Option<String>);
 
+impl Signing {
+    /// One with this token.
+    pub(super) fn bearer(token: &str) -> Self {
+        Self(Some(format!("Bearer {token}")))
+    }
+}
+
 impl tonic::service::Interceptor for Signing {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
@@ -89,6 +96,14 @@ impl File {
         let mut config = config(&sqlite_url());
         config.identities = setting(&self.path);
         World::start(config).await
+    }
+
+    pub(super) fn setting(&self) -> unanimo_coordinator::config::FilePath {
+        setting(&self.path)
+    }
+
+    pub(super) fn token(&self, column: usize) -> &str {
+        self.tokens[column].text()
     }
 
     pub(super) fn link(&self, world: &World, column: usize) -> Link {

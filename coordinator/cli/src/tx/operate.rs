@@ -1,5 +1,5 @@
-//! `unanimo tx retry`, `resolve` and `forget`: an operator's commands for a transaction that does
-//! not end by itself.
+//! `unanimo tx rollback`, `retry`, `resolve` and `forget`: commands for a transaction that does not end by
+//! itself, or shall not commit.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,10 +9,26 @@ use unanimo_proto::v1;
 
 use super::client::{self, Client};
 use super::show::head;
+use super::submit::{DEVIATES, end, shown};
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
 use crate::output::{self, CAUTION, clean};
+
+/// Roll a transaction back that is not decided yet
+///
+/// Its branches are cancelled, or compensated. One that is decided stays as it was decided.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): an object as `unanimo tx submit --help` describes it.
+
+Exit codes: 0 aborted; 1 the transaction is committed, or the command failed; 2 an argument is wrong;
+  5 it is not decided yet: run the same command again; 6 decided, and a branch ended otherwise, or
+  nobody can tell how: an operator has to look at it.")]
+pub(super) struct RollbackArgs {
+    #[command(flatten)]
+    target: Target,
+}
 
 /// Send the waiting calls of a transaction now, before their next retry
 ///
@@ -97,6 +113,34 @@ enum Resolution {
     RolledBack,
     /// Nobody can tell, or only a part is done
     Hazard,
+}
+
+pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<ExitCode, Error> {
+    let mut client = Client::connect(server).await?;
+    // Found first: a rollback of a gid that nobody knows would take that gid.
+    let v1::Transaction { tx_id, gid, .. } =
+        args.target.get(&mut client, json::View::Basic).await?;
+    let request = client.request(v1::RollbackTransactionRequest {
+        key: Some(v1::rollback_transaction_request::Key::TxId(tx_id)),
+        ..Default::default()
+    });
+    let answer = client.coordinator.rollback_transaction(request).await;
+    let result = answer.map_err(client::Error::from)?.into_inner().result;
+    let result = result.ok_or(client::Error::Nonsense("it has no result"))?;
+    let code = match result.outcome() {
+        v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
+        _ if words::deviates(result.heuristic) => ExitCode::from(DEVIATES),
+        v1::Outcome::Aborted => ExitCode::SUCCESS,
+        v1::Outcome::Committed => {
+            output::note("it was committed before, and that stays so");
+            ExitCode::FAILURE
+        }
+    };
+    let printed = match server.json {
+        true => output::print_json(&json::Submitted::new(gid, result)),
+        false => output::print(&shown(&gid, &result)),
+    };
+    end(printed, code)
 }
 
 pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, Error> {

@@ -136,6 +136,8 @@ reasons! {
         "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer; now and then such a request is taken as the try.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
         "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
+    IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
+        "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry, Unknown,
@@ -164,6 +166,17 @@ impl Reason {
         violations: &[Violation],
         metadata: &[(&str, String)],
     ) -> Status {
+        self.status_after(message, violations, metadata, RETRY_DELAY)
+    }
+
+    /// The same; a call that may be sent again comes back after this delay.
+    pub(super) fn status_after(
+        self,
+        message: impl std::fmt::Display,
+        violations: &[Violation],
+        metadata: &[(&str, String)],
+        delay: Duration,
+    ) -> Status {
         let Described { name, code, retryable, effect, .. } = *self.described();
         let mut info: HashMap<String, String> = metadata
             .iter()
@@ -180,7 +193,7 @@ impl Reason {
             details.set_bad_request(fields);
         }
         if retryable {
-            details.set_retry_info(Some(RETRY_DELAY));
+            details.set_retry_info(Some(delay));
         }
         let message = bounded(&message.to_string(), MESSAGE_BYTES_MAX);
         Status::with_error_details(code, message, details)

@@ -23,7 +23,7 @@ impl<R: Resource> ParticipantService for Service<R> {
         &self,
         request: Request<PrepareRequest>,
     ) -> Result<Response<PrepareResponse>, Status> {
-        let (caller, message) = split(request);
+        let (caller, message) = self.split(request)?;
         let PrepareRequest {
             context,
             action,
@@ -101,6 +101,13 @@ impl From<CancelRequest> for PhaseTwo {
 }
 
 impl<R: Resource> Service<R> {
+    /// Returns the caller of a request, and its message, if the caller is one that is accepted.
+    fn split<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
+        // A server of one's own has not asked.
+        self.inner.of.accepted.judge(request.metadata(), request.extensions())?;
+        Ok((Caller::of(request.metadata()), request.into_inner()))
+    }
+
     /// Ends a branch, and puts the answer into a message.
     async fn end<M: Into<PhaseTwo>, A>(
         &self,
@@ -108,7 +115,7 @@ impl<R: Resource> Service<R> {
         request: Request<M>,
         answer: impl FnOnce(PhaseTwoAnswer) -> A,
     ) -> Result<Response<A>, Status> {
-        let (caller, message) = split(request);
+        let (caller, message) = self.split(request)?;
         let PhaseTwo(parts, requires) = message.into();
         let answered = self.phase_two(operation, parts, requires, caller).await?;
         Ok(Response::new(answer(answered)))
@@ -140,9 +147,4 @@ impl<R: Resource> Service<R> {
             None => Ok(call),
         }
     }
-}
-
-/// Parts of a request: its caller, and the message.
-fn split<T>(request: Request<T>) -> (Caller, T) {
-    (Caller::of(request.metadata()), request.into_inner())
 }

@@ -1,5 +1,6 @@
-//! Bearer tokens, and their hashes.
+//! Bearer tokens, and their hashes: whoever accepts a token needs no more than its hash.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use sha2::{Digest, Sha256};
@@ -44,7 +45,7 @@ impl Token {
         &self.text
     }
 
-    /// Returns what the file of identities has of it: the public part, and the hash.
+    /// Returns what whoever accepts it has of it: the public part, and the hash.
     #[must_use]
     pub fn hashed(&self) -> String {
         let id = id_of(&self.text).unwrap_or_default();
@@ -52,25 +53,85 @@ impl Token {
     }
 }
 
+/// Rule that the hash of a token breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadHash {
+    /// It is none.
+    #[error("must be ID:HASH, as `unanimo token` prints it")]
+    Malformed,
+    /// Its public part is that of another one.
+    #[error("another one has its id")]
+    Twice,
+}
+
+/// Hashes of tokens, each with what it stands for.
+pub struct TokenHashes<T>(HashMap<String, (Hash, T)>);
+
+impl<T> fmt::Debug for TokenHashes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TokenHashes").field(&self.0.len()).finish()
+    }
+}
+
+impl<T> Default for TokenHashes<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> TokenHashes<T> {
+    /// Adds one, as [`Token::hashed`] writes it.
+    ///
+    /// # Errors
+    /// It is none, or another one has its public part. The message does not repeat it.
+    pub fn add(&mut self, hashed: &str, of: T) -> Result<(), BadHash> {
+        let (id, hash) = parse_hashed(hashed).ok_or(BadHash::Malformed)?;
+        match self.0.insert(id.to_owned(), (hash, of)) {
+            None => Ok(()),
+            Some(_) => Err(BadHash::Twice),
+        }
+    }
+
+    /// Returns what this token stands for. The time of it does not depend on where a wrong secret differs.
+    #[must_use]
+    pub fn find(&self, token: &str) -> Option<&T> {
+        let (hash, of) = self.0.get(id_of(token)?)?;
+        hash.is_of(token).then_some(of)
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Returns the token of the header `authorization`. The scheme is written in any case (RFC 9110).
+#[must_use]
+pub fn bearer(header: &[u8]) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(header).ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
 /// Hash of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hash([u8; 32]);
+struct Hash([u8; 32]);
 
 impl Hash {
     /// Tells whether it is this token's, in a time that does not depend on where they differ.
-    pub(super) fn is_of(&self, token: &str) -> bool {
+    fn is_of(&self, token: &str) -> bool {
         Sha256::digest(token).as_slice().ct_eq(&self.0).into()
     }
 }
 
 /// Returns the public part of a token; `None` if it is none.
-pub(super) fn id_of(token: &str) -> Option<&str> {
+fn id_of(token: &str) -> Option<&str> {
     let (id, _) = token.strip_prefix(PREFIX)?.split_once('_')?;
     Some(id)
 }
 
 /// Reads the public part and the hash, as [`Token::hashed`] writes them.
-pub(super) fn parse_hashed(text: &str) -> Option<(&str, Hash)> {
+fn parse_hashed(text: &str) -> Option<(&str, Hash)> {
     let (id, hash) = text.split_once(':')?;
     let is_id = id.len() == 2 * ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     Some((id, Hash(unhex(hash)?))).filter(|_| is_id)
@@ -108,6 +169,16 @@ mod tests {
         assert_eq!(format!("{token:?}"), "Token");
         for bad in ["", ":", "0707070707070707", token.text(), &hashed[1..], &hashed[..80]] {
             assert_eq!(parse_hashed(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_of_the_header_is_written_in_any_case() {
+        for header in ["Bearer x", "bearer x", "BEARER  x "] {
+            assert_eq!(bearer(header.as_bytes()), Some("x"), "{header}");
+        }
+        for header in ["", "x", "Basic x", "Bearer\tx"] {
+            assert_eq!(bearer(header.as_bytes()), None, "{header}");
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Admission of calls, before a byte of their messages is read: whoever is not known makes nobody read anything.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tower_layer::Layer;
+
+use super::Api;
+use super::rpc::Rpc;
+use crate::identity::Place;
+
+/// Layer that refuses calls of those who are not known, or have no role for them.
+#[derive(Clone, Debug)]
+pub(super) struct Admit(pub(super) Api);
+
+impl<S> Layer<S> for Admit {
+    type Service = Admitting<S>;
+
+    fn layer(&self, inner: S) -> Admitting<S> {
+        Admitting { inner, api: self.0.clone() }
+    }
+}
+
+/// Service whose calls are admitted first.
+#[derive(Clone, Debug)]
+pub(super) struct Admitting<S> {
+    inner: S,
+    api: Api,
+}
+
+impl<S> Service<Request<Body>> for Admitting<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Other paths are health, reflection, and what does not exist.
+        let Some(rpc) = Rpc::of_path(request.uri().path()) else {
+            return Box::pin(self.inner.call(request));
+        };
+        let admitted = self.api.admit(rpc, request.headers(), request.extensions());
+        let placed = admitted.and_then(|access| Ok((self.api.take_place(&access)?, access)));
+        match placed {
+            Ok((place, access)) => {
+                request.extensions_mut().insert(access);
+                let answering = self.inner.call(request);
+                Box::pin(async move {
+                    let response = answering.await?;
+                    Ok(match place {
+                        None => response,
+                        Some(place) => response.map(|body| Body::new(Held { body, _place: place })),
+                    })
+                })
+            }
+            Err(status) => {
+                self.api.metrics.served(rpc.name(), status.code());
+                // Its message is dropped, whatever comes of it.
+                Box::pin(async move { Ok(status.into_http()) })
+            }
+        }
+    }
+}
+
+/// Body of an answer whose call is under way until it is sent: a stream is for as long as it is open.
+#[derive(Debug)]
+struct Held {
+    body: Body,
+    _place: Place,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

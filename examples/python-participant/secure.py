@@ -1,0 +1,70 @@
+"""A channel to a coordinator with TLS and a token. Take this file along."""
+
+import collections
+import ipaddress
+import pathlib
+
+import grpc
+
+Files = collections.namedtuple("Files", "ca cert key token", defaults=(None, None, None, None))
+
+
+def add_arguments(parser, prefix="", whom="the coordinator"):
+    """Options for `files`."""
+    parser.add_argument(f"--{prefix}tls-ca", metavar="FILE", help=f"authorities of {whom}; without: the public ones")
+    parser.add_argument(f"--{prefix}tls-cert", metavar="FILE", help="certificate that is shown to it")
+    parser.add_argument(f"--{prefix}tls-key", metavar="FILE", help="its private key")
+    parser.add_argument("--token-file", metavar="FILE", help="token that is sent to it; read for each call")
+
+
+def files(args, prefix=""):
+    named = vars(args)
+    of = [named[f"{prefix}tls_{name}".replace("-", "_")] for name in ("ca", "cert", "key")]
+    return Files(*of, named["token_file"])
+
+
+def channel(url, of=Files(), options=()):
+    """A channel to `http://HOST:PORT`, `https://HOST:PORT`, or HOST:PORT without TLS. The files of TLS are read once:
+    start the process again before a certificate expires."""
+    scheme, _, address = url.rpartition("://")
+    if scheme not in ("", "http", "https"):
+        raise ValueError(f"{url} must begin with http:// or https://")
+    if bool(of.cert) != bool(of.key):
+        raise ValueError("a certificate and its key belong together")
+    if scheme == "https":
+        read = [pathlib.Path(path).read_bytes() if path else None for path in (of.ca, of.key, of.cert)]
+        made = grpc.secure_channel(address, grpc.ssl_channel_credentials(*read), options=options)
+    elif of.ca or of.cert:
+        raise ValueError(f"files of TLS are for an address that begins with https://, and not for {url}")
+    elif of.token and not is_loopback(address.rpartition(":")[0]):
+        raise ValueError(f"a token would be read on the way to {url}: use https://")
+    else:
+        made = grpc.insecure_channel(address, options=options)
+    return grpc.intercept_channel(made, Token(of.token)) if of.token else made
+
+
+def is_loopback(host):
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Details(
+    collections.namedtuple("Details", "method timeout metadata credentials wait_for_ready compression"),
+    grpc.ClientCallDetails,
+):
+    pass
+
+
+class Token(grpc.UnaryUnaryClientInterceptor):
+    """Sends the token in a file with each call, as the file is then."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def intercept_unary_unary(self, continuation, details, request):
+        header = ("authorization", f"Bearer {self.path.read_text().strip()}")
+        names = [getattr(details, name, None) for name in Details._fields]
+        signed = Details(*names)._replace(metadata=[*(details.metadata or ()), header])
+        return continuation(signed, request)

@@ -1,0 +1,166 @@
+//! Clients that keep to no protocol: what they send costs the coordinator little, and others are served.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use unanimo_tests::wait::until;
+
+use crate::coordinator::process::Process;
+use crate::coordinator::{sqlite_url, tcc};
+
+const MIB: u64 = 1 << 20;
+
+/// Memory that one of these attacks may cost, whatever its size.
+const COST_MAX: u64 = 96 * MIB;
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Headers of a Submit, compressed in the simplest way.
+fn headers() -> Vec<u8> {
+    let path = b"/unanimo.v1.CoordinatorService/SubmitTransaction";
+    let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    block.extend(path);
+    block.extend(b"\x01\x01x\x00\x0ccontent-type\x10application/grpc");
+    block
+}
+
+/// A connection on which HTTP/2 has begun, and whose answers nobody looks at.
+async fn connect(process: &Process) -> tokio::net::tcp::OwnedWriteHalf {
+    let stream = TcpStream::connect(process.address()).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while read.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+    });
+    // The server may close it at any time, here and below.
+    let _ = write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let _ = write.write_all(&frame(4, 0, 0, &[])).await;
+    write
+}
+
+async fn served(process: &Process, gid: &str) {
+    process.client().submit_transaction(tcc(gid, &["ok"])).await.expect("others are served");
+}
+
+/// Streams that are begun and reset at once, without end, on many connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_streams_that_are_reset_at_once_cost_little() {
+    let mut process = Process::start(&sqlite_url(), &[]).await;
+    served(&process, "before").await;
+    let before = process.resident();
+    let block = headers();
+    let (mut attack, mut sent) = (JoinSet::new(), 0_u32);
+    for _ in 0..20 {
+        let (mut write, block) = (connect(&process).await, block.clone());
+        attack.spawn(async move {
+            let mut sent = 0;
+            for hundred in 0..100 {
+                let mut frames = Vec::new();
+                for number in 0..100 {
+                    let stream = (hundred * 100 + number) * 2 + 1;
+                    frames.extend(frame(HEADERS, END_HEADERS, stream, &block));
+                    frames.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+                }
+                if write.write_all(&frames).await.is_err() {
+                    break;
+                }
+                sent += 100;
+            }
+            sent
+        });
+    }
+    for number in 0..20 {
+        served(&process, &format!("during{number}")).await;
+    }
+    while let Some(reset) = attack.join_next().await {
+        sent += reset.unwrap();
+    }
+    assert!(sent > 500, "{sent} streams were reset");
+    served(&process, "after").await;
+    let cost = process.resident_max().saturating_sub(before);
+    assert!(cost < COST_MAX, "{sent} resets cost {} MiB", cost / MIB);
+}
+
+/// Lists of headers of a megabyte, in a frame after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_headers_without_end_cost_little() {
+    let mut process = Process::start(&sqlite_url(), &[]).await;
+    served(&process, "before").await;
+    let before = process.resident();
+    // One header more, of 16,000 bytes, in each.
+    let mut more = b"\x00\x01x\x7f\x81\x7c".to_vec();
+    more.resize(more.len() + 16_000, b'x');
+    let mut closed = JoinSet::new();
+    for _ in 0..50 {
+        let mut write = connect(&process).await;
+        let (block, more) = (headers(), more.clone());
+        closed.spawn(async move {
+            let mut ok = write.write_all(&frame(HEADERS, 0, 1, &block)).await.is_ok();
+            for _ in 0..65 {
+                ok &= write.write_all(&frame(CONTINUATION, 0, 1, &more)).await.is_ok();
+            }
+            // It is closed at the latest when the next bytes come.
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if write.write_all(&frame(CONTINUATION, 0, 1, &more)).await.is_err() {
+                    return true;
+                }
+            }
+            !ok
+        });
+    }
+    served(&process, "during").await;
+    while let Some(closed) = closed.join_next().await {
+        assert!(closed.unwrap(), "the connection is closed");
+    }
+    served(&process, "after").await;
+    let cost = process.resident_max().saturating_sub(before);
+    assert!(cost < COST_MAX, "they cost {} MiB", cost / MIB);
+}
+
+/// Connections on which nothing is said: ten thousand, or as many as this machine has descriptors for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_connections_that_say_nothing_cost_little_and_are_closed() {
+    let bound = ["--connections-max".to_owned(), "2000".to_owned()];
+    let mut process = Process::start(&sqlite_url(), &bound).await;
+    served(&process, "before").await;
+    let before = process.resident();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let many = limit.map_or(10_000, |limit| (limit / 2).min(10_000));
+    let mut silent = Vec::new();
+    for number in 0..many {
+        // The listener's queue may be full.
+        let connecting = TcpStream::connect(process.address());
+        let connected = tokio::time::timeout(Duration::from_secs(10), connecting).await;
+        silent.extend(connected.ok().and_then(Result::ok));
+        if number % 500 == 0 {
+            served(&process, &format!("during{number}")).await;
+        }
+    }
+    assert!(silent.len() as u64 > many / 2, "{} of {many}", silent.len());
+    let cost = process.resident_max().saturating_sub(before);
+    assert!(cost < COST_MAX, "{} connections cost {} MiB", silent.len(), cost / MIB);
+    until("a new connection to have a place", async || {
+        let mut client =
+            unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(
+                process.another_channel(),
+            );
+        client.submit_transaction(tcc("after", &["ok"])).await.ok()
+    })
+    .await;
+    drop(silent);
+}
