@@ -1,25 +1,31 @@
 //! Rows as both databases hold them, and the core's types in them.
 
+mod body;
 mod branch;
+mod bytes;
+mod earlier;
 mod endpoint;
 mod event;
 mod identity;
+mod kind;
 mod lock;
+mod log;
 mod state;
 mod transaction;
 
 use unanimo_core::{BranchNumber, Digest, Timestamp};
 
+pub(super) use self::body::{Encoded, gid_key};
 pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
+pub(super) use self::earlier::{DROP_EARLIER, Earlier, SELECT_EARLIER_DETAILS};
 pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
-pub(super) use self::event::{SELECT_EVENTS, events};
+pub(super) use self::event::{SELECT_EVENTS, acts, events};
 pub(super) use self::identity::IdentityColumns;
+pub(super) use self::kind::{COUNT_ATTENTION, phase_of};
 pub(super) use self::lock::TakenRow;
+pub(super) use self::log::{Read, claimed, one, read, select_log};
 pub(super) use self::state::StateColumns;
-pub(super) use self::transaction::{
-    COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_HISTORY, SELECT_OPEN, SELECT_SET_ASIDE,
-    TransactionRow, assemble, claimed, select_transactions,
-};
+pub(super) use self::transaction::{SELECT_EARLIER, TransactionRow};
 use super::Error;
 
 pub(super) fn number_to_column(number: BranchNumber) -> i16 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tonic::Code;
+use unanimo_core::TxId;
 use unanimo_proto::v1::{
     GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest,
     Outcome, Transaction, Verdict, get_transaction_request, inquired_branch,
@@ -14,7 +15,7 @@ use unanimo_tests::proxy::Proxy;
 
 use super::http::http_get;
 use super::{World, config, describe, tcc, until};
-use crate::store::execute;
+use crate::store::{execute, rows};
 
 async fn list(world: &World, attention: bool) -> Vec<Transaction> {
     let request = ListTransactionsRequest { attention, ..Default::default() };
@@ -40,19 +41,14 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         for gid in ["a", "b", "c"] {
             world.submit(tcc(gid, &["ok", "ok"])).await.unwrap();
         }
-        let later = "UPDATE transactions SET progress = '[{\"vote\": \"maybe\"}]' WHERE gid = 'b'";
         let tx_id = get(&world, "b").await.unwrap().tx_id;
         let before: Vec<_> = list(&world, false).await;
         // The process dies first: what it has in memory is not damaged.
         let World { running, p, config, .. } = world;
         drop(running);
-        let mut good = String::new();
-        until("the database to be free", async || {
-            good = text_of(&url, "SELECT progress FROM transactions WHERE gid = 'b'").await;
-            Some(())
-        })
-        .await;
-        execute(&url, later).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let id = TxId(tx_id.parse().unwrap());
+        rows::edit(&url, id, |body| rows::replace(body, b"\"prepared\"", b"\"maybe it\"")).await;
         p.hold(false);
         let world = World::start_with(config, p).await;
         for gid in ["a", "c"] {
@@ -95,9 +91,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         assert_eq!(verdicts, [Verdict::Running, Verdict::Commit]);
 
         // Repaired, it is looked at again by whoever asks for it, and goes on.
-        let repaired = good.replace('\'', "''");
-        let repair = format!("UPDATE transactions SET progress = '{repaired}' WHERE gid = 'b'");
-        execute(&url, &repair).await;
+        rows::edit(&url, id, |body| rows::replace(body, b"\"maybe it\"", b"\"prepared\"")).await;
         let shown = world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
         assert_eq!(shown.outcome(), Outcome::Committed);
         until("nothing to be left", async || list(&world, true).await.is_empty().then_some(()))
@@ -111,14 +105,20 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
 async fn l1_what_can_be_read_again_goes_on_unasked() {
     for world in [World::postgres().await, World::sqlite().await] {
         let url = world.config.database_url.expose().to_owned();
-        world.submit(tcc("ended", &["ok"])).await.unwrap();
+        let ended = world.submit(tcc("ended", &["ok"])).await.unwrap().tx_id;
         world.get_until("ended", "its end", |t| t.ended_at.is_some()).await;
         world.p.hold(true);
         let tx_id = world.submit(tcc("open", &["ok", "ok"])).await.unwrap().tx_id;
         let World { running, p, config, .. } = world;
         drop(running);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        execute(&url, "UPDATE transactions SET mode = 'ballet'").await;
+        // The mode stands behind the name.
+        let both =
+            [("ended", &ended), ("open", &tx_id)].map(|(gid, id)| (gid, TxId(id.parse().unwrap())));
+        for (gid, id) in both {
+            let (good, bad) = (format!("{gid}\u{3}"), format!("{gid}\u{63}"));
+            rows::edit(&url, id, |body| rows::replace(body, good.as_bytes(), bad.as_bytes())).await;
+        }
         p.hold(false);
         let world = World::start_with(config, p).await;
         for gid in ["ended", "open"] {
@@ -135,7 +135,10 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
             calls.into_iter().filter(|call| *call == "commit").count()
         };
         let held = commits(&world);
-        execute(&url, "UPDATE transactions SET mode = 'tcc'").await;
+        for (gid, id) in both {
+            let (good, bad) = (format!("{gid}\u{3}"), format!("{gid}\u{63}"));
+            rows::edit(&url, id, |body| rows::replace(body, bad.as_bytes(), good.as_bytes())).await;
+        }
         let repaired = std::time::Instant::now();
         until("its Commit", async || (commits(&world) > held).then_some(())).await;
         until("the gauge", async || {
@@ -186,8 +189,13 @@ async fn l3_a_locked_row_stops_no_adoption() {
     let locked = world.get("b").await.tx_id;
     let mut holder = PgConnection::connect(&url).await.unwrap();
     holder.execute("BEGIN").await.unwrap();
-    let hold = "SELECT 1 FROM transactions WHERE gid = 'b' FOR UPDATE";
-    holder.execute(AssertSqlSafe(hold)).await.unwrap();
+    // Once it is open for some seconds, it is parked.
+    let hold = format!("SELECT 1 FROM parked WHERE tx_id = '{locked}' FOR UPDATE");
+    until("it to be parked", async || {
+        let held = holder.execute(sqlx::raw_sql(AssertSqlSafe(hold.clone()))).await.unwrap();
+        (held.rows_affected() == 1).then_some(())
+    })
+    .await;
     world.p.hold(false);
     let world = world.crash_and_restart().await;
     for gid in ["a", "c"] {
@@ -223,7 +231,7 @@ async fn l3_a_row_that_the_database_cannot_read_is_set_aside_and_all_others_go_o
         tx_ids.push(world.submit(request).await.unwrap().tx_id);
     }
     let toast = "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
-        WHERE oid = 'unanimo.transactions'::regclass";
+        WHERE oid = 'unanimo.log'::regclass";
     let file = server.socket().with_file_name("data").join(text_of(&url, toast).await);
     let World { running, p, config, .. } = world;
     drop(running);

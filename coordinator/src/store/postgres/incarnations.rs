@@ -28,6 +28,7 @@ FROM cluster LEFT JOIN (
 ORDER BY live.incarnation";
 
 /// Nobody is created in tables that another version has changed, or that are another group's by now.
+/// It has nothing open yet, so all of that before now is parked.
 /// A change of them counts a birth, so what this statement sees of them is not older than the
 /// number that it compares.
 const CREATE: &str = "
@@ -37,8 +38,10 @@ WITH birth AS (
         AND (SELECT max(version) FROM unanimo_migrations WHERE success) = $5
     RETURNING incarnations AS incarnation
 ), fence AS (
-    INSERT INTO fences (incarnation, node, nonce)
-    SELECT incarnation, $2, gen_random_uuid() FROM birth
+    INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before)
+    SELECT incarnation, $2, gen_random_uuid(), mark, mark FROM birth CROSS JOIN (
+        SELECT (lpad(to_hex(((extract(epoch FROM clock_timestamp()) - 5) * 1000)::int8), 12, '0')
+            || repeat('0', 20))::uuid) AS now (mark)
     RETURNING nonce
 ), heartbeat AS (
     INSERT INTO heartbeats (incarnation, lease_ms) SELECT incarnation, $3 FROM birth

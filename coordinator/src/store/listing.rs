@@ -1,0 +1,122 @@
+//! Pages of transactions: put together from identifiers that a store reads, newest first.
+
+use unanimo_core::{Timestamp, TxId};
+use uuid::Uuid;
+
+use super::rows::Read;
+use super::{Filter, Page, PhaseName};
+
+/// Identifiers that are read at once.
+pub(super) const CHUNK_MAX: i64 = 256;
+
+/// Transactions that are looked at for one page: some tens of milliseconds of work, however few of them match.
+const LOOKED_MAX: usize = 4_096;
+
+/// Places in which the transactions of a page are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Among all.
+    All,
+    /// Among those that need a person.
+    Attention,
+    /// Among those that are open, and some that are not.
+    Open,
+}
+
+/// Range of identifiers to read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) source: Source,
+    /// This one or newer.
+    pub(super) from: Uuid,
+    /// Older than this one.
+    pub(super) before: Uuid,
+}
+
+/// A search for the transactions of a page.
+#[derive(Debug)]
+pub(super) struct Search<'a> {
+    filter: &'a Filter,
+    source: Source,
+    from: Uuid,
+    /// Older than this one; `None` at the end.
+    before: Option<Uuid>,
+    looked_at: usize,
+    page: Page,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(filter: &'a Filter) -> Self {
+        let is_open =
+            !filter.phases.is_empty() && !filter.phases.iter().any(|phase| phase.is_end());
+        let source = match filter.attention {
+            true => Source::Attention,
+            false if is_open => Source::Open,
+            false => Source::All,
+        };
+        let last = filter.before.map_or(Uuid::max(), |TxId(before)| before);
+        let until = filter.created_until.map_or(Uuid::max(), first_of);
+        let from = filter.created_from.map_or(Uuid::nil(), first_of);
+        let before = Some(last.min(until));
+        Self { filter, source, from, before, looked_at: 0, page: Page::default() }
+    }
+
+    /// Returns where to look next; `None` once the page is full, there are no more, or enough were looked at.
+    pub(super) fn next(&self) -> Option<Range> {
+        let (source, from) = (self.source, self.from);
+        let goes_on = !self.is_full() && self.looked_at < LOOKED_MAX;
+        self.before.filter(|_| goes_on).map(|before| Range { source, from, before })
+    }
+
+    /// Adds the transactions of these identifiers.
+    pub(super) fn add(&mut self, ids: &[Uuid], read: Vec<Read>) {
+        let is_last = i64::try_from(ids.len()).is_ok_and(|len| len < CHUNK_MAX);
+        self.before = ids.last().copied().filter(|_| !is_last);
+        self.looked_at += ids.len();
+        for read in read {
+            if self.is_full() {
+                return;
+            }
+            if self.is_wanted(&read) {
+                let found = read.into_found();
+                self.page.found.push(found.map(|mut stored| {
+                    stored.record.branches.clear();
+                    stored.record.outputs.clear();
+                    stored
+                }));
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Page {
+        let last = self.page.found.last().map(|found| match found {
+            Ok(stored) => stored.record.identity.tx_id,
+            Err(unreadable) => unreadable.tx_id,
+        });
+        self.page.next = if self.is_full() { last } else { self.before.map(TxId) };
+        self.page
+    }
+
+    fn is_full(&self) -> bool {
+        self.page.found.len() >= self.filter.limit as usize
+    }
+
+    fn is_wanted(&self, read: &Read) -> bool {
+        let Filter {
+            phases, gid_prefix, participant, initiator, created_from, created_until, ..
+        } = self.filter;
+        let is_phase = |phase: &PhaseName| phase.as_str() == read.phase();
+        let created = read.created_at();
+        (phases.is_empty() || phases.iter().any(is_phase))
+            && read.gid().starts_with(gid_prefix.as_str())
+            && participant.as_ref().is_none_or(|participant| read.has_branch_of(participant))
+            && initiator.as_ref().is_none_or(|initiator| initiator == read.initiator())
+            && created_from.is_none_or(|from| created >= from)
+            && created_until.is_none_or(|until| created < until)
+    }
+}
+
+/// First identifier that is made at a time, which is that of the transaction's begin.
+fn first_of(at: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::from(at.0.min((1 << 48) - 1)) << 80)
+}
