@@ -36,6 +36,7 @@ pub(crate) mod rows;
 mod sagas;
 mod schema;
 mod sessions;
+mod sizes;
 mod sleepers;
 mod standbys;
 mod told;

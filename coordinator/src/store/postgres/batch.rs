@@ -35,7 +35,7 @@ JOIN log USING (tx_id, follows) WHERE write_id = own.id";
 
 /// Reads the first rows of the transactions that have these gids.
 const HOLDERS: &str =
-    select_log!("NULL", "JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows");
+    select_log!("JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows");
 
 /// Last row of a transaction.
 #[derive(Debug, sqlx::FromRow)]

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING, Stripped,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key, select_log};
 use super::Postgres;
@@ -20,7 +20,10 @@ const OLD: &str = concat!(
 WITH ",
     fence!("$7"),
     "
-SELECT ended.tx_id FROM log AS ended
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
 CROSS JOIN LATERAL (
     SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
 CROSS JOIN LATERAL (
@@ -79,7 +82,7 @@ const STRIPPED: &str = concat!(
 WITH ",
     fence!("$5"),
     "
-SELECT tx_id, follows, version, owner, stripped_ms, body, NULL::bytea AS data FROM log
+SELECT tx_id, follows, version, owner, stripped_ms, body FROM log
 WHERE ended_ms < $2 AND created_ms < $2 AND stripped_ms <= $4 AND EXISTS (SELECT 1 FROM fence)
 ORDER BY ended_ms LIMIT $3"
 );
@@ -128,7 +131,7 @@ impl Purge for Postgres {
         let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
         let strip = self.run(STRIPPING, move |connection| {
             Box::pin(async move {
-                let old: Vec<Uuid> = sqlx::query_scalar(OLD)
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
                     .bind(me.0)
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
@@ -141,10 +144,9 @@ impl Purge for Postgres {
                 if old.is_empty() {
                     return Ok(0);
                 }
-                let rows = sqlx::query(select_log!(
-                    "NULL::bytea",
-                    "WHERE tx_id = ANY($1) ORDER BY tx_id, follows"
-                ));
+                let old = rows::fitting(&old, PURGE_BYTES_MAX);
+                let rows =
+                    sqlx::query(select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id, follows"));
                 let rows = rows.bind(&old).fetch_all(&mut *connection).await?;
                 let (kept, unreadable) = Stripped::of(rows::read(&rows));
                 // What cannot be read is set aside, and no longer in the way of what can be.

@@ -7,14 +7,17 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING, Stripped,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
-use super::super::rows::{self, gid_key};
+use super::super::rows::{self, gid_key, select_log};
 use super::Sqlite;
 
 const OLD: &str = "
-SELECT ended.tx_id FROM log AS ended
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
 WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
     AND NOT EXISTS (
         SELECT 1 FROM log AS later WHERE later.tx_id = ended.tx_id AND later.follows > ended.follows)
@@ -35,7 +38,7 @@ SET purge_watermark_ms = max(purge_watermark_ms, $1), purge_clock_ms = $2
 RETURNING purge_watermark_ms";
 
 const STRIPPED: &str = "
-SELECT tx_id, follows, version, owner, stripped_ms, body, NULL AS data FROM log
+SELECT tx_id, follows, version, owner, stripped_ms, body FROM log
 WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3
 ORDER BY ended_ms LIMIT $2";
 
@@ -66,7 +69,7 @@ impl Purge for Sqlite {
         let cutoffs = retention.cutoffs(now);
         self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
-                let old: Vec<Uuid> = sqlx::query_scalar(OLD)
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.now_ms)
@@ -74,7 +77,11 @@ impl Purge for Sqlite {
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
-                let rows = super::transactions::of_ids(connection, &old).await?;
+                let mut rows = Vec::new();
+                for tx_id in rows::fitting(&old, PURGE_BYTES_MAX) {
+                    let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
+                    rows.extend(query.bind(tx_id).fetch_all(&mut *connection).await?);
+                }
                 let (kept, unreadable) = Stripped::of(rows::read(&rows));
                 // What cannot be read is set aside, and no longer in the way of what can be.
                 for tx_id in unreadable {

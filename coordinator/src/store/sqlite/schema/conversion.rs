@@ -11,8 +11,8 @@ use super::super::super::rows::{DROP_EARLIER, Earlier, SELECT_EARLIER, SELECT_EA
 const CHUNK: i64 = 256;
 
 const INSERT: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data)
-VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9)";
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data, history)
+VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9, $10)";
 
 /// Moves what is in the tables of the earlier version, if they are there, and drops them: in the transaction of the
 /// migration.
@@ -59,6 +59,7 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
         .bind(stripped_ms)
         .bind(row.body.as_slice())
         .bind(row.data.as_deref())
+        .bind(row.history.as_deref())
         .execute(&mut *connection)
         .await?;
     if let Some(key) = &row.gid_key {
