@@ -20,8 +20,8 @@ SELECT coalesce((SELECT sum(length(payload)) FROM branches WHERE tx_id BETWEEN $
     + coalesce((SELECT sum(length(entry)) FROM history WHERE tx_id BETWEEN $1 AND $2), 0)";
 
 const INSERT: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data)
-VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9)";
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data, history)
+VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9, $10)";
 
 /// Names that are none belong to transactions that nobody can ask for.
 const NAMELESS: &str = "SELECT count(*) FROM transactions WHERE length(tx_id) <> 16";
@@ -163,6 +163,7 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
         .bind(stripped_ms)
         .bind(row.body.as_slice())
         .bind(row.data.as_deref())
+        .bind(row.history.as_deref())
         .execute(&mut *connection)
         .await?;
     if let Some(key) = &row.gid_key {
