@@ -20,6 +20,7 @@ mod endpoints;
 mod error;
 mod incarnations;
 pub mod journal;
+mod listing;
 mod locks;
 mod nonces;
 mod opening;
@@ -39,8 +40,8 @@ pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, PhaseCount, PhaseName, Stored,
-    Transactions, Unreadable,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, Page, PhaseCount, PhaseName,
+    Stored, Transactions, Unreadable,
 };
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or

@@ -36,7 +36,8 @@ cargo xtask CHORE
                  baseline that later ones must be compatible with
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
-                 --check to fail where the journal does not do its work
+                 --check to fail where the journal does not do its work; bench layout [--count N]: what
+                 PostgreSQL spends on each, and reads beside N that have finished
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said
   kills          the examples of sagas with the coordinator, or a participant, killed at every durable step, on

@@ -102,13 +102,15 @@ impl Api {
         let limit = filter.limit as usize;
         // One more than the page holds tells whether there is a next page.
         filter.limit += 1;
-        let listed = self.engine.list(&filter).await.map_err(from_engine)?;
+        let page = self.engine.list(&filter).await.map_err(from_engine)?;
+        let listed = &page.found;
         let metadata = request.get_ref().include_metadata && (access.is_of_all() || !of_own);
         let shown = listed.iter().take(limit).map(|found| convert::found(found, metadata));
         let (transactions, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let more = !whole || listed.len() > limit;
-        let last = transactions.last().filter(|_| more);
-        let next_page_token = last.map(|last| last.tx_id.clone()).unwrap_or_default();
+        let last = transactions.last().filter(|_| more).map(|last| last.tx_id.clone());
+        let next = || page.next.map(|next| next.to_string());
+        let next_page_token = last.or_else(next).unwrap_or_default();
         let ended_from = parse::time("counts_ended_from", request.get_ref().counts_ended_from)?;
         let counts = match request.get_ref().include_counts {
             true => Some(self.engine.count(ended_from).await.map_err(from_engine)?),

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
+use uuid::Uuid;
 
 use super::Error;
+use super::rows::{Encoded, Read};
 
 /// Transactions that one run takes for each of its two steps. Small: its locks and its log must not
 /// hold up the journal.
 pub(super) const PURGE_ROWS_MAX: i64 = 500;
+
+/// Bytes of their rows, unless one transaction has more: a payload or a recorded history may have megabytes.
+pub(super) const PURGE_BYTES_MAX: i64 = 8 << 20;
 
 /// Longest pause after which a participant asks about a step of a saga again. The pause is half of what the
 /// step has lived, so that of a saga half of its life is long enough. A saga is kept for so long after its end,
@@ -121,6 +126,30 @@ pub trait Purge: Send + Sync {
         let stripped = self.strip(me, retention, now).await;
         let deleted = self.delete(me, retention, now).await;
         Ok(Purged { stripped: stripped?, deleted: deleted? })
+    }
+}
+
+/// A transaction without its details, in the row that is left of it.
+#[derive(Debug)]
+pub(super) struct Stripped {
+    pub(super) tx_id: Uuid,
+    /// The last version that was read.
+    pub(super) version: i64,
+    pub(super) owner: i64,
+    pub(super) row: Encoded,
+}
+
+impl Stripped {
+    /// Strips what can be read, and returns the names of what cannot.
+    pub(super) fn of(found: Vec<Read>) -> (Vec<Self>, Vec<Uuid>) {
+        let (whole, broken): (Vec<Read>, Vec<Read>) = found.into_iter().partition(Read::is_whole);
+        let strip = |Read { tx_id, mut content, .. }: Read| {
+            content.strip();
+            let (version, owner) = content.written();
+            Self { tx_id, version, owner, row: Encoded::whole(&content) }
+        };
+        let broken = broken.into_iter().map(|read| read.tx_id).collect();
+        (whole.into_iter().map(strip).collect(), broken)
     }
 }
 

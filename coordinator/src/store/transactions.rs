@@ -17,6 +17,17 @@ pub enum Key {
     Gid(Gid),
 }
 
+impl Key {
+    /// Tells whether it is this transaction's: of two gids the stored keys could be the same.
+    pub(super) fn is_of(&self, stored: &Stored) -> bool {
+        let identity = &stored.record.identity;
+        match self {
+            Self::Tx(tx_id) => identity.tx_id == *tx_id,
+            Self::Gid(gid) => identity.gid == *gid,
+        }
+    }
+}
+
 /// A transaction as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -101,6 +112,16 @@ pub struct Filter {
     pub before: Option<TxId>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// A page of transactions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Those that were found, newest first, at most as many as were asked for.
+    pub found: Vec<Found>,
+    /// Where to go on: there may be more, older than this one. Nothing if there are none. A filter that few match
+    /// does not look through everything for one page, which may then hold few, or none.
+    pub next: Option<TxId>,
 }
 
 /// A phase and its decision, in one word.
@@ -202,8 +223,17 @@ pub struct PhaseCount {
 }
 
 impl PhaseCount {
+    /// Makes the numbers of all phases, from rows of part, number of a phase and number.
+    pub(super) fn of_kinds<N: Into<i64>>(rows: Vec<(String, N, i64)>) -> Vec<Self> {
+        let named = rows.into_iter().map(|(part, kind, count)| {
+            let kind = i16::try_from(kind.into()).unwrap_or(0);
+            (part, super::rows::phase_of(kind).as_str().to_owned(), count)
+        });
+        Self::of_rows(&named.collect::<Vec<_>>())
+    }
+
     /// Makes the numbers of all phases, from rows of part, phase and number.
-    pub(super) fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
+    fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
         let is_full = |part: &str| {
             let counts = rows.iter().filter(|row| row.0 == part).map(|row| row.2);
             counts.sum::<i64>() >= COUNT_MAX
@@ -234,7 +264,7 @@ pub trait Transactions: Send + Sync {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error>;
 
     /// Sets transactions aside that cannot be read, for as long as this incarnation lives, or takes them
-    /// back. What somebody holds a lock on stays as it is.
+    /// back. It waits for nobody who holds their rows.
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error>;
 
     /// Lists transactions that are set aside, whoever has done it, in the order of their identifiers.
@@ -256,8 +286,8 @@ pub trait Transactions: Send + Sync {
     /// none was recorded, and once its details are purged. Entries beyond the first 4 MiB are empty texts.
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error>;
 
-    /// Reads a page of transactions without their branches, newest first.
-    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error>;
+    /// Reads a page of transactions without their branches, newest first, with a bounded amount of work.
+    async fn list(&self, filter: &Filter) -> Result<Page, Error>;
 
     /// Counts transactions by phase; of the ended ones those that ended at this time or later.
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error>;

@@ -1673,7 +1673,8 @@ pub struct ListTransactionsRequest {
     #[prost(message, optional, tag = "6")]
     pub created_until: ::core::option::Option<::prost_types::Timestamp>,
     /// At most this many; 0 means 50, and more than 500 means 500. A page holds fewer where more would
-    /// not fit into a message.
+    /// not fit into a message, and fewer or none where few of many transactions match: the last page is
+    /// the one without a `next_page_token`.
     #[prost(uint32, tag = "7")]
     pub page_size: u32,
     /// `next_page_token` of the page before; empty for the first.

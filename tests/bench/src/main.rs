@@ -3,6 +3,7 @@
 //! Load, coordinator, participants and PostgreSQL with `fsync` are all on one machine. So compare
 //! figures with those of the same run only.
 
+mod layout;
 mod load;
 mod memory;
 mod plain;
@@ -65,6 +66,13 @@ enum Measure {
         #[arg(long)]
         begun: bool,
     },
+    /// Measures PostgreSQL's processor time, log and space for each TCC of two branches, and what reading, adoption and
+    /// the purge take beside so many finished transactions.
+    Layout {
+        /// Number of finished transactions.
+        #[arg(long, default_value_t = 100_000)]
+        count: i64,
+    },
 }
 
 #[tokio::main]
@@ -73,6 +81,7 @@ async fn main() -> Result<ExitCode> {
     match measure {
         Some(Measure::Sagas { count }) => return volume::sagas(count).await,
         Some(Measure::Sleepers { count, begun }) => return volume::sleepers(count, begun).await,
+        Some(Measure::Layout { count }) => return layout::measure(count).await,
         None => {}
     }
     let time = Duration::from_secs(seconds);

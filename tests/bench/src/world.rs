@@ -204,7 +204,7 @@ pub(crate) enum Shape {
     Saga,
 }
 
-fn definition(gid: &str, shape: Shape) -> Result<Definition> {
+pub(crate) fn definition(gid: &str, shape: Shape) -> Result<Definition> {
     let mode = match shape {
         Shape::Tcc => Mode::Tcc,
         Shape::Saga => Mode::Saga,

@@ -316,7 +316,7 @@ async fn a_purge_that_fails_says_why() {
     let (grpc, _) = addresses(&mut program).await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder.join("x.db"));
     let mut raw = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    let refuse = "CREATE TRIGGER refuse BEFORE UPDATE OF stripped ON transactions
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON log WHEN NEW.stripped_ms IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'a row that is stuck'); END";
     sqlx::raw_sql(refuse).execute(&mut raw).await.unwrap();
     commits(&grpc, "g").await;

@@ -20,13 +20,13 @@ async fn hold_up(world: &World, lock: &'static str) -> PgConnection {
     holder
 }
 
-const EVERY_ROW: &str = "SELECT 1 FROM transactions FOR UPDATE";
+const EVERY_ROW: &str = "LOCK TABLE log IN EXCLUSIVE MODE";
 
 /// S6: while its branch cannot be written, a Prepare is not sent.
 #[tokio::test]
 async fn s6_no_prepare_is_sent_before_its_branch_is_durable() {
     let world = World::postgres().await;
-    let mut holder = hold_up(&world, "LOCK TABLE branches IN EXCLUSIVE MODE").await;
+    let mut holder = hold_up(&world, "LOCK TABLE log IN EXCLUSIVE MODE").await;
     let mut client = world.client();
     let submit =
         tokio::spawn(async move { client.submit_transaction(tcc("g", &["ok", "ok"])).await });

@@ -15,7 +15,7 @@ use unanimo_tests::proxy::Proxy;
 
 use super::{World, branch, config, millis, tcc, until};
 use crate::participant::promoted::{apart, one, pair, promote};
-use crate::store::execute;
+use crate::store::{execute, rows};
 
 /// Transactions in flight that are decided while the standby is away.
 const IN_FLIGHT: usize = 64;
@@ -80,10 +80,10 @@ async fn s1_s4_what_the_owner_knows_outlives_a_failover_that_has_lost_it() {
     apart(&standby, Server::launch).await;
     promote(&there).await;
     // Whoever believed what is there would abort at once.
-    execute(&there, "UPDATE unanimo.transactions SET deadline_ms = created_ms").await;
+    execute(&there, rows::EXPIRE_ALL).await;
     proxy.switch_to(standby.socket());
     // They are written again though nothing happens to them.
-    let decided = "SELECT count(*) FROM unanimo.transactions WHERE phase = 'committing'";
+    let decided = "SELECT count(DISTINCT tx_id) FROM unanimo.log WHERE kind & 15 = 3";
     until("what is in memory to be stored", async || {
         (one(&there, decided).await == IN_FLIGHT as i64 + 1).then_some(())
     })
@@ -91,8 +91,9 @@ async fn s1_s4_what_the_owner_knows_outlives_a_failover_that_has_lost_it() {
     // Longer than the pause between two scans for what is not in memory.
     tokio::time::sleep(Duration::from_secs(6)).await;
     world.p.hold(false);
-    let open =
-        "SELECT count(*) FROM unanimo.transactions WHERE phase NOT IN ('committed', 'aborted')";
+    let open = "SELECT count(*) FROM (
+        SELECT DISTINCT ON (tx_id) kind FROM unanimo.log ORDER BY tx_id, follows DESC) AS last
+        WHERE kind & 15 < 5";
     until("their end", async || (one(&there, open).await == 0).then_some(())).await;
     for tx_id in in_flight.iter().chain([&ended]) {
         for id in ["a", "b"] {
@@ -135,7 +136,7 @@ async fn s9_s10_s11_whole_transactions_that_a_failover_has_lost_are_remembered()
     apart(&primary, Server::stop_immediately).await;
     apart(&standby, Server::launch).await;
     promote(&there).await;
-    let stored = "SELECT count(*) FROM unanimo.transactions";
+    let stored = "SELECT count(DISTINCT tx_id) FROM unanimo.log";
     assert_eq!(one(&there, stored).await, 1, "the database has lost all but one");
     proxy.switch_to(standby.socket());
     until("the alarm", async || (!alarms.named("database_went_back").is_empty()).then_some(()))
@@ -180,10 +181,10 @@ async fn s3_after_a_promotion_answers_wait_until_the_rows_are_written_again() {
     apart(&standby, Server::launch).await;
     promote(&there).await;
     let mut rival = PgConnection::connect(&there).await.unwrap();
-    rival.execute("BEGIN; LOCK TABLE unanimo.transactions IN SHARE MODE").await.unwrap();
+    rival.execute("BEGIN; LOCK TABLE unanimo.log IN SHARE MODE").await.unwrap();
     proxy.switch_to(standby.socket());
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
-        AND relation = 'unanimo.transactions'::regclass";
+        AND relation = 'unanimo.log'::regclass";
     until("its row to be written again", async || (one(&there, waiting).await > 0).then_some(()))
         .await;
     let ask = |seconds: u64| {

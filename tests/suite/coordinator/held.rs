@@ -37,7 +37,7 @@ impl Holder {
         }
         let mut session = PgConnection::connect(url).await.unwrap();
         session.execute("BEGIN").await.unwrap();
-        session.execute("LOCK TABLE transactions IN EXCLUSIVE MODE").await.unwrap();
+        session.execute("LOCK TABLE log IN EXCLUSIVE MODE").await.unwrap();
         Self::Postgres(session)
     }
 

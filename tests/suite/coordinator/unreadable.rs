@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tonic::Code;
+use unanimo_coordinator::store::{self, PostgresOptions};
+use unanimo_core::TxId;
 use unanimo_proto::v1::{
     GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest,
     Outcome, Transaction, Verdict, get_transaction_request, inquired_branch,
@@ -14,7 +16,7 @@ use unanimo_tests::proxy::Proxy;
 
 use super::http::http_get;
 use super::{World, config, describe, tcc, until};
-use crate::store::execute;
+use crate::store::{execute, rows};
 
 async fn list(world: &World, attention: bool) -> Vec<Transaction> {
     let request = ListTransactionsRequest { attention, ..Default::default() };
@@ -40,19 +42,14 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         for gid in ["a", "b", "c"] {
             world.submit(tcc(gid, &["ok", "ok"])).await.unwrap();
         }
-        let later = "UPDATE transactions SET progress = '[{\"vote\": \"maybe\"}]' WHERE gid = 'b'";
         let tx_id = get(&world, "b").await.unwrap().tx_id;
         let before: Vec<_> = list(&world, false).await;
         // The process dies first: what it has in memory is not damaged.
         let World { running, p, config, .. } = world;
         drop(running);
-        let mut good = String::new();
-        until("the database to be free", async || {
-            good = text_of(&url, "SELECT progress FROM transactions WHERE gid = 'b'").await;
-            Some(())
-        })
-        .await;
-        execute(&url, later).await;
+        until_free(&url).await;
+        let id = TxId(tx_id.parse().unwrap());
+        rows::edit(&url, id, |body| rows::replace(body, b"\"prepared\"", b"\"maybe it\"")).await;
         p.hold(false);
         let world = World::start_with(config, p).await;
         for gid in ["a", "c"] {
@@ -95,9 +92,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         assert_eq!(verdicts, [Verdict::Running, Verdict::Commit]);
 
         // Repaired, it is looked at again by whoever asks for it, and goes on.
-        let repaired = good.replace('\'', "''");
-        let repair = format!("UPDATE transactions SET progress = '{repaired}' WHERE gid = 'b'");
-        execute(&url, &repair).await;
+        rows::edit(&url, id, |body| rows::replace(body, b"\"maybe it\"", b"\"prepared\"")).await;
         let shown = world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
         assert_eq!(shown.outcome(), Outcome::Committed);
         until("nothing to be left", async || list(&world, true).await.is_empty().then_some(()))
@@ -111,14 +106,20 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
 async fn l1_what_can_be_read_again_goes_on_unasked() {
     for world in [World::postgres().await, World::sqlite().await] {
         let url = world.config.database_url.expose().to_owned();
-        world.submit(tcc("ended", &["ok"])).await.unwrap();
+        let ended = world.submit(tcc("ended", &["ok"])).await.unwrap().tx_id;
         world.get_until("ended", "its end", |t| t.ended_at.is_some()).await;
         world.p.hold(true);
         let tx_id = world.submit(tcc("open", &["ok", "ok"])).await.unwrap().tx_id;
         let World { running, p, config, .. } = world;
         drop(running);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        execute(&url, "UPDATE transactions SET mode = 'ballet'").await;
+        until_free(&url).await;
+        // The mode stands behind the name.
+        let both =
+            [("ended", &ended), ("open", &tx_id)].map(|(gid, id)| (gid, TxId(id.parse().unwrap())));
+        for (gid, id) in both {
+            let (good, bad) = (format!("{gid}\u{3}"), format!("{gid}\u{63}"));
+            rows::edit(&url, id, |body| rows::replace(body, good.as_bytes(), bad.as_bytes())).await;
+        }
         p.hold(false);
         let world = World::start_with(config, p).await;
         for gid in ["ended", "open"] {
@@ -135,7 +136,10 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
             calls.into_iter().filter(|call| *call == "commit").count()
         };
         let held = commits(&world);
-        execute(&url, "UPDATE transactions SET mode = 'tcc'").await;
+        for (gid, id) in both {
+            let (good, bad) = (format!("{gid}\u{3}"), format!("{gid}\u{63}"));
+            rows::edit(&url, id, |body| rows::replace(body, bad.as_bytes(), good.as_bytes())).await;
+        }
         let repaired = std::time::Instant::now();
         until("its Commit", async || (commits(&world) > held).then_some(())).await;
         until("the gauge", async || {
@@ -146,6 +150,22 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
         assert!(repaired.elapsed() < Duration::from_secs(25), "{:?}", repaired.elapsed());
         assert_eq!(list(&world, true).await, []);
     }
+}
+
+/// Waits until nobody uses the database of a coordinator that was dropped.
+async fn until_free(url: &str) {
+    let others = "SELECT count(*)::text FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("the database to be free", async || {
+        if url.starts_with("sqlite:") {
+            let store = store::open(url, &PostgresOptions::default()).await.ok()?;
+            store.close().await;
+        } else if text_of(url, others).await != "0" {
+            return None;
+        }
+        Some(())
+    })
+    .await;
 }
 
 async fn text_of(url: &str, query: &'static str) -> String {
@@ -174,6 +194,40 @@ async fn inquire(world: &World, tx_ids: &[&str]) -> Vec<Verdict> {
     answered.verdicts.iter().map(unanimo_proto::v1::BranchVerdict::verdict).collect()
 }
 
+/// S9: nothing is left of a transaction but its gid. It may have run: whoever uses the gid again is answered, and
+/// nothing begins. A person is told.
+#[tokio::test]
+async fn s9_a_gid_whose_transaction_is_gone_begins_nothing() {
+    for world in [World::postgres().await, World::sqlite().await] {
+        let url = world.config.database_url.expose().to_owned();
+        let gone = world.submit(tcc("g", &["ok"])).await.unwrap().tx_id;
+        world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+        let World { running, p, config, .. } = world;
+        drop(running);
+        until_free(&url).await;
+        execute(&url, "DELETE FROM log").await;
+        let world = World::start_with(config, p).await;
+        let seen = world.p.seen().len();
+        for _ in 0..2 {
+            let answered = world.submit(tcc("g", &["ok"]));
+            let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
+            let status = answered.expect("an answer").unwrap_err();
+            assert!(status.message().contains(&gone), "{status}");
+        }
+        let status = get(&world, "g").await.unwrap_err();
+        assert_eq!(describe(&status).1, "TRANSACTION_UNREADABLE");
+        assert_eq!(world.p.seen().len(), seen);
+        until("the gauge", async || {
+            let (_, text) = http_get(&world, "/metrics").await;
+            text.contains("unanimo_alarms{alarm=\"transaction_unreadable\"} 1\n").then_some(())
+        })
+        .await;
+        let [aside] = &list(&world, true).await[..] else { panic!("it is listed alone") };
+        assert_eq!((&*aside.tx_id, aside.attention), (&*gone, true));
+        assert_eq!(world.submit(tcc("h", &["ok"])).await.unwrap().outcome(), Outcome::Committed);
+    }
+}
+
 /// L3: a row that another session holds does not stop the adoption of the others.
 #[tokio::test]
 async fn l3_a_locked_row_stops_no_adoption() {
@@ -186,8 +240,13 @@ async fn l3_a_locked_row_stops_no_adoption() {
     let locked = world.get("b").await.tx_id;
     let mut holder = PgConnection::connect(&url).await.unwrap();
     holder.execute("BEGIN").await.unwrap();
-    let hold = "SELECT 1 FROM transactions WHERE gid = 'b' FOR UPDATE";
-    holder.execute(AssertSqlSafe(hold)).await.unwrap();
+    // Once it is open for some seconds, it is parked.
+    let hold = format!("SELECT 1 FROM parked WHERE tx_id = '{locked}' FOR UPDATE");
+    until("it to be parked", async || {
+        let held = holder.execute(sqlx::raw_sql(AssertSqlSafe(hold.clone()))).await.unwrap();
+        (held.rows_affected() == 1).then_some(())
+    })
+    .await;
     world.p.hold(false);
     let world = world.crash_and_restart().await;
     for gid in ["a", "c"] {
@@ -223,11 +282,11 @@ async fn l3_a_row_that_the_database_cannot_read_is_set_aside_and_all_others_go_o
         tx_ids.push(world.submit(request).await.unwrap().tx_id);
     }
     let toast = "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
-        WHERE oid = 'unanimo.transactions'::regclass";
+        WHERE oid = 'unanimo.log'::regclass";
     let file = server.socket().with_file_name("data").join(text_of(&url, toast).await);
     let World { running, p, config, .. } = world;
     drop(running);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_free(&url).await;
     execute(&url, "CHECKPOINT").await;
     server.kill();
     assert!(std::fs::metadata(&file).unwrap().len() > 0, "its metadata is stored apart");

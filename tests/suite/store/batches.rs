@@ -12,7 +12,7 @@ use unanimo_core::{Gid, Input, PrepareAnswer, TxId, Version};
 
 use super::journal::Journal;
 use super::unwell::{End, Unwell};
-use super::{Fixture, a_write, on_both_stores};
+use super::{Fixture, a_write, on_both_stores, rows};
 use crate::fixtures::{Live, definition, new_gid, now, spec};
 
 on_both_stores!(
@@ -35,12 +35,7 @@ fn begin(journal: &Journal, count: usize) -> Vec<(TxId, Version)> {
 /// Holds a gid in a transaction that is not committed.
 async fn rival(fixture: &Fixture, gid: &Gid) -> PgConnection {
     let mut rival = PgConnection::connect(&fixture.url).await.unwrap();
-    let insert = format!(
-        "BEGIN; INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive,
-             digest, digest_version, created_ms, deadline_ms, phase)
-         VALUES (gen_random_uuid(), '{gid}', 99, 1, gen_random_uuid(), 'tcc', 'declarative',
-             decode(repeat('00', 32), 'hex'), 1, 0, 0, 'active')"
-    );
+    let insert = format!("BEGIN; {}", rows::begun(gid));
     rival.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
     rival
 }

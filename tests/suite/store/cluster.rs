@@ -157,6 +157,43 @@ async fn s5_a_fenced_incarnation_claims_purges_and_registers_nothing(fixture: Fi
     );
 }
 
+/// S5: a batch that is under way holds the fence, so that whoever fences waits for it.
+#[tokio::test]
+async fn s5_a_batch_under_way_holds_its_fence() {
+    let fixture = Fixture::postgres().await;
+    let mut raw = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+    let gid = new_gid();
+    let mut rival = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+    let hold = sqlx::AssertSqlSafe(format!("BEGIN; {}", super::rows::begun(&gid)));
+    sqlx::raw_sql(hold).execute(&mut rival).await.unwrap();
+    let waits = "SELECT min(query_start)::text FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let nobody_else = "SELECT 1 FROM fences WHERE incarnation = $1 FOR NO KEY UPDATE NOWAIT";
+    let mut writer = fixture.writer().await;
+    let held = loop {
+        // It waits for the rival's name until its lock timeout, and is sent again.
+        let begin = [a_write(Live::begin(&gid).1)];
+        let mut writing = std::pin::pin!(writer.write(&begin));
+        let seen = async {
+            loop {
+                let before: Option<String> =
+                    sqlx::query_scalar(waits).fetch_one(&mut raw).await.unwrap();
+                let got = sqlx::query(nobody_else).bind(fixture.me.0).execute(&mut raw).await;
+                let after: Option<String> =
+                    sqlx::query_scalar(waits).fetch_one(&mut raw).await.unwrap();
+                if before.is_some() && before == after {
+                    break got.is_err();
+                }
+            }
+        };
+        tokio::select! {
+            held = seen => break held,
+            _ = &mut writing => {}
+        }
+    };
+    assert!(held, "whoever fences waits for the batch");
+}
+
 async fn registrations_are_kept(fixture: Fixture) {
     let (bank, shop) =
         (ParticipantName::new("bank").unwrap(), ParticipantName::new("shop").unwrap());

@@ -325,7 +325,7 @@ async fn a_long_reader_makes_the_log_grow_and_not_for_ever() {
     let mut writer = fixture.writer().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("x.db"));
     let mut reader = SqliteConnection::connect_with(&options).await.unwrap();
-    let begin = "BEGIN; SELECT count(*) FROM transactions";
+    let begin = "BEGIN; SELECT count(*) FROM log";
     sqlx::raw_sql(begin).execute(&mut reader).await.unwrap();
     let mut large = definition(&new_gid());
     large.branches[0].payload.data = vec![7; 4 << 20].into();

@@ -49,7 +49,7 @@ async fn s3_a_full_disk_is_waited_for() {
         store.endpoints().register(me, &bank, "http://bank", "life", now()).await.unwrap();
         let stored = store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, live.tx.record());
-        assert_eq!(count(&fixture, "transactions").await, 1 + round);
+        assert_eq!(count(&fixture, "gids").await, 1 + round);
     }
     fixture.store.close().await;
     let Fixture { store, url, .. } = fixture;
@@ -75,7 +75,7 @@ async fn s3_the_journal_tells_why_it_waits() {
     assert_eq!(journal.completed(&[(live.id(), unanimo_core::Version(1))]).await, []);
     assert_eq!(journal.handle.trouble(), None);
     journal.end().await.unwrap();
-    assert_eq!(count(&fixture, "transactions").await, 1);
+    assert_eq!(count(&fixture, "gids").await, 1);
 }
 
 /// An opening that finds no space says so, and can be made again.

@@ -12,7 +12,7 @@ use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, T
 use unanimo_tests::wait::until;
 use uuid::Uuid;
 
-use super::{Fixture, on_both_stores};
+use super::{Fixture, on_both_stores, rows};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(
@@ -130,13 +130,14 @@ async fn transitions_of_one_transaction_are_folded(fixture: Fixture) {
 }
 
 async fn a_refused_row_fails_alone(fixture: Fixture) {
+    rows::refuse_marked(&fixture.url).await;
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let mut wanted = Vec::new();
     let mut bad = HashSet::new();
     for index in 0..300 {
         let (live, mut begin) = Live::begin(&new_gid());
         if index % 100 == 7 {
-            begin.enlisted.push(begin.enlisted[0].clone());
+            rows::mark(&mut begin);
             bad.insert(live.id());
         }
         journal.submit(begin);
@@ -198,17 +199,17 @@ async fn a_row_that_somebody_changed_is_lost(fixture: Fixture) {
 /// A write is refused, an adoption gives the row the version that the refused write would have given it,
 /// and the next write of the same life comes before anybody has told that of its end.
 async fn s5_a_life_that_lost_its_row_writes_nothing_more(fixture: Fixture) {
+    rows::refuse_marked(&fixture.url).await;
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
     let first = Life::begin();
     let submit = |transition, life| journal.handle.submit(transition, Uuid::new_v4(), life);
     let (mut live, begin) = Live::begin(&new_gid());
-    let branch = begin.enlisted[0].clone();
     submit(begin, first);
     let begun = journal.results.recv().await.unwrap();
     assert_eq!(begun[0].ended, Ended::Durable(Version(1)));
 
     let mut refused = live.commit();
-    refused.enlisted.push(branch);
+    rows::mark(&mut refused);
     let after = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     let submit = |transition, life| journal.handle.submit(transition, Uuid::new_v4(), life);
     submit(refused, first);

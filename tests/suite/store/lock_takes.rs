@@ -273,7 +273,7 @@ async fn a_take_and_the_end_at_once_leave_no_lock_that_counts(fixture: Fixture) 
     }
 }
 
-/// The older one's request is held up after it has looked, by a lock on its transaction. Until it is
+/// The older one's request is held up after it has looked, by a lock on the fence. Until it is
 /// answered the younger one's is not looked at.
 #[tokio::test]
 async fn requests_for_one_name_are_decided_one_after_the_other() {
@@ -285,11 +285,7 @@ async fn requests_for_one_name_are_decided_one_after_the_other() {
         let seat = format!("seat{round}");
         let (one, two) = (Taker::begin(&fixture, 1).await, Taker::begin(&fixture, 2).await);
         let requests = [&one, &two].map(|taker| taker.request(&[(&seat, Exclusive)]));
-        let lock = format!(
-            "BEGIN; SELECT 1 FROM transactions WHERE tx_id = '{}' FOR UPDATE",
-            one.live.id()
-        );
-        raw.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.unwrap();
+        raw.execute("BEGIN; SELECT 1 FROM fences FOR UPDATE").await.unwrap();
         let [first, second] = requests.map(|request| {
             let (store, me) = (Arc::clone(&fixture.store), fixture.me);
             async move { store.locks().take(me, &request).await }

@@ -9,8 +9,8 @@ use unanimo_coordinator::store::Key;
 use unanimo_coordinator::store::journal::{Completion, Ended};
 use unanimo_core::Version;
 
-use super::Fixture;
 use super::journal::Journal;
+use super::{Fixture, rows};
 use crate::fixtures::{Live, new_gid};
 
 async fn raw(fixture: &Fixture) -> PgConnection {
@@ -33,7 +33,7 @@ async fn l3_a_locked_row_delays_only_itself() {
 
     let mut locker = raw(&fixture).await;
     let locked = lives[17].id();
-    let lock = format!("BEGIN; SELECT 1 FROM transactions WHERE tx_id = '{locked}' FOR UPDATE");
+    let lock = format!("BEGIN; {}", rows::next_on_postgres(locked));
     locker.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await.unwrap();
 
     let started = Instant::now();
@@ -64,12 +64,7 @@ async fn l3_an_uncommitted_gid_delays_only_itself() {
         let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
         let gid = new_gid();
         let mut rival = raw(&fixture).await;
-        let insert = format!(
-            "BEGIN; INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive,
-                 digest, digest_version, created_ms, deadline_ms, phase)
-             VALUES (gen_random_uuid(), '{gid}', 99, 1, gen_random_uuid(), 'tcc', 'declarative',
-                 decode(repeat('00', 32), 'hex'), 1, 0, 0, 'active')"
-        );
+        let insert = format!("BEGIN; {}", rows::begun(&gid));
         rival.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
 
         let (waits, begin) = Live::begin(&gid);

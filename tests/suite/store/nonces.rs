@@ -95,7 +95,7 @@ async fn s5_a_number_that_is_given_twice_lets_one_write() {
     first.store.transactions().set_aside(first.me, &[live.id()], true).await.unwrap();
     assert_eq!(first.store.transactions().all_set_aside(None, 9).await.unwrap(), []);
     writes_nothing(&first, Some(&*second.store)).await;
-    assert_eq!(count(&first, "transactions").await, 1);
+    assert_eq!(count(&first, "gids").await, 1);
     second.store.incarnations().renew(me, LEASE).await.unwrap();
     second.store.incarnations().fence(me, "by itself").await.unwrap();
     let by = second.store.incarnations().fenced_by(me).await.unwrap();
@@ -123,7 +123,7 @@ async fn s5_a_number_that_is_in_a_restored_file_lets_nobody_else_write() {
     is_fenced(same.incarnations().renew(first.me, LEASE).await, "renew");
     same.incarnations().fence(first.me, "by itself").await.unwrap();
     assert_eq!(same.incarnations().list().await.unwrap().live.len(), 1);
-    assert_eq!(count(&first, "transactions").await, 0);
+    assert_eq!(count(&first, "gids").await, 0);
 }
 
 /// Tables of the version before: who was created there writes no more, and the next one is created with a nonce.

@@ -18,7 +18,7 @@ async fn s3_nothing_is_written_on_the_server_before_a_promoted_one() {
     let begin = || [a_write(Live::begin(&new_gid()).1)];
     let mut writer = fixture.writer().await;
     assert_eq!(writer.write(&begin()).await.unwrap(), [Written::Applied]);
-    let stored = "SELECT count(*) FROM unanimo.transactions";
+    let stored = "SELECT count(*) FROM unanimo.log";
     until("the standby to have it", async || {
         let there = there.clone();
         let has = tokio::spawn(async move { one(&there, stored).await == 1 }).await;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use unanimo_coordinator::store::{Filter, Key, PhaseName};
 use unanimo_core::{Input, ParticipantName, TxId};
 
-use super::{Fixture, on_both_stores};
+use super::{Fixture, a_write, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
     a_list_is_filtered_and_paged,
+    few_that_match_are_found_page_by_page,
     an_endpoint_is_deregistered_by_the_instance_that_registered_it_last,
     stalled_transactions_are_counted_and_listed,
     s3_a_caller_that_goes_away_loses_no_acknowledged_write,
@@ -56,7 +57,7 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     }
     let list = async |filter: Filter| -> Vec<TxId> {
         let found =
-            fixture.store.transactions().list(&Filter { limit: 10, ..filter }).await.unwrap();
+            fixture.store.transactions().list(&Filter { limit: 10, ..filter }).await.unwrap().found;
         found.into_iter().map(|stored| stored.unwrap().record.identity.tx_id).collect()
     };
     let [first, second, third, fourth, fifth] = ids[..] else { panic!() };
@@ -79,10 +80,43 @@ async fn a_list_is_filtered_and_paged(fixture: Fixture) {
     let between = Filter { created_from: from, created_until: until, ..Filter::default() };
     assert_eq!(list(between).await, [third, second]);
     let page = Filter { before: Some(fourth), limit: 2, ..Filter::default() };
-    let page = fixture.store.transactions().list(&page).await.unwrap();
+    let page = fixture.store.transactions().list(&page).await.unwrap().found;
     let page: Vec<_> =
         page.into_iter().map(|stored| stored.unwrap().record.identity.tx_id).collect();
     assert_eq!(page, [third, second]);
+}
+
+/// A page looks at a bounded number of transactions, and the next one goes on where it ended.
+async fn few_that_match_are_found_page_by_page(fixture: Fixture) {
+    const OTHERS: usize = 5_000;
+    let mut writer = fixture.writer().await;
+    let needle = unanimo_core::Gid::new("needle").unwrap();
+    let at = |index: usize| LONG_AGO.after(Duration::from_millis(index as u64));
+    let (wanted, begin) = Live::begin_with(definition(&needle), at(0));
+    let mut batch = vec![a_write(begin)];
+    for index in 1..=OTHERS {
+        batch.push(a_write(Live::begin_with(definition(&new_gid()), at(index)).1));
+        if batch.len() == 1_000 || index == OTHERS {
+            writer.write(&std::mem::take(&mut batch)).await.unwrap();
+        }
+    }
+    let transactions = fixture.store.transactions();
+    let mut filter = Filter { gid_prefix: "needle".into(), limit: 10, ..Filter::default() };
+    let first = transactions.list(&filter).await.unwrap();
+    assert_eq!(first.found, []);
+    assert!(first.next.is_some(), "not all were looked at");
+    filter.before = first.next;
+    let second = transactions.list(&filter).await.unwrap();
+    let found: Vec<_> = second.found.iter().flatten().map(|s| s.record.identity.tx_id).collect();
+    assert_eq!((found, second.next), (vec![wanted.id()], None));
+    // A window of time is read without what is newer.
+    let created_until = Some(at(1));
+    let window = Filter { created_until, limit: 10, ..Filter::default() };
+    assert_eq!(transactions.list(&window).await.unwrap().found, second.found);
+    // A page that is full goes on after the last that it holds.
+    let full = transactions.list(&Filter { limit: 2, ..Filter::default() }).await.unwrap();
+    let last = full.found[1].as_ref().unwrap().record.identity.tx_id;
+    assert_eq!((full.found.len(), full.next), (2, Some(last)));
 }
 
 async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
@@ -95,7 +129,7 @@ async fn stalled_transactions_are_counted_and_listed(fixture: Fixture) {
     fixture.write([stalled]).await;
     assert_eq!(fixture.store.transactions().attention().await.unwrap().stalled, 1);
     let filter = Filter { attention: true, limit: 10, ..Filter::default() };
-    let listed = fixture.store.transactions().list(&filter).await.unwrap();
+    let listed = fixture.store.transactions().list(&filter).await.unwrap().found;
     assert_eq!(listed.len(), 1);
     assert!(listed[0].as_ref().unwrap().record.state.attention());
 }

@@ -66,7 +66,7 @@ async fn s3_nothing_is_written_in_tables_that_took_the_place() {
         for text in all_fail(&fixture).await {
             assert!(text.contains("is not the one that was opened"), "{text}");
         }
-        let counts = [("transactions", 1), ("participants", 0), ("endpoints", 0)];
+        let counts = [("log", 1), ("participants", 0), ("endpoints", 0)];
         for (table, rows) in counts {
             assert_eq!(count(&fixture, &format!("unanimo.{table}")).await, rows, "{table}");
         }

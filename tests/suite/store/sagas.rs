@@ -136,7 +136,7 @@ async fn every_phase_and_cause_is_read_back_and_found_by_its_name(fixture: Fixtu
         assert_eq!(stored.unwrap().record.state, state);
         for other in [PhaseName::Scheduled, PhaseName::InDoubt, PhaseName::Aborting, name] {
             let filter = Filter { phases: vec![other], limit: 10, ..Filter::default() };
-            let found = fixture.store.transactions().list(&filter).await.unwrap();
+            let found = fixture.store.transactions().list(&filter).await.unwrap().found;
             assert_eq!(found.len(), usize::from(other == name), "{phase:?} as {other:?}");
         }
     }

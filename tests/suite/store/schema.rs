@@ -70,7 +70,7 @@ async fn tables_of_an_earlier_version_are_moved_with_their_rows() {
         check(&url).await;
         assert_eq!(
             places(&mut connection).await,
-            "unanimo.events unanimo.locks unanimo.transactions unanimo.unanimo_migrations"
+            "unanimo.events unanimo.locks unanimo.unanimo_migrations"
         );
         // A program of that version would begin a second coordinator group: it finds its place taken.
         let older = up_to(version, &unanimo_migrations::coordinator::POSTGRES);
@@ -148,7 +148,7 @@ async fn tables_of_an_earlier_version_are_not_left_behind() {
     store::open(&url, &options("public")).await.unwrap();
     assert_eq!(
         places(&mut connection).await,
-        "public.events public.locks public.transactions public.unanimo_migrations"
+        "public.events public.locks public.unanimo_migrations"
     );
     store::open(&url, &options("public")).await.unwrap();
 }

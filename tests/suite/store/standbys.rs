@@ -272,7 +272,7 @@ async fn l1_a_batch_that_is_not_proven_yet_is_proven_on() {
     let batch = [a_write(Live::begin(&new_gid()).1)];
     let error = writer.write(&batch).await.unwrap_err();
     assert!(matches!(error, BatchError::Unproven(_)), "{error:?}");
-    let of_batch = "SELECT count(*) FROM unanimo.transactions";
+    let of_batch = "SELECT count(*) FROM unanimo.log";
     let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
     let count: i64 = sqlx::query_scalar(of_batch).fetch_one(&mut raw).await.unwrap();
     assert_eq!(count, 1, "it is written");

@@ -24,7 +24,7 @@ async fn s3_nothing_is_listed_that_no_standby_has() {
     fixture.write([begin]).await;
     let transactions = fixture.store.transactions();
     let filter = Filter { limit: 10, ..Filter::default() };
-    assert_eq!(transactions.list(&filter).await.unwrap().len(), 1);
+    assert_eq!(transactions.list(&filter).await.unwrap().found.len(), 1);
 
     wait_for(&server, "nobody").await;
     let canceller = Canceller::start(&server);
@@ -41,5 +41,5 @@ async fn s3_nothing_is_listed_that_no_standby_has() {
     transactions.attention().await.unwrap();
 
     wait_for(&server, "").await;
-    assert_eq!(transactions.list(&filter).await.unwrap().len(), 1);
+    assert_eq!(transactions.list(&filter).await.unwrap().found.len(), 1);
 }

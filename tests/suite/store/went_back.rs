@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{Earlier, Key, Life, Written};
-use unanimo_core::{BranchNumber, Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::{Fixture, a_write, count, create, execute, on_both_stores};
+use super::{Fixture, a_write, count, create, execute, on_both_stores, rows};
 use crate::fixtures::{Live, new_gid};
 
 on_both_stores!(
@@ -19,32 +19,25 @@ on_both_stores!(
     s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one,
 );
 
-/// Sets every row back to its begin, or to nothing at all; or to where the second branch was not enlisted yet.
-const SET_BACK: [(&str, usize, &[u16]); 4] = [
-    ("UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL", 2, &[1, 2]),
-    (
-        "UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL;
-         DELETE FROM outputs WHERE number = 2",
-        2,
-        &[1],
-    ),
-    (
-        "UPDATE transactions SET version = 1, phase = 'active', decided_ms = NULL;
-         DELETE FROM outputs; DELETE FROM branches WHERE number = 2",
-        1,
-        &[],
-    ),
-    (
-        "DELETE FROM outputs; DELETE FROM branches; DELETE FROM events; DELETE FROM transactions",
-        0,
-        &[],
-    ),
-];
+/// Sets a transaction back to its first row, and to nothing.
+const TO_BEGIN: &str = "DELETE FROM log WHERE follows > 0";
+const TO_NOTHING: &str = "DELETE FROM log; DELETE FROM gids; DELETE FROM parked";
+
+/// Branches and outputs that the first row has, and what a transaction is set back to.
+const SET_BACK: [(usize, usize, &str); 4] =
+    [(2, 2, TO_BEGIN), (2, 1, TO_BEGIN), (1, 0, TO_BEGIN), (0, 0, TO_NOTHING)];
 
 /// Writes a committed transaction, and has the journal find that its row went back.
-async fn found(fixture: &Fixture, journal: &mut Journal, set_back: &str) -> (Live, Life, Earlier) {
-    let (mut live, begin) = Live::begin(&new_gid());
-    fixture.write([begin, live.commit()]).await;
+async fn found(
+    fixture: &Fixture,
+    journal: &mut Journal,
+    (branches, outputs, set_back): (usize, usize, &str),
+) -> (Live, Life, Earlier) {
+    let (mut live, mut begin) = Live::begin(&new_gid());
+    let mut commit = live.commit();
+    commit.enlisted = begin.enlisted.split_off(branches);
+    begin.outputs.extend(commit.outputs.drain(..outputs));
+    fixture.write([begin, commit]).await;
     execute(&fixture.url, set_back).await;
     let life = Life::begin();
     let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
@@ -70,16 +63,15 @@ async fn write_again(fixture: &Fixture, journal: &mut Journal, live: &mut Live, 
 
 async fn s4_a_row_that_went_back_is_written_again_from_memory(fixture: Fixture) {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
-    for (script, branches, outputs) in SET_BACK {
-        let (mut live, life, earlier) = found(&fixture, &mut journal, script).await;
-        let numbers = outputs.iter().filter_map(|number| BranchNumber::new(*number));
-        let mut found = earlier.clone();
-        found.outputs.sort();
+    for set_back in SET_BACK {
+        let (mut live, life, earlier) = found(&fixture, &mut journal, set_back).await;
+        let (branches, outputs, _) = set_back;
         let row = (branches > 0).then_some((fixture.me, Version(1)));
-        assert_eq!(found, Earlier { row, branches, outputs: numbers.collect() }, "{script}");
+        let outputs = live.numbers()[..outputs].to_vec();
+        assert_eq!(earlier, Earlier { row, branches, outputs }, "{set_back:?}");
         journal.handle.forget(live.id(), life);
         write_again(&fixture, &mut journal, &mut live, &earlier).await;
-        execute(&fixture.url, SET_BACK[3].0).await;
+        execute(&fixture.url, TO_NOTHING).await;
     }
     journal.end().await.unwrap();
 }
@@ -89,9 +81,9 @@ async fn s4_a_row_that_went_back_is_written_again_from_memory(fixture: Fixture) 
 /// the row, so what is in memory is written over that.
 async fn s1_a_row_that_is_claimed_before_it_is_written_again_went_back(fixture: Fixture) {
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
-    let (mut live, life, earlier) = found(&fixture, &mut journal, SET_BACK[0].0).await;
+    let (mut live, life, earlier) = found(&fixture, &mut journal, SET_BACK[0]).await;
     journal.handle.forget(live.id(), life);
-    execute(&fixture.url, "UPDATE transactions SET version = version + 1").await;
+    rows::next(&fixture.url, live.id()).await;
     let life = Life::begin();
     let again = live.tx.written_again(true, earlier.branches, &earlier.outputs);
     journal.handle.submit_again(again, Uuid::new_v4(), life, &earlier);
@@ -107,8 +99,8 @@ async fn s4_a_row_that_went_back_beyond_its_adoption_is_written_again(mut fixtur
     fixture.store.incarnations().fence(former, "a test").await.unwrap();
     fixture.me = create(&fixture.store, "two").await;
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
-    let set_back = format!("UPDATE transactions SET version = 1, owner = {}", former.0);
-    let (mut live, life, earlier) = found(&fixture, &mut journal, &set_back).await;
+    let set_back = format!("{TO_BEGIN}; UPDATE log SET owner = {}", former.0);
+    let (mut live, life, earlier) = found(&fixture, &mut journal, (2, 0, &set_back)).await;
     assert_eq!(earlier.row, Some((former, Version(1))));
     journal.handle.forget(live.id(), life);
     write_again(&fixture, &mut journal, &mut live, &earlier).await;
@@ -121,17 +113,17 @@ async fn s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one(fixture: Fi
     let (mut live, begin) = Live::begin(&new_gid());
     fixture.write([begin, live.commit()]).await;
     let other = Incarnation(fixture.me.0 + 1);
-    let set_back = format!("UPDATE transactions SET version = 1, owner = {}", other.0);
+    let set_back = format!("{TO_BEGIN}; UPDATE log SET owner = {}", other.0);
     execute(&fixture.url, &set_back).await;
     let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
     assert_eq!(writer.write(&[a_write(done)]).await.unwrap(), [Written::Lost]);
     // Nor is one that is later than it was left.
-    let later = format!("UPDATE transactions SET version = 9, owner = {}", fixture.me.0);
+    let later = format!("UPDATE log SET version = 9, owner = {}", fixture.me.0);
     execute(&fixture.url, &later).await;
     let done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
     assert_eq!(done, []);
     let mut again = a_write(live.tx.written_again(true, 2, &live.numbers()));
     again.base = Version(3);
     assert_eq!(writer.write(&[again]).await.unwrap(), [Written::Lost]);
-    assert_eq!(count(&fixture, "transactions WHERE version = 9").await, 1);
+    assert_eq!(count(&fixture, "log WHERE version = 9").await, 1);
 }

@@ -3,7 +3,7 @@
 use unanimo_coordinator::store::{BatchError, Earlier, GidHolder, Key, Written};
 use unanimo_core::{Digest, HeuristicKind, Input, PhaseTwoAnswer, PhaseTwoOperation};
 
-use super::{Fixture, a_write, create, on_both_stores};
+use super::{Fixture, a_write, create, on_both_stores, rows};
 use crate::fixtures::{Live, new_gid, now};
 
 on_both_stores!(
@@ -111,8 +111,8 @@ async fn s5_a_fenced_incarnation_writes_nothing(fixture: Fixture) {
 async fn a_refused_row_leaves_nothing_of_the_batch(fixture: Fixture) {
     let (good, good_begin) = Live::begin(&new_gid());
     let (bad, mut bad_begin) = Live::begin(&new_gid());
-    let twice = bad_begin.enlisted[0].clone();
-    bad_begin.enlisted.push(twice);
+    rows::refuse_marked(&fixture.url).await;
+    rows::mark(&mut bad_begin);
     let mut writer = fixture.writer().await;
     let error = writer.write(&[a_write(good_begin.clone()), a_write(bad_begin)]).await.unwrap_err();
     assert!(matches!(error, BatchError::Refused(_)), "{error:?}");

@@ -12,7 +12,7 @@ use unanimo_core::{
 use super::super::message::Message;
 use super::super::{Answer, Error, Until, View};
 use super::{Handle, PEEK_MAX};
-use crate::store::{AttentionCount, Filter, Found, Key, PhaseCount, Stored};
+use crate::store::{AttentionCount, Filter, Key, Page, PhaseCount, Stored};
 
 /// Instruction for a branch that a participant holds in doubt (promise S12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Handle {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
+    pub async fn list(&self, filter: &Filter) -> Result<Page, Error> {
         Ok(self.shared.store.transactions().list(filter).await?)
     }
 

@@ -209,9 +209,8 @@ impl Lane {
         }
     }
 
-    /// A lock was not had in time. Only new gids wait for a row, and everything waits for the fence:
-    /// so new gids go to the slow lane, and the rest is tried again. The slow lane looks for the one that
-    /// waits, which goes alone from then on.
+    /// A lock was not had in time. New gids wait for a rival's, other rows for one that follows the same row, which is rare,
+    /// and everything for the fence: so new gids go to the slow lane, and then the rest. There the one that waits goes alone.
     async fn part_at_lock(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
         if self.slow {
             if batch.len() > 1 {
@@ -227,6 +226,7 @@ impl Lane {
             batch.into_iter().partition(|write| write.transition.begins.is_some());
         if begins.is_empty() {
             tokio::time::sleep(LOCKED_PAUSE).await;
+            return self.put_back(moves);
         }
         self.put_back(begins);
         if !moves.is_empty() {

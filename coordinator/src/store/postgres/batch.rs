@@ -3,6 +3,7 @@
 
 mod connections;
 mod earlier;
+mod obstacles;
 mod statement;
 
 use std::collections::HashSet;
@@ -15,29 +16,12 @@ use uuid::Uuid;
 
 pub(super) use self::connections::Connections;
 use self::connections::commit_own;
+use self::obstacles::{Last, Obstacles};
 use self::statement::{Columns, Row};
 use super::super::batch::unreadable_holder;
-use super::super::rows::digest_from_columns;
 use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
 use super::{no_answer, proof};
-
-/// Reads the rows that stand in the way of writes that were not applied. A statement of its own:
-/// the batch's snapshot is older than what it waited for.
-const OBSTACLES: &str = "
-SELECT tx_id, gid, owner, version, write_id, digest, digest_version
-FROM transactions WHERE tx_id = ANY($1) OR gid = ANY($2)";
-
-#[derive(Debug, sqlx::FromRow)]
-struct Obstacle {
-    tx_id: Uuid,
-    gid: String,
-    owner: i64,
-    version: i64,
-    write_id: Uuid,
-    digest: Vec<u8>,
-    digest_version: i16,
-}
 
 /// The connection. It is never pooled; after an indeterminate write it is dropped, not closed in
 /// good order, because its server may never answer again.
@@ -62,7 +46,7 @@ struct Committed {
     wanted: proof::Wanted,
     is_proven: bool,
     /// Rows that stood in its way, once they were read.
-    obstacles: Option<Vec<Obstacle>>,
+    obstacles: Option<Obstacles>,
     /// Position of the write that affirms them, once that is made.
     affirmed: Option<proof::Wanted>,
 }
@@ -88,10 +72,12 @@ impl Writer {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
-        let query = columns.query(self.me, self.connector.tables(), self.nonce);
-        let query = query.fetch_all(&mut self.session.connection);
-        let answered = tokio::time::timeout(self.answer_timeout, query).await;
-        let rows = answered.unwrap_or_else(|_| Err(no_answer())).map_err(classify)?;
+        let rows = match self.send(&columns, false).await {
+            // Nothing of it is written. Some row of it is there already: of a lost answer, or somebody else's.
+            Err(error) if is_there(&error) => self.send(&columns, true).await,
+            sent => sent,
+        };
+        let rows = rows.map_err(classify)?;
         let write_ids = batch.iter().map(|write| write.write_id).collect();
         Ok(Committed { write_ids, rows, ..Committed::default() })
     }
@@ -101,6 +87,13 @@ impl Writer {
         let server = || self.session.server().to_owned();
         let is_current = self.connector.progress.is_current(&self.session);
         (!is_current).then(|| SessionError::Former { server: server() })
+    }
+
+    async fn send(&mut self, columns: &Columns<'_>, again: bool) -> Result<Vec<Row>, sqlx::Error> {
+        let query = columns.query(self.me, self.connector.tables(), self.nonce, again);
+        let query = query.fetch_all(&mut self.session.connection);
+        let answered = tokio::time::timeout(self.answer_timeout, query).await;
+        answered.unwrap_or_else(|_| Err(no_answer()))
     }
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
@@ -140,10 +133,11 @@ impl Writer {
             Some(obstacles) => obstacles,
             None => self.obstacles(&missed).await?,
         };
+        self.set_aside(&obstacles).await?;
         let (own, held): (Vec<&Write>, Vec<&Write>) = missed
             .iter()
-            .filter(|write| is_found(write, &obstacles))
-            .partition(|write| is_own(write, &obstacles));
+            .filter(|write| obstacles.has_found(write))
+            .partition(|write| obstacles.own.contains(&write.write_id));
         let held: HashSet<Uuid> = held.iter().map(|write| write.transition.tx_id.0).collect();
         // What was applied does not wait for one more commit because somebody has used a gid again.
         let defers = own.is_empty() && !applied.is_empty() && held.is_disjoint(&self.deferred);
@@ -205,20 +199,6 @@ impl Writer {
         }
     }
 
-    async fn obstacles(&mut self, missed: &[&Write]) -> Result<Vec<Obstacle>, BatchError> {
-        let ids: Vec<Uuid> = missed.iter().map(|write| write.transition.tx_id.0).collect();
-        let gids: Vec<&str> = missed
-            .iter()
-            .filter_map(|write| Some(write.transition.begins.as_ref()?.gid.as_str()))
-            .collect();
-        // The batch is committed; only what became of these rows is not known.
-        let read =
-            sqlx::query_as(OBSTACLES).bind(ids).bind(gids).fetch_all(&mut self.session.connection);
-        let read = tokio::time::timeout(self.answer_timeout, read).await;
-        read.unwrap_or_else(|_| Err(no_answer()))
-            .map_err(|error| BatchError::Indeterminate(error.into()))
-    }
-
     /// Makes a write of its own after a row was found: what waits for a standby can be seen before it is
     /// there, and is as durable as whatever is committed later. One that was made is proven on.
     async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
@@ -235,30 +215,23 @@ impl Writer {
         self.prove_on(affirmed.get_or_insert_default()).await
     }
 
-    fn is_former(&self, row: &Obstacle, write: &Write) -> bool {
-        row.owner == write.former.unwrap_or(self.me).0
-    }
-
-    fn explain(&self, write: &Write, obstacles: &[Obstacle]) -> Written {
-        let tx_id = write.transition.tx_id.0;
-        let own = obstacles.iter().find(|row| row.tx_id == tx_id);
-        if own.is_some_and(|row| row.write_id == write.write_id) {
+    fn explain(&self, write: &Write, obstacles: &Obstacles) -> Written {
+        if obstacles.own.contains(&write.write_id) {
             return Written::Applied;
         }
+        let tx_id = write.transition.tx_id.0;
         let Some(identity) = &write.transition.begins else {
-            let unchanged =
-                |row: &Obstacle| self.is_former(row, write) && row.version == write.base.0;
-            return if own.is_some_and(unchanged) { Written::Busy } else { Written::Lost };
+            let former = write.former.unwrap_or(self.me).0;
+            let unchanged = |row: &Last| row.owner == former && row.version == write.base.0;
+            let is_unchanged = obstacles.last_of(tx_id).is_some_and(unchanged);
+            return if is_unchanged { Written::Busy } else { Written::Lost };
         };
-        match obstacles.iter().find(|row| row.gid == identity.gid.as_str()) {
-            Some(row) => {
-                let tx_id = TxId(row.tx_id);
-                match digest_from_columns(row.digest_version, &row.digest) {
-                    Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
-                    // That one is to blame, and no other of this batch.
-                    Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
-                }
-            }
+        match obstacles.holder_of(identity) {
+            Some(holder) => match holder.digest() {
+                Ok(digest) => Written::GidHeld(GidHolder { tx_id: TxId(holder.tx_id), digest }),
+                // That one is to blame, and no other of this batch.
+                Err(unreadable) => Written::Refused(unreadable_holder(&unreadable)),
+            },
             // Whoever was in the way has rolled back.
             None => Written::Busy,
         }
@@ -269,15 +242,10 @@ fn indeterminate(error: SessionError) -> BatchError {
     BatchError::Indeterminate(error.into())
 }
 
-/// Tells whether the write itself is among the rows that were found.
-fn is_own(write: &Write, obstacles: &[Obstacle]) -> bool {
-    obstacles.iter().any(|row| row.write_id == write.write_id)
-}
-
-/// Tells whether the write itself, or the transaction that has its gid, is among the rows that were found.
-fn is_found(write: &Write, obstacles: &[Obstacle]) -> bool {
-    let gid = write.transition.begins.as_ref().map(|identity| identity.gid.as_str());
-    is_own(write, obstacles) || obstacles.iter().any(|row| Some(row.gid.as_str()) == gid)
+/// Tells whether the server refused a statement because of a row that is there already.
+fn is_there(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.is_unique_violation()
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnection, PgDatabaseError};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-use super::super::rows::TakenRow;
+use super::super::rows::{self, TakenRow, select_log};
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Postgres;
 
@@ -26,37 +26,39 @@ SELECT count(*) FROM (
 /// Decides, and writes the rows. A statement of its own, because its snapshot must be younger than the
 /// wait: it sees every row of these names.
 ///
-/// The transaction's row is locked so that no batch ends it meanwhile. Who waits counts until it is
-/// decided, who holds until it has ended. Whatever the family holds
+/// The last row of a transaction tells whether it is decided (its phase is at least that) and who owns it. Who
+/// waits counts until it is decided, who holds until it has ended. Whatever the family holds
 /// already, in this mode or a stricter one, nobody else can stand in the way of, whoever waits. A grant is
 /// rewritten even if nothing changes: one that is only found may not be durable, the answer is. A row that
 /// waits already is left as it is: there may be many of them, which come again and again.
 ///
-/// A batch that began before a request for its transaction was committed, and found the row free only
-/// afterwards, ends the transaction and does not see the new rows. They count for nothing, and are
+/// A batch may end the transaction at the same time and not see the new rows. They count for nothing, and are
 /// deleted by whoever asks for these names next, or with the transaction's details.
 const TAKE: &str = concat!(
     "
 WITH ",
     fence!("$6"),
     ", own AS MATERIALIZED (
-    SELECT 1 FROM transactions
-    WHERE tx_id = $2 AND owner = $1 AND decided_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
-    FOR SHARE
+    SELECT 1 FROM (
+        SELECT owner, kind FROM log WHERE tx_id = $2 ORDER BY follows DESC LIMIT 1) AS last
+    WHERE owner = $1 AND kind & 15 < 2 AND EXISTS (SELECT 1 FROM fence)
+), others AS MATERIALIZED (
+    SELECT locks.*, (SELECT kind & 15 FROM log WHERE log.tx_id = locks.tx_id ORDER BY follows DESC LIMIT 1)
+        AS phase
+    FROM locks WHERE name = ANY($4)
 ), wanted AS MATERIALIZED (
     SELECT name, exclusive, EXISTS (
-            SELECT 1 FROM locks AS held JOIN transactions AS holder USING (tx_id)
+            SELECT 1 FROM others AS held
             WHERE held.name = new.name AND held.family = $3 AND held.granted
-                AND held.exclusive >= new.exclusive AND holder.ended_ms IS NULL) AS is_held
+                AND held.exclusive >= new.exclusive AND held.phase < 5) AS is_held
     FROM UNNEST($4::text[], $5::bool[]) AS new (name, exclusive)
 ), obstacle AS MATERIALIZED (
-    SELECT other.name, holder.gid, other.family < $3 AS older, NOT other.granted AS waits
-    FROM wanted JOIN locks AS other USING (name)
-    JOIN transactions AS holder ON holder.tx_id = other.tx_id
+    SELECT other.name, other.tx_id AS holder, other.family < $3 AS older, NOT other.granted AS waits
+    FROM wanted JOIN others AS other USING (name)
     WHERE NOT wanted.is_held AND other.family <> $3
         AND (other.exclusive OR wanted.exclusive)
-        AND (other.granted OR (other.family < $3 AND holder.decided_ms IS NULL))
-        AND holder.ended_ms IS NULL
+        AND (other.granted OR (other.family < $3 AND other.phase < 2))
+        AND other.phase < 5
     ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1
 ), taken AS (
     INSERT INTO locks (name, tx_id, family, exclusive, granted)
@@ -65,11 +67,11 @@ WITH ",
     ON CONFLICT (name, tx_id, exclusive)
     DO UPDATE SET granted = excluded.granted WHERE excluded.granted
 ), no_longer AS (
-    DELETE FROM locks AS old USING transactions AS ended
-    WHERE old.name = ANY($4) AND ended.tx_id = old.tx_id AND ended.ended_ms IS NOT NULL
+    DELETE FROM locks AS old USING others AS ended
+    WHERE old.name = ended.name AND old.tx_id = ended.tx_id AND ended.phase >= 5
 )
 SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
-    obstacle.name, obstacle.gid, obstacle.older, obstacle.waits
+    obstacle.name, obstacle.holder, obstacle.older, obstacle.waits
 FROM (SELECT) AS answer LEFT JOIN obstacle ON true"
 );
 
@@ -82,21 +84,21 @@ impl Locks for Postgres {
                 Err(Error::Database { source, .. }) if tries < TRIES_MAX && was_undone(&source) => {
                     tries += 1;
                 }
-                Ok(row) => return row.into_taken(me, take),
-                Err(error) => return Err(error),
+                taken => return taken,
             }
         }
     }
 }
 
 impl Postgres {
-    async fn take_once(&self, me: Incarnation, take: &LockTake) -> Result<TakenRow, Error> {
+    async fn take_once(&self, me: Incarnation, take: &LockTake) -> Result<LockTaken, Error> {
         let (tx_id, family, wanted) = (take.tx_id, take.family, take.in_order());
         let right = (me, self.nonces.nonce(me));
-        self.run("take locks", move |connection| {
+        let taking = self.run("take locks", move |connection| {
             Box::pin(async move { decide(connection, right, tx_id, family, wanted).await })
-        })
-        .await
+        });
+        let (row, gid) = taking.await?;
+        row.into_taken(me, take, gid)
     }
 }
 
@@ -107,13 +109,13 @@ async fn decide(
     tx_id: TxId,
     family: TxId,
     (names, exclusive): (Vec<String>, Vec<bool>),
-) -> Result<TakenRow, sqlx::Error> {
+) -> Result<(TakenRow, Option<String>), sqlx::Error> {
     let mut hashes: Vec<i32> = names.iter().map(|name| hash(name)).collect();
     hashes.sort_unstable();
     hashes.dedup();
     let mut transaction = connection.begin().await?;
     sqlx::query(ONE_AFTER_THE_OTHER).bind(hashes).execute(&mut *transaction).await?;
-    let row = sqlx::query_as(TAKE)
+    let row: TakenRow = sqlx::query_as(TAKE)
         .bind(me.0)
         .bind(tx_id.0)
         .bind(family.0)
@@ -123,7 +125,16 @@ async fn decide(
         .fetch_one(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    Ok(row)
+    // It is only told: it may have ended, or have gone, meanwhile.
+    let gid = match row.holder() {
+        Some(holder) => {
+            let first = select_log!("WHERE tx_id = $1 ORDER BY follows LIMIT 1");
+            let rows = sqlx::query(first).bind(holder).fetch_all(connection).await?;
+            rows::read(&rows).first().map(|read| read.gid().to_owned())
+        }
+        None => None,
+    };
+    Ok((row, gid))
 }
 
 /// FNV-1a: every version of the program must come to the same number.

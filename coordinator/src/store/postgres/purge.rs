@@ -1,47 +1,68 @@
 //! The purge on PostgreSQL.
 
 use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
-use super::super::{Error, rows};
+use super::super::rows::{self, gid_key};
 use super::Postgres;
+use super::transactions::{SET_ASIDE, of_ids_without_data};
 
-/// Details of transactions that ended before the cutoff, are not heuristic or were forgotten. An
-/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet.
-const STRIP: &str = concat!(
+/// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
+/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet. The
+/// first row tells when it was begun, and its mode.
+const OLD: &str = concat!(
     "
 WITH ",
     fence!("$7"),
-    ", old AS MATERIALIZED (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms < $2
-        AND NOT stripped AND (heuristic = 'none' OR forgotten)
-        AND (mode IS DISTINCT FROM 'saga'
-            OR ended_ms + least((ended_ms - created_ms) / 2, $5) + $6 < $4)
-        AND EXISTS (SELECT 1 FROM fence)
-    ORDER BY ended_ms LIMIT $3
-    FOR NO KEY UPDATE SKIP LOCKED
-), no_branches AS (
-    DELETE FROM branches WHERE tx_id IN (SELECT tx_id FROM old)
-), no_outputs AS (
-    DELETE FROM outputs WHERE tx_id IN (SELECT tx_id FROM old)
-), no_events AS (
-    DELETE FROM events WHERE tx_id IN (SELECT tx_id FROM old) AND NOT audit
-), no_history AS (
-    DELETE FROM history WHERE tx_id IN (SELECT tx_id FROM old)
+    "
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
+CROSS JOIN LATERAL (
+    SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
+CROSS JOIN LATERAL (
+    SELECT kind, version FROM log AS entry
+    WHERE entry.tx_id = ended.tx_id ORDER BY follows DESC LIMIT 1) AS last
+WHERE ended.ended_ms < $2 AND ended.stripped_ms IS NULL AND last.version = ended.version
+    AND last.kind & 64 = 0
+    AND (first.kind & 32 = 0
+        OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
+    AND EXISTS (SELECT 1 FROM fence)
+ORDER BY ended_ms LIMIT $3"
+);
+
+/// Puts one row in the place of all others of each transaction. It follows the version that was read: if
+/// somebody has written it meanwhile, the key is taken, and it is left alone.
+const STRIP: &str = concat!(
+    "
+WITH ",
+    fence!("$10"),
+    ", kept AS MATERIALIZED (
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body)
+    SELECT tx_id, version, version + 1, owner, gen_random_uuid(), kind, created_ms, ended_ms, $9, body
+    FROM UNNEST($2::uuid[], $3::int8[], $4::int8[], $5::int2[], $6::int8[], $7::int8[], $8::bytea[])
+        AS new (tx_id, version, owner, kind, created_ms, ended_ms, body)
+    WHERE EXISTS (SELECT 1 FROM fence) AND EXISTS (
+        SELECT 1 FROM log AS last WHERE last.tx_id = new.tx_id AND last.version = new.version)
+    ON CONFLICT DO NOTHING
+    RETURNING tx_id
+), no_log AS (
+    DELETE FROM log USING kept WHERE log.tx_id = kept.tx_id
+), no_mark AS (
+    DELETE FROM parked USING kept WHERE parked.tx_id = kept.tx_id
 ), no_locks AS (
-    DELETE FROM locks WHERE tx_id IN (SELECT tx_id FROM old)
+    DELETE FROM locks USING kept WHERE locks.tx_id = kept.tx_id
 )
-UPDATE transactions
-SET stripped = true, stripped_ms = $4, progress = '[]', metadata = '{}', trace = '{}',
-    more = '', version = version + 1, write_id = gen_random_uuid()
-WHERE tx_id IN (SELECT tx_id FROM old)
-RETURNING tx_id"
+SELECT tx_id FROM kept"
 );
 
 /// Durable before anything is deleted: whoever misses a transaction finds out why.
@@ -58,20 +79,37 @@ RETURNING purge_watermark_ms"
 
 /// Only what both began and ended before the watermark: a transaction whose id was made by a clock
 /// ahead of the others would otherwise be taken for one that was never seen.
-const DELETE: &str = concat!(
+const STRIPPED: &str = concat!(
     "
 WITH ",
     fence!("$5"),
-    ", old AS MATERIALIZED (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms < $2 AND created_ms < $2 AND stripped AND coalesce(stripped_ms, 0) <= $4
-        AND EXISTS (SELECT 1 FROM fence)
-    ORDER BY ended_ms LIMIT $3
-    FOR UPDATE SKIP LOCKED
-)
-DELETE FROM transactions WHERE tx_id IN (SELECT tx_id FROM old)
-RETURNING tx_id"
+    "
+SELECT tx_id FROM log
+WHERE ended_ms < $2 AND created_ms < $2 AND stripped_ms <= $4 AND EXISTS (SELECT 1 FROM fence)
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
+ORDER BY ended_ms LIMIT $3"
 );
+
+/// A transaction goes with its gid, or not at all: a gid that is left alone would be nobody's for ever. One that was
+/// adopted since has one more row.
+const DELETE: &str = concat!(
+    "
+WITH ",
+    fence!("$4"),
+    ", named AS MATERIALIZED (
+    DELETE FROM gids USING UNNEST($2::uuid[], $3::bytea[]) AS old (tx_id, key)
+    WHERE gids.key = old.key AND gids.tx_id = old.tx_id AND EXISTS (SELECT 1 FROM fence)
+    RETURNING gids.tx_id
+), gone AS (
+    DELETE FROM log USING named WHERE log.tx_id = named.tx_id
+), no_mark AS (
+    DELETE FROM parked USING named WHERE parked.tx_id = named.tx_id
+)
+SELECT tx_id FROM named"
+);
+
+/// Those that are not there any more were deleted by somebody else.
+const STILL_THERE: &str = "SELECT DISTINCT tx_id FROM log WHERE tx_id = ANY($1)";
 
 #[async_trait]
 impl Purge for Postgres {
@@ -97,17 +135,43 @@ impl Purge for Postgres {
         retention: Retention,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        let cutoffs = retention.cutoffs(now);
-        let query = sqlx::query_as(STRIP)
-            .bind(me.0)
-            .bind(cutoffs.details_ms)
-            .bind(PURGE_ROWS_MAX)
-            .bind(cutoffs.now_ms)
-            .bind(STEPS_ASKED_MS)
-            .bind(STEPS_SWEPT_MS)
-            .bind(self.nonces.nonce(me));
-        let stripped: Vec<(Uuid,)> = self.rows(STRIPPING, query).await?;
-        Ok(stripped.len() as u64)
+        let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
+        let strip = self.run(STRIPPING, move |connection| {
+            Box::pin(async move {
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
+                    .bind(me.0)
+                    .bind(cutoffs.details_ms)
+                    .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.now_ms)
+                    .bind(STEPS_ASKED_MS)
+                    .bind(STEPS_SWEPT_MS)
+                    .bind(nonce)
+                    .fetch_all(&mut *connection)
+                    .await?;
+                if old.is_empty() {
+                    return Ok(0);
+                }
+                let old = rows::fitting(&old, PURGE_BYTES_MAX);
+                let found = of_ids_without_data(connection, &old).await?;
+                let (kept, unreadable) = Stripped::of(found);
+                set_aside(connection, me, nonce, unreadable).await?;
+                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
+                    .bind(me.0)
+                    .bind(column(&kept, |row| row.tx_id))
+                    .bind(column(&kept, |row| row.version))
+                    .bind(column(&kept, |row| row.owner))
+                    .bind(column(&kept, |row| row.row.kind))
+                    .bind(column(&kept, |row| row.row.created_ms))
+                    .bind(column(&kept, |row| row.row.ended_ms))
+                    .bind(column(&kept, |row| row.row.body.clone()))
+                    .bind(cutoffs.now_ms)
+                    .bind(nonce)
+                    .fetch_all(connection)
+                    .await?;
+                Ok(stripped.len() as u64)
+            })
+        });
+        strip.await
     }
 
     async fn delete(
@@ -124,13 +188,58 @@ impl Purge for Postgres {
             .bind(nonce);
         let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
-        let delete = sqlx::query_as(DELETE)
-            .bind(me.0)
-            .bind(watermark.min(cutoffs.gids_ms))
-            .bind(PURGE_ROWS_MAX)
-            .bind(cutoffs.stripped_ms)
-            .bind(nonce);
-        let deleted: Vec<(Uuid,)> = self.rows(DELETING, delete).await?;
-        Ok(deleted.len() as u64)
+        let delete = self.run(DELETING, move |connection| {
+            Box::pin(async move {
+                let due: Vec<Uuid> = sqlx::query_scalar(STRIPPED)
+                    .bind(me.0)
+                    .bind(watermark.min(cutoffs.gids_ms))
+                    .bind(PURGE_ROWS_MAX)
+                    .bind(cutoffs.stripped_ms)
+                    .bind(nonce)
+                    .fetch_all(&mut *connection)
+                    .await?;
+                if due.is_empty() {
+                    return Ok(0);
+                }
+                let old = of_ids_without_data(connection, &due).await?;
+                let keys: Vec<Vec<u8>> = old.iter().map(|read| gid_key(read.gid())).collect();
+                let ids: Vec<Uuid> = old.iter().map(|read| read.tx_id).collect();
+                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
+                    .bind(me.0)
+                    .bind(ids)
+                    .bind(keys)
+                    .bind(nonce)
+                    .fetch_all(&mut *connection)
+                    .await?;
+                // What does not tell its own gid stays, and a person has to look at it.
+                let left: Vec<Uuid> =
+                    due.into_iter().filter(|tx_id| !deleted.contains(tx_id)).collect();
+                if !left.is_empty() {
+                    let there = sqlx::query_scalar(STILL_THERE).bind(left);
+                    let there: Vec<Uuid> = there.fetch_all(&mut *connection).await?;
+                    set_aside(connection, me, nonce, there).await?;
+                }
+                Ok(deleted.len() as u64)
+            })
+        });
+        delete.await
     }
+}
+
+/// Sets aside what cannot be read: it is no longer in the way of what can be.
+async fn set_aside(
+    connection: &mut PgConnection,
+    me: Incarnation,
+    nonce: Uuid,
+    unreadable: Vec<Uuid>,
+) -> Result<(), sqlx::Error> {
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    let query = sqlx::query(SET_ASIDE).bind(me.0).bind(unreadable).bind(nonce);
+    query.execute(connection).await.map(drop)
+}
+
+fn column<R, T>(rows: &[R], field: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(field).collect()
 }

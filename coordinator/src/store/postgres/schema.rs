@@ -4,6 +4,7 @@
 //! earlier version made them in the first schema of the search path, and kept that history in the
 //! library's default table, which other programs of the database use, too: those are moved.
 
+mod conversion;
 mod found;
 mod moving;
 mod place;
@@ -135,7 +136,9 @@ impl Opening {
                 }
                 Tables::Own { .. } => check_nobody_writes(&mut block, schema).await?,
             }
+            conversion::lock(&mut block).await?;
             run_migrations(&MIGRATIONS, &mut *block).await?;
+            conversion::convert(&mut block).await?;
             if found == Tables::None {
                 let begin = "UPDATE cluster SET purge_clock_ms =
                      (extract(epoch FROM clock_timestamp()) * 1000)::int8";

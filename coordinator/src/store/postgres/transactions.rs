@@ -1,40 +1,80 @@
 //! Transactions on PostgreSQL: read and adopted.
 
+mod listed;
+mod parked;
+mod read;
+
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{FromRow, Row};
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+use self::listed::{COUNT_PHASES, PAGE_OF_ALL, PAGE_OF_ATTENTION, PAGE_OF_OPEN};
+pub(super) use self::parked::identifier_at;
+use self::parked::{park_fenced, park_own};
+pub(super) use self::read::{of_ids, of_ids_without_data};
+use super::super::listing::{CHUNK_MAX, Search, Source};
 use super::super::rows::{
-    self, COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
-    SELECT_SET_ASIDE, ms_to_column, select_transactions,
+    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
+    select_log,
 };
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, PhaseName,
-    Stored, Transactions, Unreadable,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
+    Transactions, in_full,
 };
 use super::Postgres;
 
-/// Times that a transaction is read which seems to be torn. The purge takes each once.
-const READS_MAX: usize = 10;
+/// Adopts the transactions of CTE `free`: the next row of each says who owns it. Of two that adopt one at once,
+/// the key lets one pass.
+macro_rules! adopt {
+    () => {
+        "
+), taken AS (
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, stripped_ms, body)
+    SELECT tx_id, version, version + 1, $1, gen_random_uuid(), kind & ~16, ended_ms, stripped_ms, ''
+    FROM free
+    ON CONFLICT DO NOTHING
+    RETURNING tx_id, kind
+), owned AS (
+    INSERT INTO parked (tx_id, owner) SELECT tx_id, $1 FROM taken WHERE kind & 15 < 5
+    ON CONFLICT (tx_id) DO UPDATE SET owner = excluded.owner, wake_ms = NULL
+), tried_again AS (
+    DELETE FROM aside USING taken WHERE aside.tx_id = taken.tx_id
+)
+SELECT tx_id FROM taken"
+    };
+}
 
-/// A row that somebody holds is left for the next round.
+/// The last row of the transaction of this name.
+macro_rules! last_row {
+    ($tx_id:literal) => {
+        concat!(
+            "(SELECT version, owner, kind, ended_ms, stripped_ms FROM log WHERE log.tx_id = ",
+            $tx_id,
+            " ORDER BY follows DESC LIMIT 1)"
+        )
+    };
+}
+use last_row;
+
+/// All that a fenced incarnation left is parked. What somebody holds is left for the next round.
 const CLAIM_OF_FENCED: &str = concat!(
     "
 WITH ",
     fence!("$3"),
     ", free AS MATERIALIZED (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms IS NULL AND wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
-        AND owner IN (SELECT incarnation FROM fences WHERE fenced)
+    SELECT parked.tx_id, last.* FROM parked
+    CROSS JOIN LATERAL ",
+    last_row!("parked.tx_id"),
+    " AS last
+    WHERE parked.wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
+        AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
+        AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
+        AND last.kind & 15 < 5
     LIMIT $2
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE transactions AS taken
-SET owner = $1, version = version + 1, write_id = gen_random_uuid(), set_aside_by = NULL
-FROM free WHERE taken.tx_id = free.tx_id
-RETURNING taken.tx_id"
+    FOR UPDATE OF parked SKIP LOCKED",
+    adopt!()
 );
 
 /// The soonest first: an index in the order of `wake_ms` is read up to the limit. Whoever is claimed no
@@ -43,19 +83,18 @@ const CLAIM_DUE: &str = concat!(
     "
 WITH ",
     fence!("$4"),
-    ", due AS MATERIALIZED (
-    SELECT tx_id FROM transactions
-    WHERE wake_ms <= $2 AND ended_ms IS NULL AND set_aside_by IS DISTINCT FROM $1
-        AND EXISTS (SELECT 1 FROM fence)
-        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
-    ORDER BY wake_ms LIMIT $3
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE transactions AS taken
-SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
-    set_aside_by = NULL
-FROM due WHERE taken.tx_id = due.tx_id
-RETURNING taken.tx_id"
+    ", free AS MATERIALIZED (
+    SELECT parked.tx_id, last.* FROM parked
+    CROSS JOIN LATERAL ",
+    last_row!("parked.tx_id"),
+    " AS last
+    WHERE parked.wake_ms <= $2 AND EXISTS (SELECT 1 FROM fence)
+        AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
+        AND last.kind & 15 < 5 AND last.kind & 16 <> 0
+        AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
+    ORDER BY parked.wake_ms LIMIT $3
+    FOR UPDATE OF parked SKIP LOCKED",
+    adopt!()
 );
 
 /// One that somebody holds is left alone as well: whoever claims it waits for nobody.
@@ -63,53 +102,71 @@ const CLAIM_ONE: &str = concat!(
     "
 WITH ",
     fence!("$5"),
-    ", free AS MATERIALIZED (
-    SELECT tx_id FROM transactions
-    WHERE tx_id = $2 AND owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
-        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE transactions AS taken
-SET owner = $1, version = version + 1, write_id = gen_random_uuid(), wake_ms = NULL,
-    set_aside_by = NULL
-FROM free WHERE taken.tx_id = free.tx_id
-RETURNING taken.tx_id"
+    ", held AS MATERIALIZED (
+    SELECT 1 FROM parked WHERE tx_id = $2 FOR UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT $2::uuid AS tx_id, last.* FROM ",
+    last_row!("$2"),
+    " AS last
+    WHERE owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
+        AND (EXISTS (SELECT 1 FROM held) OR NOT EXISTS (SELECT 1 FROM parked WHERE tx_id = $2))
+        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))",
+    adopt!()
 );
 
-const SET_ASIDE: &str = concat!(
+pub(super) const SET_ASIDE: &str = concat!(
     "
 WITH ",
-    fence!("$4"),
-    ", free AS MATERIALIZED (
-    SELECT tx_id FROM transactions WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence)
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE transactions AS aside SET set_aside_by = CASE WHEN $3 THEN $1 END
-FROM free WHERE aside.tx_id = free.tx_id"
+    fence!("$3"),
+    "
+INSERT INTO aside (tx_id, incarnation)
+SELECT tx_id, $1 FROM UNNEST($2::uuid[]) AS new (tx_id) WHERE EXISTS (SELECT 1 FROM fence)
+ON CONFLICT (tx_id) DO UPDATE SET incarnation = excluded.incarnation"
 );
 
-const SELECT_PAGE: &str = select_transactions!(
-    "WHERE (cardinality($1::text[]) = 0 OR phase = ANY($1))
-   AND (NOT $2 OR attention OR set_aside_by IS NOT NULL)
-   AND starts_with(gid, $3)
-   AND ($4::text IS NULL OR EXISTS (SELECT 1 FROM branches AS b
-        WHERE b.tx_id = t.tx_id AND b.participant = $4))
-   AND ($5::int8 IS NULL OR created_ms >= $5)
-   AND ($6::int8 IS NULL OR created_ms < $6)
-   AND ($7::uuid IS NULL OR tx_id < $7)
-   AND ($9::text IS NULL OR initiator = $9)
- ORDER BY tx_id DESC LIMIT $8"
+const TAKE_BACK: &str = concat!(
+    "
+WITH ",
+    fence!("$3"),
+    "
+DELETE FROM aside WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence)"
+);
+
+/// Transactions that are set aside, by whomever. The identifier of zeros comes before all.
+const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
+
+/// Open transactions of an owner, but for those that sleep and those that it has set aside.
+const SELECT_OPEN: &str = concat!(
+    "
+SELECT tx_id, version FROM (
+    SELECT parked.tx_id, last.version, last.owner, last.kind FROM parked
+    CROSS JOIN LATERAL ",
+    last_row!("parked.tx_id"),
+    " AS last
+    WHERE parked.owner = $1 AND parked.wake_ms IS NULL
+    UNION
+    SELECT * FROM (
+        SELECT DISTINCT ON (tx_id) tx_id, version, owner, kind FROM log
+        WHERE tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
+            AND tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
+        ORDER BY tx_id, follows DESC) AS young
+    WHERE kind & 16 = 0
+) AS known
+WHERE owner = $1 AND kind & 15 < 5
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = known.tx_id AND incarnation = $1)"
 );
 
 #[async_trait]
 impl Transactions for Postgres {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
         let nonce = self.nonces.nonce(me);
-        let rows = self
+        let found = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
+                    let mut parked = Ok(());
                     let query = match claim {
                         Claim::OfFenced(limit) => {
+                            parked = park_fenced(connection, me, nonce).await;
                             sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
                         Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)
@@ -123,12 +180,16 @@ impl Transactions for Postgres {
                             .bind(version.0),
                     };
                     let claimed: Vec<Uuid> = query.bind(nonce).fetch_all(&mut *connection).await?;
-                    // These rows are mine now: nobody changes them between the two statements.
-                    transactions(connection, claimed).await
+                    // What was parked is adopted before somebody hears what was not.
+                    if claimed.is_empty() {
+                        parked?;
+                    }
+                    // These rows are mine now: nobody adds others between the two statements.
+                    of_ids(connection, &claimed).await
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::assemble(&rows)))
+        Ok(rows::claimed(found))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -136,7 +197,8 @@ impl Transactions for Postgres {
         let nonce = self.nonces.nonce(me);
         self.run("set transactions aside", move |connection| {
             Box::pin(async move {
-                let query = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(aside).bind(nonce);
+                let statement = if aside { SET_ASIDE } else { TAKE_BACK };
+                let query = sqlx::query(statement).bind(me.0).bind(ids).bind(nonce);
                 query.execute(connection).await.map(|_| ())
             })
         })
@@ -152,60 +214,70 @@ impl Transactions for Postgres {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
-        let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
+        let nonce = self.nonces.nonce(owner);
+        let open = self.run("list open transactions", move |connection| {
+            Box::pin(async move {
+                if let Err(error) = park_own(connection, owner, nonce).await {
+                    let error = in_full(&error);
+                    tracing::warn!(
+                        error,
+                        "failed to park open transactions; they are found without that"
+                    );
+                }
+                sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(connection).await
+            })
+        });
+        let rows: Vec<(Uuid, i64)> = open.await?;
         Ok(rows.into_iter().map(|(tx_id, version)| (TxId(tx_id), Version(version))).collect())
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        // Its three tables are read one after the other, and the purge may come in between.
-        for _ in 1..READS_MAX {
-            let found = self.read_transaction_once(key.clone()).await?;
-            if !found.as_ref().is_some_and(Stored::is_torn) {
-                return Ok(found);
-            }
-        }
-        match self.read_transaction_once(key.clone()).await? {
-            Some(torn) if torn.is_torn() => {
-                Err(Error::Unreadable(Box::new(Unreadable::torn(&torn))))
-            }
-            found => Ok(found),
-        }
+        let wanted = key.clone();
+        let found = self.run("read a transaction", move |connection| {
+            Box::pin(async move { read::by_key(connection, wanted).await })
+        });
+        Ok(rows::one(found.await?)?.filter(|stored| key.is_of(stored)))
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        let query = sqlx::query(SELECT_EVENTS).bind(tx_id.0);
-        let rows = self.told("read a transaction's events", query).await?;
-        Ok(rows::events(tx_id, &rows))
+        const DOING: &str = "read a transaction's events";
+        let acts = self.told(DOING, sqlx::query(SELECT_EVENTS).bind(tx_id.0)).await?;
+        let rows = self.rows_of(DOING, tx_id).await?;
+        let mut events = rows::acts(tx_id, &acts);
+        events.extend(rows::read(&rows).pop().map(Read::into_events).unwrap_or_default());
+        Ok(rows::events(tx_id, events))
     }
 
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
-        let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0).bind(after.0);
-        let rows = self.told("read a transaction's history", query).await?;
-        let entries = rows.iter().map(|row| row.try_get("entry"));
-        entries.collect::<Result<_, _>>().map_err(Error::database("read a transaction's history"))
+        let query =
+            sqlx::query_as(SELECT_HISTORY).bind(tx_id.0).bind(after.0).bind(HISTORY_BYTES_MAX);
+        rows::history(self.rows("read a transaction's history", query).await?, after)
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
-        let phases: Vec<&str> = filter.phases.iter().copied().map(PhaseName::as_str).collect();
-        let query = sqlx::query(SELECT_PAGE)
-            .bind(phases)
-            .bind(filter.attention)
-            .bind(filter.gid_prefix.clone())
-            .bind(filter.participant.clone().map(String::from))
-            .bind(filter.created_from.map(ms_to_column))
-            .bind(filter.created_until.map(ms_to_column))
-            .bind(filter.before.map(|tx_id| tx_id.0))
-            .bind(i64::from(filter.limit))
-            .bind(filter.initiator.clone());
-        let rows = self.told("list transactions", query).await?;
-        Ok(rows::assemble(&Rows::of(rows)))
+    async fn list(&self, filter: &Filter) -> Result<Page, Error> {
+        const DOING: &str = "list transactions";
+        let mut search = Search::new(filter);
+        while let Some(range) = search.next() {
+            let query = sqlx::query_as(match range.source {
+                Source::All => PAGE_OF_ALL,
+                Source::Attention => PAGE_OF_ATTENTION,
+                Source::Open => PAGE_OF_OPEN,
+            });
+            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
+            let ids = search.take(&self.rows(DOING, query).await?);
+            let wanted = ids.clone();
+            let found = self.run(DOING, move |connection| {
+                Box::pin(async move { read::for_list(connection, &wanted).await })
+            });
+            search.add(&ids, found.await?);
+        }
+        Ok(search.finish())
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
         let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
-        let rows: Vec<(String, String, i64)> = self.rows("count transactions", query).await?;
-        Ok(PhaseCount::of_rows(&rows))
+        let rows: Vec<(String, i32, i64)> = self.rows("count transactions", query).await?;
+        Ok(PhaseCount::of_kinds(rows))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
@@ -217,61 +289,9 @@ impl Transactions for Postgres {
 }
 
 impl Postgres {
-    async fn read_transaction_once(&self, key: Key) -> Result<Option<Stored>, Error> {
-        let rows = self
-            .run("read a transaction", move |connection| {
-                Box::pin(async move {
-                    let found = match &key {
-                        Key::Tx(tx_id) => {
-                            sqlx::query(select_transactions!("WHERE tx_id = $1")).bind(tx_id.0)
-                        }
-                        Key::Gid(gid) => {
-                            sqlx::query(select_transactions!("WHERE gid = $1")).bind(gid.as_str())
-                        }
-                    };
-                    let found = found.fetch_all(&mut *connection).await?;
-                    details(connection, found).await
-                })
-            })
-            .await?;
-        let found = rows::assemble(&rows).pop().transpose();
-        found.map_err(|unreadable| Error::Unreadable(Box::new(unreadable)))
+    /// Reads all rows of a transaction, without its payloads and outputs.
+    async fn rows_of(&self, doing: &'static str, tx_id: TxId) -> Result<Vec<PgRow>, Error> {
+        let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
+        self.told(doing, query.bind(tx_id.0)).await
     }
-}
-
-async fn transactions(
-    connection: &mut PgConnection,
-    ids: Vec<Uuid>,
-) -> Result<Rows<PgRow>, sqlx::Error> {
-    let transactions = sqlx::query(select_transactions!("WHERE tx_id = ANY($1)"))
-        .bind(&ids)
-        .fetch_all(&mut *connection)
-        .await?;
-    details(connection, transactions).await
-}
-
-async fn details(
-    connection: &mut PgConnection,
-    transactions: Vec<PgRow>,
-) -> Result<Rows<PgRow>, sqlx::Error> {
-    let ids = transactions.iter().map(|row| row.try_get("tx_id"));
-    let ids = ids.collect::<Result<Vec<Uuid>, _>>()?;
-    if ids.is_empty() {
-        return Ok(Rows::of(transactions));
-    }
-    let branches = sqlx::query(
-        "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload,
-             payload_type, mode, step
-         FROM branches WHERE tx_id = ANY($1) ORDER BY tx_id, number",
-    )
-    .bind(&ids)
-    .fetch_all(&mut *connection)
-    .await?;
-    let outputs = sqlx::query(
-        "SELECT tx_id, number, output, output_type FROM outputs WHERE tx_id = ANY($1) ORDER BY tx_id, number",
-    )
-    .bind(&ids)
-    .fetch_all(connection)
-    .await?;
-    Ok(Rows { transactions, branches, outputs })
 }

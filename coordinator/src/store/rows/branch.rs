@@ -1,4 +1,4 @@
-//! Rows of `branches` and `outputs`: written once.
+//! Branches and outputs: written once.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use unanimo_core::{
 use super::super::Error;
 use super::{corrupt, not_our_json, number_from_column, to_json};
 
-/// A row of `branches`.
+/// A branch.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct BranchRow {
-    number: i16,
-    branch_id: String,
-    participant: String,
-    action: String,
-    enlisted_by: String,
-    payload: Vec<u8>,
-    payload_type: String,
-    mode: Option<String>,
-    step: Option<String>,
+    pub(super) number: i16,
+    pub(super) branch_id: String,
+    pub(super) participant: String,
+    pub(super) action: String,
+    pub(super) enlisted_by: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) payload_type: String,
+    pub(super) mode: Option<String>,
+    pub(super) step: Option<String>,
 }
 
-/// A row of `outputs`.
+/// An output.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct OutputRow {
-    number: i16,
-    output: Vec<u8>,
-    output_type: String,
+    pub(super) number: i16,
+    pub(super) output: Vec<u8>,
+    pub(super) output_type: String,
 }
 
 pub(in crate::store) fn enlistment_name(enlistment: Enlistment) -> &'static str {
@@ -53,6 +53,11 @@ fn step_from_column(json: Option<&str>) -> Result<StepSpec, Error> {
 }
 
 impl BranchRow {
+    /// Tells whether it is of this participant.
+    pub(in crate::store) fn is_of(&self, participant: &ParticipantName) -> bool {
+        self.participant == participant.as_str()
+    }
+
     /// A branch of a transaction of this mode; a tombstone has no mode and no branches.
     pub(super) fn into_spec(
         self,

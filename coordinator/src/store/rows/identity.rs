@@ -1,4 +1,4 @@
-//! Columns of a transaction that never change.
+//! Parts of a transaction that never change.
 
 use serde::{Deserialize, Serialize};
 use unanimo_core::{Drive, Gid, Identity, Lock, Origin, Parent, Timestamp, TxId};
@@ -9,12 +9,12 @@ use super::{
     to_json,
 };
 
-/// An identity, spread over columns.
+/// An identity, spread over its parts as they are stored.
 #[derive(Debug)]
 pub(in crate::store) struct IdentityColumns<'a> {
     pub(in crate::store) gid: &'a str,
-    pub(in crate::store) mode: &'static str,
-    pub(in crate::store) drive: &'static str,
+    pub(in crate::store) mode: &'a str,
+    pub(in crate::store) drive: &'a str,
     pub(in crate::store) digest: &'a [u8],
     pub(in crate::store) digest_version: i16,
     pub(in crate::store) created_ms: i64,
@@ -78,6 +78,22 @@ impl<'a> IdentityColumns<'a> {
 }
 
 impl TransactionRow {
+    pub(super) fn identity_columns(&self) -> IdentityColumns<'_> {
+        IdentityColumns {
+            gid: &self.gid,
+            mode: &self.mode,
+            drive: &self.drive,
+            digest: &self.digest,
+            digest_version: self.digest_version,
+            created_ms: self.created_ms,
+            deadline_ms: self.deadline_ms,
+            initiator: &self.initiator,
+            metadata: self.metadata.clone(),
+            trace: self.trace.clone(),
+            begun_with: self.begun_with.clone(),
+        }
+    }
+
     pub(super) fn identity(&self) -> Result<Identity, Error> {
         let BegunWith { start_at, locks, parent } = BegunWith::from_column(&self.begun_with)?;
         Ok(Identity {

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 use unanimo_core::{Gid, Incarnation, LockName};
+use uuid::Uuid;
 
 use super::super::{Error, LockTake, LockTaken};
 use super::corrupt;
@@ -14,7 +15,7 @@ pub(in crate::store) struct TakenRow {
     /// Its transaction is its own and has not ended.
     open: bool,
     name: Option<String>,
-    gid: Option<String>,
+    holder: Option<Uuid>,
     older: Option<bool>,
     waits: Option<bool>,
 }
@@ -22,7 +23,7 @@ pub(in crate::store) struct TakenRow {
 impl TakenRow {
     /// Nothing stood in its way.
     pub(in crate::store) const GRANTED: Self =
-        Self { unfenced: true, open: true, name: None, gid: None, older: None, waits: None };
+        Self { unfenced: true, open: true, name: None, holder: None, older: None, waits: None };
     /// Its transaction can take no locks.
     pub(in crate::store) const NOT_OPEN: Self = Self { open: false, ..Self::GRANTED };
 
@@ -30,10 +31,16 @@ impl TakenRow {
         self.name.is_none()
     }
 
+    /// The transaction that stands in the way.
+    pub(in crate::store) fn holder(&self) -> Option<Uuid> {
+        self.holder
+    }
+
     pub(in crate::store) fn into_taken(
         self,
         me: Incarnation,
         take: &LockTake,
+        gid: Option<String>,
     ) -> Result<LockTaken, Error> {
         if !self.unfenced {
             return Err(Error::Fenced(me));
@@ -41,13 +48,15 @@ impl TakenRow {
         if !self.open {
             return Err(Error::NotOpen(take.tx_id));
         }
-        let (Some(name), Some(gid), Some(older)) = (self.name, self.gid, self.older) else {
+        let (Some(name), Some(older)) = (self.name, self.older) else {
             return Ok(LockTaken::Granted);
         };
         Ok(LockTaken::Held {
             lock: LockName::known(&name).map_err(|_| corrupt("locks.name", &name))?,
             // It is only told. A holder whose gid cannot be read stands in the way all the same.
-            holder: Gid::known(&gid).or_else(|_| Gid::known("unreadable")).expect("it is a gid"),
+            holder: Gid::known(&gid.unwrap_or_default())
+                .or_else(|_| Gid::known("unreadable"))
+                .expect("it is a gid"),
             older,
             waits: self.waits.unwrap_or(false),
         })

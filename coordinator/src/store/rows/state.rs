@@ -1,5 +1,7 @@
 //! Columns of a transaction's state.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State, Timestamp};
 
@@ -12,12 +14,12 @@ use super::{
 /// A transaction's state, spread over columns.
 #[derive(Debug)]
 pub(in crate::store) struct StateColumns {
-    pub(in crate::store) phase: &'static str,
-    pub(in crate::store) abort_cause: Option<&'static str>,
+    pub(in crate::store) phase: Cow<'static, str>,
+    pub(in crate::store) abort_cause: Option<Cow<'static, str>>,
     pub(in crate::store) abort_branch: Option<i16>,
     pub(in crate::store) decided_ms: Option<i64>,
     pub(in crate::store) ended_ms: Option<i64>,
-    pub(in crate::store) heuristic: &'static str,
+    pub(in crate::store) heuristic: Cow<'static, str>,
     pub(in crate::store) stalled: bool,
     pub(in crate::store) forgotten: bool,
     pub(in crate::store) attention: bool,
@@ -60,21 +62,21 @@ impl StateColumns {
     pub(in crate::store) fn of(state: &State) -> Self {
         let (abort_cause, abort_branch) = match state.phase.decision() {
             Some(Decision::Abort(cause)) => {
-                (Some(cause_name(cause)), cause.number().map(number_to_column))
+                (Some(cause_name(cause).into()), cause.number().map(number_to_column))
             }
             Some(Decision::Commit) | None => (None, None),
         };
         Self {
-            phase: PhaseName::of(state.phase).as_str(),
+            phase: PhaseName::of(state.phase).as_str().into(),
             abort_cause,
             abort_branch,
             decided_ms: decided_at(state.phase).map(ms_to_column),
             ended_ms: state.phase.ended_at().map(ms_to_column),
-            heuristic: match state.heuristic {
+            heuristic: Cow::Borrowed(match state.heuristic {
                 Heuristic::None => "none",
                 Heuristic::Mixed => "mixed",
                 Heuristic::Hazard => "hazard",
-            },
+            }),
             stalled: state.stalled,
             forgotten: state.forgotten,
             attention: state.attention(),
@@ -86,6 +88,26 @@ impl StateColumns {
 }
 
 impl TransactionRow {
+    pub(super) fn state_columns(&self) -> StateColumns {
+        let has = |word| self.progress.contains(word);
+        let has_alarm = has("\"refused_after_commit\"") || has("\"output_too_large\"");
+        let is_held_up = self.ended_ms.is_none() && (self.stalled || has_alarm);
+        StateColumns {
+            phase: self.phase.clone().into(),
+            abort_cause: self.abort_cause.clone().map(Cow::Owned),
+            abort_branch: self.abort_branch,
+            decided_ms: self.decided_ms,
+            ended_ms: self.ended_ms,
+            heuristic: self.heuristic.clone().into(),
+            stalled: self.stalled,
+            forgotten: self.forgotten,
+            attention: is_held_up || (self.heuristic != "none" && !self.forgotten),
+            progress: self.progress.clone(),
+            more: self.more.clone(),
+            wake_ms: self.wake_ms,
+        }
+    }
+
     pub(super) fn state(&self) -> Result<State, Error> {
         let More { started_at, abort_detail, quiet } = More::from_column(&self.more)?;
         Ok(State {

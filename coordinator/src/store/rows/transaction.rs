@@ -1,78 +1,17 @@
-//! A row of `transactions`, and what it becomes with the rows of its branches.
+//! A transaction as its rows hold it, and what it becomes with its branches.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
+use sqlx::{ColumnIndex, Decode, Row, Type};
 use unanimo_core::{Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
-use super::super::transactions::Found;
-use super::super::{Claimed, Error, Stored, Unreadable, in_full};
+use super::super::{Error, Stored, Unreadable, in_full};
+use super::earlier::Columns;
 use super::{BranchRow, OutputRow};
 
-/// Completes a SELECT of [`TransactionRow`]s.
-macro_rules! select_transactions {
-    ($rest:literal) => {
-        concat!(
-            "SELECT tx_id, gid, owner, version, mode, drive, digest, digest_version, created_ms, \
-             deadline_ms, phase, abort_cause, abort_branch, decided_ms, ended_ms, heuristic, \
-             stalled, forgotten, stripped, initiator, metadata, trace, progress, begun_with, more, \
-             wake_ms \
-             FROM transactions AS t ",
-            $rest
-        )
-    };
-}
-pub(in crate::store) use select_transactions;
-
-/// Unended transactions of an owner, but for those that sleep and those that it has set aside.
-pub(in crate::store) const SELECT_OPEN: &str = "
-SELECT tx_id, version FROM transactions
-WHERE ended_ms IS NULL AND wake_ms IS NULL AND owner = $1 AND set_aside_by IS DISTINCT FROM $1";
-
-/// Transactions that are set aside, by whomever. The identifier of zeros comes before all.
-pub(in crate::store) const SELECT_SET_ASIDE: &str = "
-SELECT tx_id FROM transactions WHERE set_aside_by IS NOT NULL AND tx_id > $1
-ORDER BY tx_id LIMIT $2";
-
-/// Recorded history of a transaction after a version, oldest first. Entries beyond what fits into an answer are empty: they
-/// are counted, and would take tens of megabytes of memory.
-pub(in crate::store) const SELECT_HISTORY: &str =
-    "SELECT CASE WHEN sum(octet_length(entry)) OVER (ORDER BY version) <= 4194304 THEN entry ELSE '' END AS entry
-    FROM history WHERE tx_id = $1 AND version > $2 ORDER BY version";
-
-/// Each part ends at its limit, and reads one index.
-pub(in crate::store) const COUNT_PHASES: &str = "
-SELECT part, phase, count(*) FROM (
-    SELECT * FROM (SELECT 'awake' AS part, phase FROM transactions
-        WHERE ended_ms IS NULL AND wake_ms IS NULL LIMIT $1) AS awake
-    UNION ALL
-    SELECT * FROM (SELECT 'asleep' AS part, phase FROM transactions
-        WHERE wake_ms IS NOT NULL AND ended_ms IS NULL LIMIT $1) AS asleep
-    UNION ALL
-    SELECT * FROM (SELECT 'ended' AS part, phase FROM transactions
-        WHERE ended_ms >= $2 LIMIT $1) AS ended
-) AS counted
-GROUP BY part, phase";
-
-/// Numbers of transactions that need a person: those that are held up, by the alarm as well, heuristic ones, those that
-/// nobody can read.
-pub(in crate::store) const COUNT_ATTENTION: &str = r#"
-SELECT count(*) FILTER (WHERE ended_ms IS NULL AND (stalled
-        OR progress LIKE '%"refused_after_commit"%'
-        OR progress LIKE '%"output_too_large"%')) AS stalled,
-    count(*) FILTER (WHERE stalled AND decided_ms IS NULL) AS unanswered,
-    count(*) FILTER (WHERE ended_ms IS NULL
-        AND progress LIKE '%"refused_after_commit"%') AS refused,
-    count(*) FILTER (WHERE ended_ms IS NULL
-        AND progress LIKE '%"output_too_large"%') AS too_large,
-    count(*) FILTER (WHERE heuristic <> 'none') AS heuristic,
-    (SELECT count(*) FROM transactions WHERE set_aside_by IS NOT NULL) AS unreadable
-FROM transactions WHERE attention"#;
-
-/// A row of `transactions`. JSON columns are read as text.
-#[derive(Debug, FromRow)]
+/// A transaction without its branches. JSON is a text.
+#[derive(Debug, Default)]
 pub(in crate::store) struct TransactionRow {
     pub(in crate::store) tx_id: Uuid,
     pub(super) gid: String,
@@ -103,6 +42,48 @@ pub(in crate::store) struct TransactionRow {
 }
 
 impl TransactionRow {
+    /// Reads what can be read of the row of an earlier version's table.
+    pub(super) fn of_earlier<R>(columns: &mut Columns<'_, R>) -> Self
+    where
+        R: Row,
+        for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> &'r str: ColumnIndex<R>,
+    {
+        Self {
+            tx_id: columns.take("tx_id"),
+            gid: columns.take("gid"),
+            owner: columns.take("owner"),
+            version: columns.take::<i64>("version").max(1),
+            mode: columns.take("mode"),
+            drive: columns.take("drive"),
+            digest: columns.take("digest"),
+            digest_version: columns.take("digest_version"),
+            created_ms: columns.take("created_ms"),
+            deadline_ms: columns.take("deadline_ms"),
+            phase: columns.take("phase"),
+            abort_cause: columns.take("abort_cause"),
+            abort_branch: columns.take("abort_branch"),
+            decided_ms: columns.take("decided_ms"),
+            ended_ms: columns.take("ended_ms"),
+            heuristic: columns.take("heuristic"),
+            stalled: columns.take("stalled"),
+            forgotten: columns.take("forgotten"),
+            stripped: columns.take("stripped"),
+            initiator: columns.take("initiator"),
+            metadata: columns.take("metadata"),
+            trace: columns.take("trace"),
+            progress: columns.take("progress"),
+            begun_with: columns.take("begun_with"),
+            more: columns.take("more"),
+            wake_ms: columns.take("wake_ms"),
+        }
+    }
+
     /// Returns the transaction, with what was read of its branches.
     pub(in crate::store) fn into_stored(
         self,
@@ -127,7 +108,7 @@ impl TransactionRow {
 }
 
 impl Unreadable {
-    fn new(tx_id: Uuid, gid: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn new(tx_id: Uuid, gid: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let problem = super::cut(&in_full(error));
         Self { tx_id: TxId(tx_id), gid: super::cut(gid), problem }
     }
@@ -140,85 +121,4 @@ impl Unreadable {
         let identity = &record.identity;
         Self { tx_id: identity.tx_id, gid: identity.gid.to_string(), problem }
     }
-}
-
-/// Rows of transactions, and of all their branches and outputs, each ordered by number.
-pub(in crate::store) struct Rows<R> {
-    pub(in crate::store) transactions: Vec<R>,
-    pub(in crate::store) branches: Vec<R>,
-    pub(in crate::store) outputs: Vec<R>,
-}
-
-impl<R> Rows<R> {
-    /// Transactions alone.
-    pub(in crate::store) fn of(transactions: Vec<R>) -> Self {
-        Self { transactions, branches: Vec::new(), outputs: Vec::new() }
-    }
-}
-
-/// Puts transactions together with their branches and outputs, each by itself: one that cannot be read
-/// takes no other with it.
-pub(in crate::store) fn assemble<R>(rows: &Rows<R>) -> Vec<Found>
-where
-    R: Row,
-    for<'r> TransactionRow: FromRow<'r, R>,
-    for<'r> BranchRow: FromRow<'r, R>,
-    for<'r> OutputRow: FromRow<'r, R>,
-    for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> &'r str: ColumnIndex<R>,
-{
-    let mut branches = group::<BranchRow, R>(&rows.branches);
-    let mut outputs = group::<OutputRow, R>(&rows.outputs);
-    let found = rows.transactions.iter().map(|row| {
-        let tx_id = row.try_get("tx_id").unwrap_or_default();
-        let assembled = TransactionRow::from_row(row).map_err(decoded).and_then(|row| {
-            let branches = branches.remove(&tx_id).unwrap_or_default();
-            let outputs = outputs.remove(&tx_id).unwrap_or_default();
-            row.into_stored(
-                branches.into_iter().collect::<Result<_, _>>().map_err(decoded)?,
-                outputs.into_iter().collect::<Result<_, _>>().map_err(decoded)?,
-            )
-        });
-        assembled.map_err(|error| {
-            let gid: String = row.try_get("gid").unwrap_or_default();
-            Unreadable::new(tx_id, &gid, &error)
-        })
-    });
-    found.collect()
-}
-
-/// Returns the transactions that can be acted on; one that is not whole cannot.
-pub(in crate::store) fn claimed(found: Vec<Found>) -> Claimed {
-    let mut claimed = Claimed::default();
-    for found in found {
-        match found {
-            Ok(stored) if stored.is_torn() => claimed.unreadable.push(Unreadable::torn(&stored)),
-            Ok(stored) => claimed.records.push(stored.record),
-            Err(unreadable) => claimed.unreadable.push(unreadable),
-        }
-    }
-    claimed
-}
-
-fn decoded(source: sqlx::Error) -> Error {
-    Error::Database { doing: "read a row", source }
-}
-
-/// Rows by transaction. A row whose transaction cannot be told belongs to none, and that one is not
-/// whole then.
-fn group<T, R>(rows: &[R]) -> HashMap<Uuid, Vec<Result<T, sqlx::Error>>>
-where
-    R: Row,
-    for<'r> T: FromRow<'r, R>,
-    for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
-    for<'r> &'r str: ColumnIndex<R>,
-{
-    let mut groups = HashMap::new();
-    for row in rows {
-        if let Ok(tx_id) = row.try_get::<Uuid, _>("tx_id") {
-            groups.entry(tx_id).or_insert_with(Vec::new).push(T::from_row(row));
-        }
-    }
-    groups
 }

@@ -6,33 +6,46 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Row};
 use unanimo_core::{Transition, TxId};
+use uuid::Uuid;
 
 use super::super::batch::unreadable_holder;
 use super::super::error::is_full;
-use super::super::rows::{
-    IdentityColumns, StateColumns, digest_from_columns, enlistment_name, history_to_column,
-    ms_to_column, number_to_column, step_to_column,
-};
+use super::super::rows::{Encoded, ms_to_column, number_to_column};
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
+use super::transactions::{SET_ASIDE, of_holder};
 use super::work::{code, roll_back};
 use super::{Right, earlier, is_unfenced, log};
 
-const BEGIN_TRANSACTION: &str = "
-INSERT INTO transactions (
-    owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-    metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-    ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21, $22, $23, $24, $25, $26, $27)
+const NAME: &str = "INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+const BEGIN: &str = "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, created_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT DO NOTHING";
 
-const MOVE_TRANSACTION: &str = "
-UPDATE transactions
-SET version = $4, write_id = $5, phase = $6, abort_cause = $7, abort_branch = $8, decided_ms = $9,
-    ended_ms = $10, heuristic = $11, stalled = $12, forgotten = $13, attention = $14, progress = $15,
-    more = $16, wake_ms = $17, owner = $18
-WHERE tx_id = $1 AND owner = $2 AND version = $3";
+/// A move goes only after the row that it follows, which must be this incarnation's.
+const MOVE: &str = "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+WHERE EXISTS (
+    SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $11)
+ON CONFLICT DO NOTHING";
+
+/// Parks a transaction that begins under an identifier outside the marks: nobody looks for it elsewhere.
+const PARK_OLD: &str = "
+INSERT INTO parked (tx_id, owner)
+SELECT $1, $2 FROM fences WHERE incarnation = $2 AND (parks_before > $1 OR parks_from <= $1)
+ON CONFLICT DO NOTHING";
+
+const PARK: &str = "
+INSERT INTO parked (tx_id, owner, wake_ms, reasons) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tx_id) DO UPDATE
+SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons";
+
+const PLAIN: &str = "
+UPDATE parked SET wake_ms = NULL, reasons = 0
+WHERE tx_id = $1 AND (wake_ms IS NOT NULL OR reasons <> 0)";
 
 /// The connection.
 #[derive(Debug)]
@@ -125,93 +138,64 @@ impl Writer {
     async fn write_one(&mut self, write: &Write) -> Result<Written, BatchError> {
         let Write { write_id, base, former, transition, .. } = write;
         let tx_id = transition.tx_id.0;
-        let state = StateColumns::of(&transition.state);
-        let query = match &transition.begins {
-            Some(identity) => {
-                let identity = IdentityColumns::of(identity);
-                sqlx::query(BEGIN_TRANSACTION)
-                    .bind(self.right.me.0)
-                    .bind(tx_id)
-                    .bind(identity.gid)
-                    .bind(identity.mode)
-                    .bind(identity.drive)
-                    .bind(identity.digest)
-                    .bind(identity.digest_version)
-                    .bind(identity.created_ms)
-                    .bind(identity.deadline_ms)
-                    .bind(identity.initiator)
-                    .bind(identity.metadata)
-                    .bind(identity.trace)
-                    .bind(identity.begun_with)
+        let row = Encoded::of(transition);
+        let mut follows = base.0;
+        if let Some(key) = &row.gid_key {
+            follows = 0;
+            let name = sqlx::query(NAME).bind(key.as_slice()).bind(tx_id);
+            let named = name.execute(&mut self.connection).await.map_err(classify)?;
+            if named.rows_affected() == 0 {
+                return self.explain(write).await;
             }
-            None => {
-                let owner = former.unwrap_or(self.right.me);
-                sqlx::query(MOVE_TRANSACTION).bind(tx_id).bind(owner.0).bind(base.0)
-            }
-        };
-        let mut query = query
-            .bind(transition.version.0)
-            .bind(*write_id)
-            .bind(state.phase)
-            .bind(state.abort_cause)
-            .bind(state.abort_branch)
-            .bind(state.decided_ms)
-            .bind(state.ended_ms)
-            .bind(state.heuristic)
-            .bind(state.stalled)
-            .bind(state.forgotten)
-            .bind(state.attention)
-            .bind(state.progress)
-            .bind(state.more)
-            .bind(state.wake_ms);
-        if transition.begins.is_none() {
-            query = query.bind(self.right.me.0);
         }
+        let query = sqlx::query(if row.gid_key.is_some() { BEGIN } else { MOVE })
+            .bind(tx_id)
+            .bind(follows)
+            .bind(transition.version.0)
+            .bind(self.right.me.0)
+            .bind(*write_id)
+            .bind(row.kind)
+            .bind(row.ended_ms)
+            .bind(row.body.as_slice())
+            .bind(row.data.as_deref())
+            .bind(row.history.as_deref());
+        let former = former.unwrap_or(self.right.me);
+        let query = match row.gid_key.is_some() {
+            true => query.bind(row.created_ms),
+            false => query.bind(former.0),
+        };
         let done = query.execute(&mut self.connection).await.map_err(classify)?;
         if done.rows_affected() == 0 {
             return self.explain(write).await;
         }
+        // The owner of one that is not its writer's, or was lost, may not have parked it.
+        let parks = write.former.is_some() && row.ended_ms.is_none();
+        self.park(tx_id, &row, parks).await.map_err(classify)?;
         self.write_details(transition).await.map_err(classify)?;
         Ok(Written::Applied)
     }
 
+    async fn park(&mut self, tx_id: Uuid, row: &Encoded, parks: bool) -> Result<(), sqlx::Error> {
+        let me = self.right.me.0;
+        let query = if parks || row.reasons != 0 || row.wake_ms.is_some() {
+            sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons)
+        } else if row.ended_ms.is_some() {
+            sqlx::query("DELETE FROM parked WHERE tx_id = $1").bind(tx_id)
+        } else if row.gid_key.is_some() {
+            sqlx::query(PARK_OLD).bind(tx_id).bind(me)
+        } else {
+            sqlx::query(PLAIN).bind(tx_id)
+        };
+        query.execute(&mut self.connection).await.map(drop)
+    }
+
     async fn write_details(&mut self, transition: &Transition) -> Result<(), sqlx::Error> {
         let tx_id = transition.tx_id.0;
-        for (number, enlistment, spec) in &transition.enlisted {
-            sqlx::query(
-                "INSERT INTO branches
-                     (tx_id, number, branch_id, participant, action, enlisted_by, payload,
-                      payload_type, mode, step)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            )
-            .bind(tx_id)
-            .bind(number_to_column(*number))
-            .bind(spec.branch_id.as_str())
-            .bind(spec.participant.as_str())
-            .bind(spec.action.as_str())
-            .bind(enlistment_name(*enlistment))
-            .bind(spec.payload.data.as_ref())
-            .bind(spec.payload.media_type.as_str())
-            .bind(spec.mode.name())
-            .bind(step_to_column(&spec.step))
-            .execute(&mut self.connection)
-            .await?;
-        }
-        for (number, output) in &transition.outputs {
-            sqlx::query(
-                "INSERT INTO outputs (tx_id, number, output, output_type) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(tx_id)
-            .bind(number_to_column(*number))
-            .bind(output.data.as_ref())
-            .bind(output.media_type.as_str())
-            .execute(&mut self.connection)
-            .await?;
-        }
-        for (ordinal, event) in (0_i16..).zip(&transition.events) {
+        let acts = (0_i16..).zip(&transition.events).filter(|(_, event)| event.kind.is_audit());
+        for (ordinal, event) in acts {
             sqlx::query(
                 "INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, true)",
             )
             .bind(tx_id)
             .bind(transition.version.0)
@@ -220,17 +204,8 @@ impl Writer {
             .bind(event.kind.as_str())
             .bind(event.number.map(number_to_column))
             .bind(event.detail.as_str())
-            .bind(event.kind.is_audit())
             .execute(&mut self.connection)
             .await?;
-        }
-        for entry in &transition.history {
-            sqlx::query("INSERT INTO history (tx_id, version, entry) VALUES ($1, $2, $3)")
-                .bind(tx_id)
-                .bind(entry.version.0)
-                .bind(history_to_column(entry))
-                .execute(&mut self.connection)
-                .await?;
         }
         if transition.releases_locks {
             sqlx::query("DELETE FROM locks WHERE tx_id = $1")
@@ -241,11 +216,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Finds what stands in the way of a write that touched no row.
+    /// Finds what stands in the way of a write that inserted no row.
     async fn explain(&mut self, write: &Write) -> Result<Written, BatchError> {
         let tx_id = write.transition.tx_id.0;
-        let written = sqlx::query("SELECT write_id FROM transactions WHERE tx_id = $1")
+        let written = sqlx::query("SELECT write_id FROM log WHERE tx_id = $1 AND follows = $2")
             .bind(tx_id)
+            .bind(if write.transition.begins.is_some() { 0 } else { write.base.0 })
             .fetch_optional(&mut self.connection)
             .await
             .map_err(classify)?;
@@ -257,27 +233,18 @@ impl Writer {
             let earlier = earlier::find(&mut self.connection, self.right.me, write).await;
             return Ok(earlier.map_err(classify)?.map_or(Written::Lost, Written::WentBack));
         };
-        let holder =
-            sqlx::query("SELECT tx_id, digest, digest_version FROM transactions WHERE gid = $1")
-                .bind(identity.gid.as_str())
-                .fetch_optional(&mut self.connection)
-                .await
-                .map_err(classify)?;
+        let holder = of_holder(&mut self.connection, identity.gid.as_str()).await;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
-        let Some(holder) = holder else {
-            return Ok(Written::Lost);
-        };
-        let tx_id = TxId(holder.try_get("tx_id").unwrap_or_default());
-        let digest = Ok(()).and_then(|()| {
-            let hash: Vec<u8> = holder.try_get("digest")?;
-            Ok((holder.try_get("digest_version")?, hash))
-        });
-        let digest = digest.map_err(Error::database("read its digest"));
-        Ok(match digest.and_then(|(version, hash)| digest_from_columns(version, &hash)) {
-            Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
-            // That one is to blame, and no other of this batch.
-            Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
-        })
+        let Some(holder) = holder.map_err(classify)? else { return Ok(Written::Lost) };
+        match holder.digest() {
+            Ok(digest) => Ok(Written::GidHeld(GidHolder { tx_id: TxId(holder.tx_id), digest })),
+            // That one is to blame, and no other of this batch. A person has to look at it.
+            Err(unreadable) => {
+                let aside = sqlx::query(SET_ASIDE).bind(holder.tx_id).bind(self.right.me.0);
+                aside.execute(&mut self.connection).await.map_err(classify)?;
+                Ok(Written::Refused(unreadable_holder(&unreadable)))
+            }
+        }
     }
 }
 

@@ -71,12 +71,16 @@ impl Incarnations for Sqlite {
                     let Some(incarnation) = incarnation else {
                         return Ok(None);
                     };
+                    // It has nothing open yet.
+                    let (mark, until) = super::transactions::marks(connection).await?;
                     let nonce = sqlx::query_scalar(
-                        "INSERT INTO fences (incarnation, node, nonce)
-                         VALUES ($1, $2, randomblob(16)) RETURNING nonce",
+                        "INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before, parks_from)
+                         VALUES ($1, $2, randomblob(16), $3, $3, $4) RETURNING nonce",
                     )
                     .bind(incarnation)
                     .bind(node)
+                    .bind(mark)
+                    .bind(until)
                     .fetch_one(&mut *connection)
                     .await?;
                     sqlx::query("INSERT INTO heartbeats (incarnation, lease_ms) VALUES ($1, $2)")

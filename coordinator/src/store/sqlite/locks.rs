@@ -5,31 +5,52 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use unanimo_core::{Incarnation, TxId};
 
-use super::super::rows::TakenRow;
+use super::super::rows::{self, TakenRow, select_log};
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Sqlite;
 
 const IS_OPEN: &str = "
 SELECT EXISTS (
-    SELECT 1 FROM transactions WHERE tx_id = $2 AND owner = $1 AND decided_ms IS NULL)";
+    SELECT 1 FROM (
+        SELECT owner, kind FROM log WHERE tx_id = $2 ORDER BY follows DESC LIMIT 1) AS last
+    WHERE owner = $1 AND kind & 15 < 2)";
 
-const OBSTACLE: &str = "
-WITH wanted AS MATERIALIZED (
+/// Locks of the wanted names, each with the phase of its transaction.
+macro_rules! others {
+    ($names:literal) => {
+        concat!(
+            "others AS MATERIALIZED (
+    SELECT locks.*, (
+            SELECT kind & 15 FROM log WHERE log.tx_id = locks.tx_id ORDER BY follows DESC LIMIT 1)
+        AS phase
+    FROM locks WHERE name IN (SELECT key FROM json_each(",
+            $names,
+            "))
+)"
+        )
+    };
+}
+
+const OBSTACLE: &str = concat!(
+    "
+WITH ",
+    others!("$2"),
+    ", wanted AS MATERIALIZED (
     SELECT new.key AS name, new.value AS exclusive, EXISTS (
-            SELECT 1 FROM locks AS held JOIN transactions AS holder USING (tx_id)
+            SELECT 1 FROM others AS held
             WHERE held.name = new.key AND held.family = $1 AND held.granted
-                AND held.exclusive >= new.value AND holder.ended_ms IS NULL) AS is_held
+                AND held.exclusive >= new.value AND held.phase < 5) AS is_held
     FROM json_each($2) AS new
 )
-SELECT true AS unfenced, true AS open, other.name, holder.gid, other.family < $1 AS older,
+SELECT true AS unfenced, true AS open, other.name, other.tx_id AS holder, other.family < $1 AS older,
     NOT other.granted AS waits
-FROM wanted JOIN locks AS other USING (name)
-JOIN transactions AS holder ON holder.tx_id = other.tx_id
+FROM wanted JOIN others AS other USING (name)
 WHERE NOT wanted.is_held AND other.family <> $1
     AND (other.exclusive OR wanted.exclusive)
-    AND (other.granted OR (other.family < $1 AND holder.decided_ms IS NULL))
-    AND holder.ended_ms IS NULL
-ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1";
+    AND (other.granted OR (other.family < $1 AND other.phase < 2))
+    AND other.phase < 5
+ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1"
+);
 
 const TAKE: &str = "
 INSERT INTO locks (name, tx_id, family, exclusive, granted)
@@ -47,7 +68,8 @@ impl Locks for Sqlite {
         let row = self.write("take locks", Some(me), move |connection| {
             Box::pin(async move { decide(connection, me, tx_id, family, &wanted).await })
         });
-        row.await?.into_taken(me, take)
+        let (row, gid) = row.await?;
+        row.into_taken(me, take, gid)
     }
 }
 
@@ -57,11 +79,11 @@ async fn decide(
     tx_id: TxId,
     family: TxId,
     wanted: &str,
-) -> Result<TakenRow, sqlx::Error> {
+) -> Result<(TakenRow, Option<String>), sqlx::Error> {
     let is_open: bool =
         sqlx::query_scalar(IS_OPEN).bind(me.0).bind(tx_id.0).fetch_one(&mut *connection).await?;
     if !is_open {
-        return Ok(TakenRow::NOT_OPEN);
+        return Ok((TakenRow::NOT_OPEN, None));
     }
     let obstacle: Option<TakenRow> = sqlx::query_as(OBSTACLE)
         .bind(family.0)
@@ -74,7 +96,15 @@ async fn decide(
         .bind(family.0)
         .bind(row.is_granted())
         .bind(wanted)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(row)
+    let gid = match row.holder() {
+        Some(holder) => {
+            let first = select_log!("WHERE tx_id = $1 ORDER BY follows LIMIT 1");
+            let rows = sqlx::query(first).bind(holder).fetch_all(connection).await?;
+            rows::read(&rows).first().map(|read| read.gid().to_owned())
+        }
+        None => None,
+    };
+    Ok((row, gid))
 }

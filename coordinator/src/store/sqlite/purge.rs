@@ -5,38 +5,45 @@ use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
-use super::super::{Error, rows};
+use super::super::rows::{self, gid_key};
 use super::Sqlite;
+use super::transactions::{SET_ASIDE, of_ids_without_data};
 
-const STRIP: &str = "
-UPDATE transactions
-SET stripped = 1, stripped_ms = $3, progress = '[]', metadata = '{}', trace = '{}',
-    more = '', version = version + 1, write_id = randomblob(16)
-WHERE tx_id IN (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms < $1
-        AND NOT stripped AND (heuristic = 'none' OR forgotten)
-        AND (mode IS NOT 'saga'
-            OR ended_ms + min((ended_ms - created_ms) / 2, $4) + $5 < $3)
-    ORDER BY ended_ms LIMIT $2)
-RETURNING tx_id";
+const OLD: &str = "
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
+WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
+    AND length(ended.tx_id) = 16
+    AND NOT EXISTS (
+        SELECT 1 FROM log AS later WHERE later.tx_id = ended.tx_id AND later.follows > ended.follows)
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
+    AND (
+        SELECT first.kind & 32 = 0
+            OR ended.ended_ms + min((ended.ended_ms - first.created_ms) / 2, $4) + $5 < $3
+        FROM log AS first WHERE first.tx_id = ended.tx_id ORDER BY follows LIMIT 1)
+ORDER BY ended.ended_ms LIMIT $2";
+
+const KEEP: &str = "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body)
+VALUES ($1, $2, $2 + 1, $3, randomblob(16), $4, $5, $6, $7, $8)";
 
 const RAISE_WATERMARK: &str = "
 UPDATE cluster
 SET purge_watermark_ms = max(purge_watermark_ms, $1), purge_clock_ms = $2
 RETURNING purge_watermark_ms";
 
-const DELETE: &str = "
-DELETE FROM transactions
-WHERE tx_id IN (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms < $1 AND created_ms < $1 AND stripped AND coalesce(stripped_ms, 0) <= $3
-    ORDER BY ended_ms LIMIT $2)
-RETURNING tx_id";
+const STRIPPED: &str = "
+SELECT tx_id FROM log
+WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3 AND length(tx_id) = 16
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
+ORDER BY ended_ms LIMIT $2";
 
 #[async_trait]
 impl Purge for Sqlite {
@@ -65,7 +72,7 @@ impl Purge for Sqlite {
         let cutoffs = retention.cutoffs(now);
         self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
-                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.now_ms)
@@ -73,18 +80,35 @@ impl Purge for Sqlite {
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
-                for statement in [
-                    "DELETE FROM branches WHERE tx_id = $1",
-                    "DELETE FROM outputs WHERE tx_id = $1",
-                    "DELETE FROM events WHERE tx_id = $1 AND NOT audit",
-                    "DELETE FROM history WHERE tx_id = $1",
-                    "DELETE FROM locks WHERE tx_id = $1",
-                ] {
-                    for tx_id in &stripped {
+                let old = rows::fitting(&old, PURGE_BYTES_MAX);
+                let found = of_ids_without_data(connection, &old).await?;
+                let (kept, unreadable) = Stripped::of(found);
+                // What cannot be read is set aside, and no longer in the way of what can be.
+                for tx_id in unreadable {
+                    let aside = sqlx::query(SET_ASIDE).bind(tx_id).bind(me.0);
+                    aside.execute(&mut *connection).await?;
+                }
+                for Stripped { tx_id, version, owner, row } in &kept {
+                    for statement in [
+                        "DELETE FROM log WHERE tx_id = $1",
+                        "DELETE FROM parked WHERE tx_id = $1",
+                        "DELETE FROM locks WHERE tx_id = $1",
+                    ] {
                         sqlx::query(statement).bind(*tx_id).execute(&mut *connection).await?;
                     }
+                    sqlx::query(KEEP)
+                        .bind(*tx_id)
+                        .bind(*version)
+                        .bind(*owner)
+                        .bind(row.kind)
+                        .bind(row.created_ms)
+                        .bind(row.ended_ms)
+                        .bind(cutoffs.now_ms)
+                        .bind(row.body.as_slice())
+                        .execute(&mut *connection)
+                        .await?;
                 }
-                Ok(stripped.len() as u64)
+                Ok(kept.len() as u64)
             })
         })
         .await
@@ -109,13 +133,30 @@ impl Purge for Sqlite {
         let watermark: i64 = raise.await?;
         self.write(DELETING, Some(me), move |connection| {
             Box::pin(async move {
-                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
+                let due: Vec<Uuid> = sqlx::query_scalar(STRIPPED)
                     .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.stripped_ms)
-                    .fetch_all(connection)
+                    .fetch_all(&mut *connection)
                     .await?;
-                Ok(deleted.len() as u64)
+                let mut deleted = 0;
+                for read in of_ids_without_data(connection, &due).await? {
+                    // With its gid, or not at all. What does not tell its own gid stays.
+                    let gid = sqlx::query("DELETE FROM gids WHERE key = $1 AND tx_id = $2");
+                    let gid = gid.bind(gid_key(read.gid())).bind(read.tx_id);
+                    if gid.execute(&mut *connection).await?.rows_affected() == 0 {
+                        let aside = sqlx::query(SET_ASIDE).bind(read.tx_id).bind(me.0);
+                        aside.execute(&mut *connection).await?;
+                        continue;
+                    }
+                    for statement in
+                        ["DELETE FROM log WHERE tx_id = $1", "DELETE FROM parked WHERE tx_id = $1"]
+                    {
+                        sqlx::query(statement).bind(read.tx_id).execute(&mut *connection).await?;
+                    }
+                    deleted += 1;
+                }
+                Ok(deleted)
             })
         })
         .await

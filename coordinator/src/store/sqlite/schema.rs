@@ -3,6 +3,8 @@
 //! The lock beside the file keeps other processes out, so nobody else can write: nobody has to be
 //! waited for.
 
+mod conversion;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -152,6 +154,7 @@ impl Opening {
         let found = version(&mut block).await?;
         if found != Some(latest(&MIGRATIONS)) {
             run_migrations(&MIGRATIONS, &mut *block).await?;
+            conversion::convert(&mut block).await?;
         }
         if found.is_none() {
             sqlx::raw_sql(

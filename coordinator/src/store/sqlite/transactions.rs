@@ -1,4 +1,10 @@
-//! Transactions on SQLite: read and adopted.
+//! Transactions on SQLite: read and adopted. One writer at a time writes, so nothing comes between the
+//! statements of a claim.
+
+mod parked;
+#[cfg(test)]
+mod plans;
+mod read;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -6,63 +12,203 @@ use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+pub(super) use self::parked::marks;
+pub(super) use self::read::{of_holder, of_ids, of_ids_without_data};
+use super::super::listing::{CHUNK_MAX, Search, Source};
 use super::super::rows::{
-    self, COUNT_ATTENTION, COUNT_PHASES, Rows, SELECT_EVENTS, SELECT_HISTORY, SELECT_OPEN,
-    SELECT_SET_ASIDE, ms_to_column, select_transactions,
+    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
+    select_log,
 };
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Found, Key, PhaseCount, PhaseName,
-    Stored, Transactions, Unreadable,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
+    Transactions, in_full,
 };
 use super::Sqlite;
 
-const CLAIM_OF_FENCED: &str = "
-UPDATE transactions
-SET owner = $1, version = version + 1, write_id = randomblob(16), set_aside_by = NULL
-WHERE tx_id IN (
-    SELECT tx_id FROM transactions
-    WHERE ended_ms IS NULL AND wake_ms IS NULL
-        AND owner IN (SELECT incarnation FROM fences WHERE fenced)
-    LIMIT $2)
-RETURNING tx_id";
+/// Rows of the log that are the last ones of their transactions. SQLite reads the tables of a CROSS JOIN in this order:
+/// what is parked comes first, and history is never read.
+macro_rules! is_last {
+    ($row:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM log AS later WHERE later.tx_id = ",
+            $row,
+            ".tx_id AND later.follows > ",
+            $row,
+            ".follows)"
+        )
+    };
+}
+use is_last;
 
-const CLAIM_DUE: &str = "
-UPDATE transactions
-SET owner = $1, version = version + 1, write_id = randomblob(16), wake_ms = NULL,
-    set_aside_by = NULL
-WHERE tx_id IN (
-    SELECT tx_id FROM transactions
-    WHERE wake_ms <= $2 AND ended_ms IS NULL AND set_aside_by IS NOT $1
-        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
-    ORDER BY wake_ms LIMIT $3)
-RETURNING tx_id";
+const CLAIM_OF_FENCED: &str = concat!(
+    "
+SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
+WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
+    AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
+    AND last.kind & 15 < 5 AND ",
+    is_last!("last"),
+    " LIMIT $2"
+);
 
-const CLAIM_ONE: &str = "
-UPDATE transactions
-SET owner = $1, version = version + 1, write_id = randomblob(16), wake_ms = NULL,
-    set_aside_by = NULL
+const CLAIM_DUE: &str = concat!(
+    "
+SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
+WHERE parked.wake_ms <= $2
+    AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
+    AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
+    is_last!("last"),
+    "
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
+ORDER BY parked.wake_ms LIMIT $3"
+);
+
+const CLAIM_ONE: &str = concat!(
+    "
+SELECT tx_id FROM log AS last
 WHERE tx_id = $2 AND owner = $3 AND version = $4
-    AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))
-RETURNING tx_id";
+    AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced)) AND ",
+    is_last!("last")
+);
 
-const SELECT_PAGE: &str = select_transactions!(
-    "WHERE (json_array_length($1) = 0
-        OR phase IN (SELECT value FROM json_each($1)))
-   AND (NOT $2 OR attention OR set_aside_by IS NOT NULL)
-   AND substr(gid, 1, length($3)) = $3
-   AND ($4 IS NULL OR EXISTS (SELECT 1 FROM branches AS b
-        WHERE b.tx_id = t.tx_id AND b.participant = $4))
-   AND ($5 IS NULL OR created_ms >= $5)
-   AND ($6 IS NULL OR created_ms < $6)
-   AND ($7 IS NULL OR tx_id < $7)
-   AND ($9 IS NULL OR initiator = $9)
- ORDER BY tx_id DESC LIMIT $8"
+/// The next row of a transaction says who owns it.
+const ADOPT: &str = concat!(
+    "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, stripped_ms, body)
+SELECT tx_id, version, version + 1, $2, randomblob(16), kind & ~16, ended_ms, stripped_ms, x''
+FROM log AS last WHERE tx_id = $1 AND ",
+    is_last!("last")
+);
+
+const OWN: &str = concat!(
+    "
+INSERT INTO parked (tx_id, owner)
+SELECT tx_id, $2 FROM log AS last WHERE tx_id = $1 AND kind & 15 < 5 AND ",
+    is_last!("last"),
+    "
+ON CONFLICT (tx_id) DO UPDATE SET owner = excluded.owner, wake_ms = NULL"
+);
+
+pub(super) const SET_ASIDE: &str = "
+INSERT INTO aside (tx_id, incarnation) VALUES ($1, $2)
+ON CONFLICT (tx_id) DO UPDATE SET incarnation = excluded.incarnation";
+
+const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
+
+const SELECT_OPEN: &str = concat!(
+    "
+SELECT last.tx_id, last.version FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
+WHERE parked.owner = $1 AND parked.wake_ms IS NULL
+    AND last.owner = $1 AND last.kind & 15 < 5 AND ",
+    is_last!("last"),
+    "
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)
+UNION
+SELECT last.tx_id, last.version FROM log AS last
+WHERE last.tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
+    AND last.tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
+    AND last.owner = $1 AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
+    is_last!("last"),
+    "
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)"
+);
+
+/// Ends of the range of identifiers in which what is open may not be parked.
+macro_rules! young_from {
+    () => {
+        "(SELECT min(parked_before) FROM fences WHERE NOT all_parked)"
+    };
+}
+macro_rules! young_until {
+    () => {
+        "(SELECT max(parks_from) FROM fences WHERE NOT all_parked)"
+    };
+}
+
+const COUNT_PHASES: &str = concat!(
+    "
+SELECT part, kind, count(*) FROM (
+    SELECT * FROM (SELECT 'awake' AS part, kind & 15 AS kind FROM (
+        SELECT last.tx_id, last.kind FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
+        WHERE ",
+    is_last!("last"),
+    "
+        UNION
+        SELECT last.tx_id, last.kind FROM log AS last WHERE last.tx_id >= ",
+    young_from!(),
+    " AND last.tx_id < ",
+    young_until!(),
+    " AND ",
+    is_last!("last"),
+    ")
+        WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1)
+    UNION ALL
+    SELECT * FROM (SELECT 'asleep' AS part, last.kind & 15
+        FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
+        WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
+    is_last!("last"),
+    " LIMIT $1)
+    UNION ALL
+    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM (
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL
+            UNION ALL
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL
+        ) AS last
+        WHERE ",
+    is_last!("last"),
+    " LIMIT $1)
+) AS counted
+GROUP BY part, kind"
+);
+
+/// Completes a SELECT of identifiers for a page, newest first, with the bytes of each one's rows.
+macro_rules! page_of {
+    ($($ids:expr),*) => {
+        concat!(
+            "
+SELECT tx_id, (SELECT coalesce(sum(length(body)), 0) FROM log WHERE log.tx_id = page.tx_id) FROM (",
+            $($ids,)*
+            "
+ORDER BY tx_id DESC LIMIT $2) AS page ORDER BY tx_id DESC"
+        )
+    };
+}
+
+const PAGE_OF_ALL: &str = page_of!(
+    "
+SELECT tx_id FROM log
+WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16"
+);
+const PAGE_OF_ATTENTION: &str = page_of!(
+    "
+SELECT tx_id FROM (
+    SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
+WHERE tx_id < $1 AND tx_id >= $3"
+);
+const PAGE_OF_OPEN: &str = page_of!(
+    "
+SELECT tx_id FROM (
+    SELECT * FROM (
+        SELECT tx_id FROM parked WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2)
+    UNION
+    SELECT * FROM (
+        SELECT tx_id FROM log
+        WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND tx_id >= ",
+    young_from!(),
+    " AND tx_id < ",
+    young_until!(),
+    " ORDER BY tx_id DESC LIMIT $2)
+) AS known"
 );
 
 #[async_trait]
 impl Transactions for Sqlite {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
-        let rows = self
+        // What was parked is adopted before somebody hears what was not.
+        let parked = match claim {
+            Claim::OfFenced(_) => self.park_fenced(me).await,
+            Claim::Due { .. } | Claim::One(..) => Ok(()),
+        };
+        let found = self
             .write("adopt transactions", Some(me), move |connection| {
                 Box::pin(async move {
                     let query = match claim {
@@ -80,11 +226,22 @@ impl Transactions for Sqlite {
                             .bind(version.0),
                     };
                     let claimed = query.fetch_all(&mut *connection).await?;
-                    transactions(connection, &claimed).await
+                    let ids = claimed.iter().filter_map(|row| row.try_get("tx_id").ok());
+                    let ids: Vec<Uuid> = ids.collect();
+                    for id in &ids {
+                        sqlx::query(ADOPT).bind(*id).bind(me.0).execute(&mut *connection).await?;
+                        sqlx::query(OWN).bind(*id).bind(me.0).execute(&mut *connection).await?;
+                        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
+                        back.execute(&mut *connection).await?;
+                    }
+                    of_ids(connection, &ids).await
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::assemble(&rows)))
+        if found.is_empty() {
+            parked?;
+        }
+        Ok(rows::claimed(found))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -92,11 +249,11 @@ impl Transactions for Sqlite {
         self.write("set transactions aside", Some(me), move |connection| {
             Box::pin(async move {
                 for id in ids {
-                    sqlx::query("UPDATE transactions SET set_aside_by = $2 WHERE tx_id = $1")
-                        .bind(id)
-                        .bind(aside.then_some(me.0))
-                        .execute(&mut *connection)
-                        .await?;
+                    let query = match aside {
+                        true => sqlx::query(SET_ASIDE).bind(id).bind(me.0),
+                        false => sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(id),
+                    };
+                    query.execute(&mut *connection).await?;
                 }
                 Ok(())
             })
@@ -113,72 +270,62 @@ impl Transactions for Sqlite {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
+        if let Err(error) = self.park_own(owner).await {
+            let error = in_full(&error);
+            tracing::warn!(error, "failed to park open transactions; they are found without that");
+        }
         let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
         let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
         Ok(rows.into_iter().map(|(tx_id, version)| (TxId(tx_id), Version(version))).collect())
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let key = key.clone();
-        let rows = self
-            .read("read a transaction", move |connection| {
-                Box::pin(async move {
-                    // One snapshot for its three tables: the purge must not come in between.
-                    let mut snapshot = sqlx::Connection::begin(connection).await?;
-                    let found = match &key {
-                        Key::Tx(tx_id) => {
-                            sqlx::query(select_transactions!("WHERE tx_id = $1")).bind(tx_id.0)
-                        }
-                        Key::Gid(gid) => {
-                            sqlx::query(select_transactions!("WHERE gid = $1")).bind(gid.as_str())
-                        }
-                    };
-                    let found = found.fetch_all(&mut *snapshot).await?;
-                    details(&mut snapshot, found).await
-                })
-            })
-            .await?;
-        let unreadable = |unreadable| Error::Unreadable(Box::new(unreadable));
-        match rows::assemble(&rows).pop().transpose().map_err(unreadable)? {
-            Some(torn) if torn.is_torn() => Err(unreadable(Unreadable::torn(&torn))),
-            found => Ok(found),
-        }
+        let wanted = key.clone();
+        let found = self.read("read a transaction", move |connection| {
+            Box::pin(async move { read::by_key(connection, wanted).await })
+        });
+        Ok(rows::one(found.await?)?.filter(|stored| key.is_of(stored)))
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
-        let query = sqlx::query(SELECT_EVENTS).bind(tx_id.0);
-        let rows = self.look("read a transaction's events", query).await?;
-        Ok(rows::events(tx_id, &rows))
+        const DOING: &str = "read a transaction's events";
+        let acts = self.look(DOING, sqlx::query(SELECT_EVENTS).bind(tx_id.0)).await?;
+        let rows = self.rows_of(DOING, tx_id).await?;
+        let mut events = rows::acts(tx_id, &acts);
+        events.extend(rows::read(&rows).pop().map(Read::into_events).unwrap_or_default());
+        Ok(rows::events(tx_id, events))
     }
 
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
-        let query = sqlx::query(SELECT_HISTORY).bind(tx_id.0).bind(after.0);
-        let rows = self.look("read a transaction's history", query).await?;
-        let entries = rows.iter().map(|row| row.try_get("entry"));
-        entries.collect::<Result<_, _>>().map_err(Error::database("read a transaction's history"))
+        let query =
+            sqlx::query_as(SELECT_HISTORY).bind(tx_id.0).bind(after.0).bind(HISTORY_BYTES_MAX);
+        rows::history(self.rows("read a transaction's history", query).await?, after)
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
-        let phases: Vec<&str> = filter.phases.iter().copied().map(PhaseName::as_str).collect();
-        let phases = serde_json::to_string(&phases).expect("a list of words");
-        let query = sqlx::query(SELECT_PAGE)
-            .bind(phases)
-            .bind(filter.attention)
-            .bind(filter.gid_prefix.clone())
-            .bind(filter.participant.clone().map(String::from))
-            .bind(filter.created_from.map(ms_to_column))
-            .bind(filter.created_until.map(ms_to_column))
-            .bind(filter.before.map(|tx_id| tx_id.0))
-            .bind(i64::from(filter.limit))
-            .bind(filter.initiator.clone());
-        let rows = self.look("list transactions", query).await?;
-        Ok(rows::assemble(&Rows::of(rows)))
+    async fn list(&self, filter: &Filter) -> Result<Page, Error> {
+        const DOING: &str = "list transactions";
+        let mut search = Search::new(filter);
+        while let Some(range) = search.next() {
+            let query = sqlx::query_as(match range.source {
+                Source::All => PAGE_OF_ALL,
+                Source::Attention => PAGE_OF_ATTENTION,
+                Source::Open => PAGE_OF_OPEN,
+            });
+            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
+            let ids = search.take(&self.rows(DOING, query).await?);
+            let wanted = ids.clone();
+            let found = self.read(DOING, move |connection| {
+                Box::pin(async move { read::of_ids_without_data(connection, &wanted).await })
+            });
+            search.add(&ids, found.await?);
+        }
+        Ok(search.finish())
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
         let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
-        let rows: Vec<(String, String, i64)> = self.rows("count transactions", query).await?;
-        Ok(PhaseCount::of_rows(&rows))
+        let rows: Vec<(String, i64, i64)> = self.rows("count transactions", query).await?;
+        Ok(PhaseCount::of_kinds(rows))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
@@ -189,47 +336,10 @@ impl Transactions for Sqlite {
     }
 }
 
-async fn transactions(
-    connection: &mut SqliteConnection,
-    claimed: &[SqliteRow],
-) -> Result<Rows<SqliteRow>, sqlx::Error> {
-    let mut found = Vec::with_capacity(claimed.len());
-    // A name that is none stands for a row that cannot be read at all.
-    for id in claimed.iter().filter_map(|row| row.try_get::<Uuid, _>("tx_id").ok()) {
-        let row = sqlx::query(select_transactions!("WHERE tx_id = $1"))
-            .bind(id)
-            .fetch_optional(&mut *connection)
-            .await?;
-        found.extend(row);
+impl Sqlite {
+    /// Reads all rows of a transaction, without its payloads and outputs.
+    async fn rows_of(&self, doing: &'static str, tx_id: TxId) -> Result<Vec<SqliteRow>, Error> {
+        let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
+        self.look(doing, query.bind(tx_id.0)).await
     }
-    details(connection, found).await
-}
-
-async fn details(
-    connection: &mut SqliteConnection,
-    transactions: Vec<SqliteRow>,
-) -> Result<Rows<SqliteRow>, sqlx::Error> {
-    let mut rows = Rows::of(transactions);
-    for transaction in &rows.transactions {
-        let Ok(tx_id) = transaction.try_get::<Uuid, _>("tx_id") else { continue };
-        rows.branches.extend(
-            sqlx::query(
-                "SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload,
-                 payload_type, mode, step
-                 FROM branches WHERE tx_id = $1 ORDER BY number",
-            )
-            .bind(tx_id)
-            .fetch_all(&mut *connection)
-            .await?,
-        );
-        rows.outputs.extend(
-            sqlx::query(
-                "SELECT tx_id, number, output, output_type FROM outputs WHERE tx_id = $1 ORDER BY number",
-            )
-            .bind(tx_id)
-            .fetch_all(&mut *connection)
-            .await?,
-        );
-    }
-    Ok(rows)
 }

@@ -2,100 +2,99 @@
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use unanimo_core::{BranchSpec, Event, Incarnation, Payload};
+use unanimo_core::{Event, Incarnation};
 use uuid::Uuid;
 
 use super::super::super::Write;
-use super::super::super::rows::{
-    IdentityColumns, StateColumns, enlistment_name, history_to_column, ms_to_column,
-    number_to_column, step_to_column,
-};
+use super::super::super::rows::{Encoded, ms_to_column, number_to_column};
 use super::super::session::settings_of_session;
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival. It is
 /// looked for in the table that was opened alone: nothing is written in others that are in its place by now.
-/// Rows are driven by what was really inserted or updated. Rows that somebody else has locked are
-/// left out instead of waited for; those that are locked are where they were found, and need not be
-/// looked up again. The last SELECT answers with the applied ones, and a row without a transaction if the
+/// Rows are driven by what was really inserted. A move is inserted only after the row that it follows, which must
+/// be this incarnation's. The last SELECT answers with the applied ones, and a row without a transaction if the
 /// fence was there: it tells what the statement was made under.
-const BATCH: &str = concat!(
-    "
-WITH ",
-    fence!("$71", "tableoid = ($70::text)::oid"),
-    ", begun AS (
-    INSERT INTO transactions (
-        owner, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
-        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms)
-    SELECT $1, tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-        metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
-        decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms
-    FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::int2[],
-        $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::int8[],
-        $15::uuid[], $16::text[], $17::text[], $18::int2[], $19::int8[], $20::int8[], $21::text[],
-        $22::bool[], $23::bool[], $24::bool[], $25::text[], $26::text[], $27::int8[])
-        AS new (tx_id, gid, mode, drive, digest, digest_version, created_ms, deadline_ms, initiator,
-            metadata, trace, begun_with, version, write_id, phase, abort_cause, abort_branch,
-            decided_ms, ended_ms, heuristic, stalled, forgotten, attention, progress, more,
-            wake_ms)
+///
+/// Once without a look for rows that are there already, which costs a quarter more; and once with it, after such
+/// a row was met.
+macro_rules! batch {
+    ($conflict:literal) => {
+        concat!(
+            "
+WITH fence AS MATERIALIZED (
+    SELECT parks_before, parks_from FROM fences
+    WHERE incarnation = $1 AND nonce = $30 AND NOT fenced AND tableoid = ($29::text)::oid
+    FOR SHARE
+), named AS MATERIALIZED (
+    INSERT INTO gids (key, tx_id)
+    SELECT key, tx_id FROM UNNEST($2::bytea[], $3::uuid[]) AS new (key, tx_id)
     WHERE EXISTS (SELECT 1 FROM fence)
     ON CONFLICT DO NOTHING
     RETURNING tx_id
-), held AS MATERIALIZED (
-    SELECT old.ctid AS place, new.*
-    FROM UNNEST($28::uuid[], $29::int8[], $30::int8[], $31::uuid[], $32::text[], $33::text[],
-        $34::int2[], $35::int8[], $36::int8[], $37::text[], $38::bool[], $39::bool[], $40::bool[],
-        $41::text[], $42::text[], $43::int8[], $72::int8[])
-        AS new (tx_id, base, version, write_id, phase, abort_cause, abort_branch, decided_ms,
-            ended_ms, heuristic, stalled, forgotten, attention, progress, more, wake_ms, former)
-    JOIN transactions AS old ON old.tx_id = new.tx_id
-    WHERE old.owner = new.former AND old.version = new.base AND EXISTS (SELECT 1 FROM fence)
-    FOR NO KEY UPDATE OF old SKIP LOCKED
+), begun AS (
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data,
+        history)
+    SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data, history
+    FROM UNNEST($3::uuid[], $4::int8[], $5::uuid[], $6::int2[], $7::int8[], $8::int8[], $9::bytea[],
+        $10::bytea[], $36::bytea[])
+        AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data, history)
+    JOIN named USING (tx_id) WHERE true ",
+            $conflict,
+            " RETURNING tx_id
 ), moved AS (
-    UPDATE transactions AS old
-    SET owner = $1, version = new.version, write_id = new.write_id, phase = new.phase,
-        abort_cause = new.abort_cause, abort_branch = new.abort_branch,
-        decided_ms = new.decided_ms, ended_ms = new.ended_ms, heuristic = new.heuristic,
-        stalled = new.stalled, forgotten = new.forgotten, attention = new.attention,
-        progress = new.progress, more = new.more, wake_ms = new.wake_ms
-    FROM held AS new
-    WHERE old.ctid = new.place
-    RETURNING old.tx_id
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
+    SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data, history
+    FROM UNNEST($11::uuid[], $12::int8[], $13::int8[], $14::uuid[], $15::int2[], $16::int8[],
+        $17::bytea[], $18::bytea[], $35::int8[], $37::bytea[])
+        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former, history)
+    WHERE EXISTS (SELECT 1 FROM fence) AND (
+        SELECT before.version = new.follows AND before.owner = new.former FROM log AS before
+        WHERE before.tx_id = new.tx_id AND before.follows < new.follows
+        ORDER BY before.follows DESC LIMIT 1) ",
+            $conflict,
+            " RETURNING tx_id
 ), applied AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
-), more_branches AS (
-    INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload,
-        payload_type, mode, step)
-    SELECT new.* FROM UNNEST($44::uuid[], $45::int2[], $46::text[], $47::text[], $48::text[],
-        $49::text[], $50::bytea[], $51::text[], $52::text[], $53::text[])
-        AS new (tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type,
-            mode, step)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-), more_outputs AS (
-    INSERT INTO outputs (tx_id, number, output, output_type)
-    SELECT new.* FROM UNNEST($54::uuid[], $55::int2[], $56::bytea[], $57::text[])
-        AS new (tx_id, number, output, output_type)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-), more_events AS (
+), parks AS (
+    INSERT INTO parked (tx_id, owner, wake_ms, reasons)
+    SELECT new.tx_id, $1, wake_ms, reasons
+    FROM UNNEST($19::uuid[], $20::int8[], $21::int2[]) AS new (tx_id, wake_ms, reasons)
+    JOIN applied ON applied.tx_id = new.tx_id
+    UNION ALL
+    SELECT new.tx_id, $1, NULL, 0 FROM UNNEST($22::uuid[]) AS new (tx_id)
+    JOIN begun ON begun.tx_id = new.tx_id
+    JOIN fence ON true
+    WHERE new.tx_id < fence.parks_before OR new.tx_id >= fence.parks_from
+    ON CONFLICT (tx_id) DO UPDATE
+    SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons
+), unparks AS (
+    DELETE FROM parked USING applied
+    WHERE parked.tx_id = ANY($23) AND applied.tx_id = parked.tx_id
+), plain AS (
+    UPDATE parked SET wake_ms = NULL, reasons = 0 FROM moved
+    WHERE parked.tx_id = ANY($24) AND moved.tx_id = parked.tx_id
+        AND (wake_ms IS NOT NULL OR reasons <> 0)
+), acts AS (
     INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    SELECT new.* FROM UNNEST($58::uuid[], $59::int8[], $60::int2[], $61::int8[], $62::text[],
-        $63::int2[], $64::text[], $65::bool[])
-        AS new (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    WHERE new.tx_id IN (SELECT tx_id FROM applied)
-), more_history AS (
-    INSERT INTO history (tx_id, version, entry)
-    SELECT new.* FROM UNNEST($66::uuid[], $67::int8[], $68::text[]) AS new (tx_id, version, entry)
+    SELECT new.*, true FROM UNNEST($25::uuid[], $26::int8[], $27::int2[], $31::int8[], $32::text[],
+        $33::int2[], $34::text[])
+        AS new (tx_id, version, ordinal, at_ms, kind, branch, detail)
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), no_locks AS (
     DELETE FROM locks WHERE tx_id IN (
-        SELECT ended.tx_id FROM UNNEST($69::uuid[]) AS ended (tx_id)
+        SELECT ended.tx_id FROM UNNEST($28::uuid[]) AS ended (tx_id)
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
 SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number FROM applied
 UNION ALL SELECT NULL, ",
-    settings_of_session!(),
-    ", current_setting('synchronous_standby_names') <> '', txid_current() FROM fence"
-);
+            settings_of_session!(),
+            ", current_setting('synchronous_standby_names') <> '', txid_current() FROM fence"
+        )
+    };
+}
+
+const BATCH: &str = batch!("");
+const BATCH_AGAIN: &str = batch!("ON CONFLICT DO NOTHING");
 
 pub(super) type Query<'a> = QueryAs<'a, sqlx::Postgres, Row, PgArguments>;
 
@@ -110,15 +109,31 @@ pub(super) struct Row {
     pub(super) number: Option<i64>,
 }
 
+/// A row of the log, with its name.
+struct New {
+    tx_id: Uuid,
+    follows: i64,
+    version: i64,
+    write_id: Uuid,
+    /// Owner of the row that it follows, if it is another one than the writer.
+    former: Option<Incarnation>,
+    row: Encoded,
+}
+
 /// The batch, column by column, as the statement takes it.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
-    begun: Vec<(Uuid, IdentityColumns<'a>, i64, Uuid, StateColumns)>,
-    moved: Vec<(Uuid, i64, i64, Uuid, StateColumns, Option<Incarnation>)>,
-    branches: Vec<(Uuid, i16, &'a BranchSpec, &'static str, Option<String>)>,
-    outputs: Vec<(Uuid, i16, &'a Payload)>,
-    events: Vec<(Uuid, i64, i16, &'a Event)>,
-    history: Vec<(Uuid, i64, String)>,
+    begun: Vec<New>,
+    moved: Vec<New>,
+    /// Those that sleep, need a person, or follow a row that their owner may not have parked.
+    parks: Vec<(Uuid, Option<i64>, i16)>,
+    /// Those that begin and stay open, and are not among them.
+    opened: Vec<Uuid>,
+    /// Those that have ended and need nobody.
+    unparks: Vec<Uuid>,
+    /// Those that go on, are awake and need nobody.
+    plain: Vec<Uuid>,
+    acts: Vec<(Uuid, i64, i16, &'a Event)>,
     releases: Vec<Uuid>,
 }
 
@@ -126,116 +141,89 @@ impl<'a> Columns<'a> {
     pub(super) fn of(batch: &'a [Write]) -> Self {
         let mut columns = Self::default();
         for Write { write_id, base, former, transition, .. } in batch {
-            let tx_id = transition.tx_id.0;
-            let version = transition.version.0;
-            let state = StateColumns::of(&transition.state);
-            match &transition.begins {
-                Some(identity) => {
-                    let identity = IdentityColumns::of(identity);
-                    columns.begun.push((tx_id, identity, version, *write_id, state));
-                }
-                None => columns.moved.push((tx_id, base.0, version, *write_id, state, *former)),
+            let (tx_id, version) = (transition.tx_id.0, transition.version.0);
+            let row = Encoded::of(transition);
+            let begins = row.gid_key.is_some();
+            let is_open = row.ended_ms.is_none();
+            // The owner of one that is not its writer's, or was lost, may not have parked it.
+            if row.reasons != 0 || row.wake_ms.is_some() || (is_open && former.is_some()) {
+                columns.parks.push((tx_id, row.wake_ms, row.reasons));
+            } else if !is_open {
+                columns.unparks.push(tx_id);
+            } else if begins {
+                columns.opened.push(tx_id);
+            } else {
+                columns.plain.push(tx_id);
             }
-            for (number, enlistment, spec) in &transition.enlisted {
-                let enlisted_by = enlistment_name(*enlistment);
-                let number = number_to_column(*number);
-                let step = step_to_column(&spec.step);
-                columns.branches.push((tx_id, number, spec, enlisted_by, step));
+            let follows = if begins { 0 } else { base.0 };
+            let new = New { tx_id, follows, version, write_id: *write_id, former: *former, row };
+            if begins {
+                columns.begun.push(new);
+            } else {
+                columns.moved.push(new);
             }
-            for (number, output) in &transition.outputs {
-                columns.outputs.push((tx_id, number_to_column(*number), output));
-            }
-            for (ordinal, event) in (0..).zip(&transition.events) {
-                columns.events.push((tx_id, version, ordinal, event));
-            }
-            for entry in &transition.history {
-                columns.history.push((tx_id, entry.version.0, history_to_column(entry)));
-            }
+            let acts = (0..).zip(&transition.events).filter(|(_, event)| event.kind.is_audit());
+            columns.acts.extend(acts.map(|(ordinal, event)| (tx_id, version, ordinal, event)));
             if transition.releases_locks {
                 columns.releases.push(tx_id);
             }
         }
         // One order for everybody: two batches that meet wait for each other instead of deadlocking.
-        columns.begun.sort_by(|a, b| a.1.gid.cmp(b.1.gid));
-        columns.moved.sort_by_key(|row| row.0);
+        columns.begun.sort_by(|a, b| a.row.gid_key.cmp(&b.row.gid_key));
+        columns.moved.sort_by_key(|new| new.tx_id);
+        columns.parks.sort_unstable();
+        columns.opened.sort_unstable();
         columns
     }
 
-    /// Returns the statement, with all columns bound.
-    pub(super) fn query(&self, me: Incarnation, tables: &str, nonce: Uuid) -> Query<'_> {
-        let Self { begun, moved, branches, outputs, events, history, releases } = self;
-        let query = sqlx::query_as(BATCH)
+    /// Returns the statement, with all columns bound. `again` if some row may be there already.
+    pub(super) fn query(
+        &self,
+        me: Incarnation,
+        tables: &str,
+        nonce: Uuid,
+        again: bool,
+    ) -> Query<'_> {
+        let Self { begun, moved, parks, opened, unparks, plain, acts, releases } = self;
+        sqlx::query_as(if again { BATCH_AGAIN } else { BATCH })
             .bind(me.0)
-            .bind(column(begun, |row| row.0))
-            .bind(column(begun, |row| row.1.gid))
-            .bind(column(begun, |row| row.1.mode))
-            .bind(column(begun, |row| row.1.drive))
-            .bind(column(begun, |row| row.1.digest))
-            .bind(column(begun, |row| row.1.digest_version))
-            .bind(column(begun, |row| row.1.created_ms))
-            .bind(column(begun, |row| row.1.deadline_ms))
-            .bind(column(begun, |row| row.1.initiator))
-            .bind(column(begun, |row| row.1.metadata.as_str()))
-            .bind(column(begun, |row| row.1.trace.as_str()))
-            .bind(column(begun, |row| row.1.begun_with.as_str()))
-            .bind(column(begun, |row| row.2))
-            .bind(column(begun, |row| row.3));
-        let query = bind_state(query, begun, |row| &row.4)
-            .bind(column(moved, |row| row.0))
-            .bind(column(moved, |row| row.1))
-            .bind(column(moved, |row| row.2))
-            .bind(column(moved, |row| row.3));
-        bind_state(query, moved, |row| &row.4)
-            .bind(column(branches, |row| row.0))
-            .bind(column(branches, |row| row.1))
-            .bind(column(branches, |row| row.2.branch_id.as_str()))
-            .bind(column(branches, |row| row.2.participant.as_str()))
-            .bind(column(branches, |row| row.2.action.as_str()))
-            .bind(column(branches, |row| row.3))
-            .bind(column(branches, |row| row.2.payload.data.as_ref()))
-            .bind(column(branches, |row| row.2.payload.media_type.as_str()))
-            .bind(column(branches, |row| row.2.mode.name()))
-            .bind(column(branches, |row| row.4.as_deref()))
-            .bind(column(outputs, |row| row.0))
-            .bind(column(outputs, |row| row.1))
-            .bind(column(outputs, |row| row.2.data.as_ref()))
-            .bind(column(outputs, |row| row.2.media_type.as_str()))
-            .bind(column(events, |row| row.0))
-            .bind(column(events, |row| row.1))
-            .bind(column(events, |row| row.2))
-            .bind(column(events, |row| ms_to_column(row.3.at)))
-            .bind(column(events, |row| row.3.kind.as_str()))
-            .bind(column(events, |row| row.3.number.map(number_to_column)))
-            .bind(column(events, |row| row.3.detail.as_str()))
-            .bind(column(events, |row| row.3.kind.is_audit()))
-            .bind(column(history, |row| row.0))
-            .bind(column(history, |row| row.1))
-            .bind(column(history, |row| row.2.as_str()))
+            .bind(column(begun, |new| new.row.gid_key.as_deref()))
+            .bind(column(begun, |new| new.tx_id))
+            .bind(column(begun, |new| new.version))
+            .bind(column(begun, |new| new.write_id))
+            .bind(column(begun, |new| new.row.kind))
+            .bind(column(begun, |new| new.row.created_ms))
+            .bind(column(begun, |new| new.row.ended_ms))
+            .bind(column(begun, |new| new.row.body.as_slice()))
+            .bind(column(begun, |new| new.row.data.as_deref()))
+            .bind(column(moved, |new| new.tx_id))
+            .bind(column(moved, |new| new.follows))
+            .bind(column(moved, |new| new.version))
+            .bind(column(moved, |new| new.write_id))
+            .bind(column(moved, |new| new.row.kind))
+            .bind(column(moved, |new| new.row.ended_ms))
+            .bind(column(moved, |new| new.row.body.as_slice()))
+            .bind(column(moved, |new| new.row.data.as_deref()))
+            .bind(column(parks, |row| row.0))
+            .bind(column(parks, |row| row.1))
+            .bind(column(parks, |row| row.2))
+            .bind(opened)
+            .bind(unparks)
+            .bind(plain)
+            .bind(column(acts, |row| row.0))
+            .bind(column(acts, |row| row.1))
+            .bind(column(acts, |row| row.2))
             .bind(releases)
             .bind(tables.to_owned())
             .bind(nonce)
-            .bind(column(moved, |row| row.5.unwrap_or(me).0))
+            .bind(column(acts, |row| ms_to_column(row.3.at)))
+            .bind(column(acts, |row| row.3.kind.as_str()))
+            .bind(column(acts, |row| row.3.number.map(number_to_column)))
+            .bind(column(acts, |row| row.3.detail.as_str()))
+            .bind(column(moved, |new| new.former.unwrap_or(me).0))
+            .bind(column(begun, |new| new.row.history.as_deref()))
+            .bind(column(moved, |new| new.row.history.as_deref()))
     }
-}
-
-fn bind_state<'a, R>(
-    query: Query<'a>,
-    rows: &'a [R],
-    state: impl Fn(&'a R) -> &'a StateColumns,
-) -> Query<'a> {
-    query
-        .bind(column(rows, |row| state(row).phase))
-        .bind(column(rows, |row| state(row).abort_cause))
-        .bind(column(rows, |row| state(row).abort_branch))
-        .bind(column(rows, |row| state(row).decided_ms))
-        .bind(column(rows, |row| state(row).ended_ms))
-        .bind(column(rows, |row| state(row).heuristic))
-        .bind(column(rows, |row| state(row).stalled))
-        .bind(column(rows, |row| state(row).forgotten))
-        .bind(column(rows, |row| state(row).attention))
-        .bind(column(rows, |row| state(row).progress.as_str()))
-        .bind(column(rows, |row| state(row).more.as_str()))
-        .bind(column(rows, |row| state(row).wake_ms))
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
