@@ -12,6 +12,7 @@ mod votes;
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use super::answer::{End, Vote};
 use super::session::{Session, Stop};
@@ -207,6 +208,14 @@ guarantees! {
     "commit-races-cancel", races::commit_and_cancel,
         "Where Commit and Cancel of a prepared branch come at once, at most one of them is done.",
         "S7: a coordinator never sends both; a participant that did both would hide that one did.";
+}
+
+/// Waits for so long. Not even a timer is waited for where that is no time: what has been sent before would be over on a
+/// busy machine.
+async fn later(after: Duration) {
+    if !after.is_zero() {
+        tokio::time::sleep(after).await;
+    }
 }
 
 /// A vote that must not be yes.

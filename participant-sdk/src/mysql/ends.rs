@@ -75,7 +75,7 @@ impl Ends {
         let (rolls_back, sets) = (now.rollbacks != self.rollbacks, now.sets != self.sets);
         // Without one of these no other transaction than the given one is there to be committed implicitly.
         let is_implicit = now.implicit != self.implicit && (rolls_back || sets);
-        // By a change of `autocommit` that was taken back.
+        // By a change of `autocommit` that was undone.
         let is_by_setting = rolls_back && sets;
         Ok(!nothing || is_explicit || is_implicit || is_by_setting)
     }

@@ -1,4 +1,4 @@
-//! What is found on a server of which a standby is promoted before the answer: it is affirmed where it was found, and
+//! Answers that are found on a server of which a standby is promoted meanwhile: they are affirmed where they were found, and
 //! nothing is answered that the promoted server lacks (promise S3).
 
 use std::sync::{Arc, Mutex};

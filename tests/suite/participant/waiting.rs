@@ -65,7 +65,7 @@ async fn s3_what_another_server_says_of_standbys_tells_nothing_of_a_commit() {
     ended.abort();
 }
 
-/// Who a participant logs in as.
+/// Login of a participant.
 #[derive(Clone, Copy, Debug)]
 enum Login {
     /// Its role may see the standbys.
@@ -200,8 +200,8 @@ async fn l5_a_commit_of_the_sweeper_that_is_given_up_leaves_no_session() {
     sweeper.stop().await;
 }
 
-/// By these a test sees who is about to be ended, keeps that waiting by lock 8 and a commit by lock 7, and makes the
-/// server another one.
+/// Functions by which a test sees that a session is about to be ended. They keep that waiting by lock 8, and a commit by
+/// lock 7, and make the server another one.
 const WATCHED: &str = "CREATE SCHEMA mine;
     CREATE TABLE mine.started AS SELECT pg_postmaster_start_time() AS at;
     CREATE FUNCTION mine.pass(number bigint) RETURNS void LANGUAGE sql AS

@@ -8,7 +8,7 @@ use unanimo_proto::v1::Mode;
 use super::conditions::{expect_prepared, is_unsupported};
 use super::inputs::without_inputs;
 use super::votes::TWINS;
-use super::{expect_done, expect_no_yes, expect_refused, expect_same};
+use super::{expect_done, expect_no_yes, expect_refused, expect_same, later};
 use crate::Vote;
 use crate::session::{Branch, Session, Stop};
 
@@ -80,7 +80,7 @@ pub(super) async fn cancelled_at_work(session: Session) -> Result<(), Stop> {
                         // It may come first, and be yes.
                         return session.prepare(&branch).await.map(drop);
                     }
-                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    later(Duration::from_millis(after_ms)).await;
                     let end = session.cancel(&branch).await?;
                     expect_done(&end, "Cancel, sent eight times while its Prepare was at work,")
                 }
