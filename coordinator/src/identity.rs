@@ -83,7 +83,7 @@ pub(crate) struct Known {
     pub(crate) identities: Option<Arc<Reload<Identities>>>,
     /// The issuer of tokens that are no own ones.
     pub(crate) issuer: Option<Issuer>,
-    /// How much each may call.
+    /// Calls that each may make.
     pub(crate) shares: Arc<Shares>,
     pub(crate) denials: Arc<Denials>,
 }

@@ -128,7 +128,7 @@ async fn a_participant_hears_those_with_the_token_of_its_coordinator() {
     guarded.serving.stop().await;
 }
 
-/// What a service adds to a server of its own is guarded as well, with connections of this crate and with tokens.
+/// A service in a server of its own is guarded as well, with connections of this crate and with tokens.
 #[tokio::test]
 async fn a_service_in_a_server_of_ones_own_is_guarded_as_well() {
     let authority = Authority::new();
