@@ -132,10 +132,12 @@ pub const TABLE: &[Described] = &[
     Described {
         name: TRANSACTION_UNREADABLE,
         raised: "The rows of a transaction make no sense to this version of the coordinator: a later \
-                 version wrote them, or they are damaged. The transaction is set aside, and all others \
-                 go on.",
+                 version wrote them, or they are damaged, or the database itself cannot read them, or nothing \
+                 is stored but its gid. The transaction is set aside, and all others go on; the purge leaves it, \
+                 and its gid begins nothing else.",
         act: "The log line names the column, and so does `unanimo tx show`. Start the version that wrote \
-              it, or repair the rows; then `unanimo tx show` makes the coordinator read them again.",
+              it, or [repair the rows](../backup.md#one-damaged-transaction); then `unanimo tx show` makes the \
+              coordinator read them again.",
         cleared: "the next time that it can be read",
     },
     Described {

@@ -30,6 +30,7 @@ mod standby;
 mod submit;
 mod tokens;
 mod transactions;
+mod upgrade;
 
 /// Returns a new path in the run's folder.
 fn new_path(suffix: &str) -> PathBuf {

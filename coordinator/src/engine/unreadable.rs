@@ -94,10 +94,18 @@ impl Handle {
         let aside = self.shared.store.transactions().all_set_aside(after, LOOK_MAX).await?;
         let mut failures = 0;
         for tx_id in &aside {
-            // An earlier incarnation may have done it.
-            self.shared.set_aside.lock().await.insert(*tx_id);
+            // An earlier incarnation may have done it, or the purge, or a begin under its gid.
+            let is_new = self.shared.set_aside.lock().await.insert(*tx_id);
             match self.read(&Key::Tx(*tx_id)).await {
+                Ok(None) if is_new => self.tell_unreadable(&Unreadable {
+                    tx_id: *tx_id,
+                    gid: String::new(),
+                    problem: "find any row of it: nothing but its gid is stored".to_owned(),
+                }),
                 Ok(_) => {}
+                Err(store::Error::Unreadable(unreadable)) if is_new => {
+                    self.tell_unreadable(&unreadable);
+                }
                 Err(error) if error.is_of_rows() => {}
                 Err(error) => {
                     let error = store::in_full(&error);

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use unanimo_core::{BranchNumber, Digest, Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
+use super::Unreadable;
+
 /// One stay of a transaction in memory. Its writes are the transitions that it went through; those of
 /// an earlier stay, which lost its row, go with that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,8 +86,8 @@ pub struct GidHolder {
 }
 
 /// Returns the reason for which a transaction cannot have a gid whose holder cannot be read.
-pub(super) fn unreadable_holder(holder: TxId, error: &dyn std::error::Error) -> String {
-    format!("its gid belongs to transaction {holder}, which cannot be read: {error}")
+pub(super) fn unreadable_holder(holder: &Unreadable) -> String {
+    format!("its gid belongs to a transaction that cannot be read: {holder}")
 }
 
 /// Cause of an error.

@@ -183,6 +183,9 @@ pub enum Error {
         /// Fault of the JSON.
         why: String,
     },
+    /// A gid is stored, and nothing of the transaction that has it.
+    #[error("read its rows: its gid is stored, and no row of it is")]
+    NoRows,
     /// The address of the database cannot be understood.
     #[error("read the database URL: {0}")]
     Url(String),
@@ -274,15 +277,16 @@ impl Error {
     /// are not concerned.
     #[must_use]
     pub fn is_of_rows(&self) -> bool {
-        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
-            return matches!(
+        match self {
+            Self::Database { source, .. } => is_of_data(source),
+            _ => matches!(
                 self,
-                Self::Unreadable(_) | Self::Corrupt { .. } | Self::CorruptJson { .. }
-            );
-        };
-        // Data exceptions, violated constraints, damaged data, and errors that a trigger raises.
-        let classes = ["22", "23", "XX", "P0"];
-        error.code().is_some_and(|code| code.len() == 5 && classes.contains(&&code[..2]))
+                Self::Unreadable(_)
+                    | Self::Corrupt { .. }
+                    | Self::CorruptJson { .. }
+                    | Self::NoRows
+            ),
+        }
     }
 
     /// Tells whether the server answered that the tables, their schema or the whole database are not
@@ -295,6 +299,19 @@ impl Error {
         // Undefined table, column, schema, database.
         let codes = ["42P01", "42703", "3F000", "3D000"];
         error.code().is_some_and(|code| codes.contains(&&*code))
+    }
+}
+
+/// Tells whether the database is well, and gave up on the rows that it was to read or write.
+pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let Some(code) = error.code() else { return false };
+    // PostgreSQL: data exceptions, violated constraints, damaged data, and errors that a trigger raises.
+    let classes = ["22", "23", "XX", "P0"];
+    match code.len() {
+        5 => classes.contains(&&code[..2]),
+        // SQLite: CORRUPT.
+        _ => code.parse::<i32>().is_ok_and(|code| code & 0xff == 11),
     }
 }
 

@@ -69,7 +69,14 @@ impl<'a> Search<'a> {
     }
 
     /// Adds the transactions of these identifiers.
-    pub(super) fn add(&mut self, ids: &[Uuid], read: Vec<Read>) {
+    pub(super) fn add(&mut self, ids: &[Uuid], mut read: Vec<Read>) {
+        if self.source == Source::Attention {
+            // Nothing but a gid is stored of it, and a person has to know.
+            let is_read = |id: &Uuid| read.iter().any(|read| read.tx_id == *id);
+            let missing: Vec<Uuid> = ids.iter().copied().filter(|id| !is_read(id)).collect();
+            read.extend(missing.into_iter().map(Read::without_rows));
+            read.sort_by_key(|read| std::cmp::Reverse(read.tx_id));
+        }
         let is_last = i64::try_from(ids.len()).is_ok_and(|len| len < CHUNK_MAX);
         self.before = ids.last().copied().filter(|_| !is_last);
         self.looked_at += ids.len();

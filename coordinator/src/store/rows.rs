@@ -17,7 +17,10 @@ use unanimo_core::{BranchNumber, Digest, Timestamp};
 
 pub(super) use self::body::{Encoded, gid_key};
 pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
-pub(super) use self::earlier::{DROP_EARLIER, Earlier, SELECT_EARLIER_DETAILS};
+pub(super) use self::earlier::{
+    CHUNK_BYTES_MAX, CHUNK_MAX, DROP_EARLIER, Details, Earlier, KEEP_EARLIER, SELECT_EARLIER,
+    SELECT_EARLIER_DETAILS, SELECT_EARLIER_IDS, SELECT_EARLIER_ONE, add_details, tell_broken,
+};
 pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
 pub(super) use self::event::{SELECT_EVENTS, acts, events};
 pub(super) use self::identity::IdentityColumns;
@@ -25,7 +28,7 @@ pub(super) use self::kind::{COUNT_ATTENTION, phase_of};
 pub(super) use self::lock::TakenRow;
 pub(super) use self::log::{Read, claimed, one, read, select_log};
 pub(super) use self::state::StateColumns;
-pub(super) use self::transaction::{SELECT_EARLIER, TransactionRow};
+pub(super) use self::transaction::TransactionRow;
 use super::Error;
 
 pub(super) fn number_to_column(number: BranchNumber) -> i16 {

@@ -264,7 +264,7 @@ pub trait Transactions: Send + Sync {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error>;
 
     /// Sets transactions aside that cannot be read, for as long as this incarnation lives, or takes them
-    /// back. What somebody holds a lock on stays as it is.
+    /// back. It waits for nobody who holds their rows.
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error>;
 
     /// Lists transactions that are set aside, whoever has done it, in the order of their identifiers.

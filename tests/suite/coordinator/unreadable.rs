@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tonic::Code;
+use unanimo_coordinator::store::{self, PostgresOptions};
 use unanimo_core::TxId;
 use unanimo_proto::v1::{
     GetTransactionRequest, InquireBranchesRequest, InquiredBranch, ListTransactionsRequest,
@@ -46,7 +47,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         // The process dies first: what it has in memory is not damaged.
         let World { running, p, config, .. } = world;
         drop(running);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_free(&url).await;
         let id = TxId(tx_id.parse().unwrap());
         rows::edit(&url, id, |body| rows::replace(body, b"\"prepared\"", b"\"maybe it\"")).await;
         p.hold(false);
@@ -111,7 +112,7 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
         let tx_id = world.submit(tcc("open", &["ok", "ok"])).await.unwrap().tx_id;
         let World { running, p, config, .. } = world;
         drop(running);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_free(&url).await;
         // The mode stands behind the name.
         let both =
             [("ended", &ended), ("open", &tx_id)].map(|(gid, id)| (gid, TxId(id.parse().unwrap())));
@@ -151,6 +152,22 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
     }
 }
 
+/// Waits until nobody uses the database of a coordinator that was dropped.
+async fn until_free(url: &str) {
+    let others = "SELECT count(*)::text FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("the database to be free", async || {
+        if url.starts_with("sqlite:") {
+            let store = store::open(url, &PostgresOptions::default()).await.ok()?;
+            store.close().await;
+        } else if text_of(url, others).await != "0" {
+            return None;
+        }
+        Some(())
+    })
+    .await;
+}
+
 async fn text_of(url: &str, query: &'static str) -> String {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
@@ -175,6 +192,40 @@ async fn inquire(world: &World, tx_ids: &[&str]) -> Vec<Verdict> {
     };
     let answered = world.client().inquire_branches(request).await.unwrap().into_inner();
     answered.verdicts.iter().map(unanimo_proto::v1::BranchVerdict::verdict).collect()
+}
+
+/// S9: nothing is left of a transaction but its gid. It may have run: whoever uses the gid again is answered, and
+/// nothing begins. A person is told.
+#[tokio::test]
+async fn s9_a_gid_whose_transaction_is_gone_begins_nothing() {
+    for world in [World::postgres().await, World::sqlite().await] {
+        let url = world.config.database_url.expose().to_owned();
+        let gone = world.submit(tcc("g", &["ok"])).await.unwrap().tx_id;
+        world.get_until("g", "its end", |t| t.ended_at.is_some()).await;
+        let World { running, p, config, .. } = world;
+        drop(running);
+        until_free(&url).await;
+        execute(&url, "DELETE FROM log").await;
+        let world = World::start_with(config, p).await;
+        let seen = world.p.seen().len();
+        for _ in 0..2 {
+            let answered = world.submit(tcc("g", &["ok"]));
+            let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
+            let status = answered.expect("an answer").unwrap_err();
+            assert!(status.message().contains(&gone), "{status}");
+        }
+        let status = get(&world, "g").await.unwrap_err();
+        assert_eq!(describe(&status).1, "TRANSACTION_UNREADABLE");
+        assert_eq!(world.p.seen().len(), seen);
+        until("the gauge", async || {
+            let (_, text) = http_get(&world, "/metrics").await;
+            text.contains("unanimo_alarms{alarm=\"transaction_unreadable\"} 1\n").then_some(())
+        })
+        .await;
+        let [aside] = &list(&world, true).await[..] else { panic!("it is listed alone") };
+        assert_eq!((&*aside.tx_id, aside.attention), (&*gone, true));
+        assert_eq!(world.submit(tcc("h", &["ok"])).await.unwrap().outcome(), Outcome::Committed);
+    }
 }
 
 /// L3: a row that another session holds does not stop the adoption of the others.
@@ -235,7 +286,7 @@ async fn l3_a_row_that_the_database_cannot_read_is_set_aside_and_all_others_go_o
     let file = server.socket().with_file_name("data").join(text_of(&url, toast).await);
     let World { running, p, config, .. } = world;
     drop(running);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_free(&url).await;
     execute(&url, "CHECKPOINT").await;
     server.kill();
     assert!(std::fs::metadata(&file).unwrap().len() > 0, "its metadata is stored apart");

@@ -31,7 +31,7 @@ pub(super) fn rows(bytes: impl Fn(&str) -> String, id: &str, no: &str) -> String
 }
 
 /// The schema as it was at this version.
-pub(super) fn up_to(version: i64, all: &Migrator) -> Migrator {
+pub(crate) fn up_to(version: i64, all: &Migrator) -> Migrator {
     let first = all.iter().filter(|migration| migration.version <= version).cloned().collect();
     Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT }
 }
@@ -128,6 +128,9 @@ fn of_each_kind(bytes: impl Fn(&str) -> String) -> String {
              VALUES ({id}, 1, 'a', 'bank', 'debit', 'initiator', {text}, 'text/plain', 'saga', NULL);
              INSERT INTO outputs VALUES ({id}, 1, {text}, 'text/plain');
              INSERT INTO history VALUES ({id}, 2, '\"an entry\"');
+             INSERT INTO events VALUES ({id}, 2, 0, 6, 'started', 1, '', false);
+             INSERT INTO events VALUES ({id}, 2, 1, 6, 'in_doubt', 1, '', false);
+             INSERT INTO events VALUES ({id}, 2, 2, 6, 'retried', 1, 'by hand', true);
              INSERT INTO events VALUES ({id}, 3, 0, 7, 'stalled', 1, 'seen', false);
              INSERT INTO events VALUES ({id}, 3, 1, 8, 'resolved', 1, 'by hand', true);"
         ));
@@ -182,7 +185,8 @@ async fn check_details(fixture: &Fixture, record: Record) {
     assert_eq!(history, ["\"an entry\""]);
     let events = transactions.events(tx_id).await.unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
-    assert_eq!(kinds, ["stalled", "resolved"]);
+    assert_eq!(kinds, ["started", "in_doubt", "retried", "stalled", "resolved"]);
+    assert_eq!((events[3].at, &*events[3].detail), (Timestamp(7), "seen"));
 }
 
 async fn check_each_kind(url: String) {
@@ -218,4 +222,93 @@ async fn check_each_kind(url: String) {
     let (_, again) = Live::begin(&Gid::new("held").unwrap());
     let written = fixture.writer().await.write(&[a_write(again)]).await.unwrap();
     assert!(matches!(&written[..], [Written::GidHeld(_)]), "{written:?}");
+}
+
+/// Statements that make this many transactions in the tables of version 15, which both databases understand. Where
+/// SQLite has no function of this name, it is put in.
+pub(crate) fn many(count: usize, now_ms: u64, payload_bytes: usize, is_sqlite: bool) -> String {
+    let (id, bytes) = match is_sqlite {
+        true => ("unhex(printf('%032x', n))", "CAST(text AS blob)"),
+        false => ("lpad(to_hex(n), 32, '0')::uuid", "convert_to(text, 'UTF8')"),
+    };
+    let digest = match is_sqlite {
+        true => format!("x'{}'", "ab".repeat(32)),
+        false => "decode(repeat('ab', 32), 'hex')".to_owned(),
+    };
+    let padding = "p".repeat(payload_bytes);
+    let all = format!(
+        "WITH RECURSIVE all_n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM all_n WHERE n < {count})"
+    );
+    format!(
+        "UPDATE cluster SET incarnations = 1;
+         INSERT INTO fences (incarnation, node, fenced) VALUES (1, 'one', true);
+         INSERT INTO heartbeats (incarnation) VALUES (1);
+         INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive, digest,
+             digest_version, created_ms, deadline_ms, phase, decided_ms, ended_ms, progress)
+         {all} SELECT {id}, 'gid-' || n, 1, 3, {id}, 'tcc', 'declarative', {digest}, 1, {now_ms},
+             {now_ms}, 'committed', {now_ms}, {now_ms}, '[{{\"vote\":\"prepared\"}},{{\"vote\":\"prepared\"}}]' FROM all_n;
+         INSERT INTO branches (tx_id, number, branch_id, participant, action, enlisted_by, payload)
+         {all} SELECT {id}, number, 'b' || number, 'bank', 'debit', 'coordinator', {bytes}
+         FROM (SELECT n, number, '{padding}' || n || '/' || number AS text
+             FROM all_n CROSS JOIN (SELECT 1 AS number UNION ALL SELECT 2) AS numbers) AS made;
+         INSERT INTO outputs (tx_id, number, output)
+         {all} SELECT {id}, 2, {bytes} FROM (SELECT n, 'out' || n AS text FROM all_n) AS made;
+         INSERT INTO history (tx_id, version, entry)
+         {all} SELECT {id}, 3, '\"entry ' || n || '\"' FROM all_n;"
+    )
+}
+
+/// More than one chunk: each transaction has its own branches, outputs and history, and no other one's.
+#[tokio::test]
+async fn s4_many_transactions_come_to_the_log_each_with_its_own() {
+    const COUNT: usize = 1_250;
+    let url = Server::shared().database().await;
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    up_to(15, &unanimo_migrations::coordinator::POSTGRES).run(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let file = run_folder().join(format!("{}.db", Uuid::new_v4()));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    up_to(15, &unanimo_migrations::coordinator::SQLITE).run(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    for url in [url, format!("sqlite:{}", file.display())] {
+        let is_sqlite = url.starts_with("sqlite:");
+        super::execute(&url, &many(COUNT, 1_000_000_000_000, 0, is_sqlite)).await;
+        let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+        for n in 1..=COUNT {
+            let tx_id = TxId(Uuid::from_u128(n as u128));
+            let stored = store.transactions().find(&Key::Tx(tx_id)).await.unwrap().unwrap();
+            let record = stored.record;
+            assert_eq!(record.identity.gid.as_str(), format!("gid-{n}"));
+            let payloads: Vec<_> =
+                record.branches.iter().map(|(_, b)| &b.payload.data[..]).collect();
+            assert_eq!(payloads, [1, 2].map(|number| format!("{n}/{number}").into_bytes()));
+            assert_eq!(record.outputs.len(), 1);
+            assert_eq!(&record.outputs[0].1.data[..], format!("out{n}").as_bytes());
+            let history = store.transactions().history(tx_id, Default::default()).await.unwrap();
+            assert_eq!(history, [format!("\"entry {n}\"")]);
+        }
+    }
+}
+
+/// Somebody holds one of the tables of an earlier version: the start hears of it before it has worked for minutes.
+#[tokio::test]
+async fn a_held_table_is_met_before_the_work() {
+    let url = Server::shared().database().await;
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    let schema = "CREATE SCHEMA unanimo; SET search_path = unanimo";
+    sqlx::raw_sql(schema).execute(&mut raw).await.unwrap();
+    let mut migrator = up_to(15, &unanimo_migrations::coordinator::POSTGRES);
+    migrator.dangerous_set_table_name("unanimo_migrations");
+    migrator.run(&mut raw).await.unwrap();
+    let script = sqlx::AssertSqlSafe(many(10, 5, 0, false));
+    sqlx::raw_sql(script).execute(&mut raw).await.unwrap();
+    // Whoever copies a table, such as a backup.
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM history").execute(&mut raw).await.unwrap();
+    let error = store::open(&url, &PostgresOptions::default()).await.unwrap_err();
+    assert!(error.is_busy(), "{error:?}");
+    let text = store::in_full(&error);
+    assert!(text.contains("lock the tables of an earlier version"), "{text}");
+    sqlx::raw_sql("COMMIT").execute(&mut raw).await.unwrap();
+    store::open(&url, &PostgresOptions::default()).await.unwrap();
 }

@@ -63,6 +63,22 @@ pub(crate) const EXPIRE_ALL: &str = "UPDATE unanimo.log
 pub(crate) async fn edit(url: &str, tx_id: TxId, change: impl Fn(&mut Vec<u8>)) {
     let select = "SELECT follows, body FROM log WHERE tx_id = $1 AND length(body) > 0";
     let update = "UPDATE log SET body = $3 WHERE tx_id = $1 AND follows = $2";
+    edit_column(url, tx_id, [select, update], change).await;
+}
+
+/// Changes the data of each row of a transaction that has some.
+pub(crate) async fn edit_data(url: &str, tx_id: TxId, change: impl Fn(&mut Vec<u8>)) {
+    let select = "SELECT follows, data FROM log WHERE tx_id = $1 AND data IS NOT NULL";
+    let update = "UPDATE log SET data = $3 WHERE tx_id = $1 AND follows = $2";
+    edit_column(url, tx_id, [select, update], change).await;
+}
+
+async fn edit_column(
+    url: &str,
+    tx_id: TxId,
+    [select, update]: [&'static str; 2],
+    change: impl Fn(&mut Vec<u8>),
+) {
     macro_rules! edit_with {
         ($raw:expr) => {
             let mut raw = $raw;
@@ -88,6 +104,31 @@ pub(crate) async fn edit(url: &str, tx_id: TxId, change: impl Fn(&mut Vec<u8>)) 
 pub(crate) fn replace(body: &mut Vec<u8>, from: &[u8], to: &[u8]) {
     if let Some(place) = body.windows(from.len()).position(|window| window == from) {
         body.splice(place..place + from.len(), to.iter().copied());
+    }
+}
+
+/// Replaces the part of a first row's body that is so many bytes behind the client's name.
+pub(crate) fn replace_identity(body: &mut Vec<u8>, behind: usize, len: usize, to: &[u8]) {
+    if body.get(1) == Some(&1) {
+        let place = 3 + usize::from(body[2]) + behind;
+        body.splice(place..place + len, to.iter().copied());
+    }
+}
+
+/// Replaces the text that begins so, and what has so many bytes behind it.
+pub(crate) fn respell(body: &mut Vec<u8>, begin: &[u8], text: Option<&str>, behind: &[u8]) {
+    let Some(place) = body.windows(begin.len()).position(|window| window == begin) else { return };
+    // Its length is in front of it: seven bits in a byte, the low ones first.
+    let (high, low) = (usize::from(body[place - 1]), usize::from(body[place - 2]));
+    let (digits, len) = if low >= 0x80 { (2, (low & 0x7f) | high << 7) } else { (1, high) };
+    let end = place + len;
+    if !behind.is_empty() {
+        body.splice(end..=end, behind.iter().copied());
+    }
+    if let Some(text) = text {
+        let length = u8::try_from(text.len()).unwrap();
+        let new = [length].into_iter().chain(text.bytes());
+        body.splice(place - digits..end, new);
     }
 }
 

@@ -3,9 +3,9 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use unanimo_coordinator::store::{Claim, Error, Filter, Key, Unreadable, Written};
-use unanimo_core::{ParticipantName, Version};
+use unanimo_core::{ParticipantName, TxId, Version};
 
-use super::rows::{edit, replace};
+use super::rows::{edit, edit_data, replace, replace_identity, respell};
 use super::{Fixture, a_write, create, execute, on_both_stores};
 use crate::fixtures::{Live, new_gid, now};
 
@@ -16,22 +16,111 @@ on_both_stores!(
     l3_events_and_registrations_that_cannot_be_read_hide_no_others,
 );
 
-/// Damage to the bodies of one transaction's rows, and what is said of it.
-type Damage = (fn(&mut Vec<u8>), &'static str);
+/// Damage to one transaction's rows.
+enum Damage {
+    Body(fn(&mut Vec<u8>)),
+    Data(fn(&mut Vec<u8>)),
+    Both(fn(&mut Vec<u8>), fn(&mut Vec<u8>)),
+    /// Its first row is gone.
+    Torn,
+}
+
+use Damage::{Body, Both, Data, Torn};
+
+impl Damage {
+    async fn make(&self, fixture: &Fixture, of: TxId) {
+        let url = &fixture.url;
+        match self {
+            Body(change) => edit(url, of, change).await,
+            Data(change) => edit_data(url, of, change).await,
+            Both(body, data) => {
+                edit(url, of, body).await;
+                edit_data(url, of, data).await;
+            }
+            Torn => {
+                let id = match url.starts_with("sqlite:") {
+                    true => format!("x'{}'", of.0.simple()),
+                    false => format!("'{of}'"),
+                };
+                execute(url, &format!("DELETE FROM log WHERE follows = 0 AND tx_id = {id}")).await;
+            }
+        }
+    }
+}
 
 /// Phase COMMITTING in a state, and the word of none.
 const COMMITTING: &[u8] = &[2, 4, 1];
 const PAUSED: &[u8] = b"\x02\x00\x06paused\x01";
+/// Phase COMMITTING since a time, which has six bytes.
+const SINCE: &[u8] = &[2, 4, 1, 0, 1];
+/// A branch behind its participant: action, who enlisted it, mode, step.
+const BRANCH: &[u8] = b"\x05debit\x01\x03\x00";
 
-const DAMAGES: &[Damage] = &[
-    (|body| replace(body, b"\"prepared\"", b"\"maybe it\""), "transactions.progress"),
-    (|body| replace(body, b"[{\"", b"xx\""), "transactions.progress"),
-    (|body| replace(body, COMMITTING, PAUSED), "\"paused\""),
-    (|body| replace(body, COMMITTING, &[2, 99, 1]), "word 99"),
-    (|body| replace(body, COMMITTING, &[2, 5, 1]), "transactions.abort_cause"),
-    (|body| body[0] = 99, "form 99"),
-    (|body| body.truncate(body.len() - 1), "log.body"),
-    (|body| body.push(77), "part 77"),
+/// Replaces so many bytes behind the time of the decision.
+fn behind_decision(body: &mut Vec<u8>, from: usize, len: usize, to: &[u8]) {
+    let found = body.windows(SINCE.len()).position(|window| window == SINCE);
+    let Some(place) = found.map(|place| place + from) else { return };
+    body.splice(place..place + len, to.iter().copied());
+}
+
+/// Replaces the digest by one that is too short.
+fn cut_digest(body: &mut Vec<u8>) {
+    replace_identity(body, 2, 33, &[1, 0]);
+}
+
+/// Damage, and what is said of it.
+const DAMAGES: &[(Damage, &str)] = &[
+    (Body(|body| replace(body, b"\"prepared\"", b"\"maybe it\"")), "transactions.progress"),
+    (Body(|body| replace(body, b"[{\"", b"xx\"")), "transactions.progress"),
+    (Body(|body| respell(body, b"[{\"", Some("[]"), &[])), "2 are stored, and not 0"),
+    (Body(|body| replace(body, COMMITTING, PAUSED)), "\"paused\""),
+    (Body(|body| replace(body, COMMITTING, &[2, 99, 1])), "word 99"),
+    (Body(|body| replace(body, COMMITTING, b"\x02\x05\x00\x04mood")), "\"mood\""),
+    (Body(|body| replace(body, COMMITTING, &[2, 5, 1])), "transactions.abort_cause"),
+    (Body(|body| behind_decision(body, 4, 7, &[0])), "transactions.decided_ms"),
+    (Body(|body| behind_decision(body, 12, 1, b"\x00\x07perhaps")), "transactions.heuristic"),
+    (Body(|body| replace_identity(body, 0, 1, b"\x00\x06ballet")), "transactions.mode"),
+    (Body(|body| replace_identity(body, 1, 1, b"\x00\x06parked")), "transactions.drive"),
+    (Body(cut_digest), "transactions.digest"),
+    (Body(|body| respell(body, b"{\"tenant", Some("["), &[])), "transactions.metadata"),
+    (Body(|body| respell(body, b"{\"traceparent", Some("7"), &[])), "transactions.trace"),
+    (
+        Body(|body| respell(body, b"{\"traceparent", None, b"\x00\x0c{\"locks\": 7}")),
+        "transactions.begun_with",
+    ),
+    (Body(|body| respell(body, b"[{\"", None, b"\x00\x01x")), "transactions.more"),
+    (
+        Body(|body| {
+            let len = usize::from(body[2]);
+            if body[1] == 1 {
+                body.splice(2..3 + len, *b"\x03a b");
+            }
+        }),
+        "transactions.gid",
+    ),
+    (Body(|body| replace(body, BRANCH, b"\x05debit\x01\x00\x06ballet\x00")), "branches.mode"),
+    (Body(|body| replace(body, BRANCH, b"\x05debit\x01\x03\x01{")), "branches.step"),
+    (Body(|body| replace(body, BRANCH, b"\x05debit\x00\x04fate\x03\x00")), "branches.enlisted_by"),
+    (Body(|body| replace(body, b"\x04bank", b"\x03a b")), "branches.participant"),
+    (
+        Both(
+            |body| {
+                replace(body, b"\x03\x02\x01a\x04bank\x05debit\x01\x03\x00", b"");
+                replace(body, b"\x03\x04\x01b\x04bank\x05debit\x01\x03\x00", b"");
+            },
+            |data| data.truncate(if data[1] == 1 { 1 } else { data.len() }),
+        ),
+        "0 are stored, and not 2",
+    ),
+    (Data(|data| replace(data, b"\x02\x02\x06text/a", b"\x02\x01\x06text/a")), "outputs.number"),
+    (Body(|body| body[0] = 99), "form 99"),
+    (Body(|body| body.truncate(body.len() - 1)), "log.body"),
+    (Body(|body| body.push(77)), "part 77"),
+    (Data(|data| data[0] = 99), "form 99"),
+    (Data(|data| data.truncate(data.len() - 1)), "log.data"),
+    (Data(|data| data.push(77)), "part 77"),
+    (Data(|data| replace(data, &[1, 1, 2], &[1, 1, 18])), "a payload of branch 9"),
+    (Torn, "log.follows"),
 ];
 
 /// A transaction that is committing, and has outputs.
@@ -48,15 +137,9 @@ async fn l3_each_kind_of_row_that_makes_no_sense_harms_its_own_transaction(fixtu
     let mut bad = Vec::new();
     for (damage, problem) in DAMAGES {
         let live = committing(&fixture).await;
-        edit(&fixture.url, live.id(), damage).await;
+        damage.make(&fixture, live.id()).await;
         bad.push((live.id(), problem));
     }
-    // A row that is gone.
-    let live = committing(&fixture).await;
-    let first = "DELETE FROM log WHERE follows = 0 AND tx_id IN (
-        SELECT tx_id FROM log ORDER BY tx_id DESC LIMIT 1)";
-    execute(&fixture.url, first).await;
-    bad.push((live.id(), &"log.follows"));
     // Two adoptions: each tries all of them again.
     for round in 0..2 {
         let heir = create(store, "heir").await;
@@ -105,22 +188,24 @@ async fn what_is_set_aside_is_asked_for_by_name_alone(fixture: Fixture) {
 }
 
 async fn l3_a_holder_that_cannot_be_read_stops_no_batch(fixture: Fixture) {
-    let holder = committing(&fixture).await;
-    edit(&fixture.url, holder.id(), |body| body[0] = 99).await;
-    let gid = holder.tx.identity().gid.clone();
-    let (_, again) = Live::begin(&gid);
-    let (_, other) = Live::begin(&new_gid());
-    let mut batch = vec![a_write(again), a_write(other)];
-    let mut writer = fixture.writer().await;
-    let mut written = writer.write(&batch).await.unwrap();
-    if written == [Written::Busy, Written::Applied] {
-        // Left for later beside a new one.
-        batch.truncate(1);
-        written = writer.write(&batch).await.unwrap();
-        written.push(Written::Applied);
+    for damage in [Body(|body| body[0] = 99), Body(cut_digest)] {
+        let holder = committing(&fixture).await;
+        damage.make(&fixture, holder.id()).await;
+        let gid = holder.tx.identity().gid.clone();
+        let (_, again) = Live::begin(&gid);
+        let (_, other) = Live::begin(&new_gid());
+        let mut batch = vec![a_write(again), a_write(other)];
+        let mut writer = fixture.writer().await;
+        let mut written = writer.write(&batch).await.unwrap();
+        if written == [Written::Busy, Written::Applied] {
+            // Left for later beside a new one.
+            batch.truncate(1);
+            written = writer.write(&batch).await.unwrap();
+            written.push(Written::Applied);
+        }
+        let [Written::Refused(why), Written::Applied] = &written[..] else { panic!("{written:?}") };
+        assert!(why.contains(&holder.id().to_string()), "{why}");
     }
-    let [Written::Refused(why), Written::Applied] = &written[..] else { panic!("{written:?}") };
-    assert!(why.contains(&holder.id().to_string()), "{why}");
 }
 
 async fn l3_events_and_registrations_that_cannot_be_read_hide_no_others(fixture: Fixture) {
@@ -177,6 +262,11 @@ async fn l3_a_locked_row_is_left_out_of_an_adoption() {
     assert_eq!(claimed[0].identity.tx_id, free.id());
     let one = Claim::One(held.id(), fixture.me, Version(2));
     assert_eq!(store.transactions().claim(heir, one).await.unwrap(), Default::default());
+    // Setting it aside waits for nobody.
+    let both = [held.id(), free.id()];
+    store.transactions().set_aside(heir, &both, true).await.unwrap();
+    assert_eq!(store.transactions().attention().await.unwrap().unreadable, 2);
     holder.execute("ROLLBACK").await.unwrap();
     assert_eq!(store.transactions().claim(heir, one).await.unwrap().records.len(), 1);
+    assert_eq!(store.transactions().attention().await.unwrap().unreadable, 1, "it is back");
 }

@@ -3,63 +3,25 @@
 
 mod connections;
 mod earlier;
+mod obstacles;
 mod statement;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
 pub(super) use self::connections::Connections;
 use self::connections::commit_own;
+use self::obstacles::{Last, Obstacles};
 use self::statement::{Columns, Row};
 use super::super::batch::unreadable_holder;
-use super::super::rows::{self, Read, gid_key, select_log};
 use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
 use super::{no_answer, proof};
-
-/// Reads the rows that stand in the way of writes that were not applied: the last ones of their transactions, and
-/// the rows of the writes themselves. A statement of its own: the batch's snapshot is older than what it
-/// waited for.
-const OBSTACLES: &str = "
-SELECT DISTINCT ON (tx_id) tx_id, owner, version
-FROM log WHERE tx_id = ANY($1) ORDER BY tx_id, follows DESC";
-
-const OWN_WRITES: &str = "
-SELECT write_id FROM UNNEST($1::uuid[], $2::int8[], $3::uuid[]) AS own (tx_id, follows, id)
-JOIN log USING (tx_id, follows) WHERE write_id = own.id";
-
-/// Reads the first rows of the transactions that have these gids.
-const HOLDERS: &str =
-    select_log!("NULL", "JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows");
-
-/// Last row of a transaction.
-#[derive(Debug, sqlx::FromRow)]
-struct Last {
-    tx_id: Uuid,
-    owner: i64,
-    version: i64,
-}
-
-/// Rows that stand in the way of writes.
-#[derive(Debug, Default)]
-struct Obstacles {
-    /// Writes that are there.
-    own: HashSet<Uuid>,
-    last: Vec<Last>,
-    /// Transactions that have the gids.
-    holders: Vec<Read>,
-}
-
-impl Obstacles {
-    fn last_of(&self, tx_id: Uuid) -> Option<&Last> {
-        self.last.iter().find(|row| row.tx_id == tx_id)
-    }
-}
 
 /// The connection. It is never pooled; after an indeterminate write it is dropped, not closed in
 /// good order, because its server may never answer again.
@@ -171,9 +133,10 @@ impl Writer {
             Some(obstacles) => obstacles,
             None => self.obstacles(&missed).await?,
         };
+        self.set_aside(&obstacles).await?;
         let (own, held): (Vec<&Write>, Vec<&Write>) = missed
             .iter()
-            .filter(|write| is_found(write, &obstacles))
+            .filter(|write| obstacles.has_found(write))
             .partition(|write| obstacles.own.contains(&write.write_id));
         let held: HashSet<Uuid> = held.iter().map(|write| write.transition.tx_id.0).collect();
         // What was applied does not wait for one more commit because somebody has used a gid again.
@@ -236,40 +199,6 @@ impl Writer {
         }
     }
 
-    async fn obstacles(&mut self, missed: &[&Write]) -> Result<Obstacles, BatchError> {
-        // The batch is committed; only what became of these rows is not known.
-        let reading = Self::read_obstacles(&mut self.session.connection, missed);
-        let read = tokio::time::timeout(self.answer_timeout, reading).await;
-        read.unwrap_or_else(|_| Err(no_answer()))
-            .map_err(|error| BatchError::Indeterminate(error.into()))
-    }
-
-    async fn read_obstacles(
-        connection: &mut PgConnection,
-        missed: &[&Write],
-    ) -> Result<Obstacles, sqlx::Error> {
-        let ids: Vec<Uuid> = missed.iter().map(|write| write.transition.tx_id.0).collect();
-        let follows: Vec<i64> = missed.iter().map(|write| follows(write)).collect();
-        let write_ids: Vec<Uuid> = missed.iter().map(|write| write.write_id).collect();
-        let keys: Vec<Vec<u8>> = missed
-            .iter()
-            .filter_map(|write| Some(gid_key(write.transition.begins.as_ref()?.gid.as_str())))
-            .collect();
-        let last = sqlx::query_as(OBSTACLES).bind(&ids).fetch_all(&mut *connection).await?;
-        let own: Vec<Uuid> = sqlx::query_scalar(OWN_WRITES)
-            .bind(&ids)
-            .bind(follows)
-            .bind(write_ids)
-            .fetch_all(&mut *connection)
-            .await?;
-        let holders = match keys.is_empty() {
-            true => Vec::new(),
-            false => sqlx::query(HOLDERS).bind(keys).fetch_all(connection).await?,
-        };
-        let holders = rows::read(&holders);
-        Ok(Obstacles { own: own.into_iter().collect(), last, holders })
-    }
-
     /// Makes a write of its own after a row was found: what waits for a standby can be seen before it is
     /// there, and is as durable as whatever is committed later. One that was made is proven on.
     async fn affirm(&mut self, affirmed: &mut Option<proof::Wanted>) -> Result<(), BatchError> {
@@ -297,41 +226,20 @@ impl Writer {
             let is_unchanged = obstacles.last_of(tx_id).is_some_and(unchanged);
             return if is_unchanged { Written::Busy } else { Written::Lost };
         };
-        match obstacles.holders.iter().find(|found| has_gid(found, identity.gid.as_str())) {
-            Some(holder) => {
-                let tx_id = TxId(holder.tx_id);
-                match holder.digest() {
-                    Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
-                    // That one is to blame, and no other of this batch.
-                    Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
-                }
-            }
+        match obstacles.holder_of(identity) {
+            Some(holder) => match holder.digest() {
+                Ok(digest) => Written::GidHeld(GidHolder { tx_id: TxId(holder.tx_id), digest }),
+                // That one is to blame, and no other of this batch.
+                Err(unreadable) => Written::Refused(unreadable_holder(&unreadable)),
+            },
             // Whoever was in the way has rolled back.
             None => Written::Busy,
         }
     }
 }
 
-/// Returns the version that a write follows.
-fn follows(write: &Write) -> i64 {
-    if write.transition.begins.is_some() { 0 } else { write.base.0 }
-}
-
-/// Tells whether the holder has this gid. One whose name cannot be read has the same key.
-fn has_gid(holder: &Read, gid: &str) -> bool {
-    holder.gid() == gid || holder.gid().is_empty()
-}
-
 fn indeterminate(error: SessionError) -> BatchError {
     BatchError::Indeterminate(error.into())
-}
-
-/// Tells whether the write itself, or the transaction that has its gid, is among the rows that were found.
-fn is_found(write: &Write, obstacles: &Obstacles) -> bool {
-    let Some(identity) = &write.transition.begins else {
-        return obstacles.own.contains(&write.write_id);
-    };
-    obstacles.holders.iter().any(|found| has_gid(found, identity.gid.as_str()))
 }
 
 /// Tells whether the server refused a statement because of a row that is there already.

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnection, PgDatabaseError};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-use super::super::rows::{self, TakenRow};
+use super::super::rows::TakenRow;
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Postgres;
 
@@ -128,8 +128,8 @@ async fn decide(
     // It is only told: it may have ended, or have gone, meanwhile.
     let gid = match row.holder() {
         Some(holder) => {
-            let rows = super::transactions::of_ids(connection, &[holder]).await?;
-            rows::read(&rows).first().map(|read| read.gid().to_owned())
+            let found = super::transactions::of_ids(connection, &[holder]).await?;
+            found.first().map(|read| read.gid().to_owned())
         }
         None => None,
     };

@@ -1,6 +1,7 @@
 //! The purge on PostgreSQL.
 
 use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
@@ -9,8 +10,9 @@ use super::super::purge::{
     DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
     STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
-use super::super::rows::{self, gid_key, select_log};
+use super::super::rows::{self, gid_key};
 use super::Postgres;
+use super::transactions::{SET_ASIDE, of_ids_without_data};
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
 /// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet. The
@@ -79,27 +81,32 @@ const STRIPPED: &str = concat!(
 WITH ",
     fence!("$5"),
     "
-SELECT tx_id, follows, version, owner, stripped_ms, body, NULL::bytea AS data FROM log
+SELECT tx_id FROM log
 WHERE ended_ms < $2 AND created_ms < $2 AND stripped_ms <= $4 AND EXISTS (SELECT 1 FROM fence)
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
 ORDER BY ended_ms LIMIT $3"
 );
 
-/// A transaction that was adopted since has one more row.
+/// A transaction goes with its gid, or not at all: a gid that is left alone would be nobody's for ever. One that was
+/// adopted since has one more row.
 const DELETE: &str = concat!(
     "
 WITH ",
     fence!("$4"),
-    ", gone AS MATERIALIZED (
-    DELETE FROM log WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence) RETURNING tx_id
-), no_gids AS (
-    DELETE FROM gids USING gone WHERE gids.key = ANY($3) AND gids.tx_id = gone.tx_id
+    ", named AS MATERIALIZED (
+    DELETE FROM gids USING UNNEST($2::uuid[], $3::bytea[]) AS old (tx_id, key)
+    WHERE gids.key = old.key AND gids.tx_id = old.tx_id AND EXISTS (SELECT 1 FROM fence)
+    RETURNING gids.tx_id
+), gone AS (
+    DELETE FROM log USING named WHERE log.tx_id = named.tx_id
 ), no_mark AS (
-    DELETE FROM parked USING gone WHERE parked.tx_id = gone.tx_id
-), not_aside AS (
-    DELETE FROM aside USING gone WHERE aside.tx_id = gone.tx_id
+    DELETE FROM parked USING named WHERE parked.tx_id = named.tx_id
 )
-SELECT DISTINCT tx_id FROM gone"
+SELECT tx_id FROM named"
 );
+
+/// Those that are not there any more were deleted by somebody else.
+const STILL_THERE: &str = "SELECT DISTINCT tx_id FROM log WHERE tx_id = ANY($1)";
 
 #[async_trait]
 impl Purge for Postgres {
@@ -141,17 +148,9 @@ impl Purge for Postgres {
                 if old.is_empty() {
                     return Ok(0);
                 }
-                let rows = sqlx::query(select_log!(
-                    "NULL::bytea",
-                    "WHERE tx_id = ANY($1) ORDER BY tx_id, follows"
-                ));
-                let rows = rows.bind(&old).fetch_all(&mut *connection).await?;
-                let (kept, unreadable) = Stripped::of(rows::read(&rows));
-                // What cannot be read is set aside, and no longer in the way of what can be.
-                if !unreadable.is_empty() {
-                    let aside = sqlx::query(super::transactions::SET_ASIDE).bind(me.0);
-                    aside.bind(unreadable).bind(nonce).execute(&mut *connection).await?;
-                }
+                let found = of_ids_without_data(connection, &old).await?;
+                let (kept, unreadable) = Stripped::of(found);
+                set_aside(connection, me, nonce, unreadable).await?;
                 let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
                     .bind(me.0)
                     .bind(column(&kept, |row| row.tx_id))
@@ -187,7 +186,7 @@ impl Purge for Postgres {
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
         let delete = self.run(DELETING, move |connection| {
             Box::pin(async move {
-                let rows = sqlx::query(STRIPPED)
+                let due: Vec<Uuid> = sqlx::query_scalar(STRIPPED)
                     .bind(me.0)
                     .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
@@ -195,10 +194,10 @@ impl Purge for Postgres {
                     .bind(nonce)
                     .fetch_all(&mut *connection)
                     .await?;
-                if rows.is_empty() {
+                if due.is_empty() {
                     return Ok(0);
                 }
-                let old = rows::read(&rows);
+                let old = of_ids_without_data(connection, &due).await?;
                 let keys: Vec<Vec<u8>> = old.iter().map(|read| gid_key(read.gid())).collect();
                 let ids: Vec<Uuid> = old.iter().map(|read| read.tx_id).collect();
                 let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
@@ -206,13 +205,35 @@ impl Purge for Postgres {
                     .bind(ids)
                     .bind(keys)
                     .bind(nonce)
-                    .fetch_all(connection)
+                    .fetch_all(&mut *connection)
                     .await?;
+                // What does not tell its own gid stays, and a person has to look at it.
+                let left: Vec<Uuid> =
+                    due.into_iter().filter(|tx_id| !deleted.contains(tx_id)).collect();
+                if !left.is_empty() {
+                    let there = sqlx::query_scalar(STILL_THERE).bind(left);
+                    let there: Vec<Uuid> = there.fetch_all(&mut *connection).await?;
+                    set_aside(connection, me, nonce, there).await?;
+                }
                 Ok(deleted.len() as u64)
             })
         });
         delete.await
     }
+}
+
+/// Sets aside what cannot be read: it is no longer in the way of what can be.
+async fn set_aside(
+    connection: &mut PgConnection,
+    me: Incarnation,
+    nonce: Uuid,
+    unreadable: Vec<Uuid>,
+) -> Result<(), sqlx::Error> {
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    let query = sqlx::query(SET_ASIDE).bind(me.0).bind(unreadable).bind(nonce);
+    query.execute(connection).await.map(drop)
 }
 
 fn column<R, T>(rows: &[R], field: impl Fn(&R) -> T) -> Vec<T> {

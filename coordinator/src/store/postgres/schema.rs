@@ -136,6 +136,7 @@ impl Opening {
                 }
                 Tables::Own { .. } => check_nobody_writes(&mut block, schema).await?,
             }
+            conversion::lock(&mut block).await?;
             run_migrations(&MIGRATIONS, &mut *block).await?;
             conversion::convert(&mut block).await?;
             if found == Tables::None {

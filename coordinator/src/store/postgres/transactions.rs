@@ -1,18 +1,18 @@
 //! Transactions on PostgreSQL: read and adopted.
 
 mod parked;
+mod read;
 
 use async_trait::async_trait;
 use sqlx::FromRow;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use self::parked::{park_fenced, park_own};
+pub(super) use self::read::{of_ids, of_ids_without_data};
 use super::super::listing::{CHUNK_MAX, Search, Source};
-use super::super::rows::{
-    self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
-};
+use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, ms_to_column, select_log};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
     Transactions,
@@ -201,7 +201,7 @@ WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
 impl Transactions for Postgres {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
         let nonce = self.nonces.nonce(me);
-        let rows = self
+        let found = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
                     let query = match claim {
@@ -225,7 +225,7 @@ impl Transactions for Postgres {
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::read(&rows)))
+        Ok(rows::claimed(found))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -262,18 +262,11 @@ impl Transactions for Postgres {
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let query = match key {
-            Key::Tx(tx_id) => {
-                sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows")).bind(tx_id.0)
-            }
-            Key::Gid(gid) => sqlx::query(select_log!(
-                "data",
-                "WHERE tx_id = (SELECT tx_id FROM gids WHERE key = $1) ORDER BY follows"
-            ))
-            .bind(gid_key(gid.as_str())),
-        };
-        let rows = self.told("read a transaction", query).await?;
-        Ok(rows::one(rows::read(&rows).pop())?.filter(|stored| key.is_of(stored)))
+        let wanted = key.clone();
+        let found = self.run("read a transaction", move |connection| {
+            Box::pin(async move { read::by_key(connection, wanted).await })
+        });
+        Ok(rows::one(found.await?)?.filter(|stored| key.is_of(stored)))
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
@@ -302,13 +295,11 @@ impl Transactions for Postgres {
             let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
             let ids: Vec<(Uuid,)> = self.rows(DOING, query).await?;
             let ids: Vec<Uuid> = ids.into_iter().map(|(id,)| id).collect();
-            let rows = sqlx::query(select_log!(
-                "NULL::bytea",
-                "WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows"
-            ))
-            .bind(ids.clone());
-            let rows = self.told(DOING, rows).await?;
-            search.add(&ids, rows::read(&rows));
+            let wanted = ids.clone();
+            let found = self.run(DOING, move |connection| {
+                Box::pin(async move { read::for_list(connection, &wanted).await })
+            });
+            search.add(&ids, found.await?);
         }
         Ok(search.finish())
     }
@@ -333,18 +324,4 @@ impl Postgres {
         let query = sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows"));
         self.told(doing, query.bind(tx_id.0)).await
     }
-}
-
-/// Reads all rows of these transactions.
-pub(super) async fn of_ids(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<Vec<PgRow>, sqlx::Error> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    sqlx::query(select_log!("data", "WHERE tx_id = ANY($1) ORDER BY tx_id, follows"))
-        .bind(ids)
-        .fetch_all(connection)
-        .await
 }

@@ -40,10 +40,17 @@ const IDENTITY: u8 = 1;
 const STATE: u8 = 2;
 const BRANCH: u8 = 3;
 const EVENT: u8 = 4;
+/// An event with the version that it belongs to, if that is not the row's.
+const EARLIER_EVENT: u8 = 5;
+/// Something that could not be brought from the tables of an earlier version. It is the last part.
+const BROKEN: u8 = 255;
 // Parts of `data`.
 const PAYLOAD: u8 = 1;
 const OUTPUT: u8 = 2;
 const HISTORY: u8 = 3;
+
+const NOT_BROUGHT: &str =
+    "some part of it could not be read in the tables of an earlier version, and is not here";
 
 /// Key of a client's name: the first 16 bytes of its SHA-256. A quarter of the text costs a quarter to index.
 pub(in crate::store) fn gid_key(gid: &str) -> Vec<u8> {
@@ -122,6 +129,16 @@ impl Encoded {
     /// Makes the only row of a transaction whose rows were put together: for the purge, which leaves its
     /// details out, and for rows of an earlier version of the program.
     pub(in crate::store) fn whole(content: &Content) -> Self {
+        Self::of_content(content, false)
+    }
+
+    /// Makes such a row of what could be read of a transaction: whoever reads it finds out, and its name and its
+    /// digest are as they were. `None`: its name cannot be read.
+    pub(in crate::store) fn broken(content: &Content, gid: Option<&str>) -> Self {
+        Self { gid_key: gid.map(gid_key), ..Self::of_content(content, true) }
+    }
+
+    fn of_content(content: &Content, is_broken: bool) -> Self {
         let Content { row, branches, outputs, history, .. } = content;
         let (mut body, mut data) = (Maker::new(), Maker::new());
         put_identity(&mut body, &row.identity_columns());
@@ -133,6 +150,9 @@ impl Encoded {
         }
         for event in &content.events {
             put_event_row(&mut body, event);
+        }
+        if is_broken {
+            body.byte(BROKEN);
         }
         for output in outputs {
             put_data(&mut data, OUTPUT, output.number, &output.output_type, &output.output);
@@ -149,25 +169,6 @@ impl Encoded {
             gid_key: Some(gid_key(&row.gid)),
             body: body.finish(),
             data: (!data.is_empty()).then(|| data.finish()),
-        }
-    }
-}
-
-impl Encoded {
-    /// Makes a row of a transaction that cannot be read: it is open, and whoever meets it sets it aside. Its name
-    /// stays its own, as far as that can be read.
-    pub(in crate::store) fn unreadable(gid: Option<&str>) -> Self {
-        let (created_ms, ended_ms, wake_ms) = (None, None, None);
-        let gid_key = gid.map(gid_key);
-        Self {
-            kind: 1,
-            created_ms,
-            ended_ms,
-            wake_ms,
-            reasons: 0,
-            gid_key,
-            body: vec![0],
-            data: None,
         }
     }
 }
@@ -226,7 +227,8 @@ fn put_branch(body: &mut Maker, branch: &Named<'_>) {
 }
 
 fn put_event_row(body: &mut Maker, event: &EventRow) {
-    body.byte(EVENT)
+    body.byte(EARLIER_EVENT)
+        .int(event.version)
         .int(event.ordinal)
         .int(event.at_ms)
         .text(&event.kind)
@@ -261,14 +263,12 @@ impl Content {
                 IDENTITY => self.row.read_identity(&mut reader)?,
                 STATE => self.row.read_state(&mut reader)?,
                 BRANCH => self.branches.push(BranchRow::read(&mut reader)?),
-                EVENT => self.events.push(EventRow {
-                    version: self.row.version,
-                    ordinal: reader.int()?,
-                    at_ms: reader.int()?,
-                    kind: reader.text()?,
-                    branch: Some(reader.small()?).filter(|number| *number != 0),
-                    detail: reader.text()?,
-                }),
+                EVENT => self.events.push(EventRow::read(&mut reader, self.row.version)?),
+                EARLIER_EVENT => {
+                    let version = reader.int()?;
+                    self.events.push(EventRow::read(&mut reader, version)?);
+                }
+                BROKEN => return Err(reader.corrupt(NOT_BROUGHT)),
                 part => return Err(reader.corrupt(format!("part {part}"))),
             }
         }
@@ -350,6 +350,19 @@ impl TransactionRow {
         self.more = reader.word(COMMON)?;
         self.wake_ms = reader.optional()?;
         Ok(())
+    }
+}
+
+impl EventRow {
+    fn read(reader: &mut Reader<'_>, version: i64) -> Result<Self, Error> {
+        Ok(Self {
+            version,
+            ordinal: reader.int()?,
+            at_ms: reader.int()?,
+            kind: reader.text()?,
+            branch: Some(reader.small()?).filter(|number| *number != 0),
+            detail: reader.text()?,
+        })
     }
 }
 

@@ -44,6 +44,23 @@ pub(in crate::store) struct Read {
 }
 
 impl Read {
+    /// A transaction on whose rows the database gave up.
+    pub(in crate::store) fn failed(tx_id: Uuid, source: sqlx::Error) -> Self {
+        let doing = "read its rows";
+        Self { error: Some(Error::Database { doing, source }), ..Self::new(tx_id) }
+    }
+
+    /// A transaction of which nothing is stored but its name.
+    pub(in crate::store) fn without_rows(tx_id: Uuid) -> Self {
+        Self { error: Some(Error::NoRows), ..Self::new(tx_id) }
+    }
+
+    fn new(tx_id: Uuid) -> Self {
+        let mut content = Content::default();
+        content.row.tx_id = tx_id;
+        Self { tx_id, content, error: None }
+    }
+
     /// Adds the next row of the transaction.
     fn add(&mut self, row: Result<LogRow, sqlx::Error>) {
         if self.error.is_none() {
@@ -94,8 +111,14 @@ impl Read {
     }
 
     /// Digest of its request, if that can be read: the rest of it need not.
-    pub(in crate::store) fn digest(&self) -> Result<Digest, Error> {
-        digest_from_columns(self.content.row.digest_version, &self.content.row.digest)
+    pub(in crate::store) fn digest(&self) -> Result<Digest, Unreadable> {
+        let row = &self.content.row;
+        let unreadable = |error: &Error| Unreadable::new(self.tx_id, &row.gid, error);
+        match &self.error {
+            Some(error) if row.digest.is_empty() => Err(unreadable(error)),
+            _ => digest_from_columns(row.digest_version, &row.digest)
+                .map_err(|error| unreadable(&error)),
+        }
     }
 
     /// The time at which it was begun, as far as it can be read.
@@ -145,11 +168,13 @@ where
         // A name that is none stands for a row that cannot be read at all.
         let tx_id = row.try_get("tx_id").unwrap_or_default();
         if found.last().is_none_or(|last| last.tx_id != tx_id) {
-            let mut content = Content::default();
-            content.row.tx_id = tx_id;
-            found.push(Read { tx_id, content, error: None });
+            found.push(Read::new(tx_id));
         }
-        if let Some(last) = found.last_mut() {
+        // Its name was joined with nothing.
+        if matches!(row.try_get::<Option<i64>, _>("follows"), Ok(None)) {
+            found.pop();
+            found.push(Read::without_rows(tx_id));
+        } else if let Some(last) = found.last_mut() {
             last.add(LogRow::from_row(row));
         }
     }

@@ -2,22 +2,16 @@
 
 use std::sync::Arc;
 
-use sqlx::FromRow;
+use sqlx::{ColumnIndex, Decode, Row, Type};
 use unanimo_core::{Incarnation, Record, TxId, Version};
 use uuid::Uuid;
 
 use super::super::{Error, Stored, Unreadable, in_full};
+use super::earlier::Columns;
 use super::{BranchRow, OutputRow};
 
-/// A SELECT of [`TransactionRow`]s from the table of an earlier version of the program.
-pub(in crate::store) const SELECT_EARLIER: &str =
-    "SELECT tx_id, gid, owner, version, mode, drive, digest, digest_version, created_ms, deadline_ms, phase,
-        abort_cause, abort_branch, decided_ms, ended_ms, heuristic, stalled, forgotten, stripped, initiator,
-        metadata, trace, progress, begun_with, more, wake_ms, stripped_ms, set_aside_by
-    FROM transactions WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
-
 /// A transaction without its branches. JSON is a text.
-#[derive(Debug, Default, FromRow)]
+#[derive(Debug, Default)]
 pub(in crate::store) struct TransactionRow {
     pub(in crate::store) tx_id: Uuid,
     pub(super) gid: String,
@@ -48,6 +42,48 @@ pub(in crate::store) struct TransactionRow {
 }
 
 impl TransactionRow {
+    /// Reads what can be read of the row of an earlier version's table.
+    pub(super) fn of_earlier<R>(columns: &mut Columns<'_, R>) -> Self
+    where
+        R: Row,
+        for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> &'r str: ColumnIndex<R>,
+    {
+        Self {
+            tx_id: columns.take("tx_id"),
+            gid: columns.take("gid"),
+            owner: columns.take("owner"),
+            version: columns.take::<i64>("version").max(1),
+            mode: columns.take("mode"),
+            drive: columns.take("drive"),
+            digest: columns.take("digest"),
+            digest_version: columns.take("digest_version"),
+            created_ms: columns.take("created_ms"),
+            deadline_ms: columns.take("deadline_ms"),
+            phase: columns.take("phase"),
+            abort_cause: columns.take("abort_cause"),
+            abort_branch: columns.take("abort_branch"),
+            decided_ms: columns.take("decided_ms"),
+            ended_ms: columns.take("ended_ms"),
+            heuristic: columns.take("heuristic"),
+            stalled: columns.take("stalled"),
+            forgotten: columns.take("forgotten"),
+            stripped: columns.take("stripped"),
+            initiator: columns.take("initiator"),
+            metadata: columns.take("metadata"),
+            trace: columns.take("trace"),
+            progress: columns.take("progress"),
+            begun_with: columns.take("begun_with"),
+            more: columns.take("more"),
+            wake_ms: columns.take("wake_ms"),
+        }
+    }
+
     /// Returns the transaction, with what was read of its branches.
     pub(in crate::store) fn into_stored(
         self,

@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use super::super::batch::unreadable_holder;
 use super::super::error::is_full;
-use super::super::rows::{self, Encoded, gid_key, ms_to_column, number_to_column, select_log};
+use super::super::rows::{Encoded, ms_to_column, number_to_column};
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
+use super::transactions::{SET_ASIDE, of_holder};
 use super::work::{code, roll_back};
 use super::{Right, earlier, is_unfenced, log};
 
@@ -229,24 +230,18 @@ impl Writer {
             let earlier = earlier::find(&mut self.connection, self.right.me, write).await;
             return Ok(earlier.map_err(classify)?.map_or(Written::Lost, Written::WentBack));
         };
-        let holder = sqlx::query(select_log!(
-            "NULL",
-            "WHERE tx_id = (SELECT tx_id FROM gids WHERE key = $1) ORDER BY follows"
-        ))
-        .bind(gid_key(identity.gid.as_str()))
-        .fetch_all(&mut self.connection)
-        .await
-        .map_err(classify)?;
+        let holder = of_holder(&mut self.connection, identity.gid.as_str()).await;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
-        let Some(holder) = rows::read(&holder).pop() else {
-            return Ok(Written::Lost);
-        };
-        let tx_id = TxId(holder.tx_id);
-        Ok(match holder.digest() {
-            Ok(digest) => Written::GidHeld(GidHolder { tx_id, digest }),
-            // That one is to blame, and no other of this batch.
-            Err(error) => Written::Refused(unreadable_holder(tx_id, &error)),
-        })
+        let Some(holder) = holder.map_err(classify)? else { return Ok(Written::Lost) };
+        match holder.digest() {
+            Ok(digest) => Ok(Written::GidHeld(GidHolder { tx_id: TxId(holder.tx_id), digest })),
+            // That one is to blame, and no other of this batch. A person has to look at it.
+            Err(unreadable) => {
+                let aside = sqlx::query(SET_ASIDE).bind(holder.tx_id).bind(self.right.me.0);
+                aside.execute(&mut self.connection).await.map_err(classify)?;
+                Ok(Written::Refused(unreadable_holder(&unreadable)))
+            }
+        }
     }
 }
 

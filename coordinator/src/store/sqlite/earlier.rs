@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteConnection;
 use unanimo_core::Incarnation;
 
-use super::super::{Earlier, Write, rows};
+use super::super::{Earlier, Write};
 use super::transactions;
 
 /// Tells whether nobody but the writer may have what this owner has.
@@ -18,8 +18,9 @@ pub(super) async fn find(
     write: &Write,
 ) -> Result<Option<Earlier>, sqlx::Error> {
     let tx_id = write.transition.tx_id.0;
-    let rows = transactions::of_ids(connection, &[tx_id]).await?;
-    let Some(found) = rows::read(&rows).pop() else { return Ok(Some(Earlier::default())) };
+    let Some(found) = transactions::of_ids(connection, &[tx_id]).await?.pop() else {
+        return Ok(Some(Earlier::default()));
+    };
     let Some(earlier) = found.earlier() else { return Ok(None) };
     let Some((owner, version)) = earlier.row else { return Ok(None) };
     let is_free: bool =

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use unanimo_core::{Incarnation, TxId};
 
-use super::super::rows::{self, TakenRow};
+use super::super::rows::TakenRow;
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Sqlite;
 
@@ -100,8 +100,8 @@ async fn decide(
         .await?;
     let gid = match row.holder() {
         Some(holder) => {
-            let rows = super::transactions::of_ids(connection, &[holder]).await?;
-            rows::read(&rows).first().map(|read| read.gid().to_owned())
+            let found = super::transactions::of_ids(connection, &[holder]).await?;
+            found.first().map(|read| read.gid().to_owned())
         }
         None => None,
     };

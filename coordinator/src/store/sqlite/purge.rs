@@ -12,10 +12,12 @@ use super::super::purge::{
 };
 use super::super::rows::{self, gid_key};
 use super::Sqlite;
+use super::transactions::{SET_ASIDE, of_ids_without_data};
 
 const OLD: &str = "
 SELECT ended.tx_id FROM log AS ended
 WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
+    AND length(ended.tx_id) = 16
     AND NOT EXISTS (
         SELECT 1 FROM log AS later WHERE later.tx_id = ended.tx_id AND later.follows > ended.follows)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
@@ -35,8 +37,9 @@ SET purge_watermark_ms = max(purge_watermark_ms, $1), purge_clock_ms = $2
 RETURNING purge_watermark_ms";
 
 const STRIPPED: &str = "
-SELECT tx_id, follows, version, owner, stripped_ms, body, NULL AS data FROM log
-WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3
+SELECT tx_id FROM log
+WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3 AND length(tx_id) = 16
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
 ORDER BY ended_ms LIMIT $2";
 
 #[async_trait]
@@ -74,12 +77,12 @@ impl Purge for Sqlite {
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
-                let rows = super::transactions::of_ids(connection, &old).await?;
-                let (kept, unreadable) = Stripped::of(rows::read(&rows));
+                let found = of_ids_without_data(connection, &old).await?;
+                let (kept, unreadable) = Stripped::of(found);
                 // What cannot be read is set aside, and no longer in the way of what can be.
                 for tx_id in unreadable {
-                    let aside = "INSERT INTO aside (tx_id, incarnation) VALUES ($1, $2)";
-                    sqlx::query(aside).bind(tx_id).bind(me.0).execute(&mut *connection).await?;
+                    let aside = sqlx::query(SET_ASIDE).bind(tx_id).bind(me.0);
+                    aside.execute(&mut *connection).await?;
                 }
                 for Stripped { tx_id, version, owner, row } in &kept {
                     for statement in [
@@ -126,28 +129,30 @@ impl Purge for Sqlite {
         let watermark: i64 = raise.await?;
         self.write(DELETING, Some(me), move |connection| {
             Box::pin(async move {
-                let rows = sqlx::query(STRIPPED)
+                let due: Vec<Uuid> = sqlx::query_scalar(STRIPPED)
                     .bind(watermark.min(cutoffs.gids_ms))
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.stripped_ms)
                     .fetch_all(&mut *connection)
                     .await?;
-                let old = rows::read(&rows);
-                for read in &old {
-                    sqlx::query("DELETE FROM gids WHERE key = $1 AND tx_id = $2")
-                        .bind(gid_key(read.gid()))
-                        .bind(read.tx_id)
-                        .execute(&mut *connection)
-                        .await?;
-                    for statement in [
-                        "DELETE FROM log WHERE tx_id = $1",
-                        "DELETE FROM parked WHERE tx_id = $1",
-                        "DELETE FROM aside WHERE tx_id = $1",
-                    ] {
+                let mut deleted = 0;
+                for read in of_ids_without_data(connection, &due).await? {
+                    // With its gid, or not at all. What does not tell its own gid stays.
+                    let gid = sqlx::query("DELETE FROM gids WHERE key = $1 AND tx_id = $2");
+                    let gid = gid.bind(gid_key(read.gid())).bind(read.tx_id);
+                    if gid.execute(&mut *connection).await?.rows_affected() == 0 {
+                        let aside = sqlx::query(SET_ASIDE).bind(read.tx_id).bind(me.0);
+                        aside.execute(&mut *connection).await?;
+                        continue;
+                    }
+                    for statement in
+                        ["DELETE FROM log WHERE tx_id = $1", "DELETE FROM parked WHERE tx_id = $1"]
+                    {
                         sqlx::query(statement).bind(read.tx_id).execute(&mut *connection).await?;
                     }
+                    deleted += 1;
                 }
-                Ok(old.len() as u64)
+                Ok(deleted)
             })
         })
         .await

@@ -1,16 +1,17 @@
 //! Transactions on SQLite: read and adopted. One writer at a time writes, so nothing comes between the
 //! statements of a claim.
 
+mod read;
+
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+pub(super) use self::read::{of_holder, of_ids, of_ids_without_data};
 use super::super::listing::{CHUNK_MAX, Search, Source};
-use super::super::rows::{
-    self, COUNT_ATTENTION, Read, SELECT_EVENTS, gid_key, ms_to_column, select_log,
-};
+use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, ms_to_column, select_log};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
     Transactions,
@@ -78,6 +79,10 @@ SELECT tx_id, $2 FROM log AS last WHERE tx_id = $1 AND kind & 15 < 5 AND ",
 ON CONFLICT (tx_id) DO UPDATE SET owner = excluded.owner, wake_ms = NULL"
 );
 
+pub(super) const SET_ASIDE: &str = "
+INSERT INTO aside (tx_id, incarnation) VALUES ($1, $2)
+ON CONFLICT (tx_id) DO UPDATE SET incarnation = excluded.incarnation";
+
 const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
 
 const SELECT_OPEN: &str = concat!(
@@ -136,7 +141,7 @@ GROUP BY part, kind"
 
 const PAGE_OF_ALL: &str = "
 SELECT tx_id FROM log
-WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL
+WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16
 ORDER BY tx_id DESC LIMIT $2";
 const PAGE_OF_ATTENTION: &str = "
 SELECT tx_id FROM (
@@ -175,7 +180,7 @@ const SET_PARKED: &str = "UPDATE fences SET parked_before = $2 WHERE incarnation
 #[async_trait]
 impl Transactions for Sqlite {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
-        let rows = self
+        let found = self
             .write("adopt transactions", Some(me), move |connection| {
                 Box::pin(async move {
                     let query = match claim {
@@ -206,7 +211,7 @@ impl Transactions for Sqlite {
                 })
             })
             .await?;
-        Ok(rows::claimed(rows::read(&rows)))
+        Ok(rows::claimed(found))
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -215,12 +220,7 @@ impl Transactions for Sqlite {
             Box::pin(async move {
                 for id in ids {
                     let query = match aside {
-                        true => sqlx::query(
-                            "INSERT INTO aside (tx_id, incarnation) VALUES ($1, $2)
-                             ON CONFLICT (tx_id) DO UPDATE SET incarnation = excluded.incarnation",
-                        )
-                        .bind(id)
-                        .bind(me.0),
+                        true => sqlx::query(SET_ASIDE).bind(id).bind(me.0),
                         false => sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(id),
                     };
                     query.execute(&mut *connection).await?;
@@ -262,18 +262,11 @@ impl Transactions for Sqlite {
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let query = match key {
-            Key::Tx(tx_id) => {
-                sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows")).bind(tx_id.0)
-            }
-            Key::Gid(gid) => sqlx::query(select_log!(
-                "data",
-                "WHERE tx_id = (SELECT tx_id FROM gids WHERE key = $1) ORDER BY follows"
-            ))
-            .bind(gid_key(gid.as_str())),
-        };
-        let rows = self.look("read a transaction", query).await?;
-        Ok(rows::one(rows::read(&rows).pop())?.filter(|stored| key.is_of(stored)))
+        let wanted = key.clone();
+        let found = self.read("read a transaction", move |connection| {
+            Box::pin(async move { read::by_key(connection, wanted).await })
+        });
+        Ok(rows::one(found.await?)?.filter(|stored| key.is_of(stored)))
     }
 
     async fn events(&self, tx_id: TxId) -> Result<Vec<Event>, Error> {
@@ -303,18 +296,10 @@ impl Transactions for Sqlite {
             let ids: Vec<(Uuid,)> = self.rows(DOING, query).await?;
             let ids: Vec<Uuid> = ids.into_iter().map(|(id,)| id).collect();
             let wanted = ids.clone();
-            let read = self.read(DOING, move |connection| {
-                Box::pin(async move {
-                    let mut rows = Vec::new();
-                    for id in wanted {
-                        let query =
-                            sqlx::query(select_log!("NULL", "WHERE tx_id = $1 ORDER BY follows"));
-                        rows.extend(query.bind(id).fetch_all(&mut *connection).await?);
-                    }
-                    Ok(rows)
-                })
+            let found = self.read(DOING, move |connection| {
+                Box::pin(async move { read::of_ids_without_data(connection, &wanted).await })
             });
-            search.add(&ids, rows::read(&read.await?));
+            search.add(&ids, found.await?);
         }
         Ok(search.finish())
     }
@@ -339,19 +324,6 @@ impl Sqlite {
         let query = sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows"));
         self.look(doing, query.bind(tx_id.0)).await
     }
-}
-
-/// Reads all rows of these transactions.
-pub(super) async fn of_ids(
-    connection: &mut SqliteConnection,
-    ids: &[Uuid],
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    let mut rows = Vec::new();
-    for id in ids {
-        let query = sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows"));
-        rows.extend(query.bind(*id).fetch_all(&mut *connection).await?);
-    }
-    Ok(rows)
 }
 
 /// Identifier before which are those that were made more than some seconds ago, by the database's clock.

@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
-use super::super::super::{BatchError, Earlier, Write, rows};
+use super::super::super::rows::Read;
+use super::super::super::{BatchError, Earlier, Write};
 use super::super::{no_answer, transactions};
-use super::{Obstacles, Writer};
+use super::Writer;
+use super::obstacles::Obstacles;
 
 /// Owners that are no writer's of today: fenced ones, and the writer itself.
 const FREE: &str = "
@@ -37,10 +39,10 @@ impl Writer {
         let owners = ids.iter().filter_map(|id| Some(obstacles.last_of(*id)?.owner)).collect();
         let reading = read(&mut self.session.connection, self.me, &ids, owners);
         let reading = tokio::time::timeout(self.answer_timeout, reading).await;
-        let (rows, free) = reading
+        let (found, free) = reading
             .unwrap_or_else(|_| Err(no_answer()))
             .map_err(|error| BatchError::Indeterminate(error.into()))?;
-        let found = rows::read(&rows).into_iter().map(|read| (read.tx_id, read.earlier()));
+        let found = found.iter().map(|read| (read.tx_id, read.earlier()));
         let mut found: HashMap<Uuid, Option<Earlier>> = found.collect();
         let earlier = behind.iter().filter_map(|write| {
             let tx_id = write.transition.tx_id.0;
@@ -61,9 +63,9 @@ async fn read(
     me: Incarnation,
     ids: &[Uuid],
     owners: Vec<i64>,
-) -> Result<(Vec<PgRow>, HashSet<i64>), sqlx::Error> {
-    let rows = transactions::of_ids(connection, ids).await?;
+) -> Result<(Vec<Read>, HashSet<i64>), sqlx::Error> {
+    let found = transactions::of_ids(connection, ids).await?;
     let free: Vec<i64> =
         sqlx::query_scalar(FREE).bind(owners).bind(me.0).fetch_all(connection).await?;
-    Ok((rows, free.into_iter().collect()))
+    Ok((found, free.into_iter().collect()))
 }

@@ -1,0 +1,89 @@
+//! Transactions as they are read from the log: many at once, and one after the other where the database gives up
+//! on what it reads. So one whose rows are damaged on the disk harms itself alone.
+
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::super::super::Key;
+use super::super::super::error::is_of_data;
+use super::super::super::rows::{self, Read, gid_key, select_log};
+
+const WHOLE: &str = select_log!("data", "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
+const WITHOUT_DATA: &str =
+    select_log!("NULL::bytea", "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
+const NEWEST_FIRST: &str =
+    select_log!("NULL::bytea", "WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows");
+const BY_TX_ID: &str = select_log!("data", "WHERE tx_id = $1 ORDER BY follows");
+/// Answers with a row though the log has none.
+const BY_GID: &str =
+    select_log!("data", "RIGHT JOIN gids USING (tx_id) WHERE key = $1 ORDER BY follows");
+const ID_OF_GID: &str = "SELECT tx_id FROM gids WHERE key = $1";
+
+/// Reads all rows of these transactions.
+pub(in crate::store::postgres) async fn of_ids(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<Read>, sqlx::Error> {
+    read(connection, WHOLE, ids).await
+}
+
+/// Reads all rows of these transactions, without their data.
+pub(in crate::store::postgres) async fn of_ids_without_data(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<Read>, sqlx::Error> {
+    read(connection, WITHOUT_DATA, ids).await
+}
+
+/// Reads all rows of these transactions, the newest first, without their data.
+pub(super) async fn for_list(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<Read>, sqlx::Error> {
+    read(connection, NEWEST_FIRST, ids).await
+}
+
+async fn read(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    ids: &[Uuid],
+) -> Result<Vec<Read>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    match sqlx::query(statement).bind(ids).fetch_all(&mut *connection).await {
+        Err(error) if is_of_data(&error) => {}
+        rows => return Ok(rows::read(&rows?)),
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        match sqlx::query(statement).bind(&[*id][..]).fetch_all(&mut *connection).await {
+            Err(error) if is_of_data(&error) => found.push(Read::failed(*id, error)),
+            rows => found.extend(rows::read(&rows?)),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads all rows of one transaction. Whoever asks by a gid that is stored without a transaction is told so.
+pub(super) async fn by_key(
+    connection: &mut PgConnection,
+    key: Key,
+) -> Result<Option<Read>, sqlx::Error> {
+    let query = match &key {
+        Key::Tx(tx_id) => sqlx::query(BY_TX_ID).bind(tx_id.0),
+        Key::Gid(gid) => sqlx::query(BY_GID).bind(gid_key(gid.as_str())),
+    };
+    let error = match query.fetch_all(&mut *connection).await {
+        Err(error) if is_of_data(&error) => error,
+        rows => return Ok(rows::read(&rows?).pop()),
+    };
+    let tx_id = match &key {
+        Key::Tx(tx_id) => Some(tx_id.0),
+        Key::Gid(gid) => {
+            let query = sqlx::query_scalar(ID_OF_GID).bind(gid_key(gid.as_str()));
+            query.fetch_optional(connection).await?
+        }
+    };
+    Ok(tx_id.map(|tx_id| Read::failed(tx_id, error)))
+}
